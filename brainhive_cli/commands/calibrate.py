@@ -1,7 +1,8 @@
 """calibrate: how well a new person is decoded after how much recording, from a model of other people."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import Part, list_arms, measure_draw, part_file
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.evaluation.calibration.strengths import Choice, choose_pulls, needs_choice, train_without
+from brainhive_cli.training.alignment.few_shot import TRAINED_ARMS, TRANSFER, Decoder
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun, find
 
@@ -80,7 +82,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     base, opened = job.load_base(cell, launch), cell
                 person, spec = job.people[cell.tested_on[0]], job.spec
                 random = np.random.default_rng((spec.seed, person.subject, draw))
-                part = measure_draw(base, person, spec, job.amounts, choices[_name(cell)].pulls, draw, random)
+                pulls = choices[_name(cell)].pulls
+                keep = _keep(job, cell, folder) if draw == 0 else None
+                part = measure_draw(base, person, spec, job.amounts, pulls, draw, random, keep)
                 folder.replace(part_file(cell, draw), part.save)
                 bar.advance(1, _name(cell))
         launch.barrier()
@@ -105,6 +109,17 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _name(cell: Cell) -> str:
     """Name a model with its new person."""
     return f"{cell.name} sub-{cell.tested_on[0]:02d}"
+
+
+def _keep(job: Job, cell: Cell, folder: RunFolder) -> dict[str, Callable[[Decoder], None]]:
+    """Write the models that are kept, below the run, by the names of their arms."""
+    arms = {"none": (), "transfer": (TRANSFER,), "all": TRAINED_ARMS}[job.recipe.keep]
+    below = f"models/{cell.name}/sub-{cell.tested_on[0]:02d}"
+
+    def write(arm: str, decoder: Decoder) -> None:
+        folder.replace(f"{below}/{arm}", decoder.save)
+
+    return {arm: partial(write, arm) for arm in arms}
 
 
 def _choose(job: Job, launch: Launch) -> Mapping[str, Choice]:

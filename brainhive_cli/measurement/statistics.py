@@ -492,8 +492,8 @@ def ratio_of_means(numerators: Values, denominators: Values) -> tuple[float, flo
         denominators: [S] the second score of the same people.
 
     Returns:
-        Ratio and the ends of the 95 % interval, which may lie above 1; the ends are None of fewer than three people, and
-        where the denominator does not differ from 0. Equal scores have no interval to speak of.
+        Ratio and the ends of the 95 % interval, which may lie above 1. The ends are None of fewer than three
+        people, of equal scores, and where the denominator does not differ from 0.
 
     Source: Fieller 1954, Some problems in interval estimation.
     """

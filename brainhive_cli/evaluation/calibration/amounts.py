@@ -36,7 +36,8 @@ class Pool:
     @property
     def is_there(self) -> NDArray[np.bool_]:
         """[N, R] which trials there are."""
-        most = int(self.counts.max(initial=1))
+        known = (self.responses.single, self.responses.onset_s)
+        most = next((each.shape[1] for each in known if each is not None), int(self.counts.max(initial=1)))
         return np.asarray(np.arange(most) < self.counts[:, None])
 
     @property
@@ -51,11 +52,10 @@ class Pool:
             return None
 
         # one number for each run of each session, in order
-        width = self.is_there.shape[1]
         zeros = np.zeros_like(onset_s, np.int64)
         blocks = (zeros if sessions is None else sessions.astype(np.int64)) * 10**6
-        blocks = (blocks + (zeros if runs is None else runs))[:, :width]
-        onset_s, elapsed_s, before_s = onset_s[:, :width], np.full(blocks.shape, np.nan), 0.0
+        blocks = blocks + (zeros if runs is None else runs)
+        elapsed_s, before_s = np.full(blocks.shape, np.nan), 0.0
         for block in np.unique(blocks[self.is_there]):
             # a run lasts from its first trial to its last, and as long as one trial takes
             is_of_block = self.is_there & (blocks == block)
@@ -160,7 +160,7 @@ def limit_amounts(pools: Sequence[Pool], unit: Unit, amounts: Sequence[float]) -
         elapsed = pool.elapsed_min
         if unit == "minutes" and elapsed is None:
             raise BrainhiveError(f"subject {pool.responses.subject}: {NO_TIMES}", WAY)
-        totals = {"pictures": len(pool.counts), "trials": int(pool.counts.sum())}
+        totals: dict[str, float] = {"pictures": len(pool.counts), "trials": int(pool.counts.sum())}
         totals["minutes"] = 0 if elapsed is None else float(np.nanmax(elapsed))
         most.append(totals[unit])
     return [*sorted(amount for amount in amounts if amount < min(most)), ALL]

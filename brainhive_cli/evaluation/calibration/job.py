@@ -14,9 +14,9 @@ from torch import Tensor
 from brainhive_cli.core import runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import extend_protocol
+from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, extend_protocol
 from brainhive_cli.core.results import Need, Work
-from brainhive_cli.data.datasets import alike_of
+from brainhive_cli.data.datasets import alike_of, people_of
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.stores.target_store import pixels_of
 from brainhive_cli.data.targets.targets import Targets
@@ -26,6 +26,7 @@ from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import few_shot
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.few_shot import Base
+from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
@@ -91,7 +92,7 @@ class Job:
         # the run, with the recipe that trained it
         subjects = recipe.subjects if recipe.dataset is not None else None
         align = find(recipe.align_run, recipe.paths, recipe.dataset, subjects)
-        align = replace(align, allows_copies=recipe.copies == "allow")
+        align = replace(align, allows_copies=recipe.copies == "allow", channel_mapping=recipe.channel_mapping)
         refuse_sweep(align)
         training = align.recipe
         if training is None:
@@ -216,10 +217,32 @@ class Job:
         others = []
         own_run = self.align if self.align.origin is None else find(self.recipe.align_run, self.recipe.paths)
         reader = TrainedCell(own_run, cell, model)
-        for subject in cell.trained_on if self.spec.alignments else ():
+        for subject in cell.trained_on:
             others.append(read_raw(reader, subject, "train", most=few_shot.MAX_REFERENCES)[0])
         fuser = model.fuser if model.layout.prior else None
-        return Base(model, targets, self.training.loss_terms, train, others, fuser, alone)
+        learned = {} if self.recipe.keep == "none" else self._describe_learned(cell)
+        return Base(model, targets, self.training.loss_terms, train, others, fuser, alone, learned)
+
+    def _describe_learned(self, cell: Cell) -> dict[int, Learned]:
+        """Describe the recordings that models which are kept have learned from."""
+        # all training pictures of the person, by name, pixels and concept
+        (subject,), stores, dataset = cell.tested_on, self.align.stores("train", cell), self.align.dataset
+        rows = self.people[subject].pool.responses.stimulus
+        store, pixels = next(iter(stores.values())), pixels_of(stores.values())
+        shown = store.image_ids[rows], None if pixels is None else pixels[rows], store.concepts[rows]
+        people, source = people_of(dataset), self.align.source(cell.variant)
+        return {
+            subject: Learned(
+                dataset=dataset.pictured_as,
+                recordings=people,
+                people={people: (subject,)},
+                has_all_subjects=True,
+                signals=source.identities([subject]),
+                is_simulated=SIMULATED in source.caveats([subject]),
+                is_whitened_by_tested=WHITENED_BY_TESTED in source.caveats([subject]),
+                pictures=LearnedPictures.of(dataset.pictured_as, *shown),
+            )
+        }
 
     @cached_property
     def amounts(self) -> list[float]:

@@ -1,10 +1,10 @@
 """Ranks of a new person's test pictures by every arm, after every amount of calibration."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -141,7 +141,7 @@ def measure_draw(
     pulls: Pulls,
     draw: int,
     random: np.random.Generator,
-    keep: Mapping[str, Path] | None = None,
+    keep: Mapping[str, Callable[[Decoder], None]] | None = None,
 ) -> Part:
     """Measure every arm after every amount, in one draw.
 
@@ -155,7 +155,7 @@ def measure_draw(
         pulls: Strength of transfer by amount.
         draw: Number of the draw.
         random: Draws the order of the recordings.
-        keep: Folder for the model of each arm that is kept, after everything was learned.
+        keep: Keeps what has learned from everything, by the name of an arm.
     """
     arms, count = list_arms(spec), len(amounts)
     ranked = {
@@ -164,6 +164,8 @@ def measure_draw(
     }
     seconds, sizes = np.zeros((len(arms), count)), np.full((count, 3), np.nan)
     missing, together = dict[str, str](), set[str]()
+    first = next(iter(person.tested.values()))
+    label_free = {each.kind for each in spec.alignments if not getattr(each, "is_paired", False)}
     chosen = choose_trials(person.pool, spec.unit, amounts, spec.order, random)
     for column, (amount, is_chosen) in enumerate(zip(amounts, chosen, strict=True)):
         # the recordings of this amount
@@ -179,11 +181,15 @@ def measure_draw(
             if arm in missing:
                 continue
             started_s, seed = time.process_time(), derive_seed(spec.seed, person.subject, draw)
+            recordings, is_label_free = responses, arm in label_free
+            if is_label_free and spec.align_on == "test":  # a control
+                recordings = replace(responses, signal=first.signal, stimulus=first.stimulus, single=None)
+                together.add(arm)
             try:
-                decoder = fit_decoder(base, arm, spec, responses, seed, pull)
+                decoder = fit_decoder(base, arm, spec, recordings, seed, pull)
                 measured = rank_tested(decoder, person)
                 if draw == 0 and column == 0:  # a test trial is decoded without the others
-                    signals = torch.from_numpy(next(iter(person.tested.values())).signal)
+                    signals = torch.from_numpy(first.signal)
                     is_together = depends_on_other_trials(decoder.encode_tensor, signals)
                     together |= {arm} if is_together else set()
             except BrainhiveError as error:
@@ -193,5 +199,5 @@ def measure_draw(
             for name, values in measured.items():
                 ranked[name][row, column] = values
             if keep and arm in keep and amount == ALL:
-                decoder.model.save(keep[arm])
+                keep[arm](decoder)
     return Part(ranked, seconds, sizes, missing, sorted(together))

@@ -9,6 +9,7 @@ from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe import Section
+from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.evaluation.calibration.amounts import Order, Unit
 from brainhive_cli.training.alignment.few_shot import ARMS, PULLS, TRANSFER
 
@@ -85,6 +86,11 @@ class Calibration(Section):
         description="further arms: alignments of signals (euclidean, riemannian, whiten, channel) and of "
         "tokens (coral, moments; by pairs procrustes, ridge)",
     )
+    align_on: Literal["calibration", "test"] = Field(
+        "calibration",
+        description="recordings that alignments without labels are fitted to; test: those that are tested, "
+        "a control that is stamped transductive",
+    )
     transfer: Transfer = Transfer()
     days: Literal["all", "next"] = Field(
         "all",
@@ -137,6 +143,11 @@ class Recipe(BaseRecipe, Calibration):
         None, description="new persons; default: all whom a model of the run has not learned from"
     )
     copies: recipe.Copies = "refuse"
+    channel_mapping: ChannelChoice = Field(
+        "none",
+        description="channels of the models that the new persons' recordings lack, as in eval-retrieval: "
+        "none refuses them, spline interpolates EEG, common fills them with the mean",
+    )
     keep: Literal["none", "transfer", "all"] = Field(
         "none", description="models that are kept of the first draw, as folders that eval-retrieval takes"
     )

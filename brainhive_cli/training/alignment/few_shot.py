@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import LAYERS
+from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.loop import fit, is_closed_form
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Term
@@ -32,14 +34,14 @@ ARMS = (ZERO_SHOT, *TRAINED_ARMS)
 FEWEST_PICTURES = 5
 """Pictures from which transfer trains; below, it is zero-shot."""
 PULLS = (1.0, 0.3, 0.1, 0.03, 0.0)
-"""Strengths of transfer among which other people choose: values of `train.start_pull`. With 1 nothing is learned
-but the alignment of signals."""
+"""Strengths of transfer among which other people choose: values of `train.start_pull`. With 1 nothing is
+learned but the alignment of signals."""
 FIXED_PULLS = ((50, 0.3), (200, 0.1), (600, 0.03))
-"""Strength up to so many pictures where no other people can choose it, and 0 beyond: about the best of the demo
-with eight people."""
+"""Strength up to so many pictures where no other people can choose it, and 0 beyond: about the best of the
+demo with eight people."""
 LAYER_LR = 10
-"""Factor of the learning rate of a subject layer alone, which starts as the identity and is small: of 1, 10 and
-30 the one that gains most from 100 pictures of the demo without losing at 20."""
+"""Factor of the learning rate of a subject layer alone, which is small and starts as the identity: of 1, 10
+and 30 the one that gains from 100 pictures of the demo without losing much at 20."""
 MAX_REFERENCES = 2000
 """Tokens of training subjects that alignments of tokens are fitted to, evenly spaced."""
 SIGNALS_AT_ONCE = 1024
@@ -58,11 +60,13 @@ class Decoder:
         model: The model.
         normaliser: Of the person's signals; None where the model reads them as they are.
         align: Map of tokens [N, D]; None for none.
+        subject: Number of the person, if the model has learned from that person; else None.
     """
 
     model: Aligner
     normaliser: Normaliser | None = None
     align: Callable[[Tensor], Tensor] | None = None
+    subject: int | None = None
 
     def encode_tensor(self, signal: Tensor) -> Tensor:
         """Encode signals that are a tensor; see `encode`."""
@@ -75,16 +79,42 @@ class Decoder:
         Raises:
             BrainhiveError: if the model cannot decode a person whom it was not trained on.
         """
-        # a model that was fitted to one person knows that person only
-        is_of_one, tokens = len(self.model.layout.spec.subjects) == 1, []
+        known, tokens = self.model.layout.spec.subjects, []
         for start in range(0, len(signal), SIGNALS_AT_ONCE):
             part = np.asarray(signal[start : start + SIGNALS_AT_ONCE], np.float32)
             read = torch.from_numpy(part if self.normaliser is None else self.normaliser(part))
-            index = torch.zeros(len(read), dtype=torch.long) if is_of_one else None
-            index = None if index is None else index.to(self.model.device)
+            index = None
+            if self.subject is not None:
+                index = torch.full((len(read),), known.index(self.subject), device=self.model.device)
             tokens.append(self.model.encode_signal(read.to(self.model.device), index).float())
         joined = torch.cat(tokens)
         return joined if self.align is None else self.align(joined)
+
+    def save(self, folder: Path) -> None:
+        """Write the model so that it reads the person's signals as they are recorded.
+
+        A normalisation that the model was trained with is kept with it; the alignment of signals of another
+        model becomes its subject layer.
+
+        Raises:
+            BrainhiveError: if the alignment is no mixing of channels, or is one of tokens.
+        """
+        # a model with nothing around it, or with what it normalises signals by
+        model, normaliser = self.model, self.normaliser
+        is_normalised = model.layout.spec.signal.get("normalise", "none") != "none"
+        if self.align is None and (normaliser is None or is_normalised):
+            model.save(folder)
+            return
+        if self.align is not None or normaliser is None or model.subject_layer or normaliser.mean.any():
+            raise BrainhiveError("an alignment beside the model is not kept", "keep=none, or transfer")
+
+        # the same model behind a mixing of channels
+        layout = replace(model.layout, subject_layer="linear")
+        mixed = Aligner(layout, model.learned).to(model.device)
+        layer = {"subject_layer.weight": torch.from_numpy(normaliser.matrix)[None]}
+        mixed.load_state_dict({**model.state_dict(), **layer})
+        mixed.losses = model.losses
+        mixed.save(folder)
 
 
 @dataclass(frozen=True)
@@ -99,6 +129,7 @@ class Base:
         others: Training signals of the people whom it learned from, not normalised, at least one.
         fuser: A prior's fusion encoder, which stays frozen; None where the model learned its own.
         launch: The process that computes, and its device.
+        learned: Record of a person's recordings, by the person's number, for models that are kept.
     """
 
     model: Aligner
@@ -108,6 +139,7 @@ class Base:
     others: Sequence[Responses]
     fuser: torch.nn.Module | None = None
     launch: Launch = field(default_factory=lambda: Launch(0, 1, torch.device("cpu")))
+    learned: Mapping[int, Learned] = field(default_factory=dict)
 
     @property
     def is_closed_form(self) -> bool:
@@ -191,7 +223,8 @@ class Base:
         for responses in self.others:
             step = max(1, len(self.others) * len(responses.stimulus) // MAX_REFERENCES)
             chosen = np.asarray(responses.signal[::step])
-            tokens.append(Decoder(self.model, self._normaliser_of(responses)).encode(chosen))
+            normaliser = self._normaliser_of(responses)
+            tokens.append(Decoder(self.model, normaliser, None, responses.subject).encode(chosen))
         return torch.cat(tokens)
 
     def _normaliser_of(self, responses: Responses) -> Normaliser | None:
@@ -264,11 +297,19 @@ class Base:
             targets=self.targets,
             held_out=np.zeros(1 + int(responses.stimulus.max()), np.bool_),
             fuser=self.fuser,
+            learned=self._describe_learned(responses),
             seed=seed,
         )
         settings = self.train.model_copy(update=changes)
         model = fit(layout, data, self.terms, settings, start, derive_seed(seed, 0), launch=self.launch)
-        return Decoder(model, normaliser)
+        return Decoder(model, normaliser, None, responses.subject)
+
+    def _describe_learned(self, responses: Responses) -> Learned:
+        """Describe what a model learns from: the person's recordings, and how they were normalised."""
+        learned = self.learned.get(responses.subject, Learned())
+        if self.normalisation is None or responses.normaliser is None:
+            return learned
+        return replace(learned, normalisers={responses.subject: responses.normaliser})
 
     def _add_subject_layer(self, responses: Responses) -> tuple[Any, Aligner, list[Stage]]:
         """Put a layer for the person before the model, which is frozen: architecture, start and stages.
