@@ -165,6 +165,7 @@ def measure_draw(
     seconds, sizes = np.zeros((len(arms), count)), np.full((count, 3), np.nan)
     missing, together = dict[str, str](), set[str]()
     first = next(iter(person.tested.values()))
+    decodes_strangers = base.decodes_strangers(first.signal)
     label_free = {each.kind for each in spec.alignments if not getattr(each, "is_paired", False)}
     chosen = choose_trials(person.pool, spec.unit, amounts, spec.order, random)
     for column, (amount, is_chosen) in enumerate(zip(amounts, chosen, strict=True)):
@@ -174,7 +175,8 @@ def measure_draw(
         if (amount == ALL and draw > 0) or not size.pictures:
             continue
         responses = person.pool.responses.of_trials(is_chosen)
-        pull = pulls[amount] if size.pictures >= FEWEST_PICTURES else None
+        is_enough = size.pictures >= FEWEST_PICTURES or not decodes_strangers
+        pull = pulls[amount] if is_enough else None
 
         # every arm on the same recordings
         for row, arm in enumerate(arms):

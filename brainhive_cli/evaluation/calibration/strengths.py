@@ -101,13 +101,13 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Lau
         return Choice(chosen, {}, "fixed by the number of pictures, as nobody else could choose it")
 
     # ranks of each person who is left out, at every amount and strength
-    strengths = [None, *sorted(spec.transfer.pulls, reverse=True)]
-    scores: dict[float, dict[float | None, list[float]]] = {
-        amount: {strength: [] for strength in strengths} for amount in amounts
-    }
+    scores: dict[float, dict[float | None, list[float]]] = {amount: {} for amount in amounts}
     with console.progress("choosing the strength of transfer", len(runs) * spec.transfer.draws) as bar:
         for subject, run in runs.items():
             base, person = _open_left_out(job, run, cell, subject, launch)
+            strengths: list[float | None] = sorted(spec.transfer.pulls, reverse=True)  # type: ignore[assignment]
+            if base.decodes_strangers(person.tested[TEST].signal):
+                strengths.insert(0, None)
             for draw in range(spec.transfer.draws):
                 random = np.random.default_rng((spec.seed, subject, draw))
                 chosen_trials = choose_trials(person.pool, spec.unit, amounts, spec.order, random)
@@ -117,11 +117,12 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Lau
                     size = person.pool.describe(is_chosen)
                     responses = person.pool.responses.of_trials(is_chosen)
                     for strength in strengths:
-                        pull = strength if size.pictures >= FEWEST_PICTURES else None
+                        is_enough = size.pictures >= FEWEST_PICTURES or None not in strengths
+                        pull = strength if is_enough else None
                         seed = derive_seed(spec.seed, subject, draw)
                         decoder = fit_decoder(base, TRANSFER, spec, responses, seed, pull)
                         ranks = rank_tested(decoder, person)[TEST]
-                        scores[amount][strength].append(float((1 / ranks).mean()))
+                        scores[amount].setdefault(strength, []).append(float((1 / ranks).mean()))
                 bar.advance()
 
     # strengths, the nearest to zero-shot first; of those that do not differ from the best, the nearest one

@@ -169,6 +169,14 @@ class Base:
         )
         return Decoder(self.model, Normaliser(mean, matrix))
 
+    def decodes_strangers(self, signal: NDArray[np.float32]) -> bool:
+        """Whether the model decodes a person whom nothing was learned of, tried on one signal [1, C, T]."""
+        try:
+            self.zero_shot.encode(signal[:1])
+        except BrainhiveError:
+            return False
+        return True
+
     def align_signals(self, config: Any, responses: Responses) -> Decoder:
         """Align a person's signals without labels.
 

@@ -18,7 +18,7 @@ from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.weights import ANEW, Checkpoint
-from brainhive_cli.training.alignment.initialisation import Start
+from brainhive_cli.training.alignment.initialisation import Start, modules_of_subjects
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.settings import Stage, Train
@@ -250,11 +250,13 @@ class Stages:
             self.aligner.load_state_dict(fixed, strict=False)
             self.objective.continue_from(self.aligner.losses)
 
-        # remember the weights of the first start; saved ones replace them
+        # remember the weights of the first start, but of no one subject's modules: a new subject's are drawn
         is_pulled = self.train.start_pull and self.first_start is not None and number >= self.first_start
         if is_pulled and not self.anchors:
             parameters = dict(self.aligner.named_parameters())
-            self.anchors = {name: parameters[name].detach().clone() for name in self.learnable}
+            of_subjects = modules_of_subjects(self.aligner)
+            shared = [name for name in self.learnable if name not in of_subjects]
+            self.anchors = {name: parameters[name].detach().clone() for name in shared}
 
         # freeze the parts of this stage only
         for name, parameter in self.aligner.named_parameters():
