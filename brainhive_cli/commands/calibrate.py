@@ -64,6 +64,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     with console.progress("opening models, signals and embeddings"):
         job = Job.resolve(recipe)
         job.align.prepare_signals(launch)
+        job.require_amounts()
         pinned = job.recipe.holding(job.align.digests)
     folder = RunFolder.open("calibrate", job.align.label, pinned, launch, again)
     work = job.work if folder.is_untouched else None

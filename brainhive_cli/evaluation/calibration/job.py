@@ -20,7 +20,7 @@ from brainhive_cli.data.datasets import alike_of, people_of
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.stores.target_store import pixels_of
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.evaluation.calibration.amounts import Pool, limit_amounts
+from brainhive_cli.evaluation.calibration.amounts import NO_TIMES, WAY, Pool, limit_amounts
 from brainhive_cli.evaluation.calibration.recipe import Calibration, Recipe
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import few_shot
@@ -249,6 +249,17 @@ class Job:
         """List the amounts that every person has, and everything."""
         pools = [person.pool for person in self.people.values()]
         return limit_amounts(pools, self.spec.unit, self.spec.amounts)
+
+    def require_amounts(self) -> None:
+        """Check that every person has the amounts, before anything is trained.
+
+        Raises:
+            BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
+        """
+        for person in self.people.values() if self.spec.order == "recording" else ():
+            if person.pool.elapsed_min is None:
+                raise BrainhiveError(f"subject {person.subject}: {NO_TIMES}", WAY)
+        _ = self.amounts
 
     @cached_property
     def items(self) -> Items:
