@@ -274,10 +274,9 @@ class Base:
         # signals as the model reads them; a control moves their stimuli
         normaliser, is_transfer = self._normaliser_of(responses), arm in (TRANSFER, PERMUTED_TRANSFER)
         if is_transfer and alignment is not None and self.normalisation is None:
-            aligned = self.align_signals(alignment, responses)
-            if pull >= 1:
-                return aligned
-            normaliser = aligned.normaliser
+            normaliser = self.align_signals(alignment, responses).normaliser
+        if is_transfer and pull >= 1:
+            return Decoder(self.model, normaliser)
         if normaliser is not None:
             normalised = normaliser(np.asarray(responses.signal, np.float32))
             responses = replace(responses, signal=normalised, single=None, normaliser=normaliser)
@@ -291,6 +290,8 @@ class Base:
         start = None if arm in (SCRATCH, PERMUTED_SCRATCH) else self.model
         changes: dict[str, Any] = {"validation": 0.0, "selection": "last", "patience": None}
         changes |= {"start_from": None, "stages": [_without_start(stage) for stage in self.train.stages]}
+        if self.train.last_batch == "drop":  # few pictures may fill no batch
+            changes["last_batch"] = "even"
         if is_transfer:
             changes["start_pull"] = pull
         if arm == SUBJECT_LAYER:
