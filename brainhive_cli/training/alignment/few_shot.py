@@ -108,10 +108,11 @@ class Decoder:
         if self.align is not None or normaliser is None or model.subject_layer or normaliser.mean.any():
             raise BrainhiveError("an alignment beside the model is not kept", "keep=none, or transfer")
 
-        # the same model behind a mixing of channels
+        # the same model behind a mixing of channels, the same one for whomever it has learned from
         layout = replace(model.layout, subject_layer="linear")
         mixed = Aligner(layout, model.learned).to(model.device)
-        layer = {"subject_layer.weight": torch.from_numpy(normaliser.matrix)[None]}
+        weight = torch.from_numpy(normaliser.matrix).repeat(len(layout.spec.subjects), 1, 1)
+        layer = {"subject_layer.weight": weight}
         mixed.load_state_dict({**model.state_dict(), **layer})
         mixed.losses = model.losses
         mixed.save(folder)
