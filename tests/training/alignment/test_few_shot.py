@@ -15,6 +15,7 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.trialwise import depends_on_other_trials
 from brainhive_cli.models.heads import Head
+from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.few_shot import (
     FINE_TUNING,
@@ -255,6 +256,25 @@ def test_the_strongest_pull_leaves_only_the_alignment_of_signals(base, whitened)
     for model in (base, whitened):  # without an alignment, or with that of the model
         assert model.train_arm(TRANSFER, LEARNED, 0, 1.0).model is model.model
     assert torch.equal(decode(base.train_arm(TRANSFER, LEARNED, 0, 1.0)), decode(base.zero_shot))
+
+
+@pytest.mark.parametrize("pull", [0.0, 0.3, 1.0])
+def test_a_kept_model_reads_signals_as_they_are_recorded(base, tmp_path, pull):
+    decoder = base.train_arm(TRANSFER, LEARNED, 0, pull, part("euclidean"))
+
+    decoder.save(tmp_path / "model")
+
+    read = aligners.load(tmp_path / "model")
+    with torch.inference_mode():
+        tokens = read.encode_signal(torch.from_numpy(TESTED.signal))
+    torch.testing.assert_close(tokens, decode(decoder), atol=1e-5, rtol=0)
+
+
+def test_an_alignment_that_no_model_holds_is_not_kept(base, tmp_path):
+    for kind in ("whiten", "coral"):
+        with pytest.raises(BrainhiveError, match="an alignment beside the model is not kept"):
+            fit_arm(base, kind).save(tmp_path / kind)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_stronger_pull_stays_nearer_to_the_model(base):
