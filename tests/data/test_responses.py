@@ -1,4 +1,4 @@
-"""Selected signals in memory and mapped."""
+"""Selected signals in memory and mapped, and averages of some of their trials."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.responses import in_memory, mapped
+from brainhive_cli.data.responses import Responses, in_memory, mapped
 from brainhive_cli.data.signals.normalisations import whiten
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores import hdf5
@@ -114,3 +114,71 @@ def test_a_damaged_row_of_the_file_is_refused_when_it_is_read(path):
     with pytest.raises(BrainhiveError, match=rf"{file} is damaged: row 70 of signal does not") as caught:
         np.asarray(found)
     assert caught.value.hint == "delete it, then: run the same command again"
+
+
+COUNTS = np.array([3, 1, 2, 3, 2])
+IS_CHOSEN = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]], np.bool_)
+CHOSEN = {0: [1, 2], 2: [0], 3: [0, 2], 4: [1]}
+"""The trials of each stimulus, of which one has none."""
+
+
+def shown() -> Responses:
+    """Five stimuli with up to three trials; those that are not there are NaN, as an error would show."""
+    random, is_there = np.random.default_rng(0), np.arange(3) < COUNTS[:, None]
+    single = random.normal(size=(5, 3, 2, 4)).astype(np.float32)
+    single[~is_there] = np.nan
+    onset_s = np.where(is_there, random.permutation(15).reshape(5, 3), np.nan)
+    numbers = np.where(is_there, random.integers(0, 9, (5, 3)), -1)
+    averages = np.stack([trials[:count].mean(0) for trials, count in zip(single, COUNTS, strict=True)])
+    known = {"sessions": numbers.astype(np.int8), "runs": numbers.astype(np.int16), "onset_s": onset_s}
+    return Responses(3, averages, np.arange(10, 15), ("P7", "Oz"), 100.0, single, COUNTS, **known)
+
+
+def test_chosen_trials_are_averaged_anew_and_stimuli_without_one_are_left_out():
+    responses = shown()
+
+    chosen = responses.of_trials(IS_CHOSEN)
+
+    assert chosen.stimulus.tolist() == [10, 12, 13, 14] and chosen.counts.tolist() == [2, 1, 2, 1]
+    by_hand = [responses.single[row, trials].mean(0) for row, trials in CHOSEN.items()]
+    np.testing.assert_allclose(chosen.signal, by_hand, atol=1e-6)
+    assert chosen.signal.dtype == chosen.single.dtype == np.float32
+
+
+def test_what_is_known_of_chosen_trials_stays_in_order_and_the_rest_is_padded():
+    responses = shown()
+
+    chosen = responses.of_trials(IS_CHOSEN)
+
+    for name, padding in (("sessions", -1), ("runs", -1), ("onset_s", np.nan), ("single", 0)):
+        before, after = getattr(responses, name), getattr(chosen, name)
+        assert after.shape[:2] == (4, 2) and after.dtype == before.dtype
+        for row, (source, trials) in enumerate(CHOSEN.items()):
+            np.testing.assert_array_equal(after[row, : len(trials)], before[source, trials])
+            np.testing.assert_array_equal(
+                after[row, len(trials) :], np.full_like(after[row, len(trials) :], padding)
+            )
+
+
+def test_chosen_trials_are_chosen_from_again():
+    first = shown().of_trials(IS_CHOSEN)
+    second = first.of_trials(np.array([[0, 1], [0, 0], [1, 0], [0, 0]], np.bool_))
+    np.testing.assert_array_equal(second.signal, shown().single[[0, 3], [2, 0]])
+    np.testing.assert_array_equal(second.onset_s[:, 0], shown().onset_s[[0, 3], [2, 0]])
+
+
+def test_all_trials_of_some_stimuli_keep_their_averages_without_single_trials():
+    responses = replace(shown(), single=None, counts=None)
+    is_chosen = (np.arange(3) < COUNTS[:, None]) & np.array([1, 0, 0, 1, 1], np.bool_)[:, None]
+
+    chosen = responses.of_trials(is_chosen)
+
+    assert chosen.single is None and chosen.stimulus.tolist() == [10, 13, 14]
+    np.testing.assert_array_equal(chosen.signal, responses.signal[[0, 3, 4]])
+    np.testing.assert_array_equal(chosen.onset_s, responses.onset_s[[0, 3, 4]])
+    np.testing.assert_allclose(shown().of_trials(is_chosen).signal, chosen.signal, atol=1e-6)
+
+
+def test_no_chosen_trial_leaves_no_stimulus():
+    nothing = shown().of_trials(np.zeros_like(IS_CHOSEN))
+    assert nothing.signal.shape == (0, 2, 4) and nothing.stimulus.shape == (0,)

@@ -115,7 +115,7 @@ def choose_trials(
     """
     is_there, elapsed = pool.is_there, pool.elapsed_min
     if elapsed is None and (unit == "minutes" or order == "recording"):
-        raise BrainhiveError(f"{pool.responses.subject}: {NO_TIMES}", WAY)
+        raise BrainhiveError(f"subject {pool.responses.subject}: {NO_TIMES}", WAY)
     count = len(is_there)
 
     # the position of each trial in a queue: by picture, or by time

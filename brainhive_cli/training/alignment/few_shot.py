@@ -108,10 +108,11 @@ class Decoder:
         if self.align is not None or normaliser is None or model.subject_layer or normaliser.mean.any():
             raise BrainhiveError("an alignment beside the model is not kept", "keep=none, or transfer")
 
-        # the same model behind a mixing of channels
+        # the same model behind a mixing of channels, the same one for whomever it has learned from
         layout = replace(model.layout, subject_layer="linear")
         mixed = Aligner(layout, model.learned).to(model.device)
-        layer = {"subject_layer.weight": torch.from_numpy(normaliser.matrix)[None]}
+        weight = torch.from_numpy(normaliser.matrix).repeat(len(layout.spec.subjects), 1, 1)
+        layer = {"subject_layer.weight": weight}
         mixed.load_state_dict({**model.state_dict(), **layer})
         mixed.losses = model.losses
         mixed.save(folder)
@@ -274,10 +275,9 @@ class Base:
         # signals as the model reads them; a control moves their stimuli
         normaliser, is_transfer = self._normaliser_of(responses), arm in (TRANSFER, PERMUTED_TRANSFER)
         if is_transfer and alignment is not None and self.normalisation is None:
-            aligned = self.align_signals(alignment, responses)
-            if pull >= 1:
-                return aligned
-            normaliser = aligned.normaliser
+            normaliser = self.align_signals(alignment, responses).normaliser
+        if is_transfer and pull >= 1:
+            return Decoder(self.model, normaliser)
         if normaliser is not None:
             normalised = normaliser(np.asarray(responses.signal, np.float32))
             responses = replace(responses, signal=normalised, single=None, normaliser=normaliser)
@@ -291,6 +291,8 @@ class Base:
         start = None if arm in (SCRATCH, PERMUTED_SCRATCH) else self.model
         changes: dict[str, Any] = {"validation": 0.0, "selection": "last", "patience": None}
         changes |= {"start_from": None, "stages": [_without_start(stage) for stage in self.train.stages]}
+        if self.train.last_batch == "drop":  # few pictures may fill no batch
+            changes["last_batch"] = "even"
         if is_transfer:
             changes["start_pull"] = pull
         if arm == SUBJECT_LAYER:

@@ -1,0 +1,179 @@
+"""Amounts of calibration: nested draws of pictures, trials and minutes, and the first ones as recorded."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.responses import Responses
+from brainhive_cli.evaluation.calibration.amounts import ALL, Pool, choose_trials, limit_amounts
+
+PICTURES, REPETITIONS, STEP_S, BREAK_S = 12, 3, 2.0, 30.0
+COUNTS = np.resize([3, 1, 2], PICTURES)
+IS_THERE = np.arange(REPETITIONS) < COUNTS[:, None]
+TRIALS = int(COUNTS.sum())  # 24: three runs of eight trials, of which the third is of another session
+
+
+def pool_of(has_times=True) -> Pool:
+    """Pictures in a random order of three runs, of which each has a break after its fourth trial."""
+    random = np.random.default_rng(0)
+    order = random.permutation(TRIALS)  # of the trials that there are, from the first shown on
+    run, number = np.divmod(order, 8)
+    onset_s = np.full((PICTURES, REPETITIONS), np.nan)
+    onset_s[IS_THERE] = 100 * run + 5 + STEP_S * number + BREAK_S * (number >= 4)
+    runs, sessions = (np.full(onset_s.shape, -1, kind) for kind in (np.int16, np.int8))
+    runs[IS_THERE], sessions[IS_THERE] = np.where(run == 2, 0, run), run == 2
+    single = random.normal(size=(*onset_s.shape, 2, 4)).astype(np.float32)
+    responses = Responses(
+        7,
+        single.mean(1),
+        np.arange(PICTURES),
+        ("P7", "Oz"),
+        100.0,
+        single,
+        COUNTS,
+        sessions=sessions,
+        runs=runs,
+    )
+    return Pool(replace(responses, onset_s=onset_s if has_times else None), COUNTS)
+
+
+def queue_of(pool: Pool) -> np.ndarray:
+    """The position of each trial that there is in the order of recording."""
+    return np.argsort(np.argsort(pool.elapsed_min[IS_THERE]))
+
+
+def choose(unit, amounts, order="draws", seed=0, pool=None):
+    return choose_trials(pool or pool_of(), unit, amounts, order, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("order", ["draws", "recording"])
+@pytest.mark.parametrize(
+    ("unit", "amounts"), [("pictures", [1, 4, 9]), ("trials", [1, 5, 17]), ("minutes", [0.1, 0.7, 1.3])]
+)
+def test_a_smaller_amount_is_part_of_a_larger_one(unit, amounts, order):
+    for seed in range(20):
+        chosen = choose(unit, [*amounts, ALL], order, seed)
+        assert all((small <= large).all() for small, large in pairwise(chosen))
+        assert [each.sum() for each in chosen] == sorted({int(each.sum()) for each in chosen})
+        assert (chosen[-1] == IS_THERE).all()
+
+
+def test_draws_differ_and_one_seed_gives_one_draw():
+    for unit in ("pictures", "trials", "minutes"):
+        draws = [choose(unit, [0.5 if unit == "minutes" else 4], seed=seed)[0] for seed in range(20)]
+        assert len({draw.tobytes() for draw in draws}) > 5
+        assert np.array_equal(draws[3], choose(unit, [0.5 if unit == "minutes" else 4], seed=3)[0])
+
+
+def test_all_trials_of_a_drawn_picture_go_together():
+    for seed in range(20):
+        few, more = choose("pictures", [3, 7], seed=seed)
+        for chosen, amount in ((few, 3), (more, 7)):
+            assert chosen.any(1).sum() == amount
+            assert (chosen == (chosen.any(1)[:, None] & IS_THERE)).all()
+
+
+def test_an_amount_of_trials_may_end_within_a_picture():
+    ends = []
+    for seed in range(20):
+        (chosen,) = choose("trials", [4], seed=seed)
+        assert chosen.sum() == 4 and not (chosen & ~IS_THERE).any()
+        is_partial = chosen.any(1) & (chosen.sum(1) < COUNTS)
+        ends.append(is_partial.sum())
+    assert set(ends) == {0, 1}
+
+
+def test_trials_that_are_not_there_are_never_chosen():
+    for unit, amount in (("pictures", 11), ("trials", 23), ("minutes", 1.5)):
+        for order in ("draws", "recording"):
+            assert not (choose(unit, [amount], order)[0] & ~IS_THERE).any()
+
+
+def test_minutes_count_breaks_within_a_run_and_nothing_between_runs():
+    # eight trials two seconds apart and a break of half a minute: a run is 46 s, whenever it began
+    begun_s = np.concatenate(
+        [46.0 * run + STEP_S * np.arange(8) + BREAK_S * (np.arange(8) >= 4) for run in range(3)]
+    )
+    pool = pool_of()
+
+    np.testing.assert_allclose(np.sort(pool.elapsed_min[IS_THERE]), begun_s / 60)
+    assert np.isnan(pool.elapsed_min[~IS_THERE]).all()
+
+
+def test_sessions_follow_each_other_where_runs_are_counted_anew():
+    pool = pool_of()
+    first, second = (pool.elapsed_min[pool.responses.sessions == session] for session in (0, 1))
+    assert {*pool.responses.runs[pool.responses.sessions == 1]} == {0} and first.max() < second.min()
+
+
+def test_the_size_of_a_calibration_counts_minutes_without_breaks():
+    size = pool_of().describe(IS_THERE)
+    assert (size.pictures, size.trials) == (PICTURES, TRIALS)
+    assert size.minutes == pytest.approx(TRIALS * STEP_S / 60)
+    assert pool_of(has_times=False).describe(IS_THERE).minutes is None
+
+
+def test_the_order_of_recording_takes_the_first_trials():
+    pool = pool_of()
+    position = np.full(IS_THERE.shape, TRIALS)
+    position[IS_THERE] = queue_of(pool)
+
+    (minutes,) = choose("minutes", [46 / 60 + 1e-6], "recording")  # the first run, and the moment of the next
+    (trials,) = choose("trials", [9], "recording")
+    (pictures,) = choose("pictures", [4], "recording")
+
+    assert (minutes == (position <= 8)).all() and (trials == (position < 9)).all()
+    fifth = np.sort(position.min(1))[4]  # where a fifth picture is shown for the first time
+    assert pictures.any(1).sum() == 4 and (pictures == (position < fifth)).all()
+    assert (pictures & ~IS_THERE).sum() == 0 and pictures.sum() < COUNTS[pictures.any(1)].sum()
+
+
+def test_drawn_minutes_are_contiguous_recording_that_goes_on_at_the_beginning():
+    pool, wrapped = pool_of(), 0
+    queue = queue_of(pool)
+    for seed in range(30):
+        (chosen,) = choose("minutes", [0.6], seed=seed)
+        taken = np.zeros(TRIALS, np.bool_)
+        taken[queue] = chosen[IS_THERE]
+        starts = int((taken & ~np.roll(taken, 1)).sum())
+        assert starts == 1 and 0 < taken.sum() < TRIALS
+        wrapped += int(taken[0] and taken[-1])
+    assert 0 < wrapped < 30
+
+
+def test_minutes_and_the_order_of_recording_need_onsets_and_drawn_counts_do_not():
+    pool = pool_of(has_times=False)
+    for unit, order in (("minutes", "draws"), ("pictures", "recording"), ("trials", "recording")):
+        with pytest.raises(BrainhiveError, match="subject 7: signals do not say when trials") as caught:
+            choose(unit, [1], order, pool=pool)
+        assert caught.value.hint.startswith("brainhive prepare, which keeps onset_s")
+    with pytest.raises(BrainhiveError, match="subject 7: signals do not say when"):
+        limit_amounts([pool_of(), pool], "minutes", [1])
+    assert choose("pictures", [2], pool=pool)[0].any(1).sum() == 2
+    assert choose("trials", [2], pool=pool)[0].sum() == 2
+    assert limit_amounts([pool], "trials", [2]) == [2, ALL]
+
+
+def test_amounts_that_somebody_does_not_have_are_left_out():
+    large = pool_of()
+    small = large.without(np.arange(PICTURES) >= 6)  # twelve trials
+    assert limit_amounts([large, small], "pictures", [8, 2, 5, 6]) == [2, 5, ALL]
+    assert limit_amounts([large], "pictures", [8, 2, 12]) == [2, 8, ALL]
+    assert limit_amounts([large, small], "trials", [11, 12, 13]) == [11, ALL]
+    assert limit_amounts([large], "minutes", [0.5, 2.2, 2.4]) == [0.5, 2.2, ALL]
+
+
+def test_pictures_that_are_tested_are_left_out_and_counted():
+    is_tested = COUNTS == 3  # of those that are left, no picture has three trials
+
+    pool = pool_of().without(is_tested)
+
+    assert pool.dropped == 4 and (pool.counts == COUNTS[~is_tested]).all()
+    assert (pool.responses.stimulus == np.flatnonzero(~is_tested)).all()
+    chosen = choose("trials", [7, ALL], pool=pool)
+    for is_chosen in chosen:
+        assert pool.responses.of_trials(is_chosen).counts.sum() == is_chosen.sum()
+    assert pool.describe(chosen[-1]).trials == TRIALS - 12
