@@ -214,14 +214,14 @@ class Job:
             train = train.model_copy(update={"epochs": self.spec.epochs, "stages": []})
 
         # some recordings of the people whom it learned from, for statistics of these
-        others = []
+        trained = []
         own_run = self.align if self.align.origin is None else find(self.recipe.align_run, self.recipe.paths)
         reader = TrainedCell(own_run, cell, model)
         for subject in cell.trained_on:
-            others.append(read_raw(reader, subject, "train", most=few_shot.MAX_REFERENCES)[0])
+            trained.append(read_raw(reader, subject, "train", most=few_shot.MAX_REFERENCES)[0])
         fuser = model.fuser if model.layout.prior else None
         learned = {} if self.recipe.keep == "none" else self._describe_learned(cell)
-        return Base(model, targets, self.training.loss_terms, train, others, fuser, alone, learned)
+        return Base(model, targets, self.training.loss_terms, train, trained, fuser, alone, learned)
 
     def _describe_learned(self, cell: Cell) -> dict[int, Learned]:
         """Describe the recordings that models which are kept have learned from."""

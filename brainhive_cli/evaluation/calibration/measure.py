@@ -192,7 +192,7 @@ def measure_draw(
                 measured = rank_tested(decoder, person)
                 if draw == 0 and column == 0:  # a test trial is decoded without the others
                     signals = torch.from_numpy(first.signal)
-                    is_together = depends_on_other_trials(decoder.encode_tensor, signals)
+                    is_together = depends_on_other_trials(decoder.encode, signals)
                     together |= {arm} if is_together else set()
             except BrainhiveError as error:
                 missing[arm] = error.in_one_line

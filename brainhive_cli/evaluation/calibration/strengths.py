@@ -91,33 +91,37 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Lau
         runs: The model without each of them.
         launch: This process, and its device.
     """
+    # strengths that nobody chooses
     spec, amounts = job.spec, job.amounts
+    if job.training.backbone.is_closed_form:
+        return Choice(
+            dict.fromkeys(amounts, 0.0), {}, "the penalty of the run, which is fitted in closed form"
+        )
+    if len(spec.transfer.pulls) == 1:
+        (only,) = spec.transfer.pulls
+        return Choice(dict.fromkeys(amounts, only), {}, f"set to {only:g}")
     if not runs:
-        pulls = [*spec.transfer.pulls]
-        sizes = _usual_sizes(job)
-        if len(pulls) == 1:
-            return Choice(dict.fromkeys(amounts, pulls[0]), {}, f"set to {pulls[0]:g}")
-        chosen = {amount: fixed_pull(size) for amount, size in zip(amounts, sizes, strict=True)}
-        return Choice(chosen, {}, "fixed by the number of pictures, as nobody else could choose it")
+        pictures = _count_pictures(job)
+        fixed = {amount: fixed_pull(count) for amount, count in zip(amounts, pictures, strict=True)}
+        return Choice(fixed, {}, "fixed by the number of pictures, as the model learned from one person")
 
     # ranks of each person who is left out, at every amount and strength
     scores: dict[float, dict[float | None, list[float]]] = {amount: {} for amount in amounts}
     with console.progress("choosing the strength of transfer", len(runs) * spec.transfer.draws) as bar:
         for subject, run in runs.items():
             base, person = _open_left_out(job, run, cell, subject, launch)
-            strengths: list[float | None] = sorted(spec.transfer.pulls, reverse=True)  # type: ignore[assignment]
-            if base.decodes_strangers(person.tested[TEST].signal):
-                strengths.insert(0, None)
+            is_decodable = base.decodes_strangers(person.tested[TEST].signal)
+            strengths = [*([None] if is_decodable else []), *sorted(spec.transfer.pulls, reverse=True)]
             for draw in range(spec.transfer.draws):
                 random = np.random.default_rng((spec.seed, subject, draw))
                 chosen_trials = choose_trials(person.pool, spec.unit, amounts, spec.order, random)
                 for amount, is_chosen in zip(amounts, chosen_trials, strict=True):
-                    if is_chosen.all() and draw > 0:  # everything is the same in all draws
+                    if draw > 0 and np.array_equal(is_chosen, person.pool.is_there):  # the same in all draws
                         continue
                     size = person.pool.describe(is_chosen)
                     responses = person.pool.responses.of_trials(is_chosen)
                     for strength in strengths:
-                        is_enough = size.pictures >= FEWEST_PICTURES or None not in strengths
+                        is_enough = size.pictures >= FEWEST_PICTURES or not is_decodable
                         pull = strength if is_enough else None
                         seed = derive_seed(spec.seed, subject, draw)
                         decoder = fit_decoder(base, TRANSFER, spec, responses, seed, pull)
@@ -156,7 +160,7 @@ def choose_strength(scores: Mapping[float | None, Sequence[float]]) -> float | N
     return best
 
 
-def _usual_sizes(job: Job) -> list[int]:
+def _count_pictures(job: Job) -> list[int]:
     """Count the pictures of each amount of the first person."""
     person = next(iter(job.people.values()))
     random = np.random.default_rng(job.spec.seed)

@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.responses import Responses, spec_of
-from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.signals.normalisations import Normaliser, pool_statistics
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import LAYERS
@@ -68,12 +68,8 @@ class Decoder:
     align: Callable[[Tensor], Tensor] | None = None
     subject: int | None = None
 
-    def encode_tensor(self, signal: Tensor) -> Tensor:
-        """Encode signals that are a tensor; see `encode`."""
-        return self.encode(signal.numpy())
-
     @torch.inference_mode()
-    def encode(self, signal: NDArray[np.float32]) -> Tensor:
+    def encode(self, signal: NDArray[np.float32] | Tensor) -> Tensor:
         """Encode a person's signals [N, C, T], not normalised, as the tokens [N, D] that retrieval compares.
 
         Raises:
@@ -127,7 +123,7 @@ class Base:
         targets: Targets of the training stimuli, by the fuser's key.
         terms: The loss that trained it.
         train: How it was trained; epochs and learning rate were chosen for other people.
-        others: Training signals of the people whom it learned from, not normalised, at least one.
+        trained: Training signals of the people whom it learned from, not normalised, at least one.
         fuser: A prior's fusion encoder, which stays frozen; None where the model learned its own.
         launch: The process that computes, and its device.
         learned: Record of a person's recordings, by the person's number, for models that are kept.
@@ -137,7 +133,7 @@ class Base:
     targets: Targets
     terms: Sequence[Term]
     train: Train
-    others: Sequence[Responses]
+    trained: Sequence[Responses]
     fuser: torch.nn.Module | None = None
     launch: Launch = field(default_factory=lambda: Launch(0, 1, torch.device("cpu")))
     learned: Mapping[int, Learned] = field(default_factory=dict)
@@ -200,8 +196,13 @@ class Base:
                 )
             return Decoder(self.model, normaliser)
 
-        # from the person's statistics to those of others: M x → S^-1 (M (x - m)) + s
-        common = config.build(self._measure_others(config))
+        # mean statistics of the people whom the model learned from, measured once
+        if config not in self._statistics:
+            measured = [config.measure([np.asarray(person.signal)]) for person in self.trained]
+            self._statistics[config] = pool_statistics(measured)
+        common = config.build(self._statistics[config])
+
+        # from the person's statistics to these: M x → S^-1 (M (x - m)) + s
         matrix, back = (
             np.diag(each.matrix[:, 0]) if each.matrix.shape[1] == 1 else each.matrix
             for each in (normaliser, common)
@@ -211,26 +212,17 @@ class Base:
         aligned = Normaliser((normaliser.mean - shift).astype(np.float32), mapping.astype(np.float32))
         return Decoder(self.model, aligned)
 
-    def _measure_others(self, config: Any) -> Mapping[str, NDArray[np.float64]]:
-        """Average the statistics of the people whom the model learned from."""
-        if config not in self._statistics:
-            measured = [config.measure([np.asarray(each.signal)]) for each in self.others]
-            self._statistics[config] = {
-                name: np.mean([statistics[name] for statistics in measured], axis=0) for name in measured[0]
-            }
-        return self._statistics[config]
-
     @cached_property
     def _statistics(self) -> dict[Any, Mapping[str, NDArray[np.float64]]]:
-        """Statistics of other people by the part that measured them."""
+        """Mean statistics of the people whom the model learned from, by the part that measured them."""
         return {}
 
     @cached_property
     def _reference_tokens(self) -> Tensor:
         """Tokens [m, D] of training signals of the people whom the model learned from."""
         tokens = []
-        for responses in self.others:
-            step = max(1, len(self.others) * len(responses.stimulus) // MAX_REFERENCES)
+        for responses in self.trained:
+            step = max(1, len(self.trained) * len(responses.stimulus) // MAX_REFERENCES)
             chosen = np.asarray(responses.signal[::step])
             normaliser = self._normaliser_of(responses)
             tokens.append(Decoder(self.model, normaliser, None, responses.subject).encode(chosen))
@@ -276,11 +268,12 @@ class Base:
         normaliser, is_transfer = self._normaliser_of(responses), arm in (TRANSFER, PERMUTED_TRANSFER)
         if is_transfer and alignment is not None and self.normalisation is None:
             normaliser = self.align_signals(alignment, responses).normaliser
-        if is_transfer and pull >= 1:
+        if is_transfer and pull >= 1 and not self.is_closed_form:
             return Decoder(self.model, normaliser)
         if normaliser is not None:
             normalised = normaliser(np.asarray(responses.signal, np.float32))
-            responses = replace(responses, signal=normalised, single=None, normaliser=normaliser)
+            responses = replace(responses, signal=normalised, normaliser=normaliser)
+        responses = replace(responses, single=None, counts=None)  # averages are learned from
         if arm in (PERMUTED_TRANSFER, PERMUTED_SCRATCH):
             random = np.random.default_rng((seed, len(responses.stimulus)))
             responses = replace(responses, stimulus=random.permutation(responses.stimulus))
@@ -290,7 +283,8 @@ class Base:
         layout = replace(layout, spec=spec_of([responses], layout.spec.signal))
         start = None if arm in (SCRATCH, PERMUTED_SCRATCH) else self.model
         changes: dict[str, Any] = {"validation": 0.0, "selection": "last", "patience": None}
-        changes |= {"start_from": None, "stages": [_without_start(stage) for stage in self.train.stages]}
+        stages = [stage.model_copy(update={"start_from": None}) for stage in self.train.stages]
+        changes |= {"start_from": None, "stages": stages}
         if self.train.last_batch == "drop":  # few pictures may fill no batch
             changes["last_batch"] = "even"
         if is_transfer:
@@ -344,8 +338,3 @@ class Base:
         lr = LAYER_LR * self.train.all_stages(1)[-1].lr
         stages = [Stage(epochs=self.train.epochs, lr=lr, freeze=frozen)]
         return layout, start, stages
-
-
-def _without_start(stage: Stage) -> Stage:
-    """Let a stage go on from the one before it."""
-    return stage.model_copy(update={"start_from": None})

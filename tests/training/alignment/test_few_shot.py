@@ -161,7 +161,7 @@ def test_zero_shot_is_normalised_as_the_model_says_for_new_people_and_refused_wh
 @pytest.mark.parametrize("kind", SIGNAL_PARTS)
 def test_aligned_signals_have_the_statistics_of_other_people(base, kind):
     config = part(kind)
-    expected = [config.measure([each.signal]) for each in base.others]
+    expected = [config.measure([each.signal]) for each in base.trained]
 
     decoder = base.align_signals(config, LEARNED)
 
@@ -200,9 +200,9 @@ def test_labels_have_a_part_in_alignments_by_pairs_only(base, kind):
 def test_a_test_trial_is_decoded_without_the_others(base, kind):
     decoder = fit_arm(replace(base, train=TRAIN.model_copy(update={"epochs": 2})), kind)
 
-    assert not depends_on_other_trials(decoder.encode_tensor, torch.from_numpy(TESTED.signal))
+    assert not depends_on_other_trials(decoder.encode, torch.from_numpy(TESTED.signal))
     together = replace(decoder, align=lambda tokens: tokens - tokens.mean(0))
-    assert depends_on_other_trials(together.encode_tensor, torch.from_numpy(TESTED.signal))
+    assert depends_on_other_trials(together.encode, torch.from_numpy(TESTED.signal))
 
 
 def test_transfer_gains_from_few_pictures_and_scratch_needs_more(base):
