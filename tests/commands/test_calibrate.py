@@ -1,0 +1,250 @@
+"""calibrate: curves of new persons by every arm, resumed where they stopped, and what it refuses."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+from worlds import COLOURS, SMALL, at_home, paint
+
+from brainhive_cli.app import app
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.calibration.measure import Part
+from brainhive_cli.training.alignment.few_shot import ARMS, PERMUTED_SCRATCH, TRANSFER, ZERO_SHOT
+from tests.training.alignment.test_seen_pictures import SMALL as TINY
+from tests.training.alignment.test_seen_pictures import copy_into_test, simulated
+
+DEMO = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
+INTER = (DEMO, *SMALL[1:], "mode=inter", "train.epochs=10")
+ASKED = ("pictures=10,40", "draws=2", "transfer.pulls=1,0.1", "transfer.draws=1")
+ALIGNMENTS = ("euclidean", "coral", "moments", "procrustes", "ridge")
+PEOPLE, TESTED = 3, 100
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, go):
+    """A home with a model of two people for each third one."""
+    with at_home(tmp_path_factory.mktemp("calibrate")) as base:
+        go("embed", DEMO, f"encoders=[{COLOURS!r}]")
+        go("train-align", *INTER)
+        yield base
+
+
+@pytest.fixture(scope="module")
+def folder(base, go):
+    return RunFolder(go("calibrate", *ASKED).folder)
+
+
+@pytest.fixture(scope="module")
+def measured(folder):
+    return folder.measurements()
+
+
+def invoke(*words):
+    return CliRunner().invoke(app, ["calibrate", *map(str, words)])
+
+
+def test_every_arm_is_measured_after_every_amount(measured):
+    amounts = [amount["name"] for amount in measured.notes["amounts"]]
+    assert amounts == ["10 pictures", "40 pictures", "everything"] and not measured.missing
+    arms = [*ARMS[1:], *ALIGNMENTS]
+    names = {ZERO_SHOT, *(f"{arm} · {amount}" for arm in arms for amount in amounts)}
+    assert names <= measured.scopes.keys()
+    for name in names:
+        metrics = measured.scopes[name]
+        assert [*metrics] == ["top1", "top5", "mrr"]
+        top1 = metrics["top1"]
+        assert (top1.n, top1.pool, top1.chance, top1.seeds) == (PEOPLE * TESTED, TESTED, 0.01, (1,))
+        assert top1.low <= top1.value <= top1.high and top1.people is not None
+        assert top1.protocol == "calibration of inter, demo-noise-0.3-40-concepts, 2 draws, simulated"
+        assert top1.split == "test" and top1.selected is False
+
+
+def test_wrong_labels_alone_are_at_chance_and_right_ones_are_not(measured):
+    for amount in ("10 pictures", "40 pictures", "everything"):
+        for metric in measured.scopes[f"{PERMUTED_SCRATCH} · {amount}"].values():
+            assert metric.low <= metric.chance <= metric.high
+    top5 = measured.scopes["scratch · everything"]["top5"]
+    assert top5.low > top5.chance
+
+
+def test_the_headline_is_transfer_and_each_person_is_told(measured):
+    assert measured.overall == measured.scopes["transfer · everything"]
+    people = [measured.scopes[f"sub-{subject:02d}"]["top1"] for subject in (1, 2, 3)]
+    assert np.mean([person.value for person in people]) == pytest.approx(measured.overall["top1"].value)
+    assert {person.n for person in people} == {TESTED}
+    gain = measured.scopes["transfer over zero-shot · everything"]["top1_gain"]
+    zero_shot = measured.scopes[ZERO_SHOT]["top1"].value
+    assert gain.value == pytest.approx(measured.overall["top1"].value - zero_shot) and gain.chance == 0
+    share, low, high = measured.notes["share_of_everything"]["40 pictures"]
+    ratio = measured.scopes["transfer · 40 pictures"]["top1"].value / measured.overall["top1"].value
+    assert share == pytest.approx(ratio) and low < share < high
+    assert "3 new people, 100 pictures" in measured.notes["finding"]
+
+
+def test_the_strength_of_transfer_is_chosen_by_two_other_people(measured, base):
+    choices = measured.notes["strength"]
+    assert [*choices] == [f"sub-{subject:02d}_seed-1 sub-{subject:02d}" for subject in (1, 2, 3)]
+    for choice in choices.values():
+        assert choice["chosen"].startswith("chosen by 2 people whom the model learned from")
+        assert {*choice["mrr"]["everything"]} == {"zero-shot", "1", "0.1"}
+        assert {*choice["pulls"].values()} <= {"zero-shot", 1.0, 0.1}
+    assert len([*base.glob("runs/calibrate/left-out/train-align/*/metrics.json")]) == 3  # pairs share them
+
+
+def test_draws_are_paired_over_arms_and_everything_is_learned_once(folder):
+    parts = [Part.load(path) for path in sorted(folder.path.glob("parts/*/sub-01_draw-*"))]
+    assert [part.ranks["test"].shape for part in parts] == [(12, 3, TESTED)] * 2
+    first, second = (part.ranks["test"] for part in parts)
+    assert (first > 0).all() and (second[:, :2] > 0).all() and not second[:, 2].any()
+    assert not np.array_equal(first[8, 0], second[8, 0])  # other pictures
+    assert np.array_equal(first[0], second[0] + first[0] * (second[0] == 0))  # zero-shot learns from none
+    assert parts[0].sizes[:, :2].tolist() == [[10, 40], [40, 160], [240, 960]]
+
+
+def test_curves_and_tables_are_artifacts(folder):
+    drawn = artifacts.read(folder)
+    curve = next(each for each in drawn if each.kind == "curve")
+    assert [line.name for line in curve.lines] == [TRANSFER, ZERO_SHOT, "scratch"]
+    assert [*curve.at] == [10, 40, 240] and curve.is_logarithmic
+    titles = [each.title for each in drawn if each.kind == "table"]
+    assert titles == ["Top-1 of every arm", "Amounts", "Arms"]
+
+
+def test_the_same_command_finds_the_run(folder, go, base):
+    before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
+    assert go("calibrate", *ASKED).folder == folder.path
+    after = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.name != "found.json"}
+    assert after == before
+    other = go("calibrate", "pictures=10", "draws=2", "seed=1", "arms=zero-shot", "alignments=[]")
+    assert other.folder != folder.path
+
+
+def test_an_interrupted_run_makes_only_what_it_lacks(folder, go, base, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(base / "runs", runs)
+    again = runs / folder.path.relative_to(base / "runs")
+    parts = sorted(again.glob("parts/*/*"))
+    (again / "metrics.json").unlink()
+    removed = Part.load(parts[3])
+    parts[3].unlink()
+    kept = {path: path.stat().st_mtime_ns for path in parts if path != parts[3]}
+
+    resumed = go("calibrate", *ASKED, f"paths.runs={runs}")
+
+    assert resumed.folder == again and len(parts) == 6
+    assert kept == {path: path.stat().st_mtime_ns for path in parts if path != parts[3]}
+    np.testing.assert_array_equal(Part.load(parts[3]).ranks["test"], removed.ranks["test"])
+    assert resumed.metrics.scopes == folder.measurements().scopes
+
+
+def test_one_trained_person_leaves_the_strength_to_the_number_of_pictures(go, base, tmp_path):
+    runs = f"paths.runs={tmp_path / 'runs'}"
+    run = go("train-align", *INTER[:-2], "mode=joint", "subjects=1", "train.epochs=1", runs).folder
+
+    asked = (
+        f"run={run}",
+        runs,
+        "subjects=2",
+        "arms=zero-shot,transfer",
+        "alignments=[]",
+        "pictures=10",
+        "draws=1",
+    )
+    (choice,) = go("calibrate", *asked).metrics.notes["strength"].values()
+
+    assert choice["pulls"] == {"10 pictures": 0.3, "everything": 0.03} and not choice["mrr"]
+    assert "as nobody else could choose it" in choice["chosen"]
+
+
+def test_a_fixed_strength_trains_nothing_more(go, base, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(base / "runs/train-align", runs / "train-align")
+    asked = ("arms=transfer", "alignments=[]", "pictures=10", "draws=1", "subjects=1", "transfer.pulls=0.1")
+
+    measured = go("calibrate", *asked, f"paths.runs={runs}").metrics
+
+    assert not (runs / "calibrate/left-out").exists()
+    (choice,) = measured.notes["strength"].values()
+    assert choice["chosen"] == "set to 0.1" and {*choice["pulls"].values()} == {0.1}
+
+
+def test_the_order_of_recording_and_minutes_are_refused_before_anything_is_trained(go, base, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(base / "runs/train-align", runs / "train-align")
+    for asked in ("minutes=1", "order=recording"):
+        ended = invoke(asked, f"paths.runs={runs}")
+        assert ended.exit_code == 1 and "signals do not say when trials began" in ended.stderr
+        assert "try: brainhive prepare" in ended.stderr and "in draws" in ended.stderr
+    ended = invoke("days=next", f"paths.runs={runs}")
+    assert "signals do not say which session a trial is of" in ended.stderr
+    assert not (runs / "calibrate/left-out").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem", "way"),
+    [
+        (["arms=transfor"], "no arm 'transfor'", "did you mean transfer?"),
+        (["alignments=corral"], "no alignment 'corral'", "did you mean coral?"),
+        (["pictures=5", "minutes=3"], "amounts in pictures and in minutes", "name one of them"),
+        (["pictures=5", "trials=3"], "amounts in pictures and in trials", "name one of them"),
+        (["order=recording", "draws=3"], "draws has no effect in the order of recording", "leave it out"),
+        (
+            ["arms=scratch", "transfer.draws=3"],
+            "transfer has no effect without the arm transfer",
+            "leave it out",
+        ),
+    ],
+)
+def test_a_recipe_that_says_what_cannot_be_is_refused_in_two_lines(base, asked, problem, way):
+    ended = invoke(*asked)
+    first, second = ended.stderr.splitlines()
+    assert ended.exit_code == RecipeError.exit_code == 2 and not ended.stdout
+    assert first.startswith(f"error: {problem}") and second.startswith("  try: ") and way in second
+
+
+def test_a_model_folder_and_people_who_are_known_are_refused(go, base, tmp_path):
+    (run,) = base.glob("runs/train-align/*")
+    model = f"run={run / 'cells/sub-01_seed-1/model'}"
+    with pytest.raises(RecipeError, match="is a model folder, which does not say how it was trained"):
+        go("calibrate", model, DEMO, "subjects=1")
+    with pytest.raises(MissingData, match="has no subject 7"):
+        go("calibrate", "subjects=7")
+    runs = f"paths.runs={tmp_path / 'runs'}"
+    joint = go("train-align", *INTER[:-2], "mode=joint", "train.epochs=1", runs).folder
+    for subjects, who in (("", "anybody"), ("subjects=2", "2")):
+        with pytest.raises(BrainhiveError, match=f"has yet to learn from subject {who}") as caught:
+            go("calibrate", *filter(None, [f"run={joint}", runs, subjects]))
+        assert "--mode inter" in caught.value.hint
+
+
+def test_check_prints_the_plan(base, folder):
+    ended = invoke(*ASKED, "--check", "--json")
+
+    assert ended.exit_code == 0, ended.stderr
+    plan = json.loads(ended.stdout)["plan"]
+    assert plan["new persons"] == [1, 2, 3] and plan["amounts"] == "10, 40, all pictures"
+    assert plan["draws"] == 2 and "permuted-scratch" in plan["arms"] and "coral" in plan["arms"]
+    assert plan["strength of transfer"].endswith("each left out in turn: 3 more trainings")
+    assert "90 trained models" in plan["time"]  # of 3 people, 6 arms, 2 amounts in 2 draws and everything
+    assert invoke("arms=zero-shot", "--check", "--json").exit_code == 0
+
+
+@pytest.mark.parametrize("copies", ["refuse", "allow"])
+def test_a_calibration_picture_that_is_tested_by_its_pixels_is_left_out_and_counted(go, tmp_path, copies):
+    photos = paint(tmp_path / "photos", 16, 3)
+    copy_into_test(photos, 1)  # one of 36 training pictures is one of 12 tested ones
+    dataset, runs = simulated(photos).replace("subjects: 1", "subjects: 2"), f"paths.runs={tmp_path / copies}"
+    asked = ("arms=zero-shot,scratch", "alignments=[]", "pictures=10", "draws=1", f"copies={copies}")
+    with at_home(tmp_path):
+        go("embed", dataset, f"encoders=[{COLOURS!r}]")
+        go("train-align", dataset, f"encoders=[{COLOURS!r}]", *TINY, "mode=inter", runs)
+        found = go("calibrate", *asked, runs).metrics
+
+    assert found.notes["pictures_left_out"] == {"1": 1, "2": 1}
+    assert found.notes["amounts"][-1]["pictures"] == 35
+    is_tested = copies == "allow"  # else it is a candidate only, as the model learned from its copy
+    assert found.overall["top1"].n == 2 * (11 + is_tested) and found.overall["top1"].pool == 12
