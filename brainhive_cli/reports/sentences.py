@@ -47,6 +47,7 @@ QUESTIONS = {
     "eval-retrieval": "which picture was seen?",
     "reconstruct": "what was seen, drawn from the signals",
     "explain": "when and where do signals carry what was seen?",
+    "calibrate": "how soon is a new person decoded?",
 }
 """Questions that runs of each command answer, in the titles of pages."""
 

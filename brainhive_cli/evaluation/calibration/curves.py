@@ -1,14 +1,16 @@
-"""Curves of calibration over people and draws: metrics, the amount that suffices, tables and figures."""
+"""Curves of calibration over people and draws: metrics, amounts that suffice, and what a page shows."""
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.artifacts import Curve, Line
+from brainhive_cli.core.artifacts import Artifact, Curve, Line
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.measurements import (
     ALL,
@@ -21,7 +23,8 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.set_up import SET_UP
-from brainhive_cli.core.tables import Table, number
+from brainhive_cli.core.tables import Table, brief, number
+from brainhive_cli.data.stores.target_store import pixels_of
 from brainhive_cli.evaluation.calibration import amounts as of_amounts
 from brainhive_cli.evaluation.calibration.job import FIRST_DAY, LAST_DAY, TEST, Job
 from brainhive_cli.evaluation.calibration.measure import ABSENT, Part, list_arms
@@ -44,27 +47,28 @@ from brainhive_cli.training.alignment.tested_pictures import describe_tested
 EVERYTHING = "everything"
 """Name of the amount of all that a person has."""
 MEASURED = ("top1", "top5", "mrr")
-GAIN = "top1_gain"
-"""Metric: top-1 of an arm less that of another one, on the same recordings."""
+GAIN, SHARE = "top1_gain", "share_of_everything"
+"""Metrics: top-1 less that of another arm or day; top-1 divided by that with everything."""
 ENOUGH = 0.9
 """Share of the score with everything that the headline asks for."""
+CONTROLS = (PERMUTED_TRANSFER, PERMUTED_SCRATCH)
+DRIFT = "drift"
+"""Scope of the last session less the first one."""
 UNLABELLED, LABELLED = "TRAIN_AND_TARGET_UNLABELED", "TRAIN_AND_TARGET_LABELED"
 """Protocols of MOABB's `CrossSubjectMode`, without their shares, next to `TRAIN`."""
 ABOUT = {
     ZERO_SHOT: ("nothing", "TRAIN", "the model of other people as it is"),
     SUBJECT_LAYER: ("signals and labels", LABELLED, "a mixing of channels before the frozen model"),
-    TRANSFER: (
-        "signals and labels",
-        LABELLED,
-        "signals aligned, then fine-tuning with a pull back to the model (train.start_pull)",
-    ),
+    TRANSFER: ("signals and labels", LABELLED, "signals aligned, then fine-tuning with a pull to the model"),
     "fine-tuning": ("signals and labels", LABELLED, "all weights go on from the model, without a pull"),
     SCRATCH: ("signals and labels", "none: no other people", "the same architecture from random weights"),
-    PERMUTED_TRANSFER: ("signals and wrong labels", "control", "transfer; falls below zero-shot"),
-    PERMUTED_SCRATCH: ("signals and wrong labels", "control", "scratch; at chance"),
+    PERMUTED_TRANSFER: ("signals, wrong labels", "control", "transfer; falls below zero-shot"),
+    PERMUTED_SCRATCH: ("signals, wrong labels", "control", "scratch; at chance"),
 }
 """What each arm is given of a new person, MOABB's name of that, and what it is."""
 SECTION = "Calibration"
+TITLE = "Top-1 after recordings of a new person"
+UNITS = ("pictures", "trials", "minutes")
 
 
 @dataclass(frozen=True)
@@ -79,41 +83,95 @@ class Results:
     job: Job
     parts: Mapping[tuple[Cell, int], Part]
 
-    @property
-    def arms(self) -> list[str]:
-        """List the arms that were measured of everybody."""
-        missing = {arm for part in self.parts.values() for arm in part.missing}
-        return [arm for arm in list_arms(self.job.spec) if arm not in missing]
+    @cached_property
+    def missing(self) -> dict[str, str]:
+        """Reasons why arms, or amounts, were not measured of everybody."""
+        missing = {arm: reason for part in self.parts.values() for arm, reason in part.missing.items()}
+        short = [amount for column, amount in enumerate(self.job.amounts) if column not in self.columns]
+        return missing | {f"{amount:g} {self.job.spec.unit}": "not of everybody" for amount in short}
 
-    def ranks(self, arm: str, column: int, tested: str) -> list[NDArray[np.int64]]:
+    @cached_property
+    def arms(self) -> list[str]:
+        """List the arms that were measured of everybody.
+
+        Raises:
+            BrainhiveError: if there is none.
+        """
+        if arms := [arm for arm in list_arms(self.job.spec) if arm not in self.missing]:
+            return arms
+        raise BrainhiveError(f"no arm can be measured: {next(iter(self.missing.values()))}", "other arms")
+
+    @cached_property
+    def columns(self) -> list[int]:
+        """List the amounts of which every person had recordings, by index."""
+        had = {subject: np.zeros(len(self.job.amounts), np.bool_) for subject in self.job.people}
+        for (cell, _), part in self.parts.items():
+            had[cell.tested_on[0]] |= part.sizes[:, 0] > 0
+        return [int(column) for column in np.flatnonzero(np.all([*had.values()], axis=0))]
+
+    @property
+    def names(self) -> list[str]:
+        """Name these amounts, as `50 pictures`."""
+        unit, names = self.job.spec.unit, []
+        for amount in (self.job.amounts[column] for column in self.columns):
+            counted = f"{amount:g} {unit if amount != 1 else unit.removesuffix('s')}"
+            names.append(EVERYTHING if amount == of_amounts.ALL else counted)
+        return names
+
+    @property
+    def headline(self) -> str:
+        """Name the arm of the finding: transfer, or the last one that is neither scratch nor a control."""
+        wanted = [arm for arm in self.arms if arm not in (SCRATCH, *CONTROLS)] or self.arms
+        return TRANSFER if TRANSFER in wanted else wanted[-1]
+
+    @property
+    def tested(self) -> str:
+        """Name the test trials of the curves: those of the last session where days differ."""
+        return LAST_DAY if self.job.spec.days == "next" else TEST
+
+    def ranks(self, arm: str, column: int, tested: str = "") -> list[NDArray[np.int64]]:
         """Give the ranks of an arm after an amount: [S, N] of S models and draws, one array a person."""
         row = list_arms(self.job.spec).index(arm)
         by_person: dict[int, list[NDArray[np.int64]]] = {subject: [] for subject in self.job.people}
         for (cell, _), part in self.parts.items():
-            ranks = part.ranks[tested][row, column]
+            ranks = part.ranks[tested or self.tested][row, column]
             if (ranks != ABSENT).all():
                 by_person[cell.tested_on[0]].append(ranks)
         return [np.stack(ranks) for ranks in by_person.values()]
+
+    def hits(self, arm: str, column: int, tested: str = "") -> list[NDArray[np.float64]]:
+        """Average top-1 over models and draws: [N], one array a person."""
+        ranks = self.ranks(arm, column, tested)
+        return [np.asarray((each == 1).mean(0, dtype=np.float64)) for each in ranks]
 
     def sizes(self, column: int) -> NDArray[np.float64]:
         """Average pictures, trials and minutes (NaN where not known) of an amount: [3]."""
         return np.asarray(np.mean([part.sizes[column] for part in self.parts.values()], axis=0))
 
-    def seconds(self, arm: str, column: int) -> float:
-        """Average the seconds of processor time that an arm took."""
+    def seconds(self, arm: str) -> float:
+        """Average the seconds of processor time that an arm took with everything."""
         row = list_arms(self.job.spec).index(arm)
-        taken = [part.seconds[row, column] for part in self.parts.values()]
-        return float(np.mean([value for value in taken if value] or [0.0]))
+        return float(np.mean([part.seconds[row, -1] for (_, draw), part in self.parts.items() if draw == 0]))
 
 
-def name_amount(amount: float, unit: str) -> str:
-    """Name an amount, as `50 pictures`."""
-    if amount == of_amounts.ALL:
-        return EVERYTHING
-    return f"{amount:g} {unit if amount != 1 else unit.removesuffix('s')}"
+@dataclass(frozen=True)
+class Metrics:
+    """Metrics of all arms, one for each amount.
+
+    Attributes:
+        arms: By arm and, for each amount, by name. Zero-shot is the same after all of them.
+        first_day: The same of the finding's arm, tested on the first session; empty where days do not differ.
+        gains: Of transfer over another arm, and of the last session over the first, by scope.
+        shares: Top-1 of the finding's arm divided by that with everything.
+    """
+
+    arms: Mapping[str, Sequence[Mapping[str, Metric]]]
+    first_day: Sequence[Mapping[str, Metric]]
+    gains: Mapping[str, Sequence[Metric]]
+    shares: Sequence[Metric]
 
 
-def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measurements, list[Any]]:
+def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measurements, list[Artifact]]:
     """Describe all arms and amounts over people and draws.
 
     Args:
@@ -123,55 +181,32 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
     Returns:
         Measurements, and the artifacts of a page.
     """
-    job, spec = results.job, results.job.spec
-    main = LAST_DAY if spec.days == "next" else TEST
-    protocol, seeds = job.describe_protocol(), job.seeds
-    names = [name_amount(amount, spec.unit) for amount in job.amounts]
-    arms = results.arms
+    job, names, headline, align = results.job, results.names, results.headline, results.job.align
+    metrics = measure_arms(results)
 
-    # metrics of each arm after each amount
-    pool = len(next(iter(job.people.values())).image_ids)
-    context: Any = {"split": "test", "protocol": protocol, "seeds": seeds}
-    scopes: dict[str, Mapping[str, Metric]] = {}
-    for arm in arms:
-        # an arm that decodes test trials together is stamped
-        stamp = [TRIALS_TOGETHER] if any(arm in part.together for part in results.parts.values()) else []
-        arm_context = context | {"protocol": extend_protocol(protocol, stamp)}
-        for column, name in enumerate(names):
-            if arm == ZERO_SHOT and column:
-                continue
-            ranks = results.ranks(arm, column, main)
-            metrics = summarise(ranks, pool, items=job.items, only=MEASURED, **arm_context)
-            scopes[arm if arm == ZERO_SHOT else scope(arm, name)] = by_name(metrics)
+    # metrics by scope
+    protocol = f"{job.describe_protocol()}, {headline}, {EVERYTHING}"
+    whole = metrics.arms[headline][-1]
+    scopes = {ALL: {key: replace(metric, protocol=protocol) for key, metric in whole.items()}}
+    sessions = {FIRST_DAY: metrics.first_day} if metrics.first_day else {}
+    for label, by_amount in {**metrics.arms, **sessions}.items():
+        for name, measured in zip(names, by_amount, strict=True):
+            scopes[label if label == ZERO_SHOT else scope(label, name)] = dict(measured)
+    for label, gains in metrics.gains.items():
+        scopes |= {scope(label, name): {GAIN: gain} for name, gain in zip(names, gains, strict=True)}
+    scopes |= {scope(SHARE, name): {SHARE: share} for name, share in zip(names, metrics.shares, strict=True)}
 
-    # paired gains of transfer, and the drift from the first session to the last
-    for column, name in enumerate(names):
-        for other in (ZERO_SHOT, SCRATCH) if TRANSFER in arms else ():
-            if other in arms:
-                pair = [results.ranks(arm, column, main) for arm in (TRANSFER, other)]
-                gains = [_hits(ours) - _hits(theirs) for ours, theirs in zip(*pair, strict=True)]
-                scopes[scope(f"{TRANSFER} over {other}", name)] = {GAIN: _measure_gain(job, gains, context)}
-        if main == LAST_DAY:
-            days = [
-                results.ranks(arms[-1] if TRANSFER not in arms else TRANSFER, column, day)
-                for day in (LAST_DAY, FIRST_DAY)
-            ]
-            drift = [_hits(last) - _hits(first) for last, first in zip(*days, strict=True)]
-            scopes[scope("drift", name)] = {GAIN: _measure_gain(job, drift, context)}
+    # each person, with everything
+    context: Any = {"split": "test", "protocol": protocol, "seeds": job.seeds, "only": MEASURED}
+    ranks, pool = results.ranks(headline, results.columns[-1]), whole["top1"].pool or 0
+    for row, subject in enumerate(job.people):
+        only = job.items.where([np.full(len(ids), row == other) for other, ids in enumerate(job.items.ids)])
+        scopes[f"sub-{subject:02d}"] = by_name(summarise([ranks[row]], pool, items=only, **context))
 
-    # the arm that a reader asks for, each person by it, and how much suffices
-    headline = TRANSFER if TRANSFER in arms else arms[-1]
-    scopes[ALL] = scopes.get(scope(headline, EVERYTHING), next(iter(scopes.values())))
-    cells: dict[str, dict[str, Any]] = {}
-    last = results.ranks(headline, len(names) - 1, main)
-    for index, (subject, ranks) in enumerate(zip(job.people, last, strict=True)):
-        name = f"sub-{subject:02d}"
-        only = job.items.where([np.full(len(ids), row == index) for row, ids in enumerate(job.items.ids)])
-        scopes[name] = by_name(summarise([ranks], pool, items=only, only=MEASURED, **context))
-        cells[name] = {"subject": subject}
-    shares = share_of_everything(results, headline, main)
-
-    align = job.align
+    # notes, as plain values
+    tested = describe_tested([align.tested_pictures("test")], align.signal_warnings)
+    sizes = [results.sizes(column).round(2).tolist() for column in results.columns]
+    amounts = [job.amounts[column] for column in results.columns]
     notes: dict[str, Any] = {
         "run": portable(str(align.folder.path)),
         "runs": [align.name],
@@ -179,74 +214,173 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
         "mode": align.mode,
         "protocol": protocol,
         "caveats": align.caveats("test"),
-        **describe_tested([align.tested_pictures("test")], align.signal_warnings),
+        **tested,
+        "warnings": [*tested["warnings"], *check_controls(metrics)],
         SET_UP: align.set_up("test"),
-        "cells": cells,
-        "finding": state_finding(results, headline, shares, scopes),
-        "arms": {arm: describe_arm(arm, spec.alignments) for arm in arms},
+        "cells": {f"sub-{subject:02d}": {"subject": subject} for subject in job.people},
+        "finding": state_finding(results, metrics),
+        "arms": {arm: describe_arm(arm, job.spec.alignments) for arm in results.arms},
         "amounts": [
-            {"name": name, **dict(zip(("pictures", "trials", "minutes"), _plain(sizes), strict=True))}
-            for name, sizes in ((name, results.sizes(column)) for column, name in enumerate(names))
+            {
+                "name": name,
+                "pictures": pictures,
+                "trials": trials,
+                "minutes": None if np.isnan(minutes) else minutes,
+            }
+            for name, (pictures, trials, minutes) in zip(names, sizes, strict=True)
         ],
-        "share_of_everything": {name: [*share] for name, share in zip(names, shares, strict=True)},
-        "strength": {name: _describe_choice(choice, spec.unit) for name, choice in choices.items()},
+        "strength": {
+            name: {
+                "chosen": choice.words,
+                "pulls": dict(zip(names, (choice.pulls.get(amount) for amount in amounts), strict=True)),
+                "mrr": dict(zip(names, (choice.scores.get(amount) for amount in amounts), strict=True)),
+            }
+            for name, choice in choices.items()
+        },
+        "source": describe_source(job),
+        "epochs": describe_epochs(job),
         "pictures_left_out": {str(subject): person.pool.dropped for subject, person in job.people.items()},
-        "epochs": f"{spec.epochs or job.training.train.epochs}, "
-        + ("set by the recipe of calibrate" if spec.epochs else "those of the run, chosen on other people")
-        + "; the last one is kept",
     }
-    missing = {arm: reason for part in results.parts.values() for arm, reason in part.missing.items()}
-    measured = Measurements(scopes, missing, notes)
-    return measured, draw(results, scopes, shares, headline, main, choices)
+    return Measurements(scopes, results.missing, notes), draw(results, metrics, choices)
 
 
-def _hits(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Average top-1 over models and draws: [N]."""
-    return np.asarray((ranks == 1).mean(0, dtype=np.float64))
+def measure_arms(results: Results) -> Metrics:
+    """Measure every arm after every amount, and what transfer and a day change, person by person."""
+    job, columns, headline = results.job, results.columns, results.headline
+    pool, protocol = len(next(iter(job.people.values())).image_ids), job.describe_protocol()
+    context: Any = {"split": "test", "protocol": protocol, "seeds": job.seeds, "items": job.items}
+
+    # each arm; one that decodes test trials together is stamped
+    arms: dict[str, list[dict[str, Metric]]] = {}
+    for arm in results.arms:
+        stamp = [TRIALS_TOGETHER] if any(arm in part.together for part in results.parts.values()) else []
+        stamped = context | {"protocol": extend_protocol(protocol, stamp), "only": MEASURED}
+        different = columns[:1] if arm == ZERO_SHOT else columns
+        arms[arm] = [by_name(summarise(results.ranks(arm, column), pool, **stamped)) for column in different]
+        arms[arm] *= len(columns) // len(different)
+
+    # paired differences of hits
+    pairs = {
+        f"{TRANSFER} over {other}": ((TRANSFER, results.tested), (other, results.tested))
+        for other in (ZERO_SHOT, SCRATCH)
+        if {TRANSFER, other} <= {*arms}
+    }
+    first_day = []
+    if results.tested == LAST_DAY:
+        pairs[DRIFT] = ((headline, LAST_DAY), (headline, FIRST_DAY))
+        first_ranks = [results.ranks(headline, column, FIRST_DAY) for column in columns]
+        first_day = [by_name(summarise(ranks, pool, only=MEASURED, **context)) for ranks in first_ranks]
+    limits: Any = {"limits": (-1.0, 1.0), "is_share": False, "chance": 0.0}
+    gains: dict[str, list[Metric]] = {label: [] for label in pairs}
+    for label, ((arm, tested), (other, other_tested)) in pairs.items():
+        for column in columns:
+            hits = zip(
+                results.hits(arm, column, tested), results.hits(other, column, other_tested), strict=True
+            )
+            gains[label].append(measure(GAIN, [one - two for one, two in hits], **limits, **context))
+
+    # shares of top-1 with everything
+    by_person = [np.array([hits.mean() for hits in results.hits(headline, column)]) for column in columns]
+    method = f"Fieller over {len(job.people)} people"
+    shares = [
+        replace(arms[headline][0]["top1"], name=SHARE, value=share, low=low, high=high, interval=method)
+        for share, low, high in (ratio_of_means(scores, by_person[-1]) for scores in by_person)
+    ]
+    plain: Any = {"chance": None, "these_subjects": None, "people": None, "seed_sd": None}
+    return Metrics(arms, first_day, gains, [replace(share, **plain) for share in shares])
 
 
-def _measure_gain(job: Job, gains: Sequence[NDArray[np.float64]], context: Mapping[str, Any]) -> Metric:
-    limits = {"limits": (-1.0, 1.0), "is_share": False, "chance": 0.0}
-    return measure(GAIN, gains, items=job.items, **limits, **context)  # type: ignore[arg-type]
+def find_amounts(metrics: Sequence[Metric], level: float, sign: int = 1) -> list[int | None]:
+    """Find the first amount whose value reaches a level, and those whose nearer and farther ends do.
+
+    Args:
+        metrics: One for each amount, ascending.
+        level: The level.
+        sign: -1 where values fall to the level.
+
+    Returns:
+        Three indices; None where the level is not reached.
+    """
+    indices = []
+    for name in ("value", *(("high", "low") if sign > 0 else ("low", "high"))):
+        ends = [metric.value if (end := getattr(metric, name)) is None else end for metric in metrics]
+        indices.append(next((index for index, end in enumerate(ends) if sign * end >= sign * level), None))
+    return indices
 
 
-def share_of_everything(
-    results: Results, arm: str, tested: str
-) -> list[tuple[float, float | None, float | None]]:
-    """Divide top-1 after each amount by that with everything: share and its interval over people."""
+def state_finding(results: Results, metrics: Metrics) -> str:
+    """State how much of a new person suffices, when other people no longer help, and what a day costs."""
+    # the first amount that reaches the share, or else the largest below everything
+    job, names, headline, last = results.job, results.names, results.headline, len(results.names) - 1
+    reached, *ends = find_amounts(metrics.shares, ENOUGH)
+    column = max(0, min(last if reached is None else reached, last - 1))
+    top1, share = [measured["top1"] for measured in metrics.arms[headline]], metrics.shares[column]
 
-    def by_person(column: int) -> NDArray[np.float64]:
-        return np.array([float(_hits(ranks).mean()) for ranks in results.ranks(arm, column, tested)])
-
-    everything = by_person(len(results.job.amounts) - 1)
-    return [ratio_of_means(by_person(column), everything) for column in range(len(results.job.amounts))]
-
-
-def state_finding(
-    results: Results,
-    arm: str,
-    shares: Sequence[tuple[float, float | None, float | None]],
-    scopes: Mapping[str, Mapping[str, Metric]],
-) -> str:
-    """State in one sentence how much of a new person suffices."""
-    # the first amount that reaches the share, or else the largest one
-    job = results.job
-    names = [name_amount(amount, job.spec.unit) for amount in job.amounts]
-    column = next((index for index, (share, *_) in enumerate(shares) if share >= ENOUGH), len(shares) - 1)
-    pictures, _, minutes = results.sizes(len(names) - 1)
+    # what it reaches of everything, next to no recording and to chance
+    pictures, _, minutes = results.sizes(results.columns[-1])
     full = f"{pictures:,.0f} pictures" + ("" if np.isnan(minutes) else f", {minutes:.1f} minutes")
-    if column == len(shares) - 1:
-        column = max(0, column - 1)
-    share, low, high = shares[column]
-    interval = "" if low is None or high is None else f" ({100 * low:.0f} to {100 * high:.0f} %)"
-    words = f"{names[column]} reach {100 * share:.0f} %{interval} of top-1 with everything ({full}) by {arm}"
-    if ZERO_SHOT in scopes and ALL in scopes:
-        zero, whole = (scopes[name]["top1"].value for name in (ZERO_SHOT, ALL))
-        words += f"; without any recording top-1 is {number(zero)}, with everything {number(whole)}"
-    people = len(job.people)
-    return (
-        f"{words}: {people} new {'people' if people > 1 else 'person'}, {scopes[ALL]['top1'].pool} pictures."
+    sentence = f"{EVERYTHING.capitalize()} ({full}) gives top-1 {number(top1[-1].value)} by {headline}"
+    if last:
+        verb = "reaches" if job.amounts[results.columns[column]] == 1 else "reach"
+        sentence = f"{names[column]} {verb} {_percent(share)} of top-1 with {EVERYTHING} ({full}) by "
+        sentence += f"{headline}, {number(top1[column].value)} of {number(top1[-1].value)}"
+    if ZERO_SHOT in metrics.arms:
+        sentence += f"; without any recording it is {number(metrics.arms[ZERO_SHOT][0]['top1'].value)}"
+    sentences = [f"{sentence}, by chance {brief(top1[0].chance or 0)}"]
+
+    # the amount that suffices, that from which other people do not help, and the change over days
+    if last:
+        suffices = f"{100 * ENOUGH:.0f} % is "
+        suffices += "not reached before" if reached in (None, last) else "reached at"
+        sentences.append(f"{suffices} {names[last if reached is None else reached]}{_range(ends, names)}")
+    if gains := metrics.gains.get(f"{TRANSFER} over {SCRATCH}"):
+        reached, *ends = find_amounts(gains, 0.0, -1)
+        where = "not reached at any amount" if reached is None else f"reached at {names[reached]}"
+        sentences.append(f"{SCRATCH.capitalize()} as good as {TRANSFER} is {where}{_range(ends, names)}")
+    if gains := metrics.gains.get(DRIFT):
+        change = _with_interval(gains[-1])
+        sentences.append(
+            f"From the {FIRST_DAY} to the {LAST_DAY} top-1 with {EVERYTHING} changes by {change}"
+        )
+    people = f"{len(job.people)} new {'people' if len(job.people) > 1 else 'person'}"
+    return ". ".join([*sentences, f"{people}, {top1[0].pool} test pictures"]) + "."
+
+
+def _range(ends: Sequence[int | None], names: Sequence[str]) -> str:
+    """Write between which amounts another one lies, by the ends of its interval; empty where they are one."""
+    first, last = (None if end is None else names[end] for end in ends)
+    if first == last:
+        return ""
+    return f" ({'from' if last is None else 'between'} {first} {'on' if last is None else f'and {last}'})"
+
+
+def _percent(share: Metric) -> str:
+    """Write a share of the score with everything, with its interval."""
+    interval = (
+        "" if share.low is None or share.high is None else f"{100 * share.low:.0f}–{100 * share.high:.0f}"
     )
+    return f"{100 * share.value:.0f} %" + (f" ({interval} %)" if interval else "")
+
+
+def _with_interval(metric: Metric) -> str:
+    """Write a value with its interval: an artifact's cell is plain."""
+    interval = "" if metric.low is None else f" ({interval_text(metric.low, metric.high, 2)})"
+    return f"{number(metric.value)}{interval}"
+
+
+def check_controls(metrics: Metrics) -> list[str]:
+    """Warn of controls with everything that are not as they must be."""
+    warnings = []
+    scratch = metrics.arms.get(PERMUTED_SCRATCH, [{}])[-1].get("top1")
+    transfer = metrics.arms.get(PERMUTED_TRANSFER, [{}])[-1].get("top1")
+    zero_shot = metrics.arms.get(ZERO_SHOT, [{}])[-1].get("top1")
+    if scratch and (scratch.low or 0.0) > (scratch.chance or 0.0):
+        warnings.append(
+            f"{PERMUTED_SCRATCH} is above chance: its labels are wrong, so something else is read"
+        )
+    if transfer and zero_shot and transfer.value > zero_shot.value:
+        warnings.append(f"{PERMUTED_TRANSFER} is not below {ZERO_SHOT}: labels add nothing")
+    return warnings
 
 
 def describe_arm(arm: str, alignments: Sequence[Any]) -> tuple[str, str, str]:
@@ -259,137 +393,131 @@ def describe_arm(arm: str, alignments: Sequence[Any]) -> tuple[str, str, str]:
     return ("signals and labels", LABELLED, about) if is_paired else ("signals", UNLABELLED, about)
 
 
-def _describe_choice(choice: Choice, unit: str) -> dict[str, Any]:
-    pulls = {
-        name_amount(amount, unit): "zero-shot" if pull is None else pull
-        for amount, pull in choice.pulls.items()
-    }
-    scores = {name_amount(amount, unit): dict(scores) for amount, scores in choice.scores.items()}
-    return {"pulls": pulls, "chosen": choice.words, "mrr": scores}
+def describe_source(job: Job) -> str:
+    """Say of how many people models learned, and whether these saw the pictures of the calibration."""
+    counts, shares = set(), []
+    for cell in job.cells:
+        counts.add(len(cell.trained_on))
+        stores = job.align.stores("train", cell)
+        store, pixels = next(iter(stores.values())), pixels_of(stores.values())
+        learned = job.align.learned(cell).pictures
+        is_common = learned.contain(job.align.dataset.pictured_as, store.image_ids, pixels)
+        shares.append(is_common[job.people[cell.tested_on[0]].pool.responses.stimulus].mean())
+    people = " to ".join(map(str, sorted({min(counts), max(counts)})))
+    share = 100 * float(np.mean(shares))
+    seen = "all" if share == 100 else "none" if share == 0 else f"{share:.0f} %"
+    return f"Each model learned from {people} other people, who saw {seen} of the new person's pictures"
 
 
-def _with_interval(value: float, low: float | None, high: float | None) -> str:
-    """Write a value with its interval: an artifact's cell is plain."""
-    return f"{value:.3f}" if low is None else f"{value:.3f} ({interval_text(low, high, 2)})"
+def describe_epochs(job: Job) -> str:
+    """Say how epochs were chosen."""
+    if job.training.backbone.is_closed_form:
+        return "Models are fitted in closed form"
+    if job.spec.epochs:
+        return f"{job.spec.epochs} epochs, as the recipe of calibrate says; the last one is kept"
+    epochs = job.training.train.epochs
+    return f"{epochs} epochs and the learning rate of the run, chosen on other people; the last epoch is kept"
 
 
-def _plain(sizes: NDArray[np.float64]) -> list[float | None]:
-    return [None if np.isnan(value) else round(float(value), 2) for value in sizes]
-
-
-def draw(
-    results: Results,
-    scopes: Mapping[str, Mapping[str, Metric]],
-    shares: Sequence[tuple[float, float | None, float | None]],
-    headline: str,
-    tested: str,
-    choices: Mapping[str, Choice],
-) -> list[Any]:
-    """Draw the curves and lay out the tables of a page."""
-    job, arms = results.job, results.arms
-    unit, names = job.spec.unit, [name_amount(amount, job.spec.unit) for amount in job.amounts]
-    everything = results.sizes(len(names) - 1)[("pictures", "trials", "minutes").index(unit)]
-    at = [everything if amount == of_amounts.ALL else amount for amount in job.amounts]
-
-    def line(arm: str, columns: Sequence[int]) -> Line:
-        """Draw top-1 of an arm over amounts, with intervals."""
-        metrics = [scopes[ZERO_SHOT if arm == ZERO_SHOT else scope(arm, names[c])]["top1"] for c in columns]
-        low, high = [metric.low for metric in metrics], [metric.high for metric in metrics]
-        return Line(arm, [metric.value for metric in metrics], low, high, metrics[0].chance)
-
-    # the arms that a reader compares, all of them, and each person
-    axis, columns = f"{unit} of the new person", range(len(names))
+def draw(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> list[Artifact]:
+    """Draw the curves, and lay out the tables."""
+    # positions on the axis; everything lies at its mean over people
+    job, unit, headline = results.job, results.job.spec.unit, results.headline
+    amounts = [job.amounts[column] for column in results.columns]
+    whole = float(results.sizes(results.columns[-1])[UNITS.index(unit)])
+    at = [round(whole, 1) if amount == of_amounts.ALL else amount for amount in amounts]
     shared: Any = {"value": "top-1", "is_logarithmic": True}
-    first = [arm for arm in (headline, ZERO_SHOT, SCRATCH) if arm in arms]
-    controls = [arm for arm in (PERMUTED_TRANSFER, PERMUTED_SCRATCH) if arm in arms]
-    others = [arm for arm in arms if arm not in (*first, *controls)]
-    note = f"Everything is {everything:g} {unit}. Intervals: {scopes[ALL]['top1'].interval}."
-    curves = [
-        Curve(
-            "Top-1 after recordings of a new person",
-            axis,
-            at,
-            [line(arm, columns) for arm in first],
-            section=FINDING,
-            note=note,
-            **shared,
-        )
+
+    # the arms that a reader compares, then those of each protocol and the controls, next to one of the first
+    first = [*dict.fromkeys(arm for arm in (headline, ZERO_SHOT, SCRATCH) if arm in metrics.arms)]
+    rest = [arm for arm in metrics.arms if arm not in (*first, *CONTROLS)]
+    protocols = {arm: describe_arm(arm, job.spec.alignments)[1] for arm in rest}
+    controls = [arm for arm in CONTROLS if arm in metrics.arms]
+    groups = (
+        (TITLE, first, headline),
+        ("Alignments without labels", [arm for arm in rest if protocols[arm] == UNLABELLED], headline),
+        ("Other ways with labels", [arm for arm in rest if protocols[arm] == LABELLED], headline),
+        ("Controls: wrong labels", controls, ZERO_SHOT),
+    )
+    lines = {
+        title: {arm: metrics.arms[arm] for arm in (*arms, reference) if arm in metrics.arms}
+        for title, arms, reference in groups
+        if arms
+    }
+    if metrics.first_day:
+        days = {LAST_DAY: metrics.arms[headline], FIRST_DAY: metrics.first_day}
+        lines[f"From one day to another, by {headline}"] = days
+
+    # a curve for each group, then a line for each person
+    interval = metrics.arms[headline][-1]["top1"].interval
+    note = f"The last point is everything. Bands: 95 % intervals, {interval}. {describe_source(job)}."
+    curves = []
+    for title, by_arm in lines.items():
+        drawn = []
+        for arm, by_amount in by_arm.items():
+            top1 = [measured["top1"] for measured in by_amount]
+            ends = [metric.low for metric in top1], [metric.high for metric in top1]
+            drawn.append(Line(arm, [metric.value for metric in top1], *ends, top1[0].chance))
+        options: Any = {"section": FINDING, "note": note} if title == TITLE else {"section": SECTION}
+        curves.append(Curve(title, f"{unit} of the new person", at, drawn, **options, **shared))
+    values = [[float(hits.mean()) for hits in results.hits(headline, column)] for column in results.columns]
+    people = [
+        Line(f"sub-{subject:02d}", list(scores))
+        for subject, scores in zip(job.people, zip(*values, strict=True), strict=True)
     ]
-    for title, chosen in (("Further ways to calibrate", others), ("Controls: wrong labels", controls)):
-        if chosen:
-            lines = [line(arm, columns) for arm in chosen]
-            curves.append(Curve(title, axis, at, lines, section=SECTION, **shared))
-    by_person = []
-    values = [results.ranks(headline, column, tested) for column in columns]
-    for index, subject in enumerate(job.people):
-        by_person.append(Line(f"sub-{subject:02d}", [float(_hits(each[index]).mean()) for each in values]))
-    curves.append(Curve(f"Each person: top-1 by {headline}", axis, at, by_person, section=SECTION, **shared))
+    curves.append(Curve(f"Each person, by {headline}", curves[0].axis, at, people, section=SECTION, **shared))
+    return [*curves, *_lay_out(results, metrics, choices)]
 
-    # arms by amounts, amounts, and what arms are
-    rows = []
-    for arm in arms:
-        cells: list[Any] = []
-        for name in names:
-            metric = scopes[ZERO_SHOT if arm == ZERO_SHOT else scope(arm, name)]["top1"]
-            cells.append(_with_interval(metric.value, metric.low, metric.high))
-        rows.append([arm, *cells])
-    table = Table("Top-1 of every arm", ["arm", *names], rows, section=SECTION)
-    return [
-        *curves,
-        table,
-        _amount_table(results, scopes, shares, names, choices),
-        _arm_table(results, names),
+
+def _lay_out(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> list[Table]:
+    """Lay out amounts and what they reach, all arms by amounts, and what arms are."""
+    job, unit, headline = results.job, results.job.spec.unit, results.headline
+    has_times = not np.isnan(results.sizes(results.columns[-1])).any()
+    others = [name for name in UNITS if name != unit and (has_times or name != "minutes")]
+    gains = {label: values for label, values in metrics.gains.items() if not label.endswith(ZERO_SHOT)}
+
+    # one row for each amount
+    rows, labels = [], []
+    for index, column in enumerate(results.columns):
+        amount, size = job.amounts[column], dict(zip(UNITS, results.sizes(column), strict=True))
+        labels.append("all" if amount == of_amounts.ALL else f"{amount:g}")
+        counts = {
+            name: f"{count:.1f}" if name == "minutes" else f"{count:,.0f}" for name, count in size.items()
+        }
+        label = f"all {counts[unit]}" if amount == of_amounts.ALL else labels[-1]
+        pulls = {
+            choice.pulls.get(amount) if size["pictures"] >= FEWEST_PICTURES else None
+            for choice in choices.values()
+        }
+        words = [ZERO_SHOT] if None in pulls else []
+        words += [f"{pull:g}" for pull in sorted(pull for pull in pulls if pull is not None)]
+        cells = [counts[name] for name in others]
+        cells += [_with_interval(metrics.arms[headline][index]["top1"]), _percent(metrics.shares[index])]
+        cells += [_with_interval(values[index]) for values in gains.values()]
+        rows.append([label, *cells, *([", ".join(words)] if TRANSFER in metrics.arms else [])])
+    columns = [unit, *others, headline, f"of {EVERYTHING}"]
+    columns += [label.removeprefix(f"{TRANSFER} ") for label in gains]
+    columns += ["pull"] if TRANSFER in metrics.arms else []
+    chosen = [f"pull of transfer: {words}" for words in dict.fromkeys(c.words for c in choices.values())]
+    notes = [
+        f"share of {EVERYTHING}: interval by {metrics.shares[0].interval}",
+        *chosen,
+        describe_epochs(job),
     ]
+    note = " ".join(f"{words[0].upper()}{words[1:]}." for words in notes)
+    amounts = Table("Top-1 by amount", columns, rows, section=SECTION, note=note)
 
-
-def _amount_table(
-    results: Results,
-    scopes: Mapping[str, Mapping[str, Metric]],
-    shares: Sequence[tuple[float, float | None, float | None]],
-    names: Sequence[str],
-    choices: Mapping[str, Choice],
-) -> Table:
-    """Lay out how much each amount is, what it reaches, and how strongly transfer pulls."""
-    job, rows = results.job, []
-    for column, (name, amount, (share, low, high)) in enumerate(zip(names, job.amounts, shares, strict=True)):
-        pictures, trials, minutes = results.sizes(column)
-        reach = _with_interval(share, low, high)
-        pulls = sorted(
-            {
-                "zero-shot" if (pull := each.pulls.get(amount)) is None else f"{pull:g}"
-                for each in choices.values()
-            }
-        )
-        if pictures < FEWEST_PICTURES:
-            pulls = ["zero-shot"]
-        gains: list[Any] = []
-        for other in (ZERO_SHOT, SCRATCH):
-            metric = scopes.get(scope(f"{TRANSFER} over {other}", name), {}).get(GAIN)
-            gains.append("–" if metric is None else _with_interval(metric.value, metric.low, metric.high))
-        minutes_text = "–" if np.isnan(minutes) else f"{minutes:.1f}"
-        rows.append([name, round(pictures), round(trials), minutes_text, reach, *gains, ", ".join(pulls)])
-    columns = ["amount", "pictures", "trials", "minutes", "share of everything"]
-    columns += ["over zero-shot", "over scratch", "pull"]
-    first = next(iter(choices.values()), None)
-    note = f"The strength of transfer was {first.words}." if first else ""
-    return Table("Amounts", columns, rows, section=SECTION, note=note)
-
-
-def _arm_table(results: Results, names: Sequence[str]) -> Table:
-    """Say what each arm is given, how MOABB calls that, and how long it takes."""
-    rows = [
-        [
-            arm,
-            *describe_arm(arm, results.job.spec.alignments),
-            f"{results.seconds(arm, len(names) - 1):.2f} s",
-        ]
-        for arm in results.arms
+    # all arms, without intervals, which the curves show
+    by_arm = [
+        [arm, *(number(measured["top1"].value) for measured in by_amount)]
+        for arm, by_amount in metrics.arms.items()
     ]
-    columns = [
-        "arm",
-        "of the new person",
-        "protocol in MOABB",
-        "what it is",
-        "processor time with everything",
+    title = f"Top-1 of every arm after {unit}"
+    every = Table(title, ["arm", *labels], by_arm, section=SECTION)
+
+    # what arms are, and how long they take
+    about = [
+        [arm, *describe_arm(arm, job.spec.alignments), f"{results.seconds(arm):.2f}"] for arm in metrics.arms
     ]
-    return Table("Arms", columns, rows, section=SECTION)
+    columns = ["arm", "of the new person", "protocol in MOABB", "what it is", f"seconds with {EVERYTHING}"]
+    return [amounts, every, Table("Arms", columns, about, section=SECTION, note="Seconds of processor time.")]
