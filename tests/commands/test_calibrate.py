@@ -157,7 +157,7 @@ def test_one_trained_person_leaves_the_strength_to_the_number_of_pictures(go, ba
     (choice,) = go("calibrate", *asked).metrics.notes["strength"].values()
 
     assert choice["pulls"] == {"10 pictures": 0.3, "everything": 0.03} and not choice["mrr"]
-    assert "as nobody else could choose it" in choice["chosen"]
+    assert "as the model learned from one person" in choice["chosen"]
 
 
 def test_a_fixed_strength_trains_nothing_more(go, base, tmp_path):
@@ -178,7 +178,7 @@ def test_the_order_of_recording_and_minutes_are_refused_before_anything_is_train
     for asked in ("minutes=1", "order=recording"):
         ended = invoke(asked, f"paths.runs={runs}")
         assert ended.exit_code == 1 and "signals do not say when trials began" in ended.stderr
-        assert "try: brainhive prepare" in ended.stderr and "in draws" in ended.stderr
+        assert "brainhive prepare keeps onsets" in ended.stderr and "in draws" in ended.stderr
     ended = invoke("days=next", f"paths.runs={runs}")
     assert "signals do not say which session a trial is of" in ended.stderr
     assert not (runs / "calibrate/left-out").exists()
