@@ -102,7 +102,7 @@ class Decoder:
             model.save(folder)
             return
         if self.align is not None or normaliser is None or model.subject_layer or normaliser.mean.any():
-            raise BrainhiveError("an alignment beside the model is not kept", "keep=none, or transfer")
+            raise BrainhiveError("an alignment outside the model is not kept", "keep=none, or transfer")
 
         # the same model behind a mixing of channels, the same one for whomever it has learned from
         layout = replace(model.layout, subject_layer="linear")

@@ -272,7 +272,7 @@ def test_a_kept_model_reads_signals_as_they_are_recorded(base, tmp_path, pull):
 
 def test_an_alignment_that_no_model_holds_is_not_kept(base, tmp_path):
     for kind in ("whiten", "coral"):
-        with pytest.raises(BrainhiveError, match="an alignment beside the model is not kept"):
+        with pytest.raises(BrainhiveError, match="an alignment outside the model is not kept"):
             fit_arm(base, kind).save(tmp_path / kind)
     assert not any(tmp_path.iterdir())
 
