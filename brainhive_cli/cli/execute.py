@@ -249,7 +249,8 @@ def _show(result: Any, as_json: bool, advise: Callable[[str], str]) -> None:
     for name, path in result.files.items():
         console.show_text(f"{name}: {path}")
     if result.shown is not None and (left := len(result.tables) - len(result.shown)):
-        console.say(f"{left} more tables: {shlex.join(['brainhive', 'report', str(result.folder)])}")
+        line = shlex.join(["brainhive", "report", str(result.folder)])
+        console.say(f"{left} more table{'s' if left > 1 else ''}: {line}")
     console.say(f"in {result.folder}")
     if hint:
         console.say(f"next: {hint}")

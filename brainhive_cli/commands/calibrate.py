@@ -11,11 +11,11 @@ from brainhive_cli.commands import train_align
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import extend_tables
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.evaluation.calibration.curves import Results, conclude
+from brainhive_cli.evaluation.calibration.curve_page import conclude
+from brainhive_cli.evaluation.calibration.curves import Results
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import Part, list_arms, measure_draw, part_file
 from brainhive_cli.evaluation.calibration.recipe import Recipe
@@ -94,6 +94,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if launch.is_main:
             loaded = {part: Part.load(folder.path / part_file(*part)) for part in parts}
             measured, drawn = conclude(Results(job, loaded), choices)
+            for name, reason in measured.missing.items():
+                console.warn(f"{name} left out: {reason}")
             artifacts.write(folder, drawn)
             folder.finish(measured)
         launch.barrier()
@@ -102,9 +104,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
         console.say(measurements.notes["finding"])
         hint = shlex.join(["brainhive", "report", str(folder.path)])
-        return Result(
-            folder.path, extend_tables(tables, measurements.caveats), measurements, hint=hint, work=work
-        )
+        shown = tables[:2]  # what arms are is on the page
+        return Result(folder.path, tables, measurements, hint=hint, work=work, shown=shown)
 
 
 def _name(cell: Cell) -> str:

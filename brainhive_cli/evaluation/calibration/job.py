@@ -277,7 +277,8 @@ class Job:
         """Name the way of measuring, with all that a reader must know."""
         align, spec = self.align, self.spec
         words = [f"calibration of {align.mode}", align.dataset.name, align.variant]
-        words += [f"{spec.draw_count} draws" if spec.order == "draws" else "order of recording"]
+        draws = f"{spec.draw_count} draw{'s' if spec.draw_count > 1 else ''}"
+        words += [draws if spec.order == "draws" else "order of recording"]
         words += ["next session"] if spec.days == "next" else []
         return extend_protocol(", ".join(filter(None, words)), align.caveats("test"))
 

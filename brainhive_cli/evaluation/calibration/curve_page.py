@@ -1,0 +1,344 @@
+"""Page of calibration: the finding, curves of all arms, tables and notes."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from brainhive_cli.core.artifacts import Artifact, Curve, Line
+from brainhive_cli.core.files import portable
+from brainhive_cli.core.measurements import (
+    ALL,
+    Measurements,
+    Metric,
+    by_name,
+    interval_text,
+    scope,
+)
+from brainhive_cli.core.set_up import SET_UP
+from brainhive_cli.core.tables import Table, brief, number
+from brainhive_cli.data.stores.target_store import pixels_of
+from brainhive_cli.evaluation.calibration import amounts as of_amounts
+from brainhive_cli.evaluation.calibration.curves import (
+    CONTROLS,
+    DRIFT,
+    EVERYTHING,
+    GAIN,
+    MEASURED,
+    SHARE,
+    Metrics,
+    Results,
+    check_controls,
+    find_amounts,
+    measure_arms,
+)
+from brainhive_cli.evaluation.calibration.job import FIRST_DAY, LAST_DAY, Job
+from brainhive_cli.evaluation.calibration.strengths import Choice
+from brainhive_cli.measurement.ranks import summarise
+from brainhive_cli.reports.page import FINDING
+from brainhive_cli.training.alignment.few_shot import (
+    FEWEST_PICTURES,
+    FINE_TUNING,
+    PERMUTED_SCRATCH,
+    PERMUTED_TRANSFER,
+    SCRATCH,
+    SUBJECT_LAYER,
+    TRANSFER,
+    ZERO_SHOT,
+)
+from brainhive_cli.training.alignment.tested_pictures import describe_tested
+
+ENOUGH = 0.9
+"""Share of the score with everything that the headline asks for."""
+UNLABELLED, LABELLED = "TRAIN_AND_TARGET_UNLABELED", "TRAIN_AND_TARGET_LABELED"
+"""Protocols of MOABB's `CrossSubjectMode`, without their shares, next to `TRAIN`."""
+ABOUT = {
+    ZERO_SHOT: ("nothing", "TRAIN", "the model of other people as it is"),
+    SUBJECT_LAYER: ("signals and labels", LABELLED, "a mixing of channels before the frozen model"),
+    TRANSFER: ("signals and labels", LABELLED, "signals aligned, then fine-tuning with a pull to the model"),
+    FINE_TUNING: ("signals and labels", LABELLED, "all weights go on from the model, without a pull"),
+    SCRATCH: ("signals and labels", "none: no other people", "the same architecture from random weights"),
+    PERMUTED_TRANSFER: ("signals, wrong labels", "control", "transfer; falls below zero-shot"),
+    PERMUTED_SCRATCH: ("signals, wrong labels", "control", "scratch; at chance"),
+}
+"""What each arm is given of a new person, MOABB's name of that, and what it is."""
+SECTION = "Calibration"
+TITLE = "Top-1 after recordings of a new person"
+UNITS = ("pictures", "trials", "minutes")
+
+
+def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measurements, list[Artifact]]:
+    """Describe all arms and amounts over people and draws.
+
+    Args:
+        results: All ranks.
+        choices: Strength of transfer by the cell's name and person.
+
+    Returns:
+        Measurements, and the artifacts of a page.
+    """
+    job, names, headline, align = results.job, results.names, results.headline, results.job.align
+    metrics = measure_arms(results)
+
+    # metrics by scope
+    protocol = f"{job.describe_protocol()}, {headline}, {EVERYTHING}"
+    whole = metrics.arms[headline][-1]
+    scopes = {ALL: {key: replace(metric, protocol=protocol) for key, metric in whole.items()}}
+    sessions = {FIRST_DAY: metrics.first_day} if metrics.first_day else {}
+    for label, by_amount in {**metrics.arms, **sessions}.items():
+        for name, measured in zip(names, by_amount, strict=True):
+            scopes[label if label == ZERO_SHOT else scope(label, name)] = dict(measured)
+    for label, gains in metrics.gains.items():
+        scopes |= {scope(label, name): {GAIN: gain} for name, gain in zip(names, gains, strict=True)}
+    scopes |= {scope(SHARE, name): {SHARE: share} for name, share in zip(names, metrics.shares, strict=True)}
+
+    # each person, with everything
+    context: Any = {"split": "test", "protocol": protocol, "seeds": job.seeds, "only": MEASURED}
+    ranks, pool = results.ranks(headline, results.columns[-1]), whole["top1"].pool or 0
+    for row, subject in enumerate(job.people):
+        only = job.items.where([np.full(len(ids), row == other) for other, ids in enumerate(job.items.ids)])
+        scopes[f"sub-{subject:02d}"] = by_name(summarise([ranks[row]], pool, items=only, **context))
+
+    # notes, as plain values
+    tested = describe_tested([align.tested_pictures("test")], align.signal_warnings)
+    sizes = [results.sizes(column).round(2).tolist() for column in results.columns]
+    amounts = [job.amounts[column] for column in results.columns]
+    notes: dict[str, Any] = {
+        "run": portable(str(align.folder.path)),
+        "runs": [align.name],
+        "dataset": align.dataset.name,
+        "mode": align.mode,
+        "protocol": protocol,
+        "caveats": align.caveats("test"),
+        **tested,
+        "warnings": [*tested["warnings"], *check_controls(metrics)],
+        SET_UP: align.set_up("test"),
+        "cells": {f"sub-{subject:02d}": {"subject": subject} for subject in job.people},
+        "finding": state_finding(results, metrics),
+        "arms": {arm: describe_arm(arm, job.spec.alignments) for arm in results.arms},
+        "amounts": [
+            {
+                "name": name,
+                "pictures": pictures,
+                "trials": trials,
+                "minutes": None if np.isnan(minutes) else minutes,
+            }
+            for name, (pictures, trials, minutes) in zip(names, sizes, strict=True)
+        ],
+        "strength": {
+            name: {
+                "chosen": choice.words,
+                "pulls": dict(zip(names, (choice.pulls.get(amount) for amount in amounts), strict=True)),
+                "mrr": dict(zip(names, (choice.scores.get(amount) for amount in amounts), strict=True)),
+            }
+            for name, choice in choices.items()
+        },
+        "source": describe_source(job),
+        "epochs": describe_epochs(job),
+        "pictures_left_out": {str(subject): person.pool.dropped for subject, person in job.people.items()},
+    }
+    return Measurements(scopes, results.missing, notes), draw(results, metrics, choices)
+
+
+def state_finding(results: Results, metrics: Metrics) -> str:
+    """State how much of a new person suffices, when other people no longer help, and what a day costs."""
+    # the first amount that reaches the share, or else the largest below everything
+    job, names, headline, last = results.job, results.names, results.headline, len(results.names) - 1
+    reached, *ends = find_amounts(metrics.shares, ENOUGH)
+    column = max(0, min(last if reached is None else reached, last - 1))
+    top1, share = [measured["top1"] for measured in metrics.arms[headline]], metrics.shares[column]
+
+    # what it reaches of everything, next to no recording and to chance
+    pictures, _, minutes = results.sizes(results.columns[-1])
+    full = f"{pictures:,.0f} pictures" + ("" if np.isnan(minutes) else f", {minutes:.1f} minutes")
+    sentence = f"{EVERYTHING.capitalize()} ({full}) gives top-1 {number(top1[-1].value)} by {headline}"
+    if last:
+        verb = "reaches" if job.amounts[results.columns[column]] == 1 else "reach"
+        sentence = f"{names[column]} {verb} {_percent(share)} of top-1 with {EVERYTHING} ({full}) by "
+        sentence += f"{headline}, {number(top1[column].value)} of {number(top1[-1].value)}"
+    if ZERO_SHOT in metrics.arms:
+        sentence += f"; without any recording it is {number(metrics.arms[ZERO_SHOT][0]['top1'].value)}"
+    sentences = [f"{sentence}, by chance {brief(top1[0].chance or 0)}"]
+
+    # the amount that suffices, that from which other people do not help, and the change over days
+    if last:
+        suffices = f"{100 * ENOUGH:.0f} % is "
+        suffices += "not reached before" if reached in (None, last) else "reached from"
+        suffices += f" {names[column + (reached in (None, last))]}" + (" on" if column == reached else "")
+        sentences.append(suffices + _range(ends, names))
+    if gains := metrics.gains.get(f"{TRANSFER} over {SCRATCH}"):
+        reached, *ends = find_amounts(gains, 0.0, -1)
+        where = "at no amount" if reached is None else f"from {names[reached]} on"
+        where = f"with {EVERYTHING}" if reached == last else where
+        sentences.append(f"{SCRATCH.capitalize()} is as good as {TRANSFER} {where}{_range(ends, names)}")
+    if gains := metrics.gains.get(DRIFT):
+        change = _with_interval(gains[-1])
+        sentences.append(
+            f"From the {FIRST_DAY} to the {LAST_DAY} top-1 with {EVERYTHING} changes by {change}"
+        )
+    people = f"{len(job.people)} new {'people' if len(job.people) > 1 else 'person'}"
+    return ". ".join([*sentences, f"{people}, {top1[0].pool} test pictures"]) + "."
+
+
+def _range(ends: Sequence[int | None], names: Sequence[str]) -> str:
+    """Write between which amounts another one lies, by the ends of its interval; empty where they are one."""
+    first, last = (None if end is None else names[end] for end in ends)
+    if first == last:
+        return ""
+    return f" ({'from' if last is None else 'between'} {first} {'on' if last is None else f'and {last}'})"
+
+
+def _percent(share: Metric) -> str:
+    """Write a share of the score with everything, with its interval."""
+    value, low, high = (None if end is None else 100 * end for end in (share.value, share.low, share.high))
+    return f"{value:.0f} %" + ("" if low is None else f" ({interval_text(low, high, 0)} %)")
+
+
+def _with_interval(metric: Metric) -> str:
+    """Write a value with its interval: an artifact's cell is plain."""
+    interval = "" if metric.low is None else f" ({interval_text(metric.low, metric.high, 2)})"
+    return f"{number(metric.value)}{interval}"
+
+
+def describe_arm(arm: str, alignments: Sequence[Any]) -> tuple[str, str, str]:
+    """Say what an arm is given of a new person, how MOABB calls that, and what it is."""
+    if arm in ABOUT:
+        return ABOUT[arm]
+    config = next(each for each in alignments if each.kind == arm)
+    about = (sys.modules[type(config).__module__].__doc__ or "").partition("\n")[0]
+    is_paired = getattr(config, "is_paired", False)
+    return ("signals and labels", LABELLED, about) if is_paired else ("signals", UNLABELLED, about)
+
+
+def describe_source(job: Job) -> str:
+    """Say of how many people models learned, and whether these saw the pictures of the calibration."""
+    counts, shares = set(), []
+    for cell in job.cells:
+        counts.add(len(cell.trained_on))
+        stores = job.align.stores("train", cell)
+        store, pixels = next(iter(stores.values())), pixels_of(stores.values())
+        learned = job.align.learned(cell).pictures
+        is_common = learned.contain(job.align.dataset.pictured_as, store.image_ids, pixels)
+        shares.append(is_common[job.people[cell.tested_on[0]].pool.responses.stimulus].mean())
+    people = " to ".join(map(str, sorted({min(counts), max(counts)})))
+    share = 100 * float(np.mean(shares))
+    seen = "all" if share == 100 else "none" if share == 0 else f"{share:.0f} %"
+    return f"Each model learned from {people} other people, who saw {seen} of the new person's pictures"
+
+
+def describe_epochs(job: Job) -> str:
+    """Say how epochs were chosen."""
+    if job.training.backbone.is_closed_form:
+        return "Models are fitted in closed form"
+    if job.spec.epochs:
+        return f"{job.spec.epochs} epochs, as the recipe of calibrate says; the last one is kept"
+    train = job.training.train
+    epochs = sum(stage.epochs for stage in train.stages) or train.epochs
+    return f"{epochs} epochs and the learning rate of the run, chosen on other people; the last epoch is kept"
+
+
+def draw(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> list[Artifact]:
+    """Draw the curves, and lay out the tables."""
+    # positions on the axis; everything lies at its mean over people
+    job, unit, headline = results.job, results.job.spec.unit, results.headline
+    amounts = [job.amounts[column] for column in results.columns]
+    whole = float(results.sizes(results.columns[-1])[UNITS.index(unit)])
+    at = [round(whole, 1) if amount == of_amounts.ALL else amount for amount in amounts]
+    shared: Any = {"value": "top-1", "is_logarithmic": True}
+
+    # the arms that a reader compares, days, and arms of each protocol next to one that has its colour above
+    first = [arm for arm in (headline, ZERO_SHOT, SCRATCH) if arm in metrics.arms]
+    rest = [arm for arm in metrics.arms if arm not in (*first, *CONTROLS)]
+    protocols = {arm: describe_arm(arm, job.spec.alignments)[1] for arm in rest}
+    groups = {
+        "Alignments without labels": [arm for arm in rest if protocols[arm] == UNLABELLED],
+        "Other ways with labels": [arm for arm in rest if protocols[arm] == LABELLED],
+    }
+    lines = {TITLE: {arm: metrics.arms[arm] for arm in first}}
+    if metrics.first_day:
+        days = {LAST_DAY: metrics.arms[headline], FIRST_DAY: metrics.first_day}
+        lines[f"From one day to another, by {headline}"] = days
+    lines |= {
+        title: {arm: metrics.arms[arm] for arm in (headline, *arms)} for title, arms in groups.items() if arms
+    }
+    if any(arm in metrics.arms for arm in CONTROLS):
+        controls = (PERMUTED_TRANSFER, ZERO_SHOT, PERMUTED_SCRATCH)
+        lines["Controls: wrong labels"] = {arm: metrics.arms[arm] for arm in controls if arm in metrics.arms}
+
+    # a curve for each group, then a line for each person
+    interval = metrics.arms[headline][-1]["top1"].interval
+    note = f"The last point is everything. Bands: 95 % intervals, {interval}. {describe_source(job)}."
+    axis, curves = f"{unit} of the new person", []
+    for title, by_arm in lines.items():
+        drawn = []
+        for arm, by_amount in by_arm.items():
+            top1 = [measured["top1"] for measured in by_amount]
+            ends = [metric.low for metric in top1], [metric.high for metric in top1]
+            drawn.append(Line(arm, [metric.value for metric in top1], *ends, top1[0].chance))
+        options: Any = {"section": FINDING, "note": note} if title == TITLE else {"section": SECTION}
+        curves.append(Curve(title, axis, at, drawn, **options, **shared))
+    scores = np.array(
+        [[hits.mean() for hits in results.hits(headline, column)] for column in results.columns]
+    )
+    people = [
+        Line(f"sub-{subject:02d}", by_amount)
+        for subject, by_amount in zip(job.people, scores.T.tolist(), strict=True)
+    ]
+    if len(people) > 1:
+        curves.insert(1, Curve(f"Each person, by {headline}", axis, at, people, section=FINDING, **shared))
+    return [*curves, *_lay_out(results, metrics, choices)]
+
+
+def _lay_out(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> list[Table]:
+    """Lay out amounts and what they reach, all arms by amounts, and what arms are."""
+    job, unit, headline = results.job, results.job.spec.unit, results.headline
+    has_times = not np.isnan(results.sizes(results.columns[-1])).any()
+    others = [name for name in UNITS if name != unit and (has_times or name != "minutes")]
+    gains = {label: values for label, values in metrics.gains.items() if not label.endswith(ZERO_SHOT)}
+
+    pulls_back = TRANSFER in metrics.arms and not job.training.backbone.is_closed_form
+    pulling = [*choices.values()] if pulls_back else []
+
+    # one row for each amount
+    rows, labels = [], []
+    for index, column in enumerate(results.columns):
+        amount, size = job.amounts[column], dict(zip(UNITS, results.sizes(column), strict=True))
+        labels.append("all" if amount == of_amounts.ALL else f"{amount:g}")
+        counts = {
+            name: f"{count:.1f}" if name == "minutes" else f"{count:,.0f}" for name, count in size.items()
+        }
+        label = f"all {counts[unit]}" if amount == of_amounts.ALL else labels[-1]
+        is_trained = size["pictures"] >= FEWEST_PICTURES or ZERO_SHOT in results.missing
+        pulls = {choice.pulls.get(amount) if is_trained else None for choice in pulling}
+        words = [ZERO_SHOT] if None in pulls else []
+        words += [f"{pull:g}" for pull in sorted(pull for pull in pulls if pull is not None)]
+        cells = [counts[name] for name in others]
+        cells += [_with_interval(metrics.arms[headline][index]["top1"]), _percent(metrics.shares[index])]
+        cells += [_with_interval(values[index]) for values in gains.values()]
+        rows.append([label, *cells, *([", ".join(words)] if pulling else [])])
+    columns = [unit, *others, headline, f"of {EVERYTHING}"]
+    columns += [label.removeprefix(f"{TRANSFER} ") for label in gains]
+    columns += ["pull"] if pulling else []
+    method = f"share of {EVERYTHING}: interval by {metrics.shares[0].interval}"
+    notes = [method] if any(share.low is not None for share in metrics.shares) else []
+    notes += [f"pull of transfer: {words}" for words in dict.fromkeys(c.words for c in pulling)]
+    notes.append(describe_epochs(job))
+    note = " ".join(f"{words[0].upper()}{words[1:]}." for words in notes)
+    amounts = Table("Top-1 by amount", columns, rows, section=SECTION, note=note)
+
+    # all arms, without intervals, which the curves show
+    by_arm = [
+        [arm, *(number(measured["top1"].value) for measured in by_amount)]
+        for arm, by_amount in metrics.arms.items()
+    ]
+    title = f"Top-1 of every arm, by {unit}"
+    every = Table(title, ["arm", *labels], by_arm, section=SECTION)
+
+    # what arms are, and how long they take
+    about = [
+        [arm, *describe_arm(arm, job.spec.alignments), f"{results.seconds(arm):.2f}"] for arm in metrics.arms
+    ]
+    columns = ["arm", "of the new person", "protocol in MOABB", "what it is", f"seconds with {EVERYTHING}"]
+    return [amounts, every, Table("Arms", columns, about, section=SECTION, note="Seconds of processor time.")]
