@@ -5,14 +5,21 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 from worlds import COLOURS, SMALL, at_home, paint
 
 from brainhive_cli.app import app
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.measurements import TRIALS_TOGETHER
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.responses import model_input
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.calibration.measure import Part
+from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.few_shot import ARMS, PERMUTED_SCRATCH, TRANSFER, ZERO_SHOT
 from tests.training.alignment.test_seen_pictures import SMALL as TINY
 from tests.training.alignment.test_seen_pictures import copy_into_test, simulated
@@ -250,3 +257,34 @@ def test_a_calibration_picture_that_is_tested_by_its_pixels_is_left_out_and_coun
     assert found.notes["amounts"][-1]["pictures"] == 35
     is_tested = copies == "allow"  # else it is a candidate only, as the model learned from its copy
     assert found.overall["top1"].n == 2 * (11 + is_tested) and found.overall["top1"].pool == 12
+
+
+def test_alignments_of_test_recordings_are_stamped_and_no_other_arm_is(go, base):
+    asked = ("align_on=test", "arms=zero-shot", "alignments=euclidean,procrustes", "pictures=10", "draws=1")
+
+    measured = go("calibrate", *asked).metrics
+
+    stamped = {name.split(" · ")[0] for name, metrics in measured.scopes.items()
+               if "mrr" in metrics and TRIALS_TOGETHER in metrics["mrr"].protocol}  # fmt: skip
+    assert stamped == {"euclidean"}
+    few, everything = (measured.scopes[f"euclidean · {amount}"]["mrr"].value
+                       for amount in ("10 pictures", "everything"))  # fmt: skip
+    assert few == everything  # as they are fitted to the same test recordings
+
+
+def test_a_kept_model_decodes_recordings_as_its_arm_does(go, base):
+    few = ("arms=transfer", "alignments=[]", "pictures=10", "draws=1", "subjects=2", "transfer.pulls=0.1")
+
+    folder = go("calibrate", *few, "keep=transfer").folder
+
+    (path,) = folder.glob("models/*/sub-02/transfer")
+    model = aligners.load(path)
+    recording = SignalStore.open(next(base.glob("signals/*/default/sub-02.h5")))["test"]
+    store = TargetStore.open(next(base.glob("embeddings/*/test/*.h5")))
+    with torch.inference_mode():
+        tokens = model.encode_signal(torch.from_numpy(model_input(model.layout.spec, recording, None)))
+        (key,) = model.layout.dims
+        gallery = model.encode_image({key: torch.from_numpy(np.array(store.embedding, np.float32))})
+    (part,) = map(Part.load, folder.glob("parts/*/*"))
+    shown = torch.from_numpy(store.rows(recording.image_ids))
+    assert (ranks(tokens, gallery, shown).numpy() == part.ranks["test"][0, -1]).mean() > 0.97  # or rounding
