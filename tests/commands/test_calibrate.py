@@ -72,17 +72,18 @@ def test_wrong_labels_alone_are_at_chance_and_right_ones_are_not(measured):
 
 
 def test_the_headline_is_transfer_and_each_person_is_told(measured):
-    assert measured.overall == measured.scopes["transfer · everything"]
+    whole = measured.scopes["transfer · everything"]["top1"]
+    assert (measured.overall["top1"].value, measured.overall["top1"].low) == (whole.value, whole.low)
     people = [measured.scopes[f"sub-{subject:02d}"]["top1"] for subject in (1, 2, 3)]
-    assert np.mean([person.value for person in people]) == pytest.approx(measured.overall["top1"].value)
+    assert np.mean([person.value for person in people]) == pytest.approx(whole.value)
     assert {person.n for person in people} == {TESTED}
     gain = measured.scopes["transfer over zero-shot · everything"]["top1_gain"]
-    zero_shot = measured.scopes[ZERO_SHOT]["top1"].value
-    assert gain.value == pytest.approx(measured.overall["top1"].value - zero_shot) and gain.chance == 0
-    share, low, high = measured.notes["share_of_everything"]["40 pictures"]
-    ratio = measured.scopes["transfer · 40 pictures"]["top1"].value / measured.overall["top1"].value
-    assert share == pytest.approx(ratio) and low < share < high
-    assert "3 new people, 100 pictures" in measured.notes["finding"]
+    assert gain.value == pytest.approx(whole.value - measured.scopes[ZERO_SHOT]["top1"].value)
+    assert gain.chance == 0 and gain.low < gain.value < gain.high
+    share = measured.scopes["share_of_everything · 40 pictures"]["share_of_everything"]
+    assert share.value == pytest.approx(measured.scopes["transfer · 40 pictures"]["top1"].value / whole.value)
+    assert share.low < share.value < share.high
+    assert "3 new people, 100 test pictures" in measured.notes["finding"]
 
 
 def test_the_strength_of_transfer_is_chosen_by_two_other_people(measured, base):
@@ -91,7 +92,7 @@ def test_the_strength_of_transfer_is_chosen_by_two_other_people(measured, base):
     for choice in choices.values():
         assert choice["chosen"].startswith("chosen by 2 people whom the model learned from")
         assert {*choice["mrr"]["everything"]} == {"zero-shot", "1", "0.1"}
-        assert {*choice["pulls"].values()} <= {"zero-shot", 1.0, 0.1}
+        assert {*choice["pulls"].values()} <= {None, 1.0, 0.1}
     assert len([*base.glob("runs/calibrate/left-out/train-align/*/metrics.json")]) == 3  # pairs share them
 
 
@@ -111,7 +112,7 @@ def test_curves_and_tables_are_artifacts(folder):
     assert [line.name for line in curve.lines] == [TRANSFER, ZERO_SHOT, "scratch"]
     assert [*curve.at] == [10, 40, 240] and curve.is_logarithmic
     titles = [each.title for each in drawn if each.kind == "table"]
-    assert titles == ["Top-1 of every arm", "Amounts", "Arms"]
+    assert len(titles) == 3 and titles[-1] == "Arms"
 
 
 def test_the_same_command_finds_the_run(folder, go, base):
@@ -156,8 +157,9 @@ def test_one_trained_person_leaves_the_strength_to_the_number_of_pictures(go, ba
     )
     (choice,) = go("calibrate", *asked).metrics.notes["strength"].values()
 
-    assert choice["pulls"] == {"10 pictures": 0.3, "everything": 0.03} and not choice["mrr"]
-    assert "as nobody else could choose it" in choice["chosen"]
+    assert choice["pulls"] == {"10 pictures": 0.3, "everything": 0.03}
+    assert not any(choice["mrr"].values())
+    assert "as the model learned from one person" in choice["chosen"]
 
 
 def test_a_fixed_strength_trains_nothing_more(go, base, tmp_path):
@@ -178,7 +180,7 @@ def test_the_order_of_recording_and_minutes_are_refused_before_anything_is_train
     for asked in ("minutes=1", "order=recording"):
         ended = invoke(asked, f"paths.runs={runs}")
         assert ended.exit_code == 1 and "signals do not say when trials began" in ended.stderr
-        assert "try: brainhive prepare" in ended.stderr and "in draws" in ended.stderr
+        assert "brainhive prepare keeps onsets" in ended.stderr and "in draws" in ended.stderr
     ended = invoke("days=next", f"paths.runs={runs}")
     assert "signals do not say which session a trial is of" in ended.stderr
     assert not (runs / "calibrate/left-out").exists()

@@ -9,7 +9,7 @@ from scipy.stats import binomtest, t
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_SELECTION
-from brainhive_cli.measurement.statistics import describe, measure, measure_each
+from brainhive_cli.measurement.statistics import describe, measure, measure_each, ratio_of_means
 from brainhive_cli.measurement.units import Alike, Items
 
 ITEMS = 200
@@ -423,3 +423,28 @@ def test_many_places_have_the_metrics_that_each_has_alone(subjects):
             numbers = [(each.value, each.low, each.high) for each in (one, other)]
             assert numbers[0] == pytest.approx(numbers[1], abs=1e-12)  # sums in another order
             assert one.interval == other.interval and one.n == other.n
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.05, 0.2])
+def test_a_ratio_lies_in_its_interval_where_a_t_test_of_the_difference_does_not_reject(spread):
+    """Fieller's set: all ratios r for which the mean of first - r * second does not differ from 0."""
+    random = np.random.default_rng(1)
+    second = 0.5 + spread * random.normal(size=6)
+    first = 0.8 * second + 0.05 * random.normal(size=6)
+
+    ratio, low, high = ratio_of_means(first, second)
+
+    assert ratio == pytest.approx(first.mean() / second.mean()) and low < ratio < high
+    for end in (low, high):
+        difference = first - end * second
+        statistic = abs(difference.mean()) / difference.std(ddof=1) * np.sqrt(6)
+        assert statistic == pytest.approx(t.ppf(0.975, 5))
+
+
+def test_a_ratio_has_no_interval_of_two_people_of_equal_scores_or_of_scores_that_may_be_0():
+    first, second = np.array([0.2, 0.3, 0.1]), np.array([0.3, 0.4, 0.3])
+    assert ratio_of_means(first, second)[1] is not None
+    assert ratio_of_means(first[:2], second[:2])[1:] == (None, None)
+    assert ratio_of_means(second, second) == (1.0, None, None)
+    assert ratio_of_means(first, np.array([-0.1, 0.4, 0.1]))[1:] == (None, None)
+    assert np.isnan(ratio_of_means(first, np.zeros(3))[0])

@@ -268,8 +268,10 @@ class Base:
         normaliser, is_transfer = self._normaliser_of(responses), arm in (TRANSFER, PERMUTED_TRANSFER)
         if is_transfer and alignment is not None and self.normalisation is None:
             normaliser = self.align_signals(alignment, responses).normaliser
-        is_whole = not self.is_closed_form and self.decodes_strangers(np.asarray(responses.signal))
-        if is_transfer and pull >= 1 and is_whole:  # it has no modules of subjects, which nothing pulls
+        is_fixed = is_transfer and pull >= 1 and not self.is_closed_form
+        if is_fixed and self.decodes_strangers(
+            np.asarray(responses.signal[:1])
+        ):  # else modules of the person are trained
             return Decoder(self.model, normaliser)
         if normaliser is not None:
             normalised = normaliser(np.asarray(responses.signal, np.float32))

@@ -1,0 +1,71 @@
+"""Strength of transfer: chosen by people whom the model learned from, without any test picture."""
+
+import shutil
+
+import numpy as np
+import pytest
+from worlds import COLOURS, at_home, paint
+
+from brainhive_cli.evaluation.calibration.strengths import choose_strength
+from tests.resealed import resealed
+from tests.training.alignment.test_seen_pictures import SMALL, simulated
+
+ASKED = ("pictures=6,20", "draws=1", "arms=zero-shot,transfer", "alignments=[]", "subjects=3")
+
+
+def test_the_best_strength_is_chosen_where_it_is_clearly_better():
+    random = np.random.default_rng(0)
+    means = {None: 0.1, 1.0: 0.2, 0.3: 0.5, 0.0: 0.4}
+    scores = {strength: mean + 0.01 * random.normal(size=8) for strength, mean in means.items()}
+    assert choose_strength(scores) == 0.3
+    assert choose_strength({strength: scores[strength] for strength in (None, 1.0, 0.0)}) == 0.0
+
+
+def test_of_strengths_within_a_standard_error_the_nearest_to_zero_shot_is_chosen():
+    # differences from the best: mean .1, and a standard error of .1 or a little less
+    best, loss = np.full(4, 0.5), np.array([-0.1, 0.3, 0.1, 0.1])  # sd .163, standard error .082
+    assert choose_strength({None: best - loss, 0.3: best}) == 0.3
+    assert choose_strength({None: best - 0.8 * loss, 1.0: best - loss + 0.03, 0.3: best}) == 1.0
+    assert choose_strength({None: best, 1.0: best, 0.0: best}) is None
+
+
+def test_the_standard_error_is_that_of_paired_differences():
+    people = np.array([0.1, 0.5, 0.9, 0.3])  # who differ far more than strengths do
+    assert choose_strength({None: people - 0.02, 0.1: people}) == 0.1
+
+
+def test_one_score_alone_chooses_the_best():
+    assert choose_strength({None: [0.2], 0.3: [0.3], 0.0: [0.1]}) == 0.3
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory, go):
+    """A home with a model of two people for each third one, and one whose test signals are noise."""
+    home, noisy = (tmp_path_factory.mktemp(name) for name in ("strengths", "noisy"))
+    dataset = simulated(paint(home / "photos", 16, 3)).replace("subjects: 1", "subjects: 3")
+    train = (dataset, f"encoders=[{COLOURS!r}]", *SMALL, "train.epochs=8", "mode=inter")
+    with at_home(home):
+        go("embed", dataset, f"encoders=[{COLOURS!r}]")
+        go("train-align", *train)
+    for folder in ("embeddings", "signals"):
+        shutil.copytree(home / folder, noisy / folder)
+    for store in noisy.glob("signals/*/default/*.h5"):
+        with resealed(store) as file:
+            signal = file["test/signal"][()]
+            file["test/signal"][...] = np.random.default_rng(0).normal(size=signal.shape) * signal.std()
+    with at_home(noisy):
+        go("train-align", *train)
+    return home, noisy
+
+
+def test_test_signals_have_no_part_in_the_choice(homes, go):
+    measured = []
+    for home in homes:
+        with at_home(home):
+            measured.append(go("calibrate", *ASKED).metrics)
+
+    first, noisy = measured
+    assert first.notes["strength"] == noisy.notes["strength"]
+    assert first.scopes["zero-shot"]["mrr"].value > noisy.scopes["zero-shot"]["mrr"].value + 0.05
+    (choice,) = first.notes["strength"].values()
+    assert "chosen by 2 people" in choice["chosen"] and len(choice["mrr"]["everything"]) == 6
