@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -69,7 +70,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = RunFolder.open("calibrate", job.align.label, pinned, launch, again)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
-        choices = _choose(job, launch)
+        choices = _choose(job, folder, launch)
 
         # one part for each model, person and draw, by all processes
         draws = range(job.spec.draw_count)
@@ -124,19 +125,29 @@ def _keep(job: Job, cell: Cell, folder: RunFolder) -> dict[str, Callable[[Decode
     return {arm: partial(write, arm) for arm in arms}
 
 
-def _choose(job: Job, launch: Launch) -> Mapping[str, Choice]:
-    """Choose the strength of transfer of each model; models without one more person are trained for it."""
-    # these runs lie below those of calibrate, so that other commands do not find them
+def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Choice]:
+    """Choose the strength of transfer of each model; models without one more person are trained for it.
+
+    A choice is kept in the run, so that an interrupted command does not choose again.
+    """
+    files = {_name(cell): f"choices/{cell.name}/sub-{cell.tested_on[0]:02d}.json" for cell in job.cells}
+    todo = [cell for cell in job.cells if not (folder.path / files[_name(cell)]).is_file()]
+
+    # models without one person, by all processes together; other commands do not find these runs
     paths = job.recipe.paths.model_copy(update={"runs": f"{job.recipe.paths.runs}/calibrate/left-out"})
-    opened: dict[tuple[Any, ...], AlignRun] = {}
-    choices: dict[str, Choice] = {}
-    for cell in job.cells:
-        left_out: dict[int, AlignRun] = {}
+    runs: dict[tuple[tuple[int, ...], int], AlignRun] = {}
+    left_out: dict[str, dict[int, AlignRun]] = {_name(cell): {} for cell in todo}
+    for cell in todo:
         for subject in cell.trained_on if needs_choice(job, cell) else ():
-            rest = tuple(one for one in cell.trained_on if one != subject)
-            if (key := (rest, cell.seed)) not in opened:
-                made = train_align.run(train_without(job, cell, subject, paths), launch).folder
-                opened[key] = find(str(made), paths)
-            left_out[subject] = opened[key]
-        choices[_name(cell)] = choose_pulls(job, cell, left_out, launch)
-    return choices
+            key = tuple(one for one in cell.trained_on if one != subject), cell.seed
+            if key not in runs:
+                path = train_align.run(train_without(job, cell, subject, paths), launch).folder
+                runs[key] = find(str(path), paths)
+            left_out[_name(cell)][subject] = runs[key]
+
+    # the choice of each model, by one process
+    for cell in launch.shard(todo):
+        choice = choose_pulls(job, cell, left_out[_name(cell)], launch)
+        folder.write_json(files[_name(cell)], asdict(choice))
+    launch.barrier()
+    return {name: folder.read_json(file, Choice) for name, file in files.items()}

@@ -104,7 +104,7 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
     # notes, as plain values
     tested = describe_tested([align.tested_pictures("test")], align.signal_warnings)
     sizes = [results.sizes(column).round(2).tolist() for column in results.columns]
-    amounts = [job.amounts[column] for column in results.columns]
+    columns = list(zip(names, results.columns, strict=True))
     notes: dict[str, Any] = {
         "run": portable(str(align.folder.path)),
         "runs": [align.name],
@@ -130,8 +130,8 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
         "strength": {
             name: {
                 "chosen": choice.words,
-                "pulls": dict(zip(names, (choice.pulls.get(amount) for amount in amounts), strict=True)),
-                "mrr": dict(zip(names, (choice.scores.get(amount) for amount in amounts), strict=True)),
+                "pulls": {name: choice.pulls[column] for name, column in columns},
+                "mrr": {name: choice.scores[column] for name, column in columns},
             }
             for name, choice in choices.items()
         },
@@ -311,7 +311,7 @@ def _lay_out(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) 
         }
         label = f"all {counts[unit]}" if amount == of_amounts.ALL else labels[-1]
         is_trained = size["pictures"] >= FEWEST_PICTURES or ZERO_SHOT in results.missing
-        pulls = {choice.pulls.get(amount) if is_trained else None for choice in pulling}
+        pulls = {choice.pulls[column] if is_trained else None for choice in pulling}
         words = [ZERO_SHOT] if None in pulls else []
         words += [f"{pull:g}" for pull in sorted(pull for pull in pulls if pull is not None)]
         cells = [counts[name] for name in others]

@@ -30,8 +30,6 @@ from brainhive_cli.training.alignment.few_shot import (
 )
 from brainhive_cli.training.alignment.recipe import Cell
 
-Pulls = Mapping[float, float | None]
-"""Strength of transfer by amount; None is zero-shot."""
 ABSENT = 0
 """In place of ranks that were not measured."""
 
@@ -138,7 +136,7 @@ def measure_draw(
     person: Person,
     spec: Calibration,
     amounts: Sequence[float],
-    pulls: Pulls,
+    pulls: Sequence[float | None],
     draw: int,
     random: np.random.Generator,
     keep: Mapping[str, Callable[[Decoder], None]] | None = None,
@@ -152,7 +150,7 @@ def measure_draw(
         person: The new person.
         spec: What is measured.
         amounts: Ascending; `ALL` is everything.
-        pulls: Strength of transfer by amount.
+        pulls: Strength of transfer for each amount; None is zero-shot.
         draw: Number of the draw.
         random: Draws the order of the recordings.
         keep: Keeps what has learned from everything, by the name of an arm.
@@ -176,7 +174,7 @@ def measure_draw(
             continue
         responses = person.pool.responses.of_trials(is_chosen)
         is_enough = size.pictures >= FEWEST_PICTURES or not decodes_strangers
-        pull = pulls[amount] if is_enough else None
+        pull = pulls[column] if is_enough else None
 
         # every arm on the same recordings
         for row, arm in enumerate(arms):

@@ -13,11 +13,12 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.evaluation.calibration.amounts import Pool, choose_trials
 from brainhive_cli.evaluation.calibration.job import TEST, Job, Person, Tested, read_raw
-from brainhive_cli.evaluation.calibration.measure import Pulls, fit_decoder, rank_tested
+from brainhive_cli.evaluation.calibration.measure import fit_decoder, rank_tested
 from brainhive_cli.training.alignment.few_shot import (
     FEWEST_PICTURES,
     PERMUTED_TRANSFER,
     TRANSFER,
+    ZERO_SHOT,
     Base,
     fixed_pull,
 )
@@ -36,13 +37,13 @@ class Choice:
     """Strength of transfer of one model, and how it was chosen.
 
     Attributes:
-        pulls: By amount.
-        scores: Mean reciprocal rank by amount and strength; empty where nobody could choose.
+        pulls: For each amount; None is zero-shot.
+        scores: Mean reciprocal rank by strength, for each amount; empty where nobody chose.
         words: How, for people.
     """
 
-    pulls: Pulls
-    scores: Mapping[float, Mapping[str, float]]
+    pulls: list[float | None]
+    scores: list[dict[str, float]]
     words: str
 
 
@@ -92,30 +93,33 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Lau
         launch: This process, and its device.
     """
     # strengths that nobody chooses
-    spec, amounts = job.spec, job.amounts
+    spec, amounts, pulls = job.spec, job.amounts, job.spec.transfer.pulls
+    nobody = [dict[str, float]() for _ in amounts]
     if job.training.backbone.is_closed_form:
-        return Choice(
-            dict.fromkeys(amounts, 0.0), {}, "the penalty of the run, which is fitted in closed form"
-        )
-    if len(spec.transfer.pulls) == 1:
-        (only,) = spec.transfer.pulls
-        return Choice(dict.fromkeys(amounts, only), {}, f"set to {only:g}")
+        return Choice([0.0] * len(amounts), nobody, "the penalty of the run, which is fitted in closed form")
+    if len(pulls) == 1:
+        return Choice([pulls[0]] * len(amounts), nobody, f"set to {pulls[0]:g}")
     if not runs:
-        pictures = _count_pictures(job)
-        fixed = {amount: fixed_pull(count) for amount, count in zip(amounts, pictures, strict=True)}
-        return Choice(fixed, {}, "fixed by the number of pictures, as the model learned from one person")
+        random = np.random.default_rng(spec.seed)
+        pool = next(iter(job.people.values())).pool
+        sizes = [
+            pool.describe(is_chosen).pictures
+            for is_chosen in choose_trials(pool, spec.unit, amounts, spec.order, random)
+        ]
+        words = "fixed by the number of pictures, as the model learned from one person"
+        return Choice([fixed_pull(count) for count in sizes], nobody, words)
 
     # ranks of each person who is left out, at every amount and strength
-    scores: dict[float, dict[float | None, list[float]]] = {amount: {} for amount in amounts}
+    scores: list[dict[float | None, list[float]]] = [{} for _ in amounts]
     with console.progress("choosing the strength of transfer", len(runs) * spec.transfer.draws) as bar:
         for subject, run in runs.items():
             base, person = _open_left_out(job, run, cell, subject, launch)
             is_decodable = base.decodes_strangers(person.tested[TEST].signal)
-            strengths = [*([None] if is_decodable else []), *sorted(spec.transfer.pulls, reverse=True)]
+            strengths = [*([None] if is_decodable else []), *sorted(pulls, reverse=True)]
             for draw in range(spec.transfer.draws):
                 random = np.random.default_rng((spec.seed, subject, draw))
                 chosen_trials = choose_trials(person.pool, spec.unit, amounts, spec.order, random)
-                for amount, is_chosen in zip(amounts, chosen_trials, strict=True):
+                for by_strength, is_chosen in zip(scores, chosen_trials, strict=True):
                     if draw > 0 and np.array_equal(is_chosen, person.pool.is_there):  # the same in all draws
                         continue
                     size = person.pool.describe(is_chosen)
@@ -126,21 +130,19 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Lau
                         seed = derive_seed(spec.seed, subject, draw)
                         decoder = fit_decoder(base, TRANSFER, spec, responses, seed, pull)
                         ranks = rank_tested(decoder, person)[TEST]
-                        scores[amount].setdefault(strength, []).append(float((1 / ranks).mean()))
+                        by_strength.setdefault(strength, []).append(float((1 / ranks).mean()))
                 bar.advance()
 
-    # strengths, the nearest to zero-shot first; of those that do not differ from the best, the nearest one
-    best = {amount: choose_strength(by_strength) for amount, by_strength in scores.items()}
-    means = {
-        amount: {strength: float(np.mean(values)) for strength, values in by_strength.items()}
-        for amount, by_strength in scores.items()
-    }
-    named = {
-        amount: {"zero-shot" if key is None else f"{key:g}": value for key, value in by_strength.items()}
-        for amount, by_strength in means.items()
-    }
+    # of strengths that do not differ from the best, the nearest to zero-shot
+    means = [
+        {
+            ZERO_SHOT if strength is None else f"{strength:g}": float(np.mean(values))
+            for strength, values in by_strength.items()
+        }
+        for by_strength in scores
+    ]
     words = f"chosen by {len(runs)} people whom the model learned from, each left out in turn"
-    return Choice(best, named, words)
+    return Choice([choose_strength(by_strength) for by_strength in scores], means, words)
 
 
 def choose_strength(scores: Mapping[float | None, Sequence[float]]) -> float | None:
@@ -158,14 +160,6 @@ def choose_strength(scores: Mapping[float | None, Sequence[float]]) -> float | N
         if float(loss.mean()) <= error:
             return strength
     return best
-
-
-def _count_pictures(job: Job) -> list[int]:
-    """Count the pictures of each amount of the first person."""
-    person = next(iter(job.people.values()))
-    random = np.random.default_rng(job.spec.seed)
-    chosen = choose_trials(person.pool, job.spec.unit, job.amounts, job.spec.order, random)
-    return [person.pool.describe(is_chosen).pictures for is_chosen in chosen]
 
 
 def _open_left_out(job: Job, run: AlignRun, cell: Cell, subject: int, launch: Launch) -> tuple[Base, Person]:
