@@ -122,6 +122,17 @@ def test_curves_and_tables_are_artifacts(folder):
     assert len(titles) == 3 and titles[-1] == "Arms"
 
 
+def test_a_page_begins_with_the_finding_and_has_a_line_for_each_person(folder, measured, go, tmp_path):
+    page = tmp_path / "page.html"
+    go("report", f"runs={[str(folder.path)]}", f"to={page}")
+    begin, _, rest = page.read_text().partition('<div class="body">')
+    assert "how soon is a new person decoded?" in begin and measured.notes["finding"] in begin
+    assert "for these 3 subjects" in begin and "2 other people, who saw all of the new person" in begin
+    for shown in ("Top-1 after recordings of a new person", "Each person, by transfer"):
+        assert shown in begin and shown not in rest
+    assert "Controls: wrong labels" in rest and "TRAIN_AND_TARGET_UNLABELED" in rest
+
+
 def test_the_same_command_finds_the_run(folder, go, base):
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
     assert go("calibrate", *ASKED).folder == folder.path
@@ -187,7 +198,7 @@ def test_the_order_of_recording_and_minutes_are_refused_before_anything_is_train
     for asked in ("minutes=1", "order=recording"):
         ended = invoke(asked, f"paths.runs={runs}")
         assert ended.exit_code == 1 and "signals do not say when trials began" in ended.stderr
-        assert "brainhive prepare keeps onsets" in ended.stderr and "in draws" in ended.stderr
+        assert "with onsets (brainhive prepare)" in ended.stderr and "in draws" in ended.stderr
     ended = invoke("days=next", f"paths.runs={runs}")
     assert "signals do not say which session a trial is of" in ended.stderr
     assert not (runs / "calibrate/left-out").exists()

@@ -15,7 +15,7 @@ Order = Literal["draws", "recording"]
 ALL = float("inf")
 """Amount of everything that a person has."""
 NO_TIMES = "signals do not say when trials began"
-WAY = "prepare the signals again (brainhive prepare keeps onsets), or count pictures or trials, in draws"
+WAY = "prepare the signals again, with onsets (brainhive prepare), or count pictures or trials, in draws"
 
 
 @dataclass(frozen=True)

@@ -315,7 +315,7 @@ def _split_days(pool: Pool, trials: Responses) -> tuple[Pool, dict[str, Response
     if learned is None or tested is None:
         raise BrainhiveError(
             f"subject {subject}: signals do not say which session a trial is of",
-            "prepare the signals again (brainhive prepare keeps sessions), or days=all",
+            "prepare the signals again, with sessions (brainhive prepare), or days=all",
         )
     first, last = int(learned[learned >= 0].min()), int(tested.max())
     if last <= first:

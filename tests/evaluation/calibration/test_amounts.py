@@ -149,7 +149,7 @@ def test_minutes_and_the_order_of_recording_need_onsets_and_drawn_counts_do_not(
     for unit, order in (("minutes", "draws"), ("pictures", "recording"), ("trials", "recording")):
         with pytest.raises(BrainhiveError, match="subject 7: signals do not say when trials") as caught:
             choose(unit, [1], order, pool=pool)
-        assert "brainhive prepare keeps onsets" in caught.value.hint and "count pictures" in caught.value.hint
+        assert "with onsets (brainhive prepare)" in caught.value.hint and "pictures" in caught.value.hint
     with pytest.raises(BrainhiveError, match="subject 7: signals do not say when"):
         limit_amounts([pool_of(), pool], "minutes", [1])
     assert choose("pictures", [2], pool=pool)[0].any(1).sum() == 2
