@@ -100,8 +100,8 @@ SMALL: Any = {"color": SOFT, "fontsize": "small"}
 BROKEN: Any = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
 CONTROLS = ("shuffled", "guessing")
 """Beginnings of the names of lines that show no effect; `on shuffled` inside a name marks one too."""
-LEGEND_LETTERS = 58
-"""Letters in one line of a legend."""
+LEGEND_LETTERS, SAMPLE_LETTERS = 58, 9
+"""Letters in one line of a legend, and width of a line's sample with the gaps around it."""
 LETTER_SHARE, LINE_SHARE = 0.55, 1.2
 """Width of a letter of a title and height of its line, as shares of the size of the font."""
 CELL = re.compile(r"sub-0*(\d+)_seed-(\d+)")
@@ -408,7 +408,7 @@ def _label_lines(lines: Sequence[Line]) -> list[tuple[str, str]]:
 
 def _legend_columns(curve: Curve, size: FigureSize) -> int:
     letters = LEGEND_LETTERS * size.width_inch / PAGE_SIZE.width_inch / size.scale
-    longest = max(len(line.name) for line in curve.lines) + 6
+    longest = max(len(line.name) for line in curve.lines) + SAMPLE_LETTERS
     return max(1, int(letters // longest))
 
 
