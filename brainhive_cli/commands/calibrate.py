@@ -67,6 +67,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         job.align.prepare_signals(launch)
         job.require_amounts()
         pinned = job.recipe.holding(job.align.digests)
+    if (repetitions := job.training.signal.repetitions) != "average":
+        console.warn(f"{job.align.name} learned from trials ({repetitions}); calibrate learns from averages")
     folder = RunFolder.open("calibrate", job.align.label, pinned, launch, again)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
@@ -134,7 +136,7 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Choice]
     todo = [cell for cell in job.cells if not (folder.path / files[_name(cell)]).is_file()]
 
     # models without one person, by all processes together; other commands do not find these runs
-    paths = job.recipe.paths.model_copy(update={"runs": f"{job.recipe.paths.runs}/calibrate/left-out"})
+    paths = job.recipe.paths.model_copy(update={"runs": f"{job.recipe.paths.runs}/calibrate/.left-out"})
     runs: dict[tuple[tuple[int, ...], int], AlignRun] = {}
     left_out: dict[str, dict[int, AlignRun]] = {_name(cell): {} for cell in todo}
     for cell in todo:

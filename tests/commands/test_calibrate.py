@@ -100,7 +100,7 @@ def test_the_strength_of_transfer_is_chosen_by_two_other_people(measured, base):
         assert choice["chosen"].startswith("chosen by 2 people whom the model learned from")
         assert {*choice["mrr"]["everything"]} == {"zero-shot", "1", "0.1"}
         assert {*choice["pulls"].values()} <= {None, 1.0, 0.1}
-    assert len([*base.glob("runs/calibrate/left-out/train-align/*/metrics.json")]) == 3  # pairs share them
+    assert len([*base.glob("runs/calibrate/.left-out/train-align/*/metrics.json")]) == 3  # pairs share them
 
 
 def test_draws_are_paired_over_arms_and_everything_is_learned_once(folder):
@@ -187,7 +187,7 @@ def test_a_fixed_strength_trains_nothing_more(go, base, tmp_path):
 
     measured = go("calibrate", *asked, f"paths.runs={runs}").metrics
 
-    assert not (runs / "calibrate/left-out").exists()
+    assert not (runs / "calibrate/.left-out").exists()
     (choice,) = measured.notes["strength"].values()
     assert choice["chosen"] == "set to 0.1" and {*choice["pulls"].values()} == {0.1}
 
@@ -201,7 +201,7 @@ def test_the_order_of_recording_and_minutes_are_refused_before_anything_is_train
         assert "with onsets (brainhive prepare)" in ended.stderr and "in draws" in ended.stderr
     ended = invoke("days=next", f"paths.runs={runs}")
     assert "signals do not say which session a trial is of" in ended.stderr
-    assert not (runs / "calibrate/left-out").exists()
+    assert not (runs / "calibrate/.left-out").exists()
 
 
 @pytest.mark.parametrize(
@@ -299,3 +299,9 @@ def test_a_kept_model_decodes_recordings_as_its_arm_does(go, base):
     (part,) = map(Part.load, folder.glob("parts/*/*"))
     shown = torch.from_numpy(store.rows(recording.image_ids))
     assert (ranks(tokens, gallery, shown).numpy() == part.ranks["test"][0, -1]).mean() > 0.97  # or rounding
+
+    # eval-retrieval finds the encoders in the run of the base
+    evaluated = go("eval-retrieval", f"run={path}", DEMO, "subjects=2", "ceiling_splits=0")
+    assert evaluated.metrics.overall["top1"].value == pytest.approx(
+        (part.ranks["test"][0, -1] == 1).mean(), abs=0.03
+    )

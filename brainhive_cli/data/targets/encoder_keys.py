@@ -6,10 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import parts
+from brainhive_cli.core import documents, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.data.command_lines import write_encoders, write_part
 from brainhive_cli.data.stores.target_store import find_own
 from brainhive_cli.models import priors
@@ -66,8 +67,17 @@ def recipe_around(folder: Path) -> dict[str, Any]:
 
 
 def encoders_around(folder: Path) -> list[EncoderConfig]:
-    """Read the encoders of the run that a prior's or model's folder lies in; none outside of a run."""
-    return [resolve(encoder) for encoder in recipe_around(folder).get("encoders", [])]
+    """Read the encoders of the run that a prior's or model's folder lies in; none outside of a run.
+
+    A run that goes on from a model, as calibrate's, has the encoders of the run of that model.
+    """
+    recipe = recipe_around(folder)
+    if "encoders" not in recipe and isinstance(reference := recipe.get("align_run"), str):
+        paths = documents.check(recipe.get("paths", {}), f"the recipe around {folder}: paths", Paths)
+        with suppress(BrainhiveError):  # of a run that is not here
+            name, _ = of_variant(reference)
+            recipe = runs.find(paths.under_home("runs"), "train-align", str(name)).recipe()
+    return [resolve(encoder) for encoder in recipe.get("encoders", [])]
 
 
 def describe_keys(keys: Collection[str], maybe: Iterable[EncoderConfig] = ()) -> tuple[str, str]:

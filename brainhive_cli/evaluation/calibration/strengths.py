@@ -116,10 +116,11 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Lau
             base, person = _open_left_out(job, run, cell, subject, launch)
             is_decodable = base.decodes_strangers(person.tested[TEST].signal)
             strengths = [*([None] if is_decodable else []), *sorted(pulls, reverse=True)]
+            drawn: list[dict[float | None, list[float]]] = [{} for _ in amounts]
             for draw in range(spec.transfer.draws):
                 random = np.random.default_rng((spec.seed, subject, draw))
                 chosen_trials = choose_trials(person.pool, spec.unit, amounts, spec.order, random)
-                for by_strength, is_chosen in zip(scores, chosen_trials, strict=True):
+                for by_strength, is_chosen in zip(drawn, chosen_trials, strict=True):
                     if draw > 0 and np.array_equal(is_chosen, person.pool.is_there):  # the same in all draws
                         continue
                     size = person.pool.describe(is_chosen)
@@ -132,6 +133,11 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Lau
                         ranks = rank_tested(decoder, person)[TEST]
                         by_strength.setdefault(strength, []).append(float((1 / ranks).mean()))
                 bar.advance()
+
+            # the person's mean over draws, which are no more people
+            for all_people, by_strength in zip(scores, drawn, strict=True):
+                for strength, values in by_strength.items():
+                    all_people.setdefault(strength, []).append(float(np.mean(values)))
 
     # of strengths that do not differ from the best, the nearest to zero-shot
     means = [
@@ -149,7 +155,7 @@ def choose_strength(scores: Mapping[float | None, Sequence[float]]) -> float | N
     """Choose the strength nearest to zero-shot that is not worse than the best by more than a standard error.
 
     Args:
-        scores: Scores of people and draws by strength, the nearest to zero-shot first, in the same order.
+        scores: Score of each person by strength, the nearest to zero-shot first, people in the same order.
 
     Source: the rule of one standard error, Breiman et al. 1984, Classification and Regression Trees.
     """
