@@ -70,7 +70,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if (repetitions := job.training.signal.repetitions) != "average":
         console.warn(f"{job.align.name} learned from trials ({repetitions}); calibrate learns from averages")
     folder = RunFolder.open("calibrate", job.align.label, pinned, launch, again)
-    work = job.work if folder.is_untouched else None
+    work = job.work if folder.is_untouched and job.work.count else None
     if not folder.is_finished:
         choices = _choose(job, folder, launch)
 
@@ -134,6 +134,7 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Choice]
     """
     files = {_name(cell): f"choices/{cell.name}/sub-{cell.tested_on[0]:02d}.json" for cell in job.cells}
     todo = [cell for cell in job.cells if not (folder.path / files[_name(cell)]).is_file()]
+    todo = launch.gather(todo)[0]  # as one process sees them
 
     # models without one person, by all processes together; other commands do not find these runs
     paths = job.recipe.paths.model_copy(update={"runs": f"{job.recipe.paths.runs}/calibrate/.left-out"})

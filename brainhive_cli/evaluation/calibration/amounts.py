@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
@@ -40,12 +41,21 @@ class Pool:
         most = next((each.shape[1] for each in known if each is not None), int(self.counts.max(initial=1)))
         return np.asarray(np.arange(most) < self.counts[:, None])
 
-    @property
+    @cached_property
     def elapsed_min(self) -> NDArray[np.float64] | None:
-        """[N, R] minutes of recording before each trial, breaks within a run included.
+        """[N, R] minutes of recording before each trial; NaN where there is none, None if not known."""
+        return None if self._timeline is None else self._timeline[0]
 
-        Time between runs is not counted, as nothing says how long it was. NaN where there is no trial; None
-        where onsets are not known.
+    @property
+    def total_min(self) -> float | None:
+        """Minutes of recording in all; None where onsets are not known."""
+        return None if self._timeline is None else self._timeline[1]
+
+    @cached_property
+    def _timeline(self) -> tuple[NDArray[np.float64], float] | None:
+        """Lay the runs one after another: minutes before each trial, and all minutes.
+
+        Breaks within a run are counted; time between runs is not, as nothing says how long it was.
         """
         onset_s, runs, sessions = self.responses.onset_s, self.responses.runs, self.responses.sessions
         if onset_s is None:
@@ -63,17 +73,13 @@ class Pool:
             elapsed_s[is_of_block] = before_s + onset_s[is_of_block] - times_s[0]
             step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
             before_s += times_s[-1] - times_s[0] + step_s
-        return elapsed_s / 60
+        return elapsed_s / 60, before_s / 60
 
     def describe(self, is_chosen: NDArray[np.bool_]) -> "Size":
-        """Count pictures, trials and minutes of some trials [N, R]."""
-        elapsed, minutes = self.elapsed_min, None
-        if elapsed is not None and is_chosen.any():
-            # minutes that hold the chosen trials, each as long as the time to the next one
-            order = np.sort(elapsed[self.is_there])
-            step = float(np.median(np.diff(order))) if len(order) > 1 else 0.0
-            minutes = float(is_chosen.sum() * step)
-        return Size(int(is_chosen.any(1).sum()), int(is_chosen.sum()), minutes)
+        """Count pictures, trials and minutes of some trials [N, R], at the pace of all with its breaks."""
+        trials, total = int(is_chosen.sum()), self.total_min
+        minutes = None if total is None else total * trials / max(1, int(self.is_there.sum()))
+        return Size(int(is_chosen.any(1).sum()), trials, minutes)
 
     def without(self, is_tested: NDArray[np.bool_]) -> Self:
         """Leave out pictures [N] that are tested."""
@@ -85,7 +91,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Size:
-    """Size of a calibration: `minutes` without breaks, None where they are not known."""
+    """Size of a calibration: `minutes` with breaks within runs, None where they are not known."""
 
     pictures: int
     trials: int
@@ -128,8 +134,7 @@ def choose_trials(
         if order == "draws":
             times = elapsed[is_there]
             start = float(random.choice(times))
-            length = times.max() + np.median(np.diff(np.sort(times)))
-            queue = np.where(is_there, (elapsed - start) % length, np.inf)
+            queue = np.where(is_there, (elapsed - start) % (pool.total_min or 1.0), np.inf)
 
     # what comes first: minutes, trials, or trials until another picture would begin
     first_shown = queue.min(1)
@@ -161,6 +166,6 @@ def limit_amounts(pools: Sequence[Pool], unit: Unit, amounts: Sequence[float]) -
         if unit == "minutes" and elapsed is None:
             raise BrainhiveError(f"subject {pool.responses.subject}: {NO_TIMES}", WAY)
         totals: dict[str, float] = {"pictures": len(pool.counts), "trials": int(pool.counts.sum())}
-        totals["minutes"] = 0 if elapsed is None else float(np.nanmax(elapsed))
+        totals["minutes"] = pool.total_min or 0.0
         most.append(totals[unit])
     return [*sorted(amount for amount in amounts if amount < min(most)), ALL]

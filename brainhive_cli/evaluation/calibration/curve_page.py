@@ -14,6 +14,7 @@ from brainhive_cli.core.measurements import (
     Measurements,
     Metric,
     by_name,
+    find_caveats,
     interval_text,
     scope,
 )
@@ -83,7 +84,7 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
     metrics = measure_arms(results)
 
     # metrics by scope
-    protocol = f"{job.describe_protocol()}, {headline}, {EVERYTHING}"
+    protocol = f"{results.protocol_of(headline)}, {headline}, {EVERYTHING}"
     whole = metrics.arms[headline][-1]
     scopes = {ALL: {key: replace(metric, protocol=protocol) for key, metric in whole.items()}}
     sessions = {FIRST_DAY: metrics.first_day} if metrics.first_day else {}
@@ -111,7 +112,7 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
         "dataset": align.dataset.name,
         "mode": align.mode,
         "protocol": protocol,
-        "caveats": align.caveats("test"),
+        "caveats": find_caveats(protocol),
         **tested,
         "warnings": [*tested["warnings"], *check_controls(metrics)],
         SET_UP: align.set_up("test"),

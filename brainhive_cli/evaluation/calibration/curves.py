@@ -99,6 +99,11 @@ class Results:
         """Name the test trials of the curves: those of the last session where days differ."""
         return LAST_DAY if self.job.spec.days == "next" else TEST
 
+    def protocol_of(self, *arms: str) -> str:
+        """Name the way of measuring; arms that decode test trials together are stamped."""
+        is_together = any({*arms} & {*part.together} for part in self.parts.values())
+        return extend_protocol(self.job.describe_protocol(), [TRIALS_TOGETHER] if is_together else [])
+
     def ranks(self, arm: str, column: int, tested: str = "") -> list[NDArray[np.int64]]:
         """Give the ranks of an arm after an amount: [S, N] of S models and draws, one array a person."""
         row = list_arms(self.job.spec).index(arm)
@@ -144,14 +149,13 @@ class Metrics:
 def measure_arms(results: Results) -> Metrics:
     """Measure every arm after every amount, and what transfer and a day change, person by person."""
     job, columns, headline = results.job, results.columns, results.headline
-    pool, protocol = len(next(iter(job.people.values())).image_ids), job.describe_protocol()
-    context: Any = {"split": "test", "protocol": protocol, "seeds": job.seeds, "items": job.items}
+    pool = len(next(iter(job.people.values())).image_ids)
+    context: Any = {"split": "test", "seeds": job.seeds, "items": job.items}
 
-    # each arm; one that decodes test trials together is stamped
+    # each arm
     arms: dict[str, list[dict[str, Metric]]] = {}
     for arm in results.arms:
-        stamp = [TRIALS_TOGETHER] if any(arm in part.together for part in results.parts.values()) else []
-        stamped = context | {"protocol": extend_protocol(protocol, stamp), "only": MEASURED}
+        stamped = context | {"protocol": results.protocol_of(arm), "only": MEASURED}
         different = columns[:1] if arm == ZERO_SHOT else columns
         arms[arm] = [by_name(summarise(results.ranks(arm, column), pool, **stamped)) for column in different]
         arms[arm] *= len(columns) // len(different)
@@ -166,10 +170,12 @@ def measure_arms(results: Results) -> Metrics:
     if results.tested == LAST_DAY:
         pairs[DRIFT] = ((headline, LAST_DAY), (headline, FIRST_DAY))
         first_ranks = [results.ranks(headline, column, FIRST_DAY) for column in columns]
-        first_day = [by_name(summarise(ranks, pool, only=MEASURED, **context)) for ranks in first_ranks]
+        stamped = context | {"protocol": results.protocol_of(headline), "only": MEASURED}
+        first_day = [by_name(summarise(ranks, pool, **stamped)) for ranks in first_ranks]
     limits: Any = {"limits": (-1.0, 1.0), "is_share": False, "chance": 0.0}
     gains: dict[str, list[Metric]] = {label: [] for label in pairs}
     for label, ((arm, tested), (other, other_tested)) in pairs.items():
+        limits["protocol"] = results.protocol_of(arm, other)
         for column in columns:
             hits = zip(
                 results.hits(arm, column, tested), results.hits(other, column, other_tested), strict=True
@@ -180,7 +186,14 @@ def measure_arms(results: Results) -> Metrics:
     by_person = [np.array([hits.mean() for hits in results.hits(headline, column)]) for column in columns]
     method = f"Fieller over {len(job.people)} people"
     shares = [
-        replace(arms[headline][0]["top1"], name=SHARE, value=share, low=low, high=high, interval=method)
+        replace(
+            arms[headline][0]["top1"],
+            name=SHARE,
+            value=share,
+            low=low,
+            high=high,
+            interval=method if low is not None else "none: fewer than three people, or equal scores",
+        )
         for share, low, high in (ratio_of_means(scores, by_person[-1]) for scores in by_person)
     ]
     plain: Any = {"chance": None, "these_subjects": None, "people": None, "seed_sd": None}

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -99,12 +98,15 @@ class Job:
             raise RecipeError(
                 f"{align.name} is a model folder, which does not say how it was trained", "name its run"
             )
-        if training.train.online or training.train.lora.encoders or align.dataset.holdout is not None:
+        train = training.train
+        is_unusual = bool(train.online or train.lora.encoders or train.augment_pictures.heads)
+        if is_unusual or training.targets or align.dataset.holdout is not None:
             raise RecipeError(
-                f"calibrate reads targets from stores and holds out pictures; {align.name} has train.online, "
-                "train.lora or dataset.holdout",
+                f"calibrate reads the targets of heads from stores and holds out pictures; {align.name} has "
+                "targets, train.online, train.lora, train.augment_pictures or dataset.holdout",
                 "another run",
             )
+        _check_kept(recipe, training)
 
         # each model with each person whom it has not learned from
         cells = []
@@ -171,9 +173,7 @@ class Job:
         ).gather(torch.from_numpy(rows))
 
         # trials that are learned from: never a tested picture, whatever it is called
-        needs_trials = self.spec.unit != "pictures" or self.spec.order == "recording"
-        needs_trials |= self.spec.days == "next"
-        responses, counts = read_raw(member, subject, "train", with_single=needs_trials)
+        responses, counts = read_raw(member, subject, "train", with_single=self.needs_trials)
         pool = Pool(responses, counts)
         stores = self.align.stores("train", cell), self.align.stores("test", cell)
         train_pixels, test_pixels = (pixels_of(each.values()) for each in stores)
@@ -196,32 +196,42 @@ class Job:
             raise BrainhiveError(f"subject {subject} has no picture to learn from", "other subjects")
         return Person(subject, pool, tested, gallery, [pictures.image_ids[row] for row in rows])
 
-    def load_base(self, cell: Cell, launch: Launch, path: Path | None = None) -> Base:
+    def load_base(self, cell: Cell, launch: Launch, left_out: AlignRun | None = None) -> Base:
         """Load the model of a cell, with what goes on from it to a new person.
 
         Args:
             cell: The cell.
             launch: This process, and its device.
-            path: Folder of another model of the same recipe; default: the cell's own.
+            left_out: A run of the same recipe with one model, which learned from one person less; its new
+                person is that one, of the run's own data set.
         """
-        # the model, and targets of the training stimuli on its device
-        alone = Launch(0, 1, launch.device)
-        path = self.align.model_path(cell) if path is None else path
-        model = aligners.load(path).to(launch.device).eval()
-        targets = Targets.of(self.align.stores("train", cell), alone, model.layout.encoders)
-        train = self.training.train
+        # the model, and targets of the stimuli that calibrate it
+        alone, run = Launch(0, 1, launch.device), left_out or self.align
+        own_cell = run.cells[0] if left_out else cell
+        model = aligners.load(run.model_path(own_cell)).to(launch.device).eval()
+        targets = Targets.of(run.stores("train", own_cell), alone, model.layout.encoders)
+        training = self.training
         if self.spec.epochs is not None:
-            train = train.model_copy(update={"epochs": self.spec.epochs, "stages": []})
+            train = training.train.model_copy(update={"epochs": self.spec.epochs, "stages": []})
+            training = training.model_copy(update={"train": train})
 
         # some recordings of the people whom it learned from, for statistics of these
-        trained = []
-        own_run = self.align if self.align.origin is None else find(self.recipe.align_run, self.recipe.paths)
-        reader = TrainedCell(own_run, cell, model)
-        for subject in cell.trained_on:
-            trained.append(read_raw(reader, subject, "train", most=few_shot.MAX_REFERENCES)[0])
+        if left_out is None and self.recipe.dataset is not None:
+            run = find(self.recipe.align_run, self.recipe.paths)
+        reader, most = TrainedCell(run, own_cell, model), few_shot.MAX_REFERENCES
+        most = most // 4 if self.needs_trials else most
+        trained = [
+            read_raw(reader, subject, "train", with_single=self.needs_trials, most=most)[0]
+            for subject in own_cell.trained_on
+        ]
         fuser = model.fuser if model.layout.prior else None
-        learned = {} if self.recipe.keep == "none" else self._describe_learned(cell)
-        return Base(model, targets, self.training.loss_terms, train, trained, fuser, alone, learned)
+        learned = {} if self.recipe.keep == "none" or left_out else self._describe_learned(cell)
+        return Base(model, targets, training.loss_terms, training.train, trained, fuser, alone, learned)
+
+    @property
+    def needs_trials(self) -> bool:
+        """Whether a part of a picture's trials may be learned from."""
+        return self.spec.unit != "pictures" or self.spec.order == "recording" or self.spec.days == "next"
 
     def _describe_learned(self, cell: Cell) -> dict[int, Learned]:
         """Describe the recordings that models which are kept have learned from."""
@@ -281,6 +291,29 @@ class Job:
         words += [draws if spec.order == "draws" else "order of recording"]
         words += ["next session"] if spec.days == "next" else []
         return extend_protocol(", ".join(filter(None, words)), align.caveats("test"))
+
+
+def _check_kept(recipe: Recipe, training: Training) -> None:
+    """Refuse to keep what is not trained, or models behind an alignment that no model folder holds.
+
+    Raises:
+        RecipeError: naming the key.
+    """
+    if recipe.keep == "none":
+        return
+    kept = {few_shot.TRANSFER} if recipe.keep == "transfer" else {*few_shot.TRAINED_ARMS}
+    if not kept & {*recipe.arms}:
+        raise RecipeError(
+            f"keep={recipe.keep} has no effect: no such arm is trained", "keep=none, or more arms"
+        )
+    align = recipe.transfer.align
+    is_aligned = few_shot.TRANSFER in recipe.arms and align is not None and training.signal.normalise is None
+    if is_aligned and (training.subject_layer != "none" or not getattr(align, "keeps_mean", False)):
+        raise RecipeError(
+            f"keep: transfer aligns signals by {align.kind}, which no model folder holds here: it becomes a "
+            "subject layer, which the run has itself, or it moves the mean",
+            "transfer.align=null, or keep=none",
+        )
 
 
 def read_raw(

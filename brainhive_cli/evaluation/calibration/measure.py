@@ -183,7 +183,8 @@ def measure_draw(
             started_s, seed = time.process_time(), derive_seed(spec.seed, person.subject, draw)
             recordings, is_label_free = responses, arm in label_free
             if is_label_free and spec.align_on == "test":  # a control
-                recordings = replace(responses, signal=first.signal, stimulus=first.stimulus, single=None)
+                tested = {"signal": first.signal, "stimulus": first.stimulus}
+                recordings = replace(responses, **tested, single=None, counts=None)  # type: ignore[arg-type]
                 together.add(arm)
             try:
                 decoder = fit_decoder(base, arm, spec, recordings, seed, pull)

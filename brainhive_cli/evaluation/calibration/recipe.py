@@ -15,7 +15,7 @@ from brainhive_cli.training.alignment.few_shot import ARMS, PULLS, TRANSFER
 
 SHELVES = ("normalisations", "alignments")
 """Shelves of the alignments of signals and of tokens."""
-PICTURES = (5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 400.0)
+PICTURES = (5, 10, 20, 50, 100, 200, 400)
 """Usual amounts, where a recipe names none."""
 
 
@@ -46,7 +46,19 @@ Alignments = Annotated[
     list[Any],
     BeforeValidator(lambda value: [resolve_alignment(each) for each in recipe.split(value) or []]),
 ]
-Amounts = Annotated[list[Annotated[float, Field(gt=0, le=1e6)]], BeforeValidator(recipe.split)]
+
+
+def _sort(value: list[float]) -> list[float]:
+    return sorted(set(value))
+
+
+Amounts = Annotated[
+    list[Annotated[float, Field(gt=0, le=1e6)]], BeforeValidator(recipe.split), AfterValidator(_sort)
+]
+Counts = Annotated[
+    list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(recipe.split), AfterValidator(_sort)
+]
+"""Amounts in minutes, and in pictures or trials; ascending, each once."""
 
 
 class Transfer(Section):
@@ -69,8 +81,8 @@ class Transfer(Section):
 class Calibration(Section):
     """What is measured of each new person."""
 
-    pictures: Amounts = Field([], description=f"amounts in pictures; default: {PICTURES}, and all there are")
-    trials: Amounts = Field([], description="amounts in single trials, in place of pictures")
+    pictures: Counts = Field([], description=f"amounts in pictures; default: {PICTURES}, and all there are")
+    trials: Counts = Field([], description="amounts in single trials, in place of pictures")
     minutes: Amounts = Field([], description="amounts in minutes of recording, in place of pictures")
     order: Order = Field(
         "draws",
@@ -120,7 +132,7 @@ class Calibration(Section):
     @property
     def amounts(self) -> list[float]:
         """The amounts, without everything."""
-        return self.trials or self.minutes or self.pictures or [*PICTURES]
+        return [*(self.trials or self.minutes or self.pictures or PICTURES)]
 
     @property
     def draw_count(self) -> int:

@@ -51,7 +51,12 @@ def needs_choice(job: Job, cell: Cell) -> bool:
     """Whether other people choose the strength: of two or more, in a model that is trained step by step."""
     is_wanted = {TRANSFER, PERMUTED_TRANSFER} & {*job.spec.arms}
     is_open = len(job.spec.transfer.pulls) > 1 and not job.training.backbone.is_closed_form
-    return bool(is_wanted) and is_open and len(cell.trained_on) > 1
+    return bool(is_wanted) and is_open and len(cell.trained_on) > 1 and not _is_started(job)
+
+
+def _is_started(job: Job) -> bool:
+    """Whether the model went on from another one, which nobody can be left out of."""
+    return job.training.mode == "finetune" or any(job.training.train.starts)
 
 
 def train_without(job: Job, cell: Cell, subject: int, paths: Paths) -> Training:
@@ -65,8 +70,10 @@ def train_without(job: Job, cell: Cell, subject: int, paths: Paths) -> Training:
         subject: Who is left out of them.
         paths: Where the run goes, apart from those that other commands find.
     """
+    # no test selects the epoch, whatever it did for the model
     training = job.training
-    share = max(LEAST_VALIDATION, training.train.validation)
+    validation = max(LEAST_VALIDATION, training.train.validation)
+    selection = "best" if training.train.selection == "test" else training.train.selection
     update: dict[str, Any] = {
         "mode": "joint",
         "subjects": [one for one in cell.trained_on if one != subject],
@@ -75,7 +82,7 @@ def train_without(job: Job, cell: Cell, subject: int, paths: Paths) -> Training:
         "published": None,
         "paths": paths,
         "run": job.recipe.run,
-        "train": training.train.model_copy(update={"validation": share}),
+        "train": training.train.model_copy(update={"validation": validation, "selection": selection}),
     }
     return training.model_copy(update=update)
 
@@ -106,7 +113,8 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Lau
             pool.describe(is_chosen).pictures
             for is_chosen in choose_trials(pool, spec.unit, amounts, spec.order, random)
         ]
-        words = "fixed by the number of pictures, as the model learned from one person"
+        why = "went on from another one" if _is_started(job) else "learned from one person"
+        words = f"fixed by the number of pictures, as the model {why}"
         return Choice([fixed_pull(count) for count in sizes], nobody, words)
 
     # ranks of each person who is left out, at every amount and strength
@@ -170,12 +178,10 @@ def choose_strength(scores: Mapping[float | None, Sequence[float]]) -> float | N
 
 def _open_left_out(job: Job, run: AlignRun, cell: Cell, subject: int, launch: Launch) -> tuple[Base, Person]:
     """Open the model without a person, and that person's training pictures: learned from, and held out."""
-    # a model, and the signals of the person as it reads them
-    (without,) = run.cells
-    base = job.load_base(replace(cell, trained_on=without.trained_on), launch, run.model_path(without))
+    # the model, and the signals of the person as it reads them
+    base, (without,) = job.load_base(cell, launch, run), run.cells
     member = TrainedCell(run, replace(without, tested_on=(subject,)), base.model)
-    needs_trials = job.spec.unit != "pictures" or job.spec.order == "recording"
-    responses, counts = read_raw(member, subject, "train", with_single=needs_trials)
+    responses, counts = read_raw(member, subject, "train", with_single=job.needs_trials)
 
     # pictures of held-out concepts are tested, all others are learned from
     store = member.pictures("train")

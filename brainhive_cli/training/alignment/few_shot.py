@@ -187,20 +187,29 @@ class Base:
         Raises:
             BrainhiveError: if the model was trained on signals that were normalised in another way.
         """
+        # the model's own normalisation, or else none
+        if self.normalisation is not None and self.normalisation != config:
+            raise BrainhiveError(
+                f"the model was trained on signals that {self.normalisation.kind} normalised",
+                f"alignments={self.normalisation.kind}, or a model without signal.normalise",
+            )
+        if self.normalisation is None and not responses.channels:
+            raise BrainhiveError("voxels of two people have nothing to be aligned by", "alignments of tokens")
         normaliser = config.build(config.measure([np.asarray(responses.signal)]))
         if self.normalisation is not None:
-            if self.normalisation != config:
-                raise BrainhiveError(
-                    f"the model was trained on signals that {self.normalisation.kind} normalised",
-                    f"alignments={self.normalisation.kind}, or a model without signal.normalise",
-                )
             return Decoder(self.model, normaliser)
 
-        # mean statistics of the people whom the model learned from, measured once
-        if config not in self._statistics:
-            measured = [config.measure([np.asarray(person.signal)]) for person in self.trained]
-            self._statistics[config] = pool_statistics(measured)
-        common = config.build(self._statistics[config])
+        # mean statistics of the people whom the model learned from, of as many trials of each picture
+        trials = 0 if responses.counts is None else round(float(np.mean(responses.counts)))
+        if (key := (config, trials)) not in self._statistics:
+            measured = []
+            for person in self.trained:
+                if trials and person.single is not None and person.counts is not None:
+                    most = np.minimum(person.counts, trials)[:, None]
+                    person = person.of_trials(np.arange(person.single.shape[1]) < most)
+                measured.append(config.measure([np.asarray(person.signal)]))
+            self._statistics[key] = pool_statistics(measured)
+        common = config.build(self._statistics[key])
 
         # from the person's statistics to these: M x → S^-1 (M (x - m)) + s
         matrix, back = (
@@ -213,8 +222,8 @@ class Base:
         return Decoder(self.model, aligned)
 
     @cached_property
-    def _statistics(self) -> dict[Any, Mapping[str, NDArray[np.float64]]]:
-        """Mean statistics of the people whom the model learned from, by the part that measured them."""
+    def _statistics(self) -> dict[tuple[Any, int], Mapping[str, NDArray[np.float64]]]:
+        """Mean statistics of the people whom the model learned from, by part and trials of a picture."""
         return {}
 
     @cached_property
@@ -281,8 +290,12 @@ class Base:
             random = np.random.default_rng((seed, len(responses.stimulus)))
             responses = replace(responses, stimulus=random.permutation(responses.stimulus))
 
+        # a number that nobody has whom the model learned from
+        layout, person = self.model.layout, responses.subject
+        if person in layout.spec.subjects:
+            responses = replace(responses, subject=1 + max(layout.spec.subjects))
+
         # an architecture for this one person; the last epoch is kept, as no picture is held out
-        layout = self.model.layout
         layout = replace(layout, spec=spec_of([responses], layout.spec.signal))
         start = None if arm in (SCRATCH, PERMUTED_SCRATCH) else self.model
         changes: dict[str, Any] = {"validation": 0.0, "selection": "last", "patience": None}
@@ -304,19 +317,19 @@ class Base:
             targets=self.targets,
             held_out=np.zeros(1 + int(responses.stimulus.max()), np.bool_),
             fuser=self.fuser,
-            learned=self._describe_learned(responses),
+            learned=self._describe_learned(person, responses),
             seed=seed,
         )
         settings = self.train.model_copy(update=changes)
         model = fit(layout, data, self.terms, settings, start, derive_seed(seed, 0), launch=self.launch)
         return Decoder(model, normaliser, None, responses.subject)
 
-    def _describe_learned(self, responses: Responses) -> Learned:
+    def _describe_learned(self, person: int, responses: Responses) -> Learned:
         """Describe what a model learns from: the person's recordings, and how they were normalised."""
-        learned = self.learned.get(responses.subject, Learned())
+        learned = self.learned.get(person, Learned())
         if self.normalisation is None or responses.normaliser is None:
             return learned
-        return replace(learned, normalisers={responses.subject: responses.normaliser})
+        return replace(learned, normalisers={person: responses.normaliser})
 
     def _add_subject_layer(self, responses: Responses) -> tuple[Any, Aligner, list[Stage]]:
         """Put a layer for the person before the model, which is frozen: architecture, start and stages.

@@ -109,10 +109,10 @@ def test_sessions_follow_each_other_where_runs_are_counted_anew():
     assert {*pool.responses.runs[pool.responses.sessions == 1]} == {0} and first.max() < second.min()
 
 
-def test_the_size_of_a_calibration_counts_minutes_without_breaks():
+def test_the_size_of_a_calibration_counts_minutes_at_the_pace_of_all_with_its_breaks():
     size = pool_of().describe(IS_THERE)
     assert (size.pictures, size.trials) == (PICTURES, TRIALS)
-    assert size.minutes == pytest.approx(TRIALS * STEP_S / 60)
+    assert size.minutes == pytest.approx(3 * 46 / 60) == pool_of().total_min
     assert pool_of(has_times=False).describe(IS_THERE).minutes is None
 
 

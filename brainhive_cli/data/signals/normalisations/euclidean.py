@@ -16,6 +16,8 @@ class Config(parts.Config):
     """Like `whiten`, but signals are not centred, and the size of the result depends on their samples."""
 
     removes_scale: ClassVar[bool] = True
+    keeps_mean: ClassVar[bool] = True
+    """Whether channels are only mixed, so that a linear subject layer does the same."""
 
     shrinkage: float = Field(
         0.0, ge=0, le=1, description="share of the reference that is replaced by its mean variance"

@@ -28,6 +28,7 @@ class Config(parts.Config):
     """Like `euclidean`, but with a mean that trials of unusual size, such as artefacts, move little."""
 
     removes_scale: ClassVar[bool] = True
+    keeps_mean: ClassVar[bool] = True
 
     mean: Literal["affine-invariant", "log-euclidean"] = Field(
         "affine-invariant", description="mean of the trials; log-euclidean takes one step, without iteration"
