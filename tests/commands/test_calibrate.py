@@ -165,7 +165,7 @@ def test_one_trained_person_leaves_the_strength_to_the_number_of_pictures(go, ba
     run = go("train-align", *INTER[:-2], "mode=joint", "subjects=1", "train.epochs=1", runs).folder
 
     asked = (
-        f"run={run}",
+        f"align_run={run}",
         runs,
         "subjects=2",
         "arms=zero-shot,transfer",
@@ -305,3 +305,38 @@ def test_a_kept_model_decodes_recordings_as_its_arm_does(go, base):
     assert evaluated.metrics.overall["top1"].value == pytest.approx(
         (part.ranks["test"][0, -1] == 1).mean(), abs=0.03
     )
+
+
+def test_an_alignment_to_test_recordings_stamps_the_headline_too(go, base):
+    asked = ("align_on=test", "arms=zero-shot", "alignments=coral", "pictures=10", "draws=1", "subjects=1")
+    measured = go("calibrate", *asked).metrics
+    assert (
+        TRIALS_TOGETHER in measured.notes["caveats"] and TRIALS_TOGETHER in measured.overall["top1"].protocol
+    )
+
+
+def test_a_run_without_a_trained_arm_ends_well(base):
+    shown = invoke("arms=zero-shot", "alignments=[]", "pictures=10", "draws=1", "subjects=1")
+    assert shown.exit_code == 0, shown.stderr
+
+
+@pytest.mark.parametrize("word", ["pictures=0.5", "trials=2.5", "minutes=0"])
+def test_amounts_that_are_none_are_refused(base, word):
+    shown = invoke(word)
+    assert shown.exit_code == 2 and len(shown.stderr.splitlines()) == 2
+
+
+def test_people_of_another_data_set_are_new_and_those_of_the_run_choose_on_its_own_pictures(go, base):
+    other = DEMO.replace("concepts: 40", "concepts: 20")
+    go("embed", other, f"encoders=[{COLOURS!r}]")
+    (run,) = (path.parent.name for path in base.glob("runs/train-align/*/metrics.json"))
+    few = (f"run={run}", "arms=zero-shot,transfer", "alignments=[]", "pictures=10", "draws=1", "subjects=1")
+
+    measured = go(
+        "calibrate", other, *few, "transfer.pulls=0.3,0.1", "transfer.draws=1", "copies=allow"
+    ).metrics
+
+    assert all(
+        choice["chosen"].startswith("chosen by 2 people") for choice in measured.notes["strength"].values()
+    )
+    assert measured.overall["top1"].n == TESTED

@@ -308,3 +308,40 @@ def test_a_closed_form_goes_on_and_has_no_layer_and_no_fine_tuning(closed):
 def test_a_fixed_pull_is_weaker_the_more_pictures_there_are():
     pulls = [fixed_pull(pictures) for pictures in (5, 50, 51, 200, 201, 600, 601, 5000)]
     assert pulls == sorted(pulls, reverse=True) and pulls[-1] == 0 and {*pulls} <= {*PULLS}
+
+
+def test_a_new_person_with_the_number_of_a_trained_one_is_another_person(base):
+    same_number = replace(LEARNED, subject=2)
+    decoder = base.train_arm(FINE_TUNING, same_number, seed=1)
+    assert decoder.model.layout.spec.subjects == (4,) and decoder.subject == 4
+    torch.testing.assert_close(decode(decoder), decode(base.train_arm(FINE_TUNING, LEARNED, seed=1)))
+
+
+def test_voxels_are_refused_before_anything_is_measured_of_them(base):
+    voxels = replace(LEARNED, channels=(), signal=np.zeros((2, 50_000, 1), np.float32))
+    with pytest.raises(BrainhiveError, match="voxels of two people"):
+        base.align_signals(part("euclidean"), voxels)
+
+
+def test_trained_people_are_measured_on_as_many_trials_as_the_new_person(base):
+    # four trials of each picture, of which one is learned from
+    random = np.random.default_rng(0)
+
+    def with_trials(responses: Responses) -> Responses:
+        single = np.repeat(responses.signal[:, None], 4, 1)
+        single = (single + random.normal(size=single.shape)).astype(np.float32)
+        counts = np.full(len(single), 4)
+        return replace(responses, signal=single.mean(1), single=single, counts=counts)
+
+    people = [with_trials(person) for person in base.trained]
+    new = with_trials(LEARNED)
+    one_trial = new.of_trials(np.arange(4) < np.ones((len(new.stimulus), 1)))
+    noisy = Base(base.model, base.targets, TERMS, TRAIN, people)
+
+    # aligned, the person's single trials have the mean product of single trials of the others
+    config, is_first = part("euclidean"), np.arange(4) < np.ones((PICTURES, 1))
+    aligned = noisy.align_signals(config, one_trial).normaliser(one_trial.signal)
+    expected = [config.measure([person.of_trials(is_first).signal])["reference"] for person in people]
+    np.testing.assert_allclose(
+        config.measure([aligned])["reference"], np.mean(expected, 0), rtol=1e-3, atol=1e-3
+    )
