@@ -65,7 +65,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     with console.progress("opening models, signals and embeddings"):
         job = Job.resolve(recipe)
         job.align.prepare_signals(launch)
-        job.require_amounts()
+        _ = job.amounts  # which are refused before anything is trained
         pinned = job.recipe.holding(job.align.digests)
     if (repetitions := job.training.signal.repetitions) != "average":
         console.warn(f"{job.align.name} learned from trials ({repetitions}); calibrate learns from averages")

@@ -391,6 +391,22 @@ class Recipe(Section):
         return recipe
 
 
+class AlignRunRecipe(Recipe):
+    """Base of recipes that measure an align run: `run=FOLDER` is short for `align_run=FOLDER`."""
+
+    @classmethod
+    def resolve(
+        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
+    ) -> Self:
+        """Resolve as every recipe, with the short form."""
+        full = [f"align_{word}" if word.startswith("run=") else word for word in overrides]
+        return super().resolve(command, name, flags, full)
+
+    def select(self, section: type[M]) -> M:
+        """Take the keys of one section that the recipe inherits: all that functions get which measure."""
+        return section.model_construct(**{name: getattr(self, name) for name in section.model_fields})
+
+
 def _refuse_unwritable(value: Any, key: str = "") -> None:
     """Refuse, also in knobs that take values of any type, what no run folder can keep."""
     # numbers and texts that YAML or JSON would not give back

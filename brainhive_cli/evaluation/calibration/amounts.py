@@ -120,8 +120,7 @@ def choose_trials(
         BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
     """
     is_there, elapsed = pool.is_there, pool.elapsed_min
-    if elapsed is None and (unit == "minutes" or order == "recording"):
-        raise BrainhiveError(f"subject {pool.responses.subject}: {NO_TIMES}", WAY)
+    _require_onsets(pool, unit, order)
     count = len(is_there)
 
     # the position of each trial in a queue: by picture, or by time
@@ -153,18 +152,24 @@ def choose_trials(
     return chosen
 
 
-def limit_amounts(pools: Sequence[Pool], unit: Unit, amounts: Sequence[float]) -> list[float]:
+def _require_onsets(pool: Pool, unit: Unit, order: Order) -> None:
+    """Refuse minutes and the order of recording of trials whose onsets are not known."""
+    if pool.elapsed_min is None and (unit == "minutes" or order == "recording"):
+        raise BrainhiveError(f"subject {pool.responses.subject}: {NO_TIMES}", WAY)
+
+
+def limit_amounts(
+    pools: Sequence[Pool], unit: Unit, amounts: Sequence[float], order: Order = "draws"
+) -> list[float]:
     """List the amounts that every person has, in order, and everything.
 
     Raises:
-        BrainhiveError: if no person has trials, or minutes are asked for and onsets are not known.
+        BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
     """
     # what each person has
     most = []
     for pool in pools:
-        elapsed = pool.elapsed_min
-        if unit == "minutes" and elapsed is None:
-            raise BrainhiveError(f"subject {pool.responses.subject}: {NO_TIMES}", WAY)
+        _require_onsets(pool, unit, order)
         totals: dict[str, float] = {"pictures": len(pool.counts), "trials": int(pool.counts.sum())}
         totals["minutes"] = pool.total_min or 0.0
         most.append(totals[unit])

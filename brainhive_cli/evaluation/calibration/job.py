@@ -19,7 +19,7 @@ from brainhive_cli.data.datasets import alike_of, people_of
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.stores.target_store import pixels_of
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.evaluation.calibration.amounts import NO_TIMES, WAY, Pool, limit_amounts
+from brainhive_cli.evaluation.calibration.amounts import Pool, limit_amounts
 from brainhive_cli.evaluation.calibration.recipe import Calibration, Recipe
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import few_shot
@@ -256,20 +256,13 @@ class Job:
 
     @cached_property
     def amounts(self) -> list[float]:
-        """List the amounts that every person has, and everything."""
-        pools = [person.pool for person in self.people.values()]
-        return limit_amounts(pools, self.spec.unit, self.spec.amounts)
-
-    def require_amounts(self) -> None:
-        """Check that every person has the amounts, before anything is trained.
+        """List the amounts that every person has, and everything.
 
         Raises:
             BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
         """
-        for person in self.people.values() if self.spec.order == "recording" else ():
-            if person.pool.elapsed_min is None:
-                raise BrainhiveError(f"subject {person.subject}: {NO_TIMES}", WAY)
-        _ = self.amounts
+        pools, spec = [person.pool for person in self.people.values()], self.spec
+        return limit_amounts(pools, spec.unit, spec.amounts, spec.order)
 
     @cached_property
     def items(self) -> Items:
@@ -328,9 +321,10 @@ def read_raw(
         with_single: Whether single trials are read, too.
         most: Pictures at most, evenly spaced; default: all.
     """
-    selection, stimulus = member.selection(subject, split, is_tested=split == "test")
+    is_tested = split == "test"
+    selection, stimulus = member.selection(subject, split, is_tested=is_tested, is_normalised=False)
     step = 1 if most is None else max(1, len(stimulus) // most)
-    selection = replace(selection, normaliser=None, pictures=selection.pictures[::step])
+    selection = replace(selection, pictures=selection.pictures[::step])
     responses = Responses.of(subject, selection, stimulus[::step], with_single=with_single)
     return responses, selection.repetitions
 

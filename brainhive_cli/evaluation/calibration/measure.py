@@ -109,8 +109,13 @@ def fit_decoder(
     Raises:
         BrainhiveError: if the model has no such arm.
     """
-    if arm == ZERO_SHOT or (arm in (TRANSFER, PERMUTED_TRANSFER) and pull is None):
+    # of too few pictures transfer is zero-shot, where the model decodes strangers
+    is_transfer, is_small = arm in (TRANSFER, PERMUTED_TRANSFER), len(responses.stimulus) < FEWEST_PICTURES
+    is_zero_shot = is_transfer and (pull is None or (is_small and base.decodes_strangers(responses.signal)))
+    if arm == ZERO_SHOT or is_zero_shot:
         return base.zero_shot
+
+    # an alignment, or a training
     config = next((each for each in spec.alignments if each.kind == arm), None)
     if config is None:
         align = spec.transfer.align if responses.channels else None
@@ -163,7 +168,6 @@ def measure_draw(
     seconds, sizes = np.zeros((len(arms), count)), np.full((count, 3), np.nan)
     missing, together = dict[str, str](), set[str]()
     first = next(iter(person.tested.values()))
-    decodes_strangers = base.decodes_strangers(first.signal)
     label_free = {each.kind for each in spec.alignments if not getattr(each, "is_paired", False)}
     chosen = choose_trials(person.pool, spec.unit, amounts, spec.order, random)
     for column, (amount, is_chosen) in enumerate(zip(amounts, chosen, strict=True)):
@@ -173,8 +177,6 @@ def measure_draw(
         if (amount == ALL and draw > 0) or not size.pictures:
             continue
         responses = person.pool.responses.of_trials(is_chosen)
-        is_enough = size.pictures >= FEWEST_PICTURES or not decodes_strangers
-        pull = pulls[column] if is_enough else None
 
         # every arm on the same recordings
         for row, arm in enumerate(arms):
@@ -187,7 +189,7 @@ def measure_draw(
                 recordings = replace(responses, **tested, single=None, counts=None)  # type: ignore[arg-type]
                 together.add(arm)
             try:
-                decoder = fit_decoder(base, arm, spec, recordings, seed, pull)
+                decoder = fit_decoder(base, arm, spec, recordings, seed, pulls[column])
                 measured = rank_tested(decoder, person)
                 if draw == 0 and column == 0:  # a test trial is decoded without the others
                     signals = torch.from_numpy(first.signal)

@@ -1,14 +1,13 @@
 """The recipe of calibrate: which model of other people, which new persons, how much of them, which arms."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.recipe import AlignRunRecipe, Section
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.evaluation.calibration.amounts import Order, Unit
 from brainhive_cli.training.alignment.few_shot import ARMS, PULLS, TRANSFER
@@ -140,7 +139,7 @@ class Calibration(Section):
         return 1 if self.order == "recording" else self.draws
 
 
-class Recipe(BaseRecipe, Calibration):
+class Recipe(AlignRunRecipe, Calibration):
     """Recipe of calibrate."""
 
     align_run: recipe.OneRun = Field(
@@ -164,16 +163,7 @@ class Recipe(BaseRecipe, Calibration):
         "none", description="models that are kept of the first draw, as folders that eval-retrieval takes"
     )
 
-    @classmethod
-    def resolve(
-        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
-    ) -> Self:
-        """Resolve as every recipe; `run=FOLDER` is short for `align_run=FOLDER`."""
-        full = [f"align_{word}" if word.startswith("run=") else word for word in overrides]
-        return super().resolve(command, name, flags, full)
-
     @property
     def spec(self) -> Calibration:
         """Part of the recipe that the functions get which measure."""
-        fields = Calibration.model_fields
-        return Calibration.model_construct(**{name: getattr(self, name) for name in fields})
+        return self.select(Calibration)

@@ -15,7 +15,6 @@ from brainhive_cli.evaluation.calibration.amounts import Pool, choose_trials
 from brainhive_cli.evaluation.calibration.job import TEST, Job, Person, Tested, read_raw
 from brainhive_cli.evaluation.calibration.measure import fit_decoder, rank_tested
 from brainhive_cli.training.alignment.few_shot import (
-    FEWEST_PICTURES,
     PERMUTED_TRANSFER,
     TRANSFER,
     ZERO_SHOT,
@@ -131,13 +130,10 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Lau
                 for by_strength, is_chosen in zip(drawn, chosen_trials, strict=True):
                     if draw > 0 and np.array_equal(is_chosen, person.pool.is_there):  # the same in all draws
                         continue
-                    size = person.pool.describe(is_chosen)
                     responses = person.pool.responses.of_trials(is_chosen)
                     for strength in strengths:
-                        is_enough = size.pictures >= FEWEST_PICTURES or not is_decodable
-                        pull = strength if is_enough else None
                         seed = derive_seed(spec.seed, subject, draw)
-                        decoder = fit_decoder(base, TRANSFER, spec, responses, seed, pull)
+                        decoder = fit_decoder(base, TRANSFER, spec, responses, seed, strength)
                         ranks = rank_tested(decoder, person)[TEST]
                         by_strength.setdefault(strength, []).append(float((1 / ranks).mean()))
                 bar.advance()

@@ -1,14 +1,13 @@
 """The recipe of explain: which run is explained, and by which analyses."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.recipe import AlignRunRecipe, Section
 from brainhive_cli.models.encoders import Encoders
 
 OF_MODEL = {
@@ -124,7 +123,7 @@ class Explanation(Section):
         return [name for name in self.analyses if name in kind]
 
 
-class Recipe(BaseRecipe, Explanation):
+class Recipe(AlignRunRecipe, Explanation):
     """Recipe of explain: the run, the subjects, the analyses."""
 
     align_run: recipe.OneRun = Field(
@@ -138,12 +137,6 @@ class Recipe(BaseRecipe, Explanation):
     subjects: recipe.Numbers | None = Field(None, description="subjects explained; default: the run's")
     copies: recipe.Copies = "refuse"
 
-    @classmethod
-    def resolve(cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Any) -> Self:
-        """Resolve as every recipe; `run=FOLDER` is short for `align_run=FOLDER`."""
-        full = [f"align_{word}" if word.startswith("run=") else word for word in overrides]
-        return super().resolve(command, name, flags, full)
-
     @model_validator(mode="after")
     def _trains_only_a_run_of_its_own(self) -> Self:
         if self.control == "trained" and self.dataset is not None:
@@ -153,5 +146,4 @@ class Recipe(BaseRecipe, Explanation):
     @property
     def spec(self) -> Explanation:
         """Part of the recipe that the functions get which measure."""
-        fields = Explanation.model_fields
-        return Explanation.model_construct(**{name: getattr(self, name) for name in fields})
+        return self.select(Explanation)

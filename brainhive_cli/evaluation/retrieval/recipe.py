@@ -1,14 +1,12 @@
 """The recipe of eval-retrieval: which runs are evaluated, and what is measured on them."""
 
-from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.recipe import AlignRunRecipe, Section
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
 
@@ -110,7 +108,7 @@ class EvaluationSpec(Section):
         return [name for name in ("repetitions", "sliding") if getattr(self, name) is not None]
 
 
-class Recipe(BaseRecipe, EvaluationSpec):
+class Recipe(AlignRunRecipe, EvaluationSpec):
     """Recipe of eval-retrieval: the runs, the subjects, the measurements."""
 
     is_tracked: ClassVar[bool] = True
@@ -144,19 +142,10 @@ class Recipe(BaseRecipe, EvaluationSpec):
         description="how embeddings are projected to a plane; umap needs the extra of that name",
     )
 
-    @classmethod
-    def resolve(
-        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
-    ) -> Self:
-        """Resolve as every recipe; `run=FOLDER` is short for `align_run=FOLDER`."""
-        full = [f"align_{word}" if word.startswith("run=") else word for word in overrides]
-        return super().resolve(command, name, flags, full)
-
     @property
     def spec(self) -> EvaluationSpec:
         """Part of the recipe that the functions get which measure."""
-        fields = EvaluationSpec.model_fields
-        return EvaluationSpec.model_construct(**{name: getattr(self, name) for name in fields})
+        return self.select(EvaluationSpec)
 
     @model_validator(mode="before")
     @classmethod

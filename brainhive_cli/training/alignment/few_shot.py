@@ -15,7 +15,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.responses import Responses, spec_of
+from brainhive_cli.data.responses import Responses, Signals, spec_of
 from brainhive_cli.data.signals.normalisations import Normaliser, pool_statistics
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.training.alignment.batches import CellData
@@ -166,10 +166,10 @@ class Base:
         )
         return Decoder(self.model, Normaliser(mean, matrix))
 
-    def decodes_strangers(self, signal: NDArray[np.float32]) -> bool:
-        """Whether the model decodes a person whom nothing was learned of, tried on one signal [1, C, T]."""
+    def decodes_strangers(self, signal: Signals) -> bool:
+        """Whether the model decodes a person whom nothing was learned of, tried on the first signal."""
         try:
-            self.zero_shot.encode(signal[:1])
+            self.zero_shot.encode(np.asarray(signal[:1]))
         except BrainhiveError:
             return False
         return True
@@ -278,9 +278,7 @@ class Base:
         if is_transfer and alignment is not None and self.normalisation is None:
             normaliser = self.align_signals(alignment, responses).normaliser
         is_fixed = is_transfer and pull >= 1 and not self.is_closed_form
-        if is_fixed and self.decodes_strangers(
-            np.asarray(responses.signal[:1])
-        ):  # else modules of the person are trained
+        if is_fixed and self.decodes_strangers(responses.signal):  # else modules of the person are trained
             return Decoder(self.model, normaliser)
         if normaliser is not None:
             normalised = normaliser(np.asarray(responses.signal, np.float32))

@@ -247,9 +247,15 @@ class TrainedCell:
         return [f"{name}, trial {number}" for number, name in enumerate(names, 1)], groups
 
     def selection(
-        self, subject: int, split: str, *, is_tested: bool = True, recording: Recording | None = None
+        self,
+        subject: int,
+        split: str,
+        *,
+        is_tested: bool = True,
+        recording: Recording | None = None,
+        is_normalised: bool = True,
     ) -> tuple[Selection, NDArray[np.int64]]:
-        """Choose what `responses` reads.
+        """Choose what `responses` reads; without its normaliser unless `is_normalised`.
 
         Returns:
             The selection, of which nothing is averaged yet, and the rows of its pictures [N].
@@ -280,11 +286,15 @@ class TrainedCell:
             is_read = self._are_unseen(subject, split, stimulus)
             pictures, stimulus = pictures[is_read], stimulus[is_read]
 
+        chosen = replace(chosen, pictures=pictures)
+        if not is_normalised:
+            return chosen, stimulus
+
         # new subjects are normalised by their own training signals
         normaliser = self._normaliser(subject)
         if normaliser is None:
             normaliser = measure_new_subject(spec, source, subject, stimuli, *options)
-        return replace(chosen, pictures=pictures, normaliser=normaliser), stimulus
+        return replace(chosen, normaliser=normaliser), stimulus
 
     def shown(self, subject: int, split: str) -> NDArray[np.int64]:
         """Find the rows of all pictures that a subject was shown, those that are left out included."""
