@@ -75,6 +75,14 @@ class Decoder:
         Raises:
             BrainhiveError: if the model cannot decode a person whom it was not trained on.
         """
+        # voxels of another person are not those that a normalisation is of
+        if self.normaliser is not None and self.normaliser.matrix.shape[0] != signal.shape[1]:
+            widths = (
+                f"{signal.shape[1]} channels or voxels, the normalisation is of {len(self.normaliser.mean)}"
+            )
+            raise BrainhiveError(f"the person has {widths}", "leave zero-shot out of arms")
+
+        # tokens in blocks
         known, tokens = self.model.layout.spec.subjects, []
         for start in range(0, len(signal), SIGNALS_AT_ONCE):
             part = np.asarray(signal[start : start + SIGNALS_AT_ONCE], np.float32)

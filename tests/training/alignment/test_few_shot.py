@@ -345,3 +345,10 @@ def test_trained_people_are_measured_on_as_many_trials_as_the_new_person(base):
     np.testing.assert_allclose(
         config.measure([aligned])["reference"], np.mean(expected, 0), rtol=1e-3, atol=1e-3
     )
+
+
+def test_a_person_of_another_width_than_the_normalisation_is_no_stranger_that_is_decoded(whitened):
+    wider = np.zeros((3, 7, SAMPLES), np.float32)
+    assert not whitened.decodes_strangers(wider) and whitened.decodes_strangers(LEARNED.signal)
+    with pytest.raises(BrainhiveError, match="7 channels or voxels, the normalisation is of 4"):
+        whitened.zero_shot.encode(wider)
