@@ -33,6 +33,7 @@ step() {
         metrics) tests tests/measurement/metrics/test_perceptual.py tests/measurement/metrics/test_distribution.py ;;
         captions) tests tests/measurement/metrics/test_tasks.py ;;
         video) tests tests/measurement/metrics/test_video.py ;;
+        live) tests tests/data/streams tests/reports/test_live_page.py ;;
         adamw8bit) python -c "from brainhive_cli.training.prior.components import adamw8bit; adamw8bit()" ;;
         test) python -m pytest -q tests/models/backbones tests/test_architecture.py ;;
         dev) ruff check . && mypy brainhive_cli/core/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SHELVES = {
     "datasets": "dataset",
     "preparations": "preparation",
+    "streams": "stream",
     "encoders": "encoder",
     "backbones": "backbone",
     "fusers": "fuser",
@@ -37,7 +38,7 @@ SHELVES = {
 one part of each is called."""
 PACKAGE = "brainhive_cli."
 ROOMS = {
-    **dict.fromkeys(("datasets", "preparations"), "data"),
+    **dict.fromkeys(("datasets", "preparations", "streams"), "data"),
     **dict.fromkeys(("augmentations", "normalisations"), "data.signals"),
     **dict.fromkeys(("corrections", "alignments"), "measurement"),
 }

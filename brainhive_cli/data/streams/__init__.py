@@ -1,0 +1,148 @@
+"""Contract of streams: continuous signals with events, read while recorded, replayed or simulated."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.stores.recordings import Recording
+
+Signals = NDArray[np.float64]
+
+
+class Event(NamedTuple):
+    """Event of a stream.
+
+    Attributes:
+        time_s: On the clock of the samples.
+        name: Marker or code, as text.
+    """
+
+    time_s: float
+    name: str
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """Facts of a stream that hold as long as it is open.
+
+    Attributes:
+        name: Name of the stream, or of the file that is replayed.
+        channels: [C] names, as prepared recordings have them (`standard_name`).
+        kinds: [C] types, as mne names them: eeg, mag, grad, eog, stim, misc …
+        units: [C] units of the samples; empty where the stream declares none.
+        rate_hz: Nominal sampling rate.
+        positions: [C, 3] positions of the sensors in metres, NaN where unknown; None where none is known.
+        simulated: Program that makes the signal; empty for recorded ones.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    kinds: tuple[str, ...]
+    units: tuple[str, ...]
+    rate_hz: float
+    positions: NDArray[np.float64] | None = None
+    simulated: str = ""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Samples and events that arrived together; either may be empty.
+
+    Attributes:
+        samples: [n, C] in the units of the format.
+        times_s: [n] on the stream's clock, ascending.
+        events: They may come before or after the samples of their time.
+    """
+
+    samples: Signals
+    times_s: Signals
+    events: tuple[Event, ...] = ()
+
+
+class Stream(Protocol):
+    """An open stream; `read` is called by one thread."""
+
+    @property
+    def format(self) -> StreamFormat:
+        """Channels, units and rate."""
+
+    def now_s(self) -> float:
+        """Read the clock of the samples' times."""
+
+    def read(self, wait_s: float) -> Chunk | None:
+        """Return what has arrived, oldest first.
+
+        Args:
+            wait_s: How long to wait for the first sample or event; then the chunk is empty.
+
+        Returns:
+            A chunk; None once the stream has ended.
+
+        Raises:
+            BrainhiveError: if the stream is lost for good.
+        """
+
+    def close(self) -> None:
+        """Close the stream; may be called twice."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a stream is opened for.
+
+    Attributes:
+        channels: [C] channels of the model, in its order.
+        kind: Their type as mne names it: eeg, mag …
+        unit: Unit of continuous samples that the model's preparation begins with: µV, fT …
+        rate_hz: Rate of the model's signals.
+        span_s: Start and stop of a window after the event.
+        image_ids: Pictures of the gallery, which simulated events name.
+        paths: Folders of the home.
+        open_recording: Opens the recording of the person in the run's data set that tests the model.
+    """
+
+    channels: tuple[str, ...]
+    kind: str
+    unit: str
+    rate_hz: float
+    span_s: tuple[float, float]
+    image_ids: Sequence[str]
+    paths: Paths
+    open_recording: Callable[[], Recording]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Signal around one event, prepared as the model's signals were.
+
+    Attributes:
+        event: The event.
+        signal: [C, T].
+        end_s: Time of the last sample that it needs, on the stream's clock.
+        read_s: Time when that sample was read.
+        cut_s: Time when the window was cut and prepared.
+    """
+
+    event: Event
+    signal: NDArray[np.float32]
+    end_s: float
+    read_s: float
+    cut_s: float
+
+
+@runtime_checkable
+class WindowStream(Protocol):
+    """A stream whose windows are prepared already, such as a signal store."""
+
+    def now_s(self) -> float:
+        """Read the clock of the windows' times."""
+
+    def read_windows(self, wait_s: float) -> list[Window] | None:
+        """Return the windows that are due; None once the stream has ended."""
+
+    def close(self) -> None:
+        """Close the stream; may be called twice."""
