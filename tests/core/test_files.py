@@ -25,7 +25,7 @@ from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.preparations import _recording_files
 from brainhive_cli.data.preparations._nsd import Design
-from brainhive_cli.data.preparations._recording_files import open_raw
+from brainhive_cli.data.recording_files import open_raw
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 
 SPECIAL: dict[str, Callable[[Path], Any]] = {

@@ -1,7 +1,7 @@
 """Preparations: from raw recordings to the trials of a session, by split.
 
-Private files begin with the name of the part that they belong to (`_nsd_…`, `_recording_…`); `_steps`,
-`_noise` and `_prepared` are shared.
+Private files begin with the name of the part that they belong to (`_nsd_…`, `_recording_…`);
+`_prepared` is shared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

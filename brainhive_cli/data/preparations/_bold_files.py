@@ -19,8 +19,8 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import open_regular
 from brainhive_cli.data.preparations._brain_images import NIFTI, check_count, open_image
-from brainhive_cli.data.preparations._recording_files import read_table
 from brainhive_cli.data.preparations._volumes import Mask
+from brainhive_cli.data.recording_files import read_table
 
 AGAIN = "copy it again, or let fMRIPrep make it again"
 SERIES = ("*_bold.nii.gz", "*_bold.nii", "*_hemi-L_*bold.func.gii", "*_bold.dtseries.nii")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.electrodes import are_inputs, plain_name, standard_positions
 from brainhive_cli.data.preparations import Overview
-from brainhive_cli.data.preparations._noise import SMALLEST
 from brainhive_cli.data.preparations._recording_selection import KeptChannels
+from brainhive_cli.data.signals.noise import SMALLEST
 
 NO_EEG = re.compile(
     r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|RESP|GSR|AUX|COUNTER|BATTERY).*"

@@ -1,8 +1,7 @@
 """Selection of recordings: channels, and trials of the pictures that events stand for."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,23 +11,14 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.electrodes import standard_positions
-from brainhive_cli.data.preparations._recording_files import UNITS, Header, read_table
-from brainhive_cli.data.preparations._steps import Cutting
-from brainhive_cli.data.stores.ids import match_names, summarise_names
+from brainhive_cli.data.event_names import NO_PICTURE, UNNAMED, EventNames
+from brainhive_cli.data.recording_files import UNITS, Header
+from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.stores.recordings import Sensors
 
 MEG = ("mag", "grad")
 MIN_GOOD = 4
 """Least number of channels that a sphere is fitted to."""
-COLUMNS = ("event", "picture")
-PREFIX = re.compile(r"(Stimulus|Comment|Response)/")
-"""Prefix that BrainVision's reader puts before the name of a marker."""
-CODE = re.compile(r"S *(\d+)")
-"""Code of a trigger as BrainVision writes it."""
-# reasons for leftovers, as the overview and the store word them
-UNNAMED = "events that the table does not have"
-NO_PICTURE = "pictures of events that the data set does not have"
-UNUSED = "events of the table that were not recorded"
 Floats = NDArray[np.floating]
 
 
@@ -208,124 +198,6 @@ def interpolate_bad(
     filled = np.empty((len(epochs), len(names), epochs.shape[2]), np.float32)  # [n, C, T]
     filled[:, ~is_bad], filled[:, is_bad] = epochs, weights @ epochs
     return filled
-
-
-@dataclass(frozen=True)
-class Matched:
-    """Events matched with pictures.
-
-    Attributes:
-        rows: Event to the row of its picture.
-        left_over: Events and pictures without a match, by kind in words; events with their counts.
-    """
-
-    rows: Mapping[str, int]
-    left_over: Mapping[str, Mapping[str, int] | Sequence[str]]
-
-
-@dataclass(frozen=True)
-class EventNames:
-    """Pictures that events stand for.
-
-    Attributes:
-        table: Name of an event to its picture; None where events are called by their pictures.
-        image_ids: Image ids of the data set.
-        where: The table, or "the pictures", for messages.
-    """
-
-    table: Mapping[str, str] | None
-    image_ids: Sequence[str]
-    where: str
-
-    @classmethod
-    def read(cls, path: Path | None, image_ids: Sequence[str]) -> "EventNames":
-        """Read the table, if there is one.
-
-        Raises:
-            BrainhiveError: if it lacks a column, or gives an event two pictures.
-        """
-        if path is None:
-            return cls(None, image_ids, "the pictures")
-        columns, rows = read_table(path)
-        if absent := [name for name in COLUMNS if name not in columns]:
-            hint = f"its first line: {', '.join(columns)}; needed: event, picture"
-            raise BrainhiveError(f"{path} has no column {' and '.join(absent)}", hint)
-
-        # one picture for each event; rows that lack either are skipped
-        table: dict[str, str] = {}
-        for row in rows:
-            event, picture = row["event"], row["picture"]
-            if event and picture and table.setdefault(event, picture) != picture:
-                raise BrainhiveError(f"{path}: event {event} has pictures {table[event]} and {picture}")
-        if not table:
-            raise BrainhiveError(f"{path} has no rows", "a line for each event: its name, its picture")
-        return cls(table, image_ids, str(path))
-
-    def match(self, headers: Iterable[Header]) -> Matched:
-        """Match the events of recordings with pictures.
-
-        Raises:
-            BrainhiveError: if a name could mean several pictures.
-        """
-        # the row of the table for each event: its name, without BrainVision's prefix, or its code alone
-        counts = Counter(name for header in headers for _, name in header.events)
-        counts.update(name for header in headers for name in header.without_onset)
-        keys: dict[str, str | None] = {}
-        for event in counts:
-            plain = " ".join(PREFIX.sub("", event, count=1).split())
-            code = CODE.fullmatch(plain)
-            names = (event, plain, code[1].lstrip("0") or "0" if code else plain)
-            keys[event] = event if self.table is None else next((n for n in names if n in self.table), None)
-
-        # the row of each picture among the data set's; -1 where it has none
-        table = {key: key for key in keys.values() if key} if self.table is None else self.table
-        pictures = list(dict.fromkeys(table.values()))
-        matches = match_names(pictures, self.image_ids, each_once=False).rows.tolist()
-        rows = dict(zip(pictures, matches, strict=True))
-        picture_of = {event: table[key] for event, key in keys.items() if key is not None}
-
-        # events and pictures without a match
-        without: Counter[str] = Counter()
-        for event, picture in picture_of.items():
-            if rows[picture] < 0:
-                without[picture] += counts[event]
-        left_over: dict[str, Mapping[str, int] | Sequence[str]] = {
-            UNNAMED: {event: count for event, count in counts.items() if event not in picture_of},
-            NO_PICTURE: dict(without),
-            UNUSED: [event for event in table if event not in {*keys.values()}],
-        }
-        return Matched(
-            {event: rows[picture] for event, picture in picture_of.items() if rows[picture] >= 0},
-            {what: names for what, names in left_over.items() if names},
-        )
-
-    def require_match(self, matched: Matched, path: Path, source: str) -> None:
-        """Refuse a session none of whose events is a picture.
-
-        Raises:
-            BrainhiveError: with names of both sides.
-        """
-        if matched.rows:
-            return
-
-        # the table names pictures of another data set
-        unnamed, without = (matched.left_over.get(what, ()) for what in (UNNAMED, NO_PICTURE))
-        if without and self.table is not None:
-            raise BrainhiveError(
-                f"{path}: no picture of its events, by {self.where}, is in the data set, "
-                f"of {summarise_names([*without])}",
-                f"it has: {', '.join(self.image_ids[:3])} …; fix the table, or "
-                "preparation.stimuli.root=FOLDER",
-            )
-
-        # no event has a name that the table, or the data set, knows
-        what, known = ("pictures", self.image_ids) if self.table is None else ("rows", [*self.table])
-        raise BrainhiveError(
-            f"{path}: none of its events ({source}) is in {self.where}, "
-            f"of {summarise_names([*unnamed, *without])}",
-            f"{what} are called {', '.join(known[:3])} …: "
-            "preparation.events=TABLE, preparation.column=NAME or preparation.stim_channel=NAME",
-        )
 
 
 @dataclass(frozen=True)

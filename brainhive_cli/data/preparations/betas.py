@@ -21,9 +21,9 @@ from brainhive_cli.data.preparations import keys_of_stimuli
 from brainhive_cli.data.preparations._betas import BetaSteps, Pictures, Trials, match_pictures
 from brainhive_cli.data.preparations._brain_images import NIFTI, open_image
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
-from brainhive_cli.data.preparations._recording_files import SESSION, group_by_session, read_table
 from brainhive_cli.data.preparations._regions import find_region_files, read_regions
 from brainhive_cli.data.preparations._volumes import Mask
+from brainhive_cli.data.recording_files import SESSION, group_by_session, read_table
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.recordings import Voxels
 

@@ -38,14 +38,14 @@ from brainhive_cli.data.preparations._bold_files import (
     read_events,
 )
 from brainhive_cli.data.preparations._prepared import SUBJECT
-from brainhive_cli.data.preparations._recording_files import (
+from brainhive_cli.data.preparations._regions import find_region_files, read_regions
+from brainhive_cli.data.preparations._volumes import Mask
+from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
     durations_are_ms,
     group_by_session,
     read_table,
 )
-from brainhive_cli.data.preparations._regions import find_region_files, read_regions
-from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.signals.single_trials import TrialRun, estimate_trials
 from brainhive_cli.data.stores.ids import plain_id
 from brainhive_cli.data.stores.recordings import Voxels

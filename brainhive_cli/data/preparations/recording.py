@@ -17,8 +17,16 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
 from brainhive_cli.data.electrodes import Cap, standard_name
+from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.preparations import Overview, keys_of_stimuli
-from brainhive_cli.data.preparations._recording_files import (
+from brainhive_cli.data.preparations._recording_overview import describe_subjects
+from brainhive_cli.data.preparations._recording_selection import (
+    KeptChannels,
+    RecordingTrials,
+    choose_trials,
+    interpolate_bad,
+)
+from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
     RUN,
     Header,
@@ -31,15 +39,7 @@ from brainhive_cli.data.preparations._recording_files import (
     read_table,
     table_of,
 )
-from brainhive_cli.data.preparations._recording_overview import describe_subjects
-from brainhive_cli.data.preparations._recording_selection import (
-    EventNames,
-    KeptChannels,
-    RecordingTrials,
-    choose_trials,
-    interpolate_bad,
-)
-from brainhive_cli.data.preparations._steps import (
+from brainhive_cli.data.signals.cutting import (
     Cutting,
     Steps,
     measure_noise,

@@ -17,7 +17,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.preparations._prepared import list_subjects
-from brainhive_cli.data.preparations._steps import Cutting, Steps, normalise
+from brainhive_cli.data.signals.cutting import Cutting, Steps, normalise
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.recordings import Recording, Sensors, group_trials
 from brainhive_cli.data.things_files import METADATA, SHOWN, THINGS_EEG, read_metadata

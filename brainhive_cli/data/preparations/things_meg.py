@@ -18,7 +18,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations._noise import refuse_flat
+from brainhive_cli.data.signals.noise import refuse_flat
 from brainhive_cli.data.stores.recordings import Recording, Sensors
 from brainhive_cli.data.things_files import SHOWN
 

@@ -7,14 +7,14 @@ import pytest
 from own_recordings import Shown, make_raw
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.preparations._recording_files import (
+from brainhive_cli.data.preparations._recording_selection import KeptChannels
+from brainhive_cli.data.recording_files import (
     files_of,
     list_recordings,
     open_raw,
     read_header,
     table_of,
 )
-from brainhive_cli.data.preparations._recording_selection import KeptChannels
 
 
 def test_two_sessions_of_one_number_are_not_merged(tmp_path):

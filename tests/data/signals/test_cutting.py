@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.preparations._steps import ROWS, Cutting, Resampling, Steps, normalise
+from brainhive_cli.data.signals.cutting import ROWS, Cutting, Resampling, Steps, normalise
 
 
 @pytest.mark.parametrize("recorded_hz", (128, 256, 512, 1000))

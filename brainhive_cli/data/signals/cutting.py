@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import no, refuse_idle
-from brainhive_cli.data.preparations._noise import covariance, refuse_flat, whiten, whitener
+from brainhive_cli.data.signals.noise import covariance, refuse_flat, whiten, whitener
 
 ROWS = 256
 """Trials of one channel that are cut at a time: 2 MiB, which stays in a CPU's cache."""

@@ -1,0 +1,155 @@
+"""Names of events: pictures that the markers of a recording or a stream stand for."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.recording_files import Header, read_table
+from brainhive_cli.data.stores.ids import match_names, summarise_names
+
+COLUMNS = ("event", "picture")
+PREFIX = re.compile(r"(Stimulus|Comment|Response)/")
+"""Prefix that BrainVision's reader puts before the name of a marker."""
+CODE = re.compile(r"S *(\d+)")
+"""Code of a trigger as BrainVision writes it."""
+# reasons for leftovers, as the overview and the store word them
+UNNAMED = "events that the table does not have"
+NO_PICTURE = "pictures of events that the data set does not have"
+UNUSED = "events of the table that were not recorded"
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Events matched with pictures.
+
+    Attributes:
+        rows: Event to the row of its picture.
+        left_over: Events and pictures without a match, by kind in words; events with their counts.
+    """
+
+    rows: Mapping[str, int]
+    left_over: Mapping[str, Mapping[str, int] | Sequence[str]]
+
+
+@dataclass(frozen=True)
+class EventNames:
+    """Pictures that events stand for.
+
+    Attributes:
+        table: Name of an event to its picture; None where events are called by their pictures.
+        image_ids: Image ids of the data set.
+        where: The table, or "the pictures", for messages.
+    """
+
+    table: Mapping[str, str] | None
+    image_ids: Sequence[str]
+    where: str
+
+    @classmethod
+    def read(cls, path: Path | None, image_ids: Sequence[str]) -> "EventNames":
+        """Read the table, if there is one.
+
+        Raises:
+            BrainhiveError: if it lacks a column, or gives an event two pictures.
+        """
+        if path is None:
+            return cls(None, image_ids, "the pictures")
+        columns, rows = read_table(path)
+        if absent := [name for name in COLUMNS if name not in columns]:
+            hint = f"its first line: {', '.join(columns)}; needed: event, picture"
+            raise BrainhiveError(f"{path} has no column {' and '.join(absent)}", hint)
+
+        # one picture for each event; rows that lack either are skipped
+        table: dict[str, str] = {}
+        for row in rows:
+            event, picture = row["event"], row["picture"]
+            if event and picture and table.setdefault(event, picture) != picture:
+                raise BrainhiveError(f"{path}: event {event} has pictures {table[event]} and {picture}")
+        if not table:
+            raise BrainhiveError(f"{path} has no rows", "a line for each event: its name, its picture")
+        return cls(table, image_ids, str(path))
+
+    def find_row(self, event: str) -> int | None:
+        """Find the row of one event's picture; None where it has none.
+
+        Raises:
+            BrainhiveError: if the name could mean several pictures.
+        """
+        if (key := self._find_key(event)) is None:
+            return None
+        picture = key if self.table is None else self.table[key]
+        row = int(match_names([picture], self.image_ids, each_once=False).rows[0])
+        return row if row >= 0 else None
+
+    def _find_key(self, event: str) -> str | None:
+        """Find an event in the table: its name, without BrainVision's prefix, or its code alone."""
+        if self.table is None:
+            return event
+        plain = " ".join(PREFIX.sub("", event, count=1).split())
+        code = CODE.fullmatch(plain)
+        names = (event, plain, code[1].lstrip("0") or "0" if code else plain)
+        return next((name for name in names if name in self.table), None)
+
+    def match(self, headers: Iterable[Header]) -> Matched:
+        """Match the events of recordings with pictures.
+
+        Raises:
+            BrainhiveError: if a name could mean several pictures.
+        """
+        # the row of the table for each event
+        counts = Counter(name for header in headers for _, name in header.events)
+        counts.update(name for header in headers for name in header.without_onset)
+        keys = {event: self._find_key(event) for event in counts}
+
+        # the row of each picture among the data set's; -1 where it has none
+        table = {key: key for key in keys.values() if key} if self.table is None else self.table
+        pictures = list(dict.fromkeys(table.values()))
+        matches = match_names(pictures, self.image_ids, each_once=False).rows.tolist()
+        rows = dict(zip(pictures, matches, strict=True))
+        picture_of = {event: table[key] for event, key in keys.items() if key is not None}
+
+        # events and pictures without a match
+        without: Counter[str] = Counter()
+        for event, picture in picture_of.items():
+            if rows[picture] < 0:
+                without[picture] += counts[event]
+        left_over: dict[str, Mapping[str, int] | Sequence[str]] = {
+            UNNAMED: {event: count for event, count in counts.items() if event not in picture_of},
+            NO_PICTURE: dict(without),
+            UNUSED: [event for event in table if event not in {*keys.values()}],
+        }
+        return Matched(
+            {event: rows[picture] for event, picture in picture_of.items() if rows[picture] >= 0},
+            {what: names for what, names in left_over.items() if names},
+        )
+
+    def require_match(self, matched: Matched, path: Path, source: str) -> None:
+        """Refuse a session none of whose events is a picture.
+
+        Raises:
+            BrainhiveError: with names of both sides.
+        """
+        if matched.rows:
+            return
+
+        # the table names pictures of another data set
+        unnamed, without = (matched.left_over.get(what, ()) for what in (UNNAMED, NO_PICTURE))
+        if without and self.table is not None:
+            raise BrainhiveError(
+                f"{path}: no picture of its events, by {self.where}, is in the data set, "
+                f"of {summarise_names([*without])}",
+                f"it has: {', '.join(self.image_ids[:3])} …; fix the table, or "
+                "preparation.stimuli.root=FOLDER",
+            )
+
+        # no event has a name that the table, or the data set, knows
+        what, known = ("pictures", self.image_ids) if self.table is None else ("rows", [*self.table])
+        raise BrainhiveError(
+            f"{path}: none of its events ({source}) is in {self.where}, "
+            f"of {summarise_names([*unnamed, *without])}",
+            f"{what} are called {', '.join(known[:3])} …: "
+            "preparation.events=TABLE, preparation.column=NAME or preparation.stim_channel=NAME",
+        )
