@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.damage import is_of_the_machine
-from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
+from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line, naming
 from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, require_regular_siblings, walk
 from brainhive_cli.data.electrodes import Cap
+from brainhive_cli.data.signals.cutting import CausalFilter, refuse_high_edges
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
@@ -486,7 +487,8 @@ def read_channels(
     """
     from mne.filter import filter_data
 
-    filter_options: dict[str, Any] = {"method": "iir", "phase": "forward"} if phase == "forward" else {}
+    with naming(path):
+        refuse_high_edges(band_hz, float(raw.info["sfreq"]))
     scales = [UNITS.get(kind, (1.0, ""))[0] for kind in raw.get_channel_types(list(names))]
 
     # as many channels at a time as fit into READ_BYTES in float64
@@ -496,7 +498,9 @@ def read_channels(
             block = raw.get_data(picks=list(names[start : start + step]))  # [channels, samples]
         for row, scale in zip(block, scales[start:], strict=False):
             samples = row * scale
-            if band_hz != (None, None):
-                samples = filter_data(samples, raw.info["sfreq"], *band_hz, **filter_options, verbose="ERROR")
+            if band_hz != (None, None) and phase == "forward":
+                samples = CausalFilter(band_hz, raw.info["sfreq"])(samples)
+            elif band_hz != (None, None):
+                samples = filter_data(samples, raw.info["sfreq"], *band_hz, verbose="ERROR")
             yield samples
         del block, row  # gone before the next is read

@@ -1,4 +1,4 @@
-"""The steps from a continuous recording to trials, which preparations share: their keys, and their order."""
+"""Steps from a continuous signal to trials, which preparations and streams share: keys, filter, cutting."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +52,60 @@ class Steps(parts.Config):
         if self.whiten == "no":
             refuse_idle(self, ("whiten_by",), "where nothing is whitened", "preparation.whiten_by=training")
         return self
+
+
+class CausalFilter:
+    """Butterworth filter of fourth order that never looks ahead, and goes on from chunk to chunk.
+
+    It starts as if the first sample had lasted for ever: the offset of an amplifier, a thousand times the
+    signal, would ring for half a minute. A signal gives the same numbers in one chunk or in many.
+
+    Args:
+        band_hz: Lower and upper edge; None where there is none.
+        rate_hz: Sampling rate.
+
+    Raises:
+        BrainhiveError: if an edge is not below half the rate.
+    """
+
+    def __init__(self, band_hz: tuple[float | None, float | None], rate_hz: float) -> None:
+        from scipy.signal import butter
+
+        low, high = band_hz
+        refuse_high_edges(band_hz, rate_hz)
+        edges, kind = ((low, high), "bandpass") if low and high else (low or high, "high" if low else "low")
+        self._sections = butter(4, edges, kind, fs=rate_hz, output="sos")
+        self._state: NDArray[np.float64] | None = None  # [sections, 2, ...]
+
+    def __call__(self, samples: NDArray[Any]) -> NDArray[np.float64]:
+        """Filter the next samples [n, ...] along their first axis."""
+        from scipy.signal import sosfilt, sosfilt_zi
+
+        if not len(samples):
+            return np.asarray(samples, np.float64)
+        if self._state is None:
+            steady = sosfilt_zi(self._sections)  # [sections, 2]
+            self._state = steady.reshape(*steady.shape, *(1,) * (samples.ndim - 1)) * samples[0]
+        filtered, self._state = sosfilt(self._sections, samples, axis=0, zi=self._state)
+        return np.asarray(filtered)
+
+    def reset(self) -> None:
+        """Start anew with the next sample, as after a gap."""
+        self._state = None
+
+
+def refuse_high_edges(band_hz: tuple[float | None, float | None], rate_hz: float) -> None:
+    """Refuse a band that reaches half the sampling rate.
+
+    Raises:
+        BrainhiveError: naming the edge.
+    """
+    for edge in filter(None, band_hz):
+        if edge >= rate_hz / 2:
+            problem = (
+                f"a filter edge of {edge:g} Hz needs more than {2 * edge:g} Hz, the signal has {rate_hz:g}"
+            )
+            raise BrainhiveError(problem, f"preparation.band_hz=[low, high] below {rate_hz / 2:g}")
 
 
 @dataclass(frozen=True)

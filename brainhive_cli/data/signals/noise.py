@@ -164,7 +164,7 @@ def whitener(noise: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.flo
     return (directions * values**-0.5) @ directions.T
 
 
-def whiten(epochs: Signal, matrix: NDArray[np.float64]) -> None:
+def whiten(epochs: Signal, matrix: Signal) -> None:
     """Multiply trials [n, C, T] by a whitener [C, C], in place."""
     step, factor = max(1, CHUNK // epochs[0].size), matrix.astype(epochs.dtype)
     for start in range(0, len(epochs), step):

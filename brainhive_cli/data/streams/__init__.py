@@ -1,13 +1,15 @@
 """Contract of streams: continuous signals with events, read while recorded, replayed or simulated."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.stores.recordings import Recording
 
 Signals = NDArray[np.float64]
@@ -37,6 +39,7 @@ class StreamFormat:
         rate_hz: Nominal sampling rate.
         positions: [C, 3] positions of the sensors in metres, NaN where unknown; None where none is known.
         simulated: Program that makes the signal; empty for recorded ones.
+        dropped: Events that are left out beforehand, by reason, such as those in BAD spans of a file.
     """
 
     name: str
@@ -46,6 +49,7 @@ class StreamFormat:
     rate_hz: float
     positions: NDArray[np.float64] | None = None
     simulated: str = ""
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,34 +119,49 @@ class Wanted:
     open_recording: Callable[[], Recording]
 
 
-@dataclass(frozen=True)
-class Window:
-    """Signal around one event, prepared as the model's signals were.
-
-    Attributes:
-        event: The event.
-        signal: [C, T].
-        end_s: Time of the last sample that it needs, on the stream's clock.
-        read_s: Time when that sample was read.
-        cut_s: Time when the window was cut and prepared.
-    """
-
-    event: Event
-    signal: NDArray[np.float32]
-    end_s: float
-    read_s: float
-    cut_s: float
-
-
 @runtime_checkable
 class WindowStream(Protocol):
     """A stream whose windows are prepared already, such as a signal store."""
 
+    @property
+    def template(self) -> Recording:
+        """Recording of one trial, which says channels, times, unit and preparation of all windows."""
+
     def now_s(self) -> float:
         """Read the clock of the windows' times."""
 
-    def read_windows(self, wait_s: float) -> list[Window] | None:
-        """Return the windows that are due; None once the stream has ended."""
+    def read_windows(self, wait_s: float) -> list[CutWindow] | None:
+        """Return the windows that are due, after at most `wait_s`; None once the stream has ended."""
 
     def close(self) -> None:
         """Close the stream; may be called twice."""
+
+
+@dataclass
+class Clock:
+    """Clock of a replay, which may run faster than time.
+
+    Attributes:
+        speed: Seconds of the replay in a second.
+        read: Reads the time in seconds.
+        sleep: Waits for seconds.
+    """
+
+    speed: float = 1.0
+    read: Callable[[], float] = time.perf_counter
+    sleep: Callable[[float], None] = time.sleep
+
+    def __post_init__(self) -> None:
+        """Start at 0."""
+        self._start = self.read()
+
+    def now_s(self) -> float:
+        """Read the seconds of the replay."""
+        return (self.read() - self._start) * self.speed
+
+    def wait_until(self, time_s: float, most_s: float) -> bool:
+        """Wait until a time of the replay, at most so many seconds; whether it has come."""
+        missing_s = (time_s - self.now_s()) / self.speed
+        if missing_s > 0:
+            self.sleep(min(missing_s, most_s))
+        return missing_s <= most_s

@@ -283,18 +283,31 @@ class TrainedCell:
 
         # leave out pictures that were seen in training
         if is_tested:
-            is_read = self._are_unseen(subject, split, stimulus)
+            is_read = self.are_unseen(subject, split, stimulus)
             pictures, stimulus = pictures[is_read], stimulus[is_read]
 
         chosen = replace(chosen, pictures=pictures)
         if not is_normalised:
             return chosen, stimulus
 
-        # new subjects are normalised by their own training signals
-        normaliser = self._normaliser(subject)
-        if normaliser is None:
-            normaliser = measure_new_subject(spec, source, subject, stimuli, *options)
-        return replace(chosen, normaliser=normaliser), stimulus
+        return replace(chosen, normaliser=self.find_normaliser(subject, split, is_same_store)), stimulus
+
+    def find_normaliser(self, subject: int, split: str, is_same_store: bool = False) -> Normaliser | None:
+        """Find what normalises a subject's signals: of new subjects, their own training signals say it.
+
+        Args:
+            subject: Whose signals.
+            split: Of the data set, whose pictures are in the target stores.
+            is_same_store: As for `choose_input`.
+
+        Returns:
+            The normaliser; None where signals are not normalised.
+        """
+        if (normaliser := self._normaliser(subject)) is not None:
+            return normaliser
+        source = self.align.source(self.cell.variant, self.cell.fold)
+        options = self.pictures(split), is_same_store, self.align.channel_mapping
+        return measure_new_subject(self.model.layout.spec, source, subject, *options)
 
     def shown(self, subject: int, split: str) -> NDArray[np.int64]:
         """Find the rows of all pictures that a subject was shown, those that are left out included."""
@@ -310,7 +323,7 @@ class TrainedCell:
 
         return self.align.once(self.key("mean", subject, "train"), average)
 
-    def _are_unseen(self, subject: int, split: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def are_unseen(self, subject: int, split: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Find the signals [N] of pictures that no model which is tested on the subject learned from.
 
         Whatever tests a model asks here: no result is of a picture that was seen in training.

@@ -1,0 +1,283 @@
+"""live: what a person sees, while they see it, from a stream, a replay or a mock."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from io import BytesIO
+from typing import Any
+
+from PIL import Image
+
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import ALL, Measurements, Metric, extend_protocol
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.tables import Table
+from brainhive_cli.data.datasets import Clip, stored_split
+from brainhive_cli.data.exchange.session_folder import SessionFolder
+from brainhive_cli.data.media.media_files import to_bytes
+from brainhive_cli.data.streams import WindowStream
+from brainhive_cli.evaluation.live.decoder import LiveResult
+from brainhive_cli.evaluation.live.job import Job, OpenSession
+from brainhive_cli.evaluation.live.loop import Drawer, Loop
+from brainhive_cli.evaluation.live.recipe import Recipe
+from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
+from brainhive_cli.measurement.ranks import summarise
+from brainhive_cli.models import priors
+from brainhive_cli.reports.live_page import LivePage
+from brainhive_cli.training.alignment.prior_tokens import check_tokens
+
+__all__ = ["Recipe", "plan", "run"]
+
+PICTURE_PX = 256
+"""Longer side of the pictures on the page, at most."""
+PROTOCOL = "live, single trials"
+AVERAGED = "live, average of all trials of a picture"
+INTERVAL = "95 % at every moment of the session (confidence sequence), for this person and these pictures"
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Name the model, the person and the stream, and say in what windows differ from those offline."""
+    try:
+        job = Job.resolve(recipe)
+    except BrainhiveError as error:
+        return Plan.of({}, raised=[error])
+    checks: dict[str, Any] = {
+        "run": lambda: job.align.name,
+        "model": lambda: job.cell.name,
+        "subject": lambda: f"{job.subject}, new to the model" if job.is_new_person else job.subject,
+        "stream": lambda: recipe.source.kind,
+        "gallery": lambda: f"{job.align.dataset.name}, {recipe.gallery}",
+        "drawing": lambda: recipe.draw or "",
+        "page": lambda: recipe.host if recipe.page else "none",
+    }
+    return Plan.of(checks, needs=job.needs)
+
+
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Decode until the stream or the session ends; every session is a run of its own."""
+    job = Job.resolve(recipe)
+    job.align.require()
+    with console.progress("opening the model and the stream"):
+        session = job.open(launch)
+    outlets: list[Callable[[], None]] = []  # what is closed in the end
+    try:
+        # what a reader must know before the session starts
+        for sentence in session.differs:
+            console.warn(f"not as offline: {sentence}")
+        if job.is_new_person:
+            console.warn(f"the model has not learned from subject {job.subject}")
+        pinned = recipe.model_copy(update={"align_run": job.align.name}).holding(job.align.digests)
+        folder = RunFolder.open("live", job.align.label, pinned, launch, again=True)
+        sinks, drawer = _open_sinks(session, recipe, folder, launch, outlets)
+        recorder = _open_recorder(session, recipe, folder)
+        if recorder is not None:
+            outlets.append(recorder.close)
+
+        def publish(event: dict[str, Any]) -> None:
+            for send in sinks:
+                send(event)
+
+        console.say(f"decoding {session.source_name}; Ctrl-C ends the session")
+        loop = Loop(session, publish, recorder, drawer, recipe.windows)
+        reason = loop.run()
+        publish({"kind": "ended", "text": reason})
+    except BaseException:
+        session.stream.close()
+        raise
+    finally:
+        for close in reversed(outlets):
+            close()
+
+    # what was measured, and what came of the stream
+    measurements = _measure(session, loop, reason)
+    folder.finish(measurements)
+    tables = _make_tables(measurements, loop)
+    console.say(str(measurements.notes["finding"]))
+    files = {} if recorder is None else {"session": folder.path / "session"}
+    return Result(folder.path, tables, measurements, files, shown=() if recipe.lines else None)
+
+
+def _open_sinks(
+    session: OpenSession,
+    recipe: Recipe,
+    folder: RunFolder,
+    launch: Launch,
+    outlets: list[Callable[[], None]],
+) -> tuple[list[Callable[[dict[str, Any]], None]], Drawer | None]:
+    """Open what results go to: lines of JSON, an LSL outlet, the page; and what draws."""
+    sinks: list[Callable[[dict[str, Any]], None]] = []
+    if recipe.lines:
+        sinks.append(lambda event: console.show_text(json.dumps(event, ensure_ascii=False)))
+    if recipe.outlet:
+        from brainhive_cli.data.streams.lsl import ResultOutlet
+
+        outlet = ResultOutlet(recipe.outlet, f"brainhive-{folder.path.name}")
+        outlets.append(outlet.close)
+        sinks.append(lambda event: outlet.push(event) if event["kind"] == "result" else None)
+
+    page = None
+    if recipe.page:
+        title = f"{session.source_name}, subject {session.job.subject}"
+        page = LivePage(title, _find_pictures(session), recipe.host, recipe.port)
+        url = page.start()
+        outlets.append(page.stop)
+        console.say(f"page: {url}")
+        page.publish(_describe(session, title))
+        sinks.append(page.publish)
+
+    drawer = None
+    if recipe.draw:
+        draw = _load_generator(session, recipe.draw, launch)
+
+        def show(window: int, picture: bytes, seconds: float, skipped: int) -> None:
+            folder.replace(f"drawings/{window:06d}.png", lambda part: part.write_bytes(picture))
+            if page is not None:
+                page.keep_drawing(window, picture)
+                page.publish(
+                    {"kind": "drawing", "window": window, "seconds": round(seconds, 3), "skipped": skipped}
+                )
+
+        drawer = Drawer(draw, show)
+    return sinks, drawer
+
+
+def _describe(session: OpenSession, title: str) -> dict[str, Any]:
+    """Describe a session in plain values, as the page and the run know it."""
+    pool, job = len(session.decoder.gallery.image_ids), session.job
+    return {
+        "kind": "start",
+        "title": title,
+        "model": f"{job.align.label}, {job.cell.name}",
+        "source": session.source_name,
+        "pool": pool,
+        "chance": 1 / pool,
+        "caveats": session.caveats,
+        "differs": [*session.differs],
+        "is_simulated": bool(getattr(getattr(session.stream, "format", None), "simulated", "")),
+    }
+
+
+def _find_pictures(session: OpenSession) -> Callable[[str], bytes | None]:
+    """Find the pictures of the gallery; what is returned reads one as PNG, of a clip the first frame."""
+    dataset = session.job.align.dataset
+    images = dataset.images(stored_split(dataset, session.job.recipe.gallery))
+    index_of = {image_id: index for index, image_id in enumerate(images.image_ids)}
+
+    def read(image_id: str) -> bytes | None:
+        if image_id not in index_of:
+            return None
+        stimulus = images.open(index_of[image_id])
+        picture = stimulus.pictures[0] if isinstance(stimulus, Clip) else stimulus
+        picture = picture.convert("RGB")
+        picture.thumbnail((PICTURE_PX, PICTURE_PX))
+        buffer = BytesIO()
+        picture.save(buffer, "PNG")
+        return buffer.getvalue()
+
+    return read
+
+
+def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable[[LiveResult], bytes]:
+    """Load the prior and the generator of a recipe of reconstruct; what is returned draws a result.
+
+    Raises:
+        BrainhiveError: if the model's tokens are not the prior's.
+    """
+    drawing, member = Reconstruction.resolve("reconstruct", name, {}, []), session.member
+    prior = priors.load(drawing.prior.source, scale=drawing.prior.scale, adapter=drawing.adapter)
+    if prior.fuser is not None:
+        options = member.align.dataset_config
+        check_tokens(member.align, prior, drawing.prior.source, options, is_named=True)
+    build, device = drawing.generator.build, launch.device
+    sampler = Sampler(build, prior.to(device), drawing, drawing.sampling, device, member.align.heads)
+    _ = sampler.generator  # loaded before the session starts
+
+    def draw(result: LiveResult) -> bytes:
+        seeds = [seed_of(drawing.seed, result.window.name, 0)]
+        signal = result.signal[None].to(device)  # [1, C, T]
+        decoded = member.model.decode(signal, member.index(session.job.subject, 1), seeds).float()
+        pixels = to_bytes(sampler.sample(decoded, seeds))[0]
+        buffer = BytesIO()
+        Image.fromarray(pixels[0] if pixels.ndim == 4 else pixels).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    return draw
+
+
+def _open_recorder(session: OpenSession, recipe: Recipe, folder: RunFolder) -> SessionFolder | None:
+    """Open the folder that the session is saved in, below the run; None where nothing continuous comes."""
+    if not recipe.save or isinstance(session.stream, WindowStream):
+        return None
+    return SessionFolder(folder.path / "session", session.stream.format, session.job.subject)
+
+
+def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
+    """Measure hit rates of single trials and of averages, next to what came of the stream."""
+    job, score = session.job, loop.score
+    caveats, split = session.caveats, job.recipe.gallery
+    selected = job.align.learned(job.cell).selection == "test"
+    common: Any = {"pool": score.pool, "seeds": (job.cell.seed,), "split": split}
+    scopes: dict[str, dict[str, Metric]] = {}
+    if score.ranks:
+        protocol = extend_protocol(PROTOCOL, caveats)
+        low, high = score.hits.interval
+        hits: Any = {"n": len(score.ranks), "chance": 1 / score.pool, "low": low, "high": high}
+        top1 = Metric(
+            "top1", score.hits.rate, protocol=protocol, interval=INTERVAL, selected=selected, **hits, **common
+        )
+        averaged = [*score.average_ranks.values()]
+        protocol = extend_protocol(AVERAGED, caveats)
+        listed = summarise([averaged], protocol=protocol, only=("top1", "top5"), **common)
+        scopes = {
+            ALL: {"top1": top1},
+            "averages": {metric.name: replace(metric, selected=selected) for metric in listed},
+        }
+
+    # a finding in one sentence
+    summary, stream = score.summarise(), loop.describe_stream()
+    if summary is None:
+        finding = f"{loop.decoded} windows decoded; nothing says what was shown."
+    else:
+        low, high = summary["interval"]
+        finding = (
+            f"{summary['top1']} of {summary['n']} single trials ranked the shown picture first: "
+            f"{summary['rate']:.3f} ({low:.3f}–{high:.3f}, at every moment), chance {summary['chance']:.3g}."
+        )
+    notes: dict[str, Any] = {
+        "caveats": caveats,
+        "finding": finding,
+        "dataset": job.align.dataset.name,
+        "run": job.align.name,
+        "protocol": PROTOCOL,
+        "ended": reason,
+        "latency_ms": loop.latencies.summarise(),
+        "stream": stream,
+        "differs": [*session.differs],
+        "anytime_p": None if summary is None else summary["p"],
+    }
+    items = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}} if score.ranks else {}
+    return Measurements(scopes, {}, notes, items)
+
+
+def _make_tables(measurements: Measurements, loop: Loop) -> tuple[Table, ...]:
+    """Lay out hit rates, latencies and counts."""
+    rows = [
+        (scope, metric.name, metric.value, metric.interval_text(), metric.n, metric.pool, metric.chance)
+        for scope, metrics in measurements.scopes.items()
+        for metric in metrics.values()
+    ]
+    columns = ("trials", "metric", "value", "95 % CI", "n", "pool", "chance")
+    latencies: Mapping[str, Mapping[str, float]] = measurements.notes["latency_ms"]
+    timed = [(stage, *(values[key] for key in ("p50", "p95", "max"))) for stage, values in latencies.items()]
+    stream = measurements.notes["stream"]
+    counts = [(name, value) for name, value in stream.items() if name != "dropped"]
+    counts += [(f"dropped: {reason}", count) for reason, count in stream["dropped"].items()]
+    return (
+        *([Table("Shown picture ranked first", columns, tuple(rows))] if rows else []),
+        *([Table("Latency, ms", ("stage", "median", "95 %", "most"), tuple(timed))] if timed else []),
+        Table("Stream", ("what", "count"), tuple(counts)),
+    )

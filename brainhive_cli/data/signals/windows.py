@@ -1,0 +1,206 @@
+"""Windows around the events of a continuous signal, cut while it arrives as trials are cut of a recording."""
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signals.cutting import CausalFilter, Cutting
+
+Signals = NDArray[np.float64]
+GAP_SAMPLES = 1.5
+"""Time between two samples, in units of 1 / rate, from which on some are missing between them."""
+HISTORY_S = 10.0
+"""Time for which samples are kept beyond a window, for events that arrive after their samples."""
+WAITING_EVENTS = 10_000
+"""Events that wait for their samples, at most."""
+
+
+@dataclass(frozen=True)
+class CutWindow:
+    """Window that was cut of a continuous signal.
+
+    Attributes:
+        name: Name of the event.
+        time_s: Time of the event, on the stream's clock.
+        sample: Number of its sample since the stream was opened.
+        signal: [C, T], not whitened.
+        end_s: Time of the last sample that it needs.
+    """
+
+    name: str
+    time_s: float
+    sample: int
+    signal: NDArray[np.float32]
+    end_s: float
+
+
+@dataclass
+class Counts:
+    """Counts of a stream since it was opened.
+
+    Attributes:
+        samples: Samples that arrived.
+        lost: Samples that should lie in gaps.
+        gaps: Steps in time that are longer than `GAP_SAMPLES`.
+        events: Events that arrived.
+        windows: Windows that were cut.
+        dropped: Events without a window, by reason.
+    """
+
+    samples: int = 0
+    lost: int = 0
+    gaps: int = 0
+    events: int = 0
+    windows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+class Windows:
+    """Ring of the newest samples, and the events that wait for theirs.
+
+    An event belongs to the sample nearest in time, by the samples' own times: a clock that drifts from the
+    nominal rate moves no window. Memory does not grow.
+
+    Args:
+        cutting: Cutting of trials, of the stream's rate.
+        channels: [C] names, in the order of the samples.
+        band_hz: Edges of the causal filter of continuous samples; None where there is none.
+    """
+
+    def __init__(
+        self,
+        cutting: Cutting,
+        channels: Sequence[str],
+        band_hz: tuple[float | None, float | None] = (None, None),
+    ) -> None:
+        self.cutting, self.channels, self.counts = cutting, tuple(channels), Counts()
+        self._filter = CausalFilter(band_hz, cutting.recorded_hz) if any(band_hz) else None
+        start, stop = cutting.span
+        self._size = stop - start + 1 + round(HISTORY_S * cutting.recorded_hz)
+        self._samples = np.empty((2 * self._size, len(self.channels)))  # [ring, C], of which a part is in use
+        self._times_s = np.empty(2 * self._size)
+        self._first, self._count = 0, 0  # number of the oldest sample that is kept, and how many are
+        self._position = 0  # of the oldest in the arrays
+        self._gaps: deque[int] = deque(maxlen=1000)  # number of the first sample after each gap
+        self._waiting: deque[tuple[str, float]] = deque()
+        self._due: deque[tuple[str, float, int]] = deque()  # with the number of the event's sample
+
+    @property
+    def next_sample(self) -> int:
+        """Number of the next sample."""
+        return self._first + self._count
+
+    def add(self, samples: Signals, times_s: Signals) -> list[int]:
+        """Add samples [n, C] at ascending times [n]; return the numbers of samples that follow a gap."""
+        if not len(samples):
+            return []
+
+        # steps in time that hold no samples; nothing is filtered across them
+        previous = self._times_s[self._position + self._count - 1] if self._count else times_s[0]
+        steps = np.diff(times_s, prepend=previous) * self.cutting.recorded_hz  # in samples
+        breaks = np.flatnonzero(steps > GAP_SAMPLES).tolist()
+        parts = np.split(samples, breaks)
+        if self._filter is not None:
+            filtered = [self._filter(parts[0])]
+            for part in parts[1:]:
+                self._filter.reset()
+                filtered.append(self._filter(part))
+            samples = np.concatenate(filtered)
+        gaps = [self.next_sample + index for index in breaks]
+        self._gaps.extend(gaps)
+        self.counts.gaps += len(breaks)
+        self.counts.lost += sum(round(steps[index]) - 1 for index in breaks)
+        self.counts.samples += len(samples)
+
+        # behind the newest; the oldest leave, and what is kept moves to the front where there is no room
+        for start in range(0, len(samples), self._size):
+            block, block_s = samples[start : start + self._size], times_s[start : start + self._size]
+            if (end := self._position + self._count) + len(block) > len(self._samples):
+                kept = slice(self._position, end)
+                self._samples[: self._count] = self._samples[kept].copy()
+                self._times_s[: self._count] = self._times_s[kept].copy()
+                self._position, end = 0, self._count
+            self._samples[end : end + len(block)] = block
+            self._times_s[end : end + len(block)] = block_s
+            self._count += len(block)
+            excess = max(0, self._count - self._size)
+            self._position, self._first, self._count = (
+                self._position + excess,
+                self._first + excess,
+                self._count - excess,
+            )
+        return gaps
+
+    def add_event(self, name: str, time_s: float) -> None:
+        """Add an event, before or after the samples of its time."""
+        self.counts.events += 1
+        self._waiting.append((name, time_s))
+        if len(self._waiting) > WAITING_EVENTS:
+            self._waiting.popleft()
+            self.counts.dropped["no samples of its time came"] += 1
+
+    def locate(self) -> list[tuple[str, int]]:
+        """Find the samples of the events that waited for them; name and sample of each."""
+        if not self._count:
+            return []
+        times_s = self._times_s[self._position : self._position + self._count]
+        half_s, located, waiting = 0.5 / self.cutting.recorded_hz, [], deque[tuple[str, float]]()
+        for name, time_s in self._waiting:
+            if time_s > times_s[-1] + half_s:
+                waiting.append((name, time_s))  # its samples are still to come
+                continue
+            index = int(np.searchsorted(times_s, time_s))
+            index = min(index, len(times_s) - 1)
+            if index and time_s - times_s[index - 1] <= times_s[index] - time_s:
+                index -= 1
+            distance = abs(times_s[index] - time_s) * self.cutting.recorded_hz
+            if distance > GAP_SAMPLES:
+                is_early = time_s < times_s[0]
+                reason = "before the samples that are kept" if is_early else "in a gap of the stream"
+                self.counts.dropped[reason] += 1
+                continue
+            located.append((name, self._first + index))
+            self._due.append((name, time_s, self._first + index))
+        self._waiting = waiting
+        return located
+
+    def cut(self) -> Iterator[CutWindow]:
+        """Cut the windows whose samples are all there, in the order of their events.
+
+        Raises:
+            BrainhiveError: naming a channel with values that are not finite, or flat.
+        """
+        start, stop = self.cutting.span
+        due, self._due = self._due, deque()
+        for name, time_s, sample in due:
+            first, last = sample + start, sample + stop
+            if any(first < gap <= last for gap in self._gaps):
+                self.counts.dropped["in a gap of the stream"] += 1
+            elif first < self._first:
+                self.counts.dropped["before the samples that are kept"] += 1
+            elif last >= self.next_sample:
+                self._due.append((name, time_s, sample))
+            else:
+                at = self._position + first - self._first
+                span = self._samples[at : at + stop - start + 1]  # [span, C]
+                onset = np.array([-start])
+                try:
+                    epochs = self.cutting.cut(span.T.copy(), self.channels, onset, 1.0)  # [1, C, T]
+                except BrainhiveError as error:
+                    self.counts.dropped[error.message] += 1
+                    continue
+                self.counts.windows += 1
+                end_s = float(self._times_s[at + stop - start])
+                yield CutWindow(name, time_s, sample, epochs[0], end_s)
+
+    def drop_waiting(self) -> None:
+        """Count the events whose windows can no longer be cut, as at the end of the stream."""
+        self.counts.dropped["beyond the end of the stream"] += len(self._waiting) + len(self._due)
+        self._waiting.clear()
+        self._due.clear()
+        if not self.counts.dropped["beyond the end of the stream"]:
+            del self.counts.dropped["beyond the end of the stream"]

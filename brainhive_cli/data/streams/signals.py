@@ -1,0 +1,78 @@
+"""Single trials of a signal store, one after the other, as if each had just been recorded and prepared."""
+
+import numpy as np
+from pydantic import Field
+
+from brainhive_cli.core import parts
+from brainhive_cli.data.signals.windows import CutWindow
+from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.streams import Clock, Wanted
+
+
+class Config(parts.Config):
+    """Signal store of the person in the run's data set, whose trials come in random order."""
+
+    interval_s: float = Field(1.2, gt=0, le=3600, description="seconds from trial to trial")
+    speed: float = Field(1.0, gt=0, le=1e6, description="seconds of the replay in a second")
+    seed: int = Field(0, ge=0, description="seed of the order of trials")
+
+    def build(self, wanted: Wanted) -> "ReplayedTrials":
+        """Open the store.
+
+        Raises:
+            MissingData: if the person has none.
+        """
+        recording = wanted.open_recording()
+        return ReplayedTrials(recording, self.interval_s, self.seed, Clock(self.speed))
+
+
+TINY = Config()
+
+
+class ReplayedTrials:
+    """Trials of a recording at equal intervals.
+
+    Args:
+        recording: The trials.
+        interval_s: From trial to trial.
+        seed: Of their order.
+        clock: Decides which are due.
+    """
+
+    def __init__(self, recording: Recording, interval_s: float, seed: int, clock: Clock) -> None:
+        self.recording, self.clock, self._interval_s, self._next = recording, clock, interval_s, 0
+        rows = np.argwhere(recording.is_there)  # [trials, 2]
+        self._trials = rows[np.random.default_rng(seed).permutation(len(rows))]
+
+    @property
+    def template(self) -> Recording:
+        """Recording of the first trial."""
+        is_first = np.zeros_like(self.recording.is_there)
+        is_first[0, 0] = True
+        return self.recording.take_trials(is_first)
+
+    def now_s(self) -> float:
+        """Read the clock of the replay, whose first trial begins at 0."""
+        return self.clock.now_s()
+
+    def read_windows(self, wait_s: float) -> list[CutWindow] | None:
+        """Return the trials whose last sample is due."""
+        if self._next >= len(self._trials):
+            return None
+        length_s = float(self.recording.times_s[-1])
+        windows: list[CutWindow] = []
+        while self._next < len(self._trials):
+            time_s = self._next * self._interval_s
+            if not self.clock.wait_until(time_s + length_s, 0.0 if windows else wait_s):
+                break
+            item, repetition = self._trials[self._next].tolist()
+            signal = np.asarray(self.recording.signal[item : item + 1])[0, repetition].astype(np.float32)
+            name = self.recording.image_ids[item]
+            windows.append(CutWindow(name, time_s, self._next, signal, time_s + length_s))
+            self._next += 1
+            if len(windows) == 64:  # so that a fast replay does not fill the memory
+                break
+        return windows
+
+    def close(self) -> None:
+        """Do nothing: the store is mapped."""

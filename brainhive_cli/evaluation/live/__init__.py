@@ -1,0 +1,1 @@
+"""Live decoding: what a person sees, while they see it."""

@@ -1,0 +1,249 @@
+"""Decoding of live windows: tokens, the best pictures of the gallery, ranks of what was shown."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from brainhive_cli.data.event_names import EventNames
+from brainhive_cli.data.responses import choose_input
+from brainhive_cli.data.signals.channel_mapping import ChannelChoice
+from brainhive_cli.data.signals.noise import whiten
+from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.signals.windows import CutWindow
+from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.evaluation.live.preparation import Whitening
+from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
+
+BEST = 5
+"""Pictures that are shown of each window."""
+AVERAGED_PICTURES = 2000
+"""Pictures whose trials are averaged; of more, the one that was shown longest ago begins anew."""
+
+
+@dataclass(frozen=True)
+class LiveGallery:
+    """Pictures that are searched.
+
+    Attributes:
+        image_ids: [M].
+        tokens: [M, D], as the model compares them.
+        is_tested: [M] whether a window of the picture counts: the model has not learned from it.
+    """
+
+    image_ids: list[str]
+    tokens: Tensor
+    is_tested: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, member: TrainedCell, subject: int, split: str) -> "LiveGallery":
+        """Encode the pictures of a split."""
+        rows = member.rows(split)
+        image_ids = [member.pictures(split).image_ids[row] for row in rows]
+        return cls(image_ids, member.images(split, rows), member.are_unseen(subject, split, rows))
+
+
+@dataclass(frozen=True)
+class LiveResult:
+    """What was decoded of one window.
+
+    Attributes:
+        number: Number of the window, from 1.
+        window: The window.
+        shown: Row of the shown picture in the gallery; None where it is not known.
+        best: Image id and similarity of the most similar pictures by this trial, the best first.
+        rank: Rank of the shown picture by this trial; 1 is best.
+        repetitions: How often the picture was shown so far.
+        average_best: As `best`, by the average of all its trials so far; None where there is one.
+        average_rank: As `rank`, by that average.
+        is_tested: Whether it counts: what was shown is known, and the model has not learned from it.
+        signal: [C, T] the average, or the trial, as the model takes it.
+        token: [D] of this trial.
+    """
+
+    number: int
+    window: CutWindow
+    shown: int | None
+    best: list[tuple[str, float]]
+    rank: int | None
+    repetitions: int
+    average_best: list[tuple[str, float]] | None
+    average_rank: int | None
+    is_tested: bool
+    signal: Tensor = field(repr=False)
+    token: Tensor = field(repr=False)
+
+
+class Decoder:
+    """Decodes windows as `eval-retrieval` decodes trials of a store.
+
+    Args:
+        member: The model.
+        subject: Whose brain.
+        gallery: Pictures that are searched.
+        names: Finds the picture of an event.
+        normaliser: Of the person; None where signals are not normalised.
+        describe: Describes windows [n, E, T] as a recording, by which input of the model is chosen.
+        whitening: None where windows come whitened, or are not whitened at all.
+        channel_mapping: What to do about channels that the windows lack.
+    """
+
+    def __init__(
+        self,
+        member: TrainedCell,
+        subject: int,
+        gallery: LiveGallery,
+        names: EventNames,
+        normaliser: Normaliser | None,
+        describe: Callable[[NDArray[np.float32]], Recording],
+        whitening: Whitening | None = None,
+        channel_mapping: ChannelChoice = "none",
+    ) -> None:
+        self.member, self.subject, self.gallery, self.whitening = member, subject, gallery, whitening
+        self._names, self._normaliser, self._describe = names, normaliser, describe
+        self._mapping: ChannelChoice = channel_mapping
+        self._shown: OrderedDict[str, int | None] = OrderedDict()  # row by the name of an event
+        self._sums: OrderedDict[int, tuple[NDArray[np.float64], int]] = OrderedDict()  # [E, T], and trials
+        self._noise_trials: list[tuple[NDArray[np.float32], int]] = []
+        self._units = normalize(gallery.tokens.float(), dim=1)  # [M, D]
+        self._number = 0
+
+    @property
+    def missing_trials(self) -> int:
+        """Trials that are still needed until whitening begins."""
+        if self.whitening is None or self.whitening.matrix is not None:
+            return 0
+        return self.whitening.trials - len(self._noise_trials)
+
+    def find_shown(self, event: str) -> int | None:
+        """Find the row in the gallery of the picture that an event stands for; None if it has none."""
+        if event not in self._shown:
+            self._shown[event] = self._names.find_row(event)
+            if len(self._shown) > 10 * AVERAGED_PICTURES:  # so that numbered events do not fill the memory
+                self._shown.popitem(last=False)
+        return self._shown[event]
+
+    def warm_up(self, shape: tuple[int, int]) -> None:
+        """Decode a window of zeros [E, T] once: the first one takes longer than all others."""
+        signal = self._read(np.zeros((1, *shape), np.float32))
+        self.member.encode(self.subject, signal)
+
+    def decode(self, windows: Sequence[CutWindow]) -> list[LiveResult]:
+        """Decode windows together; those that whitening is measured of give no result.
+
+        Raises:
+            BrainhiveError: if a signal is not what the model takes, or noise cannot be measured.
+        """
+        rows: Sequence[int | None] = [self.find_shown(window.name) for window in windows]
+        if missing := self.missing_trials:
+            windows, rows = self._measure_noise(windows, rows, missing)
+        if not windows:
+            return []
+
+        # windows, whitened as those of a store
+        epochs = np.stack([window.signal for window in windows])  # [n, E, T]
+        if self.whitening is not None and self.whitening.matrix is not None:
+            whiten(epochs, self.whitening.matrix)
+
+        # averages of each picture's trials so far
+        averages, counts = np.empty_like(epochs), np.ones(len(windows), np.int64)
+        for index, (epoch, row) in enumerate(zip(epochs, rows, strict=True)):
+            averages[index] = epoch
+            if row is not None:
+                total, count = self._sums.pop(row, (np.zeros(epoch.shape), 0))
+                self._sums[row] = total + epoch, count + 1
+                averages[index], counts[index] = self._sums[row][0] / (count + 1), count + 1
+                if len(self._sums) > AVERAGED_PICTURES:
+                    self._sums.popitem(last=False)
+
+        # tokens of trials, then of averages of several; ranks of what was shown
+        averaged = np.flatnonzero(counts > 1)
+        signals = self._read(np.concatenate([epochs, averages[averaged]]))  # [n + a, C, T]
+        tokens = self.member.encode(self.subject, signals)  # [n + a, D]
+        similar = (normalize(tokens, dim=1) @ self._units.T).cpu()  # [n + a, M]
+        best = similar.topk(min(BEST, len(self.gallery.image_ids)), dim=1)
+        shown = [*rows, *(rows[index] for index in averaged.tolist())]
+        known = [place for place, row in enumerate(shown) if row is not None]
+        ranked: dict[int, int] = {}
+        if known:
+            targets = torch.tensor([shown[place] for place in known], device=tokens.device)
+            ranks_of_known = ranks(tokens[known], self.gallery.tokens, targets).tolist()
+            ranked = dict(zip(known, ranks_of_known, strict=True))
+        average_places = {index: len(rows) + number for number, index in enumerate(averaged.tolist())}
+
+        def list_best(place: int) -> list[tuple[str, float]]:
+            pairs = zip(best.indices[place].tolist(), best.values[place].tolist(), strict=True)
+            return [(self.gallery.image_ids[row], round(value, 6)) for row, value in pairs]
+
+        # a result for each window
+        results = []
+        for index, (window, row) in enumerate(zip(windows, rows, strict=True)):
+            self._number += 1
+            average = average_places.get(index)
+            results.append(
+                LiveResult(
+                    self._number,
+                    window,
+                    row,
+                    list_best(index),
+                    ranked.get(index),
+                    int(counts[index]),
+                    None if average is None else list_best(average),
+                    None if average is None else ranked.get(average),
+                    row is not None and bool(self.gallery.is_tested[row]),
+                    signals[index if average is None else average],
+                    tokens[index].cpu(),
+                )
+            )
+        return results
+
+    def _measure_noise(
+        self, windows: Sequence[CutWindow], rows: Sequence[int | None], missing: int
+    ) -> tuple[Sequence[CutWindow], Sequence[int | None]]:
+        """Keep the first trials for the whitener; return those that come after them."""
+        assert self.whitening is not None
+        for number, (window, row) in enumerate(zip(windows[:missing], rows, strict=False)):
+            self._noise_trials.append((window.signal, -1 - number if row is None else row))
+        if not self.missing_trials:
+            epochs, stimuli = zip(*self._noise_trials, strict=True)
+            self.whitening = self.whitening.measure(np.stack(epochs), np.array(stimuli))
+            self._noise_trials = []
+        return windows[missing:], rows[missing:]
+
+    def _read(self, epochs: NDArray[np.float32]) -> Tensor:
+        """Read prepared windows [n, E, T] as the model takes them: [n, C, T]."""
+        spec, channels = self.member.model.layout.spec, self.member.align.dataset.channels
+        selection = choose_input(
+            spec, self._describe(epochs), "the stream", channels, channel_mapping=self._mapping
+        )
+        selection = replace(selection, normaliser=self._normaliser)
+        return torch.from_numpy(np.concatenate([signal for _, signal in selection.averages()]))
+
+
+def as_event(result: LiveResult, gallery: LiveGallery, start_s: float) -> dict[str, Any]:
+    """Write a result as plain values, for the page, lines of JSON and other programs."""
+
+    def write(best: list[tuple[str, float]]) -> list[dict[str, Any]]:
+        return [{"image": image, "similarity": similarity} for image, similarity in best]
+
+    best, average = result.best, result.average_best
+    return {
+        "kind": "result",
+        "window": result.number,
+        "event": result.window.name,
+        "shown": None if result.shown is None else gallery.image_ids[result.shown],
+        "onset_s": round(result.window.time_s - start_s, 6),
+        "best": write(best),
+        "margin": round(best[0][1] - best[1][1], 6) if len(best) > 1 else None,
+        "rank": result.rank,
+        "repetitions": result.repetitions,
+        "average_best": None if average is None else write(average),
+        "average_rank": result.average_rank,
+    }

@@ -1,0 +1,273 @@
+"""A live session, resolved: model, person, gallery, stream, and how windows are cut and decoded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
+from brainhive_cli.core.files import locate
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import CHANNELS_MAPPED, SIMULATED, merge_caveats
+from brainhive_cli.core.results import Need
+from brainhive_cli.data.datasets import stored_split
+from brainhive_cli.data.event_names import EventNames
+from brainhive_cli.data.signals.cutting import Cutting
+from brainhive_cli.data.signals.windows import Windows
+from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.streams import Stream, StreamFormat, Wanted, WindowStream
+from brainhive_cli.evaluation.live.decoder import Decoder, LiveGallery
+from brainhive_cli.evaluation.live.preparation import LivePreparation, plan_preparation
+from brainhive_cli.evaluation.live.recipe import Recipe
+from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
+
+DEFAULT_UNIT = "µV"
+"""Unit of continuous samples of a whitened store that does not say it: that of EEG."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work of live, before a stream is opened.
+
+    Attributes:
+        recipe: Its keys.
+        align: The run, or model folder.
+        cell: The model that decodes.
+        subject: Whose brain.
+    """
+
+    recipe: Recipe
+    align: AlignRun
+    cell: Cell
+    subject: int
+
+    @classmethod
+    def resolve(cls, recipe: Recipe) -> Self:
+        """Find the run, and the model of the person.
+
+        Raises:
+            RecipeError: if the run has no such cell or split, or several people could be meant.
+            MissingData: if there is no run.
+        """
+        subjects = None if recipe.dataset is None or recipe.subject is None else [recipe.subject]
+        align = find(recipe.align_run, recipe.paths, recipe.dataset, subjects)
+        refuse_sweep(align)
+        align = replace(align, allows_copies=recipe.copies == "allow", channel_mapping=recipe.channel_mapping)
+        if stored_split(align.dataset, recipe.gallery) not in align.dataset.splits:
+            known = ", ".join(align.dataset.splits)
+            raise RecipeError(
+                f"gallery: {align.dataset.name} has no split {recipe.gallery!r}", f"it has: {known}"
+            )
+
+        # the person, then the first model that is tested on them
+        cells, subject = align.cells, recipe.subject
+        names = [cell.name for cell in cells]
+        if recipe.cell:
+            if recipe.cell not in names:
+                near = guess(recipe.cell, names)
+                raise RecipeError(
+                    f"{align.name} has no cell {recipe.cell!r}", f"{near}cells: {', '.join(names)}"
+                )
+            cells = [cell for cell in cells if cell.name == recipe.cell]
+        people = sorted({person for cell in cells for person in cell.tested_on})
+        if subject is None:
+            if len(people) != 1:
+                listed = ", ".join(map(str, people))
+                raise RecipeError(f"{align.name} has models of subjects {listed}", f"--subject {people[0]}")
+            subject = people[0]
+        tested = [cell for cell in cells if subject in cell.tested_on]
+        return cls(recipe, align, (tested or cells)[0], subject)
+
+    @property
+    def is_new_person(self) -> bool:
+        """Whether the model has not learned from the person."""
+        return self.subject not in self.cell.trained_on or self.align.tests_new_subjects
+
+    def needs(self) -> Iterator[Need]:
+        """List the run and the target stores of the gallery."""
+        for need in self.align.needs([self.recipe.gallery]):
+            is_signals = need.name.startswith("signals of")
+            yield replace(need, is_optional=need.is_optional or is_signals)
+
+    @cached_property
+    def recorded_unit(self) -> str:
+        """Unit of the continuous samples before whitening, as the stores of the run's people say it."""
+        source = self.align.source(self.cell.variant, self.cell.fold)
+        for subject in dict.fromkeys([self.subject, *self.cell.trained_on]):
+            if source.path(subject).is_file():
+                for recording in source.open(subject).splits.values():
+                    facts = [recording.provenance, *recording.provenance.get("sessions", ())]
+                    units = [str(fact["recorded_unit"]) for fact in facts if "recorded_unit" in fact]
+                    if units:
+                        return units[0]
+        return DEFAULT_UNIT
+
+    def plan(self, member: TrainedCell) -> LivePreparation:
+        """Plan how windows of a continuous stream are prepared; raises as `plan_preparation`."""
+        spec, recipe = member.model.layout.spec, self.recipe
+        if spec.names == tuple(map(str, range(len(spec.names)))):  # a model that only counts its channels
+            chosen = spec.signal.get("channels") or self.align.dataset.channels or spec.names
+            spec = replace(spec, names=tuple(chosen))
+        where = str(self.align.model_path(self.cell))
+        return plan_preparation(
+            spec,
+            member.model.learned,
+            self.subject,
+            self.recorded_unit,
+            recipe.whiten_trials,
+            recipe.whitener_session,
+            where,
+        )
+
+    def open(self, launch: Launch) -> "OpenSession":
+        """Load the model and the gallery, open the stream, and check that they go together.
+
+        Raises:
+            BrainhiveError: naming channels, units or steps that do not.
+        """
+        recipe, split = self.recipe, self.recipe.gallery
+        member = TrainedCell.load(self.align, self.cell, launch.device)
+        spec = member.model.layout.spec
+        gallery = LiveGallery.of(member, self.subject, split)
+        names = EventNames.read(locate(recipe.events) if recipe.events else None, gallery.image_ids)
+        normaliser = member.find_normaliser(self.subject, split)
+
+        def open_recording() -> Recording:
+            self.align.prepare_signals(launch, [self.subject])
+            return self.align.source(self.cell.variant, self.cell.fold).recording(self.subject, split)
+
+        # a stream of windows needs no preparation; a continuous one must have what the model's takes
+        try:
+            preparation: LivePreparation | None = self.plan(member)
+        except (BrainhiveError, MissingData) as error:
+            preparation, reason = None, error
+        wanted = Wanted(
+            spec.names if preparation is None else preparation.channels,
+            "eeg" if preparation is None else preparation.kind,
+            DEFAULT_UNIT if preparation is None else preparation.unit,
+            spec.rate_hz or 250.0,
+            (0.0, 1.0) if preparation is None else preparation.span_s,
+            gallery.image_ids,
+            recipe.paths,
+            open_recording,
+        )
+        stream: Stream | WindowStream = recipe.source.build(wanted)
+        common = member, self.subject, gallery, names, normaliser
+        if isinstance(stream, WindowStream):
+            template = stream.template
+
+            def describe(signal: NDArray[np.float32]) -> Recording:
+                trials = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s"))
+                return replace(template, signal=signal[:, None], image_ids=(), **trials)
+
+            decoder = Decoder(*common, describe, None, recipe.channel_mapping)
+            return OpenSession(self, member, decoder, stream, None, None, template.caveats)
+        if preparation is None:
+            stream.close()
+            raise reason
+        try:
+            columns = choose_columns(preparation, stream.format, recipe.channel_mapping)
+            preparation = replace(
+                preparation, channels=tuple(stream.format.channels[index] for index in columns)
+            )
+            cutting = Cutting(preparation.steps, stream.format.rate_hz)
+            windows = Windows(cutting, preparation.channels, preparation.band_hz)
+            prepared = preparation
+
+            def describe_cut(signal: NDArray[np.float32]) -> Recording:
+                return prepared.describe(signal, cutting, spec)
+
+            decoder = Decoder(*common, describe_cut, preparation.whitening, recipe.channel_mapping)
+            decoder.warm_up((len(columns), len(cutting.times_s)))
+        except BaseException:
+            stream.close()
+            raise
+        is_simulated = [SIMULATED] if stream.format.simulated else []
+        is_mapped = [CHANNELS_MAPPED] if {*preparation.channels} < {*spec.names} else []
+        opened = OpenSession(self, member, decoder, stream, windows, columns, [*is_simulated, *is_mapped])
+        return replace(opened, differs=tuple(preparation.differs))
+
+
+@dataclass(frozen=True)
+class OpenSession:
+    """A session whose stream is open.
+
+    Attributes:
+        job: What was resolved.
+        member: The model.
+        decoder: Decodes windows.
+        stream: Continuous, or of windows.
+        windows: Cuts windows of a continuous stream; None of windows.
+        columns: Channels [E] of the stream that are cut, in order.
+        signal_caveats: Caveats of the stream's signals.
+        differs: In what windows differ from those offline, in sentences.
+    """
+
+    job: Job
+    member: TrainedCell
+    decoder: Decoder
+    stream: Stream | WindowStream
+    windows: Windows | None
+    columns: list[int] | None
+    signal_caveats: list[str]
+    differs: tuple[str, ...] = ()
+
+    @property
+    def caveats(self) -> list[str]:
+        """Caveats of every number of the session."""
+        job = self.job
+        pictures = job.align.tested_pictures(job.recipe.gallery, job.cell.fold).caveats
+        return merge_caveats(self.signal_caveats, pictures, job.align.learned(job.cell).caveats)
+
+    @property
+    def source_name(self) -> str:
+        """Name of the stream."""
+        return "signal store" if isinstance(self.stream, WindowStream) else self.stream.format.name
+
+
+def choose_columns(preparation: LivePreparation, stream: StreamFormat, channel_mapping: str) -> list[int]:
+    """Choose the channels of a stream that windows are cut of, and compare their units.
+
+    Args:
+        preparation: Which channels are needed, in which unit.
+        stream: Channels and units of the stream.
+        channel_mapping: `none` if a missing channel is to be refused; else those that are there are taken.
+
+    Returns:
+        [E] indices of channels.
+
+    Raises:
+        BrainhiveError: naming channels that are missing, or have another unit or none.
+    """
+    # channels by name, in the order of the model
+    index_of = {name.lower(): index for index, name in enumerate(stream.channels)}
+    missing = [name for name in preparation.channels if name.lower() not in index_of]
+    may_lack = channel_mapping != "none" and preparation.whitening is None
+    if missing and not may_lack:
+        listed = console.summarise_names(list(stream.channels))
+        raise BrainhiveError(
+            f"stream {stream.name} has no channel {', '.join(missing)}, which the model needs; of {listed}",
+            "source.channels=[…] or source.rename={theirs: ours}; or --channel-mapping spline",
+        )
+    if may_lack and missing:  # all of the stream, of which the mapping chooses
+        columns = [i for i, kind in enumerate(stream.kinds) if kind == preparation.kind]
+    else:
+        columns = [index_of[name.lower()] for name in preparation.channels]
+
+    # one unit, that of the model's preparation
+    units = dict.fromkeys(stream.units[index] for index in columns)
+    if wrong := [unit for unit in units if unit != preparation.unit]:
+        names = [stream.channels[index] for index in columns if stream.units[index] == wrong[0]]
+        declared = f"in {wrong[0]}" if wrong[0] else "without a unit"
+        raise BrainhiveError(
+            f"stream {stream.name} has {console.summarise_names(names)} {declared}, the model takes "
+            f"{preparation.unit}",
+            "source.unit=V (or mV, µV, fT …) says in which unit its samples are",
+        )
+    return columns

@@ -1,0 +1,384 @@
+"""The loop of a live session: one thread reads, one decodes, one draws, and none waits for the next."""
+
+import queue
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core import console
+from brainhive_cli.data.signals.windows import Counts, CutWindow
+from brainhive_cli.data.streams import WindowStream
+from brainhive_cli.evaluation.live.decoder import LiveResult, as_event
+from brainhive_cli.evaluation.live.job import OpenSession
+from brainhive_cli.measurement.confidence_sequence import HitRate
+
+READ_WAIT_S = 0.1
+"""How long a read waits for samples."""
+STALL_S = 1.0
+"""Time without a sample after which a stream is called stalled."""
+WAITING_WINDOWS = 1000
+"""Chunks of windows that wait to be decoded, at most; further ones are dropped and counted."""
+REMEMBERED = 10_000
+"""Windows whose latencies are kept; those before are forgotten."""
+STAGES = ("acquisition", "window", "decoding", "from the window's end", "from onset")
+"""Stages of the latency: last sample to read, read to cut, cut to ranks; and the sums, from the window's last
+sample and from the event to ranks."""
+
+
+class Recorder(Protocol):
+    """Saves a session while it runs."""
+
+    def add(self, samples: NDArray[np.float64], times_s: NDArray[np.float64]) -> None:
+        """Add samples [n, C] at times [n]."""
+
+    def add_event(self, sample: int, name: str, image: str) -> None:
+        """Add an event at the number of a sample, and its picture; empty where it has none."""
+
+    def mark_gap(self, sample: int) -> None:
+        """Mark that samples are missing before one."""
+
+    def add_result(self, result: dict[str, Any]) -> None:
+        """Add a result."""
+
+
+class TimedWindow(NamedTuple):
+    """A window, and the times on the stream's clock when its last sample was read and it was cut."""
+
+    window: CutWindow
+    read_s: float
+    cut_s: float
+
+
+class Latencies:
+    """Times of the newest windows from stage to stage, in milliseconds."""
+
+    def __init__(self) -> None:
+        self._values = {stage: deque[float](maxlen=REMEMBERED) for stage in STAGES}
+
+    def add(self, timed: TimedWindow, ranked_s: float) -> None:
+        """Add a window whose ranks were there at a time of the stream's clock."""
+        window = timed.window
+        times_s = (
+            timed.read_s - window.end_s,
+            timed.cut_s - timed.read_s,
+            ranked_s - timed.cut_s,
+            ranked_s - window.end_s,
+            ranked_s - window.time_s,
+        )
+        for stage, time_s in zip(STAGES, times_s, strict=True):
+            self._values[stage].append(1000 * time_s)
+
+    def summarise(self) -> dict[str, dict[str, float]]:
+        """Give median, 95th percentile and maximum of each stage."""
+        summary = {}
+        for stage, values in self._values.items():
+            if values:
+                p50, p95, most = np.percentile(values, (50, 95, 100))
+                summary[stage] = {"p50": round(p50, 2), "p95": round(p95, 2), "max": round(most, 2)}
+        return summary
+
+
+class Score:
+    """Hits of single trials so far, of pictures that the model has not learned from.
+
+    Args:
+        pool: Candidates.
+
+    Attributes:
+        hits: Trials that ranked the shown picture first.
+        image_ids: [N] shown pictures.
+        ranks: [N] their ranks by single trials.
+        average_ranks: Rank of each shown picture by the average of all its trials so far.
+    """
+
+    def __init__(self, pool: int) -> None:
+        self.pool, self.hits = pool, HitRate(1 / pool)
+        self.image_ids: list[str] = []
+        self.ranks: list[int] = []
+        self.average_ranks: dict[str, int] = {}
+
+    def add(self, result: LiveResult, image_id: str) -> None:
+        """Count a result whose shown picture is known and tested."""
+        assert result.rank is not None
+        self.hits = self.hits.add(result.rank == 1)
+        self.image_ids.append(image_id)
+        self.ranks.append(result.rank)
+        self.average_ranks[image_id] = result.average_rank or result.rank
+
+    def summarise(self) -> dict[str, Any] | None:
+        """Give the hit rate with its interval that holds at every moment; None before the first trial."""
+        hits = self.hits
+        if not hits.trials:
+            return None
+        counts = {"n": hits.trials, "top1": hits.hits, "rate": hits.rate, "chance": hits.chance}
+        return {**counts, "interval": [*hits.interval], "level": 0.95, "p": hits.p_value}
+
+
+class Drawer:
+    """Draws the newest result in a thread of its own; results that come meanwhile are skipped.
+
+    Args:
+        draw: Draws the average, or the trial, of a result; returns a PNG.
+        show: Called with the number of the window, the PNG, the seconds it took and how many were skipped.
+    """
+
+    def __init__(
+        self, draw: Callable[[LiveResult], bytes], show: Callable[[int, bytes, float, int], None]
+    ) -> None:
+        self._draw, self._show, self._skipped = draw, show, 0
+        self._newest: LiveResult | None = None
+        self._has_changed = threading.Condition()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
+        self._thread.start()
+
+    def add(self, result: LiveResult) -> None:
+        """Draw a result next, in place of one that waits."""
+        with self._has_changed:
+            self._skipped += self._newest is not None
+            self._newest = result
+            self._has_changed.notify()
+
+    def close(self) -> None:
+        """Finish the drawing that was begun."""
+        with self._has_changed:
+            self._is_closed = True
+            self._has_changed.notify()
+        self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        while True:
+            with self._has_changed:
+                self._has_changed.wait_for(lambda: self._newest is not None or self._is_closed)
+                result, self._newest = self._newest, None
+                if result is None:
+                    return
+            started_s = time.perf_counter()
+            try:
+                picture = self._draw(result)
+            except Exception as error:  # decoding goes on without drawings
+                console.warn(f"drawing ends: {type(error).__name__}: {error}")
+                return
+            self._show(result.number, picture, time.perf_counter() - started_s, self._skipped)
+
+
+class Loop:
+    """A live session that runs.
+
+    Args:
+        session: Model and open stream.
+        publish: Called with each event as plain values, of the kinds result, stalled, resumed and warning.
+        recorder: Saves the stream; None where nothing is saved.
+        drawer: Draws results; None without a generator.
+        most_windows: Windows after which the session ends; None: the stream's end, or Ctrl-C.
+    """
+
+    def __init__(
+        self,
+        session: OpenSession,
+        publish: Callable[[dict[str, Any]], None],
+        recorder: Recorder | None = None,
+        drawer: Drawer | None = None,
+        most_windows: int | None = None,
+    ) -> None:
+        self.session, self.latencies = session, Latencies()
+        self.score = Score(len(session.decoder.gallery.image_ids))
+        self.counts = Counts() if session.windows is None else session.windows.counts
+        self._publish, self._recorder, self._drawer, self._most = publish, recorder, drawer, most_windows
+        self._queue: queue.Queue[list[TimedWindow] | BaseException | None] = queue.Queue()
+        self._should_stop = threading.Event()
+        self._start_s: float | None = None  # time of the first sample
+        self._read_at = time.monotonic()
+        self.decoded = 0
+        self.stalls = 0
+
+    def run(self) -> str:
+        """Read, cut and decode until the stream or the session ends; return why it ended.
+
+        Raises:
+            BrainhiveError: if the stream is lost, or a window cannot be decoded.
+        """
+        reader = threading.Thread(target=self._read, name="reading", daemon=True)
+        reader.start()
+        stalled_at: float | None = None
+        try:
+            with stop_at_interrupt(self._should_stop):
+                while True:
+                    # a stall is said once, and its end
+                    silence_s = time.monotonic() - self._read_at
+                    if silence_s > STALL_S and stalled_at is None and reader.is_alive():
+                        stalled_at, self.stalls = self._read_at, self.stalls + 1
+                        console.warn(f"no samples for {silence_s:.1f} s: the stream is stalled")
+                        self._publish({"kind": "stalled", "for_s": round(silence_s, 3)})
+                    elif silence_s <= STALL_S and stalled_at is not None:
+                        after_s = self._read_at - stalled_at
+                        console.say(f"samples again after {after_s:.1f} s")
+                        self._publish({"kind": "resumed", "after_s": round(after_s, 3)})
+                        stalled_at = None
+
+                    # all windows that wait, together
+                    timed, is_last, error = self._take()
+                    if timed:
+                        self._decode(timed)
+                    if error is not None:
+                        raise error
+                    if self._most is not None and self.decoded >= self._most:
+                        return f"after {self.decoded} windows"
+                    if is_last:
+                        return "stopped" if self._should_stop.is_set() else "the stream ended"
+        finally:
+            self._should_stop.set()
+            reader.join(timeout=5)
+            if self._drawer is not None:
+                self._drawer.close()
+            self.session.stream.close()
+
+    def _take(self) -> tuple[list[TimedWindow], bool, BaseException | None]:
+        """Take all windows that wait; whether they are the last, and what went wrong after them."""
+        timed: list[TimedWindow] = []
+        wait_s: float | None = READ_WAIT_S
+        while True:
+            try:
+                item = self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None or isinstance(item, BaseException):
+                return timed, True, item
+            timed += item
+            wait_s = None
+            if self._most is not None and self.decoded + len(timed) >= self._most:
+                timed = timed[: max(1, self._most - self.decoded)]
+                break
+        return timed, False, None
+
+    def _decode(self, timed: Sequence[TimedWindow]) -> None:
+        """Decode windows, and publish each result with what is known of the session so far."""
+        decoder, stream = self.session.decoder, self.session.stream
+        waited = decoder.missing_trials
+        results = decoder.decode([one.window for one in timed])
+        ranked_s = stream.now_s()
+        if waited:
+            missing = decoder.missing_trials
+            text = f"whitening begins after {missing} more trials" if missing else "windows are whitened now"
+            self._publish({"kind": "warning", "text": text})
+        offset = len(timed) - len(results)  # windows that whitening was measured of
+        start_s = self._start_s or 0.0
+        self.decoded += len(timed)
+        for one, result in zip(timed[offset:], results, strict=True):
+            self.latencies.add(one, ranked_s)
+            event = as_event(result, decoder.gallery, start_s)
+            if result.is_tested:
+                self.score.add(result, event["shown"])
+            event |= {
+                "hits": self.score.summarise(),
+                "latency_ms": self.latencies.summarise(),
+                "stream": self.describe_stream(),
+            }
+            if self._recorder is not None:
+                self._recorder.add_result(event)
+            self._publish(event)
+        if results and self._drawer is not None:
+            self._drawer.add(results[-1])
+
+    def describe_stream(self) -> dict[str, Any]:
+        """Count what came of the stream, and what was lost or dropped, by reason."""
+        counts = self.counts
+        return {
+            "samples": counts.samples,
+            "lost": counts.lost,
+            "gaps": counts.gaps,
+            "events": counts.events,
+            "windows": counts.windows,
+            "decoded": self.decoded,
+            "stalls": self.stalls,
+            "dropped": dict(counts.dropped),
+        }
+
+    def _read(self) -> None:
+        """Read until the stream or the session ends; what goes wrong is raised by the decoding thread."""
+        end: BaseException | None = None
+        try:
+            for windows in self._windows():
+                if self._queue.qsize() > WAITING_WINDOWS:
+                    self.counts.dropped["decoding was too slow"] += len(windows)
+                    continue
+                self._queue.put(windows)
+        except BaseException as error:
+            end = error
+        self._queue.put(end)
+
+    def _windows(self) -> Iterator[list[TimedWindow]]:
+        """Yield the windows that are complete, as soon as they are."""
+        stream, windows, decoder = self.session.stream, self.session.windows, self.session.decoder
+        while not self._should_stop.is_set():
+            # a stream of windows
+            if isinstance(stream, WindowStream):
+                if (ready := stream.read_windows(READ_WAIT_S)) is None:
+                    return
+                if ready:
+                    self._read_at = time.monotonic()
+                    self._start_s = ready[0].time_s if self._start_s is None else self._start_s
+                    self.counts.events += len(ready)
+                    self.counts.windows += len(ready)
+                    read_s = stream.now_s()
+                    yield [TimedWindow(window, read_s, read_s) for window in ready]
+                continue
+
+            # a continuous stream: samples and events as they come
+            assert windows is not None and self.session.columns is not None
+            if (chunk := stream.read(READ_WAIT_S)) is None:
+                windows.drop_waiting()
+                return
+            read_s = stream.now_s()
+            if len(chunk.samples):
+                self._read_at = time.monotonic()
+                self._start_s = float(chunk.times_s[0]) if self._start_s is None else self._start_s
+            gaps = windows.add(chunk.samples[:, self.session.columns], chunk.times_s)
+            for event in chunk.events:
+                windows.add_event(event.name, event.time_s)
+            located = windows.locate()
+            ready = [*windows.cut()]
+            if ready:
+                cut_s = stream.now_s()
+                yield [TimedWindow(window, read_s, cut_s) for window in ready]
+
+            # saved after windows were handed on
+            if self._recorder is not None:
+                if len(chunk.samples):
+                    self._recorder.add(chunk.samples, chunk.times_s)
+                for sample in gaps:
+                    self._recorder.mark_gap(sample)
+                for name, sample in located:
+                    row = decoder.find_shown(name)
+                    image_id = "" if row is None else decoder.gallery.image_ids[row]
+                    self._recorder.add_event(sample, name, image_id)
+
+
+@contextmanager
+def stop_at_interrupt(should_stop: threading.Event) -> Iterator[None]:
+    """Let the first Ctrl-C end a session in order; the second one interrupts as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        console.say("ending the session; Ctrl-C again interrupts")
+        should_stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,76 @@
+"""The recipe of live: which model, which stream, whose brain, what is shown, sent and saved."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from brainhive_cli.core import parts, recipe
+from brainhive_cli.core.recipe import AlignRunRecipe, Section
+from brainhive_cli.data.signals.channel_mapping import ChannelChoice
+
+
+class Decoding(Section):
+    """How windows are decoded."""
+
+    subject: int | None = Field(
+        None, ge=0, description="whose brain; default: the only one that the run's models are tested on"
+    )
+    cell: str = Field("", description="which model of the run; default: the first that is tested on them")
+    gallery: str = Field("test", description="split whose pictures are searched")
+    events: str = Field(
+        "",
+        description="table (CSV or TSV) with columns event and picture; default: events are called by their "
+        "pictures",
+    )
+    channel_mapping: ChannelChoice = Field(
+        "none",
+        description="channels of the model that the stream lacks, as in eval-retrieval: none refuses them",
+    )
+    whiten_trials: int | None = Field(
+        None,
+        ge=20,
+        le=100_000,
+        description="first trials of the session whose noise whitens the others; they are not decoded. 100 "
+        "or more: of whitened signals 31 % is error from 20 trials, 15 % from 100, 8 % from 400",
+    )
+    whitener_session: int | None = Field(
+        None, ge=1, description="session of the training whose whitener is used; default: the last"
+    )
+    windows: int | None = Field(None, ge=1, description="windows after which the session ends")
+
+
+class Recipe(AlignRunRecipe, Decoding):
+    """Recipe of live."""
+
+    computes: ClassVar[bool] = False
+
+    align_run: recipe.OneRun = Field(
+        None,
+        description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
+        "it; or a model folder; default: the newest run (key: run)",
+    )
+    dataset: Annotated[Any, parts.part("datasets", "things-eeg", is_optional=True)] = Field(
+        None, description="another data set than the run's, whose pictures are shown"
+    )
+    copies: recipe.Copies = "refuse"
+    source: Annotated[Any, parts.part("streams", "lsl")] = Field(
+        "lsl",
+        validate_default=True,
+        description="lsl: a stream of the lab; recording: a file; signals: the person's signal store; mock",
+    )
+    draw: str | None = Field(
+        None, description="recipe of reconstruct whose prior and generator draw what is seen, as in demo"
+    )
+    page: bool = Field(True, description="show what is decoded on a page of this machine")
+    host: str = Field(
+        "127.0.0.1", description="address of the page; any other lets others on the network see it"
+    )
+    port: int = Field(0, ge=0, le=65535, description="port of the page; 0: a free one")
+    lines: bool = Field(False, description="write each result as a line of JSON to stdout")
+    outlet: str = Field("", description="name of an LSL stream that sends each result; default: none")
+    save: bool = Field(True, description="save the session while it runs, as a BIDS data set in the run")
+
+    @property
+    def decoding(self) -> Decoding:
+        """Part of the recipe that the functions get which decode."""
+        return self.select(Decoding)
