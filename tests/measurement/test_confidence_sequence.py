@@ -1,0 +1,106 @@
+"""The interval of a hit rate that holds at every moment: exact values, its martingale, and simulations."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import betaln
+from scipy.stats import binom
+
+from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
+
+RATES = (0.005, 0.05, 0.2, 0.5, 0.8)
+
+
+def martingale(rate, hits, trials):
+    """Likelihood ratio as defined, in logarithms, of a rate inside (0, 1)."""
+    mixture = betaln(hits + A, trials - hits + B) - betaln(A, B)
+    return mixture - hits * np.log(rate) - (trials - hits) * np.log1p(-rate)
+
+
+@pytest.mark.parametrize("hits, trials", [(1, 2), (1, 1000), (7, 20), (999, 1000), (300, 100_000)])
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_the_ends_are_where_the_martingale_is_one_over_the_error_rate(hits, trials, level):
+    low, high = interval(hits, trials, level)
+    assert 0 < low < hits / trials < high < 1
+    assert martingale(np.array([low, high]), hits, trials) == pytest.approx(
+        [-np.log(1 - level)] * 2, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("trials", [1, 20, 5000])
+def test_all_misses_and_all_hits_have_the_ends_of_the_closed_form(trials):
+    ratio = np.exp(betaln(A, trials + B) - betaln(A, B))
+    assert interval(0, trials) == (0, pytest.approx(1 - (0.05 * ratio) ** (1 / trials), abs=1e-12))
+    ratio = np.exp(betaln(trials + A, B) - betaln(A, B))
+    assert interval(trials, trials) == (pytest.approx((0.05 * ratio) ** (1 / trials), abs=1e-12), 1)
+
+
+def test_nothing_is_known_before_the_first_trial():
+    assert interval(0, 0) == (0, 1)
+    assert HitRate(0.005).interval == (0, 1) and HitRate(0.005).p_value == 1
+
+
+def test_every_count_of_hits_has_an_interval_around_its_rate():
+    for trials in (1, 2, 3, 10, 100):
+        ends = np.array([interval(hits, trials) for hits in range(trials + 1)])
+        rates = np.arange(trials + 1) / trials
+        assert ((ends[:, 0] <= rates) & (rates <= ends[:, 1])).all()
+        assert (np.diff(ends, axis=0) > 0).all()  # more hits, higher ends
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("trials", [1, 10, 200])
+def test_the_ratio_is_one_on_average_under_its_rate(rate, trials):
+    hits = np.arange(trials + 1)
+    log_weights = binom.logpmf(hits, trials, rate)
+    assert np.exp(log_weights + martingale(rate, hits, trials)).sum() == pytest.approx(1, abs=1e-9)
+
+
+def test_a_counter_gives_the_interval_of_its_counts():
+    rate = HitRate(0.1)
+    for hit in (True, False, False, True):
+        rate = rate.add(hit)
+    assert (rate.hits, rate.trials, rate.rate) == (2, 4, 0.5)
+    assert rate.interval == interval(2, 4)
+
+
+@pytest.mark.parametrize("chance", [0.005, 0.2, 0.5])
+def test_evidence_above_chance_ever_passes_five_percent_in_at_most_five_percent_of_guessers(chance):
+    random, passed = np.random.default_rng(0), 0
+    for hits in random.random((200, 300)) < chance:
+        rate = HitRate(chance)
+        for hit in hits:
+            rate = rate.add(bool(hit))
+        passed += rate.p_value <= 0.05
+    assert passed / 200 <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5  # two standard errors
+
+
+def test_hits_above_chance_are_evidence_and_misses_are_none():
+    above, below = HitRate(0.2), HitRate(0.2)
+    for number in range(60):
+        above, below = above.add(number % 2 == 0), below.add(False)
+    assert above.p_value < 1e-4
+    assert below.p_value == 1
+
+
+@pytest.fixture(scope="module")
+def live():
+    """The simulation of the benchmarks: a hit rate that is looked at after each trial."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+        from simulated_statistics import live
+
+        yield live
+
+
+@pytest.mark.parametrize(
+    "design", ["equal pictures", "50 pictures, with replacement", "50 pictures, in rounds"]
+)
+@pytest.mark.parametrize("rate", [0.005, 0.2, 0.8])
+def test_the_interval_ever_misses_the_rate_in_at_most_five_percent(live, design, rate):
+    random = np.random.default_rng(0)
+    results = np.mean([live(random, design, rate, 300)[1:3] for _ in range(200)], axis=0)
+    ours, wilson = results
+    assert ours <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5  # two standard errors
+    assert wilson > 0.08  # an interval for one moment does not
