@@ -308,6 +308,42 @@ COMMANDS = (
     ),
     Command(
         STEPS,
+        "live",
+        "Show what a person sees, while they see it: from an LSL stream, a replayed recording or a mock.",
+        "RUN --source recording source.file=sub-01_ses-02.fif",
+        {
+            "align_run": option(
+                "--run",
+                "Align run, by folder or name, or SWEEP:VARIANT; or model folder.",
+                "the newest",
+                ALIGN_RUN,
+            ),
+            "source.kind": option(
+                "--source",
+                f"Stream: {', '.join(kinds('streams'))}.",
+                "lsl",
+                one_of(partial(kinds, "streams")),
+            ),
+            "subject": option("--subject", "Whose brain.", "the only one of the run", value=int, min=0),
+            "events": option("--events", "Table (CSV) with columns event and picture."),
+            "whiten_trials": option(
+                "--whiten-trials", "First trials of the session whose noise whitens the others.", value=int
+            ),
+            "windows": option("--windows", "Windows after which the session ends.", value=int, min=1),
+            "draw": option(
+                "--draw", "Recipe of reconstruct that draws what is seen.", complete=one_of(recipes)
+            ),
+            "outlet": option("--outlet", "Name of an LSL stream that sends each result."),
+            "lines": switch("--lines", "Write each result as a line of JSON to stdout."),
+        },
+        OPEN,
+        paths="align_run",
+        words="NAME",
+        complete=ALIGN_RUN,
+        computes=False,
+    ),
+    Command(
+        STEPS,
         "explain",
         "Show when, where, in which band and at which level signals carry what was seen.",
         "--analyses windows,sensors",

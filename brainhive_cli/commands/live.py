@@ -6,6 +6,8 @@ from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
+from brainhive_cli.data.exchange.session_folder import SessionFolder
+from brainhive_cli.reports.live_page import LivePage
 from PIL import Image
 
 from brainhive_cli.core import console
@@ -16,7 +18,6 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Clip, stored_split
-from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.media.media_files import to_bytes
 from brainhive_cli.data.streams import WindowStream
 from brainhive_cli.evaluation.live.decoder import LiveResult
@@ -27,7 +28,6 @@ from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.models import priors
-from brainhive_cli.reports.live_page import LivePage
 from brainhive_cli.training.alignment.prior_tokens import check_tokens
 
 __all__ = ["Recipe", "plan", "run"]

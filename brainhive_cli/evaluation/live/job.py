@@ -82,7 +82,8 @@ class Job:
                 raise RecipeError(f"{align.name} has models of subjects {listed}", f"--subject {people[0]}")
             subject = people[0]
         tested = [cell for cell in cells if subject in cell.tested_on]
-        return cls(recipe, align, (tested or cells)[0], subject)
+        cell = replace((tested or cells)[0], tested_on=(subject,))
+        return cls(recipe, replace(align, cells=[cell], _cache={}, _pictures={}), cell, subject)
 
     @property
     def is_new_person(self) -> bool:
