@@ -102,9 +102,7 @@ def refuse_high_edges(band_hz: tuple[float | None, float | None], rate_hz: float
     """
     for edge in filter(None, band_hz):
         if edge >= rate_hz / 2:
-            problem = (
-                f"a filter edge of {edge:g} Hz needs more than {2 * edge:g} Hz, the signal has {rate_hz:g}"
-            )
+            problem = f"a filter edge of {edge:g} Hz is not below half the rate, {rate_hz:g} Hz"
             raise BrainhiveError(problem, f"preparation.band_hz=[low, high] below {rate_hz / 2:g}")
 
 

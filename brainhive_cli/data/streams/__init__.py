@@ -106,7 +106,8 @@ class Wanted:
         span_s: Start and stop of a window after the event.
         image_ids: Pictures of the gallery, which simulated events name.
         paths: Folders of the home.
-        open_recording: Opens the recording of the person in the run's data set that tests the model.
+        open_recording: Opens the recording of the person that tests the model, in the run's data set; None
+            where the person has none.
     """
 
     channels: tuple[str, ...]
@@ -116,7 +117,7 @@ class Wanted:
     span_s: tuple[float, float]
     image_ids: Sequence[str]
     paths: Paths
-    open_recording: Callable[[], Recording]
+    open_recording: Callable[[], Recording | None]
 
 
 @runtime_checkable

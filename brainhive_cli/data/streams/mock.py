@@ -32,8 +32,13 @@ class Config(parts.Config):
             MissingData: if the run's data set is simulated, and the person has no signals.
         """
         recording = wanted.open_recording()
-        is_continuous = "simulated" in recording.provenance and "preparation" not in recording.provenance
-        is_continuous &= isinstance(recording.space, Sensors) and recording.times_s[0] == 0
+        is_continuous = (
+            recording is not None
+            and "simulated" in recording.provenance
+            and "preparation" not in recording.provenance
+            and isinstance(recording.space, Sensors)
+            and recording.times_s[0] == 0
+        )
         return MockStream(self, wanted, recording if is_continuous else None, Clock(self.speed))
 
 

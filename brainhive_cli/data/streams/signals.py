@@ -4,6 +4,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.data.streams import Clock, Wanted
@@ -22,7 +23,8 @@ class Config(parts.Config):
         Raises:
             MissingData: if the person has none.
         """
-        recording = wanted.open_recording()
+        if (recording := wanted.open_recording()) is None:
+            raise MissingData("the person has no signal store to replay", "prepare it, or --source mock")
         return ReplayedTrials(recording, self.interval_s, self.seed, Clock(self.speed))
 
 

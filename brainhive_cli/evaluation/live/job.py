@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,8 +139,11 @@ class Job:
         names = EventNames.read(locate(recipe.events) if recipe.events else None, gallery.image_ids)
         normaliser = member.find_normaliser(self.subject, split)
 
-        def open_recording() -> Recording:
-            self.align.prepare_signals(launch, [self.subject])
+        def open_recording() -> Recording | None:
+            try:
+                self.align.prepare_signals(launch, [self.subject])
+            except MissingData:
+                return None
             return self.align.source(self.cell.variant, self.cell.fold).recording(self.subject, split)
 
         # a stream of windows needs no preparation; a continuous one must have what the model's takes
@@ -164,7 +167,7 @@ class Job:
             template = stream.template
 
             def describe(signal: NDArray[np.float32]) -> Recording:
-                trials = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s"))
+                trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s"))
                 return replace(template, signal=signal[:, None], image_ids=(), **trials)
 
             decoder = Decoder(*common, describe, None, recipe.channel_mapping)
