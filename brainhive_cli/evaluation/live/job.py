@@ -193,7 +193,8 @@ class Job:
             stream.close()
             raise
         is_simulated = [SIMULATED] if stream.format.simulated else []
-        is_mapped = [CHANNELS_MAPPED] if {*preparation.channels} < {*spec.names} else []
+        lacking = {name.lower() for name in spec.names} - {name.lower() for name in preparation.channels}
+        is_mapped = [CHANNELS_MAPPED] if recipe.channel_mapping != "none" and lacking else []
         opened = OpenSession(self, member, decoder, stream, windows, columns, [*is_simulated, *is_mapped])
         return replace(opened, differs=tuple(preparation.differs))
 

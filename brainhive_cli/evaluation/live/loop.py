@@ -191,6 +191,8 @@ class Loop:
         self.session, self.latencies = session, Latencies()
         self.score = Score(len(session.decoder.gallery.image_ids))
         self.counts = Counts() if session.windows is None else session.windows.counts
+        if not isinstance(session.stream, WindowStream):
+            self.counts.dropped.update(session.stream.format.dropped)
         self._publish, self._recorder, self._drawer, self._most = publish, recorder, drawer, most_windows
         self._queue: queue.Queue[list[TimedWindow] | BaseException | None] = queue.Queue()
         self._should_stop = threading.Event()
@@ -207,13 +209,14 @@ class Loop:
         """
         reader = threading.Thread(target=self._read, name="reading", daemon=True)
         reader.start()
+        is_continuous = self.session.windows is not None
         stalled_at: float | None = None
         try:
             with stop_at_interrupt(self._should_stop):
                 while True:
                     # a stall is said once, and its end
                     silence_s = time.monotonic() - self._read_at
-                    if silence_s > STALL_S and stalled_at is None and reader.is_alive():
+                    if silence_s > STALL_S and stalled_at is None and is_continuous and reader.is_alive():
                         stalled_at, self.stalls = self._read_at, self.stalls + 1
                         console.warn(f"no samples for {silence_s:.1f} s: the stream is stalled")
                         self._publish({"kind": "stalled", "for_s": round(silence_s, 3)})

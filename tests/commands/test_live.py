@@ -1,0 +1,194 @@
+"""live: results on stdout, on the page and saved; the saved session is a recording as any other."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from own_recordings import PICTURES, Shown, annotate, make_raw, write_pictures
+from typer.testing import CliRunner
+from worlds import COLOURS, at_home
+
+from brainhive_cli.app import app
+from brainhive_cli.core.measurements import SIMULATED
+from brainhive_cli.core.runs import RunFolder
+
+pytest.importorskip("mne")
+pytest.importorskip("starlette", reason="pip install brainhive[live]")
+STEPS = ("preparation.whiten=no", "preparation.band_hz=[0.5,40]", "preparation.phase=forward")
+QUICK = ("seeds=1", "dim=16", "fuser.intermediate_size=16", "train.epochs=1", "train.precision=fp32")
+DEMO = "dataset={kind: demo, subjects: 1, concepts: 40}"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, go):
+    """A home with a model of one's own recordings, and one of the demo."""
+    with at_home(tmp_path_factory.mktemp("live")) as base:
+        write_pictures(base / "data/image-folder")
+        (base / "data/recordings").mkdir()
+        shown = Shown.of(3, seed=1)
+        raw = annotate(make_raw(shown, seed=1), shown, list(shown.pictures))
+        raw.save(base / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
+        go("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
+        go("prepare", "preparation.kind=recording", *STEPS)
+        words = ("train.validation=0", "train.batch_size=8", *QUICK)
+        go("train-align", "dataset=image-folder", f"encoders=[{COLOURS!r}]", *words)
+        yield base
+
+
+@pytest.fixture(scope="module")
+def own(base):
+    return str(next((base / "runs/train-align").glob("image-folder-*")))
+
+
+@pytest.fixture(scope="module")
+def demo(base, go):
+    go("embed", DEMO, f"encoders=[{COLOURS!r}]")
+    words = ("train.validation=0.2", "signal.scale=0.2", *QUICK[:-2], "train.epochs=10", QUICK[-1])
+    return str(go("train-align", DEMO, f"encoders=[{COLOURS!r}]", *words).folder)
+
+
+def invoke(*words):
+    return CliRunner().invoke(app, ["live", *map(str, words)])
+
+
+def replay(run, *words):
+    file = "source.file=data/recordings/sub-01_ses-01.fif"
+    return invoke(run, "--source", "recording", file, "source.speed=10000", "page=false", *words)
+
+
+def test_each_result_is_a_line_and_the_run_has_the_hit_rate_with_its_context(own):
+    ended = replay(own, "--lines")
+
+    assert ended.exit_code == 0, ended.output
+    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    results = [event for event in events if event["kind"] == "result"]
+    assert len(results) == 24 and events[-1] == {"kind": "ended", "text": "the stream ended"}
+    shown = [result for result in results if result["shown"]]
+    assert {result["shown"] for result in shown} == {*PICTURES["test"]} and len(shown) == 6
+    last = shown[-1]
+    assert last["repetitions"] == 3 and last["average_rank"] in (1, 2) and len(last["best"]) == 2
+    assert last["hits"]["n"] == 6 and last["hits"]["chance"] == 0.5
+    assert last["hits"]["interval"][0] <= last["hits"]["rate"] <= last["hits"]["interval"][1]
+    assert last["stream"]["dropped"] == {} and last["stream"]["events"] == 24
+
+    folder = RunFolder(re.search(r"in (/\S+runs/live/\S+)", ended.stderr)[1] and find_run(ended))
+    measured = folder.measurements()
+    top1 = measured.overall["top1"]
+    assert (top1.n, top1.pool, top1.chance, top1.seeds, top1.split) == (6, 2, 0.5, (1,), "test")
+    assert "at every moment" in top1.interval and top1.selected is False
+    assert measured.items["all"]["ranks"] == [result["rank"] for result in shown]
+    assert measured.scopes["averages"]["top1"].n == 2
+
+
+def find_run(ended):
+    from pathlib import Path
+
+    return Path(re.search(r"in (\S+runs/live/\S+)", ended.stderr)[1])
+
+
+def test_every_session_is_a_run_of_its_own(own):
+    first, second = (find_run(replay(own, "save=false")) for _ in range(2))
+    assert first != second and not (second / "session").exists()
+
+
+def test_eval_retrieval_of_the_saved_session_has_the_ranks_that_were_shown(own, go):
+    ended = replay(own, "--lines")
+    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    shown = {event["shown"]: event for event in events if event.get("shown")}  # the last of each
+    session = find_run(ended) / "session"
+
+    go("prepare", "preparation.kind=recording", f"preparation.root={session}", *STEPS, "paths.signals=live")
+    offline = go("eval-retrieval", f"run={own}", "paths.signals=live", "sheet_rows=0")
+
+    measured = RunFolder(offline.folder).measurements()
+    (items,) = [measured.items[name] for name in measured.notes["cells"]]
+    ranks = dict(zip(items["image_ids"], np.array(items["ranks"]).ravel(), strict=True))
+    assert ranks == {image_id: event["average_rank"] for image_id, event in shown.items()}
+    assert measured.overall["top1"].n == 2
+
+
+def test_simulated_signals_stay_simulated_on_the_page_and_in_what_is_saved(demo, go):
+    words = ("source.speed=1000", "page=false", "--windows", "150")
+    ended = invoke(demo, "--source", "mock", *words)
+    assert ended.exit_code == 0, ended.output
+    measured = RunFolder(find_run(ended)).measurements()
+    top1 = measured.overall["top1"]
+    assert SIMULATED in top1.caveats and "simulated" in ended.stdout
+    assert (top1.n, top1.pool) == (150, 100) and top1.low > top1.chance
+
+    session = find_run(ended) / "session"
+    saved = json.loads((session / "dataset_description.json").read_text())
+    assert "simulated by brainhive_cli.demo" in json.dumps(saved)
+
+
+def test_check_names_model_person_and_stream_and_opens_nothing(own):
+    ended = replay(own, "--check")
+    assert ended.exit_code == 0, ended.output
+    for words in ("sub-01_seed-1", "recording", "image-folder, test"):
+        assert words in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--source", "recording"), 2, "no recording is named"),
+        (("--source", "recording", "source.file=absent.fif"), 3, "no recording"),
+        (("--source", "mock", "cell=sub-09"), 2, "has no cell 'sub-09'"),
+        (("--source", "mock", "gallery=tset"), 2, "has no split 'tset'"),
+        (("--source", "mock", "--whiten-trials", "100"), 2, "were not whitened"),
+        (("--source", "mock", "--events", "absent.csv"), 3, "absent.csv"),
+        (("--source", "radio"), 2, "radio"),
+    ],
+)
+def test_bad_input_gets_two_lines(own, words, code, message):
+    ended = invoke(own, *words, "page=false")
+    assert ended.exit_code == code and message in " ".join(ended.stderr.split())
+    assert "Traceback" not in ended.stderr
+
+
+def test_ctrl_c_ends_a_session_in_order(own, base):
+    words = ("--source", "mock", "page=false", "--lines", "source.interval_s=0.3")
+    environment = {**os.environ, "BRAINHIVE_HOME": str(base), "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "brainhive_cli", "live", own, *words],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    for _ in range(3):
+        assert json.loads(process.stdout.readline())["kind"] == "result"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 0, err
+    assert json.loads(out.splitlines()[-1]) == {"kind": "ended", "text": "stopped"}
+    run = base / re.search(r"in (\S*runs/live/\S+)", err)[1]
+    assert (run / "metrics.json").is_file() and (run / "session").is_dir()
+
+
+def test_the_page_is_served_while_it_runs(own, base):
+    import http.client
+
+    words = ("--source", "mock", "--windows", "3", "source.interval_s=0.6")
+    environment = {**os.environ, "BRAINHIVE_HOME": str(base), "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "brainhive_cli", "live", own, *words],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stderr:
+        if match := re.search(r"http://127\.0\.0\.1:(\d+)(/\S*)", line):
+            break
+    connection = http.client.HTTPConnection("127.0.0.1", int(match[1]), timeout=30)
+    connection.request("GET", match[2])
+    answer = connection.getresponse()
+    assert answer.status == 200 and b"<html" in answer.read()
+    connection.request("GET", "/")
+    assert connection.getresponse().status == 403
+    time.sleep(0.1)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
