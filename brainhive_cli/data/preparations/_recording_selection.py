@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.preparations._recording_files import UNITS, Header, read_table
 from brainhive_cli.data.preparations._steps import Cutting
-from brainhive_cli.data.stores.ids import match_names, summarise_names
+from brainhive_cli.data.stores.ids import match_names, summarise_names, table_text
 from brainhive_cli.data.stores.recordings import Sensors
 
 MEG = ("mag", "grad")
@@ -280,7 +280,8 @@ class EventNames:
         # the row of each picture among the data set's; -1 where it has none
         table = {key: key for key in keys.values() if key} if self.table is None else self.table
         pictures = list(dict.fromkeys(table.values()))
-        matches = match_names(pictures, self.image_ids, each_once=False).rows.tolist()
+        written = list(map(table_text, pictures))  # as tables can hold names with tabs and the like
+        matches = match_names(written, list(map(table_text, self.image_ids)), each_once=False).rows.tolist()
         rows = dict(zip(pictures, matches, strict=True))
         picture_of = {event: table[key] for event, key in keys.items() if key is not None}
 
