@@ -8,7 +8,7 @@ from pathlib import Path
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.recording_files import Header, read_table
-from brainhive_cli.data.stores.ids import match_names, summarise_names
+from brainhive_cli.data.stores.ids import match_names, summarise_names, table_text
 
 COLUMNS = ("event", "picture")
 PREFIX = re.compile(r"(Stimulus|Comment|Response)/")
@@ -81,8 +81,14 @@ class EventNames:
         if (key := self._find_key(event)) is None:
             return None
         picture = key if self.table is None else self.table[key]
-        row = int(match_names([picture], self.image_ids, each_once=False).rows[0])
+        row = self._match([picture])[0]
         return row if row >= 0 else None
+
+    def _match(self, pictures: Sequence[str]) -> list[int]:
+        """Find the row of each picture; -1 where it has none. Tables cannot hold tabs in names."""
+        written, known = (list(map(table_text, names)) for names in (pictures, self.image_ids))
+        rows: list[int] = match_names(written, known, each_once=False).rows.tolist()
+        return rows
 
     def _find_key(self, event: str) -> str | None:
         """Find an event in the table: its name, without BrainVision's prefix, or its code alone."""
@@ -107,7 +113,7 @@ class EventNames:
         # the row of each picture among the data set's; -1 where it has none
         table = {key: key for key in keys.values() if key} if self.table is None else self.table
         pictures = list(dict.fromkeys(table.values()))
-        matches = match_names(pictures, self.image_ids, each_once=False).rows.tolist()
+        matches = self._match(pictures)
         rows = dict(zip(pictures, matches, strict=True))
         picture_of = {event: table[key] for event, key in keys.items() if key is not None}
 

@@ -18,7 +18,7 @@ from scipy.special import betaincc, betaln, xlog1py, xlogy
 A, B = 0.3, 1.0
 """Beta prior of the mixture, which decides where intervals are narrow. Of a and b from .2 to 5 no pair is
 best everywhere: at rates of .005 to .8, after 20, 100 and 1000 trials, the mean width is at most 15 % (8 % on
-average) above that of the best pair for each; with a = b = 1/2 it is up to 39 %, with a = b = 1 up to 62 %."""
+average) above that of the best pair for each; of a = b = 1/2 it is up to 39 %, of a = b = 1 up to 62 %."""
 TINY = 1e-300
 """Where the search for the lower end begins: a single hit rules out any rate so small."""
 

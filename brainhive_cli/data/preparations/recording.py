@@ -18,6 +18,7 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
 from brainhive_cli.data.electrodes import Cap, standard_name
 from brainhive_cli.data.event_names import EventNames
+from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.preparations import Overview, keys_of_stimuli
 from brainhive_cli.data.preparations._recording_overview import describe_subjects
 from brainhive_cli.data.preparations._recording_selection import (
@@ -230,6 +231,8 @@ class Own:
             "events_from": [header.events_from for header in headers.values()],
             "unmatched": self._names.match(channels.headers.values()).left_over,
         }
+        if programs := {*map(read_simulated, headers)} - {""}:
+            provenance["simulated"] = ", ".join(sorted(programs))
         if self.config.interpolate:
             provenance["interpolated"] = {path.name: list(channels.bad_of(path)) for path in headers}
         if averages_noise:

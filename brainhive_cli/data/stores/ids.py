@@ -1,6 +1,7 @@
 """Names of pictures: many in one array, the rows they stand for, and what other projects call them."""
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 
+NOT_IN_TABLES = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+"""Characters that no cell of a TSV can hold: tabs, ends of lines, and control characters."""
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Endings of picture files."""
 
@@ -176,6 +179,11 @@ def plain_id(name: str) -> str:
     path = PurePosixPath(name.strip().replace("\\", "/"))
     is_picture = path.suffix.lower() in PICTURES
     return (path.with_suffix("") if is_picture else path).as_posix()
+
+
+def table_text(name: str) -> str:
+    """Write a name as a cell of a TSV: without characters that it cannot hold, or a first quotation mark."""
+    return re.sub('^"', "'", NOT_IN_TABLES.sub(" ", name).strip())
 
 
 def _stem(image_id: str) -> str:
