@@ -48,6 +48,7 @@ QUESTIONS = {
     "reconstruct": "what was seen, drawn from the signals",
     "explain": "when and where do signals carry what was seen?",
     "calibrate": "how soon is a new person decoded?",
+    "live": "what did a person see, while they saw it?",
 }
 """Questions that runs of each command answer, in the titles of pages."""
 

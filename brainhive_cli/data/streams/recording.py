@@ -13,6 +13,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.data.electrodes import Cap
+from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.recording_files import UNITS, open_raw, read_header
 from brainhive_cli.data.streams import Chunk, Clock, Event, StreamFormat, Wanted
 
@@ -97,6 +98,7 @@ class ReplayedRecording:
             tuple(unit for _, unit in scaled),
             header.rate_hz,
             header.positions,
+            simulated=read_simulated(path),
             dropped=reasons,
         )
 

@@ -1,0 +1,170 @@
+"""How fast `brainhive live` is: latency by stage, the first picture, and memory over an hour.
+
+The model is that of the demo, the stream its mock at the rate of real time; nothing else may use the machine.
+An hour is replayed thirty times as fast.
+"""
+
+import json
+import os
+import subprocess
+import time
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from harness import CHECKOUT, Bench, brainhive, main
+
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.signals.cutting import Cutting, Steps
+from brainhive_cli.data.signals.windows import Windows
+from brainhive_cli.evaluation.live.job import Job, OpenSession
+from brainhive_cli.evaluation.live.loop import STAGES, Loop
+from brainhive_cli.evaluation.live.recipe import Recipe
+
+TARGETS_MS = {"acquisition": 20.0, "from the window's end": 50.0}
+"""Most milliseconds of these stages in 95 % of windows."""
+FIRST_S = 10.0
+"""Most seconds from the command's start to its first result, of which the window itself takes one."""
+MOST_GROWTH = 0.01
+"""Share by which memory may grow from the fifth minute of an hour to its end."""
+MARKED_S = 300.0
+
+
+def prepare(on: Bench) -> None:
+    """Embed the demo's pictures and train a model of one person, as `--recipe demo` does."""
+    epochs = on.pick(["train.epochs=1"], ["train.epochs=5"], [])
+    for words in (["embed", "--recipe", "demo"], ["train-align", "--recipe", "demo", "subjects=1", *epochs]):
+        subprocess.run(**brainhive(words, on.home), cwd=CHECKOUT, check=True, capture_output=True)
+
+
+def open_session(on: Bench, *overrides: str) -> OpenSession:
+    """Open the demo's stream without drawing."""
+    os.environ["BRAINHIVE_HOME"] = str(on.home)
+    words = (*overrides, "draw=null", "page=false", "save=false")
+    return Job.resolve(Recipe.resolve("live", "demo", {}, words)).open(Launch(0, 1, on.device))
+
+
+def latency(on: Bench) -> None:
+    """Decode windows as they come; next to what a bare model and one product with the gallery take."""
+    prepare(on)
+    count = on.pick(3, 50, 200)
+    session = open_session(on, f"windows={count}")
+    signals: list[torch.Tensor] = []
+    encode = session.member.encode
+
+    def keep(subject: int, signal: torch.Tensor) -> torch.Tensor:
+        signals.append(signal[:1])
+        return encode(subject, signal)
+
+    object.__setattr__(session.member, "encode", keep)
+    loop = Loop(session, lambda event: None, most_windows=count)
+    loop.run()
+
+    # the same windows through the bare model, one by one
+    gallery = session.decoder.gallery.tokens
+    bare_ms = []
+    for signal in signals:
+        start = time.perf_counter()
+        tokens = encode(session.job.subject, signal)
+        torch.nn.functional.cosine_similarity(tokens[:, None], gallery[None], dim=2).topk(5)
+        bare_ms.append(1000 * (time.perf_counter() - start))
+    stages = loop.latencies.summarise()
+    for stage in STAGES:
+        times = stages[stage]
+        peer = float(np.percentile(bare_ms, 95)) if stage == "decoding" else None
+        note = f"median {times['p50']:g}, most {times['max']:g}"
+        if peer is not None:
+            on.show(f"{stage}, next to a bare model: 95 % of windows", times["p95"], peer, "ms", note=note)
+            continue
+        target = TARGETS_MS.get(stage)
+        on.show(f"{stage}: 95 % of windows", times["p95"], None, "ms", target, at_most=True, note=note)
+    lost = loop.counts.lost + sum(loop.counts.dropped.values())
+    on.show("samples and events lost", lost, unit="", target=0, at_most=True)
+
+
+def cut(on: Bench) -> None:
+    """Cut windows of 63 channels at 1000 Hz, filtered and resampled; next to the same sums in numpy."""
+    from scipy.signal import butter, resample, sosfilt
+
+    channels, rate_hz, seconds = on.pick((4, 250, 8), (63, 1000, 60), (63, 1000, 300))
+    names = [f"E{number}" for number in range(channels)]
+    samples = np.random.default_rng(0).standard_normal((seconds * rate_hz, channels))
+    steps, band_hz = Steps(whiten="no", rate_hz=min(250, rate_hz)), (0.1, 40.0)
+    chunk = rate_hz // 50
+    onsets = np.arange(1.0, seconds - 2.0)
+
+    def ours() -> None:
+        windows = Windows(Cutting(steps, rate_hz), names, band_hz)
+        for onset_s in onsets:
+            windows.add_event("event", onset_s)
+        for start in range(0, len(samples), chunk):
+            block = samples[start : start + chunk]
+            windows.add(block, (start + np.arange(len(block))) / rate_hz)
+            windows.locate()
+            list(windows.cut())
+        assert windows.counts.windows == len(onsets)
+
+    def bare() -> None:
+        sections = butter(4, band_hz, "bandpass", fs=rate_hz, output="sos")
+        state = np.zeros((len(sections), 2, channels))
+        filtered = []
+        for start in range(0, len(samples), chunk):
+            block, state = sosfilt(sections, samples[start : start + chunk], axis=0, zi=state)
+            filtered.append(block)
+        signal = np.concatenate(filtered)
+        for onset_s in onsets:
+            first = round((onset_s - 0.2) * rate_hz)
+            window = signal[first : first + round(1.2 * rate_hz) + 1]
+            window = window - window[: round(0.2 * rate_hz) + 1].mean(0)
+            resample(window.astype(np.float32), round(len(window) * steps.rate_hz / rate_hz), axis=0)
+
+    what = f"{channels} channels at {rate_hz} Hz: seconds of stream a second"
+    on.compare(what, ours, bare, count=seconds, unit="s/s")
+
+
+def first_picture(on: Bench) -> None:
+    """Time the command from its start to the first result and the first drawing, page included."""
+    prepare(on)
+    words = ["live", "--recipe", "demo", "--windows", "2", "--lines"]
+    times: list[list[float]] = []
+    for _ in range(on.rounds):
+        start = time.perf_counter()
+        started: Any = brainhive(words, on.home)
+        process = subprocess.Popen(**started, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdout is not None
+        result = json.loads(process.stdout.readline())
+        first_s = time.perf_counter() - start
+        process.communicate()
+        assert process.returncode == 0 and result["kind"] == "result"
+        times.append([first_s, time.perf_counter() - start])
+    first, whole = np.median(times, axis=0)
+    on.show("command to first result", first, unit="s", target=FIRST_S, at_most=True)
+    on.show("command to its end, after two windows and a drawing", whole, unit="s")
+
+
+def hour(on: Bench) -> None:
+    """Decode an hour of the mock; memory after five minutes and at its end."""
+    prepare(on)
+    speed, seconds = on.pick((100, 60), (30, 3600), (30, 3600))
+    session = open_session(on, f"source.speed={speed}", f"windows={round(seconds / 1.2)}")
+    process, marks = psutil.Process(), list[tuple[float, int]]()
+
+    def remember(event: dict[str, Any]) -> None:
+        marks.append((event["onset_s"], process.memory_info().rss))
+
+    loop = Loop(session, remember, most_windows=round(seconds / 1.2))
+    loop.run()
+    early = next(rss for onset_s, rss in marks if onset_s >= min(MARKED_S, seconds / 4))
+    growth = marks[-1][1] / early - 1
+    counts = loop.describe_stream()
+    note = f"{early / 2**20:.0f} MiB then {marks[-1][1] / 2**20:.0f} MiB; {counts['decoded']} windows decoded"
+    on.show(
+        f"{seconds / 60:g} minutes: growth of memory", growth, target=MOST_GROWTH, at_most=True, note=note
+    )
+    lost = counts["lost"] + sum(counts["dropped"].values())
+    on.show("samples and events lost", lost, target=0, at_most=True)
+
+
+if __name__ == "__main__":
+    main(__doc__, [latency, cut, first_picture, hour], {})
