@@ -97,8 +97,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     folder.finish(measurements)
     tables = _make_tables(measurements, loop)
     console.say(str(measurements.notes["finding"]))
-    files = {} if recorder is None else {"session": folder.path / "session"}
-    return Result(folder.path, tables, measurements, files, shown=() if recipe.lines else None)
+    is_quiet = recipe.lines  # lines of JSON are all that goes to stdout
+    files = {} if recorder is None or is_quiet else {"session": folder.path / "session"}
+    return Result(folder.path, tables, measurements, files, shown=() if is_quiet else None)
 
 
 def _open_sinks(

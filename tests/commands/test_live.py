@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from own_recordings import PICTURES, Shown, annotate, make_raw, write_pictures
 from typer.testing import CliRunner
-from worlds import COLOURS, at_home
+from worlds import COLOURS, SMALL, at_home
 
 from brainhive_cli.app import app
 from brainhive_cli.core.measurements import SIMULATED
@@ -22,7 +23,7 @@ pytest.importorskip("mne")
 pytest.importorskip("starlette", reason="pip install brainhive[live]")
 STEPS = ("preparation.whiten=no", "preparation.band_hz=[0.5,40]", "preparation.phase=forward")
 QUICK = ("seeds=1", "dim=16", "fuser.intermediate_size=16", "train.epochs=1", "train.precision=fp32")
-DEMO = "dataset={kind: demo, subjects: 1, concepts: 40}"
+DEMO = "dataset={kind: demo, noise: 0.3, subjects: 1, concepts: 40}"
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,7 @@ def own(base):
 @pytest.fixture(scope="module")
 def demo(base, go):
     go("embed", DEMO, f"encoders=[{COLOURS!r}]")
-    words = ("train.validation=0.2", "signal.scale=0.2", *QUICK[:-2], "train.epochs=10", QUICK[-1])
-    return str(go("train-align", DEMO, f"encoders=[{COLOURS!r}]", *words).folder)
+    return str(go("train-align", DEMO, *SMALL[1:], "train.epochs=20").folder)
 
 
 def invoke(*words):
@@ -77,7 +77,7 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate_with_its_context(own
     assert last["hits"]["interval"][0] <= last["hits"]["rate"] <= last["hits"]["interval"][1]
     assert last["stream"]["dropped"] == {} and last["stream"]["events"] == 24
 
-    folder = RunFolder(re.search(r"in (/\S+runs/live/\S+)", ended.stderr)[1] and find_run(ended))
+    folder = RunFolder(find_run(ended))
     measured = folder.measurements()
     top1 = measured.overall["top1"]
     assert (top1.n, top1.pool, top1.chance, top1.seeds, top1.split) == (6, 2, 0.5, (1,), "test")
@@ -87,8 +87,6 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate_with_its_context(own
 
 
 def find_run(ended):
-    from pathlib import Path
-
     return Path(re.search(r"in (\S+runs/live/\S+)", ended.stderr)[1])
 
 
@@ -114,13 +112,13 @@ def test_eval_retrieval_of_the_saved_session_has_the_ranks_that_were_shown(own, 
 
 
 def test_simulated_signals_stay_simulated_on_the_page_and_in_what_is_saved(demo, go):
-    words = ("source.speed=1000", "page=false", "--windows", "150")
+    words = ("source.speed=1000", "page=false", "--windows", "800")
     ended = invoke(demo, "--source", "mock", *words)
     assert ended.exit_code == 0, ended.output
     measured = RunFolder(find_run(ended)).measurements()
     top1 = measured.overall["top1"]
     assert SIMULATED in top1.caveats and "simulated" in ended.stdout
-    assert (top1.n, top1.pool) == (150, 100) and top1.low > top1.chance
+    assert (top1.n, top1.pool) == (800, 100) and top1.low > top1.chance
 
     session = find_run(ended) / "session"
     saved = json.loads((session / "dataset_description.json").read_text())

@@ -153,11 +153,13 @@ class Clock:
     sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
-        """Start at 0."""
-        self._start = self.read()
+        """Stand at 0 until the time is read."""
+        self._start: float | None = None
 
     def now_s(self) -> float:
-        """Read the seconds of the replay."""
+        """Read the seconds of the replay since they were first read."""
+        if self._start is None:
+            self._start = self.read()
         return (self.read() - self._start) * self.speed
 
     def wait_until(self, time_s: float, most_s: float) -> bool:

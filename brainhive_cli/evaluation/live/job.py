@@ -136,7 +136,10 @@ class Job:
         member = TrainedCell.load(self.align, self.cell, launch.device)
         spec = member.model.layout.spec
         gallery = LiveGallery.of(member, self.subject, split)
-        names = EventNames.read(locate(recipe.events) if recipe.events else None, gallery.image_ids)
+        table = locate(recipe.events) if recipe.events else None
+        if table is not None and not table.is_file():
+            raise MissingData(f"no table {table}", "--events FILE.csv, with columns event and picture")
+        names = EventNames.read(table, gallery.image_ids)
         normaliser = member.find_normaliser(self.subject, split)
 
         def open_recording() -> Recording | None:
