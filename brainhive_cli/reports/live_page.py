@@ -1,0 +1,356 @@
+"""Page of a live session: a local server that shows events in a browser while they come."""
+
+import asyncio
+import json
+import re
+import secrets
+import socket
+import threading
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import lru_cache
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
+
+HERE = Path(__file__).parent
+RESULTS_KEPT = 12
+"""Results that a browser gets when it connects: those of the filmstrip."""
+EVENTS_KEPT = 64
+"""Events of any kind that wait for slow browsers; one that is further behind misses the oldest."""
+PICTURES_KEPT, DRAWINGS_KEPT = 256, 24
+"""Pictures of the gallery, and drawings, that stay in memory."""
+POINTS_KEPT = 400
+"""Points of the curve of hit rates; every second one is dropped when there are more."""
+KEEPALIVE_S, RETRY_MS = 15, 1000
+"""Pause after which an idle stream of events sends a comment, and a browser's pause before it reconnects."""
+GRACE_S, STOP_S = 1, 2
+"""What open requests have when the server stops, and what `stop` waits for at most."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Headers of every response: no other page embeds it, learns its address or keeps it."""
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; img-src 'self' data:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+"""The policy of the page: its own style and script, pictures and events of its own server."""
+REFUSAL = "Refused: open the address that brainhive live has printed, on the machine where it runs.\n"
+ANY_ADDRESS = {"", "0.0.0.0", "::"}
+"""Hosts that stand for every address of a machine: browsers name none of them in their requests."""
+
+
+class LivePage:
+    """Local page of a live session, fed with events.
+
+    Every browser reads the same bounded log of events from where it is, so that a slow or a stuck one costs
+    neither time nor memory.
+
+    Args:
+        title: Heading of the page.
+        read_picture: Reads the PNG or JPEG file of a picture of the gallery by its id; None for an unknown
+            id. It is called by threads of the server, one at a time.
+        host: Address to listen on, which is also the one that browsers name.
+        port: Port to listen on; 0 for any that is free.
+    """
+
+    def __init__(
+        self, title: str, read_picture: Callable[[str], bytes | None], host: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        # who may read the page
+        self._title, self._host, self._port = title, host, port
+        self._token = secrets.token_urlsafe(32)
+
+        # numbered messages: the latest of each kind, the last results, and the last of all kinds
+        self._lock = threading.Lock()
+        self._count = 0
+        self._latest: dict[str, tuple[int, str]] = {}
+        self._results: deque[tuple[int, str]] = deque(maxlen=RESULTS_KEPT)
+        self._recent: deque[tuple[int, str]] = deque(maxlen=EVENTS_KEPT)
+        self._hits: list[list[float | None]] = []
+
+        # pictures
+        self._picture_lock = threading.Lock()
+        self._read_picture = lru_cache(PICTURES_KEPT)(read_picture)
+        self._drawings: OrderedDict[int, bytes] = OrderedDict()
+
+        # the server, and what wakes its streams of events
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news = asyncio.Event()
+        self._is_wake_due = self._is_stopping = False
+        self._socket: socket.socket | None = None
+        self._server: Any = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> str:
+        """Start the server in a thread.
+
+        Returns:
+            Address of the page, with the token that opens it.
+
+        Raises:
+            BrainhiveError: if the port is taken, or the host is no address of this machine.
+            MissingExtra: without starlette and uvicorn.
+        """
+        try:
+            import uvicorn
+
+            app = _build_app(self)
+        except ImportError as error:
+            raise MissingExtra(
+                "the page of a live session needs starlette and uvicorn", "pip install 'brainhive[live]'"
+            ) from error
+
+        # listen before anything runs, so that a port in use is an error of the caller
+        if self._host in ANY_ADDRESS:
+            problem = f"host {self._host!r} stands for every address of this machine"
+            raise BrainhiveError(problem, "name the address that browsers open, as 192.168.1.20")
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((self._host, self._port), family=family)
+        except (OSError, OverflowError) as error:
+            raise BrainhiveError(
+                f"cannot open the page on {self._host}, port {self._port}: {first_line(error)}",
+                "choose another port (0 for any that is free), or an address of this machine",
+            ) from error
+        self._port = self._socket.getsockname()[1]
+
+        # browsers name the host as it is written in the address, and leave port 80 out
+        suffix = "" if self._port == 80 else f":{self._port}"
+        name = f"[{self._host}]" if ":" in self._host else self._host.lower()
+        hosts = {f"{host}{suffix}" for host in ("127.0.0.1", "localhost", name)}
+        guard = _Guard(app, self._token, hosts)
+
+        # no access log, which would hold the token, and no other words on the terminal
+        config = uvicorn.Config(
+            guard,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        self._server = uvicorn.Server(config)
+
+        async def serve() -> None:
+            self._loop = asyncio.get_running_loop()
+            await self._server.serve(sockets=[self._socket])
+
+        self._thread = threading.Thread(target=lambda: asyncio.run(serve()), name="live page", daemon=True)
+        self._thread.start()
+        return f"http://{name}{suffix}/?token={self._token}"
+
+    def publish(self, event: dict[str, Any]) -> None:
+        """Show an event in every open page, from any thread, without waiting for a browser.
+
+        Args:
+            event: Plain values; its `kind` says what it is. Pages ignore kinds that they do not know.
+        """
+        text = json.dumps(_without_nan(event))
+        hits = event.get("hits")
+        with self._lock:
+            # keep it for those who are behind, and for those who come later
+            self._count += 1
+            message = (self._count, text)
+            self._recent.append(message)
+            self._latest[event["kind"]] = message
+            if event["kind"] == "result":
+                self._results.append(message)
+
+            # the curve of hit rates is longer than the results that are kept
+            if hits:
+                self._hits.append([_without_nan(x) for x in (hits["n"], hits["rate"], *hits["interval"])])
+                if len(self._hits) > POINTS_KEPT:
+                    del self._hits[1::2]
+
+            # one call wakes all streams, however many events came since the last
+            is_wake_due, self._is_wake_due = self._is_wake_due, True
+        if not is_wake_due:
+            self._schedule_wake()
+
+    def keep_drawing(self, window: int, png: bytes) -> None:
+        """Keep the drawing of a window; the event that shows it is published apart.
+
+        Args:
+            window: Number of the window.
+            png: PNG or JPEG file.
+        """
+        with self._lock:
+            self._drawings[window] = png
+            self._drawings.move_to_end(window)
+            if len(self._drawings) > DRAWINGS_KEPT:
+                self._drawings.popitem(last=False)
+
+    def stop(self) -> None:
+        """Send what was published, and end the server, also with open pages; may be called twice."""
+        self._is_stopping = True
+        if self._server is not None:
+            self._server.should_exit = True
+        self._schedule_wake()
+        if self._thread is not None:
+            self._thread.join(STOP_S)
+        if self._socket is not None:
+            self._socket.close()
+
+    async def stream_messages(self) -> AsyncIterator[str]:
+        """Write the session so far and then its events, as server-sent events, until the server stops."""
+        # the curve, and the drawings that are kept
+        with self._lock:
+            history = {"kind": "history", "hits": self._hits, "drawings": list(self._drawings)}
+            text = json.dumps(history)
+        yield f"retry: {RETRY_MS}\ndata: {text}\n\n"
+
+        last = 0
+        while True:
+            # the next wake-up is known before the log is read, so that none is missed in between
+            news, is_stopping = self._news, self._is_stopping
+            with self._lock:
+                kept = {*self._results, *self._latest.values(), *(self._recent if last else ())}
+            for number, text in sorted(message for message in kept if message[0] > last):
+                yield f"id: {number}\ndata: {text}\n\n"
+                last = number
+            if is_stopping:
+                return
+
+            # wait for news; a comment keeps an idle connection open
+            try:
+                await asyncio.wait_for(news.wait(), KEEPALIVE_S)
+            except TimeoutError:
+                yield ":\n\n"
+
+    def load_picture(self, image_id: str) -> bytes | None:
+        """Load a picture of the gallery, from memory if it is among the last that were shown."""
+        with self._picture_lock:
+            return self._read_picture(image_id)
+
+    def load_drawing(self, window: str) -> bytes | None:
+        """Load the drawing of a window, if it is among the last."""
+        with self._lock:
+            return self._drawings.get(int(window)) if re.fullmatch("[0-9]{1,9}", window) else None
+
+    def write_html(self, nonce: str) -> str:
+        """Write the page, which knows no event yet and reads the token from its own address.
+
+        Args:
+            nonce: Mark of the style and the script that the browser may use.
+        """
+        from jinja2 import Environment, FileSystemLoader
+
+        template = Environment(autoescape=True, loader=FileSystemLoader(HERE)).get_template("live_page.html")
+        css = Markup((HERE / "page.css").read_text(encoding="utf-8"))
+        return template.render(title=self._title, css=css, nonce=nonce)
+
+    def _schedule_wake(self) -> None:
+        # a loop that has ended has no streams to wake
+        if self._loop is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._wake)
+        else:
+            self._is_wake_due = False
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._is_wake_due = False
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+
+class _Guard:
+    """Refusal of every request that the page itself has not made: ASGI around an app.
+
+    A page of another origin names itself in Origin or in Sec-Fetch-Site, a name that was bound to this
+    address names itself in Host (DNS rebinding), and any other program does not know the token.
+    """
+
+    def __init__(self, app: Any, token: str, hosts: set[str]) -> None:
+        self._app, self._token, self._hosts = app, token.encode(), hosts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.datastructures import Headers, MutableHeaders, QueryParams
+        from starlette.responses import PlainTextResponse
+
+        # host, origin and token have to be those of the page
+        headers = Headers(scope=scope)
+        host = headers.get("host", "").lower()
+        token = QueryParams(scope["query_string"]).get("token", "")
+        is_allowed = (
+            host in self._hosts
+            and all(origin.lower() == f"http://{host}" for origin in headers.getlist("origin"))
+            and all(site in ("same-origin", "none") for site in headers.getlist("sec-fetch-site"))
+            and secrets.compare_digest(token.encode(), self._token)
+        )
+        app = self._app
+        if not is_allowed:
+            app = PlainTextResponse(REFUSAL, 403)
+        elif scope["method"] not in ("GET", "HEAD"):
+            app = PlainTextResponse("Only GET and HEAD.\n", 405, {"Allow": "GET, HEAD"})
+
+        # every response has the headers, the refusals too
+        async def send_guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                response = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    response.setdefault(name, value)
+            await send(message)
+
+        await app(scope, receive, send_guarded)
+
+
+def _build_app(page: LivePage) -> Any:
+    """Build the four addresses of a page: itself, its events, pictures and drawings."""
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, Response, StreamingResponse
+    from starlette.routing import Route
+
+    async def show_page(request: Request) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        policy = {"Content-Security-Policy": PAGE_POLICY.format(nonce=nonce)}
+        return HTMLResponse(page.write_html(nonce), headers=policy)
+
+    async def stream_events(request: Request) -> Response:
+        if request.method == "HEAD":  # whose answer would never end
+            return Response(media_type="text/event-stream")
+        return StreamingResponse(page.stream_messages(), media_type="text/event-stream")
+
+    def send_picture(request: Request) -> Response:
+        return send_image(page.load_picture(request.query_params.get("image", "")))
+
+    def send_drawing(request: Request) -> Response:
+        return send_image(page.load_drawing(request.query_params.get("window", "")))
+
+    def send_image(content: bytes | None) -> Response:
+        # nothing is sent that is no picture, whatever a gallery holds
+        kinds = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+        kind = next((kind for start, kind in kinds.items() if content and content.startswith(start)), None)
+        return Response(content, media_type=kind) if kind else Response(status_code=404)
+
+    paths = {"/": show_page, "/events": stream_events, "/picture": send_picture, "/drawing": send_drawing}
+    app = Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
+    app.router.redirect_slashes = False  # the address of a redirection would hold the token
+    return app
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace numbers that are not finite by None: JSON has no word for them."""
+    match value:
+        case float():
+            return value if isfinite(value) else None
+        case dict():
+            return {key: _without_nan(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_without_nan(part) for part in value]
+    return value
