@@ -125,7 +125,7 @@ def test_no_two_files_share_a_name_unless_they_are_the_same_thing() -> None:
     elsewhere = [m for m in MODULES if room(m) != "cli" and "._" not in m and shelf_or_room(m) not in SHELVES]
     stems = Counter(module.rpartition(".")[2] for module in elsewhere if room(module))
     shared = {stem for stem, count in stems.items() if count > 1}
-    assert shared - SAME_THING <= {"demo", "retrieval", "runs", "evaluation", "media", "targets"}
+    assert shared - SAME_THING <= {"demo", "live", "retrieval", "runs", "evaluation", "media", "targets"}
 
 
 def test_a_module_opens_by_saying_what_it_is_for() -> None:

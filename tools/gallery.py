@@ -20,12 +20,13 @@ from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports import drawings, sheets
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/gallery.md"
-COLOURS, ROWS = 128, 3
-"""Of a picture's palette, which makes its file half as large; and of a sheet."""
+COLOURS, ROWS, WINDOWS = 128, 3, 8
+"""Of a picture's palette, which makes its file half as large; of a sheet; and of a filmstrip of a session."""
+DRAWN = "drawn from the signal"
 FRAMES = {"right": (0, 130, 80), "wrong": None, "": None}
 LABELS = {
     "seen": "seen",
-    "brain": "drawn from the signal",
+    "brain": DRAWN,
     "images, ceiling": "ceiling",
     "nearest training picture": "nearest in training",
 }
@@ -40,12 +41,14 @@ class Picture(NamedTuple):
         shows: Columns of a sheet, or how the title of a figure begins.
         metrics: Those that are written below it.
         scope: Whose.
+        is_filmstrip: Whether rows of the sheet lie next to each other, as windows of a session.
     """
 
     runs: str
     shows: tuple[str, ...] | str
     metrics: tuple[str, ...]
     scope: str = ALL
+    is_filmstrip: bool = False
 
 
 PICTURES = {
@@ -54,18 +57,20 @@ PICTURES = {
     "eeg": Picture("reconstruct/demo-intra-*", SOURCES, ("two_way_demo-clip", "pixcorr")),
     "retrieval": Picture("eval-retrieval/demo-intra-*", ("seen", *"12345"), ("top1", "top5")),
     "when": Picture("explain/demo-intra-*", "windows", ("top1",), "windows · 250 ms"),
+    "live": Picture("live/demo-intra-*", ("seen", "1", DRAWN), ("top1",), is_filmstrip=True),
     "fmri": Picture("reconstruct/demo-joint-*", SOURCES, ("two_way_demo-clip", "pixcorr")),
     "films": Picture("reconstruct/demo-films-*", SOURCES[:2], ("two_way_demo-clip", "motion_direction")),
 }
 
 
-def draw_sheet(run: RunFolder, columns: tuple[str, ...]) -> Image.Image:
+def draw_sheet(run: RunFolder, columns: tuple[str, ...], is_filmstrip: bool) -> Image.Image:
     """Draw the first rows of the sheet of a run that has these columns: tiles, or the frames of clips."""
     chosen = (some for some in artifacts.read(run) if isinstance(some, Sheet))
     sheet = next(some for some in chosen if {*columns} <= {*some.columns})
+    labels = LABELS | ({"1": "ranked first"} if is_filmstrip else {})
     rows = [
-        [(LABELS.get(name, name), row.tiles[sheet.columns.index(name)]) for name in columns if row.tiles]
-        for row in sheet.rows[:ROWS]
+        [(labels.get(name, name), row.tiles[sheet.columns.index(name)]) for name in columns if row.tiles]
+        for row in sheet.rows[: WINDOWS if is_filmstrip else ROWS]
     ]
     opened = [[(name, tile, media_files.read(run.path / tile.file)) for name, tile in row] for row in rows]
     if not isinstance(opened[0][0][2], Image.Image):
@@ -75,6 +80,8 @@ def draw_sheet(run: RunFolder, columns: tuple[str, ...]) -> Image.Image:
         [sheets.Tile(picture, [name], frame=FRAMES[tile.verdict]) for name, tile, picture in row]
         for row in opened
     ]
+    if is_filmstrip:
+        tiles = [list(row) for row in zip(*tiles, strict=True)]
     return sheets.draw_rows("Simulated", tiles)
 
 
@@ -90,7 +97,7 @@ def draw(home: Path) -> None:
             figures = [some for some in artifacts.read(run) if some.title.startswith(picture.shows)]
             drawings.save_figure(figures[0], path)
         else:
-            draw_sheet(run, picture.shows).save(path)
+            draw_sheet(run, picture.shows, picture.is_filmstrip).save(path)
         Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
         words = []
         for name in picture.metrics:

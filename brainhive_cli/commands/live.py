@@ -6,11 +6,9 @@ from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
-from brainhive_cli.data.exchange.session_folder import SessionFolder
-from brainhive_cli.reports.live_page import LivePage
 from PIL import Image
 
-from brainhive_cli.core import console
+from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, extend_protocol
@@ -18,16 +16,19 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Clip, stored_split
+from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.media.media_files import to_bytes
 from brainhive_cli.data.streams import WindowStream
 from brainhive_cli.evaluation.live.decoder import LiveResult
 from brainhive_cli.evaluation.live.job import Job, OpenSession
 from brainhive_cli.evaluation.live.loop import Drawer, Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
+from brainhive_cli.evaluation.live.session_artifacts import draw_session
 from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.models import priors
+from brainhive_cli.reports.live_page import LivePage
 from brainhive_cli.training.alignment.prior_tokens import check_tokens
 
 __all__ = ["Recipe", "plan", "run"]
@@ -94,8 +95,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # what was measured, and what came of the stream
     measurements = _measure(session, loop, reason)
+    tables = _make_tables(measurements)
+    score = loop.score
+    figures = draw_session(folder, loop.first_results, score.ranks, score.pool, _find_pictures(session))
+    artifacts.write(folder, [*figures, *tables])
     folder.finish(measurements)
-    tables = _make_tables(measurements, loop)
     console.say(str(measurements.notes["finding"]))
     is_quiet = recipe.lines  # lines of JSON are all that goes to stdout
     files = {} if recorder is None or is_quiet else {"session": folder.path / "session"}
@@ -123,7 +127,8 @@ def _open_sinks(
     page = None
     if recipe.page:
         title = f"{session.source_name}, subject {session.job.subject}"
-        page = LivePage(title, _find_pictures(session), recipe.host, recipe.port)
+        read_picture = _find_pictures(session)
+        page = LivePage(title, lambda image_id: _write_png(read_picture(image_id)), recipe.host, recipe.port)
         url = page.start()
         outlets.append(page.stop)
         console.say(f"page: {url}")
@@ -162,24 +167,30 @@ def _describe(session: OpenSession, title: str) -> dict[str, Any]:
     }
 
 
-def _find_pictures(session: OpenSession) -> Callable[[str], bytes | None]:
-    """Find the pictures of the gallery; what is returned reads one as PNG, of a clip the first frame."""
+def _find_pictures(session: OpenSession) -> Callable[[str], Image.Image | None]:
+    """Find the pictures of the gallery; what is returned reads a small one, of a clip the first frame."""
     dataset = session.job.align.dataset
     images = dataset.images(stored_split(dataset, session.job.recipe.gallery))
     index_of = {image_id: index for index, image_id in enumerate(images.image_ids)}
 
-    def read(image_id: str) -> bytes | None:
+    def read(image_id: str) -> Image.Image | None:
         if image_id not in index_of:
             return None
         stimulus = images.open(index_of[image_id])
         picture = stimulus.pictures[0] if isinstance(stimulus, Clip) else stimulus
         picture = picture.convert("RGB")
         picture.thumbnail((PICTURE_PX, PICTURE_PX))
-        buffer = BytesIO()
-        picture.save(buffer, "PNG")
-        return buffer.getvalue()
+        return picture
 
     return read
+
+
+def _write_png(picture: Image.Image | None) -> bytes | None:
+    if picture is None:
+        return None
+    buffer = BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable[[LiveResult], bytes]:
@@ -202,9 +213,9 @@ def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable
         signal = result.signal[None].to(device)  # [1, C, T]
         decoded = member.model.decode(signal, member.index(session.job.subject, 1), seeds).float()
         pixels = to_bytes(sampler.sample(decoded, seeds))[0]
-        buffer = BytesIO()
-        Image.fromarray(pixels[0] if pixels.ndim == 4 else pixels).save(buffer, "PNG")
-        return buffer.getvalue()
+        drawn = _write_png(Image.fromarray(pixels[0] if pixels.ndim == 4 else pixels))
+        assert drawn is not None
+        return drawn
 
     return draw
 
@@ -260,11 +271,11 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         "differs": [*session.differs],
         "anytime_p": None if summary is None else summary["p"],
     }
-    items = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}} if score.ranks else {}
+    items: dict[str, dict[str, list[Any]]] = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}} if score.ranks else {}
     return Measurements(scopes, {}, notes, items)
 
 
-def _make_tables(measurements: Measurements, loop: Loop) -> tuple[Table, ...]:
+def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     """Lay out hit rates, latencies and counts."""
     rows = [
         (scope, metric.name, metric.value, metric.interval_text(), metric.n, metric.pool, metric.chance)

@@ -17,6 +17,7 @@ from brainhive_cli.data.signals.windows import Counts, CutWindow
 from brainhive_cli.data.streams import WindowStream
 from brainhive_cli.evaluation.live.decoder import LiveResult, as_event
 from brainhive_cli.evaluation.live.job import OpenSession
+from brainhive_cli.evaluation.live.session_artifacts import SHEET_ROWS
 from brainhive_cli.measurement.confidence_sequence import HitRate
 
 READ_WAIT_S = 0.1
@@ -27,6 +28,8 @@ WAITING_WINDOWS = 1000
 """Chunks of windows that wait to be decoded, at most; further ones are dropped and counted."""
 REMEMBERED = 10_000
 """Windows whose latencies are kept; those before are forgotten."""
+CONFIDENCE = "a confidence sequence; pictures in random order"
+"""Kind of the interval of hit rates, and what it presumes."""
 STAGES = ("acquisition", "window", "decoding", "from the window's end", "from onset")
 """Stages of the latency: last sample to read, read to cut, cut to ranks; and the sums, from the window's last
 sample and from the event to ranks."""
@@ -118,7 +121,8 @@ class Score:
         if not hits.trials:
             return None
         counts = {"n": hits.trials, "top1": hits.hits, "rate": hits.rate, "chance": hits.chance}
-        return {**counts, "interval": [*hits.interval], "level": 0.95, "p": hits.p_value}
+        interval = {"interval": [*hits.interval], "level": 0.95, "confidence": CONFIDENCE}
+        return {**counts, **interval, "p": hits.p_value}
 
 
 class Drawer:
@@ -198,8 +202,8 @@ class Loop:
         self._should_stop = threading.Event()
         self._start_s: float | None = None  # time of the first sample
         self._read_at = time.monotonic()
-        self.decoded = 0
-        self.stalls = 0
+        self.decoded, self.stalls = 0, 0
+        self.first_results: list[dict[str, Any]] = []  # as plain values, for the run's sheet
 
     def run(self) -> str:
         """Read, cut and decode until the stream or the session ends; return why it ended.
@@ -284,6 +288,8 @@ class Loop:
                 "latency_ms": self.latencies.summarise(),
                 "stream": self.describe_stream(),
             }
+            if len(self.first_results) < SHEET_ROWS:
+                self.first_results.append(event)
             if self._recorder is not None:
                 self._recorder.add_result(event)
             self._publish(event)
