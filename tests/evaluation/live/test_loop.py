@@ -1,0 +1,175 @@
+"""The loop of a session: stalls are said, reading never waits for decoding, decoding never for drawing."""
+
+import threading
+import time
+
+import pytest
+import torch
+from PIL import Image
+from worlds import COLOURS, at_home
+
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.streams import Chunk
+from brainhive_cli.evaluation.live.job import Job
+from brainhive_cli.evaluation.live.loop import STALL_S, Drawer, Loop
+from brainhive_cli.evaluation.live.recipe import Recipe
+from brainhive_cli.evaluation.live.session_artifacts import CURVE_POINTS, SHEET_ROWS, draw_session
+
+DEMO = "dataset={kind: demo, subjects: 1, concepts: 8}"
+QUICK = ("seeds=1", "dim=16", "fuser.intermediate_size=16", "train.epochs=1", "train.precision=fp32")
+WAIT_S = 20
+"""After which a test that waits for a thread fails."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, go):
+    """A model of one simulated person."""
+    with at_home(tmp_path_factory.mktemp("loop")):
+        go("embed", DEMO, f"encoders=[{COLOURS!r}]")
+        yield go("train-align", DEMO, f"encoders=[{COLOURS!r}]", *QUICK).folder
+
+
+def open_mock(run, *overrides):
+    words = (f"run={run}", "source.kind=mock", "source.speed=1000", *overrides)
+    return Job.resolve(Recipe.resolve("live", None, {}, words)).open(Launch(0, 1, torch.device("cpu")))
+
+
+class Passing:
+    """A stream that passes on another one's samples; what happens to them is decided by who makes it."""
+
+    def __init__(self, stream, happen):
+        self.format, self.now_s, self.close = stream.format, stream.now_s, stream.close
+        self._stream, self._happen, self._number = stream, happen, 0
+
+    def read(self, wait_s):
+        self._number += 1
+        return self._happen(self._number, self._stream.read(wait_s))
+
+
+def change(session, happen):
+    object.__setattr__(session, "stream", Passing(session.stream, happen))
+    return session
+
+
+def test_a_stall_is_said_once_and_nothing_is_lost(run, capsys):
+    def stall(number, chunk):
+        if number == 5:  # the sender is silent, and then sends all that it has
+            time.sleep(STALL_S + 0.3)
+        return chunk
+
+    session, events = change(open_mock(run, "source.events=8"), stall), []
+    loop = Loop(session, events.append)
+
+    assert loop.run() == "the stream ended"
+
+    assert loop.counts.windows == loop.decoded == 8 and not loop.counts.dropped
+    kinds = [event["kind"] for event in events]
+    assert kinds.count("stalled") == kinds.count("resumed") == 1 == loop.stalls
+    assert "the stream is stalled" in capsys.readouterr().err
+    assert next(event for event in events if event["kind"] == "stalled")["for_s"] >= STALL_S
+
+
+def test_lost_samples_are_counted_and_reported_with_the_next_result(run):
+    def lose(number, chunk):
+        if chunk is not None and number == 3:
+            return Chunk(chunk.samples[:0], chunk.times_s[:0], chunk.events)
+        return chunk
+
+    session, events = change(open_mock(run, "source.events=6", "source.speed=50"), lose), []
+    loop = Loop(session, events.append)
+    loop.run()
+
+    assert loop.counts.gaps == 1 and loop.counts.lost > 0
+    assert loop.counts.dropped == {"in a gap of the stream": 1} and loop.decoded == 5
+    assert events[-1]["stream"]["gaps"] == 1 and events[-1]["stream"]["lost"] == loop.counts.lost
+
+
+def test_reading_never_waits_for_decoding(run):
+    """The first window is decoded only when all samples have been read."""
+    has_ended = threading.Event()
+
+    def note_end(number, chunk):
+        if chunk is None:
+            has_ended.set()
+        return chunk
+
+    session = change(open_mock(run, "source.events=30"), note_end)
+    decode = session.decoder.decode
+
+    def wait(windows):
+        assert has_ended.wait(WAIT_S)
+        return decode(windows)
+
+    session.decoder.decode = wait
+    loop = Loop(session, lambda event: None)
+    loop.run()
+    assert loop.decoded == 30
+
+
+def test_decoding_never_waits_for_drawing_and_what_was_skipped_is_counted(run):
+    has_decoded, drawn, shown = threading.Event(), [], []
+
+    def draw(result):
+        assert has_decoded.wait(WAIT_S)
+        drawn.append(result.number)
+        return b"picture"
+
+    drawer = Drawer(draw, lambda *what: shown.append(what))
+    events = []
+
+    def publish(event):
+        events.append(event)
+        if len(events) == 30:
+            has_decoded.set()
+
+    Loop(open_mock(run, "source.events=30", "source.speed=30"), publish, drawer=drawer).run()
+
+    assert len(events) == 30 and drawn[-1] == 30 and len(drawn) < 30
+    assert [number for number, *_ in shown] == drawn and shown[-1][3] == 30 - len(drawn)
+
+
+def test_a_drawing_that_fails_ends_drawings_and_not_the_session(run, capsys):
+    def fail(result):
+        raise ValueError("no ink")
+
+    loop = Loop(
+        open_mock(run, "source.events=5"), lambda event: None, drawer=Drawer(fail, lambda *what: None)
+    )
+    loop.run()
+    assert loop.decoded == 5 and "drawing ends: ValueError: no ink" in capsys.readouterr().err
+
+
+def test_a_stream_that_is_lost_ends_the_session_with_its_error(run):
+    def lose(number, chunk):
+        if number > 400:
+            raise OSError("the cable")
+        return chunk
+
+    loop = Loop(change(open_mock(run), lose), lambda event: None)
+    with pytest.raises(OSError, match="the cable"):
+        loop.run()
+    assert loop.decoded > 0
+
+
+def test_the_run_shows_the_first_windows_and_the_course_of_the_hit_rate(run, tmp_path):
+    session, events = open_mock(run, "source.events=300"), []
+    loop = Loop(session, events.append)
+    loop.run()
+    (tmp_path / "drawings").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "drawings/000002.png")
+
+    drawn = draw_session(
+        RunFolder(tmp_path), loop.first_results, loop.score.ranks, 100, lambda name: Image.new("RGB", (4, 4))
+    )
+
+    sheet, curve = drawn
+    assert len(sheet.rows) == SHEET_ROWS and sheet.columns[-1] == "drawn from the signal"
+    assert [row.tiles[-1].lines for row in sheet.rows[:3]] == [["skipped"], (), ["skipped"]]
+    for row, event in zip(sheet.rows, events, strict=False):
+        rights = [tile.verdict == "right" for tile in row.tiles[1:-1]]
+        assert any(rights) == (event["rank"] <= 5) and (rights[0] == (event["rank"] == 1))
+    (line,) = curve.lines
+    assert len(curve.at) == CURVE_POINTS and curve.at[-1] == 300
+    assert line.values[-1] == events[-1]["hits"]["rate"]
+    assert (line.low[-1], line.high[-1]) == tuple(events[-1]["hits"]["interval"])
