@@ -271,7 +271,9 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         "differs": [*session.differs],
         "anytime_p": None if summary is None else summary["p"],
     }
-    items: dict[str, dict[str, list[Any]]] = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}} if score.ranks else {}
+    items: dict[str, dict[str, list[Any]]] = (
+        {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}} if score.ranks else {}
+    )
     return Measurements(scopes, {}, notes, items)
 
 

@@ -120,9 +120,9 @@ class Windows:
         for start in range(0, len(samples), self._size):
             block, block_s = samples[start : start + self._size], times_s[start : start + self._size]
             if (end := self._position + self._count) + len(block) > len(self._samples):
-                kept = slice(self._position, end)
-                self._samples[: self._count] = self._samples[kept].copy()
-                self._times_s[: self._count] = self._times_s[kept].copy()
+                ring = slice(self._position, end)
+                self._samples[: self._count] = self._samples[ring].copy()
+                self._times_s[: self._count] = self._times_s[ring].copy()
                 self._position, end = 0, self._count
             self._samples[end : end + len(block)] = block
             self._times_s[end : end + len(block)] = block_s

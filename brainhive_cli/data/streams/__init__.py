@@ -96,7 +96,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a stream is opened for.
+    """Purpose of an opened stream: the model's input, and the pictures that are searched.
 
     Attributes:
         channels: [C] channels of the model, in its order.

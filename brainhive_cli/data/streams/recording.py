@@ -77,7 +77,7 @@ class ReplayedRecording:
 
         # events outside of BAD spans, each once
         reasons: Counter[str] = Counter()
-        kept = []
+        events = []
         start, stop = (round(time_s * header.rate_hz) for time_s in span_s)
         for onset, name in sorted({*header.events}):
             spans = ((low - stop, high - start, text) for low, high, text in header.bad_spans)
@@ -85,8 +85,8 @@ class ReplayedRecording:
             if reason:
                 reasons[reason] += 1
             else:
-                kept.append((onset, name))
-        self._events = kept
+                events.append((onset, name))
+        self._events = events
 
         # units in which prepared signals are stored
         scaled = [UNITS.get(kind, (1.0, "SI")) for kind in header.types]

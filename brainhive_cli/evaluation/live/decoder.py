@@ -52,7 +52,7 @@ class LiveGallery:
 
 @dataclass(frozen=True)
 class LiveResult:
-    """What was decoded of one window.
+    """Result of decoding one window.
 
     Attributes:
         number: Number of the window, from 1.
@@ -170,23 +170,23 @@ class Decoder:
         similar = (normalize(tokens, dim=1) @ self._units.T).cpu()  # [n + a, M]
         best = similar.topk(min(BEST, len(self.gallery.image_ids)), dim=1)
         shown = [*rows, *(rows[index] for index in averaged.tolist())]
-        known = [place for place, row in enumerate(shown) if row is not None]
+        known = [index for index, row in enumerate(shown) if row is not None]
         ranked: dict[int, int] = {}
         if known:
-            targets = torch.tensor([shown[place] for place in known], device=tokens.device)
+            targets = torch.tensor([shown[index] for index in known], device=tokens.device)
             ranks_of_known = ranks(tokens[known], self.gallery.tokens, targets).tolist()
             ranked = dict(zip(known, ranks_of_known, strict=True))
-        average_places = {index: len(rows) + number for number, index in enumerate(averaged.tolist())}
+        average_indices = {index: len(rows) + number for number, index in enumerate(averaged.tolist())}
 
-        def list_best(place: int) -> list[tuple[str, float]]:
-            pairs = zip(best.indices[place].tolist(), best.values[place].tolist(), strict=True)
+        def list_best(index: int) -> list[tuple[str, float]]:
+            pairs = zip(best.indices[index].tolist(), best.values[index].tolist(), strict=True)
             return [(self.gallery.image_ids[row], round(value, 6)) for row, value in pairs]
 
         # a result for each window
         results = []
         for index, (window, row) in enumerate(zip(windows, rows, strict=True)):
             self._number += 1
-            average = average_places.get(index)
+            average = average_indices.get(index)
             results.append(
                 LiveResult(
                     self._number,

@@ -99,7 +99,9 @@ def _positions_of(channels: Sequence[str], spec: SignalSpec) -> NDArray[np.float
 
     known = dict(zip(spec.names, spec.positions or (), strict=False))
     standard = standard_positions(list(channels))
-    positions = np.array([known.get(name, place) for name, place in zip(channels, standard, strict=True)])
+    positions = np.array(
+        [known.get(name, position) for name, position in zip(channels, standard, strict=True)]
+    )
     return positions if np.isfinite(positions).all() else None
 
 

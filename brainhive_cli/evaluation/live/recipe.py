@@ -10,7 +10,7 @@ from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
 
 class Decoding(Section):
-    """How windows are decoded."""
+    """Settings of decoding."""
 
     subject: int | None = Field(
         None, ge=0, description="whose brain; default: the only one that the run's models are tested on"
