@@ -29,12 +29,15 @@ class Amplifier:
     """Sender of samples whose channel `count` numbers them; their times are exact, and long past.
 
     Args:
-        name: Of the stream, whose source_id is the same.
+        name: Of the stream.
         channels: Names; empty for none.
         kind: Type of the stream.
         rate_hz: Sampling rate.
         unit: Of all channels.
         age_s: By which sample 0 is older than the outlet, so that samples may be sent faster than recorded.
+        count: Number of channels without names.
+        source_id: By default the name. An inlet whose stream is gone recovers any that has name, type and
+            source_id in common, of all sessions on the machine.
     """
 
     def __init__(
@@ -46,10 +49,11 @@ class Amplifier:
         unit: str = "microvolts",
         age_s: float = 20.0,
         count: int = len(CHANNELS),
+        source_id: str = "",
     ) -> None:
         from mne_lsl.lsl import StreamInfo, local_clock
 
-        self._info = StreamInfo(name, kind, len(channels) or count, rate_hz, "float32", name)
+        self._info = StreamInfo(name, kind, len(channels) or count, rate_hz, "float32", source_id or name)
         if channels:
             self._info.set_channel_names(list(channels))
             self._info.set_channel_types(["stim" if each == "TRIGGER" else "eeg" for each in channels])

@@ -4,6 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 from xml.etree import ElementTree
 
@@ -119,12 +120,13 @@ class Config(parts.Config):
         stream_format, scale = _read_format(described, self, wanted)
         code_row = None
         if self.marker_channel:
-            if self.marker_channel not in stream_format.channels:
+            names = [self.marker_channel, standard_name(self.marker_channel)]
+            code_row = next((row for row, each in enumerate(stream_format.channels) if each in names), None)
+            if code_row is None:
                 raise RecipeError(
                     f"stream {stream_format.name!r} has no channel {self.marker_channel!r}",
                     f"stream.marker_channel= one of: {', '.join(stream_format.channels)}",
                 )
-            code_row = stream_format.channels.index(self.marker_channel)
             scale[code_row] = 1.0
         markers = None
         if marker_info is not None:
@@ -163,6 +165,7 @@ class LslStream:
     ) -> None:
         self.format = stream_format
         self._signal, self._markers, self._clock = signal, markers, clock
+        self._inlets = [inlet for inlet in (signal, markers) if inlet is not None]
         self._scale, self._code_row, self._delay_s = scale, code_row, delay_s
         self._times = SampleTimes(stream_format.rate_hz)
         self._untimed = np.empty((0, len(scale)))  # [n, C] samples whose times are not settled
@@ -190,17 +193,18 @@ class LslStream:
             return None
         with explain_lsl_errors(f"stream {self.format.name!r} is lost"):
             # what came before is of no interest, and would be decoded late
-            for inlet in (self._signal, self._markers) if not self._is_read else ():
-                if inlet is not None:
-                    inlet.flush()
+            for inlet in self._inlets if not self._is_read else ():
+                inlet.flush()
             self._is_read = True
 
             # markers may come while the signal stalls
             end_s = time.monotonic() + wait_s
+            samples, times_s, events = np.empty((0, len(self._scale))), np.empty(0), list[Event]()
             while True:
-                events = self._read_markers()
                 left_s = max(0.0, end_s - time.monotonic())
-                samples, times_s = self._read_samples(0.0 if events else min(left_s, MARKER_POLL_S))
+                with suppress(TimeoutError):  # a sender that is back, whose clock is not compared yet
+                    self._read_markers(events)
+                    samples, times_s = self._read_samples(0.0 if events else min(left_s, MARKER_POLL_S))
                 if self._code_row is not None and len(times_s):
                     events += self._read_codes(samples[:, self._code_row], times_s)
                 if len(times_s) or events or left_s == 0:
@@ -211,9 +215,8 @@ class LslStream:
         if not self._is_closed:
             self._is_closed = True
             with explain_lsl_errors(f"stream {self.format.name!r} does not close"):
-                for inlet in (self._signal, self._markers):
-                    if inlet is not None:
-                        inlet.close_stream()
+                for inlet in self._inlets:
+                    inlet.close_stream()
 
     def _read_samples(self, wait_s: float) -> tuple[Signals, Signals]:
         """Read all samples whose times are settled: [n, C] and [n]."""
@@ -250,16 +253,14 @@ class LslStream:
         is_timed = ~np.isnan(times_s)
         return samples[is_timed] * self._scale, times_s[is_timed]
 
-    def _read_markers(self) -> list[Event]:
-        """Read all markers that have come."""
-        events: list[Event] = []
+    def _read_markers(self, events: list[Event]) -> None:
+        """Add all markers that have come."""
         while self._markers is not None:
             values, stamp = self._markers.pull_sample(timeout=0.0)
             if stamp is None:
                 break
             name = values[0] if isinstance(values[0], str) else f"{float(values[0]):.15g}"
             events.append(Event(stamp + self._delay_s, name))
-        return events
 
     def _read_codes(self, values: Signals, times_s: Signals) -> list[Event]:
         """Find changes to a code but 0; a code after lost samples, or at the start, has no known time."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -129,7 +130,7 @@ def run_interruptions() -> dict[str, Any]:
 
     def start_late() -> None:
         time.sleep(3)
-        made.extend([Amplifier(), open_markers()])
+        made.extend([Amplifier(source_id=str(uuid.uuid4())), open_markers()])
 
     threading.Thread(target=start_late).start()
     stream = Config(wait_s=30).build(want())
@@ -184,7 +185,7 @@ def run_refusals() -> dict[str, Any]:
     """Build streams that do not fit."""
     from lsl_senders import Amplifier, open_markers
 
-    senders: list[Any] = [Amplifier("one"), Amplifier("two", unit="millivolts"), Amplifier("raw", (), "Raw")]
+    senders: list[Any] = [Amplifier("one"), Amplifier("two"), Amplifier("raw", (), "Raw")]
     senders += [open_markers("notes", kind="Notes"), open_markers("gaze", "float32", "Gaze")]
     senders += [open_markers("wide", "float32", "OneHot", width=4), open_markers("texts")]
     cases: dict[str, tuple[Config, Wanted]] = {
@@ -205,25 +206,10 @@ def run_refusals() -> dict[str, Any]:
         except BrainhiveError as error:
             results[case] = [type(error).__name__, error.message, error.hint]
 
-    # what knobs add or change
-    named = Config(name="raw", channels=["PO7", "oz", "x", "x2"], marker_channel="x2").build(want())
-    scaled = Config(name="two", unit="volts", marker_channel="TRIGGER").build(want())
-    plain = Config(name="two", marker_channel="TRIGGER").build(want())
-    results["named"] = [named.format.channels, named.format.units, named.format.positions]
-    results["plain units"] = plain.format.units
-    results["scaled units"] = scaled.format.units
-    values, end_s = [], senders[1].time_of(1990)
-    for stream in (plain, scaled):
-        stream.read(0)
-    threading.Thread(target=lambda: list(senders[1].send(2000, speed=8, codes=np.full(2000, 3)))).start()
-    for stream in (plain, scaled):
-        values.append(read_until(stream, lambda chunk: chunk.times_s[-1:] > end_s, limit_s=10).samples[20])
-    results["values"] = [row.tolist() for row in values]
-
     # a second stream of markers, and stamps of another clock
     senders.append(open_markers("codes", "int32"))
     foreign = Amplifier("foreign", kind="Foreign", age_s=-1e9)
-    threading.Thread(target=lambda: list(foreign.send(20_000)), daemon=True).start()
+    threading.Thread(target=lambda: list(foreign.send(20_000, speed=2)), daemon=True).start()
     for case, config in {
         "several markers": Config(name="one"),
         "clock": Config(name="foreign", markers="codes"),
@@ -233,6 +219,43 @@ def run_refusals() -> dict[str, Any]:
             read_until(stream, lambda chunk: False, limit_s=10)
         except BrainhiveError as error:
             results[case] = [type(error).__name__, error.message, error.hint]
+    return results
+
+
+def run_knobs() -> dict[str, Any]:
+    """Open streams whose descriptions lack something, or have all that mne knows."""
+    import mne
+    from lsl_senders import Amplifier
+    from mne_lsl.lsl import StreamInfo, StreamOutlet
+
+    sender, raw, results = Amplifier("two", unit="millivolts"), Amplifier("raw", (), "Raw"), dict[str, Any]()
+    named = Config(name="raw", channels=["PO7", "oz", "x", "x2"], marker_channel="x2").build(want())
+    results["named"] = [named.format.channels, named.format.units, named.format.positions]
+    raw.close()
+
+    # a stream as mne-lsl's player describes it
+    info = mne.create_info(["Cz", "M1", "STI"], 250.0, ["eeg", "eeg", "stim"])
+    info.set_montage("standard_1020", on_missing="ignore")
+    described = StreamInfo("player", "EEG", 3, 250.0, "float32", "player")
+    described.set_channel_info(info)
+    outlet = StreamOutlet(described)
+    played = Config(name="player", marker_channel="STI").build(want())
+    results["played"] = [played.format.kinds, played.format.units, played.format.rate_hz]
+    results["positions"] = [np.asarray(played.format.positions).tolist(), info["chs"][0]["loc"][:3].tolist()]
+    assert outlet.name == "player"
+
+    # samples of one stream, as they are and scaled
+    scaled = Config(name="two", unit="volts", marker_channel="TRIGGER").build(want())
+    plain = Config(name="two", marker_channel="TRIGGER").build(want())
+    results["plain units"] = plain.format.units
+    results["scaled units"] = scaled.format.units
+    values, end_s = [], sender.time_of(1990)
+    for stream in (plain, scaled):
+        stream.read(0)
+    threading.Thread(target=lambda: list(sender.send(2000, speed=8, codes=np.full(2000, 3)))).start()
+    for stream in (plain, scaled):
+        values.append(read_until(stream, lambda chunk: chunk.times_s[-1:] > end_s, limit_s=10).samples[20])
+    results["values"] = [row.tolist() for row in values]
     return results
 
 
@@ -246,6 +269,7 @@ def run_results() -> dict[str, Any]:
     (info,) = resolve_streams(timeout=10, name="brainhive")
     inlet = StreamInlet(info, processing_flags=["clocksync"])
     inlet.open_stream(10)
+    inlet.time_correction(10)
     outlet.push({"picture": "näher", "margin": np.float32(0.5), "nearest": ["a", "b"]}, time_s)
     outlet.push({"picture": "second"})
     outlet.close()
@@ -276,7 +300,7 @@ class Scenarios:
 
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._folder = folder
-        for name in ("counting", "interruptions", "refusals", "results", "waiting"):
+        for name in ("interruptions", "refusals", "knobs", "counting", "results", "waiting"):
             home = folder / name
             home.mkdir()
             path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
@@ -338,6 +362,11 @@ def counting(scenarios: Scenarios) -> Any:
 @pytest.fixture(scope="module")
 def interruptions(scenarios: Scenarios) -> Any:
     return scenarios.see("interruptions")
+
+
+@pytest.fixture(scope="module")
+def knobs(scenarios: Scenarios) -> Any:
+    return scenarios.see("knobs")
 
 
 @pytest.fixture(scope="module")
@@ -458,16 +487,23 @@ def test_a_stream_that_does_not_fit_is_refused_by_name(
 
 
 @needs_lsl
-def test_names_of_the_recipe_stand_in_for_those_that_a_stream_lacks(refusals: Any) -> None:
-    assert refusals["named"] == [["PO7", "Oz", "x", "x2"], [""] * 4, None]
+def test_names_of_the_recipe_stand_in_for_those_that_a_stream_lacks(knobs: Any) -> None:
+    assert knobs["named"] == [["PO7", "Oz", "x", "x2"], [""] * 4, None]
 
 
 @needs_lsl
-def test_samples_stay_as_they_are_unless_the_recipe_has_their_unit(refusals: Any) -> None:
-    plain, scaled = refusals["values"]
-    assert refusals["plain units"][:2] == ["mV", "mV"] and refusals["scaled units"][:2] == ["µV", "µV"]
+def test_samples_stay_as_they_are_unless_the_recipe_has_their_unit(knobs: Any) -> None:
+    plain, scaled = knobs["values"]
+    assert knobs["plain units"][:2] == ["mV", "mV"] and knobs["scaled units"][:2] == ["µV", "µV"]
     np.testing.assert_allclose(scaled[0], plain[0] * 1e6, rtol=1e-12)
     assert plain[0] != 0 and scaled[3] == plain[3] == 3  # codes have no unit
+
+
+@needs_lsl
+def test_positions_and_units_are_those_of_mne_where_its_player_sends(knobs: Any) -> None:
+    assert knobs["played"] == [["eeg", "eeg", "stim"], ["V", "V", ""], 250]
+    (cz, _, stim), expected = knobs["positions"]
+    assert np.allclose(cz, expected) and np.isnan(stim).all()
 
 
 @needs_lsl
