@@ -118,7 +118,7 @@ def _open_sinks(
     if recipe.lines:
         sinks.append(lambda event: console.show_text(json.dumps(event, ensure_ascii=False)))
     if recipe.outlet:
-        from brainhive_cli.data.streams.lsl import ResultOutlet
+        from brainhive_cli.data.lsl_library import ResultOutlet
 
         outlet = ResultOutlet(recipe.outlet, f"brainhive-{folder.path.name}")
         outlets.append(outlet.close)

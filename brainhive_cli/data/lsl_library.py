@@ -1,0 +1,98 @@
+"""The LSL library: imported without messages, with errors that say what to do, and an outlet of results."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
+
+RESULTS = "BrainhiveResults"
+"""Type of streams of results: not Markers, which programs search for markers of stimuli."""
+LINGER_S = 0.5
+"""Seconds after which a stream may close: what is not transmitted by then is lost with it."""
+
+
+def import_lsl() -> Any:
+    """Import `mne_lsl.lsl`; what it logs would come on stdout, among results.
+
+    Raises:
+        MissingExtra: if mne-lsl or its liblsl is absent or does not load.
+    """
+    try:
+        import mne_lsl
+        from mne_lsl import lsl
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"streams of LSL need mne-lsl: {first_line(error)}", "pip install 'brainhive[live]'"
+        ) from error
+    except (ImportError, OSError, RuntimeError) as error:  # a liblsl that is absent, or of another system
+        raise MissingExtra(
+            f"mne-lsl does not load its liblsl: {first_line(error)}",
+            "pip install --force-reinstall 'brainhive[live]'; unset MNE_LSL_LIB and PYLSL_LIB",
+        ) from error
+    mne_lsl.set_log_level("CRITICAL")
+    return lsl
+
+
+@contextmanager
+def explain_lsl_errors(problem: str) -> Iterator[None]:
+    """Turn errors of the library into BrainhiveError.
+
+    Args:
+        problem: What failed, with the name of the stream.
+    """
+    try:
+        yield
+    except (
+        RuntimeError,
+        OSError,
+        ValueError,
+        SyntaxError,
+    ) as error:  # SyntaxError: a description that is no XML
+        raise BrainhiveError(
+            f"{problem}: {first_line(error)}",
+            "restart the program that sends it, then this command",
+        ) from error
+
+
+class ResultOutlet:
+    """Stream of results, each one JSON document as text, for stimulus programs.
+
+    Args:
+        name: Name of the stream.
+        source_id: Identifier by which receivers recover the stream after a restart.
+
+    Raises:
+        MissingExtra: if mne-lsl is absent.
+        BrainhiveError: if the stream cannot be opened.
+    """
+
+    def __init__(self, name: str, source_id: str) -> None:
+        lsl = import_lsl()
+        self._name = name
+        with explain_lsl_errors(f"results cannot be sent as stream {name!r}"):
+            self._outlet: Any = lsl.StreamOutlet(lsl.StreamInfo(name, RESULTS, 1, 0.0, "string", source_id))
+
+    def push(self, result: Mapping[str, Any], time_s: float = 0.0) -> None:
+        """Send a result.
+
+        Args:
+            result: Values of JSON, numbers and arrays of numpy; others are written as text.
+            time_s: When its ranks were known, on LSL's clock; 0 is now.
+        """
+        document = json.dumps(result, ensure_ascii=False, default=_write_value)
+        with explain_lsl_errors(f"results cannot be sent as stream {self._name!r}"):
+            self._outlet.push_sample([document], time_s)
+
+    def close(self) -> None:
+        """Close the stream, once receivers had time to take the last result; may be called twice."""
+        if self._outlet is not None and self._outlet.has_consumers:
+            time.sleep(LINGER_S)
+        self._outlet = None
+
+
+def _write_value(value: Any) -> Any:
+    """Write numbers and arrays of numpy as JSON has them."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

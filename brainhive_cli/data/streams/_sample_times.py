@@ -1,0 +1,98 @@
+"""Times of samples, from timestamps that jitter: even steps, except where samples were lost.
+
+LSL's own smoothing (`dejitter`) counts samples, so that a loss of 3 s shifts all later times by as much, for
+tens of seconds, and shows no step. Unsmoothed timestamps show steps of many samples wherever a program stamps
+its samples late. Hence this loop: a phase-locked one, which is restarted where a loss is certain.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOCK_S = 5.0
+"""Time constant of the loop: 100 ppm of drift lag by .5 ms until the period is learned, and jitter is
+averaged over some 500 chunks of 10 samples at 1000 Hz."""
+JITTER_S, FIRST_JITTER_S = 2.0, 0.01
+"""Time constant of the running mean of the jitter, and its value at the start: that of a busy program."""
+LEAST_LOSS = 0.75
+"""Part of a period by which later samples are late when one is lost; with precise timestamps."""
+JITTERS = 4.0
+"""Mean jitters beyond which a timestamp is either late or follows a loss."""
+MOST_CORRECTION = 0.4
+"""Part of a period by which a step is corrected at most, so that no step without loss looks like one."""
+HOLD_S = 0.25
+"""Duration of samples that are all late until they are said to follow a loss: after a late chunk others are
+punctual."""
+
+
+class SampleTimes:
+    """Times of the samples of one stream, oldest first.
+
+    Samples without loss are less than 1.5 periods apart, those around a loss more than 1.7.
+
+    Args:
+        rate_hz: Nominal sampling rate.
+    """
+
+    def __init__(self, rate_hz: float) -> None:
+        self._rate_hz = rate_hz
+        self._period_s = self._nominal_s = 1 / rate_hz
+        self._hold = math.ceil(HOLD_S * rate_hz)
+        self._jitter_s = FIRST_JITTER_S
+        self._last_s = self._resumed_s = -math.inf
+        self._locked = 0  # samples since the start, or since the last loss
+        self._pending: list[float] = []
+
+    def settle(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the times of the oldest samples that have none yet.
+
+        Args:
+            stamps: [n] timestamps of the samples that came, in seconds.
+
+        Returns:
+            [m] times, ascending; fewer than came while it is open whether samples were lost, for HOLD_S at
+            most. NaN for samples to leave out, whose times others had before: the clock went back.
+        """
+        times: list[float] = []
+        for stamp in stamps.tolist():
+            if self._last_s == -math.inf:
+                self._last_s = stamp - self._period_s
+            self._pending.append(stamp)
+
+            # samples that came late are explained by one that is punctual again
+            count, limit_s = len(self._pending), max(LEAST_LOSS * self._nominal_s, JITTERS * self._jitter_s)
+            if abs(stamp - self._last_s - count * self._period_s) > limit_s:
+                if count < self._hold:
+                    continue
+
+                # a shift of all, large against their own jitter, is a loss
+                expected_s = self._last_s + self._period_s * np.arange(1, count + 1)
+                late_s = np.array(self._pending) - expected_s
+                shift_s = float(np.median(late_s))
+                spread_s = float(np.median(np.abs(late_s - shift_s)))
+                if np.min(late_s * np.sign(shift_s)) > max(limit_s, JITTERS * spread_s):
+                    if shift_s < 0:  # times that were given stay, and the next ones show the step
+                        self._resumed_s = max(
+                            self._resumed_s, self._last_s + (1 + LEAST_LOSS) * self._nominal_s
+                        )
+                    self._last_s += shift_s
+                    self._locked = 0
+            times += [self._follow(each, limit_s) for each in self._pending]
+            self._pending.clear()
+        return np.array(times)
+
+    def _follow(self, stamp: float, limit_s: float) -> float:
+        """Step by a period, corrected a little towards the timestamp."""
+        late_s = stamp - self._last_s - self._period_s
+        self._jitter_s += (abs(late_s) - self._jitter_s) / (JITTER_S * self._rate_hz)
+        pull_s = min(limit_s, max(-limit_s, late_s))
+
+        # the mean of all so far; later a critically damped loop, which learns the period too
+        self._locked += 1
+        gain = max(1 / (self._locked + 1), 1 / (LOCK_S * self._rate_hz))
+        most_s = MOST_CORRECTION * self._nominal_s
+        self._last_s += self._period_s + min(most_s, max(-most_s, gain * pull_s))
+        if self._locked > LOCK_S * self._rate_hz:
+            self._period_s += gain**2 / 4 * pull_s
+        return self._last_s if self._last_s >= self._resumed_s else math.nan

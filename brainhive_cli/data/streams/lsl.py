@@ -1,0 +1,462 @@
+"""LSL (lab streaming layer): samples of an amplifier and markers of a stimulus program, over the network."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.console import say
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipe import Names
+from brainhive_cli.data.electrodes import standard_name
+from brainhive_cli.data.lsl_library import explain_lsl_errors, import_lsl
+from brainhive_cli.data.streams import Chunk, Event, Signals, StreamFormat, Wanted
+from brainhive_cli.data.streams._sample_times import SampleTimes
+
+TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
+"""Types of streams, as LSL's conventions have them, by the type of a model's channels."""
+MARKERS = "markers"
+"""Type of streams of markers, in lower case."""
+KINDS = {
+    "eeg",
+    "mag",
+    "grad",
+    "ref_meg",
+    "seeg",
+    "ecog",
+    "dbs",
+    "eog",
+    "ecg",
+    "emg",
+    "bio",
+    "resp",
+    "gsr",
+    "stim",
+}
+"""Types of channels that keep their names; others are `misc`."""
+STIM = {"marker", "markers", "trigger", "trig", "stim"}
+"""Types of channels with codes of events, as programs write them."""
+SIZES = {
+    **{"V": (1.0, "V"), "mV": (1e-3, "V"), "µV": (1e-6, "V"), "nV": (1e-9, "V")},
+    **{"T": (1.0, "T"), "pT": (1e-12, "T"), "fT": (1e-15, "T"), "T/m": (1.0, "T/m"), "fT/cm": (1e-13, "T/m")},
+}
+"""Sizes of units in units of SI."""
+SPELLINGS = {unit.casefold(): unit for unit in SIZES} | {
+    **{"volt": "V", "volts": "V", "millivolt": "mV", "millivolts": "mV", "uv": "µV"},
+    **{"microvolt": "µV", "microvolts": "µV", "nanovolt": "nV", "nanovolts": "nV"},
+    **{"tesla": "T", "picotesla": "pT", "femtotesla": "fT"},
+}
+"""Units by their spellings in descriptions of streams, in lower case."""
+RESOLVE_S = 1.5
+"""Seconds of one search for streams: known hosts are asked again after .5 s, and 1 s is LSL's own default."""
+SAY_S = 5.0
+"""Seconds between two lines about a stream that is waited for."""
+OPEN_S = 10.0
+"""Seconds in which a stream that is there must open."""
+BUFFER_S = 360
+"""Seconds of samples that the library keeps when they are not read; older ones are lost."""
+LOST_CLOCK_S = 5.0
+"""Seconds for which a sender that starts again may stamp samples by a clock that LSL has not compared yet."""
+MARKER_POLL_S = 0.02
+"""Seconds between two looks for markers while no samples come."""
+BLOCK = 1024
+"""Samples of one call of the library."""
+NETWORK = (
+    "without a network, write a file with the lines [lab] and KnownPeers = {127.0.0.1}, and name it in "
+    "LSLAPICFG for all programs; a firewall must let UDP 16571 to 16604 through"
+)
+
+
+class Config(parts.Config):
+    """Streams of LSL; of several that match none is chosen, and absent ones are waited for."""
+
+    name: str = Field("", description="name of the signal's stream; empty: any of the type")
+    type: str = Field(
+        "",
+        description="type of the signal's stream; empty: EEG or MEG by the model, unless it is named",
+    )
+    source_id: str = Field("", description="identifier of the signal's source; empty: any")
+    markers: str = Field("", description="name of the stream of markers; empty: the only one of type Markers")
+    marker_channel: str = Field(
+        "",
+        description="channel of the signal with codes: changes to any but 0 are events, instead of markers",
+    )
+    unit: str = Field(
+        "",
+        description="unit of the samples, where the stream declares none or a wrong one; empty: as declared",
+    )
+    channels: Names = Field([], description="names of the channels in order, where the stream declares none")
+    marker_delay_s: float = Field(
+        0.0, ge=-10, le=10, description="seconds from a marker to its picture on the screen, which are added"
+    )
+    wait_s: float = Field(
+        60.0, ge=0, le=86_400, description="seconds for which a missing stream is waited for"
+    )
+
+    def build(self, wanted: Wanted) -> "LslStream":
+        """Find the streams, wait for those that are missing, and open them.
+
+        Raises:
+            MissingExtra: if mne-lsl is absent.
+            MissingData: naming the streams that are there, if one is missing after `wait_s`.
+            RecipeError: if several match, or one does not fit the knobs.
+            BrainhiveError: if a stream does not open.
+        """
+        lsl = import_lsl()
+        signal_info, marker_info = _wait_for_streams(lsl, self, TYPES.get(wanted.kind, wanted.kind))
+
+        # a stream is described only once it is open
+        with explain_lsl_errors(f"stream {signal_info.name!r} does not open"):
+            signal = _open_inlet(lsl, signal_info)
+            described = ElementTree.fromstring(signal.get_sinfo(OPEN_S).as_xml)
+        stream_format, scale = _read_format(described, self, wanted)
+        code_row = None
+        if self.marker_channel:
+            names = [self.marker_channel, standard_name(self.marker_channel)]
+            code_row = next((row for row, each in enumerate(stream_format.channels) if each in names), None)
+            if code_row is None:
+                raise RecipeError(
+                    f"stream {stream_format.name!r} has no channel {self.marker_channel!r}",
+                    f"source.marker_channel= one of: {', '.join(stream_format.channels)}",
+                )
+            scale[code_row] = 1.0
+        markers = None
+        if marker_info is not None:
+            with explain_lsl_errors(f"stream {marker_info.name!r} does not open"):
+                markers = _open_inlet(lsl, marker_info)
+        return LslStream(
+            stream_format, signal, markers, scale, code_row, self.marker_delay_s, lsl.local_clock
+        )
+
+
+class LslStream:
+    """Open streams of a signal and its markers.
+
+    Timestamps are on LSL's clock of this computer, and the library's smoothing of them is not used
+    (`SampleTimes`): lost samples show as a step in times of at least 1.5 periods, and only these.
+
+    Args:
+        stream_format: Channels, units and rate.
+        signal: Inlet of the signal.
+        markers: Inlet of the markers, if there is one.
+        scale: [C] factors from the samples to the units of the format.
+        code_row: Index of the channel with codes of events, if it is one.
+        delay_s: Added to times of events.
+        clock: LSL's clock.
+    """
+
+    def __init__(
+        self,
+        stream_format: StreamFormat,
+        signal: Any,
+        markers: Any,
+        scale: Signals,
+        code_row: int | None,
+        delay_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.format = stream_format
+        self._signal, self._markers, self._clock = signal, markers, clock
+        self._inlets = [inlet for inlet in (signal, markers) if inlet is not None]
+        self._scale, self._code_row, self._delay_s = scale, code_row, delay_s
+        self._times = SampleTimes(stream_format.rate_hz)
+        self._untimed = np.empty((0, len(scale)))  # [n, C] samples whose times are not settled
+        self._code, self._code_time_s = 0, math.inf
+        self._other_clock = 0  # samples in sequence
+        self._is_read = self._is_closed = False
+
+    def now_s(self) -> float:
+        """Read LSL's clock."""
+        return self._clock()
+
+    def read(self, wait_s: float) -> Chunk | None:
+        """Return samples and events that have arrived, oldest first.
+
+        Args:
+            wait_s: How long to wait for the first of them; then the chunk is empty.
+
+        Returns:
+            A chunk; None once the stream is closed: a sender that is gone is waited for.
+
+        Raises:
+            BrainhiveError: if the stream is lost for good, or its timestamps are of another clock.
+        """
+        if self._is_closed:
+            return None
+        with explain_lsl_errors(f"stream {self.format.name!r} is lost"):
+            # what came before is of no interest, and would be decoded late
+            for inlet in self._inlets if not self._is_read else ():
+                inlet.flush()
+            self._is_read = True
+
+            # markers may come while the signal stalls
+            end_s = time.monotonic() + wait_s
+            samples, times_s, events = np.empty((0, len(self._scale))), np.empty(0), list[Event]()
+            while True:
+                left_s = max(0.0, end_s - time.monotonic())
+                with suppress(TimeoutError):  # a sender that is back, whose clock is not compared yet
+                    self._read_markers(events)
+                    samples, times_s = self._read_samples(0.0 if events else min(left_s, MARKER_POLL_S))
+                if self._code_row is not None and len(times_s):
+                    events += self._read_codes(samples[:, self._code_row], times_s)
+                if len(times_s) or events or left_s == 0:
+                    return Chunk(samples, times_s, tuple(sorted(events, key=lambda event: event.time_s)))
+
+    def close(self) -> None:
+        """Close both streams."""
+        if not self._is_closed:
+            self._is_closed = True
+            with explain_lsl_errors(f"stream {self.format.name!r} does not close"):
+                for inlet in self._inlets:
+                    inlet.close_stream()
+
+    def _read_samples(self, wait_s: float) -> tuple[Signals, Signals]:
+        """Read all samples whose times are settled: [n, C] and [n]."""
+        # waiting for more than one sample would wait for all of them
+        blocks, stamps = [self._untimed], [np.empty(0)]
+        block, block_stamps = self._signal.pull_chunk(timeout=wait_s, max_samples=1)
+        while len(block_stamps):
+            blocks.append(block.astype(np.float64))  # copies: the library uses its buffer again
+            stamps.append(block_stamps.copy())
+            block, block_stamps = self._signal.pull_chunk(timeout=0.0, max_samples=BLOCK)
+        if len(stamps) == 1:
+            return np.empty((0, len(self._scale))), np.empty(0)
+
+        # a sender that has started again may have another clock for a moment
+        new, new_stamps = np.concatenate(blocks[1:]), np.concatenate(stamps)
+        age_s = self._clock() - new_stamps
+        is_ours = (age_s > -1) & (age_s < BUFFER_S + LOST_CLOCK_S)
+        if not is_ours.all():
+            self._other_clock += int(np.count_nonzero(~is_ours))
+            if self._other_clock > LOST_CLOCK_S * self.format.rate_hz:
+                difference_s = abs(age_s[~is_ours][-1])
+                raise BrainhiveError(
+                    f"timestamps of stream {self.format.name!r} are {difference_s:.0f} s from LSL's clock",
+                    "its program must stamp samples by LSL's clock (local_clock), or leave that to LSL",
+                )
+            new, new_stamps = new[is_ours], new_stamps[is_ours]
+        else:
+            self._other_clock = 0
+
+        # samples wait for their times; those of a clock that went back have none
+        times_s = self._times.settle(new_stamps)
+        samples = np.concatenate([self._untimed, new])
+        self._untimed, samples = samples[len(times_s) :], samples[: len(times_s)]
+        is_timed = ~np.isnan(times_s)
+        return samples[is_timed] * self._scale, times_s[is_timed]
+
+    def _read_markers(self, events: list[Event]) -> None:
+        """Add all markers that have come."""
+        while self._markers is not None:
+            values, stamp = self._markers.pull_sample(timeout=0.0)
+            if stamp is None:
+                break
+            name = values[0] if isinstance(values[0], str) else f"{float(values[0]):.15g}"
+            events.append(Event(stamp + self._delay_s, name))
+
+    def _read_codes(self, values: Signals, times_s: Signals) -> list[Event]:
+        """Find changes to a code but 0; a code after lost samples, or at the start, has no known time."""
+        codes = np.nan_to_num(values).round().astype(np.int64)
+        before = np.concatenate([[self._code], codes[:-1]])
+        steps_s = np.diff(times_s, prepend=self._code_time_s)  # the first of all is -inf
+        is_next = (steps_s > 0) & (steps_s < 1.5 / self.format.rate_hz)
+        self._code, self._code_time_s = int(codes[-1]), float(times_s[-1])
+        rows = np.flatnonzero(is_next & (codes != before) & (codes != 0))
+        return [Event(float(times_s[row]) + self._delay_s, str(codes[row])) for row in rows]
+
+
+def _wait_for_streams(lsl: Any, config: Config, stream_type: str) -> tuple[Any, Any]:
+    """Find the stream of the signal and that of the markers, if codes are not the events."""
+    # the criteria, in words too; a stream that is named may be of any type
+    is_named = bool(config.name or config.source_id)
+    stream_type = config.type or ("" if is_named else stream_type)
+    criteria = {"name": config.name, "source_id": config.source_id, "type": stream_type}
+    described = ", ".join(f"{key} {value!r}" for key, value in criteria.items() if value)
+    marked = f"name {config.markers!r}" if config.markers else "type 'Markers'"
+
+    start_s = said_s = time.monotonic()
+    said_s -= SAY_S
+    while True:
+        with explain_lsl_errors("streams of LSL cannot be searched"):
+            streams = sorted(
+                lsl.resolve_streams(timeout=RESOLVE_S), key=lambda info: (info.name, info.source_id)
+            )
+
+        # all that match: one of several is never chosen
+        signals = [
+            info
+            for info in streams
+            if info.name == (config.name or info.name)
+            and info.source_id == (config.source_id or info.source_id)
+            and info.stype.casefold() == (stream_type or info.stype).casefold()
+        ]
+        markers = [
+            info
+            for info in streams
+            if (info.name == config.markers if config.markers else info.stype.casefold() == MARKERS)
+        ]
+        _refuse_several(signals, described, ("name", "source_id", "type"), "")
+        _refuse_unfit_signal(signals, streams)
+        if config.marker_channel:
+            markers = []
+        else:
+            _refuse_several(markers, marked, ("name",), "markers")
+            for info in markers:
+                if info.n_channels > 1:
+                    raise RecipeError(
+                        f"stream {info.name!r} of markers has {info.n_channels} channels",
+                        "send one text or number for each (mne-lsl's player: annotations_encoding='string')",
+                    )
+        sought = [(f"stream with {described}", signals)]
+        if not config.marker_channel:
+            sought.append((f"stream of markers with {marked}", markers))
+        missing = [text for text, matches in sought if not matches]
+        if not missing:
+            return signals[0], markers[0] if markers else None
+
+        # say what is waited for, and at last what is there
+        waited_s = time.monotonic() - start_s
+        present = ", ".join(map(_describe, streams)) or "none"
+        problem = f"no {' and no '.join(missing)}"
+        if waited_s >= config.wait_s:
+            keys = "source.name=, source.type=, source.source_id=, source.markers= or source.marker_channel="
+            raise MissingData(
+                f"{problem} after {waited_s:.0f} s", f"there are: {present}; choose by {keys}; {NETWORK}"
+            )
+        if time.monotonic() - said_s >= SAY_S:
+            said_s = time.monotonic()
+            say(f"waiting ({waited_s:.0f} of {config.wait_s:.0f} s): {problem}; there are: {present}")
+
+
+def _describe(info: Any) -> str:
+    """Describe a stream in one line."""
+    count = f"{info.n_channels} channel{'s' if info.n_channels > 1 else ''}"
+    rate = f"{info.sfreq:g} Hz" if info.sfreq else "no rate"
+    values = "text" if info.dtype == "string" else "numbers"
+    origin = f"type {info.stype or 'none'}, source_id {info.source_id!r}"
+    return f"{info.name!r} ({origin}, {count} of {values}, {rate})"
+
+
+def _refuse_several(streams: Sequence[Any], described: str, keys: Sequence[str], knob: str) -> None:
+    if len(streams) < 2:
+        return
+
+    # an override by the first key that tells them apart
+    hint = "stop the programs of all but one"
+    for key in keys:
+        values = [getattr(info, "stype" if key == "type" else key) for info in streams]
+        if len(set(values)) == len(values) and all(values):
+            hint = "choose one: " + " or ".join(f"stream.{knob or key}={value}" for value in values)
+            break
+    listed = ", ".join(map(_describe, streams))
+    raise RecipeError(f"{len(streams)} streams have {described}: {listed}", hint)
+
+
+def _refuse_unfit_signal(signals: Sequence[Any], streams: Sequence[Any]) -> None:
+    """Refuse a stream of text, or without a rate."""
+    for info in signals:
+        lack = (
+            "text, not samples" if info.dtype == "string" else "" if info.sfreq else "samples without a rate"
+        )
+        if lack:
+            fit = [other.name for other in streams if other.dtype != "string" and other.sfreq]
+            hint = f"source.name= one of: {', '.join(fit)}" if fit else "name the stream of the amplifier"
+            raise RecipeError(f"stream {_describe(info)} has {lack}", hint)
+
+
+def _open_inlet(lsl: Any, info: Any) -> Any:
+    """Open a stream, and compare its sender's clock with this one's."""
+    inlet = lsl.StreamInlet(info, max_buffered=BUFFER_S, recover=True, processing_flags=["clocksync"])
+    inlet.open_stream(OPEN_S)
+    inlet.time_correction(OPEN_S)
+    return inlet
+
+
+def _read_format(
+    described: ElementTree.Element, config: Config, wanted: Wanted
+) -> tuple[StreamFormat, Signals]:
+    """Read a stream's description (LSL's XML): its format, and [C] factors to the units of the format."""
+    name, count = described.findtext("name", ""), int(described.findtext("channel_count", "0"))
+    rows = described.findall("desc/channels/channel")
+    rows = rows if len(rows) == count else [ElementTree.Element("channel")] * count
+
+    # names, by which the model finds its channels
+    names = config.channels or [row.findtext("label", "").strip() for row in rows]
+    if len(names) != count or not all(names):
+        amount = f"{len(names)} names" if config.channels else f"{sum(map(bool, names))} names declared"
+        raise RecipeError(
+            f"stream {name!r} has {count} channels, and {amount}", "source.channels=A,B,… in order"
+        )
+    if twice := [each for each, times in Counter(names).items() if times > 1]:
+        raise RecipeError(f"stream {name!r} has two channels {twice[0]!r}", "source.channels=A,B,… in order")
+
+    # types, those of the model where none is declared
+    declared = [row.findtext("type", "").strip().casefold() for row in rows]
+    kinds = [
+        wanted.kind
+        if kind in ("", TYPES.get(wanted.kind, "").casefold())
+        else "stim"
+        if kind in STIM
+        else kind
+        for kind in declared
+    ]
+    kinds = [kind if kind in KINDS else "misc" for kind in kinds]
+    standard = [
+        standard_name(each) if kind == "eeg" else each for each, kind in zip(names, kinds, strict=True)
+    ]
+    repeated = Counter(standard)
+    names = [each if repeated[new] > 1 else new for each, new in zip(names, standard, strict=True)]
+
+    # units as declared, or as the recipe has them
+    units = [_read_unit(row.findtext("unit", ""), kind) for row, kind in zip(rows, kinds, strict=True)]
+    scale = np.ones(count)
+    if config.unit:
+        unit = SPELLINGS.get(config.unit.strip().casefold(), config.unit)
+        size, target = SIZES.get(unit), SIZES.get(wanted.unit)
+        if unit != wanted.unit and (size is None or target is None or size[1] != target[1]):
+            known = ", ".join(other for other in SIZES if target is not None and SIZES[other][1] == target[1])
+            raise RecipeError(
+                f"stream.unit is {config.unit!r}, and the model takes {wanted.unit!r}",
+                f"one of: {known or wanted.unit}",
+            )
+        factor = size[0] / target[0] if size is not None and target is not None else 1.0
+        scale = np.array([factor if kind == wanted.kind else 1.0 for kind in kinds])
+        units = [
+            wanted.unit if kind == wanted.kind else each for each, kind in zip(units, kinds, strict=True)
+        ]
+
+    # positions as mne-lsl sends them: NaN or zeros where there is none
+    located = [[row.findtext(f"loc/R0{axis}", "nan") or "nan" for axis in "xyz"] for row in rows]
+    positions: NDArray[np.float64] = np.array(located).astype(np.float64)  # [C, 3]
+    positions[~np.any(positions, axis=1) | np.isnan(positions).any(axis=1)] = np.nan
+    rate_hz = float(described.findtext("nominal_srate", "0"))
+    is_located = bool(np.isfinite(positions).any())
+    return (
+        StreamFormat(
+            name, tuple(names), tuple(kinds), tuple(units), rate_hz, positions if is_located else None
+        ),
+        scale,
+    )
+
+
+def _read_unit(declared: str, kind: str) -> str:
+    """Read a unit; mne-lsl's player writes the power of ten of mne's unit instead."""
+    unit = SPELLINGS.get(declared.strip().casefold(), declared.strip())
+    base = {"mag": "T", "grad": "T/m"}.get(kind, "V" if kind in KINDS - {"stim", "misc"} else "")
+    try:
+        size = 10.0 ** int(unit)
+    except ValueError:
+        return unit
+    near = [name for name, (its, of) in SIZES.items() if of == base and math.isclose(its, size)]
+    return near[0] if near else ""
+
+
+TINY = Config(wait_s=1.0)

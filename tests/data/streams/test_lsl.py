@@ -1,0 +1,543 @@
+"""Streams of LSL over loopback: nothing lost, nothing chosen silently, and results out.
+
+Each scenario runs in a process of its own, all at once; it writes what it saw, which the tests judge.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.streams import Chunk, Stream, Wanted
+from brainhive_cli.data.streams.lsl import Config
+
+ROOT = Path(__file__).resolve().parents[3]
+SAMPLES, EVENTS = 10_000, 100
+WAIT_S = 90.0
+
+needs_lsl = pytest.mark.skipif(importlib.util.find_spec("mne_lsl") is None, reason="mne-lsl is not installed")
+
+
+def want(unit: str = "µV", kind: str = "eeg") -> Wanted:
+    def open_recording() -> Any:
+        raise NotImplementedError
+
+    return Wanted(("Fp1", "Oz"), kind, unit, 1000.0, (-0.2, 0.8), (), Paths(), open_recording)
+
+
+def read_until(stream: Stream, is_done: Callable[[Chunk], bool], limit_s: float = 30.0) -> Chunk:
+    """Read chunks and join them, until the last one is enough, or the limit is over."""
+    chunks, end_s = (
+        [Chunk(np.empty((0, len(stream.format.channels))), np.empty(0))],
+        time.monotonic() + limit_s,
+    )
+    while time.monotonic() < end_s:
+        chunk = stream.read(0.2)
+        assert chunk is not None
+        chunks.append(chunk)
+        if is_done(chunk):
+            break
+    samples, times_s = (
+        np.concatenate([getattr(each, name) for each in chunks]) for name in ("samples", "times_s")
+    )
+    return Chunk(samples, times_s, tuple(event for each in chunks for event in each.events))
+
+
+# the scenarios
+
+
+def run_counting() -> dict[str, Any]:
+    """Count samples and events that are sent four times as fast, with markers around their samples."""
+    from lsl_senders import Amplifier, open_markers
+
+    amplifier, texts, numbers = Amplifier(), open_markers("texts"), open_markers("numbers", "int32")
+    streams = [Config(markers="texts", marker_delay_s=0.5), Config(markers="numbers")]
+    streams.append(Config(marker_channel="TRIGGER"))
+    opened = [config.build(want()) for config in streams]
+    for stream in opened:
+        stream.read(0)
+
+    # codes 1 to 100 over 40 samples; markers are sent up to 300 samples early or late
+    onsets = np.arange(EVENTS) * 95 + 205
+    codes = np.zeros(SAMPLES, int)
+    for number, onset in enumerate(onsets, 1):
+        codes[onset : onset + 40] = number
+    due = sorted((onset + (-1) ** row * 3 * row, row, onset) for row, onset in enumerate(onsets))
+
+    def send() -> None:
+        for sent in amplifier.send(SAMPLES, speed=4.0, codes=codes, sizes=(1, 7, 10, 39, 16)):
+            while due and (due[0][0] < sent or sent == SAMPLES):
+                _, row, onset = due.pop(0)
+                texts.push_sample([f"bild/ä {row + 1}"], amplifier.time_of(onset))
+                numbers.push_sample(np.array([row + 1], np.int32), amplifier.time_of(onset))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    seen = []
+    for stream in opened:
+        totals = {"samples": 0, "events": 0}
+
+        def is_done(chunk: Chunk, totals: dict[str, int] = totals) -> bool:
+            totals["samples"] += len(chunk.times_s)
+            totals["events"] += len(chunk.events)
+            return totals == {"samples": SAMPLES, "events": EVENTS}
+
+        chunk = read_until(stream, is_done, limit_s=15)
+        counts, times_s = chunk.samples[:, 2], chunk.times_s - amplifier.start_s
+        seen.append(
+            {
+                "is_sequence": bool(np.array_equal(counts, np.arange(SAMPLES))),
+                "off_samples": float(np.abs(times_s * 1000 - counts).max()),
+                "names": [event.name for event in chunk.events],
+                "event_samples": [(event.time_s - amplifier.start_s) * 1000 for event in chunk.events],
+            }
+        )
+    sender.join()
+    signal_format, clock_s = opened[0].format, opened[0].now_s()
+    for stream in opened * 2:
+        stream.close()
+    return {
+        "seen": seen,
+        "onsets": onsets.tolist(),
+        "channels": signal_format.channels,
+        "kinds": signal_format.kinds,
+        "units": signal_format.units,
+        "rate_hz": signal_format.rate_hz,
+        "after_close": opened[0].read(0),
+        "age_s": clock_s - amplifier.start_s,
+    }
+
+
+def run_interruptions() -> dict[str, Any]:
+    """Read a stream that comes late, stalls, loses samples, goes and comes back."""
+    from lsl_senders import Amplifier, open_markers
+
+    started_s, made = time.monotonic(), []
+
+    def start_late() -> None:
+        time.sleep(3)
+        made.extend([Amplifier(source_id=str(uuid.uuid4())), open_markers()])
+
+    threading.Thread(target=start_late).start()
+    stream = Config(wait_s=30).build(want())
+    waited_s, amplifier = time.monotonic() - started_s, made[0]
+    stream.read(0)
+    pauses_s = []
+
+    def send() -> None:
+        list(amplifier.send(1000))
+        time.sleep(3)  # all samples come, later
+        list(amplifier.send(3000))
+        amplifier.sent += 3000  # a loss without an interruption of the stream
+        list(amplifier.send(8000))
+        amplifier.close()
+        time.sleep(3)
+        amplifier.open()
+        amplifier.sent += 3000
+        while not made[0]._outlet.has_consumers:
+            list(amplifier.send(amplifier.sent + 10))
+        list(amplifier.send(amplifier.sent + 1500))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    stalled_s = time.monotonic()
+
+    def is_done(chunk: Chunk) -> bool:
+        nonlocal stalled_s
+        if len(chunk.times_s):
+            pauses_s.append(time.monotonic() - stalled_s)
+            stalled_s = time.monotonic()
+        return not sender.is_alive() and not len(chunk.times_s)
+
+    chunk = read_until(stream, is_done, limit_s=50)
+    counts, off_samples = (
+        chunk.samples[:, 2],
+        (chunk.times_s - amplifier.start_s) * 1000 - chunk.samples[:, 2],
+    )
+    steps = np.diff(chunk.times_s) * 1000
+    return {
+        "waited_s": waited_s,
+        "pauses_s": sorted(pauses_s)[-2:],
+        "counted_gaps": np.flatnonzero(np.diff(counts) != 1).tolist(),
+        "timed_gaps": np.flatnonzero(steps >= 1.5).tolist(),
+        "gap_sizes": (np.diff(counts)[np.diff(counts) != 1] - 1).tolist(),
+        "least_step": float(steps.min()),
+        "off_samples": float(np.abs(off_samples).max()),
+        "first_and_last": [float(counts[0]), float(counts[-1]), amplifier.sent],
+    }
+
+
+def run_refusals() -> dict[str, Any]:
+    """Build streams that do not fit."""
+    from lsl_senders import Amplifier, open_markers
+
+    senders: list[Any] = [Amplifier("one"), Amplifier("two"), Amplifier("raw", (), "Raw")]
+    senders += [open_markers("notes", kind="Notes"), open_markers("gaze", "float32", "Gaze")]
+    senders += [open_markers("wide", "float32", "OneHot", width=4), open_markers("texts")]
+    cases: dict[str, tuple[Config, Wanted]] = {
+        "several": (Config(), want()),
+        "text": (Config(name="notes"), want()),
+        "irregular": (Config(source_id="gaze"), want()),
+        "absent": (Config(), want("fT", "mag")),
+        "nameless": (Config(type="Raw"), want()),
+        "wide markers": (Config(name="one", markers="wide"), want()),
+        "absent markers": (Config(name="one", markers="triggers"), want()),
+        "absent channel": (Config(name="one", marker_channel="STATUS"), want()),
+        "wrong unit": (Config(name="one", unit="fT"), want()),
+    }
+    results: dict[str, Any] = {}
+    for case, (config, wanted) in cases.items():
+        try:
+            config.model_copy(update={"wait_s": 0.0}).build(wanted)
+        except BrainhiveError as error:
+            results[case] = [type(error).__name__, error.message, error.hint]
+
+    # a second stream of markers, and stamps of another clock
+    senders.append(open_markers("codes", "int32"))
+    foreign = Amplifier("foreign", kind="Foreign", age_s=-1e9)
+    threading.Thread(target=lambda: list(foreign.send(20_000, speed=2)), daemon=True).start()
+    for case, config in {
+        "several markers": Config(name="one"),
+        "clock": Config(name="foreign", markers="codes"),
+    }.items():
+        try:
+            stream = config.build(want())
+            read_until(stream, lambda chunk: False, limit_s=10)
+        except BrainhiveError as error:
+            results[case] = [type(error).__name__, error.message, error.hint]
+    return results
+
+
+def run_knobs() -> dict[str, Any]:
+    """Open streams whose descriptions lack something, or have all that mne knows."""
+    import mne
+    from lsl_senders import Amplifier
+    from mne_lsl.lsl import StreamInfo, StreamOutlet
+
+    sender, raw, results = Amplifier("two", unit="millivolts"), Amplifier("raw", (), "Raw"), dict[str, Any]()
+    named = Config(name="raw", channels=["PO7", "oz", "x", "x2"], marker_channel="x2").build(want())
+    results["named"] = [named.format.channels, named.format.units, named.format.positions]
+    raw.close()
+
+    # a stream as mne-lsl's player describes it
+    info = mne.create_info(["Cz", "M1", "STI"], 250.0, ["eeg", "eeg", "stim"])
+    info.set_montage("standard_1020", on_missing="ignore")
+    described = StreamInfo("player", "EEG", 3, 250.0, "float32", "player")
+    described.set_channel_info(info)
+    outlet = StreamOutlet(described)
+    played = Config(name="player", marker_channel="STI").build(want())
+    results["played"] = [played.format.kinds, played.format.units, played.format.rate_hz]
+    results["positions"] = [np.asarray(played.format.positions).tolist(), info["chs"][0]["loc"][:3].tolist()]
+    assert outlet.name == "player"
+
+    # samples of one stream, as they are and scaled
+    scaled = Config(name="two", unit="volts", marker_channel="TRIGGER").build(want())
+    plain = Config(name="two", marker_channel="TRIGGER").build(want())
+    results["plain units"] = plain.format.units
+    results["scaled units"] = scaled.format.units
+    values, end_s = [], sender.time_of(1990)
+    for stream in (plain, scaled):
+        stream.read(0)
+    threading.Thread(target=lambda: list(sender.send(2000, speed=8, codes=np.full(2000, 3)))).start()
+    for stream in (plain, scaled):
+        values.append(read_until(stream, lambda chunk: chunk.times_s[-1:] > end_s, limit_s=10).samples[20])
+    results["values"] = [row.tolist() for row in values]
+    return results
+
+
+def run_results() -> dict[str, Any]:
+    """Send results, and read them as a stimulus program would."""
+    from mne_lsl.lsl import StreamInlet, local_clock, resolve_streams
+
+    from brainhive_cli.data.lsl_library import ResultOutlet
+
+    outlet, time_s = ResultOutlet("brainhive", "brainhive-1"), local_clock() - 5
+    (info,) = resolve_streams(timeout=10, name="brainhive")
+    inlet = StreamInlet(info, processing_flags=["clocksync"])
+    inlet.open_stream(10)
+    inlet.time_correction(10)
+    outlet.push({"picture": "näher", "margin": np.float32(0.5), "nearest": ["a", "b"]}, time_s)
+    outlet.push({"picture": "second"})
+    outlet.close()
+    outlet.close()
+    received = [inlet.pull_sample(timeout=5) for _ in range(2)]
+    return {
+        "type": info.stype,
+        "rate_hz": info.sfreq,
+        "results": [json.loads(values[0]) for values, _ in received],
+        "times": [stamp - time_s for _, stamp in received],
+    }
+
+
+def run_waiting() -> dict[str, Any]:
+    """Wait for a stream that never comes."""
+    Config(wait_s=600).build(want())
+    return {}
+
+
+# how they are run
+
+
+class Scenarios:
+    """Processes of the scenarios, all started at once."""
+
+    def __init__(self, folder: Path) -> None:
+        from lsl_senders import write_loopback
+
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._folder = folder
+        for name in ("interruptions", "refusals", "knobs", "counting", "results", "waiting"):
+            home = folder / name
+            home.mkdir()
+            path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+            environment = os.environ | write_loopback(home) | {"PYTHONPATH": path, "NO_COLOR": "1"}
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, __file__, name, str(home / "seen.json")],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=(home / "stderr").open("w"),
+                text=True,
+                cwd=home,
+            )
+
+    def see(self, name: str) -> Any:
+        """Return what a scenario saw, once it has ended; what it wrote on stdout is `stdout`."""
+        process = self._processes[name]
+        stdout, _ = process.communicate(timeout=WAIT_S)
+        assert process.returncode == 0, self.stderr(name)
+        (self._folder / name / "stdout").write_text(stdout)
+        return json.loads((self._folder / name / "seen.json").read_text())
+
+    def stderr(self, name: str) -> str:
+        return (self._folder / name / "stderr").read_text()
+
+    def interrupt(self, name: str) -> float:
+        """Send Ctrl-C to a scenario; returns the seconds until it ended."""
+        process, start_s = self._processes[name], time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=WAIT_S)
+        return time.monotonic() - start_s
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def scenarios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
+    running = Scenarios(tmp_path_factory.mktemp("lsl"))
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def waiting(scenarios: Scenarios) -> Scenarios:
+    """The scenarios, when the one that waits has said two lines."""
+    end_s = time.monotonic() + WAIT_S
+    while scenarios.stderr("waiting").count("waiting (") < 2 and time.monotonic() < end_s:
+        time.sleep(0.1)
+    return scenarios
+
+
+@pytest.fixture(scope="module")
+def counting(scenarios: Scenarios) -> Any:
+    return scenarios.see("counting")
+
+
+@pytest.fixture(scope="module")
+def interruptions(scenarios: Scenarios) -> Any:
+    return scenarios.see("interruptions")
+
+
+@pytest.fixture(scope="module")
+def knobs(scenarios: Scenarios) -> Any:
+    return scenarios.see("knobs")
+
+
+@pytest.fixture(scope="module")
+def refusals(scenarios: Scenarios) -> Any:
+    return scenarios.see("refusals")
+
+
+# the tests
+
+
+@needs_lsl
+def test_waiting_says_a_line_every_five_seconds_and_ends_by_ctrl_c(waiting: Scenarios) -> None:
+    lines = [line for line in waiting.stderr("waiting").splitlines() if "waiting (" in line]
+    assert "no stream with type 'EEG' and no stream of markers with type 'Markers'" in lines[0]
+    first, second = (int(line.split("(")[1].split(" of 600 s")[0]) for line in lines[:2])
+    assert 5 <= second - first <= 7
+    assert waiting.interrupt("waiting") < 4 and "KeyboardInterrupt" in waiting.stderr("waiting")
+
+
+@needs_lsl
+def test_no_sample_is_lost_and_each_has_its_time(counting: Any) -> None:
+    assert [seen["is_sequence"] for seen in counting["seen"]] == [True] * 3
+    assert max(seen["off_samples"] for seen in counting["seen"]) < 0.5
+
+
+@needs_lsl
+@pytest.mark.parametrize(
+    ("row", "name", "delay_samples"),
+    [(0, "bild/ä {}", 500), (1, "{}", 0), (2, "{}", 0)],
+    ids=["texts", "numbers", "channel"],
+)
+def test_every_event_comes_once_within_a_sample_of_its_own(
+    counting: Any, row: int, name: str, delay_samples: int
+) -> None:
+    seen = counting["seen"][row]
+    times = dict(zip(seen["names"], seen["event_samples"], strict=True))
+    assert sorted(seen["names"]) == sorted(name.format(number + 1) for number in range(EVENTS))
+    off = [
+        times[name.format(row + 1)] - delay_samples - onset for row, onset in enumerate(counting["onsets"])
+    ]
+    assert np.abs(off).max() < 1
+
+
+@needs_lsl
+def test_the_format_has_standard_names_kinds_and_units(counting: Any) -> None:
+    assert counting["channels"] == ["Fp1", "Oz", "count", "TRIGGER"] and counting["rate_hz"] == 1000
+    assert counting["kinds"] == ["eeg", "eeg", "eeg", "stim"] and counting["units"][:2] == ["µV", "µV"]
+    assert counting["after_close"] is None and 20 < counting["age_s"] < WAIT_S
+
+
+@needs_lsl
+def test_stdout_is_left_to_results(counting: Any, refusals: Any, scenarios: Scenarios) -> None:
+    assert [(scenarios._folder / name / "stdout").read_text() for name in ("counting", "refusals")] == [
+        "",
+        "",
+    ]
+
+
+@needs_lsl
+def test_a_stream_that_starts_later_is_found(interruptions: Any) -> None:
+    assert 3 < interruptions["waited_s"] < 15
+
+
+@needs_lsl
+def test_a_stall_shows_as_a_pause_and_not_as_a_gap(interruptions: Any) -> None:
+    assert interruptions["pauses_s"][0] > 2.5 and interruptions["first_and_last"][0] == 0
+    assert min(interruptions["counted_gaps"]) == 2999  # none where the sender stalled, after 1,000 samples
+
+
+@needs_lsl
+def test_lost_samples_and_a_sender_that_comes_back_show_as_gaps_and_nothing_else(interruptions: Any) -> None:
+    assert interruptions["timed_gaps"] == interruptions["counted_gaps"]
+    lost, gone = interruptions["gap_sizes"]
+    assert lost == 3000 and gone >= 3000
+    assert interruptions["off_samples"] < 1 and interruptions["least_step"] > 0
+    assert interruptions["first_and_last"][1] == interruptions["first_and_last"][2] - 1
+
+
+@needs_lsl
+@pytest.mark.parametrize(
+    ("case", "kind", "message", "hint"),
+    [
+        ("several", "RecipeError", ["2 streams", "'one' (type EEG", "'two'", "1000 Hz"], ["source.name=two"]),
+        ("text", "RecipeError", ["'notes'", "text"], ["source.name= one of: one, raw, two"]),
+        ("irregular", "RecipeError", ["'gaze'", "without a rate"], ["one, raw, two"]),
+        (
+            "absent",
+            "MissingData",
+            ["no stream with type 'MEG'"],
+            ["'one' (type EEG", "LSLAPICFG", "KnownPeers"],
+        ),
+        ("nameless", "RecipeError", ["4 channels, and 0 names"], ["source.channels="]),
+        (
+            "wide markers",
+            "RecipeError",
+            ["'wide' of markers has 4 channels"],
+            ["annotations_encoding='string'"],
+        ),
+        (
+            "absent markers",
+            "MissingData",
+            ["no stream of markers with name 'triggers'"],
+            ["'texts'", "source.markers="],
+        ),
+        ("absent channel", "RecipeError", ["'STATUS'", "'one'"], ["TRIGGER"]),
+        ("wrong unit", "RecipeError", ["'fT'", "'µV'"], ["V, mV, µV"]),
+        ("several markers", "RecipeError", ["2 streams", "'codes'", "'texts'"], ["source.markers=codes"]),
+        ("clock", "BrainhiveError", ["'foreign'", "s from LSL's clock"], ["local_clock"]),
+    ],
+)
+def test_a_stream_that_does_not_fit_is_refused_by_name(
+    refusals: Any, case: str, kind: str, message: Sequence[str], hint: Sequence[str]
+) -> None:
+    seen = refusals[case]
+    assert seen[0] == kind
+    assert [text for text in message if text not in seen[1]] == []
+    assert [text for text in hint if text not in seen[2]] == []
+
+
+@needs_lsl
+def test_names_of_the_recipe_stand_in_for_those_that_a_stream_lacks(knobs: Any) -> None:
+    assert knobs["named"] == [["PO7", "Oz", "x", "x2"], [""] * 4, None]
+
+
+@needs_lsl
+def test_samples_stay_as_they_are_unless_the_recipe_has_their_unit(knobs: Any) -> None:
+    plain, scaled = knobs["values"]
+    assert knobs["plain units"][:2] == ["mV", "mV"] and knobs["scaled units"][:2] == ["µV", "µV"]
+    np.testing.assert_allclose(scaled[0], plain[0] * 1e6, rtol=1e-12)
+    assert plain[0] != 0 and scaled[3] == plain[3] == 3  # codes have no unit
+
+
+@needs_lsl
+def test_positions_and_units_are_those_of_mne_where_its_player_sends(knobs: Any) -> None:
+    assert knobs["played"] == [["eeg", "eeg", "stim"], ["V", "V", ""], 250]
+    (cz, _, stim), expected = knobs["positions"]
+    assert np.allclose(cz, expected) and np.isnan(stim).all()
+
+
+@needs_lsl
+def test_results_are_read_back_with_the_times_of_their_ranks(scenarios: Scenarios) -> None:
+    seen = scenarios.see("results")
+    assert seen["type"] == "BrainhiveResults" and seen["rate_hz"] == 0
+    assert seen["results"][0] == {"picture": "näher", "margin": 0.5, "nearest": ["a", "b"]}
+    assert seen["results"][1] == {"picture": "second"}
+    assert abs(seen["times"][0]) < 1e-3 and 5 < seen["times"][1] < WAIT_S
+
+
+def test_without_mne_lsl_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mne_lsl", None)
+    with pytest.raises(MissingExtra, match="mne-lsl") as caught:
+        Config().build(want())
+    assert caught.value.hint == "pip install 'brainhive[live]'"
+
+
+def test_a_liblsl_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(ModuleType):
+        @property
+        def lsl(self) -> None:
+            raise OSError("liblsl.so: wrong ELF class")
+
+    monkeypatch.setitem(sys.modules, "mne_lsl", Broken("mne_lsl"))
+    with pytest.raises(MissingExtra, match="wrong ELF class"):
+        Config().build(want())
+
+
+if __name__ == "__main__":
+    import faulthandler
+
+    faulthandler.dump_traceback_later(WAIT_S, exit=True)
+    seen = globals()[f"run_{sys.argv[1]}"]()
+    Path(sys.argv[2]).write_text(json.dumps(seen, default=float))
+    sys.stdout.flush()
+    os._exit(0)

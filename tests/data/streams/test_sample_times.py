@@ -1,0 +1,87 @@
+"""Times of samples: even steps under jitter and drift, and a step where samples were lost."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from brainhive_cli.data.streams._sample_times import HOLD_S, SampleTimes
+
+Numbers = NDArray[np.float64]
+
+
+def settle(
+    rate_hz: float,
+    true_s: Numbers,
+    late_s: Callable[[int], float] = lambda chunk: 0.0,
+    size: int = 10,
+) -> tuple[Numbers, Numbers]:
+    """Send chunks whose last sample is stamped when it is sent; returns settled and true times [n]."""
+    times, settled, sent_s = SampleTimes(rate_hz), [], 0.0
+    for chunk, rows in enumerate(true_s.reshape(-1, size)):
+        sent_s = max(sent_s, rows[-1] + late_s(chunk))
+        settled.append(times.settle(sent_s - np.arange(size)[::-1] / rate_hz))
+    values = np.concatenate(settled)
+    is_timed = ~np.isnan(values)
+    return values[is_timed], true_s[: len(values)][is_timed]
+
+
+def test_precise_timestamps_stay_as_they_are() -> None:
+    true_s = 1000 + np.arange(10_000) / 1000
+    settled_s, _ = settle(1000, true_s)
+    assert np.abs(settled_s - true_s).max() < 1e-6
+
+
+@pytest.mark.parametrize("ppm", [-100, 100])
+def test_drift_is_followed_to_a_fraction_of_a_sample(ppm: float) -> None:
+    true_s = 1000 + np.arange(60_000) / (1000 * (1 + ppm * 1e-6))
+    settled_s, _ = settle(1000, true_s)
+    assert np.abs(settled_s - true_s).max() < 0.0005
+
+
+@pytest.mark.parametrize("jitter_s", [0.001, 0.005, 0.02])
+def test_jitter_looks_nowhere_like_a_loss_and_leaves_the_samples_even(jitter_s: float) -> None:
+    true_s, random = 1000 + np.arange(60_000) / 1000, np.random.default_rng(0)
+    settled_s, true_s = settle(1000, true_s, lambda chunk: abs(random.normal(0, jitter_s)))
+    error_s = (settled_s - true_s)[5000:]
+    assert np.diff(settled_s).max() < 0.0015 and np.diff(settled_s).min() > 0
+    assert np.abs(error_s - error_s.mean()).max() < max(0.0005, jitter_s / 8)
+
+
+@pytest.mark.parametrize("lost", [1, 5, 3000])
+def test_lost_samples_are_a_step_in_times(lost: int) -> None:
+    true_s = 1000 + np.arange(40_000) / 1000
+    true_s[20_000:] += lost / 1000
+    settled_s, true_s = settle(1000, true_s)
+    steps = np.flatnonzero(np.diff(settled_s) > 0.0015)
+    assert steps.tolist() == [19_999] and np.abs(settled_s - true_s).max() < 1e-4
+
+
+def test_lost_samples_are_told_from_jitter_of_a_tenth_of_their_length() -> None:
+    true_s, random = 1000 + np.arange(60_000) / 1000, np.random.default_rng(1)
+    true_s[30_000:] += 0.05
+    settled_s, true_s = settle(1000, true_s, lambda chunk: abs(random.normal(0, 0.005)))
+    assert np.flatnonzero(np.diff(settled_s) > 0.0015).tolist() == [29_999]
+    assert np.abs(settled_s - true_s)[-1000:].max() < 0.006
+
+
+def test_a_late_chunk_is_no_loss() -> None:
+    true_s = 1000 + np.arange(20_000) / 1000
+    settled_s, _ = settle(1000, true_s, lambda chunk: 0.1 if chunk == 1500 else 0.0)
+    assert np.diff(settled_s).max() < 0.0011 and len(settled_s) == 20_000
+
+
+def test_samples_wait_for_their_times_only_while_a_loss_is_open() -> None:
+    times, rate_hz = SampleTimes(1000), 1000
+    assert len(times.settle(np.arange(20_000) / rate_hz)) == 20_000
+    held = [len(times.settle(np.arange(start, start + 10) / rate_hz)) for start in range(23_000, 23_300, 10)]
+    assert held.index(next(filter(None, held))) == HOLD_S * rate_hz / 10 - 1 and sum(held) == 300
+
+
+def test_a_clock_that_goes_back_leaves_times_ascending_with_a_gap() -> None:
+    times = SampleTimes(1000)
+    before = times.settle(5 + np.arange(20_000) / 1000)
+    after = times.settle(23 + np.arange(5000) / 1000)  # the last second again
+    assert np.isnan(after).sum() > 1900 and after[~np.isnan(after)][0] - before[-1] > 0.0015
+    assert np.all(np.diff(after[~np.isnan(after)]) > 0)
