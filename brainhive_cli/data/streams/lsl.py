@@ -354,7 +354,7 @@ def _refuse_several(streams: Sequence[Any], described: str, keys: Sequence[str],
     for key in keys:
         values = [getattr(info, "stype" if key == "type" else key) for info in streams]
         if len(set(values)) == len(values) and all(values):
-            hint = "choose one: " + " or ".join(f"stream.{knob or key}={value}" for value in values)
+            hint = "choose one: " + " or ".join(f"source.{knob or key}={value}" for value in values)
             break
     listed = ", ".join(map(_describe, streams))
     raise RecipeError(f"{len(streams)} streams have {described}: {listed}", hint)
@@ -424,7 +424,7 @@ def _read_format(
         if unit != wanted.unit and (size is None or target is None or size[1] != target[1]):
             known = ", ".join(other for other in SIZES if target is not None and SIZES[other][1] == target[1])
             raise RecipeError(
-                f"stream.unit is {config.unit!r}, and the model takes {wanted.unit!r}",
+                f"source.unit is {config.unit!r}, and the model takes {wanted.unit!r}",
                 f"one of: {known or wanted.unit}",
             )
         factor = size[0] / target[0] if size is not None and target is not None else 1.0
