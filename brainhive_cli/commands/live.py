@@ -1,6 +1,9 @@
 """live: what a person sees, while they see it, from a stream, a replay or a mock."""
 
 import json
+import os
+import sys
+import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from io import BytesIO
@@ -35,6 +38,8 @@ __all__ = ["Recipe", "plan", "run"]
 
 PICTURE_PX = 256
 """Longer side of the pictures on the page, at most."""
+DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
+"""Variables of which one is set where a browser has a window; without, a browser would take the terminal."""
 PROTOCOL = "live, single trials"
 AVERAGED = "live, average of all trials of a picture"
 INTERVAL = "95 % at every moment of the session (confidence sequence), for this person and these pictures"
@@ -132,6 +137,9 @@ def _open_sinks(
         url = page.start()
         outlets.append(page.stop)
         console.say(f"page: {url}")
+        has_display = sys.platform in ("darwin", "win32") or DISPLAYS & os.environ.keys()
+        if recipe.open and has_display and not webbrowser.open(url):
+            console.warn("no browser was found here")
         page.publish(_describe(session, title))
         sinks.append(page.publish)
 
