@@ -493,13 +493,16 @@ def test_the_page_says_what_it_shows_to_screen_readers_and_only_its_status_aloud
 def test_names_of_pictures_are_text_whatever_they_hold(started, opened, name):
     page, url = started()
     page.publish({**START, "model": name, "caveats": [name]})
-    page.publish(result(1, shown=name, event=name))
+    page.publish(result(1, shown=name, event=f"at {name}"))
     page.publish({"kind": "warning", "text": name})
     shown, complaints = opened(url)
     wait_for(lambda: shown.locator("#warning").is_visible())
 
     assert shown.locator("#shown figcaption").inner_text() == name
-    assert shown.locator("#warning").inner_text() == name and name in shown.locator("#window").inner_text()
+    assert (
+        shown.locator("#warning").inner_text() == name
+        and f"at {name}" in shown.locator("#window").inner_text()
+    )
     wait_for(lambda: shown.locator("#shown img").evaluate("image => image.naturalWidth") == 16)
     assert shown.title() == "Live session" and complaints == [] and shown.locator("main b b").count() == 0
 
