@@ -24,6 +24,7 @@ LONG_FILES = {
     *("test_guides", "test_published_workflows", "test_processes", "test_demo_havir"),
     *("test_demo", "test_files_as_published", "test_demo_neurons", "test_reconstruct_from_the_hub"),
     *("test_memory_benchmark", "test_gpu_benchmark", "test_tutorial", "test_embed_faults", "test_wheel"),
+    *("test_lsl", "test_live_page", "test_live_lsl"),
 }
 """Files whose tests take longest: begun first, so that no process waits at the end for one of them."""
 

@@ -1,0 +1,117 @@
+"""live on a stream of LSL: the ranks of eval-retrieval on the same samples, sent on to other programs."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lsl_senders import write_loopback
+from own_recordings import Shown, annotate, make_raw, write_pictures
+from worlds import COLOURS, at_home
+
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.training.alignment.trained import find
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
+
+if importlib.util.find_spec("mne_lsl") is None:
+    pytest.skip("pip install brainhive[live]", allow_module_level=True)
+pytest.importorskip("mne")
+STEPS = ("preparation.band_hz=[0.5,40]", "preparation.phase=forward", "preparation.whiten=no")
+TRAINING = (
+    *("dataset=image-folder", f"encoders=[{COLOURS!r}]", "seeds=1", "dim=16", "fuser.intermediate_size=16"),
+    *("train.epochs=1", "train.precision=fp32", "train.validation=0", "train.batch_size=8"),
+)
+SHOWN, SEED = Shown.of(3, seed=5), 5
+WAIT_S = 90
+
+SENDER = """
+import json, os, sys, time
+import numpy as np
+from mne_lsl.lsl import StreamInfo, StreamInlet, StreamOutlet, local_clock, resolve_streams
+from own_recordings import CHANNELS, RATE_HZ, Shown, make_raw
+
+shown = Shown.of(3, seed=5)
+samples = make_raw(shown, seed=5).get_data().T.astype(np.float32)  # [n, C] in volts
+info = StreamInfo("amplifier", "EEG", len(CHANNELS), RATE_HZ, "float32", "amplifier-of-live")
+info.set_channel_names([name.upper() for name in CHANNELS])
+info.set_channel_types("eeg")
+info.set_channel_units("volts")
+marker_info = StreamInfo("shown", "Markers", 1, 0, "string", "shown-of-live")
+signal, markers = StreamOutlet(info), StreamOutlet(marker_info)
+start_s = local_clock() - len(samples) / RATE_HZ - 5  # sent faster than recorded
+assert signal.wait_for_consumers(60) and markers.wait_for_consumers(60)
+results = resolve_streams(timeout=60, stype="BrainhiveResults", minimum=1)
+inlet = StreamInlet(results[0])
+inlet.open_stream(timeout=30)
+time.sleep(1)
+onsets = dict(zip(shown.onsets.tolist(), shown.pictures))
+for start in range(0, len(samples), 10):
+    block = samples[start : start + 10]
+    signal.push_chunk(np.ascontiguousarray(block), start_s + (start + np.arange(len(block))) / RATE_HZ)
+    for sample in range(start, start + len(block)):
+        if sample in onsets:
+            markers.push_sample([onsets[sample]], start_s + sample / RATE_HZ)
+    time.sleep(0.002)
+received, end_s = [], time.monotonic() + 30
+while len(received) < len(onsets) and time.monotonic() < end_s:
+    sample, _ = inlet.pull_sample(timeout=1)
+    received += [json.loads(text) for text in sample or ()]
+with open(sys.argv[1], "w") as file:
+    json.dump(received, file)
+os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, go):
+    with at_home(tmp_path_factory.mktemp("lsl")) as base:
+        write_pictures(base / "data/image-folder")
+        (base / "data/recordings").mkdir()
+        raw = annotate(make_raw(SHOWN, seed=SEED), SHOWN, list(SHOWN.pictures))
+        raw.save(base / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
+        go("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
+        go("prepare", "preparation.kind=recording", *STEPS)
+        yield base
+
+
+def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(base, go, tmp_path):
+    run = go("train-align", *TRAINING).folder
+    environment = {
+        **os.environ,
+        **write_loopback(tmp_path),
+        "BRAINHIVE_HOME": str(base),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
+    }
+    words = ("source.name=amplifier", "source.unit=V", "page=false", "--lines", "--outlet", "seen")
+    live = subprocess.Popen(
+        [sys.executable, "-m", "brainhive_cli", "live", run, "--source", "lsl", "--windows", "24", *words],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    sender = subprocess.Popen(
+        [sys.executable, "-c", SENDER, str(tmp_path / "received.json")], env=environment
+    )
+    out, err = live.communicate(timeout=WAIT_S)
+    sender.wait(timeout=WAIT_S)
+
+    assert live.returncode == 0, err
+    results = [event for event in map(json.loads, out.splitlines()) if event["kind"] == "result"]
+    assert [result["event"] for result in results] == list(SHOWN.pictures)
+    assert results[-1]["stream"]["lost"] == 0 and results[-1]["stream"]["dropped"] == {}
+    assert results == json.loads(received.read_text())
+
+    # ranks of the single trials of the prepared recording, in order of time
+    align = find(str(run), Paths())
+    member = TrainedCell.load(align, align.cells[0], torch.device("cpu"))
+    responses = member.responses(1, "test", with_single=True)
+    gallery, image_ids = member.images("test", member.rows("test")), member.pictures("test").image_ids
+    for row, (stimulus, trials) in enumerate(zip(responses.stimulus, responses.single, strict=True)):
+        tokens = member.encode(1, torch.from_numpy(np.asarray(trials)))
+        expected = ranks(tokens, gallery, torch.full((len(tokens),), int(stimulus)))
+        shown = [result["rank"] for result in results if result["shown"] == image_ids[stimulus]]
+        assert shown == expected.tolist() and len(shown) == 3, row
