@@ -93,9 +93,8 @@ def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(ba
         [sys.executable, "-m", "brainhive_cli", "live", run, "--source", "lsl", "--windows", "24", *words],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    sender = subprocess.Popen(
-        [sys.executable, "-c", SENDER, str(tmp_path / "received.json")], env=environment
-    )
+    received = tmp_path / "received.json"
+    sender = subprocess.Popen([sys.executable, "-c", SENDER, str(received)], env=environment)
     out, err = live.communicate(timeout=WAIT_S)
     sender.wait(timeout=WAIT_S)
 
