@@ -22,7 +22,17 @@ ELSEWHERE = ("tutorial.md", "keys.md", "extending.md", "CHANGELOG.md")
 FIRST = ("README.md", "evaluate.md", "explain.md", "report.md")
 """Pages whose lines come first, on one's own recordings: commands take the newest run."""
 VOXELS = "train-align --dataset image-folder --encoders demo-clip backbone.kind=voxel-ridge"
-LEFT_OUT = ("demo", "doctor", "workflow", "fetch", "--install-completion", "COMMAND", "runs rm", VOXELS)
+LEFT_OUT = (
+    "demo",
+    "doctor",
+    "live",
+    "workflow",
+    "fetch",
+    "--install-completion",
+    "COMMAND",
+    "runs rm",
+    VOXELS,
+)
 """Lines that other tests run (also those of `mirrored`, a part of the user's), or that change the machine."""
 UNPLANNED = ("runs", "report", "recipes", "compare", "check")
 """Commands whose plan says nothing: they are quick."""

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from own_recordings import PICTURES, Shown, annotate, make_raw, write_pictures
+from PIL import Image
+from test_docs import LINES
 from typer.testing import CliRunner
 from worlds import COLOURS, SMALL, at_home
 
@@ -190,3 +193,38 @@ def test_the_page_is_served_while_it_runs(own, base):
     time.sleep(0.1)
     process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+def test_every_line_of_the_guide_runs_or_waits_for_a_stream(own, base):
+    lines = [line for page, line in LINES if page.name == "live.md" and line.startswith("live")]
+    assert len(lines) == 5
+    for line in lines:
+        line = line.replace(" RUN", f" {own}").replace(
+            "sub-01_ses-02.fif", "data/recordings/sub-01_ses-01.fif"
+        )
+        if "--recipe demo" in line:
+            continue  # the next test
+        words = shlex.split(line)[1:]
+        if "--events" in words:
+            (base / "events.csv").write_text("event,picture\n1,test/owl/owl_9.png\n")
+            ended = invoke(*words, "page=false", "source.wait_s=0.5", "source.name=absent-of-this-test")
+            assert ended.exit_code == 3 and "absent-of-this-test" in " ".join(ended.stderr.split())
+            continue
+        ended = invoke(
+            *words, "page=false", "source.speed=1000", *([] if "--windows" in words else ["windows=3"])
+        )
+        assert ended.exit_code == 0, f"{line}\n{ended.output}"
+
+
+def test_the_recipe_demo_draws_what_its_simulated_person_sees(base):
+    for words in (["embed"], ["train-align", "subjects=1", "train.epochs=1"]):
+        ended = CliRunner().invoke(app, [words[0], "--recipe", "demo", *words[1:]])
+        assert ended.exit_code == 0, ended.output
+
+    ended = invoke("--recipe", "demo", "page=false", "--windows", "2", "source.speed=10")
+
+    assert ended.exit_code == 0, ended.output
+    drawings = sorted(path.name for path in (find_run(ended) / "drawings").iterdir())
+    assert drawings and {*drawings} <= {"000001.png", "000002.png"}
+    with Image.open(find_run(ended) / "drawings" / drawings[0]) as picture:
+        assert picture.size == (64, 64)
