@@ -132,8 +132,9 @@ class Decoder:
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Decode a window of zeros [E, T] once: the first one takes longer than all others."""
-        signal = self._read(np.zeros((1, *shape), np.float32))
-        self.member.encode(self.subject, signal)
+        tokens = self.member.encode(self.subject, self._read(np.zeros((1, *shape), np.float32)))
+        (normalize(tokens, dim=1) @ self._units.T).cpu().topk(1)
+        ranks(tokens, self.gallery.tokens, torch.zeros(1, dtype=torch.long, device=tokens.device))
 
     def decode(self, windows: Sequence[CutWindow]) -> list[LiveResult]:
         """Decode windows together; those that whitening is measured of give no result.
