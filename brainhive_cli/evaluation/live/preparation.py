@@ -143,6 +143,12 @@ def plan_preparation(
             "forward, later by some 20 ms: train on preparation.phase=forward for the same numbers"
         )
 
+    if spec.preparation.get("interpolate"):
+        differs.append(
+            "bad channels of the model's signals were interpolated; live windows have all channels as they "
+            "are recorded"
+        )
+
     # whitening: of the training, or of the session's first trials
     whitening = None
     if steps.whiten == "no":
