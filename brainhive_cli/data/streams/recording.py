@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.results import Need, require_needs
 from brainhive_cli.data.electrodes import Cap
@@ -87,7 +87,11 @@ class ReplayedRecording:
     def __init__(self, config: Config, path: Path, span_s: tuple[float, float], clock: Clock) -> None:
         self.path, self.clock, self._next = path, clock, 0
         cap = Cap(config.rename, config.montage)
-        header = read_header(path, config.column, config.stim_channel, config.onset_unit, cap)
+        try:
+            header = read_header(path, config.column, config.stim_channel, config.onset_unit, cap)
+        except BrainhiveError as error:  # whose keys are those of prepare, which has the same
+            error.hint = error.hint.replace("preparation.", "source.")
+            raise
         self._raw: Any = open_raw(path, config.onset_unit == "s", cap)
         self._samples, self._rate_hz = header.samples, header.rate_hz
 

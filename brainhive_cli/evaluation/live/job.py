@@ -94,6 +94,11 @@ class Job:
         """Whether the model has not learned from the person."""
         return self.subject not in self.cell.trained_on or self.align.tests_new_subjects
 
+    @property
+    def has_prepared_windows(self) -> bool:
+        """Whether windows come as they are offline: of a signal store, or of a source outside the package."""
+        return self.recipe.source.kind not in ("lsl", "mock", "recording")
+
     def needs(self) -> Iterator[Need]:
         """List the run, the target stores of the gallery, and the files of the session."""
         yield from self.recipe.source.needs()
@@ -135,7 +140,7 @@ class Job:
 
     def describe_differences(self) -> Sequence[str]:
         """Say in what windows of a continuous stream differ from those offline; raises as `plan`."""
-        if self.recipe.source.kind == "signals":  # whose windows are those offline
+        if self.has_prepared_windows:
             return ()
         return self.plan(aligners.load(self.align.model_path(self.cell))).differs
 
@@ -166,7 +171,9 @@ class Job:
         # a stream of windows needs no preparation; a continuous one must have what the model's takes
         try:
             preparation: LivePreparation | None = self.plan(member.model)
-        except (BrainhiveError, MissingData) as error:
+        except BrainhiveError as error:
+            if not self.has_prepared_windows:  # said before a stream is waited for
+                raise
             preparation, reason = None, error
         wanted = Wanted(
             spec.names if preparation is None else preparation.channels,

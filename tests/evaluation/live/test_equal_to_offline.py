@@ -132,6 +132,12 @@ def test_what_cannot_be_equal_is_said_before_the_start(models):
     assert opened.differs == ()
 
 
+def test_what_no_stream_can_go_through_is_said_before_a_stream_is_waited_for(models):
+    words = (f"run={models['whitened']}", "subject=7", "source.kind=recording", "source.file=absent.fif")
+    with pytest.raises(MissingData, match="no whitener of subject 7"):
+        Job.resolve(Recipe.resolve("live", None, {}, words)).open(HERE)
+
+
 def test_the_noise_of_the_first_trials_whitens_the_others(models):
     opened, loop, results = replay(models["whitened"], "whiten_trials=20")
 
