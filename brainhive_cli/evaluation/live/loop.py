@@ -225,6 +225,9 @@ class Loop:
         try:
             with stop_at_interrupt(self._should_stop):
                 while True:
+                    # all windows that wait, together
+                    timed, is_last, error = self._take()
+
                     # a stall is said once, and its end
                     silence_s = time.monotonic() - self._read_at
                     if silence_s > STALL_S and stalled_at is None and is_continuous and reader.is_alive():
@@ -237,14 +240,7 @@ class Loop:
                         self._publish({"kind": "resumed", "after_s": round(after_s, 3)})
                         stalled_at = None
 
-                    # decoding goes on where the disk is full
-                    if self._save_error is not None and self._recorder is not None:
-                        self._recorder, text = None, self._save_error.message
-                        console.warn(f"{text} ({self._save_error.hint})")
-                        self._publish({"kind": "warning", "text": text})
-
-                    # all windows that wait, together
-                    timed, is_last, error = self._take()
+                    self._stop_saving()
                     if timed:
                         self._decode(timed)
                     if error is not None:
@@ -259,6 +255,14 @@ class Loop:
             if self._drawer is not None:
                 self._drawer.close()
             self.session.stream.close()
+            self._stop_saving()
+
+    def _stop_saving(self) -> None:
+        """Say once why nothing more is saved, as where the disk is full; decoding goes on."""
+        if self._save_error is not None and self._recorder is not None:
+            self._recorder = None
+            console.warn(f"{self._save_error.message} ({self._save_error.hint})")
+            self._publish({"kind": "warning", "text": self._save_error.message})
 
     def _take(self) -> tuple[list[TimedWindow], bool, BaseException | None]:
         """Take all windows that wait; whether they are the last, and what went wrong after them."""

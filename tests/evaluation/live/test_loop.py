@@ -12,6 +12,7 @@ from worlds import COLOURS, at_home
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.streams import Chunk
 from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import STALL_S, Drawer, Loop
@@ -20,6 +21,7 @@ from brainhive_cli.evaluation.live.session_artifacts import CURVE_POINTS, SHEET_
 
 DEMO = "dataset={kind: demo, subjects: 1, concepts: 8}"
 QUICK = ("seeds=1", "dim=16", "fuser.intermediate_size=16", "train.epochs=1", "train.precision=fp32")
+HERE = Launch(0, 1, torch.device("cpu"))
 WAIT_S = 20
 """After which a test that waits for a thread fails."""
 
@@ -34,7 +36,7 @@ def run(tmp_path_factory, go):
 
 def open_mock(run, *overrides):
     words = (f"run={run}", "source.kind=mock", "source.speed=1000", *overrides)
-    return Job.resolve(Recipe.resolve("live", None, {}, words)).open(Launch(0, 1, torch.device("cpu")))
+    return Job.resolve(Recipe.resolve("live", None, {}, words)).open(HERE)
 
 
 class Passing:
@@ -189,6 +191,21 @@ def test_a_marker_that_could_mean_several_pictures_is_said_and_ends_nothing(run,
 
     assert decoder.find_shown("1") is None and decoder.unknown_events == ["1"]
     assert "1 could be owl/1 or car/1" in capsys.readouterr().err
+
+
+def test_a_model_of_the_demo_decodes_the_session_that_it_saved(run, tmp_path):
+    session = open_mock(run, "source.events=4")
+    recorder = SessionFolder(tmp_path / "session", session.stream.format, 1)
+    loop = Loop(session, lambda event: None, recorder)
+    loop.run()
+    recorder.close()
+
+    (file,) = (tmp_path / "session").rglob("*.vhdr")
+    words = (f"run={run}", "source.kind=recording", f"source.file={file}", "source.speed=1000")
+    replayed = Job.resolve(Recipe.resolve("live", None, {}, words)).open(HERE)
+    again = Loop(replayed, lambda event: None)
+    again.run()
+    assert again.score.ranks == loop.score.ranks and len(loop.score.ranks) == 4
 
 
 def test_a_mock_ends_with_the_trials_of_its_person(run):
