@@ -327,7 +327,10 @@ COMMANDS = (
             "subject": option("--subject", "Whose brain.", "the only one of the run", value=int, min=0),
             "events": option("--events", "Table (CSV) with columns event and picture."),
             "whiten_trials": option(
-                "--whiten-trials", "First trials of the session whose noise whitens the others.", value=int
+                "--whiten-trials",
+                "First trials of the session whose noise whitens the others.",
+                value=int,
+                min=20,
             ),
             "windows": option("--windows", "Windows after which the session ends.", value=int, min=1),
             "draw": option(

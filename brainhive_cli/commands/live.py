@@ -14,7 +14,7 @@ from PIL import Image
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, extend_protocol
+from brainhive_cli.core.measurements import ALL, SIMULATED, Measurements, Metric, extend_protocol
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
@@ -57,10 +57,21 @@ def plan(recipe: Recipe) -> Plan:
         "subject": lambda: f"{job.subject}, new to the model" if job.is_new_person else job.subject,
         "stream": lambda: recipe.source.kind,
         "gallery": lambda: f"{job.align.dataset.name}, {recipe.gallery}",
-        "drawing": lambda: recipe.draw or "",
+        "not as offline": lambda: "; ".join(job.describe_differences()),
+        "drawing": lambda: _check_drawing(recipe),
         "page": lambda: recipe.host if recipe.page else "none",
     }
     return Plan.of(checks, needs=job.needs)
+
+
+def _check_drawing(recipe: Recipe) -> str:
+    """Name the recipe that draws; raises what its prior or its generator lacks."""
+    if recipe.draw is None:
+        return ""
+    drawing = Reconstruction.resolve("reconstruct", recipe.draw, {}, [])
+    priors.describe(drawing.prior.source)
+    drawing.generator.check()
+    return recipe.draw
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -171,7 +182,7 @@ def _describe(session: OpenSession, title: str) -> dict[str, Any]:
         "chance": 1 / pool,
         "caveats": session.caveats,
         "differs": [*session.differs],
-        "is_simulated": bool(getattr(getattr(session.stream, "format", None), "simulated", "")),
+        "is_simulated": SIMULATED in session.caveats,
     }
 
 
@@ -261,6 +272,12 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     summary, stream = score.summarise(), loop.describe_stream()
     if summary is None:
         finding = f"{loop.decoded} windows decoded; nothing says what was shown."
+        if unknown := session.decoder.unknown_events:
+            events, pictures = map(console.summarise_names, (unknown, session.decoder.gallery.image_ids))
+            finding = (
+                f"{loop.decoded} windows decoded; none of their events ({events}) is a picture of the "
+                f"gallery ({pictures})."
+            )
     else:
         low, high = summary["interval"]
         finding = (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SHELVES = {
     "datasets": "dataset",
     "preparations": "preparation",
-    "streams": "stream",
+    "streams": "source",
     "encoders": "encoder",
     "backbones": "backbone",
     "fusers": "fuser",

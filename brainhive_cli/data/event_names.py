@@ -72,6 +72,21 @@ class EventNames:
             raise BrainhiveError(f"{path} has no rows", "a line for each event: its name, its picture")
         return cls(table, image_ids, str(path))
 
+    def require_pictures(self, pictures: str) -> None:
+        """Refuse a table that names none of the pictures.
+
+        Args:
+            pictures: What they are called, for the message.
+
+        Raises:
+            BrainhiveError: if it names none, or a name could mean several.
+        """
+        if self.table is None or max(self._match([*self.table.values()])) >= 0:
+            return
+        names = summarise_names([*dict.fromkeys(self.table.values())])
+        problem = f"{self.where}: none of its pictures is in {pictures}, of {names}"
+        raise BrainhiveError(problem, f"its pictures are called {', '.join(self.image_ids[:3])} …")
+
     def find_row(self, event: str) -> int | None:
         """Find the row of one event's picture; None where it has none.
 

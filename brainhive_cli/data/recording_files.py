@@ -319,7 +319,7 @@ def _find_events(
 
     # each change of a stimulus channel to a code
     if chosen := stim_channel or next(iter(stimulus), ""):
-        codes = np.rint(raw.get_data(picks=[chosen])[0]).astype(np.int64)
+        codes = np.rint(raw.get_data(picks=[raw.ch_names.index(chosen)])[0]).astype(np.int64)
         changes = np.flatnonzero(np.diff(codes, prepend=0) != 0)  # mne's own would lose one at sample 0
         if events := [(int(at), str(codes[at])) for at in changes if codes[at]]:
             return events, f"channel {chosen}"

@@ -138,6 +138,38 @@ def test_check_names_model_person_and_stream_and_opens_nothing(own):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
+        (("--source", "recording", "source.file=absent.fif"), 3, "no recording"),
+        (("--source", "recording"), 3, "no recording is named"),
+        (("--source", "mock", "--events", "absent.csv"), 3, "no table"),
+        (("--source", "mock", "--draw", "absent"), 3, "no recipe 'absent'"),
+        (("--source", "mock", "--whiten-trials", "100"), 3, "were not whitened"),
+    ],
+)
+def test_check_says_what_is_missing(own, words, code, message):
+    ended = invoke(own, "--check", *words, "page=false")
+    assert ended.exit_code == code and message in " ".join(ended.output.split())
+
+
+def test_events_of_no_picture_are_named_in_the_end(own, base):
+    (base / "codes.csv").write_text(f"event,picture\n1,{PICTURES['test'][0]}.png\n")
+    ended = replay(own, "--events", "codes.csv", "save=false")
+    assert ended.exit_code == 0, ended.output
+    finding = RunFolder(find_run(ended)).measurements().notes["finding"]
+    assert finding.startswith("24 windows decoded; none of their events (8: ")
+    assert f"is a picture of the gallery (2: {min(PICTURES['test'])}" in finding
+
+
+def test_a_table_of_other_pictures_is_refused(own, base):
+    (base / "others.csv").write_text("event,picture\n1,moon.png\n2,sun.png\n")
+    ended = replay(own, "--events", "others.csv")
+    assert ended.exit_code == 1
+    said = " ".join(ended.stderr.split())
+    assert "others.csv: none of its pictures is in the gallery" in said and "2: moon.png, sun.png" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
         (("--source", "recording"), 2, "no recording is named"),
         (("--source", "recording", "source.file=absent.fif"), 3, "no recording"),
         (("--source", "mock", "cell=sub-09"), 2, "has no cell 'sub-09'"),
@@ -145,6 +177,11 @@ def test_check_names_model_person_and_stream_and_opens_nothing(own):
         (("--source", "mock", "--whiten-trials", "100"), 2, "were not whitened"),
         (("--source", "mock", "--events", "absent.csv"), 3, "absent.csv"),
         (("--source", "radio"), 2, "radio"),
+        (("--source", "mock", "port=8123"), 2, "port has no effect without a page"),
+        (("--source", "mock", "source.interval_s=0"), 2, "as in source.interval_s=1.2"),
+        (("--source", "mock", "--whiten-trials", "5"), 2, "20"),
+        (("--source", "mock", "--open"), 2, "No such option"),
+        (("--source", "recording", "source.onset_unit=ms"), 2, "needs a column"),
     ],
 )
 def test_bad_input_gets_two_lines(own, words, code, message):

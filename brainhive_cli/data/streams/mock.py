@@ -20,7 +20,11 @@ class Config(parts.Config):
 
     interval_s: float = Field(1.2, gt=0, le=3600, description="seconds from event to event")
     events: int | None = Field(
-        None, gt=0, le=10**9, description="events until the stream ends; default: those of all trials"
+        None,
+        gt=0,
+        le=10**9,
+        description="events until the stream ends; of a simulated data set at most those of all trials, the "
+        "default",
     )
     speed: float = Field(1.0, gt=0, le=1e6, description="seconds of the stream in a second")
     seed: int = Field(0, ge=0, description="seed of the noise and the order of pictures")
@@ -70,7 +74,8 @@ class MockStream:
             rows = np.argwhere(recording.is_there)
             self._trials = rows[self._random.permutation(len(rows))]
         self._rate_hz, self._interval = rate_hz, max(1, round(config.interval_s * rate_hz))
-        self._count = config.events or (10**9 if recording is None else len(self._trials))
+        most = 10**9 if recording is None else len(self._trials)
+        self._count = min(config.events or most, most)
         self._ready = np.empty((0, len(channels)))  # [n, C] that are made and not yet read
         self._made, self._events = 0, list[Event]()  # trials that are made, and events not yet read
         kinds, units = (wanted.kind,) * len(channels), (wanted.unit,) * len(channels)
@@ -111,7 +116,7 @@ class MockStream:
             return NOISE * self._random.standard_normal(shape)
 
         # the trial, as far as the interval reaches
-        if number >= min(self._count, len(self._trials)):
+        if number >= self._count:
             return np.repeat(self._trial(number - 1)[-1:], self._interval, axis=0)
         trial = self._trial(number)  # [T, C]
         name = self._recording.image_ids[int(self._trials[number][0])]

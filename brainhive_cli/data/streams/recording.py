@@ -3,15 +3,16 @@
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
+from brainhive_cli.core.results import Need, require_needs
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.recording_files import UNITS, open_raw, read_header
@@ -40,6 +41,24 @@ class Config(parts.Config):
     rename: dict[str, str] = Field({}, description="name of a channel in the file: its name for the model")
     montage: str = Field("", description="cap, as mne calls it; default: the file's positions")
 
+    @model_validator(mode="after")
+    def _has_a_table_of_that_unit(self) -> Self:
+        if self.onset_unit != "s" and (self.stim_channel or not self.column):
+            raise ValueError(f"onset_unit {self.onset_unit} needs a column of the events.tsv")
+        return self
+
+    def needs(self) -> list[Need]:
+        """List the file.
+
+        Raises:
+            RecipeError: if none is named.
+        """
+        if not self.file:
+            raise RecipeError("no recording is named to be replayed", "source.file=sub-01_ses-01.fif")
+        path = locate(self.file)
+        missing = MissingData(f"no recording {path}", "source.file=FILE that mne opens")
+        return [Need(str(path), error=None if path.is_file() else missing)]
+
     def build(self, wanted: Wanted) -> "ReplayedRecording":
         """Open the recording.
 
@@ -48,8 +67,7 @@ class Config(parts.Config):
             MissingData: if there is none, or it cannot be read.
             BrainhiveError: if it has no events.
         """
-        if not self.file:
-            raise RecipeError("no recording is named to be replayed", "source.file=sub-01_ses-01.fif")
+        require_needs(self.needs())
         return ReplayedRecording(self, locate(self.file), wanted.span_s, Clock(self.speed))
 
 
@@ -67,11 +85,13 @@ class ReplayedRecording:
     """
 
     def __init__(self, config: Config, path: Path, span_s: tuple[float, float], clock: Clock) -> None:
-        if not path.is_file():
-            raise MissingData(f"no recording {path}", "source.file=FILE that mne opens")
         self.path, self.clock, self._next = path, clock, 0
         cap = Cap(config.rename, config.montage)
-        header = read_header(path, config.column, config.stim_channel, config.onset_unit, cap)
+        try:
+            header = read_header(path, config.column, config.stim_channel, config.onset_unit, cap)
+        except BrainhiveError as error:  # whose keys are those of prepare, which has the same
+            error.hint = error.hint.replace("preparation.", "source.")
+            raise
         self._raw: Any = open_raw(path, config.onset_unit == "s", cap)
         self._samples, self._rate_hz = header.samples, header.rate_hz
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.responses import choose_input
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
@@ -111,9 +113,14 @@ class Decoder:
         self._mapping: ChannelChoice = channel_mapping
         self._shown: OrderedDict[str, int | None] = OrderedDict()  # row by the name of an event
         self._sums: OrderedDict[int, tuple[NDArray[np.float64], int]] = OrderedDict()  # [E, T], and trials
-        self._noise_trials: list[tuple[NDArray[np.float32], int]] = []
+        self._noise_trials: list[tuple[NDArray[np.float32], str]] = []
         self._units = normalize(gallery.tokens.float(), dim=1)  # [M, D]
         self._number = 0
+
+    @property
+    def unknown_events(self) -> list[str]:
+        """Names of the events so far of which no picture is known."""
+        return [event for event, row in self._shown.items() if row is None]
 
     @property
     def missing_trials(self) -> int:
@@ -125,7 +132,11 @@ class Decoder:
     def find_shown(self, event: str) -> int | None:
         """Find the row in the gallery of the picture that an event stands for; None if it has none."""
         if event not in self._shown:
-            self._shown[event] = self._names.find_row(event)
+            try:
+                self._shown[event] = self._names.find_row(event)
+            except BrainhiveError as error:  # a marker that anyone sends must not end the session
+                console.warn(f"{error.message}: no picture is known of event {event}")
+                self._shown[event] = None
             if len(self._shown) > 10 * AVERAGED_PICTURES:  # so that numbered events do not fill the memory
                 self._shown.popitem(last=False)
         return self._shown[event]
@@ -210,11 +221,13 @@ class Decoder:
     ) -> tuple[Sequence[CutWindow], Sequence[int | None]]:
         """Keep the first trials for the whitener; return those that come after them."""
         assert self.whitening is not None
-        for number, (window, row) in enumerate(zip(windows[:missing], rows, strict=False)):
-            self._noise_trials.append((window.signal, -1 - number if row is None else row))
+        for window, row in zip(windows[:missing], rows, strict=False):
+            stimulus = window.name if row is None else self.gallery.image_ids[row]
+            self._noise_trials.append((window.signal, stimulus))
         if not self.missing_trials:
-            epochs, stimuli = zip(*self._noise_trials, strict=True)
-            self.whitening = self.whitening.measure(np.stack(epochs), np.array(stimuli))
+            epochs, names = zip(*self._noise_trials, strict=True)
+            _, stimuli = np.unique(names, return_inverse=True)
+            self.whitening = self.whitening.measure(np.stack(epochs), stimuli)
             self._noise_trials = []
         return windows[missing:], rows[missing:]
 

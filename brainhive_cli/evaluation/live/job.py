@@ -1,8 +1,9 @@
 """A live session, resolved: model, person, gallery, stream, and how windows are cut and decoded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +14,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, 
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import CHANNELS_MAPPED, SIMULATED, merge_caveats
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.recipe import refuse_idle
+from brainhive_cli.core.results import Need, require_needs
 from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.signals.cutting import Cutting
@@ -23,6 +25,8 @@ from brainhive_cli.data.streams import Stream, StreamFormat, Wanted, WindowStrea
 from brainhive_cli.evaluation.live.decoder import Decoder, LiveGallery
 from brainhive_cli.evaluation.live.preparation import LivePreparation, plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
+from brainhive_cli.training.alignment import model as aligners
+from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
@@ -90,8 +94,16 @@ class Job:
         """Whether the model has not learned from the person."""
         return self.subject not in self.cell.trained_on or self.align.tests_new_subjects
 
+    @property
+    def has_prepared_windows(self) -> bool:
+        """Whether windows come as they are offline: of a signal store, or of a source outside the package."""
+        return self.recipe.source.kind not in ("lsl", "mock", "recording")
+
     def needs(self) -> Iterator[Need]:
-        """List the run and the target stores of the gallery."""
+        """List the run, the target stores of the gallery, and the files of the session."""
+        yield from self.recipe.source.needs()
+        if self.recipe.events:
+            yield need_table(locate(self.recipe.events))
         for need in self.align.needs([self.recipe.gallery]):
             is_signals = need.name.startswith("signals of")
             yield replace(need, is_optional=need.is_optional or is_signals)
@@ -109,22 +121,28 @@ class Job:
                         return units[0]
         return DEFAULT_UNIT
 
-    def plan(self, member: TrainedCell) -> LivePreparation:
+    def plan(self, model: Aligner) -> LivePreparation:
         """Plan how windows of a continuous stream are prepared; raises as `plan_preparation`."""
-        spec, recipe = member.model.layout.spec, self.recipe
+        spec, recipe = model.layout.spec, self.recipe
         if spec.names == tuple(map(str, range(len(spec.names)))):  # a model that only counts its channels
             chosen = spec.signal.get("channels") or self.align.dataset.channels or spec.names
             spec = replace(spec, names=tuple(chosen))
         where = str(self.align.model_path(self.cell))
         return plan_preparation(
             spec,
-            member.model.learned,
+            model.learned,
             self.subject,
             self.recorded_unit,
             recipe.whiten_trials,
             recipe.whitener_session,
             where,
         )
+
+    def describe_differences(self) -> Sequence[str]:
+        """Say in what windows of a continuous stream differ from those offline; raises as `plan`."""
+        if self.has_prepared_windows:
+            return ()
+        return self.plan(aligners.load(self.align.model_path(self.cell))).differs
 
     def open(self, launch: Launch) -> "OpenSession":
         """Load the model and the gallery, open the stream, and check that they go together.
@@ -137,9 +155,10 @@ class Job:
         spec = member.model.layout.spec
         gallery = LiveGallery.of(member, self.subject, split)
         table = locate(recipe.events) if recipe.events else None
-        if table is not None and not table.is_file():
-            raise MissingData(f"no table {table}", "--events FILE.csv, with columns event and picture")
+        if table is not None:
+            require_needs([need_table(table)])
         names = EventNames.read(table, gallery.image_ids)
+        names.require_pictures(f"the gallery, {self.align.dataset.name}, {split}")
         normaliser = member.find_normaliser(self.subject, split)
 
         def open_recording() -> Recording | None:
@@ -151,8 +170,10 @@ class Job:
 
         # a stream of windows needs no preparation; a continuous one must have what the model's takes
         try:
-            preparation: LivePreparation | None = self.plan(member)
-        except (BrainhiveError, MissingData) as error:
+            preparation: LivePreparation | None = self.plan(member.model)
+        except BrainhiveError as error:
+            if not self.has_prepared_windows:  # said before a stream is waited for
+                raise
             preparation, reason = None, error
         wanted = Wanted(
             spec.names if preparation is None else preparation.channels,
@@ -167,7 +188,8 @@ class Job:
         stream: Stream | WindowStream = recipe.source.build(wanted)
         common = member, self.subject, gallery, names, normaliser
         if isinstance(stream, WindowStream):
-            template = stream.template
+            template, idle = stream.template, ("events", "whiten_trials", "whitener_session")
+            refuse_idle(recipe, idle, "on prepared trials of known pictures", "leave it out")
 
             def describe(signal: NDArray[np.float32]) -> Recording:
                 trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s"))
@@ -239,6 +261,12 @@ class OpenSession:
         return "signal store" if isinstance(self.stream, WindowStream) else self.stream.format.name
 
 
+def need_table(path: Path) -> Need:
+    """Describe the table of events."""
+    way = "--events FILE.csv, with columns event and picture"
+    return Need(str(path), error=None if path.is_file() else MissingData(f"no table {path}", way))
+
+
 def choose_columns(preparation: LivePreparation, stream: StreamFormat, channel_mapping: str) -> list[int]:
     """Choose the channels of a stream that windows are cut of, and compare their units.
 
@@ -259,9 +287,12 @@ def choose_columns(preparation: LivePreparation, stream: StreamFormat, channel_m
     may_lack = channel_mapping != "none" and preparation.whitening is None
     if missing and not may_lack:
         listed = console.summarise_names(list(stream.channels))
+        is_whitened = preparation.whitening is not None
         raise BrainhiveError(
-            f"stream {stream.name} has no channel {', '.join(missing)}, which the model needs; of {listed}",
-            "source.channels=[…] or source.rename={theirs: ours}; or --channel-mapping spline",
+            f"stream {stream.name} has no channel {', '.join(missing)}, which the model needs"
+            f"{' for its whitening' if is_whitened else ''}; of {listed}",
+            "source.channels=[…] or source.rename={theirs: ours}"
+            f"{'' if is_whitened else '; or channel_mapping=spline'}",
         )
     if may_lack and missing:  # all of the stream, of which the mapping chooses
         columns = [i for i, kind in enumerate(stream.kinds) if kind == preparation.kind]

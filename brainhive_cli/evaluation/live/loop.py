@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.windows import Counts, CutWindow
 from brainhive_cli.data.streams import WindowStream
 from brainhive_cli.evaluation.live.decoder import LiveResult, as_event
@@ -60,10 +61,15 @@ class TimedWindow(NamedTuple):
 
 
 class Latencies:
-    """Times of the newest windows from stage to stage, in milliseconds."""
+    """Times of the newest windows from stage to stage, in milliseconds.
 
-    def __init__(self) -> None:
-        self._values = {stage: deque[float](maxlen=REMEMBERED) for stage in STAGES}
+    Args:
+        speed: Seconds of the stream's clock in a second; of a replay that is faster than time, or slower,
+            nothing is measured: its windows would take another time than those of a person.
+    """
+
+    def __init__(self, speed: float = 1.0) -> None:
+        self._values = {stage: deque[float](maxlen=REMEMBERED) for stage in STAGES if speed == 1}
 
     def add(self, timed: TimedWindow, ranked_s: float) -> None:
         """Add a window whose ranks were there at a time of the stream's clock."""
@@ -75,8 +81,8 @@ class Latencies:
             ranked_s - window.end_s,
             ranked_s - window.time_s,
         )
-        for stage, time_s in zip(STAGES, times_s, strict=True):
-            self._values[stage].append(1000 * time_s)
+        for values, time_s in zip(self._values.values(), times_s, strict=False):
+            values.append(1000 * time_s)
 
     def summarise(self) -> dict[str, dict[str, float]]:
         """Give median, 95th percentile and maximum of each stage."""
@@ -167,10 +173,10 @@ class Drawer:
             started_s = time.perf_counter()
             try:
                 picture = self._draw(result)
+                self._show(result.number, picture, time.perf_counter() - started_s, self._skipped)
             except Exception as error:  # decoding goes on without drawings
                 console.warn(f"drawing ends: {type(error).__name__}: {error}")
                 return
-            self._show(result.number, picture, time.perf_counter() - started_s, self._skipped)
 
 
 class Loop:
@@ -192,7 +198,7 @@ class Loop:
         drawer: Drawer | None = None,
         most_windows: int | None = None,
     ) -> None:
-        self.session, self.latencies = session, Latencies()
+        self.session, self.latencies = session, Latencies(getattr(session.job.recipe.source, "speed", 1.0))
         self.score = Score(len(session.decoder.gallery.image_ids))
         self.counts = Counts() if session.windows is None else session.windows.counts
         if not isinstance(session.stream, WindowStream):
@@ -202,6 +208,7 @@ class Loop:
         self._should_stop = threading.Event()
         self._start_s: float | None = None  # time of the first sample
         self._read_at = time.monotonic()
+        self._save_error: BrainhiveError | None = None  # why the session is no longer saved
         self.decoded, self.stalls = 0, 0
         self.first_results: list[dict[str, Any]] = []  # as plain values, for the run's sheet
 
@@ -218,6 +225,9 @@ class Loop:
         try:
             with stop_at_interrupt(self._should_stop):
                 while True:
+                    # all windows that wait, together
+                    timed, is_last, error = self._take()
+
                     # a stall is said once, and its end
                     silence_s = time.monotonic() - self._read_at
                     if silence_s > STALL_S and stalled_at is None and is_continuous and reader.is_alive():
@@ -230,8 +240,7 @@ class Loop:
                         self._publish({"kind": "resumed", "after_s": round(after_s, 3)})
                         stalled_at = None
 
-                    # all windows that wait, together
-                    timed, is_last, error = self._take()
+                    self._stop_saving()
                     if timed:
                         self._decode(timed)
                     if error is not None:
@@ -246,6 +255,14 @@ class Loop:
             if self._drawer is not None:
                 self._drawer.close()
             self.session.stream.close()
+            self._stop_saving()
+
+    def _stop_saving(self) -> None:
+        """Say once why nothing more is saved, as where the disk is full; decoding goes on."""
+        if self._save_error is not None and self._recorder is not None:
+            self._recorder = None
+            console.warn(f"{self._save_error.message} ({self._save_error.hint})")
+            self._publish({"kind": "warning", "text": self._save_error.message})
 
     def _take(self) -> tuple[list[TimedWindow], bool, BaseException | None]:
         """Take all windows that wait; whether they are the last, and what went wrong after them."""
@@ -290,8 +307,11 @@ class Loop:
             }
             if len(self.first_results) < SHEET_ROWS:
                 self.first_results.append(event)
-            if self._recorder is not None:
-                self._recorder.add_result(event)
+            if (recorder := self._recorder) is not None and self._save_error is None:
+                try:
+                    recorder.add_result(event)
+                except BrainhiveError as error:
+                    self._save_error = error
             self._publish(event)
         if results and self._drawer is not None:
             self._drawer.add(results[-1])
@@ -359,15 +379,18 @@ class Loop:
                 yield [TimedWindow(window, read_s, cut_s) for window in ready]
 
             # saved after windows were handed on
-            if self._recorder is not None:
-                if len(chunk.samples):
-                    self._recorder.add(chunk.samples, chunk.times_s)
-                for sample in gaps:
-                    self._recorder.mark_gap(sample)
-                for name, sample in located:
-                    row = decoder.find_shown(name)
-                    image_id = "" if row is None else decoder.gallery.image_ids[row]
-                    self._recorder.add_event(sample, name, image_id)
+            if (recorder := self._recorder) is not None and self._save_error is None:
+                try:
+                    if len(chunk.samples):
+                        recorder.add(chunk.samples, chunk.times_s)
+                    for sample in gaps:
+                        recorder.mark_gap(sample)
+                    for name, sample in located:
+                        row = decoder.find_shown(name)
+                        image_id = "" if row is None else decoder.gallery.image_ids[row]
+                        recorder.add_event(sample, name, image_id)
+                except BrainhiveError as error:
+                    self._save_error = error
 
 
 @contextmanager

@@ -18,6 +18,8 @@ KNOWN = {*Steps.model_fields, "kind", "band_hz", "phase", "interpolate", "simula
 """Steps of preparations that live windows can go through, or that change nothing of them."""
 KINDS = {"µV": "eeg", "fT": "mag", "fT/cm": "grad"}
 """Type of channels, as mne names it, by the unit of their signals."""
+MICROVOLTS = dict.fromkeys(("uV", "μV"), "µV")
+"""Other spellings of a unit in stores, such as the demo's: streams have one."""
 WHITENED = "whitened"
 """Unit of signals that were whitened."""
 
@@ -89,7 +91,7 @@ class LivePreparation:
             Sensors(self.channels, _positions_of(self.channels, spec)),
             cutting.times_s,
             cutting.rate_hz,
-            WHITENED if is_whitened else self.unit,
+            WHITENED if is_whitened else spec.unit or self.unit,
         )
 
 
@@ -143,6 +145,12 @@ def plan_preparation(
             "forward, later by some 20 ms: train on preparation.phase=forward for the same numbers"
         )
 
+    if spec.preparation.get("interpolate"):
+        differs.append(
+            "bad channels of the model's signals were interpolated; live windows have all channels as they "
+            "are recorded"
+        )
+
     # whitening: of the training, or of the session's first trials
     whitening = None
     if steps.whiten == "no":
@@ -174,6 +182,7 @@ def plan_preparation(
         )
     channels = whitening.channels if whitening else spec.names
     unit = recorded_unit if spec.unit in ("", WHITENED) else spec.unit
+    unit = MICROVOLTS.get(unit, unit)
     return LivePreparation(steps, tuple(channels), unit, planned["band_hz"], whitening, tuple(differs))
 
 

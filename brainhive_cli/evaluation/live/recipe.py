@@ -1,8 +1,8 @@
 """The recipe of live: which model, which stream, whose brain, what is shown, sent and saved."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.recipe import AlignRunRecipe, Section
@@ -70,6 +70,12 @@ class Recipe(AlignRunRecipe, Decoding):
     lines: bool = Field(False, description="write each result as a line of JSON to stdout")
     outlet: str = Field("", description="name of an LSL stream that sends each result; default: none")
     save: bool = Field(True, description="save the session while it runs, as a BIDS data set in the run")
+
+    @model_validator(mode="after")
+    def _has_no_idle_keys(self) -> Self:
+        if not self.page:
+            recipe.refuse_idle(self, ("host", "port"), "without a page", "page=true, or leave it out")
+        return self
 
     @property
     def decoding(self) -> Decoding:

@@ -1,16 +1,20 @@
 """A recording that is replayed live gives the tokens and ranks that eval-retrieval has of its trials."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from own_recordings import PICTURES, Shown, annotate, make_raw, write_pictures
 from worlds import COLOURS, at_home
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.signals.noise import covariance, whitener
 from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import Loop
+from brainhive_cli.evaluation.live.preparation import plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery
 
@@ -128,6 +132,12 @@ def test_what_cannot_be_equal_is_said_before_the_start(models):
     assert opened.differs == ()
 
 
+def test_what_no_stream_can_go_through_is_said_before_a_stream_is_waited_for(models):
+    words = (f"run={models['whitened']}", "subject=7", "source.kind=recording", "source.file=absent.fif")
+    with pytest.raises(MissingData, match="no whitener of subject 7"):
+        Job.resolve(Recipe.resolve("live", None, {}, words)).open(HERE)
+
+
 def test_the_noise_of_the_first_trials_whitens_the_others(models):
     opened, loop, results = replay(models["whitened"], "whiten_trials=20")
 
@@ -135,6 +145,44 @@ def test_the_noise_of_the_first_trials_whitens_the_others(models):
     assert "first 20 trials" in opened.differs[0]
     own, trained = (opened.decoder.whitening.matrix, opened.member.model.learned.whiteners[1][1])
     assert not np.allclose(own, trained) and np.corrcoef(own.ravel(), trained.ravel())[0, 1] > 0.9
+
+
+def test_events_of_unknown_pictures_are_not_one_picture_to_the_noise(models, base):
+    _, opened = open_session(models["whitened"], "whiten_trials=20")
+    cut, decode = [], opened.decoder.decode
+    opened.decoder.decode = lambda windows: cut.extend(windows) or decode(windows)
+    Loop(opened, lambda event: None).run()
+
+    epochs = np.stack([window.signal for window in cut[:20]])
+    _, pictures = np.unique([window.name for window in cut[:20]], return_inverse=True)
+    noise = covariance(epochs, pictures, "epochs")
+    expected = whitener(noise, opened.decoder.whitening.channels)
+    np.testing.assert_allclose(opened.decoder.whitening.matrix, expected, rtol=1e-5)
+
+
+def test_channels_that_were_interpolated_offline_are_said_not_to_be_live(models):
+    _, opened = open_session(models["plain"])
+    model = opened.member.model
+    spec = replace(model.layout.spec, preparation={**model.layout.spec.preparation, "interpolate": True})
+    planned = plan_preparation(spec, model.learned, 1, "µV", None, None, "the model")
+    assert ["interpolated" in sentence for sentence in planned.differs] == [True]
+    assert opened.differs == ()
+
+
+def test_keys_without_effect_on_a_store_are_refused(models):
+    for key in ("whiten_trials=20", "whitener_session=1"):
+        words = (f"run={models['whitened']}", "source.kind=signals", key)
+        with pytest.raises(RecipeError, match="no effect on prepared trials"):
+            Job.resolve(Recipe.resolve("live", None, {}, words)).open(HERE)
+
+
+def test_a_missing_channel_of_a_whitener_cannot_be_mapped_and_the_hint_says_no_mapping(models):
+    with pytest.raises(BrainhiveError, match="no channel Cz, which the model needs for its") as refusal:
+        open_session(models["whitened"], "source.rename={Cz: CPz}", "channel_mapping=spline")
+    assert "spline" not in refusal.value.hint
+    with pytest.raises(BrainhiveError) as refusal:
+        open_session(models["plain"], "source.rename={Cz: CPz}")
+    assert "channel_mapping=spline" in refusal.value.hint
 
 
 def test_a_person_without_a_whitener_is_told_of_the_first_trials(models):

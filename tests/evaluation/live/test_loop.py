@@ -2,14 +2,17 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 from worlds import COLOURS, at_home
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.streams import Chunk
 from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import STALL_S, Drawer, Loop
@@ -18,6 +21,7 @@ from brainhive_cli.evaluation.live.session_artifacts import CURVE_POINTS, SHEET_
 
 DEMO = "dataset={kind: demo, subjects: 1, concepts: 8}"
 QUICK = ("seeds=1", "dim=16", "fuser.intermediate_size=16", "train.epochs=1", "train.precision=fp32")
+HERE = Launch(0, 1, torch.device("cpu"))
 WAIT_S = 20
 """After which a test that waits for a thread fails."""
 
@@ -32,7 +36,7 @@ def run(tmp_path_factory, go):
 
 def open_mock(run, *overrides):
     words = (f"run={run}", "source.kind=mock", "source.speed=1000", *overrides)
-    return Job.resolve(Recipe.resolve("live", None, {}, words)).open(Launch(0, 1, torch.device("cpu")))
+    return Job.resolve(Recipe.resolve("live", None, {}, words)).open(HERE)
 
 
 class Passing:
@@ -138,6 +142,76 @@ def test_a_drawing_that_fails_ends_drawings_and_not_the_session(run, capsys):
     )
     loop.run()
     assert loop.decoded == 5 and "drawing ends: ValueError: no ink" in capsys.readouterr().err
+
+
+def test_a_drawing_that_cannot_be_shown_ends_drawings_in_one_line(run, capsys):
+    def refuse(*what):
+        raise OSError("no space left")
+
+    loop = Loop(open_mock(run, "source.events=5"), lambda event: None, drawer=Drawer(lambda _: b"x", refuse))
+    loop.run()
+    error = capsys.readouterr().err
+    assert loop.decoded == 5 and "drawing ends: OSError: no space left" in error and "Traceback" not in error
+
+
+def test_a_session_that_can_no_longer_be_saved_is_decoded_to_its_end(run, capsys):
+    class Full:
+        def add(self, samples, times_s):
+            raise BrainhiveError("session.eeg: the session is no longer saved", "free space")
+
+        add_event = mark_gap = add_result = add
+
+    events = []
+    loop = Loop(open_mock(run, "source.events=8", "source.speed=20"), events.append, Full())
+
+    assert loop.run() == "the stream ended"
+    assert loop.decoded == 8 == len(loop.score.ranks)
+    assert [event["text"] for event in events if event["kind"] == "warning"] == [
+        "session.eeg: the session is no longer saved"
+    ]
+    assert "no longer saved (free space)" in capsys.readouterr().err
+
+
+def test_latencies_are_measured_only_where_windows_come_at_their_rate(run):
+    loops = [
+        Loop(open_mock(run, "source.events=1", speed), lambda event: None)
+        for speed in ("source.speed=1", "source.speed=100")
+    ]
+    for loop in loops:
+        loop.run()
+    assert [loop.decoded for loop in loops] == [1, 1]
+    assert loops[0].latencies.summarise()["from onset"]["p50"] >= 996
+    assert loops[1].latencies.summarise() == {}
+
+
+def test_a_marker_that_could_mean_several_pictures_is_said_and_ends_nothing(run, capsys):
+    session = open_mock(run, "source.events=3")
+    decoder = session.decoder
+    decoder._names = replace(decoder._names, image_ids=["owl/1", "car/1"])
+
+    assert decoder.find_shown("1") is None and decoder.unknown_events == ["1"]
+    assert "1 could be owl/1 or car/1" in capsys.readouterr().err
+
+
+def test_a_model_of_the_demo_decodes_the_session_that_it_saved(run, tmp_path):
+    session = open_mock(run, "source.events=4")
+    recorder = SessionFolder(tmp_path / "session", session.stream.format, 1)
+    loop = Loop(session, lambda event: None, recorder)
+    loop.run()
+    recorder.close()
+
+    (file,) = (tmp_path / "session").rglob("*.vhdr")
+    words = (f"run={run}", "source.kind=recording", f"source.file={file}", "source.speed=1000")
+    replayed = Job.resolve(Recipe.resolve("live", None, {}, words)).open(HERE)
+    again = Loop(replayed, lambda event: None)
+    again.run()
+    assert again.score.ranks == loop.score.ranks and len(loop.score.ranks) == 4
+
+
+def test_a_mock_ends_with_the_trials_of_its_person(run):
+    trials = open_mock(run).stream._count
+    loop = Loop(open_mock(run, f"source.events={trials + 100}"), lambda event: None)
+    assert loop.run() == "the stream ended" and loop.decoded == trials
 
 
 def test_a_stream_that_is_lost_ends_the_session_with_its_error(run):
