@@ -150,13 +150,14 @@ def hour(on: Bench) -> None:
     """Decode an hour of the mock; memory after five minutes and at its end."""
     prepare(on)
     speed, seconds = on.pick((100, 60), (30, 3600), (30, 3600))
-    session = open_session(on, f"source.speed={speed}", f"windows={round(seconds / 1.2)}")
+    interval_s = 2.25  # of the 1,600 trials of the demo's person
+    session = open_session(on, f"source.speed={speed}", f"source.interval_s={interval_s}")
     process, marks = psutil.Process(), list[tuple[float, int]]()
 
     def remember(event: dict[str, Any]) -> None:
         marks.append((event["onset_s"], process.memory_info().rss))
 
-    loop = Loop(session, remember, most_windows=round(seconds / 1.2))
+    loop = Loop(session, remember, most_windows=round(seconds / interval_s))
     loop.run()
     early = next(rss for onset_s, rss in marks if onset_s >= min(MARKED_S, seconds / 4))
     growth = marks[-1][1] / early - 1

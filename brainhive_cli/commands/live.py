@@ -99,8 +99,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 send(event)
 
         console.say(f"decoding {session.source_name}; Ctrl-C ends the session")
-        loop = Loop(session, publish, recorder, drawer, recipe.windows)
-        reason = loop.run()
+        loop, failure = Loop(session, publish, recorder, drawer, recipe.windows), None
+        try:
+            reason = loop.run()
+        except BrainhiveError as error:  # such as a stream that is lost: what was decoded before is kept
+            if not loop.decoded:
+                raise
+            failure, reason = error, error.message
         publish({"kind": "ended", "text": reason})
     except BaseException:
         session.stream.close()
@@ -116,6 +121,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     figures = draw_session(folder, loop.first_results, score.ranks, score.pool, _find_pictures(session))
     artifacts.write(folder, [*figures, *tables])
     folder.finish(measurements)
+    if failure is not None:
+        raise failure
     console.say(str(measurements.notes["finding"]))
     is_quiet = recipe.lines  # lines of JSON are all that goes to stdout
     files = {} if recorder is None or is_quiet else {"session": folder.path / "session"}
@@ -309,14 +316,15 @@ def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
         for scope, metrics in measurements.scopes.items()
         for metric in metrics.values()
     ]
-    columns = ("trials", "metric", "value", "95 % CI", "n", "pool", "chance")
+    columns = ("trials", "metric", "value", "95 % interval", "n", "pool", "chance")
+    note = "all: single trials, an interval of every moment; averages: one of each picture, of one look"
     latencies: Mapping[str, Mapping[str, float]] = measurements.notes["latency_ms"]
     timed = [(stage, *(values[key] for key in ("p50", "p95", "max"))) for stage, values in latencies.items()]
     stream = measurements.notes["stream"]
     counts = [(name, value) for name, value in stream.items() if name != "dropped"]
     counts += [(f"dropped: {reason}", count) for reason, count in stream["dropped"].items()]
     return (
-        *([Table("Shown picture ranked first", columns, tuple(rows))] if rows else []),
+        *([Table("Shown picture ranked first", columns, tuple(rows), note=note)] if rows else []),
         *([Table("Latency, ms", ("stage", "median", "95 %", "most"), tuple(timed))] if timed else []),
         Table("Stream", ("what", "count"), tuple(counts)),
     )

@@ -3,16 +3,24 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.stores.recordings import Recording
 
 Signals = NDArray[np.float64]
+
+
+class StreamConfig(parts.Config):
+    """Base of the Configs of streams; `build(wanted)` opens a `Stream`, or a `WindowStream`."""
+
+    has_windows: ClassVar[bool] = False
+    """Whether windows come prepared as they are offline: a `WindowStream`."""
 
 
 class Event(NamedTuple):

@@ -5,20 +5,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.console import say
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.recipe import Names
+from brainhive_cli.core.recipe import Names, refuse_idle
 from brainhive_cli.data.electrodes import standard_name
 from brainhive_cli.data.lsl_library import explain_lsl_errors, import_lsl
-from brainhive_cli.data.streams import Chunk, Event, Signals, StreamFormat, Wanted
+from brainhive_cli.data.streams import Chunk, Event, Signals, StreamConfig, StreamFormat, Wanted
 from brainhive_cli.data.streams._sample_times import SampleTimes
 
 TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
@@ -75,7 +74,7 @@ NETWORK = (
 )
 
 
-class Config(parts.Config):
+class Config(StreamConfig):
     """Streams of LSL; of several that match none is chosen, and absent ones are waited for."""
 
     name: str = Field("", description="name of the signal's stream; empty: any of the type")
@@ -100,6 +99,12 @@ class Config(parts.Config):
     wait_s: float = Field(
         60.0, ge=0, le=86_400, description="seconds for which a missing stream is waited for"
     )
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if self.marker_channel:
+            refuse_idle(self, ("markers",), "with a marker_channel", "leave one of them out")
+        return self
 
     def build(self, wanted: Wanted) -> "LslStream":
         """Find the streams, wait for those that are missing, and open them.

@@ -4,9 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli.core import parts
 from brainhive_cli.data.stores.recordings import Recording, Sensors
-from brainhive_cli.data.streams import Chunk, Clock, Event, StreamFormat, Wanted
+from brainhive_cli.data.streams import Chunk, Clock, Event, StreamConfig, StreamFormat, Wanted
 
 CHUNK_S = 0.02
 """Samples arrive in chunks of this length."""
@@ -15,7 +14,7 @@ NOISE = 10.0
 PROVENANCE = "noise of brainhive_cli.data.streams.mock: no brain was recorded"
 
 
-class Config(parts.Config):
+class Config(StreamConfig):
     """Signal with the model's channels and rate, and an event for each picture."""
 
     interval_s: float = Field(1.2, gt=0, le=3600, description="seconds from event to event")
@@ -112,7 +111,8 @@ class MockStream:
         if self._recording is None:
             if number < self._count:
                 name = self._names[self._random.integers(len(self._names))]
-                self._events.append(Event(first / self._rate_hz, name))
+                middle = first + self._interval // 2  # so that there are samples before the first event
+                self._events.append(Event(middle / self._rate_hz, name))
             return NOISE * self._random.standard_normal(shape)
 
         # the trial, as far as the interval reaches

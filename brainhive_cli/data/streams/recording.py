@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.results import Need, require_needs
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.recording_files import UNITS, open_raw, read_header
-from brainhive_cli.data.streams import Chunk, Clock, Event, StreamFormat, Wanted
+from brainhive_cli.data.streams import Chunk, Clock, Event, StreamConfig, StreamFormat, Wanted
 
 CHUNK_S = 0.02
 """Samples arrive in chunks of this length, as those of amplifiers do."""
@@ -24,7 +23,7 @@ BLOCK_S = 10.0
 """Part of a file that is read at once."""
 
 
-class Config(parts.Config):
+class Config(StreamConfig):
     """A recording in fif, edf, bdf, set or vhdr."""
 
     file: str = Field("", description="the recording")

@@ -1,17 +1,20 @@
 """Single trials of a signal store, one after the other, as if each had just been recorded and prepared."""
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.stores.recordings import Recording
-from brainhive_cli.data.streams import Clock, Wanted
+from brainhive_cli.data.streams import Clock, StreamConfig, Wanted
 
 
-class Config(parts.Config):
+class Config(StreamConfig):
     """Signal store of the person in the run's data set, whose trials come in random order."""
+
+    has_windows: ClassVar[bool] = True
 
     interval_s: float = Field(1.2, gt=0, le=3600, description="seconds from trial to trial")
     speed: float = Field(1.0, gt=0, le=1e6, description="seconds of the replay in a second")

@@ -94,11 +94,6 @@ class Job:
         """Whether the model has not learned from the person."""
         return self.subject not in self.cell.trained_on or self.align.tests_new_subjects
 
-    @property
-    def has_prepared_windows(self) -> bool:
-        """Whether windows come as they are offline: of a signal store, or of a source outside the package."""
-        return self.recipe.source.kind not in ("lsl", "mock", "recording")
-
     def needs(self) -> Iterator[Need]:
         """List the run, the target stores of the gallery, and the files of the session."""
         yield from self.recipe.source.needs()
@@ -140,7 +135,7 @@ class Job:
 
     def describe_differences(self) -> Sequence[str]:
         """Say in what windows of a continuous stream differ from those offline; raises as `plan`."""
-        if self.has_prepared_windows:
+        if self.recipe.source.has_windows:
             return ()
         return self.plan(aligners.load(self.align.model_path(self.cell))).differs
 
@@ -172,7 +167,7 @@ class Job:
         try:
             preparation: LivePreparation | None = self.plan(member.model)
         except BrainhiveError as error:
-            if not self.has_prepared_windows:  # said before a stream is waited for
+            if not recipe.source.has_windows:  # said before a stream is waited for
                 raise
             preparation, reason = None, error
         wanted = Wanted(
