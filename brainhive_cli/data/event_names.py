@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -96,8 +97,14 @@ class EventNames:
         if (key := self._find_key(event)) is None:
             return None
         picture = key if self.table is None else self.table[key]
+        if (row := self._exact_rows.get(picture)) is not None:  # without reading all names again
+            return row
         row = self._match([picture])[0]
         return row if row >= 0 else None
+
+    @cached_property
+    def _exact_rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.image_ids)}
 
     def _match(self, pictures: Sequence[str]) -> list[int]:
         """Find the row of each picture; -1 where it has none. Tables cannot hold tabs in names."""

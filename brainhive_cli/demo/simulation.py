@@ -22,7 +22,7 @@ PROVENANCE = "simulated by brainhive_cli.demo.simulation: no brain was recorded"
 """Goes into every file that holds such a signal, and with every figure made of it."""
 RATE_HZ = 250
 SAMPLES = 250
-UNIT = "µV"
+UNIT = "uV"
 CHANNELS: dict[str, tuple[float, float]] = {
     "P7": (-0.78, -0.53), "P5": (-0.60, -0.50), "P3": (-0.40, -0.48), "P1": (-0.20, -0.47),
     "Pz": (0.00, -0.46),

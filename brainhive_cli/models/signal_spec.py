@@ -11,6 +11,9 @@ from torch import Tensor
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.set_up import say
 
+MICRO = str.maketrans("µμ", "uu")
+"""Two letters mu that units are written with, and what is written where neither is at hand."""
+
 
 @dataclass(frozen=True)
 class SignalSpec:
@@ -139,6 +142,8 @@ class SignalSpec:
         # unit and rate, where both sides know them
         rates_hz = tuple(rate and round(rate, 3) for rate in (rate_hz, self.rate_hz))
         pairs: dict[str, tuple[Any, ...]] = {"unit": (unit, self.unit), "rate_hz": rates_hz}
+        if unit.translate(MICRO) == self.unit.translate(MICRO):
+            del pairs["unit"]
         pairs = {key: pair for key, pair in pairs.items() if all(pair)}
 
         # simulated in place of recorded, and the steps; models of other projects know no unit and no step

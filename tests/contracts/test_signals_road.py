@@ -28,9 +28,8 @@ def replay(raw: Any, onset_s: NDArray[np.float64], learned: Any, times_s: NDArra
     """Cut a continuous recording into windows as a stream gives them, prepared as in training."""
     from mne.filter import filter_data
 
-    filtered = [
-        filter_data(row * 1e6, RATE_HZ, 0.5, 40, method="iir", phase="forward") for row in raw.get_data()
-    ]
+    rows = [1e6 * (row - row[0]) for row in raw.get_data()]  # the filter starts from the first sample
+    filtered = [filter_data(row, RATE_HZ, 0.5, 40, method="iir", phase="forward") for row in rows]
     stream, windows = np.stack(filtered), []
     for onset in np.round(onset_s * RATE_HZ).astype(int):
         baseline = stream[:, onset - RATE_HZ // 5 : onset + 1].mean(1, keepdims=True)

@@ -19,11 +19,10 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock, is_held, is_own
 from brainhive_cli.core.files import UnfitFile
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data import session_stores
+from brainhive_cli.data import recording_files, session_stores
 from brainhive_cli.data.datasets import BadPicture
 from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.preparations import _recording_files
 from brainhive_cli.data.preparations._nsd import Design
 from brainhive_cli.data.recording_files import open_raw
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
@@ -84,7 +83,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "a.png": media_files.read,
     "a.gif": media_files.read,
     "a.mp4": media_files.read,
-    "events.tsv": _recording_files.read_table,
+    "events.tsv": recording_files.read_table,
     "train.tsv": lambda path: session_stores.describe_files([path]),
     "small.pt": lambda path: session_stores.describe_files([path]),
     "nsd_expdesign.mat": lambda path: Design.open(path, 1),

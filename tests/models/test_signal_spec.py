@@ -47,6 +47,7 @@ def test_the_same_and_what_nobody_knows_is_no_difference() -> None:
         == ""
     )
     assert difference(unit="") == difference(steps={}) == ""
+    assert difference(unit="µV") == difference(unit="μV") == ""  # two letters mu
     SignalSpec(("Oz",), 50, (1,), (1,)).refuse_other_signals(
         "V", 250.0, STEPS | {"simulated": True}, "x", True
     )

@@ -182,7 +182,7 @@ def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(go
     metrics = json.loads((run / "metrics.json").read_text())
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     same = {key: recipe[key] for key in ("mode", "encoders", "backbone")}
-    same |= {"recipe": str(run / "recipe.yaml"), "rate_hz": 250, "repetitions": 16, "unit": "µV"}
+    same |= {"recipe": str(run / "recipe.yaml"), "rate_hz": 250, "repetitions": 16, "unit": "uV"}
     same |= {
         "dataset": metrics["notes"]["dataset"],
         "subjects": [1, 2],
