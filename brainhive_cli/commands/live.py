@@ -89,9 +89,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             console.warn(f"the model has not learned from subject {job.subject}")
         pinned = recipe.model_copy(update={"align_run": job.align.name}).holding(job.align.digests)
         folder = RunFolder.open("live", job.align.label, pinned, launch, again=True)
-        sinks, drawer = _open_sinks(session, recipe, folder, launch, outlets)
-        recorder = _open_recorder(session, recipe, folder)
-        if recorder is not None:
+        read_picture = _find_pictures(session)
+        sinks, drawer = _open_sinks(session, recipe, folder, launch, read_picture, outlets)
+        recorder = None
+        if recipe.save and not isinstance(session.stream, WindowStream):  # whose trials are stored already
+            recorder = SessionFolder(folder.path / "session", session.stream.format, job.subject)
             outlets.append(recorder.close)
 
         def publish(event: dict[str, Any]) -> None:
@@ -118,15 +120,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     measurements = _measure(session, loop, reason)
     tables = _make_tables(measurements)
     score = loop.score
-    figures = draw_session(folder, loop.first_results, score.ranks, score.pool, _find_pictures(session))
+    figures = draw_session(folder, loop.first_results, score.ranks, score.pool, read_picture)
     artifacts.write(folder, [*figures, *tables])
     folder.finish(measurements)
     if failure is not None:
         raise failure
     console.say(str(measurements.notes["finding"]))
-    is_quiet = recipe.lines  # lines of JSON are all that goes to stdout
-    files = {} if recorder is None or is_quiet else {"session": folder.path / "session"}
-    return Result(folder.path, tables, measurements, files, shown=() if is_quiet else None)
+    if recipe.lines:  # which are all that goes to stdout
+        return Result(folder.path, tables, measurements, shown=())
+    files = {} if recorder is None else {"session": folder.path / "session"}
+    return Result(folder.path, tables, measurements, files)
 
 
 def _open_sinks(
@@ -134,6 +137,7 @@ def _open_sinks(
     recipe: Recipe,
     folder: RunFolder,
     launch: Launch,
+    read_picture: Callable[[str], Image.Image | None],
     outlets: list[Callable[[], None]],
 ) -> tuple[list[Callable[[dict[str, Any]], None]], Drawer | None]:
     """Open what results go to: lines of JSON, an LSL outlet, the page; and what draws."""
@@ -150,8 +154,12 @@ def _open_sinks(
     page = None
     if recipe.page:
         title = f"{session.source_name}, subject {session.job.subject}"
-        read_picture = _find_pictures(session)
-        page = LivePage(title, lambda image_id: _write_png(read_picture(image_id)), recipe.host, recipe.port)
+
+        def read_png(image_id: str) -> bytes | None:
+            picture = read_picture(image_id)
+            return None if picture is None else _write_png(picture)
+
+        page = LivePage(title, read_png, recipe.host, recipe.port)
         url = page.start()
         outlets.append(page.stop)
         console.say(f"page: {url}")
@@ -211,9 +219,7 @@ def _find_pictures(session: OpenSession) -> Callable[[str], Image.Image | None]:
     return read
 
 
-def _write_png(picture: Image.Image | None) -> bytes | None:
-    if picture is None:
-        return None
+def _write_png(picture: Image.Image) -> bytes:
     buffer = BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
@@ -228,8 +234,8 @@ def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable
     drawing, member = Reconstruction.resolve("reconstruct", name, {}, []), session.member
     prior = priors.load(drawing.prior.source, scale=drawing.prior.scale, adapter=drawing.adapter)
     if prior.fuser is not None:
-        options = member.align.dataset_config
-        check_tokens(member.align, prior, drawing.prior.source, options, is_named=True)
+        dataset = member.align.dataset_config
+        check_tokens(member.align, prior, drawing.prior.source, dataset, is_named=True)
     build, device = drawing.generator.build, launch.device
     sampler = Sampler(build, prior.to(device), drawing, drawing.sampling, device, member.align.heads)
     _ = sampler.generator  # loaded before the session starts
@@ -239,18 +245,9 @@ def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable
         signal = result.signal[None].to(device)  # [1, C, T]
         decoded = member.model.decode(signal, member.index(session.job.subject, 1), seeds).float()
         pixels = to_bytes(sampler.sample(decoded, seeds))[0]
-        drawn = _write_png(Image.fromarray(pixels[0] if pixels.ndim == 4 else pixels))
-        assert drawn is not None
-        return drawn
+        return _write_png(Image.fromarray(pixels[0] if pixels.ndim == 4 else pixels))
 
     return draw
-
-
-def _open_recorder(session: OpenSession, recipe: Recipe, folder: RunFolder) -> SessionFolder | None:
-    """Open the folder that the session is saved in, below the run; None where nothing continuous comes."""
-    if not recipe.save or isinstance(session.stream, WindowStream):
-        return None
-    return SessionFolder(folder.path / "session", session.stream.format, session.job.subject)
 
 
 def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:

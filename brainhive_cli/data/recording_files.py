@@ -228,6 +228,16 @@ class Header:
     variances: NDArray[np.float64]
     without_onset: tuple[str, ...] = ()
 
+    def find_bad_span(self, onset: int, span: tuple[int, int]) -> str:
+        """Describe the first of the bad spans that a trial overlaps; empty if none does.
+
+        Args:
+            onset: Sample of the trial's onset.
+            span: First and last sample of the trial, from its onset.
+        """
+        first, last = onset + span[0], onset + span[1]
+        return next((text for low, high, text in self.bad_spans if low <= last and first <= high), "")
+
 
 def read_header(
     path: Path, column: str, stim_channel: str, onset_unit: str = "s", cap: Cap | None = None

@@ -276,7 +276,6 @@ def choose_trials(
 
 def _reasons_to_drop(header: Header, cutting: Cutting, onsets: NDArray[np.int64]) -> Sequence[str]:
     """Give the reason why each trial is dropped; empty where it is not."""
-    start, stop = cutting.span
     is_inside = cutting.fits(onsets, header.samples)
     is_simultaneous = np.isin(onsets, onsets[1:][np.diff(onsets) == 0])
     reasons = []
@@ -286,7 +285,5 @@ def _reasons_to_drop(header: Header, cutting: Cutting, onsets: NDArray[np.int64]
         elif not inside:
             reasons.append("beyond the recording")
         else:
-            # a BAD span that the trial overlaps
-            spans = ((low - stop, high - start, text) for low, high, text in header.bad_spans)
-            reasons.append(next((text for low, high, text in spans if low <= onset <= high), ""))
+            reasons.append(header.find_bad_span(onset, cutting.span))
     return reasons

@@ -199,8 +199,7 @@ class Windows:
 
     def drop_waiting(self) -> None:
         """Count the events whose windows can no longer be cut, as at the end of the stream."""
-        self.counts.dropped["beyond the end of the stream"] += len(self._waiting) + len(self._due)
+        if count := len(self._waiting) + len(self._due):
+            self.counts.dropped["beyond the end of the stream"] += count
         self._waiting.clear()
         self._due.clear()
-        if not self.counts.dropped["beyond the end of the stream"]:
-            del self.counts.dropped["beyond the end of the stream"]

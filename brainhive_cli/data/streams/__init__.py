@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.stores.recordings import Recording
 
@@ -113,7 +112,6 @@ class Wanted:
         rate_hz: Rate of the model's signals.
         span_s: Start and stop of a window after the event.
         image_ids: Pictures of the gallery, which simulated events name.
-        paths: Folders of the home.
         open_recording: Opens the recording of the person that tests the model, in the run's data set; None
             where the person has none.
     """
@@ -124,7 +122,6 @@ class Wanted:
     rate_hz: float
     span_s: tuple[float, float]
     image_ids: Sequence[str]
-    paths: Paths
     open_recording: Callable[[], Recording | None]
 
 

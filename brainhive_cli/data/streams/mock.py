@@ -62,7 +62,7 @@ class MockStream:
     """
 
     def __init__(self, config: Config, wanted: Wanted, recording: Recording | None, clock: Clock) -> None:
-        self.clock, self._config, self._recording, self._next = clock, config, recording, 0
+        self.clock, self._recording, self._next = clock, recording, 0
         self._random = np.random.default_rng(config.seed)
         rate_hz, channels, simulated = wanted.rate_hz, wanted.channels, PROVENANCE
         self._names: list[str] = list(wanted.image_ids)

@@ -97,11 +97,9 @@ class ReplayedRecording:
         # events outside of BAD spans, each once
         reasons: Counter[str] = Counter()
         events = []
-        start, stop = (round(time_s * header.rate_hz) for time_s in span_s)
+        first, last = (round(time_s * header.rate_hz) for time_s in span_s)
         for onset, name in sorted({*header.events}):
-            spans = ((low - stop, high - start, text) for low, high, text in header.bad_spans)
-            reason = next((text for low, high, text in spans if low <= onset <= high), "")
-            if reason:
+            if reason := header.find_bad_span(onset, (first, last)):
                 reasons[reason] += 1
             else:
                 events.append((onset, name))

@@ -1,7 +1,7 @@
 """Decoding of live windows: tokens, the best pictures of the gallery, ranks of what was shown."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -92,7 +92,7 @@ class Decoder:
         gallery: Pictures that are searched.
         names: Finds the picture of an event.
         normaliser: Of the person; None where signals are not normalised.
-        describe: Describes windows [n, E, T] as a recording, by which input of the model is chosen.
+        template: Recording of one window: channels, times and unit, by which the model's input is chosen.
         whitening: None where windows come whitened, or are not whitened at all.
         channel_mapping: What to do about channels that the windows lack.
     """
@@ -104,12 +104,12 @@ class Decoder:
         gallery: LiveGallery,
         names: EventNames,
         normaliser: Normaliser | None,
-        describe: Callable[[NDArray[np.float32]], Recording],
+        template: Recording,
         whitening: Whitening | None = None,
         channel_mapping: ChannelChoice = "none",
     ) -> None:
         self.member, self.subject, self.gallery, self.whitening = member, subject, gallery, whitening
-        self._names, self._normaliser, self._describe = names, normaliser, describe
+        self._names, self._normaliser, self._template = names, normaliser, template
         self._mapping: ChannelChoice = channel_mapping
         self._shown: OrderedDict[str, int | None] = OrderedDict()  # row by the name of an event
         self._sums: OrderedDict[int, tuple[NDArray[np.float64], int]] = OrderedDict()  # [E, T], and trials
@@ -141,9 +141,9 @@ class Decoder:
                 self._shown.popitem(last=False)
         return self._shown[event]
 
-    def warm_up(self, shape: tuple[int, int]) -> None:
-        """Decode a window of zeros [E, T] once: the first one takes longer than all others."""
-        tokens = self.member.encode(self.subject, self._read(np.zeros((1, *shape), np.float32)))
+    def warm_up(self) -> None:
+        """Decode the template once: the first window takes longer than all others."""
+        tokens = self.member.encode(self.subject, self._read(np.asarray(self._template.signal)[:, 0]))
         (normalize(tokens, dim=1) @ self._units.T).cpu().topk(1)
         ranks(tokens, self.gallery.tokens, torch.zeros(1, dtype=torch.long, device=tokens.device))
 
@@ -234,9 +234,9 @@ class Decoder:
     def _read(self, epochs: NDArray[np.float32]) -> Tensor:
         """Read prepared windows [n, E, T] as the model takes them: [n, C, T]."""
         spec, channels = self.member.model.layout.spec, self.member.align.dataset.channels
-        selection = choose_input(
-            spec, self._describe(epochs), "the stream", channels, channel_mapping=self._mapping
-        )
+        trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s"))
+        windows = replace(self._template, signal=epochs[:, None], image_ids=(), **trials)
+        selection = choose_input(spec, windows, "the stream", channels, channel_mapping=self._mapping)
         selection = replace(selection, normaliser=self._normaliser)
         return torch.from_numpy(np.concatenate([signal for _, signal in selection.averages()]))
 

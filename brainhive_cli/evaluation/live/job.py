@@ -4,10 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Self
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
@@ -163,13 +160,13 @@ class Job:
                 return None
             return self.align.source(self.cell.variant, self.cell.fold).recording(self.subject, split)
 
-        # a stream of windows needs no preparation; a continuous one must have what the model's takes
-        try:
-            preparation: LivePreparation | None = self.plan(member.model)
-        except BrainhiveError as error:
-            if not recipe.source.has_windows:  # said before a stream is waited for
-                raise
-            preparation, reason = None, error
+        # windows that come prepared need no preparation; what no stream can go through is said before waiting
+        preparation: LivePreparation | None = None
+        if recipe.source.has_windows:
+            idle = ("events", "whiten_trials", "whitener_session")
+            refuse_idle(recipe, idle, "on prepared trials of known pictures", "leave it out")
+        else:
+            preparation = self.plan(member.model)
         wanted = Wanted(
             spec.names if preparation is None else preparation.channels,
             "eeg" if preparation is None else preparation.kind,
@@ -177,46 +174,31 @@ class Job:
             spec.rate_hz or 250.0,
             (0.0, 1.0) if preparation is None else preparation.span_s,
             gallery.image_ids,
-            recipe.paths,
             open_recording,
         )
         stream: Stream | WindowStream = recipe.source.build(wanted)
         common = member, self.subject, gallery, names, normaliser
         if isinstance(stream, WindowStream):
-            template, idle = stream.template, ("events", "whiten_trials", "whitener_session")
-            refuse_idle(recipe, idle, "on prepared trials of known pictures", "leave it out")
-
-            def describe(signal: NDArray[np.float32]) -> Recording:
-                trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s"))
-                return replace(template, signal=signal[:, None], image_ids=(), **trials)
-
-            decoder = Decoder(*common, describe, None, recipe.channel_mapping)
-            return OpenSession(self, member, decoder, stream, None, None, template.caveats)
-        if preparation is None:
-            stream.close()
-            raise reason
+            decoder = Decoder(*common, stream.template, None, recipe.channel_mapping)
+            return OpenSession(self, member, decoder, stream, None, None, stream.template.caveats)
+        assert preparation is not None  # by the contract of StreamConfig
         try:
             columns = choose_columns(preparation, stream.format, recipe.channel_mapping)
-            preparation = replace(
-                preparation, channels=tuple(stream.format.channels[index] for index in columns)
-            )
+            channels = tuple(stream.format.channels[index] for index in columns)
+            preparation = replace(preparation, channels=channels)
             cutting = Cutting(preparation.steps, stream.format.rate_hz)
-            windows = Windows(cutting, preparation.channels, preparation.band_hz)
-            prepared = preparation
-
-            def describe_cut(signal: NDArray[np.float32]) -> Recording:
-                return prepared.describe(signal, cutting, spec)
-
-            decoder = Decoder(*common, describe_cut, preparation.whitening, recipe.channel_mapping)
-            decoder.warm_up((len(columns), len(cutting.times_s)))
+            windows = Windows(cutting, channels, preparation.band_hz)
+            template = preparation.make_template(cutting, spec)
+            decoder = Decoder(*common, template, preparation.whitening, recipe.channel_mapping)
+            decoder.warm_up()
         except BaseException:
             stream.close()
             raise
-        is_simulated = [SIMULATED] if stream.format.simulated else []
-        lacking = {name.lower() for name in spec.names} - {name.lower() for name in preparation.channels}
-        is_mapped = [CHANNELS_MAPPED] if recipe.channel_mapping != "none" and lacking else []
-        opened = OpenSession(self, member, decoder, stream, windows, columns, [*is_simulated, *is_mapped])
-        return replace(opened, differs=tuple(preparation.differs))
+        caveats = [SIMULATED] if stream.format.simulated else []
+        lacking = {name.lower() for name in spec.names} - {name.lower() for name in channels}
+        caveats += [CHANNELS_MAPPED] if recipe.channel_mapping != "none" and lacking else []
+        differs = tuple(preparation.differs)
+        return OpenSession(self, member, decoder, stream, windows, columns, caveats, differs)
 
 
 @dataclass(frozen=True)

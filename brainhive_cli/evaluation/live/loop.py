@@ -7,13 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.signals.windows import Counts, CutWindow
 from brainhive_cli.data.streams import WindowStream
 from brainhive_cli.evaluation.live.decoder import LiveResult, as_event
@@ -34,22 +34,6 @@ CONFIDENCE = "a confidence sequence; pictures in random order"
 STAGES = ("acquisition", "window", "decoding", "from the window's end", "from onset")
 """Stages of the latency: last sample to read, read to cut, cut to ranks; and the sums, from the window's last
 sample and from the event to ranks."""
-
-
-class Recorder(Protocol):
-    """Saves a session while it runs."""
-
-    def add(self, samples: NDArray[np.float64], times_s: NDArray[np.float64]) -> None:
-        """Add samples [n, C] at times [n]."""
-
-    def add_event(self, sample: int, name: str, image: str) -> None:
-        """Add an event at the number of a sample, and its picture; empty where it has none."""
-
-    def mark_gap(self, sample: int) -> None:
-        """Mark that samples are missing before one."""
-
-    def add_result(self, result: dict[str, Any]) -> None:
-        """Add a result."""
 
 
 class TimedWindow(NamedTuple):
@@ -194,7 +178,7 @@ class Loop:
         self,
         session: OpenSession,
         publish: Callable[[dict[str, Any]], None],
-        recorder: Recorder | None = None,
+        recorder: SessionFolder | None = None,
         drawer: Drawer | None = None,
         most_windows: int | None = None,
     ) -> None:
@@ -295,16 +279,14 @@ class Loop:
         offset = len(timed) - len(results)  # windows that whitening was measured of
         start_s = self._start_s or 0.0
         self.decoded += len(timed)
-        for one, result in zip(timed[offset:], results, strict=True):
+        for one in timed[offset:]:
             self.latencies.add(one, ranked_s)
+        so_far = {"latency_ms": self.latencies.summarise(), "stream": self.describe_stream()}
+        for result in results:
             event = as_event(result, decoder.gallery, start_s)
             if result.is_tested:
                 self.score.add(result, event["shown"])
-            event |= {
-                "hits": self.score.summarise(),
-                "latency_ms": self.latencies.summarise(),
-                "stream": self.describe_stream(),
-            }
+            event |= {"hits": self.score.summarise(), **so_far}
             if len(self.first_results) < SHEET_ROWS:
                 self.first_results.append(event)
             if (recorder := self._recorder) is not None and self._save_error is None:

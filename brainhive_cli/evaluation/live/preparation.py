@@ -8,18 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.signals.cutting import Cutting, Steps, measure_noise
 from brainhive_cli.data.signals.noise import whitener
 from brainhive_cli.data.stores.recordings import Recording, Sensors
-from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.signal_spec import MICRO, SignalSpec
 from brainhive_cli.training.alignment.learned import Learned
 
 KNOWN = {*Steps.model_fields, "kind", "band_hz", "phase", "interpolate", "simulated"}
 """Steps of preparations that live windows can go through, or that change nothing of them."""
 KINDS = {"µV": "eeg", "fT": "mag", "fT/cm": "grad"}
 """Type of channels, as mne names it, by the unit of their signals."""
-MICROVOLTS = dict.fromkeys(("uV", "μV"), "µV")
-"""Other spellings of a unit in stores, such as the demo's: streams have one."""
 WHITENED = "whitened"
 """Unit of signals that were whitened."""
 
@@ -82,29 +81,21 @@ class LivePreparation:
         start, stop = self.steps.epoch_ms
         return start / 1000, stop / 1000
 
-    def describe(self, signal: NDArray[np.float32], cutting: Cutting, spec: SignalSpec) -> Recording:
-        """Describe prepared windows [n, E, T] as a recording of nobody knows what, [n, 1, E, T]."""
-        is_whitened = self.whitening is not None
+    def make_template(self, cutting: Cutting, spec: SignalSpec) -> Recording:
+        """Make a recording [1, 1, E, T] of zeros that says of prepared windows what stores say of trials."""
+        # positions of the model's electrodes, or standard ones; none if one is unknown
+        known = dict(zip(self.channels, standard_positions(list(self.channels)), strict=True))
+        known |= dict(zip(spec.names, spec.positions or (), strict=False))
+        positions = np.array([known[name] for name in self.channels])  # [E, 3]
+
         return Recording(
-            signal[:, None],
+            np.zeros((1, 1, len(self.channels), len(cutting.times_s)), np.float32),
             (),
-            Sensors(self.channels, _positions_of(self.channels, spec)),
+            Sensors(self.channels, positions if np.isfinite(positions).all() else None),
             cutting.times_s,
             cutting.rate_hz,
-            WHITENED if is_whitened else spec.unit or self.unit,
+            WHITENED if self.whitening else spec.unit or self.unit,
         )
-
-
-def _positions_of(channels: Sequence[str], spec: SignalSpec) -> NDArray[np.float64] | None:
-    """Give the positions [E, 3] that the model's or standard electrodes have; None if one is unknown."""
-    from brainhive_cli.data.electrodes import standard_positions
-
-    known = dict(zip(spec.names, spec.positions or (), strict=False))
-    standard = standard_positions(list(channels))
-    positions = np.array(
-        [known.get(name, position) for name, position in zip(channels, standard, strict=True)]
-    )
-    return positions if np.isfinite(positions).all() else None
 
 
 def plan_preparation(
@@ -182,7 +173,7 @@ def plan_preparation(
         )
     channels = whitening.channels if whitening else spec.names
     unit = recorded_unit if spec.unit in ("", WHITENED) else spec.unit
-    unit = MICROVOLTS.get(unit, unit)
+    unit = "µV" if unit.translate(MICRO) == "uV" else unit  # as streams spell it
     return LivePreparation(steps, tuple(channels), unit, planned["band_hz"], whitening, tuple(differs))
 
 

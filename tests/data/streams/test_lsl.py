@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
-from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.streams import Chunk, Stream, Wanted
 from brainhive_cli.data.streams.lsl import Config
 
@@ -36,7 +35,7 @@ def want(unit: str = "µV", kind: str = "eeg") -> Wanted:
     def open_recording() -> Any:
         raise NotImplementedError
 
-    return Wanted(("Fp1", "Oz"), kind, unit, 1000.0, (-0.2, 0.8), (), Paths(), open_recording)
+    return Wanted(("Fp1", "Oz"), kind, unit, 1000.0, (-0.2, 0.8), (), open_recording)
 
 
 def read_until(stream: Stream, is_done: Callable[[Chunk], bool], limit_s: float = 30.0) -> Chunk:

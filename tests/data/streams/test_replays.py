@@ -41,7 +41,7 @@ def simulated():
 
 
 def want(recording=None, channels=("O1", "Cz")):
-    return Wanted(channels, "eeg", "µV", 250.0, (0.0, 1.0), ["owl", "cat"], Paths(), lambda: recording)
+    return Wanted(channels, "eeg", "µV", 250.0, (0.0, 1.0), ["owl", "cat"], lambda: recording)
 
 
 @pytest.fixture
