@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import console, parts
+from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch, library_version, library_versions
 from brainhive_cli.core.measurements import extend_title, merge_caveats
@@ -306,7 +306,7 @@ def _write_sessions(
     paths = {session: session_files.path(session) for session in preparation.sessions(subject)}
     with ExitStack() as locks:
         if is_writer:
-            lock = FileLock(session_files.claim, f"subject {subject} of {job.name}")
+            lock = Claim(session_files.claim, f"subject {subject} of {job.name}")
             locks.callback(lock.release)
         launch.barrier()
 

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from brainhive_cli.core import console
+from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
-from brainhive_cli.core.file_lock import FileLock, is_held
 from brainhive_cli.core.files import remove
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
@@ -29,7 +29,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.core.runs import CLAIM, LARGEST_RECIPE, RunFolder, age
+from brainhive_cli.core.runs import LARGEST_RECIPE, LOCK, RunFolder, age
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.measurement.metric_names import headlines, shown
 from brainhive_cli.reports.paper_tables import summary_scopes
@@ -80,7 +80,7 @@ class RunOnDisk:
     @property
     def state(self) -> str:
         """Finished with metrics, running while a command writes it, or interrupted."""
-        if is_held(self.path / CLAIM):
+        if RunFolder(self.path).is_in_use:
             return "running"
         return "finished" if RunFolder(self.path).is_finished else "interrupted"
 
@@ -244,7 +244,7 @@ def _show(run: ShownRun) -> Result:
 def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:
     """Remove runs, after showing their state and the runs whose recipes name them."""
     # a run that a command writes stays
-    if busy := [run.name for run in runs if is_held(run.path / CLAIM)]:
+    if busy := [run.name for run in runs if RunFolder(run.path).is_in_use]:
         raise BrainhiveError(f"{busy[0]} is in use by a running command", "wait for it, or stop it first")
 
     # read the recipes of the other runs
@@ -268,6 +268,6 @@ def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:
         if run.path.is_symlink():  # the link goes; what it leads to is not touched, not even by a lock
             remove(run.path)
         else:
-            lock = FileLock(run.path / CLAIM, f"run {run.path}")
+            lock = Claim(run.path / LOCK, f"run {run.path}")
             remove(run.path)
             lock.release()

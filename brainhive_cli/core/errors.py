@@ -1,5 +1,6 @@
 """Errors that end a command early, with one clear line and an exit code of their own, and Ctrl-C."""
 
+import os
 import signal
 import sys
 import threading
@@ -8,8 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+JOB = "BRAINHIVE_JOB"
+"""Environment variable that the script of a cluster's job sets: the scheduler's id of the task."""
+CONTINUES = "the same command continues"
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C stopped (128 + SIGINT), as shells have it."""
+OUT_OF_TIME = 75
+"""Exit code of a command that was asked to stop before its end (EX_TEMPFAIL): the same one continues."""
 FURTHEST = 0.4
 """Share of a name's letters that a known name may differ in, to be what was meant."""
 
@@ -67,6 +73,12 @@ class LostProcess(BrainhiveError):
     """The loss of another process of the launch, whose own error is the cause."""
 
 
+class OutOfTime(BrainhiveError):
+    """The end of a command that was asked to stop, as a cluster does before its time is over."""
+
+    exit_code = OUT_OF_TIME
+
+
 def first_line(error: BaseException) -> str:
     """Shorten what a library says to its first line; the error's type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -122,9 +134,15 @@ is: in a destructor, or a callback of a library in C, it is printed and lost. It
 traceback, and raised again where it is safe to stop."""
 
 
+_must_stop = threading.Event()
+"""Whether SIGUSR1, or SIGTERM in a cluster's job, has asked to stop where the work can continue."""
+
+
 @contextmanager
 def remember_interrupts() -> Iterator[None]:
-    """Remember Ctrl-C while a command runs; in threads, where Python delivers no signals, do nothing.
+    """Remember Ctrl-C, and signals that ask to stop, while a command runs.
+
+    In threads, where Python delivers no signals, nothing is done.
 
     Where it was ignored before, as under `nohup` and in the background of a script, it stays so.
 
@@ -141,6 +159,12 @@ def remember_interrupts() -> Iterator[None]:
         yield
         return
 
+    # a signal that asks to stop raises nothing: the work ends where it can continue
+    asks = [signal.SIGUSR1]
+    if JOB in os.environ and "LOCAL_RANK" not in os.environ:  # else the launcher ends processes by SIGTERM
+        asks.append(signal.SIGTERM)
+    asked_before = {number: signal.signal(number, lambda *_: _must_stop.set()) for number in asks}
+
     # interrupts raise, also where a library would only print them
     before, show = signal.getsignal(signal.SIGINT), sys.unraisablehook
     if before is not signal.SIG_IGN:
@@ -154,6 +178,9 @@ def remember_interrupts() -> Iterator[None]:
         raise
     finally:
         _has_come.clear()
+        _must_stop.clear()
+        for number, handler in asked_before.items():
+            signal.signal(number, handler)
         if before is not None:  # None stands for a handler in C, which Python cannot set again
             signal.signal(signal.SIGINT, before)
         sys.unraisablehook = show
@@ -163,3 +190,14 @@ def raise_if_interrupted() -> None:
     """Raise KeyboardInterrupt if there was a Ctrl-C: between steps, and before a name becomes final."""
     if _has_come.is_set():
         raise KeyboardInterrupt
+
+
+def is_asked_to_stop() -> bool:
+    """Whether a signal has asked this process to stop where its work can continue."""
+    return _must_stop.is_set()
+
+
+def raise_if_asked_to_stop() -> None:
+    """Raise OutOfTime if a signal has asked to stop: between pieces of work that are kept."""
+    if _must_stop.is_set():
+        raise OutOfTime("stopped by a signal, as a cluster sends before time is over", CONTINUES)

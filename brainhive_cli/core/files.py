@@ -9,11 +9,16 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import stat
+import threading
+import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import translate
+from functools import cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -33,6 +38,12 @@ OF_THE_SYSTEM = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
 """Folders at the top of a disk which its user may not read, and which hold no data."""
 SYSTEM_FOLDERS = ("/proc", "/sys", "/dev")
 """File systems of the kernel: they hold no data, and links to everywhere."""
+PART = ".part"
+"""In the name of a file that is being written."""
+PART_OWNER = re.compile(r"\.(?P<machine>[0-9a-f]{8})(?P<process>[0-9a-f]+)-[0-9a-f]+\.part", re.ASCII)
+"""Writer of such a file, in its name."""
+MAX_PART_AGE_S = 86_400
+"""Age at which a file that another machine was writing counts as left behind."""
 MAX_NAME_BYTES = 255
 """Of one part of a path, on the usual file systems (NAME_MAX)."""
 MAX_PATH_BYTES = 4000
@@ -378,6 +389,45 @@ def within(folder: Path, name: str, source: str) -> Path:
     return path
 
 
+def name_part(final: Path) -> Path:
+    """Name the file that this thread writes before it gets its final name; no other process has the same."""
+    owner = f"{zlib.crc32(name_machine().encode()):08x}{os.getpid():x}-{threading.get_native_id():x}"
+    return final.with_name(f".{final.stem}.{owner}{PART}{final.suffix}")
+
+
+@cache
+def name_machine() -> str:
+    """Name this machine until it boots again; containers may have one name, and never one boot and name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:  # macOS
+        boot = "-"
+    return f"{socket.gethostname()} {boot}"
+
+
+@cache
+def remove_leftovers(folder: Path) -> None:
+    """Remove, once for each folder, what processes of this machine were writing there when they were killed.
+
+    What another machine left goes after a day.
+    """
+    here = f"{zlib.crc32(name_machine().encode()):08x}"
+    for path in folder.glob(f".*{PART}*"):
+        if (owner := PART_OWNER.search(path.name)) is None:
+            continue
+        with suppress(OSError):  # gone meanwhile
+            if owner["machine"] != here:
+                is_left = time.time() - path.stat().st_mtime > MAX_PART_AGE_S
+            else:
+                try:
+                    os.kill(int(owner["process"], 16), 0)
+                    is_left = False
+                except ProcessLookupError:
+                    is_left = True
+            if is_left:
+                remove(path)
+
+
 @contextmanager
 def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
     """Give a path at which a file or folder is written; it gets its final name when the block ends.
@@ -391,8 +441,9 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
     """
     # a hidden name beside the final one: a rename within a folder is atomic
     final.parent.mkdir(parents=True, exist_ok=True)
-    part = final.with_name(f".{final.stem}.part{final.suffix}")
-    remove(part)  # of an interrupted command; a link would lead the writer elsewhere
+    remove_leftovers(final.parent)
+    part = name_part(final)
+    remove(part)  # a link would lead the writer elsewhere
     try:
         yield part
         if is_lasting:

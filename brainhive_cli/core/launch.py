@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import subprocess
 import sys
 import warnings
@@ -20,11 +21,13 @@ from pathlib import Path
 from signal import Signals
 from tempfile import TemporaryDirectory
 from traceback import walk_tb
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from brainhive_cli import __version__
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import (
+    CONTINUES,
     INTERRUPTED,
     BrainhiveError,
     DeviceError,
@@ -47,7 +50,6 @@ MOST_DIGITS = 9
 """Of a number of processes."""
 BY_LAUNCHERS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Variables that torchrun and accelerate set for each of several processes, besides WORLD_SIZE."""
-CONTINUES = "the same command continues"
 LONGEST_WAIT = timedelta(days=1)
 """Time that a process waits for another's last cell; one that fails ends them all, so it may be long."""
 LIBRARIES = (
@@ -322,6 +324,7 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
         The exit code, and the error that ended the launch.
     """
     with console.progress("starting"):
+        import psutil
         from accelerate.commands.launch import launch_command, launch_command_parser
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -341,6 +344,14 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
         # import from where this one does
         imported = os.pathsep.join(map(os.path.abspath, sys.path))
         os.environ |= {REPORTS: reports, "PYTHONSAFEPATH": "1", "PYTHONPATH": imported}
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            # the processes stop where their work can continue
+            for child in psutil.Process().children():
+                with suppress(psutil.NoSuchProcess):
+                    child.send_signal(signal.SIGUSR1)
+
+        asked_before = signal.signal(signal.SIGUSR1, pass_on)
         try:
             launch_command(launch_command_parser().parse_args(arguments))
         except ChildFailedError as failed:
@@ -349,6 +360,7 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
         except (SignalException, KeyboardInterrupt):
             return INTERRUPTED, None
         finally:
+            signal.signal(signal.SIGUSR1, asked_before)
             os.environ.clear()
             os.environ.update(before)
     return 0, None

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import escape
@@ -14,6 +15,8 @@ from typing import Any, Self, TypeVar
 from pydantic import AwareDatetime, BaseModel
 
 from brainhive_cli.core import console, documents
+from brainhive_cli.core.cells import CELLS, Finished, claiming, read_cells
+from brainhive_cli.core.claims import Claim, find_holder, is_held, name_worker
 from brainhive_cli.core.errors import (
     BrainhiveError,
     MissingData,
@@ -22,11 +25,11 @@ from brainhive_cli.core.errors import (
     guess,
     raise_if_interrupted,
 )
-from brainhive_cli.core.file_lock import FileLock, is_own
 from brainhive_cli.core.files import (
     atomic_write,
     below,
     locate,
+    name_part,
     open_no_link,
     portable,
     read_regular,
@@ -52,10 +55,16 @@ FOUND = "found.json"
 is as new as that time: who asks for a run again means it."""
 CLOSED_FORM = "closed_form"
 """Note of a run whose models were fitted in closed form: the epochs of its recipe have no part in it."""
-CLAIM = ".claim"
-"""The file by which the command that writes a run holds it."""
-OPENED = {"recipe.yaml", ENVIRONMENT, "embeddings.json", CLAIM}
+LOCK = ".claim"
+"""The claim under which a run's recipe and environment are written; nothing is computed meanwhile."""
+WORKERS = ".workers"
+"""The folder of claims that say which processes work on a run."""
+OPENED = {"recipe.yaml", ENVIRONMENT, "embeddings.json", LOCK, WORKERS, CELLS}
 """The files of a run for which nothing was done yet."""
+SUBMISSION = "BRAINHIVE_SUBMISSION"
+"""Environment variable in a cluster's job: the folder where its runs are listed, for who follows them."""
+SUBMITTED_RUNS = "runs.jsonl"
+"""The list of a submission's runs."""
 MAX_LISTED = 5
 """Runs that are listed where the named one does not exist."""
 
@@ -65,11 +74,13 @@ class RunFolder:
     """One run of one command: its recipe, environment, log, models, samples and metrics."""
 
     path: Path
-    lock: FileLock | None = None
+    presence: Claim | None = None
 
     @classmethod
     def open(cls, command: str, label: str, recipe: Recipe, launch: Launch, again: bool = False) -> Self:
         """Create the run's folder, or find the one that the same recipe made before.
+
+        Others may work on the same run: they share its cells (`claim_cells`).
 
         Args:
             command: The subcommand; the folder lies under `runs/<command>`.
@@ -77,33 +88,38 @@ class RunFolder:
             recipe: The resolved recipe.
             launch: This process among those that share the run; the main one writes.
             again: Start a new run even if there is a finished one.
-
-        Raises:
-            BrainhiveError: if another command is writing the same run.
         """
         # the main process opens the folder, the others wait until it has
         base, name = recipe.paths.under_home("runs") / command, f"{label}-{recipe.fingerprint()}"
         below(base, name, source="the name of a run,")
-        path = _numbered(base, name, again and launch.is_main)
         if not launch.is_main:
             launch.barrier()
             return cls(_numbered(base, name, False))
 
-        # an unfinished run is claimed, and continued if there was one
+        # of the tasks of a cluster's job, the first starts a run again, and the others take part in it
+        submission = Path(os.environ[SUBMISSION]) if SUBMISSION in os.environ else None
+        submitted = submission and [
+            path for path in list_submitted(submission) if path.parent.name == command and name in path.name
+        ]
+        path = submitted[-1] if again and submitted else _numbered(base, name, again)
+
+        # an unfinished run is continued; its recipe and environment are written while nobody else does
         run = cls(path)
         if not run.is_finished:
-            is_new = not (path / "recipe.yaml").is_file()
-            if path.is_dir():
-                refuse_links(path)
-            lock = FileLock(path / CLAIM, f"run {path}")
-            if run.is_finished:  # by another command, just before this one had the lock
-                lock.release()
-            else:
-                run = cls(path, lock)
-                run.write_text("recipe.yaml", write_yaml(portable(recipe.model_dump(mode="json"))))
-                run.write_json(ENVIRONMENT, {**launch.describe_environment(), "started": _now()})
+            lock = Claim(path / LOCK, f"run {path}", wait=True)
+            refuse_links(path)
+            workers = [claim for claim in (path / WORKERS).glob("*") if is_held(claim)]
+            if not run.is_finished:  # by another worker, just before this one had the lock
+                presence = path / WORKERS / name_part(path / "worker").name.removeprefix(".")
+                run = cls(path, Claim(presence, f"run {path}"))
+                is_new = not (path / "recipe.yaml").is_file()
+                if not workers:
+                    run.write_text("recipe.yaml", write_yaml(portable(recipe.model_dump(mode="json"))))
+                    run.write_json(ENVIRONMENT, {**launch.describe_environment(), "started": _now()})
                 if not is_new:
-                    console.say(f"continuing run {path.name}")
+                    with_others = f" with {len(workers)} other workers" if workers else ""
+                    console.say(f"continuing run {path.name}{with_others}")
+            lock.release()
 
         # a finished one is noted as asked for again
         if run.is_finished:
@@ -111,8 +127,44 @@ class RunFolder:
             with suppress(OSError, BrainhiveError):  # a run of somebody else, which may be read only
                 names = sorted({*run.found_by, recipe.recipe_name})
                 run.write_json(FOUND, {"recipe_names": names, "found": _now()})
+        if submission:
+            with open(submission / SUBMITTED_RUNS, "a", encoding="utf-8", opener=open_no_link) as stream:
+                stream.write(json.dumps({"run": str(path.absolute())}) + "\n")
         launch.barrier()
         return run
+
+    @contextmanager
+    def claim_cells(
+        self, files: Mapping[str, str], launch: Launch, is_finished: Finished | None = None
+    ) -> Iterator[Iterator[str]]:
+        """Share cells of the run with others who work on it; see `cells.claiming`.
+
+        Args:
+            files: Name of each cell, and the file of the run that makes it finished.
+            launch: The processes that share each cell.
+            is_finished: Whether a cell is finished; default: its file is there.
+        """
+        # the list of cells, for who counts them
+        if launch.is_main and not {*files.items()} <= {*(listed := read_cells(self.path)).items()}:
+            self.write_json(CELLS, listed | dict(files))
+
+        # the log says who computed a cell, and that lines before are of a worker that died
+        def note(name: str, taken_from: str) -> None:
+            before = {"taken_from": taken_from} if taken_from else {}
+            self.log(cell=name, claimed_by=name_worker(), **before)
+
+        paths = {name: within(self.path, file, "a cell of a run,") for name, file in files.items()}
+        with claiming(paths, launch, note, is_finished) as free:
+            yield free
+
+    def is_to_be_finished(self, launch: Launch) -> AbstractContextManager[Iterator[str]]:
+        """Claim the metrics of the run: one worker writes them, and the others wait for it."""
+        return self.claim_cells({FINISHED: FINISHED}, launch)
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a living process works on the run."""
+        return any(map(is_held, (self.path / WORKERS).glob("*")))
 
     @property
     def is_finished(self) -> bool:
@@ -297,8 +349,12 @@ class RunFolder:
             documents.write_digests(self.path, listed | {FINISHED: hashlib.sha256(text).hexdigest()})
 
         self.replace(FINISHED, write)
-        if self.lock:
-            self.lock.release()
+        if self.presence:
+            self.presence.release()
+
+
+class _Submitted(BaseModel):
+    run: str
 
 
 class _FoundBy(BaseModel):
@@ -335,12 +391,26 @@ def is_run(folder: Path) -> bool:
 
 def remove_unused(runs: Path) -> None:
     """Remove the runs that this process opened and did nothing for; called when its command fails."""
-    for claim in runs.glob(f"*/*/{CLAIM}"):
-        # a claim of this process, on a run with nothing in it
-        if RunFolder(claim.parent).is_untouched and is_own(claim):
-            remove(claim.parent)
+    for claim in runs.glob(f"*/*/{WORKERS}/*"):
+        # a worker's claim of this process, on a run with nothing in it, and no other worker
+        folder = RunFolder(claim.parents[1])
+        if find_holder(claim) != name_worker() or not folder.is_untouched:
+            continue
+        lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
+        if not any(is_held(other) for other in claim.parent.glob("*") if other != claim):
+            remove(folder.path)
             with suppress(OSError):  # as another command has runs there
-                claim.parent.parent.rmdir()
+                folder.path.parent.rmdir()
+        lock.release()
+
+
+def list_submitted(submission: Path) -> list[Path]:
+    """List the runs that the tasks of a submission have opened, the latest last."""
+    file, folders = submission / SUBMITTED_RUNS, dict[Path, None]()
+    for line in read_regular(file).decode("utf-8", "replace").splitlines() if file.is_file() else ():
+        with suppress(BrainhiveError):  # a line that two machines have written at once
+            folders[Path(documents.parse(line, str(file), _Submitted).run)] = None
+    return [*folders]
 
 
 def reference(run: RunFolder, runs: Path, variant: str = "") -> str:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core import console, documents
+from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import publish
 from brainhive_cli.data.datasets import stored_split, tested_rows
 from brainhive_cli.data.signal_stores import SignalSource
@@ -435,7 +435,7 @@ def mapped(selection: Selection, content: Content, store: Path, split: str) -> S
     """
     name = f"{store.stem}_{split}_{content}_{selection.fingerprint()}.h5"
     path, changed_ns = store.parent / "prepared" / name, store.stat().st_mtime_ns
-    lock = FileLock.for_path(path, wait=True)  # of processes that want the same, one writes
+    lock = Claim.for_path(path, wait=True)  # of processes that want the same, one writes
     shape = selection.shape_of(content)
     try:
         signals, mapped_ns = _map(path, shape)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import hub
-from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.files import atomic_write, remove
 from brainhive_cli.core.hub import DEMO_WEIGHTS
 
@@ -57,7 +57,7 @@ class JoinedFolder:
     def assemble(self, folder: Path) -> None:
         """Write the folder, unless it is there of these weights; interrupted, that leaves no folder."""
         stamp = " ".join(hub.digest(source, ("*/*.safetensors", "*.safetensors")) for source in self.sources)
-        lock = FileLock.for_path(folder, wait=True)
+        lock = Claim.for_path(folder, wait=True)
         try:
             if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:
                 return

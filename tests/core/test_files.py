@@ -15,8 +15,8 @@ from PIL import Image
 
 from brainhive_cli.cli.execute import describe_error
 from brainhive_cli.core import documents, files
+from brainhive_cli.core.claims import Claim, find_holder, is_held
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.file_lock import FileLock, is_held, is_own
 from brainhive_cli.core.files import UnfitFile
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import recording_files, session_stores
@@ -117,9 +117,9 @@ def test_a_lock_that_is_a_pipe_device_or_link_is_an_error_and_not_waited_for(
     tmp_path: Path, special: Any
 ) -> None:
     claim = special(tmp_path / ".claim")
-    assert not is_held(claim) and not is_own(claim)
+    assert not is_held(claim) and not find_holder(claim)
     with pytest.raises(OSError, match=r"plain file|symbolic links"):
-        FileLock(claim, "a run")
+        Claim(claim, "a run")
 
 
 @pytest.mark.parametrize("place", ["sub-01_eeg.json", "../participants.tsv", "sub-01_electrodes.tsv"])

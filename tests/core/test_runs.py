@@ -12,9 +12,11 @@ import torch
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import run_files, runs
+from brainhive_cli.core.cells import count_cells
+from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.documents import read_digests
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.files import name_part
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe, Run
@@ -105,7 +107,7 @@ def test_only_runs_of_this_process_without_anything_done_are_removed(home: Path)
     other = RunFolder.open("train-prior", "other", Recipe(), ALONE)
     begun = RunFolder.open("train-prior", "begun", Recipe(), ALONE)
     begun.write_text("checkpoints/cell.txt", "half way")
-    (other.path / ".claim").write_text("elsewhere 1")
+    (other.path / ".workers/node7").write_text("node7 0-0-0 1 -")  # a worker of another machine
     runs.remove_unused(home / "runs")
     assert [run.path.exists() for run in (unused, other, begun)] == [False, True, True]
     assert not unused.path.parent.exists()
@@ -121,23 +123,43 @@ def test_again_starts_beside_what_is_there(home: Path) -> None:
     assert opened(again=False, paths={"runs": "elsewhere"}).path.parent.parent.name == "elsewhere"
 
 
-def test_two_commands_never_write_the_same_run(home: Path) -> None:
-    program = """if True:
-        import sys, torch
-        from brainhive_cli.core.launch import Launch
-        from brainhive_cli.core.recipe import Recipe
-        from brainhive_cli.core.runs import RunFolder
-        run = RunFolder.open("train-align", "tiny", Recipe(), Launch(0, 1, torch.device("cpu")))
-        print("ready", flush=True)
-        sys.stdin.read()
-    """
+WORKER = """if True:
+    import sys, time, torch
+    from brainhive_cli.core.launch import Launch
+    from brainhive_cli.core.recipe import Recipe
+    from brainhive_cli.core.runs import RunFolder
+    alone = Launch(0, 1, torch.device("cpu"))
+    run = RunFolder.open("train-align", "tiny", Recipe(), alone)
+    with run.claim_cells({name: f"cells/{name}.txt" for name in "abcdef"}, alone) as free:
+        for name in free:
+            print(name, flush=True)
+            sys.stdin.readline()
+            run.write_text(f"cells/{name}.txt", name)
+"""
+"""A process that works on the cells of a run, each when it is told to."""
+
+
+def test_two_commands_share_a_run_cell_by_cell_and_one_takes_over_from_the_killed(home: Path) -> None:
+    files = {name: f"cells/{name}.txt" for name in "abcdef"}
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as other:
-        assert other.stdout and other.stdout.readline() == "ready\n"
-        with pytest.raises(BrainhiveError, match="is being written by another command"):
-            opened()
-        other.kill()
-    assert not opened().is_finished
+    with subprocess.Popen([sys.executable, "-c", WORKER], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdin and other.stdout and other.stdout.readline() == "a\n"
+        other.stdin.write("go on\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == "b\n"
+        run = opened()
+        assert run.is_in_use and not run.is_finished and count_cells(run.path) == (1, 1, 4)
+        own = []
+        with run.claim_cells(files, ALONE) as free:
+            for name in free:
+                own.append(name)
+                if len(own) == 2:
+                    other.kill()
+                    other.wait()
+                run.write_text(files[name], name)
+    assert own == [*"cdefb"] and count_cells(run.path) == (6, 0, 0)
+    taken = [event for event in run.events() if event.get("taken_from")]
+    assert [event["cell"] for event in taken] == ["b"] and f" {other.pid}" in taken[0]["taken_from"]
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
@@ -159,7 +181,7 @@ def test_a_final_name_appears_only_when_complete(home: Path, is_folder: bool) ->
         run.replace("model", lambda path: write(path, "half", True))
     assert (final / "weights" if is_folder else final).read_text() == "whole"
     run.replace("model", lambda path: write(path, "new", False))
-    assert sorted(path.name for path in run.path.iterdir() if path.name != ".claim") == [
+    assert sorted(path.name for path in run.path.iterdir() if path.name != ".workers") == [
         "environment.json",
         "model",
         "recipe.yaml",
@@ -416,15 +438,14 @@ def test_a_damaged_run_is_passed_over_where_the_newest_is_taken(home: Path, caps
 def test_no_link_in_a_run_leads_what_is_written_elsewhere(home: Path) -> None:
     run, victim = opened(), home / "victim"
     victim.write_text("untouched")
-    (run.path / ".notes.part.json").symlink_to(victim)
+    name_part(run.path / "notes.json").symlink_to(victim)
     run.write_json("notes.json", {})
     (run.path / "checkpoints").mkdir()
-    (run.path / "checkpoints/.a.part.pt").symlink_to(victim)
+    name_part(run.path / "checkpoints/a.pt").symlink_to(victim)
     Checkpoint(run.checkpoint_path("a")).save({})
     (run.path / "log.jsonl").symlink_to(victim)
     with pytest.raises(OSError, match=r"symbolic links|a link, and inside a run"):
         run.log(epoch=1)
-    run.lock.release()
     (run.path / ".claim").symlink_to(victim)
     with pytest.raises(OSError, match=r"symbolic links|a link, and inside a run"):
         opened()
@@ -477,18 +498,28 @@ def test_no_run_is_finished_without_its_digests_wherever_it_is_killed(
 def test_a_run_that_another_command_finishes_just_before_is_left_as_it_is(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, other = runs.FileLock, opened()
+    claim, other = runs.Claim, opened()
     (other.path / "recipe.yaml").write_text("as the other wrote it")
 
-    def wait(*given: object) -> FileLock:
-        other.finish(Measurements())  # and releases the lock, just after this one saw no metrics
-        return lock(*given)
+    def wait(*given: object, **named: bool) -> Claim:
+        other.finish(Measurements())  # just after this one saw no metrics
+        return claim(*given, **named)
 
-    monkeypatch.setattr(runs, "FileLock", wait)
+    monkeypatch.setattr(runs, "Claim", wait)
     found = opened()
-    assert found.is_finished and found.lock is None
+    assert found.is_finished and found.presence is None
     assert (found.path / "recipe.yaml").read_text() == "as the other wrote it"
     assert not (found.path / ".claim").exists()
+
+
+def test_tasks_of_a_cluster_start_a_finished_run_again_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = opened()
+    first.finish(Measurements())
+    monkeypatch.setenv("BRAINHIVE_SUBMISSION", str(home))
+    assert [opened(again=True).path.name for _ in range(3)] == [f"{first.path.name}-2"] * 3
+    assert runs.list_submitted(home) == [home / f"runs/train-align/{first.path.name}-2"]
 
 
 def test_nothing_is_written_through_a_linked_folder_of_a_run(home: Path) -> None:

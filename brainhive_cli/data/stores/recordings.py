@@ -18,8 +18,8 @@ from typing_extensions import TypedDict
 
 from brainhive_cli.core import console, documents, parts
 from brainhive_cli.core.artifacts import Mark
+from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import below, publish
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, merge_caveats
 from brainhive_cli.core.set_up import flatten
@@ -497,7 +497,7 @@ class SignalStore:
                 )
 
         # attributes and arrays of the axes
-        lock = FileLock.for_path(path)
+        lock = Claim.for_path(path)
         space: Any = first.space
         about: dict[str, Any] = {"format": FORMAT, "holds": "signal", "splits": list(recordings)}
         if isinstance(space, Voxels):

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from brainhive_cli.core import documents
+from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
-from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import below, publish
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
@@ -326,7 +326,7 @@ def filling(
     with ExitStack() as stack:
         if launch.is_main:
             for blank in blanks:
-                stack.callback(FileLock.for_path(blank.path).release)
+                stack.callback(Claim.for_path(blank.path).release)
             for blank in blanks:
                 part = hdf5.part_of(blank.path)
                 if reopen and blank.path.is_file():

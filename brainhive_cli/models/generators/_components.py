@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from brainhive_cli.core import console, documents, hub, weights
+from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import home_folder
 from brainhive_cli.core.results import Need
 from brainhive_cli.models.foreign_weights import load_network
@@ -194,7 +194,7 @@ def convert_once(name: str, dtype: torch.dtype, described: str, convert: Callabl
     folder = home_folder() / CONVERTED / f"{name}-{str(dtype).removeprefix('torch.')}"
 
     # another process may be converting: wait for it, and take its folder
-    lock = FileLock.for_path(folder, wait=True)
+    lock = Claim.for_path(folder, wait=True)
     try:
         if not folder.is_dir():
             console.say(f"{described} is converted once, into {folder}")

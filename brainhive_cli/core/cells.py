@@ -1,0 +1,165 @@
+"""Cells of work that all workers share: each claims the next free one, or one of a dead worker."""
+
+import errno
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from brainhive_cli.core import console, documents
+from brainhive_cli.core.claims import Claim, find_holder, is_held
+from brainhive_cli.core.errors import raise_if_asked_to_stop
+from brainhive_cli.core.files import UnfitFile, below
+from brainhive_cli.core.launch import Launch
+
+CELLS = ".cells.json"
+"""The file of a run that lists its cells: name, and the file that makes each of them finished."""
+FIRST_POLL_S, LONGEST_POLL_S = 0.05, 2.0
+"""Time between two looks at cells of other workers."""
+PASSING = {errno.EIO, errno.ESTALE, errno.ENOENT, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.EINTR}
+"""Errors of a network disk that may pass."""
+MAX_FAILING_S = 120.0
+"""Time for which a disk may fail before the command ends."""
+Finished = Callable[[str], bool]
+OnClaim = Callable[[str, str], None]
+"""Is called with a cell's name and the dead worker that it is taken over from, empty if there is none."""
+
+
+class CellCounts(NamedTuple):
+    """Number of a run's cells by their state."""
+
+    finished: int
+    running: int
+    open: int
+
+
+@contextmanager
+def claiming(
+    cells: Mapping[str, Path],
+    launch: Launch,
+    on_claim: OnClaim | None = None,
+    is_finished: Finished | None = None,
+) -> Iterator[Iterator[str]]:
+    """Share cells with whoever else does the same work, in this launch or anywhere that sees these files.
+
+    The block gets an iterator over cells that this worker has claimed; it ends when all cells are finished,
+    whoever has finished them. A cell whose worker died is taken over. A claim is advice: it saves work, and
+    a complete file under its final name is what counts, so a cell that two workers compute is only slower.
+
+    Args:
+        cells: Name of each cell, and the file that makes it finished; it is claimed by a hidden file beside
+            it, since a network disk shows a folder as it is to whoever creates a file in it.
+        launch: The processes that share each cell, all of which iterate; one process has its cells alone.
+        on_claim: Called in the main process when a cell is claimed.
+        is_finished: Whether a cell is finished; default: its file is there.
+
+    Raises:
+        OutOfTime: if the process was asked to stop; the cell at hand has ended then.
+        OSError: if the disk fails for two minutes.
+    """
+    free = _claim_each(cells, launch, on_claim or (lambda name, taken_from: None), is_finished)
+    try:
+        yield free
+    finally:
+        free.close()  # an error of the block lets other workers have the cell at once
+
+
+def _claim_each(
+    cells: Mapping[str, Path], launch: Launch, on_claim: OnClaim, is_finished: Finished | None
+) -> Generator[str]:
+    # the main process claims, and says what
+    queue = _Queue(cells, is_finished or (lambda name: cells[name].is_file()))
+    delay_s, is_waiting = FIRST_POLL_S, False
+    while True:
+        claim = None
+        if launch.is_main:
+            raise_if_asked_to_stop()
+            claim = queue.claim_next()
+        name = claim[0] if claim else None
+        name, is_over = launch.gather((name, not queue.todo))[0]  # as the main process says
+        if name is None and is_over:
+            return
+
+        # cells of other workers are waited for: one that dies leaves them
+        if name is None:
+            if launch.is_main and not is_waiting and delay_s >= LONGEST_POLL_S:
+                console.say(f"waiting for cells of other workers: {queue.describe_holders()}")
+                is_waiting = True
+            time.sleep(delay_s)
+            delay_s = min(1.5 * delay_s, LONGEST_POLL_S)
+            continue
+
+        # the block computes the cell, and then lets go of it
+        try:
+            if claim:
+                on_claim(name, claim[1].taken_from)
+            yield name
+        finally:
+            if claim:
+                claim[1].release()
+        if claim:
+            queue.todo.popleft()
+        delay_s = FIRST_POLL_S
+
+
+class _Queue:
+    """Cells that are not finished, in order; the next search begins where the last one ended."""
+
+    def __init__(self, cells: Mapping[str, Path], is_finished: Finished) -> None:
+        self.cells, self.is_finished, self.todo = cells, is_finished, deque(cells)
+        self.failing_since_s: float | None = None
+
+    def claim_next(self) -> tuple[str, Claim] | None:
+        """Claim the next cell that is free and not finished; drop finished ones."""
+        for name in [*self.todo]:
+            try:
+                claim = None if self.is_finished(name) else Claim.attempt(claim_path(self.cells[name]))
+                if self.is_finished(name):  # also by whoever has just released it
+                    self.todo.popleft()
+                    if claim:
+                        claim.release()
+                    continue
+                self.failing_since_s = None
+                if claim:
+                    return name, claim
+            except UnfitFile:
+                raise
+            except OSError as error:
+                now_s = time.monotonic()
+                self.failing_since_s = self.failing_since_s or now_s
+                if error.errno not in PASSING or now_s - self.failing_since_s > MAX_FAILING_S:
+                    raise
+            self.todo.rotate(-1)  # held by another worker, or out of reach for now
+        return None
+
+    def describe_holders(self) -> str:
+        """Name a few cells with their workers."""
+        held = [f"{name} ({find_holder(claim_path(self.cells[name])) or 'free'})" for name in self.todo]
+        return console.summarise_names(held)
+
+
+def claim_path(file: Path) -> Path:
+    """Name the claim of the cell that a file makes finished."""
+    return file.with_name(f".{file.name}.cell")
+
+
+def count_cells(run: Path) -> CellCounts:
+    """Count the cells of a run; all 0 where it has not listed them.
+
+    Raises:
+        BrainhiveError: if the list is damaged.
+    """
+    if not (run / CELLS).is_file():
+        return CellCounts(0, 0, 0)
+    files = [below(run, file, source="a cell of a run,") for file in read_cells(run).values()]
+    is_finished = [file.is_file() for file in files]
+    claims = [claim_path(file) for file, is_done in zip(files, is_finished, strict=True) if not is_done]
+    running = sum(map(is_held, claims))
+    return CellCounts(sum(is_finished), running, len(claims) - running)
+
+
+def read_cells(run: Path) -> dict[str, str]:
+    """Read the list of a run's cells, empty where there is none: name, and file below the run."""
+    return documents.read(run / CELLS, dict[str, str]) if (run / CELLS).is_file() else {}

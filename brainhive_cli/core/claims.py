@@ -1,0 +1,228 @@
+"""A claim that one process of all machines has on a path, until it releases it or dies."""
+
+import errno
+import os
+import random
+import re
+import socket
+import tempfile
+import threading
+import time
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from brainhive_cli.core.errors import JOB, BrainhiveError, MissingExtra, raise_if_asked_to_stop
+from brainhive_cli.core.files import UnfitFile, name_machine, open_plain, read_regular
+
+try:
+    import fcntl
+except ImportError as error:
+    problem = "this system cannot lock files as Linux and macOS do"
+    raise MissingExtra(problem, "on Windows run it in WSL (wsl --install)") from error
+
+HEARTBEAT_S = 10.0
+"""Time between two signs of life of a claim: its file is touched."""
+MISSED_HEARTBEATS = 10
+"""After which a holder on another machine counts as dead; NFS shows times of files up to a minute late."""
+MAX_CLAIM_BYTES = 1 << 12
+"""Bytes of a claim's file, which names a machine, a process and a job."""
+HOLDER = re.compile(r"(?:(?P<machine>\S+ \S+) (?P<process>\d+) (?P<job>\S+))?", re.ASCII)
+"""Content of a claim's file: host and boot of the machine, process, job. A new one is empty."""
+LONGEST_POLL_S = 0.5
+"""Longest time between two attempts of who waits for a claim."""
+
+
+def name_worker() -> str:
+    """Name this process among those of all machines: its host and number, and the job that it is of."""
+    job = os.environ.get(JOB, "")
+    return f"{socket.gethostname()} {os.getpid()}" + (f", job {job}" if job else "")
+
+
+def find_holder(path: Path) -> str:
+    """Name the process in a claim's file, as `name_worker` does; empty if there is none."""
+    with suppress(OSError):
+        holder = HOLDER.fullmatch(read_regular(path, MAX_CLAIM_BYTES, path.parent).decode(errors="replace"))
+        return _describe(holder) if holder else ""
+    return ""
+
+
+class Claim:
+    """An exclusive claim on a path, for whoever asks first.
+
+    A claim is a file that only one process can create, on network disks too (O_EXCL), which is also locked
+    (flock) where the disk can lock, and touched every ten seconds. A dead holder on the same machine is known
+    by the lock, which its kernel has freed; one on another machine by the time of its last touch, as the
+    lock may hold on its own machine only. A claim can be wrong only for a disk that shows files minutes
+    late: so it says who should write a path, and a complete file under its final name is what counts.
+
+    Args:
+        path: The file of the claim.
+        name: What is claimed, for the error.
+        wait: Wait for the holder, rather than fail.
+
+    Attributes:
+        taken_from: The dead holder whose claim this one replaces; empty if there was none.
+
+    Raises:
+        BrainhiveError: if a living process holds it and `wait` is false.
+        OSError: if the file is a link, no plain file, or no claim; or if the disk fails.
+    """
+
+    def __init__(self, path: Path, name: str, wait: bool = False) -> None:
+        delay_s = 0.01
+        while (taken := _take(path)) is None:
+            if not wait:
+                way = "wait for it, or give this one another recipe"
+                raise BrainhiveError(f"{name} is being written by another command", way)
+            raise_if_asked_to_stop()
+            time.sleep(delay_s * random.uniform(0.5, 1))
+            delay_s = min(2 * delay_s, LONGEST_POLL_S)
+        self._hold(path, *taken)
+
+    @classmethod
+    def for_path(cls, path: Path, wait: bool = False) -> Self:
+        """Claim a file by a hidden one next to it."""
+        return cls(path.with_name(f".{path.name}.claim"), str(path), wait)
+
+    @classmethod
+    def attempt(cls, path: Path) -> Self | None:
+        """Take the claim if no living process holds it."""
+        if (taken := _take(path)) is None:
+            return None
+        claim = cls.__new__(cls)
+        claim._hold(path, *taken)
+        return claim
+
+    def _hold(self, path: Path, number: int, taken_from: str) -> None:
+        # the thread knows the file, not the claim: a claim that nobody refers to is released
+        self.taken_from = taken_from
+        is_over, guard = threading.Event(), threading.Lock()
+        threading.Thread(target=_beat, args=(number, is_over, guard), daemon=True).start()
+        self._release = weakref.finalize(self, _give_up, path, number, is_over, guard)
+
+    def release(self) -> None:
+        """Let others claim the path."""
+        self._release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the claim of this file."""
+    try:
+        number = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # there is no such file
+        return False
+    try:
+        return _is_alive(path, number)
+    except OSError:
+        return False
+    finally:
+        os.close(number)
+
+
+def _take(path: Path) -> tuple[int, str] | None:
+    """Create the file of a claim; return its descriptor and the dead holder before, or None if it is held."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    taken_from = ""
+    while True:
+        # the one process that creates the file has the claim
+        try:
+            number = open_plain(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, follow=False)
+        except FileExistsError:
+            if (dead := _evict(path)) is None:
+                return None
+            taken_from = dead or taken_from
+            continue
+
+        # lock it as well; who judges a claim holds the lock of its file for a moment
+        try:
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(number, fcntl.LOCK_EX)
+            job = re.sub(r"\s", "_", os.environ.get(JOB, "")) or "-"
+            os.pwrite(number, f"{name_machine()} {os.getpid()} {job}".encode(), 0)
+            if os.path.samestat(os.fstat(number), os.stat(path)):
+                return number, taken_from
+        except FileNotFoundError:  # removed as that of a dead process, which this one is not
+            pass
+        except BaseException:
+            path.unlink(missing_ok=True)
+            os.close(number)
+            raise
+        os.close(number)
+
+
+def _evict(path: Path) -> str | None:
+    """Remove the claim of a dead holder, and name it; None if the holder lives, empty if there is none."""
+    try:
+        number = open_plain(path, os.O_RDWR, follow=False, max_bytes=MAX_CLAIM_BYTES)
+    except FileNotFoundError:
+        return ""
+    try:
+        if _is_alive(path, number):
+            return None
+        if not os.path.samestat(os.fstat(number), os.stat(path)):
+            return ""  # another process was faster
+
+        # moved first: of several that find it dead, one moves it
+        aside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}")
+        os.rename(path, aside)
+        if not os.path.samestat(os.fstat(number), os.stat(aside)):
+            with suppress(OSError):  # a new holder's claim was moved: it is put back
+                os.link(aside, path)
+        os.unlink(aside)
+        holder = HOLDER.fullmatch(os.pread(number, MAX_CLAIM_BYTES, 0).decode(errors="replace"))
+        return (_describe(holder) if holder else "") or "a process without a name"
+    except FileNotFoundError:
+        return ""
+    finally:
+        os.close(number)
+
+
+def _is_alive(path: Path, number: int) -> bool:
+    """Whether the holder of a claim's open file lives; the file stays locked, if it can be and was not."""
+    holder = HOLDER.fullmatch(os.pread(number, MAX_CLAIM_BYTES, 0).decode(errors="replace"))
+    if holder is None:
+        raise UnfitFile(errno.EEXIST, "no claim, and not written to", path, "move it: claims have such names")
+
+    # locks of one machine are known on that machine
+    is_locked_here = True
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a disk without locks
+        is_locked_here = False
+    if is_locked_here and holder["machine"] == name_machine():
+        return False
+
+    # elsewhere the last sign of life counts, by the clock of the disk
+    with tempfile.NamedTemporaryFile(prefix=".", suffix=".now", dir=path.parent) as probe:
+        now_s = os.fstat(probe.fileno()).st_mtime
+    return now_s - os.fstat(number).st_mtime < MISSED_HEARTBEATS * HEARTBEAT_S
+
+
+def _beat(number: int, is_over: threading.Event, guard: threading.Lock) -> None:
+    """Touch the open file of a claim until it is over."""
+    while not is_over.wait(HEARTBEAT_S):
+        with guard, suppress(OSError):
+            if not is_over.is_set():
+                os.utime(number)
+
+
+def _give_up(path: Path, number: int, is_over: threading.Event, guard: threading.Lock) -> None:
+    """Remove the file of a claim, unless another process has taken the claim over."""
+    is_over.set()
+    with guard, suppress(FileNotFoundError):
+        try:
+            if os.path.samestat(os.fstat(number), os.stat(path)):
+                path.unlink()
+        finally:
+            os.close(number)
+
+
+def _describe(holder: re.Match[str]) -> str:
+    if not holder["process"]:
+        return ""
+    job = "" if holder["job"] == "-" else f", job {holder['job']}"
+    return f"{holder['machine'].split()[0]} {holder['process']}{job}"

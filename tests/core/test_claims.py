@@ -1,0 +1,144 @@
+"""Claims on files."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from brainhive_cli.core import claims
+from brainhive_cli.core.claims import Claim, find_holder, is_held
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.files import UnfitFile, name_machine
+
+HOLDER = """if True:
+    import sys
+    from pathlib import Path
+    from brainhive_cli.core.claims import Claim
+    claim = Claim(Path(sys.argv[1]), "run X")
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+"""A process that holds a claim until it is killed."""
+
+
+def test_a_claim_holds_until_it_is_released(tmp_path: Path) -> None:
+    claim = Claim(tmp_path / "new/.claim", "run X")
+    with pytest.raises(BrainhiveError, match="run X is being written by another command"):
+        Claim(tmp_path / "new/.claim", "run X")
+    assert Claim.attempt(tmp_path / "new/.claim") is None and is_held(tmp_path / "new/.claim")
+    claim.release()
+    Claim(tmp_path / "new/.claim", "run X").release()
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_claim_that_nothing_refers_to_is_released(tmp_path: Path) -> None:
+    claim = Claim(tmp_path / ".claim", "run X")
+    del claim
+    Claim(tmp_path / ".claim", "run X").release()
+
+
+def test_who_waits_for_a_claim_then_has_it(tmp_path: Path) -> None:
+    path, waited = tmp_path / ".claim", list[Claim]()
+    first = Claim(path, "run X")
+    waiting = Thread(target=lambda: waited.append(Claim(path, "run X", wait=True)))
+    waiting.start()
+    time.sleep(0.1)
+    assert not waited
+    first.release()
+    waiting.join()
+    with pytest.raises(BrainhiveError, match="another command"):
+        Claim(path, "run X")
+    waited[0].release()
+
+
+def test_a_claim_that_was_released_does_not_release_that_of_another(tmp_path: Path) -> None:
+    first = Claim(tmp_path / ".claim", "run X")
+    first.release()
+    second = Claim(tmp_path / ".claim", "run X")
+    first.release()
+    with pytest.raises(BrainhiveError, match="another command"):
+        Claim(tmp_path / ".claim", "run X")
+    second.release()
+
+
+def test_a_claim_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> None:
+    path, pipe = tmp_path / ".claim", subprocess.PIPE
+    line = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) as holder:
+        assert holder.stdout and holder.stdout.readline() == "ready\n"
+        assert Claim.attempt(path) is None and find_holder(path).endswith(f" {holder.pid}")
+        holder.kill()
+    assert not is_held(path)
+    claim = Claim.attempt(path)
+    assert claim is not None and claim.taken_from.endswith(f" {holder.pid}")
+
+
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_a_claim_of_another_machine_lives_as_long_as_it_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_locks: bool
+) -> None:
+    def refuse(*given: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    if not has_locks:
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / ".claim"
+    path.write_text("node7 0-0-0 4711 12_3")
+    assert Claim.attempt(path) is None and is_held(path)
+    last_s = time.time() - claims.HEARTBEAT_S * claims.MISSED_HEARTBEATS - 1
+    os.utime(path, (last_s, last_s))
+    claim = Claim.attempt(path)
+    assert claim is not None and claim.taken_from == "node7 4711, job 12_3"
+    assert is_held(path)
+
+
+def test_a_holder_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.01)
+    path = tmp_path / ".claim"
+    claim = Claim(path, "run X")
+    os.utime(path, (0, 0))
+    deadline_s = time.monotonic() + 20
+    while path.stat().st_mtime < 1 and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert time.time() - path.stat().st_mtime < 20
+    claim.release()
+
+
+def test_a_claim_that_was_killed_before_it_had_content_is_judged_by_its_time(tmp_path: Path) -> None:
+    path = tmp_path / ".claim"
+    path.touch()
+    assert Claim.attempt(path) is None
+    os.utime(path, (0, 0))
+    assert Claim.attempt(path) is not None
+
+
+def test_a_holder_whose_claim_was_taken_over_leaves_it_to_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / ".claim"
+    first = Claim(path, "run X")
+    path.unlink()  # as another machine does that has waited too long
+    second = Claim(path, "run X")
+    first.release()
+    assert is_held(path) and find_holder(path)
+    second.release()
+
+
+def test_a_claim_writes_into_no_file_of_another_name_or_content(tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("ten years of work")
+    (tmp_path / ".claim").hardlink_to(thesis)
+    with pytest.raises(UnfitFile, match="a hard link"):
+        Claim(tmp_path / ".claim", "a run")
+    (tmp_path / "copy").write_text("ten years of work")
+    with pytest.raises(UnfitFile, match="no claim"):
+        Claim(tmp_path / "copy", "a run")
+    assert thesis.read_text() == (tmp_path / "copy").read_text() == "ten years of work"
+
+
+def test_a_machine_is_named_by_its_host_and_boot() -> None:
+    assert len(name_machine().split()) == 2
