@@ -184,7 +184,8 @@ def _run(
         from brainhive_cli.core import device_memory
 
         key = result.work.key(command, here.device_name, here.processes)
-        seconds, peak_bytes = time.monotonic() - start, device_memory.peak_bytes(here.device)
+        seconds = time.monotonic() - start if result.work.seconds is None else result.work.seconds
+        peak_bytes = device_memory.peak_bytes(here.device)
         result.work.remember(runs_folder, key, seconds, peak_bytes)
     _show(result, common["json"], advise)
 

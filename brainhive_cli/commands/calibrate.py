@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,8 @@ def plan(recipe: Recipe) -> Plan:
         "draws": lambda: spec.draw_count if spec.order == "draws" else "in the order of recording",
         "strength of transfer": lambda: _describe_choice(job),
     }
-    return Plan.of(checks, lambda: job.work, job.needs)
+    plan = Plan.of(checks, lambda: job.work, job.needs)
+    return replace(plan, cells=len(job.cells) * job.spec.draw_count)
 
 
 def _describe_choice(job: Job) -> str:
@@ -78,10 +79,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         draws = range(job.spec.draw_count)
         parts = [(cell, draw) for cell in job.cells for draw in draws]
         todo = [part for part in parts if not (folder.path / part_file(*part)).is_file()]
-        launch.barrier()
-        share, base, opened = launch.shard(todo), None, None
-        with console.progress("models, persons and draws", len(share)) as bar:
-            for cell, draw in share:
+        named = {f"{_name(cell)}, draw {draw}": (cell, draw) for cell, draw in todo}
+        files = {name: part_file(*part) for name, part in named.items()}
+        base, opened = None, None
+        with (
+            console.progress("models, persons and draws", len(todo)) as bar,
+            folder.claim_cells(files, launch.alone) as free,
+        ):
+            for cell, draw in map(named.__getitem__, free):
                 if opened != cell or base is None:
                     base, opened = job.load_base(cell, launch), cell
                 person, spec = job.people[cell.tested_on[0]], job.spec
@@ -94,13 +99,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         launch.barrier()
 
         # all persons together
-        if launch.is_main:
-            loaded = {part: Part.load(folder.path / part_file(*part)) for part in parts}
-            measured, drawn = conclude(Results(job, loaded), choices)
-            for name, reason in measured.missing.items():
-                console.warn(f"{name} left out: {reason}")
-            artifacts.write(folder, drawn)
-            folder.finish(measured)
+        with folder.finishing(launch) as is_due:
+            if is_due and launch.is_main:
+                loaded = {part: Part.load(folder.path / part_file(*part)) for part in parts}
+                measured, drawn = conclude(Results(job, loaded), choices)
+                for name, reason in measured.missing.items():
+                    console.warn(f"{name} left out: {reason}")
+                artifacts.write(folder, drawn)
+                folder.finish(measured)
         launch.barrier()
 
     with folder.reading() as measurements:
@@ -149,8 +155,11 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Choice]
             left_out[_name(cell)][subject] = runs[key]
 
     # the choice of each model, by one process
-    for cell in launch.shard(todo):
-        choice = choose_pulls(job, cell, left_out[_name(cell)], launch)
-        folder.write_json(files[_name(cell)], asdict(choice))
+    named = {f"strength for {_name(cell)}": cell for cell in todo}
+    choices = {name: files[_name(cell)] for name, cell in named.items()}
+    with folder.claim_cells(choices, launch.alone) as free:
+        for cell in map(named.__getitem__, free):
+            choice = choose_pulls(job, cell, left_out[_name(cell)], launch)
+            folder.write_json(files[_name(cell)], asdict(choice))
     launch.barrier()
     return {name: folder.read_json(file, Choice) for name, file in files.items()}

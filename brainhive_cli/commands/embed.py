@@ -1,7 +1,8 @@
 """embed: every picture of a data set through frozen encoders, into one store a split and encoder."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, hub, parts
+from brainhive_cli.core.cells import WORKERS, claim_path, claiming
+from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.launch import Launch
@@ -152,7 +155,8 @@ def plan(recipe: Recipe) -> Plan:
 
     # each network's weights, then its stores
     writes = 0
-    for group in grouped(recipe.encoders, "fp32", CPU):
+    planned_groups = grouped(recipe.encoders, "fp32", CPU)
+    for group in planned_groups:
         names, known = ", ".join(group.names), None
         stores = [store for store in job.all_stores if store.config in group.configs]
         try:
@@ -171,7 +175,7 @@ def plan(recipe: Recipe) -> Plan:
     # work is only known if nothing is missing
     makes = [key for store in job.all_stores for key in store.keys]
     listed = Plan.of({}, needs=lambda: needs, makes=makes, raised=errors)
-    listed = replace(listed, items=items, writes=writes)
+    listed = replace(listed, items=items, writes=writes, cells=len(job.stores) * len(planned_groups))
     if listed.errors:
         return listed
     return replace(listed, work=job.work({store.path for store in job.all_stores if store.reason(None)}))
@@ -221,13 +225,39 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if store.path not in groups and store.imported:
             console.say(f"{store.path} {store.imported}")
 
-    # embed the pictures of each split, with all its due encoders at once
+    # a cell is a split and a network; without other tasks to share with, all that are free are taken at once,
+    # so that pictures are decoded once
     work = job.work(groups)
-    bad: list[str] = []
-    with console.progress(f"embedding {job.dataset.name}", work.count if work else 0) as bar:
-        for stores in job.stores.values():
-            if due := [store for store in stores if store.path in groups]:
-                bad += _fill(due, groups, recipe, launch, again, bar)
+    cells: dict[str, list[StoreJob]] = {}
+    for split, stores in job.stores.items():
+        for store in stores:
+            if store.path in groups:
+                cells.setdefault(f"{split} by {groups[store.path].name}", []).append(store)
+    files = {name: stores[0].path for name, stores in cells.items()}
+    shares, done, bad = WORKERS in os.environ, set[Path](), list[str]()
+
+    def is_filled(name: str) -> bool:
+        return all(store.path in done if again else not store.reason(None) for store in cells[name])
+
+    with (
+        console.progress(f"embedding {job.dataset.name}", work.count if work else 0) as bar,
+        claiming(files, launch, is_finished=is_filled) as free,
+        ExitStack() as more,
+    ):
+        for name in free:
+            taken = [name]
+            split = cells[name][0].images.split
+            for other, stores in cells.items() if launch.is_main and not shares else ():
+                if other == name or stores[0].images.split != split or is_filled(other):
+                    continue
+                if claim := Claim.attempt(claim_path(files[other])):
+                    more.callback(claim.release)
+                    taken.append(other)
+            taken = launch.gather(taken)[0]
+            due = [store for store in job.all_stores for other in taken if store in cells[other]]
+            bad += _fill(due, groups, recipe, launch, again, bar)
+            done |= {store.path for store in due}
+            more.close()
     if bad and not recipe.skip_bad:
         raise BrainhiveError(
             f"{len(bad)} pictures cannot be decoded: {'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''}",

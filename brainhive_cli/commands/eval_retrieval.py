@@ -67,7 +67,8 @@ def plan(recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Plan:
         "claims": lambda: describe_test_claims(job.runs[0].dataset, job.subjects),
         f"{recipe.gallery} pictures of": job.describe_stores,
     }
-    return Plan.of({**described, **checks}, lambda: job.work, job.needs)
+    planned = Plan.of({**described, **checks}, lambda: job.work, job.needs)
+    return replace(planned, cells=len(job.groups))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -116,45 +117,21 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
     folder = RunFolder.open("eval-retrieval", job.runs[0].label, pinned, launch, again)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
-        # rankings, curves and ceilings of the cells, shared by all processes
-        scores: dict[str, CellScores] = {}
-        share = launch.shard(job.groups)
-        with console.progress("cells", len(share)) as bar:
-            for cells in share:
-                ensemble = Ensemble.load(job.runs, cells, launch.device, spec.head)
-                scores[ensemble.cell.name] = measure_cell(ensemble, spec)
-                bar.advance(1, ensemble.cell.name)
-        scores = {name: score for share in launch.gather(scores) for name, score in share.items()}
-        if launch.is_main:
-            # metrics over cells and subjects, next to those of the other runs
-            plain = rank_plainly(job, launch.device) if job.compares_plainly else {}
-            measurements = summarise_job(job, scores, plain)
-            compared, errors = compare_ranks({n: (measurements, other) for n, other in enumerate(against)})
-            if errors:
-                raise errors[0]
-            # reports choose the best of several runs by their validation; an average has none
-            validation = job.runs[0].validation if len(job.runs) == 1 else {}
-            more = {"against": list(compared.values()), "validation": validation}
-            measurements |= Measurements(notes=more)
+        # rankings, curves and ceilings of the cells, by whoever is free
+        groups = {cells[0].name: cells for cells in job.groups}
+        files = {name: f"parts/{name}.safetensors" for name in groups}
+        with console.progress("cells", len(files)) as bar, folder.claim_cells(files, launch.alone) as free:
+            for name in free:
+                ensemble = Ensemble.load(job.runs, groups[name], launch.device, spec.head)
+                folder.replace(files[name], measure_cell(ensemble, spec).save)
+                bar.advance(1, name)
+        launch.barrier()
 
-            # explain a verdict that is not above chance
-            if job.runs[0].dataset.holdout is None:
-                measurements |= explain_verdict(job, measurements, launch.device)
-            verdict = measurements.notes["verdict"]
-            if not verdict.startswith("above chance") and spec.control == "none":
-                explained = measurements.notes.get("baseline", {"sentence": QUESTION})
-                line = f": {explained['line']}" if explained.get("line") else ""
-                console.warn(f"retrieval is {verdict}: {explained['sentence']}{line}")
-            # artifacts for pages, of the metrics and of the first cell; metrics come last and finish the run
-            shown_cell = None
-            if recipe.sheet_rows:
-                shown_cell = Ensemble.load(job.runs, job.groups[0], launch.device, spec.head)
-            drawn = draw_artifacts(
-                *(folder, measurements, shown_cell, spec),
-                *(recipe.sheet_rows, recipe.concept_rows, recipe.embedding_map),
-            )
-            artifacts.write(folder, drawn)
-            folder.finish(measurements)
+        # the run is finished by one process
+        if launch.is_main:
+            with folder.finishing(launch.alone) as is_due:
+                if is_due:
+                    _finish(job, against, folder, launch)
         launch.barrier()
 
     with folder.reading() as measurements:
@@ -185,3 +162,40 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
             recipe.run.trackers, folder.path, "retrieval", settings, metrics, measurements.caveats
         )
     return result
+
+
+def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch: Launch) -> None:
+    """Summarise what was measured of the cells, compare it with other runs, and finish the run."""
+    recipe, spec = job.recipe, job.spec
+    names = [cells[0].name for cells in job.groups]
+    scores = {name: CellScores.load(folder.path / f"parts/{name}.safetensors") for name in names}
+
+    # metrics over cells and subjects, next to those of the other runs
+    plain = rank_plainly(job, launch.device) if job.compares_plainly else {}
+    measurements = summarise_job(job, scores, plain)
+    compared, errors = compare_ranks({n: (measurements, other) for n, other in enumerate(against)})
+    if errors:
+        raise errors[0]
+    # reports choose the best of several runs by their validation; an average has none
+    validation = job.runs[0].validation if len(job.runs) == 1 else {}
+    more = {"against": list(compared.values()), "validation": validation}
+    measurements |= Measurements(notes=more)
+
+    # explain a verdict that is not above chance
+    if job.runs[0].dataset.holdout is None:
+        measurements |= explain_verdict(job, measurements, launch.device)
+    verdict = measurements.notes["verdict"]
+    if not verdict.startswith("above chance") and spec.control == "none":
+        explained = measurements.notes.get("baseline", {"sentence": QUESTION})
+        line = f": {explained['line']}" if explained.get("line") else ""
+        console.warn(f"retrieval is {verdict}: {explained['sentence']}{line}")
+    # artifacts for pages, of the metrics and of the first cell; metrics come last and finish the run
+    shown_cell = None
+    if recipe.sheet_rows:
+        shown_cell = Ensemble.load(job.runs, job.groups[0], launch.device, spec.head)
+    drawn = draw_artifacts(
+        *(folder, measurements, shown_cell, spec),
+        *(recipe.sheet_rows, recipe.concept_rows, recipe.embedding_map),
+    )
+    artifacts.write(folder, drawn)
+    folder.finish(measurements)

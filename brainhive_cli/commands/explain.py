@@ -78,8 +78,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # held-out trials are decoded fold by fold
     if has_trials and not folder.is_finished:
-        if launch.is_main:
-            folder.finish(explain_trials(job, folder))
+        with folder.finishing(launch) as is_due:
+            if is_due and launch.is_main:
+                folder.finish(explain_trials(job, folder))
         launch.barrier()
 
     # held-out pictures are explained by the trained models
@@ -95,10 +96,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if "encoding" in spec.analyses:
             parts += [(None, subject) for subject in job.subjects]
         todo = [part for part in parts if not (folder.path / part_file(*part)).is_file()]
-        launch.barrier()
-        share = launch.shard(todo)
-        with console.progress("cells and subjects", len(share)) as bar:
-            for cell, subject in share:
+        named = {part_file(*part): part for part in todo}
+        with (
+            console.progress("cells and subjects", len(todo)) as bar,
+            folder.claim_cells({name: name for name in named}, launch.alone) as free,
+        ):
+            for cell, subject in map(named.__getitem__, free):
                 reader = job.reader(cell or job.subjects[subject][0], subject, shared, launch.device)
                 if cell is None:
                     profiles = explain_signals(reader, levels["train"], levels[spec.split], spec)
@@ -110,8 +113,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         launch.barrier()
 
         # all subjects together
-        if launch.is_main:
-            with console.progress("explaining all subjects together"):
+        with folder.finishing(launch) as is_due, console.progress("explaining all subjects together"):
+            if is_due and launch.is_main:
                 readers = [
                     job.reader(cells[0], subject, shared, launch.device)
                     for subject, cells in job.subjects.items()

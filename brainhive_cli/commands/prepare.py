@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.cells import claiming
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, raise_if_asked_to_stop
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch, library_version, library_versions
 from brainhive_cli.core.measurements import extend_title, merge_caveats
@@ -190,6 +190,7 @@ def plan(recipe: Recipe) -> Plan:
 
     # recordings of which little is known are described as soon as all files are there
     is_missing = any(need.is_missing for need in plan.needs)
+    plan = replace(plan, cells=max(1, len(todo)))
     return replace(plan, tables=_look_over(job)) if todo and not is_missing else plan
 
 
@@ -255,24 +256,33 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         require_each(job.subjects, lambda subject: subject not in due or job.files(subject))
     overview = _look_over(job) if due and launch.is_main else ()
 
-    # files that hold all repetitions together are read at once, others session by session
+    # subjects one by one; processes share the sessions of one, or each takes a subject where files hold all
+    # repetitions together
     counts = [max(1, len(job.sessions(subject))) for subject in due]
+    workers = launch.alone if isinstance(job.preparation, Merged) else launch
+    own = launch.shard(due) if again and workers is not launch else due  # else a store is made again by each
+    files, done = {str(subject): job.path(subject) for subject in own}, set[str]()
     launch.barrier()  # nobody writes before everybody has seen what is there
-    with console.progress(f"preparing {job.preparation.dataset}", sum(counts)) as bar:
-        for number, subject in enumerate(due):
-            is_writer = number % launch.processes == launch.rank
+    with (
+        console.progress(f"preparing {job.preparation.dataset}", sum(counts)) as bar,
+        claiming(
+            files, workers, is_finished=lambda name: name in done or (not again and files[name].is_file())
+        ) as free,
+    ):
+        for name in free:
+            subject = int(name)
             if isinstance(job.preparation, Merged):
-                if is_writer:
-                    recordings: dict[str, Recording] = {}
-                    for split in job.preparation.splits:
-                        recording = job.preparation.recording(subject, split)
-                        signal = cast_signal(recording.signal, np.dtype(job.dtype))  # [N, R, C, T]
-                        provenance = {**recording.provenance, **job.provenance(subject)}
-                        recordings[split] = replace(recording, signal=signal, provenance=provenance)
-                    SignalStore.write(job.path(subject), recordings)
+                recordings: dict[str, Recording] = {}
+                for split in job.preparation.splits:
+                    recording = job.preparation.recording(subject, split)
+                    signal = cast_signal(recording.signal, np.dtype(job.dtype))  # [N, R, C, T]
+                    provenance = {**recording.provenance, **job.provenance(subject)}
+                    recordings[split] = replace(recording, signal=signal, provenance=provenance)
+                SignalStore.write(job.path(subject), recordings)
                 bar.advance()
             else:
-                _write_sessions(job, job.preparation, subject, launch, is_writer, bar)
+                _write_sessions(job, job.preparation, subject, launch, bar)
+            done.add(name)
     launch.barrier()
     if launch.is_main:
         with suppress(OSError):  # of sessions that are kept
@@ -299,35 +309,30 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _write_sessions(
-    job: Job, preparation: Preparation, subject: int, launch: Launch, is_writer: bool, bar: console.Bar
+    job: Job, preparation: Preparation, subject: int, launch: Launch, bar: console.Bar
 ) -> None:
     """Prepare the sessions of a subject that are not kept from before; one process then joins them."""
     session_files = job.kept(subject)
     paths = {session: session_files.path(session) for session in preparation.sessions(subject)}
-    with ExitStack() as locks:
-        if is_writer:
-            lock = Claim(session_files.claim, f"subject {subject} of {job.name}")
-            locks.callback(lock.release)
-        launch.barrier()
+    # each process takes the next session that none has taken
+    sessions, begun = list(paths), 0
+    for session in launch.queue(sessions, f"sessions of {subject}"):
+        if not (path := paths[session]).is_file():
+            raise_if_asked_to_stop()
+            write_session(path, session, preparation.session(subject, session), job.dtype)
 
-        # each process takes the next session that none has taken
-        sessions, begun = list(paths), 0
-        for session in launch.queue(sessions, f"sessions of {subject}"):
-            if not (path := paths[session]).is_file():
-                write_session(path, session, preparation.session(subject, session), job.dtype)
+        # those before it are done, or nearly so, by some process
+        before, begun = begun, sessions.index(session) + 1
+        bar.advance(begun - before, f"subject {subject}, session {session}")
+    launch.barrier()
+    bar.advance(len(sessions) - begun)
 
-            # those before it are done, or nearly so, by some process
-            before, begun = begun, sessions.index(session) + 1
-            bar.advance(begun - before, f"subject {subject}, session {session}")
-        launch.barrier()
-        bar.advance(len(sessions) - begun)
-
-        # all sessions are there: they become one store
-        if is_writer:
-            stores = [SignalStore.open(path) for path in paths.values()]
-            joined = join(stores, preparation.order_seed, job.provenance(subject))
-            if isinstance(preparation, Finished):
-                joined = preparation.finish(subject, joined)
-            SignalStore.write(job.path(subject), joined)
-            if deleted := session_files.clear():
-                console.say(f"subject {subject}: deleted sessions of other settings, {console.size(deleted)}")
+    # all sessions are there: they become one store
+    if launch.is_main:
+        stores = [SignalStore.open(path) for path in paths.values()]
+        joined = join(stores, preparation.order_seed, job.provenance(subject))
+        if isinstance(preparation, Finished):
+            joined = preparation.finish(subject, joined)
+        SignalStore.write(job.path(subject), joined)
+        if deleted := session_files.clear():
+            console.say(f"subject {subject}: deleted sessions of other settings, {console.size(deleted)}")

@@ -431,7 +431,7 @@ def _plan(
     checks |= trackers.checks(recipe.run.trackers)
     if job is None:
         return Plan.of(checks, needs=recipe.generator.needs)
-    return Plan.of(checks, lambda: job.work, job.needs)
+    return replace(Plan.of(checks, lambda: job.work, job.needs), cells=job.set_count)
 
 
 def _plan_sweep(recipe: Recipe, trainings: Planned) -> Plan:
@@ -459,7 +459,7 @@ def _plan_sweep(recipe: Recipe, trainings: Planned) -> Plan:
         raised=[error for each in plans for error in each.errors],
     )
     items = {"variants": ", ".join(counts), "in all": f"{total:,} pictures", **plans[0].items}
-    return replace(merged, items=items)
+    return replace(merged, items=items, cells=sum(job.set_count for job in jobs.values()))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -534,9 +534,9 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
     Returns:
         The run, and the work that was done, where it was all of it.
     """
-    recipe, align, baselines = job.recipe, job.align, job.baselines
+    recipe, align = job.recipe, job.align
     align.prepare_signals(launch)
-    folder = open_run(align.label, job.pinned(), launch, again, baselines.is_here)
+    folder = open_run(align.label, job.pinned(), launch, again, job.baselines.is_here)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         job = job.open(launch.device)
@@ -571,36 +571,67 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
             Reranker(heads, launch) if recipe.best_of > 1 else None,
             job.images.open(0).rate_hz if job.images.medium == "clip" else None,
         )
-        for decoded_set in sets:
-            generation.generate(decoded_set, folder, launch)
+        named = {decoded_set.name: decoded_set for decoded_set in sets}
+        media = {
+            name: [
+                decoded_set.file(image_id, n)
+                for image_id in decoded_set.image_ids
+                for n in range(recipe.repeats)
+            ]
+            for name, decoded_set in named.items()
+        }
+        with folder.claim_cells(
+            {name: files[-1] for name, files in media.items()},
+            launch,
+            lambda name: all((folder.path / file).is_file() for file in media[name]),
+        ) as free:
+            for name in free:
+                generation.generate(named[name], folder, launch)
         del generation  # and with it the generator: its memory is the metrics' now
 
-        # training pictures in their place, then scores
-        models = job.describe_models(start)
-        items = [decoded_set.first(recipe.items) for decoded_set in brain]
-        generated = [job.generated(decoded_set, models, folder) for decoded_set in sets]
+        # training pictures in their place, then scores, by one worker
         launch.barrier()  # stills are made of what all processes generated
-        training_media, missing = baselines.make(job.sources, items, generated, heads, models, folder, launch)
-        generated += training_media
-        if not generated:
-            raise MissingData(
-                f"none of the sources can be made: {', '.join(missing)}",
-                "; ".join(dict.fromkeys(missing.values())),
-            )
-        generated.sort(key=lambda media: [*map(str, job.sources)].index(media.source))
-        generated = pool_folds([*generated, *job.task_floors(brain, models, folder)])
-
-        # what the numbers are of: models, set-up, and pictures that were left out
-        published, generated_by = recipe.published, recipe.model_dump(mode="json", include=GENERATED_BY)
-        notes = {
-            "prior": recipe.prior.source,
-            "mode": align.mode,
-            "published": {}
-            if published is None
-            else {**published.values, "source": published.source, "differs": published.differs},
-            SET_UP: {**align.set_up(recipe.split), **flatten(generated_by, "reconstruct")},
-            **describe_tested([align.tested_pictures(recipe.split)], align.signal_warnings),
-        }
-        measure_run(folder, recipe, generated, job.stimuli(), recipe.split, launch, missing, notes)
+        with folder.finishing(launch) as is_due:
+            if is_due:
+                _finish(job, folder, brain, sets, heads, start, launch)
     launch.barrier()
     return folder, work
+
+
+def _finish(
+    job: Job,
+    folder: RunFolder,
+    brain: Sequence[DecodedSet],
+    sets: Sequence[DecodedSet],
+    heads: StimulusHeads,
+    start: StartPictures | None,
+    launch: Launch,
+) -> None:
+    """Put training pictures beside what was generated, score all of it, and finish the run."""
+    recipe, align, baselines = job.recipe, job.align, job.baselines
+
+    models = job.describe_models(start)
+    items = [decoded_set.first(recipe.items) for decoded_set in brain]
+    generated = [job.generated(decoded_set, models, folder) for decoded_set in sets]
+    training_media, missing = baselines.make(job.sources, items, generated, heads, models, folder, launch)
+    generated += training_media
+    if not generated:
+        raise MissingData(
+            f"none of the sources can be made: {', '.join(missing)}",
+            "; ".join(dict.fromkeys(missing.values())),
+        )
+    generated.sort(key=lambda media: [*map(str, job.sources)].index(media.source))
+    generated = pool_folds([*generated, *job.task_floors(brain, models, folder)])
+
+    # what the numbers are of: models, set-up, and pictures that were left out
+    published, generated_by = recipe.published, recipe.model_dump(mode="json", include=GENERATED_BY)
+    notes = {
+        "prior": recipe.prior.source,
+        "mode": align.mode,
+        "published": {}
+        if published is None
+        else {**published.values, "source": published.source, "differs": published.differs},
+        SET_UP: {**align.set_up(recipe.split), **flatten(generated_by, "reconstruct")},
+        **describe_tested([align.tested_pictures(recipe.split)], align.signal_warnings),
+    }
+    measure_run(folder, recipe, generated, job.stimuli(), recipe.split, launch, missing, notes)

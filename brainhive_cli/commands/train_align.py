@@ -1,7 +1,9 @@
 """train-align: a brain model for each cell (subjects × seed), trained to predict its targets."""
 
 import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -85,7 +87,8 @@ def plan(recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Plan:
         checks["variants"] = lambda: ", ".join(job.variants)
     if recipe.mode == "finetune":
         checks["trained from"] = lambda: job.recipe.finetune.run or ""
-    return Plan.of(checks, lambda: job.count_work(cells()), lambda: job.needs(starts))
+    planned = Plan.of(checks, lambda: job.count_work(cells()), lambda: job.needs(starts))
+    return replace(planned, cells=1 if planned.errors else len(cells()))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -111,14 +114,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             stores = stores or job.open_stores()
         warnings = [reason for reason in job.describe_validation(stores).values() if reason]
         work = _train(job, cells, stores, warnings, folder, launch)
-        if launch.is_main:
-            notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.describe_set_ups(cells)}
-            notes["warnings"] = [*list_failed_stores(stores), *warnings]
-            if all(variant.backbone.is_closed_form for variant in job.variants.values()):
-                notes[CLOSED_FORM] = True
-            curves = learning_curves(folder, [cell.name for cell in cells])
-            artifacts.write(folder, [*curves, describe_health(stores)])
-            folder.finish(_collect_measurements(folder, cells, notes))
+        with folder.finishing(launch) as is_due:
+            if is_due and launch.is_main:
+                notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.describe_set_ups(cells)}
+                notes["warnings"] = [*list_failed_stores(stores), *warnings]
+                if all(variant.backbone.is_closed_form for variant in job.variants.values()):
+                    notes[CLOSED_FORM] = True
+                curves = learning_curves(folder, [cell.name for cell in cells])
+                artifacts.write(folder, [*curves, describe_health(stores)])
+                folder.finish(_collect_measurements(folder, cells, notes))
         launch.barrier()
 
     # show the tables, and the line of what comes next
@@ -135,16 +139,15 @@ def _train(
     folder: RunFolder,
     launch: Launch,
 ) -> Work | None:
-    """Take whole cells from a queue when there are enough for all; else share each cell's batches.
+    """Train free cells, each by one process when there are enough for all; else share each cell's batches.
 
     Returns:
-        What was done; None where the run was continued.
+        What these processes have trained from the first epoch to the last, and how long that took.
     """
-    is_new = folder.is_untouched
     todo = [cell for cell in cells if not (folder.path / f"cells/{cell.name}/{FINISHED}").is_file()]
     todo = sorted(launch.gather(todo)[0], key=lambda cell: -len(cell.trained_on))  # the longest first
     is_alone = len(todo) >= launch.processes  # each process trains cells by itself
-    worker = Launch(0, 1, launch.device) if is_alone else launch
+    worker = launch.alone if is_alone else launch
 
     # note which stores are read, and warn once of all that limits the training
     keep_identity(folder, stores, launch.is_main)
@@ -155,9 +158,12 @@ def _train(
     watch = Watch(folder.path, todo, {label: recipe.train.epochs for label, recipe in job.variants.items()})
     subjects = list_subjects(cells, with_tested=False)
     opened: TrainingData | None = None
-    with console.live(watch.table, watch.news):
-        for cell in launch.queue(todo, str(folder.path)) if is_alone else todo:
-            recipe = job.variants[cell.variant]
+    trained, started_s = list[Cell](), time.monotonic()
+    by_name = {cell.name: cell for cell in todo}
+    files = {name: f"cells/{name}/{FINISHED}" for name in by_name}
+    with console.live(watch.table, watch.news), folder.claim_cells(files, worker) as free:
+        for cell in map(by_name.__getitem__, free):
+            recipe, is_begun = job.variants[cell.variant], folder.checkpoint_path(cell.name).is_file()
             with console.progress("reading signals and embeddings"):
                 if opened is None or not opened.is_compatible(recipe):
                     opened = TrainingData(job, recipe, stores, subjects, launch)
@@ -167,8 +173,14 @@ def _train(
             with trackers.tracked(names, folder.path, cell.name, settings, caveats) as track:
                 terms, train = recipe.loss_terms, recipe.train
                 train_cell(cell.name, cell.seed, layout, data, terms, train, folder, worker, track)
+            trained += [] if is_begun else [cell]
+            busy_s = time.monotonic() - started_s
+
+    # the pace of this launch, without waiting for other workers
     launch.barrier()
-    return job.count_work(todo) if is_new else None
+    every = launch.gather((trained, busy_s if trained else 0.0))
+    cells = [cell for own, _ in (every if is_alone else every[:1]) for cell in own]
+    return replace(job.count_work(cells), seconds=max(spent for _, spent in every)) if cells else None
 
 
 def _collect_measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mapping[str, Any]) -> Measurements:

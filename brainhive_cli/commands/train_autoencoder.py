@@ -69,7 +69,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     images = find_pictures(recipe)
     folder = RunFolder.open("train-autoencoder", images.dataset, recipe, launch, again)
     if launch.is_main and not folder.is_finished:
-        folder.finish(_train(recipe, images, folder))
+        with folder.finishing(launch.alone) as is_due:
+            if is_due:
+                folder.finish(_train(recipe, images, folder))
     launch.barrier()
 
     # report the metrics

@@ -169,11 +169,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = RunFolder.open("train-prior", label, job.pinned, launch, again)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
-        measurements = _train(job, folder, launch)
-        if launch.is_main:
-            artifacts.write(folder, [*loss_curve(folder), *artifacts.read(folder)])
-            folder.finish(measurements)
-            Checkpoint(folder.checkpoint_path(LAST)).remove()
+        with folder.finishing(launch) as is_due:
+            if is_due:
+                measurements = _train(job, folder, launch)
+                if launch.is_main:
+                    artifacts.write(folder, [*loss_curve(folder), *artifacts.read(folder)])
+                    folder.finish(measurements)
+                    Checkpoint(folder.checkpoint_path(LAST)).remove()
         launch.barrier()
 
     # report metrics, the sheet of samples and the next command

@@ -306,8 +306,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = RunFolder.open("workflow", (recipe.recipe or "steps").replace("/", "-"), recipe, launch, again)
     steps = run_steps(recipe, launch, again)
     measurements = measure_steps(steps)
-    if launch.is_main:
-        folder.finish(measurements)
+    with folder.finishing(launch) as is_due:
+        if is_due and launch.is_main:
+            folder.finish(measurements)
     launch.barrier()
 
     # all tables and files of the steps, and what each step took

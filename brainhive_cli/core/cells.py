@@ -14,6 +14,8 @@ from brainhive_cli.core.errors import raise_if_asked_to_stop
 from brainhive_cli.core.files import UnfitFile, below
 from brainhive_cli.core.launch import Launch
 
+WORKERS = "BRAINHIVE_WORKERS"
+"""Environment variable in a cluster's job: the number of tasks that have the same line."""
 CELLS = ".cells.json"
 """The file of a run that lists its cells: name, and the file that makes each of them finished."""
 FIRST_POLL_S, LONGEST_POLL_S = 0.05, 2.0

@@ -96,6 +96,11 @@ class Launch:
         return self.rank == 0
 
     @property
+    def alone(self) -> "Launch":
+        """This process by itself, for work that no other one of the launch takes part in."""
+        return Launch(0, 1, self.device_or_name, self.mixed_precision)
+
+    @property
     def device_name(self) -> str:
         """The device in words."""
         if self.device_or_name == "cpu" or self.device.type != "cuda":

@@ -130,11 +130,13 @@ class Work:
         kind: What decides how long a unit takes.
         count: Number of units.
         unit: What is counted.
+        seconds: How long it took, where that is not the time of the whole command.
     """
 
     kind: str
     count: int
     unit: str
+    seconds: float | None = None
 
     def key(self, command: str, device: str, processes: int = 1) -> str:
         """Name the pace of this work."""
@@ -184,6 +186,7 @@ class Plan:
         needs: What it reads and does not make.
         makes: Keys of what it makes that other commands need.
         writes: Bytes of what it makes, where they are known.
+        cells: Number of cells that several workers can take one by one.
     """
 
     items: dict[str, Any]
@@ -193,6 +196,7 @@ class Plan:
     needs: tuple[Need, ...] = ()
     makes: frozenset[str] = frozenset()
     writes: int = 0
+    cells: int = 1
 
     @property
     def missing(self) -> list[str]:

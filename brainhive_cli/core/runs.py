@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import escape
@@ -102,6 +102,8 @@ class RunFolder:
             path for path in list_submitted(submission) if path.parent.name == command and name in path.name
         ]
         path = submitted[-1] if again and submitted else _numbered(base, name, again)
+        while again and not submitted and not _make_folder(path):
+            path = _numbered(base, name, again)
 
         # an unfinished run is continued; its recipe and environment are written while nobody else does
         run = cls(path)
@@ -144,22 +146,30 @@ class RunFolder:
             launch: The processes that share each cell.
             is_finished: Whether a cell is finished; default: its file is there.
         """
-        # the list of cells, for who counts them
-        if launch.is_main and not {*files.items()} <= {*(listed := read_cells(self.path)).items()}:
+        # the list of cells, for who counts them; the metrics are not one of many
+        listed = read_cells(self.path) if launch.is_main else dict(files)
+        if FINISHED not in files and not {*files.items()} <= {*listed.items()}:
             self.write_json(CELLS, listed | dict(files))
 
-        # the log says who computed a cell, and that lines before are of a worker that died
+        # lines of a dead worker stay in the log; this one says from where on they are another's
         def note(name: str, taken_from: str) -> None:
-            before = {"taken_from": taken_from} if taken_from else {}
-            self.log(cell=name, claimed_by=name_worker(), **before)
+            if taken_from:
+                self.log(cell=name, taken_from=taken_from, by=name_worker())
+                console.say(f"{name} is taken over from {taken_from}, which has ended")
 
         paths = {name: within(self.path, file, "a cell of a run,") for name, file in files.items()}
         with claiming(paths, launch, note, is_finished) as free:
             yield free
 
-    def is_to_be_finished(self, launch: Launch) -> AbstractContextManager[Iterator[str]]:
-        """Claim the metrics of the run: one worker writes them, and the others wait for it."""
-        return self.claim_cells({FINISHED: FINISHED}, launch)
+    @contextmanager
+    def finishing(self, launch: Launch) -> Iterator[bool]:
+        """Wait until this worker may finish the run, for which the block gets True, or another has done it.
+
+        Args:
+            launch: The processes that finish it together.
+        """
+        with self.claim_cells({FINISHED: FINISHED}, launch) as free:
+            yield next(free, None) is not None
 
     @property
     def is_in_use(self) -> bool:
@@ -321,8 +331,8 @@ class RunFolder:
         Damaged lines go too, as the last one of a command that was killed while it wrote.
         """
         if (self.path / "log.jsonl").is_file():
-            # events with a step up to that of the checkpoint
-            steps = ((event, event.get("step")) for event in self.events())
+            # events with a step up to that of the checkpoint, and those that say who has trained
+            steps = ((event, event.get("step", 0)) for event in self.events())
             events = [event for event, number in steps if isinstance(number, int) and number <= step]
             self.write_text("log.jsonl", "".join(json.dumps(event) + "\n" for event in events))
 
@@ -382,6 +392,15 @@ def _numbered(base: Path, name: str, again: bool) -> Path:
     if again and (base / name).exists():
         number += 1
     return base / (name if number == 1 else f"{name}-{number}")
+
+
+def _make_folder(path: Path) -> bool:
+    """Make a folder; return whether there was none."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def is_run(folder: Path) -> bool:

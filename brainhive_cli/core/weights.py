@@ -132,7 +132,7 @@ class Checkpoint:
         torch.save(dict(content), buffer)
         with atomic_write(self.path) as part:
             part.write_bytes(buffer.getbuffer())
-            if self.path.is_file():
+            with suppress(FileNotFoundError):  # there is none yet
                 os.replace(self.path, self.previous)
 
     def load(self, launch: Launch, device: torch.device | str = "cpu") -> dict[str, Any] | None:

@@ -67,11 +67,6 @@ class Kept:
     subject: int
     digest: str = ""
 
-    @property
-    def claim(self) -> Path:
-        """The file that is locked while the subject is prepared."""
-        return self.folder / f".sub-{self.subject:02d}.claim"
-
     def path(self, session: int) -> Path:
         """Return where a session is kept."""
         return self.folder / f"sub-{self.subject:02d}_ses-{session:02d}_{self.digest}.h5"
@@ -90,7 +85,7 @@ class Kept:
 
     @property
     def _all(self) -> list[Path]:
-        """Files, and the hidden claims of processes that were killed."""
+        """Files, and the hidden ones that were not finished."""
         pattern = f"sub-{self.subject:02d}_ses-*.h5*"
         return [*self.folder.glob(pattern), *self.folder.glob(f".{pattern}")]
 

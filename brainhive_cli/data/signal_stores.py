@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core import console, parts
+from brainhive_cli.core.cells import claiming
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
@@ -178,18 +179,18 @@ class SignalSource:
         """
         self.require(subjects)
         dataset = self.dataset
-        for subject in subjects if launch.is_main else ():
-            if self.path(subject).is_file():
-                continue
-            console.say(f"preparing signals of {dataset.name} subject {subject}")
-            stamp = {"simulated": f"by the data set {dataset.name}"} if dataset.is_simulated else {}
-            stamped = {}
-            with console.progress(f"signals of subject {subject}", len(dataset.splits)) as bar:
-                for split in dataset.splits:
-                    recording = dataset.recording(subject, split)
-                    stamped[split] = replace(recording, provenance={**stamp, **recording.provenance})
-                    bar.advance(1, split)
-                SignalStore.write(self.path(subject), stamped)
+        files = {str(subject): self.path(subject) for subject in subjects} if launch.is_main else {}
+        with claiming(files, launch.alone) as free:
+            for subject in map(int, free):
+                console.say(f"preparing signals of {dataset.name} subject {subject}")
+                stamp = {"simulated": f"by the data set {dataset.name}"} if dataset.is_simulated else {}
+                stamped = {}
+                with console.progress(f"signals of subject {subject}", len(dataset.splits)) as bar:
+                    for split in dataset.splits:
+                        recording = dataset.recording(subject, split)
+                        stamped[split] = replace(recording, provenance={**stamp, **recording.provenance})
+                        bar.advance(1, split)
+                    SignalStore.write(self.path(subject), stamped)
         launch.barrier()
 
     def caveats(self, subjects: Sequence[int]) -> list[str]:

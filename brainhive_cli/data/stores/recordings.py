@@ -497,7 +497,7 @@ class SignalStore:
                 )
 
         # attributes and arrays of the axes
-        lock = Claim.for_path(path)
+        lock = Claim.for_path(path, wait=True)
         space: Any = first.space
         about: dict[str, Any] = {"format": FORMAT, "holds": "signal", "splits": list(recordings)}
         if isinstance(space, Voxels):

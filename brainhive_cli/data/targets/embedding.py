@@ -17,6 +17,7 @@ from torch import Tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.console import Bar
+from brainhive_cli.core.errors import raise_if_asked_to_stop
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.data.datasets import StimulusSet
@@ -239,6 +240,7 @@ def stream(
     pace = Pace(parallel=workers > 0)
     with ThreadPoolExecutor(1) as writing:
         for batch in pace.batches(batches):
+            raise_if_asked_to_stop()  # what is written is kept
             bad += batch.bad
             for group in (group for group in groups if group.name in batch.views):
                 at = batch.rows[group.name]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from brainhive_cli.core import console, foreign_code
 from brainhive_cli.core.device_memory import keep_freed_memory
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_asked_to_stop
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import decode
@@ -330,6 +330,7 @@ class GenerationJob:
             console.progress(f"generating {decoded_set.name}", len(todo)) as bar,
         ):
             for start in range(0, len(todo), size):
+                raise_if_asked_to_stop()  # what is written is kept
                 batch = todo[start : start + size]
                 media = self._best(decoded_set, batch, bar)
                 for future in writing:  # so that no more than one batch waits

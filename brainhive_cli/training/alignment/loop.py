@@ -14,7 +14,12 @@ from torch.overrides import TorchFunctionMode
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.device_memory import keep_freed_memory, peak_bytes, reset_peak
-from brainhive_cli.core.errors import BrainhiveError, raise_if_interrupted
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    is_asked_to_stop,
+    raise_if_asked_to_stop,
+    raise_if_interrupted,
+)
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, by_name, extend_protocol
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -276,12 +281,13 @@ class CellFolder(Callbacks):
             self.bar.expect(steps)
 
     def after_step(self, content: Callable[[], dict[str, Any]]) -> None:
-        """Count the step, and write a checkpoint once a minute."""
+        """Count the step, and write a checkpoint once a minute, and before the process is stopped."""
         if self.bar is not None:
             self.bar.advance(1, self.score)
-        if time.monotonic() - self.saved_s > CHECKPOINT_S:
+        if time.monotonic() - self.saved_s > CHECKPOINT_S or is_asked_to_stop():
             self.checkpoint.save(content())
             self.saved_s = time.monotonic()
+        raise_if_asked_to_stop()
 
     def after_epoch(self, event: dict[str, Any]) -> None:
         """Write a line of the log."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.device_memory import to_device
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, is_asked_to_stop, raise_if_asked_to_stop
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
@@ -172,7 +172,9 @@ def train(
                 folder.log(**event)
                 track(event)
             after_step(learner.step)
-            if is_due and launch.is_main:
+            if launch.is_main and (is_due or is_asked_to_stop()):
                 learner.save(folder, at_start=saved["at_start"], size=size)
+            if launch.is_main:
+                raise_if_asked_to_stop()
     at_start: list[float] = saved["at_start"]
     return at_start
