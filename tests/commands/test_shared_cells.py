@@ -1,0 +1,145 @@
+"""Commands of one line share their work: cell by cell, also where one of them is killed or stopped."""
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from brainhive_cli.core.cells import claim_path
+from brainhive_cli.core.claims import Claim, is_held
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.stores.target_store import TargetStore
+
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
+MEASURED = {"took", "run", "runs", "variants"}
+"""Notes of a run that say how long it took and where it lies."""
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    """Read weights and metrics of a run: all that must not depend on who computed it."""
+    results: dict[str, Any] = {}
+    for path in sorted(run.rglob("*.safetensors")):
+        results[path.relative_to(run).as_posix()] = {
+            name: value.tolist() for name, value in load_file(path).items()
+        }
+    for path in sorted(run.rglob("metrics.json")):
+        document = json.loads(path.read_text())
+        notes = {name: note for name, note in document["notes"].items() if name not in MEASURED}
+        for cell in notes.get("cells", {}).values():
+            cell.pop("took")
+        results[path.relative_to(run).as_posix()] = {**document, "notes": notes}
+    return results
+
+
+def wait_for(is_there: Callable[[], object], *processes: Any) -> None:
+    """Wait until something is there, as long as one of the processes lives."""
+    deadline_s = time.monotonic() + 90
+    while not is_there():
+        assert time.monotonic() < deadline_s and any(process.poll() is None for process in processes)
+        time.sleep(0.02)
+
+
+def epochs_of(run: Path) -> Counter[tuple[str, int]]:
+    """Count how often each epoch of each cell stands in the log."""
+    return Counter((event["cell"], event["epoch"]) for event in RunFolder(run).events() if "epoch" in event)
+
+
+def test_workers_with_one_line_train_each_cell_once_but_those_of_the_killed(
+    world, small, go, tmp_path, brainhive
+):
+    line = ("train-align", *small, "seeds=1,2,3", "train.epochs=40")
+    alone = go(*line, f"paths.runs={tmp_path / 'alone'}").folder
+
+    shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
+    workers = [brainhive(*shared, wait=False) for _ in range(3)]
+    run = tmp_path / "shared/train-align" / alone.name
+    wait_for(lambda: len(epochs_of(run)) > 10, *workers)
+    workers[0].kill()
+    ends = [worker.communicate(timeout=120) for worker in workers]
+
+    assert [worker.returncode for worker in workers[1:]] == [0, 0], ends
+    assert results_of(run) == results_of(alone)
+    counts, taken = epochs_of(run), {event["cell"] for event in RunFolder(run).events() if "by" in event}
+    assert len(taken) <= 1 and {cell for (cell, _), count in counts.items() if count > 1} <= taken
+    assert len(counts) == 6 * 40 and not [*run.rglob(".*.cell"), *run.rglob(".*part*")]
+
+
+def test_a_worker_that_is_asked_to_stop_writes_a_checkpoint_from_which_the_next_one_goes_on(
+    world, small, go, tmp_path, brainhive
+):
+    line = ("train-align", *small, "subjects=1", "train.epochs=150")
+    alone = go(*line, f"paths.runs={tmp_path / 'alone'}").folder
+
+    shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
+    run = tmp_path / "shared/train-align" / alone.name
+    worker = brainhive(*shared, wait=False)
+    wait_for(lambda: len(epochs_of(run)) > 3, worker)
+    worker.send_signal(signal.SIGUSR1)
+    _, errors = worker.communicate(timeout=60)
+
+    assert worker.returncode == 75 and "the same command continues" in errors
+    assert [*run.glob("checkpoints/*.pt")] and not [*run.rglob(".*.cell")]
+    begun = len(epochs_of(run))
+    assert begun < 150 and go(*shared).folder == run
+    assert results_of(run) == results_of(alone) and set(epochs_of(run).values()) == {1}
+
+
+def test_retrieval_takes_the_cells_that_others_have_measured(world, trained, go, tmp_path):
+    line = ("eval-retrieval", f"run={trained}", "sheet_rows=0", f"paths.runs={tmp_path}")
+    run = go(*line).folder
+    measured = json.loads((run / "metrics.json").read_text())
+    parts = {path: path.stat().st_mtime_ns for path in run.glob("parts/*.safetensors")}
+    (run / "metrics.json").unlink()
+    next(iter(parts)).unlink()
+
+    assert go(*line).folder == run and json.loads((run / "metrics.json").read_text()) == measured
+    assert len(parts) == 2
+    assert [path.stat().st_mtime_ns == changed for path, changed in parts.items()] == [False, True]
+
+
+def test_embed_leaves_a_split_to_its_worker_and_waits_for_it(home, pictures, brainhive):
+    dataset = f"dataset={{kind: image-folder, root: {pictures}}}"
+    line = ("embed", dataset, f"encoders=[{COLOURS!r}]")
+    done = brainhive(*line)
+    assert done.returncode == 0, done.stderr
+    store = next(home.rglob("embeddings/*/*/*.h5"))
+    embedding = np.array(TargetStore.open(store).embedding[:])
+    store.unlink()
+
+    claim = Claim.attempt(claim_path(store))  # as a worker that dies
+    assert claim is not None
+    worker = brainhive(*line, wait=False)
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.communicate(timeout=6)
+    assert not store.is_file()
+    claim.release()
+    _, errors = worker.communicate(timeout=60)
+    assert worker.returncode == 0, errors
+    assert np.array_equal(TargetStore.open(store).embedding[:], embedding)
+
+
+def test_signals_that_two_commands_want_are_made_once(world, small, tmp_path, brainhive):
+    shutil.copytree(world / "embeddings", tmp_path / "home/embeddings")
+    line = ("train-align", *small, "train.epochs=1", f"paths.data={tmp_path}")
+    own = (f"paths.signals={tmp_path / 'signals'}", f"paths.runs={tmp_path / 'runs'}")
+    workers = [brainhive(*line, *own, wait=False) for _ in range(2)]
+    ends = [worker.communicate(timeout=120) for worker in workers]
+
+    assert [worker.returncode for worker in workers] == [0, 0], ends
+    said = "".join(errors for _, errors in ends)
+    assert [said.count(f"preparing signals of demo-noise-0.3 subject {subject}") for subject in (1, 2)] == [
+        1,
+        1,
+    ]
+    assert {len(SignalStore.open(path).splits) for path in tmp_path.rglob("sub-*.h5")} == {2}
+    assert not any(is_held(path) for path in tmp_path.rglob(".*.cell"))
