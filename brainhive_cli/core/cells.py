@@ -20,6 +20,8 @@ CELLS = ".cells.json"
 """The file of a run that lists its cells: name, and the file that makes each of them finished."""
 FIRST_POLL_S, LONGEST_POLL_S = 0.05, 2.0
 """Time between two looks at cells of other workers."""
+SAID_POLL_S = 0.5
+"""Time between two looks from which on it is said that they are waited for: a second and a half have passed."""
 PASSING = {errno.EIO, errno.ESTALE, errno.ENOENT, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.EINTR}
 """Errors of a network disk that may pass."""
 MAX_FAILING_S = 120.0
@@ -86,7 +88,7 @@ def _claim_each(
 
         # cells of other workers are waited for: one that dies leaves them
         if name is None:
-            if launch.is_main and not is_waiting and delay_s >= LONGEST_POLL_S:
+            if launch.is_main and not is_waiting and delay_s >= SAID_POLL_S:
                 console.say(f"waiting for cells of other workers: {queue.describe_holders()}")
                 is_waiting = True
             time.sleep(delay_s)

@@ -119,7 +119,8 @@ class RunFolder:
                     run.write_text("recipe.yaml", write_yaml(portable(recipe.model_dump(mode="json"))))
                     run.write_json(ENVIRONMENT, {**launch.describe_environment(), "started": _now()})
                 if not is_new:
-                    with_others = f" with {len(workers)} other workers" if workers else ""
+                    count = len(workers)
+                    with_others = f" with {count} other worker{'s' if count > 1 else ''}" if count else ""
                     console.say(f"continuing run {path.name}{with_others}")
             lock.release()
 

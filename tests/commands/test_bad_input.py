@@ -4,6 +4,8 @@ import re
 import resource
 import shutil
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -301,22 +303,34 @@ def test_a_disk_that_fills_up_later_leaves_no_run_finished(embedded, refused, li
     assert not list(embedded.rglob("metrics.json")) and not list(embedded.rglob("model"))
 
 
-def test_one_command_at_a_time_writes_a_run_and_ctrl_c_ends_it_resumably(
-    world, small, tmp_path, brainhive, refused
+def test_a_second_command_waits_for_the_cell_of_the_first_and_ctrl_c_ends_both_resumably(
+    world, small, tmp_path, brainhive
 ):
     argv = ("train-align", *small, f"paths.runs={tmp_path}", "subjects=1", "train.epochs=100000")
     process = brainhive(*argv, wait=False)
     while not list(tmp_path.glob("train-align/*/log.jsonl")) and process.poll() is None:
         time.sleep(0.05)
 
-    told = {"what": r"run .*demo-noise-0.3-intra.* is being written by another", "hint": "wait for it"}
-    refused(*argv, code=1, **told)
-    process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    second = brainhive(*argv, wait=False)
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.communicate(timeout=6)
+    ends = []
+    for each in (second, process):
+        each.send_signal(signal.SIGINT)
+        ends.append(each.communicate(timeout=60))
 
-    assert (process.returncode, out) == (130, "")
-    assert errors.strip().splitlines() == ["interrupted: the same command continues where it stopped"]
+    assert [(each.returncode, out) for each, (out, _) in zip((second, process), ends, strict=True)] == [
+        (130, "")
+    ] * 2
+    interrupted = "interrupted: the same command continues where it stopped"
     run = next(tmp_path.glob("train-align/*"))
+    said = f"waiting for cells of other workers: 1: sub-01_seed-1 ({socket.gethostname()} {process.pid})"
+    assert ends[0][1].strip().splitlines() == [
+        f"continuing run {run.name} with 1 other worker",
+        said,
+        interrupted,
+    ]
+    assert ends[1][1].strip().splitlines()[-1] == interrupted
     assert not (run / "metrics.json").exists() and (run / "recipe.yaml").is_file()
 
 
