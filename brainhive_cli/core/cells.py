@@ -21,7 +21,7 @@ CELLS = ".cells.json"
 FIRST_POLL_S, LONGEST_POLL_S = 0.05, 2.0
 """Time between two looks at cells of other workers."""
 SAID_POLL_S = 0.5
-"""Time between two looks from which on it is said that they are waited for: a second and a half have passed."""
+"""Time between two looks from which on it is said that they are waited for: after a second and a half."""
 PASSING = {errno.EIO, errno.ESTALE, errno.ENOENT, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.EINTR}
 """Errors of a network disk that may pass."""
 MAX_FAILING_S = 120.0
