@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from brainhive_cli import __version__
-from brainhive_cli.cli.table import COMMANDS, COMMON, LAUNCH, OVERRIDES, Command, words
+from brainhive_cli.cli.table import COMMANDS, COMMON, LAUNCH, OVERRIDES, SUBMIT, Command, words
 from brainhive_cli.core.errors import RecipeError
 
 
@@ -76,7 +76,13 @@ def _callback(command: Command) -> Callable[..., None]:
 
     # the signature, in the order in which the help lists options
     flags = {key.replace(".", "_"): option for key, option in command.flags.items()}
-    declared = {**arguments, **flags, **command.switches, **COMMON, **(LAUNCH if command.computes else {})}
+    declared = {
+        **arguments,
+        **flags,
+        **command.switches,
+        **COMMON,
+        **(LAUNCH | SUBMIT if command.computes else {}),
+    }
     call.__signature__ = Signature(  # type: ignore[attr-defined]
         [option.replace(name=name) for name, option in declared.items()]
     )

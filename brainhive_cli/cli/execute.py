@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from brainhive_cli.cli.table import COMMANDS, LAUNCH
+from brainhive_cli.cli.table import COMMANDS, LAUNCH, SUBMIT
 from brainhive_cli.core import console, foreign_code, parts
 from brainhive_cli.core.errors import (
     INTERRUPTED,
@@ -147,6 +147,10 @@ def _run(
         _show(module.list_encoders(), common["json"], advise)
         return 0
     runs_folder = recipe.paths.under_home("runs")
+    if any(common.get(name) for name in SUBMIT):
+        from brainhive_cli.cli import submission
+
+        return submission.run(command, module, recipe, common)
     if common["check"]:
         with console.progress(command):
             plan = _plan(module.plan(recipe), command, recipe)

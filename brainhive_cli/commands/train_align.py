@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
@@ -88,7 +89,9 @@ def plan(recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Plan:
     if recipe.mode == "finetune":
         checks["trained from"] = lambda: job.recipe.finetune.run or ""
     planned = Plan.of(checks, lambda: job.count_work(cells()), lambda: job.needs(starts))
-    return replace(planned, cells=1 if planned.errors else len(cells()))
+    with suppress(BrainhiveError):  # which the plan says
+        planned = replace(planned, cells=len(cells()))
+    return planned
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

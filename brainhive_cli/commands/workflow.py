@@ -66,9 +66,11 @@ class Recipe(BaseRecipe):
     """Steps, each with a recipe of the same name unless it says otherwise."""
 
     is_tracked: ClassVar[bool] = True
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {"until"}
 
     recipe: str | None = Field(None, description="name of each step's recipe; default: the commands' own")
     steps: dict[str, Step] = Field({}, description="the steps, in order; a name may not be used twice")
+    until: str | None = Field(None, description="the last step that is run; default: the last of all")
 
     @classmethod
     def resolve(
@@ -87,6 +89,10 @@ class Recipe(BaseRecipe):
             if self.command_of(name) not in get_args(Command):
                 known = ", ".join(get_args(Command))
                 raise RecipeError(f"the step {name} names no command", f"steps.{name}.command, of: {known}")
+        if self.until is not None and self.until not in self.steps:
+            raise RecipeError(
+                f"until: there is no step {self.until}", f"the steps are {', '.join(self.steps)}"
+            )
         return self
 
     def command_of(self, name: str) -> Command:
@@ -303,13 +309,18 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         raise NO_STEPS
 
     # the steps first: their runs are what this one consists of
-    folder = RunFolder.open("workflow", (recipe.recipe or "steps").replace("/", "-"), recipe, launch, again)
+    is_whole = recipe.until in (None, [*recipe.steps][-1])
+    folder = RunFolder(recipe.paths.under_home("runs"))
+    if is_whole:
+        label = (recipe.recipe or "steps").replace("/", "-")
+        folder = RunFolder.open("workflow", label, recipe, launch, again)
     steps = run_steps(recipe, launch, again)
     measurements = measure_steps(steps)
-    with folder.finishing(launch) as is_due:
-        if is_due and launch.is_main:
-            folder.finish(measurements)
-    launch.barrier()
+    if is_whole:
+        with folder.finishing(launch) as is_due:
+            if is_due and launch.is_main:
+                folder.finish(measurements)
+        launch.barrier()
 
     # all tables and files of the steps, and what each step took
     tables = [table for step in steps.values() for table in step.result.tables]
@@ -334,7 +345,8 @@ def run_steps(
     precision = [f"run.mixed_precision={mixed}"] if mixed else []
     results: dict[str, Result] = {}
     finished: dict[str, FinishedStep] = {}
-    for number, name in enumerate(recipe.steps, 1):
+    count = len(recipe.steps) if recipe.until is None else [*recipe.steps].index(recipe.until) + 1
+    for number, name in enumerate([*recipe.steps][:count], 1):
         # say what the step does, and the line that does it
         job = Job.resolve(recipe, name, results, [*(more or {}).get(name, ()), *precision])
         says = textwrap.wrap(recipe.steps[name].says, SENTENCE_LETTERS)

@@ -162,11 +162,11 @@ def need(
     try:
         # the hub lists what it would fetch
         kind, repository, subfolder, revision = _parse(rest, "")
+        words = [f"--revision={revision}"] if revision else []
         patterns = _patterns(subfolder, [*files, *weights])
         with quiet():
             listed = snapshot(repository, kind, revision=revision, allow_patterns=patterns, dry_run=True)
     except Unreachable as error:
-        words = [f"--revision={revision}"] if revision else []
         line = download_line(repository, kind, _patterns(subfolder, [*files, *also, weights[0]]), *words)
         return Need(name, size, Unreachable(error.message, f"on a machine with a network: {line}"))
     except MissingData as error:
@@ -179,7 +179,9 @@ def need(
         absent = f"{repository} has no {patterns[len(files)]}"
         return Need(name, None, MissingData(absent, "check the name and variant"))
     needed = {*_patterns(subfolder, files), *chosen}
-    return Need(name, sum(f.file_size or 0 for f in listed if f.will_download and f.filename in needed))
+    size = sum(f.file_size or 0 for f in listed if f.will_download and f.filename in needed)
+    line = download_line(repository, kind, [*_patterns(subfolder, [*files, *also]), *chosen], *words)
+    return Need(name, size, line=line if size else "")
 
 
 def download_line(repository: str, repo_type: str, patterns: Sequence[str], *more: str) -> str:

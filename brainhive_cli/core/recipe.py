@@ -200,6 +200,41 @@ LAUNCHED = ("processes", "machines", "main_process_port", "mixed_precision")
 """Keys of `run` that say how several processes share the work, and in which precision."""
 
 
+def _clock(value: Any) -> Any:
+    """Undo YAML's reading of 12:00:00 as a number of seconds."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return f"{value // 3600:02d}:{value // 60 % 60:02d}:{value % 60:02d}"
+
+
+class Cluster(Section):
+    """What `--submit` asks of a cluster's scheduler, for each of the tasks that share a command's cells."""
+
+    template: str | None = Field(
+        None, description="script of the job, a jinja2 template of the lab's; default: SLURM's"
+    )
+    tasks: int = Field(4, ge=1, le=10_000, description="tasks that share the cells, at most")
+    time: Annotated[str | None, BeforeValidator(_clock)] = Field(
+        None,
+        pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$",
+        description="longest time of a task, HH:MM:SS; one that needs more goes on in another; default: by "
+        "the pace of the last run, 04:00:00 before there was one",
+        examples=["08:00:00"],
+    )
+    gpus: int | None = Field(None, ge=0, description="GPUs of a task (default: 1; none where run.device=cpu)")
+    cpus: int = Field(8, ge=1, description="cores of a task")
+    memory: str | None = Field(
+        None, pattern=r"^\d+[KMGT]?$", description="memory of a task", examples=["64G"]
+    )
+    partition: str | None = Field(None, pattern=r"^[\w,.-]+$", description="partition, or queue")
+    account: str | None = Field(None, pattern=r"^[\w.-]+$", description="account that pays")
+    modules: Annotated[list[str], BeforeValidator(split)] = Field(
+        [], description="modules that are loaded before"
+    )
+    container: str | None = Field(None, description="Apptainer image that the command runs in")
+    stage: bool = Field(False, description="copy stores to $TMPDIR, the disk of the node, when they are read")
+
+
 class Run(Section):
     """Options of running the work: they change no result, and are no part of the fingerprint."""
 
@@ -220,6 +255,8 @@ class Run(Section):
         description="where train-align and train-prior log their progress, eval-retrieval and reconstruct "
         "their results",
     )
+
+    cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
     def _counts_machines(self) -> Self:

@@ -28,6 +28,7 @@ class Need:
         name: What it is.
         size: Its bytes, where it is not here and they are known.
         held: Bytes of its weights that are here.
+        line: The line that downloads it, where that was not done yet.
         error: Why the command cannot use it, with the line that gets it; None of what is here, and of what
             the command fetches by itself.
         key: By which the plan of the command that makes it names it; empty of what no command makes.
@@ -42,6 +43,7 @@ class Need:
     is_optional: bool = False
     step: str = ""
     held: int = 0
+    line: str = ""
 
     @classmethod
     def of(cls, name: str, look: Callable[[], Any], size: int | None = None, **fields: Any) -> "Need":

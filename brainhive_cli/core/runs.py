@@ -18,6 +18,7 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.cells import CELLS, Finished, claiming, read_cells
 from brainhive_cli.core.claims import Claim, find_holder, is_held, name_worker
 from brainhive_cli.core.errors import (
+    JOB,
     BrainhiveError,
     MissingData,
     RecipeError,
@@ -69,6 +70,18 @@ MAX_LISTED = 5
 """Runs that are listed where the named one does not exist."""
 
 
+class SubmittedRun(BaseModel):
+    """A run that a task of a cluster's job has opened.
+
+    Attributes:
+        run: Its folder.
+        job: The scheduler's id of the task.
+    """
+
+    run: str
+    job: str
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One run of one command: its recipe, environment, log, models, samples and metrics."""
@@ -98,8 +111,13 @@ class RunFolder:
 
         # of the tasks of a cluster's job, the first starts a run again, and the others take part in it
         submission = Path(os.environ[SUBMISSION]) if SUBMISSION in os.environ else None
-        submitted = submission and [
-            path for path in list_submitted(submission) if path.parent.name == command and name in path.name
+        array = os.environ.get(JOB, "").partition("_")[0]
+        submitted = [
+            Path(listed.run)
+            for listed in (list_submitted(submission) if submission else ())
+            if listed.job.partition("_")[0] == array
+            and Path(listed.run).is_relative_to(base.absolute())
+            and Path(listed.run).name.startswith(name)
         ]
         path = submitted[-1] if again and submitted else _numbered(base, name, again)
         while again and not submitted and not _make_folder(path):
@@ -132,7 +150,7 @@ class RunFolder:
                 run.write_json(FOUND, {"recipe_names": names, "found": _now()})
         if submission:
             with open(submission / SUBMITTED_RUNS, "a", encoding="utf-8", opener=open_no_link) as stream:
-                stream.write(json.dumps({"run": str(path.absolute())}) + "\n")
+                stream.write(json.dumps({"run": str(path.absolute()), "job": os.environ.get(JOB, "")}) + "\n")
         launch.barrier()
         return run
 
@@ -364,10 +382,6 @@ class RunFolder:
             self.presence.release()
 
 
-class _Submitted(BaseModel):
-    run: str
-
-
 class _FoundBy(BaseModel):
     recipe_names: list[str]
     found: AwareDatetime | None = None
@@ -424,13 +438,13 @@ def remove_unused(runs: Path) -> None:
         lock.release()
 
 
-def list_submitted(submission: Path) -> list[Path]:
-    """List the runs that the tasks of a submission have opened, the latest last."""
-    file, folders = submission / SUBMITTED_RUNS, dict[Path, None]()
+def list_submitted(submission: Path) -> list[SubmittedRun]:
+    """List the runs that the tasks of a submission have opened, in order."""
+    file, listed = submission / SUBMITTED_RUNS, list[SubmittedRun]()
     for line in read_regular(file).decode("utf-8", "replace").splitlines() if file.is_file() else ():
         with suppress(BrainhiveError):  # a line that two machines have written at once
-            folders[Path(documents.parse(line, str(file), _Submitted).run)] = None
-    return [*folders]
+            listed.append(documents.parse(line, str(file), SubmittedRun))
+    return listed
 
 
 def reference(run: RunFolder, runs: Path, variant: str = "") -> str:

@@ -518,8 +518,13 @@ def test_tasks_of_a_cluster_start_a_finished_run_again_once(
     first = opened()
     first.finish(Measurements())
     monkeypatch.setenv("BRAINHIVE_SUBMISSION", str(home))
-    assert [opened(again=True).path.name for _ in range(3)] == [f"{first.path.name}-2"] * 3
-    assert runs.list_submitted(home) == [home / f"runs/train-align/{first.path.name}-2"]
+    names = []
+    for job in ("7_0", "7_1", "7_2", "8_0"):
+        monkeypatch.setenv("BRAINHIVE_JOB", job)
+        names.append(opened(again=True).path.name)
+    assert names == [f"{first.path.name}-{number}" for number in (2, 2, 2, 3)]
+    listed = runs.list_submitted(home)[-1]
+    assert (listed.run, listed.job) == (str(home / "runs/train-align" / names[-1]), "8_0")
 
 
 def test_nothing_is_written_through_a_linked_folder_of_a_run(home: Path) -> None:
