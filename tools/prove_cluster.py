@@ -1,16 +1,17 @@
-"""Proves on a SLURM of one node that a line which is submitted ends as it does in one process, whatever is killed.
+"""Proof on a SLURM of one node that a submitted line ends as in one process, whatever is killed.
 
     python tools/prove_cluster.py FOLDER [--only kills limits] [--cells 20]
 
-Twenty cells are trained and tested in one process, then by arrays of four tasks of which half are killed at
-random moments while a second array has the same line, then with time limits that are too short. Weights, ranks
-and scores must be equal bit by bit; a cell may be trained twice only where its worker died. Some 20 minutes.
+Twenty cells are trained and tested in one process; then by two arrays of four tasks of one line, of which
+half are killed at random moments; then with time limits that are too short. Weights, ranks and scores must be
+equal bit by bit, and an epoch may be computed twice only where a worker has died. Takes some 20 minutes.
 """
 
 import argparse
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -41,7 +42,9 @@ POLL_S = 0.5
 def call(home: Path, *words: str, check: bool = True) -> str:
     """Run a line of brainhive in a home, show it, and return what it says."""
     line = [sys.executable, "-m", "brainhive_cli", *words]
-    print("$ brainhive", *(word if " " not in word else f"'{word}'" for word in words), flush=True)
+    is_known = words[-1] in ("--submit", "--follow")  # its settings were shown before
+    shown = f"brainhive {words[0]} … {words[-1]}" if is_known else shlex.join(["brainhive", *words])
+    print(f"$ {shown}", flush=True)
     environment = {**os.environ, "BRAINHIVE_HOME": str(home), "BRAINHIVE_ALLOW_CODE": "1"}
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     environment |= {"OMP_NUM_THREADS": "1"}  # as the tasks have: sums are then in the same order
