@@ -211,9 +211,12 @@ def _beat(number: int, is_over: threading.Event, guard: threading.Lock) -> None:
 
 
 def _give_up(path: Path, number: int, is_over: threading.Event, guard: threading.Lock) -> None:
-    """Remove the file of a claim, unless another process has taken the claim over."""
+    """Remove the file of a claim, unless another process has taken the claim over.
+
+    Where the disk fails, the file stays, and is taken over as that of a dead holder: the work is done.
+    """
     is_over.set()
-    with guard, suppress(FileNotFoundError):
+    with guard, suppress(OSError):
         try:
             if os.path.samestat(os.fstat(number), os.stat(path)):
                 path.unlink()

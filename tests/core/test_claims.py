@@ -27,6 +27,10 @@ HOLDER = """if True:
 """A process that holds a claim until it is killed."""
 
 
+def fail(*given: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 def test_a_claim_holds_until_it_is_released(tmp_path: Path) -> None:
     claim = Claim(tmp_path / "new/.claim", "run X")
     with pytest.raises(BrainhiveError, match="run X is being written by another command"):
@@ -142,3 +146,15 @@ def test_a_claim_writes_into_no_file_of_another_name_or_content(tmp_path: Path) 
 
 def test_a_machine_is_named_by_its_host_and_boot() -> None:
     assert len(name_machine().split()) == 2
+
+
+def test_a_release_that_the_disk_refuses_leaves_the_claim_to_be_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".claim"
+    claim = Claim(path, "run X")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fail)
+        claim.release()  # an error would end a worker whose cell is finished
+    assert path.exists() and not is_held(path)
+    Claim(path, "run X").release()
