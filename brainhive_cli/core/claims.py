@@ -146,8 +146,9 @@ def _take(path: Path) -> tuple[int, str] | None:
         except FileNotFoundError:  # removed as that of a dead process, which this one is not
             pass
         except BaseException:
-            path.unlink(missing_ok=True)
-            os.close(number)
+            with suppress(OSError):  # else it is taken over as that of a dead holder
+                path.unlink()
+            os.close(number)  # which frees the lock
             raise
         os.close(number)
 

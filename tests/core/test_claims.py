@@ -158,3 +158,17 @@ def test_a_release_that_the_disk_refuses_leaves_the_claim_to_be_taken_over(
         claim.release()  # an error would end a worker whose cell is finished
     assert path.exists() and not is_held(path)
     Claim(path, "run X").release()
+
+
+def test_an_attempt_that_the_disk_refuses_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".claim"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        patch.setattr(os, "unlink", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            Claim.attempt(path)
+    os.utime(path, (0, 0))
+    claim = Claim.attempt(path)  # this process still held the lock
+    assert claim is not None
