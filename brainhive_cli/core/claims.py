@@ -28,8 +28,11 @@ MISSED_HEARTBEATS = 10
 """After which a holder on another machine counts as dead; NFS shows times of files up to a minute late."""
 MAX_CLAIM_BYTES = 1 << 12
 """Bytes of a claim's file, which names a machine, a process and a job."""
-HOLDER = re.compile(r"(?:(?P<machine>\S+ \S+) (?P<process>\d+) (?P<job>\S+))?", re.ASCII)
-"""Content of a claim's file: host and boot of the machine, process, job. A new one is empty."""
+HOLDER = re.compile(
+    r"(?:(?P<machine>\S+ \S+) (?P<process>\d+) (?P<job>\S+)(?P<unlocked> unlocked)?)?", re.ASCII
+)
+"""Content of a claim's file: host and boot of the machine, process, job; whether its lock was refused. A new
+one is empty."""
 LONGEST_POLL_S = 0.5
 """Longest time between two attempts of who waits for a claim."""
 
@@ -137,10 +140,13 @@ def _take(path: Path) -> tuple[int, str] | None:
 
         # lock it as well; who judges a claim holds the lock of its file for a moment
         try:
-            with suppress(OSError):  # a disk without locks
+            lock = ""
+            try:
                 fcntl.flock(number, fcntl.LOCK_EX)
+            except OSError:  # a disk without locks, or one that fails now
+                lock = " unlocked"
             job = re.sub(r"\s", "_", os.environ.get(JOB, "")) or "-"
-            os.pwrite(number, f"{name_machine()} {os.getpid()} {job}".encode(), 0)
+            os.pwrite(number, f"{name_machine()} {os.getpid()} {job}{lock}".encode(), 0)
             if os.path.samestat(os.fstat(number), os.stat(path)):
                 return number, taken_from
         except FileNotFoundError:  # removed as that of a dead process, which this one is not
@@ -194,7 +200,7 @@ def _is_alive(path: Path, number: int) -> bool:
         return True
     except OSError:  # a disk without locks
         is_locked_here = False
-    if is_locked_here and holder["machine"] == name_machine():
+    if is_locked_here and not holder["unlocked"] and holder["machine"] == name_machine():
         return False
 
     # elsewhere the last sign of life counts, by the clock of the disk

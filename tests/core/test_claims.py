@@ -172,3 +172,14 @@ def test_an_attempt_that_the_disk_refuses_holds_nothing(
     os.utime(path, (0, 0))
     claim = Claim.attempt(path)  # this process still held the lock
     assert claim is not None
+
+
+def test_a_claim_whose_lock_was_refused_for_a_moment_is_not_taken_for_that_of_a_dead_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".claim"
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", fail)
+        claim = Claim(path, "run X")
+    assert is_held(path) and Claim.attempt(path) is None
+    claim.release()
