@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core.errors import JOB, BrainhiveError, MissingExtra, raise_if_asked_to_stop
-from brainhive_cli.core.files import UnfitFile, name_machine, open_plain, read_regular
+from brainhive_cli.core.files import UnfitFile, name_machine, name_part, open_plain, read_regular
 
 try:
     import fcntl
@@ -172,11 +172,11 @@ def _evict(path: Path) -> str | None:
             return ""  # another process was faster
 
         # moved first: of several that find it dead, one moves it
-        aside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}")
+        aside = name_part(path)
         os.rename(path, aside)
         if not os.path.samestat(os.fstat(number), os.stat(aside)):
-            with suppress(OSError):  # a new holder's claim was moved: it is put back
-                os.link(aside, path)
+            os.rename(aside, path)  # a new holder's claim was moved
+            return None
         os.unlink(aside)
         holder = HOLDER.fullmatch(os.pread(number, MAX_CLAIM_BYTES, 0).decode(errors="replace"))
         return (_describe(holder) if holder else "") or "a process without a name"
@@ -204,7 +204,7 @@ def _is_alive(path: Path, number: int) -> bool:
         return False
 
     # elsewhere the last sign of life counts, by the clock of the disk
-    with tempfile.NamedTemporaryFile(prefix=".", suffix=".now", dir=path.parent) as probe:
+    with tempfile.NamedTemporaryFile(prefix=f"{name_part(path).name}.", dir=path.parent) as probe:
         now_s = os.fstat(probe.fileno()).st_mtime
     return now_s - os.fstat(number).st_mtime < MISSED_HEARTBEATS * HEARTBEAT_S
 
