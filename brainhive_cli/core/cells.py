@@ -120,12 +120,12 @@ class _Queue:
         for name in [*self.todo]:
             try:
                 claim = None if self.is_finished(name) else Claim.attempt(claim_path(self.cells[name]))
+                self.failing_since_s = None
                 if self.is_finished(name):  # also by whoever has just released it
                     self.todo.popleft()
                     if claim:
                         claim.release()
                     continue
-                self.failing_since_s = None
                 if claim:
                     return name, claim
             except UnfitFile:
