@@ -19,11 +19,11 @@ from unittest.mock import patch
 import torch
 
 from brainhive_cli.core import claims
-from brainhive_cli.core.cells import claiming
+from brainhive_cli.core.cells import claim_path, claiming
 from brainhive_cli.core.launch import Launch
 
 LOCKS = ("everywhere", "on a node", "nowhere", "on some machines")
-"""How far locks hold: NFSv4; local_lock=flock or localflock; nolock; a disk that machines mount as they like."""
+"""How far locks hold: NFSv4; local_lock=flock or localflock; no lock service; mounts that differ."""
 READING = ("stat", "fstat", "pread")
 CHANGING = {
     "open": errno.EEXIST,
@@ -36,6 +36,8 @@ CHANGING = {
 """Calls that change a disk, and what NFS says of one that was sent twice, as the first answer got lost."""
 FAILURES = (errno.EIO, errno.ESTALE)
 MAX_SKEW_S = 300.0
+CLAIM = claim_path(Path("done")).name
+"""Name of the file by which a cell is claimed."""
 
 
 class Killed(BaseException):
@@ -67,12 +69,15 @@ class FaultyDisk:
 
     Attributes:
         calls: Number of calls by name, and of those that failed as "name failed".
+        moved: Claims that were moved away though their holders lived, as another worker was late.
     """
 
     def __init__(self, failing: float, slow: float, delay_s: float, locks: str, seed: int) -> None:
         self.failing, self.slow, self.delay_s, self.locks = failing, slow, delay_s, locks
         self.random, self.calls = random.Random(seed), Counter[str]()
         self.threads, self.lockers = threading.local(), dict[int, str]()
+        self.holders, self.moved = dict[str, Worker](), set[str]()
+        self.guard = threading.Lock()
 
     @property
     def worker(self) -> Worker | None:
@@ -105,19 +110,42 @@ class FaultyDisk:
         if self.random.random() < self.slow:
             time.sleep(self.random.uniform(0, self.delay_s))
         if self.random.random() >= self.failing:
-            return real(*words, **options)
+            return self._perform(name, real, worker, words, options)
 
         # half of the failures come after the effect
         self.calls[f"{name} failed"] += 1
         number = self.random.choice(FAILURES)
         if name in CHANGING and self.random.random() < 0.5:
-            result = real(*words, **options)
+            result = self._perform(name, real, worker, words, options)
             if name == "open":
                 os.close(result)
             number = self.random.choice((number, CHANGING[name]))
             if name == "open" and not words[1] & os.O_EXCL:
                 number = errno.EIO
         raise OSError(number, f"{name}: {os.strerror(number)}", words[0] if words else None)
+
+    def _perform(
+        self,
+        name: str,
+        real: Callable[..., Any],
+        worker: Worker | None,
+        words: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Any:
+        path = str(words[0])
+        is_noted = path.endswith(CLAIM) and name in ("open", "rename", "unlink")
+        if worker is None or not is_noted or (name == "open" and not words[1] & os.O_EXCL):
+            return real(*words, **options)
+
+        # whose claim is created, moved or removed
+        with self.guard:
+            result = real(*words, **options)
+            holder = self.holders.pop(path, None)
+            if name == "open":
+                self.holders[path] = worker
+            elif name == "rename" and holder and not holder.is_dead:
+                self.moved.add(path)
+            return result
 
     def _flock(self, name: str, real: Callable[..., Any], number: int, operation: int) -> None:
         worker = self.worker
@@ -160,6 +188,7 @@ class Outcome:
         deaths: Workers that died in each cell.
         ended: Number of workers that saw all cells finished.
         errors: What other workers ended with.
+        lost: Cells whose claim was moved away from a living worker.
         left: Files that are left besides those of the cells.
         wall_s: From the first to the last worker.
         calls: Those of the disk.
@@ -169,13 +198,14 @@ class Outcome:
     deaths: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     ended: int = 0
     errors: list[BaseException] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
     left: list[str] = field(default_factory=list)
     wall_s: float = 0.0
     calls: Counter[str] = field(default_factory=Counter)
 
     @property
     def repeated(self) -> list[str]:
-        """Cells that were begun again though nobody died in them: their claims were lost."""
+        """Cells that were finished twice: the claim of a living worker was lost."""
         return [name for name, workers in self.trained.items() if len(workers) > 1]
 
 
@@ -240,5 +270,6 @@ def simulate(
         for thread in threads:
             thread.join()
     outcome.wall_s, outcome.calls = time.monotonic() - start_s, disk.calls
+    outcome.lost = {f"cell-{Path(path).parent.name}" for path in disk.moved}
     outcome.left = [path.name for path in folder.rglob("*") if path.is_file() and path.name != "done"]
     return outcome
