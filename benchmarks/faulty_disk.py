@@ -119,6 +119,7 @@ class FaultyDisk:
             result = self._perform(name, real, worker, words, options)
             if name == "open":
                 os.close(result)
+                self.holders.pop(str(words[0]), None)  # who created it does not know
             number = self.random.choice((number, CHANGING[name]))
             if name == "open" and not words[1] & os.O_EXCL:
                 number = errno.EIO
