@@ -119,13 +119,14 @@ class _Queue:
         """Claim the next cell that is free and not finished; drop finished ones."""
         for name in [*self.todo]:
             try:
-                claim = None if self.is_finished(name) else Claim.attempt(claim_path(self.cells[name]))
-                if self.is_finished(name):  # also by whoever has just released it
+                is_finished = self.is_finished(name)
+                claim = None if is_finished else Claim.attempt(claim_path(self.cells[name]))
+                self.failing_since_s = None
+                if is_finished or self.is_finished(name):  # also by whoever has just released it
                     self.todo.popleft()
                     if claim:
                         claim.release()
                     continue
-                self.failing_since_s = None
                 if claim:
                     return name, claim
             except UnfitFile:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core.errors import JOB, BrainhiveError, MissingExtra, raise_if_asked_to_stop
-from brainhive_cli.core.files import UnfitFile, name_machine, open_plain, read_regular
+from brainhive_cli.core.files import UnfitFile, name_machine, name_part, open_plain, read_regular
 
 try:
     import fcntl
@@ -28,8 +28,11 @@ MISSED_HEARTBEATS = 10
 """After which a holder on another machine counts as dead; NFS shows times of files up to a minute late."""
 MAX_CLAIM_BYTES = 1 << 12
 """Bytes of a claim's file, which names a machine, a process and a job."""
-HOLDER = re.compile(r"(?:(?P<machine>\S+ \S+) (?P<process>\d+) (?P<job>\S+))?", re.ASCII)
-"""Content of a claim's file: host and boot of the machine, process, job. A new one is empty."""
+HOLDER = re.compile(
+    r"(?:(?P<machine>\S+ \S+) (?P<process>\d+) (?P<job>\S+)(?P<unlocked> unlocked)?)?", re.ASCII
+)
+"""Content of a claim's file: host and boot of the machine, process, job; whether its lock was refused. A new
+one is empty."""
 LONGEST_POLL_S = 0.5
 """Longest time between two attempts of who waits for a claim."""
 
@@ -137,17 +140,21 @@ def _take(path: Path) -> tuple[int, str] | None:
 
         # lock it as well; who judges a claim holds the lock of its file for a moment
         try:
-            with suppress(OSError):  # a disk without locks
+            lock = ""
+            try:
                 fcntl.flock(number, fcntl.LOCK_EX)
+            except OSError:  # a disk without locks, or one that fails now
+                lock = " unlocked"
             job = re.sub(r"\s", "_", os.environ.get(JOB, "")) or "-"
-            os.pwrite(number, f"{name_machine()} {os.getpid()} {job}".encode(), 0)
+            os.pwrite(number, f"{name_machine()} {os.getpid()} {job}{lock}".encode(), 0)
             if os.path.samestat(os.fstat(number), os.stat(path)):
                 return number, taken_from
         except FileNotFoundError:  # removed as that of a dead process, which this one is not
             pass
         except BaseException:
-            path.unlink(missing_ok=True)
-            os.close(number)
+            with suppress(OSError):  # else it is taken over as that of a dead holder
+                path.unlink()
+            os.close(number)  # which frees the lock
             raise
         os.close(number)
 
@@ -165,11 +172,11 @@ def _evict(path: Path) -> str | None:
             return ""  # another process was faster
 
         # moved first: of several that find it dead, one moves it
-        aside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}")
+        aside = name_part(path)
         os.rename(path, aside)
         if not os.path.samestat(os.fstat(number), os.stat(aside)):
-            with suppress(OSError):  # a new holder's claim was moved: it is put back
-                os.link(aside, path)
+            os.rename(aside, path)  # a new holder's claim was moved
+            return None
         os.unlink(aside)
         holder = HOLDER.fullmatch(os.pread(number, MAX_CLAIM_BYTES, 0).decode(errors="replace"))
         return (_describe(holder) if holder else "") or "a process without a name"
@@ -193,11 +200,11 @@ def _is_alive(path: Path, number: int) -> bool:
         return True
     except OSError:  # a disk without locks
         is_locked_here = False
-    if is_locked_here and holder["machine"] == name_machine():
+    if is_locked_here and not holder["unlocked"] and holder["machine"] == name_machine():
         return False
 
     # elsewhere the last sign of life counts, by the clock of the disk
-    with tempfile.NamedTemporaryFile(prefix=".", suffix=".now", dir=path.parent) as probe:
+    with tempfile.NamedTemporaryFile(prefix=f"{name_part(path).name}.", dir=path.parent) as probe:
         now_s = os.fstat(probe.fileno()).st_mtime
     return now_s - os.fstat(number).st_mtime < MISSED_HEARTBEATS * HEARTBEAT_S
 
@@ -211,9 +218,12 @@ def _beat(number: int, is_over: threading.Event, guard: threading.Lock) -> None:
 
 
 def _give_up(path: Path, number: int, is_over: threading.Event, guard: threading.Lock) -> None:
-    """Remove the file of a claim, unless another process has taken the claim over."""
+    """Remove the file of a claim, unless another process has taken the claim over.
+
+    Where the disk fails, the file stays, and is taken over as that of a dead holder: the work is done.
+    """
     is_over.set()
-    with guard, suppress(FileNotFoundError):
+    with guard, suppress(OSError):
         try:
             if os.path.samestat(os.fstat(number), os.stat(path)):
                 path.unlink()

@@ -14,7 +14,7 @@ import pytest
 from brainhive_cli.core import claims
 from brainhive_cli.core.claims import Claim, find_holder, is_held
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import UnfitFile, name_machine
+from brainhive_cli.core.files import UnfitFile, atomic_write, name_machine
 
 HOLDER = """if True:
     import sys
@@ -25,6 +25,10 @@ HOLDER = """if True:
     sys.stdin.read()
 """
 """A process that holds a claim until it is killed."""
+
+
+def fail(*given: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_a_claim_holds_until_it_is_released(tmp_path: Path) -> None:
@@ -142,3 +146,78 @@ def test_a_claim_writes_into_no_file_of_another_name_or_content(tmp_path: Path) 
 
 def test_a_machine_is_named_by_its_host_and_boot() -> None:
     assert len(name_machine().split()) == 2
+
+
+def test_a_release_that_the_disk_refuses_leaves_the_claim_to_be_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".claim"
+    claim = Claim(path, "run X")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", fail)
+        claim.release()  # an error would end a worker whose cell is finished
+    assert path.exists() and not is_held(path)
+    Claim(path, "run X").release()
+
+
+def test_an_attempt_that_the_disk_refuses_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".claim"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        patch.setattr(os, "unlink", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            Claim.attempt(path)
+    os.utime(path, (0, 0))
+    claim = Claim.attempt(path)  # this process still held the lock
+    assert claim is not None
+
+
+def test_a_claim_whose_lock_was_refused_for_a_moment_is_not_taken_for_that_of_a_dead_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".claim"
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", fail)
+        claim = Claim(path, "run X")
+    assert is_held(path) and Claim.attempt(path) is None
+    claim.release()
+
+
+def test_a_living_claim_that_was_moved_for_a_dead_one_is_put_back_under_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rename, faster = tmp_path / ".claim", os.rename, list[Claim]()
+    path.write_text("node7 0-0-0 4711 -")
+    os.utime(path, (0, 0))
+
+    def rename_late(source: Path, target: Path) -> None:
+        if not faster:  # another machine has found it dead as well
+            path.unlink()
+            faster.append(Claim(path, "run X"))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", rename_late)
+    monkeypatch.setattr(os, "link", fail)  # with two names, a file is refused by whoever looks at it
+    assert Claim.attempt(path) is None
+    assert is_held(path) and [each.name for each in tmp_path.iterdir()] == [".claim"]
+    faster[0].release()
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_was_written_beside_a_claim_is_removed_when_its_writer_was_killed(tmp_path: Path) -> None:
+    program = """if True:
+        import os, sys
+        from pathlib import Path
+        from brainhive_cli.core.claims import is_held
+        os.fstat = lambda number: os.kill(os.getpid(), 9)
+        is_held(Path(sys.argv[1]))
+    """
+    path = tmp_path / ".claim"
+    path.write_text("node7 0-0-0 4711 -")
+    ended = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert ended.returncode == -9 and len(list(tmp_path.iterdir())) == 2
+    with atomic_write(tmp_path / "cell") as part:
+        part.touch()
+    assert {each.name for each in tmp_path.iterdir()} == {".claim", "cell"}
