@@ -237,7 +237,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     shares, done, bad = WORKERS in os.environ, set[Path](), list[str]()
 
     def is_filled(name: str) -> bool:
-        return all(store.path in done if again else not store.reason(None) for store in cells[name])
+        return all(
+            store.path in done if again else not store.reason(groups[store.path]) for store in cells[name]
+        )
 
     with (
         console.progress(f"embedding {job.dataset.name}", work.count if work else 0) as bar,

@@ -228,7 +228,7 @@ class Job:
 
     def generated(self, decoded_set: DecodedSet, models: str, folder: RunFolder) -> GeneratedSet:
         """Name the files of a set in the run's folder, and describe how they and the `models` were made."""
-        # what decoded heads say beside pictures: captions, masks, concepts
+        # decoded captions, masks and concepts
         ids, decoded, images = decoded_set.image_ids, decoded_set.decoded, self.images
         recipe, start = self.recipe, self.recipe.starts_from
         if decoded is None:  # from noise alone, and nothing chooses
@@ -517,7 +517,7 @@ def _score(recipe: Recipe, launch: Launch, again: bool) -> tuple[RunFolder, None
     label, pinned = f"score-{folders.generated.name}", recipe.holding(folders.digests)
     folder = open_run(label, pinned, launch, again)
     if not folder.is_finished:
-        # clips have floors beside them: clips of other items, and still pictures
+        # floors of clips: clips of other items, and still pictures
         generated = [folders.generated]
         if folders.medium == "clip":
             if len(folders.generated.files) > 1:
@@ -607,7 +607,7 @@ def _finish(
     start: StartPictures | None,
     launch: Launch,
 ) -> None:
-    """Put training pictures beside what was generated, score all of it, and finish the run."""
+    """Add training pictures in the place of reconstructions, score all of it, and finish the run."""
     recipe, align, baselines = job.recipe, job.align, job.baselines
 
     models = job.describe_models(start)

@@ -53,8 +53,8 @@ def claiming(
     a complete file under its final name is what counts, so a cell that two workers compute is only slower.
 
     Args:
-        cells: Name of each cell, and the file that makes it finished; it is claimed by a hidden file beside
-            it, since a network disk shows a folder as it is to whoever creates a file in it.
+        cells: Name of each cell, and the file that makes it finished; it is claimed by a hidden file in the
+            same folder, which a network disk shows as it is to whoever creates a file in it.
         launch: The processes that share each cell, all of which iterate; one process has its cells alone.
         on_claim: Called in the main process when a cell is claimed.
         is_finished: Whether a cell is finished; default: its file is there.
