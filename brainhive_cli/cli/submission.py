@@ -312,6 +312,9 @@ def _follow(folder: Path) -> int:
         raise
 
     # a task that has seen the end of its step says that all of the step is finished
+    for step, state in states.items():
+        if state.finished and state.failed:
+            console.say(f"{step} is finished: other tasks have taken over what the failed ones had begun")
     if open_steps := [step for step, state in states.items() if not state.finished]:
         way = "the same line with --submit submits what is open"
         console.fail(BrainhiveError(f"{', '.join(open_steps)}: not finished", way))

@@ -237,9 +237,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     shares, done, bad = WORKERS in os.environ, set[Path](), list[str]()
 
     def is_filled(name: str) -> bool:
-        return all(
-            store.path in done if again else not store.reason(groups[store.path]) for store in cells[name]
-        )
+        due = {store.path for store in cells[name] if again or store.reason(groups[store.path])}
+        return due <= done
 
     with (
         console.progress(f"embedding {job.dataset.name}", work.count if work else 0) as bar,

@@ -1,0 +1,255 @@
+"""Commands that are submitted to a cluster: what the scheduler is asked, and what its tasks then do."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.cli import submission
+from brainhive_cli.core.runs import RunFolder
+
+SCHEDULER = {
+    "sbatch": """
+        echo "sbatch $*" >> "$QUEUE/calls"
+        if [ -f "$QUEUE/refusal" ]; then cat "$QUEUE/refusal" >&2; exit 1; fi
+        number=$(( $(cat "$QUEUE/last" 2>/dev/null || echo 10) + 1 ))
+        echo "$number" | tee "$QUEUE/last"
+    """,
+    "squeue": """
+        for word; do case "$word" in --jobs=*) job=${word#--jobs=};; esac; done
+        if ! grep "^${job}_" "$QUEUE/tasks" 2>/dev/null; then
+            echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1
+        fi
+    """,
+    "scancel": 'echo "scancel $*" >> "$QUEUE/calls"',
+    "scontrol": 'echo "scontrol $*" >> "$QUEUE/calls"; touch "$QUEUE/requeued"; (sleep 0.3; kill $PPID) &',
+}
+"""Programs of a scheduler that writes down what it is asked; the test says which tasks are queued."""
+PLAN = ("run.cluster.partition=gpu,long", "run.cluster.memory=32G", "run.cluster.time=12:00:00")
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a scheduler whose programs are in PATH."""
+    folder = tmp_path / "queue"
+    (folder / "bin").mkdir(parents=True)
+    for name, lines in SCHEDULER.items():
+        (folder / "bin" / name).write_text(f"#!/bin/bash\n{lines}")
+        (folder / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("QUEUE", str(folder))
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(submission, "POLL_S", 0.1)
+    return folder
+
+
+@pytest.fixture
+def line(world: Path, small: tuple[str, ...], runs: str, code_allowed: None) -> tuple[str, ...]:
+    """A training of four cells, with runs of its own."""
+    return ("train-align", *small, "seeds=1,2", runs, "run.device=cpu")
+
+
+def call(*argv: str) -> Any:
+    return CliRunner().invoke(app, list(argv))
+
+
+def calls(queue: Path) -> list[str]:
+    return (queue / "calls").read_text().splitlines() if (queue / "calls").is_file() else []
+
+
+def submitted(tmp_path: Path, command: str = "train-align") -> Path:
+    return next((tmp_path / "runs/.submitted").glob(f"{command}-*"))
+
+
+def run_task(folder: Path, job: int, number: int, step: str = "train-align") -> int:
+    """Run the script of a job as the scheduler would, its output in the log."""
+    variables = {"SLURM_ARRAY_JOB_ID": str(job), "SLURM_ARRAY_TASK_ID": str(number)}
+    with open(folder / f"logs/{job}_{number}.txt", "a") as log:
+        script = ["bash", str(folder / f"{step}.sh")]
+        done = subprocess.run(script, env={**os.environ, **variables}, stdout=log, stderr=log, check=False)
+    return done.returncode
+
+
+def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    result = call(*line, *PLAN, "--submit", "--check")
+
+    assert result.exit_code == 0, result.output
+    script, _, after = result.stdout.rpartition("#")
+    assert after.strip() == "Nothing is to be downloaded first"
+    wanted = ("--array=0-3", "--partition=gpu,long", "--mem=32G", "--time=12:00:00", "--requeue")
+    assert all(f"#SBATCH {option}\n" in script for option in wanted)
+    assert "--gpus-per-node" not in script and "HF_HUB_OFFLINE=1" in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+    assert not (tmp_path / "runs/.submitted").exists()
+
+
+def test_a_line_is_submitted_once_followed_and_then_found_finished(line, queue, tmp_path):
+    first = call(*line, "--submit", "run.cluster.tasks=2")
+    assert first.exit_code == 0 and "submitted train-align: job 11, 2 tasks" in first.stderr, first.output
+    folder = submitted(tmp_path)
+    (queue / "tasks").write_text("11_0 RUNNING\n11_1 PENDING\n")
+    second = call(*line, "--submit", "run.cluster.tasks=2")
+    assert "2 tasks of this line are queued or running" in second.stderr
+    assert calls(queue) == [f"sbatch --parsable {folder / 'train-align.sh'}"]
+
+    tasks = [run_task(folder, 11, number) for number in (0, 1)]
+    (queue / "tasks").write_text("")
+    end = call(*line, "--follow", "run.cluster.tasks=2")
+    assert tasks == [0, 0], (folder / "logs/11_0.txt").read_text()
+    assert end.exit_code == 0
+    counts = "train-align: 0 pending, 0 running, 2 finished, 0 failed; 4 of 4 cells finished"
+    assert end.stdout.strip().endswith(counts)
+    assert "nothing is submitted" in call(*line, "--submit").stderr
+    assert RunFolder(next((tmp_path / "runs/train-align").iterdir())).is_finished and len(calls(queue)) == 1
+
+
+def test_a_task_that_was_killed_is_named_with_the_last_line_of_its_log(line, queue, tmp_path):
+    call(*line, "--submit", "run.cluster.tasks=2")
+    folder = submitted(tmp_path)
+    (folder / "logs/11_0.txt").write_text("training\nslurmstepd: Killed by the kernel\n\n")
+    (folder / "ended.jsonl").write_text('{"step": "train-align", "task": "11_1", "code": 3}\nhalf a li')
+    end = call(*line, "--follow")
+
+    assert end.exit_code == 1
+    assert "task 11_0 was killed: slurmstepd: Killed by the kernel" in end.stdout
+    assert "task 11_1 ended with exit code 3: it has no log" in end.stdout
+    assert "error: train-align: not finished" in end.stderr
+    again = call(*line, "--submit")
+    assert "submitted train-align: job 12" in again.stderr
+
+
+def test_a_run_that_was_removed_is_submitted_again(line, queue, tmp_path):
+    call(*line, "--submit")
+    folder = submitted(tmp_path)
+    (folder / "ended.jsonl").write_text('{"step": "train-align", "task": "11_0", "code": 0}\n')
+    (folder / "runs.jsonl").write_text(json.dumps({"run": str(tmp_path / "removed"), "job": "11_0"}) + "\n")
+    assert "job 12" in call(*line, "--submit").stderr
+
+
+def test_cancel_ends_the_tasks_of_the_line_and_says_what_stays(line, queue, tmp_path):
+    assert call(*line, "--cancel").exit_code == 3
+    call(*line, "--submit")
+    (queue / "tasks").write_text("11_0 RUNNING\n11_1 PENDING\n")
+    result = call(*line, "--cancel")
+    assert result.exit_code == 0 and "2 tasks cancelled; what is finished stays" in result.stderr
+    assert calls(queue)[-1] == "scancel 11"
+
+
+def test_each_step_of_a_workflow_waits_for_the_one_before(world, small, runs, queue, tmp_path, code_allowed):
+    overrides = [word for word in small if not word.startswith("seeds")]
+    steps = {
+        "train-align": {"overrides": [*overrides, "seeds=1"]},
+        "eval-retrieval": {"overrides": ["sheet_rows=0"]},
+    }
+    (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}))
+    line = ("workflow", "--recipe", str(tmp_path / "steps.yaml"), runs, "run.device=cpu")
+    result = call(*line, "--submit")
+    assert result.exit_code == 0, result.output
+
+    folder = submitted(tmp_path, "workflow")
+    assert calls(queue) == [
+        f"sbatch --parsable {folder / 'train-align.sh'}",
+        f"sbatch --parsable --dependency afterok:11 --kill-on-invalid-dep=yes {folder / 'eval-retrieval.sh'}",
+    ]
+    assert run_task(folder, 11, 0) == 0, (folder / "logs/11_0.txt").read_text()
+    runs_folder = tmp_path / "runs"
+    assert not (runs_folder / "workflow").exists()
+    assert "submitted eval-retrieval: job 13" in call(*line, "--submit").stderr
+    assert run_task(folder, 13, 0, "eval-retrieval") == 0, (folder / "logs/13_0.txt").read_text()
+    assert len([*runs_folder.glob("*/*/metrics.json")]) == 3  # the workflow's own, too
+    assert "nothing is submitted" in call(*line, "--submit").stderr
+
+
+@pytest.mark.parametrize("is_time_over", [True, False])
+def test_the_script_passes_the_signal_on_and_queues_its_task_again(line, queue, tmp_path, is_time_over):
+    call(*line, "--submit", "run.cluster.tasks=2")
+    folder = submitted(tmp_path)
+    (tmp_path / "worker.sh").write_text("trap 'exit 75' USR1; touch begun; while true; do sleep 0.05; done")
+    script = (folder / "train-align.sh").read_text()
+    script = re.sub(r"^cd .*$", f"cd {tmp_path}", script, flags=re.MULTILINE)
+    script = re.sub(r"^.*-m brainhive_cli .* &$", "bash worker.sh &", script, flags=re.MULTILINE)
+    variables = {"SLURM_ARRAY_JOB_ID": "11", "SLURM_ARRAY_TASK_ID": "1"}
+    task = subprocess.Popen(["bash", "-c", script], env={**os.environ, **variables})
+    deadline_s = time.monotonic() + 20
+    while not (tmp_path / "begun").is_file() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    task.send_signal(signal.SIGUSR1 if is_time_over else signal.SIGTERM)
+    code = task.wait(timeout=20)
+
+    ended = json.loads((folder / "ended.jsonl").read_text())
+    assert ended == {"step": "train-align", "task": "11_1", "code": 75}
+    assert code == 75 and (queue / "requeued").exists() is is_time_over
+    if is_time_over:
+        assert calls(queue)[-1] == "scontrol requeue 11_1"
+
+
+@pytest.mark.parametrize(
+    ("template", "what"),
+    [
+        ("#!/bin/bash\n{% if %}\n", r"job\.j2, line 2: "),
+        ("#!/bin/bash\n{{ queue }}\n", r"job\.j2: 'queue' is undefined"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_in_is_an_error_with_its_line(line, tmp_path, template, what):
+    (tmp_path / "job.j2").write_text(template)
+    result = call(*line, f"run.cluster.template={tmp_path / 'job.j2'}", "--submit", "--check")
+    assert result.exit_code == 2 and re.search(what, result.stderr), result.stderr
+    assert "the names it may use are account, " in result.stderr
+    absent = call(*line, "run.cluster.template=absent.j2", "--submit", "--check")
+    assert absent.exit_code == 3 and "no template absent.j2" in absent.stderr
+
+
+def test_a_scheduler_that_is_absent_or_refuses_is_named(line, queue, tmp_path, monkeypatch):
+    (queue / "refusal").write_text("sbatch: error: Batch job submission failed: Invalid partition name\n")
+    refused = call(*line, "--submit")
+    assert refused.exit_code == 1 and "Invalid partition name" in refused.stderr
+    shutil.rmtree(queue / "bin")
+    if shutil.which("sbatch") is not None:
+        monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    absent = call(*line, "--submit")
+    assert absent.exit_code == 4 and "no sbatch here" in absent.stderr
+
+
+def test_what_is_missing_ends_a_submission_before_the_scheduler_is_asked(line, queue, tmp_path):
+    result = call(*line, f"paths.embeddings={tmp_path}", "--submit")
+    assert result.exit_code == 3 and "no train embeddings" in result.stderr and not calls(queue)
+
+
+def test_the_time_of_a_task_is_that_of_the_last_run_of_its_kind(line, tmp_path):
+    def limit() -> str:
+        script = call(*line, "--submit", "--check").stdout
+        found = re.search(r"--time=(\S+)", script)
+        assert found is not None
+        return found[1]
+
+    assert limit() == "04:00:00"
+    kind = "demo-noise-0.3, brain-mlp, 128 a step in fp32"
+    paces = {f"train-align, {kind}, on a slow GPU": [600.0, 1], f"train-align, {kind}, on cpu": [60.0, 1]}
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    (tmp_path / "runs/pace.json").write_text(json.dumps(paces))
+    # 48 epochs by four tasks are two hours; half as much again, and half an hour for loading
+    assert limit() == "03:30:00"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("12:00:00", "12:00:00"), ("90:30:00", "90:30:00"), ("1-02:00:00",) * 2]
+)
+def test_a_time_is_read_as_slurm_writes_it(line, written, read, call_script: Callable[[str], str]):
+    assert f"--time={read}\n" in call_script(f"run.cluster.time={written}")
+
+
+@pytest.fixture
+def call_script(line: tuple[str, ...]) -> Callable[[str], str]:
+    """Give the script with a further override."""
+    return lambda override: str(call(*line, override, "--submit", "--check").stdout)
