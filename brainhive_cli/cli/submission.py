@@ -288,7 +288,7 @@ def _follow(folder: Path) -> int:
     """
     if (known := _read_jobs(folder)) is None:
         raise MissingData("nothing of this line was submitted", "the same line with --submit")
-    told: set[str] = set()
+    named: set[str] = set()
     try:
         while True:
             queued = _list_queued(known)
@@ -298,12 +298,12 @@ def _follow(folder: Path) -> int:
                 counts += f"{len(state.failed)} failed"
                 console.show_text(f"{datetime.now():%H:%M} {step}: {counts}{_describe_cells(folder)}")
                 for task, code in state.failed.items():
-                    if task not in told:
+                    if task not in named:
                         reason = "was killed" if code is None else f"ended with exit code {code}"
                         console.show_text(
                             f"      task {task} {reason}: {_last_line(folder / LOGS / f'{task}.txt')}"
                         )
-                        told.add(task)
+                        named.add(task)
             if not queued:
                 break
             time.sleep(POLL_S)
