@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.core.file_systems import MOUNTS, find_file_system
 from brainhive_cli.core.launch import Launch, broken_libraries, library_version, library_versions
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths
@@ -76,6 +77,12 @@ def _folders(paths: Paths, home: Path) -> dict[str, Any]:
     # the home folder, or the nearest folder above it that exists
     existing = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
     facts: dict[str, Any] = {"home": home.resolve(), "home can be written": os.access(existing, os.W_OK)}
+    # where locks hold on one node only, claims of other nodes are judged by their heartbeats
+    mounts = MOUNTS.read_text(errors="surrogateescape") if MOUNTS.exists() else ""  # macOS has no such list
+    system = find_file_system(home.resolve(), mounts)
+    facts["file system of home"] = system.describe() if system else "unknown"
+    if system and (reason := system.describe_locks()):
+        console.warn(reason)
     facts["free at home"] = f"{shutil.disk_usage(existing).free // MIB} MiB"
 
     # the first entries of each folder

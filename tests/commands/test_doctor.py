@@ -6,6 +6,8 @@ import sys
 
 import torch
 
+from brainhive_cli.commands import doctor
+
 
 def test_it_tells_versions_device_and_what_lies_at_home(go, home):
     (home / "runs" / "train-align").mkdir(parents=True)
@@ -28,6 +30,24 @@ def test_a_home_that_does_not_exist_yet_is_no_reason_to_fail(go, home, monkeypat
     result = go("doctor")
 
     assert result.metrics.notes["home can be written"] is True  # it can be made
+
+
+def test_the_file_system_of_home_is_named_and_warned_of_where_locks_hold_on_one_node_only(
+    go, home, monkeypatch, capsys, tmp_path
+):
+    assert " at /" in go("doctor").metrics.notes["file system of home"]
+    assert "locks" not in capsys.readouterr().err
+
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"44 26 0:39 / {home} rw,relatime - nfs nas:/old rw,vers=3,nolock,local_lock=all\n")
+    monkeypatch.setattr(doctor, "MOUNTS", mounts)
+    result = go("doctor")
+
+    assert result.metrics.notes["file system of home"] == f"nfs, nas:/old at {home}"
+    assert "with nolock, local_lock=all: locks hold on this node only" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert result.exit_code == 0
 
 
 def test_the_gpu_of_a_mac_is_named_as_one_that_is_not_used(go, home, monkeypatch):
