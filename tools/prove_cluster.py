@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", choices=("kills", "limits"), default=("kills", "limits"))
     parser.add_argument("--cells", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=100)
     arguments = parser.parse_args()
     if reason := slurm_here.explain_absence():
         sys.exit(f"error: {reason}")
@@ -180,11 +180,11 @@ def main() -> None:
             is_proven &= report(homes["kills"], alone, epochs)
         if "limits" in homes:
             print(
-                "\n# a limit of two minutes, with a signal half a minute before it, or up to a minute earlier"
+                "\n# a limit of one minute, with a signal half a minute before it, or earlier"
             )
             template = (Path(__file__).parents[1] / "recipes/cluster/slurm.sh.j2").read_text()
             (homes["limits"] / "job.sh.j2").write_text(template.replace("B:USR1@120", "B:USR1@30"))
-            short = ("run.cluster.template=job.sh.j2", "run.cluster.time=00:02:00")
+            short = ("run.cluster.template=job.sh.j2", "run.cluster.time=00:01:00")
             finish(homes["limits"], (*train, *short))
             finish(homes["limits"], (*test, *short))
             is_proven &= report(homes["limits"], alone, epochs)
