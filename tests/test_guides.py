@@ -34,6 +34,8 @@ LEFT_OUT = (
     VOXELS,
 )
 """Lines that other tests run (also those of `mirrored`, a part of the user's), or that change the machine."""
+OTHERS = re.compile("mirrored|--submit|--follow|--cancel")
+"""Lines that other tests run, wherever these words stand in them."""
 UNPLANNED = ("runs", "report", "recipes", "compare", "check")
 """Commands whose plan says nothing: they are quick."""
 SHIPPED = {
@@ -138,7 +140,7 @@ def guides() -> dict[Path, list[str]]:
     for page, line in sorted(
         LINES, key=lambda each: FIRST.index(each[0].name) if each[0].name in FIRST else 9
     ):
-        if page.name not in ELSEWHERE and not line.startswith(LEFT_OUT) and "mirrored" not in line:
+        if page.name not in ELSEWHERE and not line.startswith(LEFT_OUT) and not OTHERS.search(line):
             pages.setdefault(page, []).append(line)
     seen: set[str] = set()
     return {
