@@ -42,7 +42,7 @@ def claiming(on: Bench) -> None:
 
 def command(on: Bench) -> None:
     """Compare train-align with itself when it takes its cells from a list."""
-    cells, epochs = on.pick(2, 20, 20), on.pick(1, 12, 12)
+    cells, epochs = on.pick(2, 20, 20), on.pick(1, 4, 4)
     launch = Launch(0, 1, torch.device("cpu"))
     with patch.dict("os.environ", {"BRAINHIVE_HOME": str(on.home), "BRAINHIVE_ALLOW_CODE": "1"}):
         embed.run(embed.Recipe.resolve("embed", None, {}, [DEMO, COLOURS]), launch)
@@ -88,7 +88,7 @@ def faults(on: Bench) -> None:
             f"locks {locks}: cells twice without a death",
             again,
             unit="cells",
-            target=cells // 500,
+            target=cells // 100,
             at_most=True,
         )
 
