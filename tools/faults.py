@@ -88,9 +88,9 @@ FAULTS = (
         "tests/core/test_recipe.py",
     ),
     Fault(
-        "fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)",
-        "fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB)",
-        "tests/core/test_file_lock.py",
+        'if is_locked_here and not holder["unlocked"] and holder["machine"] == name_machine():',
+        "if is_locked_here:",
+        "tests/core/test_claims.py",
     ),
     Fault("raise Refused(full_name)", "return super().find_class(module, name)", f"{STORES} tests/damaged"),
     Fault("if not (allows_all or name in _permission.names):", "if False:", "tests/cli"),

@@ -179,9 +179,7 @@ def main() -> None:
             finish(homes["kills"], test, kills=2)
             is_proven &= report(homes["kills"], alone, epochs)
         if "limits" in homes:
-            print(
-                "\n# a limit of one minute, with a signal half a minute before it, or earlier"
-            )
+            print("\n# a limit of one minute, with a signal half a minute before it, or earlier")
             template = (Path(__file__).parents[1] / "recipes/cluster/slurm.sh.j2").read_text()
             (homes["limits"] / "job.sh.j2").write_text(template.replace("B:USR1@120", "B:USR1@30"))
             short = ("run.cluster.template=job.sh.j2", "run.cluster.time=00:01:00")
