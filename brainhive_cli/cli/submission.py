@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -130,15 +130,18 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
             steps = _plan_steps(command, module, recipe, plan, folder, common)
         lines = [need.line for need in plan.needs if need.line]
         if common["check"]:
-            return _show(steps, plan, lines)
+            return _show(steps, plan, lines, common["json"])
         if plan.errors:
             raise plan.errors[0]
         if lines:
             raise MissingData("compute nodes have no internet, and not all is downloaded", " && ".join(lines))
         _submit(folder, recipe, steps, bool(common.get("again")))
-    if common.get("follow"):
-        return _follow(folder)
-    return 0
+    code = _follow(folder, common["json"]) if common.get("follow") else 0
+    if common["json"] and (known := _read_jobs(folder)):
+        queued = _list_queued(known)
+        states = {job.step: asdict(_find_state(folder, job, queued)) for job in known.jobs}
+        console.show_json({"folder": str(folder), "jobs": known.model_dump()["jobs"], "tasks": states})
+    return code
 
 
 def _plan_steps(
@@ -226,16 +229,18 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: 
         raise RecipeError(f"{path}{where}: {first_line(error)}", known) from error
 
 
-def _show(steps: Sequence[Step], plan: Plan, lines: Sequence[str]) -> int:
+def _show(steps: Sequence[Step], plan: Plan, lines: Sequence[str], as_json: bool) -> int:
     """Print the scripts, what is missing, and the line that downloads; the scheduler is not asked."""
-    for step in steps:
-        console.show_text(step.script)
-    for missing in plan.missing:
-        console.warn(f"missing: {missing}")
-    if lines:
-        console.show_text(f"# First, where there is a network: {' && '.join(lines)}")
+    if as_json:
+        scripts = {step.name: step.script for step in steps}
+        console.show_json({"scripts": scripts, "missing": plan.missing, "downloads": [*lines]})
     else:
-        console.show_text("# Nothing is to be downloaded first")
+        first = f"First, where there is a network: {' && '.join(lines)}" if lines else ""
+        for step in steps:
+            console.show_text(step.script)
+        for missing in plan.missing:
+            console.warn(f"missing: {missing}")
+        console.show_text(f"# {first or 'Nothing is to be downloaded first'}")
     return MissingData.exit_code if plan.missing else 0
 
 
@@ -280,8 +285,10 @@ def _submit(folder: Path, recipe: Recipe, steps: Sequence[Step], again: bool) ->
     )
 
 
-def _follow(folder: Path) -> int:
+def _follow(folder: Path, as_json: bool) -> int:
     """Say once a minute how the jobs go, until all have ended; Ctrl-C leaves them.
+
+    The lines go to stdout, or to stderr where a JSON document follows.
 
     Returns:
         0 where every step is finished, else 1.
@@ -289,6 +296,7 @@ def _follow(folder: Path) -> int:
     if (known := _read_jobs(folder)) is None:
         raise MissingData("nothing of this line was submitted", "the same line with --submit")
     named: set[str] = set()
+    show = console.say if as_json else console.show_text
     try:
         while True:
             queued = _list_queued(known)
@@ -296,13 +304,11 @@ def _follow(folder: Path) -> int:
             for step, state in states.items():
                 counts = f"{state.pending} pending, {state.running} running, {state.finished} finished, "
                 counts += f"{len(state.failed)} failed"
-                console.show_text(f"{datetime.now():%H:%M} {step}: {counts}{_describe_cells(folder)}")
+                show(f"{datetime.now():%H:%M} {step}: {counts}{_describe_cells(folder)}")
                 for task, code in state.failed.items():
                     if task not in named:
                         reason = "was killed" if code is None else f"ended with exit code {code}"
-                        console.show_text(
-                            f"      task {task} {reason}: {_last_line(folder / LOGS / f'{task}.txt')}"
-                        )
+                        show(f"      task {task} {reason}: {_last_line(folder / LOGS / f'{task}.txt')}")
                         named.add(task)
             if not queued:
                 break

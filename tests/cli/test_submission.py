@@ -146,6 +146,16 @@ def test_cancel_ends_the_tasks_of_the_line_and_says_what_stays(line, queue, tmp_
     assert calls(queue)[-1] == "scancel 11"
 
 
+def test_programs_read_the_submission_as_one_document(line, queue, tmp_path):
+    planned = json.loads(call(*line, "--submit", "--check", "--json").stdout)
+    assert "#SBATCH --array=0-3" in planned["scripts"]["train-align"] and planned["downloads"] == []
+    result = json.loads(call(*line, "--submit", "--json").stdout)
+    assert result["jobs"] == [{"step": "train-align", "id": "11", "tasks": 4}]
+    (queue / "tasks").write_text("")
+    end = call(*line, "--follow", "--json")
+    assert end.exit_code == 1 and json.loads(end.stdout)["tasks"]["train-align"]["failed"]["11_3"] is None
+
+
 def test_each_step_of_a_workflow_waits_for_the_one_before(world, small, runs, queue, tmp_path, code_allowed):
     overrides = [word for word in small if not word.startswith("seeds")]
     steps = {
