@@ -259,12 +259,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             bad += _fill(due, groups, recipe, launch, again, bar)
             done |= {store.path for store in due}
             more.close()
+    if len(done) < len(groups):  # others have shared it: its time says no pace
+        work = None
     if bad and not recipe.skip_bad:
         raise BrainhiveError(
             f"{len(bad)} pictures cannot be decoded: {'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''}",
             "replace them and run again (the rest is done), or accept the gaps with --skip-bad",
         )
-    if work is None:
+    if not groups:
         console.say("found all stores done; --again embeds again")
 
     # report the shape and health of each store

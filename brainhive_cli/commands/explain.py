@@ -96,7 +96,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if "encoding" in spec.analyses:
             parts += [(None, subject) for subject in job.subjects]
         todo = [part for part in parts if not (folder.path / part_file(*part)).is_file()]
-        named = {part_file(*part): part for part in todo}
+        named, count = {part_file(*part): part for part in todo}, 0
         with (
             console.progress("cells and subjects", len(todo)) as bar,
             folder.claim_cells({name: name for name in named}, launch.alone) as free,
@@ -110,7 +110,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     profiles = explain_model(reader, spec, shuffled)
                 folder.replace(part_file(cell, subject), profiles.save)
                 bar.advance()
-        launch.barrier()
+                count += 1
+        if sum(launch.gather(count)) < len(parts):  # others have shared it: its time says no pace
+            work = None
 
         # all subjects together
         with folder.finishing(launch) as is_due, console.progress("explaining all subjects together"):

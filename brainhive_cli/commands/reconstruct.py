@@ -585,8 +585,12 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
             launch,
             lambda name: all((folder.path / file).is_file() for file in media[name]),
         ) as free:
+            count = 0
             for name in free:
                 generation.generate(named[name], folder, launch)
+                count += 1
+        if count < len(named):  # others have shared it: its time says no pace
+            work = None
         del generation  # and with it the generator: its memory is the metrics' now
 
         # training pictures in their place, then scores, by one worker
