@@ -64,7 +64,7 @@ def test_workers_with_one_line_train_each_cell_once_but_those_of_the_killed(
     workers = [brainhive(*shared, wait=False) for _ in range(3)]
     run = tmp_path / "shared/train-align" / alone.name
     wait_for(lambda: len(epochs_of(run)) > 10, *workers)
-    workers[0].kill()
+    workers[0].send_signal(signal.SIGKILL)
     ends = [worker.communicate(timeout=120) for worker in workers]
 
     assert [worker.returncode for worker in workers[1:]] == [0, 0], ends
