@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import escape
@@ -112,19 +112,23 @@ class RunFolder:
             launch.barrier()
             return cls(_numbered(base, name, False))
 
-        # of the tasks of a cluster's job, the first starts a run again, and the others take part in it
+        # of the tasks of a submission, the first starts a run again, and the others take part in it
         submission = Path(os.environ[SUBMISSION]) if SUBMISSION in os.environ else None
-        array = os.environ.get(JOB, "").partition("_")[0]
-        submitted = [
-            Path(listed.run)
-            for listed in (list_submitted(submission) if submission else ())
-            if listed.job.partition("_")[0] == array
-            and Path(listed.run).is_relative_to(base.absolute())
-            and Path(listed.run).name.startswith(name)
-        ]
-        path = submitted[-1] if again and submitted else _numbered(base, name, again)
-        while again and not submitted and not _make_folder(path):
-            path = _numbered(base, name, again)
+        with ExitStack() as turn:
+            if again and submission:
+                turn.callback(Claim(submission / LOCK, f"submission {submission}", wait=True).release)
+            submitted = [
+                Path(listed.run)
+                for listed in (list_submitted(submission) if submission else ())
+                if Path(listed.run).is_relative_to(base.absolute()) and Path(listed.run).name.startswith(name)
+            ]
+            path = submitted[-1] if again and submitted else _numbered(base, name, again)
+            while again and not submitted and not _make_folder(path):
+                path = _numbered(base, name, again)
+            if submission:
+                listed = {"run": str(path.absolute()), "job": os.environ.get(JOB, "")}
+                with open(submission / SUBMITTED_RUNS, "a", encoding="utf-8", opener=open_no_link) as stream:
+                    stream.write(json.dumps(listed) + "\n")
 
         # an unfinished run is continued; its recipe and environment are written while nobody else does
         run = cls(path)
@@ -154,9 +158,6 @@ class RunFolder:
             with suppress(OSError, BrainhiveError):  # a run of somebody else, which may be read only
                 names = sorted({*run.found_by, recipe.recipe_name})
                 run.write_json(FOUND, {"recipe_names": names, "found": _now()})
-        if submission:
-            with open(submission / SUBMITTED_RUNS, "a", encoding="utf-8", opener=open_no_link) as stream:
-                stream.write(json.dumps({"run": str(path.absolute()), "job": os.environ.get(JOB, "")}) + "\n")
         launch.barrier()
         return run
 
