@@ -14,13 +14,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from brainhive_cli.core import console, documents
+from brainhive_cli.core import console, documents, foreign_code
 from brainhive_cli.core.cells import CellCounts, count_cells
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, RecipeError, first_line
 from brainhive_cli.core.files import atomic_write, home_folder, locate, read_regular, shipped_folder
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.results import Plan, read_paces, write_duration
-from brainhive_cli.core.runs import RunFolder, list_submitted
+from brainhive_cli.core.runs import SUBMITTED_RUNS, RunFolder, list_submitted
 
 SUBMITTED = ".submitted"
 """The folder below the runs that holds what was submitted."""
@@ -74,11 +74,13 @@ class Step:
         name: Its name.
         script: Its script.
         tasks: Number of tasks.
+        cells: Number of cells, as far as they are planned.
     """
 
     name: str
     script: str
     tasks: int
+    cells: int
 
 
 @dataclass
@@ -154,7 +156,8 @@ def _plan_steps(
             name: (recipe.command_of(name), job.recipe, planned)  # type: ignore[attr-defined]
             for name, (job, planned) in module.plan_steps(recipe).items()
         }
-    words = ["--allow-code"] if common["allow_code"] else []
+    # code that the user's line names is named by a file in the job's
+    words = ["--allow-code"] if common["allow_code"] or foreign_code.ran() else []
     words += ["--again"] if common.get("again") else []
     steps = []
     for name, (step_command, step_recipe, planned) in plans.items():
@@ -162,7 +165,7 @@ def _plan_steps(
         until = [f"until={name}"] if command == "workflow" else []
         line = [command, "--recipe", str(folder / "line.yaml"), *words, *until]
         limit = recipe.run.cluster.time or _propose_time(step_command, step_recipe, planned, tasks)
-        steps.append(Step(name, _fill_in(recipe, name, line, tasks, limit, folder), tasks))
+        steps.append(Step(name, _fill_in(recipe, name, line, tasks, limit, folder), tasks, planned.cells))
     return steps
 
 
@@ -254,11 +257,15 @@ def _submit(folder: Path, recipe: Recipe, steps: Sequence[Step], again: bool) ->
         )
         return
     open_steps = [*steps]
-    while not again and open_steps and _is_finished(folder, open_steps[0].name):
+    while not again and open_steps and _is_finished(folder, open_steps[0]):
         open_steps.pop(0)
     if not open_steps:
         console.say("all of this line is finished: nothing is submitted")
         return
+
+    # tasks that start runs again take part in those that others of this submission have started
+    for history in (SUBMITTED_RUNS, ENDED) if again else ():
+        (folder / history).unlink(missing_ok=True)
 
     # the recipe as it is now: who edits the file later changes no task that waits
     (folder / LOGS).mkdir(parents=True, exist_ok=True)  # or the scheduler loses the output
@@ -377,11 +384,13 @@ def _find_state(folder: Path, job: Job, queued: Mapping[str, str]) -> State:
     return state
 
 
-def _is_finished(folder: Path, step: str) -> bool:
-    """Whether a task of a step has seen its end, and the runs that it opened are still finished."""
-    tasks = {end.task for end in _read_ended(folder) if end.step == step and end.code == ENDED_CODE}
+def _is_finished(folder: Path, step: Step) -> bool:
+    """Whether a task of a step has seen its end, and its runs, or the stores of one without, are there."""
+    tasks = {end.task for end in _read_ended(folder) if end.step == step.name and end.code == ENDED_CODE}
     runs = [listed.run for listed in list_submitted(folder) if listed.job in tasks]
-    return bool(tasks) and all(RunFolder(Path(run)).is_finished for run in runs)
+    return (
+        bool(tasks) and all(RunFolder(Path(run)).is_finished for run in runs) and bool(runs or not step.cells)
+    )
 
 
 def _read_ended(folder: Path) -> list[Ended]:

@@ -178,7 +178,8 @@ def plan(recipe: Recipe) -> Plan:
     listed = replace(listed, items=items, writes=writes, cells=len(job.stores) * len(planned_groups))
     if listed.errors:
         return listed
-    return replace(listed, work=job.work({store.path for store in job.all_stores if store.reason(None)}))
+    due = {store.path for store in job.all_stores if store.reason(None)}
+    return replace(listed, work=job.work(due), cells=listed.cells if due else 0)
 
 
 def _weights(group: EncoderGroup, stores: Sequence[StoreJob]) -> tuple[str, EncoderGroup | None, list[Need]]:

@@ -190,7 +190,7 @@ def plan(recipe: Recipe) -> Plan:
 
     # recordings of which little is known are described as soon as all files are there
     is_missing = any(need.is_missing for need in plan.needs)
-    plan = replace(plan, cells=max(1, len(todo)))
+    plan = replace(plan, cells=len(todo))
     return replace(plan, tables=_look_over(job)) if todo and not is_missing else plan
 
 

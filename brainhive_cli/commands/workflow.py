@@ -95,6 +95,12 @@ class Recipe(BaseRecipe):
             )
         return self
 
+    @property
+    def steps_until(self) -> list[str]:
+        """Names of the steps up to the last one that is run."""
+        names = [*self.steps]
+        return names if self.until is None else names[: names.index(self.until) + 1]
+
     def command_of(self, name: str) -> Command:
         """Name the command of a step."""
         return cast(Command, self.steps[name].command or name)
@@ -294,7 +300,7 @@ def plan_steps(recipe: Recipe) -> dict[str, tuple[Job, Plan]]:
     """Plan each step by its command; one that reads a run knows what trainings before it will make."""
     planned: dict[str, tuple[Job, Plan]] = {}
     trainings: dict[str, Any] = {}
-    for name in recipe.steps:
+    for name in recipe.steps_until:
         job = Job.resolve(recipe, name, {})
         reads_runs = recipe.command_of(name) in (TRAINING, *DECODING)
         planned[name] = job, job.module.plan(job.recipe, *([trainings] if reads_runs else []))
@@ -345,8 +351,7 @@ def run_steps(
     precision = [f"run.mixed_precision={mixed}"] if mixed else []
     results: dict[str, Result] = {}
     finished: dict[str, FinishedStep] = {}
-    count = len(recipe.steps) if recipe.until is None else [*recipe.steps].index(recipe.until) + 1
-    for number, name in enumerate([*recipe.steps][:count], 1):
+    for number, name in enumerate(recipe.steps_until, 1):
         # say what the step does, and the line that does it
         job = Job.resolve(recipe, name, results, [*(more or {}).get(name, ()), *precision])
         says = textwrap.wrap(recipe.steps[name].says, SENTENCE_LETTERS)

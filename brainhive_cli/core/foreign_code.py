@@ -88,7 +88,7 @@ def _words_of(override: str, may_nest: bool = True) -> Iterator[str]:
 
 
 def ran() -> frozenset[str]:
-    """Name the code that ran during the command, which the next one may need too."""
+    """Name the code that ran during the command, but under `--check`; the next one may need it too."""
     return frozenset(_permission.ran)
 
 
@@ -126,9 +126,9 @@ def require(name: str, described: str) -> None:
             f"{described} is code, named by a file and not on the command line",
             "--allow-code, if you trust whoever wrote it: it can do all that you can",
         )
+    _permission.ran.add(name)
     if _permission.is_check and not allows_all:
         raise NotRun(f"{described} is code, which --check does not run", "--check --allow-code runs it")
-    _permission.ran.add(name)
 
 
 def import_module(path: str, name: str, described: str) -> ModuleType:

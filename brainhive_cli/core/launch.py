@@ -29,12 +29,15 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import (
     CONTINUES,
     INTERRUPTED,
+    OUT_OF_TIME,
     BrainhiveError,
     DeviceError,
     LostProcess,
     MissingExtra,
+    OutOfTime,
     RecipeError,
     first_line,
+    raise_if_asked_to_stop,
 )
 from brainhive_cli.core.recipe import Run
 
@@ -358,6 +361,7 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
 
         asked_before = signal.signal(signal.SIGUSR1, pass_on)
         try:
+            raise_if_asked_to_stop()  # before there was a process to pass it on to
             launch_command(launch_command_parser().parse_args(arguments))
         except ChildFailedError as failed:
             codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
@@ -423,6 +427,8 @@ def _cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> tuple[in
         code = max(codes.values(), default=1)
         return code, BrainhiveError(f"a process of the launch ended with exit code {code}", CONTINUES)
     rank, number = next(iter((killed or signals).items()))
+    if number == Signals.SIGUSR1:  # asked to stop before it could listen
+        return OUT_OF_TIME, OutOfTime(f"process {rank} of the launch was stopped by a signal", CONTINUES)
     if number == Signals.SIGKILL:
         problem = f"process {rank} of the launch was killed (SIGKILL), as systems do when memory runs out"
         way = f"{less_memory or 'fewer processes, or a machine with more memory'}; {CONTINUES}"

@@ -188,7 +188,7 @@ class Plan:
         needs: What it reads and does not make.
         makes: Keys of what it makes that other commands need.
         writes: Bytes of what it makes, where they are known.
-        cells: Number of cells that several workers can take one by one.
+        cells: Number of cells that several workers can take one by one; 0 where all stores are made.
     """
 
     items: dict[str, Any]

@@ -1,11 +1,12 @@
 """Run folders: created or resumed by fingerprint, written to, finished."""
 
 import hashlib
+import itertools
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import escape
@@ -60,6 +61,8 @@ LOCK = ".claim"
 """The claim under which a run's recipe and environment are written; nothing is computed meanwhile."""
 WORKERS = ".workers"
 """The folder of claims that say which processes work on a run."""
+PRESENCES = itertools.count(1)
+"""Numbers of this process's claims there: one that failed may be held by a traceback, as in a notebook."""
 OPENED = {"recipe.yaml", ENVIRONMENT, "embeddings.json", LOCK, WORKERS, CELLS}
 """The files of a run for which nothing was done yet."""
 SUBMISSION = "BRAINHIVE_SUBMISSION"
@@ -109,38 +112,45 @@ class RunFolder:
             launch.barrier()
             return cls(_numbered(base, name, False))
 
-        # of the tasks of a cluster's job, the first starts a run again, and the others take part in it
+        # of the tasks of a submission, the first starts a run again, and the others take part in it
         submission = Path(os.environ[SUBMISSION]) if SUBMISSION in os.environ else None
-        array = os.environ.get(JOB, "").partition("_")[0]
-        submitted = [
-            Path(listed.run)
-            for listed in (list_submitted(submission) if submission else ())
-            if listed.job.partition("_")[0] == array
-            and Path(listed.run).is_relative_to(base.absolute())
-            and Path(listed.run).name.startswith(name)
-        ]
-        path = submitted[-1] if again and submitted else _numbered(base, name, again)
-        while again and not submitted and not _make_folder(path):
-            path = _numbered(base, name, again)
+        with ExitStack() as turn:
+            if again and submission:
+                turn.callback(Claim(submission / LOCK, f"submission {submission}", wait=True).release)
+            submitted = [
+                Path(listed.run)
+                for listed in (list_submitted(submission) if submission else ())
+                if Path(listed.run).is_relative_to(base.absolute()) and Path(listed.run).name.startswith(name)
+            ]
+            path = submitted[-1] if again and submitted else _numbered(base, name, again)
+            while again and not submitted and not _make_folder(path):
+                path = _numbered(base, name, again)
+            if submission:
+                listed = {"run": str(path.absolute()), "job": os.environ.get(JOB, "")}
+                with open(submission / SUBMITTED_RUNS, "a", encoding="utf-8", opener=open_no_link) as stream:
+                    stream.write(json.dumps(listed) + "\n")
 
         # an unfinished run is continued; its recipe and environment are written while nobody else does
         run = cls(path)
         if not run.is_finished:
             lock = Claim(path / LOCK, f"run {path}", wait=True)
-            refuse_links(path)
-            workers = [claim for claim in (path / WORKERS).glob("*") if is_held(claim)]
-            if not run.is_finished:  # by another worker, just before this one had the lock
-                presence = path / WORKERS / name_part(path / "worker").name.removeprefix(".")
-                run = cls(path, Claim(presence, f"run {path}"))
-                is_new = not (path / "recipe.yaml").is_file()
-                if not workers:
-                    run.write_text("recipe.yaml", write_yaml(portable(recipe.model_dump(mode="json"))))
-                    run.write_json(ENVIRONMENT, {**launch.describe_environment(), "started": _now()})
-                if not is_new:
-                    count = len(workers)
-                    with_others = f" with {count} other worker{'s' if count > 1 else ''}" if count else ""
-                    console.say(f"continuing run {path.name}{with_others}")
-            lock.release()
+            try:
+                refuse_links(path)
+                workers = [claim for claim in (path / WORKERS).glob("*") if _is_others(claim)]
+                if not run.is_finished:  # by another worker, just before this one had the lock
+                    own = name_part(path / f"worker-{next(PRESENCES)}")
+                    presence = path / WORKERS / own.name.removeprefix(".")
+                    run = cls(path, Claim(presence, f"run {path}"))
+                    is_new = not (path / "recipe.yaml").is_file()
+                    if not workers:
+                        run.write_text("recipe.yaml", write_yaml(portable(recipe.model_dump(mode="json"))))
+                        run.write_json(ENVIRONMENT, {**launch.describe_environment(), "started": _now()})
+                    if not is_new:
+                        count = len(workers)
+                        with_others = f" with {count} other worker{'s' if count > 1 else ''}" if count else ""
+                        console.say(f"continuing run {path.name}{with_others}")
+            finally:
+                lock.release()
 
         # a finished one is noted as asked for again
         if run.is_finished:
@@ -148,9 +158,6 @@ class RunFolder:
             with suppress(OSError, BrainhiveError):  # a run of somebody else, which may be read only
                 names = sorted({*run.found_by, recipe.recipe_name})
                 run.write_json(FOUND, {"recipe_names": names, "found": _now()})
-        if submission:
-            with open(submission / SUBMITTED_RUNS, "a", encoding="utf-8", opener=open_no_link) as stream:
-                stream.write(json.dumps({"run": str(path.absolute()), "job": os.environ.get(JOB, "")}) + "\n")
         launch.barrier()
         return run
 
@@ -418,6 +425,11 @@ def _make_folder(path: Path) -> bool:
     return True
 
 
+def _is_others(claim: Path) -> bool:
+    """Whether a living process other than this one works on a run, by its claim in the run's folder."""
+    return find_holder(claim) != name_worker() and is_held(claim)
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run's, damaged as it may be."""
     return (folder / "recipe.yaml").is_file() or (folder / FINISHED).is_file()
@@ -431,7 +443,7 @@ def remove_unused(runs: Path) -> None:
         if find_holder(claim) != name_worker() or not folder.is_untouched:
             continue
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
-        if not any(is_held(other) for other in claim.parent.glob("*") if other != claim):
+        if not any(map(_is_others, claim.parent.glob("*"))):
             remove(folder.path)
             with suppress(OSError):  # as another command has runs there
                 folder.path.parent.rmdir()

@@ -3,20 +3,26 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.cli import submission
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
 
 SCHEDULER = {
@@ -37,6 +43,9 @@ SCHEDULER = {
 }
 """Programs of a scheduler that writes down what it is asked; the test says which tasks are queued."""
 PLAN = ("run.cluster.partition=gpu,long", "run.cluster.memory=32G", "run.cluster.time=12:00:00")
+
+ALONE = Launch(0, 1, torch.device("cpu"))
+DEMO = "dataset={kind: demo, noise: 0.3, subjects: 2}"
 
 
 @pytest.fixture
@@ -179,6 +188,89 @@ def test_each_step_of_a_workflow_waits_for_the_one_before(world, small, runs, qu
     assert run_task(folder, 13, 0, "eval-retrieval") == 0, (folder / "logs/13_0.txt").read_text()
     assert len([*runs_folder.glob("*/*/metrics.json")]) == 3  # the workflow's own, too
     assert "nothing is submitted" in call(*line, "--submit").stderr
+
+
+def test_tasks_that_start_a_run_again_at_the_same_time_share_it(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("BRAINHIVE_SUBMISSION", str(tmp_path))
+    runs = [RunFolder.open("train-align", "tiny", Recipe(), ALONE).path]
+    opening = threading.Barrier(4)
+
+    def start() -> None:
+        opening.wait()
+        runs.append(RunFolder.open("train-align", "tiny", Recipe(), ALONE, again=True).path)
+
+    (tmp_path / "runs.jsonl").unlink()  # as --submit --again does
+    tasks = [threading.Thread(target=start) for _ in range(4)]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join(60)
+    assert len(runs) == 5 and {path.name for path in runs[1:]} == {f"{runs[0].name}-2"}
+
+
+def test_a_workflow_that_is_submitted_again_makes_each_run_once_more(
+    world, small, runs, queue, tmp_path, code_allowed
+):
+    overrides = [word for word in small if not word.startswith(("seeds", "train.epochs"))]
+    steps = {
+        "train-align": {"overrides": [*overrides, "seeds=1", "train.epochs=2"]},
+        "eval-retrieval": {"overrides": ["sheet_rows=0"]},
+    }
+    (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}))
+    line = ("workflow", "--recipe", str(tmp_path / "steps.yaml"), runs, "run.device=cpu")
+    for first, words in ((11, ()), (13, ("--again",))):
+        assert call(*line, "--submit", *words).exit_code == 0
+        folder = submitted(tmp_path, "workflow")
+        for number, step in enumerate(steps, first):
+            assert run_task(folder, number, 0, step) == 0, (folder / f"logs/{number}_0.txt").read_text()
+    finished = [path.parts[-3] for path in (tmp_path / "runs").glob("*/*/metrics.json")]
+    assert Counter(finished) == {"train-align": 2, "eval-retrieval": 2, "workflow": 2}
+
+
+def test_steps_after_the_last_one_that_is_asked_for_are_not_submitted(queue, tmp_path, world, small, runs):
+    steps = {"train-align": {"overrides": [*small]}, 'what "it" knows': {"command": "eval-retrieval"}}
+    (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}))
+    line = ("workflow", "--recipe", str(tmp_path / "steps.yaml"), runs, "run.device=cpu")
+    assert call(*line, "until=train-align", "--submit", "--allow-code").exit_code == 0
+    assert len(calls(queue)) == 1
+
+
+def test_names_with_spaces_quotes_and_percent_signs_reach_the_scheduler_and_come_back(
+    queue, tmp_path, world, small
+):
+    folder, name = tmp_path / "50% of 'all' runs", 'what "it" learns'
+    steps = {name: {"command": "train-align", "overrides": [*small, "train.epochs=1"]}}
+    (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}))
+    line = ("workflow", "--recipe", str(tmp_path / "steps.yaml"), f'paths.runs="{folder}"', "run.device=cpu")
+    result = call(*line, "--submit", "--allow-code")
+    assert result.exit_code == 0, result.output
+
+    own = next((folder / ".submitted").iterdir())
+    script = (own / f"{name}.sh").read_text()
+    option = re.search(r"^#SBATCH (--output=.*)$", script, flags=re.MULTILINE)
+    assert option and shlex.split(option[1]) == [f"--output={own}/logs/%A_%a.txt".replace("50%", "50%%")]
+    assert run_task(own, 11, 0, name) == 0, (own / "logs/11_0.txt").read_text()
+    assert json.loads((own / "ended.jsonl").read_text())["step"] == name
+
+
+def test_code_that_the_line_names_may_run_in_its_tasks(world, runs, queue, tmp_path, monkeypatch):
+    lab = tmp_path / "lab"
+    lab.mkdir()
+    (lab / "lab_encoder.py").write_text("from brainhive_cli.models.encoders.python import example\n")
+    monkeypatch.setenv("PYTHONPATH", f"{lab}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.syspath_prepend(str(lab))
+    encoders, own = "encoders=['python:lab_encoder:example']", f"paths.embeddings={tmp_path / 'embeddings'}"
+    line = ("embed", DEMO, encoders, runs, own, "run.device=cpu")
+    assert "--allow-code" in call(*line, "--submit", "--check").stdout
+    assert call(*line, "--submit").exit_code == 0
+    folder = submitted(tmp_path, "embed")
+    assert run_task(folder, 11, 0, "embed") == 0, (folder / "logs/11_0.txt").read_text()
+
+    # stores that have gone are made again
+    (queue / "tasks").write_text("")
+    assert "nothing is submitted" in call(*line, "--submit").stderr
+    next((tmp_path / "embeddings").rglob("*.h5")).unlink()
+    assert "submitted embed: job 12" in call(*line, "--submit").stderr
 
 
 @pytest.mark.parametrize("is_time_over", [True, False])

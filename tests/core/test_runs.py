@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,6 +51,32 @@ def test_the_same_recipe_finds_its_run_however_it_is_run(home: Path) -> None:
     run.finish(Measurements(notes={"mode": "intra"}))
     found = opened(run=Run(workers=0))
     assert found.path == run.path and found.is_finished and found.measurements().notes == {"mode": "intra"}
+
+
+def test_a_process_whose_work_on_a_run_has_failed_takes_the_run_up_again(home: Path) -> None:
+    def fail() -> None:
+        run = opened()
+        run.write_text("checkpoints/cell.txt", "half way")
+        raise ValueError
+
+    with pytest.raises(ValueError) as kept:  # its traceback holds the run, as a notebook's last one does
+        fail()
+    again = opened()
+    assert kept.value.__traceback__ and (again.path / "checkpoints/cell.txt").read_text() == "half way"
+
+
+def test_a_run_that_cannot_be_opened_is_removed_and_not_waited_for(home: Path) -> None:
+    class Unwilling(Launch):
+        def describe_environment(self) -> dict[str, object]:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError) as kept:  # its traceback holds what has opened the run
+        RunFolder.open("train-align", "tiny", Recipe(), Unwilling(0, 1, torch.device("cpu")))
+    waiting = threading.Thread(target=runs.remove_unused, args=(home / "runs",), daemon=True)
+    waiting.start()
+    waiting.join(10)
+    assert kept.value.errno == 28 and not waiting.is_alive()
+    assert not [*(home / "runs").glob("*/*")]
 
 
 def test_an_interrupted_run_is_taken_up_again_with_what_it_has(home: Path) -> None:
