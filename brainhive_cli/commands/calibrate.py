@@ -81,7 +81,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         todo = [part for part in parts if not (folder.path / part_file(*part)).is_file()]
         named = {f"{_name(cell)}, draw {draw}": (cell, draw) for cell, draw in todo}
         files = {name: part_file(*part) for name, part in named.items()}
-        base, opened = None, None
+        base, opened, count = None, None, 0
         with (
             console.progress("models, persons and draws", len(todo)) as bar,
             folder.claim_cells(files, launch.alone) as free,
@@ -96,7 +96,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 part = measure_draw(base, person, spec, job.amounts, pulls, draw, random, keep)
                 folder.replace(part_file(cell, draw), part.save)
                 bar.advance(1, _name(cell))
-        launch.barrier()
+                count += 1
+        if sum(launch.gather(count)) < len(todo):  # no pace is known of what others have shared
+            work = None
 
         # all persons together
         with folder.finishing(launch) as is_due:

@@ -260,6 +260,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             bad += _fill(due, groups, recipe, launch, again, bar)
             done |= {store.path for store in due}
             more.close()
+    if not {*groups} <= done:  # no pace is known of what others have shared
+        work = None
     if bad and not recipe.skip_bad:
         raise BrainhiveError(
             f"{len(bad)} pictures cannot be decoded: {'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''}",

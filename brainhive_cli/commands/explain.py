@@ -96,7 +96,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if "encoding" in spec.analyses:
             parts += [(None, subject) for subject in job.subjects]
         todo = [part for part in parts if not (folder.path / part_file(*part)).is_file()]
-        named = {part_file(*part): part for part in todo}
+        named, count = {part_file(*part): part for part in todo}, 0
         with (
             console.progress("cells and subjects", len(todo)) as bar,
             folder.claim_cells({name: name for name in named}, launch.alone) as free,
@@ -110,6 +110,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     profiles = explain_model(reader, spec, shuffled)
                 folder.replace(part_file(cell, subject), profiles.save)
                 bar.advance()
+                count += 1
+        if sum(launch.gather(count)) < len(todo):  # no pace is known of what others have shared
+            work = None
         launch.barrier()
 
         # all subjects together
