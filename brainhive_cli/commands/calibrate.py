@@ -97,7 +97,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 folder.replace(part_file(cell, draw), part.save)
                 bar.advance(1, _name(cell))
                 count += 1
-        if sum(launch.gather(count)) < len(parts):  # others have shared it: its time says no pace
+        if sum(launch.gather(count)) < len(todo):  # no pace is known of what others have shared
             work = None
 
         # all persons together

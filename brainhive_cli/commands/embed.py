@@ -260,7 +260,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             bad += _fill(due, groups, recipe, launch, again, bar)
             done |= {store.path for store in due}
             more.close()
-    if len(done) < len(groups):  # others have shared it: its time says no pace
+    if not {*groups} <= done:  # no pace is known of what others have shared
         work = None
     if bad and not recipe.skip_bad:
         raise BrainhiveError(

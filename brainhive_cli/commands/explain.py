@@ -111,8 +111,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 folder.replace(part_file(cell, subject), profiles.save)
                 bar.advance()
                 count += 1
-        if sum(launch.gather(count)) < len(parts):  # others have shared it: its time says no pace
+        if sum(launch.gather(count)) < len(todo):  # no pace is known of what others have shared
             work = None
+        launch.barrier()
 
         # all subjects together
         with folder.finishing(launch) as is_due, console.progress("explaining all subjects together"):

@@ -326,7 +326,11 @@ def refuse_link(path: Path, folder: Path) -> None:
 
 def refuse_links(run: Path, below: Path | None = None) -> None:
     """Refuse a run in which anything is a link but what trackers keep there; `below` is a folder in it."""
-    for entry in os.scandir(below or run):
+    try:
+        entries = [*os.scandir(below or run)]
+    except FileNotFoundError:  # a folder that another worker has just given its final name
+        return
+    for entry in entries:
         if below is None and entry.name.startswith(TRACKERS):
             continue
         if entry.is_symlink():

@@ -438,22 +438,24 @@ def mapped(selection: Selection, content: Content, store: Path, split: str) -> S
     lock = Claim.for_path(path, wait=True)  # of processes that want the same, one writes
     shape = selection.shape_of(content)
     try:
-        signals, mapped_ns = _map(path, shape)
-    except BrainhiveError:  # absent or damaged
-        mapped_ns = None
-    if mapped_ns != changed_ns:
-        part = hdf5.part_of(path)
-        hdf5.create(part, {"signal": (shape, "float32")}, {}, {"source_changed_ns": changed_ns})
-        writer = hdf5.RowWriter(part, "signal")
-        with console.progress(f"copy of the signals of {selection.where}", shape[0]) as bar:
-            for rows, chunk in selection.read(content):
-                writer.write(np.arange(rows.start, rows.stop), chunk)
-                bar.advance(len(chunk))
-        writer.close()
-        hdf5.seal(part)
-        publish(part, path)
-        signals, _ = _map(path, shape)
-    lock.release()
+        try:
+            signals, mapped_ns = _map(path, shape)
+        except BrainhiveError:  # absent or damaged
+            mapped_ns = None
+        if mapped_ns != changed_ns:
+            part = hdf5.part_of(path)
+            hdf5.create(part, {"signal": (shape, "float32")}, {}, {"source_changed_ns": changed_ns})
+            writer = hdf5.RowWriter(part, "signal")
+            with console.progress(f"copy of the signals of {selection.where}", shape[0]) as bar:
+                for rows, chunk in selection.read(content):
+                    writer.write(np.arange(rows.start, rows.stop), chunk)
+                    bar.advance(len(chunk))
+            writer.close()
+            hdf5.seal(part)
+            publish(part, path)
+            signals, _ = _map(path, shape)
+    finally:
+        lock.release()
     return signals
 
 

@@ -143,3 +143,25 @@ def test_signals_that_two_commands_want_are_made_once(world, small, tmp_path, br
     ]
     assert {len(SignalStore.open(path).splits) for path in tmp_path.rglob("sub-*.h5")} == {2}
     assert not any(is_held(path) for path in tmp_path.rglob(".*.cell"))
+
+
+def test_no_pace_is_kept_of_work_that_others_have_shared(world, trained, brainhive, tmp_path):
+    line = ("eval-retrieval", f"run={trained}", "sheet_rows=0", f"paths.runs={tmp_path}")
+    whole = brainhive(*line)
+    assert whole.returncode == 0 and (tmp_path / "pace.json").is_file(), whole.stderr
+    (tmp_path / "pace.json").unlink()
+    run = next((tmp_path / "eval-retrieval").iterdir())
+    part = max(run.glob("parts/*.safetensors"))
+    content = part.read_bytes()
+    shutil.rmtree(run)
+
+    worker = brainhive(*line, wait=False)
+    wait_for(lambda: (run / ".cells.json").is_file(), worker)
+    claim = Claim.attempt(claim_path(part))  # as another worker, which comes later
+    assert claim is not None
+    wait_for(lambda: len([*run.glob("parts/*.safetensors")]) == 1, worker)
+    part.write_bytes(content)
+    claim.release()
+    _, errors = worker.communicate(timeout=60)
+    assert worker.returncode == 0, errors
+    assert not (tmp_path / "pace.json").exists()

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -273,3 +274,17 @@ def test_a_hard_link_is_not_written_through(tmp_path: Path) -> None:
     with pytest.raises(UnfitFile, match="a hard link"):
         RunFolder(tmp_path).log(step=1)
     assert (tmp_path / "thesis").read_bytes() == b"1"
+
+
+def test_folders_that_get_their_final_name_meanwhile_are_no_error_of_a_run(tmp_path):
+    def rename_often() -> None:
+        for _ in range(1500):
+            (tmp_path / ".model.part").mkdir()
+            (tmp_path / ".model.part").rename(tmp_path / "model")
+            (tmp_path / "model").rmdir()
+
+    renaming = threading.Thread(target=rename_often)
+    renaming.start()
+    while renaming.is_alive():
+        files.refuse_links(tmp_path)
+    renaming.join()

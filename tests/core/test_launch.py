@@ -1,6 +1,7 @@
 """Which part of the work is mine."""
 
 import json
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -106,3 +107,8 @@ def test_a_report_with_half_a_character_still_names_the_cause(
         "copy b\\udcff",
         False,
     )
+
+
+def test_a_process_that_a_signal_stops_before_it_listens_ends_the_launch_as_one_that_continues(tmp_path):
+    code, reason = launch._cause({0: -signal.SIGUSR1, 1: -signal.SIGTERM}, tmp_path, "")
+    assert code == 75 and reason is not None and reason.hint == "the same command continues"

@@ -497,7 +497,6 @@ class SignalStore:
                 )
 
         # attributes and arrays of the axes
-        lock = Claim.for_path(path, wait=True)
         space: Any = first.space
         about: dict[str, Any] = {"format": FORMAT, "holds": "signal", "splits": list(recordings)}
         if isinstance(space, Voxels):
@@ -528,24 +527,27 @@ class SignalStore:
             about["provenance"][split], about["pictures"][split] = recording.provenance, image_ids.digest
 
         # create the file, then copy signals some stimuli at a time
-        known = {name: array for name, array in arrays.items() if array is not None}
-        hdf5.create(part, spaces, known, about)
-        counts = [len(recording.signal) for recording in recordings.values()]
-        with console.progress(f"writing {path.parent.name}/{path.stem}", sum(counts)) as bar:
-            for split, recording in recordings.items():
-                signal, writer = recording.signal, hdf5.RowWriter(part, f"{split}/signal")
-                row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
-                step = min(COPIED_STIMULI, max(1, COPIED_BYTES // max(1, row_bytes)))
-                for start in range(0, len(signal), step):
-                    values = np.asarray(signal[start : start + step])
-                    writer.write(np.arange(start, start + len(values)), values)
-                    bar.advance(len(values), split)
-                writer.close()
+        lock = Claim.for_path(path, wait=True)
+        try:
+            known = {name: array for name, array in arrays.items() if array is not None}
+            hdf5.create(part, spaces, known, about)
+            counts = [len(recording.signal) for recording in recordings.values()]
+            with console.progress(f"writing {path.parent.name}/{path.stem}", sum(counts)) as bar:
+                for split, recording in recordings.items():
+                    signal, writer = recording.signal, hdf5.RowWriter(part, f"{split}/signal")
+                    row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
+                    step = min(COPIED_STIMULI, max(1, COPIED_BYTES // max(1, row_bytes)))
+                    for start in range(0, len(signal), step):
+                        values = np.asarray(signal[start : start + step])
+                        writer.write(np.arange(start, start + len(values)), values)
+                        bar.advance(len(values), split)
+                    writer.close()
 
-        # the final name appears with the whole content
-        hdf5.seal(part)
-        publish(part, path)
-        lock.release()
+            # the final name appears with the whole content
+            hdf5.seal(part)
+            publish(part, path)
+        finally:
+            lock.release()
 
 
 def is_signal_store(path: Path) -> bool:

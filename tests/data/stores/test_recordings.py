@@ -1,5 +1,6 @@
 """The signal store: what goes in comes out, mapped; a half-written one does not open."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -310,3 +311,19 @@ def test_a_damaged_row_is_named_with_the_line_that_prepares_it_again(
     with pytest.raises(BrainhiveError, match="1 of 9 rows of train/signal") as caught:
         found.verify()
     assert caught.value.hint == f"delete it, then: {line}"
+
+
+def test_a_store_that_could_not_be_written_is_written_by_the_same_process(tmp_path):
+    class Failing(np.ndarray):
+        def __getitem__(self, index):
+            raise OSError(5, "Input/output error")
+
+    failing = recording(4, 2)
+    failing = replace(failing, signal=np.array(failing.signal).view(Failing))
+    path = tmp_path / "sub-01.h5"
+    with pytest.raises(OSError) as kept:  # its traceback holds what has claimed the store
+        SignalStore.write(path, {"train": failing})
+    writing = threading.Thread(target=SignalStore.write, args=(path, {"train": recording(4, 2)}), daemon=True)
+    writing.start()
+    writing.join(20)
+    assert kept.value.errno == 5 and not writing.is_alive() and path.is_file()
