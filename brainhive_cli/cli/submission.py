@@ -32,6 +32,8 @@ TIME_MARGIN = 1.5
 """Factor on the measured time of a task, as nodes differ; half an hour of loading comes on top."""
 POLL_S = 60.0
 """Time between two lines of `--follow`."""
+MAX_FAILURES = 10
+"""Times in a row that the scheduler may fail to answer `--follow`."""
 ENDED_CODE = 0
 """Exit code of a task that has seen the end of its command, whoever did the work."""
 LAST_LINE_BYTES = 1 << 16
@@ -302,11 +304,22 @@ def _follow(folder: Path, as_json: bool) -> int:
     """
     if (known := _read_jobs(folder)) is None:
         raise MissingData("nothing of this line was submitted", "the same line with --submit")
-    named: set[str] = set()
+    named, failures = set[str](), 0
     show = console.say if as_json else console.show_text
     try:
         while True:
-            queued = _list_queued(known)
+            # a scheduler that is busy answers the next time
+            try:
+                queued, failures = _list_queued(known), 0
+            except MissingExtra:
+                raise
+            except BrainhiveError as error:
+                failures += 1
+                if failures > MAX_FAILURES:
+                    raise
+                show(f"{datetime.now():%H:%M} {error.message}")
+                time.sleep(POLL_S)
+                continue
             states = {job.step: _find_state(folder, job, queued) for job in known.jobs}
             for step, state in states.items():
                 counts = f"{state.pending} pending, {state.running} running, {state.finished} finished, "

@@ -413,7 +413,7 @@ class Recipe(Section):
         # the file, then flags, then overrides: the later wins
         path = find_recipe(command, name)
         fields = read_recipe(path, command)
-        if not fields.get("recipe_name") and name is not None:  # that of a run names the one that made it
+        if "recipe_name" not in fields and name is not None:  # that of a run names the one that made it
             fields["recipe_name"] = name_of(path)
         for key, value in flags.items():
             if value is not None:

@@ -109,8 +109,7 @@ class RunFolder:
         base, name = recipe.paths.under_home("runs") / command, f"{label}-{recipe.fingerprint()}"
         below(base, name, source="the name of a run,")
         if not launch.is_main:
-            launch.barrier()
-            return cls(_numbered(base, name, False))
+            return cls(launch.gather(None)[0])
 
         # of the tasks of a submission, the first starts a run again, and the others take part in it
         submission = Path(os.environ[SUBMISSION]) if SUBMISSION in os.environ else None
@@ -137,6 +136,9 @@ class RunFolder:
             try:
                 refuse_links(path)
                 workers = [claim for claim in (path / WORKERS).glob("*") if _is_others(claim)]
+                for claim in (path / WORKERS).glob("*"):
+                    if not is_held(claim):  # of a worker that was killed
+                        claim.unlink()
                 if not run.is_finished:  # by another worker, just before this one had the lock
                     own = name_part(path / f"worker-{next(PRESENCES)}")
                     presence = path / WORKERS / own.name.removeprefix(".")
@@ -158,7 +160,7 @@ class RunFolder:
             with suppress(OSError, BrainhiveError):  # a run of somebody else, which may be read only
                 names = sorted({*run.found_by, recipe.recipe_name})
                 run.write_json(FOUND, {"recipe_names": names, "found": _now()})
-        launch.barrier()
+        launch.gather(path)
         return run
 
     @contextmanager

@@ -33,6 +33,9 @@ SCHEDULER = {
         echo "$number" | tee "$QUEUE/last"
     """,
     "squeue": """
+        if [ -s "$QUEUE/busy" ]; then
+            head -n 1 "$QUEUE/busy" >&2; sed -i 1d "$QUEUE/busy"; exit 1
+        fi
         for word; do case "$word" in --jobs=*) job=${word#--jobs=};; esac; done
         if ! grep "^${job}_" "$QUEUE/tasks" 2>/dev/null; then
             echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1
@@ -136,6 +139,16 @@ def test_a_task_that_was_killed_is_named_with_the_last_line_of_its_log(line, que
     assert "error: train-align: not finished" in end.stderr
     again = call(*line, "--submit")
     assert "submitted train-align: job 12" in again.stderr
+
+
+def test_a_scheduler_that_is_busy_is_asked_again(line, queue, tmp_path):
+    call(*line, "--submit")
+    (submitted(tmp_path) / "ended.jsonl").write_text('{"step": "train-align", "task": "11_0", "code": 0}\n')
+    (queue / "busy").write_text("squeue: error: Socket timed out on send/recv operation\n" * 3)
+    end = call(*line, "--follow")
+    assert end.exit_code == 0 and end.stdout.count("Socket timed out") == 3
+    (queue / "busy").write_text("squeue: error: Socket timed out on send/recv operation\n" * 99)
+    assert call(*line, "--follow").exit_code == 1
 
 
 def test_a_run_that_was_removed_is_submitted_again(line, queue, tmp_path):

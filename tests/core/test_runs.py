@@ -547,6 +547,9 @@ def test_tasks_of_a_cluster_start_a_finished_run_again_once(
     monkeypatch.setenv("BRAINHIVE_SUBMISSION", str(home))
     names = []
     for job in ("7_0", "7_1", "7_2", "8_0"):
+        if job == "8_0":  # another submission with --again begins a new list
+            opened(again=False).finish(Measurements())
+            (home / "runs.jsonl").unlink()
         monkeypatch.setenv("BRAINHIVE_JOB", job)
         names.append(opened(again=True).path.name)
     assert names == [f"{first.path.name}-{number}" for number in (2, 2, 2, 3)]
