@@ -201,10 +201,11 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: 
     gpus = (0 if recipe.run.device == "cpu" else 1) if cluster.gpus is None else cluster.gpus
     program = [sys.executable, "-m", "brainhive_cli"]
     if cluster.container:
-        binds = [
-            word for path in dict.fromkeys([home_folder(), Path.cwd()]) for word in ("--bind", str(path))
-        ]
-        program = ["apptainer", "exec", *(["--nv"] if gpus else []), *binds, cluster.container, "brainhive"]
+        # home, the working folder and the hub's cache have the same names inside
+        cache = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
+        folders = dict.fromkeys(map(os.path.abspath, (home_folder(), Path.cwd(), cache)))
+        words = [word for bound in folders for word in ("--bind", bound)] + ["--env", f"HF_HOME={cache}"]
+        program = ["apptainer", "exec", *(["--nv"] if gpus else []), *words, cluster.container, "brainhive"]
 
     # the template is a stranger's only if the lab has put it there; it sees plain values
     path = locate(cluster.template) if cluster.template else shipped_folder("recipes") / "cluster/slurm.sh.j2"

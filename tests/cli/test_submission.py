@@ -106,6 +106,15 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
     assert not (tmp_path / "runs/.submitted").exists()
 
 
+def test_a_job_in_a_container_has_home_and_the_cache_of_the_hub(line, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    options = ("run.cluster.container=lab image.sif", "run.cluster.gpus=2")
+    script = call(*line, *options, "--submit", "--check").stdout
+    home = os.environ["BRAINHIVE_HOME"]
+    words = f"apptainer exec --nv --bind {home} --bind {tmp_path} --bind {tmp_path / 'hub'} "
+    assert f"{words}--env HF_HOME={tmp_path / 'hub'} 'lab image.sif' brainhive train-align --recipe" in script
+
+
 def test_a_line_is_submitted_once_followed_and_then_found_finished(line, queue, tmp_path):
     first = call(*line, "--submit", "run.cluster.tasks=2")
     assert first.exit_code == 0 and "submitted train-align: job 11, 2 tasks" in first.stderr, first.output
