@@ -186,8 +186,8 @@ def main() -> None:
             finish(homes["limits"], (*train, *short))
             finish(homes["limits"], (*test, *short))
             is_proven &= report(homes["limits"], alone, epochs)
-            files = homes["limits"].rglob("ended.jsonl")
-            ended = [json.loads(line)["code"] for path in files for line in path.read_text().splitlines()]
+            files = homes["limits"].rglob(".submitted/*/ended/*.json")
+            ended = [json.loads(path.read_text())["code"] for path in files]
             print(f"  tasks ended with {dict(Counter(ended))}; 75: stopped at a checkpoint, and queued again")
     print("\nproven" if is_proven else "\nNOT proven")
     sys.exit(not is_proven)

@@ -1,12 +1,15 @@
 """Commands on a cluster: an array of tasks that share the cells of one line, followed and cancelled."""
 
+import json
 import math
 import os
+import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,18 +17,30 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from brainhive_cli.core import console, documents, foreign_code
+from brainhive_cli.core import console, documents, foreign_code, hub
 from brainhive_cli.core.cells import CellCounts, count_cells
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, RecipeError, first_line
-from brainhive_cli.core.files import atomic_write, home_folder, locate, read_regular, shipped_folder
+from brainhive_cli.core.files import (
+    atomic_write,
+    home_folder,
+    locate,
+    read_regular,
+    remove,
+    shipped_folder,
+)
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.results import Plan, read_paces, write_duration
 from brainhive_cli.core.runs import SUBMITTED_RUNS, RunFolder, list_submitted
 
 SUBMITTED = ".submitted"
 """The folder below the runs that holds what was submitted."""
-JOBS, ENDED, LOGS = "jobs.json", "ended.jsonl", "logs"
-"""Files of a submission: its jobs; the exit code of each task, which the script writes; the tasks' output."""
+JOBS, ENDED, LOGS = "jobs.json", "ended", "logs"
+"""Parts of a submission: its jobs; a file for the end of each task, which the script writes, as lines that
+several nodes append to one file of a network disk get lost; the tasks' output."""
+INPUTS = ("run", "align run", "subjects", "new persons")
+"""Items of a plan that may change while the recipe stays as it is: what is newest, or here."""
+USUAL_REASONS = ("", "None", "Priority", "Resources", "Dependency", "BeginTime")
+"""Why a task waits, as squeue says it, where the wait ends by itself."""
 DEFAULT_TIME_S = 4 * 3600
 """Time of a task where no pace is known."""
 TIME_MARGIN = 1.5
@@ -45,19 +60,25 @@ class Job(BaseModel):
 
     Attributes:
         step: Name of the step of a workflow, else of the command.
-        id: The scheduler's number; empty before it is submitted.
+        id: The scheduler's number.
         tasks: Number of tasks.
     """
 
     step: str
-    id: str = ""
+    id: str
     tasks: int
 
 
 class Jobs(BaseModel):
-    """Jobs of the last submission of a line."""
+    """Jobs of the last submission of a line.
+
+    Attributes:
+        jobs: In the order of their steps.
+        inputs: What each step was planned to read, also of steps that were finished before.
+    """
 
     jobs: list[Job]
+    inputs: dict[str, dict[str, str]] = {}
 
 
 class Ended(BaseModel):
@@ -73,33 +94,42 @@ class Step:
     """A job before it is submitted.
 
     Attributes:
-        name: Its name.
+        name: Its name, of which files and the scheduler's job are named too.
         script: Its script.
         tasks: Number of tasks.
-        cells: Number of cells, as far as they are planned.
+        plan: What it would do.
     """
 
     name: str
     script: str
     tasks: int
-    cells: int
+    plan: Plan
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What it is planned to read, as far as that is known."""
+        return {name: str(self.plan.items[name]) for name in INPUTS if name in self.plan.items}
 
 
 @dataclass
 class State:
-    """Tasks of a job by their state, and the cells of its runs.
+    """Tasks of a job by their state.
 
     Attributes:
         pending: Number of tasks that wait.
-        running: Number of those that run.
+        running: Number of those that run, or have just left the queue.
         finished: Number of those that have seen the end.
         failed: Exit code of each other task that has ended, by its id; None of one that was killed.
+        reasons: Why tasks wait, where that does not end by itself.
+        unseen: Ids of tasks that are not in the queue and have written no end, as far as this machine sees.
     """
 
     pending: int = 0
     running: int = 0
     finished: int = 0
     failed: dict[str, int | None] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
 
 
 def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) -> int:
@@ -132,20 +162,34 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
         with console.progress(command):
             plan: Plan = module.plan(recipe)
             steps = _plan_steps(command, module, recipe, plan, folder, common)
-        lines = [need.line for need in plan.needs if need.line]
+        unreachable = [error.hint for error in plan.errors if isinstance(error, hub.Unreachable)]
+        lines = [hint.removeprefix(hub.ELSEWHERE) for hint in unreachable]
+        lines = [*dict.fromkeys([*(need.line for need in plan.needs if need.line), *lines])]
         if common["check"]:
             return _show(steps, plan, lines, common["json"])
         if plan.errors:
             raise plan.errors[0]
         if lines:
             raise MissingData("compute nodes have no internet, and not all is downloaded", " && ".join(lines))
-        _submit(folder, recipe, steps, bool(common.get("again")))
+        for key in ("template", "container"):  # which run what they like, on every node
+            if value := getattr(recipe.run.cluster, key):
+                foreign_code.require(key, f"run.cluster.{key} {value}")
+        _submit(folder, _name_run(recipe, plan), steps, bool(common.get("again")))
     code = _follow(folder, common["json"]) if common.get("follow") else 0
     if common["json"] and (known := _read_jobs(folder)):
-        queued = _list_queued(known)
-        states = {job.step: asdict(_find_state(folder, job, queued)) for job in known.jobs}
+        queued, tasks = _list_queued(known), {f"{job.id}_{n}" for job in known.jobs for n in range(job.tasks)}
+        states = {job.step: asdict(_find_state(folder, job, queued, tasks)) for job in known.jobs}
         console.show_json({"folder": str(folder), "jobs": known.model_dump()["jobs"], "tasks": states})
     return code
+
+
+def _name_run(recipe: Recipe, plan: Plan) -> Recipe:
+    """Name the run that is the newest now: tasks that start at other times read the same one."""
+    newest = plan.items.get("run") or plan.items.get("align run")
+    is_named = getattr(recipe, "align_run", "") is not None or getattr(recipe, "is_swept", False)
+    if is_named or not newest:
+        return recipe
+    return type(recipe).model_validate({**recipe.model_dump(mode="json"), "align_run": newest})
 
 
 def _plan_steps(
@@ -164,26 +208,29 @@ def _plan_steps(
     steps = []
     for name, (step_command, step_recipe, planned) in plans.items():
         tasks = max(1, min(recipe.run.cluster.tasks, planned.cells))
-        until = [f"until={name}"] if command == "workflow" else []
+        until = [f"until={json.dumps(name)}"] if command == "workflow" else []
         line = [command, "--recipe", str(folder / "line.yaml"), *words, *until]
         limit = recipe.run.cluster.time or _propose_time(step_command, step_recipe, planned, tasks)
-        steps.append(Step(name, _fill_in(recipe, name, line, tasks, limit, folder), tasks, planned.cells))
+        plain = re.sub(r"[^\w.-]+", "-", name)  # a step may be called anything, as *prepare of neurons*
+        steps.append(Step(plain, _fill_in(recipe, plain, line, tasks, limit, folder), tasks, planned))
     return steps
 
 
 def _propose_time(command: str, recipe: Recipe, plan: Plan, tasks: int) -> str:
     """Propose the longest time of a task: by the slowest device that has done such work, in half hours."""
-    seconds = float(DEFAULT_TIME_S)
+    known: list[float] = []
     if plan.work is not None:
         paces = read_paces(recipe.paths.under_home("runs"))
         begin = plan.work.key(command, "")
         known = [pace.seconds for key, pace in paces.items() if key.startswith(begin)]
-        if known:
-            seconds = max(known) * plan.work.count / tasks
-            console.say(
-                f"{command}: {write_duration(seconds)} a task at the pace of the last run of this kind"
-            )
-            seconds = 1800 * math.ceil(TIME_MARGIN * seconds / 1800 + 1)
+    if known and plan.work is not None:
+        seconds = max(known) * plan.work.count / tasks
+        console.say(f"{command}: {write_duration(seconds)} a task at the pace of the last run of this kind")
+        seconds = 1800 * math.ceil(TIME_MARGIN * seconds / 1800 + 1)
+    else:
+        seconds = DEFAULT_TIME_S
+        told = f"{command}: {write_duration(seconds)} a task, as no run of this kind has been timed"
+        console.say(f"{told}; run.cluster.time sets another")
     return f"{int(seconds) // 3600:02d}:{int(seconds) // 60 % 60:02d}:00"
 
 
@@ -195,6 +242,7 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: 
         RecipeError: if it cannot be filled in, with its line.
     """
     import jinja2
+    from jinja2.sandbox import SandboxedEnvironment
 
     # the program that runs the line: this Python, or the container's
     cluster = recipe.run.cluster
@@ -203,11 +251,11 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: 
     if cluster.container:
         # home, the working folder and the hub's cache have the same names inside
         cache = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
-        folders = dict.fromkeys(map(os.path.abspath, (home_folder(), Path.cwd(), cache)))
+        folders = dict.fromkeys(os.path.abspath(path) for path in (home_folder(), Path.cwd(), Path(cache)))
         words = [word for bound in folders for word in ("--bind", bound)] + ["--env", f"HF_HOME={cache}"]
         program = ["apptainer", "exec", *(["--nv"] if gpus else []), *words, cluster.container, "brainhive"]
 
-    # the template is a stranger's only if the lab has put it there; it sees plain values
+    # the template sees plain values; to fill it in runs no code, whoever wrote it
     path = locate(cluster.template) if cluster.template else shipped_folder("recipes") / "cluster/slurm.sh.j2"
     if not path.is_file():
         raise MissingData(f"no template {path}", "run.cluster.template names a file, or leave it out")
@@ -223,7 +271,7 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: 
         "home": os.path.abspath(home_folder()),
         "working_folder": os.getcwd(),
     }
-    environment = jinja2.Environment(
+    environment = SandboxedEnvironment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["quote"] = lambda value: shlex.quote(str(value))
@@ -253,14 +301,14 @@ def _show(steps: Sequence[Step], plan: Plan, lines: Sequence[str], as_json: bool
 def _submit(folder: Path, recipe: Recipe, steps: Sequence[Step], again: bool) -> None:
     """Write the scripts and queue those of the steps that are not finished, each after the one before."""
     # what was submitted before may still run, or be finished
-    known = _read_jobs(folder)
-    if known and (queued := _list_queued(known)):
+    known = _read_jobs(folder) or Jobs(jobs=[])
+    if queued := _list_queued(known):
         console.say(
             f"{len(queued)} tasks of this line are queued or running: --follow shows them, --cancel ends them"
         )
         return
     open_steps = [*steps]
-    while not again and open_steps and _is_finished(folder, open_steps[0]):
+    while not again and open_steps and _is_finished(folder, open_steps[0], known.inputs):
         open_steps.pop(0)
     if not open_steps:
         console.say("all of this line is finished: nothing is submitted")
@@ -268,24 +316,28 @@ def _submit(folder: Path, recipe: Recipe, steps: Sequence[Step], again: bool) ->
 
     # tasks that start runs again take part in those that others of this submission have started
     for history in (SUBMITTED_RUNS, ENDED) if again else ():
-        (folder / history).unlink(missing_ok=True)
+        remove(folder / history)
 
     # the recipe as it is now: who edits the file later changes no task that waits
-    (folder / LOGS).mkdir(parents=True, exist_ok=True)  # or the scheduler loses the output
+    for name in (LOGS, ENDED):  # without the first the scheduler loses the output
+        (folder / name).mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "line.yaml") as part:
         part.write_text(recipe.to_yaml(), encoding="utf-8")
     jobs: list[Job] = []
+    inputs = {**known.inputs, **{step.name: step.inputs for step in open_steps}}
     for step in open_steps:
         script = folder / f"{step.name}.sh"
         with atomic_write(script) as part:
             part.write_text(step.script, encoding="utf-8")
-        after = ["--dependency", f"afterok:{jobs[-1].id}", "--kill-on-invalid-dep=yes"] if jobs else []
+        # one task that has seen the end of the step before is enough: it has waited for all cells
+        ends = [f"afterok:{jobs[-1].id}_{task}" for task in range(jobs[-1].tasks)] if jobs else []
+        after = ["--dependency", "?".join(ends), "--kill-on-invalid-dep=yes"] if jobs else []
         number = _ask("sbatch", "--parsable", *after, str(script)).strip().partition(";")[0]
         if not number.isdecimal():
             raise BrainhiveError(f"sbatch answers {number[:80]!r}, no number of a job", f"see {script}")
         jobs.append(Job(step=step.name, id=number, tasks=step.tasks))
         with atomic_write(folder / JOBS) as part:
-            part.write_text(Jobs(jobs=jobs).model_dump_json(indent=2), encoding="utf-8")
+            part.write_text(Jobs(jobs=jobs, inputs=inputs).model_dump_json(indent=2), encoding="utf-8")
         waits = f", after {jobs[-2].step}" if len(jobs) > 1 else ""
         console.say(
             f"submitted {step.name}: job {number}, {step.tasks} task{'s' if step.tasks > 1 else ''}{waits}"
@@ -305,7 +357,7 @@ def _follow(folder: Path, as_json: bool) -> int:
     """
     if (known := _read_jobs(folder)) is None:
         raise MissingData("nothing of this line was submitted", "the same line with --submit")
-    named, failures = set[str](), 0
+    named, unseen, failures = set[str](), set[str](), 0
     show = console.say if as_json else console.show_text
     try:
         while True:
@@ -321,18 +373,32 @@ def _follow(folder: Path, as_json: bool) -> int:
                 show(f"{datetime.now():%H:%M} {error.message}")
                 time.sleep(POLL_S)
                 continue
-            states = {job.step: _find_state(folder, job, queued) for job in known.jobs}
+
+            # a line for each job, and one for each task that has failed since the last look
+            states = {job.step: _find_state(folder, job, queued, unseen) for job in known.jobs}
             for step, state in states.items():
-                counts = f"{state.pending} pending, {state.running} running, {state.finished} finished, "
+                reasons = f" ({', '.join(dict.fromkeys(state.reasons))})" if state.reasons else ""
+                counts = (
+                    f"{state.pending} pending{reasons}, {state.running} running, {state.finished} finished, "
+                )
                 counts += f"{len(state.failed)} failed"
                 show(f"{datetime.now():%H:%M} {step}: {counts}{_describe_cells(folder)}")
                 for task, code in state.failed.items():
-                    if task not in named:
+                    if task in named:
+                        continue
+                    log = folder / LOGS / f"{task}.txt"
+                    if code is None and not log.is_file():  # cancelled before, or a step before it has failed
+                        show(f"      task {task} did not begin")
+                    else:
                         reason = "was killed" if code is None else f"ended with exit code {code}"
-                        show(f"      task {task} {reason}: {_last_line(folder / LOGS / f'{task}.txt')}")
-                        named.add(task)
-            if not queued:
+                        show(f"      task {task} {reason}: {_last_line(log)}")
+                    named.add(task)
+
+            # on a network disk the end of a task is seen up to a minute after it has left the queue
+            now_unseen = {task for state in states.values() for task in state.unseen}
+            if not queued and now_unseen <= unseen:
                 break
+            unseen = now_unseen
             time.sleep(POLL_S)
     except KeyboardInterrupt:
         console.say("the tasks go on: the same line with --follow shows them, --cancel ends them")
@@ -366,12 +432,12 @@ def _read_jobs(folder: Path) -> Jobs | None:
 
 
 def _list_queued(known: Jobs) -> dict[str, str]:
-    """List the tasks that the scheduler has not seen the end of, by id with their state."""
+    """List the tasks that the scheduler has not seen the end of, by id: their state, and why they wait."""
     # a scheduler forgets jobs, and then refuses their numbers
     tasks: dict[str, str] = {}
     for job in known.jobs:
         try:
-            text = _ask("squeue", "--noheader", "--array", "--format=%i %T", f"--jobs={job.id}")
+            text = _ask("squeue", "--noheader", "--array", "--format=%i %T %r", f"--jobs={job.id}")
         except MissingExtra:
             raise
         except BrainhiveError as error:
@@ -382,39 +448,53 @@ def _list_queued(known: Jobs) -> dict[str, str]:
     return tasks
 
 
-def _find_state(folder: Path, job: Job, queued: Mapping[str, str]) -> State:
-    """Tell the tasks of a job apart: those of the queue, and those that have ended, by what they wrote."""
+def _find_state(folder: Path, job: Job, queued: Mapping[str, str], unseen: Set[str]) -> State:
+    """Tell the tasks of a job apart: those of the queue, and those that have ended, by what they wrote.
+
+    Args:
+        folder: That of the submission.
+        job: The job.
+        queued: Tasks of the queue.
+        unseen: Tasks whose end was not seen at the last look: they are taken for killed.
+    """
     state, codes = State(), {end.task: end.code for end in _read_ended(folder)}
     for number in range(job.tasks):
         task = f"{job.id}_{number}"
         if task in queued:
-            is_waiting = queued[task] in ("PENDING", "REQUEUED", "CONFIGURING", "SUSPENDED")
+            code, _, reason = queued[task].partition(" ")
+            is_waiting = code in ("PENDING", "REQUEUED", "CONFIGURING", "SUSPENDED")
             state.pending += is_waiting
             state.running += not is_waiting
+            state.reasons += [reason] if is_waiting and reason not in USUAL_REASONS else []
         elif codes.get(task) == ENDED_CODE:
             state.finished += 1
         else:
-            state.failed[task] = codes.get(task)
+            is_new = task not in codes and task not in unseen
+            state.running += is_new
+            state.unseen += [] if task in codes else [task]
+            state.failed |= {} if is_new else {task: codes.get(task)}
     return state
 
 
-def _is_finished(folder: Path, step: Step) -> bool:
-    """Whether a task of a step has seen its end, and its runs, or the stores of one without, are there."""
+def _is_finished(folder: Path, step: Step, inputs: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether a task of a step has seen its end, what it made is still here, and it would read the same."""
     tasks = {end.task for end in _read_ended(folder) if end.step == step.name and end.code == ENDED_CODE}
-    runs = [listed.run for listed in list_submitted(folder) if listed.job in tasks]
-    return (
-        bool(tasks) and all(RunFolder(Path(run)).is_finished for run in runs) and bool(runs or not step.cells)
-    )
+    before = inputs.get(step.name, {})
+    if not tasks or any(before.get(name, value) != value for name, value in step.inputs.items()):
+        return False
+
+    # runs, or else stores
+    if runs := [listed.run for listed in list_submitted(folder) if listed.job in tasks]:
+        return all(RunFolder(Path(run)).is_finished for run in runs)
+    return not step.plan.cells
 
 
 def _read_ended(folder: Path) -> list[Ended]:
-    """Read how tasks have ended."""
-    file, ends = folder / ENDED, []
-    for line in read_regular(file).decode("utf-8", "replace").splitlines() if file.is_file() else ():
-        try:
-            ends.append(documents.parse(line, str(file), Ended))
-        except BrainhiveError:  # a line that two nodes have written at once
-            continue
+    """Read how tasks have ended; of one that was queued again, the last end comes last."""
+    ends = []
+    for file in sorted((folder / ENDED).glob("*.*.json"), key=lambda file: int(file.name.split(".")[1])):
+        with suppress(BrainhiveError, OSError):  # a file that is just being written
+            ends.append(documents.read(file, Ended))
     return ends
 
 

@@ -21,6 +21,8 @@ DIGESTS = ".digests"
 """Folder of such digests, below home."""
 DATASETS = "datasets"
 """Before the owner, where weights lie in a data set's repository; the hub's own pages have it so too."""
+ELSEWHERE = "on a machine with a network: "
+"""Before the line that downloads, where the hub cannot be reached."""
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 
 
@@ -168,7 +170,7 @@ def need(
             listed = snapshot(repository, kind, revision=revision, allow_patterns=patterns, dry_run=True)
     except Unreachable as error:
         line = download_line(repository, kind, _patterns(subfolder, [*files, *also, weights[0]]), *words)
-        return Need(name, size, Unreachable(error.message, f"on a machine with a network: {line}"))
+        return Need(name, size, Unreachable(error.message, f"{ELSEWHERE}{line}"))
     except MissingData as error:
         return Need(name, None, error)
 
@@ -246,7 +248,7 @@ def _failure(repository: str, error: Exception, repo_type: str, options: Mapping
     if is_absent_here:
         words = [f"--revision={options['revision']}"] if options.get("revision") else []
         line = download_line(repository, repo_type, options.get("allow_patterns") or [], *words)
-        way = f"on a machine with a network: {line}"
+        way = f"{ELSEWHERE}{line}"
         return Unreachable(f"{repository} is not in the hub's cache and the hub cannot be reached", way)
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
     return MissingData(f"cannot fetch {repository}: {reason}", "check the name, or log in: hf auth login")

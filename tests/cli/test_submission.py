@@ -83,6 +83,11 @@ def submitted(tmp_path: Path, command: str = "train-align") -> Path:
     return next((tmp_path / "runs/.submitted").glob(f"{command}-*"))
 
 
+def write_end(folder: Path, task: str, code: int, restart: int = 0, step: str = "train-align") -> None:
+    end = {"step": step, "task": task, "code": code}
+    (folder / f"ended/{task}.{restart}.json").write_text(json.dumps(end))
+
+
 def run_task(folder: Path, job: int, number: int, step: str = "train-align") -> int:
     """Run the script of a job as the scheduler would, its output in the log."""
     variables = {"SLURM_ARRAY_JOB_ID": str(job), "SLURM_ARRAY_TASK_ID": str(number)}
@@ -139,7 +144,9 @@ def test_a_task_that_was_killed_is_named_with_the_last_line_of_its_log(line, que
     call(*line, "--submit", "run.cluster.tasks=2")
     folder = submitted(tmp_path)
     (folder / "logs/11_0.txt").write_text("training\nslurmstepd: Killed by the kernel\n\n")
-    (folder / "ended.jsonl").write_text('{"step": "train-align", "task": "11_1", "code": 3}\nhalf a li')
+    write_end(folder, "11_1", 75, restart=2)
+    write_end(folder, "11_1", 3, restart=10)
+    (folder / "ended/11_0.0.json").write_text('{"step": "train-al')
     end = call(*line, "--follow")
 
     assert end.exit_code == 1
@@ -152,7 +159,7 @@ def test_a_task_that_was_killed_is_named_with_the_last_line_of_its_log(line, que
 
 def test_a_scheduler_that_is_busy_is_asked_again(line, queue, tmp_path):
     call(*line, "--submit")
-    (submitted(tmp_path) / "ended.jsonl").write_text('{"step": "train-align", "task": "11_0", "code": 0}\n')
+    write_end(submitted(tmp_path), "11_0", 0)
     (queue / "busy").write_text("squeue: error: Socket timed out on send/recv operation\n" * 3)
     end = call(*line, "--follow")
     assert end.exit_code == 0 and end.stdout.count("Socket timed out") == 3
@@ -163,9 +170,91 @@ def test_a_scheduler_that_is_busy_is_asked_again(line, queue, tmp_path):
 def test_a_run_that_was_removed_is_submitted_again(line, queue, tmp_path):
     call(*line, "--submit")
     folder = submitted(tmp_path)
-    (folder / "ended.jsonl").write_text('{"step": "train-align", "task": "11_0", "code": 0}\n')
+    write_end(folder, "11_0", 0)
     (folder / "runs.jsonl").write_text(json.dumps({"run": str(tmp_path / "removed"), "job": "11_0"}) + "\n")
     assert "job 12" in call(*line, "--submit").stderr
+
+
+def test_follow_says_why_tasks_wait_where_that_does_not_end(line, queue, tmp_path, monkeypatch):
+    call(*line, "--submit", "run.cluster.tasks=2")
+    folder = submitted(tmp_path)
+    (queue / "tasks").write_text("11_0 PENDING PartitionTimeLimit\n11_1 PENDING Priority\n")
+
+    def end_the_job(seconds: float) -> None:
+        (queue / "tasks").write_text("")
+        write_end(folder, "11_0", 0)
+
+    monkeypatch.setattr(time, "sleep", end_the_job)
+    end = call(*line, "--follow")
+    assert "train-align: 2 pending (PartitionTimeLimit), 0 running" in end.stdout
+    assert end.exit_code == 0 and "task 11_1 did not begin" in end.stdout
+    assert "train-align is finished: other tasks have taken over" in end.stderr
+
+
+def test_the_end_of_a_task_may_be_seen_after_it_has_left_the_queue(line, queue, tmp_path, monkeypatch):
+    call(*line, "--submit", "run.cluster.tasks=1")
+    folder = submitted(tmp_path)
+    monkeypatch.setattr(time, "sleep", lambda seconds: write_end(folder, "11_0", 0))
+    end = call(*line, "--follow")
+    assert end.exit_code == 0 and "was killed" not in end.stdout
+    assert [line.partition("; ")[0][6:] for line in end.stdout.splitlines()] == [
+        "train-align: 0 pending, 1 running, 0 finished, 0 failed",
+        "train-align: 0 pending, 0 running, 1 finished, 0 failed",
+    ]
+
+
+def test_a_finished_line_is_submitted_again_where_it_would_read_another_run(
+    world, small, line, queue, tmp_path
+):
+    training = [word for word in small if not word.startswith("seeds")]
+    runs = line[-2]
+    evaluation = ("eval-retrieval", runs, "run.device=cpu", "sheet_rows=0")
+    assert call("train-align", *training, "seeds=1", runs, "run.device=cpu").exit_code == 0
+    assert "job 11" in call(*evaluation, "--submit").stderr
+    folder = submitted(tmp_path, "eval-retrieval")
+    first = next((tmp_path / "runs/train-align").iterdir()).name
+    assert re.search(rf"^align_run:\n- .*{first}\n", (folder / "line.yaml").read_text(), re.MULTILINE)
+    assert run_task(folder, 11, 0, "eval-retrieval") == 0, (folder / "logs/11_0.txt").read_text()
+    assert "nothing is submitted" in call(*evaluation, "--submit").stderr
+
+    assert call("train-align", *training, "seeds=2", runs, "run.device=cpu").exit_code == 0
+    assert "job 12" in call(*evaluation, "--submit").stderr
+    assert first not in (folder / "line.yaml").read_text()
+
+
+@pytest.mark.parametrize("key", ["template", "container"])
+def test_a_script_or_image_that_a_file_names_needs_permission(world, small, runs, queue, tmp_path, key):
+    recipe = tmp_path / "train-align.yaml"
+    recipe.write_text(json.dumps({"extends": "train-align", "run": {"cluster": {key: "theirs"}}}))
+    (tmp_path / "theirs").write_text("#!/bin/bash\n")
+    line = ("train-align", "--recipe", str(recipe), *small, runs, "run.device=cpu")
+    refused = call(*line, "--submit")
+    assert refused.exit_code == 2 and f"run.cluster.{key} theirs is code, named by a file" in refused.stderr
+    assert not calls(queue)
+    assert "job 11" in call(*line, "--submit", "--allow-code").stderr
+    assert "job 12" in call(*line, "dim=32", f"run.cluster.{key}=theirs", "--submit").stderr
+
+
+def test_a_template_runs_no_code_when_it_is_filled_in(line, tmp_path):
+    (tmp_path / "job.j2").write_text("{{ name.__class__.__mro__ }}")
+    result = call(*line, f"run.cluster.template={tmp_path / 'job.j2'}", "--submit", "--check")
+    assert result.exit_code == 2 and "unsafe" in result.stderr
+
+
+def test_what_is_to_be_downloaded_is_the_last_line_also_where_the_hub_cannot_be_reached(
+    home, queue, monkeypatch
+):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    line = ("embed", "--recipe", "demo", "--encoders", "hub:nobody/nothing", "--submit")
+    result = call(*line, "--check")
+    assert result.exit_code == 3
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("# First, where there is a network: hf download nobody/nothing")
+    assert call(*line).exit_code == 3 and not calls(queue)
 
 
 def test_cancel_ends_the_tasks_of_the_line_and_says_what_stays(line, queue, tmp_path):
@@ -201,7 +290,8 @@ def test_each_step_of_a_workflow_waits_for_the_one_before(world, small, runs, qu
     folder = submitted(tmp_path, "workflow")
     assert calls(queue) == [
         f"sbatch --parsable {folder / 'train-align.sh'}",
-        f"sbatch --parsable --dependency afterok:11 --kill-on-invalid-dep=yes {folder / 'eval-retrieval.sh'}",
+        "sbatch --parsable --dependency afterok:11_0?afterok:11_1 --kill-on-invalid-dep=yes "
+        + str(folder / "eval-retrieval.sh"),
     ]
     assert run_task(folder, 11, 0) == 0, (folder / "logs/11_0.txt").read_text()
     runs_folder = tmp_path / "runs"
@@ -260,19 +350,27 @@ def test_steps_after_the_last_one_that_is_asked_for_are_not_submitted(queue, tmp
 def test_names_with_spaces_quotes_and_percent_signs_reach_the_scheduler_and_come_back(
     queue, tmp_path, world, small
 ):
-    folder, name = tmp_path / "50% of 'all' runs", 'what "it" learns'
+    folder, name = tmp_path / "50% of 'all' runs", 'what "it" learns\ntouch ../broken'
     steps = {name: {"command": "train-align", "overrides": [*small, "train.epochs=1"]}}
     (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}))
-    line = ("workflow", "--recipe", str(tmp_path / "steps.yaml"), f'paths.runs="{folder}"', "run.device=cpu")
-    result = call(*line, "--submit", "--allow-code")
+    line = (
+        "workflow",
+        "--recipe",
+        str(tmp_path / "steps.yaml"),
+        f'paths.runs="{folder}"',
+        "run.device=cpu",
+        "--allow-code",
+    )
+    result = call(*line, "--submit")
     assert result.exit_code == 0, result.output
 
-    own = next((folder / ".submitted").iterdir())
-    script = (own / f"{name}.sh").read_text()
+    own, plain = next((folder / ".submitted").iterdir()), "what-it-learns-touch-..-broken"
+    script = (own / f"{plain}.sh").read_text()
+    assert f"#SBATCH --job-name=brainhive-{plain}\n" in script
     option = re.search(r"^#SBATCH (--output=.*)$", script, flags=re.MULTILINE)
     assert option and shlex.split(option[1]) == [f"--output={own}/logs/%A_%a.txt".replace("50%", "50%%")]
-    assert run_task(own, 11, 0, name) == 0, (own / "logs/11_0.txt").read_text()
-    assert json.loads((own / "ended.jsonl").read_text())["step"] == name
+    assert run_task(own, 11, 0, plain) == 0, (own / "logs/11_0.txt").read_text()
+    assert not [*folder.glob("*broken*")] and "nothing is submitted" in call(*line, "--submit").stderr
 
 
 def test_code_that_the_line_names_may_run_in_its_tasks(world, runs, queue, tmp_path, monkeypatch):
@@ -311,7 +409,7 @@ def test_the_script_passes_the_signal_on_and_queues_its_task_again(line, queue, 
     task.send_signal(signal.SIGUSR1 if is_time_over else signal.SIGTERM)
     code = task.wait(timeout=20)
 
-    ended = json.loads((folder / "ended.jsonl").read_text())
+    ended = json.loads((folder / "ended/11_1.0.json").read_text())
     assert ended == {"step": "train-align", "task": "11_1", "code": 75}
     assert code == 75 and (queue / "requeued").exists() is is_time_over
     if is_time_over:

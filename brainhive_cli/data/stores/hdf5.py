@@ -179,8 +179,8 @@ def open_file(path: Path, made_by: str, error: type[BrainhiveError] = BrainhiveE
     if not path.is_file():
         state = "is not finished" if part_of(path).is_file() else "does not exist"
         raise MissingData(f"{path} {state}", made_by)
-    opened = _stage(path)
     with reading(path, f"delete it, then: {made_by}", error):
+        opened = _stage(path) if STAGE in os.environ and _read_seal(path) else path
         is_sealed = verify_seal(opened)
         with h5py.File(opened, "r") as file:
             if not is_sealed and CHECKSUMS in file and path.suffix != PART:
@@ -189,12 +189,12 @@ def open_file(path: Path, made_by: str, error: type[BrainhiveError] = BrainhiveE
 
 
 def _stage(path: Path) -> Path:
-    """Copy a finished file to the node's own disk where a cluster's job asks for it; return what to open."""
-    if (folder := os.environ.get(STAGE)) is None or path.suffix == PART:
-        return path
+    """Copy a finished store to the node's own disk, and return the copy; raw data are read once, as they lie.
 
+    Where it cannot be copied, the store itself is returned.
+    """
     # a folder that nobody else writes to, and a name that changes when the file does
-    own, about = Path(folder, f"brainhive-{os.getuid()}"), path.stat()
+    own, about = Path(os.environ[STAGE], f"brainhive-{os.getuid()}"), path.stat()
     key = f"{os.path.abspath(path)} {about.st_size} {about.st_mtime_ns}"
     staged = own / f"{xxhash.xxh64_hexdigest(os.fsencode(key))}-{path.name}"
     try:
