@@ -229,8 +229,8 @@ def _propose_time(command: str, recipe: Recipe, plan: Plan, tasks: int) -> str:
         seconds = 1800 * math.ceil(TIME_MARGIN * seconds / 1800 + 1)
     else:
         seconds = DEFAULT_TIME_S
-        told = f"{command}: {write_duration(seconds)} a task, as no run of this kind has been timed"
-        console.say(f"{told}; run.cluster.time sets another")
+        said = f"{command}: {write_duration(seconds)} a task, as no run of this kind has been timed"
+        console.say(f"{said}; run.cluster.time sets another")
     return f"{int(seconds) // 3600:02d}:{int(seconds) // 60 % 60:02d}:00"
 
 
