@@ -183,3 +183,12 @@ def test_a_store_is_read_from_the_disk_of_a_node_where_a_job_asks_for_it(tmp_pat
     (tmp_path / "file").touch()
     monkeypatch.setenv("BRAINHIVE_STAGE", str(tmp_path / "file"))
     assert read() == (store, 2.0) and "is read where it lies" in capsys.readouterr().err
+
+
+def test_raw_data_are_read_where_they_lie(tmp_path, monkeypatch):
+    raw = tmp_path / "betas.hdf5"
+    with h5py.File(raw, "w") as file:
+        file["betas"] = np.zeros(3)
+    monkeypatch.setenv("BRAINHIVE_STAGE", str(tmp_path / "node"))
+    with hdf5.open_file(raw, "download it") as file:
+        assert Path(file.filename) == raw and not (tmp_path / "node").exists()
