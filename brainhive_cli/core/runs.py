@@ -135,10 +135,11 @@ class RunFolder:
             lock = Claim(path / LOCK, f"run {path}", wait=True)
             try:
                 refuse_links(path)
-                workers = [claim for claim in (path / WORKERS).glob("*") if _is_others(claim)]
-                for claim in (path / WORKERS).glob("*"):
-                    if not is_held(claim):  # of a worker that was killed
-                        claim.unlink()
+                claims = [*(path / WORKERS).glob("*")]
+                held = [claim for claim in claims if is_held(claim)]
+                for claim in {*claims} - {*held}:  # of workers that were killed, or have just ended
+                    claim.unlink(missing_ok=True)
+                workers = [claim for claim in held if find_holder(claim) != name_worker()]
                 if not run.is_finished:  # by another worker, just before this one had the lock
                     own = name_part(path / f"worker-{next(PRESENCES)}")
                     presence = path / WORKERS / own.name.removeprefix(".")
