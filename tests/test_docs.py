@@ -181,4 +181,12 @@ def test_the_citation_is_of_this_version_and_names_the_four_papers() -> None:
     assert identifiers == {f"arXiv:{id}" for id in ("2602.07495", "2502.03081", "2510.03122", "2503.11167")}
     readme = (CHECKOUT / "README.md").read_text()
     assert all(paper["title"] in readme for paper in cited["references"])
-    assert f"## {__version__}" in (CHECKOUT / "CHANGELOG.md").read_text()
+
+
+def test_the_newest_section_of_the_changes_is_of_this_version_with_the_date_of_the_citation() -> None:
+    sections = re.findall(r"^## (\S+) \((.+)\)$", (CHECKOUT / "CHANGELOG.md").read_text(), re.M)
+    cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    assert sections[0] == (__version__, str(cited.get("date-released", "not released")))
+    pyproject = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())  # the version is written once
+    assert pyproject["tool"]["hatch"]["version"]["path"] == "brainhive_cli/__init__.py"
+    assert pyproject["project"]["dynamic"] == ["version"]

@@ -3,7 +3,8 @@
 # then one small step of what the extra is for. Prints a line for each; the log of what failed; exits 1 if any did.
 #
 #     tools/check_extras.sh                 every extra alone, then all together (10 GB of disk, two minutes each)
-#     tools/check_extras.sh parquet all     those named; `none` is the tool without extras
+#     tools/check_extras.sh parquet all     those named; `none` is the tool without extras, `wheel` the same as released:
+#                                           not of the checkout, but of the wheel that is built of it
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,6 +27,7 @@ step() {
             tiny=$(python -c "from brainhive_cli.models.encoders import open_clip as e; print(e.TINY.model_dump())")
             python -c "import mne, mne_bids, nibabel, sklearn, transformers"
             demo && brainhive embed --recipe demo "encoders=[$tiny]" ;;
+        wheel) cd "$work" && demo ;;
         braindecode)
             demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/models/backbones/test_braindecode.py ;;
         umap) demo && brainhive eval-retrieval --recipe demo embedding_map=umap ;;
@@ -44,9 +46,13 @@ step() {
 }
 
 try() {  # in a shell of its own, so that the environment is left again
-    [ "$1" = none ] && wanted=. || wanted=".[${1/#all/$(echo $extras | tr ' ' ,)}]"
     python3 -m venv "$work/env" && source "$work/env/bin/activate" && began=$SECONDS
-    pip install -q -e "$wanted" >"$work/log" 2>&1 && installed=done || installed=FAILED
+    case $1 in
+        none) wanted=(-e .) ;;
+        wheel) pip wheel -q --no-deps -w "$work" . >"$work/log" 2>&1; wanted=("$work"/brainhive-*.whl) ;;
+        *) wanted=(-e ".[${1/#all/$(echo $extras | tr ' ' ,)}]") ;;
+    esac
+    pip install -q "${wanted[@]}" >>"$work/log" 2>&1 && installed=done || installed=FAILED
     took=$((SECONDS - began)) size=$(du -sm "$work/env" | cut -f1)
     torch=$(python -c "from importlib.metadata import version; print(version('torch'))" 2>/dev/null || echo -)
     brainhive doctor >>"$work/log" 2>&1 && healthy=done || healthy=FAILED
@@ -57,7 +63,7 @@ try() {  # in a shell of its own, so that the environment is left again
 
 row() { printf '%-12s %-9s %5s %7s  %-12s %-8s %s\n' "$@"; }
 
-[ $# -gt 0 ] || set -- none $extras all
+[ $# -gt 0 ] || set -- none wheel $extras all
 row extra installed s MB torch doctor step
 failed=0
 for extra in "$@"; do
