@@ -229,7 +229,7 @@ class Run:
             from brainhive_cli.reports.run_page import page_of
             from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
-            label = self.variant or self.path.name
+            label = self.variant or self.folder.name
             return frame_page(page_of([RunGroup([ShownRun(label, self.folder, self.variant)])]))
         except (BrainhiveError, ImportError):  # a notebook then shows the plain form, without a traceback
             return None
@@ -351,6 +351,8 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
 def open_run(name: str | Path) -> Run:
     """Open a finished run, by its folder, its name or the end of it; `RUN:VARIANT` is a variant of a sweep.
 
+    `hub:owner/name[@revision]` is a run that `brainhive push` has put on the hub; it is fetched.
+
     Raises:
         BrainhiveError: if there is none, or several have the name.
     """
@@ -368,7 +370,8 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
 
     Args:
         reference: A run of train-align or `RUN:VARIANT`, as `open_run` takes it; the name of a recipe of
-            train-align, for the newest run that it made; or a cell's model folder, wherever it lies.
+            train-align, for the newest run that it made; a cell's model folder, wherever it lies; or
+            `hub:owner/name[@revision]`.
         cell: Which model of a run; default: the only one.
         device: Where it is computed.
 

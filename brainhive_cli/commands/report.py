@@ -142,11 +142,8 @@ def opened(recipe: Recipe) -> list[ShownRun]:
             raise RecipeError(f"{path[0]} is named twice", "name each run once")
 
     # names without fingerprints, unless only these distinguish runs of a command; variants by their own names
-    short = [
-        (folder.path.parent.name, variant or FINGERPRINTS.sub("", folder.path.name))
-        for folder, variant in chosen
-    ]
-    full = [f"{folder.path.name}:{variant}" if variant else folder.path.name for folder, variant in chosen]
+    short = [(folder.command, variant or FINGERPRINTS.sub("", folder.name)) for folder, variant in chosen]
+    full = [f"{folder.name}:{variant}" if variant else folder.name for folder, variant in chosen]
     labels = recipe.labels or [
         key[1] if short.count(key) == 1 else name for key, name in zip(short, full, strict=True)
     ]
@@ -208,7 +205,7 @@ def newest_two(root: Path) -> list[str]:
         return "; ".join(_compare([shown, ShownRun("", run)]).not_compared)
 
     needed = f"another of {two}"
-    second = newest(root, first.path.parent.name, differs, needed=needed, choose="", apart_from=first)
+    second = newest(root, first.command, differs, needed=needed, choose="", apart_from=first)
     return [str(run.path) for run in (first, second)]
 
 
@@ -229,7 +226,7 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
         return path
 
     # a file named after the first run; a digest of all tells pages of several runs apart
-    name = folders[0].name
+    name = runs[0].folder.name
     if len(folders) > 1:
         digest = hashlib.sha256("\n".join(map(str, folders)).encode()).hexdigest()[:6]
         name += f"-and-{len(folders) - 1}-more-{digest}"

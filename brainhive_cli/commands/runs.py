@@ -18,6 +18,7 @@ from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
 from brainhive_cli.core.files import remove
+from brainhive_cli.core.hub import SCHEME
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     caveats_of,
@@ -63,7 +64,7 @@ class RunOnDisk:
     @property
     def name(self) -> str:
         """Its command and name."""
-        return f"{self.path.parent.name}/{self.path.name}"
+        return f"{RunFolder(self.path).command}/{RunFolder(self.path).name}"
 
     def is_called(self, name: str, exactly: bool) -> bool:
         """Tell whether a name means it: its own name or path, or its command's unless `exactly` is set."""
@@ -145,7 +146,7 @@ def _find_shown(recipe: Recipe) -> ShownRun:
     if len(names) > 1:
         raise RecipeError(f"{len(names)} runs: {', '.join(names)}", "brainhive runs show NAME")
     folder, variant = find(recipe.paths.under_home("runs"), names[0] if names else None)
-    return ShownRun(variant or folder.path.name, folder, variant)
+    return ShownRun(variant or folder.name, folder, variant)
 
 
 def _find_named(recipe: Recipe, removes: bool) -> list[RunOnDisk]:
@@ -214,9 +215,11 @@ def _show(run: ShownRun) -> Result:
     """Describe a run: its notes and files, and its metrics over everything, else of each cell."""
     # its notes and files, without empty ones
     on_disk, notes = RunOnDisk(run.folder.path), run.measured.notes
-    reference = on_disk.path.name + (f":{run.variant}" if run.variant else "")
+    is_shared = run.folder.reference.startswith(SCHEME)
+    reference = run.folder.reference if is_shared else run.folder.name
+    reference += f":{run.variant}" if run.variant else ""
     about = {
-        "run": f"{on_disk.path.parent.name}/{reference}",
+        "run": reference if is_shared else f"{run.command}/{reference}",
         "state": f"{on_disk.state}, {age(on_disk.changed)}, {console.size(on_disk.bytes)}",
         **{key: notes.get(key, "") for key in ("dataset", "mode", "verdict")},
         "made from": notes.get("run", ""),
@@ -227,7 +230,7 @@ def _show(run: ShownRun) -> Result:
         "files": ", ".join(sorted(path.name for path in run.folder.path.iterdir() if path.name[0] != ".")),
     }
     rows = tuple((key, value) for key, value in about.items() if value)
-    tables = [Table(f"Run {on_disk.path.name}", ("item", "value"), rows)]
+    tables = [Table(f"Run {run.folder.name}", ("item", "value"), rows)]
 
     # its metrics, scope by scope
     metrics: list[tuple[Any, ...]] = []

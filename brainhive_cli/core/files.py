@@ -143,7 +143,8 @@ def open_regular(
     """
     if within is not None:
         refuse_link(Path(path), within)
-    return open(open_plain(path, os.O_RDONLY, follow=within is None, max_bytes=max_bytes), "rb")
+    follow = within is None or _is_cached(Path(path))
+    return open(open_plain(path, os.O_RDONLY, follow=follow, max_bytes=max_bytes), "rb")
 
 
 def read_regular(
@@ -319,9 +320,16 @@ def refuse_link(path: Path, folder: Path) -> None:
     for step in (path, *path.parents):
         if step == folder:
             return
-        if step.is_symlink():
+        if step.is_symlink() and not _is_cached(step):
             way = "put what it leads to in its place, or remove it"
             raise UnfitFile(errno.ELOOP, "a link, and inside a run none is followed", step, way)
+
+
+def _is_cached(link: Path) -> bool:
+    """Whether a link is of the hub's cache: `snapshots/COMMIT/NAME` leads to `blobs` of its repository."""
+    blobs = link.resolve().parent
+    snapshots = blobs.with_name("snapshots")
+    return blobs.name == "blobs" and link.parent.resolve().is_relative_to(snapshots)
 
 
 def refuse_links(run: Path, below: Path | None = None) -> None:

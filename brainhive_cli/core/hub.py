@@ -19,6 +19,8 @@ MIN_KEPT_DIGEST_BYTES = 64_000_000
 """Bytes from which the digest of a file is kept, and computed again only if its size or time has changed."""
 DIGESTS = ".digests"
 """Folder of such digests, below home."""
+SCHEME = "hub:"
+"""Before the name of a repository."""
 DATASETS = "datasets"
 """Before the owner, where weights lie in a data set's repository; the hub's own pages have it so too."""
 ELSEWHERE = "on a machine with a network: "
@@ -58,6 +60,8 @@ def folder(
 
         # from the cache, or fetched into it
         root = Path(snapshot(repository, kind, allow_patterns=patterns, **options))
+        if not root.is_dir():
+            raise MissingData(f"{repository} has no {' or '.join(patterns)}", "check name and revision")
         if not (root / subfolder).is_dir():
             names = ", ".join(sorted(path.name for path in root.iterdir()))
             raise MissingData(f"{repository} has no folder {subfolder!r}", f"it has: {names}")
@@ -260,6 +264,18 @@ def revision(path: Path) -> str:
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else ""
 
 
+def name_snapshot(path: Path) -> str:
+    """Name a path in the hub's cache at its commit, `hub:owner/name[/subfolder]@commit`; empty elsewhere."""
+    parts = path.absolute().parts
+    if not (commit := revision(path)):
+        return ""
+    position = parts.index("snapshots")
+    kind, _, repository = parts[position - 1].partition("--")
+    inside = [] if kind == "models" else [kind]
+    names = [*inside, *repository.split("--"), *parts[position + 2 :]]
+    return f"{SCHEME}{'/'.join(names)}@{commit}"
+
+
 def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
     """Digest the weight files of a folder, those that match the patterns (sha256, hexadecimal).
 
@@ -269,11 +285,16 @@ def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
     files = sorted({file for pattern in weights for file in path.glob(pattern)})
     total = hashlib.sha256()
     for file in files:
-        total.update(f"{file.name}={_file_digest(file)}\n".encode())
+        total.update(f"{file.name}={digest_file(file)}\n".encode())
     return total.hexdigest()
 
 
-def _file_digest(file: Path) -> str:
+def digest_file(file: Path) -> str:
+    """Digest a file (sha256, hexadecimal); a large one is read again only if its size or time has changed.
+
+    Raises:
+        MissingData: if it is a link to nowhere, or no file.
+    """
     if not file.is_file():  # a link to a device would be read without end
         raise MissingData(f"{file} is a link to nowhere, or no file", "download it again")
     blob = file.resolve().name  # the hub's cache names a large file by its sha256 already

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import AwareDatetime, BaseModel
 
-from brainhive_cli.core import console, documents
+from brainhive_cli.core import console, documents, hub, shared_runs
 from brainhive_cli.core.cells import CELLS, Finished, claiming, read_cells
 from brainhive_cli.core.claims import Claim, find_holder, is_held, name_worker
 from brainhive_cli.core.errors import (
@@ -199,6 +199,25 @@ class RunFolder:
         """
         with self.claim_cells({FINISHED: FINISHED}, launch) as free:
             yield next(free, None) is not None
+
+    @property
+    def reference(self) -> str:
+        """How any command names it, wherever home lies: its folder; of the hub's cache, with the commit."""
+        return hub.name_snapshot(self.path) or str(self.path)
+
+    @property
+    def name(self) -> str:
+        """Its name, for the folders of runs that use it: its folder's; of the hub, with the commit."""
+        if not (reference := hub.name_snapshot(self.path)):
+            return self.path.name
+        repository, _, commit = reference.partition("@")
+        return f"{repository.rpartition('/')[2]}-{commit[:10]}"
+
+    @property
+    def command(self) -> str:
+        """The command that made it: the name of the folder above it; of the hub, what its manifest says."""
+        manifest = shared_runs.read_manifest(self.path)
+        return manifest.command if manifest else self.path.absolute().parent.name
 
     @property
     def is_in_use(self) -> bool:
@@ -464,17 +483,17 @@ def list_submitted(submission: Path) -> list[SubmittedRun]:
 
 def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
     """Return what `find` finds a run, or a variant of a sweep, by: its name where it lies in `runs`."""
-    name = run.path.name if run.path.parent.resolve() == runs.resolve() else str(run.path)
+    name = run.path.name if run.path.parent.resolve() == runs.resolve() else run.reference
     return f"{name}:{variant}" if variant else name
 
 
 def find(runs: Path, command: str | None, reference: str) -> RunFolder:
-    """Find a finished run by its folder, its name, or the end of its name.
+    """Find a finished run by its folder, its name, or the end of its name; or one of the hub.
 
     Args:
         runs: Folder of all runs.
         command: Whose run; None: any command's.
-        reference: How it is named.
+        reference: How it is named; `hub:owner/name[@revision]` is fetched.
 
     Raises:
         MissingData: if there is none; the hint lists those that exist, or the command that makes one.
@@ -488,6 +507,10 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
         meant = next((f"did you mean {name}? " for name in names if wanted in name), guess(wanted, names))
         more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
         hint = f"{meant}finished, the newest first: {', '.join(names[:MAX_LISTED])}{more}"
+
+    # a run of the hub is a folder of its cache
+    if reference.startswith(hub.SCHEME):
+        reference = str(shared_runs.fetch(reference))
 
     # a path, a name, or the end of one
     below = [runs / command / reference] if command else sorted(runs.glob(f"*/{escape(reference)}"))
@@ -503,10 +526,13 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
     # it must be a finished run of the command
     run = RunFolder(named[0])
     if not (run.path / "recipe.yaml").is_file():
-        raise MissingData(f"{run.path} is no run: it has no recipe.yaml", hint)
-    parent = run.path.resolve().parent
-    if command and parent.parent == runs.resolve() and parent.name != command:
-        raise MissingData(f"{run.path} is a run of {parent.name}, not of {command}", hint)
+        raise MissingData(f"{run.reference} is no run: it has no recipe.yaml", hint)
+    resolved = RunFolder(run.path.resolve())
+    is_shared = (run.path / shared_runs.MANIFEST).is_file()
+    is_known = is_shared or resolved.path.parents[1] == runs.resolve()
+    if command and is_known and resolved.command != command:
+        hint = f"a repository with a run of {command}; priors are named by --prior" if is_shared else hint
+        raise MissingData(f"{run.reference} is a run of {resolved.command}, not of {command}", hint)
     run.measurements()  # which says what is missing
     return run
 

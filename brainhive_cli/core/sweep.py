@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import below, locate
+from brainhive_cli.core.hub import SCHEME
 from brainhive_cli.core.measurements import Measurements, merge_caveats, scope
 from brainhive_cli.core.recipe import Recipe, split, validate
 from brainhive_cli.core.results import Result
@@ -102,12 +103,15 @@ def variants(recipe: R) -> dict[str, R]:
 
 def of_variant(reference: str | None) -> tuple[str | None, str]:
     """Split `SWEEP:VARIANT`, as a command line names a run; a folder of that name is taken as it is."""
-    if reference is None or ":" not in reference or locate(reference).is_dir():
+    # the colon of hub: separates no variant
+    scheme = SCHEME if reference is not None and reference.startswith(SCHEME) else ""
+    name = (reference or "").removeprefix(scheme)
+    if reference is None or ":" not in name or locate(reference).is_dir():
         return reference, ""
 
     # the last colon separates: a run may be a path with others
-    run, _, variant = reference.rpartition(":")
-    return run, variant
+    run, _, variant = name.rpartition(":")
+    return scheme + run, variant
 
 
 def variant_of(known: Mapping[str, R], variant: str, run: str) -> R:

@@ -83,7 +83,7 @@ def page_of(
             artifacts.append((label, below, run.folder.path))
         names = group.runs[0].label if count == 1 else f"{count} runs"
         heading = group.title or f"{group.runs[0].command}: {names}"
-        folders = [f"{run.label}: {run.folder.path.name}" for run in group.runs] if count > 1 else []
+        folders = [f"{run.label}: {run.folder.name}" for run in group.runs] if count > 1 else []
         sections.append(Section(heading, [("", tables), *groups_of(artifacts)], folders))
 
     # put the page together; caveats are stamped on the title

@@ -97,8 +97,8 @@ class ShownRun:
 
     @property
     def command(self) -> str:
-        """The name of the folder that holds the runs of its kind."""
-        return self.folder.path.parent.name
+        """The command that made it."""
+        return self.folder.command
 
     @cached_property
     def environment(self) -> "Environment":

@@ -107,7 +107,7 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
     sizes = [results.sizes(column).round(2).tolist() for column in results.columns]
     columns = list(zip(names, results.columns, strict=True))
     notes: dict[str, Any] = {
-        "run": portable(str(align.folder.path)),
+        "run": portable(align.folder.reference),
         "runs": [align.name],
         "dataset": align.dataset.name,
         "mode": align.mode,

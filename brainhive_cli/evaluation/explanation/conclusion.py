@@ -113,7 +113,7 @@ def conclude(
     if course is not None:
         scopes |= ceiling_scopes(course, without_model, spec.split)
     notes: dict[str, Any] = {
-        "run": portable(str(align.folder.path)),
+        "run": portable(align.folder.reference),
         "runs": [align.name],
         "dataset": align.dataset.name,
         "mode": align.mode,

@@ -131,7 +131,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     table = summary_table([finding], f"Categories by time: {protocol}, {spec.split}{about}")
     artifacts.write(folder, [table, *put_claims_first(drawn, [finding]).values()])
     notes |= {
-        "run": portable(str(align.folder.path)),
+        "run": portable(align.folder.reference),
         "runs": [align.name],
         "dataset": align.dataset.name,
         "mode": align.mode,

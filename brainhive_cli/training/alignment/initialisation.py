@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, documents, hub, parts, runs, weights
+from brainhive_cli.core import console, documents, hub, parts, runs, shared_runs, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate, portable
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Need
+from brainhive_cli.core.runs import is_run
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.models.foreign_weights import adapt, file_need, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -227,8 +228,8 @@ def find_starts(
     `opened` are the runs that were looked for before, by reference; others are added.
 
     A reference is a model folder or checkpoint, an align run, a file of weights, or `hub:owner/name` with
-    one; or one for each of some parts; None is no start. The name of a train-align recipe means its newest
-    run. Whether sizes fit is seen where the weights are taken over.
+    one of these; or one for each of some parts; None is no start. The name of a train-align recipe means its
+    newest run. Whether sizes fit is seen where the weights are taken over.
 
     Raises:
         MissingData: if there is no such run or file.
@@ -244,10 +245,16 @@ def find_starts(
 def name_starts(
     references: Sequence[str | Mapping[str, str] | None], paths: Paths, opened: dict[str, NamedModels]
 ) -> dict[str, str]:
-    """Name the runs that recipes stand for among what stages start from, by the recipe; `opened` as there."""
+    """Name what changes under one name among what stages start from, by that name; `opened` as there.
+
+    A recipe stands for its newest run, a repository of the hub for its newest commit.
+    """
     root, names = paths.under_home("runs"), {}
     for _, _, reference in _list_references(references):
-        if reference not in names and name_of_training(of_variant(reference)[0], root) is not None:
+        if reference.startswith(hub.SCHEME):
+            model = _find_on_hub(reference)
+            names[reference] = hub.name_snapshot(model)
+        elif reference not in names and name_of_training(of_variant(reference)[0], root) is not None:
             named = _open_once(reference, paths, opened)
             names[reference] = runs.reference(named.folder, root / TRAINING, named.variant)
     return names
@@ -272,7 +279,10 @@ def list_start_needs(
     for _, part, name in _list_references(references):
         if name.startswith("hub:"):
             is_file = name.partition("@")[0].endswith(ENDINGS)
-            need = file_need(name) if is_file else hub.need(name, (), FILES[:1], ("config.json",))
+            patterns = (*FILES[:1], f"cells/**/{aligners.WEIGHTS[0]}")  # the second, of a run
+            need = (
+                file_need(name) if is_file else hub.need(str(of_variant(name)[0]), (), patterns, ("*.json",))
+            )
         else:
             try:
                 need = Need(portable(str(_find_path(name, cell, paths, opened))))
@@ -299,15 +309,12 @@ def _open_once(reference: str, paths: Paths, opened: dict[str, NamedModels]) -> 
 
 def _find_path(reference: str, cell: Cell, paths: Paths, opened: dict[str, NamedModels]) -> Path:
     """Take a model or file as it is; of a run the only model, or that of the cell with the same name."""
-    # a file or a folder of the hub
-    if reference.startswith("hub:"):
-        if reference.partition("@")[0].endswith(ENDINGS):
-            return find_file(reference)
-        folder = hub.folder(reference, allow=[*FILES[:1], "config.json"])
-        return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
+    # a file or a folder of the hub, or a run there
+    path = _find_on_hub(reference) if reference.startswith(hub.SCHEME) else locate(reference)
+    if reference.startswith(hub.SCHEME) and not is_run(path):
+        return path
 
     # a file or a model folder on this machine
-    path = locate(reference)
     if aligners.is_model(path) or (path.is_file() and path.suffix == ".safetensors"):
         return path
     if path.suffix in (".pth", ".pt", ".safetensors"):
@@ -319,10 +326,28 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: dict[str, Named
     models = named.models
     if name not in models and len(models) > 1:
         raise RecipeError(
-            f"{cell.name} could start from {' or '.join(models)} of {named.folder.path.name}",
+            f"{cell.name} could start from {' or '.join(models)} of {named.folder.name}",
             f"train.start_from={next(iter(models.values()))}, or that of another cell",
         )
     return named.path_of(name if name in models else "")
+
+
+def _find_on_hub(reference: str) -> Path:
+    """Find a file of weights, a brain model's folder, or a run on the hub; fetch it into the cache."""
+    if reference.partition("@")[0].endswith(ENDINGS):
+        return find_file(reference)
+
+    # a run, or a brain model's folder; networks in the layout of transformers have a config, too
+    name, _ = of_variant(reference)
+    folder = hub.folder(str(name), allow=[shared_runs.MANIFEST, "config.json"])
+    config = folder / "config.json"
+    is_model = config.is_file() and "model_type" not in documents.read(config, dict[str, Any])
+    if is_model or (folder / shared_runs.MANIFEST).is_file():
+        return shared_runs.fetch(str(name))
+
+    # weights alone
+    folder = hub.folder(str(name), allow=[*FILES[:1], "config.json"])
+    return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
 
 
 def take_over(aligner: Aligner, source: Aligner | Path) -> None:

@@ -435,7 +435,7 @@ def find_base_run(recipe: Recipe) -> AlignRun:
     refuse_sweep(base_run)
     if base_run.mode == "finetune":
         raise BrainhiveError(
-            f"{base_run.folder.path.name} is fine-tuned itself", "name another: finetune.run=NAME"
+            f"{base_run.folder.name} is fine-tuned itself", "name another: finetune.run=NAME"
         )
     return base_run
 
@@ -456,7 +456,7 @@ def inherit(recipe: Recipe, base_run: AlignRun) -> Recipe:
     if not new or (recipe.subjects and new != chosen):
         known = ", ".join(str(subject) for subject in chosen if subject not in new)
         raise BrainhiveError(
-            f"no model of {run.path.name} has yet to see subject {known}",
+            f"no model of {run.name} has yet to see subject {known}",
             "fine-tune to others, or a run that was trained without them",
         )
 
@@ -465,7 +465,7 @@ def inherit(recipe: Recipe, base_run: AlignRun) -> Recipe:
     if is_of_sessions and training.signal.normalise is not None:
         how = training.signal.normalise.kind
         raise RecipeError(
-            f"finetune.sessions: signal.normalise={how} of {run.path.name} takes statistics of all sessions",
+            f"finetune.sessions: signal.normalise={how} of {run.name} takes statistics of all sessions",
             "a run without signal.normalise, of signals that are z-scored by session; or finetune.share",
         )
 
@@ -476,7 +476,7 @@ def inherit(recipe: Recipe, base_run: AlignRun) -> Recipe:
         value = getattr(recipe, key)
         if value not in (getattr(training, key), getattr(usual, key)):
             shown = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-            console.warn(f"{key}={shown} has no effect: a fine-tuned model keeps that of {run.path.name}")
+            console.warn(f"{key}={shown} has no effect: a fine-tuned model keeps that of {run.name}")
 
     # the tuned recipe names the run and its new subjects
     name = runs.reference(run, recipe.paths.under_home("runs") / "train-align", base_run.variant)
@@ -499,7 +499,7 @@ def find_base_model(base_run: AlignRun, cell: Cell) -> Path:
     if len(chosen) != 1:
         names = " or ".join(other.name for other in chosen) or "no model"
         raise BrainhiveError(
-            f"{cell.name} could start from {names} of {base_run.folder.path.name}",
+            f"{cell.name} could start from {names} of {base_run.folder.name}",
             "fine-tune a joint run without the subject, or one that leaves a subject out",
         )
     return base_run.model_path(chosen[0])

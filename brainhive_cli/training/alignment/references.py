@@ -1,4 +1,4 @@
-"""References of brain models: by a run, a variant of a sweep, a recipe, a model folder, or not at all."""
+"""References of brain models: a run, a sweep's variant, a recipe, a model folder, the hub, or none at all."""
 
 import os
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import runs
+from brainhive_cli.core import hub, runs, shared_runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files import below, locate
 from brainhive_cli.core.recipe import Paths, name_of, shipped_recipes
@@ -66,7 +66,7 @@ class NamedModels:
         problem = f"no cell {cell!r}" if cell else f"{len(models)} cells, of which none is named"
         if self.is_model:
             raise RecipeError(f"{self.folder.path} is the model of one cell: {problem}", "leave the cell out")
-        raise RecipeError(f"{self.folder.path.name} has {problem}", ", ".join(models) or "train it first")
+        raise RecipeError(f"{self.folder.name} has {problem}", ", ".join(models) or "train it first")
 
 
 def open_model(
@@ -81,8 +81,9 @@ def open_model(
 
     A reference is a run's folder, name or the end of it; `RUN:VARIANT` of a sweep, or `:VARIANT` of the
     newest sweep that has it; the name of a train-align recipe, which stands for the newest finished run that
-    it made; or a model folder or published checkpoint. Whether a model fits what it is opened for is checked
-    by who opens it.
+    it made; a model folder or published checkpoint; or `hub:owner/name[@revision][:VARIANT]`, a run that
+    `push` has uploaded, or a model folder in a repository. Whether a model fits what it is opened for is
+    checked by who opens it.
 
     Args:
         reference: How it is named; None: the newest.
@@ -96,14 +97,19 @@ def open_model(
         MissingData: if there is none, with the line that makes one.
         RecipeError: if a sweep has no such variant.
     """
-    if reference is not None and is_model(path := locate(reference)):
-        return NamedModels(RunFolder(path))
+    # a model folder, here or on the hub
     root, (name, variant) = paths.under_home("runs"), of_variant(reference)
+    is_shared = name is not None and name.startswith(hub.SCHEME)
+    path = shared_runs.fetch(str(name)) if is_shared else locate(reference or "")
+    if reference is not None and is_model(path):
+        return NamedModels(RunFolder(path))
+
+    # a run that is named, and one variant of it
     recipe_name = name_of_training(name, root)
     if name and name != TRAINING and recipe_name is None:
-        run = runs.find(root, TRAINING, name)
+        run = runs.find(root, TRAINING, str(path) if is_shared else name)
         if variant:
-            variant_of(variants(run.recipe(Recipe, paths=paths)), variant, run.path.name)
+            variant_of(variants(run.recipe(Recipe, paths=paths)), variant, run.name)
         return NamedModels(run, variant)
 
     wanted = None if dataset is None or recipe_name else dataset.build(paths).recorded_as

@@ -134,7 +134,7 @@ class AlignRun:
         recipe = expected or folder.recipe(Recipe, paths=paths)
         recipes, config = variants(recipe), dataset or recipe.dataset
         if variant:
-            recipe = variant_of(recipes, variant, folder.path.name)
+            recipe = variant_of(recipes, variant, folder.name)
             recipes = {variant: recipe}
 
         # the data set of the training, and that of the test
@@ -182,12 +182,12 @@ class AlignRun:
             RecipeError: if there is no such variant.
         """
         # cells of the variant
-        recipe = variant_of(self.recipes, label, self.folder.path.name)
+        recipe = variant_of(self.recipes, label, self.folder.name)
         cells = [cell for cell in self.cells if cell.variant == label]
         if not cells:
             tested = ", ".join(str(subject) for cell in self.cells for subject in cell.tested_on)
             raise MissingData(
-                f"{self.folder.path}:{label} is not tested on subject {tested}", "subjects=null"
+                f"{self.folder.reference}:{label} is not tested on subject {tested}", "subjects=null"
             )
 
         # the same run, with one recipe and an empty cache
@@ -251,13 +251,13 @@ class AlignRun:
 
     @property
     def name(self) -> str:
-        """The run as a command line names it: its folder, and the variant of a sweep."""
-        return f"{self.folder.path}:{self.variant}" if self.variant else str(self.folder.path)
+        """The run as a command line names it: its folder or name on the hub, and the variant of a sweep."""
+        return f"{self.folder.reference}:{self.variant}" if self.variant else self.folder.reference
 
     @property
     def label(self) -> str:
         """The run's part of the folder names of runs that use it."""
-        return "--".join(filter(None, [self.folder.path.name, self.variant]))
+        return "--".join(filter(None, [self.folder.name, self.variant]))
 
     @property
     def variants(self) -> list[str]:
@@ -292,7 +292,7 @@ class AlignRun:
             for split in self.dataset.splits:
                 digests |= digests_of_imported(self.dataset, split, encoders, self.paths)
         if self.is_model:
-            digests[str(path)] = hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
+            digests[self.name] = hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
         return digests
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
@@ -638,7 +638,7 @@ def refuse_sweep(align: AlignRun) -> None:
         RecipeError: listing its variants.
     """
     if align.variants:
-        variant_of(align.recipes, "", align.folder.path.name)
+        variant_of(align.recipes, "", align.folder.name)
 
 
 def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
