@@ -20,6 +20,8 @@ AROUND = re.compile(r"^EEG[ _-]+|[ _-]+(REF|LE|AVG|AR)$|\.+$", re.IGNORECASE)
 """Text that EDF files write around the name of an electrode: the type, the reference, padding."""
 INPUT = re.compile(r"([A-H])(\d+)")
 """Name of an input of BioSemi's amplifier, of which a bank has 32."""
+TEMPLATE_TOLERANCE_M = 1e-4
+"""Metres by which positions of a template may differ from it when rounded; heads differ by millimetres."""
 BANK, EARS = 32, 2
 """Inputs of a bank; those whose names are also electrodes of the 10-05 system, A1 and A2 at the ears."""
 BY_INPUT = ("biosemi16", "biosemi32", "biosemi64")
@@ -112,6 +114,24 @@ def standard_positions(names: Sequence[str]) -> NDArray[np.float64]:
         for name in names
     ]
     return np.array([position for _, position in known])
+
+
+def are_standard(names: Sequence[str], positions: Sequence[Sequence[float]], montage: str = "") -> bool:
+    """Whether positions [C, 3] are those of the 10-05 system or of a montage, not of one person's head.
+
+    Args:
+        names: [C] of the electrodes.
+        positions: [C, 3] in the head frame, in metres.
+        montage: Name of mne's montage that was put on the recording; empty where none was.
+    """
+    known = [standard_positions(names)]
+    if montage:
+        from mne.channels import transform_to_head
+
+        placed = transform_to_head(_open_montage(montage)).get_positions()["ch_pos"]
+        lower = {name.lower(): position for name, position in placed.items()}
+        known.append(np.array([lower.get(name.lower(), np.full(3, np.nan)) for name in names]))
+    return any(np.allclose(positions, places, atol=TEMPLATE_TOLERANCE_M) for places in known)
 
 
 def standard_name(name: str) -> str:

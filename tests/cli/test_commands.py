@@ -25,7 +25,7 @@ from brainhive_cli.core import parts
 COMMANDS = [str(command.name) for command in app.registered_commands]
 ON_FILES = {
     *("calibrate", "check", "compare", "explain", "export-embeddings", "fetch", "live"),
-    *("import-embeddings", "recipes", "report", "runs", "eval-retrieval", "reconstruct"),
+    *("import-embeddings", "push", "recipes", "report", "runs", "eval-retrieval", "reconstruct"),
 }
 """Commands to which a word without a value is a file."""
 EXAMPLE_ENCODER = "python:brainhive_cli.models.encoders.python:example"

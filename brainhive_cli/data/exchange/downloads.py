@@ -159,6 +159,8 @@ class Source:
             says what it wrote.
         next_line: The command that takes the data set from there.
         known: Size and licence, as far as they are known without a network.
+        model_licence: Licence, by the hub's list, that brain models of its recordings may have; empty where
+            nothing that was read here says that such models may be shared.
     """
 
     repository: str = ""
@@ -172,6 +174,7 @@ class Source:
     convert: Callable[[Path], str] | None = None
     next_line: str = ""
     known: str = ""
+    model_licence: str = ""
 
     @property
     def about(self) -> str:
@@ -210,6 +213,7 @@ SOURCES: Mapping[str, Source] = {
         tops=THINGS,
         known="26 GB of ten subjects, pictures not counted; CC BY 4.0 by NEMAR's record (recordings), for "
         "research (pictures)",
+        model_licence="cc-by-4.0",
     ),
     # READMEs of BrainHiVE and UBP; NeuroBridge's scripts/things_meg/download_meg.sh
     "things-meg": Source(
@@ -220,6 +224,7 @@ SOURCES: Mapping[str, Source] = {
         tops=THINGS,
         known="9.7 GB of four subjects, pictures not counted; CC0, as all of OpenNeuro (recordings), for "
         "research (pictures)",
+        model_licence="cc0-1.0",
     ),
     # Pages of these repositories on the hub, whose terms are ImageNet's
     "imagenet": Source(

@@ -1,0 +1,345 @@
+"""push: a trained run on the hub with a model card, which a colleague loads by name; and its removal."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+
+from brainhive_cli.core import console, hub_uploads, runs
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.files import locate_stored
+from brainhive_cli.core.hub import SCHEME
+from brainhive_cli.core.hub_uploads import Target
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import caveats_of, merge_caveats
+from brainhive_cli.core.recipe import Names, Paths, Run, write_yaml
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.set_up import SET_UP, say
+from brainhive_cli.core.shared_runs import CARD
+from brainhive_cli.core.sweep import of_variant
+from brainhive_cli.core.tables import Table
+from brainhive_cli.data.exchange.downloads import SOURCES
+from brainhive_cli.data.signals.channel_mapping import MEG
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.reports.model_card import ModelCard, Scores, choose_metrics
+from brainhive_cli.reports.runs_shown import ShownRun
+from brainhive_cli.training.alignment.sharing import SharedRun, find_private
+
+WAY = "brainhive push RUN hub:owner/name"
+LICENCES = {
+    *("apache-2.0", "mit", "bsd-3-clause", "openrail", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0"),
+    *("cc-by-sa-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"),
+}
+"""Licences of the hub's list that weights have; any other is written as `other` with its name."""
+TESTS = ("eval-retrieval", "reconstruct")
+"""Commands whose runs test a brain model."""
+
+
+class Recipe(BaseRecipe):
+    """Recipe of push: the run, the repository, and what a person confirms."""
+
+    computes: ClassVar[bool] = False
+
+    words: Names = Field([], description="the run of train-align or train-prior, and hub:owner/name[@tag]")
+    delete: bool = Field(
+        False, description="remove what was pushed under hub:owner/name, or hub:owner/name@tag"
+    )
+    yes: bool = Field(False, description="remove without asking")
+    public: bool = Field(False, description="everybody may see the model; else only its owner")
+    licence: str = Field(
+        "", description="licence of the weights; default: that of the data, where it is known"
+    )
+    data_terms_checked: bool = Field(
+        False,
+        description="a person has read the terms of the data, and what people have agreed to: both allow "
+        "sharing this model",
+    )
+    with_positions: bool = Field(False, description="share digitised positions of sensors on a person's head")
+    with_whiteners: bool = Field(
+        False, description="share whiteners and normalisers that were fitted to one person"
+    )
+    citation: str = Field("", description="how the authors of the model want to be cited")
+    contact: str = Field("", description="whom users of the model may ask")
+    run: Run = Run(device="cpu")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Run that is pushed.
+
+    Attributes:
+        recipe: What the user wrote.
+        target: The repository.
+        shared: The run as it may be shared.
+        licence: Of the weights.
+        card: The page of the repository.
+    """
+
+    recipe: Recipe
+    target: Target
+    shared: SharedRun
+    licence: str
+    card: str
+
+    @classmethod
+    def resolve(cls, recipe: Recipe) -> Self:
+        """Find the run, and make what would be sent; nothing is asked of the hub.
+
+        Raises:
+            RecipeError: if the run or the repository is not named, or no licence is.
+            MissingData: if there is no such run.
+            BrainhiveError: if nobody has confirmed that the terms of the data allow it.
+        """
+        # one run, one repository
+        if len(recipe.words) != 2 or not recipe.words[1].startswith(SCHEME):
+            raise RecipeError("push takes a run and a repository", WAY)
+        target, (name, variant) = Target.parse(recipe.words[1]), of_variant(recipe.words[0])
+        if variant or str(name).startswith(SCHEME):
+            raise RecipeError(f"{recipe.words[0]} is no whole run of this machine", WAY)
+        run = runs.find(recipe.paths.under_home("runs"), None, str(name))
+        with console.progress("reading the run"):
+            shared = SharedRun.of(run, recipe.with_positions, recipe.with_whiteners)
+
+        # terms that are known to allow it, or a person who has read them
+        licence = recipe.licence or shared.terms.licence
+        if shared.terms.unknown and not recipe.data_terms_checked:
+            where = "; ".join(f"{name}: {about}" for name, about in shared.terms.sources.items())
+            raise BrainhiveError(
+                f"no known terms allow sharing {shared.terms.unknown}{f' ({where})' if where else ''}",
+                "read them, and what people agreed to; then: --data-terms-checked --licence NAME",
+            )
+        if not licence:
+            raise RecipeError("nothing says under which licence the weights are", "--licence cc-by-nc-4.0")
+
+        # the card is a shared text, too, but for what its owner writes into it
+        card = _describe(shared, recipe, target, licence)
+        if problem := next(find_private(card.replace(recipe.contact or "\0", "")), ""):
+            raise BrainhiveError(f"the card holds {problem}, which would be shared", "other words for it")
+        return cls(recipe, target, shared, licence, card)
+
+    @property
+    def files(self) -> Mapping[str, Path | bytes]:
+        """All that is sent, by name."""
+        return {**self.shared.files, CARD: self.card.encode()}
+
+    def tabulate(self) -> Table:
+        """List the files with their sizes."""
+        rows = []
+        for name, content in sorted(self.files.items()):
+            is_changed = isinstance(content, bytes)
+            size = len(content) if isinstance(content, bytes) else content.stat().st_size
+            rows.append((name, size, "written for sharing" if is_changed else "the run's own"))
+        return Table(f"Files of {self.target}", ("file", "bytes", "content"), tuple(rows), is_list=True)
+
+
+def plan(recipe: Recipe) -> Plan:
+    """List each file with its size, what stays at home, and the card; nothing is sent."""
+    if recipe.delete:
+        return Plan.of({"removed, if it was pushed from here": lambda: str(_find_deleted(recipe))})
+    try:
+        job = Job.resolve(recipe)
+    except BrainhiveError as error:
+        return Plan.of({}, raised=[error])
+    table = job.tabulate()
+    total = sum(int(row[1]) for row in table.rows)
+    items = {
+        "run": job.shared.run.path.name,
+        "to": f"{job.target}, {'public' if recipe.public else 'private'}",
+        "licence": job.licence,
+        "terms of the data": "confirmed by a person" if job.shared.terms.unknown else "known to allow it",
+        "files": f"{len(table.rows)}, {console.size(total)}",
+        "left at home": "; ".join(job.shared.left_out) or "nothing that the model uses",
+        "sent now": "nothing: --check asks nothing of the hub",
+    }
+    card = Table(
+        f"Card ({CARD})", ("line",), tuple((line,) for line in job.card.splitlines()), is_copied=True
+    )
+    return Plan(items, tables=(table, card))
+
+
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Push a run by one commit, or remove what was pushed.
+
+    Raises:
+        BrainhiveError: if the name has other contents, or the user does not agree to a removal.
+    """
+    root = recipe.paths.under_home("runs")
+    if recipe.delete:
+        # what was pushed is shown before it goes
+        target = _find_deleted(recipe)
+        there = hub_uploads.find_pushed(target)
+        version = (
+            f"commit {there.tags[target.tag][:10]}"
+            if target.tag
+            else f"{len(there.pushed)} files and all versions"
+        )
+        console.say(f"{target}: {version}; copies that others have made stay")
+        if not recipe.yes and not console.confirm(f"remove {target}?"):
+            raise BrainhiveError("nothing was removed", "--yes removes without asking")
+        console.say(f"removed: {hub_uploads.delete(target, there)}")
+        if target.tag:
+            console.say(f"its commit can be read still; to remove all: --delete {SCHEME}{target.repository}")
+        removed = Table("Removed from the hub", ("what",), ((str(target),),), is_list=True)
+        return Result(root, (removed,))
+
+    # one commit with all files
+    job = Job.resolve(recipe)
+    shared, target = job.shared, job.target
+    message = f"{shared.command} run {shared.run.path.name}" + (f", {target.tag}" if target.tag else "")
+    with console.progress(f"pushing to {target}"):
+        pushed = hub_uploads.push(target, job.files, message, recipe.public)
+    console.say("pushed" if pushed.is_new else "these files are there already: nothing was sent")
+    if recipe.public and pushed.is_private:
+        console.warn(f"{target} was private before and stays so: its page makes it public")
+    for sentence in shared.left_out:
+        console.say(f"left at home: {sentence}")
+    where = {
+        "page": pushed.url,
+        "commit": pushed.commit,
+        "visible to": "its owner" if pushed.is_private else "everybody",
+    }
+    tables = (Table(f"On the hub as {target}", ("item", "value"), tuple(where.items())), job.tabulate())
+    pinned = f"{SCHEME}{target.repository}@{pushed.commit}"
+    hint = f"brainhive {'eval-retrieval' if shared.cells else 'train-align --prior'} {pinned}"
+    return Result(shared.run.path, tables, hint=hint)
+
+
+def _find_deleted(recipe: Recipe) -> Target:
+    if len(recipe.words) != 1:
+        raise RecipeError(
+            "push --delete takes one repository, or one tag of it",
+            "brainhive push --delete hub:owner/name@v1",
+        )
+    return Target.parse(recipe.words[0])
+
+
+def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -> str:
+    """Write the card of a run, each line from what the run says of itself."""
+    # the model, by the recipe and the architecture of its first cell
+    fields, layout, learned = shared.recipe, shared.layout, shared.learned
+    about: dict[str, Any] = {"command": shared.command, "run": shared.run.path.name}
+    contract: dict[str, Any] = {}
+    modality = ""
+    if layout is not None:
+        modality = _name_modality(layout.spec)
+        contract = _describe_signals(layout.spec)
+        about |= {
+            "brain encoder": layout.backbone["kind"],
+            "predicts": [f"{name} {list(head.shape)} ({head.target})" for name, head in layout.heads.items()],
+            "encoders of the pictures": [*layout.encoders] or [*layout.dims],
+            "prior": _describe_prior(layout.prior),
+            "mode": fields.get("mode", ""),
+            "subjects": [f"{name} {', '.join(map(str, people))}" for name, people in learned.people.items()],
+            "seeds": fields.get("seeds", []),
+            "models": len(shared.cells),
+        }
+    else:
+        encoders = [str(encoder["kind"]) for encoder in fields.get("encoders", [])]
+        about |= {
+            "encoders of the pictures": encoders,
+            "generator": fields.get("generator", {}).get("source", ""),
+        }
+    selected = {"": "not known", "test": "on the test: its numbers are too good"}
+    about |= {
+        "pictures learned from": f"{len(learned.pictures):,}" if len(learned.pictures) else "not stated",
+        "epoch selected": selected.get(learned.selection, learned.selection),
+        "signals": "simulated by a program: no brain was recorded"
+        if learned.is_simulated
+        else "recorded"
+        if layout
+        else "none",
+    }
+
+    # scores: tests of the model first, then what its training measured
+    own = ShownRun("training", shared.run)
+    scores = [] if layout is None else _find_tests(shared, recipe.paths)
+    if layout is None:
+        rows = {"all": list(own.metrics.values())}
+    else:
+        rows = {cell.name: choose_metrics(cell.metrics) for cell in own.cells}
+    if any(rows.values()):
+        title = "Pictures kept from training" if layout is None else "Held-out training pictures, by model"
+        scores.append(
+            Scores(title, {label: row for label, row in rows.items() if row}, False, learned.dataset)
+        )
+    measured = [metric for one in scores for row in one.metrics.values() for metric in row]
+
+    # the environment of the training
+    environment: dict[str, Any] = shared.run.read_json("environment.json")
+    commit = {"code": environment["commit"]} if environment.get("commit") else {}
+    sources = [SOURCES[name].repository for name in shared.terms.sources if name in SOURCES]
+    return ModelCard(
+        name=target.repository.partition("/")[2],
+        reference=f"{SCHEME}{target.repository}",
+        is_prior=layout is None,
+        dataset=learned.dataset or str(fields["dataset"]["kind"]),
+        licence=licence if licence in LICENCES else "",
+        licence_name=licence,
+        terms=shared.terms.sources,
+        hub_datasets=[*filter(None, sources)],
+        modality=modality,
+        about=about,
+        contract=contract,
+        cells=shared.cells,
+        scores=scores,
+        caveats=merge_caveats(caveats_of(measured), learned.caveats),
+        left_out=shared.left_out,
+        recipe=write_yaml(fields),
+        environment={**environment.get("versions", {}), **commit},
+        citation=recipe.citation,
+        contact=recipe.contact,
+    ).write()
+
+
+def _describe_prior(prior: str) -> str:
+    """Name the prior of a model; one of this machine has to be shared, too, before others draw through it."""
+    if not prior or prior.startswith((SCHEME, "demo:")):
+        return prior or "none"
+    return f"{prior}, which is not on the hub: others retrieve with this model, and cannot draw through it"
+
+
+def _name_modality(spec: SignalSpec) -> str:
+    """Name what was recorded, by the names of its channels."""
+    if not spec.names:
+        return "fMRI"
+    return "MEG" if any(map(MEG.match, spec.names)) else "EEG"
+
+
+def _describe_signals(spec: SignalSpec) -> dict[str, Any]:
+    """Describe the signals that a model takes; others are refused when it is used."""
+    if spec.names:
+        described: dict[str, Any] = {"channels, in order": ", ".join(spec.names)}
+    else:
+        widths = zip(spec.subjects, spec.widths, strict=True)
+        described = {"voxels": ", ".join(f"{width} of subject {subject}" for subject, width in widths)}
+        described |= {"regions": ", ".join(spec.regions)} if spec.regions else {}
+    if spec.rate_hz:
+        described["rate"] = f"{spec.rate_hz:g} Hz, {spec.samples} samples"
+    if spec.times_s:
+        described["window"] = f"{1000 * spec.times_s[0]:g} to {1000 * spec.times_s[-1]:g} ms after onset"
+    described["unit"] = spec.unit or "not known"
+    described |= {f"preparation: {key}": say(key, value) for key, value in spec.preparation.items()}
+    return described | {
+        f"signal.{key}": say(key, value) for key, value in spec.signal.items() if value not in ({}, [], None)
+    }
+
+
+def _find_tests(shared: SharedRun, paths: Paths) -> list[Scores]:
+    """Find the newest test of a run by each command on each data set, without controls."""
+    tests: dict[tuple[str, str, str], Scores] = {}
+    for command in TESTS:
+        for folder in runs.finished_runs(paths.under_home("runs"), command):
+            run = ShownRun(command, folder)
+            notes = run.measured.notes
+            is_of_run = Path(locate_stored(str(notes.get("run", "")))).resolve() == shared.run.path.resolve()
+            if not is_of_run or notes.get("control") or not run.metrics:
+                continue
+            dataset = str(notes.get(SET_UP, {}).get("dataset", notes.get("dataset", "")))
+            key = command, dataset, str(notes.get("gallery", {}).get("splits", ""))
+            rows = {"all": choose_metrics(run.metrics)}
+            rows |= {cell.name: choose_metrics(cell.metrics)[:1] for cell in run.cells if len(run.cells) > 1}
+            tests.setdefault(key, Scores(f"{command} on {dataset}", rows, True, dataset))
+    return [*tests.values()]

@@ -1,0 +1,140 @@
+"""Card of a shared model: the page of its repository, for people and for the hub's search."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.set_up import say
+from brainhive_cli.core.tables import number
+from brainhive_cli.measurement.metric_names import headlines, shown
+from brainhive_cli.reports.sentences import CITATION
+
+TEMPLATE = Path(__file__).with_name("model_card.md")
+IN_THE_INDEX = {"top1", "top3", "top5", "mean_rank", "mrr", "map"}
+"""Metrics of retrieval that the hub's index of results gets; all are in the card's tables."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics that one run measured of the model.
+
+    Attributes:
+        title: What was measured, and on what.
+        metrics: Rows by label, those of everything together first, then of subjects or cells.
+        is_test: Whether they are of a test, not of pictures kept from training.
+        dataset: Data set of the test.
+    """
+
+    title: str
+    metrics: Mapping[str, Sequence[Metric]]
+    is_test: bool
+    dataset: str
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Content of a card.
+
+    Attributes:
+        name: Name of the model.
+        reference: How a command line names it: `hub:owner/name`.
+        is_prior: Whether it is a prior, not a brain model.
+        dataset: Name of the data set that it was trained on.
+        licence: Of the weights, by the hub's list; empty: another, which `licence_name` is.
+        licence_name: Name of a licence that is not on the list.
+        terms: Terms of each data set, by name.
+        hub_datasets: Data sets on the hub, as owner/name.
+        modality: EEG, MEG or fMRI; empty of a prior.
+        about: What the model is, by name.
+        contract: What signals it takes, by name; none of a prior.
+        cells: Names of the models of a run.
+        scores: What was measured, tests first.
+        caveats: What every reader of the numbers must know.
+        left_out: What the run at home has, and the shared model has not.
+        recipe: The recipe as YAML.
+        environment: Versions of the training, by name.
+        citation: How its authors want to be cited.
+        contact: Whom users may ask.
+    """
+
+    name: str
+    reference: str
+    is_prior: bool
+    dataset: str
+    licence: str
+    licence_name: str = ""
+    terms: Mapping[str, str] = field(default_factory=dict)
+    hub_datasets: Sequence[str] = ()
+    modality: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    contract: Mapping[str, Any] = field(default_factory=dict)
+    cells: Sequence[str] = ()
+    scores: Sequence[Scores] = ()
+    caveats: Sequence[str] = ()
+    left_out: Sequence[str] = ()
+    recipe: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    citation: str = ""
+    contact: str = ""
+
+    def write(self) -> str:
+        """Write the card: metadata as the hub reads them, then Markdown."""
+        from huggingface_hub import EvalResult, ModelCardData
+        from jinja2 import Environment
+
+        # results of tests, of everything together, for the hub's index
+        results = [
+            EvalResult(
+                task_type="image-retrieval",
+                task_name="retrieval of the seen picture",
+                dataset_type=scores.dataset,
+                dataset_name=scores.dataset,
+                dataset_split=metric.split,
+                metric_type=metric.name,
+                metric_name=f"{shown(metric.name)} among {metric.pool}",
+                metric_value=metric.value,
+                metric_args={
+                    **{name: getattr(metric, name) for name in ("n", "pool", "chance", "protocol")},
+                    "interval": [metric.low, metric.high],
+                    "seeds": [*metric.seeds],
+                    "selected_on_test": metric.selected,
+                },
+            )
+            for scores in self.scores
+            if scores.is_test
+            for metric in next(iter(scores.metrics.values()), ())
+            if metric.name in IN_THE_INDEX
+        ]
+
+        # metadata, which the hub checks before a commit
+        kind = "prior" if self.is_prior else "brain-encoder"
+        metadata = ModelCardData(
+            license=self.licence or "other",
+            license_name=None if self.licence else self.licence_name,
+            license_link=None if self.licence else "README.md",
+            library_name="brainhive",
+            tags=["brainhive", *filter(None, [self.modality.lower()]), "brain-decoding", kind],
+            datasets=[*self.hub_datasets] or None,
+            metrics=["accuracy"] if results else None,
+            model_name=self.name,
+            eval_results=results or None,
+            brainhive_version=self.environment.get("brainhive", ""),
+        )
+
+        # the page; a cell of a table is one line without bars
+        environment = Environment(keep_trailing_newline=True, autoescape=False)
+        environment.filters |= {
+            "cell": lambda value: say("", value).replace("|", r"\|").replace("\n", " "),
+            "number": number,
+            "shown": shown,
+        }
+        page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+        return f"---\n{metadata.to_yaml()}\n---\n\n{page.render(card=self, citation=CITATION)}"
+
+
+def choose_metrics(metrics: Mapping[str, Metric]) -> list[Metric]:
+    """Choose the metrics of a row of the card: the headlines, or all where there are none."""
+    names = headlines(list(metrics)) or list(metrics)
+    return [metrics[name] for name in names]
