@@ -199,6 +199,17 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 
 @pytest.fixture
+def hub(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty hub that takes uploads, of which this machine has fetched nothing yet."""
+    from mini_hub import serving
+
+    if not (shared / "data/mini_hub_server.py").is_file():
+        pytest.skip("no hub that takes uploads")
+    with serving(shared, tmp_path / "cache", monkeypatch) as hub:
+        yield hub
+
+
+@pytest.fixture
 def image_networks_absent(
     tmp_path: Path, hub_cache: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> Path:

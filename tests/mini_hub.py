@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
+from typer.testing import CliRunner, Result
 
-ROWS = tuple[str, str, int]
+from brainhive_cli.app import app
 
 
 @contextmanager
@@ -59,3 +61,27 @@ def client() -> Any:
 def sha256(content: bytes) -> str:
     """Digest a file's content."""
     return hashlib.sha256(content).hexdigest()
+
+
+def newest(hub: Any, name: str = "me/demo") -> dict[str, bytes]:
+    files: dict[str, bytes] = hub.repos[name].log[-1][2]
+    return files
+
+
+def brainhive(*words: str, answer: str | None = None) -> Result:
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [*words], input=answer)
+
+
+def done(*words: str) -> Path:
+    """Run a command that must succeed; return the folder of its run."""
+    shown = brainhive(*words, "--json")
+    assert shown.exit_code == 0, shown.stderr
+    return Path(json.loads(shown.stdout)["folder"])
+
+
+def two_lines(shown: Result, exit_code: int) -> tuple[str, str]:
+    """Check that a command failed with an error and a way out, a line each."""
+    lines = [line for line in shown.stderr.splitlines() if line.startswith(("error: ", "  try: "))]
+    assert shown.exit_code == exit_code and len(lines) == 2, shown.stderr
+    assert "Traceback" not in shown.stderr
+    return lines[0].removeprefix("error: "), lines[1].removeprefix("  try: ")

@@ -11,12 +11,11 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import _http
+from mini_hub import brainhive, done, newest, two_lines
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner, Result
 from worlds import at_home
 
 from brainhive_cli import api
-from brainhive_cli.app import app
 from brainhive_cli.core import documents
 from brainhive_cli.core.runs import RunFolder
 
@@ -31,25 +30,6 @@ FILES = {
         for name in ("config.json", "learned.safetensors", "model.safetensors")
     ),
 }
-
-
-def brainhive(*words: str, answer: str | None = None) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [*words], input=answer)
-
-
-def done(*words: str) -> Path:
-    """Run a command that must succeed; return the folder of its run."""
-    shown = brainhive(*words, "--json")
-    assert shown.exit_code == 0, shown.stderr
-    return Path(json.loads(shown.stdout)["folder"])
-
-
-def two_lines(shown: Result, exit_code: int) -> tuple[str, str]:
-    """Check that a command failed with an error and a way out, a line each."""
-    lines = [line for line in shown.stderr.splitlines() if line.startswith(("error: ", "  try: "))]
-    assert shown.exit_code == exit_code and len(lines) == 2, shown.stderr
-    assert "Traceback" not in shown.stderr
-    return lines[0].removeprefix("error: "), lines[1].removeprefix("  try: ")
 
 
 @pytest.fixture(scope="module")
@@ -75,23 +55,9 @@ def inter(home: Path) -> Path:
 
 
 @pytest.fixture
-def hub(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An empty hub, of which this machine has nothing yet."""
-    if not (shared / "data/mini_hub_server.py").is_file():
-        pytest.skip("no hub that takes uploads")
-    with mini_hub.serving(shared, tmp_path / "cache", monkeypatch) as hub:
-        yield hub
-
-
-@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the hub's client try again without waiting."""
     monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
-
-
-def newest(hub: Any, name: str = "me/demo") -> dict[str, bytes]:
-    files: dict[str, bytes] = hub.repos[name].log[-1][2]
-    return files
 
 
 def commit_of(hub: Any, name: str = "me/demo") -> str:
