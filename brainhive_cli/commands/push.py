@@ -171,12 +171,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # what was pushed is shown before it goes
         target = _find_deleted(recipe)
         there = hub_uploads.find_pushed(target)
-        version = (
-            f"commit {there.tags[target.tag][:10]}"
-            if target.tag
-            else f"{len(there.pushed)} files and all versions"
-        )
-        console.say(f"{target}: {version}; copies that others have made stay")
+        version = there.tags[target.tag][:10] if target.tag else "all versions"
+        console.say(f"{target}: {len(there.pushed)} files, {version}; copies that others have made stay")
         if not recipe.yes and not console.confirm(f"remove {target}?"):
             raise BrainhiveError("nothing was removed", "--yes removes without asking")
         console.say(f"removed: {hub_uploads.delete(target, there)}")
@@ -224,18 +220,21 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
     contract: dict[str, Any] = {}
     modality = ""
     if layout is not None:
-        modality = _name_modality(layout.spec)
+        is_meg = any(map(MEG.match, layout.spec.names))
+        modality = "fMRI" if not layout.spec.names else "MEG" if is_meg else "EEG"
         contract = _describe_signals(layout.spec)
         about |= {
             "brain encoder": layout.backbone["kind"],
             "predicts": [f"{name} {list(head.shape)} ({head.target})" for name, head in layout.heads.items()],
             "encoders of the pictures": [*layout.encoders] or [*layout.dims],
-            "prior": _describe_prior(layout.prior),
+            "prior": layout.prior or "none",
             "mode": fields.get("mode", ""),
             "subjects": [f"{name} {', '.join(map(str, people))}" for name, people in learned.people.items()],
             "seeds": fields.get("seeds", []),
             "models": len(shared.cells),
         }
+        if layout.prior and not layout.prior.startswith((SCHEME, "demo:")):
+            about["prior"] += ", which is not on the hub: others retrieve, and cannot draw, with this model"
     else:
         encoders = [str(encoder["kind"]) for encoder in fields.get("encoders", [])]
         about |= {
@@ -244,22 +243,20 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
         }
     selected = {"": "not known", "test": "on the test: its numbers are too good"}
     about |= {
-        "pictures learned from": f"{len(learned.pictures):,}" if len(learned.pictures) else "not stated",
+        "pictures learned from": f"{len(learned.pictures):,}" if len(learned.pictures) else "not known",
         "epoch selected": selected.get(learned.selection, learned.selection),
-        "signals": "simulated by a program: no brain was recorded"
-        if learned.is_simulated
-        else "recorded"
-        if layout
-        else "none",
     }
+    if layout is not None:
+        simulated = "simulated by a program: no brain was recorded"
+        about["signals"] = simulated if learned.is_simulated else "recorded"
 
     # scores: tests of the model first, then what its training measured
-    own = ShownRun("training", shared.run)
+    training = ShownRun("training", shared.run)
     scores = [] if layout is None else _find_tests(shared, recipe.paths)
     if layout is None:
-        rows = {"all": list(own.metrics.values())}
+        rows = {"all": list(training.metrics.values())}
     else:
-        rows = {cell.name: choose_metrics(cell.metrics) for cell in own.cells}
+        rows = {cell.name: choose_metrics(cell.metrics) for cell in training.cells}
     if any(rows.values()):
         title = "Pictures kept from training" if layout is None else "Held-out training pictures, by model"
         scores.append(
@@ -292,20 +289,6 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
         citation=recipe.citation,
         contact=recipe.contact,
     ).write()
-
-
-def _describe_prior(prior: str) -> str:
-    """Name the prior of a model; one of this machine has to be shared, too, before others draw through it."""
-    if not prior or prior.startswith((SCHEME, "demo:")):
-        return prior or "none"
-    return f"{prior}, which is not on the hub: others retrieve with this model, and cannot draw through it"
-
-
-def _name_modality(spec: SignalSpec) -> str:
-    """Name what was recorded, by the names of its channels."""
-    if not spec.names:
-        return "fMRI"
-    return "MEG" if any(map(MEG.match, spec.names)) else "EEG"
 
 
 def _describe_signals(spec: SignalSpec) -> dict[str, Any]:

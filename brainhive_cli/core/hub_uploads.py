@@ -73,7 +73,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Repository:
-    """What a repository holds.
+    """Content of a repository.
 
     Attributes:
         commit: The newest commit.
@@ -168,8 +168,10 @@ def push(target: Target, files: Mapping[str, Content], message: str, is_public: 
             ]
             operations += [CommitOperationDelete(path) for path in sorted(there.pushed - files.keys())]
             with quiet():
-                made = api.create_commit(name, operations, commit_message=message, parent_commit=there.commit)
-            commit = made.oid
+                committed = api.create_commit(
+                    name, operations, commit_message=message, parent_commit=there.commit
+                )
+            commit = committed.oid
         if target.tag:
             api.create_tag(name, tag=target.tag, revision=commit)
         return Pushed(commit, not is_same, page, there.is_private)
@@ -202,9 +204,9 @@ def find_pushed(target: Target) -> Repository:
                 f"{SCHEME}{target.repository} holds nothing that was pushed by brainhive",
                 "remove it on its page",
             )
-        if not target.tag and (others := there.names - there.pushed):
+        if not target.tag and (foreign := there.names - there.pushed):
             raise BrainhiveError(
-                f"{SCHEME}{target.repository} holds files of others ({_list(others)})",
+                f"{SCHEME}{target.repository} holds files of others ({_list(foreign)})",
                 "remove them, or the repository, on its page",
             )
         return there

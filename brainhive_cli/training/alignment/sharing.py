@@ -189,9 +189,9 @@ class SharedRun:
                     files[path.relative_to(folder).as_posix()] = path
             if len(learned.pictures) and not are_public(learned, kinds):
                 losses[PICTURES] = set()
-                with TemporaryDirectory() as place:
-                    replace(learned, pictures=LearnedPictures()).write(Path(place))
-                    files |= {name: (Path(place) / name).read_bytes() for name in (FILE, LEARNED_FILE)}
+                with TemporaryDirectory() as scratch:
+                    replace(learned, pictures=LearnedPictures()).write(Path(scratch))
+                    files |= {name: (Path(scratch) / name).read_bytes() for name in (FILE, LEARNED_FILE)}
             histories.append(learned)
 
         # the manifest, the digests, and a last look at every text and number
@@ -271,9 +271,9 @@ class _SharedModel:
         # documents are written again only where something was left out
         if losses or PATH.search((folder / "config.json").read_text("utf-8")):
             shared = replace(layout, spec=shared_spec)
-            with TemporaryDirectory() as place:
-                shared_block = shared_learned.save(Path(place), folder / WEIGHTS[0])
-                files[FILE] = (Path(place) / FILE).read_bytes()
+            with TemporaryDirectory() as scratch:
+                shared_block = shared_learned.save(Path(scratch), folder / WEIGHTS[0])
+                files[FILE] = (Path(scratch) / FILE).read_bytes()
             files["config.json"] = _write_json(cut_paths({**shared.as_dict(), "learned": shared_block}))
         return cls(files, losses, learned, layout)
 
@@ -349,10 +349,10 @@ def _refuse_private(name: str, content: Path | bytes) -> None:
     if suffix != ".safetensors":
         text = (content if isinstance(content, bytes) else content.read_bytes()).decode("utf-8")
     else:
-        with TemporaryDirectory() as place:
+        with TemporaryDirectory() as scratch:
             path = content
             if isinstance(path, bytes):
-                path = Path(place) / "x.safetensors"
+                path = Path(scratch) / "x.safetensors"
                 path.write_bytes(content)  # type: ignore[arg-type]
             text = json.dumps(weights.metadata_of(path))
             for key, value in weights.read(path).items():
