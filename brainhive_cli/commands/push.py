@@ -301,13 +301,17 @@ def _describe_signals(spec: SignalSpec) -> dict[str, Any]:
         described |= {"regions": ", ".join(spec.regions)} if spec.regions else {}
     if spec.rate_hz:
         described["rate"] = f"{spec.rate_hz:g} Hz, {spec.samples} samples"
-    if spec.times_s:
+    if spec.times_s and spec.samples > 1:
         described["window"] = f"{1000 * spec.times_s[0]:g} to {1000 * spec.times_s[-1]:g} ms after onset"
     described["unit"] = spec.unit or "not known"
-    described |= {f"preparation: {key}": say(key, value) for key, value in spec.preparation.items()}
-    return described | {
-        f"signal.{key}": say(key, value) for key, value in spec.signal.items() if value not in ({}, [], None)
-    }
+    for section in ("preparation", "signal"):
+        fields: Mapping[str, Any] = getattr(spec, section)
+        described |= {
+            f"{section}.{key}": say(key, value)
+            for key, value in fields.items()
+            if value not in ({}, [], None, "")
+        }
+    return described
 
 
 def _find_tests(shared: SharedRun, paths: Paths) -> list[Scores]:
