@@ -76,6 +76,8 @@ WAYS = {
     errno.ENODEV: "copy it to a disk whose files can be mapped into memory",
 }
 """What to do about an error of the system, by its number."""
+AGAIN = ("copy it again", "download it again", "run ")
+"""How hints begin that make or fetch a file of this machine again."""
 ANY = "check that the file is complete and its disk works; --debug shows where"
 """What to do about others."""
 
@@ -263,10 +265,14 @@ def _show(result: Any, as_json: bool, advise: Callable[[str], str]) -> None:
 
 def _report(error: Exception, common: Mapping[str, Any], advise: Callable[[str], str]) -> int:
     """Show an error in one line and what to do in another; return its exit code."""
-    from brainhive_cli.core import launch
+    from brainhive_cli.core import hub, launch, shared_runs
 
-    # what is wrong, and the way out as the user would type it
+    # what is wrong, and the way out as the user would type it; files of the hub are named by their repository
     described = describe_error(error)
+    message = hub.name_cached_paths(described.message)
+    if message != described.message and described.hint.startswith(AGAIN):
+        described.hint = shared_runs.OWNER
+    described.message = message
     try:
         described.hint = advise(described.hint)
     except Exception:  # the error itself is what the user must see; its hint is then as it was raised

@@ -76,6 +76,7 @@ class Job:
         shared: The run as it may be shared.
         licence: Of the weights.
         card: The page of the repository.
+        files: All that is sent, by name.
     """
 
     recipe: Recipe
@@ -83,6 +84,7 @@ class Job:
     shared: SharedRun
     licence: str
     card: str
+    files: Mapping[str, Path | bytes]
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
@@ -118,12 +120,7 @@ class Job:
         card = _describe(shared, recipe, target, licence)
         if problem := next(find_private(card.replace(recipe.contact or "\0", "")), ""):
             raise BrainhiveError(f"the card holds {problem}, which would be shared", "other words for it")
-        return cls(recipe, target, shared, licence, card)
-
-    @property
-    def files(self) -> Mapping[str, Path | bytes]:
-        """All that is sent, by name."""
-        return {**self.shared.files, CARD: self.card.encode()}
+        return cls(recipe, target, shared, licence, card, shared.pack(card))
 
     def tabulate(self) -> Table:
         """List the files with their sizes."""
@@ -187,7 +184,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     message = f"{shared.command} run {shared.run.path.name}" + (f", {target.tag}" if target.tag else "")
     with console.progress(f"pushing to {target}"):
         pushed = hub_uploads.push(target, job.files, message, recipe.public)
-    console.say("pushed" if pushed.is_new else "these files are there already: nothing was sent")
+    console.say(f"pushed {pushed.sent}" if pushed.sent else "the model is there already: nothing was sent")
+    if pushed.is_edited:
+        console.warn(
+            "the card was edited on its page and stays so; a new @tag with other weights replaces it"
+        )
     if recipe.public and pushed.is_private:
         console.warn(f"{target} was private before and stays so: its page makes it public")
     for sentence in shared.left_out:

@@ -139,11 +139,11 @@ def opened(recipe: Recipe) -> list[ShownRun]:
     paths = [(folder.path.resolve(), variant) for folder, variant in chosen]
     for path in paths:
         if paths.count(path) > 1:
-            raise RecipeError(f"{path[0]} is named twice", "name each run once")
+            raise RecipeError(f"{RunFolder(path[0]).reference} is named twice", "name each run once")
 
     # names without fingerprints, unless only these distinguish runs of a command; variants by their own names
-    short = [(folder.command, variant or FINGERPRINTS.sub("", folder.name)) for folder, variant in chosen]
-    full = [f"{folder.name}:{variant}" if variant else folder.name for folder, variant in chosen]
+    short = [(folder.command, variant or FINGERPRINTS.sub("", folder.label)) for folder, variant in chosen]
+    full = [f"{folder.label}:{variant}" if variant else folder.label for folder, variant in chosen]
     labels = recipe.labels or [
         key[1] if short.count(key) == 1 else name for key, name in zip(short, full, strict=True)
     ]
@@ -226,7 +226,7 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
         return path
 
     # a file named after the first run; a digest of all tells pages of several runs apart
-    name = runs[0].folder.name
+    name = runs[0].folder.label
     if len(folders) > 1:
         digest = hashlib.sha256("\n".join(map(str, folders)).encode()).hexdigest()[:6]
         name += f"-and-{len(folders) - 1}-more-{digest}"

@@ -18,7 +18,6 @@ from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
 from brainhive_cli.core.files import remove
-from brainhive_cli.core.hub import SCHEME
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     caveats_of,
@@ -215,11 +214,9 @@ def _show(run: ShownRun) -> Result:
     """Describe a run: its notes and files, and its metrics over everything, else of each cell."""
     # its notes and files, without empty ones
     on_disk, notes = RunOnDisk(run.folder.path), run.measured.notes
-    is_shared = run.folder.reference.startswith(SCHEME)
-    reference = run.folder.reference if is_shared else run.folder.name
-    reference += f":{run.variant}" if run.variant else ""
+    reference = run.folder.name + (f":{run.variant}" if run.variant else "")
     about = {
-        "run": reference if is_shared else f"{run.command}/{reference}",
+        "run": reference if run.folder.is_shared else f"{run.command}/{reference}",
         "state": f"{on_disk.state}, {age(on_disk.changed)}, {console.size(on_disk.bytes)}",
         **{key: notes.get(key, "") for key in ("dataset", "mode", "verdict")},
         "made from": notes.get("run", ""),

@@ -327,9 +327,11 @@ def refuse_link(path: Path, folder: Path) -> None:
 
 def _is_cached(link: Path) -> bool:
     """Whether a link is of the hub's cache: `snapshots/COMMIT/NAME` leads to `blobs` of its repository."""
-    blobs = link.resolve().parent
-    snapshots = blobs.with_name("snapshots")
-    return blobs.name == "blobs" and link.parent.resolve().is_relative_to(snapshots)
+    try:
+        blobs = link.resolve().parent
+        return blobs.name == "blobs" and link.parent.resolve().is_relative_to(blobs.with_name("snapshots"))
+    except (OSError, RuntimeError):  # links that lead round in a circle
+        return False
 
 
 def refuse_links(run: Path, below: Path | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import fnmatch
 import hashlib
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,12 @@ DIGESTS = ".digests"
 """Folder of such digests, below home."""
 SCHEME = "hub:"
 """Before the name of a repository."""
+SNAPSHOT = re.compile(
+    r".*/(?P<kind>models|datasets)--(?P<repository>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?P<inside>/.*)?$"
+)
+"""A path in the hub's cache."""
+CACHED_PATH = re.compile(r"/[^\s'\"]*/(?:models|datasets)--[^/\s]+/snapshots/[0-9a-f]{40}(?:/[\w./-]*\w)?")
+"""The same within a text."""
 DATASETS = "datasets"
 """Before the owner, where weights lie in a data set's repository; the hub's own pages have it so too."""
 ELSEWHERE = "on a machine with a network: "
@@ -30,6 +37,10 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 
 class Unreachable(MissingData):
     """A repository that is not in the hub's cache, while the hub cannot be reached."""
+
+
+class NoFiles(MissingData):
+    """A repository without any of the files that are wanted."""
 
 
 class NoRepository(MissingData):
@@ -61,7 +72,7 @@ def folder(
         # from the cache, or fetched into it
         root = Path(snapshot(repository, kind, allow_patterns=patterns, **options))
         if not root.is_dir():
-            raise MissingData(f"{repository} has no {' or '.join(patterns)}", "check name and revision")
+            raise NoFiles(f"{repository} has no {' or '.join(patterns)}", "check the name and the revision")
         if not (root / subfolder).is_dir():
             names = ", ".join(sorted(path.name for path in root.iterdir()))
             raise MissingData(f"{repository} has no folder {subfolder!r}", f"it has: {names}")
@@ -101,7 +112,7 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
     try:
         with console.undrawn():
             return snapshot_download(repository, repo_type=repo_type, tqdm_class=TransientBar, **options)
-    except (ValueError, OSError) as error:  # the hub's own errors are OSErrors too
+    except (ValueError, OSError, transport_error()) as error:  # the hub's own errors are OSErrors too
         raise _failure(repository, error, repo_type, options) from error
 
 
@@ -259,21 +270,30 @@ def _failure(repository: str, error: Exception, repo_type: str, options: Mapping
 
 
 def revision(path: Path) -> str:
-    """Read the commit of a folder in the hub's cache from its path; empty elsewhere."""
-    parts = path.absolute().parts
-    return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else ""
+    """Read the commit of a path in the hub's cache; empty elsewhere."""
+    match = SNAPSHOT.search(path.absolute().as_posix())
+    return match["commit"] if match else ""
 
 
-def name_snapshot(path: Path) -> str:
+def name_snapshot(path: Path | str) -> str:
     """Name a path in the hub's cache at its commit, `hub:owner/name[/subfolder]@commit`; empty elsewhere."""
-    parts = path.absolute().parts
-    if not (commit := revision(path)):
+    if (match := SNAPSHOT.search(Path(path).absolute().as_posix())) is None:
         return ""
-    position = parts.index("snapshots")
-    kind, _, repository = parts[position - 1].partition("--")
-    inside = [] if kind == "models" else [kind]
-    names = [*inside, *repository.split("--"), *parts[position + 2 :]]
-    return f"{SCHEME}{'/'.join(names)}@{commit}"
+    kind = "" if match["kind"] == "models" else f"{match['kind']}/"
+    return f"{SCHEME}{kind}{match['repository'].replace('--', '/')}{match['inside'] or ''}@{match['commit']}"
+
+
+def name_cached_paths(text: str) -> str:
+    """Write the names of repositories in place of paths in the hub's cache, as in a message."""
+    return CACHED_PATH.sub(lambda match: name_snapshot(match[0]), text)
+
+
+def transport_error() -> type[Exception]:
+    """Return the base of the errors of the hub's HTTP library, which is httpx or httpx2 by its version."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    base: type[Exception] = HfHubHTTPError.__bases__[0]
+    return base
 
 
 def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
@@ -285,12 +305,14 @@ def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
     files = sorted({file for pattern in weights for file in path.glob(pattern)})
     total = hashlib.sha256()
     for file in files:
-        total.update(f"{file.name}={digest_file(file)}\n".encode())
+        total.update(f"{file.name}={digest_cached_file(file)}\n".encode())
     return total.hexdigest()
 
 
-def digest_file(file: Path) -> str:
+def digest_cached_file(file: Path, by_name: bool = True) -> str:
     """Digest a file (sha256, hexadecimal); a large one is read again only if its size or time has changed.
+
+    `by_name` takes the name that the hub's cache gives a large file for its digest, and reads none of it.
 
     Raises:
         MissingData: if it is a link to nowhere, or no file.
@@ -298,7 +320,7 @@ def digest_file(file: Path) -> str:
     if not file.is_file():  # a link to a device would be read without end
         raise MissingData(f"{file} is a link to nowhere, or no file", "download it again")
     blob = file.resolve().name  # the hub's cache names a large file by its sha256 already
-    if file.is_symlink() and len(blob) == 64:
+    if by_name and file.is_symlink() and len(blob) == 64:
         return blob
 
     # small files are read each time

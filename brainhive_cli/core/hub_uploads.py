@@ -1,5 +1,6 @@
 """Repositories of the hub that this machine writes: one commit with all files, tags, and their removal."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,18 +9,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from brainhive_cli.core import documents
+from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
-from brainhive_cli.core.hub import SCHEME, quiet
-from brainhive_cli.core.shared_runs import CARD, MANIFEST
+from brainhive_cli.core.hub import SCHEME, quiet, transport_error
+from brainhive_cli.core.shared_runs import CARD, MANIFEST, Manifest
 
-OF_THE_HUB = {".gitattributes"}
+FILES_OF_THE_HUB = {".gitattributes"}
 """Files that the hub itself puts into a new repository."""
-TARGET = re.compile(r"hub:(?P<repository>[\w][\w.-]*/[\w][\w.-]*)(@(?P<tag>[\w][\w.-]*))?", re.ASCII)
+TARGET = re.compile(r"hub:(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<tag>\w[\w.-]*))?", re.ASCII)
+RESERVED_TAG = re.compile(r"main|[0-9a-f]{40}|.*\.lock")
+"""Names that git gives to something else than a tag."""
 LOGIN = "hf auth login, with a token that may write"
-MAX_LISTED = 3
-"""Files of others that a message names."""
 Content = Path | bytes
-"""A file of a repository: one of this machine, or what it holds."""
+"""A file of a repository: one of this machine, or its bytes."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ class Target:
         """
         match = TARGET.fullmatch(reference)
         if match is None or "--" in reference or ".." in reference:
-            raise RecipeError(
-                f"{documents.show_value(reference)} names no repository of the hub",
-                "hub:owner/name, or hub:owner/name@v2",
-            )
+            problem = f"{documents.show_value(reference)} names no repository of the hub"
+            raise RecipeError(problem, "hub:owner/name, or hub:owner/name@v2")
+        if match["tag"] and RESERVED_TAG.fullmatch(match["tag"]):
+            raise RecipeError(f"{match['tag']} is no name of a tag", "hub:owner/name@v2")
         return cls(match["repository"], match["tag"] or "")
 
     def __str__(self) -> str:
@@ -56,17 +58,19 @@ class Target:
 
 @dataclass(frozen=True)
 class Pushed:
-    """Files of a run on the hub.
+    """Result of a push.
 
     Attributes:
-        commit: The commit that holds them.
-        is_new: Whether this push has made it; not where they were there already.
+        commit: The commit that holds the files.
+        sent: What this push has sent, in words.
+        is_edited: Whether the card was edited on its page, and therefore left as it is.
         url: The page of the repository.
         is_private: Whether only its owner can see it.
     """
 
     commit: str
-    is_new: bool
+    sent: str
+    is_edited: bool
     url: str
     is_private: bool
 
@@ -76,16 +80,16 @@ class Repository:
     """Content of a repository.
 
     Attributes:
-        commit: The newest commit.
+        commit: The newest commit, or that of a revision.
         names: Its files.
-        digests: The list of digests that was pushed with a run, as text; empty where none was.
+        texts: The manifest, the list of digests and the card, by name; those that it has.
         tags: Commits by tag.
         is_private: Whether only its owner can see it.
     """
 
     commit: str
     names: frozenset[str]
-    digests: str
+    texts: Mapping[str, bytes]
     tags: Mapping[str, str]
     is_private: bool
 
@@ -93,126 +97,139 @@ class Repository:
     def open(cls, api: Any, name: str, revision: str | None = None) -> Self:
         """Ask the hub what a repository holds, at its newest commit or another."""
         info, refs = api.model_info(name, revision=revision), api.list_repo_refs(name)
-        names = frozenset(file.rfilename for file in info.siblings) - OF_THE_HUB
-        digests = ""
-        if {MANIFEST, documents.SHA256SUMS} <= names:
+        names = frozenset(file.rfilename for file in info.siblings) - FILES_OF_THE_HUB
+        texts = {}
+        for file in {MANIFEST, documents.SHA256SUMS, CARD} & names if MANIFEST in names else ():
             with quiet():
-                digests = Path(api.hf_hub_download(name, documents.SHA256SUMS, revision=info.sha)).read_text(
-                    "utf-8"
-                )
+                texts[file] = Path(api.hf_hub_download(name, file, revision=info.sha)).read_bytes()
         tags = {tag.name: tag.target_commit for tag in refs.tags}
-        return cls(info.sha, names, digests, tags, bool(info.private))
+        return cls(info.sha, names, texts, tags, bool(info.private))
 
     @property
-    def pushed(self) -> set[str]:
-        """Names of the files that `push` has put there."""
-        listed = {
-            match[2] for match in map(documents.DIGEST_LINE.fullmatch, self.digests.splitlines()) if match
-        }
-        return {*self.names} & {*listed, documents.SHA256SUMS, CARD} if listed else set()
+    def pushed(self) -> frozenset[str]:
+        """Names of the files that `push` has put there; none of a repository without its list."""
+        listed = _read_digests(self.texts.get(documents.SHA256SUMS, b""))
+        return self.names & {*listed, documents.SHA256SUMS, CARD} if listed else frozenset()
+
+    def holds(self, digests: bytes) -> bool:
+        """Whether it holds the model of a list of digests, whatever its card says."""
+        lists = (self.texts.get(documents.SHA256SUMS, b""), digests)
+        here, there = ({k: v for k, v in _read_digests(text).items() if k != MANIFEST} for text in lists)
+        return here == there
+
+    @property
+    def has_edited_card(self) -> bool:
+        """Whether the card is another than the one that was pushed."""
+        manifest = documents.parse(self.texts[MANIFEST].decode("utf-8", "replace"), MANIFEST, Manifest)
+        return hashlib.sha256(self.texts.get(CARD, b"")).hexdigest() != manifest.card
+
+
+def _read_digests(text: bytes) -> dict[str, str]:
+    lines = map(documents.DIGEST_LINE.fullmatch, text.decode("utf-8", "replace").splitlines())
+    return {match[2]: match[1] for match in lines if match}
 
 
 def push(target: Target, files: Mapping[str, Content], message: str, is_public: bool) -> Pushed:
     """Put files into a repository, by one commit; large ones are uploaded before it.
 
-    An interrupted push leaves no commit. Files that are there already make none, and get the tag.
+    An interrupted push leaves no commit. The same files make none, but get the tag. Where only the card
+    differs, it is sent, unless its owner has edited it on its page.
 
     Args:
-        target: A repository, which is made if it is not there, and a tag.
-        files: By name in the repository, with a manifest and a list of digests among them.
+        target: A repository, which is created if it is not there, and a tag.
+        files: By name in the repository; manifest, card and list of digests as bytes.
         message: Of the commit.
         is_public: Whether everybody may see a new repository.
 
     Raises:
         MissingData: if there is no token, or the hub cannot be reached.
-        BrainhiveError: if the name has other contents, this user may not write, or what is there is public
+        BrainhiveError: if the name has other contents, this user may not write, or the repository is public
             and `is_public` is not set.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    api, name, digests = HfApi(), target.repository, files[documents.SHA256SUMS]
+    api, name = HfApi(), target.repository
+    digests, card = files[documents.SHA256SUMS], files[CARD]
     assert isinstance(digests, bytes)
     with _writing(target):
         # the repository, and what it holds
         try:
-            there = Repository.open(api, name)
+            repository = Repository.open(api, name)
         except RepositoryNotFoundError:
             api.create_repo(name, private=not is_public, exist_ok=True)
-            there = Repository.open(api, name)
-        if not there.is_private and not is_public:
-            raise BrainhiveError(
-                f"{SCHEME}{name} is public on the hub", "--public, if everybody may see the model"
-            )
+            repository = Repository.open(api, name)
+        if not repository.is_private and not is_public:
+            way = "--public, if everybody may see the model"
+            raise BrainhiveError(f"{SCHEME}{name} is public on the hub", way)
 
         # a tag stays what it is
-        page = f"{api.endpoint}/{name}"
-        if target.tag in there.tags:
-            tagged = Repository.open(api, name, there.tags[target.tag])
-            if tagged.digests != digests.decode():
-                raise BrainhiveError(
-                    f"{target} exists with other contents", f"another tag: {SCHEME}{name}@TAG"
-                )
-            return Pushed(tagged.commit, False, page, there.is_private)
+        result = {"url": f"{api.endpoint}/{name}", "is_private": repository.is_private}
+        if target.tag in repository.tags:
+            tagged = Repository.open(api, name, repository.tags[target.tag])
+            if not tagged.holds(digests):
+                way = f"another tag: {SCHEME}{name}@TAG"
+                raise BrainhiveError(f"{target} exists with other contents", way)
+            return Pushed(tagged.commit, "", False, **result)
 
-        # one commit, where the newest does not hold these files
-        commit, is_same = there.commit, there.digests == digests.decode()
+        # the files that differ: all of another model, or the card of the same one
+        is_same, is_edited = repository.holds(digests), False
+        sent = dict(files)
+        if is_same:
+            is_edited = card != repository.texts.get(CARD) and repository.has_edited_card
+            is_sent = card != repository.texts.get(CARD) and not is_edited
+            sent = {path: files[path] for path in (MANIFEST, documents.SHA256SUMS, CARD) if is_sent}
+        elif repository.names and not (target.tag and repository.pushed):
+            if repository.pushed:
+                problem, way = "other contents", f"{SCHEME}{name}@TAG for a corrected version"
+            else:
+                foreign = summarise_names(sorted(repository.names))
+                problem, way = f"files of others ({foreign})", "another name"
+            raise BrainhiveError(f"{SCHEME}{name} exists with {problem}", way)
+
+        # one commit, and the tag
+        operations: list[Any] = [
+            CommitOperationAdd(path, content if isinstance(content, bytes) else str(content))
+            for path, content in sorted(sent.items())
+        ]
         if not is_same:
-            if there.names and not (target.tag and there.pushed):
-                held = "other contents" if there.pushed else f"files of others ({_list(there.names)})"
-                way = f"{SCHEME}{name}@TAG for a corrected version" if there.pushed else "another name"
-                raise BrainhiveError(f"{SCHEME}{name} exists with {held}", way)
-            operations: list[Any] = [
-                CommitOperationAdd(path, content if isinstance(content, bytes) else str(content))
-                for path, content in sorted(files.items())
-            ]
-            operations += [CommitOperationDelete(path) for path in sorted(there.pushed - files.keys())]
+            outdated = sorted(repository.pushed - files.keys())
+            operations += [CommitOperationDelete(path) for path in outdated]
+        commit = repository.commit
+        if operations:
+            options = {"commit_message": message, "parent_commit": repository.commit}
             with quiet():
-                committed = api.create_commit(
-                    name, operations, commit_message=message, parent_commit=there.commit
-                )
-            commit = committed.oid
+                commit = api.create_commit(name, operations, **options).oid
         if target.tag:
             api.create_tag(name, tag=target.tag, revision=commit)
-        return Pushed(commit, not is_same, page, there.is_private)
+        words = "" if not operations else "the card" if is_same else f"{len(files)} files"
+        return Pushed(commit, words, is_edited, **result)
 
 
 def find_pushed(target: Target) -> Repository:
-    """Find what `push` has put under a name, for whoever is asked whether it is to go.
+    """Find what `push` has put under a name, before it is removed.
 
     Raises:
         MissingData: if there is no such repository or tag.
         BrainhiveError: if a whole repository holds files of others, too.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError
 
+    name = f"{SCHEME}{target.repository}"
     with _writing(target):
-        try:
-            there = Repository.open(HfApi(), target.repository)
-        except RepositoryNotFoundError as error:
-            raise MissingData(
-                f"no repository {SCHEME}{target.repository} that this user sees", "check the name"
-            ) from error
-        if target.tag and target.tag not in there.tags:
-            raise MissingData(
-                f"{SCHEME}{target.repository} has no tag {target.tag}",
-                f"it has: {', '.join(sorted(there.tags)) or 'none'}",
-            )
-        if not there.pushed and there.names:
-            raise BrainhiveError(
-                f"{SCHEME}{target.repository} holds nothing that was pushed by brainhive",
-                "remove it on its page",
-            )
-        if not target.tag and (foreign := there.names - there.pushed):
-            raise BrainhiveError(
-                f"{SCHEME}{target.repository} holds files of others ({_list(foreign)})",
-                "remove them, or the repository, on its page",
-            )
-        return there
+        repository = Repository.open(HfApi(), target.repository)
+        if target.tag and target.tag not in repository.tags:
+            known = ", ".join(sorted(repository.tags)) or "none"
+            raise MissingData(f"{name} has no tag {target.tag}", f"it has: {known}")
+        if not repository.pushed and repository.names:
+            raise BrainhiveError(f"{name} has nothing that was pushed by brainhive", "remove it on its page")
+        if not target.tag and (foreign := repository.names - repository.pushed):
+            problem = f"{name} holds files of others ({summarise_names(sorted(foreign))})"
+            raise BrainhiveError(problem, "remove them, or the repository, on its page")
+        return repository
 
 
-def delete(target: Target, there: Repository) -> str:
+def delete(target: Target, repository: Repository) -> str:
     """Remove a tag with the files of its version, or a whole repository; say what was removed, in words."""
     from huggingface_hub import CommitOperationDelete, HfApi
 
@@ -223,32 +240,30 @@ def delete(target: Target, there: Repository) -> str:
             return f"the repository {name} with all its commits"
 
         # the newest commit loses the files, unless another tag still stands for it
-        commit = there.tags[target.tag]
+        commit = repository.tags[target.tag]
         api.delete_tag(name, tag=target.tag)
-        is_newest = commit == there.commit
-        if is_newest and commit not in {other for tag, other in there.tags.items() if tag != target.tag}:
-            operations: list[Any] = [CommitOperationDelete(path) for path in sorted(there.pushed)]
-            api.create_commit(name, operations, commit_message=f"Withdraw {target.tag}", parent_commit=commit)
-            return f"the tag {target.tag}, and its {len(operations)} files from the newest version"
-        return f"the tag {target.tag}"
-
-
-def _list(names: frozenset[str] | set[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(sorted(names)[:MAX_LISTED]) + more
+        kept = {other for tag, other in repository.tags.items() if tag != target.tag}
+        if commit != repository.commit or commit in kept:
+            return f"the tag {target.tag}"
+        operations: list[Any] = [CommitOperationDelete(path) for path in sorted(repository.pushed)]
+        api.create_commit(name, operations, commit_message=f"Withdraw {target.tag}", parent_commit=commit)
+        return f"the tag {target.tag}, and its {len(operations)} files from the newest version"
 
 
 @contextmanager
 def _writing(target: Target) -> Iterator[None]:
-    """Turn what the hub answers to who writes into errors of ours."""
+    """Require a token, and describe in our words why the hub refuses a request that writes.
+
+    Raises:
+        MissingData: if there is no token, it is not accepted, or the hub does not answer.
+        BrainhiveError: if the hub refuses.
+    """
     from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-    # the hub's error is one of its HTTP library, whose other errors say that nobody answers
-    transport: Any = HfHubHTTPError.__bases__[0]
     if get_token() is None:
         raise MissingData("no token of the hub is on this machine", f"{LOGIN}; or HF_TOKEN")
-    name = target.repository
+    name = f"{SCHEME}{target.repository}"
     try:
         yield
     except HFValidationError as error:
@@ -256,25 +271,22 @@ def _writing(target: Target) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise MissingData("HF_HUB_OFFLINE is set: the hub is not asked", "unset HF_HUB_OFFLINE") from error
     except HfHubHTTPError as error:
-        # who may not write, who was faster, all else in the hub's words
+        # by the status of the answer
         status = error.response.status_code
-        known = {
+        refusals = {
             401: MissingData("the hub does not accept the token of this machine", LOGIN),
-            403: BrainhiveError(f"no right to write to {SCHEME}{name}", f"another owner, or {LOGIN}"),
-            404: MissingData(
-                f"no repository {SCHEME}{name} that this user sees", f"check the name, or {LOGIN}"
-            ),
-            412: BrainhiveError(
-                f"{SCHEME}{name} was changed meanwhile by somebody else",
-                "look at it, then the same command again",
-            ),
+            403: BrainhiveError(f"no right to write to {name}", f"another owner, or {LOGIN}"),
+            404: MissingData(f"no repository {name} that this user sees", f"check the name, or {LOGIN}"),
+            412: BrainhiveError(f"{name} has changed meanwhile", "look at it, then the same command again"),
         }
-        usual = BrainhiveError(
-            f"the hub answers {status} for {name}: {first_line(error)}", "the same command continues"
-        )
-        raise known.get(status, usual) from error
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError, transport) as error:
+        problem = f"the hub answers {status} for {name}: {first_line(error)}"
+        raise refusals.get(status, BrainhiveError(problem, "the same command continues")) from error
+    except ValueError as error:  # of a card or a name that the hub does not accept
+        if isinstance(error, BrainhiveError):
+            raise
+        problem = f"the hub refuses {name}: {' '.join(str(error).split())}"
+        raise BrainhiveError(problem, "other words in the recipe of push, or another name") from error
+    except (ConnectionError, TimeoutError, RuntimeError, transport_error()) as error:
         way = "the same command continues: what has arrived is not sent again"
-        raise MissingData(
-            f"the hub cannot be reached, or has stopped answering: {first_line(error)}", way
-        ) from error
+        problem = f"the hub cannot be reached, or has stopped answering: {first_line(error)}"
+        raise MissingData(problem, way) from error

@@ -12,7 +12,7 @@ from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.files import open_regular
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.runs import FINISHED, LARGEST
+from brainhive_cli.core.runs import FINISHED, FOUND, LARGEST
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ def check(folder: Path) -> RunFiles:
     counts = Counter[str]()
     problems = list(documents.find_changes(folder, but=READERS))  # which compare the digest too
     if listed:
-        unlisted = [folder / name for name in documents.list_documents(folder) if name not in listed]
+        # which recipes have found a run is written after it was finished
+        names = {*documents.list_documents(folder)} - {FOUND, *listed}
+        unlisted = [folder / name for name in sorted(names)]
         problems += [f"{path} is not in {documents.SHA256SUMS}" for path in unlisted]
 
     # files of known kinds are read to their end

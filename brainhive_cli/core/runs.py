@@ -201,22 +201,30 @@ class RunFolder:
             yield next(free, None) is not None
 
     @property
+    def is_shared(self) -> bool:
+        """Whether it lies in the hub's cache."""
+        return bool(hub.name_snapshot(self.path))
+
+    @property
     def reference(self) -> str:
-        """How any command names it, wherever home lies: its folder; of the hub's cache, with the commit."""
+        """Reference by which every command finds it: its folder, or its repository with the commit."""
         return hub.name_snapshot(self.path) or str(self.path)
 
     @property
     def name(self) -> str:
-        """Its name, for the folders of runs that use it: its folder's; of the hub, with the commit."""
-        if not (reference := hub.name_snapshot(self.path)):
-            return self.path.name
-        repository, _, commit = reference.partition("@")
-        return f"{repository.rpartition('/')[2]}-{commit[:10]}"
+        """Name in messages: its folder's, or its repository's with the commit."""
+        return hub.name_snapshot(self.path) or self.path.name
+
+    @property
+    def label(self) -> str:
+        """Name that can be part of a file's name: its folder's, or the repository's with the commit cut."""
+        repository, _, commit = self.name.partition("@")
+        return f"{repository.rpartition('/')[2]}-{commit[:10]}" if self.is_shared else self.path.name
 
     @property
     def command(self) -> str:
-        """The command that made it: the name of the folder above it; of the hub, what its manifest says."""
-        manifest = shared_runs.read_manifest(self.path)
+        """Command that made it: the name of the folder above it; of the hub, what its manifest says."""
+        manifest = shared_runs.read_manifest(self.path) if self.is_shared else None
         return manifest.command if manifest else self.path.absolute().parent.name
 
     @property
@@ -528,10 +536,9 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
     if not (run.path / "recipe.yaml").is_file():
         raise MissingData(f"{run.reference} is no run: it has no recipe.yaml", hint)
     resolved = RunFolder(run.path.resolve())
-    is_shared = (run.path / shared_runs.MANIFEST).is_file()
-    is_known = is_shared or resolved.path.parents[1] == runs.resolve()
+    is_known = run.is_shared or resolved.path.parents[1] == runs.resolve()
     if command and is_known and resolved.command != command:
-        hint = f"a repository with a run of {command}; priors are named by --prior" if is_shared else hint
+        hint = f"a repository with a run of {command}; priors are named by --prior" if run.is_shared else hint
         raise MissingData(f"{run.reference} is a run of {resolved.command}, not of {command}", hint)
     run.measurements()  # which says what is missing
     return run

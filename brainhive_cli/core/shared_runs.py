@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, StrictInt
 
 from brainhive_cli.core import documents, hub
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -25,6 +25,10 @@ FILES = {
 """Patterns of the files that a run may share, by its command; all else stays where it was trained."""
 
 
+OWNER = "another revision, or tell its owner; to fetch it again: hf cache rm model/OWNER/NAME"
+"""Way out of a repository whose files are not those that were pushed."""
+
+
 class Manifest(BaseModel):
     """Description of a run on the hub.
 
@@ -33,14 +37,16 @@ class Manifest(BaseModel):
         brainhive: Version of Brainhive that trained the model.
         command: The command that made the run.
         run: Name of the run where it was trained.
-        left_out: What its models have lost on the way, a sentence each.
+        left_out: What the run at home has, and the shared one has not; a sentence each.
+        card: Digest of the card as it was pushed.
     """
 
-    format: int
+    format: StrictInt
     brainhive: str
     command: Literal["train-align", "train-prior"]
     run: str
     left_out: list[str] = []
+    card: str = ""
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -53,12 +59,38 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not path.is_file():
         return None
     content: dict[str, Any] = documents.read(path, hint=documents.DOWNLOAD)
-    if (number := content.get("format")) != FORMAT:
+    number = content.get("format")
+    if type(number) is int and number != FORMAT:
         raise BrainhiveError(
             f"{path} is of format {documents.show_value(number)}, this version reads {FORMAT}",
             "pip install -U brainhive, or another revision: hub:owner/name@REVISION",
         )
     return documents.check(content, str(path), Manifest, documents.DOWNLOAD)
+
+
+def inspect(reference: str) -> tuple[Literal["run", "model", ""], str]:
+    """Find out what a repository of the hub holds, by its smallest files.
+
+    Returns:
+        `run` of one that was pushed, `model` of a brain model's folder, and nothing of anything else, as of a
+        network in the layout of transformers, whose config names a `model_type`; and the reference with the
+        commit, where one is known.
+
+    Raises:
+        MissingData: if the repository is not there.
+        BrainhiveError: if its manifest is damaged, or of another format.
+    """
+    try:
+        with hub.quiet():  # one of the two is enough
+            folder = hub.folder(reference, allow=[MANIFEST, MODEL[0]])
+    except hub.NoFiles:
+        return "", reference
+    pinned = hub.name_snapshot(folder)
+    if read_manifest(folder):
+        return "run", pinned
+    config = folder / MODEL[0]
+    is_model = config.is_file() and "model_type" not in documents.read(config, dict[str, Any])
+    return "model" if is_model else "", pinned
 
 
 def fetch(reference: str) -> Path:
@@ -71,28 +103,36 @@ def fetch(reference: str) -> Path:
         A folder of the cache. That of a run holds the files that its digests list, unchanged.
 
     Raises:
-        MissingData: if the repository is not there, or holds neither.
-        BrainhiveError: if a file differs from its digest, or the format is another.
+        MissingData: if the repository is not there, holds neither, or is only partly in the cache.
+        BrainhiveError: if a file differs from its digest or has none, or the format is another.
     """
-    # small files say what the repository is, before large ones are fetched
-    with hub.quiet():  # one of the two is enough
-        folder = hub.folder(reference, allow=[MANIFEST, MODEL[0]])
-    manifest = read_manifest(folder)
-    if manifest is None and not (folder / MODEL[0]).is_file():
-        raise MissingData(
-            f"{reference} has no {MANIFEST} or {MODEL[0]}", "check the name; priors are named by --prior"
-        )
-    pinned = hub.name_snapshot(folder)
-    folder = hub.folder(pinned, allow=FILES[manifest.command] if manifest else MODEL)
+    # what it is, before large files are fetched
+    kind, pinned = inspect(reference)
+    if kind == "model":
+        return hub.folder(pinned, allow=MODEL)
+    if kind != "run":
+        problem = f"{reference} has no {MANIFEST}, and no {MODEL[0]} of a brain model"
+        raise MissingData(problem, "check the name; priors are named by --prior")
+    manifest = read_manifest(hub.folder(pinned, allow=[MANIFEST]))
+    assert manifest is not None  # which a run has
+    patterns = FILES[manifest.command]
+    folder = hub.folder(pinned, allow=patterns)
 
-    # every file of a run is the one that was pushed
-    listed = documents.read_digests(folder) if manifest else {}
-    if manifest and not listed:
-        raise BrainhiveError(f"{pinned} has no {documents.SHA256SUMS}", documents.DOWNLOAD)
+    # the list of digests has each file that was fetched
+    repository, _, commit = pinned.removeprefix(hub.SCHEME).partition("@")
+    download = f"{hub.ELSEWHERE}hf download {repository} --revision={commit}"
+    if not (folder / documents.SHA256SUMS).is_file():
+        raise MissingData(f"{pinned} has no {documents.SHA256SUMS} in the hub's cache", download)
+    listed = documents.read_digests(folder)
+    fetched = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
+    if unlisted := sorted(fetched - {*listed, documents.SHA256SUMS}):
+        raise BrainhiveError(f"{pinned}: {documents.SHA256SUMS} does not list {unlisted[0]}", OWNER)
+
+    # and each file that it lists is here, as it was pushed
     for name, digest in listed.items():
         path = below(folder, name, source=f"{pinned}: {documents.SHA256SUMS}")
         if not path.is_file():
-            raise MissingData(f"{pinned} has no {name}, which it lists", "fetch it again, or tell its owner")
-        if hub.digest_file(path) != digest:
-            raise BrainhiveError(f"{pinned}: {name} differs from its digest", "tell its owner; do not use it")
+            raise MissingData(f"{pinned} has no {name} in the hub's cache", download)
+        if hub.digest_cached_file(path, by_name=False) != digest:
+            raise BrainhiveError(f"{pinned}: {name} differs from its digest", OWNER)
     return folder

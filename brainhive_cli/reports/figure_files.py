@@ -108,7 +108,7 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
 
 def _label_of(run: ShownRun) -> str:
     """Label a run's files: by its folder, where the label is a beginning that other runs share."""
-    folder = run.folder.name
+    folder = run.folder.label
     return folder if not run.variant and folder.startswith(run.label) else run.label
 
 

@@ -251,10 +251,12 @@ def name_starts(
     """
     root, names = paths.under_home("runs"), {}
     for _, _, reference in _list_references(references):
+        if reference in names:
+            continue
         if reference.startswith(hub.SCHEME):
-            model = _find_on_hub(reference)
-            names[reference] = hub.name_snapshot(model)
-        elif reference not in names and name_of_training(of_variant(reference)[0], root) is not None:
+            path, (_, variant) = _find_on_hub(reference), of_variant(reference)
+            names[reference] = hub.name_snapshot(path) + (f":{variant}" if variant else "")
+        elif name_of_training(of_variant(reference)[0], root) is not None:
             named = _open_once(reference, paths, opened)
             names[reference] = runs.reference(named.folder, root / TRAINING, named.variant)
     return names
@@ -336,17 +338,12 @@ def _find_on_hub(reference: str) -> Path:
     """Find a file of weights, a brain model's folder, or a run on the hub; fetch it into the cache."""
     if reference.partition("@")[0].endswith(ENDINGS):
         return find_file(reference)
-
-    # a run, or a brain model's folder; networks in the layout of transformers have a config, too
-    name, _ = of_variant(reference)
-    folder = hub.folder(str(name), allow=[shared_runs.MANIFEST, "config.json"])
-    config = folder / "config.json"
-    is_model = config.is_file() and "model_type" not in documents.read(config, dict[str, Any])
-    if is_model or (folder / shared_runs.MANIFEST).is_file():
-        return shared_runs.fetch(str(name))
+    kind, pinned = shared_runs.inspect(str(of_variant(reference)[0]))
+    if kind:
+        return shared_runs.fetch(pinned)
 
     # weights alone
-    folder = hub.folder(str(name), allow=[*FILES[:1], "config.json"])
+    folder = hub.folder(pinned, allow=[*FILES[:1], "config.json"])
     return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from brainhive_cli.core import console, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
+from brainhive_cli.core.hub import SCHEME
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Need, Work, to_download
 from brainhive_cli.core.set_up import SET_UP, merge
@@ -129,10 +130,20 @@ class Job:
         # a run is identified by the signals, vectors and weights that it reads
         encoders, paths = self.stored_encoders(), self.recipe.paths
         identities = digests_of_imported(self.dataset, "train", encoders, paths)
+        starts: dict[str, str] = {}
         for recipe in self.variants.values():
-            identities |= name_starts(recipe.train.starts, recipe.paths, self._opened)
+            starts |= name_starts(recipe.train.starts, recipe.paths, self._opened)
             identities |= self.signals(recipe).identities(self._list_read(recipe, cells))
-        return self._holding(identities)
+        job = self._holding(identities | starts)
+
+        # what is of the hub stands in the recipe with its commit, as its name may move on
+        commits = {name: pinned for name, pinned in starts.items() if name.startswith(SCHEME)}
+
+        def pin(recipe: Recipe) -> Recipe:
+            return recipe.model_copy(update={"train": recipe.train.pin_starts(commits)})
+
+        variants = {label: pin(recipe) for label, recipe in job.variants.items()}
+        return replace(job, recipe=pin(job.recipe), variants=variants)
 
     def signals(self, recipe: Recipe) -> SignalSource:
         """Return the signals of a variant."""

@@ -1,6 +1,6 @@
 """The sections of an align recipe: `train`, `finetune`, `published`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal, Self
@@ -290,6 +290,17 @@ class Train(Section):
         """References of the weights from which the stages start."""
         first, *later = [stage.start_from for stage in self.stages] or [None]
         return [first or self.start_from, *later]
+
+    def pin_starts(self, names: Mapping[str, str]) -> Self:
+        """Name the weights from which the stages start otherwise, as with their commit; by their names here."""
+
+        def pin(start: StartFrom) -> StartFrom:
+            if isinstance(start, dict):
+                return {part: names.get(reference, reference) for part, reference in start.items()}
+            return start and names.get(start, start)
+
+        stages = [stage.model_copy(update={"start_from": pin(stage.start_from)}) for stage in self.stages]
+        return self.model_copy(update={"start_from": pin(self.start_from), "stages": stages})
 
     def all_stages(self, steps: int) -> list[Stage]:
         """List the stages of a training whose epochs have so many steps.

@@ -19,7 +19,7 @@ from brainhive_cli.core.recipe import Paths, write_yaml
 from brainhive_cli.core.run_files import check
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.set_up import SET_UP
-from brainhive_cli.core.shared_runs import FORMAT, MANIFEST, Manifest
+from brainhive_cli.core.shared_runs import CARD, FORMAT, MANIFEST, Manifest
 from brainhive_cli.data.datasets import Dataset, people_of
 from brainhive_cli.data.electrodes import are_standard
 from brainhive_cli.data.exchange.downloads import SOURCES
@@ -56,7 +56,7 @@ PICTURES = (
     "digests of the private pictures that were learned from: their copies among tested pictures are not "
     "found, and results say `pictures unknown`"
 )
-"""What a model may lose, and what that means for its use."""
+"""What may be left out of a model, and what that means for its use."""
 OF_HOME = ("paths", "run")
 """Sections of a recipe that say where and how it was run; they change no result."""
 PATH = re.compile(
@@ -93,7 +93,8 @@ class SharedRun:
     Attributes:
         run: The run at home, unchanged.
         command: The command that made it.
-        files: By name in the repository: a file of the run, or content that was written for sharing.
+        files: By name in the repository: a file of the run, or content that was written for sharing; without
+            card, manifest and digests, which `pack` adds.
         left_out: What its models have lost on the way, a sentence each; the manifest lists it, too.
         learned: What all its models learned from, together.
         layout: Architecture of the first cell's model; None of a prior.
@@ -164,7 +165,7 @@ class SharedRun:
         dataset: Dataset = parts.resolve("datasets", resolved["dataset"]).build(Paths())
         kind = str(recipe["dataset"]["kind"]).replace("_", "-")
         kinds = dict.fromkeys([dataset.name, dataset.pictured_as, people_of(dataset)], kind)
-        losses: dict[str, set[int]] = {}
+        subjects_of: dict[str, set[int]] = {}
         models: dict[str, Path] = {}
         layout, histories = None, []
         if command == TRAINING:
@@ -174,8 +175,8 @@ class SharedRun:
                 files |= {f"cells/{cell}/model/{name}": content for name, content in model.files.items()}
                 histories.append(model.learned)
                 layout = layout or model.layout
-                for sentence, subjects in model.losses.items():
-                    losses.setdefault(sentence, set()).update(subjects)
+                for sentence, subjects in model.left_out.items():
+                    subjects_of.setdefault(sentence, set()).update(subjects)
             identities = cut_paths(run.read_json(IDENTITIES))
             if not all(are_public(learned, kinds) for learned in histories):
                 for identity in identities.values():
@@ -188,33 +189,43 @@ class SharedRun:
                 if path.suffix in (".json", ".safetensors"):
                     files[path.relative_to(folder).as_posix()] = path
             if len(learned.pictures) and not are_public(learned, kinds):
-                losses[PICTURES] = set()
+                subjects_of[PICTURES] = set()
                 with TemporaryDirectory() as scratch:
                     replace(learned, pictures=LearnedPictures()).write(Path(scratch))
                     files |= {name: (Path(scratch) / name).read_bytes() for name in (FILE, LEARNED_FILE)}
             histories.append(learned)
 
-        # the manifest, the digests, and a last look at every text and number
-        left_out = [
-            sentence.format(people=", ".join(map(str, sorted(people)))) for sentence, people in losses.items()
-        ]
-        environment: dict[str, Any] = run.read_json("environment.json")
-        manifest = Manifest(
-            format=FORMAT,
-            brainhive=str(environment.get("versions", {}).get("brainhive", "")),
-            command=command,
-            run=run.path.name,
-            left_out=left_out,
-        )
-        files[MANIFEST] = _write_json(manifest.model_dump())
-        listed = {name: _digest(content) for name, content in files.items()}
-        lines = "".join(f"{listed[name]}  {name}\n" for name in sorted(listed))
-        files[documents.SHA256SUMS] = lines.encode()
+        # a last look at every text and number
         for name, content in files.items():
             _refuse_private(name, content)
+        left_out = [
+            sentence.format(people=", ".join(map(str, sorted(people))))
+            for sentence, people in subjects_of.items()
+        ]
         history = reduce(lambda first, second: first.after(second), histories)
         terms = find_terms(history, kinds, layout)
         return cls(run, command, files, left_out, history, layout, list(models), terms, metrics, recipe)
+
+    def pack(self, card: str) -> dict[str, Path | bytes]:
+        """Add card, manifest and list of digests to the files; the same run gives the same bytes."""
+        environment: dict[str, Any] = self.run.read_json("environment.json")
+        manifest = {
+            "format": FORMAT,
+            "brainhive": str(environment.get("versions", {}).get("brainhive", "")),
+            "command": self.command,
+            "run": self.run.path.name,
+            "left_out": self.left_out,
+            "card": hashlib.sha256(card.encode()).hexdigest(),
+        }
+        files = {**self.files, MANIFEST: _write_json(Manifest.model_validate(manifest).model_dump())}
+        digests = {
+            name: hashlib.sha256(content).hexdigest()
+            if isinstance(content, bytes)
+            else documents.digest_file(content)
+            for name, content in files.items()
+        }
+        lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
+        return {**files, documents.SHA256SUMS: lines.encode(), CARD: card.encode()}
 
 
 @dataclass(frozen=True)
@@ -223,13 +234,13 @@ class _SharedModel:
 
     Attributes:
         files: By name in the folder.
-        losses: Sentences on what it has lost, and the subjects that each is of.
+        left_out: Sentences on what was left out of it, and the subjects that each is of.
         learned: Its history at home.
         layout: Its architecture at home.
     """
 
     files: Mapping[str, Path | bytes]
-    losses: Mapping[str, Collection[int]]
+    left_out: Mapping[str, Collection[int]]
     learned: Learned
     layout: Layout
 
@@ -242,7 +253,7 @@ class _SharedModel:
         layout = documents.check(config, str(folder / "config.json"), Layout)
         learned, spec = Learned.load(folder, block), layout.spec
         files: dict[str, Path | bytes] = {name: folder / name for name in ("config.json", WEIGHTS[0], FILE)}
-        losses = dict[str, Collection[int]]()
+        left_out = dict[str, Collection[int]]()
         shared_learned, shared_spec = learned, spec
 
         # positions on the head of a person, unless they are a template's
@@ -254,28 +265,28 @@ class _SharedModel:
                     "--with-positions, if the person agrees; or preparation.montage=NAME, and train again",
                 )
             shared_spec = replace(spec, positions=None)
-            losses[POSITIONS] = spec.subjects
+            left_out[POSITIONS] = spec.subjects
 
         # what was fitted to one person's recordings; a mean of several people stays
         if learned.whiteners and not with_whiteners:
             shared_learned = replace(shared_learned, whiteners={}, recorded_channels=())
-            losses[WHITENERS] = learned.whiteners
+            left_out[WHITENERS] = learned.whiteners
         if learned.normalisers and not with_whiteners:
             pooled = learned.normaliser if len(learned.normalisers) > 1 else None
             shared_learned = replace(shared_learned, normalisers={}, normaliser=pooled)
-            losses[NORMALISERS] = learned.normalisers
+            left_out[NORMALISERS] = learned.normalisers
         if len(learned.pictures) and not are_public(learned, kinds):
             shared_learned = replace(shared_learned, pictures=LearnedPictures())
-            losses[PICTURES] = ()
+            left_out[PICTURES] = ()
 
         # documents are written again only where something was left out
-        if losses or PATH.search((folder / "config.json").read_text("utf-8")):
+        if left_out or PATH.search((folder / "config.json").read_text("utf-8")):
             shared = replace(layout, spec=shared_spec)
             with TemporaryDirectory() as scratch:
                 shared_block = shared_learned.save(Path(scratch), folder / WEIGHTS[0])
                 files[FILE] = (Path(scratch) / FILE).read_bytes()
             files["config.json"] = _write_json(cut_paths({**shared.as_dict(), "learned": shared_block}))
-        return cls(files, losses, learned, layout)
+        return cls(files, left_out, learned, layout)
 
 
 def are_public(learned: Learned, kinds: Mapping[str, str]) -> bool:
@@ -360,12 +371,6 @@ def _refuse_private(name: str, content: Path | bytes) -> None:
                     raise BrainhiveError(f"{name}: {key} holds numbers that are not finite", "train again")
     if problem := next(find_private(text), ""):
         raise BrainhiveError(f"{name} holds {problem}, which would be shared", "rename it, and train again")
-
-
-def _digest(content: Path | bytes) -> str:
-    return (
-        hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else documents.digest_file(content)
-    )
 
 
 def _write_json(document: Mapping[str, Any]) -> bytes:

@@ -257,7 +257,7 @@ class AlignRun:
     @property
     def label(self) -> str:
         """The run's part of the folder names of runs that use it."""
-        return "--".join(filter(None, [self.folder.name, self.variant]))
+        return "--".join(filter(None, [self.folder.label, self.variant]))
 
     @property
     def variants(self) -> list[str]:
