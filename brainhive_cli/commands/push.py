@@ -14,9 +14,10 @@ from brainhive_cli.core.hub import SCHEME
 from brainhive_cli.core.hub_uploads import Target
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import caveats_of, merge_caveats
+from brainhive_cli.core.private_texts import find_private
 from brainhive_cli.core.recipe import Names, Paths, Run, write_yaml
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Need, Plan, Result
 from brainhive_cli.core.set_up import SET_UP, say
 from brainhive_cli.core.shared_runs import CARD
 from brainhive_cli.core.sweep import of_variant
@@ -26,7 +27,7 @@ from brainhive_cli.data.signals.channel_mapping import MEG
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.reports.model_card import ModelCard, Scores, choose_metrics
 from brainhive_cli.reports.runs_shown import ShownRun
-from brainhive_cli.training.alignment.sharing import SharedRun, find_private
+from brainhive_cli.training.alignment.sharing import SharedRun
 
 WAY = "brainhive push RUN hub:owner/name"
 LICENCES = {
@@ -59,7 +60,7 @@ class Recipe(BaseRecipe):
     )
     with_positions: bool = Field(False, description="share digitised positions of sensors on a person's head")
     with_whiteners: bool = Field(
-        False, description="share whiteners and normalisers that were fitted to one person"
+        False, description="share whiteners, normalisers and means of one person's recordings"
     )
     citation: str = Field("", description="how the authors of the model want to be cited")
     contact: str = Field("", description="whom users of the model may ask")
@@ -91,9 +92,9 @@ class Job:
         """Find the run, and make what would be sent; nothing is asked of the hub.
 
         Raises:
-            RecipeError: if the run or the repository is not named, or no licence is.
+            RecipeError: if the run or the repository is not named.
             MissingData: if there is no such run.
-            BrainhiveError: if nobody has confirmed that the terms of the data allow it.
+            BrainhiveError: if a file holds what no shared one may.
         """
         # one run, one repository
         if len(recipe.words) != 2 or not recipe.words[1].startswith(SCHEME):
@@ -105,22 +106,32 @@ class Job:
         with console.progress("reading the run"):
             shared = SharedRun.of(run, recipe.with_positions, recipe.with_whiteners)
 
-        # terms that are known to allow it, or a person who has read them
+        # the card is shared, too; its owner may say anything in it
         licence = recipe.licence or shared.terms.licence
-        if shared.terms.unknown and not recipe.data_terms_checked:
-            where = "; ".join(f"{name}: {about}" for name, about in shared.terms.sources.items())
+        own_words = {"contact": "", "citation": "", "licence": ""}
+        for private in find_private(_describe(shared, recipe.model_copy(update=own_words), target, "")):
             raise BrainhiveError(
-                f"no known terms allow sharing {shared.terms.unknown}{f' ({where})' if where else ''}",
+                f"the card holds {private}, which would be shared", "rename it, and train again"
+            )
+        card = _describe(shared, recipe, target, licence)
+        return cls(recipe, target, shared, licence, card, shared.pack(card))
+
+    def require_terms(self) -> None:
+        """Require terms of the data that are known to allow it, or the word of a person who has read them.
+
+        Raises:
+            BrainhiveError: if nobody has.
+            RecipeError: if no licence is named.
+        """
+        terms = self.shared.terms
+        if terms.unknown and not self.recipe.data_terms_checked:
+            sources = "; ".join(f"{name}: {about}" for name, about in terms.sources.items())
+            raise BrainhiveError(
+                f"no known terms allow sharing {terms.unknown}{f' ({sources})' if sources else ''}",
                 "read them, and what people agreed to; then: --data-terms-checked --licence NAME",
             )
-        if not licence:
+        if not self.licence:
             raise RecipeError("nothing says under which licence the weights are", "--licence cc-by-nc-4.0")
-
-        # the card is a shared text, too, but for what its owner writes into it
-        card = _describe(shared, recipe, target, licence)
-        if problem := next(find_private(card.replace(recipe.contact or "\0", "")), ""):
-            raise BrainhiveError(f"the card holds {problem}, which would be shared", "other words for it")
-        return cls(recipe, target, shared, licence, card, shared.pack(card))
 
     def tabulate(self) -> Table:
         """List the files with their sizes."""
@@ -140,13 +151,14 @@ def plan(recipe: Recipe) -> Plan:
         job = Job.resolve(recipe)
     except BrainhiveError as error:
         return Plan.of({}, raised=[error])
+    missing = Need.of("terms", job.require_terms).error
     table = job.tabulate()
     total = sum(int(row[1]) for row in table.rows)
     items = {
         "run": job.shared.run.path.name,
         "to": f"{job.target}, {'public' if recipe.public else 'private'}",
-        "licence": job.licence,
-        "terms of the data": "confirmed by a person" if job.shared.terms.unknown else "known to allow it",
+        "licence": job.licence or "none yet",
+        "terms of the data": job.shared.terms.unknown or "known to allow it",
         "files": f"{len(table.rows)}, {console.size(total)}",
         "left at home": "; ".join(job.shared.left_out) or "nothing that the model uses",
         "sent now": "nothing: --check asks nothing of the hub",
@@ -154,7 +166,7 @@ def plan(recipe: Recipe) -> Plan:
     card = Table(
         f"Card ({CARD})", ("line",), tuple((line,) for line in job.card.splitlines()), is_copied=True
     )
-    return Plan(items, tables=(table, card))
+    return Plan(items, (missing,) if missing else (), tables=(table, card))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -180,6 +192,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # one commit with all files
     job = Job.resolve(recipe)
+    job.require_terms()
     shared, target = job.shared, job.target
     message = f"{shared.command} run {shared.run.path.name}" + (f", {target.tag}" if target.tag else "")
     with console.progress(f"pushing to {target}"):
@@ -249,7 +262,7 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
     }
     if layout is not None:
         simulated = "simulated by a program: no brain was recorded"
-        about["signals"] = simulated if learned.is_simulated else "recorded"
+        about["signals"] = simulated if learned.recording_kinds == ("simulated",) else "recorded"
 
     # scores: tests of the model first, then what its training measured
     training = ShownRun("training", shared.run)

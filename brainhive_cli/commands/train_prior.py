@@ -240,7 +240,13 @@ def _save(training: Training, folder: Path) -> None:
     name, source = recipe.dataset.build(recipe.paths).pictured_as, recipe.continue_from
     pixels = training.pictures.targets.pixels
     pictures = LearnedPictures.of(name, images.image_ids, pixels, images.concepts)
-    learned = Learned("last epoch", name, has_all_subjects=True, split=images.split, pictures=pictures)
+    learned = Learned(
+        *("last epoch", name),
+        has_all_subjects=True,
+        split=images.split,
+        stimulus_kinds=(recipe.dataset.kind.replace("_", "-"),),
+        pictures=pictures,
+    )
 
     # and of the prior that it continued from
     if source is not None and (before := priors.describe(source).folder) is not None:

@@ -164,13 +164,13 @@ def push(target: Target, files: Mapping[str, Content], message: str, is_public: 
             raise BrainhiveError(f"{SCHEME}{name} is public on the hub", way)
 
         # a tag stays what it is
-        result = {"url": f"{api.endpoint}/{name}", "is_private": repository.is_private}
+        page, is_private = f"{api.endpoint}/{name}", repository.is_private
         if target.tag in repository.tags:
             tagged = Repository.open(api, name, repository.tags[target.tag])
             if not tagged.holds(digests):
                 way = f"another tag: {SCHEME}{name}@TAG"
                 raise BrainhiveError(f"{target} exists with other contents", way)
-            return Pushed(tagged.commit, "", False, **result)
+            return Pushed(tagged.commit, "", False, page, is_private)
 
         # the files that differ: all of another model, or the card of the same one
         is_same, is_edited = repository.holds(digests), False
@@ -197,13 +197,15 @@ def push(target: Target, files: Mapping[str, Content], message: str, is_public: 
             operations += [CommitOperationDelete(path) for path in outdated]
         commit = repository.commit
         if operations:
-            options = {"commit_message": message, "parent_commit": repository.commit}
             with quiet():
-                commit = api.create_commit(name, operations, **options).oid
+                committed = api.create_commit(
+                    name, operations, commit_message=message, parent_commit=repository.commit
+                )
+            commit = committed.oid
         if target.tag:
             api.create_tag(name, tag=target.tag, revision=commit)
         words = "" if not operations else "the card" if is_same else f"{len(files)} files"
-        return Pushed(commit, words, is_edited, **result)
+        return Pushed(commit, words, is_edited, page, is_private)
 
 
 def find_pushed(target: Target) -> Repository:

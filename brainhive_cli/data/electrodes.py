@@ -116,22 +116,25 @@ def standard_positions(names: Sequence[str]) -> NDArray[np.float64]:
     return np.array([position for _, position in known])
 
 
-def are_standard(names: Sequence[str], positions: Sequence[Sequence[float]], montage: str = "") -> bool:
-    """Whether positions [C, 3] are those of the 10-05 system or of a montage, not of one person's head.
+def are_standard(names: Sequence[str], positions: Sequence[Sequence[float]]) -> bool:
+    """Whether positions [C, 3] are those of the 10-05 system or of one of mne's montages, not of a head.
 
     Args:
         names: [C] of the electrodes.
         positions: [C, 3] in the head frame, in metres.
-        montage: Name of mne's montage that was put on the recording; empty where none was.
     """
-    known = [standard_positions(names)]
-    if montage:
-        from mne.channels import transform_to_head
+    from mne.channels import get_builtin_montages, make_standard_montage, transform_to_head
 
-        placed = transform_to_head(_open_montage(montage)).get_positions()["ch_pos"]
+    if np.allclose(positions, standard_positions(names), atol=TEMPLATE_TOLERANCE_M):
+        return True
+    for montage in get_builtin_montages():
+        placed = transform_to_head(make_standard_montage(montage)).get_positions()["ch_pos"]
         lower = {name.lower(): position for name, position in placed.items()}
-        known.append(np.array([lower.get(name.lower(), np.full(3, np.nan)) for name in names]))
-    return any(np.allclose(positions, places, atol=TEMPLATE_TOLERANCE_M) for places in known)
+        if all(name.lower() in lower for name in names):
+            known = [lower[name.lower()] for name in names]
+            if np.allclose(positions, known, atol=TEMPLATE_TOLERANCE_M):
+                return True
+    return False
 
 
 def standard_name(name: str) -> str:

@@ -17,6 +17,7 @@ from worlds import at_home
 
 from brainhive_cli import api
 from brainhive_cli.core import documents
+from brainhive_cli.core import hub as hub_names
 from brainhive_cli.core.runs import RunFolder
 
 DATASET = "dataset={kind: demo, concepts: 20, subjects: 2}"
@@ -279,7 +280,7 @@ def test_files_of_others_are_never_replaced(hub: Any, run: Path) -> None:
 
     message, way = two_lines(brainhive("push", run.name, "hub:me/demo@v1"), 1)
 
-    assert message == "hub:me/demo exists with files of others (thesis.txt)" and way == "another name"
+    assert message == "hub:me/demo exists with files of others (1: thesis.txt)" and way == "another name"
     assert newest(hub) == {"thesis.txt": b"mine"}
 
 
@@ -318,7 +319,7 @@ def test_a_removal_spares_files_of_others(hub: Any, run: Path) -> None:
 
     message, _ = two_lines(brainhive("push", "--delete", "hub:me/demo", "--yes"), 1)
 
-    assert message == "hub:me/demo holds files of others (thesis.txt)" and "thesis.txt" in newest(hub)
+    assert message == "hub:me/demo holds files of others (1: thesis.txt)" and "thesis.txt" in newest(hub)
 
 
 def test_the_card_holds_the_numbers_of_the_tests_and_where_they_came_from(hub: Any, run: Path) -> None:
@@ -362,8 +363,14 @@ LIES: dict[str, tuple[Callable[[dict[str, bytes]], None], bool, str]] = {
     "a missing file": (
         lambda files: files.pop("cells/sub-01_seed-1/model/model.safetensors") and None,
         False,
-        "has no cells/sub-01_seed-1/model/model.safetensors, which it lists",
+        "has no cells/sub-01_seed-1/model/model.safetensors in the hub's cache",
     ),
+    "a file that is in no list": (
+        lambda files: files.update({"cells/x/model/config.json": b"{}"}),
+        False,
+        "SHA256SUMS does not list cells/x/model/config.json",
+    ),
+    "a list of nothing": (lambda files: files.update({"SHA256SUMS": b""}), False, "does not list"),
     "no list": (lambda files: files.pop("SHA256SUMS") and None, False, "has no SHA256SUMS"),
     "another width": (
         lambda files: _change_config(files, lambda config: config["heads"]["token"].update({"shape": [17]})),
@@ -439,7 +446,7 @@ def test_a_repository_of_something_else_is_no_model(hub: Any, run: Path) -> None
 
     message, _ = two_lines(brainhive("eval-retrieval", "hub:me/text"), 3)
 
-    assert message == "me/text has no brainhive.json or config.json"
+    assert message == "hub:me/text has no brainhive.json, and no config.json of a brain model"
 
 
 @pytest.mark.parametrize(
@@ -450,6 +457,8 @@ def test_a_repository_of_something_else_is_no_model(hub: Any, run: Path) -> None
         (("RUN", "hub:demo"), "names no repository of the hub"),
         (("RUN", "hub:me/../demo"), "names no repository of the hub"),
         (("RUN", "hub:me/demo@../x"), "names no repository of the hub"),
+        (("RUN", "hub:me/demo@main"), "is no name of a tag"),
+        (("RUN", f"hub:me/demo@{'0' * 40}"), "is no name of a tag"),
         (("RUN:full", "hub:me/demo"), "is no whole run of this machine"),
         (("hub:me/demo", "hub:me/copy"), "is no whole run of this machine"),
         (("--delete",), "push --delete takes one repository"),
@@ -490,6 +499,104 @@ def test_a_recipe_of_push_is_a_recipe_as_any_other(hub: Any, run: Path, home: Pa
     (home / "push.yaml").write_text(yaml.safe_dump({"contact": "the lab", "public": True}))
     assert brainhive("push", run.name, "hub:me/demo", "--recipe", "push.yaml").exit_code == 0
     assert b"Contact: the lab" in newest(hub)["README.md"] and not hub.repos["me/demo"].private
+
+
+def test_variants_of_a_sweep_that_was_pushed_are_models_of_their_own(hub: Any, home: Path) -> None:
+    swept = done("train-align", *LINES, *QUICK, "sweep.train.lr=1e-3,1e-4", "subjects=1")
+    assert brainhive("push", swept.name, "hub:me/lr").exit_code == 0
+
+    start = ("train-align", *LINES, *QUICK, "subjects=1")
+    first, second = (done(*start, f"train.start_from=hub:me/lr:lr={lr}") for lr in ("1e-3", "1e-4"))
+    message, _ = two_lines(brainhive(*start, "train.start_from=hub:me/lr"), 2)
+
+    assert first != second and "could start from" in message
+    pinned = f"hub:me/lr@{commit_of(hub, 'me/lr')}:lr=1e-3"
+    assert RunFolder(first).recipe()["train"]["start_from"] == pinned
+    message, way = two_lines(brainhive("eval-retrieval", "hub:me/lr:nope"), 2)
+    assert "hub:me/lr@" in way and ":lr=1e-3" in way
+
+
+def test_a_run_that_was_asked_for_again_can_be_pushed(hub: Any, run: Path) -> None:
+    assert done("train-align", *LINES, *QUICK) == run and (run / "found.json").is_file()
+    assert brainhive("push", run.name, "hub:me/demo").exit_code == 0
+
+
+def test_a_card_that_differs_is_sent_unless_its_owner_has_edited_it(hub: Any, run: Path) -> None:
+    brainhive("push", run.name, "hub:me/demo@v1")
+    model = commit_of(hub)
+    shown = brainhive("push", run.name, "hub:me/demo", "--citation", "Me 2026", "--licence", "mit")
+    assert "pushed the card" in shown.stderr and b"Me 2026" in newest(hub)["README.md"]
+    assert hub.repos["me/demo"].tags["v1"] == model != commit_of(hub)
+    assert api.open_run("hub:me/demo").recipe() == api.open_run("hub:me/demo@v1").recipe()
+
+    mini_hub.client().upload_file(
+        repo_id="me/demo", path_or_fileobj=b"my own words", path_in_repo="README.md"
+    )
+    edited = commit_of(hub)
+    shown = brainhive("push", run.name, "hub:me/demo", "--citation", "Me 2027")
+    assert "the card was edited on its page and stays so" in shown.stderr
+    assert commit_of(hub) == edited and newest(hub)["README.md"] == b"my own words"
+
+
+def test_a_card_that_the_hub_refuses_is_said_in_its_words(
+    hub: Any, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = type(hub).answer
+
+    def refuse(self: Any, method: str, target: str, body: bytes, headers: Any) -> Any:
+        if "validate-yaml" in target:
+            return 400, {}, {"errors": [{"message": '"license" must be one of [...]'}], "warnings": []}
+        return answer(self, method, target, body, headers)
+
+    monkeypatch.setattr(type(hub), "answer", refuse)
+    message, _ = two_lines(brainhive("push", run.name, "hub:me/demo"), 1)
+    assert message.startswith("the hub refuses hub:me/demo") and '"license" must be one of' in message
+
+
+@pytest.mark.parametrize("change", ["shorter", "one bit"])
+def test_damaged_weights_in_the_cache_are_noticed(hub: Any, run: Path, tmp_path: Path, change: str) -> None:
+    brainhive("push", run.name, "hub:me/demo")
+    api.open_model("hub:me/demo", cell="sub-01_seed-1")
+    name = documents.digest_file(run / "cells/sub-01_seed-1/model/model.safetensors")
+    (blob,) = tmp_path.glob(f"cache/*/blobs/{name}")
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content[:-100] if change == "shorter" else content)
+
+    message, way = two_lines(brainhive("eval-retrieval", "hub:me/demo", "sheet_rows=0"), 1)
+
+    assert (
+        message.startswith("hub:me/demo@") and "differs from its digest" in message and "hf cache rm" in way
+    )
+
+
+def test_part_of_a_cache_names_the_line_that_fetches_the_rest(
+    hub: Any, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brainhive("push", run.name, "hub:me/demo")
+    mini_hub.client().hf_hub_download("me/demo", "brainhive.json")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    message, way = two_lines(brainhive("eval-retrieval", "hub:me/demo"), 3)
+
+    assert "has no SHA256SUMS in the hub's cache" in message and "hf download me/demo" in way
+
+
+def test_a_home_in_a_folder_called_snapshots_is_no_cache(tmp_path: Path) -> None:
+    for name in ("snapshots/2026/home/runs/x", "models--x/snapshots/2026", "models--me--x/blobs/0123"):
+        assert hub_names.name_snapshot(tmp_path / name) == "" == hub_names.revision(tmp_path / name)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / f"snapshots/hf/models--me--x/snapshots/{commit}/vae"
+    assert hub_names.name_snapshot(cached) == f"hub:me/x/vae@{commit}"
+    text = f"the model {cached}/config.json is damaged"
+    assert hub_names.name_cached_paths(text) == f"the model hub:me/x/vae/config.json@{commit} is damaged"
+
+
+def test_links_in_a_circle_are_no_links_of_the_cache(run: Path, home: Path) -> None:
+    (run / "loop.json").symlink_to("loop.json")
+    message, _ = two_lines(brainhive("push", run.name, "hub:me/demo"), 1)
+    (run / "loop.json").unlink()
+    assert "a link, and inside a run none is followed" in message
 
 
 def test_small_files_travel_with_the_commit(hub: Any, run: Path) -> None:

@@ -291,6 +291,15 @@ class Recording:
         return flatten(steps) | ({"simulated": True} if SIMULATED in self.caveats else {})
 
     @property
+    def made_by(self) -> tuple[str, ...]:
+        """Kinds of the preparations that wrote it; or `simulated`, or `unknown` where nothing says it."""
+        sources = [*self.provenance.get("sessions", ()), self.provenance]
+        steps = [source["preparation"] for source in sources if "preparation" in source]
+        kinds = {str(step.get("kind", "unknown")) for step in steps}
+        kinds |= {"simulated"} if SIMULATED in self.caveats else set()
+        return tuple(sorted(kind.replace("_", "-") for kind in kinds or {"unknown"}))
+
+    @property
     def stimulus_marks(self) -> dict[str, Mark]:
         """Mark the stimulus in ms after onset: as long as it was shown, where the provenance says it."""
         sources = [self.provenance, *self.provenance.get("sessions", ())]

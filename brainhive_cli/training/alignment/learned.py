@@ -157,6 +157,8 @@ class Block(BaseModel):
     recorded_channels: tuple[str, ...]
     is_simulated: bool
     is_whitened_by_tested: bool
+    stimulus_kinds: tuple[str, ...] = ()
+    recording_kinds: tuple[str, ...] = ()
     pictures: _Pictures
 
 
@@ -174,6 +176,10 @@ class Learned:
         signals: What the signals are known by, by the name of their store.
         is_simulated: Whether the provenance of some of the signals says that a program made them.
         is_whitened_by_tested: Whether it says that noise of test trials had a part in their whitening.
+        stimulus_kinds: Kinds of the data sets of all pictures that it and what it started from learned from,
+            as `things-eeg` or `image-folder`; empty where one is not known. A name does not say the kind.
+        recording_kinds: Kinds of the preparations of all their signals (`Recording.made_by`); empty where one
+            is not known, and of priors.
         pictures: With those held out for validation; empty where they are not known.
         normalisers: What normalised the signals of each subject of its own training, by their numbers.
         normaliser: The mean of theirs, for others; None where these are normalised by themselves.
@@ -192,6 +198,8 @@ class Learned:
     recorded_channels: tuple[str, ...] = ()
     is_simulated: bool = False
     is_whitened_by_tested: bool = False
+    stimulus_kinds: tuple[str, ...] = ()
+    recording_kinds: tuple[str, ...] = ()
     pictures: LearnedPictures = field(default_factory=LearnedPictures)
     normalisers: Mapping[int, Normaliser] = field(default_factory=dict)
     normaliser: Normaliser | None = None
@@ -201,6 +209,10 @@ class Learned:
         """Add what the model that training started from had learned from."""
         # join data sets and people, and keep the later selection of HARMLESS_FIRST
         datasets = dict.fromkeys(filter(None, [before.dataset, self.dataset]))
+
+        def join(kinds: tuple[str, ...], kinds_before: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(sorted({*kinds, *kinds_before})) if kinds and kinds_before else ()
+
         return replace(
             self,
             selection=max(self.selection, before.selection, key=HARMLESS_FIRST.index),
@@ -213,6 +225,8 @@ class Learned:
             signals={**before.signals, **self.signals},
             is_simulated=self.is_simulated or before.is_simulated,
             is_whitened_by_tested=self.is_whitened_by_tested or before.is_whitened_by_tested,
+            stimulus_kinds=join(self.stimulus_kinds, before.stimulus_kinds),
+            recording_kinds=join(self.recording_kinds, before.recording_kinds),
             pictures=self.pictures.after(before.pictures),
         )
 

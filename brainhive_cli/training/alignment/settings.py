@@ -292,7 +292,11 @@ class Train(Section):
         return [first or self.start_from, *later]
 
     def pin_starts(self, names: Mapping[str, str]) -> Self:
-        """Name the weights from which the stages start otherwise, as with their commit; by their names here."""
+        """Rename the weights from which the stages start, as to names with a commit.
+
+        Args:
+            names: New names by those of the recipe; others stay.
+        """
 
         def pin(start: StartFrom) -> StartFrom:
             if isinstance(start, dict):

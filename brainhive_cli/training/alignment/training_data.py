@@ -332,6 +332,8 @@ class TrainingData:
             recorded_channels=tuple(recorded_channels),
             is_simulated=SIMULATED in caveats,
             is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
+            stimulus_kinds=(self.recipe.dataset.kind.replace("_", "-"),),
+            recording_kinds=tuple(sorted({kind for one in recordings.values() for kind in one.made_by})),
             pictures=pictures,
             normalisers={trials.subject: trials.normaliser for trials in responses if trials.normaliser},
             normaliser=normaliser,
