@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from brainhive_cli.core import console, hub, parts, run_files
+from brainhive_cli.core import console, hub, parts, run_files, shared_runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Paths, Run, Subjects, shipped_recipes
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.core.runs import is_run
+from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import inventory
 from brainhive_cli.data.datasets import alike_of
@@ -92,8 +92,11 @@ class Named:
             elif commands := _commands_of(word):
                 named.recipes += [(command, word) for command in commands]
             else:
-                # a folder with a model and neither stores nor a run is a prior
+                # a folder with a model and neither stores nor a run is a prior; the cache may have a run
                 path = Path(word)
+                if word.startswith(hub.SCHEME) and (cached := _find_cached_run(word)):
+                    named.runs.append(cached)
+                    continue
                 has_config = (path / "config.json").is_file() or any(path.glob("*/config.json"))
                 is_model = path.is_dir() and has_config and not is_run(path)
                 if word.startswith(("hub:", "demo:")) or is_model:
@@ -103,10 +106,19 @@ class Named:
 
         # paths: runs, and the rest is stores
         paths = expand_patterns(patterns)
-        named.runs = [path for path in paths if is_run(path)]
+        named.runs += [path for path in paths if is_run(path)]
         stores = [str(path) for path in paths if path not in named.runs]
         named.stores = list_stores(stores, recipe.paths) if stores else []
         return named
+
+
+def _find_cached_run(reference: str) -> Path | None:
+    """Find a run of the hub in its cache, without a network; None where it has none, as of a prior."""
+    with suppress(MissingData):
+        folder = hub.folder(reference, allow=[shared_runs.MANIFEST], local=True)
+        manifest = shared_runs.read_manifest(folder)
+        return folder if manifest and manifest.command == "train-align" else None
+    return None
 
 
 def _commands_of(word: str) -> list[str]:
@@ -228,7 +240,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         for run_path, files in runs.items():
             counts = [files.counts.get(kind, 0) for kind in KINDS]
             state = FAILED if files.problems else PASSED
-            rows.append((Path(run_path).name, *counts, "yes" if files.has_digests else "none", state))
+            rows.append(
+                (RunFolder(Path(run_path)).name, *counts, "yes" if files.has_digests else "none", state)
+            )
         tables.append(Table("Files of runs", ("run", *KINDS, "digests", "check"), rows))
     if lacking:
         states = {
