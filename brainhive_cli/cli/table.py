@@ -299,7 +299,7 @@ COMMANDS = (
         {
             "align_run": option(
                 "--run",
-                "Align run, by folder or name, or SWEEP:VARIANT (A,B: averaged); or model folder.",
+                "Align run: name, SWEEP:VARIANT (A,B: averaged), hub:owner/name; or model folder.",
                 "the newest on the data set",
                 ALIGN_RUNS,
             ),
@@ -320,7 +320,7 @@ COMMANDS = (
         {
             "align_run": option(
                 "--run",
-                "Align run, by folder or name, or SWEEP:VARIANT; or model folder.",
+                "Align run: folder, name, SWEEP:VARIANT or hub:owner/name; or model folder.",
                 "the newest",
                 ALIGN_RUN,
             ),
@@ -359,7 +359,7 @@ COMMANDS = (
         {
             "align_run": option(
                 "--run",
-                "Align run: folder, name or SWEEP:VARIANT; or model folder.",
+                "Align run: folder, name, SWEEP:VARIANT or hub:owner/name; or model folder.",
                 "the newest on the data set",
                 ALIGN_RUN,
             ),
@@ -380,7 +380,7 @@ COMMANDS = (
         {
             "align_run": option(
                 "--run",
-                "Align run of other people: folder, name or SWEEP:VARIANT.",
+                "Align run of other people: folder, name, SWEEP:VARIANT or hub:owner/name.",
                 "the newest on the data set",
                 ALIGN_RUN,
             ),

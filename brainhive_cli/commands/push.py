@@ -29,12 +29,14 @@ from brainhive_cli.reports.model_card import ModelCard, Scores, choose_metrics
 from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.training.alignment.sharing import SharedRun
 
-WAY = "brainhive push RUN hub:owner/name"
+USAGE = "brainhive push RUN hub:owner/name"
 LICENCES = {
     *("apache-2.0", "mit", "bsd-3-clause", "openrail", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0"),
     *("cc-by-sa-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"),
 }
 """Licences of the hub's list that weights have; any other is written as `other` with its name."""
+SCALING = ("scale", "normalise", "normalise_by", "repetitions", "region_split")
+"""Keys of the section `signal` that say how a model's input is scaled, averaged and divided."""
 TESTS = ("eval-retrieval", "reconstruct")
 """Commands whose runs test a brain model."""
 
@@ -98,21 +100,20 @@ class Job:
         """
         # one run, one repository
         if len(recipe.words) != 2 or not recipe.words[1].startswith(SCHEME):
-            raise RecipeError("push takes a run and a repository", WAY)
+            raise RecipeError("push takes a run and a repository", USAGE)
         target, (name, variant) = Target.parse(recipe.words[1]), of_variant(recipe.words[0])
         if variant or str(name).startswith(SCHEME):
-            raise RecipeError(f"{recipe.words[0]} is no whole run of this machine", WAY)
+            raise RecipeError(f"{recipe.words[0]} is no whole run of this machine", USAGE)
         run = runs.find(recipe.paths.under_home("runs"), None, str(name))
         with console.progress("reading the run"):
             shared = SharedRun.of(run, recipe.with_positions, recipe.with_whiteners)
 
         # the card is shared, too; its owner may say anything in it
         licence = recipe.licence or shared.terms.licence
-        own_words = {"contact": "", "citation": "", "licence": ""}
-        for private in find_private(_describe(shared, recipe.model_copy(update=own_words), target, "")):
-            raise BrainhiveError(
-                f"the card holds {private}, which would be shared", "rename it, and train again"
-            )
+        unsigned = recipe.model_copy(update={"contact": "", "citation": "", "licence": ""})
+        if private := next(find_private(_describe(shared, unsigned, target, "")), ""):
+            problem = f"the card holds {private}, which would be shared"
+            raise BrainhiveError(problem, "rename it, and train again")
         card = _describe(shared, recipe, target, licence)
         return cls(recipe, target, shared, licence, card, shared.pack(card))
 
@@ -179,14 +180,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if recipe.delete:
         # what was pushed is shown before it goes
         target = _find_deleted(recipe)
-        there = hub_uploads.find_pushed(target)
-        version = there.tags[target.tag][:10] if target.tag else "all versions"
-        console.say(f"{target}: {len(there.pushed)} files, {version}; copies that others have made stay")
+        repository = hub_uploads.find_pushed(target)
+        version = repository.tags[target.tag][:10] if target.tag else "all versions"
+        console.say(f"{target}: {len(repository.pushed)} files, {version}; copies of others stay")
         if not recipe.yes and not console.confirm(f"remove {target}?"):
             raise BrainhiveError("nothing was removed", "--yes removes without asking")
-        console.say(f"removed: {hub_uploads.delete(target, there)}")
+        console.say(f"removed: {hub_uploads.delete(target, repository)}")
         if target.tag:
-            console.say(f"its commit can be read still; to remove all: --delete {SCHEME}{target.repository}")
+            console.say(f"its commit can still be read; all goes by --delete {SCHEME}{target.repository}")
         removed = Table("Removed from the hub", ("what",), ((str(target),),), is_list=True)
         return Result(root, (removed,))
 
@@ -206,12 +207,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         console.warn(f"{target} was private before and stays so: its page makes it public")
     for sentence in shared.left_out:
         console.say(f"left at home: {sentence}")
-    where = {
+    facts = {
         "page": pushed.url,
         "commit": pushed.commit,
         "visible to": "its owner" if pushed.is_private else "everybody",
     }
-    tables = (Table(f"On the hub as {target}", ("item", "value"), tuple(where.items())), job.tabulate())
+    tables = (Table(f"On the hub as {target}", ("item", "value"), tuple(facts.items())), job.tabulate())
     pinned = f"{SCHEME}{target.repository}@{pushed.commit}"
     hint = f"brainhive {'eval-retrieval' if shared.cells else 'train-align --prior'} {pinned}"
     return Result(shared.run.path, tables, hint=hint)
@@ -261,24 +262,13 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
         "epoch selected": selected.get(learned.selection, learned.selection),
     }
     if layout is not None:
-        simulated = "simulated by a program: no brain was recorded"
-        about["signals"] = simulated if learned.recording_kinds == ("simulated",) else "recorded"
+        is_alone = {*learned.recording_kinds} <= {"simulated"}
+        simulated = "simulated by a program" + (": no brain was recorded" if is_alone else ", and recorded")
+        about["signals"] = simulated if learned.is_simulated else "recorded"
 
-    # scores: tests of the model first, then what its training measured
-    training = ShownRun("training", shared.run)
-    scores = [] if layout is None else _find_tests(shared, recipe.paths)
-    if layout is None:
-        rows = {"all": list(training.metrics.values())}
-    else:
-        rows = {cell.name: choose_metrics(cell.metrics) for cell in training.cells}
-    if any(rows.values()):
-        title = "Pictures kept from training" if layout is None else "Held-out training pictures, by model"
-        scores.append(
-            Scores(title, {label: row for label, row in rows.items() if row}, False, learned.dataset)
-        )
-    measured = [metric for one in scores for row in one.metrics.values() for metric in row]
-
-    # the environment of the training
+    # what was measured, and the environment of the training
+    scores = _find_scores(shared, recipe.paths)
+    measured = [metric for table in scores for row in table.metrics.values() for metric in row]
     environment: dict[str, Any] = shared.run.read_json("environment.json")
     commit = {"code": environment["commit"]} if environment.get("commit") else {}
     sources = [SOURCES[name].repository for name in shared.terms.sources if name in SOURCES]
@@ -318,18 +308,15 @@ def _describe_signals(spec: SignalSpec) -> dict[str, Any]:
     if spec.times_s and spec.samples > 1:
         described["window"] = f"{1000 * spec.times_s[0]:g} to {1000 * spec.times_s[-1]:g} ms after onset"
     described["unit"] = spec.unit or "not known"
-    for section in ("preparation", "signal"):
-        fields: Mapping[str, Any] = getattr(spec, section)
-        described |= {
-            f"{section}.{key}": say(key, value)
-            for key, value in fields.items()
-            if value not in ({}, [], None, "")
-        }
+    scaled = {key: value for key, value in spec.signal.items() if key in SCALING}
+    for section, fields in {"preparation": spec.preparation, "signal": scaled}.items():
+        stated = {key: value for key, value in fields.items() if value not in ({}, [], None, "")}
+        described |= {f"{section}.{key}": say(key, value) for key, value in stated.items()}
     return described
 
 
-def _find_tests(shared: SharedRun, paths: Paths) -> list[Scores]:
-    """Find the newest test of a run by each command on each data set, without controls."""
+def _find_scores(shared: SharedRun, paths: Paths) -> list[Scores]:
+    """Find the newest test of a run by each command on each data set, without controls; then its training."""
     tests: dict[tuple[str, str, str], Scores] = {}
     for command in TESTS:
         for folder in runs.finished_runs(paths.under_home("runs"), command):
@@ -338,9 +325,19 @@ def _find_tests(shared: SharedRun, paths: Paths) -> list[Scores]:
             is_of_run = Path(locate_stored(str(notes.get("run", "")))).resolve() == shared.run.path.resolve()
             if not is_of_run or notes.get("control") or not run.metrics:
                 continue
+
+            # everything together, then the headline of each cell
             dataset = str(notes.get(SET_UP, {}).get("dataset", notes.get("dataset", "")))
             key = command, dataset, str(notes.get("gallery", {}).get("splits", ""))
             rows = {"all": choose_metrics(run.metrics)}
             rows |= {cell.name: choose_metrics(cell.metrics)[:1] for cell in run.cells if len(run.cells) > 1}
             tests.setdefault(key, Scores(f"{command} on {dataset}", rows, True, dataset))
-    return [*tests.values()]
+
+    # what the training measured on pictures that it did not learn from
+    training, dataset = ShownRun("training", shared.run), shared.learned.dataset
+    if shared.layout is None:
+        rows, title = {"all": list(training.metrics.values())}, "Pictures kept from training"
+    else:
+        rows = {cell.name: choose_metrics(cell.metrics) for cell in training.cells if cell.metrics}
+        title = "Held-out training pictures, by model"
+    return [*tests.values(), *([Scores(title, rows, False, dataset)] if any(rows.values()) else [])]

@@ -118,10 +118,9 @@ class Repository:
         return here == there
 
     @property
-    def has_edited_card(self) -> bool:
-        """Whether the card is another than the one that was pushed."""
-        manifest = documents.parse(self.texts[MANIFEST].decode("utf-8", "replace"), MANIFEST, Manifest)
-        return hashlib.sha256(self.texts.get(CARD, b"")).hexdigest() != manifest.card
+    def manifest(self) -> Manifest:
+        """The manifest that was pushed with a run."""
+        return documents.parse(self.texts[MANIFEST].decode("utf-8", "replace"), MANIFEST, Manifest)
 
 
 def _read_digests(text: bytes) -> dict[str, str]:
@@ -176,7 +175,8 @@ def push(target: Target, files: Mapping[str, Content], message: str, is_public: 
         is_same, is_edited = repository.holds(digests), False
         sent = dict(files)
         if is_same:
-            is_edited = card != repository.texts.get(CARD) and repository.has_edited_card
+            pushed_card = hashlib.sha256(repository.texts.get(CARD, b"")).hexdigest()
+            is_edited = card != repository.texts.get(CARD) and pushed_card != repository.manifest.card
             is_sent = card != repository.texts.get(CARD) and not is_edited
             sent = {path: files[path] for path in (MANIFEST, documents.SHA256SUMS, CARD) if is_sent}
         elif repository.names and not (target.tag and repository.pushed):
@@ -244,8 +244,8 @@ def delete(target: Target, repository: Repository) -> str:
         # the newest commit loses the files, unless another tag still stands for it
         commit = repository.tags[target.tag]
         api.delete_tag(name, tag=target.tag)
-        kept = {other for tag, other in repository.tags.items() if tag != target.tag}
-        if commit != repository.commit or commit in kept:
+        is_tagged = commit in {other for tag, other in repository.tags.items() if tag != target.tag}
+        if commit != repository.commit or is_tagged:
             return f"the tag {target.tag}"
         operations: list[Any] = [CommitOperationDelete(path) for path in sorted(repository.pushed)]
         api.create_commit(name, operations, commit_message=f"Withdraw {target.tag}", parent_commit=commit)

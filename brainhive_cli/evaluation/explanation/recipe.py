@@ -129,7 +129,7 @@ class Recipe(AlignRunRecipe, Explanation):
     align_run: recipe.OneRun = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
-        "it; or a model folder; default: the newest run (key: run)",
+        "it; or a model folder; or hub:owner/name[@revision]; default: the newest run (key: run)",
     )
     dataset: Annotated[Any, parts.part("datasets", "things-eeg", is_optional=True)] = Field(
         None, description="another data set than the run's, with other subjects"

@@ -147,7 +147,8 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     align_run: OneRun = Field(
         None,
         description="an align run, or the train-align recipe that made it; RUN:VARIANT, or :VARIANT of the "
-        "newest sweep that has it; a model folder or published checkpoint; default: the newest run",
+        "newest sweep that has it; a model folder or published checkpoint; hub:owner/name[@revision]; "
+        "default: the newest run",
     )
     dataset: Annotated[Any, parts.part("datasets", "things-eeg", is_optional=True)] = Field(
         None, description="what a model folder or published checkpoint decodes; default: the run's data set"

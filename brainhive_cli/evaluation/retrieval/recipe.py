@@ -116,7 +116,8 @@ class Recipe(AlignRunRecipe, EvaluationSpec):
     align_run: recipe.Names | None = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; several are averaged; or the "
-        "train-align recipe that made it; or a model folder; default: the newest run (key: run)",
+        "train-align recipe that made it; or a model folder; or hub:owner/name[@revision]; default: the "
+        "newest run (key: run)",
     )
     dataset: Annotated[Any, parts.part("datasets", "things-eeg", is_optional=True)] = Field(
         None, description="another data set than the run's: zero-shot transfer"

@@ -245,7 +245,7 @@ def find_starts(
 def name_starts(
     references: Sequence[str | Mapping[str, str] | None], paths: Paths, opened: dict[str, NamedModels]
 ) -> dict[str, str]:
-    """Name what changes under one name among what stages start from, by that name; `opened` as there.
+    """Pin what changes under one name among what stages start from, by that name; `opened` as there.
 
     A recipe stands for its newest run, a repository of the hub for its newest commit.
     """
@@ -254,8 +254,11 @@ def name_starts(
         if reference in names:
             continue
         if reference.startswith(hub.SCHEME):
+            # weights of a repository keep its name, next to whose config they lie
             path, (_, variant) = _find_on_hub(reference), of_variant(reference)
-            names[reference] = hub.name_snapshot(path) + (f":{variant}" if variant else "")
+            is_file = path.is_file() and not reference.partition("@")[0].endswith(ENDINGS)
+            commit = hub.name_snapshot(path.parent if is_file else path)
+            names[reference] = commit + (f":{variant}" if variant else "")
         elif name_of_training(of_variant(reference)[0], root) is not None:
             named = _open_once(reference, paths, opened)
             names[reference] = runs.reference(named.folder, root / TRAINING, named.variant)

@@ -39,8 +39,8 @@ StartFrom = Annotated[
     BeforeValidator(_parts_by_dotted_name),
     Field(
         description="weights to start from: a model folder, a published checkpoint, an align run "
-        "(SWEEP:VARIANT), or a train-align recipe: its newest run; or {part: any of these, or a file or hub: "
-        "reference of the part's own weights}"
+        "(SWEEP:VARIANT), hub:owner/name[@revision], or a train-align recipe: its newest run; or {part: any "
+        "of these, or a file or hub: reference of the part's own weights}"
     ),
 ]
 
@@ -332,8 +332,8 @@ class Finetune(Section):
 
     run: str | None = Field(
         None,
-        description="align run, by folder or name (SWEEP:VARIANT), or the train-align recipe that made it; "
-        "default: the newest on the data set that is not fine-tuned itself",
+        description="align run, by folder or name (SWEEP:VARIANT), the train-align recipe that made it, or "
+        "hub:owner/name[@revision]; default: the newest on the data set that is not fine-tuned itself",
     )
     share: float = Field(
         1.0, ge=0.01, le=1, description="share of a new subject's training pictures, 0.01 to 1"

@@ -198,7 +198,7 @@ class SharedModel:
         files: By name in the folder.
         left_out: Sentences on what was left out of it, and the subjects that each is of.
         learned: Its history at home.
-        layout: Its architecture at home; None of a prior.
+        layout: Its architecture; None of a prior.
     """
 
     files: Files
@@ -267,12 +267,12 @@ class SharedModel:
 
         # documents are written again only where they differ
         files: Files = {name: folder / name for name in ("config.json", WEIGHTS[0], FILE)}
+        layout = replace(layout, spec=shared_spec)
         if left_out or shared_spec is not spec:
             with TemporaryDirectory() as scratch:
                 shared_block = shared.save(Path(scratch), folder / WEIGHTS[0])
                 files[FILE] = (Path(scratch) / FILE).read_bytes()
-            config = {**replace(layout, spec=shared_spec).as_dict(), "learned": shared_block}
-            files["config.json"] = _write_json(cut_paths(config))
+            files["config.json"] = _write_json(cut_paths({**layout.as_dict(), "learned": shared_block}))
         return cls(files, left_out, learned, layout)
 
 
