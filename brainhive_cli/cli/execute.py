@@ -76,7 +76,7 @@ WAYS = {
     errno.ENODEV: "copy it to a disk whose files can be mapped into memory",
 }
 """What to do about an error of the system, by its number."""
-AGAIN = ("copy it again", "download it again", "run ")
+LOCAL_HINTS = ("copy it again", "download it again", "run ")
 """How hints begin that make or fetch a file of this machine again."""
 ANY = "check that the file is complete and its disk works; --debug shows where"
 """What to do about others."""
@@ -270,9 +270,9 @@ def _report(error: Exception, common: Mapping[str, Any], advise: Callable[[str],
     # what is wrong, and the way out as the user would type it; files of the hub are named by their repository
     described = describe_error(error)
     message = hub.name_cached_paths(described.message)
-    if message != described.message and described.hint.startswith(AGAIN):
-        described.hint = shared_runs.OWNER
-    described.message = message
+    if message != described.message and described.hint.startswith(LOCAL_HINTS):
+        described.hint = shared_runs.CHANGED_HINT
+    described.message, described.hint = message, hub.name_cached_paths(described.hint)
     try:
         described.hint = advise(described.hint)
     except Exception:  # the error itself is what the user must see; its hint is then as it was raised

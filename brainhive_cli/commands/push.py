@@ -48,7 +48,7 @@ class Recipe(BaseRecipe):
 
     words: Names = Field([], description="the run of train-align or train-prior, and hub:owner/name[@tag]")
     delete: bool = Field(
-        False, description="remove what was pushed under hub:owner/name, or hub:owner/name@tag"
+        False, description="remove the repository hub:owner/name, or one version of it, hub:owner/name@tag"
     )
     yes: bool = Field(False, description="remove without asking")
     public: bool = Field(False, description="everybody may see the model; else only its owner")
@@ -147,7 +147,7 @@ class Job:
 def plan(recipe: Recipe) -> Plan:
     """List each file with its size, what stays at home, and the card; nothing is sent."""
     if recipe.delete:
-        return Plan.of({"removed, if it was pushed from here": lambda: str(_find_deleted(recipe))})
+        return Plan.of({"removed, if it was pushed from here": lambda: str(_parse_removed(recipe))})
     try:
         job = Job.resolve(recipe)
     except BrainhiveError as error:
@@ -178,8 +178,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """
     root = recipe.paths.under_home("runs")
     if recipe.delete:
-        # what was pushed is shown before it goes
-        target = _find_deleted(recipe)
+        # show what is removed, and ask
+        target = _parse_removed(recipe)
         repository = hub_uploads.find_pushed(target)
         version = repository.tags[target.tag][:10] if target.tag else "all versions"
         console.say(f"{target}: {len(repository.pushed)} files, {version}; copies of others stay")
@@ -218,7 +218,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     return Result(shared.run.path, tables, hint=hint)
 
 
-def _find_deleted(recipe: Recipe) -> Target:
+def _parse_removed(recipe: Recipe) -> Target:
     if len(recipe.words) != 1:
         raise RecipeError(
             "push --delete takes one repository, or one tag of it",

@@ -26,7 +26,9 @@ SNAPSHOT = re.compile(
     r".*/(?P<kind>models|datasets)--(?P<repository>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?P<inside>/.*)?$"
 )
 """A path in the hub's cache."""
-CACHED_PATH = re.compile(r"/[^\s'\"]*/(?:models|datasets)--[^/\s]+/snapshots/[0-9a-f]{40}(?:/[\w./-]*\w)?")
+CACHED_PATH = re.compile(
+    r"[~\w./][^\s'\":=]*/(?:models|datasets)--[^/\s]+/snapshots/[0-9a-f]{40}(?:/[^\s'\":,;)]*\w)?"
+)
 """The same within a text."""
 DATASETS = "datasets"
 """Before the owner, where weights lie in a data set's repository; the hub's own pages have it so too."""

@@ -12,13 +12,13 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
 from brainhive_cli.core.hub import SCHEME, quiet, transport_error
-from brainhive_cli.core.shared_runs import CARD, MANIFEST, Manifest
+from brainhive_cli.core.shared_runs import CARD, MANIFEST, parse_manifest
 
 FILES_OF_THE_HUB = {".gitattributes"}
 """Files that the hub itself puts into a new repository."""
 TARGET = re.compile(r"hub:(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<tag>\w[\w.-]*))?", re.ASCII)
 RESERVED_TAG = re.compile(r"main|[0-9a-f]{40}|.*\.lock")
-"""Names that git gives to something else than a tag."""
+"""Names that cannot be those of a tag here."""
 LOGIN = "hf auth login, with a token that may write"
 Content = Path | bytes
 """A file of a repository: one of this machine, or its bytes."""
@@ -62,7 +62,7 @@ class Pushed:
 
     Attributes:
         commit: The commit that holds the files.
-        sent: What this push has sent, in words.
+        sent: Description of the files sent; empty if none were.
         is_edited: Whether the card was edited on its page, and therefore left as it is.
         url: The page of the repository.
         is_private: Whether only its owner can see it.
@@ -117,11 +117,6 @@ class Repository:
         here, there = ({k: v for k, v in _read_digests(text).items() if k != MANIFEST} for text in lists)
         return here == there
 
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest that was pushed with a run."""
-        return documents.parse(self.texts[MANIFEST].decode("utf-8", "replace"), MANIFEST, Manifest)
-
 
 def _read_digests(text: bytes) -> dict[str, str]:
     lines = map(documents.DIGEST_LINE.fullmatch, text.decode("utf-8", "replace").splitlines())
@@ -162,6 +157,11 @@ def push(target: Target, files: Mapping[str, Content], message: str, is_public: 
             way = "--public, if everybody may see the model"
             raise BrainhiveError(f"{SCHEME}{name} is public on the hub", way)
 
+        # what is there is of a version that this one knows
+        manifest = None
+        if MANIFEST in repository.texts:
+            manifest = parse_manifest(repository.texts[MANIFEST], f"{SCHEME}{name}: {MANIFEST}")
+
         # a tag stays what it is
         page, is_private = f"{api.endpoint}/{name}", repository.is_private
         if target.tag in repository.tags:
@@ -176,7 +176,7 @@ def push(target: Target, files: Mapping[str, Content], message: str, is_public: 
         sent = dict(files)
         if is_same:
             pushed_card = hashlib.sha256(repository.texts.get(CARD, b"")).hexdigest()
-            is_edited = card != repository.texts.get(CARD) and pushed_card != repository.manifest.card
+            is_edited = card != repository.texts.get(CARD) and pushed_card != (manifest and manifest.card)
             is_sent = card != repository.texts.get(CARD) and not is_edited
             sent = {path: files[path] for path in (MANIFEST, documents.SHA256SUMS, CARD) if is_sent}
         elif repository.names and not (target.tag and repository.pushed):
@@ -184,7 +184,7 @@ def push(target: Target, files: Mapping[str, Content], message: str, is_public: 
                 problem, way = "other contents", f"{SCHEME}{name}@TAG for a corrected version"
             else:
                 foreign = summarise_names(sorted(repository.names))
-                problem, way = f"files of others ({foreign})", "another name"
+                problem, way = f"files of others ({foreign})", "another name, or remove them on its page"
             raise BrainhiveError(f"{SCHEME}{name} exists with {problem}", way)
 
         # one commit, and the tag
@@ -241,14 +241,17 @@ def delete(target: Target, repository: Repository) -> str:
             api.delete_repo(name)
             return f"the repository {name} with all its commits"
 
-        # the newest commit loses the files, unless another tag still stands for it
-        commit = repository.tags[target.tag]
+        # the newest version loses the files of this model, unless another tag stands for it
+        tagged = Repository.open(api, name, repository.tags[target.tag])
+        digests = tagged.texts.get(documents.SHA256SUMS, b"")
         api.delete_tag(name, tag=target.tag)
-        is_tagged = commit in {other for tag, other in repository.tags.items() if tag != target.tag}
-        if commit != repository.commit or is_tagged:
+        remaining = {commit for tag, commit in repository.tags.items() if tag != target.tag}
+        is_tagged = any(Repository.open(api, name, commit).holds(digests) for commit in sorted(remaining))
+        if is_tagged or not repository.pushed or not repository.holds(digests):
             return f"the tag {target.tag}"
         operations: list[Any] = [CommitOperationDelete(path) for path in sorted(repository.pushed)]
-        api.create_commit(name, operations, commit_message=f"Withdraw {target.tag}", parent_commit=commit)
+        message = f"Withdraw {target.tag}"
+        api.create_commit(name, operations, commit_message=message, parent_commit=repository.commit)
         return f"the tag {target.tag}, and its {len(operations)} files from the newest version"
 
 

@@ -37,7 +37,7 @@ COMMON_NAMES = {
     *("admin", "brain", "debian", "guest", "jovyan", "localhost", "research", "runner", "student", "ubuntu"),
     *("users", "vagrant"),
 }
-"""Names of users and machines that say nothing."""
+"""Names of users and machines that identify nobody."""
 MIN_NAME_LENGTH = 5
 """Letters of a user's or machine's name that is searched for; shorter ones are words of any text."""
 
@@ -59,7 +59,7 @@ def cut_paths(value: Any) -> Any:
 
 
 def find_private(text: str) -> Iterator[str]:
-    """Name what a text holds that no shared one may: kind and words."""
+    """List private content of a text: kind and words."""
     without_references = HUB_REFERENCE.sub("", text)
     patterns = {"an absolute path": PATH, "an e-mail address": EMAIL, "a subject's name": SUBJECT}
     for kind, pattern in patterns.items():

@@ -1,4 +1,4 @@
-"""Runs on the hub: what a repository that `push` has made holds, and how it becomes a run here."""
+"""Runs on the hub: manifest and files of their repositories, and their download."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +12,9 @@ from brainhive_cli.core.files import below
 FORMAT = 1
 """Version of the repository; the number that its manifest carries."""
 MANIFEST = "brainhive.json"
-"""The document that says what a repository holds; without it a repository is another project's."""
+"""Description of a repository; one without it is another project's."""
 CARD = "README.md"
-"""The card; its owner may edit it, so that no digest is kept of it."""
+"""Model card; it has no digest in the list, as its owner may edit it."""
 DOCUMENTS = (MANIFEST, documents.SHA256SUMS, "recipe.yaml", "metrics.json")
 MODEL = ("config.json", "model.safetensors", "diffusion_pytorch_model.safetensors", "learned.safetensors")
 """Files of a brain model's folder, of this project and of BrainHiVE's repository."""
@@ -25,7 +25,7 @@ FILES = {
 """Patterns of the files that a run may share, by its command; all else stays where it was trained."""
 
 
-OWNER = "another revision, or tell its owner; to fetch it again: hf cache rm model/OWNER/NAME"
+CHANGED_HINT = "another revision, or tell its owner; to fetch it again: hf cache rm model/OWNER/NAME"
 """Way out of a repository whose files are not those that were pushed."""
 
 
@@ -56,16 +56,22 @@ def read_manifest(folder: Path) -> Manifest | None:
         BrainhiveError: if it is damaged, or of a version that this one does not read.
     """
     path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = documents.read(path, hint=documents.DOWNLOAD)
-    number = content.get("format")
+    return parse_manifest(path.read_bytes(), str(path)) if path.is_file() else None
+
+
+def parse_manifest(content: bytes, source: str) -> Manifest:
+    """Parse a manifest; `source` names it in the message.
+
+    Raises:
+        BrainhiveError: if it is damaged, or of a version that this one does not read.
+    """
+    way = "pip install -U brainhive, another revision, or tell its owner"
+    fields = documents.parse(content.decode("utf-8", "replace"), source, dict[str, Any], way)
+    number = fields.get("format")
     if type(number) is int and number != FORMAT:
-        raise BrainhiveError(
-            f"{path} is of format {documents.show_value(number)}, this version reads {FORMAT}",
-            "pip install -U brainhive, or another revision: hub:owner/name@REVISION",
-        )
-    return documents.check(content, str(path), Manifest, documents.DOWNLOAD)
+        problem = f"{source} is of format {documents.show_value(number)}, this version reads {FORMAT}"
+        raise BrainhiveError(problem, way)
+    return documents.check(fields, source, Manifest, way)
 
 
 def inspect(reference: str) -> tuple[Literal["run", "model", ""], str]:
@@ -126,7 +132,7 @@ def fetch(reference: str) -> Path:
     listed = documents.read_digests(folder)
     fetched = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
     if unlisted := sorted(fetched - {*listed, documents.SHA256SUMS}):
-        raise BrainhiveError(f"{pinned}: {documents.SHA256SUMS} does not list {unlisted[0]}", OWNER)
+        raise BrainhiveError(f"{pinned}: {documents.SHA256SUMS} does not list {unlisted[0]}", CHANGED_HINT)
 
     # and each file that it lists is here, as it was pushed
     for name, digest in listed.items():
@@ -134,5 +140,5 @@ def fetch(reference: str) -> Path:
         if not path.is_file():
             raise MissingData(f"{pinned} has no {name} in the hub's cache", download)
         if hub.digest_cached_file(path, by_name=False) != digest:
-            raise BrainhiveError(f"{pinned}: {name} differs from its digest", OWNER)
+            raise BrainhiveError(f"{pinned}: {name} differs from its digest", CHANGED_HINT)
     return folder

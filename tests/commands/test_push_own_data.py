@@ -19,6 +19,7 @@ from brainhive_cli.core.measurements import UNKNOWN_PICTURES
 from brainhive_cli.core.private_texts import cut_paths, find_private
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.electrodes import are_standard
+from brainhive_cli.data.stores.recordings import Recording, Sensors
 from brainhive_cli.training.alignment.learned import Learned, hashes_of
 from brainhive_cli.training.alignment.sharing import are_public, find_terms
 
@@ -157,11 +158,14 @@ def test_weights_that_are_a_person_s_mean_need_the_flag(hub: Any, home: Path) ->
     [
         (("demo",), ("simulated",), ""),
         (("things-eeg",), ("things-eeg",), ""),
-        (("things-eeg",), ("recording",), "own recordings (prepared by recording)"),
-        (("demo",), ("recording", "simulated"), "own recordings (prepared by recording)"),
+        (("things-eeg",), ("recording",), "own recordings prepared by recording"),
+        (("demo",), ("recording", "simulated"), "own recordings prepared by recording"),
         (("things-eeg",), ("unknown",), "models of data of unknown origin"),
         (("things-eeg",), (), "models of data of unknown origin"),
-        (("nsd",), ("nsd",), "models of nsd"),
+        (("nsd",), ("nsd",), "models of nsd and recordings prepared by nsd"),
+        (("things-eeg",), ("my_lab.reader",), "recordings prepared by my_lab.reader"),
+        (("things-eeg",), ("simulated", "things-eeg"), ""),
+        (("demo",), ("nsd",), "recordings prepared by nsd"),
         (("image-folder",), ("simulated",), "models of own data (image-folder)"),
         ((), ("things-eeg",), "models of data of unknown origin"),
     ],
@@ -177,6 +181,23 @@ def test_terms_follow_from_kinds_and_not_from_names(
     )
     assert find_terms(learned, is_prior=False).unknown == unknown
     assert are_public(learned) == (pictures not in ((), ("image-folder",)))
+
+
+@pytest.mark.parametrize(
+    ("provenance", "kinds"),
+    [
+        ({}, ("unknown",)),
+        ({"simulated": "by a program"}, ("simulated",)),
+        ({"preparation": {"kind": "things_eeg"}}, ("things-eeg",)),
+        ({"preparation": {"kind": "recording"}, "sessions": [{}, {}]}, ("recording",)),
+        ({"sessions": [{"simulated": "by a program"}, {}]}, ("simulated", "unknown")),
+        ({"sessions": [{"preparation": {"kind": "bold"}}, {}]}, ("bold", "unknown")),
+    ],
+)
+def test_a_recording_says_what_prepared_each_session(provenance: Any, kinds: tuple[str, ...]) -> None:
+    signal, times = np.zeros((1, 1, 2, 3), np.float32), np.arange(3.0)
+    recording = Recording(signal, ["a"], Sensors(("Cz", "Pz")), times, 1.0, "uV", provenance)
+    assert recording.made_by == kinds
 
 
 def test_a_history_is_as_unknown_as_its_least_known_part() -> None:

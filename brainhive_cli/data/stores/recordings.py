@@ -293,11 +293,14 @@ class Recording:
     @property
     def made_by(self) -> tuple[str, ...]:
         """Kinds of the preparations that wrote it; or `simulated`, or `unknown` where nothing says it."""
-        sources = [*self.provenance.get("sessions", ()), self.provenance]
-        steps = [source["preparation"] for source in sources if "preparation" in source]
-        kinds = {str(step.get("kind", "unknown")) for step in steps}
-        kinds |= {"simulated"} if SIMULATED in self.caveats else set()
-        return tuple(sorted(kind.replace("_", "-") for kind in kinds or {"unknown"}))
+        # of each session, by itself or by what is said of all
+        kinds: set[str] = set()
+        for session in self.provenance.get("sessions", ()) or [{}]:
+            source = {**self.provenance, **session}
+            kinds |= {str(source["preparation"].get("kind", "unknown"))} if "preparation" in source else set()
+            kinds |= {"simulated"} if "simulated" in source else set()
+            kinds |= set() if {"preparation", "simulated"} & source.keys() else {"unknown"}
+        return tuple(sorted(kind.replace("_", "-") for kind in kinds))
 
     @property
     def stimulus_marks(self) -> dict[str, Mark]:

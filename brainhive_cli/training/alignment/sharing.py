@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -31,18 +31,26 @@ from brainhive_cli.training.alignment.model import WEIGHTS
 from brainhive_cli.training.alignment.references import TRAINING, NamedModels
 
 PRIOR_TRAINING = "train-prior"
-OF_BRAINHIVE = {"demo": "apache-2.0", "demo-films": "apache-2.0"}
+DEMO_LICENCES = {"demo": "apache-2.0", "demo-films": "apache-2.0"}
 """Data sets that Brainhive draws and simulates, and the licence of models of them."""
-OWN_RECORDINGS = {"recording", "betas", "bold"}
-"""Preparations that read anyone's files: their signals are own recordings, however the data set is called."""
+RECORDING_LICENCES = {
+    "simulated": "apache-2.0",
+    "things-eeg": SOURCES["things-eeg"].model_licence,
+    "things-meg": SOURCES["things-meg"].model_licence,
+    "things-prepared": SOURCES["things-eeg"].model_licence,
+}
+"""Preparations whose recordings are known, and the licence of models of them. All others read anyone's files:
+their signals may be own recordings, however the data set is called."""
 SHARED_NOTES = ("mode", "dataset", "caveats", "closed_form")
 """Notes of a run's metrics that are shared as they are."""
 SHARED_NOTES_OF_CELL = ("epoch", "selected_on", "caveats", "subject", "subjects", "seed", "fold", "variant")
 """Notes of a cell that are shared; time and memory tell of the machine."""
 LOCAL_SECTIONS = ("paths", "run")
 """Sections of a recipe that say where and how it was run; they change no result."""
-FILE_KEYS = SELECTING | {"betas"}
-"""Keys of a preparation whose values may be names of files, of people or of places."""
+OWN_FILES = {"recording", "betas", "bold"}
+"""Preparations of one's own recordings."""
+PUBLISHED_BETAS = {"nsd", "nsd-imagery", "laion-fmri", "simulated"}
+"""Preparations whose key `betas` names a published version; of others it may be a pattern of own files."""
 STATISTICS = re.compile(r"(^|\.)(mean|basis)$")
 """Weights that are the mean or principal components of a person's signals, as of the backbone `ridge`."""
 POSITIONS = "digitised positions of the sensors: other caps are mapped by standard positions of their names"
@@ -165,7 +173,10 @@ class SharedRun:
             sentence.format(people=", ".join(map(str, sorted(subjects))))
             for sentence, subjects in subjects_of.items()
         ]
-        terms, cells = find_terms(learned, is_prior=command == PRIOR_TRAINING), [*filter(None, models)]
+        priors = {layout.prior for layout in layouts if layout and layout.prior}
+        foreign = sorted(cut_paths(prior) for prior in priors if not prior.startswith("demo:"))
+        terms = find_terms(learned, command == PRIOR_TRAINING, foreign)
+        cells = [*filter(None, models)]
         return cls(run, command, files, left_out, learned, layouts[0], cells, terms, recipe)
 
     def pack(self, card: str) -> Files:
@@ -260,9 +271,8 @@ class SharedModel:
         if len(learned.pictures) and not are_public(learned):
             shared = replace(shared, pictures=LearnedPictures())
             left_out[PICTURES] = ()
-        is_own = not OWN_RECORDINGS.isdisjoint(learned.recording_kinds)
-        if is_own and (named := FILE_KEYS & spec.preparation.keys()):
-            steps = {key: value for key, value in spec.preparation.items() if key not in named}
+        if "betas" in spec.preparation and {*learned.recording_kinds} - PUBLISHED_BETAS:
+            steps = {key: value for key, value in spec.preparation.items() if key != "betas"}
             shared_spec = replace(shared_spec, preparation=steps)
 
         # documents are written again only where they differ
@@ -278,24 +288,26 @@ class SharedModel:
 
 def are_public(learned: Learned) -> bool:
     """Whether all pictures that were learned from are known to be of published data sets."""
-    return bool(learned.stimulus_kinds) and {*learned.stimulus_kinds} <= {*SOURCES, *OF_BRAINHIVE}
+    return bool(learned.stimulus_kinds) and {*learned.stimulus_kinds} <= {*SOURCES, *DEMO_LICENCES}
 
 
-def find_terms(learned: Learned, is_prior: bool) -> Terms:
+def find_terms(learned: Learned, is_prior: bool, priors: Sequence[str] = ()) -> Terms:
     """Find the terms of all data that models learned from.
 
     Args:
         learned: Their history.
         is_prior: Whether they are of a prior, which learned from pictures alone.
+        priors: Priors whose fusion encoder is part of brain models, and which have terms of their own.
     """
-    # the licence that models of each data set may have
-    licences, kinds = dict(OF_BRAINHIVE), learned.stimulus_kinds
+    # the licence that models of each data set may have; that of the recordings binds most
+    licences, kinds = dict(DEMO_LICENCES), learned.stimulus_kinds
     if not is_prior:
         licences |= {name: source.model_licence for name, source in SOURCES.items()}
-    known = [licences[name] for name in kinds if licences.get(name)]
-    licence = next((one for one in known if one != "cc0-1.0"), next(iter(known), ""))
+    known = [RECORDING_LICENCES.get(kind, "") for kind in learned.recording_kinds]
+    known += [licences.get(name, "") for name in kinds]
+    licence = next((one for one in ("cc-by-4.0", "apache-2.0", "cc0-1.0") if one in known), "")
     sources = {name: SOURCES[name].about for name in kinds if name in SOURCES}
-    sources |= {name: "drawn and simulated by Brainhive" for name in kinds if name in OF_BRAINHIVE}
+    sources |= {name: "drawn and simulated by Brainhive" for name in kinds if name in DEMO_LICENCES}
 
     # reasons why a person has to look
     unknown = [
@@ -303,8 +315,11 @@ def find_terms(learned: Learned, is_prior: bool) -> Terms:
         for name in kinds
         if not licences.get(name)
     ]
-    if own := sorted({*learned.recording_kinds} & OWN_RECORDINGS):
-        unknown.append(f"own recordings (prepared by {', '.join(own)})")
+    if others := sorted({*learned.recording_kinds} - {*RECORDING_LICENCES, "unknown"}):
+        whose = "own recordings" if OWN_FILES & {*others} else "recordings"
+        unknown.append(f"{whose} prepared by {', '.join(others)}")
+    if priors:
+        unknown.append(f"weights of the prior {', '.join(priors)}, which are part of the model")
     is_recorded_elsewhere = not is_prior and "unknown" in (learned.recording_kinds or ("unknown",))
     if not kinds or not learned.has_all_subjects or is_recorded_elsewhere:
         unknown.append("models of data of unknown origin")
@@ -314,8 +329,8 @@ def find_terms(learned: Learned, is_prior: bool) -> Terms:
 def share_metrics(measured: Measurements, learned: Learned) -> Measurements:
     """Choose what is shared of a run's metrics: no values of single items, and no notes of this machine."""
     notes = {key: value for key, value in measured.notes.items() if key in SHARED_NOTES}
-    is_own = not OWN_RECORDINGS.isdisjoint(learned.recording_kinds)
-    withheld = FILE_KEYS if is_own else SELECTING
+    is_own = bool({*learned.recording_kinds} - PUBLISHED_BETAS)
+    withheld = SELECTING | {"betas"} if is_own else SELECTING
     notes[SET_UP] = {
         key: value
         for key, value in measured.notes.get(SET_UP, {}).items()
