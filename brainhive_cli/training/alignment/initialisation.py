@@ -314,15 +314,17 @@ def _open_once(reference: str, paths: Paths, opened: dict[str, NamedModels]) -> 
 
 def _find_path(reference: str, cell: Cell, paths: Paths, opened: dict[str, NamedModels]) -> Path:
     """Take a model or file as it is; of a run the only model, or that of the cell with the same name."""
-    # a file or a folder of the hub, or a run there
-    path = _find_on_hub(reference) if reference.startswith(hub.SCHEME) else locate(reference)
-    if reference.startswith(hub.SCHEME) and not is_run(path):
-        return path
+    # a file or a folder of the hub; a run there is fetched and compared once for all cells
+    path = locate(reference)
+    if reference.startswith(hub.SCHEME) and reference not in opened:
+        path = _find_on_hub(reference)
+        if not is_run(path):
+            return path
 
     # a file or a model folder on this machine
     if aligners.is_model(path) or (path.is_file() and path.suffix == ".safetensors"):
         return path
-    if path.suffix in (".pth", ".pt", ".safetensors"):
+    if path.suffix in (".pth", ".pt", ".safetensors") and reference not in opened:
         is_fetched = parts.is_kind("datasets", path.parent.name)  # as in data/cc2017/FILE
         hint = f"brainhive fetch {path.parent.name}" if is_fetched else "train.stages start_from=FILE"
         raise MissingData(f"no file {path}, which a stage starts from", hint)

@@ -271,8 +271,8 @@ class SharedModel:
         if len(learned.pictures) and not are_public(learned):
             shared = replace(shared, pictures=LearnedPictures())
             left_out[PICTURES] = ()
-        if "betas" in spec.preparation and {*learned.recording_kinds} - PUBLISHED_BETAS:
-            steps = {key: value for key, value in spec.preparation.items() if key != "betas"}
+        if withheld := spec.preparation.keys() & find_file_keys(learned):
+            steps = {key: value for key, value in spec.preparation.items() if key not in withheld}
             shared_spec = replace(shared_spec, preparation=steps)
 
         # documents are written again only where they differ
@@ -289,6 +289,12 @@ class SharedModel:
 def are_public(learned: Learned) -> bool:
     """Whether all pictures that were learned from are known to be of published data sets."""
     return bool(learned.stimulus_kinds) and {*learned.stimulus_kinds} <= {*SOURCES, *DEMO_LICENCES}
+
+
+def find_file_keys(learned: Learned) -> set[str]:
+    """Find the keys of preparations whose values may name files, people or places."""
+    are_published = {*learned.recording_kinds} <= PUBLISHED_BETAS
+    return SELECTING if are_published else SELECTING | {"betas"}
 
 
 def find_terms(learned: Learned, is_prior: bool, priors: Sequence[str] = ()) -> Terms:
@@ -329,8 +335,7 @@ def find_terms(learned: Learned, is_prior: bool, priors: Sequence[str] = ()) -> 
 def share_metrics(measured: Measurements, learned: Learned) -> Measurements:
     """Choose what is shared of a run's metrics: no values of single items, and no notes of this machine."""
     notes = {key: value for key, value in measured.notes.items() if key in SHARED_NOTES}
-    is_own = bool({*learned.recording_kinds} - PUBLISHED_BETAS)
-    withheld = SELECTING | {"betas"} if is_own else SELECTING
+    withheld = find_file_keys(learned)
     notes[SET_UP] = {
         key: value
         for key, value in measured.notes.get(SET_UP, {}).items()
