@@ -455,21 +455,17 @@ def live(random: Random, design: str, rate: float, trials: int = 2000) -> list[f
 
 
 def draw_pictures(random: Random, shown: str, trials: int) -> tuple[NDArray[np.int64], int]:
-    """Draw which picture each trial shows, and how many there are: by shares, in rounds, in blocks."""
-    words = shown.split()
-    if words[0] == "drift":  # of two pictures, the one from a share of .8 to .2, once or in waves
-        course = np.linspace(0, int(words[1]), trials)
-        return (random.random(trials) > 0.5 + 0.3 * np.cos(np.pi * course)).astype(np.int64), 2
-    if words[-1].isdigit():
-        return random.integers(int(words[0]), size=trials), int(words[0])
-    shares = np.array([*map(float, words[0].split("/"))])
-    if len(shares) > 1:
-        return random.choice(len(shares), trials, p=shares / shares.sum()), len(shares)
-    count = int(shares[0])
-    if words[-1] == "rounds":
-        rounds = np.tile(np.arange(count), (-(-trials // count), 1))
-        return random.permuted(rounds, axis=1).ravel()[:trials], count
-    return np.repeat(random.integers(count, size=trials), int(words[-2]))[:trials], count
+    """Draw which picture each trial shows, and count them: by shares, which may change, or in an order."""
+    if shown == "shares change":
+        share = 0.5 + 0.3 * np.cos(np.linspace(0, np.pi, trials))
+        return (random.random(trials) > share).astype(np.int64), 2
+    shares = np.array([*map(float, shown.split()[0].split("/"))])
+    count = len(shares) if len(shares) > 1 else int(shares[0])
+    if shown.endswith("in blocks"):
+        return np.repeat(random.integers(count, size=-(-trials // 10)), 10)[:trials], count
+    if shown.endswith("in rounds"):
+        return random.permuted(np.tile(np.arange(count), (trials // count, 1)), axis=1).ravel(), count
+    return random.choice(count, trials, p=shares / shares.sum() if len(shares) > 1 else None), count
 
 
 def live_tests(random: Random, shown: str, answers: str, trials: int = 2000) -> list[float]:
@@ -628,7 +624,7 @@ LIVE = [
     *(f"{count} pictures, {how}" for count in (50, 200) for how in ("with replacement", "in rounds")),
 ]
 LIVE += [f"rate drifts {course}" for course in ("up", "down", "wave")]
-SHOWN = ["2", "4", "10", "100", "80/20", "60/20/20", "95/5", "drift 1", "drift 8", "10 in rounds"]
+SHOWN = ["2", "4", "10", "100", "80/20", "60/20/20", "95/5", "shares change", "10 in rounds", "4 in blocks"]
 ANSWERS = ["most frequent", "as frequent", "random", "drifting", "0.05 right", "0.2 right"]
 TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     intervals_over_people: (PEOPLE, "mean hit | people in general | mean width | these subjects"),
@@ -692,7 +688,7 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         "mean hit | ever missed | by Wilson's | missed at last | by Wilson's | width at 20 | 100 | 1000",
     ),
     live_tests: (
-        {"shown": [*SHOWN, "4 in blocks of 10 trials"], "answers": ANSWERS},
+        {"shown": SHOWN, "answers": ANSWERS},
         "ever p <= .05 | by 1 / pictures | in 200 trials | by 1 / pictures | in blocks",
     ),
     tests_along_a_course: (

@@ -5,6 +5,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from typing import Any, TypeVar
@@ -22,7 +23,6 @@ from brainhive_cli.core.measurements import (
     Measurements,
     Metric,
     extend_protocol,
-    merge_caveats,
 )
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
@@ -95,7 +95,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # what a reader must know before the session starts
         for sentence in session.differs:
             console.warn(f"not as offline: {sentence}")
-        if caveats := merge_caveats(session.caveats, session.describe_trials(0, 0)):
+        if caveats := session.caveats():
             console.warn(", ".join(caveats))
         if job.is_new_person:
             console.warn(f"the model has not learned from subject {job.subject}")
@@ -138,7 +138,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     score = loop.score
     measured = loop.first_results, score.ranks, score.pool, score.hits.chance
     figures = _try("the session is not drawn", lambda: draw_session(folder, *measured, read_picture)) or []
-    _try("figures and tables are not kept", lambda: artifacts.write(folder, [*figures, *tables]))
+    artifacts.write(folder, [*figures, *tables])
     folder.finish(measurements)
     if failure is not None:
         raise failure
@@ -220,26 +220,21 @@ def _describe(session: OpenSession, title: str) -> dict[str, Any]:
         "model": f"{job.align.label}, {job.cell.name}",
         "source": session.source_name,
         "pool": pool,
-        "caveats": merge_caveats(session.caveats, session.describe_trials(0, 0)),
+        "caveats": session.caveats(),
         "differs": [*session.differs],
-        "is_simulated": SIMULATED in session.caveats,
+        "is_simulated": SIMULATED in session.caveats(),
     }
 
 
 def _find_pictures(session: OpenSession) -> Callable[[str], Image.Image | None]:
-    """Find the pictures of the gallery; what is returned reads a small one, of a clip the first frame.
-
-    Those that are not here are said, and shown by their names.
-    """
+    """Find the pictures of the gallery; what is returned reads a small one, of a clip the first frame."""
     dataset, index_of = session.job.align.dataset, dict[str, int]()
-    try:
+    with suppress(MissingData):
         images = dataset.images(stored_split(dataset, session.job.recipe.gallery))
-        if images.has_pictures:
-            index_of = {image_id: index for index, image_id in enumerate(images.image_ids)}
-        else:
-            console.warn(f"{dataset.name} has no pictures: what is shown and decoded is named, not drawn")
-    except MissingData as error:
-        console.warn(f"{error.message}: what is shown and decoded is named, not drawn")
+        ids = images.image_ids if images.has_pictures else ()
+        index_of = {image_id: index for index, image_id in enumerate(ids)}
+    if not index_of:
+        console.warn(f"no pictures of {dataset.name} are here: what is shown and decoded is named, not drawn")
 
     def read(image_id: str) -> Image.Image | None:
         if image_id not in index_of:

@@ -10,10 +10,10 @@ The test. Its null hypothesis is that answers say nothing of the pictures, whate
 whatever is answered. Trials are taken in blocks. Given all before a block, its answers, and its pictures but
 not their order, every order of the pictures is equally probable if they come in random order; so is every
 order of the answers, given the pictures, if answers do. Then odds^hits, divided by its mean over all orders,
-has mean 1. It is the exact conditional likelihood ratio of answers for which the odds of the shown picture are
-so many times those of another. Products over blocks are martingales, as is their average over odds, so that 1
-/ the largest so far is a p-value at any moment (Ville). Frequencies of pictures and of answers may change
-from block to block. A constant guess has the same hits in every order, and is no evidence.
+has mean 1. It is the exact conditional likelihood ratio of answers for which the odds of the shown picture
+are so many times those of another. Products over blocks are martingales, as is their average over odds; the
+largest so far, inverted, is a p-value at any moment (Ville). Frequencies of pictures and of answers may
+change from block to block. A constant guess has the same hits in every order, and is no evidence.
 Source: Lehmann & Stein 1949 (tests by permutation within blocks); Turner, Ly & Grünwald 2024 (blocks of
 contingency tables); Koning 2024 (betting on groups of permutations); for the mean, Riordan 1958 (rook
 polynomials).
@@ -29,7 +29,7 @@ from math import comb, factorial
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import betaln, logsumexp, xlog1py, xlogy
+from scipy.special import betaln, xlog1py, xlogy
 
 A, B = 0.3, 1.0
 """Beta prior of the mixture, which decides where intervals are narrow. Of a and b from .2 to 5 no pair is
@@ -79,7 +79,9 @@ class HitRate:
         # evidence of a complete block
         pictures, answers = zip(*self._block, strict=True)
         self._log_e = self._log_e + measure_evidence(pictures, answers)
-        self._largest_log_e = max(self._largest_log_e, logsumexp(self._log_e) - np.log(len(LOG_ODDS)))
+        self._largest_log_e = max(
+            self._largest_log_e, np.logaddexp.reduce(self._log_e) - np.log(len(LOG_ODDS))
+        )
         repeats = sum(first == second for first, second in pairwise(pictures))
         counts = np.array([*Counter(pictures).values()])
         self.excess_repeats += repeats - (counts * (counts - 1)).sum() / len(pictures)

@@ -186,17 +186,16 @@ class Job:
         )
 
         # trials of seen pictures are compared with those of the training
-        holdout, is_complete = self.align.dataset.holdout, True
-        learned_trials = None
-        if holdout is not None and holdout.shows_seen:
-            learned_trials, is_complete = read_learned_trials(member)
+        holdout = self.align.dataset.holdout
+        shows_seen = holdout is not None and holdout.shows_seen
+        learned_trials, knows_trials = read_learned_trials(member) if shows_seen else (None, True)
         mapping = recipe.channel_mapping
         stream: Stream | WindowStream = recipe.source.build(wanted)
         common = member, self.subject, gallery, names, normaliser
         if isinstance(stream, WindowStream):
             decoder = Decoder(*common, stream.template, None, mapping, learned_trials)
             caveats = stream.template.caveats
-            return OpenSession(self, member, decoder, stream, None, None, caveats, is_complete)
+            return OpenSession(self, member, decoder, stream, None, None, caveats, knows_trials)
         assert preparation is not None  # by the contract of StreamConfig
         try:
             columns = choose_columns(preparation, stream.format, recipe.channel_mapping)
@@ -214,8 +213,9 @@ class Job:
         lacking = {name.lower() for name in spec.names} - {name.lower() for name in channels}
         caveats += [CHANNELS_MAPPED] if recipe.channel_mapping != "none" and lacking else []
         differs = tuple(preparation.differs)
-        is_complete &= not differs and CHANNELS_MAPPED not in caveats
-        return OpenSession(self, member, decoder, stream, windows, columns, caveats, is_complete, differs)
+        if shows_seen and (differs or CHANNELS_MAPPED in caveats):
+            knows_trials = False
+        return OpenSession(self, member, decoder, stream, windows, columns, caveats, knows_trials, differs)
 
 
 @dataclass(frozen=True)
@@ -245,19 +245,15 @@ class OpenSession:
     knows_trials: bool
     differs: tuple[str, ...] = ()
 
-    @property
-    def caveats(self) -> list[str]:
-        """Caveats of every number of the session, but for those of the trials that were decoded."""
+    def caveats(self, learned: int = 0, trials: int = 0) -> list[str]:
+        """List the caveats of every number of a session, some of whose trials were learned from."""
         job, holdout = self.job, self.job.align.dataset.holdout
+        of_trials = [] if self.knows_trials else [UNKNOWN_TRIALS]
+        of_trials = [TRAINED_TRIALS] if learned > MAX_LEARNED * trials else of_trials
         pictures = job.align.tested_pictures(job.recipe.gallery, job.cell.fold).caveats
         held_out = holdout.caveats(self.decoder.template) if holdout else []
-        return merge_caveats(self.signal_caveats, held_out, pictures, job.align.learned(job.cell).caveats)
-
-    def describe_trials(self, learned: int, tested: int) -> list[str]:
-        """Caveats of the trials that count, of which so many were learned from."""
-        if learned > MAX_LEARNED * tested:
-            return [TRAINED_TRIALS]
-        return [] if self.knows_trials else [UNKNOWN_TRIALS]
+        learned_from = job.align.learned(job.cell).caveats
+        return merge_caveats(self.signal_caveats, held_out, of_trials, pictures, learned_from)
 
     @property
     def source_name(self) -> str:

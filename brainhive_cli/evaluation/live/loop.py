@@ -13,7 +13,7 @@ import numpy as np
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import TRAINED_TRIALS, merge_caveats
+from brainhive_cli.core.measurements import TRAINED_TRIALS
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.signals.windows import Counts, CutWindow
 from brainhive_cli.data.streams import WindowStream
@@ -114,8 +114,7 @@ class Score:
     @property
     def caveats(self) -> list[str]:
         """Caveats of the session and of its trials so far."""
-        trials = self._session.describe_trials(self.learned, self.hits.trials)
-        return merge_caveats(self._session.caveats, trials)
+        return self._session.caveats(self.learned, self.hits.trials)
 
     def summarise(self) -> dict[str, Any] | None:
         """Give the hit rate with its interval that holds at every moment; None before the first trial."""
@@ -298,7 +297,10 @@ class Loop:
             event = as_event(result, decoder.gallery, start_s)
             if result.is_tested:
                 self.score.add(result, event["shown"])
-                self._warn_of_learned()
+                if not self._has_warned and TRAINED_TRIALS in self.score.caveats:
+                    self._has_warned, text = True, "trials of the training are shown: hit rates are no result"
+                    console.warn(text)
+                    self._publish({"kind": "warning", "text": text})
             event |= {"hits": self.score.summarise(), **so_far}
             if len(self.first_results) < SHEET_ROWS:
                 self.first_results.append(event)
@@ -310,14 +312,6 @@ class Loop:
             self._publish(event)
         if results and self._drawer is not None:
             self._drawer.add(results[-1])
-
-    def _warn_of_learned(self) -> None:
-        """Say once that the model was trained on what it is shown."""
-        if not self._has_warned and TRAINED_TRIALS in self.score.caveats:
-            self._has_warned = True
-            text = "the model was trained on trials of this recording: its hit rate is no result"
-            console.warn(text)
-            self._publish({"kind": "warning", "text": text})
 
     def describe_stream(self) -> dict[str, Any]:
         """Count what came of the stream, and what was lost or dropped, by reason."""
