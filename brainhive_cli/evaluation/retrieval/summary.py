@@ -391,10 +391,10 @@ def disagreement(verdict: Verdict, top1: Metric) -> list[str]:
     if side == verdict.side:
         return []
     about = f" for {verdict.scope}" if verdict.scope else ""
-    return [
-        f"the ranks are {verdict.words}, the interval of top-1 is {side}{about}: the ranks say whether "
-        "pictures are found at all, the interval how often one is found first"
-    ]
+    why = "the ranks say whether pictures are found at all, the interval how often one is found first"
+    if NOT_INTERLEAVED in top1.caveats:
+        why = "time of recording alone can give such a top-1, as labels were not interleaved in time"
+    return [f"the ranks are {verdict.words}, the interval of top-1 is {side}{about}: {why}"]
 
 
 def label(subject: int) -> str:
