@@ -8,6 +8,7 @@ of taking items, or subjects, for independent. 400 simulations take half an hour
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -21,11 +22,12 @@ from scipy.stats import norm, t
 from sklearn.covariance import ledoit_wolf
 
 from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_range
 from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, predict_signals
 from brainhive_cli.evaluation.explanation.findings import for_all
 from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, PermutationTest, Profile
 from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
-from brainhive_cli.measurement.comparison import compare_values
+from brainhive_cli.measurement.comparison import compare_values, crossed_t
 from brainhive_cli.measurement.confidence_sequence import A, B, interval
 from brainhive_cli.measurement.ranks import ranks, summarise
 from brainhive_cli.measurement.statistics import describe, measure, measure_each, ratio_of_means
@@ -35,6 +37,7 @@ from brainhive_cli.measurement.verdict import Verdict, judge
 Values = NDArray[np.float64]
 Random = np.random.Generator
 LEVEL, ITEMS, FEATURES, EACH = 0.05, 200, 60, 5
+SHARES = np.array([5, 10, 20, 50, 100, 200, 400, 960]) / 960
 ITEM_SD = 1.5
 """Standard deviation in logits; published values of subjects spread by up to 1."""
 HOW: Mapping[str, Any] = {"protocol": "simulated", "split": "test", "is_share": False}
@@ -284,6 +287,15 @@ def best_of_many(random: Random, variants: int) -> list[float]:
     return [float(test.max()) - truth, float(test[validation.argmax()]) - truth]
 
 
+def score_categories(learned: Values, category: NDArray[np.int64], tested: Values) -> Values:
+    """Fit linear discriminant analysis with shrinkage to signals [N, F], and score others: [M, K]."""
+    counts = np.bincount(category)
+    means = np.stack([learned[category == number].mean(0) for number in range(len(counts))])
+    covariance = ledoit_wolf(learned - means[category], assume_centered=True)[0]
+    weights = np.linalg.solve(covariance, means.T)  # [F, K]
+    return np.asarray(tested @ weights - (means.T * weights).sum(0) / 2 + np.log(counts))
+
+
 def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
     """8. Runs or trials in folds: coverage of accuracy for the mean of all simulations, and verdicts.
 
@@ -312,17 +324,12 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
     dealt = random.permuted(np.tile(np.arange(shape[1]), (categories, 1)), axis=1)
     fold = (dealt + np.arange(categories)[:, None]) % folds if is_by_trial else run % folds
 
-    # ranks [K, N, K] of the categories by each trial
-    ranked = np.empty((*run.shape, categories))
+    # ranks [K * N, K] of the categories by each trial
+    ranked, flat = np.empty((run.size, categories)), signals.reshape(run.size, -1)
     for number in range(folds):
-        is_tested = fold == number
-        counts = (~is_tested).sum(1)
-        means = np.stack([each[~out].mean(0) for each, out in zip(signals, is_tested, strict=True)])
-        covariance = ledoit_wolf((signals - means[:, None])[~is_tested], assume_centered=True)[0]
-        weights = np.linalg.solve(covariance, means.T)  # [F, K]
-        scores = signals[is_tested] @ weights - (means.T * weights).sum(0) / 2 + np.log(counts)
+        is_tested = fold.ravel() == number
+        scores = score_categories(flat[~is_tested], category.ravel()[~is_tested], flat[is_tested])
         ranked[is_tested] = rank_all(scores, np.eye(categories))
-    ranked = ranked.reshape(-1, categories)
 
     # interval and verdicts, as of an evaluation
     group_of, label_of = (dict(enumerate(each.ravel().tolist())) for each in (run, category))
@@ -336,8 +343,45 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
     return [*top1, side == "above chance", side == "below chance"]
 
 
+def equal_learners(random: Random, design: str, effect: float, surplus: float) -> list[float]:
+    """9. Learners on the same folds: how often they differ, beside sign flips that take trials as they come.
+
+    Half of the features is for one, half for the other, which carry as much; the first one's effect is larger
+    by a surplus. Designs are those of pooled folds.
+    """
+    runs, folds, categories, trials = (int(word) for word in design.split() if word.isdigit())
+    run, category = (
+        np.repeat(np.arange(runs), categories * trials),
+        np.tile(np.arange(categories), runs * trials),
+    )
+    patterns = np.random.default_rng(categories).normal(size=(categories, 15)) * (runs * trials) ** -0.25
+    held_out = "trials" if design.startswith("trials") else "runs"
+    fold = (random.permutation(len(run)) if held_out == "trials" else run) % folds
+
+    # hits of both learners
+    hits = np.empty((2, len(run)))
+    for learner, strength in enumerate((effect + surplus, effect)):
+        signals = strength * patterns[category] + random.normal(size=(len(run), 15))
+        if "drift" in design:
+            offset, trend = random.normal(size=(2, runs, 15))
+            signals += offset[run] + random.uniform(-1, 1, (len(run), 1)) * trend[run]
+        for number in range(folds):
+            is_tested = fold == number
+            scores = score_categories(signals[~is_tested], category[~is_tested], signals[is_tested])
+            hits[learner, is_tested] = scores.argmax(1) == category[is_tested]
+
+    # p, with the variance of folds, and without
+    items = Alike(group_of=dict(enumerate(run.tolist())), groups=held_out, has_folds=True).items(
+        [[*range(len(run))]]
+    )
+    compared = [
+        compare_values(hits[:1], hits[1:], items=each) for each in (items, replace(items, inflation=1.0))
+    ]
+    return [hits.mean(), *(each.p_value is not None and each.p_value <= LEVEL for each in compared)]
+
+
 def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float) -> list[Any]:
-    """9. 100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to embeddings.
+    """10. 100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to embeddings.
 
     Pictures are new in each simulation, how signals carry embeddings is the same, and so are two concepts;
     twenty are new, too. With drift, ten pictures that were drawn of all were shown in each run.
@@ -375,7 +419,7 @@ def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float
 
 
 def calibration(random: Random, people: int, draws: int, centre: float, gain: float) -> list[float]:
-    """10. Calibration: coverage of top-1 over draws, for people in general and for these, and of its share.
+    """11. Calibration: coverage of top-1 over draws, for people in general and for these, and of its share.
 
     People differ by .5 in logits and once more by .2 with everything, draws by .15 for each person by itself;
     pictures are the same for all. The share is of top-1 with everything, whose logit is larger by a gain; no
@@ -404,6 +448,33 @@ def calibration(random: Random, people: int, draws: int, centre: float, gain: fl
     if low_share is None or high_share is None:
         return [truth, *held, True, np.nan]
     return [truth, *held, low_share <= share <= high_share, high_share - low_share]
+
+
+def sufficient_amounts(random: Random, people: int, draws: int, centre: float) -> list[float]:
+    """12. Calibration: how often a range holds the first of eight amounts that gives 90 % of everything.
+
+    Logits grow from -3 to a centre by a power of the amount, .1, which varies over people by .3 (log-normal);
+    people, draws and pictures vary as above. Beside it, the first amount that does so by its value.
+    """
+    quantiles = norm.ppf((np.arange(100) + 0.5) / 100)
+    spread = float(np.hypot(ITEM_SD, np.hypot(0.5, 0.15)))
+    curve = lambda deviate: -3 + (centre + 3) * SHARES[:, None] ** (0.1 * np.exp(0.3 * deviate))  # noqa: E731
+    truth = expit(curve(quantiles)[..., None] + spread * quantiles).mean((1, 2))
+    first = int((truth < ENOUGH * truth[-1]).sum())
+
+    # hits [A, people, N], averaged over draws; of everything there is one draw
+    logits = curve(random.normal(size=people))[..., None, None] + random.normal(0, 0.5, (people, 1, 1))
+    logits = logits + random.normal(0, 0.15, (8, people, draws, 1))
+    hits = draw_hits(random, logits + random.normal(0, ITEM_SD, 100))
+    hits[-1] = hits[-1, :, :1]
+    hits = hits.mean(2)
+
+    # the range, and the first amount by its value
+    ends = [crossed_t(list(few - ENOUGH * hits[-1]), Items.unnamed([100] * people))[1:] for few in hits[:-1]]
+    low, high = find_range(ends)
+    shares = hits.mean((1, 2)) / hits[-1].mean()
+    by_value = 1 + max(np.flatnonzero(shares[:-1] < ENOUGH), default=-1)
+    return [first, by_value == first, low <= first <= high, high - low, low == 0 and high == 7]
 
 
 def draw_live_hits(random: Random, design: str, rate: float, trials: int) -> tuple[Values, Values]:
@@ -629,6 +700,14 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         {"design": FOLDS, "effect": (0.0, 0.7, 1.2)},
         "accuracy | coverage | width | above chance | below chance",
     ),
+    equal_learners: (
+        {
+            "design": [name for name in FOLDS if "same" not in name],
+            "effect": (0.0, 1.2),
+            "surplus": (0.0, 0.6),
+        },
+        "accuracy | differ | differ, of independent trials",
+    ),
     folds_of_pictures: (
         {"concepts": (2, 20), "effect": (0.0, 0.2, 0.5), "drift": (0.0, 1.0)},
         "top-1 | coverage | width | above chance: over concepts | which picture | which concept",
@@ -636,6 +715,10 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     calibration: (
         {"people": (4, 5, 8), "draws": (2, 10), "centre": (0.0, -1.5, -3.0), "gain": (0.5, 1.5)},
         "mean hit | people in general | width | these people | share of everything | width",
+    ),
+    sufficient_amounts: (
+        {"people": (3, 4, 5, 8), "draws": (2, 10), "centre": (1.0, -1.0, -2.5)},
+        "first | by value | range holds | amounts between | nothing said",
     ),
     live: (
         {"design": LIVE, "rate": (0.005, 0.05, 0.2, 0.5, 0.8)},
