@@ -8,6 +8,7 @@ of taking items, or subjects, for independent. 400 simulations take half an hour
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -15,18 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 from scipy.signal import lfilter
 from scipy.special import betaincc, betaln, expit, logit, xlog1py, xlogy
 from scipy.stats import norm, t
 from sklearn.covariance import ledoit_wolf
 
 from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_range
 from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, predict_signals
 from brainhive_cli.evaluation.explanation.findings import for_all
 from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, PermutationTest, Profile
 from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
-from brainhive_cli.measurement.comparison import compare_values
+from brainhive_cli.measurement.comparison import compare_values, crossed_t
 from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
+from brainhive_cli.measurement.interleaving import TrialOrder, of_trials
 from brainhive_cli.measurement.ranks import ranks, summarise
 from brainhive_cli.measurement.statistics import describe, measure, measure_each, ratio_of_means
 from brainhive_cli.measurement.units import MANY_SUBJECTS, MANY_UNITS, Alike, Items
@@ -35,6 +39,7 @@ from brainhive_cli.measurement.verdict import Verdict, judge
 Values = NDArray[np.float64]
 Random = np.random.Generator
 LEVEL, ITEMS, FEATURES, EACH = 0.05, 200, 60, 5
+SHARES = np.array([5, 10, 20, 50, 100, 200, 400, 960]) / 960
 ITEM_SD = 1.5
 """Standard deviation in logits; published values of subjects spread by up to 1."""
 HOW: Mapping[str, Any] = {"protocol": "simulated", "split": "test", "is_share": False}
@@ -205,7 +210,7 @@ def few_concepts(random: Random, concepts: int, pictures: int, drift: float) -> 
     interval = describe([draw_hits(random, logits[None])[0]], items)
     truth = np.mean([mean_hit(2 * each - 2, 1.0) for each in strength])
     session = np.where(np.arange(count) % 4 > 0, concept, (concept + 1) % concepts)
-    options["sessions"] = dict(enumerate(session.tolist()))
+    options["concept_parts"] = dict(enumerate(session.tolist()))
     features = random.normal(size=(concepts, 20))[concept] + random.normal(size=(count, 20))
     drifted = drift * random.normal(size=(concepts, 20))[session]
     noise = random.normal(size=(count, 20))
@@ -284,6 +289,15 @@ def best_of_many(random: Random, variants: int) -> list[float]:
     return [float(test.max()) - truth, float(test[validation.argmax()]) - truth]
 
 
+def score_categories(learned: Values, category: NDArray[np.int64], tested: Values) -> Values:
+    """Fit linear discriminant analysis with shrinkage to signals [N, F], and score others: [M, K]."""
+    counts = np.bincount(category)
+    means = np.eye(len(counts))[category].T @ learned / np.maximum(counts, 1)[:, None]
+    covariance = ledoit_wolf(learned - means[category], assume_centered=True)[0]
+    weights = np.linalg.solve(covariance, means.T)  # [F, K]
+    return np.asarray(tested @ weights - (means.T * weights).sum(0) / 2 + np.log(counts + 1e-9))
+
+
 def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
     """8. Runs or trials in folds: coverage of accuracy for the mean of all simulations, and verdicts.
 
@@ -312,17 +326,12 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
     dealt = random.permuted(np.tile(np.arange(shape[1]), (categories, 1)), axis=1)
     fold = (dealt + np.arange(categories)[:, None]) % folds if is_by_trial else run % folds
 
-    # ranks [K, N, K] of the categories by each trial
-    ranked = np.empty((*run.shape, categories))
+    # ranks [K * N, K] of the categories by each trial
+    ranked, flat = np.empty((run.size, categories)), signals.reshape(run.size, -1)
     for number in range(folds):
-        is_tested = fold == number
-        counts = (~is_tested).sum(1)
-        means = np.stack([each[~out].mean(0) for each, out in zip(signals, is_tested, strict=True)])
-        covariance = ledoit_wolf((signals - means[:, None])[~is_tested], assume_centered=True)[0]
-        weights = np.linalg.solve(covariance, means.T)  # [F, K]
-        scores = signals[is_tested] @ weights - (means.T * weights).sum(0) / 2 + np.log(counts)
+        is_tested = fold.ravel() == number
+        scores = score_categories(flat[~is_tested], category.ravel()[~is_tested], flat[is_tested])
         ranked[is_tested] = rank_all(scores, np.eye(categories))
-    ranked = ranked.reshape(-1, categories)
 
     # interval and verdicts, as of an evaluation
     group_of, label_of = (dict(enumerate(each.ravel().tolist())) for each in (run, category))
@@ -331,13 +340,99 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
     )
     own = ranked[np.arange(len(ranked)), category.ravel()]
     top1 = summarise([own], categories, split="test", items=items, only=("top1",))
-    options: Any = {"label_of": label_of, "group_of": None if is_by_trial else group_of}
+    tested_with = dict(enumerate(fold.ravel().tolist())) if is_by_trial else group_of
+    options: Any = {"label_of": label_of, "parts": tested_with}
     side = judge([ranked], items, range(categories), **options)[0].side
     return [*top1, side == "above chance", side == "below chance"]
 
 
+def verdicts_under_drift(random: Random, design: str, effect: float) -> list[float]:
+    """8b. Six runs of four categories, ten trials each, whose signals drift: verdicts with and without order.
+
+    Drift is a moving average over some thirty trials, as strong as the noise of a trial, and of one course in
+    all runs where blocks have one order; so are offsets of runs. Learners are those of pooled folds.
+    """
+    shown, _, by = design.partition(", out: ")
+    size = {"blocks of 10": 10, "one order": 10, "blocks of 3": 3, "pairs": 2}.get(shown, 1)
+    run, orders = np.repeat(np.arange(6), 40), []
+    for number in range(6):
+        blocks = random.permutation(np.repeat(np.arange(4), 12 // size + 1 if size < 10 else 1))
+        blocks = {"one order": np.arange(4), "a category a run": np.full(40, number % 4)}.get(shown, blocks)
+        orders.append(np.repeat(blocks, size)[:40])
+    category = np.concatenate(orders)
+
+    # signals [N, F]
+    courses = gaussian_filter1d(random.normal(size=(1 if shown == "one order" else 6, 100, 30)), 12, axis=1)
+    drift = np.broadcast_to(courses[:, 30:70] / courses.std(), (6, 40, 30)).reshape(240, 30)
+    patterns = np.random.default_rng(4).normal(size=(4, 30)) * 240**-0.25
+    signals = effect * patterns[category] + drift + random.normal(size=(6, 30))[run]
+    signals = signals + random.normal(size=(240, 30))
+
+    # ranks [N, 4] of the categories by each trial
+    fold, ranked = random.permutation(240) % 6 if by == "trials" else run, np.empty((240, 4))
+    for number in range(6):
+        is_tested = fold == number
+        scores = score_categories(signals[~is_tested], category[~is_tested], signals[is_tested])
+        ranked[is_tested] = rank_all(scores, np.eye(4))
+
+    # verdicts with labels exchanged within what was interleaved, and freely or within runs
+    order = TrialOrder.of(np.arange(240), category.tolist(), None, run, np.arange(240.0))
+    found = of_trials(order, fold, by)
+    label_of, parts, blocks = (
+        dict(enumerate(each)) for each in (category.tolist(), found.parts, found.blocks)
+    )
+    items = Alike(group_of=dict(enumerate(run.tolist())), groups=by, has_folds=True).items([[*range(240)]])
+    sides = [
+        judge([ranked], items, range(4), label_of=label_of, **known)[0].side
+        for known in (
+            {"parts": parts, "blocks": blocks, "problem": found.problem},
+            {"parts": None if by == "trials" else dict(enumerate(run.tolist()))},
+        )
+    ]
+    accuracy = float((ranked[np.arange(240), category] == 1).mean())
+    answers = [(side == "above chance", side == "below chance") for side in sides]
+    return [accuracy, *answers[0], sides[0] == "not testable", *answers[1]]
+
+
+def equal_learners(random: Random, design: str, effect: float, surplus: float) -> list[float]:
+    """9. Learners on the same folds: how often they differ, beside sign flips that take trials as they come.
+
+    Half of the features is for one, half for the other, which carry as much; the first one's effect is larger
+    by a surplus. Designs are those of pooled folds.
+    """
+    runs, folds, categories, trials = (int(word) for word in design.split() if word.isdigit())
+    run, category = (
+        np.repeat(np.arange(runs), categories * trials),
+        np.tile(np.arange(categories), runs * trials),
+    )
+    patterns = np.random.default_rng(categories).normal(size=(categories, 15)) * (runs * trials) ** -0.25
+    held_out = "trials" if design.startswith("trials") else "runs"
+    fold = (random.permutation(len(run)) if held_out == "trials" else run) % folds
+
+    # hits of both learners
+    hits = np.empty((2, len(run)))
+    for learner, strength in enumerate((effect + surplus, effect)):
+        signals = strength * patterns[category] + random.normal(size=(len(run), 15))
+        if "drift" in design:
+            offset, trend = random.normal(size=(2, runs, 15))
+            signals += offset[run] + random.uniform(-1, 1, (len(run), 1)) * trend[run]
+        for number in range(folds):
+            is_tested = fold == number
+            scores = score_categories(signals[~is_tested], category[~is_tested], signals[is_tested])
+            hits[learner, is_tested] = scores.argmax(1) == category[is_tested]
+
+    # p, with the variance of folds, and without
+    items = Alike(group_of=dict(enumerate(run.tolist())), groups=held_out, has_folds=True).items(
+        [[*range(len(run))]]
+    )
+    compared = [
+        compare_values(hits[:1], hits[1:], items=each) for each in (items, replace(items, inflation=1.0))
+    ]
+    return [hits.mean(), *(each.p_value is not None and each.p_value <= LEVEL for each in compared)]
+
+
 def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float) -> list[Any]:
-    """9. 100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to embeddings.
+    """10. 100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to embeddings.
 
     Pictures are new in each simulation, how signals carry embeddings is the same, and so are two concepts;
     twenty are new, too. With drift, ten pictures that were drawn of all were shown in each run.
@@ -368,14 +463,14 @@ def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float
     concept_of = dict(zip(names, map(str, concept), strict=True))
     items = Alike("concept", concept_of, has_folds=True).items([names])
     top1 = summarise([ranked.diagonal()], 10, split="test", items=items, only=("top1",))
-    answers = judge([ranked], items, names, dict.fromkeys(names, 0), concept_of, group_of=fold_of, pool=10)
+    answers = judge([ranked], items, names, fold_of, concept_of, parts=fold_of, pool=10)
     asked = ("over concepts", "which picture", "which concept")
     sides = {each.question: each.side == "above chance" for each in answers}
     return [*top1, *(sides.get(question, np.nan) for question in asked)]
 
 
 def calibration(random: Random, people: int, draws: int, centre: float, gain: float) -> list[float]:
-    """10. Calibration: coverage of top-1 over draws, for people in general and for these, and of its share.
+    """11. Calibration: coverage of top-1 over draws, for people in general and for these, and of its share.
 
     People differ by .5 in logits and once more by .2 with everything, draws by .15 for each person by itself;
     pictures are the same for all. The share is of top-1 with everything, whose logit is larger by a gain; no
@@ -404,6 +499,33 @@ def calibration(random: Random, people: int, draws: int, centre: float, gain: fl
     if low_share is None or high_share is None:
         return [truth, *held, True, np.nan]
     return [truth, *held, low_share <= share <= high_share, high_share - low_share]
+
+
+def sufficient_amounts(random: Random, people: int, draws: int, centre: float) -> list[float]:
+    """12. Calibration: how often a range holds the first of eight amounts that gives 90 % of everything.
+
+    Logits grow from -3 to a centre by a power of the amount, .1, which varies over people by .3 (log-normal);
+    people, draws and pictures vary as above. Beside it, the first amount that does so by its value.
+    """
+    quantiles = norm.ppf((np.arange(100) + 0.5) / 100)
+    spread = float(np.hypot(ITEM_SD, np.hypot(0.5, 0.15)))
+    curve = lambda deviate: -3 + (centre + 3) * SHARES[:, None] ** (0.1 * np.exp(0.3 * deviate))  # noqa: E731
+    truth = expit(curve(quantiles)[..., None] + spread * quantiles).mean((1, 2))
+    first = int((truth < ENOUGH * truth[-1]).sum())
+
+    # hits [A, people, N], averaged over draws; of everything there is one draw
+    logits = curve(random.normal(size=people))[..., None, None] + random.normal(0, 0.5, (people, 1, 1))
+    logits = logits + random.normal(0, 0.15, (8, people, draws, 1))
+    hits = draw_hits(random, logits + random.normal(0, ITEM_SD, 100))
+    hits[-1] = hits[-1, :, :1]
+    hits = hits.mean(2)
+
+    # the range, and the first amount by its value
+    ends = [crossed_t(list(few - ENOUGH * hits[-1]), Items.unnamed([100] * people))[1:] for few in hits[:-1]]
+    low, high = find_range(ends)
+    shares = hits.mean((1, 2)) / hits[-1].mean()
+    by_value = 1 + max(np.flatnonzero(shares[:-1] < ENOUGH), default=-1)
+    return [first, by_value == first, low <= first <= high, high - low, low == 0 and high == 7]
 
 
 def draw_live_hits(random: Random, design: str, rate: float, trials: int) -> tuple[Values, Values]:
@@ -675,6 +797,25 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         {"design": FOLDS, "effect": (0.0, 0.7, 1.2)},
         "accuracy | coverage | width | above chance | below chance",
     ),
+    verdicts_under_drift: (
+        {
+            "design": [
+                f"{shown}, out: {by}"
+                for by, more in (("trials", "a category a run"), ("runs", "one order"))
+                for shown in ("random", "blocks of 10", "blocks of 3", "pairs", more)
+            ],
+            "effect": (0.0, 1.2),
+        },
+        "accuracy | above | below | not testable | above, order ignored | below, order ignored",
+    ),
+    equal_learners: (
+        {
+            "design": [name for name in FOLDS if "same" not in name],
+            "effect": (0.0, 1.2),
+            "surplus": (0.0, 0.6),
+        },
+        "accuracy | differ | differ, of independent trials",
+    ),
     folds_of_pictures: (
         {"concepts": (2, 20), "effect": (0.0, 0.2, 0.5), "drift": (0.0, 1.0)},
         "top-1 | coverage | width | above chance: over concepts | which picture | which concept",
@@ -682,6 +823,10 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     calibration: (
         {"people": (4, 5, 8), "draws": (2, 10), "centre": (0.0, -1.5, -3.0), "gain": (0.5, 1.5)},
         "mean hit | people in general | width | these people | share of everything | width",
+    ),
+    sufficient_amounts: (
+        {"people": (3, 4, 5, 8), "draws": (2, 10), "centre": (1.0, -1.0, -2.5)},
+        "first | by value | range holds | amounts between | nothing said",
     ),
     live: (
         {"design": LIVE, "rate": (0.005, 0.05, 0.2, 0.5, 0.8)},

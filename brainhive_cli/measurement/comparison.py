@@ -14,7 +14,7 @@ from brainhive_cli.core.measurements import LEVEL, Measurements
 from brainhive_cli.measurement.metric_names import lower_is_better
 from brainhive_cli.measurement.signs import flip_signs
 from brainhive_cli.measurement.statistics import Values, scatter_of_means
-from brainhive_cli.measurement.units import MANY_SUBJECTS, Items
+from brainhive_cli.measurement.units import MANY_SUBJECTS, Items, fold_null_inflation
 
 Ranks = NDArray[np.integer[Any]]
 ROUNDING = 1e-12
@@ -119,6 +119,9 @@ def compare_values(
     ]
     subject_means = np.array([difference.mean() for difference in differences])
     subjects, named = len(subject_means), f"{items.count} {items.kind}"
+    if items.inflation > 1:  # two that are equally good differ as much as one from chance without an effect
+        items = replace(items, inflation=fold_null_inflation(differences, 2))
+        named += ", in folds that share training data"
 
     # about these subjects, or people in general
     about = f"{items.scope} and " if items.scope else ""
@@ -272,7 +275,9 @@ def _compare_ranks(first: Measurements, second: Measurements) -> dict[str, Any]:
         pairs = sorted(zip(cells[0]["image_ids"], cells[0]["units"], strict=True))
         ids.append([image_id for image_id, _ in pairs])
         units.append([unit for _, unit in pairs])
-    items = Items(ids, units, first.notes["units"], scope=first.notes.get("scope", ""))
+    context = first.notes
+    limits = {"scope": context.get("scope", ""), "inflation": context.get("inflation", 1.0)}
+    items = Items(ids, units, context["units"], **limits)
 
     # ranks [S, N] of the cells of each subject in the same order
     sides: list[list[NDArray[np.int64]]] = []
@@ -424,7 +429,8 @@ def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
         cell = first.run.items[scope]
         unit_of.update(zip(cell["image_ids"], cell["units"], strict=True))
     units, context = [[unit_of[image_id] for image_id in listed] for listed in ids], first.run.notes
-    items = Items(ids, units, context["units"], scope=context.get("scope", ""))
+    limits = {"scope": context.get("scope", ""), "inflation": context.get("inflation", 1.0)}
+    items = Items(ids, units, context["units"], **limits)
 
     # compare the items that have a value on both sides
     compared = {}

@@ -21,12 +21,42 @@ that hold where a series is long (Schmeiser 1982, Batch size effects in the anal
 short film needs fewer, longer ones (`benchmarks/simulated_statistics.py`)."""
 MANY_SUBJECTS = 5
 """Subjects from which an inference speaks of people in general; of fewer it speaks of these alone."""
-FOLD_INFLATION, FOLD_NULL_INFLATION = 1.4, 2.0
-"""Variance of a mean over folds, whose models share training data, over that which its units show, and over
-that of permuted labels: about the largest of simulated designs (`benchmarks/simulated_statistics.py --only
-pooled_folds`). There is no unbiased estimate of it (Bengio and Grandvalet 2004)."""
+FOLD_INFLATION = 1.4
+"""Variance of a mean over folds, whose models share training data, over that which its units show: about the
+largest of simulated designs (`benchmarks/simulated_statistics.py --only pooled_folds`). There is no unbiased
+estimate of it (Bengio and Grandvalet 2004)."""
 LONG_BLOCK = 40
 """Clips of a block, 80 s of cc2017, beyond which neighbouring blocks hardly correlate."""
+
+
+def fold_null_inflation(values: Sequence[NDArray[Any]], pool: float = math.inf) -> float:
+    """Give the variance of a mean over folds, without an effect, over that of labels permuted after training.
+
+    Where trial i helps to classify trial j of another fold, j helps i by as much: of a linear margin, labels
+    permuted before training give twice the variance of labels permuted after it. Of that increase a rank
+    among K candidates has the share by which it correlates with the margin, r² = 3 / π · K / (K + 1), and a
+    hit that of two candidates at most; averages over seeds, and other values, may have all of it
+    (`benchmarks/simulated_statistics.py --only pooled_folds equal_learners`).
+
+    Args:
+        values: Ranks, hits or their differences, or other values, one array a subject.
+        pool: Candidates of each item, K, of ranks; 2 of hits.
+
+    Source: Noirhomme et al. 2014, Biased binomial assessment of cross-validated estimation of classification
+    accuracies (labels permuted before training).
+    """
+    are_whole = all((np.asarray(each) % 1 == 0).all() for each in values)
+    return 1 + 3 / math.pi / (1 + 1 / pool) if are_whole else 2.0
+
+
+def widen(sums: NDArray[np.float64], middle: Any, inflation: float) -> NDArray[np.float64]:
+    """Widen a null distribution [K] around its middle, by the inflation of its variance.
+
+    Sums of few hits lie a step apart, and would skip the measured one: each is spread over its step.
+    """
+    step = np.diff(np.unique(sums.round(9))).min(initial=np.ptp(sums))
+    spread = sums + step * np.random.default_rng(0).uniform(-0.5, 0.5, len(sums))
+    return np.asarray(middle + inflation**0.5 * (spread - middle))
 
 
 @dataclass(frozen=True)

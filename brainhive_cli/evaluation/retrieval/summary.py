@@ -201,6 +201,7 @@ def summarise_job(
         "units": units.kind,
         "unit_count": units.count,
         "scope": units.scope,
+        "inflation": units.inflation,
         "control": describe_control(spec.control, groups, gallery.pool),
         "curves": _describe_curves(groups, spec),
         "voxels": {subject: dict(group[0].voxels) for subject, group in shares.items() if group},
