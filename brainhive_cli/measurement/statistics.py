@@ -267,9 +267,8 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
         One for each position.
     """
     subjects, units, strata = len(groups), items.count, items.stratum_of_unit
-    estimates, alone = [], []
-    influence, weight = np.zeros((len(groups[0]), units)), np.zeros(units)
-    for values, unit in zip(groups, items.numbers, strict=True):
+    estimates, parts, weights = [], [], np.zeros((subjects, units))
+    for weight, values, unit in zip(weights, groups, items.numbers, strict=True):
         # what each unit adds to the mean, beyond its stratum's: [P, U], and its share of the items: [U]
         count = values.shape[1]
         sizes = np.bincount(unit, minlength=units)
@@ -283,15 +282,13 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
         means = stratum_sums / np.maximum(1, np.bincount(strata, sizes))
         part = (sums - means[:, strata] * sizes) / count
         part[np.abs(part) < ROUNDING * np.abs(values).max(1, keepdims=True)] = 0  # of equal values
-
-        # its variance for this subject, and its part in the mean over subjects
         estimates.append(values.mean(1))
-        alone.append(_variance(part, sizes / count, strata)[0])
-        influence += part / subjects
-        weight += sizes / count / subjects
+        parts.append(part)
+        weight[:] = sizes / count
 
-    # variance of the mean over subjects, whose units are the same
-    together, freedom = _variance(influence, weight, strata)
+    # variance of each subject's mean, and of the mean over subjects
+    alone = [_variance(part, weights[[row]], strata)[0] for row, part in enumerate(parts)]
+    together, freedom = _variance(np.sum(parts, 0) / subjects, weights / subjects, strata)
     return [
         Scatter(estimate, variances * items.inflation, float(variance) * items.inflation, freedom)
         for estimate, variances, variance in zip(
@@ -301,33 +298,39 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
 
 
 def _variance(
-    influence: NDArray[np.float64], weight: NDArray[np.float64], strata: NDArray[np.int64]
+    influence: NDArray[np.float64], weights: NDArray[np.float64], strata: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], float]:
     """Sum the squared influences [P, U] of units to the variance of an estimate [P], and its freedom.
 
-    A unit of weight w pulls the mean towards itself, so its square is divided by 1 - w (CR2). The freedom is
-    Satterthwaite's, as of independent items: units less one where all weigh the same. A stratum of one unit
-    says nothing of its variance; it counts as the others do.
+    A unit that has the share l of a subject's stratum pulls its mean towards itself, so its square is divided
+    by 1 - l (CR2); of a unit that subjects share, l is the mean over them by their weights [S, U]. The freedom
+    is Satterthwaite's, as of independent items; where all weigh the same, it is units less one, or, of units
+    of one subject each, units less subjects. A stratum of one unit says nothing of its variance; it counts as
+    the others do.
 
     Source: Bell and McCaffrey 2002, Bias reduction in standard errors for linear regression with multi-stage
     samples; Imbens and Kolesár 2016.
     """
     # units that have others of their stratum to be compared with
-    share = np.bincount(strata, weight)[strata]  # [U] weight of the unit's stratum
-    is_compared = (weight > 0) & (weight < share * (1 - 1e-9))
+    of_strata = np.array([np.bincount(strata, row)[strata] for row in weights])  # [S, U]
+    pulls = weights / np.sqrt(np.where(of_strata > 0, of_strata, 1))
+    weight, pull = weights.sum(0), (pulls**2).sum(0)
+    is_compared = (weight > 0) & (pull < weight * (1 - 1e-9))
     if not is_compared.any():
         return np.zeros(len(influence)), 1.0
 
     # variance of the estimates, bias-reduced by the leverage of each unit
     w, total = weight[is_compared], weight[is_compared].sum()
-    leverage = w / share[is_compared]
-    variance = (influence[:, is_compared] ** 2 / (1 - leverage)).sum(1) / total**2
+    rest = 1 - pull[is_compared] / w
+    variance = (influence[:, is_compared] ** 2 / rest).sum(1) / total**2
 
-    # Satterthwaite's freedom
-    w = w / total
-    q = w * leverage / (1 - leverage)
-    sums, squares = (np.bincount(strata[is_compared], power) for power in (q, q**2))
-    return variance, float(1 / ((w**2).sum() + (sums**2 - squares).sum()))
+    # Satterthwaite's freedom, by the squared covariances of units [S, S] of each stratum
+    pulls = pulls[:, is_compared] / np.sqrt(rest)
+    squares = -((pulls**2).sum(0) ** 2).sum()
+    for stratum in np.unique(strata[is_compared]):
+        inside = pulls[:, strata[is_compared] == stratum]
+        squares += ((inside @ inside.T) ** 2).sum()
+    return variance, float(total**2 / ((w**2).sum() + squares))
 
 
 def _resampled_scatter(groups: Sequence[NDArray[np.float64]], items: Items) -> Scatter:
@@ -455,9 +458,8 @@ def _share_interval(
         most = sum(map(np.size, groups)) if are_hits else AT_LIMIT / at_limit * len(values)
         hits = share * (1 - share) * items.size / (items.size - 1)
         size = min(most, hits / variance) if variance > 0 else most
-        are_independent = are_hits and items.count == items.size
-        quantiles = t.ppf(UPPER, [max(1, len(values) - 1) if are_independent else np.inf, scatter.freedom])
-        size *= float(quantiles[0] / quantiles[1]) ** 2
+        if not are_hits or items.count < len(values):  # hits that are no units of their own, or shares
+            size *= float(norm.ppf(UPPER) / t.ppf(UPPER, scatter.freedom)) ** 2
 
     # Wilson's interval of as many hits, not a whole number
     z = norm.ppf(UPPER)
