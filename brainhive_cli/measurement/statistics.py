@@ -26,8 +26,6 @@ MAX_RESAMPLED = 2**22
 """Values that are resampled at once, to bound memory."""
 ROUNDING = 1e-12
 """Share of the largest value, below which a difference from the mean is the rounding of a sum."""
-FEWEST_UNITS = 6
-"""Units from which there is an interval: of five, no test by signs or ranks reaches .05, two-sided."""
 MOST_HITS, AT_LIMIT = 4, 2
 """Independent hits that the share of an item is worth at most (guessed two-way shares are worth 3, reciprocal
 ranks nearly 4), and where nearly all items lie at a limit."""
@@ -386,10 +384,8 @@ def _interval(
         low, high = limits = (0.0, 1.0)
 
     # too few units for an interval
-    if units == 1:
-        return Interval(None, None, f"none: {'one item' if items.size == 1 else 'all items are of one unit'}")
-    if units < FEWEST_UNITS and (items.are_independent or not items.is_film):  # blocks may be fewer
-        return Interval(None, None, f"none: {named} are too few")
+    if items.shortage:
+        return Interval(None, None, f"none: {items.shortage}")
 
     # over units: for one subject, or for these
     over_units, method = None, "none: no item differs from others"
