@@ -109,6 +109,7 @@ def measure(
     statistic: Statistic = np.mean,
     limits: Limits = (None, None),
     is_share: bool | None = None,
+    most_hits: float | None = None,
     **context: Unpack[Context],
 ) -> Metric:
     """Measure items' values: the mean over subjects of their statistic, with a 95 % interval.
@@ -121,13 +122,15 @@ def measure(
         statistic: How a group's values become one.
         limits: See `describe`.
         is_share: See `describe`.
+        most_hits: See `describe`.
         context: See `Context`.
 
     Raises:
         BrainhiveError: if there is no value, or one is not a number.
     """
     models = [np.atleast_2d(group) for group in groups]  # [S, N]
-    interval = describe(models, items, statistic=statistic, limits=limits, is_share=is_share)
+    how: Any = {"statistic": statistic, "limits": limits, "is_share": is_share, "most_hits": most_hits}
+    interval = describe(models, items, **how)
     value = float(np.mean([statistic(group.mean(0), axis=-1) for group in models]))
     return _metric(name, value, models, interval, context, statistic)
 
@@ -208,6 +211,7 @@ def describe(
     statistic: Statistic = np.mean,
     limits: Limits = (None, None),
     is_share: bool | None = None,
+    most_hits: float | None = None,
 ) -> Interval:
     """Make a confidence interval of the mean over subjects of their statistic, and say how it was made.
 
@@ -236,6 +240,8 @@ def describe(
         limits: Between which the statistic lies; 0 and 1 of shares.
         is_share: Whether values are shares of tries or candidates, hits among them; None: where the limits
             are 0 and 1, or all values are.
+        most_hits: Independent hits that the values are worth at most, where these are linearised: their mean
+            is a share, and they vary as it does. None: values are shares themselves.
 
     Raises:
         BrainhiveError: if there is no value, one is not a number, or the items do not fit.
@@ -251,7 +257,7 @@ def describe(
         (scatter,) = scatter_of_means([group[None] for group in averages], items)
     else:
         scatter = _resampled_scatter(averages, items)
-    return _interval(models, scatter, items, statistic, limits, is_share)
+    return _interval(models, scatter, items, statistic, limits, is_share, most_hits)
 
 
 def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
@@ -371,6 +377,7 @@ def _interval(
     statistic: Statistic,
     limits: Limits,
     is_share: bool | None,
+    most_hits: float | None = None,
 ) -> Interval:
     """Make the interval of values [S, N] by subject, whose scatter was measured."""
     # hits, or shares of hits
@@ -390,7 +397,8 @@ def _interval(
     # over units: for one subject, or for these
     over_units, method = None, "none: no item differs from others"
     if is_share and low is not None and high is not None:
-        over_units, method = _share_interval(groups, scatter, items, (low, high)), f"Wilson over {named}"
+        over_units = _share_interval(groups, scatter, items, (low, high), most_hits)
+        method = f"Wilson over {named}"
     elif scatter.together > 0:
         error = float(np.sqrt(scatter.together))
         over_units, method = _t_interval(centre, error, scatter.freedom, limits), f"t over {named}"
@@ -431,7 +439,11 @@ def _t_interval(centre: float, error: float, freedom: float, limits: Limits) -> 
 
 
 def _share_interval(
-    groups: Sequence[Values], scatter: Scatter, items: Items, limits: tuple[float, float]
+    groups: Sequence[Values],
+    scatter: Scatter,
+    items: Items,
+    limits: tuple[float, float],
+    most_hits: float | None,
 ) -> tuple[float, float]:
     """Make Wilson's interval of shares, of as many independent hits as would vary alike over units.
 
@@ -446,14 +458,14 @@ def _share_interval(
     share, variance = (float(scatter.estimates.mean()) - low) / span, scatter.together / span**2
 
     # number of independent hits that would have this variance
-    size = float(items.count)
-    if 0 < share < 1:
+    size = min(items.count, most_hits or np.inf)
+    if ROUNDING < share < 1 - ROUNDING:
         values = np.concatenate([group.mean(0) for group in groups])
         are_hits = all(np.isin(group, limits).all() for group in groups)
         at_limit = max((values == low).mean(), (values == high).mean(), AT_LIMIT / MOST_HITS)
         most = sum(map(np.size, groups)) if are_hits else AT_LIMIT / at_limit * len(values)
         hits = share * (1 - share) * items.size / (items.size - 1)
-        size = min(most, hits / variance) if variance > 0 else most
+        size = min(most_hits or most, hits / variance if variance > 0 else np.inf)
         if not are_hits or items.count < len(values):  # hits that are no units of their own, or shares
             size *= float(norm.ppf(UPPER) / t.ppf(UPPER, scatter.freedom)) ** 2
 
