@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,11 @@ from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, p
 from brainhive_cli.evaluation.explanation.findings import for_all
 from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, PermutationTest, Profile
 from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
+from brainhive_cli.evaluation.retrieval.folds import measure_classes
+from brainhive_cli.evaluation.retrieval.rankings import Queries, _share_of_wins
 from brainhive_cli.measurement.comparison import compare_values, crossed_t
 from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
-from brainhive_cli.measurement.interleaving import TrialOrder, of_trials
+from brainhive_cli.measurement.interleaving import Interleaving, TrialOrder, of_trials
 from brainhive_cli.measurement.ranks import ranks, summarise
 from brainhive_cli.measurement.statistics import describe, measure, measure_each, ratio_of_means
 from brainhive_cli.measurement.units import MANY_SUBJECTS, MANY_UNITS, Alike, Items
@@ -145,7 +148,7 @@ def answer(ranked: Sequence[Values], items: Items, **options: Any) -> Verdict:
 
 
 def verdicts(random: Random, subjects: int, pictures: int, effect: float) -> list[float]:
-    """1. Verdict: level without an effect and under wrong labels that all share; power beside two peers.
+    """Verdict: level without an effect and under wrong labels that all share; power beside two peers.
 
     The permutation is one of 1,000 of labels shared by all subjects, as an oracle would write it here; t is
     of the mean rank of items, against that of guesses.
@@ -176,7 +179,7 @@ DESIGNS = {
 
 
 def units_of_unequal_size(random: Random, design: str, subjects: int, centre: float) -> list[float]:
-    """2. Units of unequal size: coverage and width for units in general, and verdicts without an effect.
+    """Units of unequal size: coverage and width for units in general, and verdicts without an effect.
 
     Signals and pictures of a concept are alike, and have nothing to do with each other.
     """
@@ -194,8 +197,28 @@ def units_of_unequal_size(random: Random, design: str, subjects: int, centre: fl
     return [holds(interval, truth), interval.high - interval.low, answer(ranked, items).side != "at chance"]
 
 
+def units_of_one_subject(random: Random, people: int, runs: int, centre: float) -> list[float]:
+    """Runs of one subject each: coverage and width for these subjects, of hits and of normal values.
+
+    Runs vary by .7 in logits and in values, of which people have .3; a run has 40 trials.
+    """
+    person, run = random.normal(0, 0.3, (people, 1, 1)), random.normal(0, 0.7, (people, runs, 1))
+    group_of = {(row, trial): f"{row} {trial % runs}" for row in range(people) for trial in range(40 * runs)}
+    ids = [[(row, trial) for trial in range(40 * runs)] for row in range(people)]
+    items = Alike(group_of=group_of, groups="runs").items(ids)
+    logits = np.broadcast_to((centre + person + run).transpose(0, 2, 1), (people, 40, runs))
+    values = [draw_hits(random, logits), logits - centre + random.normal(size=logits.shape)]
+    truths = [np.mean([mean_hit(centre + each, 0.7) for each in person.ravel()]), person.mean()]
+    results = []
+    for drawn, truth in zip(values, truths, strict=True):
+        interval = describe(list(drawn.reshape(people, -1)), items)
+        low, high = interval.these_subjects or (interval.low, interval.high)
+        results += [low <= truth <= high, high - low]
+    return results
+
+
 def few_concepts(random: Random, concepts: int, pictures: int, drift: float) -> list[float]:
-    """3. Few concepts: coverage for these, false answers to each question, and both found at top-1 .6 of 20.
+    """Few concepts: coverage for these, false answers to each question, and both found at top-1 .6 of 20.
 
     With drift, the signals of a session share what has nothing to do with pictures, and three in four
     pictures of a concept were shown in its own session. Concepts are not equally decodable: the effect grows
@@ -223,7 +246,7 @@ def few_concepts(random: Random, concepts: int, pictures: int, drift: float) -> 
 
 
 def small_and_bounded(random: Random, items: int, strength: float, metric: str) -> Any:
-    """4. Few items: coverage of the mean of all simulations, and width, of one subject.
+    """Few items: coverage of the mean of all simulations, and width, of one subject.
 
     Items are each other's candidates: guesses at strength 0, nearly all found at 1.
     """
@@ -235,18 +258,32 @@ def small_and_bounded(random: Random, items: int, strength: float, metric: str) 
 
 
 def films(random: Random, clips: int, near: float) -> list[float]:
-    """5. Films: verdicts without an effect where neighbours correlate, and coverage in a shuffled order."""
+    """Films in a shuffled order: verdicts without an effect, coverage, and false differences.
+
+    Neighbours correlate in signals, embeddings, hits and values, of which six people share half the variance.
+    """
     names = random.permutation(clips).tolist()
-    items = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip").items([names])
+    alike = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip")
+    items, of_six = alike.items([names]), alike.items([names] * 6)
     features, signals = draw_film(random, 2, clips, 8, near=near)
-    ranked = rank_all(signals[names], features[items.names])
+    verdict = answer([rank_all(signals[names], features[items.names])], items)
     hits = draw_hits(random, ITEM_SD * draw_film(random, clips, 1, near=near).T)[:, names]
-    interval, verdict = describe(list(hits), items), answer([ranked], items)
-    return [verdict.side == "above chance", verdict.side == "not testable", holds(interval, 0.5)]
+    values = draw_film(random, clips, 1, near=near) + draw_film(random, 6, clips, 1, near=near)
+    values = values[:, names, 0]
+    held = [
+        np.nan if interval.low is None else holds(interval, truth)
+        for interval, truth in ((describe(list(hits), items), 0.5), (describe([values[0]], items), 0))
+    ]
+    compared = (
+        compare_values([*each], [*(0 * each)], items=by)
+        for each, by in ((values[:1], items), (values, of_six))
+    )
+    shown = [np.nan if each.p_value is None else each.p_value <= LEVEL for each in compared]
+    return [verdict.side == "above chance", verdict.side == "not testable", *held, *shown]
 
 
 def differences(random: Random, subjects: int, pictures: int, by: str, effect: float) -> list[float]:
-    """6. Differences: how often two methods differ at p < .05, beside an oracle that knows what varies.
+    """Differences: how often two methods differ at p < .05, beside an oracle that knows what varies.
 
     An item's difference has noise of sd .7; subjects vary by .1, pictures by .35, where they do. To four
     subjects, the oracle is a t test over items.
@@ -281,8 +318,31 @@ def drawn_variance(subjects: int, pictures: int, by: str) -> float:
     return sum(parts) + 0.7**2 / subjects / pictures
 
 
+def differences_near_a_limit(
+    random: Random, subjects: int, seeds: int, items: int, rates: tuple[float, float]
+) -> list[float]:
+    """Differences of hits near a limit: coverage for people and pictures in general, width, and power.
+
+    Pictures are as hard for both methods (sd 1.5 in logits) and for each (.7); people in general vary by .5
+    and by .25 with the method. Rates are of the mean picture and person.
+    """
+    sd = 0.5 * (subjects >= MANY_SUBJECTS)
+    shared = random.normal(0, ITEM_SD, (1, 1, 1, items)) + random.normal(0, sd, (1, subjects, 1, 1))
+    by_method = random.normal(0, 0.7, (2, 1, 1, items)) + random.normal(0, sd / 2, (2, subjects, 1, 1))
+    centres = logit(rates)
+    drawn = np.broadcast_to(centres[:, None, None, None] + shared + by_method, (2, subjects, seeds, items))
+    result = compare_values(*(list(hits) for hits in draw_hits(random, drawn)))
+    spread = float(np.sqrt(ITEM_SD**2 + 0.7**2 + 1.25 * sd**2))
+    first, second = (mean_hit(float(centre), spread) for centre in centres)
+    is_shown = result.p_value is not None and result.p_value <= LEVEL
+    disagrees = is_shown == bool(result.low is not None and result.low <= 0 <= result.high)
+    if result.low is None:
+        return [first, second, True, np.nan, is_shown, disagrees]
+    return [first, second, holds(result, first - second), result.high - result.low, is_shown, disagrees]
+
+
 def best_of_many(random: Random, variants: int) -> list[float]:
-    """7. Best of equal variants: how far its test top-1 lies above the truth, by how it was chosen."""
+    """Best of equal variants: how far its test top-1 lies above the truth, by how it was chosen."""
     truth = mean_hit(0, ITEM_SD)
     logits = random.normal(0, ITEM_SD, (2, 1, ITEMS))
     validation, test = (draw_hits(random, np.repeat(half, variants, 0)).mean(1) for half in logits)
@@ -299,7 +359,7 @@ def score_categories(learned: Values, category: NDArray[np.int64], tested: Value
 
 
 def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
-    """8. Runs or trials in folds: coverage of accuracy for the mean of all simulations, and verdicts.
+    """Runs or trials in folds: coverage of accuracy for the mean of all simulations, and verdicts.
 
     A design has so many categories of fixed patterns, and trials of each in a run. Where runs drift, their
     trials share an offset and a linear trend, each as strong as the noise of a trial; runs are new in each
@@ -347,7 +407,7 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
 
 
 def verdicts_under_drift(random: Random, design: str, effect: float) -> list[float]:
-    """8b. Six runs of four categories, ten trials each, whose signals drift: verdicts with and without order.
+    """Six runs of four categories, ten trials each, whose signals drift: verdicts with and without order.
 
     Drift is a moving average over some thirty trials, as strong as the noise of a trial, and of one course in
     all runs where blocks have one order; so are offsets of runs. Learners are those of pooled folds.
@@ -395,7 +455,7 @@ def verdicts_under_drift(random: Random, design: str, effect: float) -> list[flo
 
 
 def equal_learners(random: Random, design: str, effect: float, surplus: float) -> list[float]:
-    """9. Learners on the same folds: how often they differ, beside sign flips that take trials as they come.
+    """Learners on the same folds: how often they differ, beside sign flips that take trials as they come.
 
     Half of the features is for one, half for the other, which carry as much; the first one's effect is larger
     by a surplus. Designs are those of pooled folds.
@@ -432,7 +492,7 @@ def equal_learners(random: Random, design: str, effect: float, surplus: float) -
 
 
 def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float) -> list[Any]:
-    """10. 100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to embeddings.
+    """100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to embeddings.
 
     Pictures are new in each simulation, how signals carry embeddings is the same, and so are two concepts;
     twenty are new, too. With drift, ten pictures that were drawn of all were shown in each run.
@@ -470,7 +530,7 @@ def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float
 
 
 def calibration(random: Random, people: int, draws: int, centre: float, gain: float) -> list[float]:
-    """11. Calibration: coverage of top-1 over draws, for people in general and for these, and of its share.
+    """Calibration: coverage of top-1 over draws, for people in general and for these, and of its share.
 
     People differ by .5 in logits and once more by .2 with everything, draws by .15 for each person by itself;
     pictures are the same for all. The share is of top-1 with everything, whose logit is larger by a gain; no
@@ -502,7 +562,7 @@ def calibration(random: Random, people: int, draws: int, centre: float, gain: fl
 
 
 def sufficient_amounts(random: Random, people: int, draws: int, centre: float) -> list[float]:
-    """12. Calibration: how often a range holds the first of eight amounts that gives 90 % of everything.
+    """Calibration: how often a range holds the first of eight amounts that gives 90 % of everything.
 
     Logits grow from -3 to a centre by a power of the amount, .1, which varies over people by .3 (log-normal);
     people, draws and pictures vary as above. Beside it, the first amount that does so by its value.
@@ -526,6 +586,36 @@ def sufficient_amounts(random: Random, people: int, draws: int, centre: float) -
     shares = hits.mean((1, 2)) / hits[-1].mean()
     by_value = 1 + max(np.flatnonzero(shares[:-1] < ENOUGH), default=-1)
     return [first, by_value == first, low <= first <= high, high - low, low == 0 and high == 7]
+
+
+def unequal_categories(random: Random, design: str, counts: tuple[int, int], effect: float) -> list[float]:
+    """Two categories that are unequally frequent: coverage and width of balanced accuracy and AUC.
+
+    Scores of trials are normal and differ by an effect; the rarer category is named too seldom. Scores of a
+    run share an offset of sd .5, where there are runs.
+    """
+    # scores of trials, by run
+    runs, label = int(design.split()[0]) if "runs" in design else 1, np.repeat([0, 1], counts)
+    run, sd = random.permutation(len(label)) % runs, 0.5 * (runs > 1)
+    score = effect * label + random.normal(size=len(label)) + random.normal(0, sd, runs)[run]
+    named = score > effect / 2 + 0.3
+    tokens = torch.from_numpy(np.stack([np.ones_like(score), np.exp(score)], 1))
+    wins = _share_of_wins(
+        Queries(tokens, label, label, Interleaving([], [])), torch.eye(2, dtype=torch.float64)
+    )
+
+    # both metrics, and what they are of all trials and runs
+    group_of = dict(enumerate(run.tolist()))
+    items = Alike(group_of=group_of, groups="runs" if runs > 1 else "trials").items([[*group_of]])
+    scores: Any = SimpleNamespace(
+        ranking=SimpleNamespace(labels=label, ranks=2 - (named == label), wins=wins)
+    )
+    metrics = measure_classes([[scores]], {**HOW, "is_share": None, "items": items, "pool": 2})
+    recalls = norm.cdf((np.array([effect, effect]) / 2 + [0.3, -0.3]) / np.hypot(1, sd))
+    areas = norm.cdf(effect / np.sqrt([2 + 2 * sd**2, 2]))
+    truths = {"balanced_accuracy": recalls.mean(), "auc": np.average(areas, weights=[runs - 1, 1])}
+    found = [(metrics[name], truth) for name, truth in truths.items()]
+    return [part for each, truth in found for part in (truth, holds(each, truth), each.high - each.low)]
 
 
 def draw_live_hits(random: Random, design: str, rate: float, trials: int) -> tuple[Values, Values]:
@@ -767,6 +857,10 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         {"design": tuple(DESIGNS), "subjects": (1, 4), "centre": (0.0, -2.0)},
         "coverage | width | false verdicts",
     ),
+    units_of_one_subject: (
+        {"people": (1, 2, 4, 5, 6, 8), "runs": (2, 3, 5, 12), "centre": (0.0, -2.0)},
+        "coverage of hits | width | of values | width",
+    ),
     few_concepts: (
         {"concepts": (2, 3, 5, 8), "pictures": (10, 50), "drift": (0.0, 1.0)},
         "coverage | false: picture | false: concept | top-1 | found: picture | found: concept",
@@ -780,8 +874,8 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         "mean | coverage | width",
     ),
     films: (
-        {"clips": (10, 15, 40, 120, 240, 1200), "near": (0.0, 0.6, 0.9)},
-        "false verdicts | not testable | coverage",
+        {"clips": (7, 20, 40, 80, 240, 360, 480, 1200), "near": (0.0, 0.6, 0.9)},
+        "false verdicts | not testable | coverage of hits | of values | false differences: one | six people",
     ),
     differences: (
         {
@@ -791,6 +885,15 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
             "effect": (0.0, 2.8),
         },
         "said | oracle | interval disagrees",
+    ),
+    differences_near_a_limit: (
+        {
+            "subjects": (1, 4, 5, 8),
+            "seeds": (1, 3),
+            "items": (10, 20, 60),
+            "rates": ((0.5, 0.5), (0.989, 0.95), (0.989, 0.73), (0.998, 0.998)),
+        },
+        "first | second | coverage | width | said | interval disagrees",
     ),
     best_of_many: ({"variants": (2, 8)}, "chosen on test | on validation"),
     pooled_folds: (
@@ -827,6 +930,14 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     sufficient_amounts: (
         {"people": (3, 4, 5, 8), "draws": (2, 10), "centre": (1.0, -1.0, -2.5)},
         "first | by value | range holds | amounts between | nothing said",
+    ),
+    unequal_categories: (
+        {
+            "design": ("trials", "12 runs"),
+            "counts": ((8, 2), (12, 8), (95, 5), (90, 30), (200, 100)),
+            "effect": (0.0, 1.0, 2.5, 4.0),
+        },
+        "balanced accuracy | coverage | width | AUC | coverage | width",
     ),
     live: (
         {"design": LIVE, "rate": (0.005, 0.05, 0.2, 0.5, 0.8)},

@@ -15,18 +15,19 @@ AlikeBy = Literal["concept", "neighbours"]
 """Likeness of the stimuli of a data set: by what they show, or that they follow each other in a film."""
 MANY_UNITS = 10
 """Units from which an inference speaks of units in general; of fewer it speaks of these alone."""
-BLOCKS = 4, 20
-"""Fewest and most blocks into which the clips of a split are cut. Means over 10 to 30 batches give intervals
-that hold where a series is long (Schmeiser 1982, Batch size effects in the analysis of simulation output); a
-short film needs fewer, longer ones (`benchmarks/simulated_statistics.py`)."""
+FEWEST_UNITS = 6
+"""Units from which there are intervals: of five, no test by signs or ranks reaches .05, two-sided."""
+MOST_BLOCKS, LONG_BLOCK = 15, 60
+"""Blocks into which the clips of a split are cut, and clips of one, 120 s of cc2017, beyond which the means
+of neighbouring blocks hardly correlate. Means over 10 to 30 batches give intervals that hold where a series is
+long (Schmeiser 1982, Batch size effects in the analysis of simulation output); where clips correlate by .9, six
+blocks are some twenty independent clips, and of fewer no interval holds (`benchmarks/simulated_statistics.py`)."""
 MANY_SUBJECTS = 5
 """Subjects from which an inference speaks of people in general; of fewer it speaks of these alone."""
 FOLD_INFLATION = 1.4
 """Variance of a mean over folds, whose models share training data, over that which its units show: about the
 largest of simulated designs (`benchmarks/simulated_statistics.py --only pooled_folds`). There is no unbiased
 estimate of it (Bengio and Grandvalet 2004)."""
-LONG_BLOCK = 40
-"""Clips of a block, 80 s of cc2017, beyond which neighbouring blocks hardly correlate."""
 
 
 def fold_null_inflation(values: Sequence[NDArray[Any]], pool: float = math.inf) -> float:
@@ -102,6 +103,13 @@ class Items:
     def are_independent(self) -> bool:
         """Whether no two items are of one unit, but for those of several subjects."""
         return all(max(Counter(names).values()) == 1 for names in self.units)
+
+    @property
+    def shortage(self) -> str:
+        """Reason why there is no interval and no test of a difference; empty where there are enough units."""
+        if self.count == 1:
+            return "one item" if self.size == 1 else f"all items are of one unit ({self.kind})"
+        return f"{self.count} {self.kind} are too few" if self.count < FEWEST_UNITS else ""
 
     @property
     def size(self) -> int:
@@ -311,7 +319,7 @@ class Alike:
 
         From ten concepts of which any has several stimuli, the concepts are the units. Fewer are what the
         inference is about: each stimulus is a unit, compared within its concept, and concepts with one
-        stimulus together. Clips are cut into blocks of neighbours.
+        stimulus together. Clips are units by film from ten films on, else they are cut into blocks.
         """
         if self.group_of:
             return self._trials(ids)
@@ -349,19 +357,21 @@ class Alike:
 
     def _clips(self, ids: Sequence[Sequence[Hashable]], films: int) -> Items:
         """Cut clips into blocks, in the order of their film; `films` is 0 where nothing says how many."""
-        # too few clips for blocks are items of one film
+        # films in general; clips of few films follow each other
+        if films >= MANY_UNITS:
+            units = [[self.concept_of.get(name, name) for name in listed] for listed in ids]
+            return Items(ids, units, "films", is_film=True, order=[*self.concept_of])
         scope = {0: "these films", 1: "this film"}.get(films, f"these {films} films")
-        scope = "" if films >= MANY_UNITS else scope
-        film = Items(ids, ids, f"{self.medium}s", is_film=True, order=[*self.concept_of], scope=scope)
-        if film.size < 2 * BLOCKS[0]:
-            return film
+        film = Items(ids, ids, is_film=True, order=[*self.concept_of], scope=scope)
 
-        # blocks of neighbours, the longest that leave enough of them
-        count = min(BLOCKS[1], max(BLOCKS[0], film.size // LONG_BLOCK))
+        # blocks of neighbours; too few clips for them are one unit, of which nothing shows how it varies
+        count = min(MOST_BLOCKS, film.size // LONG_BLOCK)
+        kind = f"blocks of {film.size // max(1, count)} neighbouring {self.medium}s"
+        if count < FEWEST_UNITS:
+            count = 1
+            kind = f"a block of fewer than {FEWEST_UNITS * LONG_BLOCK} neighbouring {self.medium}s"
         block = {name: row * count // film.size for row, name in enumerate(film.names)}
-        units = [[block[name] for name in listed] for listed in ids]
-        kind = f"blocks of {film.size // count} neighbouring {self.medium}s"
-        return replace(film, units=units, kind=kind)
+        return replace(film, units=[[block[name] for name in listed] for listed in ids], kind=kind)
 
 
 def describe_claims(items: Items, subjects: int) -> str:

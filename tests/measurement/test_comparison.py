@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import binomtest, ttest_1samp
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement.comparison import benjamini_hochberg, compare, compare_values, crossed_t
@@ -219,8 +219,31 @@ def test_a_run_does_not_differ_from_itself(subjects):
 
     found = compare(ranks, ranks)
 
-    assert (found.difference, found.low, found.high) == (0, 0, 0)
+    assert found.low < found.difference == 0 < found.high  # twelve items do not show that none differ
     assert (found.p_value, found.cohens_dz) == (1, None)
+
+
+@pytest.mark.parametrize("subjects", [1, 5])
+def test_where_neither_misses_the_difference_has_wilsons_interval_of_as_many_hits(subjects):
+    """No hit of 20 more on either side is in (0, .161); the two are squared and added."""
+    found = compare([np.ones(20, int)] * subjects, [np.ones(20, int)] * subjects)
+
+    high = binomtest(0, 20).proportion_ci(method="wilson").high
+    assert (found.low, found.high) == pytest.approx((-high, high))
+    assert found.interval.endswith(", no narrower than that of paired shares")
+
+
+@pytest.mark.parametrize(("subjects", "seeds"), [(1, 1), (1, 3), (3, 1), (6, 1)])
+def test_an_interval_of_a_difference_near_a_limit_holds_and_agrees_with_its_test(subjects, seeds):
+    """Hit rates of .95 and .9 of 10 items: before, .61 held of one subject, and a third had no width."""
+    random, held = np.random.default_rng(0), 0
+    for _ in range(200):
+        hits = [random.random((subjects, seeds, 10)) < rate for rate in (0.95, 0.9)]
+        found = compare(*(list(2 - side.astype(int)) for side in hits))
+        held += found.low <= 0.05 <= found.high
+        assert found.low < found.high and (found.p_value <= 0.05) == (not found.low <= 0 <= found.high)
+
+    assert held / 200 >= 0.92
 
 
 @pytest.mark.parametrize("subjects", [1, 3])

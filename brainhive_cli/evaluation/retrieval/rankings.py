@@ -257,9 +257,9 @@ class Ranking:
         similarity: [N] cosine similarity of the seen picture and the named one.
         labels: [N] image id of what each signal showed.
         groups: [N] run, session or fold of each signal, within which labels may be exchanged; () if all may.
-        wins: [N] share of the same fold's signals of the other of two pictures that are less like the seen
-            one, ties half; empty where there are not two. Their mean over pictures is the area under the ROC
-            curve.
+        wins: [N] of two pictures, twice the share of the same fold's signals of the other one that are less
+            like the seen one, ties half, less the area under the ROC curve of the fold: their mean over
+            pictures is that area, and varies as they do. Empty where there are not two.
     """
 
     image_ids: list[str]
@@ -416,7 +416,7 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
 
 
 def _share_of_wins(queries: Queries, gallery: Tensor) -> list[float]:
-    """Compare each signal with those of the other of two pictures: [N] share that it is above."""
+    """Compare each signal with those of the other of two pictures: [N] parts in the area, see `Ranking`."""
     # how much more each signal is like the second picture
     likeness = cosine_similarity(queries.tokens[:, None], gallery[None], dim=2)  # [N, 2]
     score = (likeness[:, 1] - likeness[:, 0]).cpu().numpy()
@@ -428,7 +428,7 @@ def _share_of_wins(queries: Queries, gallery: Tensor) -> list[float]:
     # pairs [N, N] of signals of different pictures
     difference = signed[:, None] * (score[:, None] - score)
     wins = ((difference > 0) + 0.5 * (difference == 0)) * is_other
-    return [*map(float, wins.sum(1) / is_other.sum(1))]
+    return [*map(float, 2 * wins.sum(1) / is_other.sum(1) - wins.sum() / is_other.sum())]
 
 
 def rank_corrected(
