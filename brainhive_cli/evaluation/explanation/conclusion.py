@@ -22,9 +22,12 @@ from brainhive_cli.evaluation.explanation.findings import (
     RHO,
     SECTION,
     SIMILARITY,
+    UNKNOWN,
     Finding,
+    bound_onsets,
     ceiling_scopes,
     claims,
+    correct_findings,
     describe_profiles,
     describe_similarity,
     overall,
@@ -90,6 +93,10 @@ def conclude(
             missing[SIMILARITY] = error.in_one_line
         else:
             results += describe_similarity(course, without_model, spec.split)
+
+    # p over all that the page claims, and the reach of filters
+    results, reason = bound_onsets(correct_findings(results), [reader.selection for reader in readers])
+    missing |= {FIRST_ABOVE: reason} if reason else {}
 
     # what pages show, and figures of the same
     drawn = draw_results(results, course, encoded, readers[0])
@@ -230,8 +237,9 @@ def curves(
         # the curve, with the first time above chance
         title, words = _title(finding), axis_name if axis.spans is None else OF_WINDOWS
         options: Any = {"section": DETAILS if is_mapped else SECTION, "note": _note(finding)}
-        if (onset := finding.first_above_chance) is not None:
-            options["marks"] = {f"{axis.where(onset)}: {FIRST_ABOVE}": float(axis.at[onset])}
+        first = finding.first_above_chance
+        if first is not None and finding.onset != UNKNOWN:
+            options["marks"] = {f"{finding.onset}: {FIRST_ABOVE}": float(axis.at[first])}
         ordered: Any = [at[row] for row in order]
         style: Literal["lines", "bars"] = "lines" if axis_name == TIME else "bars"
         yield (

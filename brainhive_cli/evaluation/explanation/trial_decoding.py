@@ -17,20 +17,22 @@ from brainhive_cli.core.measurements import Measurements, Metric, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.data.signals.selection import inside, window_starts
+from brainhive_cli.data.signals.selection import Selection, inside, window_starts
 from brainhive_cli.evaluation.explanation.conclusion import FIGURES, curves, put_claims_first
 from brainhive_cli.evaluation.explanation.findings import (
+    FIRST_ABOVE,
     SECTION,
     SHUFFLED,
-    SIGNIFICANT,
     Finding,
+    bound_onsets,
     compare_permutations,
+    correct_findings,
     overall,
     state_claims,
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.profiles import Axis
+from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.statistics import measure_each
 from brainhive_cli.measurement.units import FOLD_NULL_INFLATION
@@ -54,6 +56,7 @@ class Decoded:
         predicted: [P, P, N] rows that a classifier of training time p names at test time q.
         spans: [P, 2] windows in milliseconds.
         candidates: How many stimuli are distinguished.
+        selection: The signals of held-out trials.
     """
 
     names: list[str]
@@ -62,6 +65,7 @@ class Decoded:
     predicted: NDArray[np.int64]
     spans: NDArray[np.float64]
     candidates: int
+    selection: Selection
 
 
 def explain_trials(job: Job, folder: RunFolder) -> Measurements:
@@ -99,22 +103,28 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         "split": spec.split,
         "items": items,
         "pool": first.candidates,
-        "chance": 1 / first.candidates,
+        "chance": guess_most_frequent([decoded.shown for decoded in subjects]),
         "limits": (0.0, 1.0),
     }
 
     # by time: the window that is tested is the one that was trained on
     axis, count = Axis.of_windows(first.spans), len(first.spans)
     diagonal = np.arange(count)
-    finding, grid = _describe(DECODING, axis, subjects, permuted, (diagonal, diagonal), options), None
+    findings = [_describe(DECODING, axis, subjects, permuted, (diagonal, diagonal), options)]
+    if has_grid := GENERALISATION in (spec.analyses_of(OF_TRIALS) or OF_TRIALS):
+        train, test = (indices.ravel() for indices in np.meshgrid(diagonal, diagonal, indexing="ij"))
+        findings.append(_describe(GENERALISATION, axis, subjects, permuted, (train, test), options))
+    findings = correct_findings(findings)
+    (finding,), reason = bound_onsets(findings[:1], [decoded.selection for decoded in subjects])
+    if reason:
+        console.warn(f"{FIRST_ABOVE} left out: {reason}")
     drawn: dict[str, Any] = dict(curves([finding], {}))
     scopes = overall([finding]) | finding.scopes
     notes: dict[str, Any] = {"profiles": [finding.note]}
 
     # from time to time: every window with every classifier
-    if GENERALISATION in (spec.analyses_of(OF_TRIALS) or OF_TRIALS):
-        train, test = (indices.ravel() for indices in np.meshgrid(diagonal, diagonal, indexing="ij"))
-        grid = _describe(GENERALISATION, axis, subjects, permuted, (train, test), options)
+    if has_grid:
+        grid = findings[1]
         assert grid.test is not None
         peak = grid.peak
         windows = f"trained {axis.where(int(train[peak]))}, tested {axis.where(int(test[peak]))}"
@@ -147,7 +157,12 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         "units": items.kind,
         "unit_count": items.count,
     }
-    return Measurements(scopes, {}, notes)
+    return Measurements(scopes, {FIRST_ABOVE: reason} if reason else {}, notes)
+
+
+def guess_most_frequent(shown: Sequence[NDArray[np.int64]]) -> float:
+    """Return the accuracy of always naming the most frequent stimulus, mean over subjects with trials [N]."""
+    return float(np.mean([np.bincount(stimuli).max() / len(stimuli) for stimuli in shown]))
 
 
 def decode(job: Job, subject: int) -> Decoded:
@@ -193,7 +208,10 @@ def decode(job: Job, subject: int) -> Decoded:
         fold_names, fold_groups = member.name_trials(subject, split)
         names += fold_names
         groups += fold_groups
-    return Decoded(names, groups, np.concatenate(shown), np.concatenate(predicted, 2), spans, candidates)
+    selection, _ = member.selection(subject, split, is_tested=False)
+    return Decoded(
+        *(names, groups, np.concatenate(shown), np.concatenate(predicted, 2), spans, candidates, selection)
+    )
 
 
 def _describe(

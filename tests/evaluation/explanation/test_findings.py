@@ -160,7 +160,7 @@ def test_the_first_sentence_says_when_and_where_how_sure_and_of_whom(space, wher
     assert sentence == (
         f"Signals carry what was seen first at 25 ms, most at 50 ms (p {results[0].p_at_peak}) and "
         f"most {where} (p {results[1].p_at_peak}): 1 subject, 60 test items, for these 2 films; "
-        "p corrected over all places."
+        "p corrected over all places of all analyses."
     )
 
 
