@@ -138,7 +138,7 @@ def conclude(
         "profiles": [finding.note for finding in results],
     }
     if course is not None and course.halves is not None:
-        notes["similarity of halves"] = course.halves.tolist()
+        notes["ceiling of similarity by halves"] = course.halves.tolist()
     return Measurements(scopes, missing, notes)
 
 
@@ -308,7 +308,8 @@ def encoding_artifacts(
     # correlation over time with its ceilings, averaged over sensors and subjects
     if all(name in part.arrays for name in CEILINGS for part in groups):
         title = "encoding: prediction of half of the repetitions, with ceilings"
-        note = "The lower ceiling is the correlation of halves; the upper one is above 0 on noise."
+        note = "The lower ceiling is the correlation of halves, and a perfect model reaches its root; "
+        note += "the upper one is above 0 on noise."
         mean = {name: np.mean([part.arrays[name].mean(0) for part in groups], axis=0) for name in CEILINGS}
         lines = [Line(name, mean[name].tolist()) for name in CEILINGS]
         value = "correlation, mean over sensors"
@@ -322,7 +323,7 @@ def similarity_curve(course: Course, results: Sequence[Finding]) -> Curve:
     correlations = [finding for finding in results if finding.metric == RHO]
     lines = [_line(finding.name.rpartition(" · ")[2], finding.measured) for finding in correlations]
     if course.halves is not None:
-        lines.append(Line("halves of repetitions", course.halves.tolist()))
+        lines.append(Line("ceiling by halves of repetitions", course.halves.tolist()))
     elif np.isfinite(course.similarity.lower).all():
         lines.append(Line("lower ceiling", course.similarity.lower.tolist()))
         lines.append(Line("upper ceiling", course.similarity.upper.tolist()))
@@ -330,6 +331,8 @@ def similarity_curve(course: Course, results: Sequence[Finding]) -> Curve:
     # one curve of all
     title, value = f"similarity: {MEANINGS['similarity']}", "Spearman correlation of distances"
     note = "Claims are made by the lower ceiling: the upper one is far above 0 on noise."
+    if course.halves is not None:
+        note = "The ceiling is the root of what two recordings of the subject would correlate by."
     axis, at = course.axis.name, list(course.axis.at)
     style: Literal["lines", "bars"] = "lines" if axis == TIME else "bars"
     return Curve(title, axis, at, lines, value, style, section=SECTION, note=note)

@@ -109,7 +109,7 @@ class Finding:
         if not np.isfinite(latest_ms):
             return UNKNOWN
         is_later = latest_ms > end_ms + ROUNDING_MS
-        return axis.where(index) + (f" (effect begins by {latest_ms:.0f} ms)" if is_later else "")
+        return axis.where(index) + (f" (begins by {latest_ms:.0f} ms)" if is_later else "")
 
     @property
     def p_at_peak(self) -> str:

@@ -204,9 +204,15 @@ def ceilings(signals: Values) -> tuple[float, float]:
 
 
 def halves_ceiling(halves: Sequence[Patterns]) -> float:
-    """Correlate the distances of two halves of the repetitions [N, C], Spearman-Brown corrected to both."""
+    """Estimate the correlation that a perfect model would have with all repetitions, from two halves [N, C].
+
+    It is the root of the correlation of two recordings, which is the halves', Spearman-Brown corrected: two
+    recordings each have the noise that a model has not. With the sign of that correlation it is 0 on average
+    on noise.
+    """
     one, other = (ranked(distances(half)) for half in halves)
-    return float(spearman_brown(float(one @ other)))
+    reliability = spearman_brown(float(one @ other))
+    return float(np.copysign(abs(reliability) ** 0.5, reliability))
 
 
 @lru_cache(maxsize=4)
@@ -261,7 +267,7 @@ class Course:
         axis: The T positions.
         similarity: At these.
         pictures: One list of N that all subjects were shown, and which of them are alike.
-        halves: [T] of one subject: the correlation of halves of the repetitions, corrected to all.
+        halves: [T] of one subject: the ceiling by halves of the repetitions.
     """
 
     axis: Axis
