@@ -39,6 +39,8 @@ SEEN_CONCEPTS = "concepts of the test seen in earlier training"
 """A model learned from other pictures of a tested concept, in another data set or before this training."""
 SEEN_PICTURES = "seen pictures"
 """Other trials of the tested pictures or categories were trained on, as `dataset.holdout` asks."""
+NOT_INTERLEAVED = "signal or time"
+"""Labels were not interleaved in time, so that drift alone says something of them."""
 NORMALISED_BY_TESTED = "normalised by held-out trials"
 """Held-out runs or sessions were z-scored by their own (unlabelled) trials."""
 CHANNELS_MAPPED = "channels mapped"
@@ -58,6 +60,7 @@ SHORT = {
     WHITENED_BY_TESTED: "white-test",
     NORMALISED_BY_TESTED: "norm-test",
     SEEN_PICTURES: "seen-pics",
+    NOT_INTERLEAVED: "time?",
     UNKNOWN_PICTURES: "pics?",
     UNKNOWN_SELECTION: "sel?",
     UNKNOWN_HISTORY: "hist?",

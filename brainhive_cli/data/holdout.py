@@ -159,6 +159,13 @@ class Holdout(Section):
         numbers[is_there] = np.unique(pairs[is_there], return_inverse=True)[1]
         return numbers
 
+    def number_tested(self, recording: Recording, where: str) -> NDArray[np.int64]:
+        """Number the fold (from 1, 0 if none), run or session that tests each trial, [N, R]."""
+        if self.by != "trials":
+            return self.number_groups(recording, where)
+        masks = [fold * self.hold_out_trials(recording, fold, where) for fold in self.fold_numbers]
+        return np.asarray(sum(masks), np.int64)
+
     def _deal_trials(self, is_there: Mask, fold: int) -> Mask:
         """Deal the trials of each stimulus to folds in a random order; one trial alone is never tested."""
         random, is_tested = np.random.default_rng(self.seed), np.zeros_like(is_there)

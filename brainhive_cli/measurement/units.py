@@ -259,6 +259,7 @@ class Alike:
         medium: What they are, in the singular.
         group_of: Name of a held-out trial to its run or session; empty where pictures are held out.
         groups: What these are, in the plural.
+        block_of: Name of a held-out trial to the block of successive trials of one label that it is in.
         has_folds: Whether items were tested by models of several folds, which share training data.
     """
 
@@ -267,6 +268,7 @@ class Alike:
     medium: str = "picture"
     group_of: Mapping[Any, Hashable] = field(default_factory=dict)
     groups: str = ""
+    block_of: Mapping[Any, Hashable] = field(default_factory=dict)
     has_folds: bool = False
 
     def items(self, ids: Sequence[Sequence[Hashable]]) -> Items:
@@ -311,7 +313,9 @@ class Alike:
             return Items(ids, groups, self.groups)
         name = self.groups if count > 1 else self.groups[:-1]
         scope = f"these {count} {name}" if count > 1 else f"this {name}"
-        return Items(ids, ids, f"trials within {count} {name}", strata=groups, scope=scope)
+        units = [[self.block_of.get(name, name) for name in listed] for listed in ids]
+        kind = "trials" if len({*chain.from_iterable(units)}) == sum(map(len, ids)) else "blocks of trials"
+        return Items(ids, units, f"{kind} within {count} {name}", strata=groups, scope=scope)
 
     def _clips(self, ids: Sequence[Sequence[Hashable]], films: int) -> Items:
         """Cut clips into blocks, in the order of their film; `films` is 0 where nothing says how many."""

@@ -68,7 +68,9 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """The answer in words, with whom it is about."""
+        """The answer in words, with whom it is about; or why there is none."""
+        if self.p is None:
+            return f"{self.side}: {self.test}"
         return f"{self.side} for {self.scope}" if self.scope else self.side
 
     @property
@@ -89,100 +91,117 @@ def judge(
     ranks: Sequence[NDArray[Any]],
     items: Items,
     candidates: Sequence[Hashable],
-    sessions: Mapping[Hashable, Hashable] | None = None,
+    concept_parts: Mapping[Any, Hashable] | None = None,
     concept_of: Mapping[Any, str] | None = None,
     medium: str = "picture",
+    *,
     label_of: Mapping[Any, Hashable] | None = None,
-    group_of: Mapping[Any, Hashable] | None = None,
+    parts: Mapping[Any, Hashable] | None = None,
+    blocks: Mapping[Any, Hashable] | None = None,
+    problem: str = "",
     pool: int | None = None,
 ) -> list[Verdict]:
     """Test whether labels belong to signals, for these subjects: the mean rank with labels permuted.
 
-    Of trials of seen stimuli (`label_of`), labels are exchanged within `group_of`, whatever the units.
-
     One permutation serves all subjects: wrong labels that all share are then as probable as any others. The
     first answer is the verdict: which stimulus was seen, or, from ten concepts of which any has several
     stimuli, the sign-flip test over concepts, each with its own weight. Below ten concepts, and next to that
-    verdict, stand both questions: which stimulus (exchanged within concepts) and which concept (exchanged
-    within sessions).
+    verdict, stand both questions: which stimulus (exchanged within concepts) and which concept. Whatever is
+    asked, labels are compared within the parts of the recording in which they were interleaved.
 
     Args:
-        ranks: Rank of each candidate by each signal, [N, P] by subject, averaged over seeds.
+        ranks: Rank of each candidate by each signal, [N, P] by subject, averaged over seeds; 0 of candidates
+            that were not compared.
         items: What the signals showed, and what is exchangeable.
         candidates: Names of the P candidates.
-        sessions: Sessions in which an item was shown, by name; None where they are not known.
+        concept_parts: Part of the recording of each item by name, within which concepts of several stimuli
+            were interleaved; None where that is not known, or they were not.
         concept_of: Concept of each candidate by name; None: each is one of its own.
         medium: What an item is, in the singular.
         label_of: Candidate that an item shows, by name, where items are trials; None: items are candidates.
-        group_of: Fold, run or session of each item, within which labels are exchanged; None: all are one.
+        parts: Part of the recording (run, session, fold) of each item, within which labels are exchanged;
+            None: all are one.
+        blocks: Block of each trial by name, whose labels are exchanged together; None: each is its own.
+        problem: Why labels of trials, or concepts, cannot be told from time; empty if they can.
         pool: Candidates of each signal; default: all.
 
     Source: Hoeffding 1951 (combinatorial permutation statistic); Phipson and Smyth 2010 (p with identity).
     """
     pool = len(candidates) if pool is None else pool
     column = {name: number for number, name in enumerate(candidates)}
-    columns = {name: column[(label_of or {}).get(name, name)] for name in items.names}
+    block_of = {name: (blocks or {}).get(name, name) for name in items.names}
+    columns = {block_of[name]: column[(label_of or {}).get(name, name)] for name in items.names}
 
-    # rank of what name j shows by the signals of name i, as it counts in the mean rank: [I, I]
-    row_of = {name: row for row, name in enumerate(items.names)}
-    columns_of_names = [columns[name] for name in items.names]
-    table = np.zeros((items.size, items.size))
+    # rank of what block j shows by the signals of block i, as it counts in the mean rank: [I, I]
+    row_of = {block: row for row, block in enumerate(columns)}
+    table = np.zeros((len(columns), len(columns)))
     for matrix, ids in zip(ranks, items.ids, strict=True):
-        rows = [row_of[name] for name in ids]
-        np.add.at(table, rows, matrix[:, columns_of_names] / (len(ids) * len(ranks)))
+        rows = [row_of[block_of[name]] for name in ids]
+        np.add.at(table, rows, matrix[:, [*columns.values()]] / (len(ids) * len(ranks)))
 
-    # concepts of several stimuli are asked for by themselves
-    concepts = [(concept_of or {}).get(name, name) for name in items.names]
-    has_several = len(set(concepts)) < len(concepts) and not items.is_film and label_of is None
+    # trials have one question
+    if label_of is not None:
+        question, count = STIMULUS.format(medium), items.size
+        if problem:
+            return [Verdict(question, None, None, 1.0, count, pool, problem)]
+        ids = [[*dict.fromkeys(block_of[name] for name in listed)] for listed in items.ids]
+        part_of = {block_of[name]: part for name, part in (parts or {}).items()}
+        exchanged = _within(replace(items, ids=ids, units=ids, strata=None), part_of)
+        return [_of_stimuli(table, exchanged, pool, medium, bool(parts), count)]
 
     # over units; then items are exchanged within their unit, those of units of one item with each other
     questions = []
-    if not items.is_film and not items.are_independent and label_of is None:
-        questions.append(_over_units(ranks, items, columns, pool))
+    if not items.is_film and not items.are_independent:
+        if not problem:
+            questions.append(_over_units(ranks, items, columns, pool, concept_parts))
         counts = Counter(dict(zip(chain(*items.ids), chain(*items.units), strict=True)).values())
         within_units = [[unit if counts[unit] > 1 else None for unit in units] for units in items.units]
         items = replace(items, units=items.ids, strata=within_units)
-    if label_of is not None:  # categories may be unequally frequent: only labels within a group compare like
-        items = replace(items, units=items.ids, strata=None)
+    questions.append(_of_stimuli(table, _within(items, parts or {}), pool, medium, bool(parts), items.size))
 
-    # within a group (a run, session or fold), and within the stratum as before
-    if group_of:
-        strata = items.strata or [[None] * len(ids) for ids in items.ids]
-        within_groups = [
-            [(stratum, group_of[name]) for name, stratum in zip(ids, strata_of_ids, strict=True)]
-            for ids, strata_of_ids in zip(items.ids, strata, strict=True)
-        ]
-        items = replace(items, strata=within_groups)
-
-    questions.append(_of_stimuli(table, items, pool, medium, bool(group_of)))
-    if has_several:
-        questions.append(_of_concepts(table, items, pool, concepts, sessions, group_of))
+    # concepts of several stimuli are asked for by themselves
+    concepts = [(concept_of or {}).get(name, name) for name in items.names]
+    if len(set(concepts)) < len(concepts) and not items.is_film:
+        questions.append(_of_concepts(table, items, pool, concepts, concept_parts, problem))
     return questions
 
 
+def _within(items: Items, part_of: Mapping[Any, Hashable]) -> Items:
+    """Exchange items only within the part of each, besides their stratum."""
+    if not part_of:
+        return items
+    strata = items.strata or [[None] * len(ids) for ids in items.ids]
+    within = [
+        [(stratum, part_of[name]) for name, stratum in zip(ids, strata_of_ids, strict=True)]
+        for ids, strata_of_ids in zip(items.ids, strata, strict=True)
+    ]
+    return replace(items, strata=within)
+
+
 def _of_stimuli(
-    table: NDArray[np.float64], items: Items, pool: int, medium: str, is_grouped: bool = False
+    table: NDArray[np.float64], items: Items, pool: int, medium: str, has_parts: bool, count: int
 ) -> Verdict:
     """Ask which stimulus was seen: labels are permuted as `Items.permutations` has it."""
     # permutations, in words
     orders = items.permutations(DRAWS, np.random.default_rng(0))
-    count = len(orders) + 1
+    total = len(orders) + 1
     if items.is_film:
-        how = f"all {count} circular shifts" if count == items.size else f"{count:,} circular shifts"
+        how = f"all {total} circular shifts" if total == items.size else f"{total:,} circular shifts"
     else:
-        drawn = f"{count:,} permutations" if count > DRAWS else f"all {count:,} permutations"
-        within = {True: " within runs, sessions or folds", False: " within concepts"}[is_grouped]
-        how = f"{drawn} of the labels" + (within if items.strata is not None else "")
+        drawn = f"{total:,} permutations" if total > DRAWS else f"all {total:,} permutations"
+        blocks = "" if items.size == count else " of blocks"
+        within = {True: " within runs, sessions or folds", False: " within concepts"}[has_parts]
+        how = f"{drawn} of the labels{blocks}" + (within if items.strata is not None else "")
 
     # few concepts say nothing of concepts in general
     wider = ""
-    if items.strata is not None and items.scope and not is_grouped:
+    if items.strata is not None and items.scope and "concept" in items.scope:
         kinds = items.scope.removeprefix("these ").replace("this ", "1 ")
         wider = f"concepts in general: not possible with {kinds}"
     question = STIMULUS.format(medium)
-    if count == 1:
-        return Verdict(question, None, None, 1.0, items.size, pool, "no two labels can be exchanged")
-    return _compare(question, table, orders, how, items, pool, items.scope, wider)
+    if total == 1:
+        return Verdict(question, None, None, 1.0, count, pool, "no two labels can be exchanged")
+    return _compare(question, table, orders, how, items, pool, items.scope, wider, count)
 
 
 def _of_concepts(
@@ -190,34 +209,35 @@ def _of_concepts(
     items: Items,
     pool: int,
     concepts: Sequence[Hashable],
-    sessions: Mapping[Hashable, Hashable] | None,
-    group_of: Mapping[Any, Hashable] | None = None,
+    parts: Mapping[Any, Hashable] | None,
+    problem: str,
 ) -> Verdict:
     """Ask which concept was seen: the mean rank of the other items of a label's concept.
 
-    Labels are permuted freely among items of the same sessions, where signals drift alike.
+    Labels are permuted freely among items of the same part, where signals drift alike.
     """
-    # mean rank of the other items of a concept, within the group where there are groups
+    # mean rank of the other items of a concept, of those that were compared
     concept_number = {name: index for index, name in enumerate(dict.fromkeys(concepts))}
     concept = np.array([concept_number[name] for name in concepts])
-    group_number = {name: index for index, name in enumerate(dict.fromkeys((group_of or {}).values()))}
-    group = np.array([group_number[group_of[name]] if group_of else 0 for name in items.names])
-    is_same = ((concept[:, None] == concept) & (group[:, None] == group)) - np.eye(len(concept))
-    sizes = is_same.sum(0)
-    means = np.where(sizes > 0, table @ is_same / np.maximum(sizes, 1), table.mean(1, keepdims=True))
+    is_same = (concept[:, None] == concept) * 1.0 - np.eye(len(concept))
+    is_compared = table > 0
+    sizes = is_compared @ is_same
+    mean = table.sum(1, keepdims=True) / np.maximum(is_compared.sum(1, keepdims=True), 1)
+    means = np.where(sizes > 0, table @ is_same / np.maximum(sizes, 1), mean)
 
-    # exchange labels within sessions; where these have one concept each, nothing is exchanged for another
-    shown_in: list[Hashable] = [(sessions or {}).get(name) for name in items.names]
-    if group_of:
-        shown_in = [(session, group_of[name]) for session, name in zip(shown_in, items.names, strict=True)]
-    exchanged = Items([items.names], [items.names], strata=[shown_in])
+    # exchange labels within parts; where these have one concept each, nothing is exchanged for another
     scope = items.scope if len(set(concepts)) < MANY_UNITS else ""
-    if sessions is None or len({*zip(shown_in, concepts, strict=True)}) == len(set(shown_in)):
-        reason = "their sessions are not known" if sessions is None else "concepts and sessions coincide"
-        return Verdict(CONCEPT, None, None, 1.0, items.size, pool, f"cannot be tested: {reason}", scope)
-    orders = exchanged.permutations(DRAWS, np.random.default_rng(1))
+    shown_in = None if parts is None else [parts[name] for name in items.names]
+    if shown_in is not None and len({*zip(shown_in, concepts, strict=True)}) == len(set(shown_in)):
+        problem = "concepts and sessions coincide"
+    if shown_in is None or problem:
+        reason = f"cannot be tested: {problem or 'their sessions are not known'}"
+        return Verdict(CONCEPT, None, None, 1.0, items.size, pool, reason, scope)
+    orders = Items([items.names], [items.names], strata=[shown_in]).permutations(
+        DRAWS, np.random.default_rng(1)
+    )
     drawn = f"{len(orders) + 1:,} permutations of the labels within sessions"
-    return _compare(CONCEPT, means, orders, drawn, items, pool, scope, "")
+    return _compare(CONCEPT, means, orders, drawn, items, pool, scope, "", items.size)
 
 
 def _compare(
@@ -229,6 +249,7 @@ def _compare(
     pool: int,
     scope: str,
     wider: str,
+    n: int,
 ) -> Verdict:
     """Compare the sum of a table's diagonal with those of permuted columns, the identity among them."""
     # sums of permuted columns
@@ -249,19 +270,32 @@ def _compare(
     test = f"{how}, mean rank"
     if count <= DRAWS:
         test += f", smallest p {2 / count:.2g}"
-    return Verdict(question, better, worse, 2 / count, items.size, pool, test, scope, wider)
+    return Verdict(question, better, worse, 2 / count, n, pool, test, scope, wider)
 
 
 def _over_units(
-    ranks: Sequence[NDArray[Any]], items: Items, columns: Mapping[Hashable, int], pool: int
+    ranks: Sequence[NDArray[Any]],
+    items: Items,
+    columns: Mapping[Hashable, int],
+    pool: int,
+    parts: Mapping[Any, Hashable] | None,
 ) -> Verdict:
-    """Ask whether units in general rank better: signs of how far their mean rank is from that of guesses."""
-    middle = (pool + 1) / 2
-    distances = [  # [N] by subject
-        middle - matrix[np.arange(len(ids)), [columns[name] for name in ids]]
-        for matrix, ids in zip(ranks, items.ids, strict=True)
-    ]
+    """Ask whether units in general rank better: signs of how far their mean rank is from that of guesses.
+
+    A guess knows the part of the recording, so its rank is the mean rank of what was shown in the same part.
+    """
+    distances = []  # [N] by subject
+    for matrix, ids in zip(ranks, items.ids, strict=True):
+        rows, shown = np.arange(len(ids)), [columns[name] for name in ids]
+        guessed: Any = (pool + 1) / 2
+        if parts is not None:
+            number = {part: index for index, part in enumerate(dict.fromkeys(parts[name] for name in ids))}
+            part = np.array([number[parts[name]] for name in ids])
+            is_of_part = np.eye(len(number))[part]  # [N, parts]
+            guessed = (matrix[:, shown] @ is_of_part / is_of_part.sum(0))[rows, part]
+        distances.append(guessed - matrix[rows, shown])
     flips = flip_signs(distances, items)
-    test = f"sign flips of the mean rank over {items.count} {items.kind}"
+    within = " within runs, sessions or folds" if parts is not None and len({*parts.values()}) > 1 else ""
+    test = f"sign flips of the mean rank{within} over {items.count} {items.kind}"
     named = (items.size, pool, test, items.scope)
     return Verdict(UNITS.format(items.kind), flips.p_above, flips.p_below, flips.least_p, *named)

@@ -30,6 +30,7 @@ from brainhive_cli.evaluation.retrieval.rankings import (
     rank_corrected,
 )
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Sliding
+from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import ranks_of_all, subset_expectations, subset_hits
 from brainhive_cli.measurement.reliability import (
     average_halves,
@@ -187,7 +188,7 @@ class CellScores:
         return scores
 
 
-STORED_KINDS = (CellScores, SubjectScores, Ranking, SplitRanks, Ceiling, RegionShares)
+STORED_KINDS = (CellScores, SubjectScores, Ranking, SplitRanks, Interleaving, Ceiling, RegionShares)
 """What the file of a cell's scores holds."""
 
 

@@ -14,6 +14,8 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, Metric, by_name
 from brainhive_cli.evaluation.retrieval.cell_scores import CellScores, Curve, SubjectScores
 from brainhive_cli.evaluation.retrieval.rankings import Ranking, SplitRanks
+from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.training.alignment.recipe import Cell
 
@@ -95,7 +97,7 @@ def _merge(scores: Sequence[SubjectScores], cells: Sequence[Cell]) -> SubjectSco
     sizes = [len(fold.ranking.image_ids) for fold in scores]
     return SubjectScores(
         ranking=join([fold.ranking for fold in scores]),
-        split_ranks=_merge_split_ranks([fold.split_ranks for fold in scores if fold.split_ranks], cells),
+        split_ranks=_merge_split_ranks([fold.split_ranks for fold in scores if fold.split_ranks]),
         curves=curves,
         control={
             name: np.average([fold.control[name] for fold in scores], axis=0, weights=sizes)
@@ -105,28 +107,22 @@ def _merge(scores: Sequence[SubjectScores], cells: Sequence[Cell]) -> SubjectSco
     )
 
 
-def _merge_split_ranks(tables: Sequence[SplitRanks], cells: Sequence[Cell]) -> SplitRanks:
+def _merge_split_ranks(tables: Sequence[SplitRanks]) -> SplitRanks:
     """Join the ranks of folds; a candidate has none, 0, by signals of other folds, which are not compared."""
     # candidates of all folds; a row for each signal
     candidates = [*dict.fromkeys(chain.from_iterable(table.candidates for table in tables))]
     column = {name: number for number, name in enumerate(candidates)}
     ranks = np.zeros((sum(len(table.ranks) for table in tables), len(candidates)), np.uint16)
-    groups: list[str] = []
     start = 0
-    for table, cell in zip(tables, cells, strict=True):
+    for table in tables:
         ranks[start : start + len(table.ranks), [column[name] for name in table.candidates]] = table.ranks
         start += len(table.ranks)
-        groups += table.groups or [f"fold {cell.fold}"] * len(table.ranks)
-
-    # sessions, where all folds know them
-    has_sessions = all(table.sessions is not None for table in tables)
     return SplitRanks(
         candidates,
         [*chain.from_iterable(table.image_ids for table in tables)],
         ranks,
-        [*chain.from_iterable(table.sessions or () for table in tables)] if has_sessions else None,
+        Interleaving.join([table.interleaving for table in tables]),
         [*chain.from_iterable(table.labels for table in tables)],
-        groups,
         tables[0].pool,
     )
 
@@ -166,13 +162,37 @@ def measure_classes(
     return by_name(metrics)
 
 
-def name_guess(metrics: Mapping[str, Metric], groups: Sequence[Sequence[SubjectScores]]) -> dict[str, Metric]:
-    """Set the chance of top-1 to that of the most frequent category, where some are more frequent."""
-    labels = Counter(label for group in groups for label in group[0].ranking.labels)
-    most = max(labels.values()) / labels.total()
-    if "top1" not in metrics or most <= 1 / (metrics["top1"].pool or 1) + ROUNDING:
-        return dict(metrics)
-    return {**metrics, "top1": replace(metrics["top1"], chance=most)}
+def measure_guess(groups: Sequence[Sequence[SubjectScores]], pool: int) -> dict[str, float]:
+    """Measure the best constant guess: labels by how often they are tested, the same order for each trial.
+
+    Args:
+        groups: The cells of each subject, of trials of seen labels.
+        pool: Number of candidates.
+
+    Returns:
+        Value of each metric of ranks, a mean over subjects; none where all labels are as frequent.
+    """
+    rankings = [group[0].ranking for group in groups]
+    counts = [Counter(ranking.labels) for ranking in rankings]
+    if all(max(count.values()) * pool <= count.total() * (1 + ROUNDING) for count in counts):
+        return {}
+
+    # the most frequent label first; average precision counts other labels of the concept
+    ranks, precisions = [], []
+    for ranking, count in zip(rankings, counts, strict=True):
+        concept_of = dict(zip(ranking.labels, ranking.concepts, strict=True))
+        rank_of = {name: 1 + row for row, (name, _) in enumerate(count.most_common())}
+        ranks.append(np.array([rank_of[name] for name in ranking.labels]))
+        by_concept: dict[str, list[int]] = {}
+        for name, rank in rank_of.items():
+            by_concept.setdefault(concept_of[name], []).append(rank)
+        precision = {
+            concept: float(np.mean([(1 + row) / rank for row, rank in enumerate(listed)]))
+            for concept, listed in by_concept.items()
+        }
+        precisions.append(np.mean([precision[concept] for concept in ranking.concepts]))
+    values = {metric.name: metric.value for metric in summarise(ranks, pool, split="")}
+    return {**values, "map": float(np.mean(precisions))}
 
 
 def count_confusions(rankings: Iterable[Ranking]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.measurement.corrections import Compared
+from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import (
     Distractors,
     nearest,
@@ -223,7 +224,7 @@ class Queries:
         tokens: [N, D].
         target: [N]; by a control, that of another picture.
         seen: [N] before a control.
-        sessions: [N] in which each was recorded; None where they are not known.
+        interleaving: Which labels may be exchanged.
         trials: [N] name of each, where trials of seen pictures are held out; else none.
         groups: [N] run or session of each of these.
         depend_on_each_other: Whether tokens are other ones than those of one signal at a time.
@@ -232,7 +233,7 @@ class Queries:
     tokens: Tensor
     target: Indices
     seen: Indices
-    sessions: list[tuple[int, ...]] | None = None
+    interleaving: Interleaving
     trials: Sequence[str] = ()
     groups: Sequence[str] = ()
     depend_on_each_other: bool = False
@@ -250,7 +251,7 @@ class Ranking:
         relevant: [N] how many these are.
         pictures: Image ids of what was shown, each once.
         backward: Ranks of the seen signal among the signals, one for each of these pictures; empty when some
-            were shown more often than others.
+            were shown more often than others, or trials of seen pictures are held out.
         shown: How many signals show each of these pictures.
         named: [N] concept of the picture that is most similar to the signal.
         similarity: [N] cosine similarity of the seen picture and the named one.
@@ -287,21 +288,16 @@ def encode_queries(
         seen = np.searchsorted(gallery.rows, picture)
         target = next(controlled(seen, gallery, control, [seed]))
 
-        # sessions of each signal, where they are known
-        responses, sessions = member.responses(subject, split), None
-        is_tested = ensemble.are_tested(responses, subject, split)
-        if responses.sessions is not None:
-            numbers = responses.sessions[is_tested].tolist()  # [N, R], -1 where there is no repetition
-            sessions = [tuple(sorted({number for number in row if number >= 0})) for row in numbers]
-
-        # names and runs or sessions of held-out trials; no other designs have them
+        # what was interleaved; names and runs or sessions of held-out trials, which no other designs have
+        is_tested = ensemble.are_tested(member.responses(subject, split), subject, split)
+        interleaving = member.interleaving(subject, split).take(np.flatnonzero(is_tested))
         trials, groups = ([*compress(names, is_tested)] for names in member.name_trials(subject, split))
         tokens = ensemble.tokens(subject, signals)
         are_dependent = any(
             depends_on_other_trials(partial(model.encode, subject), signal)
             for model, signal in zip(ensemble.members, signals, strict=True)
         )
-        queries[subject] = Queries(tokens, target, seen, sessions, trials, groups, are_dependent)
+        queries[subject] = Queries(tokens, target, seen, interleaving, trials, groups, are_dependent)
     return queries
 
 
@@ -316,18 +312,16 @@ class SplitRanks:
         candidates: Image ids of the P pictures; of more than `MOST_TESTED`, so many drawn ones.
         image_ids: [N] what each signal showed, by a control another picture.
         ranks: [N, P], uint16; 1 is best.
-        sessions: [N] in which each signal was recorded; None where they are not known.
+        interleaving: Which labels may be exchanged.
         labels: [N] image id of what each signal showed.
-        groups: [N] run, session or fold of each signal; () if labels of all may be exchanged.
         pool: Candidates of each signal: of P those of its fold.
     """
 
     candidates: list[str]
     image_ids: list[str]
     ranks: NDArray[np.uint16]
-    sessions: list[tuple[int, ...]] | None
+    interleaving: Interleaving
     labels: Sequence[str] = ()
-    groups: Sequence[str] = ()
     pool: int = 0
 
     @classmethod
@@ -341,14 +335,12 @@ class SplitRanks:
         tokens = gallery.tokens[torch.from_numpy(chosen)]
         counted = ranks_of_all(queries.tokens[torch.from_numpy(rows)], tokens, len(chosen))  # [N, P]
 
-        # names, sessions and groups of these signals
+        # names of these signals
         candidates = [gallery.image_ids[index] for index in chosen]
         labels = [gallery.image_ids[index] for index in queries.target[rows]]
-        sessions = None if queries.sessions is None else [queries.sessions[row] for row in rows]
         image_ids = [queries.trials[row] for row in rows.tolist()] if queries.trials else labels
-        groups = [queries.groups[row] for row in rows.tolist()] if queries.trials else ()
-        ranked = counted.astype(np.uint16)
-        return cls(candidates, image_ids, ranked, sessions, labels, groups, len(candidates))
+        ranked, interleaving = counted.astype(np.uint16), queries.interleaving.take(rows)
+        return cls(candidates, image_ids, ranked, interleaving, labels, len(candidates))
 
 
 def controlled(target: Indices, gallery: Gallery, control: str, seeds: Iterable[int]) -> Iterator[Indices]:
@@ -388,7 +380,7 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
         # the other direction: for each picture that was shown, its signals among all signals
         pictures, counts = np.unique(signals.target, return_counts=True)
         backward, shown = np.empty(0, np.int64), 0
-        if (counts == counts[0]).all():
+        if (counts == counts[0]).all() and not signals.trials:  # trials of seen pictures have one direction
             shown = int(counts[0])
             order = np.argsort(signals.target, kind="stable").reshape(len(pictures), shown)
             backward = ranks(gallery.tokens[pictures], signals.tokens, torch.from_numpy(order)).numpy()

@@ -14,6 +14,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.measurements import (
     ALL,
     CHANNELS_MAPPED,
+    NOT_INTERLEAVED,
     TRANSDUCTIVE,
     TRIALS_TOGETHER,
     Measurements,
@@ -38,13 +39,14 @@ from brainhive_cli.evaluation.retrieval.folds import (
     count_confusions,
     describe_absent,
     measure_classes,
+    measure_guess,
     merge_folds,
-    name_guess,
 )
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.plain import compare_plainly
 from brainhive_cli.evaluation.retrieval.rankings import Ranking
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
+from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import chance_of_precision, summarise
 from brainhive_cli.measurement.reliability import spearman_brown
 from brainhive_cli.measurement.statistics import measure
@@ -118,20 +120,34 @@ def summarise_job(
     if holdout is not None and holdout.shows_seen and spec.split == "test":
         trials = rankings.values()
         named = [pair for ranking in trials for pair in zip(ranking.image_ids, ranking.groups, strict=True)]
-        alike = replace(alike, group_of=dict(named), groups=holdout.by)
+        blocks = {
+            name: f"{group}, block {block}"
+            for *_, subject_scores in tested.values()
+            if (table := subject_scores.split_ranks)
+            for name, group, block in zip(
+                table.image_ids, subject_scores.ranking.groups, table.interleaving.blocks, strict=True
+            )
+        }
+        alike = replace(alike, group_of=dict(named), groups=holdout.by, block_of=blocks)
     alike = replace(alike, has_folds=holdout is not None and len(run.folds) > 1 and spec.split == "test")
     units = alike.items([ranking.image_ids for ranking in rankings.values()])
 
     # metrics: of all cells together, of each, of regions and of the signals' ceilings
     are_trialwise = all(cell_scores.are_trialwise for cell_scores in scores.values())
+    verdict, *questions = above_chance(groups, alike)
     caveats = merge_caveats(
-        *(align_run.caveats(spec.split) for align_run in job.runs), [] if are_trialwise else [TRIALS_TOGETHER]
+        *(align_run.caveats(spec.split) for align_run in job.runs),
+        [] if are_trialwise else [TRIALS_TOGETHER],
+        [NOT_INTERLEAVED] if any(order.follows_time for order in list_orders(groups)) else [],
     )
     context = MetricContext(describe_protocol(job.runs, spec, caveats), spec.split, gallery.pool, alike)
-    verdict, *questions = above_chance(groups, alike)
     scopes = scopes_of_all(cells, groups, context, spec.subsets) | scopes_of_cells(tested, context)
     if alike.group_of:
-        scopes = {name: name_guess(metrics, groups) for name, metrics in scopes.items()}
+        guessed = measure_guess(groups, gallery.pool)
+        for name, metrics in scopes.items():
+            among_all = {key for key, metric in metrics.items() if metric.pool == gallery.pool}
+            known = {key: replace(metrics[key], chance=guessed[key]) for key in among_all & guessed.keys()}
+            scopes[name] = metrics | known
         scopes[ALL] |= measure_classes(groups, context.options(_image_ids(groups), seeds=context.seeds))
     shares = {
         subject: [cell_scores.regions for cell_scores in group if cell_scores.regions]
@@ -325,26 +341,40 @@ def above_chance(groups: Groups, alike: Alike) -> list[Verdict]:
     ranks = [np.mean([table.ranks for table in group], 0) for group in tables]
     items = alike.items([table.image_ids for table in firsts])
 
-    # the sessions of a picture, of each subject who was shown it
-    sessions: dict[str, list[tuple[int, ...]]] | None = None
-    if all(table.sessions is not None for table in firsts):
-        sessions = defaultdict(list)
-        for table in firsts:
-            for image_id, recorded in zip(table.image_ids, table.sessions or (), strict=True):
-                sessions[image_id].append(recorded)
-    shown_in: dict[Any, Any] | None = None
-    if sessions is not None:
-        shown_in = {image_id: tuple(recorded) for image_id, recorded in sessions.items()}
+    # parts in which an item was shown, of each subject who was shown it
+    parts: dict[str, Any] = defaultdict(list)
+    concept_parts: dict[str, Any] = defaultdict(list)
+    for table in firsts:
+        for name, part in zip(table.image_ids, table.interleaving.parts, strict=True):
+            parts[name] = (*parts[name], part)
+        for name, part in zip(table.image_ids, table.interleaving.concept_parts or (), strict=False):
+            concept_parts[name] = (*concept_parts[name], part)
+    are_known = all(table.interleaving.concept_parts for table in firsts)
+    options: dict[str, Any] = {
+        "medium": alike.medium,
+        "pool": firsts[0].pool or None,
+        "parts": parts if len({*parts.values()}) > 1 else None,
+        "problem": next((order.problem for order in list_orders(groups) if order.problem), ""),
+    }
 
-    # groups and labels of held-out trials
-    options: dict[str, Any] = {"medium": alike.medium, "pool": firsts[0].pool or None}
-    if firsts[0].groups:
-        pairs = [pair for table in firsts for pair in zip(table.image_ids, table.groups, strict=True)]
-        options["group_of"] = dict(pairs) if alike.groups != "trials" else None
+    # labels and blocks of held-out trials
     if alike.group_of:
-        labels = [pair for table in firsts for pair in zip(table.image_ids, table.labels, strict=True)]
-        options["label_of"] = dict(labels)
-    return judge(ranks, items, firsts[0].candidates, shown_in, alike.concept_of, **options)
+        options["label_of"] = {
+            name: label for table in firsts for name, label in zip(table.image_ids, table.labels, strict=True)
+        }
+        options["blocks"] = {
+            name: (number, block)
+            for number, table in enumerate(firsts)
+            for name, block in zip(table.image_ids, table.interleaving.blocks, strict=True)
+        }
+    return judge(
+        ranks, items, firsts[0].candidates, concept_parts if are_known else None, alike.concept_of, **options
+    )
+
+
+def list_orders(groups: Groups) -> list[Interleaving]:
+    """List what is known of the order in time of each subject's items."""
+    return [scores.split_ranks.interleaving for (scores, *_) in groups if scores.split_ranks]
 
 
 def disagreement(verdict: Verdict, top1: Metric) -> list[str]:

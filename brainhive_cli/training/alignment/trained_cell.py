@@ -30,6 +30,7 @@ from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import digest_of
 from brainhive_cli.data.targets.targets import Targets, TargetSource, compute_online
+from brainhive_cli.measurement.interleaving import Interleaving, TrialOrder, of_pictures, of_trials
 from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
@@ -245,6 +246,54 @@ class TrainedCell:
         stimuli = self.pictures(split).image_ids[responses.stimulus]
         names = [f"{image_id}, {group}" for image_id, group in zip(stimuli, groups, strict=True)]
         return [f"{name}, trial {number}" for number, name in enumerate(names, 1)], groups
+
+    def interleaving(self, subject: int, split: str) -> Interleaving:
+        """Find which of a subject's tested signals [N] may exchange labels, as far as time is known.
+
+        The order of all trials is looked at, those that the cell's fold has learned from included.
+        """
+        dataset, where = self.align.dataset, f"{self.align.dataset.name} subject {subject}"
+        holdout = dataset.holdout if split == "test" else None
+        source = self.align.source(self.cell.variant, self.cell.fold)
+        recording = source.open(subject)[stored_split(dataset, split)]
+        is_there, stimuli = recording.is_there, self.pictures(split)
+
+        def find() -> Interleaving:
+            # items and their labels: trials and what they show, or pictures and their concepts
+            row = np.nonzero(is_there)[0]  # [n] of each trial
+            shown, by = [*map(str, recording.image_ids)], ""
+            if holdout is not None and holdout.shows_seen:
+                item, label, by = np.arange(len(row)), [shown[index] for index in row], holdout.by
+                group = holdout.number_tested(recording, where)[is_there]
+            else:
+                concept_of = dict(zip(stimuli.image_ids, stimuli.concepts, strict=True))
+                rows, group = stimuli.rows(shown), np.zeros(len(shown), np.int64)
+                item, label = (
+                    row,
+                    [
+                        concept_of.get(stimuli.image_ids[r], name) if r >= 0 else name
+                        for r, name in zip(rows.tolist(), shown, strict=True)
+                    ],
+                )
+                for fold in holdout.fold_numbers if holdout else ():
+                    group[tested_rows(dataset, stimuli, split, fold)[rows] & (rows >= 0)] = fold
+
+            # their order in time
+            known = [recording.sessions, recording.runs, recording.onset_s]
+            if dataset.alike_by == "neighbours" or all(times is None for times in known):
+                return Interleaving(group.tolist(), [*range(len(label))])
+            order = TrialOrder.of(
+                item, label, *(None if times is None else times[is_there] for times in known)
+            )
+            return of_trials(order, group, by) if by else of_pictures(order, group)
+
+        # those of the cell's fold
+        interleaving = self.align.once(("interleaving", subject, split, source.name_of(subject)), find)
+        rows = self.selection(subject, split, is_normalised=False)[0].pictures
+        if holdout is not None and holdout.shows_seen:
+            tested = holdout.hold_out_trials(recording, self.cell.fold, where)[is_there]
+            rows = np.flatnonzero(tested)[rows]
+        return interleaving.take(rows)
 
     def selection(
         self,

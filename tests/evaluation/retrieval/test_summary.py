@@ -14,6 +14,7 @@ from brainhive_cli.evaluation.retrieval.summary import (
     describe_control,
     scopes_of_all,
 )
+from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.training.alignment.recipe import Cell
 
@@ -68,8 +69,9 @@ def test_subjects_are_matched_by_the_pictures_that_they_saw():
 def group_of(order: list[int], ranks: np.ndarray, sessions: list[int] | None = None) -> list[SubjectScores]:
     """One subject whose signals show pictures 0 to 19 in an order; `ranks` [20, 20] of candidates."""
     names = [f"{n}" for n in range(20)]
-    recorded = None if sessions is None else [(sessions[n],) for n in order]
-    split_ranks = SplitRanks(names, [names[n] for n in order], ranks[order], recorded)
+    recorded = None if sessions is None else [sessions[n] for n in order]
+    interleaving = Interleaving([0] * 20, [*range(20)], recorded)
+    split_ranks = SplitRanks(names, [names[n] for n in order], ranks[order], interleaving)
     made = scores([names[n] for n in order], [int(ranks[n, n]) for n in order], [])
     return [replace(made, split_ranks=split_ranks)]
 

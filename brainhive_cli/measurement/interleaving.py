@@ -1,0 +1,243 @@
+"""Order of trials in time: labels that were shown in blocks, and parts within which labels were interleaved.
+
+Signals drift, so trials that are near in time are alike whatever was shown. Labels that were shown in blocks
+can be decoded from time alone, and labels of trials that are far apart in time are not exchangeable.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.int64]
+DRAWS = 199
+"""Random orders that the order of labels is compared with; the smallest p is 1 / 200."""
+CLUMPED, CLUMPED_IN_PARTS, SAME_ORDER = 0.01, 0.2, 0.05
+"""p up to which labels count as shown in blocks within natural parts (1 % of random orders do) and in smaller
+ones, which are looked at only where labels came in blocks; and up to which blocks count as shown in one order
+in all runs (of two runs of four blocks only equal orders do, 1 in 24)."""
+FEWEST_TRIALS = 4
+"""Trials of the shortest part of a run within which labels are compared."""
+BLOCKED = "labels were shown in blocks, so signal and time cannot be told apart"
+SAME_BLOCKS = "blocks came in the same order in all {}, so signal and time cannot be told apart"
+
+
+class TrialOrder(NamedTuple):
+    """Trials of one subject, in the order of time.
+
+    Attributes:
+        item: [n] index of the item that each trial shows; of held-out trials each is an item.
+        label: [I] number of the label of each item.
+        session: [n] session of each trial.
+        run: [n] run of each trial, numbered over all sessions.
+    """
+
+    item: Numbers
+    label: Numbers
+    session: Numbers
+    run: Numbers
+
+    @classmethod
+    def of(
+        cls,
+        item: Numbers,
+        label: Sequence[Hashable],
+        session: Numbers | None,
+        run: Numbers | None,
+        onset_s: NDArray[np.float64] | None,
+    ) -> Self:
+        """Sort trials [n] by session, run and onset; the order of what is not known is drawn."""
+        number = {name: row for row, name in enumerate(dict.fromkeys(label))}
+        zeros, drawn = np.zeros(len(item), np.int64), np.random.default_rng(0).permutation(len(item))
+        session, run = (zeros if known is None else known for known in (session, run))
+        line = np.lexsort((drawn if onset_s is None else onset_s, run, session))
+        run_number = np.unique(np.stack([session, run]), axis=1, return_inverse=True)[1].reshape(-1)
+        labels = np.array([number[name] for name in label], np.int64)
+        return cls(item[line], labels, session[line].astype(np.int64), run_number[line])
+
+
+@dataclass(frozen=True)
+class Interleaving:
+    """Items whose labels may be exchanged, as far as the order of trials is known.
+
+    Attributes:
+        parts: [I] part of the recording in which each item was shown; labels are exchanged within it.
+        blocks: [I] block of each item: successive items of one label, whose labels are exchanged together.
+        concept_parts: [I] as `parts`, for labels that several items have; None where these came in blocks.
+        problem: Why labels, or concepts of several items, cannot be told from time; empty if they can.
+        follows_time: Whether time alone says something of labels: they differ between parts.
+    """
+
+    parts: list[Hashable]
+    blocks: list[Hashable]
+    concept_parts: list[Hashable] | None = None
+    problem: str = ""
+    follows_time: bool = False
+
+    def take(self, rows: Numbers) -> Self:
+        """Take some of the items."""
+        parts, blocks, concept_parts = (
+            listed and [listed[row] for row in rows.tolist()]
+            for listed in (self.parts, self.blocks, self.concept_parts)
+        )
+        return replace(self, parts=parts, blocks=blocks, concept_parts=concept_parts)
+
+    @classmethod
+    def join(cls, folds: Sequence[Self]) -> Self:
+        """Put the items of folds of one subject one behind the other."""
+        parts, blocks, concept_parts = (
+            [*chain.from_iterable(listed or () for listed in lists)]
+            for lists in zip(*((fold.parts, fold.blocks, fold.concept_parts) for fold in folds), strict=True)
+        )
+        return cls(parts, blocks, concept_parts or None, folds[0].problem, folds[0].follows_time)
+
+
+def of_trials(order: TrialOrder, group: Numbers, by: str) -> Interleaving:
+    """Find which labels of held-out trials may be exchanged.
+
+    Args:
+        order: The trials, each an item.
+        group: [I] fold, run or session that each item is tested with.
+        by: What is held out: `trials`, of whose run and session models have learned; `runs` or `sessions`.
+    """
+    items = [*range(len(order.label))]
+    if by == "trials":
+        parts, follows_time = find_interleaved(order, group), are_clumped(order, 0 * order.run, CLUMPED)
+        return Interleaving(parts or group.tolist(), items, None, "" if parts else BLOCKED, follows_time)
+
+    # blocks are decoded from the time within a group where they have the same order in all groups
+    within = group[order.item]
+    if not are_clumped(order, within, CLUMPED):
+        return Interleaving(group.tolist(), items)
+    if have_same_order(order, within):
+        parts = find_interleaved(order, group)
+        problem = "" if parts else SAME_BLOCKS.format(by)
+        return Interleaving(parts or group.tolist(), items, None, problem, True)
+    blocks = np.empty(len(items), np.int64)
+    blocks[order.item] = number_blocks(order)
+    return Interleaving(group.tolist(), blocks.tolist())
+
+
+def of_pictures(order: TrialOrder, fold: Numbers) -> Interleaving:
+    """Find which pictures (of one concept) may be exchanged, and which concepts, within folds [I]."""
+    several = len({*order.label.tolist()}) < len(order.label)
+    own, concept = order._replace(label=np.arange(len(order.label))), order.label if several else 0
+    parts = find_interleaved(own, fold * len(order.label) + concept) or fold.tolist()
+    concept_parts = find_interleaved(order, fold) if several else None
+    problem = BLOCKED.replace("labels", "concepts") if several and concept_parts is None else ""
+    follows_time = several and are_clumped(order, 0 * order.run, CLUMPED)
+    return Interleaving(parts, [*range(len(order.label))], concept_parts, problem, follows_time)
+
+
+def find_interleaved(order: TrialOrder, within: Numbers) -> list[Hashable] | None:
+    """Find parts of a recording within which labels were interleaved.
+
+    These are runs, else sessions, else all: the first in which half of the items could have another label.
+    Where labels come in blocks there, they are the longest of halves, quarters, … of runs in which they do not.
+
+    Args:
+        order: The trials.
+        within: [I] number of the class of each item (as its fold), within which labels are exchanged.
+
+    Returns:
+        [I] class and part of each item (the set of the parts of its trials); None where labels came in blocks.
+    """
+    # runs, sessions, all; and ever smaller parts of runs
+    sizes = np.bincount(order.run)
+    position = np.arange(len(order.run)) - (sizes.cumsum() - sizes)[order.run]
+    natural = [order.run, order.session, np.zeros_like(order.run)]
+    depths = range(1, int(np.log2(max(1, sizes.max() / FEWEST_TRIALS))) + 1)
+    finer = [order.run * 2**depth + position * 2**depth // sizes[order.run] for depth in depths]
+
+    # from the finest natural ones that allow an exchange, to smaller ones
+    first = next((row for row, parts in enumerate(natural) if _can_exchange(order, parts, within)), 2)
+    levels = [CLUMPED] * (first + 1) + [CLUMPED_IN_PARTS] * len(finer)
+    for parts, level in zip([*natural[first::-1], *finer], levels, strict=True):
+        if _can_exchange(order, parts, within) and not are_clumped(order, parts, level):
+            return [*zip(within.tolist(), _list_parts(order.item, parts), strict=True)]
+    return None
+
+
+def are_clumped(order: TrialOrder, parts: Numbers, level: float) -> bool:
+    """Whether trials near in time have one label more often than in random orders within parts [n]."""
+    if len({*order.label.tolist()}) == len(order.label):
+        return False
+
+    # windows of 2, 4, 8, … trials of a part
+    line = np.argsort(parts, kind="stable")
+    part = np.unique(parts[line], return_inverse=True)[1]
+    sizes = np.bincount(part)
+    position = np.arange(len(part)) - (sizes.cumsum() - sizes)[part]
+    lengths = [2**power for power in range(1, int(np.log2(sizes.max())) + 1)]
+    item, windows = order.item[line], [part * len(part) + position // length for length in lengths]
+
+    # pairs of one label in a window; a random order exchanges labels of items of the same parts
+    names = _list_parts(order.item, parts)
+    number = {name: row for row, name in enumerate(dict.fromkeys(names))}
+    stratum, random = np.array([number[name] for name in names]), np.random.default_rng(0)
+    by_stratum, counts = np.argsort(stratum, kind="stable"), []
+    for draw in range(1 + DRAWS):
+        label = order.label.copy()
+        if draw:
+            label[by_stratum] = order.label[np.lexsort((random.random(len(stratum)), stratum))]
+        counts.append([_count_pairs(window, label[item]) for window in windows])
+    return _p_of_first(counts) <= level
+
+
+def number_blocks(order: TrialOrder) -> Numbers:
+    """Number the blocks of trials [n]: successive ones of one label in a run."""
+    label = order.label[order.item]
+    is_first = (label[1:] != label[:-1]) | (order.run[1:] != order.run[:-1])
+    return np.concatenate([[0], is_first.cumsum()])
+
+
+def have_same_order(order: TrialOrder, group: Numbers) -> bool:
+    """Whether blocks came in one order in all groups [n], more than random orders of whole blocks would."""
+    label, block, random = order.label[order.item], number_blocks(order), np.random.default_rng(0)
+    sizes = np.unique(group, return_counts=True)[1]
+    position = np.arange(len(group)) - np.repeat(sizes.cumsum() - sizes, sizes)
+
+    # pairs of one label at the same time of different groups
+    windows = [position // 2**power for power in range(int(np.log2(sizes.max())) + 1)]
+    counts = []
+    for draw in range(1 + DRAWS):
+        drawn = label[np.lexsort((block, random.random(block[-1] + 1)[block], group))] if draw else label
+        in_all = [_count_pairs(window, drawn) for window in windows]
+        in_one = [_count_pairs(window + len(group) * (1 + group), drawn) for window in windows]
+        counts.append(np.subtract(in_all, in_one).tolist())
+    return _p_of_first(counts) <= SAME_ORDER
+
+
+def _list_parts(item: Numbers, parts: Numbers) -> list[Hashable]:
+    """List the parts in which each item was shown, [I]."""
+    shown_in: dict[int, set[int]] = {}
+    for index, part in zip(item.tolist(), parts.tolist(), strict=True):
+        shown_in.setdefault(index, set()).add(part)
+    return [tuple(sorted(shown_in[index])) for index in range(len(shown_in))]
+
+
+def _can_exchange(order: TrialOrder, parts: Numbers, within: Numbers) -> bool:
+    """Whether half of the items share part and class with an item of another label."""
+    strata = [*zip(within.tolist(), _list_parts(order.item, parts), strict=True)]
+    labels: dict[Hashable, set[int]] = {}
+    for stratum, label in zip(strata, order.label.tolist(), strict=True):
+        labels.setdefault(stratum, set()).add(label)
+    return 2 * sum(len(labels[stratum]) > 1 for stratum in strata) >= len(strata)
+
+
+def _count_pairs(window: Numbers, label: Numbers) -> int:
+    """Count ordered pairs of trials [n] that share window and label."""
+    counts = np.unique(window * (int(label.max()) + 1) + label, return_counts=True)[1]
+    return int((counts**2).sum())
+
+
+def _p_of_first(counts: Sequence[Sequence[int]]) -> float:
+    """Compare the first row of counts [1 + K, J] with all by the largest standard score of the J."""
+    values = np.array(counts, np.float64)
+    spread = values.std(0)
+    scores = np.divide(values - values.mean(0), spread, out=np.zeros_like(values), where=spread > 0)
+    largest = scores.max(1, initial=0)
+    return float((largest >= largest[0] - 1e-9).mean())
