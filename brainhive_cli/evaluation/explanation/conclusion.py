@@ -12,7 +12,7 @@ from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Point
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.files import portable
-from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.data.stores.recordings import Sensors, Voxels
@@ -58,6 +58,7 @@ def conclude(
     readers: Sequence[Reader],
     parts: Mapping[tuple[Cell | None, int], SubjectProfiles],
     levels: Levels,
+    caveats: Sequence[str] = (),
 ) -> Measurements:
     """Describe everything over all subjects; write the artifacts, and draw them.
 
@@ -67,9 +68,10 @@ def conclude(
         readers: One a subject.
         parts: What was measured of each cell and subject, and of the signals of each subject.
         levels: Embeddings of the tested pictures, which similarity compares signals with.
+        caveats: Of the order in time, as `Job.find_parts`.
     """
     # protocols with and without the model, and parts that could not be measured
-    spec, align, protocol, pictures = job.spec, job.align, job.describe_protocol(), readers[0].shared
+    spec, align, protocol, pictures = job.spec, job.align, job.describe_protocol(caveats), readers[0].shared
     without_model = f"{protocol}, {WITHOUT_MODEL}"
     missing = {name: reason for part in parts.values() for name, reason in part.missing.items()}
 
@@ -125,7 +127,7 @@ def conclude(
         "dataset": align.dataset.name,
         "mode": align.mode,
         "protocol": protocol,
-        "caveats": align.caveats(spec.split),
+        "caveats": merge_caveats(align.caveats(spec.split), caveats),
         **describe_tested([align.tested_pictures(spec.split)], align.signal_warnings),
         "draws": len(readers[0].labels.permuted),
         "scope": pictures.scope,

@@ -13,7 +13,7 @@ from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files import portable
-from brainhive_cli.core.measurements import Measurements, Metric, scope
+from brainhive_cli.core.measurements import NOT_INTERLEAVED, Measurements, Metric, merge_caveats, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.data.datasets import alike_of
@@ -34,6 +34,7 @@ from brainhive_cli.evaluation.explanation.findings import (
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
+from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.statistics import measure_each
 from brainhive_cli.measurement.units import FOLD_NULL_INFLATION
 from brainhive_cli.reports.drawings import save_figure
@@ -57,6 +58,7 @@ class Decoded:
         spans: [P, 2] windows in milliseconds.
         candidates: How many stimuli are distinguished.
         selection: The signals of held-out trials.
+        order: Which labels may be exchanged.
     """
 
     names: list[str]
@@ -66,6 +68,7 @@ class Decoded:
     spans: NDArray[np.float64]
     candidates: int
     selection: Selection
+    order: Interleaving
 
 
 def explain_trials(job: Job, folder: RunFolder) -> Measurements:
@@ -82,22 +85,24 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
             subjects.append(decode(job, subject))
             bar.advance()
     first = subjects[0]
-    protocol, holdout = f"{job.describe_protocol()}, shrinkage LDA of single windows", align.dataset.holdout
+    problem = next((decoded.order.problem for decoded in subjects if decoded.order.problem), "")
+    caveats = [NOT_INTERLEAVED] if any(decoded.order.follows_time for decoded in subjects) else []
+    protocol = f"{job.describe_protocol(caveats)}, shrinkage LDA of single windows"
+    holdout = align.dataset.holdout
     assert holdout is not None
     pairs = [pair for decoded in subjects for pair in zip(decoded.names, decoded.groups, strict=True)]
-    alike = replace(alike_of(align.dataset, (), ()), group_of=dict(pairs), groups=holdout.by)
+    blocks = {
+        name: f"{group}, block {block}"
+        for decoded in subjects
+        for name, group, block in zip(decoded.names, decoded.groups, decoded.order.blocks, strict=True)
+    }
+    alike = replace(alike_of(align.dataset, (), ()), group_of=dict(pairs), groups=holdout.by, block_of=blocks)
     alike = replace(alike, has_folds=len(align.folds) > 1)
     items = alike.items([decoded.names for decoded in subjects])
 
-    # labels [K, N] of each subject, permuted within runs, sessions or folds
-    permuted: list[NDArray[np.int64]] = []
-    for decoded in subjects:
-        random, labels = np.random.default_rng(spec.seed), np.tile(decoded.shown, (spec.draws, 1))
-        groups = np.asarray(decoded.groups)
-        for group in np.unique(groups):
-            members = np.flatnonzero(groups == group)
-            labels[:, members] = random.permuted(labels[:, members], axis=1)
-        permuted.append(labels)
+    # labels [K, N] of each subject, permuted within what was interleaved; none where time says the same
+    draws = 0 if problem else spec.draws
+    permuted = [permute_blocks(decoded.shown, decoded.order, draws, spec.seed) for decoded in subjects]
     options: dict[str, Any] = {
         "protocol": protocol,
         "split": spec.split,
@@ -111,13 +116,15 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     axis, count = Axis.of_windows(first.spans), len(first.spans)
     diagonal = np.arange(count)
     findings = [_describe(DECODING, axis, subjects, permuted, (diagonal, diagonal), options)]
-    if has_grid := GENERALISATION in (spec.analyses_of(OF_TRIALS) or OF_TRIALS):
+    if has_grid := not problem and GENERALISATION in (spec.analyses_of(OF_TRIALS) or OF_TRIALS):
         train, test = (indices.ravel() for indices in np.meshgrid(diagonal, diagonal, indexing="ij"))
         findings.append(_describe(GENERALISATION, axis, subjects, permuted, (train, test), options))
     findings = correct_findings(findings)
     (finding,), reason = bound_onsets(findings[:1], [decoded.selection for decoded in subjects])
-    if reason:
-        console.warn(f"{FIRST_ABOVE} left out: {reason}")
+    missing = {FIRST_ABOVE: reason} if reason else {}
+    missing |= {"test against permuted labels": problem} if problem else {}
+    for name, why in missing.items():
+        console.warn(f"{name} left out: {why}")
     drawn: dict[str, Any] = dict(curves([finding], {}))
     scopes = overall([finding]) | finding.scopes
     notes: dict[str, Any] = {"profiles": [finding.note]}
@@ -146,18 +153,32 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         "dataset": align.dataset.name,
         "mode": align.mode,
         "protocol": protocol,
-        "caveats": align.caveats(spec.split),
+        "caveats": merge_caveats(align.caveats(spec.split), caveats),
         "warnings": align.signal_warnings,
-        "draws": spec.draws,
+        "draws": draws,
         "scope": items.scope,
-        "finding": state_claims(
+        "finding": f"Nothing is said of time courses: {problem}."
+        if problem
+        else state_claims(
             [finding], "the category", len(subjects), f"{items.size} {spec.split} trials", items.scope
         ),
         SET_UP: align.set_up(spec.split),
         "units": items.kind,
         "unit_count": items.count,
     }
-    return Measurements(scopes, {FIRST_ABOVE: reason} if reason else {}, notes)
+    return Measurements(scopes, missing, notes)
+
+
+def permute_blocks(shown: NDArray[np.int64], order: Interleaving, draws: int, seed: int) -> NDArray[np.int64]:
+    """Permute the labels of trials [N] within parts, those of a block together: [K, N]."""
+    _, first, block = np.unique(order.blocks, return_index=True, return_inverse=True)
+    number = {name: row for row, name in enumerate(dict.fromkeys(order.parts))}
+    part = np.array([number[name] for name in order.parts])[first]  # [blocks]
+    random, labels = np.random.default_rng(seed), np.tile(shown[first], (draws, 1))  # [K, blocks]
+    for row in number.values():
+        members = np.flatnonzero(part == row)
+        labels[:, members] = random.permuted(labels[:, members], axis=1)
+    return np.asarray(labels[:, block])
 
 
 def guess_most_frequent(shown: Sequence[NDArray[np.int64]]) -> float:
@@ -173,7 +194,7 @@ def decode(job: Job, subject: int) -> Decoded:
     folds = {cell.fold: cell for cell in reversed(job.subjects[subject])}  # seeds share the trials
     names: list[str] = []
     groups: list[str] = []
-    shown, predicted, spans, candidates = [], [], np.empty((0, 2)), 0
+    shown, predicted, orders, spans, candidates = [], [], [], np.empty((0, 2)), 0
     for _, cell in sorted(folds.items()):
         member = TrainedCell.load(job.align, cell, device)
         train, test = (member.responses(subject, name, is_tested=False) for name in ("train", split))
@@ -208,10 +229,10 @@ def decode(job: Job, subject: int) -> Decoded:
         fold_names, fold_groups = member.name_trials(subject, split)
         names += fold_names
         groups += fold_groups
+        orders.append(member.interleaving(subject, split))
     selection, _ = member.selection(subject, split, is_tested=False)
-    return Decoded(
-        *(names, groups, np.concatenate(shown), np.concatenate(predicted, 2), spans, candidates, selection)
-    )
+    rows = np.concatenate(shown), np.concatenate(predicted, 2)
+    return Decoded(names, groups, *rows, spans, candidates, selection, Interleaving.join(orders))
 
 
 def _describe(
@@ -228,6 +249,8 @@ def _describe(
     measured = measure_each(ACCURACY, [hit.astype(np.float64) for hit in hits], is_share=True, **options)
 
     # accuracies [K, Q] with the permuted labels [K, N], in chunks of permutations
+    if not len(permuted[0]):
+        return Finding(name, axis, measured, {})
     shares = []
     for predicted, labels in zip(predictions, permuted, strict=True):
         chunks = torch.from_numpy(labels).split(max(1, AT_ONCE // predicted.size))
