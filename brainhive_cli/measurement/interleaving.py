@@ -21,8 +21,8 @@ ones, which are looked at only where labels came in blocks; and up to which bloc
 in all runs (of two runs of four blocks only equal orders do, 1 in 24)."""
 FEWEST_TRIALS = 4
 """Trials of the shortest part of a run within which labels are compared."""
-BLOCKED = "labels were shown in blocks, so signal and time cannot be told apart"
-SAME_BLOCKS = "blocks came in the same order in all {}, so signal and time cannot be told apart"
+BLOCKED = "labels were shown in blocks, so signal and time cannot be distinguished"
+SAME_BLOCKS = "blocks came in the same order in all {}, so signal and time cannot be distinguished"
 
 
 class TrialOrder(NamedTuple):
@@ -67,7 +67,7 @@ class Interleaving:
         parts: [I] part of the recording in which each item was shown; labels are exchanged within it.
         blocks: [I] block of each item: successive items of one label, whose labels are exchanged together.
         concept_parts: [I] as `parts`, for labels that several items have; None where these came in blocks.
-        problem: Why labels, or concepts of several items, cannot be told from time; empty if they can.
+        problem: Why labels, or concepts of several items, cannot be distinguished from time, if they cannot.
         follows_time: Whether time alone says something of labels: they differ between parts.
     """
 
@@ -136,14 +136,15 @@ def find_interleaved(order: TrialOrder, within: Numbers) -> list[Hashable] | Non
     """Find parts of a recording within which labels were interleaved.
 
     These are runs, else sessions, else all: the first in which half of the items could have another label.
-    Where labels come in blocks there, they are the longest of halves, quarters, … of runs in which they do not.
+    Where labels come in blocks there, they are the longest of halves, quarters, … of runs where they do not.
 
     Args:
         order: The trials.
         within: [I] number of the class of each item (as its fold), within which labels are exchanged.
 
     Returns:
-        [I] class and part of each item (the set of the parts of its trials); None where labels came in blocks.
+        [I] class and part (the set of the parts of its trials) of each item; None where labels came in
+        blocks.
     """
     # runs, sessions, all; and ever smaller parts of runs
     sizes = np.bincount(order.run)
@@ -185,6 +186,54 @@ def are_clumped(order: TrialOrder, parts: Numbers, level: float) -> bool:
             label[by_stratum] = order.label[np.lexsort((random.random(len(stratum)), stratum))]
         counts.append([_count_pairs(window, label[item]) for window in windows])
     return _p_of_first(counts) <= level
+
+
+def separate_repetitions(
+    is_there: NDArray[np.bool_],
+    sessions: Numbers | None,
+    runs: Numbers | None,
+    onset_s: NDArray[np.float64] | None,
+) -> Numbers | None:
+    """Find parts of a recording such that repetitions of a picture in different parts are far apart in time.
+
+    These are single trials where pictures were repeated in random order; else blocks of successive trials of
+    one picture, or runs, where these come in random order; else sessions.
+
+    Args:
+        is_there: [N, R] which repetitions of each picture there are.
+        sessions: [N, R] session of each, as `runs` and `onset_s`; None if not known.
+        runs: [N, R] run of each within its session.
+        onset_s: [N, R] onset of each within its run.
+
+    Returns:
+        [N, R] number of the part of each repetition among those of its picture, from 0; None where fewer than
+        half of the repeated pictures have repetitions that are far apart.
+    """
+    picture, times, repeated = np.nonzero(is_there)[0], (sessions, runs, onset_s), (is_there.sum(1) > 1).sum()
+    parts = np.tile(np.arange(is_there.shape[1]), (len(is_there), 1))
+    if all(known is None for known in times):
+        return parts
+
+    # parts of each trial in time, whose order is that of their first trials
+    known = [values if values is None else values[is_there] for values in times]
+    order = TrialOrder.of(np.arange(len(picture)), picture.tolist(), *known)
+    trial, shown = order.item, picture[order.item]
+    levels = [np.arange(len(trial)), number_blocks(order), order.run, order.session]
+    for depth, level in enumerate(levels):
+        pairs, first, of_trial = np.unique([shown, level], axis=1, return_index=True, return_inverse=True)
+        if 2 * (np.bincount(pairs[0]) > 1).sum() < repeated:
+            return None
+        line = np.argsort(first)
+        whole = np.zeros(len(line), np.int64)
+        units = TrialOrder(np.arange(len(line)), pairs[0][line], whole, whole)
+        p = CLUMPED if depth == 0 else CLUMPED_IN_PARTS
+        if depth == len(levels) - 1 or not are_clumped(units, whole, p):
+            starts = np.searchsorted(pairs[0], np.arange(len(is_there)))  # as pairs are sorted by picture
+            number = np.empty(len(trial), np.int64)
+            number[trial] = of_trial.reshape(-1) - starts[shown]
+            parts[is_there] = number
+            return parts
+    return None
 
 
 def number_blocks(order: TrialOrder) -> Numbers:
@@ -230,7 +279,8 @@ def _can_exchange(order: TrialOrder, parts: Numbers, within: Numbers) -> bool:
 
 def _count_pairs(window: Numbers, label: Numbers) -> int:
     """Count ordered pairs of trials [n] that share window and label."""
-    counts = np.unique(window * (int(label.max()) + 1) + label, return_counts=True)[1]
+    pairs = np.sort(window * (int(label.max()) + 1) + label)
+    counts = np.diff(np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1], [True]])))
     return int((counts**2).sum())
 
 

@@ -19,38 +19,56 @@ HALVINGS = 10
 
 
 def average_halves(
-    trials: Tensor, available: Tensor, random: torch.Generator, size: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Average two random halves, which share no repetition, of each stimulus' repetitions.
+    trials: Tensor,
+    available: Tensor,
+    random: torch.Generator,
+    size: int | None = None,
+    parts: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Average two random halves of each stimulus' repetitions, which share no repetition and no part.
 
     Args:
         trials: [N, R, F]; or [R, F] of one stimulus, which is halved N times.
         available: How many of the R exist, [N].
         random: Draws the halves.
-        size: Repetitions in a half; None: half of those available, of an odd number one is left out.
+        size: Repetitions in a half, at most; None: half of those available, of an odd number one is left out.
+        parts: [N, R] number, from 0, of the part of the recording that each repetition is of (see
+            `separate_repetitions`): halves are of different parts, and as large. None: all parts differ.
 
     Returns:
-        [N, F] each.
+        [N, F] each, and [N] how many repetitions are in a half.
     """
-    # a random order of the repetitions of each stimulus, those that exist first
-    drawn = torch.rand((len(available), trials.shape[-2]), generator=random)
-    is_available = torch.arange(trials.shape[-2]) < available[:, None]
-    position = drawn.masked_fill(~is_available, 2).argsort(1).argsort(1)  # [N, R]
+    # a random order of the parts of each stimulus
+    count, numbers = trials.shape[-2], torch.arange(trials.shape[-2]).expand(len(available), -1)
+    is_there = numbers < available[:, None]
+    part = numbers if parts is None else parts.masked_fill(~is_there, 0)
+    shown = 1 + part.masked_fill(~is_there, 0).amax(1, keepdim=True)
+    drawn = torch.rand((len(available), count), generator=random)
+    position = drawn.masked_fill(numbers >= shown, 2).argsort(1).argsort(1).gather(1, part)  # [N, R]
 
-    # the first ones are one half, the next ones the other
-    sizes = available[:, None] // 2 if size is None else torch.full((len(available), 1), size)
-    is_second = (position >= sizes) & (position < 2 * sizes)
-    parts = torch.stack([position < sizes, is_second], dim=1)  # [N, 2, R]
-    first, second = torch.matmul(parts.to(trials.dtype) / sizes[:, None], trials).unbind(1)
-    return first, second
+    # the first ones are one half, the next ones the other; of parts that differ in size as many are taken
+    half = shown // 2 if size is None or parts is not None else torch.full_like(shown, size)
+    sides = torch.stack([position < half, (position >= half) & (position < 2 * half)], 1) & is_there[:, None]
+    if parts is not None:
+        most = sides.sum(2).amin(1).clamp(max=size or count)[:, None, None]
+        drawn = torch.rand(sides.shape, generator=random).masked_fill(~sides, 2)
+        sides &= drawn.argsort(2).argsort(2) < most
+    weights = sides.to(trials.dtype) / sides.sum(2, keepdim=True)  # [N, 2, R]
+    first, second = torch.matmul(weights, trials).unbind(1)
+    return first, second, sides[:, 0].sum(1)
 
 
 def halve(
-    repetitions: NDArray[Any], random: torch.Generator, draws: int = HALVINGS, size: int | None = None
+    repetitions: NDArray[Any],
+    random: torch.Generator,
+    draws: int = HALVINGS,
+    size: int | None = None,
+    parts: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Average halves of one stimulus' repetitions [R, ...], as `average_halves` does: [draws, F] each."""
-    flat = torch.from_numpy(repetitions).flatten(1)
-    first, second = average_halves(flat, torch.full((draws,), len(flat)), random, size)
+    flat, counts = torch.from_numpy(repetitions).flatten(1), torch.full((draws,), len(repetitions))
+    of_draws = None if parts is None else torch.from_numpy(parts).expand(draws, -1)
+    first, second, _ = average_halves(flat, counts, random, size, of_draws)
     return first.numpy(), second.numpy()
 
 

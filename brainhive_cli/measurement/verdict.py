@@ -122,7 +122,7 @@ def judge(
         parts: Part of the recording (run, session, fold) of each item, within which labels are exchanged;
             None: all are one.
         blocks: Block of each trial by name, whose labels are exchanged together; None: each is its own.
-        problem: Why labels of trials, or concepts, cannot be told from time; empty if they can.
+        problem: Why labels of trials, or concepts, cannot be distinguished from time; empty if they can.
         pool: Candidates of each signal; default: all.
 
     Source: Hoeffding 1951 (combinatorial permutation statistic); Phipson and Smyth 2010 (p with identity).

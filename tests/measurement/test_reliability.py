@@ -19,7 +19,7 @@ from brainhive_cli.measurement.statistics import measure
 def test_halves_share_no_repetition_and_have_as_many():
     known = torch.eye(5).repeat(3, 1, 1)  # a repetition is known by the place of its 1
 
-    first, second = average_halves(known, torch.tensor([5, 4, 2]), torch.Generator().manual_seed(0))
+    first, second, _ = average_halves(known, torch.tensor([5, 4, 2]), torch.Generator().manual_seed(0))
 
     assert not (first * second).any()
     assert (first > 0).sum(1).tolist() == (second > 0).sum(1).tolist() == [2, 2, 1]
@@ -28,7 +28,7 @@ def test_halves_share_no_repetition_and_have_as_many():
 
 def test_a_stimulus_halved_many_times_is_halved_in_all_ways():
     known = torch.eye(5, dtype=torch.float64)  # a repetition is known by the place of its 1
-    first, second = average_halves(known, torch.full((50,), 5), torch.Generator().manual_seed(0))
+    first, second, _ = average_halves(known, torch.full((50,), 5), torch.Generator().manual_seed(0))
     assert not (first * second).any() and len((first > 0).unique(dim=0)) == 10
     assert set(first.unique().tolist()) == {0.0, 0.5}  # in double precision
 

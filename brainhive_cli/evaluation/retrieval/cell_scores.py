@@ -30,7 +30,7 @@ from brainhive_cli.evaluation.retrieval.rankings import (
     rank_corrected,
 )
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Sliding
-from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.interleaving import Interleaving, separate_repetitions
 from brainhive_cli.measurement.ranks import ranks_of_all, subset_expectations, subset_hits
 from brainhive_cli.measurement.reliability import (
     average_halves,
@@ -38,6 +38,7 @@ from brainhive_cli.measurement.reliability import (
     rank_halves,
     unit_vectors,
 )
+from brainhive_cli.measurement.units import MANY_UNITS
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 Values = NDArray[np.float64]
@@ -53,6 +54,7 @@ CONTROL_METRICS: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "mean_rank": lambda ranks: ranks.mean(-1),
     "mrr": lambda ranks: (1 / ranks).mean(-1),
 }
+NEIGHBOURS = "repetitions of a picture follow one another, so halves would agree by slow drift alone"
 SIGNALS_AT_ONCE = 64
 """Signals whose heads are predicted at once: 272,896 outputs of each are 70 MB."""
 
@@ -349,38 +351,67 @@ def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Cei
         _, picture = ensemble.signals(subject, spec.split)
         image_ids = first.pictures(spec.split).image_ids
         ids = [image_ids[row] for row in picture]
-        return measure_ceiling(trials, available, ids, spec.ceiling_splits, derive_seed(spec.seed, subject))
+
+        # halves are of repetitions that are far apart, as far as their times are known
+        responses = first.responses(subject, spec.split)
+        is_tested = ensemble.are_tested(responses, subject, spec.split)
+        known = (responses.sessions, responses.runs, responses.onset_s)
+        sessions, *times = (None if values is None else values[is_tested] for values in known)
+        is_there = (torch.arange(trials.shape[1]) < available[:, None]).numpy()
+        parts = separate_repetitions(is_there, sessions, *times)
+        if parts is None:
+            return Ceiling([], int(available.max()), [], [], reason=NEIGHBOURS)
+
+        # what all pictures of a session share is no agreement of a picture's repetitions
+        for number in np.unique(sessions[is_there]) if sessions is not None else ():
+            is_of_session = torch.from_numpy(is_there & (sessions == number))
+            if int(is_of_session.any(1).sum()) >= MANY_UNITS:
+                trials[is_of_session] -= trials[is_of_session].mean(0)
+        seed = derive_seed(spec.seed, subject)
+        return measure_ceiling(trials, available, ids, spec.ceiling_splits, seed, torch.from_numpy(parts))
 
     ceiling: Ceiling = first.align.once(first.key("ceiling", subject, spec.split), measure)
     return ceiling
 
 
 def measure_ceiling(
-    trials: Tensor, available: Tensor, image_ids: Sequence[str], splits: int, seed: int
+    trials: Tensor,
+    available: Tensor,
+    image_ids: Sequence[str],
+    splits: int,
+    seed: int,
+    parts: Tensor | None = None,
 ) -> Ceiling:
-    """Halve the single trials [N, R, …] of pictures at random, `splits` times; [N] of the R exist."""
+    """Halve the single trials [N, R, …] of pictures at random, `splits` times; [N] of the R exist.
+
+    Halves are of different `parts` [N, R] of the recording, see `separate_repetitions`.
+    """
     # pictures that were repeated
-    most, is_repeated = int(available.max()), available >= 2
+    is_there = torch.arange(trials.shape[1]) < available[:, None]  # [N, R]
+    numbers = torch.arange(trials.shape[1]).expand(is_there.shape) if parts is None else parts
+    most, is_repeated = int(available.max()), numbers.masked_fill(~is_there, 0).amax(1) >= 1
     ids = [*compress(image_ids, is_repeated.tolist())]
     if len(ids) < 2:
         few = "one repetition of each picture" if most < 2 else "fewer than two pictures were repeated"
         return Ceiling([], most, [], [], reason=few)
     if not is_repeated.all():
-        trials, available = trials[is_repeated], available[is_repeated]
-    signal, absent = trials.flatten(2), torch.arange(trials.shape[1]) >= available[:, None]  # [N, R, F]
-    if absent.any():  # the padding may be NaN
-        signal = signal.masked_fill(absent[:, :, None], 0)
+        trials, available, is_there = trials[is_repeated], available[is_repeated], is_there[is_repeated]
+        parts = None if parts is None else parts[is_repeated]
+    signal = trials.flatten(2)  # [N, R, F]
+    if not is_there.all():  # the padding may be NaN
+        signal = signal.masked_fill(~is_there[:, :, None], 0)
 
     # ranks of the pictures, and their shares in the correlation of the halves, by split
-    ranks_by_split, shares = [], []
+    ranks_by_split, shares, sizes = [], [], []
     with console.progress("measuring the ceiling", splits) as bar:
         for split in range(splits):
             random = torch.Generator().manual_seed(derive_seed(seed, split))
-            halves = average_halves(signal, available, random)
+            *halves, size = average_halves(signal, available, random, parts=parts)
             ranks_by_split.append(rank_halves(*halves).tolist())
             shares.append(correlation_shares(*(unit_vectors(half.numpy()) for half in halves)).mean(1))
+            sizes.append(float(size.sum()))
             bar.advance()
-    times = float(available.sum() / (available // 2).sum())
+    times = float(available.sum()) / float(np.mean(sizes))
     return Ceiling(ids, most, ranks_by_split, np.mean(shares, 0).tolist(), times)
 
 

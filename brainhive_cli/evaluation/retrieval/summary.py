@@ -509,7 +509,9 @@ def describe_ceilings(
     if not ceilings:
         return Measurements()
     protocol = extend_protocol(
-        f"half of the repetitions against the other half, {splits} random splits, {dataset}", caveats
+        f"half of the repetitions against the other half, from other parts of the recording, means of "
+        f"sessions removed, {splits} random splits, {dataset}",
+        caveats,
     )
 
     # subjects whose signals have a ceiling; all together where they saw as many pictures
