@@ -132,8 +132,9 @@ class Items:
 
         Pictures are exchanged with pictures that the same subjects were shown: freely where each is a unit of
         its own, else within their unit, and units of equal composition with each other; always within their
-        stratum and part. Clips of a film are shifted along it, around its end: in another order they would have other
-        neighbours, and pairs of close clips are alike whatever signals and embeddings have in common.
+        stratum and part. Clips of a film are shifted along it, around its end: in another order they would
+        have other neighbours, and pairs of close clips are alike whatever signals and embeddings have in
+        common.
 
         Args:
             draws: Most permutations, K.
@@ -208,9 +209,10 @@ class Items:
             for row, unit in zip([number[name] for name in ids], units.tolist(), strict=True):
                 unit_of[row] = unit
                 shown_to[row] |= 1 << subject
+        # subjects that each item was shown to, and its part
         alike = [(shown_to[row], part_number.get(self.parts.get(name), 0)) for name, row in number.items()]
 
-        # items by unit, sorted by subjects that they were shown to and part; then units that are equal in this
+        # items by unit, sorted by what makes them alike; then units that are equal in this
         members: dict[int, list[int]] = {}
         for row in sorted(range(self.size), key=alike.__getitem__):
             members.setdefault(unit_of[row], []).append(row)
