@@ -131,7 +131,8 @@ def separate_in_time(
     """Find the repetitions of stimuli that are far apart in time.
 
     Returns:
-        [N, R] number of the part of the recording that each repetition is of, and [N] how many these are.
+        [N, R] number of the part of the recording that each repetition is of, in the order of time only where
+        runs have one each, and [N] how many these are.
 
     Raises:
         BrainhiveError: if those of most stimuli follow one another.
@@ -143,7 +144,16 @@ def separate_in_time(
             "repetitions of a stimulus follow one another, so they agree by slow drift alone",
             "repeat stimuli in other runs or sessions",
         )
-    return parts, 1 + np.where(is_there, parts, 0).max(1)
+    counts = 1 + np.where(is_there, parts, 0).max(1)
+
+    # in one run the first repetitions of stimuli whose first is late are late, too: their order is drawn
+    if any(values is not None for values in known):
+        sessions, runs = (0 if values is None else values[rows].astype(np.int64) for values in known[:2])
+        run, random = np.zeros(is_there.shape, np.int64) + sessions * 2**16 + runs, np.random.default_rng(0)
+        for numbers, mask, shown_in, count in zip(parts, is_there, run, counts, strict=True):
+            if len(np.unique(shown_in[mask])) < count:
+                numbers[mask] = random.permutation(count)[numbers[mask]]
+    return parts, counts
 
 
 def averages(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
