@@ -155,7 +155,7 @@ class Job:
         """
         parts: dict[Hashable, Any] = defaultdict(tuple)
         concept_parts: dict[Hashable, Any] = defaultdict(tuple)
-        are_known, caveats = True, []
+        are_known, caveats = True, list[str]()
         for subject, (cell, *_) in self.subjects.items():
             member = TrainedCell.load(self.align, cell, device, self.spec.head)
             image_ids, order = (

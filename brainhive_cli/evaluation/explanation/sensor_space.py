@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -137,7 +137,8 @@ def separate_in_time(
     Raises:
         BrainhiveError: if those of most stimuli follow one another.
     """
-    is_there, known = recording.is_there[rows], (recording.sessions, recording.runs, recording.onset_s)
+    is_there = recording.is_there[rows]
+    known: Any = (recording.sessions, recording.runs, recording.onset_s)
     parts = separate_repetitions(is_there, *(None if values is None else values[rows] for values in known))
     if parts is None:
         raise BrainhiveError(

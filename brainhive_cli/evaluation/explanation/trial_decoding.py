@@ -171,7 +171,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
 
 def permute_blocks(shown: NDArray[np.int64], order: Interleaving, draws: int, seed: int) -> NDArray[np.int64]:
     """Permute the labels of trials [N] within parts, those of a block together: [K, N]."""
-    _, first, block = np.unique(order.blocks, return_index=True, return_inverse=True)
+    _, first, block = np.unique(np.array(order.blocks), return_index=True, return_inverse=True)
     number = {name: row for row, name in enumerate(dict.fromkeys(order.parts))}
     part = np.array([number[name] for name in order.parts])[first]  # [blocks]
     random, labels = np.random.default_rng(seed), np.tile(shown[first], (draws, 1))  # [K, blocks]
