@@ -8,16 +8,19 @@ of taking items, or subjects, for independent. 400 simulations take half an hour
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 from scipy.signal import lfilter
 from scipy.signal.windows import tukey
-from scipy.special import betaln, expit, logit, xlog1py, xlogy
+from scipy.special import betaincc, betaln, expit, logit, xlog1py, xlogy
 from scipy.stats import norm, t
 from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -26,6 +29,7 @@ from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.recording_files import filter_samples
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_range
 from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, predict_signals
 from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
 from brainhive_cli.evaluation.explanation.findings import UNKNOWN, Finding, for_all
@@ -37,8 +41,11 @@ from brainhive_cli.evaluation.explanation.profiles import (
     correct_together,
 )
 from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
-from brainhive_cli.measurement.comparison import compare_values
-from brainhive_cli.measurement.confidence_sequence import A, B, interval
+from brainhive_cli.evaluation.retrieval.folds import measure_classes
+from brainhive_cli.evaluation.retrieval.rankings import Queries, _share_of_wins
+from brainhive_cli.measurement.comparison import compare_values, crossed_t
+from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
+from brainhive_cli.measurement.interleaving import Interleaving, TrialOrder, of_trials
 from brainhive_cli.measurement.ranks import ranks, summarise
 from brainhive_cli.measurement.statistics import describe, measure, measure_each, ratio_of_means
 from brainhive_cli.measurement.units import MANY_SUBJECTS, MANY_UNITS, Alike, Items
@@ -47,6 +54,7 @@ from brainhive_cli.measurement.verdict import Verdict, judge
 Values = NDArray[np.float64]
 Random = np.random.Generator
 LEVEL, ITEMS, FEATURES, EACH = 0.05, 200, 60, 5
+SHARES = np.array([5, 10, 20, 50, 100, 200, 400, 960]) / 960
 ITEM_SD = 1.5
 """Standard deviation in logits; published values of subjects spread by up to 1."""
 HOW: Mapping[str, Any] = {"protocol": "simulated", "split": "test", "is_share": False}
@@ -152,7 +160,7 @@ def answer(ranked: Sequence[Values], items: Items, **options: Any) -> Verdict:
 
 
 def verdicts(random: Random, subjects: int, pictures: int, effect: float) -> list[float]:
-    """1. Verdict: level without an effect and under wrong labels that all share; power beside two peers.
+    """Verdict: level without an effect and under wrong labels that all share; power beside two peers.
 
     The permutation is one of 1,000 of labels shared by all subjects, as an oracle would write it here; t is
     of the mean rank of items, against that of guesses.
@@ -183,7 +191,7 @@ DESIGNS = {
 
 
 def units_of_unequal_size(random: Random, design: str, subjects: int, centre: float) -> list[float]:
-    """2. Units of unequal size: coverage and width for units in general, and verdicts without an effect.
+    """Units of unequal size: coverage and width for units in general, and verdicts without an effect.
 
     Signals and pictures of a concept are alike, and have nothing to do with each other.
     """
@@ -201,8 +209,28 @@ def units_of_unequal_size(random: Random, design: str, subjects: int, centre: fl
     return [holds(interval, truth), interval.high - interval.low, answer(ranked, items).side != "at chance"]
 
 
+def units_of_one_subject(random: Random, people: int, runs: int, centre: float) -> list[float]:
+    """Runs of one subject each: coverage and width for these subjects, of hits and of normal values.
+
+    Runs vary by .7 in logits and in values, of which people have .3; a run has 40 trials.
+    """
+    person, run = random.normal(0, 0.3, (people, 1, 1)), random.normal(0, 0.7, (people, runs, 1))
+    group_of = {(row, trial): f"{row} {trial % runs}" for row in range(people) for trial in range(40 * runs)}
+    ids = [[(row, trial) for trial in range(40 * runs)] for row in range(people)]
+    items = Alike(group_of=group_of, groups="runs").items(ids)
+    logits = np.broadcast_to((centre + person + run).transpose(0, 2, 1), (people, 40, runs))
+    values = [draw_hits(random, logits), logits - centre + random.normal(size=logits.shape)]
+    truths = [np.mean([mean_hit(centre + each, 0.7) for each in person.ravel()]), person.mean()]
+    results = []
+    for drawn, truth in zip(values, truths, strict=True):
+        interval = describe(list(drawn.reshape(people, -1)), items)
+        low, high = interval.these_subjects or (interval.low, interval.high)
+        results += [low <= truth <= high, high - low]
+    return results
+
+
 def few_concepts(random: Random, concepts: int, pictures: int, drift: float) -> list[float]:
-    """3. Few concepts: coverage for these, false answers to each question, and both found at top-1 .6 of 20.
+    """Few concepts: coverage for these, false answers to each question, and both found at top-1 .6 of 20.
 
     With drift, the signals of a session share what has nothing to do with pictures, and three in four
     pictures of a concept were shown in its own session. Concepts are not equally decodable: the effect grows
@@ -217,7 +245,7 @@ def few_concepts(random: Random, concepts: int, pictures: int, drift: float) -> 
     interval = describe([draw_hits(random, logits[None])[0]], items)
     truth = np.mean([mean_hit(2 * each - 2, 1.0) for each in strength])
     session = np.where(np.arange(count) % 4 > 0, concept, (concept + 1) % concepts)
-    options["sessions"] = dict(enumerate(session.tolist()))
+    options["concept_parts"] = dict(enumerate(session.tolist()))
     features = random.normal(size=(concepts, 20))[concept] + random.normal(size=(count, 20))
     drifted = drift * random.normal(size=(concepts, 20))[session]
     noise = random.normal(size=(count, 20))
@@ -230,7 +258,7 @@ def few_concepts(random: Random, concepts: int, pictures: int, drift: float) -> 
 
 
 def small_and_bounded(random: Random, items: int, strength: float, metric: str) -> Any:
-    """4. Few items: coverage of the mean of all simulations, and width, of one subject.
+    """Few items: coverage of the mean of all simulations, and width, of one subject.
 
     Items are each other's candidates: guesses at strength 0, nearly all found at 1.
     """
@@ -242,18 +270,32 @@ def small_and_bounded(random: Random, items: int, strength: float, metric: str) 
 
 
 def films(random: Random, clips: int, near: float) -> list[float]:
-    """5. Films: verdicts without an effect where neighbours correlate, and coverage in a shuffled order."""
+    """Films in a shuffled order: verdicts without an effect, coverage, and false differences.
+
+    Neighbours correlate in signals, embeddings, hits and values, of which six people share half the variance.
+    """
     names = random.permutation(clips).tolist()
-    items = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip").items([names])
+    alike = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip")
+    items, of_six = alike.items([names]), alike.items([names] * 6)
     features, signals = draw_film(random, 2, clips, 8, near=near)
-    ranked = rank_all(signals[names], features[items.names])
+    verdict = answer([rank_all(signals[names], features[items.names])], items)
     hits = draw_hits(random, ITEM_SD * draw_film(random, clips, 1, near=near).T)[:, names]
-    interval, verdict = describe(list(hits), items), answer([ranked], items)
-    return [verdict.side == "above chance", verdict.side == "not testable", holds(interval, 0.5)]
+    values = draw_film(random, clips, 1, near=near) + draw_film(random, 6, clips, 1, near=near)
+    values = values[:, names, 0]
+    held = [
+        np.nan if interval.low is None else holds(interval, truth)
+        for interval, truth in ((describe(list(hits), items), 0.5), (describe([values[0]], items), 0))
+    ]
+    compared = (
+        compare_values([*each], [*(0 * each)], items=by)
+        for each, by in ((values[:1], items), (values, of_six))
+    )
+    shown = [np.nan if each.p_value is None else each.p_value <= LEVEL for each in compared]
+    return [verdict.side == "above chance", verdict.side == "not testable", *held, *shown]
 
 
 def differences(random: Random, subjects: int, pictures: int, by: str, effect: float) -> list[float]:
-    """6. Differences: how often two methods differ at p < .05, beside an oracle that knows what varies.
+    """Differences: how often two methods differ at p < .05, beside an oracle that knows what varies.
 
     An item's difference has noise of sd .7; subjects vary by .1, pictures by .35, where they do. To four
     subjects, the oracle is a t test over items.
@@ -288,16 +330,48 @@ def drawn_variance(subjects: int, pictures: int, by: str) -> float:
     return sum(parts) + 0.7**2 / subjects / pictures
 
 
+def differences_near_a_limit(
+    random: Random, subjects: int, seeds: int, items: int, rates: tuple[float, float]
+) -> list[float]:
+    """Differences of hits near a limit: coverage for people and pictures in general, width, and power.
+
+    Pictures are as hard for both methods (sd 1.5 in logits) and for each (.7); people in general vary by .5
+    and by .25 with the method. Rates are of the mean picture and person.
+    """
+    sd = 0.5 * (subjects >= MANY_SUBJECTS)
+    shared = random.normal(0, ITEM_SD, (1, 1, 1, items)) + random.normal(0, sd, (1, subjects, 1, 1))
+    by_method = random.normal(0, 0.7, (2, 1, 1, items)) + random.normal(0, sd / 2, (2, subjects, 1, 1))
+    centres = logit(rates)
+    drawn = np.broadcast_to(centres[:, None, None, None] + shared + by_method, (2, subjects, seeds, items))
+    result = compare_values(*(list(hits) for hits in draw_hits(random, drawn)))
+    spread = float(np.sqrt(ITEM_SD**2 + 0.7**2 + 1.25 * sd**2))
+    first, second = (mean_hit(float(centre), spread) for centre in centres)
+    is_shown = result.p_value is not None and result.p_value <= LEVEL
+    disagrees = is_shown == bool(result.low is not None and result.low <= 0 <= result.high)
+    if result.low is None:
+        return [first, second, True, np.nan, is_shown, disagrees]
+    return [first, second, holds(result, first - second), result.high - result.low, is_shown, disagrees]
+
+
 def best_of_many(random: Random, variants: int) -> list[float]:
-    """7. Best of equal variants: how far its test top-1 lies above the truth, by how it was chosen."""
+    """Best of equal variants: how far its test top-1 lies above the truth, by how it was chosen."""
     truth = mean_hit(0, ITEM_SD)
     logits = random.normal(0, ITEM_SD, (2, 1, ITEMS))
     validation, test = (draw_hits(random, np.repeat(half, variants, 0)).mean(1) for half in logits)
     return [float(test.max()) - truth, float(test[validation.argmax()]) - truth]
 
 
+def score_categories(learned: Values, category: NDArray[np.int64], tested: Values) -> Values:
+    """Fit linear discriminant analysis with shrinkage to signals [N, F], and score others: [M, K]."""
+    counts = np.bincount(category)
+    means = np.eye(len(counts))[category].T @ learned / np.maximum(counts, 1)[:, None]
+    covariance = ledoit_wolf(learned - means[category], assume_centered=True)[0]
+    weights = np.linalg.solve(covariance, means.T)  # [F, K]
+    return np.asarray(tested @ weights - (means.T * weights).sum(0) / 2 + np.log(counts + 1e-9))
+
+
 def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
-    """8. Runs or trials in folds: coverage of accuracy for the mean of all simulations, and verdicts.
+    """Runs or trials in folds: coverage of accuracy for the mean of all simulations, and verdicts.
 
     A design has so many categories of fixed patterns, and trials of each in a run. Where runs drift, their
     trials share an offset and a linear trend, each as strong as the noise of a trial; runs are new in each
@@ -324,17 +398,12 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
     dealt = random.permuted(np.tile(np.arange(shape[1]), (categories, 1)), axis=1)
     fold = (dealt + np.arange(categories)[:, None]) % folds if is_by_trial else run % folds
 
-    # ranks [K, N, K] of the categories by each trial
-    ranked = np.empty((*run.shape, categories))
+    # ranks [K * N, K] of the categories by each trial
+    ranked, flat = np.empty((run.size, categories)), signals.reshape(run.size, -1)
     for number in range(folds):
-        is_tested = fold == number
-        counts = (~is_tested).sum(1)
-        means = np.stack([each[~out].mean(0) for each, out in zip(signals, is_tested, strict=True)])
-        covariance = ledoit_wolf((signals - means[:, None])[~is_tested], assume_centered=True)[0]
-        weights = np.linalg.solve(covariance, means.T)  # [F, K]
-        scores = signals[is_tested] @ weights - (means.T * weights).sum(0) / 2 + np.log(counts)
+        is_tested = fold.ravel() == number
+        scores = score_categories(flat[~is_tested], category.ravel()[~is_tested], flat[is_tested])
         ranked[is_tested] = rank_all(scores, np.eye(categories))
-    ranked = ranked.reshape(-1, categories)
 
     # interval and verdicts, as of an evaluation
     group_of, label_of = (dict(enumerate(each.ravel().tolist())) for each in (run, category))
@@ -343,13 +412,99 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
     )
     own = ranked[np.arange(len(ranked)), category.ravel()]
     top1 = summarise([own], categories, split="test", items=items, only=("top1",))
-    options: Any = {"label_of": label_of, "group_of": None if is_by_trial else group_of}
+    tested_with = dict(enumerate(fold.ravel().tolist())) if is_by_trial else group_of
+    options: Any = {"label_of": label_of, "parts": tested_with}
     side = judge([ranked], items, range(categories), **options)[0].side
     return [*top1, side == "above chance", side == "below chance"]
 
 
+def verdicts_under_drift(random: Random, design: str, effect: float) -> list[float]:
+    """Six runs of four categories, ten trials each, whose signals drift: verdicts with and without order.
+
+    Drift is a moving average over some thirty trials, as strong as the noise of a trial, and of one course in
+    all runs where blocks have one order; so are offsets of runs. Learners are those of pooled folds.
+    """
+    shown, _, by = design.partition(", out: ")
+    size = {"blocks of 10": 10, "one order": 10, "blocks of 3": 3, "pairs": 2}.get(shown, 1)
+    run, orders = np.repeat(np.arange(6), 40), []
+    for number in range(6):
+        blocks = random.permutation(np.repeat(np.arange(4), 12 // size + 1 if size < 10 else 1))
+        blocks = {"one order": np.arange(4), "a category a run": np.full(40, number % 4)}.get(shown, blocks)
+        orders.append(np.repeat(blocks, size)[:40])
+    category = np.concatenate(orders)
+
+    # signals [N, F]
+    courses = gaussian_filter1d(random.normal(size=(1 if shown == "one order" else 6, 100, 30)), 12, axis=1)
+    drift = np.broadcast_to(courses[:, 30:70] / courses.std(), (6, 40, 30)).reshape(240, 30)
+    patterns = np.random.default_rng(4).normal(size=(4, 30)) * 240**-0.25
+    signals = effect * patterns[category] + drift + random.normal(size=(6, 30))[run]
+    signals = signals + random.normal(size=(240, 30))
+
+    # ranks [N, 4] of the categories by each trial
+    fold, ranked = random.permutation(240) % 6 if by == "trials" else run, np.empty((240, 4))
+    for number in range(6):
+        is_tested = fold == number
+        scores = score_categories(signals[~is_tested], category[~is_tested], signals[is_tested])
+        ranked[is_tested] = rank_all(scores, np.eye(4))
+
+    # verdicts with labels exchanged within what was interleaved, and freely or within runs
+    order = TrialOrder.of(np.arange(240), category.tolist(), None, run, np.arange(240.0))
+    found = of_trials(order, fold, by)
+    label_of, parts, blocks = (
+        dict(enumerate(each)) for each in (category.tolist(), found.parts, found.blocks)
+    )
+    items = Alike(group_of=dict(enumerate(run.tolist())), groups=by, has_folds=True).items([[*range(240)]])
+    sides = [
+        judge([ranked], items, range(4), label_of=label_of, **known)[0].side
+        for known in (
+            {"parts": parts, "blocks": blocks, "problem": found.problem},
+            {"parts": None if by == "trials" else dict(enumerate(run.tolist()))},
+        )
+    ]
+    accuracy = float((ranked[np.arange(240), category] == 1).mean())
+    answers = [(side == "above chance", side == "below chance") for side in sides]
+    return [accuracy, *answers[0], sides[0] == "not testable", *answers[1]]
+
+
+def equal_learners(random: Random, design: str, effect: float, surplus: float) -> list[float]:
+    """Learners on the same folds: how often they differ, beside sign flips that take trials as they come.
+
+    Half of the features is for one, half for the other, which carry as much; the first one's effect is larger
+    by a surplus. Designs are those of pooled folds.
+    """
+    runs, folds, categories, trials = (int(word) for word in design.split() if word.isdigit())
+    run, category = (
+        np.repeat(np.arange(runs), categories * trials),
+        np.tile(np.arange(categories), runs * trials),
+    )
+    patterns = np.random.default_rng(categories).normal(size=(categories, 15)) * (runs * trials) ** -0.25
+    held_out = "trials" if design.startswith("trials") else "runs"
+    fold = (random.permutation(len(run)) if held_out == "trials" else run) % folds
+
+    # hits of both learners
+    hits = np.empty((2, len(run)))
+    for learner, strength in enumerate((effect + surplus, effect)):
+        signals = strength * patterns[category] + random.normal(size=(len(run), 15))
+        if "drift" in design:
+            offset, trend = random.normal(size=(2, runs, 15))
+            signals += offset[run] + random.uniform(-1, 1, (len(run), 1)) * trend[run]
+        for number in range(folds):
+            is_tested = fold == number
+            scores = score_categories(signals[~is_tested], category[~is_tested], signals[is_tested])
+            hits[learner, is_tested] = scores.argmax(1) == category[is_tested]
+
+    # p, with the variance of folds, and without
+    items = Alike(group_of=dict(enumerate(run.tolist())), groups=held_out, has_folds=True).items(
+        [[*range(len(run))]]
+    )
+    compared = [
+        compare_values(hits[:1], hits[1:], items=each) for each in (items, replace(items, inflation=1.0))
+    ]
+    return [hits.mean(), *(each.p_value is not None and each.p_value <= LEVEL for each in compared)]
+
+
 def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float) -> list[Any]:
-    """9. 100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to embeddings.
+    """100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to embeddings.
 
     Pictures are new in each simulation, how signals carry embeddings is the same, and so are two concepts;
     twenty are new, too. With drift, ten pictures that were drawn of all were shown in each run.
@@ -380,14 +535,14 @@ def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float
     concept_of = dict(zip(names, map(str, concept), strict=True))
     items = Alike("concept", concept_of, has_folds=True).items([names])
     top1 = summarise([ranked.diagonal()], 10, split="test", items=items, only=("top1",))
-    answers = judge([ranked], items, names, dict.fromkeys(names, 0), concept_of, group_of=fold_of, pool=10)
+    answers = judge([ranked], items, names, fold_of, concept_of, parts=fold_of, pool=10)
     asked = ("over concepts", "which picture", "which concept")
     sides = {each.question: each.side == "above chance" for each in answers}
     return [*top1, *(sides.get(question, np.nan) for question in asked)]
 
 
 def calibration(random: Random, people: int, draws: int, centre: float, gain: float) -> list[float]:
-    """10. Calibration: coverage of top-1 over draws, for people in general and for these, and of its share.
+    """Calibration: coverage of top-1 over draws, for people in general and for these, and of its share.
 
     People differ by .5 in logits and once more by .2 with everything, draws by .15 for each person by itself;
     pictures are the same for all. The share is of top-1 with everything, whose logit is larger by a gain; no
@@ -416,6 +571,63 @@ def calibration(random: Random, people: int, draws: int, centre: float, gain: fl
     if low_share is None or high_share is None:
         return [truth, *held, True, np.nan]
     return [truth, *held, low_share <= share <= high_share, high_share - low_share]
+
+
+def sufficient_amounts(random: Random, people: int, draws: int, centre: float) -> list[float]:
+    """Calibration: how often a range holds the first of eight amounts that gives 90 % of everything.
+
+    Logits grow from -3 to a centre by a power of the amount, .1, which varies over people by .3 (log-normal);
+    people, draws and pictures vary as above. Beside it, the first amount that does so by its value.
+    """
+    quantiles = norm.ppf((np.arange(100) + 0.5) / 100)
+    spread = float(np.hypot(ITEM_SD, np.hypot(0.5, 0.15)))
+    curve = lambda deviate: -3 + (centre + 3) * SHARES[:, None] ** (0.1 * np.exp(0.3 * deviate))  # noqa: E731
+    truth = expit(curve(quantiles)[..., None] + spread * quantiles).mean((1, 2))
+    first = int((truth < ENOUGH * truth[-1]).sum())
+
+    # hits [A, people, N], averaged over draws; of everything there is one draw
+    logits = curve(random.normal(size=people))[..., None, None] + random.normal(0, 0.5, (people, 1, 1))
+    logits = logits + random.normal(0, 0.15, (8, people, draws, 1))
+    hits = draw_hits(random, logits + random.normal(0, ITEM_SD, 100))
+    hits[-1] = hits[-1, :, :1]
+    hits = hits.mean(2)
+
+    # the range, and the first amount by its value
+    ends = [crossed_t(list(few - ENOUGH * hits[-1]), Items.unnamed([100] * people))[1:] for few in hits[:-1]]
+    low, high = find_range(ends)
+    shares = hits.mean((1, 2)) / hits[-1].mean()
+    by_value = 1 + max(np.flatnonzero(shares[:-1] < ENOUGH), default=-1)
+    return [first, by_value == first, low <= first <= high, high - low, low == 0 and high == 7]
+
+
+def unequal_categories(random: Random, design: str, counts: tuple[int, int], effect: float) -> list[float]:
+    """Two categories that are unequally frequent: coverage and width of balanced accuracy and AUC.
+
+    Scores of trials are normal and differ by an effect; the rarer category is named too seldom. Scores of a
+    run share an offset of sd .5, where there are runs.
+    """
+    # scores of trials, by run
+    runs, label = int(design.split()[0]) if "runs" in design else 1, np.repeat([0, 1], counts)
+    run, sd = random.permutation(len(label)) % runs, 0.5 * (runs > 1)
+    score = effect * label + random.normal(size=len(label)) + random.normal(0, sd, runs)[run]
+    named = score > effect / 2 + 0.3
+    tokens = torch.from_numpy(np.stack([np.ones_like(score), np.exp(score)], 1))
+    wins = _share_of_wins(
+        Queries(tokens, label, label, Interleaving([], [])), torch.eye(2, dtype=torch.float64)
+    )
+
+    # both metrics, and what they are of all trials and runs
+    group_of = dict(enumerate(run.tolist()))
+    items = Alike(group_of=group_of, groups="runs" if runs > 1 else "trials").items([[*group_of]])
+    scores: Any = SimpleNamespace(
+        ranking=SimpleNamespace(labels=label, ranks=2 - (named == label), wins=wins)
+    )
+    metrics = measure_classes([[scores]], {**HOW, "is_share": None, "items": items, "pool": 2})
+    recalls = norm.cdf((np.array([effect, effect]) / 2 + [0.3, -0.3]) / np.hypot(1, sd))
+    areas = norm.cdf(effect / np.sqrt([2 + 2 * sd**2, 2]))
+    truths = {"balanced_accuracy": recalls.mean(), "auc": np.average(areas, weights=[runs - 1, 1])}
+    found = [(metrics[name], truth) for name, truth in truths.items()]
+    return [part for each, truth in found for part in (truth, holds(each, truth), each.high - each.low)]
 
 
 def draw_live_hits(random: Random, design: str, rate: float, trials: int) -> tuple[Values, Values]:
@@ -464,6 +676,50 @@ def live(random: Random, design: str, rate: float, trials: int = 2000) -> list[f
     ends = [interval(int(k[size - 1]), size) if size <= trials else (0, np.nan) for size in (20, 100, 1000)]
     widths = [high - low for low, high in ends]
     return [float(truth[-1]), misses.any(), wilson.any(), misses[-1], wilson[-1], *widths]
+
+
+def draw_pictures(random: Random, shown: str, trials: int) -> tuple[NDArray[np.int64], int]:
+    """Draw which picture each trial shows, and count them: by shares, which may change, or in an order."""
+    if shown == "shares change":
+        share = 0.5 + 0.3 * np.cos(np.linspace(0, np.pi, trials))
+        return (random.random(trials) > share).astype(np.int64), 2
+    shares = np.array([*map(float, shown.split()[0].split("/"))])
+    count = len(shares) if len(shares) > 1 else int(shares[0])
+    if shown.endswith("in blocks"):
+        return np.repeat(random.integers(count, size=-(-trials // 10)), 10)[:trials], count
+    if shown.endswith("in rounds"):
+        return random.permuted(np.tile(np.arange(count), (trials // count, 1)), axis=1).ravel(), count
+    return random.choice(count, trials, p=shares / shares.sum() if len(shares) > 1 else None), count
+
+
+def live_tests(random: Random, shown: str, answers: str, trials: int = 2000) -> list[float]:
+    """A test of a hit rate that is looked at after each trial: whether it ever says more than chance.
+
+    Answers know nothing, or are right in a share of the trials more than by chance. Beside our test stands
+    the one against 1 / pictures. Given is also the share of sessions that are said to come in blocks.
+    """
+    pictures, count = draw_pictures(random, shown, trials)
+    shares = np.bincount(pictures, minlength=count) / trials
+    walks = np.cumsum(random.normal(size=(trials, count)), axis=0)
+    answered = {
+        "most frequent": lambda: np.full(trials, shares.argmax()),
+        "as frequent": lambda: random.choice(count, trials, p=shares),
+        "drifting": lambda: (walks - walks.mean(0)).argmax(1),
+    }.get(answers, lambda: random.integers(count, size=trials))()
+    if answers.endswith("right"):
+        answered = np.where(random.random(trials) < float(answers.split()[0]), pictures, answered)
+
+    # ours, and the beta mixture of rates above 1 / pictures
+    rate, p_values = HitRate(count), []
+    for first, second in zip(pictures.tolist(), answered.tolist(), strict=True):
+        rate.add(str(first), str(second))
+        p_values.append(rate.p_value)
+    n, k = np.arange(1, trials + 1), np.cumsum(pictures == answered)
+    weight = betaincc(k + A, n - k + B, 1 / count) / betaincc(A, B, 1 / count)
+    ratio = betaln(k + A, n - k + B) - betaln(A, B) - xlogy(k, 1 / count) - xlog1py(n - k, -1 / count)
+    is_more = np.log(np.maximum(weight, 1e-300)) + ratio >= -np.log(LEVEL)
+    is_ours = np.array(p_values) <= LEVEL
+    return [is_ours.any(), is_more.any(), is_ours[:200].any(), is_more[:200].any(), not rate.is_interleaved]
 
 
 def is_significant(profiles: Sequence[Profile]) -> bool:
@@ -646,6 +902,8 @@ LIVE = [
     *(f"{count} pictures, {how}" for count in (50, 200) for how in ("with replacement", "in rounds")),
 ]
 LIVE += [f"rate drifts {course}" for course in ("up", "down", "wave")]
+SHOWN = ["2", "4", "10", "100", "80/20", "60/20/20", "95/5", "shares change", "10 in rounds", "4 in blocks"]
+ANSWERS = ["most frequent", "as frequent", "random", "drifting", "0.05 right", "0.2 right"]
 TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     intervals_over_people: (PEOPLE, "mean hit | people in general | mean width | these subjects"),
     intervals_of_one_subject: (
@@ -665,6 +923,10 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         {"design": tuple(DESIGNS), "subjects": (1, 4), "centre": (0.0, -2.0)},
         "coverage | width | false verdicts",
     ),
+    units_of_one_subject: (
+        {"people": (1, 2, 4, 5, 6, 8), "runs": (2, 3, 5, 12), "centre": (0.0, -2.0)},
+        "coverage of hits | width | of values | width",
+    ),
     few_concepts: (
         {"concepts": (2, 3, 5, 8), "pictures": (10, 50), "drift": (0.0, 1.0)},
         "coverage | false: picture | false: concept | top-1 | found: picture | found: concept",
@@ -678,8 +940,8 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         "mean | coverage | width",
     ),
     films: (
-        {"clips": (10, 15, 40, 120, 240, 1200), "near": (0.0, 0.6, 0.9)},
-        "false verdicts | not testable | coverage",
+        {"clips": (7, 20, 40, 80, 240, 360, 480, 1200), "near": (0.0, 0.6, 0.9)},
+        "false verdicts | not testable | coverage of hits | of values | false differences: one | six people",
     ),
     differences: (
         {
@@ -690,10 +952,38 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         },
         "said | oracle | interval disagrees",
     ),
+    differences_near_a_limit: (
+        {
+            "subjects": (1, 4, 5, 8),
+            "seeds": (1, 3),
+            "items": (10, 20, 60),
+            "rates": ((0.5, 0.5), (0.989, 0.95), (0.989, 0.73), (0.998, 0.998)),
+        },
+        "first | second | coverage | width | said | interval disagrees",
+    ),
     best_of_many: ({"variants": (2, 8)}, "chosen on test | on validation"),
     pooled_folds: (
         {"design": FOLDS, "effect": (0.0, 0.7, 1.2)},
         "accuracy | coverage | width | above chance | below chance",
+    ),
+    verdicts_under_drift: (
+        {
+            "design": [
+                f"{shown}, out: {by}"
+                for by, more in (("trials", "a category a run"), ("runs", "one order"))
+                for shown in ("random", "blocks of 10", "blocks of 3", "pairs", more)
+            ],
+            "effect": (0.0, 1.2),
+        },
+        "accuracy | above | below | not testable | above, order ignored | below, order ignored",
+    ),
+    equal_learners: (
+        {
+            "design": [name for name in FOLDS if "same" not in name],
+            "effect": (0.0, 1.2),
+            "surplus": (0.0, 0.6),
+        },
+        "accuracy | differ | differ, of independent trials",
     ),
     folds_of_pictures: (
         {"concepts": (2, 20), "effect": (0.0, 0.2, 0.5), "drift": (0.0, 1.0)},
@@ -703,9 +993,25 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         {"people": (4, 5, 8), "draws": (2, 10), "centre": (0.0, -1.5, -3.0), "gain": (0.5, 1.5)},
         "mean hit | people in general | width | these people | share of everything | width",
     ),
+    sufficient_amounts: (
+        {"people": (3, 4, 5, 8), "draws": (2, 10), "centre": (1.0, -1.0, -2.5)},
+        "first | by value | range holds | amounts between | nothing said",
+    ),
+    unequal_categories: (
+        {
+            "design": ("trials", "12 runs"),
+            "counts": ((8, 2), (12, 8), (95, 5), (90, 30), (200, 100)),
+            "effect": (0.0, 1.0, 2.5, 4.0),
+        },
+        "balanced accuracy | coverage | width | AUC | coverage | width",
+    ),
     live: (
         {"design": LIVE, "rate": (0.005, 0.05, 0.2, 0.5, 0.8)},
         "mean hit | ever missed | by Wilson's | missed at last | by Wilson's | width at 20 | 100 | 1000",
+    ),
+    live_tests: (
+        {"shown": SHOWN, "answers": ANSWERS},
+        "ever p <= .05 | by 1 / pictures | in 200 trials | by 1 / pictures | in blocks",
     ),
     tests_along_a_course: (
         {"subjects": (1, 4), "effect": (0.0, 0.15)},

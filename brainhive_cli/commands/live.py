@@ -5,16 +5,25 @@ import os
 import sys
 import webbrowser
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, SIMULATED, Measurements, Metric, extend_protocol
+from brainhive_cli.core.measurements import (
+    ALL,
+    SIMULATED,
+    TRAINED_TRIALS,
+    UNKNOWN_TRIALS,
+    Measurements,
+    Metric,
+    extend_protocol,
+)
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
@@ -36,6 +45,7 @@ from brainhive_cli.training.alignment.prior_tokens import check_tokens
 
 __all__ = ["Recipe", "plan", "run"]
 
+T = TypeVar("T")
 PICTURE_PX = 256
 """Longer side of the pictures on the page, at most."""
 DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
@@ -85,6 +95,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # what a reader must know before the session starts
         for sentence in session.differs:
             console.warn(f"not as offline: {sentence}")
+        if caveats := session.caveats():
+            console.warn(", ".join(caveats))
         if job.is_new_person:
             console.warn(f"the model has not learned from subject {job.subject}")
         pinned = recipe.model_copy(update={"align_run": job.align.name}).holding(job.align.digests)
@@ -97,30 +109,35 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             outlets.append(recorder.close)
 
         def publish(event: dict[str, Any]) -> None:
-            for send in sinks:
-                send(event)
+            for send in [*sinks]:
+                try:
+                    send(event)
+                except Exception as error:  # decoding goes on without it
+                    sinks.remove(send)
+                    console.warn(f"results are no longer sent: {type(error).__name__}: {error}")
 
         console.say(f"decoding {session.source_name}; Ctrl-C ends the session")
         loop, failure = Loop(session, publish, recorder, drawer, recipe.windows), None
         try:
             reason = loop.run()
-        except BrainhiveError as error:  # such as a stream that is lost: what was decoded before is kept
+        except Exception as error:  # such as a stream that is lost: what was decoded before is kept
             if not loop.decoded:
                 raise
-            failure, reason = error, error.message
+            failure, reason = error, first_line(error)
         publish({"kind": "ended", "text": reason})
     except BaseException:
         session.stream.close()
         raise
     finally:
         for close in reversed(outlets):
-            close()
+            _try("the session ended, but not all was closed", close)
 
     # what was measured, and what came of the stream
     measurements = _measure(session, loop, reason)
     tables = _make_tables(measurements)
     score = loop.score
-    figures = draw_session(folder, loop.first_results, score.ranks, score.pool, read_picture)
+    measured = loop.first_results, score.ranks, score.pool, score.hits.chance
+    figures = _try("the session is not drawn", lambda: draw_session(folder, *measured, read_picture)) or []
     artifacts.write(folder, [*figures, *tables])
     folder.finish(measurements)
     if failure is not None:
@@ -130,6 +147,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         return Result(folder.path, tables, measurements, shown=())
     files = {} if recorder is None else {"session": folder.path / "session"}
     return Result(folder.path, tables, measurements, files)
+
+
+def _try(problem: str, act: Callable[[], T]) -> T | None:
+    """Do what must not lose the decoded session; say why it fails."""
+    try:
+        return act()
+    except Exception as error:
+        console.warn(f"{problem}: {type(error).__name__}: {error}")
+        return None
 
 
 def _open_sinks(
@@ -194,23 +220,30 @@ def _describe(session: OpenSession, title: str) -> dict[str, Any]:
         "model": f"{job.align.label}, {job.cell.name}",
         "source": session.source_name,
         "pool": pool,
-        "chance": 1 / pool,
-        "caveats": session.caveats,
+        "caveats": session.caveats(),
         "differs": [*session.differs],
-        "is_simulated": SIMULATED in session.caveats,
+        "is_simulated": SIMULATED in session.caveats(),
     }
 
 
 def _find_pictures(session: OpenSession) -> Callable[[str], Image.Image | None]:
     """Find the pictures of the gallery; what is returned reads a small one, of a clip the first frame."""
-    dataset = session.job.align.dataset
-    images = dataset.images(stored_split(dataset, session.job.recipe.gallery))
-    index_of = {image_id: index for index, image_id in enumerate(images.image_ids)}
+    dataset, index_of = session.job.align.dataset, dict[str, int]()
+    with suppress(MissingData):
+        images = dataset.images(stored_split(dataset, session.job.recipe.gallery))
+        ids = images.image_ids if images.has_pictures else ()
+        index_of = {image_id: index for index, image_id in enumerate(ids)}
+    if not index_of:
+        console.warn(f"no pictures of {dataset.name} are here: what is shown and decoded is named, not drawn")
 
     def read(image_id: str) -> Image.Image | None:
         if image_id not in index_of:
             return None
-        stimulus = images.open(index_of[image_id])
+        try:
+            stimulus = images.open(index_of[image_id])
+        except (BrainhiveError, OSError) as error:
+            console.warn(f"{image_id} is not drawn: {first_line(error)}")
+            return None
         picture = stimulus.pictures[0] if isinstance(stimulus, Clip) else stimulus
         picture = picture.convert("RGB")
         picture.thumbnail((PICTURE_PX, PICTURE_PX))
@@ -253,14 +286,14 @@ def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable
 def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     """Measure hit rates of single trials and of averages, next to what came of the stream."""
     job, score = session.job, loop.score
-    caveats, split = session.caveats, job.recipe.gallery
+    caveats, split = score.caveats, job.recipe.gallery
     selected = job.align.learned(job.cell).selection == "test"
     common: Any = {"pool": score.pool, "seeds": (job.cell.seed,), "split": split}
     scopes: dict[str, dict[str, Metric]] = {}
     if score.ranks:
         protocol = extend_protocol(PROTOCOL, caveats)
         low, high = score.hits.interval
-        hits: Any = {"n": len(score.ranks), "chance": 1 / score.pool, "low": low, "high": high}
+        hits: Any = {"n": len(score.ranks), "chance": score.hits.chance, "low": low, "high": high}
         top1 = Metric(
             "top1", score.hits.rate, protocol=protocol, interval=INTERVAL, selected=selected, **hits, **common
         )
@@ -286,8 +319,17 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         low, high = summary["interval"]
         finding = (
             f"{summary['top1']} of {summary['n']} single trials ranked the shown picture first: "
-            f"{summary['rate']:.3f} ({low:.3f}–{high:.3f}, at every moment), chance {summary['chance']:.3g}."
+            f"{summary['rate']:.3f} ({low:.3f}–{high:.3f}, at every moment), "
+            f"chance {summary['chance']:.3g} (the best constant guess)"
         )
+        if TRAINED_TRIALS in caveats:
+            finding += f". This is no result: the model was trained on {score.learned} of these trials."
+        elif not score.hits.is_interleaved:
+            finding += "; pictures came in blocks, so that nothing tells their signals from time."
+        else:
+            finding += f"; p {summary['p']:.2g} at every moment, of answers that say nothing of pictures."
+        if UNKNOWN_TRIALS in caveats:
+            finding += " Nothing says whether the model was trained on these trials."
     notes: dict[str, Any] = {
         "caveats": caveats,
         "finding": finding,
@@ -298,7 +340,8 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         "latency_ms": loop.latencies.summarise(),
         "stream": stream,
         "differs": [*session.differs],
-        "anytime_p": None if summary is None else summary["p"],
+        "anytime_p": None if summary is None or TRAINED_TRIALS in caveats else summary["p"],
+        "trials_learned_from": score.learned,
     }
     items: dict[str, dict[str, list[Any]]] = (
         {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}} if score.ranks else {}

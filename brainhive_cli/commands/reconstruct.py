@@ -276,7 +276,10 @@ class Job:
             lambda image_id: images.open(rows[image_id]),
             concept_of.__getitem__,
             lambda image_id: annotate_stimulus(images, rows[image_id]),
-            alike_of(self.align.dataset, images.image_ids, images.concepts),
+            replace(
+                alike_of(self.align.dataset, images.image_ids, images.concepts),
+                has_folds=len({cell.fold for cell, _ in self.cells}) > 1,
+            ),
         )
 
 

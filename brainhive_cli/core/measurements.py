@@ -41,6 +41,10 @@ SEEN_PICTURES = "seen pictures"
 """Other trials of the tested pictures or categories were trained on, as `dataset.holdout` asks."""
 NOT_INTERLEAVED = "signal or time"
 """Labels were not interleaved in time, so that drift alone says something of them."""
+TRAINED_TRIALS = "tested on trials of its training"
+"""Trials that a model learned from were shown to it again: what it says of them is no result."""
+UNKNOWN_TRIALS = "trials unknown"
+"""The tested pictures were trained on, and nothing says whether these trials of them were, too."""
 NORMALISED_BY_TESTED = "normalised by held-out trials"
 """Held-out runs or sessions were z-scored by their own (unlabelled) trials."""
 CHANNELS_MAPPED = "channels mapped"
@@ -59,6 +63,8 @@ SHORT = {
     CALIBRATED: "calib",
     WHITENED_BY_TESTED: "white-test",
     NORMALISED_BY_TESTED: "norm-test",
+    TRAINED_TRIALS: "trained",
+    UNKNOWN_TRIALS: "trials?",
     SEEN_PICTURES: "seen-pics",
     NOT_INTERLEAVED: "time?",
     UNKNOWN_PICTURES: "pics?",

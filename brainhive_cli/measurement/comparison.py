@@ -13,12 +13,14 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import LEVEL, Measurements
 from brainhive_cli.measurement.metric_names import lower_is_better
 from brainhive_cli.measurement.signs import flip_signs
-from brainhive_cli.measurement.statistics import Values, scatter_of_means
-from brainhive_cli.measurement.units import MANY_SUBJECTS, Items
+from brainhive_cli.measurement.statistics import Values, describe, scatter_of_means
+from brainhive_cli.measurement.units import MANY_SUBJECTS, Items, fold_null_inflation
 
 Ranks = NDArray[np.integer[Any]]
 ROUNDING = 1e-12
 """Differences below this are none."""
+AT_LIMITS = 0.5
+"""Least share of items that both sides have at 0 or 1, where a difference is one of hits."""
 OWN_FREEDOM = 4
 """Power of the share of subjects' variance that their own noise explains, by which that variance gains
 degrees of freedom: subjects who hardly differ are then tested as items are. Of powers 1 to 8 the one that has
@@ -113,35 +115,74 @@ def compare_values(
 
     # paired differences, averaged over seeds
     items = items or Items.unnamed(sizes[0])
-    differences = [
-        first_values.mean(0) - second_values.mean(0)
-        for first_values, second_values in zip(*groups, strict=True)
-    ]
+    pairs = [np.stack([group.mean(0) for group in pair]) for pair in zip(*groups, strict=True)]  # [2, N]
+    differences = [pair[0] - pair[1] for pair in pairs]
     subject_means = np.array([difference.mean() for difference in differences])
     subjects, named = len(subject_means), f"{items.count} {items.kind}"
+    if items.inflation > 1:  # two that are equally good differ as much as one from chance without an effect
+        items = replace(items, inflation=fold_null_inflation(differences, 2))
+        named += ", in folds that share training data"
 
     # about these subjects, or people in general
-    about = f"{items.scope} and " if items.scope else ""
+    about, p, least_p = f"{items.scope} and " if items.scope else "", None, 0.0
+    low, high = None, None
     if subjects < MANY_SUBJECTS:
         flips = flip_signs(differences, items)
-        is_testable = flips.least_p <= LEVEL
         people = "this subject" if subjects == 1 else f"these {subjects} subjects"
         test = f"sign flips over {named}, for {about}{people}"
-        p, least_p, ends = flips.p if is_testable else None, flips.least_p, (flips.low, flips.high)
-        if not is_testable:
-            test = f"none: {named} are too few"
+        p, least_p, low, high = flips.p, flips.least_p, flips.low, flips.high
     else:
         p, low, high = crossed_t(differences, items)
-        ends = low, high
-        least_p = 0.0
         test = f"t over {subjects} subjects and {named}, for {about}people in general"
+    interval = f"inversion of: {test}"
+
+    # too few units have neither; shares that are nearly all at a limit hardly show how they vary
+    values = np.concatenate(pairs, 1)
+    are_shares = ((values >= 0) & (values <= 1)).all() and np.isin(values, (0, 1)).all(0).mean() >= AT_LIMITS
+    if items.shortage:
+        p = low = high = None
+        test = interval = f"none: {items.shortage}"
+    elif are_shares and low is not None and high is not None:
+        low, high = _widen(low, high, differences, items)
+        interval += ", no narrower than that of paired shares"
 
     # effect size over subjects, who must differ
     mean, effect = float(subject_means.mean()), None
     if np.ptp(subject_means) > ROUNDING:
         effect = float(subject_means.mean() / subject_means.std(ddof=1))
     size = sum(map(len, differences))
-    return Comparison(mean, *ends, f"inversion of: {test}", size, subjects, p, test, least_p, effect)
+    return Comparison(mean, low, high, interval, size, subjects, p, test, least_p, effect)
+
+
+def _widen(low: float, high: float, differences: Sequence[Values], items: Items) -> tuple[float, float]:
+    """Widen an interval of a difference of shares to that which hits alone allow, also where none differ.
+
+    The shares by which either side is larger, and their intervals, are subtracted as correlated estimates. An
+    interval that excludes 0 keeps its end on that side, so that it agrees with its test.
+
+    Source: Newcombe 1998, Improved confidence intervals for the difference between binomial proportions based
+    on paired data; Zou and Donner 2008 (intervals of differences from those of their terms).
+    """
+    # shares by which either side is larger, and how far their intervals reach below and above: [2] each
+    sides = [[np.maximum(sign * group, 0) for group in differences] for sign in (1, -1)]
+    described = [describe(side, items, limits=(0.0, 1.0)) for side in sides]
+    ends = np.array([each.these_subjects or (each.low, each.high) for each in described], np.float64)
+    rows = [np.stack(group) for group in zip(*sides, differences, strict=True)]
+    scatters = scatter_of_means(rows, items)
+    below, above = np.abs(ends.T - [scatter.estimates.mean() for scatter in scatters[:2]])
+
+    # correlation of the two, which exclude each other
+    more, less, together = (scatter.together for scatter in scatters)
+    error = np.sqrt(more * less)
+    correlation = np.clip((more + less - together) / (2 * error), -1, 0) if error else 0.0
+    reaches = [
+        np.sqrt(a**2 + b**2 - 2 * correlation * a * b) for a, b in zip(below, above[::-1], strict=True)
+    ]
+    mean = float(scatters[2].estimates.mean())
+    wide_low, wide_high = min(low, mean - reaches[0]), max(high, mean + reaches[1])
+    if low <= 0 <= high:
+        return wide_low, wide_high
+    return (low if wide_low <= 0 < low else wide_low), (high if high < 0 <= wide_high else wide_high)
 
 
 def crossed_t(differences: Sequence[Values], items: Items) -> tuple[float | None, float | None, float | None]:
@@ -272,7 +313,9 @@ def _compare_ranks(first: Measurements, second: Measurements) -> dict[str, Any]:
         pairs = sorted(zip(cells[0]["image_ids"], cells[0]["units"], strict=True))
         ids.append([image_id for image_id, _ in pairs])
         units.append([unit for _, unit in pairs])
-    items = Items(ids, units, first.notes["units"], scope=first.notes.get("scope", ""))
+    context = first.notes
+    limits = {"scope": context.get("scope", ""), "inflation": context.get("inflation", 1.0)}
+    items = Items(ids, units, context["units"], **limits)
 
     # ranks [S, N] of the cells of each subject in the same order
     sides: list[list[NDArray[np.int64]]] = []
@@ -424,7 +467,8 @@ def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
         cell = first.run.items[scope]
         unit_of.update(zip(cell["image_ids"], cell["units"], strict=True))
     units, context = [[unit_of[image_id] for image_id in listed] for listed in ids], first.run.notes
-    items = Items(ids, units, context["units"], scope=context.get("scope", ""))
+    limits = {"scope": context.get("scope", ""), "inflation": context.get("inflation", 1.0)}
+    items = Items(ids, units, context["units"], **limits)
 
     # compare the items that have a value on both sides
     compared = {}

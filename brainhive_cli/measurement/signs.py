@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.measurements import LEVEL
-from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement.units import Items, widen
 
 ALL_SIGNS = 15
 """Units up to which all signs are tried (32,768); of more, as many random ones as `DRAWS`."""
@@ -61,7 +61,10 @@ def flip_signs(values: Sequence[NDArray[Any]], items: Items) -> SignFlips:
 
     # means of the flipped units: of all subsets, or of random ones
     flipped = _draw_flips(items.count).astype(np.float64)
-    means = flipped @ parts / (flipped @ weights)
+    sums, totals = flipped @ parts, flipped @ weights
+    if items.inflation > 1:
+        sums = widen(sums, totals * parts.sum() / weights.sum(), items.inflation)
+    means = sums / totals
     means[np.abs(means) < ROUNDING] = 0
     means.sort()
     count = len(means) + 1  # the identity flips nothing, and counts on both sides

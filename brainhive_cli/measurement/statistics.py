@@ -26,8 +26,6 @@ MAX_RESAMPLED = 2**22
 """Values that are resampled at once, to bound memory."""
 ROUNDING = 1e-12
 """Share of the largest value, below which a difference from the mean is the rounding of a sum."""
-FEWEST_UNITS = 6
-"""Units from which there is an interval: of five, no test by signs or ranks reaches .05, two-sided."""
 MOST_HITS, AT_LIMIT = 4, 2
 """Independent hits that the share of an item is worth at most (guessed two-way shares are worth 3, reciprocal
 ranks nearly 4), and where nearly all items lie at a limit."""
@@ -111,6 +109,7 @@ def measure(
     statistic: Statistic = np.mean,
     limits: Limits = (None, None),
     is_share: bool | None = None,
+    most_hits: float | None = None,
     **context: Unpack[Context],
 ) -> Metric:
     """Measure items' values: the mean over subjects of their statistic, with a 95 % interval.
@@ -123,13 +122,15 @@ def measure(
         statistic: How a group's values become one.
         limits: See `describe`.
         is_share: See `describe`.
+        most_hits: See `describe`.
         context: See `Context`.
 
     Raises:
         BrainhiveError: if there is no value, or one is not a number.
     """
     models = [np.atleast_2d(group) for group in groups]  # [S, N]
-    interval = describe(models, items, statistic=statistic, limits=limits, is_share=is_share)
+    how: Any = {"statistic": statistic, "limits": limits, "is_share": is_share, "most_hits": most_hits}
+    interval = describe(models, items, **how)
     value = float(np.mean([statistic(group.mean(0), axis=-1) for group in models]))
     return _metric(name, value, models, interval, context, statistic)
 
@@ -210,6 +211,7 @@ def describe(
     statistic: Statistic = np.mean,
     limits: Limits = (None, None),
     is_share: bool | None = None,
+    most_hits: float | None = None,
 ) -> Interval:
     """Make a confidence interval of the mean over subjects of their statistic, and say how it was made.
 
@@ -238,6 +240,8 @@ def describe(
         limits: Between which the statistic lies; 0 and 1 of shares.
         is_share: Whether values are shares of tries or candidates, hits among them; None: where the limits
             are 0 and 1, or all values are.
+        most_hits: Independent hits that the values are worth at most, where these are linearised: their mean
+            is a share, and they vary as it does. None: values are shares themselves.
 
     Raises:
         BrainhiveError: if there is no value, one is not a number, or the items do not fit.
@@ -253,7 +257,7 @@ def describe(
         (scatter,) = scatter_of_means([group[None] for group in averages], items)
     else:
         scatter = _resampled_scatter(averages, items)
-    return _interval(models, scatter, items, statistic, limits, is_share)
+    return _interval(models, scatter, items, statistic, limits, is_share, most_hits)
 
 
 def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
@@ -267,9 +271,8 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
         One for each position.
     """
     subjects, units, strata = len(groups), items.count, items.stratum_of_unit
-    estimates, alone = [], []
-    influence, weight = np.zeros((len(groups[0]), units)), np.zeros(units)
-    for values, unit in zip(groups, items.numbers, strict=True):
+    estimates, parts, weights = [], [], np.zeros((subjects, units))
+    for weight, values, unit in zip(weights, groups, items.numbers, strict=True):
         # what each unit adds to the mean, beyond its stratum's: [P, U], and its share of the items: [U]
         count = values.shape[1]
         sizes = np.bincount(unit, minlength=units)
@@ -283,15 +286,13 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
         means = stratum_sums / np.maximum(1, np.bincount(strata, sizes))
         part = (sums - means[:, strata] * sizes) / count
         part[np.abs(part) < ROUNDING * np.abs(values).max(1, keepdims=True)] = 0  # of equal values
-
-        # its variance for this subject, and its part in the mean over subjects
         estimates.append(values.mean(1))
-        alone.append(_variance(part, sizes / count, strata)[0])
-        influence += part / subjects
-        weight += sizes / count / subjects
+        parts.append(part)
+        weight[:] = sizes / count
 
-    # variance of the mean over subjects, whose units are the same
-    together, freedom = _variance(influence, weight, strata)
+    # variance of each subject's mean, and of the mean over subjects
+    alone = [_variance(part, weights[[row]], strata)[0] for row, part in enumerate(parts)]
+    together, freedom = _variance(np.sum(parts, 0) / subjects, weights / subjects, strata)
     return [
         Scatter(estimate, variances * items.inflation, float(variance) * items.inflation, freedom)
         for estimate, variances, variance in zip(
@@ -301,33 +302,39 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
 
 
 def _variance(
-    influence: NDArray[np.float64], weight: NDArray[np.float64], strata: NDArray[np.int64]
+    influence: NDArray[np.float64], weights: NDArray[np.float64], strata: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], float]:
     """Sum the squared influences [P, U] of units to the variance of an estimate [P], and its freedom.
 
-    A unit of weight w pulls the mean towards itself, so its square is divided by 1 - w (CR2). The freedom is
-    Satterthwaite's, as of independent items: units less one where all weigh the same. A stratum of one unit
-    says nothing of its variance; it counts as the others do.
+    A unit that has the share l of a subject's stratum pulls its mean towards itself, so its square is divided
+    by 1 - l (CR2); of a unit that subjects share, l is the mean over them by their weights [S, U]. The
+    freedom is Satterthwaite's, as of independent items; where all weigh the same, it is units less one, or,
+    of units of one subject each, units less subjects. A stratum of one unit says nothing of its variance; it
+    counts as the others do.
 
     Source: Bell and McCaffrey 2002, Bias reduction in standard errors for linear regression with multi-stage
     samples; Imbens and Kolesár 2016.
     """
     # units that have others of their stratum to be compared with
-    share = np.bincount(strata, weight)[strata]  # [U] weight of the unit's stratum
-    is_compared = (weight > 0) & (weight < share * (1 - 1e-9))
+    of_strata = np.array([np.bincount(strata, row)[strata] for row in weights])  # [S, U]
+    pulls = weights / np.sqrt(np.where(of_strata > 0, of_strata, 1))
+    weight, pull = weights.sum(0), (pulls**2).sum(0)
+    is_compared = (weight > 0) & (pull < weight * (1 - 1e-9))
     if not is_compared.any():
         return np.zeros(len(influence)), 1.0
 
     # variance of the estimates, bias-reduced by the leverage of each unit
     w, total = weight[is_compared], weight[is_compared].sum()
-    leverage = w / share[is_compared]
-    variance = (influence[:, is_compared] ** 2 / (1 - leverage)).sum(1) / total**2
+    rest = 1 - pull[is_compared] / w
+    variance = (influence[:, is_compared] ** 2 / rest).sum(1) / total**2
 
-    # Satterthwaite's freedom
-    w = w / total
-    q = w * leverage / (1 - leverage)
-    sums, squares = (np.bincount(strata[is_compared], power) for power in (q, q**2))
-    return variance, float(1 / ((w**2).sum() + (sums**2 - squares).sum()))
+    # Satterthwaite's freedom, by the squared covariances of units [S, S] of each stratum
+    pulls = pulls[:, is_compared] / np.sqrt(rest)
+    squares = -((pulls**2).sum(0) ** 2).sum()
+    for stratum in np.unique(strata[is_compared]):
+        inside = pulls[:, strata[is_compared] == stratum]
+        squares += ((inside @ inside.T) ** 2).sum()
+    return variance, float(total**2 / ((w**2).sum() + squares))
 
 
 def _resampled_scatter(groups: Sequence[NDArray[np.float64]], items: Items) -> Scatter:
@@ -370,6 +377,7 @@ def _interval(
     statistic: Statistic,
     limits: Limits,
     is_share: bool | None,
+    most_hits: float | None = None,
 ) -> Interval:
     """Make the interval of values [S, N] by subject, whose scatter was measured."""
     # hits, or shares of hits
@@ -383,15 +391,14 @@ def _interval(
         low, high = limits = (0.0, 1.0)
 
     # too few units for an interval
-    if units == 1:
-        return Interval(None, None, f"none: {'one item' if items.size == 1 else 'all items are of one unit'}")
-    if units < FEWEST_UNITS and (items.are_independent or not items.is_film):  # blocks may be fewer
-        return Interval(None, None, f"none: {named} are too few")
+    if items.shortage:
+        return Interval(None, None, f"none: {items.shortage}")
 
     # over units: for one subject, or for these
     over_units, method = None, "none: no item differs from others"
     if is_share and low is not None and high is not None:
-        over_units, method = _share_interval(groups, scatter, items, (low, high)), f"Wilson over {named}"
+        over_units = _share_interval(groups, scatter, items, (low, high), most_hits)
+        method = f"Wilson over {named}"
     elif scatter.together > 0:
         error = float(np.sqrt(scatter.together))
         over_units, method = _t_interval(centre, error, scatter.freedom, limits), f"t over {named}"
@@ -432,7 +439,11 @@ def _t_interval(centre: float, error: float, freedom: float, limits: Limits) -> 
 
 
 def _share_interval(
-    groups: Sequence[Values], scatter: Scatter, items: Items, limits: tuple[float, float]
+    groups: Sequence[Values],
+    scatter: Scatter,
+    items: Items,
+    limits: tuple[float, float],
+    most_hits: float | None,
 ) -> tuple[float, float]:
     """Make Wilson's interval of shares, of as many independent hits as would vary alike over units.
 
@@ -447,17 +458,16 @@ def _share_interval(
     share, variance = (float(scatter.estimates.mean()) - low) / span, scatter.together / span**2
 
     # number of independent hits that would have this variance
-    size = float(items.count)
-    if 0 < share < 1:
+    size = min(items.count, most_hits or np.inf)
+    if ROUNDING < share < 1 - ROUNDING:
         values = np.concatenate([group.mean(0) for group in groups])
         are_hits = all(np.isin(group, limits).all() for group in groups)
         at_limit = max((values == low).mean(), (values == high).mean(), AT_LIMIT / MOST_HITS)
         most = sum(map(np.size, groups)) if are_hits else AT_LIMIT / at_limit * len(values)
         hits = share * (1 - share) * items.size / (items.size - 1)
-        size = min(most, hits / variance) if variance > 0 else most
-        are_independent = are_hits and items.count == items.size
-        quantiles = t.ppf(UPPER, [max(1, len(values) - 1) if are_independent else np.inf, scatter.freedom])
-        size *= float(quantiles[0] / quantiles[1]) ** 2
+        size = min(most_hits or most, hits / variance if variance > 0 else np.inf)
+        if not are_hits or items.count < len(values):  # hits that are no units of their own, or shares
+            size *= float(norm.ppf(UPPER) / t.ppf(UPPER, scatter.freedom)) ** 2
 
     # Wilson's interval of as many hits, not a whole number
     z = norm.ppf(UPPER)

@@ -15,18 +15,49 @@ AlikeBy = Literal["concept", "neighbours"]
 """Likeness of the stimuli of a data set: by what they show, or that they follow each other in a film."""
 MANY_UNITS = 10
 """Units from which an inference speaks of units in general; of fewer it speaks of these alone."""
-BLOCKS = 4, 20
-"""Fewest and most blocks into which the clips of a split are cut. Means over 10 to 30 batches give intervals
-that hold where a series is long (Schmeiser 1982, Batch size effects in the analysis of simulation output); a
-short film needs fewer, longer ones (`benchmarks/simulated_statistics.py`)."""
+FEWEST_UNITS = 6
+"""Units from which there are intervals: of five, no test by signs or ranks reaches .05, two-sided."""
+MOST_BLOCKS, LONG_BLOCK = 15, 60
+"""Blocks into which the clips of a split are cut, and clips of one, 120 s of cc2017, beyond which the means
+of neighbouring blocks hardly correlate. Means over 10 to 30 batches give intervals that hold where a series is
+long (Schmeiser 1982, Batch size effects in the analysis of simulation output); where clips correlate by .9, six
+blocks are some twenty independent clips, and of fewer no interval holds (`benchmarks/simulated_statistics.py`)."""
 MANY_SUBJECTS = 5
 """Subjects from which an inference speaks of people in general; of fewer it speaks of these alone."""
-FOLD_INFLATION, FOLD_NULL_INFLATION = 1.4, 2.0
-"""Variance of a mean over folds, whose models share training data, over that which its units show, and over
-that of permuted labels: about the largest of simulated designs (`benchmarks/simulated_statistics.py --only
-pooled_folds`). There is no unbiased estimate of it (Bengio and Grandvalet 2004)."""
-LONG_BLOCK = 40
-"""Clips of a block, 80 s of cc2017, beyond which neighbouring blocks hardly correlate."""
+FOLD_INFLATION = 1.4
+"""Variance of a mean over folds, whose models share training data, over that which its units show: about the
+largest of simulated designs (`benchmarks/simulated_statistics.py --only pooled_folds`). There is no unbiased
+estimate of it (Bengio and Grandvalet 2004)."""
+
+
+def fold_null_inflation(values: Sequence[NDArray[Any]], pool: float = math.inf) -> float:
+    """Give the variance of a mean over folds, without an effect, over that of labels permuted after training.
+
+    Where trial i helps to classify trial j of another fold, j helps i by as much: of a linear margin, labels
+    permuted before training give twice the variance of labels permuted after it. Of that increase a rank
+    among K candidates has the share by which it correlates with the margin, r² = 3 / π · K / (K + 1), and a
+    hit that of two candidates at most; averages over seeds, and other values, may have all of it
+    (`benchmarks/simulated_statistics.py --only pooled_folds equal_learners`).
+
+    Args:
+        values: Ranks, hits or their differences, or other values, one array a subject.
+        pool: Candidates of each item, K, of ranks; 2 of hits.
+
+    Source: Noirhomme et al. 2014, Biased binomial assessment of cross-validated estimation of classification
+    accuracies (labels permuted before training).
+    """
+    are_whole = all((np.asarray(each) % 1 == 0).all() for each in values)
+    return 1 + 3 / math.pi / (1 + 1 / pool) if are_whole else 2.0
+
+
+def widen(sums: NDArray[np.float64], middle: Any, inflation: float) -> NDArray[np.float64]:
+    """Widen a null distribution [K] around its middle, by the inflation of its variance.
+
+    Sums of few hits lie a step apart, and would skip the measured one: each is spread over its step.
+    """
+    step = np.diff(np.unique(sums.round(9))).min(initial=np.ptp(sums))
+    spread = sums + step * np.random.default_rng(0).uniform(-0.5, 0.5, len(sums))
+    return np.asarray(middle + inflation**0.5 * (spread - middle))
 
 
 @dataclass(frozen=True)
@@ -74,6 +105,13 @@ class Items:
     def are_independent(self) -> bool:
         """Whether no two items are of one unit, but for those of several subjects."""
         return all(max(Counter(names).values()) == 1 for names in self.units)
+
+    @property
+    def shortage(self) -> str:
+        """Reason why there is no interval and no test of a difference; empty where there are enough units."""
+        if self.count == 1:
+            return "one item" if self.size == 1 else f"all items are of one unit ({self.kind})"
+        return f"{self.count} {self.kind} are too few" if self.count < FEWEST_UNITS else ""
 
     @property
     def size(self) -> int:
@@ -302,7 +340,7 @@ class Alike:
 
         From ten concepts of which any has several stimuli, the concepts are the units. Fewer are what the
         inference is about: each stimulus is a unit, compared within its concept, and concepts with one
-        stimulus together. Clips are cut into blocks of neighbours.
+        stimulus together. Clips are units by film from ten films on, else they are cut into blocks.
         """
         if self.group_of:
             return self._trials(ids)
@@ -340,19 +378,21 @@ class Alike:
 
     def _clips(self, ids: Sequence[Sequence[Hashable]], films: int) -> Items:
         """Cut clips into blocks, in the order of their film; `films` is 0 where nothing says how many."""
-        # too few clips for blocks are items of one film
+        # films in general; clips of few films follow each other
+        if films >= MANY_UNITS:
+            units = [[self.concept_of.get(name, name) for name in listed] for listed in ids]
+            return Items(ids, units, "films", is_film=True, order=[*self.concept_of])
         scope = {0: "these films", 1: "this film"}.get(films, f"these {films} films")
-        scope = "" if films >= MANY_UNITS else scope
-        film = Items(ids, ids, f"{self.medium}s", is_film=True, order=[*self.concept_of], scope=scope)
-        if film.size < 2 * BLOCKS[0]:
-            return film
+        film = Items(ids, ids, is_film=True, order=[*self.concept_of], scope=scope)
 
-        # blocks of neighbours, the longest that leave enough of them
-        count = min(BLOCKS[1], max(BLOCKS[0], film.size // LONG_BLOCK))
+        # blocks of neighbours; too few clips for them are one unit, of which nothing shows how it varies
+        count = min(MOST_BLOCKS, film.size // LONG_BLOCK)
+        kind = f"blocks of {film.size // max(1, count)} neighbouring {self.medium}s"
+        if count < FEWEST_UNITS:
+            count = 1
+            kind = f"a block of fewer than {FEWEST_UNITS * LONG_BLOCK} neighbouring {self.medium}s"
         block = {name: row * count // film.size for row, name in enumerate(film.names)}
-        units = [[block[name] for name in listed] for listed in ids]
-        kind = f"blocks of {film.size // count} neighbouring {self.medium}s"
-        return replace(film, units=units, kind=kind)
+        return replace(film, units=[[block[name] for name in listed] for listed in ids], kind=kind)
 
 
 def describe_claims(items: Items, subjects: int) -> str:

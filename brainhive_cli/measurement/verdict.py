@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.measurements import LEVEL
 from brainhive_cli.measurement.signs import flip_signs
-from brainhive_cli.measurement.units import FOLD_NULL_INFLATION, MANY_UNITS, Items
+from brainhive_cli.measurement.units import MANY_UNITS, Items, fold_null_inflation, widen
 
 DRAWS = 4_999
 """Permutations, with the identity, where there are more; a p of .05 then has a standard error of .003."""
@@ -128,6 +128,8 @@ def judge(
     Source: Hoeffding 1951 (combinatorial permutation statistic); Phipson and Smyth 2010 (p with identity).
     """
     pool = len(candidates) if pool is None else pool
+    if items.inflation > 1:  # of folds
+        items = replace(items, inflation=fold_null_inflation(ranks, pool))
     column = {name: number for number, name in enumerate(candidates)}
     block_of = {name: (blocks or {}).get(name, name) for name in items.names}
     columns = {block_of[name]: column[(label_of or {}).get(name, name)] for name in items.names}
@@ -259,8 +261,7 @@ def _compare(
         [table[rows, orders[start : start + step]].sum(1) for start in range(0, len(orders), step)]
     )
     if items.inflation > 1:  # models of folds share training data, so that labels are no independent draws
-        middle = permuted.mean()
-        permuted = middle + FOLD_NULL_INFLATION**0.5 * (permuted - middle)
+        permuted = widen(permuted, permuted.mean(), items.inflation)
         how = f"{how}, their spread widened for folds that share training data"
 
     # probabilities of a sum as small, and as large
@@ -297,5 +298,6 @@ def _over_units(
     flips = flip_signs(distances, items)
     within = " within runs, sessions or folds" if parts is not None and len({*parts.values()}) > 1 else ""
     test = f"sign flips of the mean rank{within} over {items.count} {items.kind}"
+    test += ", in folds that share training data" if items.inflation > 1 else ""
     named = (items.size, pool, test, items.scope)
     return Verdict(UNITS.format(items.kind), flips.p_above, flips.p_below, flips.least_p, *named)

@@ -15,10 +15,12 @@ from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
     SIMULATED,
     TRAINED_ON_SIMULATED,
+    TRAINED_TRIALS,
     TRIALS_TOGETHER,
     UNKNOWN_HISTORY,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
+    UNKNOWN_TRIALS,
     WHITENED_BY_TESTED,
     Metric,
     caveats_of,
@@ -215,6 +217,9 @@ MEANINGS = {
     "training began, had learned from, nor how they were selected.",
     NORMALISED_BY_TESTED: "Normalised by held-out trials: held-out runs or sessions were z-scored by "
     "their own unlabelled trials.",
+    TRAINED_TRIALS: "No result: models were tested on trials that they had learned from.",
+    UNKNOWN_TRIALS: "Trials unknown: models learned from the tested pictures, and nothing says whether also "
+    "from these trials of them.",
     SEEN_PICTURES: "Seen pictures: models learned from other trials of what was tested. Not "
     "comparable with zero-shot retrieval.",
     SEEN_COPIES: "Copies seen: tested pictures that are copies of training pictures were not left out.",

@@ -1,6 +1,7 @@
 """calibrate: curves of new persons by every arm, resumed where they stopped, and what it refuses."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -91,6 +92,9 @@ def test_the_headline_is_transfer_and_each_person_is_told(measured):
     assert share.value == pytest.approx(measured.scopes["transfer · 40 pictures"]["top1"].value / whole.value)
     assert share.low < share.value < share.high
     assert "3 new people, 100 test pictures" in measured.notes["finding"]
+    assert re.search(
+        "is reached with (more than|at most) .* people in general|is not said: ", measured.notes["finding"]
+    )
 
 
 def test_the_strength_of_transfer_is_chosen_by_two_other_people(measured, base):

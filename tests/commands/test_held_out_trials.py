@@ -10,7 +10,7 @@ import pytest
 from worlds import Go, at_home
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.measurements import SEEN_PICTURES
+from brainhive_cli.core.measurements import NOT_INTERLEAVED, SEEN_PICTURES
 from brainhive_cli.core.results import Result
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, path_of
 
@@ -109,6 +109,66 @@ def test_a_listed_run_or_a_share_of_trials_is_one_fold(home: Path, go: Go) -> No
     assert listed.metrics.overall["top1"].n == 2 * 2 * 5
     assert listed.metrics.notes["scope"] == "these 4 runs"  # two of each of two people
     assert shared.metrics.overall["top1"].n == 2 * (6 + 6 + 3)
+
+
+@pytest.mark.parametrize(
+    ("design", "holdout", "verdict"),
+    [
+        (
+            "blocks",
+            {"by": "trials", "folds": 4},
+            "not testable: labels were shown in blocks, so signal and time",
+        ),
+        ("same blocks", {"by": "sessions", "folds": 4}, "not testable: blocks came in the same order in all"),
+        ("random", {"by": "trials", "folds": 4}, "at chance"),
+        ("random", {"by": "sessions", "test": [3]}, "at chance for this session"),
+    ],
+)
+def test_drift_without_any_label_is_never_above_chance(
+    tmp_path: Path, go: Go, design: str, holdout: dict[str, Any], verdict: str
+) -> None:
+    """Four sessions in which signals walk at random, on the same path where blocks have the same order."""
+    random, names = np.random.default_rng(0), ("a", "b", "c")
+    blocks = np.repeat([0, 1, 2], 8)
+    shown = [random.permutation(blocks) if design == "random" else blocks for _ in range(4)]
+    walks = 0.5 * random.normal(size=(4, 24, SENSORS)).cumsum(1)
+    signal = (walks[:1] if design == "same blocks" else walks) + random.normal(size=walks.shape)
+    rows = np.array([[np.flatnonzero(order == label) for order in shown] for label in range(3)])  # [3, 4, 8]
+    sessions = np.repeat(np.arange(4), 8)
+    recording = Recording(
+        *(signal[sessions, rows.reshape(3, 32), :, None].astype(np.float32), names),
+        *(Sensors([f"E{number}" for number in range(SENSORS)]), np.zeros(1), None, "µV"),
+        sessions=np.tile(sessions.astype(np.int8), (3, 1)),
+        onset_s=rows.reshape(3, 32) * 2.0,
+    )
+    with at_home(tmp_path):
+        path = path_of(tmp_path / "signals", "abc", "default", 1)
+        path.parent.mkdir(parents=True)
+        SignalStore.write(path, {"train": recording})
+        fields = {"kind": "categories", "name": "abc", "names": [*names], "holdout": holdout}
+        go("embed", f"dataset={json.dumps(fields)}")
+        go("train-align", f"dataset={json.dumps(fields)}", "backbone=lda", "seeds=0")
+        found = go("eval-retrieval", "sheet_rows=0", "baseline=none").metrics
+
+    assert found.notes["verdict"].startswith(verdict)
+    assert (NOT_INTERLEAVED in found.overall["top1"].caveats) == (design != "random")
+
+
+def test_chance_of_each_metric_is_that_of_the_best_constant_guess(by_runs: Result) -> None:
+    """Two of three categories are shown twice as often as the third: ranks 1, 2 and 3 of .4, .4 and .2."""
+    chance = {name: metric.chance for name, metric in by_runs.metrics.overall.items()}
+
+    assert chance["mrr"] == chance["map"] == pytest.approx(0.4 + 0.4 / 2 + 0.2 / 3)
+    assert (chance["mean_rank"], chance["median_rank"]) == (pytest.approx(1.8), 2)
+    assert chance["balanced_accuracy"] == pytest.approx(1 / 3)
+
+
+def test_a_control_permutes_the_labels_of_trials(home: Path, go: Go, by_runs: Result) -> None:
+    run = f"run={by_runs.metrics.notes['run']}"
+    controlled = go("eval-retrieval", run, "sheet_rows=0", "control=shuffled").metrics
+
+    assert controlled.notes["verdict"].startswith("at chance")
+    assert controlled.notes["control"]["metrics"]["top1"]["mean"] == pytest.approx(0.36, abs=0.05)
 
 
 def test_sessions_that_the_store_does_not_say_are_refused(home: Path, go: Go) -> None:

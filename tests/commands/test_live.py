@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from worlds import COLOURS, SMALL, at_home
 
 from brainhive_cli.app import app
-from brainhive_cli.core.measurements import SIMULATED
+from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED, TRAINED_TRIALS, UNKNOWN_TRIALS
 from brainhive_cli.core.runs import RunFolder
 
 pytest.importorskip("mne")
@@ -188,6 +188,72 @@ def test_bad_input_gets_two_lines(own, words, code, message):
     ended = invoke(own, *words, "page=false")
     assert ended.exit_code == code and message in " ".join(ended.stderr.split())
     assert "Traceback" not in ended.stderr
+
+
+@pytest.fixture(scope="module")
+def categories(base, go):
+    """A model of categories without pictures, trained on the first of two sessions."""
+    dataset = "{kind: categories, names: [cat, dog, owl]%s}"
+    for session in (1, 2):
+        shown = Shown.of(3, seed=session)
+        names = [name.split("/")[1] for name in shown.pictures]
+        raw = annotate(make_raw(shown, seed=session), shown, names)
+        (base / "categories").mkdir(exist_ok=True)
+        raw.save(base / f"categories/sub-01_ses-0{session}.fif", verbose="ERROR")
+    held_out = "dataset=" + dataset % ", holdout: {by: sessions, test: [2]}"
+    go("embed", held_out)
+    stimuli = f"preparation.stimuli={dataset % ''}"
+    go("prepare", "preparation.kind=recording", "preparation.root=categories", stimuli, *STEPS)
+    return str(go("train-align", held_out, "train.validation=0", *QUICK).folder)
+
+
+def replay_session(run, session):
+    file = f"source.file=categories/sub-01_ses-0{session}.fif"
+    ended = invoke(run, "--source", "recording", file, "source.speed=10000", "page=false", "save=false")
+    assert ended.exit_code == 0, ended.output
+    return ended, RunFolder(find_run(ended)).measurements()
+
+
+def test_a_recording_that_was_trained_on_is_stamped_and_a_new_one_is_not(categories):
+    ended, measured = replay_session(categories, 1)
+    assert measured.overall["top1"].caveats == (TRAINED_TRIALS, SEEN_PICTURES)
+    assert measured.notes["anytime_p"] is None and "This is no result" in measured.notes["finding"]
+    assert "trials of the training are shown" in ended.stderr
+
+    ended, measured = replay_session(categories, 2)
+    assert measured.overall["top1"].caveats == (SEEN_PICTURES,) and measured.notes["anytime_p"] <= 1
+
+
+def test_without_the_training_s_signals_trials_are_unknown(categories, base, go):
+    stimuli = "preparation.stimuli={kind: categories, names: [cat, dog, owl]}"
+    steps = (*STEPS[:-2], "preparation.band_hz=[1,40]", STEPS[-1])
+    go(
+        "prepare",
+        "preparation.kind=recording",
+        "preparation.root=categories",
+        stimuli,
+        *steps,
+        "paths.signals=other",
+    )
+    words = ("--source", "mock", "source.speed=1000", "--windows", "9", "page=false", "paths.signals=other")
+    ended = invoke(categories, *words)
+    measured = RunFolder(find_run(ended)).measurements()
+    assert UNKNOWN_TRIALS in measured.overall["top1"].caveats
+    assert "Nothing says whether the model was trained on these trials" in measured.notes["finding"]
+
+
+def test_what_cannot_be_drawn_is_said_before_the_start_and_the_session_is_kept(categories, own, monkeypatch):
+    ended, _ = replay_session(categories, 2)
+    said = ended.stderr.index("no pictures of categories")
+    assert said < ended.stderr.index("decoding ")
+
+    def fail(*values):
+        raise ValueError("no ink")
+
+    monkeypatch.setattr("brainhive_cli.commands.live.draw_session", fail)
+    ended = replay(own, "save=false")
+    assert ended.exit_code == 0 and "the session is not drawn: ValueError: no ink" in ended.stderr
+    assert RunFolder(find_run(ended)).measurements().overall["top1"].n == 6
 
 
 def test_ctrl_c_ends_a_session_in_order(own, base):

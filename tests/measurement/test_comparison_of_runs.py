@@ -90,6 +90,21 @@ def test_clips_are_paired_in_blocks_of_neighbours():
     assert mine["n"] == 30 and mine["lower_is_better"]
 
 
+def test_a_run_says_that_its_items_are_of_folds():
+    one, base = RANDOM.random((2, 30))
+    run = measurements(cell("brain", 1, IDS, ssim=one), cell("shuffled", 1, IDS, ssim=base))
+    (plain,), (folded,) = (
+        compare_sources(
+            Measurements(run.scopes, notes={**run.notes, "inflation": inflation}, items=run.items)
+        )
+        for inflation in (1.0, 1.4)
+    )
+
+    widths = [pair["metrics"]["ssim"]["high"] - pair["metrics"]["ssim"]["low"] for pair in (plain, folded)]
+    assert widths[1] == pytest.approx(2**0.5 * widths[0], rel=0.15)
+    assert "in folds that share training data" in folded["metrics"]["ssim"]["test"]
+
+
 def test_what_is_of_no_subject_is_compared_with_every_subject():
     one, two, mean = RANDOM.random((3, 30))
     cells = [cell("brain", 1, IDS, ssim=one), cell("brain", 2, IDS[:20], ssim=two)]

@@ -1,5 +1,6 @@
 """The interval of a hit rate that holds at every moment: exact values, its martingale, and simulations."""
 
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from scipy.special import betaln
 from scipy.stats import binom
 
-from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
+from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval, measure_evidence
 
 RATES = (0.005, 0.05, 0.2, 0.5, 0.8)
 
@@ -38,7 +39,7 @@ def test_all_misses_and_all_hits_have_the_ends_of_the_closed_form(trials):
 
 def test_nothing_is_known_before_the_first_trial():
     assert interval(0, 0) == (0, 1)
-    assert HitRate(0.005).interval == (0, 1) and HitRate(0.005).p_value == 1
+    assert HitRate(200).interval == (0, 1) and (HitRate(200).p_value, HitRate(200).chance) == (1, 0.005)
 
 
 def test_every_count_of_hits_has_an_interval_around_its_rate():
@@ -58,30 +59,49 @@ def test_the_ratio_is_one_on_average_under_its_rate(rate, trials):
 
 
 def test_a_counter_gives_the_interval_of_its_counts():
-    rate = HitRate(0.1)
-    for hit in (True, False, False, True):
-        rate = rate.add(hit)
-    assert (rate.hits, rate.trials, rate.rate) == (2, 4, 0.5)
+    rate = answer(10, "aabb", "abba")
+    assert (rate.hits, rate.trials, rate.rate, rate.chance) == (2, 4, 0.5, 1 / 3)
     assert rate.interval == interval(2, 4)
 
 
-@pytest.mark.parametrize("chance", [0.005, 0.2, 0.5])
-def test_evidence_above_chance_ever_passes_five_percent_in_at_most_five_percent_of_guessers(chance):
+def answer(pool, shown, answers):
+    rate = HitRate(pool)
+    for one, other in zip(map(str, shown), map(str, answers), strict=True):
+        rate.add(one, other)
+    return rate
+
+
+@pytest.mark.parametrize(
+    "shown, answers", [("aabbabc", "aababba"), ("abcdefg", "aabbccd"), ("aaaaaab", "bbaaaaa")]
+)
+def test_evidence_is_one_on_average_over_all_orders_of_what_was_shown(shown, answers):
+    orders = [np.exp(measure_evidence(order, answers)) for order in permutations(shown)]
+    np.testing.assert_allclose(np.mean(orders, 0), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("answers", ["most frequent", "as frequent"])
+@pytest.mark.parametrize("shares", [(0.8, 0.2), (0.6, 0.2, 0.2), (0.95, 0.05)])
+def test_guesses_at_frequencies_ever_pass_five_percent_in_at_most_five_percent(shares, answers):
     random, passed = np.random.default_rng(0), 0
-    for hits in random.random((200, 300)) < chance:
-        rate = HitRate(chance)
-        for hit in hits:
-            rate = rate.add(bool(hit))
-        passed += rate.p_value <= 0.05
-    assert passed / 200 <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5  # two standard errors
+    for _ in range(100):
+        shown, guess = random.choice(len(shares), (2, 300), p=shares)
+        passed += answer(len(shares), shown, guess * (answers == "as frequent")).p_value <= 0.05
+    assert passed / 100 <= 0.05 + 2 * (0.05 * 0.95 / 100) ** 0.5  # two standard errors
 
 
-def test_hits_above_chance_are_evidence_and_misses_are_none():
-    above, below = HitRate(0.2), HitRate(0.2)
-    for number in range(60):
-        above, below = above.add(number % 2 == 0), below.add(False)
-    assert above.p_value < 1e-4
-    assert below.p_value == 1
+def test_hits_above_chance_are_evidence_and_the_most_frequent_guess_is_none():
+    shown = np.random.default_rng(0).choice(2, 60, p=[0.8, 0.2])
+    right, constant = answer(2, shown, shown), answer(2, shown, np.zeros(60))
+    assert right.p_value < 1e-6
+    assert (constant.rate, constant.p_value) == (0, 1)
+    assert constant.chance == pytest.approx(0.8, abs=0.05)
+
+
+def test_of_pictures_in_blocks_nothing_is_claimed():
+    shown = np.random.default_rng(0).integers(0, 4, 30).repeat(10)
+    rate = answer(4, shown, shown)
+    assert not rate.is_interleaved and rate.p_value == 1
+    assert answer(4, *2 * [np.random.default_rng(0).permutation(shown)]).is_interleaved
 
 
 @pytest.fixture(scope="module")

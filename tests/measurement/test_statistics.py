@@ -292,7 +292,7 @@ def test_intervals_of_concepts_of_unequal_size_hold_concepts_in_general(sizes):
 def test_items_that_are_all_of_one_unit_have_no_interval():
     described = describe([np.array([0.0, 1.0])], Items([["a", "b"]], [["one", "one"]]))
 
-    assert (described.low, described.method) == (None, "none: all items are of one unit")
+    assert (described.low, described.method) == (None, "none: all items are of one unit (items)")
 
 
 @pytest.mark.parametrize("subjects", [1, 10])

@@ -44,17 +44,29 @@ def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expe
     assert describe_claims(Alike("concept", concept_of).items([[*concept_of]]), subjects) == expected
 
 
-@pytest.mark.parametrize(
-    ("clips", "blocks", "length"), [(1210, 20, 60), (480, 12, 40), (240, 6, 40), (40, 4, 10), (8, 4, 2)]
-)
-def test_neighbouring_clips_make_four_to_twenty_blocks_and_few_clips_none(clips, blocks, length):
-    films = Alike("neighbours", medium="clip")
-
-    items = films.items([list(range(clips))] * 2)
+@pytest.mark.parametrize(("clips", "blocks", "length"), [(1210, 15, 80), (480, 8, 60), (360, 6, 60)])
+def test_neighbouring_clips_make_six_to_fifteen_blocks(clips, blocks, length):
+    items = Alike("neighbours", medium="clip").items([list(range(clips))] * 2)
 
     assert (items.count, items.kind) == (blocks, f"blocks of {length} neighbouring clips")
     assert {*np.bincount(items.numbers[1]).tolist()} <= {length, length + 1}
-    assert films.items([list(range(7))]).are_independent
+
+
+@pytest.mark.parametrize("clips", [7, 40, 359])
+def test_few_neighbouring_clips_are_one_unit_and_it_says_so(clips):
+    items = Alike("neighbours", medium="clip").items([list(range(clips))])
+
+    assert items.count == 1 and items.shortage == (
+        "all items are of one unit (a block of fewer than 360 neighbouring clips)"
+    )
+
+
+def test_from_ten_films_on_the_films_are_the_units():
+    films = dict(enumerate(np.repeat(np.arange(10), 4).astype(str).tolist()))
+
+    items = Alike("neighbours", films, "clip").items([list(films)])
+
+    assert (items.count, items.kind, items.scope, items.is_film) == (10, "films", "", True)
 
 
 def test_the_clips_of_a_film_are_shifted_along_it_alike_for_all_subjects():
@@ -68,7 +80,7 @@ def test_the_clips_of_a_film_are_shifted_along_it_alike_for_all_subjects():
 
 
 def test_a_clip_is_in_the_same_block_for_all_subjects():
-    ids = list(range(80))
+    ids = list(range(400))
 
     items = Alike("neighbours").items([ids, ids[::-1]])
 
@@ -76,13 +88,13 @@ def test_a_clip_is_in_the_same_block_for_all_subjects():
 
 
 def test_blocks_follow_the_film_in_whatever_order_a_subject_saw_its_clips():
-    order = np.random.default_rng(0).permutation(80).tolist()
-    film = Alike("neighbours", dict.fromkeys(range(80), "film"), "clip")
+    order = np.random.default_rng(0).permutation(400).tolist()
+    film = Alike("neighbours", dict.fromkeys(range(400), "film"), "clip")
 
-    shuffled, in_order = film.items([order]), film.items([list(range(80))])
+    shuffled, in_order = film.items([order]), film.items([list(range(400))])
 
-    assert shuffled.names == list(range(80)) and shuffled.scope == "this film"
-    assert [shuffled.units[0][order.index(clip)] for clip in range(80)] == list(in_order.units[0])
+    assert shuffled.names == list(range(400)) and shuffled.scope == "this film"
+    assert [shuffled.units[0][order.index(clip)] for clip in range(400)] == list(in_order.units[0])
 
 
 def test_a_film_is_shifted_by_every_shift_once_and_by_none():

@@ -25,14 +25,16 @@ from brainhive_cli.evaluation.calibration import amounts as of_amounts
 from brainhive_cli.evaluation.calibration.curves import (
     CONTROLS,
     DRIFT,
+    ENOUGH,
     EVERYTHING,
+    FEWEST_PEOPLE,
     GAIN,
     MEASURED,
     SHARE,
     Metrics,
     Results,
     check_controls,
-    find_amounts,
+    find_range,
     measure_arms,
 )
 from brainhive_cli.evaluation.calibration.job import FIRST_DAY, LAST_DAY, Job
@@ -51,8 +53,6 @@ from brainhive_cli.training.alignment.few_shot import (
 )
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
-ENOUGH = 0.9
-"""Share of the score with everything that the headline asks for."""
 UNLABELLED, LABELLED = "TRAIN_AND_TARGET_UNLABELED", "TRAIN_AND_TARGET_LABELED"
 """Protocols of MOABB's `CrossSubjectMode`, without their shares, next to `TRAIN`."""
 ABOUT = {
@@ -145,10 +145,10 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
 
 def state_finding(results: Results, metrics: Metrics) -> str:
     """State how much of a new person suffices, when other people no longer help, and what a day costs."""
-    # the first amount that reaches the share, or else the largest below everything
+    # the first amount that surely reaches the share, or else the largest below everything
     job, names, headline, last = results.job, results.names, results.headline, len(results.names) - 1
-    reached, *ends = find_amounts(metrics.shares, ENOUGH)
-    column = max(0, min(last if reached is None else reached, last - 1))
+    short, reached = find_range(metrics.surplus)
+    column = max(0, min(reached if metrics.surplus else last, last - 1))
     top1, share = [measured["top1"] for measured in metrics.arms[headline]], metrics.shares[column]
 
     # what it reaches of everything, next to no recording and to chance
@@ -165,15 +165,22 @@ def state_finding(results: Results, metrics: Metrics) -> str:
 
     # the amount that suffices, that from which other people do not help, and the change over days
     if last:
-        suffices = f"{100 * ENOUGH:.0f} % is "
-        suffices += "not reached before" if reached in (None, last) else "reached from"
-        suffices += f" {names[column + (reached in (None, last))]}" + (" on" if column == reached else "")
-        sentences.append(suffices + _range(ends, names))
+        limits = [f"more than {names[short - 1]}"] if short else []
+        limits += [f"at most {names[reached]}"] if reached < len(metrics.surplus) else []
+        suffices = (
+            f"{100 * ENOUGH:.0f} % of it is reached with {' and '.join(limits)} (95 %, people in general)"
+        )
+        if not limits:
+            why = f"fewer than {FEWEST_PEOPLE} people tell nothing of others"
+            why = f"{len(job.people)} people do not settle it" if metrics.surplus else why
+            suffices = f"From which amount on {100 * ENOUGH:.0f} % is reached is not said: {why}"
+        sentences.append(suffices)
     if gains := metrics.gains.get(f"{TRANSFER} over {SCRATCH}"):
-        reached, *ends = find_amounts(gains, 0.0, -1)
-        where = "at no amount" if reached is None else f"from {names[reached]} on"
-        where = f"with {EVERYTHING}" if reached == last else where
-        sentences.append(f"{SCRATCH.capitalize()} is as good as {TRANSFER} {where}{_range(ends, names)}")
+        better, no_better = find_range([(_minus(gain.high), _minus(gain.low)) for gain in gains])
+        sentence = f"not shown to be better than {SCRATCH}"
+        sentence = f"better than {SCRATCH} up to {names[better - 1]}" if better else sentence
+        sentence += f", and no better from {names[no_better]} on" if no_better <= last else ""
+        sentences.append(f"{TRANSFER.capitalize()} is {sentence}")
     if gains := metrics.gains.get(DRIFT):
         change = _with_interval(gains[-1])
         sentences.append(
@@ -183,12 +190,9 @@ def state_finding(results: Results, metrics: Metrics) -> str:
     return ". ".join([*sentences, f"{people}, {top1[0].pool} test pictures"]) + "."
 
 
-def _range(ends: Sequence[int | None], names: Sequence[str]) -> str:
-    """Write between which amounts another one lies, by the ends of its interval; empty where they are one."""
-    first, last = (None if end is None else names[end] for end in ends)
-    if first == last:
-        return ""
-    return f" ({'from' if last is None else 'between'} {first} {'on' if last is None else f'and {last}'})"
+def _minus(end: float | None) -> float | None:
+    """Negate an end of an interval; None, which is unlimited, stays."""
+    return None if end is None else -end
 
 
 def _percent(share: Metric) -> str:
@@ -322,8 +326,8 @@ def _lay_out(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) 
     columns = [unit, *others, headline, f"of {EVERYTHING}"]
     columns += [label.removeprefix(f"{TRANSFER} ") for label in gains]
     columns += ["pull"] if pulling else []
-    method = f"share of {EVERYTHING}: interval by {metrics.shares[0].interval}"
-    notes = [method] if any(share.low is not None for share in metrics.shares) else []
+    methods = dict.fromkeys(share.interval for share in metrics.shares if share.low is not None)
+    notes = [f"share of {EVERYTHING}: interval by {method}" for method in methods]
     notes += [f"pull of transfer: {words}" for words in dict.fromkeys(c.words for c in pulling)]
     notes.append(describe_epochs(job))
     note = " ".join(f"{words[0].upper()}{words[1:]}." for words in notes)

@@ -18,6 +18,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.evaluation.calibration import amounts as of_amounts
 from brainhive_cli.evaluation.calibration.job import FIRST_DAY, LAST_DAY, TEST, Job
 from brainhive_cli.evaluation.calibration.measure import ABSENT, Part, list_arms
+from brainhive_cli.measurement.comparison import crossed_t
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.statistics import measure, ratio_of_means
 from brainhive_cli.training.alignment.few_shot import (
@@ -34,7 +35,13 @@ EVERYTHING = "everything"
 MEASURED = ("top1", "top5", "mrr")
 GAIN, SHARE = "top1_gain", "share_of_everything"
 """Metrics: top-1 less that of another arm or day; top-1 divided by that with everything."""
+ENOUGH = 0.9
+"""Share of the score with everything that the finding asks for."""
+FEWEST_PEOPLE = 3
+"""People from which the amount that reaches it has a range: two tell next to nothing of people in general."""
+Ends = tuple[float | None, float | None]
 CONTROLS = (PERMUTED_TRANSFER, PERMUTED_SCRATCH)
+NO_SHARE = "none: fewer than three people, equal scores, or top-1 with everything is not clearly above 0"
 DRIFT = "drift"
 """Scope of the last session less the first one."""
 
@@ -138,12 +145,15 @@ class Metrics:
         first_day: The same of the finding's arm, tested on the first session; empty where days do not differ.
         gains: Of transfer over another arm, and of the last session over the first, by scope.
         shares: Top-1 of the finding's arm divided by that with everything.
+        surplus: Ends of the interval, for people in general, of top-1 less `ENOUGH` of that with everything,
+            of each amount below everything; empty for fewer than three people.
     """
 
     arms: Mapping[str, Sequence[Mapping[str, Metric]]]
     first_day: Sequence[Mapping[str, Metric]]
     gains: Mapping[str, Sequence[Metric]]
     shares: Sequence[Metric]
+    surplus: Sequence[Ends] = ()
 
 
 def measure_arms(results: Results) -> Metrics:
@@ -182,8 +192,14 @@ def measure_arms(results: Results) -> Metrics:
             )
             gains[label].append(measure(GAIN, [one - two for one, two in hits], **limits, **context))
 
-    # shares of top-1 with everything
-    by_person = [np.array([hits.mean() for hits in results.hits(headline, column)]) for column in columns]
+    # shares of top-1 with everything, and differences to what is enough: these have an interval in any case
+    hits_by_amount = [results.hits(headline, column) for column in columns]
+    by_person = [np.array([hits.mean() for hits in of_people]) for of_people in hits_by_amount]
+    surplus: list[Ends] = []
+    if len(job.people) >= FEWEST_PEOPLE:
+        for of_people in hits_by_amount[:-1]:
+            pairs_of_hits = zip(of_people, hits_by_amount[-1], strict=True)
+            surplus.append(crossed_t([few - ENOUGH * most for few, most in pairs_of_hits], job.items)[1:])
     method = f"Fieller over {len(job.people)} people"
     shares = [
         replace(
@@ -192,32 +208,27 @@ def measure_arms(results: Results) -> Metrics:
             value=share,
             low=low,
             high=high,
-            interval=method if low is not None else "none: fewer than three people, or equal scores",
+            interval=method if low is not None else NO_SHARE,
         )
         for share, low, high in (ratio_of_means(scores, by_person[-1]) for scores in by_person)
     ]
     plain: Any = {"chance": None, "these_subjects": None, "people": None, "seed_sd": None}
-    return Metrics(arms, first_day, gains, [replace(share, **plain) for share in shares])
+    return Metrics(arms, first_day, gains, [replace(share, **plain) for share in shares], surplus)
 
 
-def find_amounts(metrics: Sequence[Metric], level: float, sign: int = 1) -> list[int | None]:
-    """Find from which amounts on values, and the nearer and farther ends of their intervals, reach a level.
+def find_range(ends: Sequence[Ends]) -> tuple[int, int]:
+    """Find between which amounts a curve reaches 0, by the intervals of all amounts, ascending.
 
     Args:
-        metrics: One for each amount, ascending.
-        level: The level.
-        sign: -1 where values fall to the level.
+        ends: Lower and upper end at each amount; an end that is None is unlimited.
 
     Returns:
-        Three indices; None where the last value, or end, does not reach it.
+        How many of the first amounts reach up to one that is surely below, and the index from which all are
+        surely not below: the number of amounts where the last one is not.
     """
-    indices = []
-    for name in ("value", *(("high", "low") if sign > 0 else ("low", "high"))):
-        ends = [metric.value if (end := getattr(metric, name)) is None else end for metric in metrics]
-        short = [index for index, end in enumerate(ends) if not sign * end >= sign * level]
-        first = max(short, default=-1) + 1
-        indices.append(first if first < len(metrics) else None)
-    return indices
+    below = [index for index, (_, high) in enumerate(ends) if high is not None and high < 0]
+    unsure = [index for index, (low, _) in enumerate(ends) if low is None or not low >= 0]
+    return max(below, default=-1) + 1, max(unsure, default=-1) + 1
 
 
 def check_controls(metrics: Metrics) -> list[str]:

@@ -36,7 +36,7 @@ from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.statistics import measure_each
-from brainhive_cli.measurement.units import FOLD_NULL_INFLATION
+from brainhive_cli.measurement.units import fold_null_inflation
 from brainhive_cli.reports.drawings import save_figure
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
@@ -257,7 +257,7 @@ def _describe(
         shares.append(np.concatenate([(chunk.numpy()[:, None] == predicted).mean(2) for chunk in chunks]))
     null = np.mean(shares, axis=0)
     if options["items"].inflation > 1:  # as of a verdict over folds
-        null = null.mean(0) + FOLD_NULL_INFLATION**0.5 * (null - null.mean(0))
+        null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
     test, control = compare_permutations(measured, null)
     return Finding(name, axis, measured, {SHUFFLED: control}, test)
 

@@ -10,7 +10,13 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import CHANNELS_MAPPED, SIMULATED, merge_caveats
+from brainhive_cli.core.measurements import (
+    CHANNELS_MAPPED,
+    SIMULATED,
+    TRAINED_TRIALS,
+    UNKNOWN_TRIALS,
+    merge_caveats,
+)
 from brainhive_cli.core.recipe import refuse_idle
 from brainhive_cli.core.results import Need, require_needs
 from brainhive_cli.data.datasets import stored_split
@@ -19,7 +25,7 @@ from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.data.streams import Stream, StreamFormat, Wanted, WindowStream
-from brainhive_cli.evaluation.live.decoder import Decoder, LiveGallery
+from brainhive_cli.evaluation.live.decoder import Decoder, LiveGallery, read_learned_trials
 from brainhive_cli.evaluation.live.preparation import LivePreparation, plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.training.alignment import model as aligners
@@ -28,6 +34,8 @@ from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
+MAX_LEARNED = 0.05
+"""Share of the trials that may look as if they had been trained on: those of a blink, say, are alike."""
 DEFAULT_UNIT = "µV"
 """Unit of continuous samples of a whitened store that does not say it: that of EEG."""
 
@@ -176,11 +184,18 @@ class Job:
             gallery.image_ids,
             open_recording,
         )
+
+        # trials of seen pictures are compared with those of the training
+        holdout = self.align.dataset.holdout
+        shows_seen = holdout is not None and holdout.shows_seen
+        learned_trials, knows_trials = read_learned_trials(member) if shows_seen else (None, True)
+        mapping = recipe.channel_mapping
         stream: Stream | WindowStream = recipe.source.build(wanted)
         common = member, self.subject, gallery, names, normaliser
         if isinstance(stream, WindowStream):
-            decoder = Decoder(*common, stream.template, None, recipe.channel_mapping)
-            return OpenSession(self, member, decoder, stream, None, None, stream.template.caveats)
+            decoder = Decoder(*common, stream.template, None, mapping, learned_trials)
+            caveats = stream.template.caveats
+            return OpenSession(self, member, decoder, stream, None, None, caveats, knows_trials)
         assert preparation is not None  # by the contract of StreamConfig
         try:
             columns = choose_columns(preparation, stream.format, recipe.channel_mapping)
@@ -189,7 +204,7 @@ class Job:
             cutting = Cutting(preparation.steps, stream.format.rate_hz)
             windows = Windows(cutting, channels, preparation.band_hz)
             template = preparation.make_template(cutting, spec)
-            decoder = Decoder(*common, template, preparation.whitening, recipe.channel_mapping)
+            decoder = Decoder(*common, template, preparation.whitening, mapping, learned_trials)
             decoder.warm_up()
         except BaseException:
             stream.close()
@@ -198,7 +213,9 @@ class Job:
         lacking = {name.lower() for name in spec.names} - {name.lower() for name in channels}
         caveats += [CHANNELS_MAPPED] if recipe.channel_mapping != "none" and lacking else []
         differs = tuple(preparation.differs)
-        return OpenSession(self, member, decoder, stream, windows, columns, caveats, differs)
+        if shows_seen and (differs or CHANNELS_MAPPED in caveats):
+            knows_trials = False
+        return OpenSession(self, member, decoder, stream, windows, columns, caveats, knows_trials, differs)
 
 
 @dataclass(frozen=True)
@@ -213,6 +230,8 @@ class OpenSession:
         windows: Cuts windows of a continuous stream; None of windows.
         columns: Channels [E] of the stream that are cut, in order.
         signal_caveats: Caveats of the stream's signals.
+        knows_trials: Whether a trial of the training would be known again: all are here, prepared as windows
+            are; or none is of a tested picture.
         differs: In what windows differ from those offline, in sentences.
     """
 
@@ -223,14 +242,18 @@ class OpenSession:
     windows: Windows | None
     columns: list[int] | None
     signal_caveats: list[str]
+    knows_trials: bool
     differs: tuple[str, ...] = ()
 
-    @property
-    def caveats(self) -> list[str]:
-        """Caveats of every number of the session."""
-        job = self.job
+    def caveats(self, learned: int = 0, trials: int = 0) -> list[str]:
+        """List the caveats of every number of a session, some of whose trials were learned from."""
+        job, holdout = self.job, self.job.align.dataset.holdout
+        of_trials = [] if self.knows_trials else [UNKNOWN_TRIALS]
+        of_trials = [TRAINED_TRIALS] if learned > MAX_LEARNED * trials else of_trials
         pictures = job.align.tested_pictures(job.recipe.gallery, job.cell.fold).caveats
-        return merge_caveats(self.signal_caveats, pictures, job.align.learned(job.cell).caveats)
+        held_out = holdout.caveats(self.decoder.template) if holdout else []
+        learned_from = job.align.learned(job.cell).caveats
+        return merge_caveats(self.signal_caveats, held_out, of_trials, pictures, learned_from)
 
     @property
     def source_name(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import TRAINED_TRIALS
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.signals.windows import Counts, CutWindow
 from brainhive_cli.data.streams import WindowStream
@@ -82,17 +83,19 @@ class Score:
     """Hits of single trials so far, of pictures that the model has not learned from.
 
     Args:
-        pool: Candidates.
+        session: What is decoded.
 
     Attributes:
         hits: Trials that ranked the shown picture first.
         image_ids: [N] shown pictures.
         ranks: [N] their ranks by single trials.
         average_ranks: Rank of each shown picture by the average of all its trials so far.
+        learned: How many of the trials the model has learned from.
     """
 
-    def __init__(self, pool: int) -> None:
-        self.pool, self.hits = pool, HitRate(1 / pool)
+    def __init__(self, session: OpenSession) -> None:
+        self._session, self.pool = session, len(session.decoder.gallery.image_ids)
+        self.hits, self.learned = HitRate(self.pool), 0
         self.image_ids: list[str] = []
         self.ranks: list[int] = []
         self.average_ranks: dict[str, int] = {}
@@ -100,10 +103,18 @@ class Score:
     def add(self, result: LiveResult, image_id: str) -> None:
         """Count a result whose shown picture is known and tested."""
         assert result.rank is not None
-        self.hits = self.hits.add(result.rank == 1)
+        best = result.best[0][0]
+        is_tie = best == image_id and result.rank != 1  # which is a miss, and answers nothing
+        self.hits.add(image_id, image_id if result.rank == 1 else "" if is_tie else best)
+        self.learned += result.is_learned
         self.image_ids.append(image_id)
         self.ranks.append(result.rank)
         self.average_ranks[image_id] = result.average_rank or result.rank
+
+    @property
+    def caveats(self) -> list[str]:
+        """Caveats of the session and of its trials so far."""
+        return self._session.caveats(self.learned, self.hits.trials)
 
     def summarise(self) -> dict[str, Any] | None:
         """Give the hit rate with its interval that holds at every moment; None before the first trial."""
@@ -112,7 +123,7 @@ class Score:
             return None
         counts = {"n": hits.trials, "top1": hits.hits, "rate": hits.rate, "chance": hits.chance}
         interval = {"interval": [*hits.interval], "level": 0.95, "confidence": CONFIDENCE}
-        return {**counts, **interval, "p": hits.p_value}
+        return {**counts, **interval, "p": hits.p_value, "caveats": self.caveats}
 
 
 class Drawer:
@@ -183,7 +194,7 @@ class Loop:
         most_windows: int | None = None,
     ) -> None:
         self.session, self.latencies = session, Latencies(getattr(session.job.recipe.source, "speed", 1.0))
-        self.score = Score(len(session.decoder.gallery.image_ids))
+        self.score = Score(session)
         self.counts = Counts() if session.windows is None else session.windows.counts
         if not isinstance(session.stream, WindowStream):
             self.counts.dropped.update(session.stream.format.dropped)
@@ -193,7 +204,7 @@ class Loop:
         self._start_s: float | None = None  # time of the first sample
         self._read_at = time.monotonic()
         self._save_error: BrainhiveError | None = None  # why the session is no longer saved
-        self.decoded, self.stalls = 0, 0
+        self.decoded, self.stalls, self._has_warned = 0, 0, False
         self.first_results: list[dict[str, Any]] = []  # as plain values, for the run's sheet
 
     def run(self) -> str:
@@ -286,6 +297,10 @@ class Loop:
             event = as_event(result, decoder.gallery, start_s)
             if result.is_tested:
                 self.score.add(result, event["shown"])
+                if not self._has_warned and TRAINED_TRIALS in self.score.caveats:
+                    self._has_warned, text = True, "trials of the training are shown: hit rates are no result"
+                    console.warn(text)
+                    self._publish({"kind": "warning", "text": text})
             event |= {"hits": self.score.summarise(), **so_far}
             if len(self.first_results) < SHEET_ROWS:
                 self.first_results.append(event)

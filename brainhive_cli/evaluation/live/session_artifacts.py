@@ -23,6 +23,7 @@ def draw_session(
     results: Sequence[Mapping[str, Any]],
     ranks: Sequence[int],
     pool: int,
+    chance: float,
     read_picture: Callable[[str], Image.Image | None],
 ) -> list[Artifact]:
     """Draw the first windows of a session, and the course of its hit rate.
@@ -32,6 +33,7 @@ def draw_session(
         results: First results as plain values, see `as_event`.
         ranks: [N] rank of the shown picture by each trial that counts.
         pool: Candidates.
+        chance: Hit rate of the best constant guess.
         read_picture: Reads a picture of the gallery; None where there is none.
     """
     files: dict[str, str] = {}
@@ -76,7 +78,7 @@ def draw_session(
         trials = np.unique(np.linspace(1, len(ranks), min(CURVE_POINTS, len(ranks))).round().astype(int))
         ends = [interval(int(hits[count - 1]), int(count)) for count in trials]
         values = [float(hits[count - 1] / count) for count in trials]
-        line = Line("top-1", values, [low for low, _ in ends], [high for _, high in ends], 1 / pool)
+        line = Line("top-1", values, [low for low, _ in ends], [high for _, high in ends], chance)
         note = "single trials; the interval holds at every moment, however often it is looked at"
         title = "Share of trials that ranked the shown picture first"
         drawn.append(

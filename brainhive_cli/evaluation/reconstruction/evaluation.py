@@ -298,6 +298,7 @@ def _measurements(
         "units": units.kind,
         "unit_count": units.count,
         "scope": units.scope,
+        "inflation": units.inflation,
         "sources": list(groups),
         "titles": {source: titles.get(source, source) for source in groups},
         "concepts": list(recalls[first]),

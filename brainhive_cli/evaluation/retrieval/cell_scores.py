@@ -86,7 +86,7 @@ class RegionShares:
     """Share of each region in the heads that a cell predicts of one subject.
 
     Attributes:
-        image_ids: [N].
+        image_ids: [N], as those of a ranking.
         voxels: How many voxels each region has among those that the model reads.
         shares: By head and region, [N].
     """
@@ -225,7 +225,8 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
                 signals.tokens, gallery.tokens, len(gallery.rows), gallery.distractors()
             )  # [N, M]
             seeds = (derive_seed(spec.seed, draw) for draw in range(DRAWS))
-            targets = [signals.seen, *controlled(signals.seen, gallery, spec.control, seeds)]
+            parts = signals.interleaving.parts if signals.trials else ()
+            targets = [signals.seen, *controlled(signals.seen, gallery, spec.control, seeds, parts)]
             rows = np.arange(len(signals.seen))
             drawn_ranks = np.stack([split_ranks[rows, target] for target in targets])  # [1 + K, N]
             control = {name: metric(drawn_ranks) for name, metric in CONTROL_METRICS.items()}
@@ -446,5 +447,5 @@ def measure_region_shares(member: TrainedCell, subject: int, split: str) -> Regi
                 change = (predicted[head] - values).flatten(1).square().sum(1).cpu()
                 shares[head][name] += (change / total[head].clamp(min=1e-30)).tolist()
     image_ids = member.pictures(split).image_ids
-    ids = [image_ids[row] for row in trials.stimulus]
+    ids = member.name_trials(subject, split)[0] or [image_ids[row] for row in trials.stimulus]
     return RegionShares(ids, {name: int(mask.sum()) for name, mask in masks.items()}, shares)

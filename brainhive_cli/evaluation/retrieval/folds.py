@@ -17,6 +17,7 @@ from brainhive_cli.evaluation.retrieval.rankings import Ranking, SplitRanks
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.statistics import measure
+from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.recipe import Cell
 
 ROUNDING = 1e-9
@@ -138,26 +139,39 @@ def measure_classes(
 
     Returns:
         `balanced_accuracy` where categories were tested unequally often, and `auc` where there are two.
-    """
 
-    def weigh(values_of: Any) -> list[NDArray[np.float64]]:
-        """Weigh values of items so that their mean is that over categories: [S, N] by subject."""
-        weighed = []
-        for group in groups:
-            counts = Counter(group[0].ranking.labels)
-            size = len(group[0].ranking.labels)
-            weights = np.array([size / (len(counts) * counts[name]) for name in group[0].ranking.labels])
-            weighed.append(np.array([values_of(scores.ranking) for scores in group]) * weights)
-        return weighed
+    Source: DeLong, DeLong and Clarke-Pearson 1988 (variance of an AUC by its parts).
+    """
+    # categories of each subject's items, and independent hits that a mean over these is worth (Kish 1965)
+    labels = [np.unique(group[0].ranking.labels, return_inverse=True)[1] for group in groups]  # [N] each
+    counts = [np.bincount(numbers) for numbers in labels]  # [K] each
+    worth = float(sum(len(sizes) ** 2 / (1 / sizes).sum() for sizes in counts))
+
+    def linearise(values_of: Any) -> list[NDArray[np.float64]]:
+        """Turn values of items into those whose mean, and its variance, are that over categories: [S, N]."""
+        linear = []
+        for group, numbers, sizes in zip(groups, labels, counts, strict=True):
+            values = np.array([values_of(scores.ranking) for scores in group], np.float64)
+            means = np.stack([np.bincount(numbers, row) / sizes for row in values])  # [S, K]
+            weights = len(numbers) / (len(sizes) * sizes)
+            deviations = (values - means[:, numbers]) * weights[numbers]
+            linear.append(means.mean(1, keepdims=True) + deviations)
+        return linear
+
+    # trials that are units of their own vary within their category
+    items: Items = options["items"]
+    if items.are_independent:
+        items = replace(items, strata=[numbers.tolist() for numbers in labels])
+    common = {**options, "items": items, "limits": (0.0, 1.0), "most_hits": worth}
 
     # hits where some categories were tested more often, and areas of two categories
-    common = {**options, "limits": (0.0, 1.0), "is_share": False}
     metrics = []
-    if any(len({*Counter(group[0].ranking.labels).values()}) > 1 for group in groups):
-        hits = weigh(lambda ranking: ranking.ranks == 1)
-        metrics.append(measure("balanced_accuracy", hits, chance=1 / options["pool"], **common))
-    if all(len(scores.ranking.wins) for group in groups for scores in group):
-        wins = weigh(lambda ranking: ranking.wins)
+    if any(len({*sizes.tolist()}) > 1 for sizes in counts):
+        hits = linearise(lambda ranking: ranking.ranks == 1)
+        metrics.append(measure("balanced_accuracy", hits, **{**common, "chance": 1 / options["pool"]}))
+    rankings = [scores.ranking for group in groups for scores in group]
+    if all(len(ranking.wins) == len(ranking.labels) for ranking in rankings):  # else a fold lacks a category
+        wins = linearise(lambda ranking: ranking.wins)
         metrics.append(measure("auc", wins, **{**common, "chance": 0.5}))
     return by_name(metrics)
 

@@ -1,6 +1,6 @@
 """Ranking of a gallery's pictures by the signals of a cell, or of several averaged, and vice versa."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import compress
@@ -24,7 +24,7 @@ from brainhive_cli.measurement.ranks import (
     ranks_of_all,
 )
 from brainhive_cli.measurement.trialwise import depends_on_other_trials
-from brainhive_cli.measurement.units import Alike, AlikeBy
+from brainhive_cli.measurement.units import Alike, AlikeBy, Items
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
@@ -257,9 +257,9 @@ class Ranking:
         similarity: [N] cosine similarity of the seen picture and the named one.
         labels: [N] image id of what each signal showed.
         groups: [N] run, session or fold of each signal, within which labels may be exchanged; () if all may.
-        wins: [N] share of the same fold's signals of the other of two pictures that are less like the seen
-            one, ties half; empty where there are not two. Their mean over pictures is the area under the ROC
-            curve.
+        wins: [N] of two pictures, twice the share of the same fold's signals of the other one that are less
+            like the seen one, ties half, less the area under the ROC curve of the fold: their mean over
+            pictures is that area, and varies as they do. Empty where there are not two.
     """
 
     image_ids: list[str]
@@ -283,15 +283,15 @@ def encode_queries(
     """Encode the signals of all subjects of a cell."""
     queries, member = {}, ensemble.members[0]
     for subject in ensemble.cell.tested_on:
-        # indices [N] in the gallery of what was seen, and of what the control says
+        # indices [N] in the gallery of what was seen
         signals, picture = ensemble.signals(subject, split)
         seen = np.searchsorted(gallery.rows, picture)
-        target = next(controlled(seen, gallery, control, [seed]))
 
         # what was interleaved; names and runs or sessions of held-out trials, which no other designs have
         is_tested = ensemble.are_tested(member.responses(subject, split), subject, split)
         interleaving = member.interleaving(subject, split).take(np.flatnonzero(is_tested))
         trials, groups = ([*compress(names, is_tested)] for names in member.name_trials(subject, split))
+        target = next(controlled(seen, gallery, control, [seed], interleaving.parts if trials else ()))
         tokens = ensemble.tokens(subject, signals)
         are_dependent = any(
             depends_on_other_trials(partial(model.encode, subject), signal)
@@ -343,7 +343,9 @@ class SplitRanks:
         return cls(candidates, image_ids, ranked, interleaving, labels, len(candidates))
 
 
-def controlled(target: Indices, gallery: Gallery, control: str, seeds: Iterable[int]) -> Iterator[Indices]:
+def controlled(
+    target: Indices, gallery: Gallery, control: str, seeds: Iterable[int], parts: Sequence[Hashable] = ()
+) -> Iterator[Indices]:
     """Pair signals with wrong pictures, for a control; what is left is chance.
 
     Labels of exchangeable pictures move, alike for all subjects and models, whose ranks vary together.
@@ -353,7 +355,14 @@ def controlled(target: Indices, gallery: Gallery, control: str, seeds: Iterable[
         gallery: Among which.
         control: `none`; `shuffled`: the signals are permuted; `permuted`: the pictures are, shown or not.
         seeds: One for each permutation.
+        parts: [N] part of the recording of each held-out trial of seen pictures, whose labels either control
+            permutes within these; () where pictures are held out.
     """
+    if parts and control != "none":
+        trials = [range(len(parts))]
+        exchanged = Items(trials, trials, strata=[parts])
+        yield from (target[exchanged.permute(np.random.default_rng(seed))[0]] for seed in seeds)
+        return
     count = len(gallery.rows)
     alike = Alike(gallery.alike_by, dict(enumerate(gallery.concepts)))
     items = alike.items([list(range(count)), target.tolist()])  # all pictures first: they number the units
@@ -407,7 +416,7 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
 
 
 def _share_of_wins(queries: Queries, gallery: Tensor) -> list[float]:
-    """Compare each signal with those of the other of two pictures: [N] share that it is above."""
+    """Compare each signal with those of the other of two pictures: [N] parts in the area, see `Ranking`."""
     # how much more each signal is like the second picture
     likeness = cosine_similarity(queries.tokens[:, None], gallery[None], dim=2)  # [N, 2]
     score = (likeness[:, 1] - likeness[:, 0]).cpu().numpy()
@@ -419,7 +428,7 @@ def _share_of_wins(queries: Queries, gallery: Tensor) -> list[float]:
     # pairs [N, N] of signals of different pictures
     difference = signed[:, None] * (score[:, None] - score)
     wins = ((difference > 0) + 0.5 * (difference == 0)) * is_other
-    return [*map(float, wins.sum(1) / is_other.sum(1))]
+    return [*map(float, 2 * wins.sum(1) / is_other.sum(1) - wins.sum() / is_other.sum())]
 
 
 def rank_corrected(

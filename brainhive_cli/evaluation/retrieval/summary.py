@@ -201,6 +201,7 @@ def summarise_job(
         "units": units.kind,
         "unit_count": units.count,
         "scope": units.scope,
+        "inflation": units.inflation,
         "control": describe_control(spec.control, groups, gallery.pool),
         "curves": _describe_curves(groups, spec),
         "voxels": {subject: dict(group[0].voxels) for subject, group in shares.items() if group},
@@ -391,10 +392,10 @@ def disagreement(verdict: Verdict, top1: Metric) -> list[str]:
     if side == verdict.side:
         return []
     about = f" for {verdict.scope}" if verdict.scope else ""
-    return [
-        f"the ranks are {verdict.words}, the interval of top-1 is {side}{about}: the ranks say whether "
-        "pictures are found at all, the interval how often one is found first"
-    ]
+    why = "the ranks say whether pictures are found at all, the interval how often one is found first"
+    if NOT_INTERLEAVED in top1.caveats:
+        why = "time of recording alone can give such a top-1, as labels were not interleaved in time"
+    return [f"the ranks are {verdict.words}, the interval of top-1 is {side}{about}: {why}"]
 
 
 def label(subject: int) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.evaluation.calibration.curves import Metrics, check_controls, find_amounts
+from brainhive_cli.evaluation.calibration.curves import Metrics, check_controls, find_range
 from brainhive_cli.training.alignment.few_shot import PERMUTED_SCRATCH, PERMUTED_TRANSFER, ZERO_SHOT
 
 PLAIN = Metric("top1", 0.0, 100, 100, 0.01, None, None, (1,), "calibration", "test", "none")
@@ -20,22 +20,17 @@ def metrics(*values, reach=None):
 
 
 @pytest.mark.parametrize(
-    ("values", "reach", "expected"),
+    ("ends", "expected"),
     [
-        ((0.5, 0.8, 0.95, 1.0), 0.15, [2, 1, None]),
-        ((0.5, 0.95, 1.1, 1.2), 0.1, [1, 1, 2]),
-        ((0.5, 0.95, 0.8, 1.0), None, [3, 3, 3]),  # reached for good, not by luck at one amount
-        ((0.9, 1.0), None, [0, 0, 0]),
-        ((0.5, float("nan")), None, [None, None, None]),
+        ([(-0.6, -0.2), (-0.3, 0.1), (0.1, 0.3)], (1, 2)),
+        ([(-0.6, -0.2), (0.0, 0.1), (-0.3, -0.1), (0.1, 0.2)], (3, 3)),  # for good, not by luck at one amount
+        ([(-0.6, -0.2), (None, None), (0.1, 0.3)], (1, 2)),  # no interval is an unlimited one, not the value
+        ([(None, None), (None, None)], (0, 2)),
+        ([(-0.6, -0.2), (float("nan"), float("nan"))], (1, 2)),
     ],
 )
-def test_an_amount_suffices_from_where_all_later_ones_reach_the_level(values, reach, expected):
-    assert find_amounts(metrics(*values, reach=reach), 0.9) == expected
-
-
-def test_values_that_fall_to_a_level_reach_it_from_above():
-    assert find_amounts(metrics(0.3, 0.1, 0.02, -0.1, reach=0.05), 0.0, -1) == [3, 2, 3]
-    assert find_amounts(metrics(0.3, 0.2, reach=0.05), 0.0, -1) == [None, None, None]
+def test_a_level_is_reached_between_amounts_whose_intervals_exclude_it(ends, expected):
+    assert find_range(ends) == expected
 
 
 def test_controls_warn_only_where_wrong_labels_help():

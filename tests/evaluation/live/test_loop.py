@@ -234,7 +234,8 @@ def test_the_run_shows_the_first_windows_and_the_course_of_the_hit_rate(run, tmp
     Image.new("RGB", (8, 8)).save(tmp_path / "drawings/000002.png")
 
     drawn = draw_session(
-        RunFolder(tmp_path), loop.first_results, loop.score.ranks, 100, lambda name: Image.new("RGB", (4, 4))
+        *(RunFolder(tmp_path), loop.first_results, loop.score.ranks, 100, 0.01),
+        lambda name: Image.new("RGB", (4, 4)),
     )
 
     sheet, curve = drawn

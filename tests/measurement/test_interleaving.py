@@ -1,0 +1,131 @@
+"""Order of trials in time: labels in blocks, parts in which they were interleaved, repetitions far apart."""
+
+import numpy as np
+import pytest
+
+from brainhive_cli.measurement.interleaving import TrialOrder, of_pictures, of_trials, separate_repetitions
+
+RUNS, LABELS, EACH = 6, 4, 10
+
+
+def sequence(random: np.random.Generator, design: str) -> np.ndarray:
+    """One run of four labels, ten trials each."""
+    labels = random.permutation(LABELS)
+    if design == "pairs":
+        return np.repeat(random.permutation(np.repeat(labels, EACH // 2)), 2)
+    if design == "two at a time":
+        return np.concatenate([random.permutation(np.repeat(part, EACH)) for part in np.split(labels, 2)])
+    return {
+        "random": random.permutation(np.repeat(labels, EACH)),
+        "in turn": np.tile(labels, EACH),
+        "blocks": np.repeat(labels, EACH),
+        "blocks in one order": np.repeat(np.arange(LABELS), EACH),
+        "a label a run": np.full(LABELS * EACH, labels[0]),
+    }[design]
+
+
+def order_of(design: str) -> tuple[TrialOrder, np.ndarray]:
+    """Six runs, and the run of each trial."""
+    random = np.random.default_rng(0)
+    labels = np.concatenate([sequence(random, design) for _ in range(RUNS)])
+    run = np.repeat(np.arange(RUNS), LABELS * EACH)
+    onset = np.tile(np.arange(LABELS * EACH) * 2.0, RUNS)
+    return TrialOrder.of(np.arange(len(labels)), labels.tolist(), None, run, onset), run
+
+
+@pytest.mark.parametrize(
+    ("design", "parts"),
+    [
+        ("random", RUNS),
+        ("in turn", RUNS),
+        ("two at a time", 2 * RUNS),  # the halves of runs
+        ("pairs", None),
+        ("blocks", None),
+        ("a label a run", None),
+    ],
+)
+def test_labels_of_single_trials_are_exchanged_where_they_were_interleaved(design, parts):
+    order, run = order_of(design)
+
+    found = of_trials(order, np.zeros_like(run), "trials")
+
+    assert bool(found.problem) == (parts is None)
+    assert parts is None or len(set(found.parts)) in (parts, 2 * parts)  # halves, or quarters by chance
+    assert found.follows_time == (design not in ("random", "in turn"))
+
+
+@pytest.mark.parametrize(
+    ("design", "blocks", "problem"),
+    [
+        ("random", RUNS * LABELS * EACH, ""),
+        ("blocks", RUNS * LABELS, ""),
+        ("blocks in one order", None, "blocks came in the same order in all runs"),
+    ],
+)
+def test_runs_held_out_exchange_whole_blocks_whose_order_differs_between_runs(design, blocks, problem):
+    order, run = order_of(design)
+
+    found = of_trials(order, run, "runs")
+
+    assert found.problem.startswith(problem) and bool(found.problem) == bool(problem)
+    assert blocks is None or len(set(found.blocks)) == blocks
+
+
+def test_trials_whose_order_within_a_run_is_unknown_are_exchanged_within_runs():
+    labels, run = np.repeat(np.arange(4), 30).tolist(), np.tile(np.arange(3), 40)
+
+    found = of_trials(TrialOrder.of(np.arange(120), labels, None, run, None), np.zeros(120, int), "trials")
+
+    assert len(set(found.parts)) == 3 and not found.problem
+
+
+@pytest.mark.parametrize(("sessions_of", "parts"), [("concept", None), ("two concepts", 10), ("drawn", 10)])
+def test_concepts_of_sessions_of_their_own_cannot_be_distinguished_from_time(sessions_of, parts):
+    """Twenty concepts of six pictures; of a concept, pictures are exchanged."""
+    concept = np.repeat(np.arange(20), 6)
+    drawn = np.random.default_rng(0).permutation(np.arange(120) % 10)
+    session = {"concept": concept, "two concepts": concept // 2, "drawn": drawn}[sessions_of]
+    order = TrialOrder.of(np.arange(120), concept.tolist(), session, None, None)
+
+    found = of_pictures(order, np.zeros(120, np.int64))
+
+    assert (found.concept_parts is None) == bool(found.problem) == (parts is None)
+    assert parts is None or len(set(found.concept_parts)) == parts
+    assert found.follows_time == (sessions_of != "drawn")
+
+
+def test_each_picture_of_three_sessions_may_be_exchanged_for_any_other():
+    """As in NSD: no two pictures share their sessions, and none has a concept in common with others."""
+    random = np.random.default_rng(0)
+    sessions = np.stack([random.choice(40, 3, replace=False) for _ in range(100)]).ravel()
+    order = TrialOrder.of(np.repeat(np.arange(100), 3), [*range(100)], sessions, None, None)
+
+    found = of_pictures(order, np.zeros(100, np.int64))
+
+    assert len(set(found.parts)) == 1 and not found.follows_time
+
+
+@pytest.mark.parametrize(
+    ("design", "parts"), [("random", 8), ("one after the other", None), ("pairs", 4), ("in each session", 4)]
+)
+def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
+    """Fifty pictures, eight repetitions each."""
+    random, pictures = np.random.default_rng(0), np.arange(50)
+    shown, sessions = np.repeat(random.permutation(pictures), 8), None
+    if design == "random":
+        shown = random.permutation(shown)
+    if design == "pairs":
+        shown = np.repeat(random.permutation(np.repeat(pictures, 4)), 2)
+    if design == "in each session":
+        shown = np.concatenate([np.repeat(random.permutation(pictures), 2) for _ in range(4)])
+        sessions = np.empty((50, 8), np.int64)
+    onset_s = np.empty((50, 8))
+    for picture in pictures:
+        onset_s[picture] = at = np.flatnonzero(shown == picture)
+        if sessions is not None:
+            sessions[picture] = at // 100
+
+    found = separate_repetitions(np.ones((50, 8), bool), sessions, None, onset_s)
+
+    assert (found is None) == (parts is None)
+    assert parts is None or np.median(found.max(1)) == parts - 1
