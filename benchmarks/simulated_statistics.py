@@ -19,15 +19,27 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import lfilter
+from scipy.signal.windows import tukey
 from scipy.special import betaincc, betaln, expit, logit, xlog1py, xlogy
 from scipy.stats import norm, t
 from sklearn.covariance import ledoit_wolf
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.recording_files import filter_samples
+from brainhive_cli.data.signals.cutting import Cutting, Steps
+from brainhive_cli.data.stores.recordings import Recording, Sensors
 from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_range
 from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, predict_signals
-from brainhive_cli.evaluation.explanation.findings import for_all
-from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, PermutationTest, Profile
+from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
+from brainhive_cli.evaluation.explanation.findings import UNKNOWN, Finding, for_all
+from brainhive_cli.evaluation.explanation.profiles import (
+    Axis,
+    Labels,
+    PermutationTest,
+    Profile,
+    correct_together,
+)
 from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
 from brainhive_cli.evaluation.retrieval.folds import measure_classes
 from brainhive_cli.evaluation.retrieval.rankings import Queries, _share_of_wins
@@ -735,6 +747,60 @@ def tests_along_a_course(random: Random, subjects: int, effect: float) -> list[f
     return [is_significant(profiles), float(np.mean([profile.null.mean() for profile in profiles]))]
 
 
+def tests_of_many_profiles(random: Random, effect: float) -> list[float]:
+    """Twelve profiles of 60 pictures, margins and shares, of which the first three may have an effect."""
+    places, tests = np.arange(60), []
+    labels = Labels.of(places, places, Items.unnamed([60]), 200, int(random.integers(2**31)))
+    axis, shared = Axis("ms", range(20)), 0.5 * random.normal(size=(20, 60, 60))
+    for analysis in range(6):
+        matrices = shared + random.normal(size=shared.shape) + effect * (analysis == 0) * np.eye(60)
+        profiles = [Profile.of("margin", axis, matrices, labels)]
+        if analysis < 3:
+            ranked = (-matrices).argsort(2).argsort(2) + 1
+            profiles += [*Profile.of_ranks(axis, ranked, labels).values()][:2]
+        tests += [PermutationTest.of(profile.values.mean(1), profile.null) for profile in profiles]
+    pairs = [[test.corrected.min() < LEVEL for test in listed] for listed in (tests, correct_together(tests))]
+    return [float(share) for found in pairs for share in (any(found), found[0])]
+
+
+def onsets(random: Random, band_hz: Any, baseline: bool, length_ms: int) -> list[float]:
+    """First time above chance of an effect from 250 ms on, in trials cut out of zero-phase filtered noise."""
+    # two categories in 320 trials, 8 channels, 250 Hz
+    fields: Any = {"epoch_ms": (-200, 800), "keep_ms": (-200, 800), "baseline": baseline, "whiten": "no"}
+    steps, shown = Steps.model_validate(fields), random.permutation(np.arange(320) % 2)
+    begins = 2500 + np.cumsum(random.integers(250, 350, 320))
+    samples = random.normal(size=(8, begins[-1] + 2500))
+    samples = lfilter([0.2], [1, -0.98], samples) + 0.5 * random.normal(size=samples.shape)
+    patterns, course = random.normal(size=(2, 8)), 1.5 * tukey(length_ms // 4, 0.2)
+    for begin, category in zip(begins + 62, shown, strict=True):
+        samples[:, begin : begin + len(course)] += patterns[category, :, None] * course
+    filtered = [filter_samples(channel, 250.0, band_hz, "zero") for channel in samples]
+    cutting, names = Cutting(steps, 250.0), [str(number) for number in range(8)]
+    trials = cutting.cut(filtered, names, begins, 1.0)
+
+    # windows of 48 ms, decoded in two halves
+    means = trials[:, :, :240].reshape(320, 8, 20, 12).mean(3)
+    hits, is_first = np.empty((20, 320), np.int64), np.arange(320) < 160
+    for window, half in product(range(20), (is_first, ~is_first)):
+        classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+        classifier.fit(means[half, :, window], shown[half])
+        hits[window, ~half] = classifier.predict(means[~half, :, window])
+    permuted = random.permuted(np.tile(shown, (200, 1)), axis=1)
+    test = PermutationTest.of((hits == shown).mean(1), (permuted[:, None] == hits).mean(2))
+
+    # what is said of it
+    signal, source = trials[:, None], {"preparation": {**fields, "band_hz": band_hz}}
+    recording = Recording(signal, (), Sensors(names), cutting.times_s, 250.0, "uV", source)
+    latest_ms = latest_beginnings(recording)[:240].reshape(20, 12).max(1)
+    axis = Axis.of_windows(-200 + 48 * np.stack([np.arange(20), np.arange(1, 21)], 1).astype(float))
+    finding = Finding("decoding", axis, [], {}, test, latest_ms)
+    place = finding.first_above_chance
+    if place is None:
+        return [0.0, 0.0, 0.0, 0.0]
+    is_early = -200 + 48 * (place + 1) <= 250
+    return [1.0, is_early, is_early and latest_ms[place] <= 250, finding.onset == UNKNOWN]
+
+
 def tests_of_shared_labels(random: Random, subjects: int) -> list[float]:
     """Subjects whose signals carry what they saw, and who have the same wrong labels; 100 pictures."""
     targets, order, places = random.normal(size=(100, 16)), random.permutation(100), np.arange(100)
@@ -950,6 +1016,18 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     tests_along_a_course: (
         {"subjects": (1, 4), "effect": (0.0, 0.15)},
         "any time at corrected p < .05 | mean of the control",
+    ),
+    tests_of_many_profiles: (
+        {"effect": (0.0, 0.35, 0.5)},
+        "any at p < .05, each by itself | the first | corrected together: any | the first",
+    ),
+    onsets: (
+        {
+            "band_hz": ((None, None), (None, 40), (1, 40), (0.1, 40), (0.5, 30), (2, 20)),
+            "baseline": (False, True),
+            "length_ms": (300, 500),
+        },
+        "found | before the effect | and said so | not said",
     ),
     tests_of_shared_labels: (
         {"subjects": (1, 5, 10)},

@@ -88,6 +88,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         control = _train_control(job, launch)
         with console.progress("matching the pictures of all subjects"):
             shared = job.find_shared()
+            in_time, caveats = job.find_parts(shared, launch.device)
 
         # one part for each cell and subject, and one for the signals of each subject, by all processes
         parts: list[tuple[Cell | None, int]] = []
@@ -102,11 +103,17 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             folder.claim_cells({name: name for name in named}, launch.alone) as free,
         ):
             for cell, subject in map(named.__getitem__, free):
-                reader = job.reader(cell or job.subjects[subject][0], subject, shared, launch.device)
+                reader = job.reader(
+                    cell or job.subjects[subject][0], subject, shared, launch.device, parts=in_time
+                )
                 if cell is None:
                     profiles = explain_signals(reader, levels["train"], levels[spec.split], spec)
                 else:
-                    shuffled = job.reader(cell, subject, shared, launch.device, control) if control else None
+                    shuffled = (
+                        job.reader(cell, subject, shared, launch.device, control, in_time)
+                        if control
+                        else None
+                    )
                     profiles = explain_model(reader, spec, shuffled)
                 folder.replace(part_file(cell, subject), profiles.save)
                 bar.advance()
@@ -119,11 +126,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         with folder.finishing(launch) as is_due, console.progress("explaining all subjects together"):
             if is_due and launch.is_main:
                 readers = [
-                    job.reader(cells[0], subject, shared, launch.device)
+                    job.reader(cells[0], subject, shared, launch.device, parts=in_time)
                     for subject, cells in job.subjects.items()
                 ]
                 loaded = {part: SubjectProfiles.load(folder.path / part_file(*part)) for part in parts}
-                folder.finish(conclude(job, folder, readers, loaded, levels.get(spec.split, {})))
+                folder.finish(conclude(job, folder, readers, loaded, levels.get(spec.split, {}), caveats))
         launch.barrier()
 
     # report the tables and figures

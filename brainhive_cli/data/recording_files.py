@@ -208,6 +208,7 @@ class Header:
         bad: Names of the channels that were marked as bad.
         positions: [C, 3] in metres; NaN where they are not known.
         rate_hz: Samples a second.
+        filtered_hz: Lower and upper edge of filters of earlier programs and of the amplifier.
         samples: Number of samples.
         events: Sample and description of each event; neither BAD nor an interruption.
         bad_spans: First and last sample, and description, of each BAD annotation and interruption.
@@ -221,6 +222,7 @@ class Header:
     bad: tuple[str, ...]
     positions: NDArray[np.float64]
     rate_hz: float
+    filtered_hz: tuple[float, float]
     samples: int
     events: tuple[tuple[int, str], ...]
     bad_spans: tuple[tuple[int, int, str], ...]
@@ -288,6 +290,7 @@ def read_header(
             tuple(raw.info["bads"]),
             np.where(np.any(positions, axis=1, keepdims=True), positions, np.nan),
             rate_hz,
+            (float(raw.info["highpass"] or 0), float(raw.info["lowpass"] or rate_hz / 2)),
             int(raw.n_times),
             tuple(sorted((at, text) for at, text in events if at is not None)),
             (*spans, *interruptions),
@@ -495,8 +498,6 @@ def read_channels(
     Raises:
         MissingData: if they cannot be read.
     """
-    from mne.filter import filter_data
-
     with naming(path):
         refuse_high_edges(band_hz, float(raw.info["sfreq"]))
     scales = [UNITS.get(kind, (1.0, ""))[0] for kind in raw.get_channel_types(list(names))]
@@ -507,10 +508,18 @@ def read_channels(
         with _readable(path):
             block = raw.get_data(picks=list(names[start : start + step]))  # [channels, samples]
         for row, scale in zip(block, scales[start:], strict=False):
-            samples = row * scale
-            if band_hz != (None, None) and phase == "forward":
-                samples = CausalFilter(band_hz, raw.info["sfreq"])(samples)
-            elif band_hz != (None, None):
-                samples = filter_data(samples, raw.info["sfreq"], *band_hz, verbose="ERROR")
-            yield samples
+            yield filter_samples(row * scale, raw.info["sfreq"], band_hz, phase)
         del block, row  # gone before the next is read
+
+
+def filter_samples(
+    samples: NDArray[np.float64], rate_hz: float, band_hz: tuple[float | None, float | None], phase: str
+) -> NDArray[np.float64]:
+    """Filter the samples [n] of one channel as `read_channels` does."""
+    from mne.filter import filter_data
+
+    if band_hz == (None, None):
+        return samples
+    if phase == "forward":
+        return CausalFilter(band_hz, rate_hz)(samples)
+    return np.asarray(filter_data(samples, rate_hz, *band_hz, verbose="ERROR"))

@@ -72,6 +72,11 @@ def halve(
     return first.numpy(), second.numpy()
 
 
+def average_parts(repetitions: NDArray[Any], parts: NDArray[np.int64]) -> NDArray[Any]:
+    """Average one stimulus' repetitions [R, ...] within the parts [R] of a recording: [parts, ...]."""
+    return np.stack([repetitions[parts == number].mean(0) for number in range(parts.max() + 1)])
+
+
 def rank_halves(first: Tensor, second: Tensor) -> Tensor:
     """Rank each stimulus' own second half among those of all by its first, [N, F] each; both centred.
 

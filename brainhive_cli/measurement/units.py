@@ -77,6 +77,7 @@ class Items:
             concepts".
         inflation: By what the variance of a mean is larger than units say, as of folds that share training
             data.
+        parts: Name to the part of the recording in which labels were interleaved; none: all are of one.
     """
 
     ids: Sequence[Sequence[Hashable]]
@@ -87,6 +88,7 @@ class Items:
     order: Sequence[Hashable] = ()
     scope: str = ""
     inflation: float = 1.0
+    parts: Mapping[Hashable, Hashable] = field(default_factory=dict)
 
     @classmethod
     def independent(cls, ids: Sequence[Sequence[Hashable]], kind: str = "items") -> Self:
@@ -149,13 +151,29 @@ class Items:
         strata = None if self.strata is None else chosen[2]
         return replace(self, ids=chosen[0], units=chosen[1], strata=strata)
 
+    def within(self, parts: Mapping[Hashable, Hashable], concept_parts: Mapping[Hashable, Hashable]) -> Self:
+        """Exchange labels only within the parts of a recording in which they were interleaved.
+
+        Args:
+            parts: Of pictures, by name, within which those of one concept were interleaved.
+            concept_parts: The same, within which concepts were; none where these came in blocks: then only
+                pictures of one concept are exchanged.
+        """
+        if self.are_independent or self.is_film:
+            return replace(self, parts=parts)
+        if concept_parts:
+            return replace(self, parts=concept_parts)
+        scope = f"pictures within {self.count} {self.kind}"
+        return replace(self, units=self.ids, kind=scope, strata=self.units, scope=scope, parts=parts)
+
     def permutations(self, draws: int, random: np.random.Generator) -> NDArray[np.int64]:
         """Permute the labels of items that are exchangeable, the same for all subjects.
 
         Pictures are exchanged with pictures that the same subjects were shown: freely where each is a unit of
         its own, else within their unit, and units of equal composition with each other; always within their
-        stratum. Clips of a film are shifted along it, around its end: in another order they would have other
-        neighbours, and pairs of close clips are alike whatever signals and embeddings have in common.
+        stratum and part. Clips of a film are shifted along it, around its end: in another order they would
+        have other neighbours, and pairs of close clips are alike whatever signals and embeddings have in
+        common.
 
         Args:
             draws: Most permutations, K.
@@ -225,18 +243,21 @@ class Items:
         # unit of each item, and to whom it was shown
         number = {name: row for row, name in enumerate(self.names)}
         unit_of, shown_to = [0] * self.size, [0] * self.size  # of a set of subjects, a bit each
+        part_number = {part: row for row, part in enumerate(dict.fromkeys(self.parts.values()))}
         for subject, (ids, units) in enumerate(zip(self.ids, self.numbers, strict=True)):
             for row, unit in zip([number[name] for name in ids], units.tolist(), strict=True):
                 unit_of[row] = unit
                 shown_to[row] |= 1 << subject
+        # subjects that each item was shown to, and its part
+        alike = [(shown_to[row], part_number.get(self.parts.get(name), 0)) for name, row in number.items()]
 
-        # items by unit, sorted by the subjects that they were shown to; then units that are equal in this
+        # items by unit, sorted by what makes them alike; then units that are equal in this
         members: dict[int, list[int]] = {}
-        for row in sorted(range(self.size), key=shown_to.__getitem__):
+        for row in sorted(range(self.size), key=alike.__getitem__):
             members.setdefault(unit_of[row], []).append(row)
-        classes: dict[tuple[int, tuple[int, ...]], list[list[int]]] = {}
+        classes: dict[tuple[int, tuple[tuple[int, int], ...]], list[list[int]]] = {}
         for unit, rows in members.items():
-            key = int(self.stratum_of_unit[unit]), tuple(shown_to[row] for row in rows)
+            key = int(self.stratum_of_unit[unit]), tuple(alike[row] for row in rows)
             classes.setdefault(key, []).append(rows)
         return [
             _Exchange(np.array(rows), tuple(Counter(subjects).values()))

@@ -123,6 +123,18 @@ def test_labels_are_exchanged_within_few_concepts_only():
     assert {*orders[:, :3].ravel().tolist()} == {0, 1, 2} and {*orders[:, 6:].ravel().tolist()} == {6, 7}
 
 
+def test_labels_are_exchanged_only_within_what_was_interleaved_in_time():
+    """Sessions 0 and 1 have concepts of their own; where each concept has one, only its pictures move."""
+    concept = dict(enumerate(np.arange(24) // 2))
+    session = {name: int(number) % 2 for name, number in concept.items()}
+    items, random = Alike("concept", concept).items([[*concept]]), np.random.default_rng(0)
+    for parts, is_together in (((session, session), False), ((concept, {}), True)):
+        orders = items.within(*parts).permutations(50, random)
+        moved = np.array([concept[name] for name in range(24)])[orders]
+        assert (moved % 2 == moved[0] % 2).all() and (orders != np.arange(24)).any()
+        assert (moved == np.arange(24) // 2).all() == is_together
+
+
 def test_a_permutation_moves_whole_units_alike_for_all_subjects():
     """Labels are compared by name: subject two has the pictures of subject one in another order."""
     ids = [f"{concept}/{n}" for concept in "abcd" for n in range(3)]

@@ -223,10 +223,12 @@ class Own:
 
         # facts for the store
         headers = self._headers(subject, session)
+        highpass_hz, lowpass_hz = np.array([header.filtered_hz for header in headers.values()]).T
         provenance: dict[str, Any] = {
             "time_shift": cutting.resampling.time_shift,
             "recorded_hz": cutting.recorded_hz,
             "stimulus_ms": self.config.stimulus_ms,
+            "filtered_hz": [float(highpass_hz.max()), float(lowpass_hz.min())],
             "recorded_unit": channels.unit,
             "events_from": [header.events_from for header in headers.values()],
             "unmatched": self._names.match(channels.headers.values()).left_over,

@@ -12,7 +12,7 @@ from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Point
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.files import portable
-from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.data.stores.recordings import Sensors, Voxels
@@ -22,9 +22,12 @@ from brainhive_cli.evaluation.explanation.findings import (
     RHO,
     SECTION,
     SIMILARITY,
+    UNKNOWN,
     Finding,
+    bound_onsets,
     ceiling_scopes,
     claims,
+    correct_findings,
     describe_profiles,
     describe_similarity,
     overall,
@@ -55,6 +58,7 @@ def conclude(
     readers: Sequence[Reader],
     parts: Mapping[tuple[Cell | None, int], SubjectProfiles],
     levels: Levels,
+    caveats: Sequence[str] = (),
 ) -> Measurements:
     """Describe everything over all subjects; write the artifacts, and draw them.
 
@@ -64,9 +68,10 @@ def conclude(
         readers: One a subject.
         parts: What was measured of each cell and subject, and of the signals of each subject.
         levels: Embeddings of the tested pictures, which similarity compares signals with.
+        caveats: Of the order in time, as `Job.find_parts`.
     """
     # protocols with and without the model, and parts that could not be measured
-    spec, align, protocol, pictures = job.spec, job.align, job.describe_protocol(), readers[0].shared
+    spec, align, protocol, pictures = job.spec, job.align, job.describe_protocol(caveats), readers[0].shared
     without_model = f"{protocol}, {WITHOUT_MODEL}"
     missing = {name: reason for part in parts.values() for name, reason in part.missing.items()}
 
@@ -90,6 +95,10 @@ def conclude(
             missing[SIMILARITY] = error.in_one_line
         else:
             results += describe_similarity(course, without_model, spec.split)
+
+    # p over all that the page claims, and the reach of filters
+    results, reason = bound_onsets(correct_findings(results), [reader.selection for reader in readers])
+    missing |= {FIRST_ABOVE: reason} if reason else {}
 
     # what pages show, and figures of the same
     drawn = draw_results(results, course, encoded, readers[0])
@@ -118,7 +127,7 @@ def conclude(
         "dataset": align.dataset.name,
         "mode": align.mode,
         "protocol": protocol,
-        "caveats": align.caveats(spec.split),
+        "caveats": merge_caveats(align.caveats(spec.split), caveats),
         **describe_tested([align.tested_pictures(spec.split)], align.signal_warnings),
         "draws": len(readers[0].labels.permuted),
         "scope": pictures.scope,
@@ -131,7 +140,7 @@ def conclude(
         "profiles": [finding.note for finding in results],
     }
     if course is not None and course.halves is not None:
-        notes["similarity of halves"] = course.halves.tolist()
+        notes["ceiling of similarity by halves"] = course.halves.tolist()
     return Measurements(scopes, missing, notes)
 
 
@@ -230,8 +239,9 @@ def curves(
         # the curve, with the first time above chance
         title, words = _title(finding), axis_name if axis.spans is None else OF_WINDOWS
         options: Any = {"section": DETAILS if is_mapped else SECTION, "note": _note(finding)}
-        if (onset := finding.first_above_chance) is not None:
-            options["marks"] = {f"{axis.where(onset)}: {FIRST_ABOVE}": float(axis.at[onset])}
+        first = finding.first_above_chance
+        if first is not None and finding.onset != UNKNOWN:
+            options["marks"] = {f"{finding.onset}: {FIRST_ABOVE}": float(axis.at[first])}
         ordered: Any = [at[row] for row in order]
         style: Literal["lines", "bars"] = "lines" if axis_name == TIME else "bars"
         yield (
@@ -300,7 +310,8 @@ def encoding_artifacts(
     # correlation over time with its ceilings, averaged over sensors and subjects
     if all(name in part.arrays for name in CEILINGS for part in groups):
         title = "encoding: prediction of half of the repetitions, with ceilings"
-        note = "The lower ceiling is the correlation of halves; the upper one is above 0 on noise."
+        note = "The lower ceiling is the correlation of halves, and a perfect model reaches its root; "
+        note += "the upper one is above 0 on noise."
         mean = {name: np.mean([part.arrays[name].mean(0) for part in groups], axis=0) for name in CEILINGS}
         lines = [Line(name, mean[name].tolist()) for name in CEILINGS]
         value = "correlation, mean over sensors"
@@ -314,7 +325,7 @@ def similarity_curve(course: Course, results: Sequence[Finding]) -> Curve:
     correlations = [finding for finding in results if finding.metric == RHO]
     lines = [_line(finding.name.rpartition(" · ")[2], finding.measured) for finding in correlations]
     if course.halves is not None:
-        lines.append(Line("halves of repetitions", course.halves.tolist()))
+        lines.append(Line("ceiling by halves of repetitions", course.halves.tolist()))
     elif np.isfinite(course.similarity.lower).all():
         lines.append(Line("lower ceiling", course.similarity.lower.tolist()))
         lines.append(Line("upper ceiling", course.similarity.upper.tolist()))
@@ -322,6 +333,8 @@ def similarity_curve(course: Course, results: Sequence[Finding]) -> Curve:
     # one curve of all
     title, value = f"similarity: {MEANINGS['similarity']}", "Spearman correlation of distances"
     note = "Claims are made by the lower ceiling: the upper one is far above 0 on noise."
+    if course.halves is not None:
+        note = "The ceiling is the root of what two recordings of the subject would correlate by."
     axis, at = course.axis.name, list(course.axis.at)
     style: Literal["lines", "bars"] = "lines" if axis == TIME else "bars"
     return Curve(title, axis, at, lines, value, style, section=SECTION, note=note)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation import sensor_space
 from brainhive_cli.evaluation.explanation.occlusion import regions_of
@@ -30,6 +31,7 @@ from brainhive_cli.evaluation.explanation.recipe import Explanation
 from brainhive_cli.measurement.linear_maps import Products, project
 from brainhive_cli.measurement.reliability import (
     Repetitions,
+    average_parts,
     correlate,
     correlation_shares,
     halve,
@@ -261,14 +263,23 @@ def _encode(
     collected.arrays["encoding alpha"] = np.array(predicted.alpha)
 
     # what any model could reach, where stimuli were shown more than once
-    if reader.selection.repetitions.min() < 2:
-        collected.missing["ceilings of encoding"] = "a picture was shown once; a split with repetitions"
+    try:
+        numbers, counts = sensor_space.separate_in_time(reader.selection.recording, reader.selection.pictures)
+        if counts.min() < 2:
+            raise BrainhiveError("a picture was shown once", "a split with repetitions")
+    except BrainhiveError as error:
+        collected.missing["ceilings of encoding"] = error.in_one_line
     else:
-        trials = partial(sensor_space.trials, reader.selection, is_mixed)
+
+        def trials() -> Iterator[Values]:
+            repetitions = sensor_space.trials(reader.selection, is_mixed)
+            for stimulus, parts in zip(repetitions, numbers, strict=True):
+                yield average_parts(stimulus, parts[: len(stimulus)])
+
         halves = partial(halve, random=torch.Generator().manual_seed(spec.seed))
         ceilings = half_ceilings(trials(), predicted.full, halves)
         collected.arrays |= dict(zip(CEILINGS, ceilings, strict=True))
-        collected.arrays["explainable variance"] = noise_ceiling(trials, reader.selection.repetitions)
+        collected.arrays["explainable variance"] = noise_ceiling(trials, counts)
 
     # the unique part of each level, and the correlation
     for level in predicted.without:

@@ -9,15 +9,19 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.measurements import ALL, Metric, scope
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.evaluation.explanation.encoding_model import CORRELATION, UNIQUE
+from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
     SENSOR,
+    SIGNIFICANT,
     TIME,
     Axis,
     PermutationTest,
     Profile,
     SubjectProfiles,
+    correct_together,
 )
 from brainhive_cli.evaluation.explanation.similarity import Course
 from brainhive_cli.measurement.metric_names import AT_PEAK, shown
@@ -36,8 +40,12 @@ TIMES = 64
 """Times of a course whose metrics are listed; its artifact has all."""
 FIRST_ABOVE = "first above chance"
 """Name, in tables and figures, of the first time that is above chance."""
-SIGNIFICANT, LEAST_P = 0.05, 0.0005
-"""Level of the tests; a smaller p than the second would be printed as 0.000."""
+UNKNOWN = "unknown (filter)"
+"""The first time above chance where an effect at any later time may show."""
+ROUNDING_MS = 0.001
+"""Times of an axis are rounded to so much."""
+LEAST_P = 0.0005
+"""A smaller p would be printed as 0.000."""
 ENDS = (2.5, 97.5)
 """Percentiles between which the middle 95 % of the control lie."""
 Groups = Sequence[Sequence[SubjectProfiles]]
@@ -54,6 +62,8 @@ class Finding:
         measured: [P].
         controls: [P] by the name of the control.
         test: Against permuted labels; None where labels were not permuted.
+        latest_ms: [P] how late an effect may begin that shows at each position, as `latest_beginnings`; None
+            where filters have not been looked at.
     """
 
     name: str
@@ -61,6 +71,7 @@ class Finding:
     measured: list[Metric]
     controls: Mapping[str, list[Metric]]
     test: PermutationTest | None = None
+    latest_ms: NDArray[np.float64] | None = None
 
     @property
     def metric(self) -> str:
@@ -85,6 +96,22 @@ class Finding:
         return int(first[0]) if len(first) else None
 
     @property
+    def onset(self) -> str:
+        """The first position above chance in words, with the latest beginning of an effect that shows there.
+
+        Empty where none is above chance.
+        """
+        index, axis = self.first_above_chance, self.axis
+        if index is None:
+            return ""
+        end_ms = float(axis.at[index] if axis.spans is None else axis.spans[index, 1])
+        latest_ms = end_ms if self.latest_ms is None else float(self.latest_ms[index])
+        if not np.isfinite(latest_ms):
+            return UNKNOWN
+        is_later = latest_ms > end_ms + ROUNDING_MS
+        return axis.where(index) + (f" (begins by {latest_ms:.0f} ms)" if is_later else "")
+
+    @property
     def p_at_peak(self) -> str:
         """p of the strongest position, corrected for all, as every table prints it."""
         if self.test is None:
@@ -105,7 +132,7 @@ class Finding:
     @property
     def note(self) -> dict[str, Any]:
         """Notes that a reader of the metrics needs, as plain values."""
-        first, test, axis = self.first_above_chance, self.test, self.axis
+        test, axis = self.test, self.axis
         return {
             "name": self.name,
             "metric": self.metric,
@@ -113,7 +140,7 @@ class Finding:
             "at": list(axis.at),
             "windows_ms": None if axis.spans is None else axis.spans.tolist(),
             "peak": axis.labels[self.peak],
-            "first_above_chance": None if first is None else axis.where(first),
+            "first_above_chance": self.onset or None,
             "p": None if test is None else test.p_values.tolist(),
             "p_corrected": None if test is None else test.corrected.tolist(),
         }
@@ -160,12 +187,12 @@ def state_claims(
         corrected = np.ones(len(values)) if finding.test is None else finding.test.corrected
         is_significant = corrected < SIGNIFICANT
         peak = int(np.where(is_significant | ~is_significant.any(), values, -np.inf).argmax())
-        place, onset = finding.axis.where(peak), finding.first_above_chance
+        place, first = finding.axis.where(peak), finding.first_above_chance
         p = f"p {write_p(corrected[peak])}"
         if is_significant.any():
             words = f"most {'in region' if finding.axis.name == REGION else 'at'} {place} ({p})"
-            if onset is not None and finding.axis.where(onset) != place:
-                words = f"first at {finding.axis.where(onset)}, {words}"
+            if first not in (None, peak) and finding.onset != UNKNOWN:
+                words = f"first at {finding.onset}, {words}"
             shown_places.append(words)
         else:
             kind = {TIME: "time", SENSOR: "sensor", REGION: "region"}[finding.axis.name]
@@ -180,7 +207,7 @@ def state_claims(
     if other_places:
         begin = f"{sentence}; it is shown at" if shown_places else f"Signals are shown to carry {carried} at"
         sentence = f"{begin} {' and at '.join(other_places)}"
-    return f"{sentence}: {people}; p corrected over all places."
+    return f"{sentence}: {people}; p corrected over all places of all analyses."
 
 
 def overall(results: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
@@ -196,6 +223,45 @@ def overall(results: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
     metric = replace(top, name=name, protocol=protocol, interval="none: the strongest of all places")
     metric = replace(metric, chance=None, low=None, high=None, these_subjects=None, people=None)
     return {ALL: {metric.name: metric}}
+
+
+def correct_findings(results: Sequence[Finding]) -> list[Finding]:
+    """Correct p over all positions of all analyses that labels were permuted for, as one page claims them."""
+    tests = [finding.test for finding in results if finding.test is not None]
+    corrected = iter(correct_together(tests) if tests else ())
+    return [
+        finding if finding.test is None else replace(finding, test=next(corrected)) for finding in results
+    ]
+
+
+def bound_onsets(results: Sequence[Finding], selections: Sequence[Selection]) -> tuple[list[Finding], str]:
+    """Add to analyses over time how late an effect may begin that shows at each position.
+
+    Args:
+        results: All analyses.
+        selections: The signals of each subject; all have the same samples.
+
+    Returns:
+        The analyses; and why a first time above chance cannot be said, empty where it can.
+    """
+    if all(finding.first_above_chance is None for finding in results):
+        return list(results), ""
+
+    # over all subjects, at the samples [T] that the model reads
+    by_subject = [latest_beginnings(chosen.recording)[chosen.samples] for chosen in selections]
+    times_ms, latest_ms, bounded = selections[0].times_s * 1000, np.max(by_subject, axis=0), []
+    for finding in results:
+        if finding.axis.name == TIME:
+            axis = finding.axis
+            spans = np.array([axis.at, axis.at]).T if axis.spans is None else axis.spans  # [P, 2]
+            is_inside = (times_ms >= spans[:, :1] - ROUNDING_MS) & (times_ms <= spans[:, 1:] + ROUNDING_MS)
+            finding = replace(finding, latest_ms=np.where(is_inside, latest_ms, -np.inf).max(1))
+        bounded.append(finding)
+    if all(finding.onset != UNKNOWN for finding in bounded):
+        return bounded, ""
+    is_unknown = np.isnan(latest_ms).any()
+    ahead = "the filter looks ahead, and an effect at any later time may show there"
+    return bounded, "how the signals were filtered is not known" if is_unknown else ahead
 
 
 def describe_profiles(
@@ -326,12 +392,11 @@ def summary_table(results: Sequence[Finding], title: str) -> Table:
     rows = []
     for finding in results:
         # the strongest value, the control there, and the first time above chance
-        peak, first = finding.peak, finding.first_above_chance
+        peak = finding.peak
         top, control = finding.measured[peak], next(iter(finding.controls.values()), None)
         numbers = (f"{top.value:.3f}", top.interval_text())
         control_value = "–" if control is None else f"{control[peak].value:.3f}"
-        onset = "–" if first is None else finding.axis.where(first)
         names = (finding.name, shown(finding.metric), finding.axis.where(peak))
-        rows.append((*names, *numbers, control_value, finding.p_at_peak, onset))
+        rows.append((*names, *numbers, control_value, finding.p_at_peak, finding.onset or "–"))
     columns = ("analysis", "metric", "strongest", "value", "95 % CI", "control", "p", FIRST_ABOVE)
     return Table(title, columns, rows, section=SECTION)

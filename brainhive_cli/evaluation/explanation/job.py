@@ -1,9 +1,10 @@
 """An explanation, resolved: which run, cells and subjects, which levels, by which analyses."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core import runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.measurements import extend_protocol
+from brainhive_cli.core.measurements import NOT_INTERLEAVED, extend_protocol, merge_caveats
 from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import describe_signals
 from brainhive_cli.data.datasets import stored_split
@@ -139,6 +140,37 @@ class Job:
             raise BrainhiveError("the subjects were shown no picture in common", "explain each: --subjects")
         return np.asarray(shared, np.int64)
 
+    def find_parts(
+        self, shared: NDArray[np.int64], device: torch.device
+    ) -> tuple[tuple[dict[Hashable, Hashable], dict[Hashable, Hashable]], list[str]]:
+        """Find parts of the recordings within which labels of pictures were interleaved for all subjects.
+
+        Args:
+            shared: Rows of the pictures.
+            device: Where models are opened.
+
+        Returns:
+            Parts by name, of pictures and of their concepts (none where these came in blocks), as
+            `Items.within`; and caveats of the order in time.
+        """
+        parts: dict[Hashable, Any] = defaultdict(tuple)
+        concept_parts: dict[Hashable, Any] = defaultdict(tuple)
+        are_known, caveats = True, list[str]()
+        for subject, (cell, *_) in self.subjects.items():
+            member = TrainedCell.load(self.align, cell, device, self.spec.head)
+            image_ids, order = (
+                member.pictures(self.spec.split).image_ids,
+                member.interleaving(subject, self.spec.split),
+            )
+            rows = member.selection(subject, self.spec.split)[1].tolist()
+            are_known &= order.concept_parts is not None
+            caveats = merge_caveats(caveats, [NOT_INTERLEAVED] if order.follows_time else [])
+            for index in np.flatnonzero(np.isin(rows, shared)).tolist():
+                name = image_ids[rows[index]]
+                parts[name] += (order.parts[index],)
+                concept_parts[name] += (order.concept_parts[index] if order.concept_parts else None,)
+        return (parts, concept_parts if are_known else {}), caveats
+
     def reader(
         self,
         cell: Cell,
@@ -146,6 +178,7 @@ class Job:
         shared: NDArray[np.int64],
         device: torch.device,
         align: AlignRun | None = None,
+        parts: Sequence[Mapping[Hashable, Hashable]] = (),
     ) -> Reader:
         """Open a cell's model with a subject's signals.
 
@@ -155,9 +188,10 @@ class Job:
             shared: What `find_shared` found.
             device: Where the model is.
             align: Another run with the same cells; default: the one that is explained.
+            parts: What `find_parts` found; () where labels are not permuted.
         """
         member, spec = TrainedCell.load(align or self.align, cell, device, self.spec.head), self.spec
-        return Reader.open(member, subject, spec.split, shared, spec.draws, spec.seed)
+        return Reader.open(member, subject, spec.split, shared, parts, spec.draws, spec.seed)
 
     def left_out(self) -> dict[str, str]:
         """List what cannot be measured of the first subject, and why, as far as the recording says it."""
@@ -169,12 +203,14 @@ class Job:
             missing |= dict.fromkeys(self.spec.analyses_of({"sensors"}), reader.mixture)
         return missing
 
-    def describe_protocol(self) -> str:
-        """Name the way of measuring, with all that a reader must know."""
+    def describe_protocol(self, caveats: Sequence[str] = ()) -> str:
+        """Name the way of measuring, with all that a reader must know; caveats are those of the order."""
         align = self.align
         words = [align.mode, align.dataset.name, align.variant]
         words += [f"zero-shot from {align.origin}"] if align.tests_new_subjects else []
         words += [align.dataset.holdout.words] if align.dataset.holdout else []
         words += [f"head {self.spec.head}"] if self.spec.head else []
         words += describe_signals(align.set_up(self.spec.split))
-        return extend_protocol(", ".join(filter(None, words)), align.caveats(self.spec.split))
+        return extend_protocol(
+            ", ".join(filter(None, words)), merge_caveats(align.caveats(self.spec.split), caveats)
+        )

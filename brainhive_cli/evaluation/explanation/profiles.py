@@ -21,6 +21,9 @@ Spans = NDArray[np.float64]
 EXCHANGES = 20
 """Permutations of which that with the fewest items left in their unit is chosen: one in three leaves none."""
 
+SIGNIFICANT = 0.05
+"""Level of the tests."""
+
 TIME, SENSOR, BAND, REGION, LEVEL = "ms after onset", "sensor", "band", "region", "encoder"
 """Kinds of axes."""
 
@@ -228,11 +231,14 @@ class PermutationTest:
 
     Attributes:
         p_values: [P] share of permutations that are at least as large, the measured value among them.
-        corrected: [P] the same for the largest over all positions: the chance that any is so large.
+        corrected: [P] the same for the largest over all positions: the chance that any is so large. Of
+            several tests that were corrected together, over all positions of all of them.
+        scores: [1 + K, P] what was measured, then the permutations, each position by its spread.
     """
 
     p_values: Values
     corrected: Values
+    scores: Values
 
     @classmethod
     def of(cls, measured: Values, null: Values) -> Self:
@@ -243,16 +249,34 @@ class PermutationTest:
 
         Source: Westfall and Young 1993 (largest statistic over all positions); Phipson and Smyth 2010 (p).
         """
-        # z scores [1 + K, P]
         together = np.concatenate([measured[None], null])
         scores = (together - together.mean(0)) / (together.std(0) + 1e-12)
-        scaled, drawn = scores[0], scores[1:]
+        drawn = scores[1:]  # [K, P]
+        return cls(_count_larger(scores, drawn), _count_larger(scores, drawn.max(1)[:, None]), scores)
 
-        # equal scores may differ by rounding
-        count = 1 + len(null)
-        p_values = (1 + (drawn >= scaled - 1e-12).sum(0)) / count
-        corrected = (1 + (drawn.max(1)[:, None] >= scaled - 1e-12).sum(0)) / count
-        return cls(p_values, corrected)
+
+def correct_together(tests: Sequence[PermutationTest]) -> list[PermutationTest]:
+    """Correct p over all positions of several tests, whose permutations k are of the same labels.
+
+    The scores of each test are divided by the height that its largest one reaches in one of twenty
+    permutations, so that a test with a skewed control, as one of top-1, does not hide the others.
+
+    Source: Westfall and Young 1993.
+    """
+    # a height below 1 is that of a control which does not vary
+    heights = [max(1.0, float(np.quantile(test.scores.max(1), 1 - SIGNIFICANT))) for test in tests]
+    scaled = [test.scores / height for test, height in zip(tests, heights, strict=True)]
+    largest = np.max([scores[1:].max(1) for scores in scaled], axis=0)[:, None]  # [K, 1]
+    return [
+        replace(test, corrected=_count_larger(scores, largest))
+        for test, scores in zip(tests, scaled, strict=True)
+    ]
+
+
+def _count_larger(scores: Values, drawn: Values) -> Values:
+    """Return the share of permutations [K, P or 1] that are as large as measured scores."""
+    # equal scores may differ by rounding
+    return np.asarray((1 + (drawn >= scores[0] - 1e-12).sum(0)) / len(scores), np.float64)
 
 
 Profiles = Profile | dict[str, Profile]

@@ -1,5 +1,6 @@
 """Signals of one subject as a trained model reads them: similarity of every signal with every picture."""
 
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -46,7 +47,14 @@ class Reader:
 
     @classmethod
     def open(
-        cls, member: TrainedCell, subject: int, split: str, shared: NDArray[np.int64], draws: int, seed: int
+        cls,
+        member: TrainedCell,
+        subject: int,
+        split: str,
+        shared: NDArray[np.int64],
+        parts: Sequence[Mapping[Hashable, Hashable]],
+        draws: int,
+        seed: int,
     ) -> Self:
         """Open the signals; the labels are permuted alike for all cells and subjects.
 
@@ -55,11 +63,13 @@ class Reader:
             subject: Whose signals.
             split: Which of them.
             shared: [n] rows of the pictures that all subjects were shown.
+            parts: Parts of the recording of these pictures, and of their concepts, as `Items.within`.
             draws: Permutations.
             seed: Of the permutations.
         """
         selection, rows = member.selection(subject, split)
         candidates, units = np.flatnonzero(member.pictures(split).done), units_of(member, split, shared)
+        units = units.within(*parts) if parts else units
         right, pictures = np.searchsorted(candidates, rows), np.searchsorted(candidates, shared)
         labels = Labels.of(right, pictures, units, draws, seed)
         return cls(member, subject, split, selection, rows, candidates, labels, units)

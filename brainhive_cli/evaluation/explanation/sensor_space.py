@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors
+from brainhive_cli.measurement.interleaving import separate_repetitions
 
 Values = NDArray[np.float32]
 WHITENED = "whitened"
@@ -122,6 +123,38 @@ def refuse_unknown_whitening(recording: Recording) -> None:
             f"the store has {len(whiteners)} whiteners and does not say which trial each one is of",
             "prepare the signals again",
         )
+
+
+def separate_in_time(
+    recording: Recording, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the repetitions of stimuli that are far apart in time.
+
+    Returns:
+        [N, R] number of the part of the recording that each repetition is of, in the order of time only where
+        runs have one each, and [N] how many these are.
+
+    Raises:
+        BrainhiveError: if those of most stimuli follow one another.
+    """
+    is_there = recording.is_there[rows]
+    known: Any = (recording.sessions, recording.runs, recording.onset_s)
+    parts = separate_repetitions(is_there, *(None if values is None else values[rows] for values in known))
+    if parts is None:
+        raise BrainhiveError(
+            "repetitions of a stimulus follow one another, so they agree by slow drift alone",
+            "repeat stimuli in other runs or sessions",
+        )
+    counts = 1 + np.where(is_there, parts, 0).max(1)
+
+    # in one run the first repetitions of stimuli whose first is late are late, too: their order is drawn
+    if any(values is not None for values in known):
+        sessions, runs = (0 if values is None else values[rows].astype(np.int64) for values in known[:2])
+        run, random = np.zeros(is_there.shape, np.int64) + sessions * 2**16 + runs, np.random.default_rng(0)
+        for numbers, mask, shown_in, count in zip(parts, is_there, run, counts, strict=True):
+            if len(np.unique(shown_in[mask])) < count:
+                numbers[mask] = random.permutation(count)[numbers[mask]]
+    return parts, counts
 
 
 def averages(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:

@@ -17,9 +17,10 @@ from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
 from brainhive_cli.evaluation.explanation.profiles import TIME
 from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
-from brainhive_cli.evaluation.explanation.sensor_space import WHITENED
+from brainhive_cli.evaluation.explanation.sensor_space import WHITENED, separate_in_time
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.reliability import (
+    average_parts,
     correlate,
     halve,
     noise_ceiling,
@@ -109,7 +110,7 @@ def measure_reliability(
         alike: Which stimuli are alike; None: none.
 
     Raises:
-        BrainhiveError: if fewer than three stimuli were shown twice.
+        BrainhiveError: if fewer than three stimuli were shown twice, or repetitions follow one another.
     """
     from scipy.signal import periodogram
 
@@ -123,11 +124,20 @@ def measure_reliability(
             f"{len(rows)} {split} stimuli were shown twice or more: reliability needs three", "another split"
         )
     rows = np.sort(random.permutation(rows)[:STIMULI])
+
+    # those whose repetitions are far apart in time; successive ones of a stimulus count as one
+    parts, part_counts = separate_in_time(recording, rows)
+    is_apart = part_counts > 1
+    rows, parts, part_counts = rows[is_apart], parts[is_apart], part_counts[is_apart]
     counts = counts[rows]
 
     def trials() -> Iterator[NDArray[np.float32]]:
         for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
             yield np.array(recording.signal[row][:count], np.float32)  # [R, C, T]
+
+    def means() -> Iterator[NDArray[np.float32]]:
+        for stimulus, numbers in zip(trials(), parts, strict=True):
+            yield average_parts(stimulus, numbers[: len(stimulus)])
 
     # sums over trials and over their spectra, before whitening where each session's whitener is known
     whiteners, sessions = recording.whiteners, recording.sessions
@@ -148,20 +158,20 @@ def measure_reliability(
 
     # agreement of two halves, and how often a stimulus is found by k of its repetitions among k others
     draw = torch.Generator().manual_seed(seed)
-    halves = correlate(halve(stimulus, draw) for stimulus in trials()).mean(0).reshape(shape)
+    halves = correlate(halve(stimulus, draw) for stimulus in means()).mean(0).reshape(shape)
     options: Any = {"split": split, "protocol": PROTOCOL, "seeds": (seed,), "only": ("top1",)}
     options["items"] = (alike or Alike()).items([[recording.image_ids[row] for row in rows.tolist()]])
     retrieval = {}
-    for size in (2**n for n in range(int(counts.min() // 2).bit_length())):
-        pairs = [torch.from_numpy(np.stack(halve(stimulus, draw, 1, size))) for stimulus in trials()]
+    for size in (2**n for n in range(int(part_counts.min() // 2).bit_length())):
+        pairs = [torch.from_numpy(np.stack(halve(stimulus, draw, 1, size))) for stimulus in means()]
         (retrieval[size],) = summarise([rank_halves(*torch.cat(pairs, 1))], len(rows), **options)
     return Reliability(
         stimuli=len(rows),
         repetitions=(int(counts.min()), int(counts.max())),
         evoked=evoked,
         field_power=evoked.std(0),
-        split_half=spearman_brown(halves, counts.sum() / (counts // 2).sum()),
-        ceiling=noise_ceiling(trials, counts),
+        split_half=spearman_brown(halves, part_counts.sum() / (part_counts // 2).sum()),
+        ceiling=noise_ceiling(means, part_counts),
         retrieval=retrieval,
         frequencies_hz=frequencies_hz,
         spectrum=spectrum,

@@ -17,6 +17,7 @@ from brainhive_cli.evaluation.explanation.occlusion import regions_of
 from brainhive_cli.evaluation.explanation.profiles import REGION, TIME, Axis, permutations
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation
+from brainhive_cli.evaluation.explanation.sensor_space import separate_in_time
 from brainhive_cli.measurement.reliability import spearman_brown, unit_vectors
 from brainhive_cli.measurement.units import Items
 
@@ -204,9 +205,15 @@ def ceilings(signals: Values) -> tuple[float, float]:
 
 
 def halves_ceiling(halves: Sequence[Patterns]) -> float:
-    """Correlate the distances of two halves of the repetitions [N, C], Spearman-Brown corrected to both."""
+    """Estimate the correlation that a perfect model would have with all repetitions, from two halves [N, C].
+
+    It is the root of the correlation of two recordings, which is the halves', Spearman-Brown corrected: two
+    recordings each have the noise that a model has not. With the sign of that correlation it is 0 on average
+    on noise.
+    """
     one, other = (ranked(distances(half)) for half in halves)
-    return float(spearman_brown(float(one @ other)))
+    reliability = spearman_brown(float(one @ other))
+    return float(np.copysign(abs(reliability) ** 0.5, reliability))
 
 
 @lru_cache(maxsize=4)
@@ -261,7 +268,7 @@ class Course:
         axis: The T positions.
         similarity: At these.
         pictures: One list of N that all subjects were shown, and which of them are alike.
-        halves: [T] of one subject: the correlation of halves of the repetitions, corrected to all.
+        halves: [T] of one subject: the ceiling by halves of the repetitions.
     """
 
     axis: Axis
@@ -317,8 +324,7 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
 
     # of one subject, halves of the repetitions stand in for ceilings
     halves = None
-    if len(readers) == 1 and first.selection.repetitions.min() > 1:
-        means = _average_halves(first, items[0])
+    if len(readers) == 1 and (means := _average_halves(first, items[0])):
         pairs = [[half[:, channels, sample] for half in means] for ((channels, sample),) in slices.values()]
         halves = np.array([halves_ceiling(pair) for pair in pairs])
     axis = Axis(TIME if first.selection.channels else REGION, [*slices])
@@ -326,13 +332,22 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
 
 
 def _average_halves(reader: Reader, rows: NDArray[np.int64]) -> list[Patterns]:
-    """Average the even and the odd repetitions of some signals, [n, C, T] each."""
+    """Average repetitions of the even and of the odd parts of the recording, [n, C, T] each.
+
+    None where there are no two parts that are far apart in time.
+    """
+    try:
+        parts, counts = separate_in_time(reader.selection.recording, reader.selection.pictures)
+    except BrainhiveError:
+        return []
+    if counts.min() < 2:
+        return []
     responses = reader.member.responses(reader.subject, reader.split, with_single=True)
     assert responses.single is not None and responses.counts is not None
     trials = np.asarray(responses.single)  # [N, R, C, T]
     is_repeated = np.arange(trials.shape[1]) < responses.counts[:, None]  # [N, R]
     means = []
     for first in (0, 1):
-        mask = is_repeated[:, first::2, None, None]
-        means.append((trials[:, first::2] * mask).sum(1)[rows] / mask.sum(1)[rows])
+        mask = (is_repeated & (parts[:, : trials.shape[1]] % 2 == first))[..., None, None]
+        means.append((trials * mask).sum(1)[rows] / mask.sum(1)[rows])
     return means

@@ -13,25 +13,28 @@ from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files import portable
-from brainhive_cli.core.measurements import Measurements, Metric, scope
+from brainhive_cli.core.measurements import NOT_INTERLEAVED, Measurements, Metric, merge_caveats, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.data.signals.selection import inside, window_starts
+from brainhive_cli.data.signals.selection import Selection, inside, window_starts
 from brainhive_cli.evaluation.explanation.conclusion import FIGURES, curves, put_claims_first
 from brainhive_cli.evaluation.explanation.findings import (
+    FIRST_ABOVE,
     SECTION,
     SHUFFLED,
-    SIGNIFICANT,
     Finding,
+    bound_onsets,
     compare_permutations,
+    correct_findings,
     overall,
     state_claims,
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.profiles import Axis
+from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
+from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.statistics import measure_each
 from brainhive_cli.measurement.units import fold_null_inflation
 from brainhive_cli.reports.drawings import save_figure
@@ -54,6 +57,8 @@ class Decoded:
         predicted: [P, P, N] rows that a classifier of training time p names at test time q.
         spans: [P, 2] windows in milliseconds.
         candidates: How many stimuli are distinguished.
+        selection: The signals of held-out trials.
+        order: Which labels may be exchanged.
     """
 
     names: list[str]
@@ -62,6 +67,8 @@ class Decoded:
     predicted: NDArray[np.int64]
     spans: NDArray[np.float64]
     candidates: int
+    selection: Selection
+    order: Interleaving
 
 
 def explain_trials(job: Job, folder: RunFolder) -> Measurements:
@@ -78,43 +85,53 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
             subjects.append(decode(job, subject))
             bar.advance()
     first = subjects[0]
-    protocol, holdout = f"{job.describe_protocol()}, shrinkage LDA of single windows", align.dataset.holdout
+    problem = next((decoded.order.problem for decoded in subjects if decoded.order.problem), "")
+    caveats = [NOT_INTERLEAVED] if any(decoded.order.follows_time for decoded in subjects) else []
+    protocol = f"{job.describe_protocol(caveats)}, shrinkage LDA of single windows"
+    holdout = align.dataset.holdout
     assert holdout is not None
     pairs = [pair for decoded in subjects for pair in zip(decoded.names, decoded.groups, strict=True)]
-    alike = replace(alike_of(align.dataset, (), ()), group_of=dict(pairs), groups=holdout.by)
+    blocks = {
+        name: f"{group}, block {block}"
+        for decoded in subjects
+        for name, group, block in zip(decoded.names, decoded.groups, decoded.order.blocks, strict=True)
+    }
+    alike = replace(alike_of(align.dataset, (), ()), group_of=dict(pairs), groups=holdout.by, block_of=blocks)
     alike = replace(alike, has_folds=len(align.folds) > 1)
     items = alike.items([decoded.names for decoded in subjects])
 
-    # labels [K, N] of each subject, permuted within runs, sessions or folds
-    permuted: list[NDArray[np.int64]] = []
-    for decoded in subjects:
-        random, labels = np.random.default_rng(spec.seed), np.tile(decoded.shown, (spec.draws, 1))
-        groups = np.asarray(decoded.groups)
-        for group in np.unique(groups):
-            members = np.flatnonzero(groups == group)
-            labels[:, members] = random.permuted(labels[:, members], axis=1)
-        permuted.append(labels)
+    # labels [K, N] of each subject, permuted within what was interleaved; none where time says the same
+    draws = 0 if problem else spec.draws
+    permuted = [permute_blocks(decoded.shown, decoded.order, draws, spec.seed) for decoded in subjects]
     options: dict[str, Any] = {
         "protocol": protocol,
         "split": spec.split,
         "items": items,
         "pool": first.candidates,
-        "chance": 1 / first.candidates,
+        "chance": guess_most_frequent([decoded.shown for decoded in subjects]),
         "limits": (0.0, 1.0),
     }
 
     # by time: the window that is tested is the one that was trained on
     axis, count = Axis.of_windows(first.spans), len(first.spans)
     diagonal = np.arange(count)
-    finding, grid = _describe(DECODING, axis, subjects, permuted, (diagonal, diagonal), options), None
+    findings = [_describe(DECODING, axis, subjects, permuted, (diagonal, diagonal), options)]
+    if has_grid := not problem and GENERALISATION in (spec.analyses_of(OF_TRIALS) or OF_TRIALS):
+        train, test = (indices.ravel() for indices in np.meshgrid(diagonal, diagonal, indexing="ij"))
+        findings.append(_describe(GENERALISATION, axis, subjects, permuted, (train, test), options))
+    findings = correct_findings(findings)
+    (finding,), reason = bound_onsets(findings[:1], [decoded.selection for decoded in subjects])
+    missing = {FIRST_ABOVE: reason} if reason else {}
+    missing |= {"test against permuted labels": problem} if problem else {}
+    for name, why in missing.items():
+        console.warn(f"{name} left out: {why}")
     drawn: dict[str, Any] = dict(curves([finding], {}))
     scopes = overall([finding]) | finding.scopes
     notes: dict[str, Any] = {"profiles": [finding.note]}
 
     # from time to time: every window with every classifier
-    if GENERALISATION in (spec.analyses_of(OF_TRIALS) or OF_TRIALS):
-        train, test = (indices.ravel() for indices in np.meshgrid(diagonal, diagonal, indexing="ij"))
-        grid = _describe(GENERALISATION, axis, subjects, permuted, (train, test), options)
+    if has_grid:
+        grid = findings[1]
         assert grid.test is not None
         peak = grid.peak
         windows = f"trained {axis.where(int(train[peak]))}, tested {axis.where(int(test[peak]))}"
@@ -136,18 +153,37 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         "dataset": align.dataset.name,
         "mode": align.mode,
         "protocol": protocol,
-        "caveats": align.caveats(spec.split),
+        "caveats": merge_caveats(align.caveats(spec.split), caveats),
         "warnings": align.signal_warnings,
-        "draws": spec.draws,
+        "draws": draws,
         "scope": items.scope,
-        "finding": state_claims(
+        "finding": f"Nothing is said of time courses: {problem}."
+        if problem
+        else state_claims(
             [finding], "the category", len(subjects), f"{items.size} {spec.split} trials", items.scope
         ),
         SET_UP: align.set_up(spec.split),
         "units": items.kind,
         "unit_count": items.count,
     }
-    return Measurements(scopes, {}, notes)
+    return Measurements(scopes, missing, notes)
+
+
+def permute_blocks(shown: NDArray[np.int64], order: Interleaving, draws: int, seed: int) -> NDArray[np.int64]:
+    """Permute the labels of trials [N] within parts, those of a block together: [K, N]."""
+    _, first, block = np.unique(np.array(order.blocks), return_index=True, return_inverse=True)
+    number = {name: row for row, name in enumerate(dict.fromkeys(order.parts))}
+    part = np.array([number[name] for name in order.parts])[first]  # [blocks]
+    random, labels = np.random.default_rng(seed), np.tile(shown[first], (draws, 1))  # [K, blocks]
+    for row in number.values():
+        members = np.flatnonzero(part == row)
+        labels[:, members] = random.permuted(labels[:, members], axis=1)
+    return np.asarray(labels[:, block])
+
+
+def guess_most_frequent(shown: Sequence[NDArray[np.int64]]) -> float:
+    """Return the accuracy of always naming the most frequent stimulus, mean over subjects with trials [N]."""
+    return float(np.mean([np.bincount(stimuli).max() / len(stimuli) for stimuli in shown]))
 
 
 def decode(job: Job, subject: int) -> Decoded:
@@ -158,7 +194,7 @@ def decode(job: Job, subject: int) -> Decoded:
     folds = {cell.fold: cell for cell in reversed(job.subjects[subject])}  # seeds share the trials
     names: list[str] = []
     groups: list[str] = []
-    shown, predicted, spans, candidates = [], [], np.empty((0, 2)), 0
+    shown, predicted, orders, spans, candidates = [], [], [], np.empty((0, 2)), 0
     for _, cell in sorted(folds.items()):
         member = TrainedCell.load(job.align, cell, device)
         train, test = (member.responses(subject, name, is_tested=False) for name in ("train", split))
@@ -193,7 +229,10 @@ def decode(job: Job, subject: int) -> Decoded:
         fold_names, fold_groups = member.name_trials(subject, split)
         names += fold_names
         groups += fold_groups
-    return Decoded(names, groups, np.concatenate(shown), np.concatenate(predicted, 2), spans, candidates)
+        orders.append(member.interleaving(subject, split))
+    selection, _ = member.selection(subject, split, is_tested=False)
+    rows = np.concatenate(shown), np.concatenate(predicted, 2)
+    return Decoded(names, groups, *rows, spans, candidates, selection, Interleaving.join(orders))
 
 
 def _describe(
@@ -210,6 +249,8 @@ def _describe(
     measured = measure_each(ACCURACY, [hit.astype(np.float64) for hit in hits], is_share=True, **options)
 
     # accuracies [K, Q] with the permuted labels [K, N], in chunks of permutations
+    if not len(permuted[0]):
+        return Finding(name, axis, measured, {})
     shares = []
     for predicted, labels in zip(predictions, permuted, strict=True):
         chunks = torch.from_numpy(labels).split(max(1, AT_ONCE // predicted.size))

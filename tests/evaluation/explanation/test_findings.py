@@ -75,6 +75,23 @@ def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
     assert "onset" not in " ".join([*table.columns, *curve.marks, *found.note])
 
 
+@pytest.mark.parametrize(
+    ("latest_ms", "words"), ((390.0, "25–125 ms (begins by 390 ms)"), (np.inf, "unknown (filter)"))
+)
+def test_a_first_time_is_said_with_the_reach_of_the_filter_or_not_at_all(latest_ms, words):
+    effect = 4 * np.array([0, 0.25, 0.5, 1, 1, 1])
+    (found,) = describe_profiles([[explained(effect, np.ones(6), spans=windows(6))]], PICTURES, *HOW)
+    found = replace(found, latest_ms=np.full(6, latest_ms))
+    ((_, curve),) = curves([found], {})
+
+    told = state_claims([found], "what was seen", 1, "60 test items", "")
+
+    assert summary_table([found], "").rows[0][-1] == found.note["first_above_chance"] == words
+    is_known = bool(np.isfinite(latest_ms))
+    assert [*curve.marks] == [f"{words}: first above chance"] * is_known
+    assert (f"first at {words}, most" in told) == is_known and ("first" in told) == is_known
+
+
 def test_samples_are_printed_as_times():
     (found,) = describe_profiles([[explained([0, 0, 4, 4], np.ones(4))]], PICTURES, *HOW)
     assert summary_table([found], "").rows[0][-1] == "50 ms" and found.note["windows_ms"] is None
@@ -160,7 +177,7 @@ def test_the_first_sentence_says_when_and_where_how_sure_and_of_whom(space, wher
     assert sentence == (
         f"Signals carry what was seen first at 25 ms, most at 50 ms (p {results[0].p_at_peak}) and "
         f"most {where} (p {results[1].p_at_peak}): 1 subject, 60 test items, for these 2 films; "
-        "p corrected over all places."
+        "p corrected over all places of all analyses."
     )
 
 

@@ -53,6 +53,26 @@ def test_ceiling_is_the_share_of_variance_that_is_signal():
     assert found.ceiling[0].mean() < 8
 
 
+def drifting(order, repetitions=8):
+    """Simulate noise with a slow drift of stimuli [n] in the order of time."""
+    random, trials = np.random.default_rng(0), len(order)
+    drift = np.cumsum(random.normal(size=(trials, 12, 1)), 0) * 0.1
+    line = np.argsort(order, kind="stable")  # repetitions in the order of time
+    signal = (drift + random.normal(size=(trials, 12, 2)))[line].reshape(-1, repetitions, 12, 2)
+    ids, onset_s = [f"{number}" for number in range(len(signal))], line.reshape(-1, repetitions) * 1.5
+    space = Sensors([*"abcdefghijkl"])
+    return Recording(signal.astype(np.float32), ids, space, np.arange(2) / 100, 100.0, "µV", onset_s=onset_s)
+
+
+def test_slow_drift_is_no_reliability_of_noise():
+    """In succession it was .9, and the noise ceiling of a random order 20 to 40 %."""
+    stimuli = np.repeat(np.arange(100), 8)
+    with pytest.raises(BrainhiveError, match="follow one another"):
+        measure_reliability(drifting(stimuli), "test")
+    found = measure_reliability(drifting(np.random.default_rng(1).permutation(stimuli)), "test")
+    assert abs(np.median(found.split_half)) < 0.1 and np.median(found.ceiling) < 10
+
+
 def test_padding_of_ragged_repetitions_is_never_read():
     counts = np.random.default_rng(1).integers(2, 9, 400)
     found = measure_reliability(recording(0.5, counts=counts), "train")

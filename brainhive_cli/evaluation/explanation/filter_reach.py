@@ -1,0 +1,89 @@
+"""Times before its beginning at which an effect shows, because filters of the preparation look ahead."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal.windows import tukey
+
+from brainhive_cli.data.recording_files import filter_samples
+from brainhive_cli.data.signals.cutting import Cutting, Steps
+from brainhive_cli.data.stores.recordings import Recording
+
+EFFECTS_MS, RAMP_MS = (50, 100, 300, 500), 20
+"""Lengths of the effects that are tried, and how long they rise: a high-pass filter spreads long ones
+further, a low-pass filter the rise of short ones."""
+LEAK = 0.03
+"""Share of its largest value from which an effect can be found: strong ones are before they begin
+(`benchmarks/simulated_statistics.py --only onsets`)."""
+PERIODS = 8
+"""Seconds of the simulated recording, before and after the effect, times the lower edge of the filter: mne's
+filter is 3.3 long."""
+BASELINE_MS = -100
+"""Start of the baseline where a store names none, as of THINGS-MEG."""
+
+
+def latest_beginnings(recording: Recording) -> NDArray[np.float64]:
+    """Find how late an effect may begin that shows at each sample.
+
+    Effects that begin at each sample go through the filter, the cut, the baseline and the resampling that the
+    store names, by the functions of prepare.
+
+    Args:
+        recording: Signals of sensors, with the provenance of their store.
+
+    Returns:
+        [T] ms after stimulus onset: the sample's own time where nothing shows before it begins; inf where an
+        effect at the end of the trial does; NaN where nobody knows how the signals were filtered.
+    """
+    times_ms, latest = np.asarray(recording.times_s, np.float64) * 1000, []
+    for session in recording.provenance.get("sessions") or [{}]:
+        source = {**recording.provenance, **session}
+        steps = source.get("preparation", {})
+        if "epoch_ms" in steps or "filtered_hz" in source:
+            latest.append(_trace_effects(source, steps, recording))
+        elif "simulated" in source and not steps:  # signals of a program, which nothing filtered
+            latest.append(times_ms)
+        else:
+            latest.append(np.full(len(times_ms), np.nan))
+    return np.max(latest, axis=0)
+
+
+def _trace_effects(source: Mapping[str, Any], steps: Mapping[str, Any], recording: Recording) -> Any:
+    """Pass effects through the steps of one session: [T] the latest beginning that shows at each sample."""
+    # the steps, and the filters: of the files, whose phase nobody knows, and of the preparation
+    times_ms, rate_hz = np.asarray(recording.times_s) * 1000, float(recording.rate_hz or 0)
+    span_ms = (times_ms[0], times_ms[-1] + 1000 / rate_hz)
+    fields = {"epoch_ms": (min(BASELINE_MS, times_ms[0]), span_ms[1]), "keep_ms": span_ms, "rate_hz": rate_hz}
+    fields |= {key: value for key, value in steps.items() if key in Steps.model_fields}
+    recorded_hz = float(source.get("recorded_hz", rate_hz))
+    bands = [source.get("filtered_hz"), steps.get("band_hz")]
+    phases = ["zero", steps.get("phase", "zero")]
+    filters = [(_edges(band, recorded_hz), phase) for band, phase in zip(bands, phases, strict=True) if band]
+
+    # a long recording with an effect in its middle, cut as if it began at each sample of a trial
+    cutting = Cutting(Steps.model_validate(fields | {"whiten": "no", "whiten_by": "training"}), recorded_hz)
+    lowest_hz = min((low for (low, _), _ in filters if low), default=PERIODS)
+    half = round(recorded_hz * (PERIODS / lowest_hz + 4))
+    onsets = half - np.rint(times_ms * recorded_hz / 1000).astype(np.int64)
+    latest = times_ms.copy()
+    for length_ms in EFFECTS_MS:
+        effect = tukey(round(length_ms * recorded_hz / 1000), 2 * RAMP_MS / length_ms)
+        samples = np.zeros(2 * half)
+        samples[half : half + len(effect)] = effect
+        for band, phase in filters:
+            samples = filter_samples(samples, recorded_hz, band, phase)
+        shown = np.abs(cutting.cut([samples], ["effect"], onsets, 1.0)[:, 0])  # [effects, T]
+        begins = np.where(shown >= LEAK * np.abs(samples).max(), times_ms[:, None], -np.inf)
+        latest = np.maximum(latest, begins.max(0))
+
+    # an effect that shows earlier may show here; nothing is known of effects after the trial
+    latest = np.maximum.accumulate(latest)
+    return np.where((latest < times_ms[-1]) | (latest <= times_ms), latest, np.inf)
+
+
+def _edges(band: Sequence[float | None], rate_hz: float) -> tuple[float | None, float | None]:
+    """Return the edges of a filter; None where one lets everything pass."""
+    low, high = band
+    return low or None, high if high and high < 0.49 * rate_hz else None

@@ -1,0 +1,22 @@
+"""Decoding of held-out trials: its chance, and which labels are exchanged."""
+
+import numpy as np
+
+from brainhive_cli.evaluation.explanation.trial_decoding import (
+    guess_most_frequent,
+    permute_blocks,
+)
+from brainhive_cli.measurement.interleaving import Interleaving
+
+
+def test_chance_is_that_of_always_naming_the_most_frequent_category():
+    equal, unequal = np.repeat([0, 1], 50), np.repeat([0, 3], [80, 20])
+    assert guess_most_frequent([equal]) == 0.5 and guess_most_frequent([unequal]) == 0.8
+    assert guess_most_frequent([equal, unequal]) == 0.65
+
+
+def test_labels_of_a_block_are_exchanged_together_and_within_its_part():
+    shown, blocks = np.array([0, 0, 1, 1, 2, 2, 3, 4]), [0, 0, 1, 1, 2, 2, 3, 4]
+    permuted = permute_blocks(shown, Interleaving([*"aaaabbbb"], blocks), 50, 0)
+    assert permuted.shape == (50, 8) and (permuted[:, :6:2] == permuted[:, 1:6:2]).all()
+    assert {*permuted[:, :4].flat} == {0, 1} and {*permuted[:, 4:].flat} == {2, 3, 4}
