@@ -1,11 +1,11 @@
 """Near-copies of pictures: candidates by perceptual hashes of views, confirmed on pixels.
 
-A near-copy shows a learned picture after compression, with another contrast, without colours, blurred, at another
-size, or in a way that stimuli are prepared: cut to a square, with a side cut off, between bars, behind an aperture.
-Its exact digest (`decoding.digest_pixels`) is another one. Pictures are compared by their *details*: DCT
-coefficients, each ring of frequencies scaled to one size. A layout that many pictures share, such as a thing on
-white ground, then weighs little. Pictures of few details, such as gratings, are alike by nature and are not compared
-with each other.
+A near-copy shows a learned picture after compression, with another contrast, without colours, blurred, at
+another size, or in a way that stimuli are prepared: cut to a square, with a side cut off, between bars or
+behind an aperture. Its exact digest (`decoding.digest_pixels`) is another one. Pictures are compared by their
+*details*: DCT coefficients, each ring of frequencies scaled to one size. A layout that many pictures share, as
+a thing on white ground, then weighs little. Pictures of few details, such as gratings, are alike by nature and
+are not compared with each other.
 """
 
 from typing import Literal, NamedTuple, Self
@@ -28,22 +28,22 @@ VIEWS = 12
 WORDS = 2 * VIEWS
 """64-bit words of a hash: two of each view."""
 CENTRE_MARGINS, SIDE_MARGIN = (0.05, 0.12), 0.16
-"""Shares that views leave out at all sides and at one side; they match pictures cropped by 3 to 15 % and by up
-to 20 %."""
+"""Shares that views leave out at all sides and at one side; they match pictures cropped by 3 to 15 % and by
+up to 20 %."""
 SQUARE_MARGINS = (0, 0.0625, (1 - 0.5**0.5) / 2)
-"""The same of the centre square: all of it, 224 of 256 px, and the square within its circle, for apertures."""
+"""The same of the centre square: all of it, 224 of 256 px, and the square within its circle (apertures)."""
 BORDER_LEVELS = 10
 """Most levels in which pixels of one row of a border differ."""
 MIN_DETAILS = 40
 """Least number of independent details that one picture of a pair has. Gratings and Gabor patches have at most
 26, or 32 dithered to a palette; handwritten digits 59 or more, photographs 63 (benchmarks/near_copies.py)."""
 MAX_DISTANCE, MAX_EVEN_DISTANCE = 34, 20
-"""Most bits in which the hashes of candidates' views differ, of 128 and of the 64 of even frequencies. 2 of 14,280
-pairs of views of different photographs are as near (benchmarks/near_copies.py)."""
+"""Most bits in which the hashes of candidates' views differ, of 128 and of the 64 of even frequencies.
+None to 2 of 14,280 pairs of different photographs are as near (benchmarks/near_copies.py)."""
 NEAREST = 4
 """Candidates of each tested picture: the learned pictures of the nearest hashes."""
 FADE = 0.03
-"""Amplitude of a ring, as a share of all, at which it has half its weight: blur leaves less of fine details."""
+"""Amplitude of a ring, as a share of all, at which its weight is half: blur leaves less of fine details."""
 MIN_CORRELATION = 0.97
 """Least correlation of the luminance of copies; different pictures reach .96 at most, of 2,000 digits."""
 MIN_FIRST_CORRELATION = 0.6
@@ -69,7 +69,8 @@ _FIRSTS, _SECONDS = np.transpose(_PAIRS)
 
 _FREQUENCY = np.hypot(*np.mgrid[:_SIDE_PX, :_SIDE_PX])  # [64, 64], in half cycles a picture
 _LOWEST = np.argsort(_FREQUENCY[:16, :16], axis=None, kind="stable")[1:]  # without the mean, [255]
-_HASHED = np.concatenate([_LOWEST[_LOWEST % 2 == parity][:64] for parity in (0, 1)])  # even, odd columns: [128]
+_BY_PARITY = (_LOWEST[_LOWEST % 2 == 0], _LOWEST[_LOWEST % 2 == 1])  # of columns
+_HASHED = np.concatenate([lowest[:64] for lowest in _BY_PARITY])  # [128]
 _HAS_FEW_DETAILS = np.packbits(np.arange(64) == 63).view(np.uint64)  # the bit in the word of odd frequencies
 
 _BAND, _CHROMA_BAND = 24, 8  # highest frequencies compared: JPEG and resizing change those above
@@ -95,7 +96,7 @@ class Candidate(NamedTuple):
     Attributes:
         tested: Row of the tested picture.
         learned: Row of the learned picture.
-        distance: Bits in which the hashes of two views differ, or those of one and the mirrored other, of 128.
+        distance: Bits in which hashes of two views differ, or those of one and the mirrored other, of 128.
     """
 
     tested: int
@@ -104,14 +105,14 @@ class Candidate(NamedTuple):
 
 
 def hash_picture(stimulus: Image.Image | Clip) -> Hashes:
-    """Hash what a picture shows, or the middle frame of a clip: signs of the lowest DCT frequencies of its views.
+    """Hash what a picture shows, or the middle frame of a clip: signs of its views' lowest DCT frequencies.
 
     Args:
         stimulus: Of any size and aspect, which do not count.
 
     Returns:
-        [24]: of each view 64 bits of frequencies that are even from left to right, and 64 odd ones. The last bit
-        says that the picture has few details. All zero for a constant picture, which is never a candidate.
+        [24]: of each view 64 bits of frequencies that are even from left to right, and 64 of odd ones. The
+        last bit says that it has few details. All zero for a constant picture, which is no candidate.
 
     Source: Zauner, Implementation and benchmarking of perceptual image hash functions (2010), DCT hash.
     Signs replace its comparison with the median, so that the hash of a mirrored picture follows.
@@ -138,7 +139,7 @@ def count_details(grey: Image.Image) -> float:
 
 
 def _place_views(grey: Image.Image, size: tuple[int, int]) -> list[Margins]:
-    """Return left, upper, right and lower margins of a picture's views, as shares of its thumbnail's sides."""
+    """Return left, upper, right and lower margins of a picture's views, as shares of its sides."""
 
     def place(window: Margins, margins: Margins) -> Margins:
         return window + margins * np.tile(1 - window[:2] - window[2:], 2)
@@ -170,8 +171,8 @@ def _measure_borders(grey: NDArray[np.int16]) -> Margins:
 def find_candidates(tested: Hashes, learned: Hashes, max_distance: int = MAX_DISTANCE) -> list[Candidate]:
     """Find the learned pictures that each tested picture may be a near-copy of.
 
-    All of one picture is compared with each view of the other, and inner parts with each other: as they are and
-    mirrored.
+    All of one picture is compared with each view of the other, and inner parts with each other: as they are
+    and mirrored.
 
     Args:
         tested: [M, 24] hashes.
@@ -216,18 +217,22 @@ def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -
         learned: A learned one.
 
     Returns:
-        "copy"; "mirrored", a part of it too; "cropped": they share a part, within borders or an aperture too; ""
-        for different pictures.
+        "copy"; "mirrored", a part of it too; "cropped": they share a part, within borders or an aperture too;
+        "" for different pictures.
     """
     ours, theirs = (_Prepared.of(_reduce(frame), frame.size) for frame in map(_frame, (tested, learned)))
-    if likeness := _compare(ours, theirs):
-        return likeness
-    mirrored = ours.square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return "mirrored" if _compare(_Prepared.of(mirrored, ours.size), theirs) else ""
+    mirrored = _Prepared.of(ours.square.transpose(Image.Transpose.FLIP_LEFT_RIGHT), ours.size)
+    if _are_equal(ours, theirs):
+        return "copy"
+    if _are_equal(mirrored, theirs):
+        return "mirrored"
+    if _share_part(ours, theirs):
+        return "cropped"
+    return "mirrored" if _share_part(mirrored, theirs) else ""
 
 
 class _Prepared(NamedTuple):
-    """A picture as a square in Y, Cb, Cr, its luminance as it is and equalised, and details of views of these."""
+    """A picture as a square in Y, Cb, Cr; its luminance as it is and equalised; details of views of both."""
 
     square: Image.Image
     size: tuple[int, int]
@@ -244,23 +249,28 @@ class _Prepared(NamedTuple):
         return cls(square, size, lights, views, details)
 
 
-def _compare(ours: _Prepared, theirs: _Prepared) -> Likeness:
-    """Compare two pictures as they are; the luminance of either may have been equalised."""
-    best, start = MIN_FIRST_CORRELATION, None
-    for light, other in ((0, 0), (0, 1), (1, 0)):
-        first, second = ours.details[light], theirs.details[other]
-        if _correlate(first[_WHOLE], second[_WHOLE]) >= MIN_CORRELATION:
-            return "copy" if _have_equal_colours(ours, _NO_MARGINS, theirs, _NO_MARGINS) else ""
-        scores = _correlate(first[_FIRSTS], second[_SECONDS], highest=10)
-        if scores.max() > best:
-            best, start = scores.max(), (light, other, *_PAIRS[int(np.argmax(scores))])
-    if start is None:
-        return ""
+_LIGHTS = ((0, 0), (0, 1), (1, 0))  # of two pictures: the luminance of either may have been equalised
 
-    # From the views that are most alike, search in either picture for the window that shows a part of the other.
-    light, other, view, other_view = start
+
+def _are_equal(ours: _Prepared, theirs: _Prepared) -> bool:
+    """Say whether pictures are alike as a whole."""
+    pairs = [(ours.details[light][_WHOLE], theirs.details[other][_WHOLE]) for light, other in _LIGHTS]
+    is_alike = max(float(_correlate(*pair)) for pair in pairs) >= MIN_CORRELATION
+    return is_alike and _have_equal_colours(ours, _NO_MARGINS, theirs, _NO_MARGINS)
+
+
+def _share_part(ours: _Prepared, theirs: _Prepared) -> bool:
+    """Say whether windows of two pictures are alike: near the views that are most so."""
+    details = [(ours.details[light][_FIRSTS], theirs.details[other][_SECONDS]) for light, other in _LIGHTS]
+    scores = np.stack([_correlate(*pair, highest=10) for pair in details])  # [3, P]
+    if scores.max() < MIN_FIRST_CORRELATION:
+        return False
+
+    # search in either picture for the window that shows the other's
+    best, pair = np.unravel_index(int(np.argmax(scores)), scores.shape)
+    (light, other), (view, other_view) = _LIGHTS[best], _PAIRS[pair]
     sides = ((ours, light, ours.views[view]), (theirs, other, theirs.views[other_view]))
-    return "cropped" if _align(*sides[0], *sides[1]) or _align(*sides[1], *sides[0]) else ""
+    return _align(*sides[0], *sides[1]) or _align(*sides[1], *sides[0])
 
 
 def _align(
@@ -329,7 +339,7 @@ def _measure_details(square: Image.Image, margins: Margins) -> Details:
 
 
 def _correlate(first: Details, second: Details, highest: int = _BAND) -> NDArray[np.float32]:
-    """Correlate details [..., 625] by rings of frequencies, and average over those that neither lacks: [...]."""
+    """Correlate details [..., 625] by rings of frequencies; average over those that neither lacks: [...]."""
     rings = _RINGS[:, : highest - 1]
     counts = rings.sum(0)
     norms = [np.sqrt(np.square(details) @ rings) for details in (first, second)]
