@@ -4,8 +4,8 @@ A near-copy shows a learned picture after compression, with another contrast, wi
 another size, or in a way that stimuli are prepared: cut to a square, with a side cut off, between bars or
 behind an aperture. Its exact digest (`decoding.digest_pixels`) is another one. Pictures are compared by their
 *details*: DCT coefficients, each ring of frequencies scaled to one size. A layout that many pictures share, as
-a thing on white ground, then weighs little. Pictures of few details, such as gratings, are alike by nature and
-are not compared with each other.
+things on white, then weighs little. Pictures of few details, such as gratings, are alike by nature and are not
+compared with each other.
 """
 
 from typing import Literal, NamedTuple, Self
@@ -23,15 +23,14 @@ Likeness = Literal["copy", "mirrored", "cropped", ""]
 
 COPIES: tuple[Likeness, ...] = ("copy", "cropped")
 """Likenesses of pictures that are taken for one. A mirrored picture is another stimulus."""
-VIEWS = 12
-"""Views of a picture that are hashed, in the order of `_place_views`."""
-WORDS = 2 * VIEWS
-"""64-bit words of a hash: two of each view."""
 CENTRE_MARGINS, SIDE_MARGIN = (0.05, 0.12), 0.16
 """Shares that views leave out at all sides and at one side; they match pictures cropped by 3 to 15 % and by
 up to 20 %."""
 SQUARE_MARGINS = (0, 0.0625, (1 - 0.5**0.5) / 2)
 """The same of the centre square: all of it, 224 of 256 px, and the square within its circle (apertures)."""
+VIEWS = 12
+WORDS = 2 * VIEWS
+"""64-bit words of a hash: two of each view."""
 BORDER_LEVELS = 10
 """Most levels in which pixels of one row of a border differ."""
 MIN_DETAILS = 40
@@ -62,7 +61,16 @@ _NO_MARGINS = np.zeros(4)
 _EDGE_SHIFTS = np.concatenate([np.eye(4), -np.eye(4)])  # of a window's edges, [8, 4]
 _BLOCK_PAIRS = 2**18  # hashes compared at one time: 2 MiB of 64-bit words, which a core's cache holds
 
-_INNER, _WHOLE, _WHOLE_INNER = range(VIEWS - 3, VIEWS)  # the last views
+# Views of a picture: all within its borders, parts of it, its centre square; and the picture with its borders.
+_MARGINS = np.concatenate(
+    [
+        np.repeat([0, *CENTRE_MARGINS], 4).reshape(-1, 4),
+        SIDE_MARGIN * np.eye(4),
+        np.repeat([*SQUARE_MARGINS, 0, SQUARE_MARGINS[-1]], 4).reshape(-1, 4),
+    ]
+)  # [12, 4], of windows that are numbered in `_place_views`
+_WINDOWS = [0] * 7 + [2] * 3 + [1, 3]
+_INNER, _WHOLE, _WHOLE_INNER = 9, 10, 11
 _PAIRS = [(0, view) for view in range(_WHOLE)] + [(view, 0) for view in range(1, _WHOLE)]
 _PAIRS += [(view, view) for view in (_INNER, _WHOLE, _WHOLE_INNER)]
 _FIRSTS, _SECONDS = np.transpose(_PAIRS)
@@ -138,22 +146,17 @@ def count_details(grey: Image.Image) -> float:
     return float(energy.sum() ** 2 / np.square(energy).sum()) if energy.any() else 0.0
 
 
-def _place_views(grey: Image.Image, size: tuple[int, int]) -> list[Margins]:
-    """Return left, upper, right and lower margins of a picture's views, as shares of its sides."""
+def _place_views(grey: Image.Image, size: tuple[int, int]) -> Margins:
+    """Return left, upper, right and lower margins of a picture's views, as shares of its sides: [12, 4]."""
 
-    def place(window: Margins, margins: Margins) -> Margins:
-        return window + margins * np.tile(1 - window[:2] - window[2:], 2)
+    def place(windows: Margins, margins: Margins) -> Margins:
+        return windows + margins * np.tile(1 - windows[:, :2] - windows[:, 2:], 2)
 
-    def place_in_square(window: Margins, margin: float) -> Margins:
-        sides = (1 - window[:2] - window[2:]) * size
-        return place(place(window, np.tile(0.5 - sides.min() / sides / 2, 2)), np.full(4, margin))
-
-    # All within the borders, parts of it, its centre square; and the picture with its borders.
-    content = _measure_borders(np.asarray(grey, np.int16))
-    parts = [*(np.full(4, margin) for margin in (0, *CENTRE_MARGINS)), *SIDE_MARGIN * np.eye(4)]
-    squares = [place_in_square(content, margin) for margin in SQUARE_MARGINS]
-    whole_inner = place_in_square(_NO_MARGINS, SQUARE_MARGINS[-1])
-    return [*(place(content, part) for part in parts), *squares, _NO_MARGINS, whole_inner]
+    # what lies within the borders, all of the picture, and the centre squares of both
+    windows = np.stack([_measure_borders(np.asarray(grey, np.int16)), _NO_MARGINS])
+    sides = (1 - windows[:, :2] - windows[:, 2:]) * size
+    squares = place(windows, np.tile(0.5 - sides.min(1, keepdims=True) / sides / 2, 2))
+    return place(np.concatenate([windows, squares])[_WINDOWS], _MARGINS)
 
 
 def _measure_borders(grey: NDArray[np.int16]) -> Margins:
@@ -237,7 +240,7 @@ class _Prepared(NamedTuple):
     square: Image.Image
     size: tuple[int, int]
     lights: tuple[Image.Image, Image.Image]
-    views: list[Margins]
+    views: Margins  # [12, 4]
     details: list[Details]  # [12, 625] of each luminance
 
     @classmethod
