@@ -3,9 +3,9 @@
 A near-copy shows a learned picture after compression, with another contrast, without colours, blurred, at
 another size, or in a way that stimuli are prepared: cut to a square, with a side cut off, between bars or
 behind an aperture. Its exact digest (`decoding.digest_pixels`) is another one. Pictures are compared by their
-*details*: DCT coefficients, each ring of frequencies scaled to one size. A layout that many pictures share, as
-things on white, then weighs little. Pictures of few details, such as gratings, are alike by nature and are not
-compared with each other.
+*details*: DCT coefficients, each ring of frequencies scaled to one size. A layout that many pictures share,
+such as a thing on white ground, then weighs little. Pictures of few details, such as gratings, are alike by
+nature and are not compared with each other.
 """
 
 from typing import Literal, NamedTuple, Self
@@ -61,7 +61,7 @@ _NO_MARGINS = np.zeros(4)
 _EDGE_SHIFTS = np.concatenate([np.eye(4), -np.eye(4)])  # of a window's edges, [8, 4]
 _BLOCK_PAIRS = 2**18  # hashes compared at one time: 2 MiB of 64-bit words, which a core's cache holds
 
-# Views of a picture: all within its borders, parts of it, its centre square; and the picture with its borders.
+# Views of a picture: all within its borders, parts of that, its centre square; all with the borders.
 _MARGINS = np.concatenate(
     [
         np.repeat([0, *CENTRE_MARGINS], 4).reshape(-1, 4),
@@ -127,7 +127,7 @@ def hash_picture(stimulus: Image.Image | Clip) -> Hashes:
     """
     frame = _frame(stimulus)
     grey = frame.convert("L").resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2)
-    if np.ptp(grey) <= BORDER_LEVELS:
+    if np.ptp(np.asarray(grey)) <= BORDER_LEVELS:
         return np.zeros(WORDS, np.uint64)
     views = np.stack([_cut(grey, view, _HASHED_PX) for view in _place_views(grey, frame.size)])
     signs = (_HASHED_DCT @ views @ _HASHED_DCT.T).reshape(VIEWS, -1)[:, _HASHED] > 0  # [12, 128]
@@ -338,10 +338,10 @@ def _measure_details(square: Image.Image, margins: Margins) -> Details:
     """Measure the lowest frequencies of a window: [625] of a grey picture, [3, 625] of others."""
     window = _cut(square, margins, _SIDE_PX)
     spectrum = _COMPARED_DCT @ np.moveaxis(window, -1, 0 if window.ndim == 3 else -1) @ _COMPARED_DCT.T
-    return spectrum.reshape(*spectrum.shape[:-2], -1)
+    return np.asarray(spectrum.reshape(*spectrum.shape[:-2], -1), np.float32)
 
 
-def _correlate(first: Details, second: Details, highest: int = _BAND) -> NDArray[np.float32]:
+def _correlate(first: Details, second: Details, highest: int = _BAND) -> NDArray[np.floating]:
     """Correlate details [..., 625] by rings of frequencies; average over those that neither lacks: [...]."""
     rings = _RINGS[:, : highest - 1]
     counts = rings.sum(0)

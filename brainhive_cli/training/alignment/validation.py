@@ -80,12 +80,14 @@ def held_out_of(concepts: Sequence[str], share: float, pictures: Pictures | None
     names = np.unique(np.asarray(concepts))
     chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
     held_out: NDArray[np.bool_] = np.isin(concepts, chosen)
-    if pictures is None or pictures[2] is None:
+    if pictures is None:
         return held_out
 
     # copies of held-out pictures must not be learned under another concept
     dataset, image_ids, pixels, confirm = pictures
-    chosen_ids = [image_ids[row] for row in np.flatnonzero(held_out)]
+    if pixels is None:
+        return held_out
+    chosen_ids = [image_ids[row] for row in np.flatnonzero(held_out).tolist()]
     learned = LearnedPictures.of(dataset, chosen_ids, pixels[held_out])
     is_copy: Confirm = lambda row, name: confirm(row, name) or ""  # noqa: E731 (what is not here is learned)
     return learned.contain(dataset, image_ids, pixels, is_copy, MAX_COPY_DISTANCE)
