@@ -51,9 +51,9 @@ SEARCH = ((0.04, 8, 0.7), (0.02, 12, 0.85), (0.01, 24, 0.9), (0.005, 24, 0.98))
 """Steps of that search: share of a side, highest frequency, least correlation at its end."""
 REACH = 0.2
 """Share of a side by which the search moves an edge at most."""
-MIN_COLOUR, MIN_COLOUR_CORRELATION = 0.05, 0.8
+MIN_COLOUR, MIN_COLOUR_CORRELATION = 0.05, 0.85
 """Least chroma of a picture that has colours of its own, relative to luminance; least correlation of those of
-copies. Demo pictures that differ in colour alone have .2 or more and reach .785."""
+copies. Demo pictures that differ in colour alone have .2 or more and reach .80 (benchmarks/near_copies.py)."""
 
 _SIDE_PX = 64  # of the thumbnails whose details are measured
 _HASHED_PX = 32  # of the views that are hashed: twice the highest hashed frequency, so that nothing aliases
@@ -186,21 +186,21 @@ def find_candidates(tested: Hashes, learned: Hashes, max_distance: int = MAX_DIS
         At most `NEAREST` of each tested picture, by tested row and distance.
     """
     hashed = np.flatnonzero(tested.any(1))
-    ours = tested[hashed].reshape(-1, VIEWS, 2)  # [M, 12, 2]
+    tested_words = tested[hashed].reshape(-1, VIEWS, 2)  # [M, 12, 2]
     pairs, block = [np.empty((0, 3), np.int64)], max(1, _BLOCK_PAIRS // max(1, len(hashed)))
     for start in range(0, len(learned), block):
-        theirs = learned[start : start + block].T.reshape(VIEWS, 2, -1).copy()  # [12, 2, block]
+        learned_words = learned[start : start + block].T.reshape(VIEWS, 2, -1).copy()  # [12, 2, block]
         for first, second in _PAIRS:
             # Even frequencies, which a mirror does not change, exclude most pairs.
-            even = np.bitwise_count(ours[:, first, :1] ^ theirs[second, 0])  # [M, block]
+            even = np.bitwise_count(tested_words[:, first, :1] ^ learned_words[second, 0])  # [M, block]
             row, column = np.divmod(np.flatnonzero(even <= MAX_EVEN_DISTANCE), even.shape[1])
 
             # It flips the signs of odd ones.
-            words = ours[row, first, 1], theirs[second, 1, column]
+            words = tested_words[row, first, 1], learned_words[second, 1, column]
             odd = np.bitwise_count(words[0] ^ words[1])
             distance = even[row, column] + np.minimum(odd, 64 - odd)
             is_near = (distance <= max_distance) & (words[0] & words[1] & _HAS_FEW_DETAILS == 0)
-            is_near &= theirs[0, :, column].any(1)
+            is_near &= learned_words[0, :, column].any(1)
             pairs.append(np.column_stack([hashed[row], distance, start + column])[is_near])
 
     # Keep the nearest learned pictures of each tested one, each by its nearest views.
@@ -223,15 +223,15 @@ def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -
         "copy"; "mirrored", a part of it too; "cropped": they share a part, within borders or an aperture too;
         "" for different pictures.
     """
-    ours, theirs = (_Prepared.of(_reduce(frame), frame.size) for frame in map(_frame, (tested, learned)))
-    mirrored = _Prepared.of(ours.square.transpose(Image.Transpose.FLIP_LEFT_RIGHT), ours.size)
-    if _are_equal(ours, theirs):
+    first, second = (_Prepared.of(_reduce(frame), frame.size) for frame in map(_frame, (tested, learned)))
+    mirrored = _Prepared.of(first.square.transpose(Image.Transpose.FLIP_LEFT_RIGHT), first.size)
+    if _are_equal(first, second):
         return "copy"
-    if _are_equal(mirrored, theirs):
+    if _are_equal(mirrored, second):
         return "mirrored"
-    if _share_part(ours, theirs):
+    if _share_part(first, second):
         return "cropped"
-    return "mirrored" if _share_part(mirrored, theirs) else ""
+    return "mirrored" if _share_part(mirrored, second) else ""
 
 
 class _Prepared(NamedTuple):
@@ -255,16 +255,16 @@ class _Prepared(NamedTuple):
 _LIGHTS = ((0, 0), (0, 1), (1, 0))  # of two pictures: the luminance of either may have been equalised
 
 
-def _are_equal(ours: _Prepared, theirs: _Prepared) -> bool:
+def _are_equal(first: _Prepared, second: _Prepared) -> bool:
     """Say whether pictures are alike as a whole."""
-    pairs = [(ours.details[light][_WHOLE], theirs.details[other][_WHOLE]) for light, other in _LIGHTS]
+    pairs = [(first.details[light][_WHOLE], second.details[other][_WHOLE]) for light, other in _LIGHTS]
     is_alike = max(float(_correlate(*pair)) for pair in pairs) >= MIN_CORRELATION
-    return is_alike and _have_equal_colours(ours, _NO_MARGINS, theirs, _NO_MARGINS)
+    return is_alike and _have_equal_colours(first, _NO_MARGINS, second, _NO_MARGINS)
 
 
-def _share_part(ours: _Prepared, theirs: _Prepared) -> bool:
+def _share_part(first: _Prepared, second: _Prepared) -> bool:
     """Say whether windows of two pictures are alike: near the views that are most so."""
-    details = [(ours.details[light][_FIRSTS], theirs.details[other][_SECONDS]) for light, other in _LIGHTS]
+    details = [(first.details[light][_FIRSTS], second.details[other][_SECONDS]) for light, other in _LIGHTS]
     scores = np.stack([_correlate(*pair, highest=10) for pair in details])  # [3, P]
     if scores.max() < MIN_FIRST_CORRELATION:
         return False
@@ -272,7 +272,7 @@ def _share_part(ours: _Prepared, theirs: _Prepared) -> bool:
     # search in either picture for the window that shows the other's
     best, pair = np.unravel_index(int(np.argmax(scores)), scores.shape)
     (light, other), (view, other_view) = _LIGHTS[best], _PAIRS[pair]
-    sides = ((ours, light, ours.views[view]), (theirs, other, theirs.views[other_view]))
+    sides = ((first, light, first.views[view]), (second, other, second.views[other_view]))
     return _align(*sides[0], *sides[1]) or _align(*sides[1], *sides[0])
 
 
@@ -299,19 +299,26 @@ def _align(
     return _have_equal_colours(full, window, part, part_window)
 
 
-def _have_equal_colours(ours: _Prepared, window: Margins, theirs: _Prepared, other: Margins) -> bool:
+def _have_equal_colours(first: _Prepared, window: Margins, second: _Prepared, other: Margins) -> bool:
     """Say whether the colours of two windows agree; those of a picture in grey or of one tint do with any."""
-    chromas, own_chromas = [], []
-    for prepared, margins in ((ours, window), (theirs, other)):
-        light, *chroma = _measure_details(prepared.square, margins) * _CHROMA_WEIGHTS
+    all_details, own_chromas = [], []
+    for prepared, margins in ((first, window), (second, other)):
+        details = _measure_details(prepared.square, margins) * _CHROMA_WEIGHTS  # [3, 625] of Y, Cb, Cr
+        light, chroma = details[0], details[1:]
         energy = max(float(light @ light), 1.0)
-        chromas.append(np.stack(chroma))
-        own_chromas.append(chromas[-1] - np.outer(chromas[-1] @ light, light) / energy)  # not that of a tint
-        if np.linalg.norm(own_chromas[-1]) < MIN_COLOUR * np.sqrt(energy):
+        own_chroma = chroma - np.outer(chroma @ light, light) / energy  # without that of a tint
+        if np.linalg.norm(own_chroma) < MIN_COLOUR * np.sqrt(energy):
             return True
-    norms = [np.linalg.norm(first) * np.linalg.norm(second) for first, second in (chromas, own_chromas)]
-    cosines = [np.vdot(*pair) / norm for pair, norm in zip((chromas, own_chromas), norms, strict=True)]
-    return bool(max(cosines) >= MIN_COLOUR_CORRELATION)
+        all_details.append(details)
+        own_chromas.append(own_chroma)
+
+    def correlate(left: Details, right: Details) -> float:
+        return float(np.vdot(left, right) / (np.linalg.norm(left) * np.linalg.norm(right)))
+
+    # faint colours, which a small mark changes, count less
+    chromas = [details[1:] for details in all_details]
+    highest = max(correlate(*own_chromas), correlate(*chromas))
+    return highest >= MIN_COLOUR_CORRELATION or correlate(*all_details) >= MIN_CORRELATION
 
 
 def _frame(stimulus: Image.Image | Clip) -> Image.Image:
