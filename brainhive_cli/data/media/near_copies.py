@@ -52,8 +52,8 @@ SEARCH = ((0.04, 8, 0.7), (0.02, 12, 0.85), (0.01, 24, 0.9), (0.005, 24, 0.98))
 REACH = 0.2
 """Share of a side by which the search moves an edge at most."""
 MIN_COLOUR, MIN_COLOUR_CORRELATION = 0.05, 0.85
-"""Least chroma of a picture that has colours of its own, relative to luminance; least correlation of those of
-copies. Demo pictures that differ in colour alone have .2 or more and reach .80 (benchmarks/near_copies.py)."""
+"""Least chroma of a picture with colours of its own, relative to luminance; least correlation of those of copies.
+Demo pictures that differ in colour alone have .2 or more, and reach .80 (benchmarks/near_copies.py)."""
 
 _SIDE_PX = 64  # of the thumbnails whose details are measured
 _HASHED_PX = 32  # of the views that are hashed: twice the highest hashed frequency, so that nothing aliases

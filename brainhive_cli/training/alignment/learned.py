@@ -448,6 +448,8 @@ class Learned:
             pictures = LearnedPictures(names, pixels, block.pictures.has_all_pixels, *further)
             if pictures.digest != block.pictures.digest:
                 raise ValueError("it does not belong to its config.json")
+            if pictures.hashes.shape[1:] != (PIXEL_WORDS,):
+                raise ValueError("its pictures are hashed as an earlier version did")
 
             # whitening matrices [S, C, C] and statistics of each subject
             whitened = [name for name in arrays if name.startswith(WHITENER)]
