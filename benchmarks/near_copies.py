@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 from harness import CHECKOUT, Bench, main
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from brainhive_cli.data.media import near_copies
 from brainhive_cli.data.media.decoding import digest_pixels
@@ -30,6 +30,11 @@ Pictures = list[Image.Image]
 def read_photos() -> Pictures:
     """Read 120 photographs of 128 px."""
     return [Image.open(path).convert("RGB") for path in sorted((SHARED / "data/photos").glob("*.jpg"))]
+
+
+def read_wide_photos() -> Pictures:
+    """Cut these photographs to 4:3, at 512 px."""
+    return [crop(resize(photo, 4), 0, 0.125, 0, 0.125) for photo in read_photos()]
 
 
 def read_rsa92() -> Pictures:
@@ -76,6 +81,7 @@ def draw_demo() -> Pictures:
 
 SETS: dict[str, Callable[[], Pictures]] = {
     "photos": read_photos,
+    "4:3 photos": read_wide_photos,
     "rsa92": read_rsa92,
     "digits": read_digits,
     "2,000 digits": lambda: read_digits("X_prior"),
@@ -117,6 +123,29 @@ def crop(picture: Image.Image, left: float, upper: float, right: float, lower: f
     return picture.crop(tuple(map(round, box)))  # type: ignore[arg-type]
 
 
+def cut_square(picture: Image.Image) -> Image.Image:
+    """Cut the central square out."""
+    return ImageOps.fit(picture, (min(picture.size),) * 2)
+
+
+def mask(picture: Image.Image) -> Image.Image:
+    """Show a picture behind an elliptic aperture, on grey."""
+    aperture = Image.new("L", picture.size)
+    ImageDraw.Draw(aperture).ellipse((0, 0, *picture.size), fill=255)
+    return Image.composite(picture, Image.new("RGB", picture.size, (128, 128, 128)), aperture)
+
+
+def blur(picture: Image.Image, share: float) -> Image.Image:
+    """Blur a picture with a Gaussian, whose standard deviation is a share of the width."""
+    return picture.filter(ImageFilter.GaussianBlur(share * picture.width))
+
+
+def equalise(picture: Image.Image) -> Image.Image:
+    """Equalise the histogram of luminance."""
+    light, *chroma = picture.convert("YCbCr").split()
+    return Image.merge("YCbCr", (ImageOps.equalize(light), *chroma)).convert("RGB")
+
+
 def mirror(picture: Image.Image) -> Image.Image:
     """Mirror a picture left to right."""
     return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -149,6 +178,30 @@ MIRRORED: Edits = {
     "mirrored, JPEG 75": lambda picture: compress(mirror(picture), 75),
 }
 """Edits after which it must be called mirrored."""
+PREPARED: Edits = {
+    "centre square": cut_square,
+    "centre of the square": lambda picture: crop(cut_square(picture), *[1 / 16] * 4),
+    "left square": lambda picture: ImageOps.fit(picture, (min(picture.size),) * 2, centering=(0, 0)),
+    "10 % off the left": lambda picture: crop(picture, 0.1, 0, 0, 0),
+    "20 % off the left": lambda picture: crop(picture, 0.2, 0, 0, 0),
+    "20 % off the bottom": lambda picture: crop(picture, 0, 0, 0, 0.2),
+    "30 % off the left": lambda picture: crop(picture, 0.3, 0, 0, 0),
+    "15 % off each side": lambda picture: crop(picture, *[0.15] * 4),
+    "letterbox": lambda picture: ImageOps.pad(picture, (max(picture.size),) * 2),
+    "padded": lambda picture: ImageOps.expand(picture, picture.width // 7, "white"),
+    "aperture": lambda picture: mask(cut_square(picture)),
+    "elliptic aperture": mask,
+    "blurred": lambda picture: blur(picture, 0.02),
+    "blurred by 3 %": lambda picture: blur(picture, 0.03),
+    "blurred by 5 %": lambda picture: blur(picture, 0.05),
+    "grey": FURTHER["grey"],
+    "equalised": equalise,
+    "equalised by channel": ImageOps.equalize,
+    "equalised, square": lambda picture: cut_square(equalise(picture)),
+    "turned by 1 degree": lambda picture: picture.rotate(1, Image.Resampling.BICUBIC),
+    "turned by 2 degrees": lambda picture: picture.rotate(2, Image.Resampling.BICUBIC),
+}
+"""What is done to photographs that are shown: after which they must be copies; the rest of it is counted."""
 CROPPED: Edits = {
     "2 % off each side": lambda picture: crop(picture, *[0.02] * 4),
     "5 % off each side": lambda picture: crop(picture, *[0.05] * 4),
@@ -163,13 +216,13 @@ CROPPED: Edits = {
 
 def edits(on: Bench) -> None:
     """Count the edited pictures that are found among all of their set, and called what they are."""
-    print("set, edit: found; most bits that differ; range of details; least correlation where it decides")
+    print("set, edit: found; most bits that differ; range of details; least correlation")
     for name in list(SETS)[: on.pick(1, None, None)]:
         pictures = SETS[name]()
         chosen = range(0, len(pictures), max(1, len(pictures) // on.pick(2, 40, 200)))
         hashes = np.array([hash_picture(picture) for picture in pictures])
-        groups = {"copy": {**COPIES, **FURTHER}, "mirrored": MIRRORED, "cropped": CROPPED}
-        for verdict, group in groups.items():
+        copies = {**COPIES, **FURTHER, **PREPARED, **CROPPED}
+        for verdicts, group in ((near_copies.COPIES, copies), (("mirrored",), MIRRORED)):
             for edit, change in group.items():
                 bits, correlations, details, hits = [0], [1.0], [], 0
                 for row in chosen:
@@ -177,38 +230,35 @@ def edits(on: Bench) -> None:
                     details.append(count_picture_details(edited))
                     own = find_candidates(hash_picture(edited)[None], hashes[[row]], 128)
                     bits += [candidate.distance for candidate in own]
-                    correlations.append(max(correlate_pictures(edited, pictures[row])))
+                    correlations.append(correlate_pictures(edited, pictures[row]))
                     rivals = find_candidates(hash_picture(edited)[None], hashes)
                     if row in (candidate.learned for candidate in rivals):
-                        hits += confirm_near_copy(edited, pictures[row]) == verdict
+                        hits += confirm_near_copy(edited, pictures[row]) in verdicts
                 figures = f"{hits:3} of {len(chosen):3}  {max(bits):3} bits"
-                figures += f"  {min(details):4.0f} to {max(details):4.0f}"
-                figures += f"  {min(correlations):.3f}" * (verdict != "cropped")
+                figures += f"  {min(details):4.0f} to {max(details):4.0f}  {min(correlations):.3f}"
                 print(f"{name:14} {edit:20} {figures}", flush=True)
 
 
 def different(on: Bench) -> None:
     """Count different pictures of a set that are called near-copies of each other."""
-    print("set: pictures, hashed; details; least bits; highest correlation, and mirrored; near-copies")
+    print("set: pictures, pairs; details; pairs of near hashes, compared; their highest correlation; copies")
     for name in list(SETS)[: on.pick(1, None, None)]:
         pictures = SETS[name]()[: on.pick(20, None, None)]
         hashes = np.array([hash_picture(picture) for picture in pictures])
-        nearest = [
-            find_candidates(hashes[[row]], np.where(np.arange(len(hashes))[:, None] == row, 0, hashes), 128)
+        near = [
+            (candidate.tested + row, candidate.learned)
             for row in range(len(hashes))
+            for candidate in find_candidates(hashes[[row]], hashes * (np.arange(len(hashes)) != row)[:, None])
         ]
-        verdicts = [
-            confirm_near_copy(pictures[candidate.tested + row], pictures[candidate.learned])
-            for row, candidates in enumerate(nearest[: on.pick(5, 300, None)])
-            for candidate in candidates
-            if candidate.distance <= near_copies.MAX_DISTANCE
-        ]
-        bits = min((candidates[0].distance for candidates in nearest if candidates), default=0)
-        upright, mirrored = correlate_set(pictures)
+        compared = near[:: max(1, len(near) // on.pick(5, 300, 10_000))]
+        pairs = [(pictures[first], pictures[second]) for first, second in compared]
+        verdicts = [confirm_near_copy(*pair) for pair in pairs]
+        highest = max((correlate_pictures(*pair) for pair in pairs), default=0)
         details = [count_picture_details(picture) for picture in pictures]
         counts = {verdict: verdicts.count(verdict) for verdict in ("copy", "mirrored", "cropped")}
-        figures = f"{len(pictures):5} {hashes.any(1).sum():5}  {min(details):4.0f} to {max(details):4.0f}"
-        figures += f"  {bits:3} bits  {upright:.3f} {mirrored:.3f}"
+        figures = f"{len(pictures):5} {len(pictures) * (len(pictures) - 1):7}"
+        figures += f"  {min(details):4.0f} to {max(details):4.0f}"
+        figures += f"  {len(near):5} {len(compared):5}  {highest:.3f}"
         print(f"{name:14} {figures}  {counts}", flush=True)
 
 
@@ -217,26 +267,13 @@ def count_picture_details(picture: Image.Image) -> float:
     return count_details(picture.convert("L").resize((64, 64), Image.Resampling.BILINEAR, reducing_gap=2))
 
 
-def correlate_pictures(first: Image.Image, second: Image.Image) -> tuple[float, float]:
-    """Correlate the details of two pictures, as they are and with one mirrored."""
-    (square, other), weights = near_copies._prepare([first, second])
-    measured = [near_copies._measure_details(each, weights) for each in (square, mirror(square), other)]
-    return near_copies._correlate(measured[0], measured[2]), near_copies._correlate(measured[1], measured[2])
-
-
-def correlate_set(pictures: Pictures) -> tuple[float, float]:
-    """Return the highest correlation of details among different pictures, as they are and mirrored."""
-    squares, weights = near_copies._prepare(pictures)
-    details, mirrored = (
-        np.array([near_copies._measure_details(each, weights).ravel() for each in views])  # [N, 1875]
-        for views in (squares, map(mirror, squares))
-    )
-    scale = np.linalg.norm(details, axis=1)
-    others = ~np.eye(len(pictures), dtype=bool)
-    highest = [
-        float((details @ views.T / np.outer(scale, scale))[others].max()) for views in (details, mirrored)
-    ]
-    return highest[0], highest[1]
+def correlate_pictures(first: Image.Image, second: Image.Image) -> float:
+    """Correlate the luminance of two pictures."""
+    details = []
+    for picture in (first, second):
+        square = near_copies._reduce(picture).getchannel(0)
+        details.append(near_copies._measure_details(square, near_copies._NO_MARGINS))
+    return float(near_copies._correlate(*details))
 
 
 def comparing(on: Bench) -> None:
@@ -249,11 +286,12 @@ def comparing(on: Bench) -> None:
 
     def loop() -> None:
         for hashes in tested:
-            distances = [
-                np.bitwise_count(view ^ learned[:, other : other + 2]).sum(1)
-                for ours in (hashes, hashes ^ near_copies._MIRROR)
-                for view, other in ((ours[:2], 0), (ours[:2], 2), (ours[2:], 0))
-            ]
+            distances = []
+            for first, second in near_copies._PAIRS:
+                even, odd = np.bitwise_count(
+                    hashes[2 * first : 2 * first + 2] ^ learned[:, 2 * second : 2 * second + 2]
+                ).T
+                distances.append(even + np.minimum(odd, 64 - odd))
             np.min(distances, axis=0)
 
     pairs = len(tested) * len(learned)

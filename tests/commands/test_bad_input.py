@@ -360,5 +360,5 @@ def test_what_a_store_holds_is_never_a_guess(embedded, refused):
     with h5py.File(path, "w") as file:
         file["something"] = [1, 2, 3]
 
-    what = f"{ENCODER}.h5 is not a target store of format 3"
+    what = f"{ENCODER}.h5 is not a target store of format 4"
     refused(*ALIGN, *QUICK, code=1, what=what, hint="brainhive embed")

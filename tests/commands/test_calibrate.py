@@ -22,8 +22,13 @@ from brainhive_cli.evaluation.calibration.measure import Part
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.few_shot import ARMS, PERMUTED_SCRATCH, TRANSFER, ZERO_SHOT
+from tests.training.alignment.test_seen_pictures import (
+    COPIES,
+    copy_into_test,
+    photograph_into_test,
+    simulated,
+)
 from tests.training.alignment.test_seen_pictures import SMALL as TINY
-from tests.training.alignment.test_seen_pictures import copy_into_test, simulated
 
 DEMO = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 INTER = (DEMO, *SMALL[1:], "mode=inter", "train.epochs=10")
@@ -258,9 +263,12 @@ def test_check_prints_the_plan(base, folder):
 
 
 @pytest.mark.parametrize("copies", ["refuse", "allow"])
-def test_a_calibration_picture_that_is_tested_by_its_pixels_is_left_out_and_counted(go, tmp_path, copies):
-    photos = paint(tmp_path / "photos", 16, 3)
-    copy_into_test(photos, 1)  # one of 36 training pictures is one of 12 tested ones
+def test_a_calibration_picture_whose_copy_is_tested_is_left_out_and_counted(go, tmp_path, copies):
+    photos = paint(tmp_path / "photos", 16, 3)  # one of 36 training pictures is one of 12 tested ones
+    if copies == "refuse":
+        copy_into_test(photos, 1)
+    else:
+        photograph_into_test(photos, *COPIES["centre"])
     dataset, runs = simulated(photos).replace("subjects: 1", "subjects: 2"), f"paths.runs={tmp_path / copies}"
     asked = ("arms=zero-shot,scratch", "alignments=[]", "pictures=10", "draws=1", f"copies={copies}")
     with at_home(tmp_path):

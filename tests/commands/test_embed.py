@@ -74,7 +74,7 @@ def test_a_store_of_another_format_is_refused_with_the_line_that_makes_it_again(
     with resealed(store_of(home)) as file:
         file.attrs["format"] = 1
 
-    with pytest.raises(BrainhiveError, match="is not a target store of format 3") as caught:
+    with pytest.raises(BrainhiveError, match="is not a target store of format 4") as caught:
         go(*asked)
     assert caught.value.hint.startswith("brainhive embed") and caught.value.hint.endswith("--again")
     go(*asked, again=True)

@@ -39,7 +39,7 @@ class Batch(NamedTuple):
         read: How many pictures, bad ones included.
         rows: Which pictures each encoder sees, [B].
         views: Preprocessed pictures by encoder, [B, 3, H, W].
-        pixels: `describe_pixels` of the pictures by encoder, [B, 5]; none for one that reads something else.
+        pixels: `describe_pixels` of the pictures by encoder, [B, 25]; none for one that reads something else.
         bad: What could not be decoded.
     """
 
@@ -62,7 +62,7 @@ def digest_pixels(stimulus: Image.Image | Clip) -> int:
 
 
 def describe_pixels(stimulus: Image.Image | Clip) -> NDArray[np.uint64]:
-    """Give what a stimulus is known by, [5]: the digest of its pixels, and its perceptual hash."""
+    """Give what a stimulus is known by, [25]: the digest of its pixels, and its perceptual hash."""
     return np.array([digest_pixels(stimulus), *hash_picture(stimulus)], np.uint64)
 
 

@@ -1,17 +1,18 @@
-"""Near-copies of pictures: candidates by a perceptual hash, confirmed on pixels.
+"""Near-copies of pictures: candidates by perceptual hashes of views, confirmed on pixels.
 
-A near-copy shows a learned picture after compression, brightening, a palette, another size or a retouched
-pixel, so that its exact digest (`decoding.digest_pixels`) is another one. Pictures are compared by their
-*details*: DCT coefficients weighted by frequency. A layout that many pictures share, such as a thing on white
-ground, then weighs little. Pictures of few details, such as gratings, are alike by nature and have no hash.
+A near-copy shows a learned picture after compression, with another contrast, without colours, blurred, at
+another size, or in a way that stimuli are prepared: cut to a square, with a side cut off, between bars or
+behind an aperture. Its exact digest (`decoding.digest_pixels`) is another one. Pictures are compared by their
+*details*: DCT coefficients, each ring of frequencies scaled to one size. A layout that many pictures share,
+such as a thing on white ground, then weighs little. Pictures of few details, such as gratings, are alike by
+nature and are not compared with each other.
 """
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from brainhive_cli.data.datasets import Clip
 
@@ -20,35 +21,39 @@ Details = NDArray[np.float32]
 Margins = NDArray[np.float64]
 Likeness = Literal["copy", "mirrored", "cropped", ""]
 
-WORDS = 4
-"""64-bit words of a hash: two of the picture, two of its centre."""
-CENTRE_MARGIN = 0.05
-"""Share that the centre leaves out at each side, so that it matches a picture cropped by that."""
+COPIES: tuple[Likeness, ...] = ("copy", "cropped")
+"""Likenesses of pictures that are taken for one. A mirrored picture is another stimulus."""
+CENTRE_MARGINS, SIDE_MARGIN = (0.05, 0.12), 0.16
+"""Shares that views leave out at all sides and at one side; they match pictures cropped by 3 to 15 % and by
+up to 20 %."""
+SQUARE_MARGINS = (0, 0.0625, (1 - 0.5**0.5) / 2)
+"""The same of the centre square: all of it, 224 of 256 px, and the square within its circle (apertures)."""
+VIEWS = 12
+WORDS = 2 * VIEWS
+"""64-bit words of a hash: two of each view."""
+BORDER_LEVELS = 10
+"""Most levels in which pixels of one row of a border differ."""
 MIN_DETAILS = 40
-"""Least number of independent details of a picture that has a hash. Gratings and Gabor patches have at most
+"""Least number of independent details that one picture of a pair has. Gratings and Gabor patches have at most
 26, or 32 dithered to a palette; handwritten digits 59 or more, photographs 63 (benchmarks/near_copies.py)."""
-MAX_DISTANCE = 22
-"""Most bits of 128 in which the hashes of candidates differ. Edits that copies must survive change 15 or
-fewer, 5 % off each side 11, 2 % off 21; different photographs differ in 31 or more
-(benchmarks/near_copies.py)."""
+MAX_DISTANCE, MAX_EVEN_DISTANCE = 34, 20
+"""Most bits in which the hashes of candidates' views differ, of 128 and of the 64 of even frequencies.
+None to 2 of 14,280 pairs of different photographs are as near (benchmarks/near_copies.py)."""
 NEAREST = 4
 """Candidates of each tested picture: the learned pictures of the nearest hashes."""
+FADE = 0.03
+"""Amplitude of a ring, as a share of all, at which its weight is half: blur leaves less of fine details."""
 MIN_CORRELATION = 0.97
-"""Least correlation of the details of copies. Copies with 64 colours reach .973, with one pixel
-changed .988; different photographs .52 at most, digits .964 (2,000 of them), demo pictures that differ in
-colour and texture alone .93 (benchmarks/near_copies.py)."""
-MIN_ALIGNED_CORRELATION = 0.98
-"""The same for a cropped picture and the best of many windows. Cropped ones reach .99; one pair of 2,000
-different digits exceeded .97 while thresholds were chosen."""
-MIN_COARSE_CORRELATION = 0.85
-"""The same after the coarsest steps of the search for that window, which otherwise ends there. 40 pictures
-(of photos, rsa92, digits and demo), cropped in seven ways, reach .89 or more."""
-MIN_FIRST_CORRELATION = 0.75
-"""The same of brightness alone, after the first few windows. Pictures of which 2 to 10 % were cut off all
-sides reach .88, 4 % off one side .97; different demo pictures .80 at most (40 photographs and 40 demo
-pictures, 26 pairs of demo pictures)."""
-MAX_MARGIN = 0.12
-"""Largest share cut off a side that is looked for."""
+"""Least correlation of the luminance of copies; different pictures reach .96 at most, of 2,000 digits."""
+MIN_FIRST_CORRELATION = 0.6
+"""The same of the best pair of views, by coarse details, from which a window is searched."""
+SEARCH = ((0.04, 8, 0.7), (0.02, 12, 0.85), (0.01, 24, 0.9), (0.005, 24, 0.98))
+"""Steps of that search: share of a side, highest frequency, least correlation at its end."""
+REACH = 0.2
+"""Share of a side by which the search moves an edge at most."""
+MIN_COLOUR, MIN_COLOUR_CORRELATION = 0.05, 0.85
+"""Least chroma of a picture with colours of its own, relative to luminance; least correlation of those of copies.
+Demo pictures that differ in colour alone have .2 or more, and reach .80 (benchmarks/near_copies.py)."""
 
 _SIDE_PX = 64  # of the thumbnails whose details are measured
 _HASHED_PX = 32  # of the views that are hashed: twice the highest hashed frequency, so that nothing aliases
@@ -56,15 +61,30 @@ _NO_MARGINS = np.zeros(4)
 _EDGE_SHIFTS = np.concatenate([np.eye(4), -np.eye(4)])  # of a window's edges, [8, 4]
 _BLOCK_PAIRS = 2**18  # hashes compared at one time: 2 MiB of 64-bit words, which a core's cache holds
 
+# Views of a picture: all within its borders, parts of that, its centre square; all with the borders.
+_MARGINS = np.concatenate(
+    [
+        np.repeat([0, *CENTRE_MARGINS], 4).reshape(-1, 4),
+        SIDE_MARGIN * np.eye(4),
+        np.repeat([*SQUARE_MARGINS, 0, SQUARE_MARGINS[-1]], 4).reshape(-1, 4),
+    ]
+)  # [12, 4], of windows that are numbered in `_place_views`
+_WINDOWS = [0] * 7 + [2] * 3 + [1, 3]
+_INNER, _WHOLE, _WHOLE_INNER = 9, 10, 11
+_PAIRS = [(0, view) for view in range(_WHOLE)] + [(view, 0) for view in range(1, _WHOLE)]
+_PAIRS += [(view, view) for view in (_INNER, _WHOLE, _WHOLE_INNER)]
+_FIRSTS, _SECONDS = np.transpose(_PAIRS)
+
 _FREQUENCY = np.hypot(*np.mgrid[:_SIDE_PX, :_SIDE_PX])  # [64, 64], in half cycles a picture
-_LOWEST = np.argsort(_FREQUENCY[:16, :16], axis=None, kind="stable")[1:129]  # without the mean, [128]
-_HASHED = np.unravel_index(_LOWEST, (16, 16))  # rows and columns of the coefficients whose signs are hashed
-_MIRROR = np.packbits(np.tile(_HASHED[1] % 2 == 1, 2)).view(np.uint64)  # the signs that a mirror flips, [4]
+_LOWEST = np.argsort(_FREQUENCY[:16, :16], axis=None, kind="stable")[1:]  # without the mean, [255]
+_BY_PARITY = (_LOWEST[_LOWEST % 2 == 0], _LOWEST[_LOWEST % 2 == 1])  # of columns
+_HASHED = np.concatenate([lowest[:64] for lowest in _BY_PARITY])  # [128]
+_HAS_FEW_DETAILS = np.packbits(np.arange(64) == 63).view(np.uint64)  # the bit in the word of odd frequencies
 
 _BAND, _CHROMA_BAND = 24, 8  # highest frequencies compared: JPEG and resizing change those above
-_COMPARED = _FREQUENCY[: _BAND + 1, : _BAND + 1]  # [25, 25]
-_CHROMA_WEIGHTS = 2 * _COMPARED * (_COMPARED <= _CHROMA_BAND)  # 2: colour alone distinguishes demo pictures
-_WEIGHTS = np.stack([_COMPARED, _CHROMA_WEIGHTS, _CHROMA_WEIGHTS], axis=-1)  # of Y, Cb, Cr: [25, 25, 3]
+_COMPARED = _FREQUENCY[: _BAND + 1, : _BAND + 1].ravel()  # [625]
+_RINGS = (_COMPARED[:, None].astype(int) == range(1, _BAND)).astype(np.float32)  # [625, 23]
+_CHROMA_WEIGHTS = _COMPARED * (_COMPARED <= _CHROMA_BAND)
 
 
 def _make_dct(count: int, samples: int) -> NDArray[np.float32]:
@@ -84,7 +104,7 @@ class Candidate(NamedTuple):
     Attributes:
         tested: Row of the tested picture.
         learned: Row of the learned picture.
-        distance: Bits in which their hashes differ, or those of one and the mirrored other, of 128.
+        distance: Bits in which hashes of two views differ, or those of one and the mirrored other, of 128.
     """
 
     tested: int
@@ -93,31 +113,26 @@ class Candidate(NamedTuple):
 
 
 def hash_picture(stimulus: Image.Image | Clip) -> Hashes:
-    """Hash what a picture shows, or the middle frame of a clip: signs of its lowest DCT frequencies.
+    """Hash what a picture shows, or the middle frame of a clip: signs of its views' lowest DCT frequencies.
 
     Args:
         stimulus: Of any size and aspect, which do not count.
 
     Returns:
-        [4]: 128 bits of the picture, 128 of its centre. All zero for a picture of fewer than `MIN_DETAILS`
-        details, which is never a candidate: pictures so simple are alike by nature.
+        [24]: of each view 64 bits of frequencies that are even from left to right, and 64 of odd ones. The
+        last bit says that it has few details. All zero for a constant picture, which is no candidate.
 
     Source: Zauner, Implementation and benchmarking of perceptual image hash functions (2010), DCT hash.
     Signs replace its comparison with the median, so that the hash of a mirrored picture follows.
     """
-    picture = _frame(stimulus).convert("L")
-    grey = picture.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2)
-    if count_details(grey) < MIN_DETAILS:
+    frame = _frame(stimulus)
+    grey = frame.convert("L").resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2)
+    if np.ptp(np.asarray(grey)) <= BORDER_LEVELS:
         return np.zeros(WORDS, np.uint64)
-
-    # Hash the picture and its centre.
-    signs = []
-    for margin in (0, CENTRE_MARGIN * _SIDE_PX):
-        box = (margin, margin, _SIDE_PX - margin, _SIDE_PX - margin)
-        view = grey.resize((_HASHED_PX, _HASHED_PX), Image.Resampling.BILINEAR, box)
-        spectrum = _HASHED_DCT @ np.asarray(view, np.float32) @ _HASHED_DCT.T  # [16, 16]
-        signs.append(spectrum[_HASHED] > 0)
-    return np.packbits(np.concatenate(signs)).view(np.uint64)
+    views = np.stack([_cut(grey, view, _HASHED_PX) for view in _place_views(grey, frame.size)])
+    signs = (_HASHED_DCT @ views @ _HASHED_DCT.T).reshape(VIEWS, -1)[:, _HASHED] > 0  # [12, 128]
+    signs[:, -1] = count_details(grey) < MIN_DETAILS
+    return np.packbits(signs).view(np.uint64)
 
 
 def count_details(grey: Image.Image) -> float:
@@ -131,52 +146,70 @@ def count_details(grey: Image.Image) -> float:
     return float(energy.sum() ** 2 / np.square(energy).sum()) if energy.any() else 0.0
 
 
+def _place_views(grey: Image.Image, size: tuple[int, int]) -> Margins:
+    """Return left, upper, right and lower margins of a picture's views, as shares of its sides: [12, 4]."""
+
+    def place(windows: Margins, margins: Margins) -> Margins:
+        return windows + margins * np.tile(1 - windows[:, :2] - windows[:, 2:], 2)
+
+    # what lies within the borders, all of the picture, and the centre squares of both
+    windows = np.stack([_measure_borders(np.asarray(grey, np.int16)), _NO_MARGINS])
+    sides = (1 - windows[:, :2] - windows[:, 2:]) * size
+    squares = place(windows, np.tile(0.5 - sides.min(1, keepdims=True) / sides / 2, 2))
+    return place(np.concatenate([windows, squares])[_WINDOWS], _MARGINS)
+
+
+def _measure_borders(grey: NDArray[np.int16]) -> Margins:
+    """Return the margins of uniform rows and columns; none where they are more than half of a side."""
+    spans = [slice(0, _SIDE_PX), slice(0, _SIDE_PX)]  # rows, columns
+    for axis in (0, 1, 0, 1):  # bars at the sides hide those above and below
+        differs = np.flatnonzero(np.ptp(grey[spans[0], spans[1]], axis=1 - axis) > BORDER_LEVELS)
+        first = spans[axis].start
+        spans[axis] = slice(first + differs[0], first + differs[-1] + 1) if len(differs) else spans[axis]
+    (top, bottom), (left, right) = ((span.start, _SIDE_PX - span.stop) for span in spans)
+    is_small = max(left + right, top + bottom) > _SIDE_PX / 2
+    return _NO_MARGINS if is_small else np.array([left, top, right, bottom]) / _SIDE_PX
+
+
 def find_candidates(tested: Hashes, learned: Hashes, max_distance: int = MAX_DISTANCE) -> list[Candidate]:
     """Find the learned pictures that each tested picture may be a near-copy of.
 
-    The picture is compared with the picture, and with the other's centre in case either is cropped; both as
-    they are and mirrored.
+    All of one picture is compared with each view of the other, and inner parts with each other: as they are
+    and mirrored.
 
     Args:
-        tested: [M, 4] hashes.
-        learned: [N, 4] hashes.
+        tested: [M, 24] hashes.
+        learned: [N, 24] hashes.
         max_distance: Most bits that differ, of 128.
 
     Returns:
         At most `NEAREST` of each tested picture, by tested row and distance.
     """
-    candidates = []
-    is_hashed: NDArray[np.bool_] = np.any(learned, axis=1)
-    orientations = (tested, tested ^ _MIRROR)
-    block = max(1, _BLOCK_PAIRS // max(1, len(tested)))
+    hashed = np.flatnonzero(tested.any(1))
+    tested_words = tested[hashed].reshape(-1, VIEWS, 2)  # [M, 12, 2]
+    pairs, block = [np.empty((0, 3), np.int64)], max(1, _BLOCK_PAIRS // max(1, len(hashed)))
     for start in range(0, len(learned), block):
-        # Take the least distance over orientations and views: [M, block].
-        hashes = learned[start : start + block].T.copy()
-        distances = np.full((len(tested), hashes.shape[1]), 255, np.uint8)
-        for ours in orientations:
-            for first, second in ((0, 0), (0, 2), (2, 0)):
-                bits = np.bitwise_count(ours[:, [first]] ^ hashes[second])
-                bits += np.bitwise_count(ours[:, [first + 1]] ^ hashes[second + 1])
-                np.minimum(distances, bits, out=distances)
-        distances[:, ~is_hashed[start : start + block]] = 255
-        distances[~tested.any(1)] = 255
+        learned_words = learned[start : start + block].T.reshape(VIEWS, 2, -1).copy()  # [12, 2, block]
+        for first, second in _PAIRS:
+            # Even frequencies, which a mirror does not change, exclude most pairs.
+            even = np.bitwise_count(tested_words[:, first, :1] ^ learned_words[second, 0])  # [M, block]
+            row, column = np.divmod(np.flatnonzero(even <= MAX_EVEN_DISTANCE), even.shape[1])
 
-        # Keep the nearest of each tested picture that has any.
-        for row in np.flatnonzero(distances.min(1) <= max_distance):
-            nearest = np.argsort(distances[row], kind="stable")[:NEAREST]
-            candidates += [
-                Candidate(int(row), start + int(column), int(distances[row, column]))
-                for column in nearest[distances[row, nearest] <= max_distance]
-            ]
+            # It flips the signs of odd ones.
+            words = tested_words[row, first, 1], learned_words[second, 1, column]
+            odd = np.bitwise_count(words[0] ^ words[1])
+            distance = even[row, column] + np.minimum(odd, 64 - odd)
+            is_near = (distance <= max_distance) & (words[0] & words[1] & _HAS_FEW_DETAILS == 0)
+            is_near &= learned_words[0, :, column].any(1)
+            pairs.append(np.column_stack([hashed[row], distance, start + column])[is_near])
 
-    # Keep the nearest over all blocks.
-    candidates.sort(key=lambda candidate: (candidate.tested, candidate.distance, candidate.learned))
-    firsts = np.searchsorted([candidate.tested for candidate in candidates], range(len(tested)))
-    return [
-        candidate
-        for position, candidate in enumerate(candidates)
-        if position - firsts[candidate.tested] < NEAREST
-    ]
+    # Keep the nearest learned pictures of each tested one, each by its nearest views.
+    distances: dict[int, dict[int, int]] = {}
+    for tested_row, bits, learned_row in np.unique(np.concatenate(pairs), axis=0).tolist():
+        nearest = distances.setdefault(tested_row, {})
+        if len(nearest) < NEAREST:
+            nearest.setdefault(learned_row, bits)
+    return [Candidate(row, *pair) for row, nearest in distances.items() for pair in nearest.items()]
 
 
 def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -> Likeness:
@@ -187,54 +220,105 @@ def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -
         learned: A learned one.
 
     Returns:
-        "copy"; "mirrored", cropped or not; "cropped": one shows most of the other, up to `MAX_MARGIN` cut off
-        each side; "" for different pictures.
+        "copy"; "mirrored", a part of it too; "cropped": they share a part, within borders or an aperture too;
+        "" for different pictures.
     """
-    # Compare whole pictures, in both orientations.
-    (upright, learned_square), weights = _prepare([tested, learned])
-    mirrored = upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    details = _measure_details(learned_square, weights)
-    if _correlate(_measure_details(upright, weights), details) >= MIN_CORRELATION:
+    first, second = (_Prepared.of(_reduce(frame), frame.size) for frame in map(_frame, (tested, learned)))
+    mirrored = _Prepared.of(first.square.transpose(Image.Transpose.FLIP_LEFT_RIGHT), first.size)
+    if _are_equal(first, second):
         return "copy"
-    if _correlate(_measure_details(mirrored, weights), details) >= MIN_CORRELATION:
+    if _are_equal(mirrored, second):
         return "mirrored"
-
-    # Look in either picture for a window that shows the other one.
-    for square in (upright, mirrored):
-        for full, part in ((square, learned_square), (learned_square, square)):
-            if _align(full, _measure_details(part, weights), weights) >= MIN_ALIGNED_CORRELATION:
-                return "mirrored" if square is mirrored else "cropped"
-    return ""
+    if _share_part(first, second):
+        return "cropped"
+    return "mirrored" if _share_part(mirrored, second) else ""
 
 
-def _align(full: Image.Image, part: Details, weights: Details) -> float:
-    """Return the correlation of a part with the window of a picture that shows it best."""
+class _Prepared(NamedTuple):
+    """A picture as a square in Y, Cb, Cr; its luminance as it is and equalised; details of views of both."""
 
-    def score(window: Margins) -> float:
-        return _correlate(_measure_details(full, weights, window), part)
+    square: Image.Image
+    size: tuple[int, int]
+    lights: tuple[Image.Image, Image.Image]
+    views: Margins  # [12, 4]
+    details: list[Details]  # [12, 625] of each luminance
 
-    # Begin with the best of a few windows, by brightness: centred ones, and those with one side cut off.
-    brightness = full.getchannel(0)
-    centred = np.arange(0, MAX_MARGIN, 0.02)[:, None].repeat(4, 1)  # [6, 4]
-    windows = np.concatenate([centred, 0.04 * np.eye(4)])
-    firsts = [_measure_details(brightness, weights[..., :1], window) for window in windows]
-    scores = [_correlate(first, part[..., :1]) for first in firsts]
-    if max(scores) < MIN_FIRST_CORRELATION:
-        return max(scores)
-    margins = windows[np.argmax(scores)]
-    best = score(margins)
+    @classmethod
+    def of(cls, square: Image.Image, size: tuple[int, int]) -> Self:
+        light = square.getchannel(0)
+        views = _place_views(light.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR), size)
+        lights = (light, ImageOps.equalize(light))
+        details = [np.stack([_measure_details(each, view) for view in views]) for each in lights]
+        return cls(square, size, lights, views, details)
+
+
+_LIGHTS = ((0, 0), (0, 1), (1, 0))  # of two pictures: the luminance of either may have been equalised
+
+
+def _are_equal(first: _Prepared, second: _Prepared) -> bool:
+    """Say whether pictures are alike as a whole."""
+    pairs = [(first.details[light][_WHOLE], second.details[other][_WHOLE]) for light, other in _LIGHTS]
+    is_alike = max(float(_correlate(*pair)) for pair in pairs) >= MIN_CORRELATION
+    return is_alike and _have_equal_colours(first, _NO_MARGINS, second, _NO_MARGINS)
+
+
+def _share_part(first: _Prepared, second: _Prepared) -> bool:
+    """Say whether windows of two pictures are alike: near the views that are most so."""
+    details = [(first.details[light][_FIRSTS], second.details[other][_SECONDS]) for light, other in _LIGHTS]
+    scores = np.stack([_correlate(*pair, highest=10) for pair in details])  # [3, P]
+    if scores.max() < MIN_FIRST_CORRELATION:
+        return False
+
+    # search in either picture for the window that shows the other's
+    best, pair = np.unravel_index(int(np.argmax(scores)), scores.shape)
+    (light, other), (view, other_view) = _LIGHTS[best], _PAIRS[pair]
+    sides = ((first, light, first.views[view]), (second, other, second.views[other_view]))
+    return _align(*sides[0], *sides[1]) or _align(*sides[1], *sides[0])
+
+
+def _align(
+    full: _Prepared, full_light: int, start: Margins, part: _Prepared, part_light: int, part_window: Margins
+) -> bool:
+    """Say whether a window of a picture, not far from that at the start, shows a window of another."""
+    details = _measure_details(part.lights[part_light], part_window)
+    window, least_margins = start, np.maximum(start - REACH, 0)
 
     # Move one edge at a time, by ever smaller steps, while the correlation grows.
-    for step in (0.02, 0.01, 0.005):
+    for step, highest, least in SEARCH:
+        best = -1.0
+        moved = window[None]
         while True:
-            moved = np.clip(margins + step * _EDGE_SHIFTS, 0, MAX_MARGIN)
-            scores = [score(window) for window in moved]
-            if max(scores) <= best:
+            views = np.stack([_measure_details(full.lights[full_light], each) for each in moved])
+            scores = _correlate(views, details, highest)
+            if scores.max() <= best:
                 break
-            best, margins = max(scores), moved[np.argmax(scores)]
-        if best < MIN_COARSE_CORRELATION:
-            break
-    return best
+            best, window = scores.max(), moved[np.argmax(scores)]
+            moved = np.clip(window + step * _EDGE_SHIFTS, least_margins, start + REACH)
+        if best < least:
+            return False
+    return _have_equal_colours(full, window, part, part_window)
+
+
+def _have_equal_colours(first: _Prepared, window: Margins, second: _Prepared, other: Margins) -> bool:
+    """Say whether the colours of two windows agree; those of a picture in grey or of one tint do with any."""
+    all_details, own_chromas = [], []
+    for prepared, margins in ((first, window), (second, other)):
+        details = _measure_details(prepared.square, margins) * _CHROMA_WEIGHTS  # [3, 625] of Y, Cb, Cr
+        light, chroma = details[0], details[1:]
+        energy = max(float(light @ light), 1.0)
+        own_chroma = chroma - np.outer(chroma @ light, light) / energy  # without that of a tint
+        if np.linalg.norm(own_chroma) < MIN_COLOUR * np.sqrt(energy):
+            return True
+        all_details.append(details)
+        own_chromas.append(own_chroma)
+
+    def correlate(left: Details, right: Details) -> float:
+        return float(np.vdot(left, right) / (np.linalg.norm(left) * np.linalg.norm(right)))
+
+    # faint colours, which a small mark changes, count less
+    chromas = [details[1:] for details in all_details]
+    highest = max(correlate(*own_chromas), correlate(*chromas))
+    return highest >= MIN_COLOUR_CORRELATION or correlate(*all_details) >= MIN_CORRELATION
 
 
 def _frame(stimulus: Image.Image | Clip) -> Image.Image:
@@ -244,28 +328,34 @@ def _frame(stimulus: Image.Image | Clip) -> Image.Image:
     return stimulus if stimulus.mode == "RGB" else stimulus.convert("RGB")
 
 
-def _prepare(stimuli: Sequence[Image.Image | Clip]) -> tuple[list[Image.Image], Details]:
-    """Reduce stimuli to squares in Y, Cb, Cr; return weights [25, 25, 3] of what all of them can show."""
-    frames = [_frame(stimulus) for stimulus in stimuli]
-    highest = max(6, 0.6 * min(side for frame in frames for side in frame.size))
-    canvas = (2 * _SIDE_PX, 2 * _SIDE_PX)  # of which windows are taken
-    squares = [frame.resize(canvas, Image.Resampling.BILINEAR, reducing_gap=2) for frame in frames]
-    weights: Details = np.where(_COMPARED[..., None] > highest, 0, _WEIGHTS).astype(np.float32)
-    return [square.convert("YCbCr") for square in squares], weights
+def _reduce(frame: Image.Image) -> Image.Image:
+    """Reduce a picture to a square in Y, Cb, Cr, of which windows are taken."""
+    canvas = (2 * _SIDE_PX, 2 * _SIDE_PX)
+    return frame.resize(canvas, Image.Resampling.BILINEAR, reducing_gap=2).convert("YCbCr")
 
 
-def _measure_details(square: Image.Image, weights: Details, margins: Margins = _NO_MARGINS) -> Details:
-    """Weight the DCT of a window, whose left, upper, right and lower margins are shares: [25, 25, 3 or 1]."""
+def _cut(square: Image.Image, margins: Margins, side_px: int) -> NDArray[np.float32]:
+    """Cut a window out: [side_px, side_px, 3], or without the last axis."""
     left, upper, right, lower = (square.width * margins).tolist()
     box = (left, upper, square.width - right, square.height - lower)
-    window = square.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR, box)
-    channels = np.asarray(window, np.float32).reshape(_SIDE_PX, _SIDE_PX, -1).transpose(2, 0, 1)
-    spectrum = _COMPARED_DCT @ channels @ _COMPARED_DCT.T  # [3, 25, 25]
-    details = spectrum.transpose(1, 2, 0) * weights
-    return np.asarray(details, np.float32)
+    return np.asarray(square.resize((side_px, side_px), Image.Resampling.BILINEAR, box), np.float32)
 
 
-def _correlate(first: Details, second: Details) -> float:
-    """Correlate details: their means have no weight. 0 where a picture is constant."""
-    norm = float(np.linalg.norm(first) * np.linalg.norm(second))
-    return float(np.vdot(first, second)) / norm if norm else 0.0
+def _measure_details(square: Image.Image, margins: Margins) -> Details:
+    """Measure the lowest frequencies of a window: [625] of a grey picture, [3, 625] of others."""
+    window = _cut(square, margins, _SIDE_PX)
+    spectrum = _COMPARED_DCT @ np.moveaxis(window, -1, 0 if window.ndim == 3 else -1) @ _COMPARED_DCT.T
+    return np.asarray(spectrum.reshape(*spectrum.shape[:-2], -1), np.float32)
+
+
+def _correlate(first: Details, second: Details, highest: int = _BAND) -> NDArray[np.floating]:
+    """Correlate details [..., 625] by rings of frequencies; average over those that neither lacks: [...]."""
+    rings = _RINGS[:, : highest - 1]
+    counts = rings.sum(0)
+    norms = [np.sqrt(np.square(details) @ rings) for details in (first, second)]
+    weights = np.sqrt(counts)
+    for norm in norms:
+        amplitude, total = norm / np.sqrt(counts), np.linalg.norm(norm, axis=-1, keepdims=True)
+        weights = weights * amplitude / (amplitude + FADE * total + 1e-6)
+    cosines = (first * second) @ rings / (norms[0] * norms[1] + 1e-6)
+    return np.asarray((weights * cosines).sum(-1) / (weights.sum(-1) + 1e-6))

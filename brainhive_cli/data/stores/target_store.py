@@ -27,11 +27,11 @@ from brainhive_cli.data.stores.health import Health, measure
 from brainhive_cli.data.stores.ids import Names, match_ids
 from brainhive_cli.models.encoders import IMPORTED, describe_bad_own_name
 
-FORMAT = 3
+FORMAT = 4
 PIXELS = "pixels"
 """The dataset of what the stimuli's pixels are known by, in stores whose making decoded them."""
-PIXEL_WORDS = 5
-"""64-bit words that a stimulus is known by: a digest of its pixels, and four of a perceptual hash."""
+PIXEL_WORDS = 25
+"""64-bit words that a stimulus is known by: a digest of its pixels, and 24 of a perceptual hash."""
 SUMS = f"{hdf5.CHECKSUMS}/embedding"
 VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<place>\d{1,6})(?P<digest>-[0-9a-f]{8})?")
 """The name of an encoder of one frame or caption; with `-all` in place of the view, that of all of them."""
@@ -65,7 +65,7 @@ class TargetStore:
         image_ids: The stimulus id of each row.
         concepts: The concept of each row.
         done: [N] whether the stimulus could be decoded.
-        pixels: [N, 5] digest of each stimulus's pixels, and its perceptual hash; None where none were
+        pixels: [N, 25] digest of each stimulus's pixels, and its perceptual hash; None where none were
             decoded, as for imported vectors and captions.
         attributes: Encoder, config, weights, preprocessing, data set, split, digest of the stimulus ids
             (`pictures`), versions and health.
@@ -407,7 +407,7 @@ def find_own(embeddings: Path, name: str) -> Path | None:
 
 
 def pixels_of(stores: Iterable[TargetStore]) -> NDArray[np.uint64] | None:
-    """Give what stimuli's pixels are known by [N, 5], if one of several stores of the same stimuli has it."""
+    """Give what stimuli's pixels are known by [N, 25], if one of the stores of these stimuli has it."""
     return next((store.pixels for store in stores if store.pixels is not None), None)
 
 

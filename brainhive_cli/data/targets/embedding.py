@@ -268,7 +268,7 @@ def _keep(
     lacks: NDArray[np.bool_],
     there: Any,
 ) -> tuple[float, float]:
-    """Write what the store lacks of embeddings [B, …] and words of pixels [B, 5], once they are `there`.
+    """Write what the store lacks of embeddings [B, …] and words of pixels [B, 25], once they are `there`.
 
     Returns:
         The seconds that waiting and writing took.

@@ -48,7 +48,7 @@ class StoreTargets:
         done: Whether the stimulus of each row could be decoded, [N].
         device: Where gathered targets go.
         further: More targets of the same stimuli, each like `values`.
-        pixels: What the stimuli's pixels are known by, [N, 5], where the store says it.
+        pixels: What the stimuli's pixels are known by, [N, 25], where the store says it.
     """
 
     values: Tensor | StoredRows
@@ -292,7 +292,7 @@ class Targets:
 
     @property
     def pixels(self) -> NDArray[np.uint64] | None:
-        """Identity of the stimuli's pixels, [N, 5]; None where no store says it."""
+        """Identity of the stimuli's pixels, [N, 25]; None where no store says it."""
         stored = (source.pixels for source in self.sources.values() if isinstance(source, StoreTargets))
         return next((pixels for pixels in stored if pixels is not None), None)
 

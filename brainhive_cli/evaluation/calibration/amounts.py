@@ -27,7 +27,7 @@ class Pool:
         responses: Of training pictures that are not tested, with single trials where a part of a picture's
             trials may be taken.
         counts: [N] trials of each picture.
-        dropped: Pictures that were left out because their pixels are tested.
+        dropped: Pictures that were left out because they, or copies of them, are tested.
     """
 
     responses: Responses

@@ -225,7 +225,8 @@ def describe_source(job: Job) -> str:
         stores = job.align.stores("train", cell)
         store, pixels = next(iter(stores.values())), pixels_of(stores.values())
         learned = job.align.learned(cell).pictures
-        is_common = learned.contain(job.align.dataset.pictured_as, store.image_ids, pixels)
+        confirm = job.align.confirm_copy("train")
+        is_common = learned.contain(job.align.dataset.pictured_as, store.image_ids, pixels, confirm)
         shares.append(is_common[job.people[cell.tested_on[0]].pool.responses.stimulus].mean())
     people = " to ".join(map(str, sorted({min(counts), max(counts)})))
     share = 100 * float(np.mean(shares))

@@ -177,9 +177,10 @@ class Job:
         pool = Pool(responses, counts)
         stores = self.align.stores("train", cell), self.align.stores("test", cell)
         train_pixels, test_pixels = (pixels_of(each.values()) for each in stores)
-        is_tested = np.isin(member.pictures("train").image_ids, [pictures.image_ids[row] for row in rows])
-        if train_pixels is not None and test_pixels is not None:
-            is_tested |= np.isin(train_pixels[:, 0], test_pixels[rows, 0])
+        name, known = self.align.dataset.pictured_as, None if test_pixels is None else test_pixels[rows]
+        is_tested = LearnedPictures.of(name, [pictures.image_ids[row] for row in rows], known).contain(
+            name, member.pictures("train").image_ids, train_pixels, self.align.confirm_copy("train", "test")
+        )
         pool = pool.without(is_tested[responses.stimulus])
 
         # test trials, of some sessions only where days differ

@@ -182,7 +182,8 @@ def _open_left_out(job: Job, run: AlignRun, cell: Cell, subject: int, launch: La
     # pictures of held-out concepts are tested, all others are learned from
     store = member.pictures("train")
     share = max(LEAST_VALIDATION, job.training.train.validation)
-    held_out = held_out_of(store.concepts, share, store.pixels)
+    pictures = run.dataset.pictured_as, store.image_ids, store.pixels, run.confirm_copy("train")
+    held_out = held_out_of(store.concepts, share, pictures)
     is_tested = held_out[responses.stimulus]
     tested = responses.take(np.flatnonzero(is_tested))
     rows = np.unique(tested.stimulus)

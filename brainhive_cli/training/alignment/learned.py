@@ -3,9 +3,10 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from brainhive_cli.core import documents, weights
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
@@ -24,6 +25,14 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_SELECTION,
     WHITENED_BY_TESTED,
     merge_caveats,
+)
+from brainhive_cli.data.datasets import BadPicture, StimulusSet
+from brainhive_cli.data.media.near_copies import (
+    COPIES,
+    MAX_DISTANCE,
+    Likeness,
+    confirm_near_copy,
+    find_candidates,
 )
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.target_store import PIXEL_WORDS
@@ -42,6 +51,13 @@ JOINED = " + "
 """Between the names of several data sets."""
 
 Hashes = NDArray[np.uint64]
+Confirm = Callable[[int, int], Likeness | None]
+"""Compares the pixels of the picture of a row with those of a learned one, which the hash of its name names;
+None where one of them is not on this machine."""
+
+
+Picture = tuple[StimulusSet, int]
+"""A picture of a set, by its row."""
 
 
 def hashes_of(dataset: str, names: Sequence[str]) -> Hashes:
@@ -69,7 +85,7 @@ class LearnedPictures:
         names: [N] `hashes_of` the pictures, ascending.
         pixels: [P] digests of their pixels, ascending; of those pictures whose target stores have them.
         has_all_pixels: Whether every picture's pixels are known.
-        hashes: [H, 5] name and perceptual hash of the pictures that have one.
+        hashes: [H, 25] name and perceptual hash of the pictures that have one.
         concepts: [K] `hash_concepts` of what they show, ascending; of the model's own training.
         start_concepts: [S] the same of what the model started from, without its own.
     """
@@ -94,7 +110,7 @@ class LearnedPictures:
         Args:
             dataset: The name of its pictures.
             image_ids: [N].
-            pixels: [N, 5] what their pixels are known by; None where no store says it.
+            pixels: [N, 25] what their pixels are known by; None where no store says it.
             concepts: [N] what they show; none where that is not known.
         """
         # hash names and concepts to 64 bits
@@ -102,7 +118,7 @@ class LearnedPictures:
         if pixels is None:
             return cls(np.unique(names), concepts=shown)
 
-        # perceptual hashes [H, 5] of the pictures that have one
+        # perceptual hashes [H, 25] of the pictures that have one
         named = np.column_stack([names, pixels[:, 1:]])[pixels[:, 1:].any(1)]
         return cls(np.unique(names), np.unique(pixels[:, 0]), True, np.unique(named, axis=0), shown)
 
@@ -123,17 +139,105 @@ class LearnedPictures:
         )
 
     def contain(
-        self, dataset: str, image_ids: Sequence[str], pixels: Hashes | None = None
+        self,
+        dataset: str,
+        image_ids: Sequence[str],
+        pixels: Hashes | None = None,
+        confirm: Confirm | None = None,
+        max_distance: int = MAX_DISTANCE,
     ) -> NDArray[np.bool_]:
-        """Find which pictures of a data set are among these, by name or by pixels: [N]; arguments as `of`."""
+        """Find which pictures of a data set are among these, by name, by pixels or as near-copies: [N].
+
+        Args:
+            dataset: As `of` has it, and so the next two.
+            image_ids: [N].
+            pixels: [N, 25].
+            confirm: Says what is a near-copy; without it, only equal pixels are copies. A picture that cannot
+                be compared counts as one.
+            max_distance: Of near-copies.
+        """
         among: NDArray[np.bool_] = np.isin(hashes_of(dataset, image_ids), self.names)
-        return among if pixels is None else among | np.isin(pixels[:, 0], self.pixels)
+        if pixels is None:
+            return among
+        among |= np.isin(pixels[:, 0], self.pixels)
+        if confirm is not None:
+            alike = find_alike(pixels, ~among, [self], confirm, max_distance)
+            among[[row for kind in (*COPIES, None) for row, _ in alike.get(kind, ())]] = True
+        return among
 
     @property
     def digest(self) -> str:
         """Digest of all their arrays."""
         arrays = (self.names, self.pixels, self.hashes, self.concepts, self.start_concepts)
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+
+
+def find_alike(
+    pixels: Hashes,
+    is_sought: NDArray[np.bool_],
+    pictures: Sequence[LearnedPictures],
+    confirm: Confirm,
+    max_distance: int = MAX_DISTANCE,
+) -> dict[Likeness | None, list[tuple[int, int]]]:
+    """Find pictures [M] that are like learned ones but have other pixels: pairs of row and name, by likeness.
+
+    Wherever pictures are compared, this decides. Candidates by hash are compared on pixels; None is of those
+    that cannot be, where a picture is not here.
+    """
+    alike: dict[Likeness | None, list[tuple[int, int]]] = {}
+
+    # one copy settles a picture; other likenesses are listed once
+    learned = np.unique(np.concatenate([some.hashes for some in pictures]), axis=0)  # [H, 25]
+    settled: set[int] = set()
+    hashes = np.where(is_sought[:, None], pixels[:, 1:], 0)
+    for candidate in find_candidates(hashes, learned[:, 1:], max_distance):
+        name = int(learned[candidate.learned, 0])
+        likeness = confirm(candidate.tested, name)
+        if likeness is None or likeness in COPIES or (likeness and candidate.tested not in settled):
+            alike.setdefault(likeness, []).append((candidate.tested, name))
+            settled |= {candidate.tested} if likeness else set()
+    return alike
+
+
+def compare_on_pixels(
+    image_ids: Sequence[str],
+    open_set: Callable[[], StimulusSet],
+    learned_sets: Iterable[tuple[str, Callable[[], StimulusSet]]],
+) -> Confirm:
+    """Make what compares pictures with learned ones on their pixels, where both are on this machine.
+
+    Args:
+        image_ids: [M] of the rows that are compared.
+        open_set: Opens the set that these are in.
+        learned_sets: Name of the pictures of each set that learned ones may be in, and what opens it.
+    """
+
+    @cache
+    def list_pictures() -> tuple[dict[str, Picture], dict[int, Picture]]:
+        tested: dict[str, Picture] = {}
+        learned: dict[int, Picture] = {}
+        with suppress(MissingData):
+            images = open_set()
+            tested = {image_id: (images, row) for row, image_id in enumerate(images.image_ids)}
+        for dataset, open_learned in learned_sets:
+            with suppress(MissingData):
+                images = open_learned()
+                names = hashes_of(dataset, images.image_ids).tolist()
+                learned |= {name: (images, row) for row, name in enumerate(names)}
+        return tested, learned
+
+    @cache
+    def confirm(row: int, name: int) -> Likeness | None:
+        tested, learned = list_pictures()
+        if image_ids[row] not in tested or name not in learned:
+            return None
+        try:
+            pair = [images.open(index) for images, index in (tested[image_ids[row]], learned[name])]
+        except (MissingData, BadPicture):
+            return None
+        return confirm_near_copy(*pair)
+
+    return confirm
 
 
 class _Pictures(BaseModel):
@@ -344,6 +448,8 @@ class Learned:
             pictures = LearnedPictures(names, pixels, block.pictures.has_all_pixels, *further)
             if pictures.digest != block.pictures.digest:
                 raise ValueError("it does not belong to its config.json")
+            if pictures.hashes.shape[1:] != (PIXEL_WORDS,):
+                raise ValueError("its pictures are hashed as an earlier version did")
 
             # whitening matrices [S, C, C] and statistics of each subject
             whitened = [name for name in arrays if name.startswith(WHITENER)]

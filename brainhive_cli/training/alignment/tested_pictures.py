@@ -1,6 +1,6 @@
 """Tested pictures, compared with those that models learned from; what was seen in training is left out."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Self
@@ -10,11 +10,17 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SEEN_CONCEPTS, SEEN_COPIES, UNKNOWN_PICTURES
-from brainhive_cli.data.media.near_copies import Likeness, find_candidates
+from brainhive_cli.data.media.near_copies import COPIES, Likeness
 from brainhive_cli.data.stores.health import DUPLICATE_COSINE, units_in_blocks
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import TargetStore, pixels_of
-from brainhive_cli.training.alignment.learned import Learned, LearnedPictures, hash_concepts
+from brainhive_cli.training.alignment.learned import (
+    Confirm,
+    Learned,
+    LearnedPictures,
+    find_alike,
+    hash_concepts,
+)
 
 MAX_SEEN = 0.2
 """Share of the tested pictures that may be left out. A fifth fewer items make intervals 12 % wider; where
@@ -25,13 +31,9 @@ NAMED = 5
 """Most pictures that a warning names; further ones are counted."""
 NEAR_BYTES = 2**31
 """Largest store that is searched for near-duplicates: larger ones take minutes to read, for a warning."""
-Confirm = Callable[[int, int], Likeness | None]
-"""Compares the pixels of the tested picture of a row with those of a learned one, which the hash of its name
-names; None where one of them is not on this machine."""
-ALTERED = {
+ALTERED: dict[Likeness | None, str] = {
     "mirrored": "are mirrored copies of training pictures",
-    "cropped": "are cropped from training pictures, or the other way round",
-    "": "may be near-copies of training pictures, which are not here to be compared",
+    None: "may be near-copies of training pictures, which are not here to be compared",
 }
 """Warnings of pictures that are tested though they resemble learned ones, by the kind of likeness."""
 
@@ -71,7 +73,7 @@ class TestedPictures:
     has_pixels: bool
     same_ids: tuple[str, ...] = ()
     copies: NDArray[np.bool_] | None = None
-    altered: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    altered: Mapping[Likeness | None, NDArray[np.bool_]] = field(default_factory=dict)
 
     @classmethod
     def compare(
@@ -113,13 +115,18 @@ class TestedPictures:
         known = [learned_pictures.contain(pictured_as, ids, pixels) for learned_pictures in pictures]
         done = first.done if is_tested is None else first.done & is_tested
         is_sought = done & ~np.logical_or.reduce([np.zeros(len(ids), bool), *known])
-        alike = {} if pixels is None else _find_near_copies(pixels[:, 1:], is_sought, pictures, confirm)
+        alike = {} if pixels is None else find_alike(pixels, is_sought, pictures, confirm)
 
         def are_copies(learned_pictures: LearnedPictures) -> NDArray[np.bool_]:
             copies = (
                 np.zeros(len(ids), bool) if pixels is None else np.isin(pixels[:, 0], learned_pictures.pixels)
             )
-            near = [row for row, name in alike.get("copy", ()) if np.isin(name, learned_pictures.names)]
+            near = [
+                row
+                for kind in COPIES
+                for row, name in alike.get(kind, ())
+                if np.isin(name, learned_pictures.names)
+            ]
             copies[near] = True
             return copies
 
@@ -141,7 +148,7 @@ class TestedPictures:
         )
 
         # what is tested with a warning: altered copies, equal embeddings, concepts and ids seen elsewhere
-        altered = {}
+        altered: dict[Likeness | None, NDArray[np.bool_]] = {}
 
         # rows of altered copies, by the kind of change
         for kind in ALTERED:
@@ -276,34 +283,6 @@ def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str] 
     left_out = {"count": len(names), "of": int(runs[0].done.sum()), "names": names[:NAMED]}
     lines = list(dict.fromkeys([*warnings, *(line for tested in runs for line in tested.warnings)]))
     return {"seen_in_training": left_out, "warnings": lines}
-
-
-def _find_near_copies(
-    hashes: NDArray[np.uint64],
-    is_sought: NDArray[np.bool_],
-    pictures: Sequence[LearnedPictures],
-    confirm: Confirm,
-) -> dict[str, list[tuple[int, int]]]:
-    """Find tested pictures [M] that are like learned ones: pairs of row and name, by likeness.
-
-    Candidates by hash are compared on pixels. "" is of those that cannot be, where a picture is not here.
-    """
-    alike: dict[str, list[tuple[int, int]]] = {}
-
-    # one copy settles a picture; other likenesses are listed once
-    learned = np.unique(
-        np.concatenate([learned_pictures.hashes for learned_pictures in pictures]), axis=0
-    )  # [H, 5]
-    settled: set[int] = set()
-    for candidate in find_candidates(np.where(is_sought[:, None], hashes, 0), learned[:, 1:]):
-        name = int(learned[candidate.learned, 0])
-        likeness = confirm(candidate.tested, name)
-        if likeness is None:
-            alike.setdefault("", []).append((candidate.tested, name))
-        elif likeness == "copy" or (likeness and candidate.tested not in settled):
-            alike.setdefault(likeness, []).append((candidate.tested, name))
-            settled.add(candidate.tested)
-    return alike
 
 
 def _are_near(

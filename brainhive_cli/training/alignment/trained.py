@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, Self, TypeVar
@@ -19,16 +19,7 @@ from brainhive_cli.core.results import Need
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
-from brainhive_cli.data.datasets import (
-    BadPicture,
-    Dataset,
-    StimulusSet,
-    people_of,
-    stored_split,
-    tested_rows,
-)
-from brainhive_cli.data.media import near_copies
-from brainhive_cli.data.media.near_copies import Likeness
+from brainhive_cli.data.datasets import Dataset, people_of, stored_split, tested_rows
 from brainhive_cli.data.responses import match_recording
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
@@ -46,7 +37,7 @@ from brainhive_cli.measurement.metric_names import headlines
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.learned import Learned, hashes_of
+from brainhive_cli.training.alignment.learned import Confirm, Learned, compare_on_pixels
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import Planned, expected_recipe, known_variants, open_model
 from brainhive_cli.training.alignment.set_ups import (
@@ -56,11 +47,9 @@ from brainhive_cli.training.alignment.set_ups import (
     describe_recipe,
     describe_signals,
 )
-from brainhive_cli.training.alignment.tested_pictures import Confirm, TestedPictures
+from brainhive_cli.training.alignment.tested_pictures import TestedPictures
 
 T = TypeVar("T")
-Picture = tuple[StimulusSet, int]
-"""A picture of a set, by its row."""
 
 
 class TrainedWith(NamedTuple):
@@ -109,7 +98,7 @@ class AlignRun:
     allows_copies: bool = False
     channel_mapping: ChannelChoice = "none"
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
-    _pictures: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+    _pictures: dict[tuple[str, str], Confirm] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(
@@ -451,7 +440,7 @@ class AlignRun:
             return TestedPictures.compare(
                 *(title, dataset.pictured_as, stores, train, models, self.sources),
                 is_other_dataset=self.origin is not None,
-                confirm=self._confirm_copy(split),
+                confirm=self.confirm_copy(split),
                 allows_copies=self.allows_copies,
                 is_tested=is_tested,
             )
@@ -463,51 +452,17 @@ class AlignRun:
         """Folds of the cells: one where nothing is held out in folds."""
         return sorted({cell.fold for cell in self.cells})
 
-    def _confirm_copy(self, split: str) -> Confirm:
+    def confirm_copy(self, split: str, learned_split: str = "train") -> Confirm:
         """Compare pictures of a split with learned ones, where both are on this machine."""
         datasets = [self.dataset, *([self.recipe.dataset.build(self.paths)] if self.recipe else [])]
-
-        def list_pictures() -> tuple[dict[str, Picture], dict[int, Picture]]:
-            """List the tested pictures by id, and the learned ones by the hash of their names."""
-            tested: dict[str, Picture] = {}
-
-            # ids and rows of the tested pictures
-            learned: dict[int, Picture] = {}
-            with suppress(MissingData):
-                images = self.dataset.images(stored_split(self.dataset, split))
-                tested = {image_id: (images, row) for row, image_id in enumerate(images.image_ids)}
-
-            # names and rows of the learned pictures
-            for dataset in datasets:
-                with suppress(MissingData):
-                    images = dataset.images("train")
-                    names = hashes_of(dataset.pictured_as, images.image_ids).tolist()
-                    learned |= {name: (images, row) for row, name in enumerate(names)}
-            return tested, learned
-
-        known = self._pictures  # which no model has a part in: variants of a sweep share it
-
-        def confirm(row: int, name: int) -> Likeness | None:
-            if (split, row, name) not in known:
-                known[split, row, name] = compare_pictures(row, name)
-            likeness: Likeness | None = known[split, row, name]
-            return likeness
-
-        def compare_pictures(row: int, name: int) -> Likeness | None:
-            # open both pictures, if their files are on this machine
-            if split not in known:
-                known[split] = list_pictures()
-            tested, learned = known[split]
-            image_id = next(iter(self.stores(split).values())).image_ids[row]
-            if image_id not in tested or name not in learned:
-                return None
-            try:
-                pair = [images.open(index) for images, index in (tested[image_id], learned[name])]
-            except (MissingData, BadPicture):
-                return None
-            return near_copies.confirm_near_copy(*pair)
-
-        return confirm
+        key = split, learned_split
+        if key not in self._pictures:  # which no model has a part in: variants of a sweep share it
+            self._pictures[key] = compare_on_pixels(
+                next(iter(self.stores(split).values())).image_ids,
+                lambda: self.dataset.images(stored_split(self.dataset, split)),
+                [(dataset.pictured_as, partial(dataset.images, learned_split)) for dataset in datasets],
+            )
+        return self._pictures[key]
 
     def caveats(self, split: str) -> list[str]:
         """Caveats of every number that depends on the run's models, tested on a split."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from math import prod
 from typing import Any
 
@@ -42,7 +42,7 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.job import Job, read_tuned_encoders
 from brainhive_cli.training.alignment.layout import Layout, fused_head
-from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
+from brainhive_cli.training.alignment.learned import Learned, LearnedPictures, compare_on_pixels
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.settings import Finetune
 from brainhive_cli.training.alignment.validation import held_out_of
@@ -133,6 +133,12 @@ class TrainingData:
         self.responses: dict[tuple[int, int], Responses] = {}
         self._pictures: dict[bytes, LearnedPictures] = {}
 
+        # pictures that validate, and their copies, by the share of concepts
+        name, open_train = job.dataset.pictured_as, partial(job.dataset.images, "train")
+        ids = self.stimuli.image_ids
+        pictures = name, ids, self.pixels, compare_on_pixels(ids, open_train, [(name, open_train)])
+        self.hold_out = cache(partial(held_out_of, self.stimuli.concepts, pictures=pictures))
+
     def is_compatible(self, recipe: Recipe) -> bool:
         """Check that another recipe learns from the same targets and signals."""
         is_same = self.recipe.model_dump(include=INPUTS) == recipe.model_dump(include=INPUTS)
@@ -213,7 +219,7 @@ class TrainingData:
         holdout = self.job.dataset.holdout
         # no concept is held out where the question is which of seen stimuli was shown
         share = 0.0 if holdout is not None and holdout.shows_seen else train.validation
-        held_out = held_out_of(self.stimuli.concepts, share, self.pixels)
+        held_out = self.hold_out(share)
 
         # signals of the subjects, read once for all cells of the fold
         for subject in cell.trained_on:
@@ -277,7 +283,11 @@ class TrainingData:
         encoders = [config for config in recipe.stored_encoders if config in recipe.encoders]
         stores = open_stores(dataset, recipe.dataset, "test", encoders, recipe.paths)
         stimuli, pixels = next(iter(stores.values())), pixels_of(stores.values())
-        seen = learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels)
+        open_sets = {split: partial(dataset.images, split) for split in ("test", "train")}
+        confirm = compare_on_pixels(
+            stimuli.image_ids, open_sets["test"], [(dataset.pictured_as, open_sets["train"])]
+        )
+        seen = learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels, confirm)
 
         tested = []
         for subject in cell.tested_on:

@@ -15,8 +15,13 @@ from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.training.alignment.batches import CellData, SignalBank, averages_of
+from brainhive_cli.training.alignment.learned import Confirm, LearnedPictures
 from brainhive_cli.training.alignment.model import Aligner
 
+Pictures = tuple[str, Sequence[str], NDArray[np.uint64] | None, Confirm]
+MAX_COPY_DISTANCE = 8
+"""Most bits in which views of copies among training pictures differ. JPEG, squares, bars and apertures change
+fewer; there are so many pairs of training pictures that to confirm further candidates would take minutes."""
 SIGNALS_AT_ONCE = 1024
 """Signals encoded at once: BrainHiVE's batch, so that what fits in training fits here."""
 
@@ -65,23 +70,27 @@ class Queries:
         return [ranks[mask] for mask in masks], self.alike.items([stimulus[mask].tolist() for mask in masks])
 
 
-def held_out_of(
-    concepts: Sequence[str], share: float, pixels: NDArray[np.uint64] | None = None
-) -> NDArray[np.bool_]:
+def held_out_of(concepts: Sequence[str], share: float, pictures: Pictures | None = None) -> NDArray[np.bool_]:
     """Choose whole training concepts for validation: [M]; the same for every cell of every run.
 
-    With what pixels are known by [M, 5], copies of these pictures in other concepts are held out too.
+    Copies of these in other concepts are held out too, where the pictures are known: by the name of the data
+    set's pictures, ids [M], what pixels are known by [M, 25], and what compares them.
     """
     # a fixed seed, so that all runs hold out the same concepts
     names = np.unique(np.asarray(concepts))
     chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
     held_out: NDArray[np.bool_] = np.isin(concepts, chosen)
-    if pixels is None:
+    if pictures is None:
         return held_out
 
     # copies of held-out pictures must not be learned under another concept
-    copies: NDArray[np.bool_] = np.isin(pixels[:, 0], pixels[held_out, 0])
-    return held_out | copies
+    dataset, image_ids, pixels, confirm = pictures
+    if pixels is None:
+        return held_out
+    chosen_ids = [image_ids[row] for row in np.flatnonzero(held_out).tolist()]
+    learned = LearnedPictures.of(dataset, chosen_ids, pixels[held_out])
+    is_copy: Confirm = lambda row, name: confirm(row, name) or ""  # noqa: E731 (what is not here is learned)
+    return learned.contain(dataset, image_ids, pixels, is_copy, MAX_COPY_DISTANCE)
 
 
 def describe_held_out(concepts: Sequence[str], share: float) -> tuple[str, str]:

@@ -58,6 +58,17 @@ COPIES = (
     *("JPEG 75", "10 % brighter", "10 % darker", "palette of 64"),
     *("half size", "double size", "one pixel"),
 )
+PREPARED = (
+    *(
+        "centre square",
+        "centre of the square",
+        "20 % off the left",
+        "20 % off the bottom",
+        "letterbox",
+        "padded",
+    ),
+    *("aperture", "elliptic aperture", "blurred", "grey", "equalised", "equalised, square"),
+)
 CROPPED = ("2 % off each side", "5 % off each side", "5 % off, size, JPEG")
 
 
@@ -75,6 +86,15 @@ def test_edited_photographs_are_copies(simulation, edit):
     assert judge(edited, photos) == {(row, row): "copy" for row in range(12)}
 
 
+@pytest.mark.parametrize("edit", PREPARED)
+def test_photographs_prepared_as_stimuli_are_copies_whichever_of_the_two_was_learned(simulation, edit):
+    photos = read_set(simulation, "4:3 photos")[:24]
+    edited = [simulation.PREPARED[edit](photo) for photo in photos[:4]]
+    expected = {(row, row) for row in range(4)}
+    assert {*judge(edited, photos)} == {*judge(photos, edited)} == expected
+    assert {*judge(edited, photos).values()} <= {*near_copies.COPIES}
+
+
 def test_an_original_is_a_copy_of_what_was_learned_from_an_edited_one(simulation, drawn):
     small = [simulation.resize(picture, 0.5) for picture in drawn]
     assert judge(drawn, small) == {(row, row): "copy" for row in range(len(drawn))}
@@ -88,7 +108,7 @@ def test_a_mirrored_picture_is_called_mirrored(simulation, drawn, edit):
 
 def test_a_mirrored_picture_costs_no_second_hash(simulation, drawn):
     mirrored = [simulation.mirror(picture) for picture in drawn]
-    candidates = find_candidates(hash_all(mirrored), hash_all(drawn), max_distance=0)
+    candidates = find_candidates(hash_all(mirrored), hash_all(drawn), max_distance=1)
     assert [(candidate.tested, candidate.learned) for candidate in candidates] == [
         (row, row) for row in range(len(drawn))
     ]
@@ -115,10 +135,12 @@ def test_a_mirrored_and_cropped_picture_is_called_mirrored(simulation, drawn):
 
 
 @pytest.mark.parametrize("name", ["photos", "rsa92"])
-def test_different_photographs_are_no_candidates(simulation, name):
+def test_few_different_photographs_are_candidates_and_none_are_copies(simulation, name):
     pictures = read_set(simulation, name)
     candidates = find_candidates(hash_all(pictures), hash_all(pictures))
-    assert all(candidate.tested == candidate.learned for candidate in candidates)
+    different = [(row, learned) for row, learned, _ in candidates if row != learned]
+    assert len(different) <= len(pictures) ** 2 / 1000
+    assert not any(confirm_near_copy(pictures[row], pictures[learned]) for row, learned in different)
 
 
 def test_handwritten_digits_are_alike_and_no_copies(simulation):
@@ -134,10 +156,9 @@ def test_handwritten_digits_are_alike_and_no_copies(simulation):
 
 
 @pytest.mark.parametrize("name", ["gratings", "gabors"])
-def test_gratings_have_no_hash(simulation, name):
+def test_gratings_are_not_compared_with_each_other(simulation, name):
     pictures = read_set(simulation, name)
-    assert not hash_all(pictures).any()
-    assert judge(pictures, pictures) == {}
+    assert find_candidates(hash_all(pictures), hash_all(pictures), 128) == []
 
 
 def test_without_the_least_number_of_details_gratings_would_be_called_mirrored(simulation, monkeypatch):
@@ -186,18 +207,25 @@ def test_a_clip_is_known_by_its_middle_frame(simulation, drawn):
 
 def test_candidates_are_those_of_a_bare_loop_whatever_the_blocks(monkeypatch):
     rng = np.random.default_rng(0)
-    learned = rng.integers(0, 2**63, (300, 4), dtype=np.uint64)
+    learned = (
+        rng.integers(0, 2**63, (300, near_copies.WORDS), dtype=np.uint64) & ~near_copies._HAS_FEW_DETAILS
+    )
     flips = np.array([1 << bit for bit in range(20)], np.uint64)
     tested = learned[rng.integers(0, 300, 20)] ^ flips[:, None]
-    learned = np.concatenate([learned] * 2 + [np.zeros((1, 4), np.uint64)])
+    learned = np.concatenate([learned] * 2 + [np.zeros((1, near_copies.WORDS), np.uint64)])
+    monkeypatch.setattr(near_copies, "MAX_EVEN_DISTANCE", 40)
 
     expected = []
     for row, hashes in enumerate(tested):
         distances = [
             min(
-                np.bitwise_count(ours[first : first + 2] ^ other[second : second + 2]).sum()
-                for ours in (hashes, hashes ^ near_copies._MIRROR)
-                for first, second in ((0, 0), (0, 2), (2, 0))
+                even + min(odd, 64 - odd)
+                for first, second in near_copies._PAIRS
+                for even, odd in [
+                    np.bitwise_count(
+                        hashes[2 * first : 2 * first + 2] ^ other[2 * second : 2 * second + 2]
+                    ).astype(int)
+                ]
             )
             for other in learned[:600]
         ]

@@ -37,8 +37,8 @@ KEPT = {
 
 
 def known_by(*digests: int) -> np.ndarray:
-    """What pixels without a perceptual hash are known by: [N, 5]."""
-    return np.array([[digest, 0, 0, 0, 0] for digest in digests], np.uint64)
+    """What pixels without a perceptual hash are known by: [N, 25]."""
+    return np.array([[digest, *[0] * 24] for digest in digests], np.uint64)
 
 
 def learned(dataset: str = "faces", ids: list[str] = IDS, **fields: object) -> Learned:
