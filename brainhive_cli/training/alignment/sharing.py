@@ -226,7 +226,7 @@ class SharedModel:
         if len(learned.pictures) and not are_public(learned):
             left_out[PICTURES] = ()
             with TemporaryDirectory() as scratch:
-                replace(learned, pictures=LearnedPictures()).write(Path(scratch))
+                replace(learned, pictures=LearnedPictures()).write(Path(scratch), folder)
                 files |= {name: (Path(scratch) / name).read_bytes() for name in (FILE, LEARNED_FILE)}
         return cls(files, left_out, learned)
 
@@ -237,7 +237,8 @@ class SharedModel:
         block = documents.check(config.pop("learned"), str(folder), Block)
         config.pop("format")
         layout = documents.check(config, str(folder / "config.json"), Layout)
-        learned, spec, state = Learned.load(folder, block), layout.spec, weights.read(folder / WEIGHTS[0])
+        learned, state = Learned.load(folder, block, folder / WEIGHTS[0]), weights.read(folder / WEIGHTS[0])
+        spec = layout.spec
         shared, shared_spec, left_out = learned, spec, dict[str, Collection[int]]()
 
         # positions on the head of a person, unless they are a template's
