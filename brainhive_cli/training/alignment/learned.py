@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
@@ -376,5 +377,7 @@ def _list_weights(folder: Path) -> list[Path]:
 
 def _digest_weights(files: Sequence[Path]) -> str:
     """Join the digests of weight files; empty where one has none, as another program wrote it."""
-    digests = [weights.digest_of(file) for file in files]
-    return " ".join(digests) if all(digests) else ""
+    with suppress(BrainhiveError, OSError):  # whoever reads the weights says that they are damaged or absent
+        if all(digests := [weights.digest_of(file) for file in files]):
+            return " ".join(digests)
+    return ""
