@@ -254,6 +254,14 @@ class Learned:
                 "start from a model that was trained without them, or use mode=joint",
             )
 
+    def describe_subjects(self, people: str, tested: Iterable[int]) -> str:
+        """Say of tested subjects whether it, or what it started from, was trained on them: as `refuse_subjects`."""
+        trained, groups = self.people.get(people, ()), dict[str, list[str]]()
+        unknown = "new subject" if self.has_all_subjects else "perhaps trained on subject"
+        for subject in tested:
+            groups.setdefault("trained on subject" if subject in trained else unknown, []).append(str(subject))
+        return "; ".join(f"{words} {', '.join(subjects)}" for words, subjects in groups.items())
+
     @property
     def caveats(self) -> list[str]:
         """Caveats of every number that depends on the model."""

@@ -245,9 +245,10 @@ class AlignRun:
         signal = documents.check({**(section if is_same else fields)}, f"{path}: spec.signal", Signal)
         subjects = SignalSource(tested_on, paths, signal).choose_subjects(subjects)
         cell = Cell(path.name, layout.spec.subjects, tuple(subjects), 0)
+        mode = f"model folder ({learned.describe_subjects(people_of(tested_on), subjects)})"
         settings = {"": TrainedWith(list(encoders.values()), signal)}
         origin = None if is_same else learned.dataset
-        return cls(RunFolder(path), tested_on, dataset, [cell], settings, paths, "model folder", origin)
+        return cls(RunFolder(path), tested_on, dataset, [cell], settings, paths, mode, origin)
 
     @property
     def name(self) -> str:
