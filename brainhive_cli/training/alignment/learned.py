@@ -182,6 +182,7 @@ class Learned:
         recording_kinds: Kinds of the preparations of all their signals (`Recording.made_by`); empty where one
             is not known, and of priors.
         pictures: With those held out for validation; empty where they are not known.
+        trials: [K] digests of all trials that it and what it started from learned from, ascending.
         normalisers: What normalised the signals of each subject of its own training, by their numbers.
         normaliser: The mean of theirs, for others; None where these are normalised by themselves.
         whiteners: [S, C, C] of each subject of its own training whose signals were whitened before they were
@@ -202,6 +203,7 @@ class Learned:
     stimulus_kinds: tuple[str, ...] = ()
     recording_kinds: tuple[str, ...] = ()
     pictures: LearnedPictures = field(default_factory=LearnedPictures)
+    trials: Hashes = field(default_factory=_none)
     normalisers: Mapping[int, Normaliser] = field(default_factory=dict)
     normaliser: Normaliser | None = None
     whiteners: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
@@ -229,6 +231,7 @@ class Learned:
             stimulus_kinds=join(self.stimulus_kinds, before.stimulus_kinds),
             recording_kinds=join(self.recording_kinds, before.recording_kinds),
             pictures=self.pictures.after(before.pictures),
+            trials=np.union1d(self.trials, before.trials),
         )
 
     @property
@@ -302,6 +305,7 @@ class Learned:
             "pictures": pictures.names,
             "pixels": pictures.pixels,
             "hashes": pictures.hashes,
+            "trials": self.trials,
         }
         arrays |= {"concepts": pictures.concepts, "start_concepts": pictures.start_concepts}
         named = {f"{NORMALISER}{subject}.": each for subject, each in self.normalisers.items()}
@@ -360,7 +364,8 @@ class Learned:
             if pictures.digest != block.pictures.digest:
                 raise ValueError("it does not belong to its config.json")
 
-            # whitening matrices [S, C, C] and statistics of each subject
+            # digests of trials, whitening matrices [S, C, C] and statistics of each subject
+            trials = arrays.pop("trials")
             whitened = [name for name in arrays if name.startswith(WHITENER)]
             whiteners = {int(name.removeprefix(WHITENER)): arrays.pop(name) for name in whitened}
             before = [name.removesuffix("mean") for name in arrays if name.endswith("mean")]
@@ -370,6 +375,7 @@ class Learned:
                 int(name.removeprefix(NORMALISER).rstrip(".")): each for name, each in statistics.items()
             }
             signal_fields = {"normalisers": normalisers, "normaliser": mean, "whiteners": whiteners}
+            signal_fields["trials"] = trials
             learned = cls(**{**dict(block), "pictures": pictures, **signal_fields})
 
         # weights that another program wrote may have learned from anything since

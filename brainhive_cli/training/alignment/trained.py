@@ -414,6 +414,9 @@ class AlignRun:
             tested = self._tested_on(variant)
             self.source(variant).choose_subjects(tested)
             self.source(variant).prepare([s for s in tested if subjects is None or s in subjects], launch)
+            # people of another data set are others, whatever their numbers
+            trained = [] if self.origin is not None else [s for cell in self.cells for s in cell.trained_on]
+            self.source(variant).refuse_copied_people([*tested, *trained])
 
     def _identities(self, variant: str) -> dict[str, str]:
         """Give what the signals that cells of a variant are tested on are known by, by the store's name."""

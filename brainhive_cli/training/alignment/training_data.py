@@ -338,6 +338,7 @@ class TrainingData:
             stimulus_kinds=(self.recipe.dataset.kind.replace("_", "-"),),
             recording_kinds=tuple(sorted({kind for one in recordings.values() for kind in one.made_by})),
             pictures=pictures,
+            trials=np.unique(np.concatenate([np.ravel(trials.digests) for trials in responses])),
             normalisers={trials.subject: trials.normaliser for trials in responses if trials.normaliser},
             normaliser=normaliser,
             whiteners=whiteners,
