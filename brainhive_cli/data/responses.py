@@ -338,10 +338,12 @@ def match_split(
         others = [source.recording(subject, other_split).digests]
     else:
         others = [recording.digests[pictures[~is_in_fold]]]
-    recording.take_stimuli(pictures[is_in_fold]).refuse_copies(
-        *(np.unique(np.concatenate([np.ravel(digests) for digests in others or [[]]])), where),
+    recording.refuse_copies(
+        np.concatenate([np.ravel(digests) for digests in others or [[]]]),
+        where,
         "trials that are tested" if split == "train" else "trials that are trained on",
         "take the copies out of the files, and prepare again: brainhive prepare --again",
+        pictures[is_in_fold],
     )
     return recording, pictures[is_in_fold], stimulus[is_in_fold]
 

@@ -251,13 +251,14 @@ class Recording:
         """[N, R] digest of each trial, 0 where there is none; of a store without them, all rows are read."""
         digests = self.known_digests
         if digests is None:
-            blocks = range(0, len(self.signal), COPIED_STIMULI)
-            digests = np.concatenate(
-                [digest_trials(np.asarray(self.signal[at : at + COPIED_STIMULI])) for at in blocks]
-            )
+            starts = range(0, max(1, len(self.signal)), COPIED_STIMULI)
+            blocks = (np.asarray(self.signal[start : start + COPIED_STIMULI]) for start in starts)
+            digests = np.concatenate([*map(digest_trials, blocks)])
         return np.where(self.is_there, digests, np.uint64(0))
 
-    def refuse_copies(self, others: NDArray[np.uint64], where: str, source: str, hint: str) -> None:
+    def refuse_copies(
+        self, others: NDArray[np.uint64], where: str, source: str, hint: str, rows: Any = slice(None)
+    ) -> None:
         """Refuse trials that are equal, number by number, to trials that must be others.
 
         Args:
@@ -265,17 +266,20 @@ class Recording:
             where: What the recording is.
             source: What the others are.
             hint: What to do.
+            rows: Stimuli whose trials are compared; default: all.
 
         Raises:
-            BrainhiveError: with the number of copies, and the stimulus and session of the first.
+            BrainhiveError: with the number of copies, and the stimulus, session and run of the first.
         """
-        is_copy = np.isin(self.digests, others) & (self.digests > 0)
+        is_known = np.zeros_like(self.is_there)
+        is_known[rows] = self.digests[rows] > 0
+        is_copy = is_known & np.isin(self.digests, others)
         if is_copy.any():
             row, place = np.argwhere(is_copy)[0]
             words = [f"of {self.image_ids[row]}"]
             words += [] if self.sessions is None else [f"session {self.sessions[row, place] + 1}"]
             words += [] if self.runs is None else [f"run {self.runs[row, place]}"]
-            copies = f"{is_copy.sum()} of {self.is_there.sum()} trials are copies of {source}"
+            copies = f"{is_copy.sum()} of {is_known.sum()} trials are copies of {source}"
             raise BrainhiveError(f"{where}: {copies}; the first is {', '.join(words)}", hint)
 
     def take_trials(self, is_chosen: NDArray[np.bool_]) -> "Recording":
@@ -299,10 +303,6 @@ class Recording:
             onset_s=None if self.onset_s is None else self.onset_s[is_chosen][:, None],
             known_digests=self.digests[is_chosen][:, None],
         )
-
-    def take_stimuli(self, rows: NDArray[np.int64]) -> "Recording":
-        """Take all trials of some of the N stimuli, as `take_trials` does."""
-        return self.take_trials(self.is_there & np.isin(np.arange(len(self.signal)), rows)[:, None])
 
     @property
     def caveats(self) -> list[str]:

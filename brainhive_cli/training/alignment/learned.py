@@ -258,11 +258,12 @@ class Learned:
             )
 
     def describe_subjects(self, people: str, tested: Iterable[int]) -> str:
-        """Say of tested subjects whether it, or what it started from, was trained on them: as `refuse_subjects`."""
+        """Say of tested subjects, as `refuse_subjects`, whether it or what it started from knows them."""
         trained, groups = self.people.get(people, ()), dict[str, list[str]]()
-        unknown = "new subject" if self.has_all_subjects else "perhaps trained on subject"
+        others = "new subject" if self.has_all_subjects else "perhaps trained on subject"
         for subject in tested:
-            groups.setdefault("trained on subject" if subject in trained else unknown, []).append(str(subject))
+            words = "trained on subject" if subject in trained else others
+            groups.setdefault(words, []).append(str(subject))
         return "; ".join(f"{words} {', '.join(subjects)}" for words, subjects in groups.items())
 
     @property
@@ -365,7 +366,7 @@ class Learned:
                 raise ValueError("it does not belong to its config.json")
 
             # digests of trials, whitening matrices [S, C, C] and statistics of each subject
-            trials = arrays.pop("trials")
+            trials = arrays.pop("trials", _none())
             whitened = [name for name in arrays if name.startswith(WHITENER)]
             whiteners = {int(name.removeprefix(WHITENER)): arrays.pop(name) for name in whitened}
             before = [name.removesuffix("mean") for name in arrays if name.endswith("mean")]

@@ -53,7 +53,8 @@ class TestedPictures:
         of_seen_concepts: [M] whether a model learned from other pictures of their concept, in training of
             another data set or in that of what it started from: what its own data set holds out says nothing
             of that.
-        has_pixels: Whether their pixels are known, and all targets were made of these.
+        has_pixels: Whether their pixels and those that other sources learned from are known, and all
+            targets were made of them.
         same_ids: Names of the data sets whose pictures, of unknown pixels, have the ids of most of them.
         copies: [M] whether they are tested though they are copies of learned pictures under other names.
         altered: [M] whether they are like learned pictures in another way, by a key of `ALTERED`.
@@ -163,9 +164,11 @@ class TestedPictures:
             if (pixels is None or not learned.pictures.has_all_pixels)
             and (learned.has_seen_ids(ids) & ~seen)[done].mean() > MAX_ID_OVERLAP
         )
+        are_known = pixels is not None and not are_foreign(stores.values())
+        are_known &= all(learned.pictures.has_all_pixels for learned in sources.values())
         return cls(
             *(title, ids, done, by_subject, by_source, is_near, shows_seen_concept),
-            *(pixels is not None and not are_foreign(stores.values()), (*same_ids,), copies, altered),
+            *(are_known, (*same_ids,), copies, altered),
         )
 
     @classmethod

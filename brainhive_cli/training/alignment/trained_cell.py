@@ -264,7 +264,7 @@ class TrainedCell:
         align, spec = self.align, self.model.layout.spec
         source = align.source(self.cell.variant, self.cell.fold)
         channels, stimuli = align.dataset.channels, self.pictures(split)
-        if is_given := recording is not None:
+        if recording is not None:
             where, is_same_store = f"the recording of subject {subject}", False
             pictures, stimulus = match_stimuli(recording.image_ids, stimuli, where)
         else:
@@ -285,14 +285,6 @@ class TrainedCell:
         if is_tested:
             is_read = self.are_unseen(subject, split, stimulus)
             pictures, stimulus = pictures[is_read], stimulus[is_read]
-
-            # nor trials that it learned from, under whatever number or name; of a new person none at all
-            learned, hint = self.model.learned, "recordings of other people, or of another day"
-            is_known = subject in learned.subjects and not align.tests_new_subjects
-            tested = [recording.take_stimuli(pictures)]
-            tested += [] if is_known or is_given else source.open(subject).splits.values()
-            for trials in tested:
-                trials.refuse_copies(learned.trials, where, "trials that the model learned from", hint)
 
         chosen = replace(chosen, pictures=pictures)
         if not is_normalised:
