@@ -339,7 +339,7 @@ def match_split(
     else:
         others = [recording.digests[pictures[~is_in_fold]]]
     recording.refuse_copies(
-        np.concatenate([np.ravel(digests) for digests in others or [[]]]),
+        np.concatenate([np.empty(0, np.uint64), *map(np.ravel, others)]),
         where,
         "trials that are tested" if split == "train" else "trials that are trained on",
         "take the copies out of the files, and prepare again: brainhive prepare --again",

@@ -376,8 +376,7 @@ class Learned:
                 int(name.removeprefix(NORMALISER).rstrip(".")): each for name, each in statistics.items()
             }
             signal_fields = {"normalisers": normalisers, "normaliser": mean, "whiteners": whiteners}
-            signal_fields["trials"] = trials
-            learned = cls(**{**dict(block), "pictures": pictures, **signal_fields})
+            learned = cls(**{**dict(block), "pictures": pictures, "trials": trials, **signal_fields})
 
         # weights that another program wrote may have learned from anything since
         digest = _digest_weights(weights_files)
