@@ -342,5 +342,5 @@ def test_people_of_another_data_set_are_new_and_those_of_the_run_choose_on_its_o
         choice["chosen"].startswith("chosen by 2 people") for choice in measured.notes["strength"].values()
     )
     assert measured.overall["top1"].n == TESTED
-    with pytest.raises(BrainhiveError, match="480 of 480 trials are copies of trials that .* learned from"):
+    with pytest.raises(BrainhiveError, match=r"480 of 480 trials are copies of trials that .* learned from"):
         go("calibrate", copied, *few, "copies=allow")
