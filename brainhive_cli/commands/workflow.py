@@ -383,11 +383,8 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
     # overrides of the step, and the earlier steps that train brain models, by the name of their recipe
     overrides = [MADE.sub(name_run, override) for override in recipe.steps[name].overrides]
     earlier = [*recipe.steps][: [*recipe.steps].index(name)]
-    trainings = {
-        name_of(find_recipe(TRAINING, recipe.recipe_of(step))): step
-        for step in earlier
-        if recipe.command_of(step) == TRAINING
-    }
+    trainings = [step for step in earlier if recipe.command_of(step) == TRAINING]
+    step_of = {name_of(find_recipe(TRAINING, recipe.recipe_of(step))): step for step in trainings}
     if not trainings or recipe.command_of(name) not in DECODING:
         return overrides
 
@@ -395,9 +392,10 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
         """Name the step that trains what a reference means; the reference itself where no step does."""
         training, variant = of_variant(reference)
         if training in (None, "", TRAINING):
-            step = [*trainings.values()][-1]
-        else:
-            step = trainings.get(name_of_training(training, recipe.paths.under_home("runs")) or "", "")
+            step = trainings[-1]
+        else:  # the name of a run is that of no recipe, though a training may have none either
+            recipe_name = name_of_training(training, recipe.paths.under_home("runs"))
+            step = step_of.get(recipe_name, "") if recipe_name else ""
         step_reference = f"{{{step}}}:{variant}" if variant else f"{{{step}}}"
         return step_reference if step else reference
 

@@ -83,6 +83,16 @@ def test_a_step_that_decodes_takes_the_run_of_the_last_training_before_it(tmp_pa
     assert workflow.overrides_of(own, "eval-retrieval", runs) == ["run=other"]
 
 
+def test_trainings_without_a_recipe_are_told_apart_by_their_steps(tmp_path) -> None:
+    trainings = {name: {"command": "train-align"} for name in ("weak", "strong")}
+    steps = {**trainings, "named": {"command": "eval-retrieval", "overrides": ["align_run={weak}"]}}
+    steps |= {"last": {"command": "eval-retrieval"}}
+    own = recipe(recipe=None, steps=steps)
+    runs = {name: Result(tmp_path / name) for name in steps}
+    assert workflow.overrides_of(own, "named", runs) == ["align_run=weak"]
+    assert workflow.overrides_of(own, "last", runs) == ["align_run=strong"]
+
+
 def test_a_recipe_that_a_step_names_stands_for_the_step_that_trains_it(home) -> None:
     sweep = {"command": "train-align", "recipe": "papers/havir-ablations"}
     steps = {"one": sweep, "two": {"command": "train-align", "recipe": "demo"}}

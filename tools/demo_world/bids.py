@@ -51,7 +51,8 @@ def write_bids(root: Path, subjects: int = 2, train: int = TRAIN, test: int = TE
             path = root / "stimuli" / split / scene.concept / f"{scene.image_id.replace('/', '_')}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             pictures.draw(scene).save(path)
-    _write_json(root / "dataset_description.json", {"Name": "demo", "BIDSVersion": "1.9.0"})
+    about = {"Name": "demo", "BIDSVersion": "1.9.0", "Simulated": voxels.PROVENANCE}
+    _write_json(root / "dataset_description.json", about)
     _write_json(root / "task-pictures_bold.json", {"TaskName": "pictures", "RepetitionTime": TR_S})
     derivatives = root / "derivatives/fmriprep"
     about = {"Name": "simulated", "BIDSVersion": "1.9.0", "DatasetType": "derivative"}

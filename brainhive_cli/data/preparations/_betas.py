@@ -16,6 +16,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import no
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.preparations import Overview, Preparation, keys_of_stimuli
 from brainhive_cli.data.preparations._recording_overview import spans
 from brainhive_cli.data.stores.ids import match_names, plain_id, summarise_names
@@ -190,6 +191,8 @@ class Betas(Preparation, ABC):
         provenance = {"noted": dict(trials.noted), **trials.provenance, **betas.provenance}
         if untrained:
             provenance["z_scored_without_training_trials"] = untrained
+        if programs := {*map(read_simulated, self.files(subject))} - {""}:
+            provenance["simulated"] = ", ".join(sorted(programs))
 
         # one recording for each split, training first
         recordings: dict[str, Recording] = {}

@@ -411,6 +411,12 @@ def pixels_of(stores: Iterable[TargetStore]) -> NDArray[np.uint64] | None:
     return next((store.pixels for store in stores if store.pixels is not None), None)
 
 
+def are_foreign(stores: Iterable[TargetStore]) -> bool:
+    """Whether some targets are of unknown origin: vectors that were imported, or made of other pictures."""
+    attributes = [store.attributes for store in stores]
+    return any("imported" in about or about["config"].get("pictures") for about in attributes)
+
+
 def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]) -> dict[str, TargetStore]:
     """Open one store an encoder.
 

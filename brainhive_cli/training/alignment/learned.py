@@ -285,6 +285,7 @@ class Learned:
         recording_kinds: Kinds of the preparations of all their signals (`Recording.made_by`); empty where one
             is not known, and of priors.
         pictures: With those held out for validation; empty where they are not known.
+        trials: [K] digests of all trials that it and what it started from learned from, ascending.
         normalisers: What normalised the signals of each subject of its own training, by their numbers.
         normaliser: The mean of theirs, for others; None where these are normalised by themselves.
         whiteners: [S, C, C] of each subject of its own training whose signals were whitened before they were
@@ -305,6 +306,7 @@ class Learned:
     stimulus_kinds: tuple[str, ...] = ()
     recording_kinds: tuple[str, ...] = ()
     pictures: LearnedPictures = field(default_factory=LearnedPictures)
+    trials: Hashes = field(default_factory=_none)
     normalisers: Mapping[int, Normaliser] = field(default_factory=dict)
     normaliser: Normaliser | None = None
     whiteners: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
@@ -332,6 +334,7 @@ class Learned:
             stimulus_kinds=join(self.stimulus_kinds, before.stimulus_kinds),
             recording_kinds=join(self.recording_kinds, before.recording_kinds),
             pictures=self.pictures.after(before.pictures),
+            trials=np.union1d(self.trials, before.trials),
         )
 
     @property
@@ -357,6 +360,15 @@ class Learned:
                 "start from a model that was trained without them, or use mode=joint",
             )
 
+    def describe_subjects(self, people: str, tested: Iterable[int]) -> str:
+        """Say of tested subjects, as `refuse_subjects`, whether it or what it started from knows them."""
+        trained, groups = self.people.get(people, ()), dict[str, list[str]]()
+        others = "new subject" if self.has_all_subjects else "perhaps trained on subject"
+        for subject in tested:
+            words = "trained on subject" if subject in trained else others
+            groups.setdefault(words, []).append(str(subject))
+        return "; ".join(f"{words} {', '.join(subjects)}" for words, subjects in groups.items())
+
     @property
     def caveats(self) -> list[str]:
         """Caveats of every number that depends on the model."""
@@ -379,12 +391,12 @@ class Learned:
         fallback = None if subject in self.subjects else self.normaliser
         return self.normalisers.get(subject, fallback)
 
-    def save(self, folder: Path, weights_file: Path | None = None) -> dict[str, Any]:
+    def save(self, folder: Path, *weights_files: Path) -> dict[str, Any]:
         """Write the arrays, and whose history they are; return the block for the config.
 
         Args:
             folder: Where to.
-            weights_file: The weights that learned from them, written before.
+            weights_files: The weights that learned from them, written before.
         """
         # the block of the config: attributes without arrays
         pictures = self.pictures
@@ -397,6 +409,7 @@ class Learned:
             "pictures": pictures.names,
             "pixels": pictures.pixels,
             "hashes": pictures.hashes,
+            "trials": self.trials,
         }
         arrays |= {"concepts": pictures.concepts, "start_concepts": pictures.start_concepts}
         named = {f"{NORMALISER}{subject}.": each for subject, each in self.normalisers.items()}
@@ -405,35 +418,41 @@ class Learned:
         arrays |= {f"{WHITENER}{subject}": matrices for subject, matrices in self.whiteners.items()}
 
         # metadata: the block, and the digest of the weights
-        about = {"learned": json.dumps(block)}
-        about |= {"weights": weights.digest_of(weights_file)} if weights_file else {}
+        about = {"learned": json.dumps(block), "weights": _digest_weights(weights_files)}
         weights.save(folder / FILE, {name: torch.tensor(array) for name, array in arrays.items()}, about)
         return block
 
-    def write(self, folder: Path) -> None:
-        """Write all into a folder whose config has another format, as a prior's."""
-        (folder / LEARNED_FILE).write_text(json.dumps(self.save(folder), indent=2) + "\n")
+    def write(self, folder: Path, weights_folder: Path | None = None) -> None:
+        """Write all into a folder whose config has another format, as a prior's.
+
+        Args:
+            folder: Where to.
+            weights_folder: Where the weights lie that learned from them; default: the same folder.
+        """
+        block = self.save(folder, *_list_weights(weights_folder or folder))
+        (folder / LEARNED_FILE).write_text(json.dumps(block, indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read back what `write` wrote, as `load` does; not known where there is no such file."""
         block = folder / LEARNED_FILE
-        return cls.load(folder, documents.read(block, Block)) if block.is_file() else cls()
+        if not block.is_file():
+            return cls()
+        return cls.load(folder, documents.read(block, Block), *_list_weights(folder))
 
     @classmethod
     def read_next_to(cls, weights_file: Path) -> Self:
-        """Read the history that lies next to a weight file; not known where none is of these weights."""
-        # the digest ties the history to these weights
+        """Read the history that lies next to a weight file, as `load` does; not known where there is none."""
         file = weights_file.parent / FILE
         about = weights.metadata_of(file) if file.is_file() else {}
-        if "learned" not in about or about.get("weights") != (weights.digest_of(weights_file) or None):
+        if "learned" not in about:
             return cls()
         block = documents.parse(about["learned"], f"{file}: learned", dict[str, Any])
-        return cls.load(file.parent, documents.check(block, f"{file}: learned", Block))
+        return cls.load(file.parent, documents.check(block, f"{file}: learned", Block), weights_file)
 
     @classmethod
-    def load(cls, folder: Path, block: Block) -> Self:
-        """Read back what `save` wrote.
+    def load(cls, folder: Path, block: Block, *weights_files: Path) -> Self:
+        """Read back what `save` wrote; of other weights than these, or changed ones, it is not all.
 
         Raises:
             BrainhiveError: if the file is damaged, or not the one that the block was written with.
@@ -451,7 +470,8 @@ class Learned:
             if pictures.hashes.shape[1:] != (PIXEL_WORDS,):
                 raise ValueError("its pictures are hashed as an earlier version did")
 
-            # whitening matrices [S, C, C] and statistics of each subject
+            # digests of trials, whitening matrices [S, C, C] and statistics of each subject
+            trials = arrays.pop("trials", _none())
             whitened = [name for name in arrays if name.startswith(WHITENER)]
             whiteners = {int(name.removeprefix(WHITENER)): arrays.pop(name) for name in whitened}
             before = [name.removesuffix("mean") for name in arrays if name.endswith("mean")]
@@ -461,4 +481,22 @@ class Learned:
                 int(name.removeprefix(NORMALISER).rstrip(".")): each for name, each in statistics.items()
             }
             signal_fields = {"normalisers": normalisers, "normaliser": mean, "whiteners": whiteners}
-            return cls(**{**dict(block), "pictures": pictures, **signal_fields})
+            learned = cls(**{**dict(block), "pictures": pictures, "trials": trials, **signal_fields})
+
+        # weights that another program wrote may have learned from anything since
+        digest = _digest_weights(weights_files)
+        is_theirs = digest and weights.metadata_of(folder / FILE).get("weights") == digest
+        return learned if is_theirs else learned.after(cls())
+
+
+def _list_weights(folder: Path) -> list[Path]:
+    """List the weight files of a folder, in order of their names."""
+    return sorted(path for path in folder.rglob("*.safetensors") if path.name != FILE)
+
+
+def _digest_weights(files: Sequence[Path]) -> str:
+    """Join the digests of weight files; empty where one has none, as another program wrote it."""
+    with suppress(BrainhiveError, OSError):  # whoever reads the weights says that they are damaged or absent
+        if all(digests := [weights.digest_of(file) for file in files]):
+            return " ".join(digests)
+    return ""

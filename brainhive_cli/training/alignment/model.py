@@ -270,7 +270,7 @@ def load(path: Path | str) -> Aligner:
         return aligner.eval()
 
     # model folders of this project and of upstream
-    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
+    file = _find_weights(folder)
     absent = [path.name for path in (folder / "config.json", file) if not path.is_file()]
     if absent:
         raise MissingData(f"the model folder {folder} has no {', '.join(absent)}", "run train-align again")
@@ -284,7 +284,7 @@ def load(path: Path | str) -> Aligner:
             layout, state = published_models.read_upstream(config.model_extra or {}, state)
             learned = Learned()
         else:
-            learned = Learned.load(folder, config.learned) if config.learned else Learned()
+            learned = Learned.load(folder, config.learned, file) if config.learned else Learned()
             layout = documents.check(config.model_extra, str(folder / "config.json"), Layout, WAY)
         aligner = Aligner(layout, learned)
 
@@ -315,7 +315,11 @@ def learned_in(folder: Path) -> Learned:
     if published_models.is_checkpoint(folder):
         return published_models.learned_in(folder)
     config = documents.read(folder / "config.json", _Config, WAY)
-    return Learned.load(folder, config.learned) if config.learned else Learned()
+    return Learned.load(folder, config.learned, _find_weights(folder)) if config.learned else Learned()
+
+
+def _find_weights(folder: Path) -> Path:
+    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
 
 
 class _Config(BaseModel):

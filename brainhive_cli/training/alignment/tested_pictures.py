@@ -13,7 +13,7 @@ from brainhive_cli.core.measurements import SEEN_CONCEPTS, SEEN_COPIES, UNKNOWN_
 from brainhive_cli.data.media.near_copies import COPIES, Likeness
 from brainhive_cli.data.stores.health import DUPLICATE_COSINE, units_in_blocks
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.target_store import TargetStore, pixels_of
+from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, pixels_of
 from brainhive_cli.training.alignment.learned import (
     Confirm,
     Learned,
@@ -55,7 +55,8 @@ class TestedPictures:
         of_seen_concepts: [M] whether a model learned from other pictures of their concept, in training of
             another data set or in that of what it started from: what its own data set holds out says nothing
             of that.
-        has_pixels: Whether their target stores know their pixels.
+        has_pixels: Whether their pixels and those that other sources learned from are known, and all
+            targets were made of them.
         same_ids: Names of the data sets whose pictures, of unknown pixels, have the ids of most of them.
         copies: [M] whether they are tested though they are copies of learned pictures under other names.
         altered: [M] whether they are like learned pictures in another way, by a key of `ALTERED`.
@@ -170,9 +171,11 @@ class TestedPictures:
             if (pixels is None or not learned.pictures.has_all_pixels)
             and (learned.has_seen_ids(ids) & ~seen)[done].mean() > MAX_ID_OVERLAP
         )
+        are_known = pixels is not None and not are_foreign(stores.values())
+        are_known &= all(learned.pictures.has_all_pixels for learned in sources.values())
         return cls(
-            *(title, ids, done, by_subject, by_source, is_near, shows_seen_concept, pixels is not None),
-            *((*same_ids,), copies, altered),
+            *(title, ids, done, by_subject, by_source, is_near, shows_seen_concept),
+            *(are_known, (*same_ids,), copies, altered),
         )
 
     @classmethod

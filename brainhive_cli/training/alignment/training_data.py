@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -28,7 +29,7 @@ from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.augmentation import AUGMENTED, augmented
 from brainhive_cli.data.signals.normalisations import pool_statistics
 from brainhive_cli.data.stores.recordings import Sensors
-from brainhive_cli.data.stores.target_store import TargetStore, pixels_of
+from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, pixels_of
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import digest_of, open_alternatives, open_stores
@@ -71,6 +72,7 @@ class TrainingData:
         stores: The target stores of these cells.
         stimuli: One of them: which stimulus each row is.
         pixels: Digests of the stimuli's pixels, [M]; None where no store has them.
+        has_foreign_targets: Whether nothing says of what some targets were made.
         prior: The prior whose frozen fuser makes the target.
         keys: The fuser's key of each encoder, by the encoder's store name.
         targets: Targets of the stimuli, by the fuser's key, and by the names of those that terms alone read.
@@ -98,6 +100,7 @@ class TrainingData:
         # targets are opened before signals, which are mapped or not by the memory that is left
         further = open_alternatives(recipe.train.embedding_alternatives, self.stores, recipe.paths)
         stored = Targets.of(self.stores, launch, self.keys, further=further)
+        self.has_foreign_targets = are_foreign([*self.stores.values(), *chain(*further.values())])
         self.adapted = self._open_adapted()
         heads = recipe.head_targets
 
@@ -312,9 +315,9 @@ class TrainingData:
         if (key := rows.tobytes()) not in self._pictures:  # which cells of a sweep share
             shown = self.stimuli.image_ids[rows], pixels, self.stimuli.concepts[rows]
             self._pictures[key] = LearnedPictures.of(dataset.pictured_as, *shown)
-        pictures = self._pictures[key]
-        if getattr(self.recipe.dataset, "target", "exemplars") != "exemplars":  # of names, without pixels
-            pictures = replace(pictures, has_all_pixels=True)
+        is_of_names = getattr(self.recipe.dataset, "target", "exemplars") != "exemplars"  # without pixels
+        are_known = (is_of_names or pixels is not None) and not self.has_foreign_targets
+        pictures = replace(self._pictures[key], has_all_pixels=are_known)
 
         # provenance of the signals: caveats and whitening of each subject
         subjects = tuple(trials.subject for trials in responses)
@@ -333,6 +336,7 @@ class TrainingData:
         if normalisation is not None and recipe.signal.normalise_by == "training_subjects":
             statistics = [trials.statistics for trials in responses if trials.statistics]
             normaliser = normalisation.build(pool_statistics(statistics))
+        digests = [trials.digests.ravel() for trials in responses if trials.digests is not None]
         return Learned(
             dataset=dataset.pictured_as,
             recordings=people_of(dataset),
@@ -345,6 +349,7 @@ class TrainingData:
             stimulus_kinds=(self.recipe.dataset.kind.replace("_", "-"),),
             recording_kinds=tuple(sorted({kind for one in recordings.values() for kind in one.made_by})),
             pictures=pictures,
+            trials=np.unique(np.concatenate(digests)),
             normalisers={trials.subject: trials.normaliser for trials in responses if trials.normaliser},
             normaliser=normaliser,
             whiteners=whiteners,
