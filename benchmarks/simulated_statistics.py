@@ -209,11 +209,13 @@ def units_of_unequal_size(random: Random, design: str, subjects: int, centre: fl
     return [holds(interval, truth), interval.high - interval.low, answer(ranked, items).side != "at chance"]
 
 
-def units_of_one_subject(random: Random, people: int, runs: int, centre: float) -> list[float]:
+def units_of_one_subject(random: Random, design: tuple[int, int], centre: float) -> list[float]:
     """Runs of one subject each: coverage and width for these subjects, of hits and of normal values.
 
-    Runs vary by .7 in logits and in values, of which people have .3; a run has 40 trials.
+    A design is people, and runs of each; there are ten runs or more. Runs vary by .7 in logits and in values,
+    of which people have .3; a run has 40 trials.
     """
+    people, runs = design
     person, run = random.normal(0, 0.3, (people, 1, 1)), random.normal(0, 0.7, (people, runs, 1))
     group_of = {(row, trial): f"{row} {trial % runs}" for row in range(people) for trial in range(40 * runs)}
     ids = [[(row, trial) for trial in range(40 * runs)] for row in range(people)]
@@ -924,7 +926,7 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         "coverage | width | false verdicts",
     ),
     units_of_one_subject: (
-        {"people": (1, 2, 4, 5, 6, 8), "runs": (2, 3, 5, 12), "centre": (0.0, -2.0)},
+        {"design": ((2, 5), (4, 3), (5, 2), (6, 2), (8, 2), (8, 5)), "centre": (0.0, -2.0)},
         "coverage of hits | width | of values | width",
     ),
     few_concepts: (

@@ -366,8 +366,13 @@ def _resampled_scatter(groups: Sequence[NDArray[np.float64]], items: Items) -> S
     estimates = np.array([np.median(group) for group in groups])
     joined = np.column_stack([resampled, resampled.mean(1)])
     low, high = np.percentile(joined, [2.5, 97.5], axis=0)
-    variances = ((high - low) / (2 * norm.ppf(0.975))) ** 2
-    return Scatter(estimates, variances[:-1], float(variances[-1]), count - 1)
+    variances = ((high - low) / (2 * norm.ppf(UPPER))) ** 2
+
+    # bias-reduced by the mean leverage of the units, with the freedom that means have
+    pull = np.mean([((np.bincount(number) / len(number)) ** 2).sum() for number in items.numbers])
+    variances /= max(1 - pull, 1 / count)
+    (of_means,) = scatter_of_means([group[None] for group in groups], items)
+    return Scatter(estimates, variances[:-1], float(variances[-1]), of_means.freedom)
 
 
 def _interval(

@@ -91,16 +91,16 @@ def test_items_without_a_value_are_not_counted_among_those_of_the_interval():
 
 
 def test_intervals_of_clips_are_over_blocks_of_neighbours():
-    values = np.random.default_rng(0).random(40)
-    files = {f"{n:02d}": [Path(f"{n}.mp4")] for n in range(40)}
+    values = np.random.default_rng(0).random(360)
+    files = {f"{n:03d}": [Path(f"{n}.mp4")] for n in range(360)}
     one = Scored(GeneratedSet("brain", "sub-01", (5,), files, 1), {"frame_ssim": values})
 
     metric = measure_sets([one], "mindeye2", "test", Alike("neighbours", medium="clip"))["frame_ssim"]
 
-    assert (metric.value, metric.n) == (pytest.approx(values.mean()), 40)
-    error = values.reshape(4, 10).mean(1).std(ddof=1) / np.sqrt(4)
-    assert (metric.low, metric.high) == pytest.approx(ends(values.mean(), 3.1824, error), rel=1e-4)
-    assert metric.interval == "t over 4 blocks of 10 neighbouring clips; for these films"
+    assert (metric.value, metric.n) == (pytest.approx(values.mean()), 360)
+    error = values.reshape(6, 60).mean(1).std(ddof=1) / np.sqrt(6)
+    assert (metric.low, metric.high) == pytest.approx(ends(values.mean(), 2.5706, error), rel=1e-4)
+    assert metric.interval == "t over 6 blocks of 60 neighbouring clips; for these films"
 
 
 def test_ends_stay_within_what_a_metric_can_be_and_pixels_are_no_hits():

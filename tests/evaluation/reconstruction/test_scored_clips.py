@@ -45,7 +45,8 @@ def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
     ours, still = (found.items[scope]["frame_psnr"] for scope in ("scored · made", "still · made"))
     assert all(a > b for a, b in zip(ours, still, strict=True))
     psnr = found.overall["frame_psnr"]
-    assert (psnr.n, psnr.interval) == (8, "t over 4 blocks of 2 neighbouring clips; for these films")
+    few = "none: all items are of one unit (a block of fewer than 360 neighbouring clips)"
+    assert (psnr.n, psnr.interval) == (8, few)
     blocks = np.reshape(ours, (4, 2)).mean(1)
     reach = 3.1824 * blocks.std(ddof=1) / 2  # t with three degrees of freedom
     assert (psnr.low, psnr.high) == pytest.approx((psnr.value - reach, psnr.value + reach), rel=1e-4)
