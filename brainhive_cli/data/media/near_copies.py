@@ -32,10 +32,12 @@ VIEWS = 12
 WORDS = 2 * VIEWS
 """64-bit words of a hash: two of each view."""
 BORDER_LEVELS = 10
-"""Most levels in which pixels of one row of a border differ."""
+"""Most levels by which pixels of a border differ from that of the first corner."""
 MIN_DETAILS = 40
 """Least number of independent details that one picture of a pair has. Gratings and Gabor patches have at most
 26, or 32 dithered to a palette; handwritten digits 59 or more, photographs 63 (benchmarks/near_copies.py)."""
+MIN_DETAILS_OF_BLURRED = 80
+"""The same of the other picture where one has fewer, as a blurred one has; four blocks of colour have 42."""
 MAX_DISTANCE, MAX_EVEN_DISTANCE = 34, 20
 """Most bits in which the hashes of candidates' views differ, of 128 and of the 64 of even frequencies.
 None to 2 of 14,280 pairs of different photographs are as near (benchmarks/near_copies.py)."""
@@ -52,8 +54,8 @@ SEARCH = ((0.04, 8, 0.7), (0.02, 12, 0.85), (0.01, 24, 0.9), (0.005, 24, 0.98))
 REACH = 0.2
 """Share of a side by which the search moves an edge at most."""
 MIN_COLOUR, MIN_COLOUR_CORRELATION = 0.05, 0.85
-"""Least chroma of a picture with colours of its own, relative to luminance; least correlation of those of copies.
-Demo pictures that differ in colour alone have .2 or more, and reach .80 (benchmarks/near_copies.py)."""
+"""Least chroma of a picture with colours of its own, relative to luminance; least correlation of those of
+copies. Demo pictures that differ in colour alone have .2 or more, and reach .80."""
 
 _SIDE_PX = 64  # of the thumbnails whose details are measured
 _HASHED_PX = 32  # of the views that are hashed: twice the highest hashed frequency, so that nothing aliases
@@ -160,15 +162,17 @@ def _place_views(grey: Image.Image, size: tuple[int, int]) -> Margins:
 
 
 def _measure_borders(grey: NDArray[np.int16]) -> Margins:
-    """Return the margins of uniform rows and columns; none where they are more than half of a side."""
-    spans = [slice(0, _SIDE_PX), slice(0, _SIDE_PX)]  # rows, columns
-    for axis in (0, 1, 0, 1):  # bars at the sides hide those above and below
-        differs = np.flatnonzero(np.ptp(grey[spans[0], spans[1]], axis=1 - axis) > BORDER_LEVELS)
-        first = spans[axis].start
-        spans[axis] = slice(first + differs[0], first + differs[-1] + 1) if len(differs) else spans[axis]
-    (top, bottom), (left, right) = ((span.start, _SIDE_PX - span.stop) for span in spans)
-    is_small = max(left + right, top + bottom) > _SIDE_PX / 2
-    return _NO_MARGINS if is_small else np.array([left, top, right, bottom]) / _SIDE_PX
+    """Return the margins of a border of one level around a rectangle, none around what has another shape."""
+    differs = np.abs(grey - grey[0, 0]) > BORDER_LEVELS
+    rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
+    if not len(rows):
+        return _NO_MARGINS
+    top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
+    content = differs[top : bottom + 1, left : right + 1]
+    edges = np.concatenate([content[[0, -1]].ravel(), content[:, [0, -1]].ravel()])
+    is_rectangle = edges.mean() > 0.5 and min(content.shape) >= _SIDE_PX / 2
+    margins = np.array([left, top, _SIDE_PX - 1 - right, _SIDE_PX - 1 - bottom]) / _SIDE_PX
+    return margins if is_rectangle else _NO_MARGINS
 
 
 def find_candidates(tested: Hashes, learned: Hashes, max_distance: int = MAX_DISTANCE) -> list[Candidate]:
@@ -224,9 +228,12 @@ def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -
         "" for different pictures.
     """
     first, second = (_Prepared.of(_reduce(frame), frame.size) for frame in map(_frame, (tested, learned)))
-    mirrored = _Prepared.of(first.square.transpose(Image.Transpose.FLIP_LEFT_RIGHT), first.size)
+    counts = first.detail_count, second.detail_count
+    if min(counts) < MIN_DETAILS and max(counts) < MIN_DETAILS_OF_BLURRED:
+        return ""
     if _are_equal(first, second):
         return "copy"
+    mirrored = _Prepared.of(first.square.transpose(Image.Transpose.FLIP_LEFT_RIGHT), first.size)
     if _are_equal(mirrored, second):
         return "mirrored"
     if _share_part(first, second):
@@ -242,14 +249,16 @@ class _Prepared(NamedTuple):
     lights: tuple[Image.Image, Image.Image]
     views: Margins  # [12, 4]
     details: list[Details]  # [12, 625] of each luminance
+    detail_count: float
 
     @classmethod
     def of(cls, square: Image.Image, size: tuple[int, int]) -> Self:
         light = square.getchannel(0)
-        views = _place_views(light.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR), size)
+        grey = light.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR)
+        views = _place_views(grey, size)
         lights = (light, ImageOps.equalize(light))
         details = [np.stack([_measure_details(each, view) for view in views]) for each in lights]
-        return cls(square, size, lights, views, details)
+        return cls(square, size, lights, views, details, count_details(grey))
 
 
 _LIGHTS = ((0, 0), (0, 1), (1, 0))  # of two pictures: the luminance of either may have been equalised
