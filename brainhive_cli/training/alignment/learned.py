@@ -423,7 +423,7 @@ class Learned:
         return block
 
     def write(self, folder: Path, weights_folder: Path | None = None) -> None:
-        """Write all into a folder whose config has another format, as a prior's; weights may lie elsewhere."""
+        """Write all into a folder of another config, as a prior's, whose weights may lie elsewhere."""
         block = self.save(folder, *_list_weights(weights_folder or folder))
         (folder / LEARNED_FILE).write_text(json.dumps(block, indent=2) + "\n")
 
