@@ -170,7 +170,7 @@ def _measure_borders(grey: NDArray[np.int16]) -> Margins:
     top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
     content = differs[top : bottom + 1, left : right + 1]
     edges = np.concatenate([content[[0, -1]].ravel(), content[:, [0, -1]].ravel()])
-    is_rectangle = edges.mean() > 0.5 and min(content.shape) >= _SIDE_PX / 2
+    is_rectangle = edges.mean() > 0.3 and min(content.shape) >= _SIDE_PX / 2
     margins = np.array([left, top, _SIDE_PX - 1 - right, _SIDE_PX - 1 - bottom]) / _SIDE_PX
     return margins if is_rectangle else _NO_MARGINS
 
