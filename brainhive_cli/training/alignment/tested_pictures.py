@@ -172,7 +172,6 @@ class TestedPictures:
             and (learned.has_seen_ids(ids) & ~seen)[done].mean() > MAX_ID_OVERLAP
         )
         are_known = pixels is not None and not are_foreign(stores.values())
-        are_known &= all(learned.pictures.has_all_pixels for learned in sources.values())
         return cls(
             *(title, ids, done, by_subject, by_source, is_near, shows_seen_concept),
             *(are_known, (*same_ids,), copies, altered),
