@@ -125,7 +125,7 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
         held.append(np.mean([each.low <= 0 <= each.high for each in finding.measured]))
 
     assert held[0] > 0.95 - 3 * 0.0154 and held[1] < 0.6
-    assert blocks.kind == "blocks of 60 neighbouring clips"
+    assert blocks.kind == "blocks of 80 neighbouring clips"
 
 
 @pytest.mark.parametrize("subjects", (1, 2))

@@ -103,13 +103,13 @@ def test_stimuli_shown_once_are_refused_in_one_line():
 
 
 def test_clips_that_follow_each_other_are_one_unit_of_the_interval():
-    """Half of a film has signal: over single clips the interval is of 120 hits, and over blocks of four."""
-    made = recording(signal_sd=3.0, stimuli=120)
-    made.signal[60:] = np.random.default_rng(1).normal(size=made.signal[60:].shape)
+    """Half of a film has signal: over single clips the interval is of 600 hits, and over blocks of ten."""
+    made = recording(signal_sd=3.0, stimuli=600)
+    made.signal[300:] = np.random.default_rng(1).normal(size=made.signal[300:].shape)
     clips = measure_reliability(made, "test").retrieval[4]
     blocks = measure_reliability(made, "test", alike=Alike("neighbours", medium="clip")).retrieval[4]
-    assert blocks.interval == "Wilson over 4 blocks of 30 neighbouring clips; for these films"
-    assert clips.interval == "Wilson over 120 pictures" and blocks.value == clips.value
+    assert blocks.interval == "Wilson over 10 blocks of 60 neighbouring clips; for these films"
+    assert clips.interval == "Wilson over 600 pictures" and blocks.value == clips.value
     assert blocks.high - blocks.low > 1.5 * (clips.high - clips.low)
 
 
