@@ -7,12 +7,14 @@ can be decoded from time alone, and labels of trials that are far apart in time 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
+Times = NDArray[Any] | None
+"""Sessions, runs or onsets of trials; None where they are not known."""
 DRAWS = 199
 """Random orders that the order of labels is compared with; the smallest p is 1 / 200."""
 CLUMPED, CLUMPED_IN_PARTS, SAME_ORDER = 0.01, 0.2, 0.05
@@ -45,9 +47,9 @@ class TrialOrder(NamedTuple):
         cls,
         item: Numbers,
         label: Sequence[Hashable],
-        session: Numbers | None,
-        run: Numbers | None,
-        onset_s: NDArray[np.float64] | None,
+        session: Times,
+        run: Times,
+        onset_s: Times,
     ) -> Self:
         """Sort trials [n] by session, run and onset; the order of what is not known is drawn."""
         number = {name: row for row, name in enumerate(dict.fromkeys(label))}
@@ -72,17 +74,16 @@ class Interleaving:
     """
 
     parts: list[Hashable]
-    blocks: list[Hashable]
+    blocks: Sequence[Hashable]
     concept_parts: list[Hashable] | None = None
     problem: str = ""
     follows_time: bool = False
 
     def take(self, rows: Numbers) -> Self:
         """Take some of the items."""
-        parts, blocks, concept_parts = (
-            listed and [listed[row] for row in rows.tolist()]
-            for listed in (self.parts, self.blocks, self.concept_parts)
-        )
+        chosen = rows.tolist()
+        parts, blocks = ([listed[row] for row in chosen] for listed in (self.parts, self.blocks))
+        concept_parts = self.concept_parts and [self.concept_parts[row] for row in chosen]
         return replace(self, parts=parts, blocks=blocks, concept_parts=concept_parts)
 
     @classmethod
@@ -103,7 +104,7 @@ def of_trials(order: TrialOrder, group: Numbers, by: str) -> Interleaving:
         group: [I] fold, run or session that each item is tested with.
         by: What is held out: `trials`, of whose run and session models have learned; `runs` or `sessions`.
     """
-    items = [*range(len(order.label))]
+    items: list[Hashable] = [*range(len(order.label))]
     if by == "trials":
         parts, follows_time = find_interleaved(order, group), are_clumped(order, 0 * order.run, CLUMPED)
         return Interleaving(parts or group.tolist(), items, None, "" if parts else BLOCKED, follows_time)
@@ -190,9 +191,9 @@ def are_clumped(order: TrialOrder, parts: Numbers, level: float) -> bool:
 
 def separate_repetitions(
     is_there: NDArray[np.bool_],
-    sessions: Numbers | None,
-    runs: Numbers | None,
-    onset_s: NDArray[np.float64] | None,
+    sessions: Times,
+    runs: Times,
+    onset_s: Times,
 ) -> Numbers | None:
     """Find parts of a recording such that repetitions of a picture in different parts are far apart in time.
 

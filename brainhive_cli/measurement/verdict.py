@@ -146,9 +146,9 @@ def judge(
         question, count = STIMULUS.format(medium), items.size
         if problem:
             return [Verdict(question, None, None, 1.0, count, pool, problem)]
-        ids = [[*dict.fromkeys(block_of[name] for name in listed)] for listed in items.ids]
+        shown = [[*dict.fromkeys(block_of[name] for name in listed)] for listed in items.ids]
         part_of = {block_of[name]: part for name, part in (parts or {}).items()}
-        exchanged = _within(replace(items, ids=ids, units=ids, strata=None), part_of)
+        exchanged = _within(replace(items, ids=shown, units=shown, strata=None), part_of)
         return [_of_stimuli(table, exchanged, pool, medium, bool(parts), count)]
 
     # over units; then items are exchanged within their unit, those of units of one item with each other
