@@ -471,8 +471,11 @@ def _share_interval(
         most = sum(map(np.size, groups)) if are_hits else AT_LIMIT / at_limit * len(values)
         hits = share * (1 - share) * items.size / (items.size - 1)
         size = min(most_hits or most, hits / variance if variance > 0 else np.inf)
-        if not are_hits or items.count < len(values):  # hits that are no units of their own, or shares
-            size *= float(norm.ppf(UPPER) / t.ppf(UPPER, scatter.freedom)) ** 2
+        are_units = are_hits and items.count == len(values)
+        quantiles = t.ppf(
+            UPPER, [max(1, items.count - len(groups)) if are_units else np.inf, scatter.freedom]
+        )
+        size *= float(quantiles[0] / quantiles[1]) ** 2
 
     # Wilson's interval of as many hits, not a whole number
     z = norm.ppf(UPPER)

@@ -47,9 +47,6 @@ def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
     psnr = found.overall["frame_psnr"]
     few = "none: all items are of one unit (a block of fewer than 360 neighbouring clips)"
     assert (psnr.n, psnr.interval) == (8, few)
-    blocks = np.reshape(ours, (4, 2)).mean(1)
-    reach = 3.1824 * blocks.std(ddof=1) / 2  # t with three degrees of freedom
-    assert (psnr.low, psnr.high) == pytest.approx((psnr.value - reach, psnr.value + reach), rel=1e-4)
     stills = [media_files.read(file) for file in sorted(result.folder.rglob("baselines/**/*.png"))]
     assert len(stills) == 8 and all((each.frames == each.frames[:1]).all() for each in stills)
 
