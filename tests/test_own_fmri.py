@@ -54,7 +54,7 @@ def test_stores_hold_betas_regions_places_and_what_was_measured_of_voxels(home: 
     assert {"tsnr", "r2", "ncsnr", "hrf_index", "fraction"} <= {*space.maps}
     assert store["train"].signal.shape[:2] == (120, 2) and store["test"].signal.shape[:2] == (20, 4)
     assert [session["session"] for session in store["train"].provenance["sessions"]] == [1]
-    assert store["train"].caveats == store["test"].caveats == [SIMULATED]  # as the description of the BIDS says
+    assert store["train"].caveats == store["test"].caveats == [SIMULATED]  # as its description says
 
 
 def test_the_workflow_finds_pictures_far_above_chance_and_regions_that_carry_them(home: Path) -> None:

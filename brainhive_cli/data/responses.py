@@ -54,6 +54,7 @@ class Responses:
         runs: [N, R] run of each repetition within its session, as `sessions`.
         normaliser: What normalised them, if anything did.
         onset_s: [N, R] seconds from the start of its run to each repetition, as `sessions`.
+        digests: [N, R] of training trials, as `Recording.digests`; None of others.
     """
 
     subject: int
@@ -73,6 +74,7 @@ class Responses:
     runs: NDArray[np.int16] | None = None
     normaliser: Normaliser | None = None
     onset_s: NDArray[np.float64] | None = None
+    digests: NDArray[np.uint64] | None = None
 
     @classmethod
     def of(
@@ -127,6 +129,7 @@ class Responses:
             sessions=None if self.sessions is None else self.sessions[rows],
             runs=None if self.runs is None else self.runs[rows],
             onset_s=None if self.onset_s is None else self.onset_s[rows],
+            digests=None if self.digests is None else self.digests[rows],
         )
 
     def of_first_sessions(self, count: int) -> Self:
@@ -169,6 +172,7 @@ class Responses:
             sessions=choose(self.sessions, -1),
             runs=choose(self.runs, -1),
             onset_s=choose(self.onset_s, np.nan),
+            digests=choose(self.digests, 0),
         )
 
 
@@ -246,9 +250,10 @@ def read_training(
         statistics = measure_training(source, source.select(recording, where), stimuli)
         selection = replace(selection, normaliser=normalisation.build(statistics))
     read = partial(mapped, store=source.path(subject), split="train") if memory_map else None
-    return Responses.of(
+    responses = Responses.of(
         subject, selection, stimulus, statistics=statistics, with_single=with_single, read=read
     )
+    return replace(responses, digests=recording.digests[pictures])
 
 
 def measure_training(source: SignalSource, selection: Selection, stimuli: TargetStore) -> Statistics:
@@ -308,7 +313,8 @@ def match_split(
 
     Raises:
         MissingData: if the subject has no signal store, or it does not have the split.
-        BrainhiveError: if the signals were simulated of other pictures than the split has now.
+        BrainhiveError: if the signals were simulated of other pictures than the split has now, or trials that
+            are learned are copies of tested ones.
     """
     dataset, store = source.dataset, source.open(subject)
     stored = store.splits.get(stored_split(dataset, split))
@@ -320,10 +326,25 @@ def match_split(
             f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command then makes it again",
         )
     recording = source.recording(subject, split)
-    pictures, stimulus = match_stimuli(
-        recording.image_ids, stimuli, f"{dataset.name} subject {subject} {split}"
-    )
+    where = f"{dataset.name} subject {subject} {split}"
+    pictures, stimulus = match_stimuli(recording.image_ids, stimuli, where)
     is_in_fold = tested_rows(dataset, stimuli, split, source.fold)[stimulus]
+
+    # no trial is both learned and tested
+    other_split, holdout = "test" if split == "train" else "train", dataset.holdout
+    if holdout is None:
+        others = [store[name].digests for name in store.splits if (name == "train") == (split != "train")]
+    elif holdout.shows_seen:
+        others = [source.recording(subject, other_split).digests]
+    else:
+        others = [recording.digests[pictures[~is_in_fold]]]
+    recording.refuse_copies(
+        np.concatenate([np.empty(0, np.uint64), *map(np.ravel, others)]),
+        where,
+        "trials that are tested" if split == "train" else "trials that are trained on",
+        "take the copies out of the files, and prepare again: brainhive prepare --again",
+        pictures[is_in_fold],
+    )
     return recording, pictures[is_in_fold], stimulus[is_in_fold]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import claiming
@@ -192,6 +193,23 @@ class SignalSource:
                         bar.advance(1, split)
                     SignalStore.write(self.path(subject), stamped)
         launch.barrier()
+
+    def refuse_copied_people(self, subjects: Iterable[int]) -> None:
+        """Refuse subjects of whom two have equal trials, so that they are not two people.
+
+        Raises:
+            BrainhiveError: naming them.
+        """
+        known: dict[int, NDArray[np.uint64]] = {}  # digests of all trials of a subject
+        for subject in sorted({*subjects}):
+            if self.path(subject).is_file():
+                recordings = self.open(subject).splits.values()
+                for other, digests in known.items():
+                    where, source = f"{self.dataset.name} subject {subject}", f"trials of subject {other}"
+                    hint = "they are one person, or one was prepared from the other's files: leave one out"
+                    for recording in recordings:
+                        recording.refuse_copies(digests, where, source, hint)
+                known[subject] = np.concatenate([recording.digests.ravel() for recording in recordings])
 
     def caveats(self, subjects: Sequence[int]) -> list[str]:
         """List the caveats of the signals that subjects are tested on."""

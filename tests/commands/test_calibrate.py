@@ -327,8 +327,10 @@ def test_amounts_that_are_none_are_refused(base, word):
 
 
 def test_people_of_another_data_set_are_new_and_those_of_the_run_choose_on_its_own_pictures(go, base):
-    other = DEMO.replace("concepts: 40", "concepts: 20")
-    go("embed", other, f"encoders=[{COLOURS!r}]")
+    copied = DEMO.replace("concepts: 40", "concepts: 20")  # whose signals are part of the run's own
+    other = copied.replace("noise: 0.3", "noise: 0.31")
+    for dataset in (copied, other):
+        go("embed", dataset, f"encoders=[{COLOURS!r}]")
     (run,) = (path.parent.name for path in base.glob("runs/train-align/*/metrics.json"))
     few = (f"run={run}", "arms=zero-shot,transfer", "alignments=[]", "pictures=10", "draws=1", "subjects=1")
 
@@ -340,3 +342,5 @@ def test_people_of_another_data_set_are_new_and_those_of_the_run_choose_on_its_o
         choice["chosen"].startswith("chosen by 2 people") for choice in measured.notes["strength"].values()
     )
     assert measured.overall["top1"].n == TESTED
+    with pytest.raises(BrainhiveError, match=r"480 of 480 trials are copies of trials that .* learned from"):
+        go("calibrate", copied, *few, "copies=allow")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,22 @@ def test_a_listed_run_or_a_share_of_trials_is_one_fold(home: Path, go: Go) -> No
     assert listed.metrics.overall["top1"].n == 2 * 2 * 5
     assert listed.metrics.notes["scope"] == "these 4 runs"  # two of each of two people
     assert shared.metrics.overall["top1"].n == 2 * (6 + 6 + 3)
+
+
+@pytest.mark.parametrize("by", ["runs", "trials", "pictures"])
+def test_copies_of_held_out_trials_are_refused_by_name(home: Path, go: Go, by: str) -> None:
+    path = path_of(home / "signals", "of-3", "default", 3)
+    record(home, 3, 0.6)
+    recording = SignalStore.open(path)["train"]
+    signal = np.array(recording.signal)
+    signal[0, 1:4] = signal[1 if by == "pictures" else 0, 0]
+    path.unlink()
+    SignalStore.write(path, {"train": replace(recording, signal=signal)})
+
+    copies = r"subject 3 train: \d of \d+ trials are copies of trials that are tested; .* run \d"
+    with pytest.raises(BrainhiveError, match=copies):
+        go("train-align", dataset(by=by, folds=3), "backbone=ridge", "subjects=3", "seeds=0")
+    path.unlink()
 
 
 def test_sessions_that_the_store_does_not_say_are_refused(home: Path, go: Go) -> None:

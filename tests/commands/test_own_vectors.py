@@ -14,6 +14,7 @@ from brainhive_cli.commands import embed, reconstruct
 from brainhive_cli.commands.embed import list_encoders
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.measurements import UNKNOWN_PICTURES
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
@@ -78,8 +79,8 @@ def test_own_vectors_are_trained_on_evaluated_and_mixed_by_their_name(go, small,
     recipe = yaml.safe_load((trained / "recipe.yaml").read_text())
     assert recipe["encoders"] == [{"kind": "imported", "source": "mine"}]
 
-    mixed = of(small, f"['{COLOURS}', mine]", "subjects=1", "train.epochs=1")
-    assert go("train-align", *mixed).folder != trained
+    mixed = go("train-align", *of(small, f"['{COLOURS}', mine]", "subjects=1", "train.epochs=1"))
+    assert mixed.folder != trained and UNKNOWN_PICTURES in mixed.metrics.caveats
     listed = next_command(parts.resolve("datasets", yaml.safe_load(small[0].partition("=")[2])), (), Paths())
     assert listed.endswith("--encoders mine")
 

@@ -9,10 +9,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from brainhive_cli import aligner
 from brainhive_cli.core import artifacts, parts
 from brainhive_cli.core.documents import SHA256SUMS
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import (
     CALIBRATED,
     SELECTED_ON_TEST,
@@ -94,7 +96,19 @@ def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(go, here, 
 
     ours = go("eval-retrieval", *asked)
     check(ours, SIMULATED, SELECTED_ON_TEST)
-    assert ours.metrics.notes["protocol"].startswith("model folder, demo-noise-0.3, 17 channels, ")
+    protocol = "model folder (trained on subject 1; new subject 3), demo-noise-0.3, 17 channels, "
+    both = go("eval-retrieval", *asked, "subjects=1,3")
+    assert both.metrics.notes["protocol"].startswith(protocol)
+
+    weights_file = model / "model.safetensors"
+    written = weights_file.read_bytes()
+    save_file(load_file(weights_file), weights_file)  # as another program does
+    try:
+        check(go("eval-retrieval", *asked, again=True), SIMULATED, SELECTED_ON_TEST, UNKNOWN_HISTORY)
+        in_run = go("eval-retrieval", here, f"run={selected_on_test.folder}", *QUICK)
+        check(in_run, SIMULATED, SELECTED_ON_TEST, UNKNOWN_HISTORY)
+    finally:
+        weights_file.write_bytes(written)
 
     config = model / "config.json"
     kept = config.read_text()
@@ -143,6 +157,26 @@ def signals(world: Path, tmp_path: Path) -> str:
     """An override that gives this test signal stores of its own, to change."""
     shutil.copytree(world / "signals", tmp_path / "signals")
     return f"paths.signals={tmp_path / 'signals'}"
+
+
+def test_a_person_under_two_numbers_or_in_two_data_sets_is_refused(go, small, here, signals, tmp_path):
+    stores, others = (tmp_path / f"signals/demo-noise-{noise}/default" for noise in (0.3, 0.4))
+    run = go("train-align", *small, here, signals, "mode=joint", "subjects=1", "train.epochs=1").folder
+    shutil.copy(stores / "sub-01.h5", stores / "sub-02.h5")
+    shutil.copytree(stores, others)
+
+    copies = (
+        "subject 2: 3840 of 3840 trials are copies of trials of subject 1; the first is of training_images"
+    )
+    for mode in ("intra", "inter", "joint"):
+        with pytest.raises(BrainhiveError, match=copies):
+            go("train-align", *small, here, signals, f"mode={mode}", "subjects=1,2")
+    (stores / "sub-01.h5").unlink()
+    model = f"run={run}/cells/all_seed-1/model"
+    go("embed", other := "dataset={kind: demo, noise: 0.4, subjects: 2}", COLOURS)
+    for tested in ((model, small[0], "subjects=2"), (f"run={run}", other, "subjects=1")):
+        with pytest.raises(BrainhiveError, match=r"trials are copies of trials that .* learned from"):
+            go("eval-retrieval", here, signals, *tested, *QUICK)
 
 
 @pytest.mark.parametrize("kind", ["channel", "template"])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from glob import escape
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -177,6 +178,7 @@ class Recording:
         onset_s: [N, R] seconds from the start of its run to the stimulus of each repetition, NaN where there
             is none; None if not known.
         whiteners: [S, C, C], Σ^(-1/2) by which the signals of each session were multiplied; None if by none.
+        known_digests: [N, R] `digest_trials` of the signal, where a store has them.
 
     Raises:
         BrainhiveError: if an axis of the signal has another length than one of its lists, or the times do not
@@ -195,6 +197,7 @@ class Recording:
     whiteners: NDArray[np.float64] | None = None
     runs: NDArray[np.int16] | None = None
     onset_s: NDArray[np.float64] | None = None
+    known_digests: NDArray[np.uint64] | None = None
 
     def __post_init__(self) -> None:
         """Check every axis against every list."""
@@ -243,6 +246,42 @@ class Recording:
         counts = np.full(count, most) if self.repetitions is None else self.repetitions
         return np.asarray(np.arange(most) < counts[:, None])
 
+    @cached_property
+    def digests(self) -> NDArray[np.uint64]:
+        """[N, R] digest of each trial, 0 where there is none; of a store without them, all rows are read."""
+        digests = self.known_digests
+        if digests is None:
+            starts = range(0, max(1, len(self.signal)), COPIED_STIMULI)
+            blocks = (np.asarray(self.signal[start : start + COPIED_STIMULI]) for start in starts)
+            digests = np.concatenate([*map(digest_trials, blocks)])
+        return np.where(self.is_there, digests, np.uint64(0))
+
+    def refuse_copies(
+        self, others: NDArray[np.uint64], where: str, source: str, hint: str, rows: Any = slice(None)
+    ) -> None:
+        """Refuse trials that are equal, number by number, to trials that must be others.
+
+        Args:
+            others: Digests of those.
+            where: What the recording is.
+            source: What the others are.
+            hint: What to do.
+            rows: Stimuli whose trials are compared; default: all.
+
+        Raises:
+            BrainhiveError: with the number of copies, and the stimulus, session and run of the first.
+        """
+        is_known = np.zeros_like(self.is_there)
+        is_known[rows] = self.digests[rows] > 0
+        is_copy = is_known & np.isin(self.digests, others)
+        if is_copy.any():
+            row, place = np.argwhere(is_copy)[0]
+            words = [f"of {self.image_ids[row]}"]
+            words += [] if self.sessions is None else [f"session {self.sessions[row, place] + 1}"]
+            words += [] if self.runs is None else [f"run {self.runs[row, place]}"]
+            copies = f"{is_copy.sum()} of {is_known.sum()} trials are copies of {source}"
+            raise BrainhiveError(f"{where}: {copies}; the first is {', '.join(words)}", hint)
+
     def take_trials(self, is_chosen: NDArray[np.bool_]) -> "Recording":
         """Take single trials, each a row of its own whose stimulus others may have, too.
 
@@ -262,6 +301,7 @@ class Recording:
             sessions=None if self.sessions is None else self.sessions[is_chosen][:, None],
             runs=None if self.runs is None else self.runs[is_chosen][:, None],
             onset_s=None if self.onset_s is None else self.onset_s[is_chosen][:, None],
+            known_digests=self.digests[is_chosen][:, None],
         )
 
     @property
@@ -437,6 +477,7 @@ class SignalStore:
                         whiteners=read(f"{split}/whiteners", "f"),
                         runs=read(f"{split}/runs", "i"),
                         onset_s=read(f"{split}/onset_s", "f"),
+                        known_digests=read(f"{split}/digests", "u"),
                     )
                 except BrainhiveError as error:
                     raise BrainhiveError(f"{path}: {error.message}", "delete it and run again") from error
@@ -531,6 +572,7 @@ class SignalStore:
         for split, recording in recordings.items():
             count, most = recording.signal.shape[:2]
             spaces[f"{split}/signal"] = (tuple(recording.signal.shape), _dtype(recording))
+            spaces[f"{split}/digests"] = ((count, most), "uint64")
             image_ids = Names.of(recording.image_ids)
             repetitions = np.full(count, most) if recording.repetitions is None else recording.repetitions
             arrays |= {f"{split}/image_id": image_ids.packed, f"{split}/repetitions": repetitions}
@@ -547,19 +589,34 @@ class SignalStore:
             with console.progress(f"writing {path.parent.name}/{path.stem}", sum(counts)) as bar:
                 for split, recording in recordings.items():
                     signal, writer = recording.signal, hdf5.RowWriter(part, f"{split}/signal")
+                    digests = hdf5.RowWriter(part, f"{split}/digests")
                     row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
                     step = min(COPIED_STIMULI, max(1, COPIED_BYTES // max(1, row_bytes)))
                     for start in range(0, len(signal), step):
                         values = np.asarray(signal[start : start + step])
-                        writer.write(np.arange(start, start + len(values)), values)
+                        rows = np.arange(start, start + len(values))
+                        writer.write(rows, values)
+                        digests.write(rows, digest_trials(values))
                         bar.advance(len(values), split)
                     writer.close()
+                    digests.close()
 
             # the final name appears with the whole content
             hdf5.seal(part)
             publish(part, path)
         finally:
             lock.release()
+
+
+def digest_trials(signal: NDArray[Any]) -> NDArray[np.uint64]:
+    """Digest each trial of signals [N, R, C, T] as a store keeps them: [N, R].
+
+    It is 0 where all numbers of a trial are equal, which two trials may well have.
+    """
+    trials = np.ascontiguousarray(signal, np.float32).reshape(prod(signal.shape[:2]), prod(signal.shape[2:]))
+    is_constant = (trials == trials[:, :1]).all(1)
+    digests = np.where(is_constant, np.uint64(0), hdf5.row_checksums(trials))
+    return digests.reshape(signal.shape[:2])
 
 
 def is_signal_store(path: Path) -> bool:

@@ -251,6 +251,7 @@ class Job:
                 is_simulated=SIMULATED in source.caveats([subject]),
                 is_whitened_by_tested=WHITENED_BY_TESTED in source.caveats([subject]),
                 pictures=LearnedPictures.of(dataset.pictured_as, *shown),
+                trials=np.unique(source.recording(subject, "train").digests),
             )
         }
 

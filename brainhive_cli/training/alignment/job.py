@@ -277,6 +277,7 @@ class Job:
         """Create the signal stores that are missing."""
         for recipe in self.variants.values():
             self.signals(recipe).prepare(self._list_read(recipe, cells), launch)
+            self.signals(recipe).refuse_copied_people(list_subjects(cells))
         self._refuse_absent_sessions(cells)
 
     def _refuse_absent_sessions(self, cells: Sequence[Cell]) -> None:

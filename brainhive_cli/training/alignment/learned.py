@@ -182,6 +182,7 @@ class Learned:
         recording_kinds: Kinds of the preparations of all their signals (`Recording.made_by`); empty where one
             is not known, and of priors.
         pictures: With those held out for validation; empty where they are not known.
+        trials: [K] digests of all trials that it and what it started from learned from, ascending.
         normalisers: What normalised the signals of each subject of its own training, by their numbers.
         normaliser: The mean of theirs, for others; None where these are normalised by themselves.
         whiteners: [S, C, C] of each subject of its own training whose signals were whitened before they were
@@ -202,6 +203,7 @@ class Learned:
     stimulus_kinds: tuple[str, ...] = ()
     recording_kinds: tuple[str, ...] = ()
     pictures: LearnedPictures = field(default_factory=LearnedPictures)
+    trials: Hashes = field(default_factory=_none)
     normalisers: Mapping[int, Normaliser] = field(default_factory=dict)
     normaliser: Normaliser | None = None
     whiteners: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
@@ -229,6 +231,7 @@ class Learned:
             stimulus_kinds=join(self.stimulus_kinds, before.stimulus_kinds),
             recording_kinds=join(self.recording_kinds, before.recording_kinds),
             pictures=self.pictures.after(before.pictures),
+            trials=np.union1d(self.trials, before.trials),
         )
 
     @property
@@ -255,11 +258,12 @@ class Learned:
             )
 
     def describe_subjects(self, people: str, tested: Iterable[int]) -> str:
-        """Say of tested subjects whether it, or what it started from, was trained on them: as `refuse_subjects`."""
+        """Say of tested subjects, as `refuse_subjects`, whether it or what it started from knows them."""
         trained, groups = self.people.get(people, ()), dict[str, list[str]]()
-        unknown = "new subject" if self.has_all_subjects else "perhaps trained on subject"
+        others = "new subject" if self.has_all_subjects else "perhaps trained on subject"
         for subject in tested:
-            groups.setdefault("trained on subject" if subject in trained else unknown, []).append(str(subject))
+            words = "trained on subject" if subject in trained else others
+            groups.setdefault(words, []).append(str(subject))
         return "; ".join(f"{words} {', '.join(subjects)}" for words, subjects in groups.items())
 
     @property
@@ -302,6 +306,7 @@ class Learned:
             "pictures": pictures.names,
             "pixels": pictures.pixels,
             "hashes": pictures.hashes,
+            "trials": self.trials,
         }
         arrays |= {"concepts": pictures.concepts, "start_concepts": pictures.start_concepts}
         named = {f"{NORMALISER}{subject}.": each for subject, each in self.normalisers.items()}
@@ -315,12 +320,7 @@ class Learned:
         return block
 
     def write(self, folder: Path, weights_folder: Path | None = None) -> None:
-        """Write all into a folder whose config has another format, as a prior's.
-
-        Args:
-            folder: Where to.
-            weights_folder: Where the weights lie that learned from them; default: the same folder.
-        """
+        """Write all into a folder whose config has another format, as a prior's."""
         block = self.save(folder, *_list_weights(weights_folder or folder))
         (folder / LEARNED_FILE).write_text(json.dumps(block, indent=2) + "\n")
 
@@ -360,7 +360,8 @@ class Learned:
             if pictures.digest != block.pictures.digest:
                 raise ValueError("it does not belong to its config.json")
 
-            # whitening matrices [S, C, C] and statistics of each subject
+            # digests of trials, whitening matrices [S, C, C] and statistics of each subject
+            trials = arrays.pop("trials", _none())
             whitened = [name for name in arrays if name.startswith(WHITENER)]
             whiteners = {int(name.removeprefix(WHITENER)): arrays.pop(name) for name in whitened}
             before = [name.removesuffix("mean") for name in arrays if name.endswith("mean")]
@@ -370,7 +371,7 @@ class Learned:
                 int(name.removeprefix(NORMALISER).rstrip(".")): each for name, each in statistics.items()
             }
             signal_fields = {"normalisers": normalisers, "normaliser": mean, "whiteners": whiteners}
-            learned = cls(**{**dict(block), "pictures": pictures, **signal_fields})
+            learned = cls(**{**dict(block), "pictures": pictures, "trials": trials, **signal_fields})
 
         # weights that another program wrote may have learned from anything since
         digest = _digest_weights(weights_files)

@@ -57,6 +57,7 @@ POSITIONS = "digitised positions of the sensors: other caps are mapped by standa
 ALL_POSITIONS = "digitised positions of the sensors: recordings of other caps cannot be mapped by splines"
 WHITENERS = "whiteners of subject {people}: `live` measures those of a session by --whiten-trials"
 NORMALISERS = "normalisers of subject {people}: they are measured again on the training recordings"
+TRIALS = "digests of the trials of subject {people}: a copy of them under another number is not found"
 MEAN_NORMALISER = (
     "the mean normaliser of subject {people}: new people are normalised by recordings of their own, and "
     "results say so"
@@ -259,12 +260,16 @@ class SharedModel:
                     f"{folder}: the weights {statistics[0]} are statistics of one person's recordings",
                     "--with-whiteners, if the person agrees; or another brain encoder",
                 )
-            shared = replace(shared, whiteners={}, normalisers={}, normaliser=None)
+            kinds = {*learned.recording_kinds}
+            is_public = bool(kinds) and kinds <= {*RECORDING_LICENCES}
+            trials = learned.trials if is_public else Learned().trials
+            shared = replace(shared, whiteners={}, normalisers={}, normaliser=None, trials=trials)
             averaged = () if learned.normaliser is None else learned.subjects
             statistics_of = {
                 WHITENERS: learned.whiteners,
                 NORMALISERS: learned.normalisers,
                 MEAN_NORMALISER: averaged,
+                TRIALS: () if is_public else learned.subjects,
             }
             left_out |= {sentence: subjects for sentence, subjects in statistics_of.items() if subjects}
 

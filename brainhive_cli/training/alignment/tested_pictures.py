@@ -163,9 +163,10 @@ class TestedPictures:
             if (pixels is None or not learned.pictures.has_all_pixels)
             and (learned.has_seen_ids(ids) & ~seen)[done].mean() > MAX_ID_OVERLAP
         )
+        are_known = pixels is not None and not are_foreign(stores.values())
         return cls(
             *(title, ids, done, by_subject, by_source, is_near, shows_seen_concept),
-            *(pixels is not None and not are_foreign(stores.values()), (*same_ids,), copies, altered),
+            *(are_known, (*same_ids,), copies, altered),
         )
 
     @classmethod

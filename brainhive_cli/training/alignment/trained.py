@@ -414,6 +414,9 @@ class AlignRun:
             tested = self._tested_on(variant)
             self.source(variant).choose_subjects(tested)
             self.source(variant).prepare([s for s in tested if subjects is None or s in subjects], launch)
+            # people of another data set are others, whatever their numbers
+            trained = [] if self.origin is not None else [s for cell in self.cells for s in cell.trained_on]
+            self.source(variant).refuse_copied_people([*tested, *trained])
 
     def _identities(self, variant: str) -> dict[str, str]:
         """Give what the signals that cells of a variant are tested on are known by, by the store's name."""
@@ -435,6 +438,7 @@ class AlignRun:
             for cell in self.cells:
                 for subject in cell.tested_on if cell.fold == fold else ():
                     models.setdefault(subject, []).append(self.learned(cell))
+                    self._refuse_learned_trials(cell, subject, split)
             dataset, stores, train = self.dataset, self.stores(split), {}
             first = next(iter(stores.values()))
 
@@ -458,6 +462,21 @@ class AlignRun:
             )
 
         return self.once(("tested pictures", split, fold), compare)
+
+    def _refuse_learned_trials(self, cell: Cell, subject: int, split: str) -> None:
+        """Refuse trials that a model learned from; of a person who is new to it, any trial.
+
+        Raises:
+            BrainhiveError: naming the first; of trials that a fold holds out, `match_split` raises it.
+        """
+        learned, source = self.learned(cell), self.source(cell.variant)
+        is_known = subject in learned.subjects and not self.tests_new_subjects
+        hint = "test on other people, or recordings of another day"
+        stored = source.open(subject).splits if source.path(subject).is_file() else {}
+        for name, recording in stored.items():
+            if not is_known or name == split != "train":
+                where = f"{self.dataset.name} subject {subject} {name}"
+                recording.refuse_copies(learned.trials, where, f"trials that {self.name} learned from", hint)
 
     @property
     def folds(self) -> list[int]:

@@ -326,6 +326,7 @@ class TrainingData:
         if normalisation is not None and recipe.signal.normalise_by == "training_subjects":
             statistics = [trials.statistics for trials in responses if trials.statistics]
             normaliser = normalisation.build(pool_statistics(statistics))
+        digests = [trials.digests.ravel() for trials in responses if trials.digests is not None]
         return Learned(
             dataset=dataset.pictured_as,
             recordings=people_of(dataset),
@@ -338,6 +339,7 @@ class TrainingData:
             stimulus_kinds=(self.recipe.dataset.kind.replace("_", "-"),),
             recording_kinds=tuple(sorted({kind for one in recordings.values() for kind in one.made_by})),
             pictures=pictures,
+            trials=np.unique(np.concatenate(digests)),
             normalisers={trials.subject: trials.normaliser for trials in responses if trials.normaliser},
             normaliser=normaliser,
             whiteners=whiteners,

@@ -186,3 +186,14 @@ def test_concepts_of_what_a_model_started_from_are_known_apart_from_its_own() ->
 
     assert np.array_equal(after.concepts, own.concepts)
     assert after.start_concepts.tolist() == hash_concepts(["dog"]).tolist()
+
+
+def test_what_it_started_from_is_asked_too_whether_a_tested_subject_is_new() -> None:
+    child = Learned(people={"eeg": (1, 2)}, has_all_subjects=True)
+    child = child.after(Learned(people={"eeg": (3,)}, has_all_subjects=True))
+
+    assert child.describe_subjects("eeg", [3, 4]) == "trained on subject 3; new subject 4"
+    assert child.describe_subjects("meg", [3]) == "new subject 3"
+    assert child.after(Learned()).describe_subjects("eeg", [1, 4]) == (
+        "trained on subject 1; perhaps trained on subject 4"
+    )
