@@ -193,10 +193,9 @@ def units_of_unequal_size(random: Random, design: str, subjects: int, centre: fl
 
 
 def units_of_one_subject(random: Random, design: tuple[int, int], centre: float) -> list[float]:
-    """3. Runs of one subject each: coverage and width for these subjects, of hits and of normal values.
+    """Runs of one subject each: coverage and width for these subjects, of hits and of normal values.
 
-    A design is people, and runs of each; there are ten runs or more. Runs vary by .7 in logits and in values,
-    of which people have .3; a run has 40 trials.
+    A design is people, and runs of each. Runs of 40 trials vary by .7 in logits and in values, people by .3.
     """
     people, runs = design
     person, run = random.normal(0, 0.3, (people, 1, 1)), random.normal(0, 0.7, (people, runs, 1))
@@ -215,7 +214,7 @@ def units_of_one_subject(random: Random, design: tuple[int, int], centre: float)
 
 
 def few_concepts(random: Random, concepts: int, pictures: int, drift: float) -> list[float]:
-    """4. Few concepts: coverage for these, false answers to each question, and both found at top-1 .6 of 20.
+    """3. Few concepts: coverage for these, false answers to each question, and both found at top-1 .6 of 20.
 
     With drift, the signals of a session share what has nothing to do with pictures, and three in four
     pictures of a concept were shown in its own session. Concepts are not equally decodable: the effect grows
@@ -243,7 +242,7 @@ def few_concepts(random: Random, concepts: int, pictures: int, drift: float) -> 
 
 
 def small_and_bounded(random: Random, items: int, strength: float, metric: str) -> Any:
-    """5. Few items: coverage of the mean of all simulations, and width, of one subject.
+    """4. Few items: coverage of the mean of all simulations, and width, of one subject.
 
     Items are each other's candidates: guesses at strength 0, nearly all found at 1.
     """
@@ -255,7 +254,7 @@ def small_and_bounded(random: Random, items: int, strength: float, metric: str) 
 
 
 def films(random: Random, clips: int, near: float) -> list[float]:
-    """6. Films in a shuffled order: verdicts without an effect, coverage, and false differences.
+    """5. Films in a shuffled order: verdicts without an effect, coverage, and false differences.
 
     Neighbours correlate in signals, embeddings, hits and values, of which six people share half the variance.
     """
@@ -267,20 +266,16 @@ def films(random: Random, clips: int, near: float) -> list[float]:
     hits = draw_hits(random, ITEM_SD * draw_film(random, clips, 1, near=near).T)[:, names]
     values = draw_film(random, clips, 1, near=near) + draw_film(random, 6, clips, 1, near=near)
     values = values[:, names, 0]
-    held = [
-        np.nan if interval.low is None else holds(interval, truth)
-        for interval, truth in ((describe(list(hits), items), 0.5), (describe([values[0]], items), 0))
-    ]
-    compared = (
-        compare_values([*each], [*(0 * each)], items=by)
-        for each, by in ((values[:1], items), (values, of_six))
-    )
-    shown = [np.nan if each.p_value is None else each.p_value <= LEVEL for each in compared]
+    described = [(describe(list(hits), items), 0.5), (describe([values[0]], items), 0.0)]
+    held = [np.nan if each.low is None else holds(each, truth) for each, truth in described]
+    pairs = [([*each], [*(0 * each)], by) for each, by in ((values[:1], items), (values, of_six))]
+    p_values = [compare_values(first, second, items=by).p_value for first, second, by in pairs]
+    shown = [np.nan if p is None else p <= LEVEL for p in p_values]
     return [verdict.side == "above chance", verdict.side == "not testable", *held, *shown]
 
 
 def differences(random: Random, subjects: int, pictures: int, by: str, effect: float) -> list[float]:
-    """7. Differences: how often two methods differ at p < .05, beside an oracle that knows what varies.
+    """6. Differences: how often two methods differ at p < .05, beside an oracle that knows what varies.
 
     An item's difference has noise of sd .7; subjects vary by .1, pictures by .35, where they do. To four
     subjects, the oracle is a t test over items.
@@ -318,7 +313,7 @@ def drawn_variance(subjects: int, pictures: int, by: str) -> float:
 def differences_near_a_limit(
     random: Random, subjects: int, seeds: int, items: int, rates: tuple[float, float]
 ) -> list[float]:
-    """8. Differences of hits near a limit: coverage for people and pictures in general, width, and power.
+    """Differences of hits near a limit: coverage for people and pictures in general, width, and power.
 
     Pictures are as hard for both methods (sd 1.5 in logits) and for each (.7); people in general vary by .5
     and by .25 with the method. Rates are of the mean picture and person.
@@ -332,14 +327,13 @@ def differences_near_a_limit(
     spread = float(np.sqrt(ITEM_SD**2 + 0.7**2 + 1.25 * sd**2))
     first, second = (mean_hit(float(centre), spread) for centre in centres)
     is_shown = result.p_value is not None and result.p_value <= LEVEL
-    disagrees = is_shown == bool(result.low is not None and result.low <= 0 <= result.high)
-    if result.low is None:
-        return [first, second, True, np.nan, is_shown, disagrees]
-    return [first, second, holds(result, first - second), result.high - result.low, is_shown, disagrees]
+    low, high = (-1.0, 1.0) if result.low is None else (result.low, result.high)
+    held = low <= first - second <= high
+    return [first, second, held, high - low, is_shown, is_shown == (low <= 0 <= high)]
 
 
 def best_of_many(random: Random, variants: int) -> list[float]:
-    """9. Best of equal variants: how far its test top-1 lies above the truth, by how it was chosen."""
+    """7. Best of equal variants: how far its test top-1 lies above the truth, by how it was chosen."""
     truth = mean_hit(0, ITEM_SD)
     logits = random.normal(0, ITEM_SD, (2, 1, ITEMS))
     validation, test = (draw_hits(random, np.repeat(half, variants, 0)).mean(1) for half in logits)
@@ -347,7 +341,7 @@ def best_of_many(random: Random, variants: int) -> list[float]:
 
 
 def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
-    """10. Runs or trials in folds: coverage of accuracy for the mean of all simulations, and verdicts.
+    """8. Runs or trials in folds: coverage of accuracy for the mean of all simulations, and verdicts.
 
     A design has so many categories of fixed patterns, and trials of each in a run. Where runs drift, their
     trials share an offset and a linear trend, each as strong as the noise of a trial; runs are new in each
@@ -399,7 +393,7 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
 
 
 def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float) -> list[Any]:
-    """11. 100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to embeddings.
+    """9. 100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to embeddings.
 
     Pictures are new in each simulation, how signals carry embeddings is the same, and so are two concepts;
     twenty are new, too. With drift, ten pictures that were drawn of all were shown in each run.
@@ -437,7 +431,7 @@ def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float
 
 
 def calibration(random: Random, people: int, draws: int, centre: float, gain: float) -> list[float]:
-    """12. Calibration: coverage of top-1 over draws, for people in general and for these, and of its share.
+    """10. Calibration: coverage of top-1 over draws, for people in general and for these, and of its share.
 
     People differ by .5 in logits and once more by .2 with everything, draws by .15 for each person by itself;
     pictures are the same for all. The share is of top-1 with everything, whose logit is larger by a gain; no
@@ -469,7 +463,7 @@ def calibration(random: Random, people: int, draws: int, centre: float, gain: fl
 
 
 def unequal_categories(random: Random, design: str, counts: tuple[int, int], effect: float) -> list[float]:
-    """13. Two categories that are unequally frequent: coverage and width of balanced accuracy and AUC.
+    """Two categories that are unequally frequent: coverage and width of balanced accuracy and AUC.
 
     Scores of trials are normal and differ by an effect; the rarer category is named too seldom. Scores of a
     run share an offset of sd .5, where there are runs.
@@ -485,15 +479,16 @@ def unequal_categories(random: Random, design: str, counts: tuple[int, int], eff
     # both metrics, and what they are of all trials and runs
     group_of = dict(enumerate(run.tolist()))
     items = Alike(group_of=group_of, groups="runs" if runs > 1 else "trials").items([[*group_of]])
-    scores: Any = SimpleNamespace(
-        ranking=SimpleNamespace(labels=label, ranks=2 - (named == label), wins=wins)
-    )
+    ranking = SimpleNamespace(labels=label, ranks=2 - (named == label), wins=wins)
+    scores: Any = SimpleNamespace(ranking=ranking)
     metrics = measure_classes([[scores]], {**HOW, "is_share": None, "items": items, "pool": 2})
     recalls = norm.cdf((np.array([effect, effect]) / 2 + [0.3, -0.3]) / np.hypot(1, sd))
     areas = norm.cdf(effect / np.sqrt([2 + 2 * sd**2, 2]))
     truths = {"balanced_accuracy": recalls.mean(), "auc": np.average(areas, weights=[runs - 1, 1])}
-    found = [(metrics[name], truth) for name, truth in truths.items()]
-    return [part for each, truth in found for part in (truth, holds(each, truth), each.high - each.low)]
+    results = []
+    for name, truth in truths.items():
+        results += [truth, holds(metrics[name], truth), metrics[name].high - metrics[name].low]
+    return results
 
 
 def draw_live_hits(random: Random, design: str, rate: float, trials: int) -> tuple[Values, Values]:

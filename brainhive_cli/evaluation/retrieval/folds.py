@@ -147,7 +147,7 @@ def measure_classes(
     Source: DeLong, DeLong and Clarke-Pearson 1988 (variance of an AUC by its parts).
     """
 
-    # categories of each subject's items, and independent hits that a mean over categories is worth (Kish 1965)
+    # category of each item, and independent hits that a mean over categories is worth (Kish 1965)
     labels = [np.unique(group[0].ranking.labels, return_inverse=True)[1] for group in groups]  # [N] each
     counts = [np.bincount(numbers) for numbers in labels]  # [K] each
     worth = float(sum(len(sizes) ** 2 / (1 / sizes).sum() for sizes in counts))

@@ -415,7 +415,7 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
 
 
 def _share_of_wins(queries: Queries, gallery: Tensor) -> list[float]:
-    """Compare each signal with those of the other of two pictures: [N] its part in the area; see `Ranking`."""
+    """Compare each signal with those of the other of two pictures: [N] parts in the area; see `Ranking`."""
     # how much more each signal is like the second picture
     likeness = cosine_similarity(queries.tokens[:, None], gallery[None], dim=2)  # [N, 2]
     score = (likeness[:, 1] - likeness[:, 0]).cpu().numpy()
