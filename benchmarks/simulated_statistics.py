@@ -212,8 +212,7 @@ def units_of_unequal_size(random: Random, design: str, subjects: int, centre: fl
 def units_of_one_subject(random: Random, design: tuple[int, int], centre: float) -> list[float]:
     """Runs of one subject each: coverage and width for these subjects, of hits and of normal values.
 
-    A design is people, and runs of each; there are ten runs or more. Runs vary by .7 in logits and in values,
-    of which people have .3; a run has 40 trials.
+    A design is people, and runs of each. Runs of 40 trials vary by .7 in logits and in values, people by .3.
     """
     people, runs = design
     person, run = random.normal(0, 0.3, (people, 1, 1)), random.normal(0, 0.7, (people, runs, 1))
@@ -284,15 +283,11 @@ def films(random: Random, clips: int, near: float) -> list[float]:
     hits = draw_hits(random, ITEM_SD * draw_film(random, clips, 1, near=near).T)[:, names]
     values = draw_film(random, clips, 1, near=near) + draw_film(random, 6, clips, 1, near=near)
     values = values[:, names, 0]
-    held = [
-        np.nan if interval.low is None else holds(interval, truth)
-        for interval, truth in ((describe(list(hits), items), 0.5), (describe([values[0]], items), 0))
-    ]
-    compared = (
-        compare_values([*each], [*(0 * each)], items=by)
-        for each, by in ((values[:1], items), (values, of_six))
-    )
-    shown = [np.nan if each.p_value is None else each.p_value <= LEVEL for each in compared]
+    described = [(describe(list(hits), items), 0.5), (describe([values[0]], items), 0.0)]
+    held = [np.nan if each.low is None else holds(each, truth) for each, truth in described]
+    pairs = [([*each], [*(0 * each)], by) for each, by in ((values[:1], items), (values, of_six))]
+    p_values = [compare_values(first, second, items=by).p_value for first, second, by in pairs]
+    shown = [np.nan if p is None else p <= LEVEL for p in p_values]
     return [verdict.side == "above chance", verdict.side == "not testable", *held, *shown]
 
 
@@ -349,10 +344,9 @@ def differences_near_a_limit(
     spread = float(np.sqrt(ITEM_SD**2 + 0.7**2 + 1.25 * sd**2))
     first, second = (mean_hit(float(centre), spread) for centre in centres)
     is_shown = result.p_value is not None and result.p_value <= LEVEL
-    disagrees = is_shown == bool(result.low is not None and result.low <= 0 <= result.high)
-    if result.low is None:
-        return [first, second, True, np.nan, is_shown, disagrees]
-    return [first, second, holds(result, first - second), result.high - result.low, is_shown, disagrees]
+    low, high = (-1.0, 1.0) if result.low is None else (result.low, result.high)
+    held = low <= first - second <= high
+    return [first, second, held, high - low, is_shown, is_shown == (low <= 0 <= high)]
 
 
 def best_of_many(random: Random, variants: int) -> list[float]:
@@ -621,15 +615,16 @@ def unequal_categories(random: Random, design: str, counts: tuple[int, int], eff
     # both metrics, and what they are of all trials and runs
     group_of = dict(enumerate(run.tolist()))
     items = Alike(group_of=group_of, groups="runs" if runs > 1 else "trials").items([[*group_of]])
-    scores: Any = SimpleNamespace(
-        ranking=SimpleNamespace(labels=label, ranks=2 - (named == label), wins=wins)
-    )
+    ranking = SimpleNamespace(labels=label, ranks=2 - (named == label), wins=wins)
+    scores: Any = SimpleNamespace(ranking=ranking)
     metrics = measure_classes([[scores]], {**HOW, "is_share": None, "items": items, "pool": 2})
     recalls = norm.cdf((np.array([effect, effect]) / 2 + [0.3, -0.3]) / np.hypot(1, sd))
     areas = norm.cdf(effect / np.sqrt([2 + 2 * sd**2, 2]))
     truths = {"balanced_accuracy": recalls.mean(), "auc": np.average(areas, weights=[runs - 1, 1])}
-    found = [(metrics[name], truth) for name, truth in truths.items()]
-    return [part for each, truth in found for part in (truth, holds(each, truth), each.high - each.low)]
+    results = []
+    for name, truth in truths.items():
+        results += [truth, holds(metrics[name], truth), metrics[name].high - metrics[name].low]
+    return results
 
 
 def draw_live_hits(random: Random, design: str, rate: float, trials: int) -> tuple[Values, Values]:

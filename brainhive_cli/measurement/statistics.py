@@ -271,7 +271,8 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
         One for each position.
     """
     subjects, units, strata = len(groups), items.count, items.stratum_of_unit
-    estimates, parts, weights = [], [], np.zeros((subjects, units))
+    estimates, alone = [], []
+    influence, weights = np.zeros((len(groups[0]), units)), np.zeros((subjects, units))
     for weight, values, unit in zip(weights, groups, items.numbers, strict=True):
         # what each unit adds to the mean, beyond its stratum's: [P, U], and its share of the items: [U]
         count = values.shape[1]
@@ -286,13 +287,15 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
         means = stratum_sums / np.maximum(1, np.bincount(strata, sizes))
         part = (sums - means[:, strata] * sizes) / count
         part[np.abs(part) < ROUNDING * np.abs(values).max(1, keepdims=True)] = 0  # of equal values
-        estimates.append(values.mean(1))
-        parts.append(part)
-        weight[:] = sizes / count
 
-    # variance of each subject's mean, and of the mean over subjects
-    alone = [_variance(part, weights[[row]], strata)[0] for row, part in enumerate(parts)]
-    together, freedom = _variance(np.sum(parts, 0) / subjects, weights / subjects, strata)
+        # its variance for this subject, and its part in the mean over subjects
+        weight[:] = sizes / count
+        estimates.append(values.mean(1))
+        alone.append(_variance(part, weight[None], strata)[0])
+        influence += part / subjects
+
+    # variance of the mean over subjects, who may have units in common
+    together, freedom = _variance(influence, weights / subjects, strata)
     return [
         Scatter(estimate, variances * items.inflation, float(variance) * items.inflation, freedom)
         for estimate, variances, variance in zip(
@@ -472,10 +475,9 @@ def _share_interval(
         hits = share * (1 - share) * items.size / (items.size - 1)
         size = min(most_hits or most, hits / variance if variance > 0 else np.inf)
         are_units = are_hits and items.count == len(values)
-        quantiles = t.ppf(
-            UPPER, [max(1, items.count - len(groups)) if are_units else np.inf, scatter.freedom]
-        )
-        size *= float(quantiles[0] / quantiles[1]) ** 2
+        if not are_units or items.strata is not None:
+            quantiles = t.ppf(UPPER, [len(values) - 1 if are_units else np.inf, scatter.freedom])
+            size *= float(quantiles[0] / quantiles[1]) ** 2
 
     # Wilson's interval of as many hits, not a whole number
     z = norm.ppf(UPPER)

@@ -18,11 +18,10 @@ MANY_UNITS = 10
 FEWEST_UNITS = 6
 """Units from which there are intervals: of five, no test by signs or ranks reaches .05, two-sided."""
 MOST_BLOCKS, LONG_BLOCK = 15, 60
-"""Blocks into which the clips of a split are cut, and clips of one, 120 s of cc2017, beyond which the means
-of neighbouring blocks hardly correlate. Means over 10 to 30 batches give intervals that hold where a series
-is long (Schmeiser 1982, Batch size effects in the analysis of simulation output); where clips correlate by
-.9, six blocks are some twenty independent clips, and of fewer no interval holds
-(`benchmarks/simulated_statistics.py`)."""
+"""Most blocks into which the clips of a split are cut, and clips of one, 120 s of cc2017, beyond which
+neighbouring blocks hardly correlate. Means over 10 to 30 batches give intervals that hold (Schmeiser 1982,
+Batch size effects in the analysis of simulation output); where clips correlate by .9, six blocks are some
+twenty independent clips, and of fewer no interval holds (`benchmarks/simulated_statistics.py`)."""
 MANY_SUBJECTS = 5
 """Subjects from which an inference speaks of people in general; of fewer it speaks of these alone."""
 FOLD_INFLATION = 1.4
