@@ -45,7 +45,7 @@ from brainhive_cli.evaluation.retrieval.folds import measure_classes
 from brainhive_cli.evaluation.retrieval.rankings import Queries, _share_of_wins
 from brainhive_cli.measurement.comparison import compare_values, crossed_t
 from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
-from brainhive_cli.measurement.interleaving import Interleaving, TrialOrder, of_trials
+from brainhive_cli.measurement.interleaving import TrialOrder, of_trials
 from brainhive_cli.measurement.ranks import ranks, summarise
 from brainhive_cli.measurement.statistics import describe, measure, measure_each, ratio_of_means
 from brainhive_cli.measurement.units import MANY_SUBJECTS, MANY_UNITS, Alike, Items
@@ -608,9 +608,7 @@ def unequal_categories(random: Random, design: str, counts: tuple[int, int], eff
     score = effect * label + random.normal(size=len(label)) + random.normal(0, sd, runs)[run]
     named = score > effect / 2 + 0.3
     tokens = torch.from_numpy(np.stack([np.ones_like(score), np.exp(score)], 1))
-    wins = _share_of_wins(
-        Queries(tokens, label, label, Interleaving([], [])), torch.eye(2, dtype=torch.float64)
-    )
+    wins = _share_of_wins(Queries(tokens, label, label), torch.eye(2, dtype=torch.float64))
 
     # both metrics, and what they are of all trials and runs
     group_of = dict(enumerate(run.tolist()))

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +82,13 @@ def write_targets(
 
 
 def write_signals(home: Path, ids: Sequence[str], subjects: int, repetitions: int = 4) -> None:
-    """Write stores of the 17 posterior sensors; all subjects share one file, for the page cache."""
-    shape = (len(ids), repetitions, len(POSTERIOR), SAMPLES)
-    signal = np.random.default_rng(0).standard_normal(shape, np.float32)
-    path = partial(recordings.path_of, home / "signals", "things-eeg", "default")
-    times_s = np.arange(SAMPLES) / RATE_HZ
-    recording = Recording(signal, list(ids), Sensors(POSTERIOR), times_s, RATE_HZ, "random")
-    SignalStore.write(path(1), {"train": recording})
-    for subject in range(2, subjects + 1):
-        os.link(path(1), path(subject))
+    """Write stores of the 17 posterior sensors; equal signals of several subjects would be refused."""
+    shape, times_s = (len(ids), repetitions, len(POSTERIOR), SAMPLES), np.arange(SAMPLES) / RATE_HZ
+    for subject in range(1, subjects + 1):
+        signal = np.random.default_rng(subject).standard_normal(shape, np.float32)
+        recording = Recording(signal, list(ids), Sensors(POSTERIOR), times_s, RATE_HZ, "random")
+        path = recordings.path_of(home / "signals", "things-eeg", "default", subject)
+        SignalStore.write(path, {"train": recording})
 
 
 def write_published(home: Path, subject: int, ids: Mapping[str, Sequence[str]]) -> None:

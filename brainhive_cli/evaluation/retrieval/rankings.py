@@ -1,7 +1,7 @@
 """Ranking of a gallery's pictures by the signals of a cell, or of several averaged, and vice versa."""
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from itertools import compress
 from typing import Any, Self
@@ -233,7 +233,7 @@ class Queries:
     tokens: Tensor
     target: Indices
     seen: Indices
-    interleaving: Interleaving
+    interleaving: Interleaving = field(default_factory=lambda: Interleaving([], []))
     trials: Sequence[str] = ()
     groups: Sequence[str] = ()
     depend_on_each_other: bool = False
