@@ -8,6 +8,7 @@ from brainhive_cli.core.measurements import (
     CHANNELS_MAPPED,
     MIXED_WITH_BLURRY,
     NORMALISED_BY_TESTED,
+    NOT_INTERLEAVED,
     PRIOR_OF_OTHERS,
     SEEN_CONCEPTS,
     SEEN_COPIES,
@@ -220,6 +221,7 @@ MEANINGS = {
     TRAINED_TRIALS: "No result: models were tested on trials that they had learned from.",
     UNKNOWN_TRIALS: "Trials unknown: models learned from the tested pictures, and nothing says whether also "
     "from these trials of them.",
+    NOT_INTERLEAVED: "Labels were not interleaved in time, so slow drift alone can say something of them",
     SEEN_PICTURES: "Seen pictures: models learned from other trials of what was tested. Not "
     "comparable with zero-shot retrieval.",
     SEEN_COPIES: "Copies seen: tested pictures that are copies of training pictures were not left out.",
