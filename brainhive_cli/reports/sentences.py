@@ -221,7 +221,8 @@ MEANINGS = {
     TRAINED_TRIALS: "No result: models were tested on trials that they had learned from.",
     UNKNOWN_TRIALS: "Trials unknown: models learned from the tested pictures, and nothing says whether also "
     "from these trials of them.",
-    NOT_INTERLEAVED: "Labels were not interleaved in time, so slow drift alone can say something of them",
+    NOT_INTERLEAVED: "Signal or time: labels were not interleaved in time, so that slow drift alone says "
+    "something of them.",
     SEEN_PICTURES: "Seen pictures: models learned from other trials of what was tested. Not "
     "comparable with zero-shot retrieval.",
     SEEN_COPIES: "Copies seen: tested pictures that are copies of training pictures were not left out.",
