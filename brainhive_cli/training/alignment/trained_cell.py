@@ -266,15 +266,9 @@ class TrainedCell:
                 item, label, by = np.arange(len(row)), [shown[index] for index in row], holdout.by
                 group = holdout.number_tested(recording, where)[is_there]
             else:
-                concept_of = dict(zip(stimuli.image_ids, stimuli.concepts, strict=True))
-                rows, group = stimuli.rows(shown), np.zeros(len(shown), np.int64)
-                item, label = (
-                    row,
-                    [
-                        concept_of.get(stimuli.image_ids[r], name) if r >= 0 else name
-                        for r, name in zip(rows.tolist(), shown, strict=True)
-                    ],
-                )
+                item, rows, group = row, stimuli.rows(shown), np.zeros(len(shown), np.int64)
+                stored = zip(rows.tolist(), shown, strict=True)
+                label = [stimuli.concepts[index] if index >= 0 else name for index, name in stored]
                 for fold in holdout.fold_numbers if holdout else ():
                     group[tested_rows(dataset, stimuli, split, fold)[rows] & (rows >= 0)] = fold
 
