@@ -33,11 +33,12 @@ WORDS = 2 * VIEWS
 """64-bit words of a hash: two of each view."""
 BORDER_LEVELS = 10
 """Most levels by which pixels of a border differ from that of the first corner."""
-MIN_DETAILS = 40
+MIN_DETAILS = 46
 """Least number of independent details that one picture of a pair has. Gratings and Gabor patches have at most
-26, or 32 dithered to a palette; handwritten digits 59 or more, photographs 63 (benchmarks/near_copies.py)."""
+26, or 32 dithered to a palette, squares and blocks of colour 42; handwritten digits 59 or more, photographs
+50 (benchmarks/near_copies.py)."""
 MIN_DETAILS_OF_BLURRED = 80
-"""The same of the other picture where one has fewer, as a blurred one has; four blocks of colour have 42."""
+"""The same of the other picture where one has fewer, as a blurred one has."""
 MAX_DISTANCE, MAX_EVEN_DISTANCE = 34, 20
 """Most bits in which the hashes of candidates' views differ, of 128 and of the 64 of even frequencies.
 None to 2 of 14,280 pairs of different photographs are as near (benchmarks/near_copies.py)."""
