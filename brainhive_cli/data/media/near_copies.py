@@ -8,6 +8,7 @@ such as a thing on white ground, then weighs little. Pictures of few details, su
 nature and are not compared with each other.
 """
 
+from functools import lru_cache
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -50,7 +51,7 @@ MIN_CORRELATION = 0.97
 """Least correlation of the luminance of copies; different pictures reach .96 at most, of 2,000 digits."""
 MIN_FIRST_CORRELATION = 0.6
 """The same of the best pair of views, by coarse details, from which a window is searched."""
-SEARCH = ((0.04, 8, 0.7), (0.02, 12, 0.85), (0.01, 24, 0.9), (0.005, 24, 0.98))
+SEARCH = ((0.04, 8, 0.8), (0.02, 12, 0.93), (0.01, 24, 0.95), (0.005, 24, 0.98))
 """Steps of that search: share of a side, highest frequency, least correlation at its end."""
 REACH = 0.2
 """Share of a side by which the search moves an edge at most."""
@@ -59,7 +60,7 @@ MIN_COLOUR, MIN_COLOUR_CORRELATION = 0.05, 0.85
 copies. Demo pictures that differ in colour alone have .2 or more, and reach .80."""
 
 _SIDE_PX = 64  # of the thumbnails whose details are measured
-_HASHED_PX = 32  # of the views that are hashed: twice the highest hashed frequency, so that nothing aliases
+_CANVAS_PX = 128  # of the pictures of which windows are compared
 _NO_MARGINS = np.zeros(4)
 _EDGE_SHIFTS = np.concatenate([np.eye(4), -np.eye(4)])  # of a window's edges, [8, 4]
 _BLOCK_PAIRS = 2**18  # hashes compared at one time: 2 MiB of 64-bit words, which a core's cache holds
@@ -77,6 +78,7 @@ _INNER, _WHOLE, _WHOLE_INNER = 9, 10, 11
 _PAIRS = [(0, view) for view in range(_WHOLE)] + [(view, 0) for view in range(1, _WHOLE)]
 _PAIRS += [(view, view) for view in (_INNER, _WHOLE, _WHOLE_INNER)]
 _FIRSTS, _SECONDS = np.transpose(_PAIRS)
+_MIRRORED_VIEWS = [0, 1, 2, 5, 4, 3, *range(6, VIEWS)]  # without its left side is without its right side
 
 _FREQUENCY = np.hypot(*np.mgrid[:_SIDE_PX, :_SIDE_PX])  # [64, 64], in half cycles a picture
 _LOWEST = np.argsort(_FREQUENCY[:16, :16], axis=None, kind="stable")[1:]  # without the mean, [255]
@@ -88,17 +90,26 @@ _BAND, _CHROMA_BAND = 24, 8  # highest frequencies compared: JPEG and resizing c
 _COMPARED = _FREQUENCY[: _BAND + 1, : _BAND + 1].ravel()  # [625]
 _RINGS = (_COMPARED[:, None].astype(int) == range(1, _BAND)).astype(np.float32)  # [625, 23]
 _CHROMA_WEIGHTS = _COMPARED * (_COMPARED <= _CHROMA_BAND)
+_MIRROR_SIGNS = np.tile(np.float32((-1) ** np.arange(_BAND + 1)), _BAND + 1)  # [625]
 
 
-def _make_dct(count: int, samples: int) -> NDArray[np.float32]:
-    """Make the matrix [count, samples] of a DCT's lowest frequencies; its scale does not count."""
-    matrix = np.cos(np.pi / samples * np.outer(np.arange(count), np.arange(samples) + 0.5))
-    matrix[0] /= np.sqrt(2)
-    return np.asarray(matrix, np.float32)
+@lru_cache(2**12)
+def _make_dct(low: float, high: float, side_px: int, count: int) -> NDArray[np.float32]:
+    """Make the matrix [count, side_px] of the lowest DCT frequencies of a line between two margins."""
+    start, stop = low * side_px, (1 - high) * side_px
+    edges = np.clip(np.arange(side_px + 1), start, stop) - start
+    centres, widths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    dct = np.cos(np.pi / (stop - start) * np.outer(np.arange(count), centres)) * widths
+    dct[0] /= np.sqrt(2)
+    return np.asarray(dct * _SIDE_PX / (stop - start), np.float32)
 
 
-_FULL_DCT, _HASHED_DCT = _make_dct(_SIDE_PX, _SIDE_PX), _make_dct(16, _HASHED_PX)
-_COMPARED_DCT = _FULL_DCT[: _BAND + 1]
+def _transform(square: NDArray[np.float32], margins: Margins, count: int) -> Details:
+    """Measure the lowest frequencies of a window of squares [..., S, S]: [..., count * count]."""
+    left, upper, right, lower = np.round(margins, 4).tolist()
+    side_px = square.shape[-1]
+    rows, columns = _make_dct(upper, lower, side_px, count), _make_dct(left, right, side_px, count)
+    return np.asarray((rows @ square @ columns.T).reshape(*square.shape[:-2], -1))
 
 
 class Candidate(NamedTuple):
@@ -132,8 +143,9 @@ def hash_picture(stimulus: Image.Image | Clip) -> Hashes:
     grey = frame.convert("L").resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2)
     if np.ptp(np.asarray(grey)) <= BORDER_LEVELS:
         return np.zeros(WORDS, np.uint64)
-    views = np.stack([_cut(grey, view, _HASHED_PX) for view in _place_views(grey, frame.size)])
-    signs = (_HASHED_DCT @ views @ _HASHED_DCT.T).reshape(VIEWS, -1)[:, _HASHED] > 0  # [12, 128]
+    square = np.asarray(grey, np.float32)
+    views = np.stack([_transform(square, view, 16) for view in _place_views(grey, frame.size)])
+    signs = views[:, _HASHED] > 0  # [12, 128]
     signs[:, -1] = count_details(grey) < MIN_DETAILS
     return np.packbits(signs).view(np.uint64)
 
@@ -145,7 +157,7 @@ def count_details(grey: Image.Image) -> float:
         (sum of e)² / (sum of e²) over the energies e of DCT coefficients weighted by frequency: the number of
         coefficients if all have one energy, about 2 for a grating, 0 for a constant picture.
     """
-    energy = np.square(_FULL_DCT @ np.asarray(grey, np.float32) @ _FULL_DCT.T * _FREQUENCY)
+    energy = np.square(_transform(np.asarray(grey, np.float32), _NO_MARGINS, _SIDE_PX) * _FREQUENCY.ravel())
     return float(energy.sum() ** 2 / np.square(energy).sum()) if energy.any() else 0.0
 
 
@@ -234,7 +246,7 @@ def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -
         return ""
     if _are_equal(first, second):
         return "copy"
-    mirrored = _Prepared.of(first.square.transpose(Image.Transpose.FLIP_LEFT_RIGHT), first.size)
+    mirrored = first.mirror()
     if _are_equal(mirrored, second):
         return "mirrored"
     if _share_part(first, second):
@@ -245,11 +257,10 @@ def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -
 class _Prepared(NamedTuple):
     """A picture as a square in Y, Cb, Cr; its luminance as it is and equalised; details of views of both."""
 
-    square: Image.Image
-    size: tuple[int, int]
-    lights: tuple[Image.Image, Image.Image]
+    square: NDArray[np.float32]  # [3, 128, 128]
+    lights: NDArray[np.float32]  # [2, 128, 128]
     views: Margins  # [12, 4]
-    details: list[Details]  # [12, 625] of each luminance
+    details: Details  # [2, 12, 625]
     detail_count: float
 
     @classmethod
@@ -257,9 +268,17 @@ class _Prepared(NamedTuple):
         light = square.getchannel(0)
         grey = light.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR)
         views = _place_views(grey, size)
-        lights = (light, ImageOps.equalize(light))
-        details = [np.stack([_measure_details(each, view) for view in views]) for each in lights]
-        return cls(square, size, lights, views, details, count_details(grey))
+        lights = np.stack([light, ImageOps.equalize(light)]).astype(np.float32)
+        details = np.stack([_measure_details(lights, view) for view in views], axis=1)
+        channels = np.moveaxis(np.asarray(square, np.float32), -1, 0)
+        return cls(channels, lights, views, details, count_details(grey))
+
+    def mirror(self) -> Self:
+        """Mirror the picture left to right: odd frequencies change their signs."""
+        square, lights = (pixels[..., ::-1] for pixels in (self.square, self.lights))
+        views = self.views[_MIRRORED_VIEWS][:, [2, 1, 0, 3]]
+        details = self.details[:, _MIRRORED_VIEWS] * _MIRROR_SIGNS
+        return self._replace(square=square, lights=lights, views=views, details=details)
 
 
 _LIGHTS = ((0, 0), (0, 1), (1, 0))  # of two pictures: the luminance of either may have been equalised
@@ -340,22 +359,12 @@ def _frame(stimulus: Image.Image | Clip) -> Image.Image:
 
 def _reduce(frame: Image.Image) -> Image.Image:
     """Reduce a picture to a square in Y, Cb, Cr, of which windows are taken."""
-    canvas = (2 * _SIDE_PX, 2 * _SIDE_PX)
-    return frame.resize(canvas, Image.Resampling.BILINEAR, reducing_gap=2).convert("YCbCr")
+    return frame.resize((_CANVAS_PX, _CANVAS_PX), Image.Resampling.BILINEAR, reducing_gap=2).convert("YCbCr")
 
 
-def _cut(square: Image.Image, margins: Margins, side_px: int) -> NDArray[np.float32]:
-    """Cut a window out: [side_px, side_px, 3], or without the last axis."""
-    left, upper, right, lower = (square.width * margins).tolist()
-    box = (left, upper, square.width - right, square.height - lower)
-    return np.asarray(square.resize((side_px, side_px), Image.Resampling.BILINEAR, box), np.float32)
-
-
-def _measure_details(square: Image.Image, margins: Margins) -> Details:
-    """Measure the lowest frequencies of a window: [625] of a grey picture, [3, 625] of others."""
-    window = _cut(square, margins, _SIDE_PX)
-    spectrum = _COMPARED_DCT @ np.moveaxis(window, -1, 0 if window.ndim == 3 else -1) @ _COMPARED_DCT.T
-    return np.asarray(spectrum.reshape(*spectrum.shape[:-2], -1), np.float32)
+def _measure_details(square: NDArray[np.float32], margins: Margins) -> Details:
+    """Measure the compared frequencies of a window of squares [..., 128, 128]: [..., 625]."""
+    return _transform(square, margins, _BAND + 1)
 
 
 def _correlate(first: Details, second: Details, highest: int = _BAND) -> NDArray[np.floating]:
