@@ -271,8 +271,8 @@ def correlate_pictures(first: Image.Image, second: Image.Image) -> float:
     """Correlate the luminance of two pictures."""
     details = []
     for picture in (first, second):
-        square = near_copies._reduce(picture).getchannel(0)
-        details.append(near_copies._measure_details(square, near_copies._NO_MARGINS))
+        light = np.asarray(near_copies._reduce(picture).getchannel(0), np.float32)
+        details.append(near_copies._measure_details(light, near_copies._NO_MARGINS, near_copies._BAND + 1))
     return float(near_copies._correlate(*details))
 
 

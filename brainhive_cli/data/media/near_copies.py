@@ -104,7 +104,7 @@ def _make_dct(low: float, high: float, side_px: int, count: int) -> NDArray[np.f
     return np.asarray(dct * _SIDE_PX / (stop - start), np.float32)
 
 
-def _transform(square: NDArray[np.float32], margins: Margins, count: int) -> Details:
+def _measure_details(square: NDArray[np.float32], margins: Margins, count: int) -> Details:
     """Measure the lowest frequencies of a window of squares [..., S, S]: [..., count * count]."""
     left, upper, right, lower = np.round(margins, 4).tolist()
     side_px = square.shape[-1]
@@ -144,7 +144,7 @@ def hash_picture(stimulus: Image.Image | Clip) -> Hashes:
     if np.ptp(np.asarray(grey)) <= BORDER_LEVELS:
         return np.zeros(WORDS, np.uint64)
     square = np.asarray(grey, np.float32)
-    views = np.stack([_transform(square, view, 16) for view in _place_views(grey, frame.size)])
+    views = np.stack([_measure_details(square, view, 16) for view in _place_views(grey, frame.size)])
     signs = views[:, _HASHED] > 0  # [12, 128]
     signs[:, -1] = count_details(grey) < MIN_DETAILS
     return np.packbits(signs).view(np.uint64)
@@ -157,7 +157,9 @@ def count_details(grey: Image.Image) -> float:
         (sum of e)² / (sum of e²) over the energies e of DCT coefficients weighted by frequency: the number of
         coefficients if all have one energy, about 2 for a grating, 0 for a constant picture.
     """
-    energy = np.square(_transform(np.asarray(grey, np.float32), _NO_MARGINS, _SIDE_PX) * _FREQUENCY.ravel())
+    energy = np.square(
+        _measure_details(np.asarray(grey, np.float32), _NO_MARGINS, _SIDE_PX) * _FREQUENCY.ravel()
+    )
     return float(energy.sum() ** 2 / np.square(energy).sum()) if energy.any() else 0.0
 
 
@@ -268,8 +270,8 @@ class _Prepared(NamedTuple):
         light = square.getchannel(0)
         grey = light.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR)
         views = _place_views(grey, size)
-        lights = np.stack([light, ImageOps.equalize(light)]).astype(np.float32)
-        details = np.stack([_measure_details(lights, view) for view in views], axis=1)
+        lights = np.stack([np.asarray(each, np.float32) for each in (light, ImageOps.equalize(light))])
+        details = np.stack([_measure_details(lights, view, _BAND + 1) for view in views], axis=1)
         channels = np.moveaxis(np.asarray(square, np.float32), -1, 0)
         return cls(channels, lights, views, details, count_details(grey))
 
@@ -309,7 +311,7 @@ def _align(
     full: _Prepared, full_light: int, start: Margins, part: _Prepared, part_light: int, part_window: Margins
 ) -> bool:
     """Say whether a window of a picture, not far from that at the start, shows a window of another."""
-    details = _measure_details(part.lights[part_light], part_window)
+    details = _measure_details(part.lights[part_light], part_window, _BAND + 1)
     window, least_margins = start, np.maximum(start - REACH, 0)
 
     # Move one edge at a time, by ever smaller steps, while the correlation grows.
@@ -317,7 +319,7 @@ def _align(
         best = -1.0
         moved = window[None]
         while True:
-            views = np.stack([_measure_details(full.lights[full_light], each) for each in moved])
+            views = np.stack([_measure_details(full.lights[full_light], each, _BAND + 1) for each in moved])
             scores = _correlate(views, details, highest)
             if scores.max() <= best:
                 break
@@ -332,7 +334,9 @@ def _have_equal_colours(first: _Prepared, window: Margins, second: _Prepared, ot
     """Say whether the colours of two windows agree; those of a picture in grey or of one tint do with any."""
     all_details, own_chromas = [], []
     for prepared, margins in ((first, window), (second, other)):
-        details = _measure_details(prepared.square, margins) * _CHROMA_WEIGHTS  # [3, 625] of Y, Cb, Cr
+        details = (
+            _measure_details(prepared.square, margins, _BAND + 1) * _CHROMA_WEIGHTS
+        )  # [3, 625] of Y, Cb, Cr
         light, chroma = details[0], details[1:]
         energy = max(float(light @ light), 1.0)
         own_chroma = chroma - np.outer(chroma @ light, light) / energy  # without that of a tint
@@ -360,11 +364,6 @@ def _frame(stimulus: Image.Image | Clip) -> Image.Image:
 def _reduce(frame: Image.Image) -> Image.Image:
     """Reduce a picture to a square in Y, Cb, Cr, of which windows are taken."""
     return frame.resize((_CANVAS_PX, _CANVAS_PX), Image.Resampling.BILINEAR, reducing_gap=2).convert("YCbCr")
-
-
-def _measure_details(square: NDArray[np.float32], margins: Margins) -> Details:
-    """Measure the compared frequencies of a window of squares [..., 128, 128]: [..., 625]."""
-    return _transform(square, margins, _BAND + 1)
 
 
 def _correlate(first: Details, second: Details, highest: int = _BAND) -> NDArray[np.floating]:
