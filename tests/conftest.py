@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+from PIL import Image
 
 gc.disable()  # until tests are collected: what modules leave behind when they are imported stays
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads of several processes fight on few cores
@@ -36,6 +37,26 @@ def no_power_cut() -> Iterator[None]:
     """Do not wait for the disk, thousands of times: no test cuts the power."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pictures_compared_once() -> Iterator[None]:
+    """Remember how pictures resemble each other: each run of the demo compares hundreds of its pairs."""
+    from brainhive_cli.training.alignment import learned
+
+    confirm, known = learned.confirm_near_copy, dict[object, object]()
+
+    def confirm_once(*pair: Image.Image) -> object:
+        if not all(isinstance(picture, Image.Image) for picture in pair):
+            return confirm(*pair)
+        key = tuple((picture.mode, picture.size, hash(picture.tobytes())) for picture in pair)
+        if key not in known:
+            known[key] = confirm(*pair)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learned, "confirm_near_copy", confirm_once)
         yield
 
 
