@@ -4,7 +4,7 @@ import csv
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -21,6 +21,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra,
 from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, require_regular_siblings, walk
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.signals.cutting import CausalFilter, refuse_high_edges
+from brainhive_cli.data.subject_labels import number_subjects
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
@@ -35,6 +36,10 @@ OTHER_FIF = re.compile(
 )
 """Names that mne, mne-bids and MaxFilter give to files of other things than recordings."""
 SUBJECT = re.compile(r"(?<![a-z])sub(?:ject|j)?[-_]?([a-z]*?)[-_]?(\d+)", re.IGNORECASE)
+LABEL_END = re.compile(r"(?!ses|run|task|acq)[A-Za-z0-9]*")
+"""Rest of a subject's label behind its first number."""
+UNNUMBERED = re.compile(r"\bsub-[A-Za-z]+(?=[_/.]|$)")
+"""Label of a subject without a number."""
 SESSION = re.compile(r"(?<![a-z])ses(?:sion|s)?(?:[-_]?([a-z]*?)[-_]?(\d+)([a-z]*)|-([a-z]+))", re.IGNORECASE)
 SPLIT = re.compile(r"_split-\d+(?=_|$)")
 MODALITY = re.compile(r"_(eeg|meg|ieeg)$")
@@ -68,14 +73,16 @@ READ_BYTES = 2**29
 """Limit of signals in memory, unless one channel is more; each block of channels reads all of the file."""
 
 
-def list_recordings(root: Path, pattern: str) -> dict[int, dict[int, list[Path]]]:
+def list_recordings(
+    root: Path, pattern: str, subject_numbers: Mapping[str, int] | None = None
+) -> dict[int, dict[int, list[Path]]]:
     """List recordings below a folder by subject and session, those of a session in the order of their names.
 
     Raises:
         MissingData: if there is none.
         BrainhiveError: naming a file whose path does not say which subject's it is.
     """
-    recordings = group_by_session(root, _list_recording_files(root, pattern))
+    recordings = group_by_session(root, _list_recording_files(root, pattern), subject_numbers)
     if not recordings:
         problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
         raise MissingData(problem, "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set")
@@ -114,30 +121,32 @@ def _list_recording_files(root: Path, pattern: str) -> Iterator[Path]:
             raise MissingData(problem, "copy it, or remove the rest of it")
 
 
-def group_by_session(root: Path, paths: Iterable[Path]) -> dict[int, dict[int, list[Path]]]:
+def group_by_session(
+    root: Path, paths: Iterable[Path], subject_numbers: Mapping[str, int] | None = None
+) -> dict[int, dict[int, list[Path]]]:
     """Group files or folders by the subject and session in their paths below a folder.
+
+    Args:
+        root: The folder.
+        paths: Files or folders below it.
+        subject_numbers: The recipe's numbers of subjects by label.
 
     Raises:
         BrainhiveError: naming one whose path does not say which subject's it is, or two that clash.
     """
+    labels = {path: read_label(path, root) for path in paths}
+    label_paths = dict[str, Path]()  # the first of each
+    for path, label in labels.items():
+        label_paths.setdefault(label, path)
+    numbers = number_subjects(label_paths, subject_numbers or {})
+
     recordings: dict[int, dict[int, list[Path]]] = {}
-    labels: dict[int, str] = {}
     named: dict[tuple[int, int], tuple[str, Path]] = {}  # label and first path by subject and session
-    for path in paths:
-        relative_path = path.relative_to(root).as_posix()
-
-        # the last subject in the path counts; sub-01 and sub-patient01 would be mixed up
-        subjects = list(SUBJECT.finditer(relative_path))
-        if not subjects:
-            raise BrainhiveError(f"{path} does not say whose it is", "name it sub-01_ses-01… or sub-01…")
-        label, subject = subjects[-1][1].lower(), int(subjects[-1][2])
-        if labels.setdefault(subject, label) != label:
-            problem = f"{path} is of another subject {subject} than sub-{labels[subject]}{subject}"
-            raise BrainhiveError(problem, "rename one")
-
+    for path, label in labels.items():
         # the session's number, 1 where the path has none, and the letters of its label
+        subject = numbers[label]
         session, name = 1, ""
-        if sessions := list(SESSION.finditer(relative_path)):
+        if sessions := list(SESSION.finditer(path.relative_to(root).as_posix())):
             before, number, after, letters = (text or "" for text in sessions[-1].groups())
             session, name = int(number or 1), f"{before}{after}{letters}".lower()
         first_name, first = named.setdefault((subject, session), (name, path))
@@ -146,6 +155,48 @@ def group_by_session(root: Path, paths: Iterable[Path]) -> dict[int, dict[int, l
             raise BrainhiveError(problem, "number them: ses-01, ses-02")
         recordings.setdefault(subject, {}).setdefault(session, []).append(path)
     return recordings
+
+
+def read_label(path: Path, root: Path) -> str:
+    """Read the label of the subject in a path below a folder, as BIDS has it: sub-01 of Subject_01.
+
+    Raises:
+        BrainhiveError: if the path does not say whose it is.
+    """
+    # the last subject in the path counts, with what follows its number: 07A
+    relative_path = path.relative_to(root).as_posix()
+    for match in reversed([*SUBJECT.finditer(relative_path)]):
+        end = LABEL_END.match(relative_path, match.end())
+        return f"sub-{match[1]}{match[2]}{end[0] if end else ''}"
+    if match := UNNUMBERED.search(relative_path):
+        return match[0]
+    raise BrainhiveError(f"{path} does not say whose it is", "name it sub-01_ses-01… or sub-01…")
+
+
+def describe_labels(
+    files: Mapping[int, Mapping[int, Sequence[Path]]],
+    root: Path,
+    subjects: Iterable[int],
+    subject_numbers: Mapping[str, int],
+) -> list[str]:
+    """Describe the subjects whose labels are not just their numbers, and labels without files, a line each.
+
+    Args:
+        files: Paths by subject and session.
+        root: The folder that they are below.
+        subjects: Those that are described.
+        subject_numbers: The recipe's numbers of subjects by label.
+    """
+    labels = {
+        subject: dict.fromkeys(read_label(path, root) for paths in files[subject].values() for path in paths)
+        for subject in files
+    }
+    absent = subject_numbers.keys() - {label for labels_of in labels.values() for label in labels_of}
+    named = {n: " and ".join(labels[n]) for n in subjects if n in labels}
+    return [
+        *(f"subject {n} is {label}" for n, label in named.items() if label[4:].lstrip("0") != str(n)),
+        *(f"no file is of {label}, which subject_numbers names" for label in sorted(absent)),
+    ]
 
 
 def files_of(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from own_recordings import Shown, make_raw
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.preparations._recording_selection import KeptChannels
 from brainhive_cli.data.recording_files import (
+    describe_labels,
     files_of,
     list_recordings,
     open_raw,
@@ -24,6 +25,34 @@ def test_two_sessions_of_one_number_are_not_merged(tmp_path):
         list_recordings(tmp_path, "*")
     (tmp_path / "sub-01_ses-post.fif").unlink()
     assert [*list_recordings(tmp_path, "*")[1]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "subjects"),
+    (
+        (("07A", "07B"), {}, "sub-07A and sub-07B: both would be subject 7"),
+        (("1", "001"), {}, "sub-(001|1) and sub-(1|001): both would be subject 1"),
+        (("patient01", "control01"), {}, "sub-control01 and sub-patient01: both would be subject 1"),
+        (("anna",), {}, "sub-anna has no number"),
+        (("07A", "07B"), {"sub-07B": 8}, {7: ["07A"], 8: ["07B"]}),
+        (("07A", "07B", "8"), {"sub-07B": 8}, "both would be subject 8"),
+        (("1", "001"), {"sub-1": 1, "sub-001": 1}, {1: ["001", "1"]}),
+        (("anna", "02"), {"sub-anna": 1}, {1: ["anna"], 2: ["02"]}),
+    ),
+)
+def test_a_subject_is_its_label(tmp_path, labels, numbers, subjects):
+    for label in labels:
+        (tmp_path / f"sub-{label}_ses-01_eeg.fif").touch()
+    if isinstance(subjects, str):
+        with pytest.raises(BrainhiveError, match=subjects):
+            list_recordings(tmp_path, "*", numbers)
+    else:
+        listed = list_recordings(tmp_path, "*", numbers)
+        assert {
+            subject: [path.name[4:-15] for path in sessions[1]] for subject, sessions in listed.items()
+        } == subjects
+        lines = describe_labels(listed, tmp_path, [*subjects], {**numbers, "sub-9": 9})
+        assert lines[-1] == "no file is of sub-9, which subject_numbers names"
 
 
 @pytest.mark.parametrize(

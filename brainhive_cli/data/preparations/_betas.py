@@ -108,6 +108,10 @@ class Betas(Preparation, ABC):
     def read(self, subject: int, session: int) -> SessionBetas:
         """Read, or estimate, the betas of a session."""
 
+    def notes(self, subjects: Sequence[int]) -> list[str]:
+        """List facts about the files of subjects that the overview has, a line each."""
+        return []
+
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session by split."""
         trials, rows, _ = self._choose_trials(subject, session)
@@ -251,7 +255,7 @@ class Betas(Preparation, ABC):
         """Count voxels and the trials of each session, and list unusual facts about them."""
         rows: list[tuple[object, ...]] = []
         widths: list[tuple[object, ...]] = []
-        lines: list[str] = []
+        lines = self.notes(subjects)
         for subject in subjects:
             try:
                 session_trials = {

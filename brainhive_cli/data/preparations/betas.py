@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,13 +23,22 @@ from brainhive_cli.data.preparations._brain_images import NIFTI, open_image
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
 from brainhive_cli.data.preparations._regions import find_region_files, read_regions
 from brainhive_cli.data.preparations._volumes import Mask
-from brainhive_cli.data.recording_files import SESSION, group_by_session, read_table
+from brainhive_cli.data.recording_files import (
+    SESSION,
+    describe_labels,
+    group_by_session,
+    read_label,
+    read_table,
+)
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.recordings import Voxels
+from brainhive_cli.data.subject_labels import SubjectNumbers
 
 HDF5 = (".h5", ".hdf5")
 ENDINGS = {"betas": (*NIFTI, *HDF5, ".npy", ".npz"), "trials": (".csv", ".tsv"), "mask": NIFTI}
 """File endings of each kind."""
+PADDING = re.compile(r"(?<!\d)0+(?=\d)")
+"""Zeros before a number."""
 NUMBER = re.compile(r"(?:[A-Za-z]+[-_ ]?)?(\d+)(?:\.0+)?")
 """Number of a session or run as tables write it: 1, 01, 1.0, ses-01."""
 # hints of errors
@@ -48,6 +57,7 @@ class Config(BetaSteps):
     """
 
     root: str = Field("", description="folder of the files; default: betas below paths.data")
+    subject_numbers: SubjectNumbers = Field({})
     betas: str = Field("*_betas.*", description="files: 4-D NIfTI, or [trials, voxels] in .h5, .npy or .npz")
     key: str = Field("betas", description="name of the array in .h5 and .npz")
     trials: str = Field("*_trials.*", description="tables (CSV, TSV): a line a beta; picture, session, run")
@@ -158,6 +168,10 @@ class OwnBetas(PublishedBetas):
             read,
         )
 
+    def notes(self, subjects: Sequence[int]) -> list[str]:
+        """Name the subjects whose labels are not their numbers."""
+        return describe_labels(self._files["betas"], self.root, subjects, self.config.subject_numbers)
+
     def trials(self, subject: int, session: int) -> Trials:
         """Match the lines of a session with pictures."""
         lines = [(name, run) for name, _, number, run in self.subject(subject).trials if number == session]
@@ -174,11 +188,21 @@ class OwnBetas(PublishedBetas):
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:
         """Files by kind, subject and session."""
         names = sorted(name for name, entry in walk(self.root) if not entry.is_dir())
-        files = {}
+        files, known = {}, dict[int, tuple[str, Path]]()
         for kind, endings in ENDINGS.items():
             pattern = getattr(self.config, kind)
             paths = [self.root / name for name in names if name.endswith(endings) and matches(name, pattern)]
-            files[kind] = group_by_session(self.root, paths)
+            files[kind] = group_by_session(self.root, paths, self.config.subject_numbers)
+
+            # a mask of sub-07B is not for the betas of sub-07A; that of sub-7 is for sub-07
+            for subject, sessions in files[kind].items():
+                path = next(iter(sessions.values()))[0]
+                label = read_label(path, self.root)
+                other, first = known.setdefault(subject, (label, path))
+                is_one_person = {label, other} <= self.config.subject_numbers.keys()
+                if not is_one_person and PADDING.sub("", label) != PADDING.sub("", other):
+                    problem = f"{first} is of {other}, {path} of {label}: both would be subject {subject}"
+                    raise BrainhiveError(problem, f"preparation.subject_numbers.{label}=NUMBER")
         return files
 
     def _find(self, kind: str, subject: int) -> Mapping[int, Path]:

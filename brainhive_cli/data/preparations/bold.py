@@ -42,6 +42,7 @@ from brainhive_cli.data.preparations._regions import find_region_files, read_reg
 from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
+    describe_labels,
     durations_are_ms,
     group_by_session,
     read_table,
@@ -49,6 +50,7 @@ from brainhive_cli.data.recording_files import (
 from brainhive_cli.data.signals.single_trials import TrialRun, estimate_trials
 from brainhive_cli.data.stores.ids import plain_id
 from brainhive_cli.data.stores.recordings import Voxels
+from brainhive_cli.data.subject_labels import SubjectNumbers
 
 PEAK_S = 6.0
 """Time after the onset of a picture at which its response is about largest."""
@@ -69,6 +71,7 @@ class Config(BetaSteps):
 
     root: str = Field("", description="folder of the BIDS data set; default: bids below paths.data")
     derivatives: str = Field("derivatives/fmriprep", description="fMRIPrep's, below `root` or anywhere")
+    subject_numbers: SubjectNumbers = Field({})
     task: str = Field("", description="task; default: the only one whose events name pictures")
     space: str = Field("", description="of the BOLD, as T1w or fsLR:den-91k; default: T1w, or the only one")
     sessions: Numbers | None = Field(None, description="sessions, each of which must be there; default: all")
@@ -202,6 +205,14 @@ class Bold(Betas):
 
         return cache(name_voxels)
 
+    def notes(self, subjects: Sequence[int]) -> list[str]:
+        """Name the subjects whose labels are not their numbers."""
+        paths = {
+            subject: {session: [run.series[0] for run in runs] for session, runs in sessions.items()}
+            for subject, sessions in self._runs.items()
+        }
+        return describe_labels(paths, self.derived, subjects, self.config.subject_numbers)
+
     def trials(self, subject: int, session: int) -> Trials:
         """List the pictures that are modelled, and count those that are not."""
         return self._design(subject, session).trials
@@ -287,7 +298,8 @@ class Bold(Betas):
         series = [file for file in files if file.task == task]
         folder_files = {folder: [*part] for folder, part in groupby(series, lambda file: file.path.parent)}
         runs: dict[int, dict[int, list[BoldRun]]] = {}
-        for subject, sessions in group_by_session(self.derived, folder_files).items():
+        groups = group_by_session(self.derived, folder_files, self.config.subject_numbers)
+        for subject, sessions in groups.items():
             for session, paths in sessions.items():
                 series = [file for path in paths for file in folder_files[path]]
                 if session_runs := find_runs(raw, derived, series):

@@ -31,6 +31,7 @@ from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
     RUN,
     Header,
+    describe_labels,
     durations_are_ms,
     files_of,
     list_recordings,
@@ -49,6 +50,7 @@ from brainhive_cli.data.signals.cutting import (
 )
 from brainhive_cli.data.stores.ids import summarise_names
 from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.subject_labels import SubjectNumbers
 
 TABLES = ("events.csv", "events.tsv")
 """Names of the table of events in the folder of the recordings."""
@@ -61,6 +63,7 @@ class Config(Steps):
 
     root: str = Field("", description="folder of the recordings; default: recordings below paths.data")
     files: str = Field("*", description="pattern of the files that are read, as *task-images*")
+    subject_numbers: SubjectNumbers = Field({})
     stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder", validate_default=True, description="the data set of the pictures that were shown"
     )
@@ -260,7 +263,7 @@ class Own:
         """Describe channels and pictures shown; warn of unusual facts and of leftovers."""
         channels: dict[int, KeptChannels] = {}
         counts: dict[int, dict[int, NDArray[np.int64]]] = {}  # [pictures] by session
-        lines: list[str] = []
+        lines = describe_labels(self._recordings, self.root, subjects, self.config.subject_numbers)
         for subject in subjects:
             try:
                 kept_channels = self._channels(subject)
@@ -320,7 +323,7 @@ class Own:
 
     @cached_property
     def _recordings(self) -> dict[int, dict[int, list[Path]]]:
-        return list_recordings(self.root, self.config.files)
+        return list_recordings(self.root, self.config.files, self.config.subject_numbers)
 
     def _sessions(self, subject: int) -> dict[int, list[Path]]:
         if subject not in self._recordings:
