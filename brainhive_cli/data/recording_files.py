@@ -19,9 +19,9 @@ from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line, naming
 from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, require_regular_siblings, walk
+from brainhive_cli.data.bids_labels import number_session, number_sessions, number_subjects
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.signals.cutting import CausalFilter, refuse_high_edges
-from brainhive_cli.data.subject_labels import number_subjects
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
@@ -74,15 +74,26 @@ READ_BYTES = 2**29
 
 
 def list_recordings(
-    root: Path, pattern: str, subject_numbers: Mapping[str, int] | None = None
+    root: Path,
+    pattern: str,
+    subject_numbers: Mapping[str, int] | None = None,
+    sessions: Sequence[int | str] | None = None,
 ) -> dict[int, dict[int, list[Path]]]:
     """List recordings below a folder by subject and session, those of a session in the order of their names.
 
+    Args:
+        root: The folder.
+        pattern: Pattern of their paths.
+        subject_numbers: The recipe's numbers of subjects by label.
+        sessions: The recipe's sessions; None for all.
+
     Raises:
-        MissingData: if there is none.
+        MissingData: if there is none, or none of a session.
         BrainhiveError: naming a file whose path does not say which subject's it is.
     """
-    recordings = group_by_session(root, _list_recording_files(root, pattern), subject_numbers)
+    paths = [path for path in _list_recording_files(root, pattern) if read_label(path, root)]
+    session_numbers = number_sessions([read_session(path, root) for path in paths], sessions)
+    recordings = group_by_session(root, paths, subject_numbers, session_numbers)
     if not recordings:
         problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
         raise MissingData(problem, "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set")
@@ -122,7 +133,10 @@ def _list_recording_files(root: Path, pattern: str) -> Iterator[Path]:
 
 
 def group_by_session(
-    root: Path, paths: Iterable[Path], subject_numbers: Mapping[str, int] | None = None
+    root: Path,
+    paths: Iterable[Path],
+    subject_numbers: Mapping[str, int] | None = None,
+    session_numbers: Mapping[str, int] | None = None,
 ) -> dict[int, dict[int, list[Path]]]:
     """Group files or folders by the subject and session in their paths below a folder.
 
@@ -130,31 +144,40 @@ def group_by_session(
         root: The folder.
         paths: Files or folders below it.
         subject_numbers: The recipe's numbers of subjects by label.
+        session_numbers: Numbers of sessions by label, without those that are left out; None for the first
+            number of each label.
 
     Raises:
         BrainhiveError: naming one whose path does not say which subject's it is, or two that clash.
     """
-    labels = {path: read_label(path, root) for path in paths}
+    labels = {path: (read_label(path, root), read_session(path, root)) for path in paths}
     label_paths = dict[str, Path]()  # the first of each
-    for path, label in labels.items():
+    for path, (label, _) in labels.items():
         label_paths.setdefault(label, path)
     numbers = number_subjects(label_paths, subject_numbers or {})
 
     recordings: dict[int, dict[int, list[Path]]] = {}
     named: dict[tuple[int, int], tuple[str, Path]] = {}  # label and first path by subject and session
-    for path, label in labels.items():
-        # the session's number, 1 where the path has none, and the letters of its label
-        subject = numbers[label]
-        session, name = 1, ""
-        if sessions := list(SESSION.finditer(path.relative_to(root).as_posix())):
-            before, number, after, letters = (text or "" for text in sessions[-1].groups())
-            session, name = int(number or 1), f"{before}{after}{letters}".lower()
-        first_name, first = named.setdefault((subject, session), (name, path))
+    for path, (label, name) in labels.items():
+        # the session's number, 1 where the path has none
+        session = number_session(name) if session_numbers is None else session_numbers.get(name)
+        if session is None:
+            continue
+        first_name, first = named.setdefault((numbers[label], session), (name, path))
         if first_name != name:
             problem = f"{path} and {first} are of two sessions {session}"
-            raise BrainhiveError(problem, "number them: ses-01, ses-02")
-        recordings.setdefault(subject, {}).setdefault(session, []).append(path)
+            patterns = dict.fromkeys(re.sub(r"\d+$", "*", name) for _, name in labels.values())
+            raise BrainhiveError(
+                problem, f"'preparation.sessions={','.join(patterns)}' numbers them in order"
+            )
+        recordings.setdefault(numbers[label], {}).setdefault(session, []).append(path)
     return recordings
+
+
+def read_session(path: Path, root: Path) -> str:
+    """Read the label of the last session in a path below a folder: 01 of ses-01; empty where it has none."""
+    sessions = SESSION.findall(path.relative_to(root).as_posix())
+    return "".join(sessions[-1]) if sessions else ""
 
 
 def read_label(path: Path, root: Path) -> str:
@@ -179,7 +202,7 @@ def describe_labels(
     subjects: Iterable[int],
     subject_numbers: Mapping[str, int],
 ) -> list[str]:
-    """Describe the subjects whose labels are not just their numbers, and labels without files, a line each.
+    """Describe subjects and sessions whose labels are not their numbers, and labels without files.
 
     Args:
         files: Paths by subject and session.
@@ -187,14 +210,23 @@ def describe_labels(
         subjects: Those that are described.
         subject_numbers: The recipe's numbers of subjects by label.
     """
-    labels = {
-        subject: dict.fromkeys(read_label(path, root) for paths in files[subject].values() for path in paths)
-        for subject in files
-    }
+    labels: dict[int, dict[str, None]] = {}
+    names: dict[int, str] = {}
+    for subject, sessions in files.items():
+        labels[subject] = dict.fromkeys(
+            read_label(path, root) for paths in sessions.values() for path in paths
+        )
+        names |= {number: read_session(paths[0], root) for number, paths in sessions.items()}
+
+    # numbers that are not what labels are, besides leading zeros; and labels without files
     absent = subject_numbers.keys() - {label for labels_of in labels.values() for label in labels_of}
     named = {n: " and ".join(labels[n]) for n in subjects if n in labels}
+    unlike = [
+        f"{n} is ses-{name}" for n, name in sorted(names.items()) if name and name.lstrip("0") != str(n)
+    ]
     return [
         *(f"subject {n} is {label}" for n, label in named.items() if label[4:].lstrip("0") != str(n)),
+        *([f"session {', '.join(unlike)}"] if unlike else []),
         *(f"no file is of {label}, which subject_numbers names" for label in sorted(absent)),
     ]
 

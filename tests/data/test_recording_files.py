@@ -30,12 +30,12 @@ def test_two_sessions_of_one_number_are_not_merged(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "numbers", "subjects"),
     (
-        (("07A", "07B"), {}, "sub-07A and sub-07B: both would be subject 7"),
-        (("1", "001"), {}, "sub-(001|1) and sub-(1|001): both would be subject 1"),
-        (("patient01", "control01"), {}, "sub-control01 and sub-patient01: both would be subject 1"),
+        (("07A", "07B"), {}, "sub-07A and sub-07B would both be subject 7"),
+        (("1", "001"), {}, "sub-(001|1) and sub-(1|001) would both be subject 1"),
+        (("patient01", "control01"), {}, "sub-control01 and sub-patient01 would both be subject 1"),
         (("anna",), {}, "sub-anna has no number"),
         (("07A", "07B"), {"sub-07B": 8}, {7: ["07A"], 8: ["07B"]}),
-        (("07A", "07B", "8"), {"sub-07B": 8}, "both would be subject 8"),
+        (("07A", "07B", "8"), {"sub-07B": 8}, "would both be subject 8"),
         (("1", "001"), {"sub-1": 1, "sub-001": 1}, {1: ["001", "1"]}),
         (("anna", "02"), {"sub-anna": 1}, {1: ["anna"], 2: ["02"]}),
     ),
@@ -53,6 +53,33 @@ def test_a_subject_is_its_label(tmp_path, labels, numbers, subjects):
         } == subjects
         lines = describe_labels(listed, tmp_path, [*subjects], {**numbers, "sub-9": 9})
         assert lines[-1] == "no file is of sub-9, which subject_numbers names"
+
+
+@pytest.mark.parametrize(
+    ("sessions", "numbered"),
+    (
+        (["train*", "test*"], {1: "train1", 2: "train9", 3: "train10", 4: "test1"}),
+        (["test*", "ses-train9"], {1: "test1", 9: "train9"}),
+        (["train*"], {1: "train1", 9: "train9", 10: "train10"}),
+        ([9], {9: "train9"}),
+        ([1], "are of two sessions 1"),
+        (["imagery*"], r"no session imagery\*"),
+        ([2], "no session 2"),
+    ),
+)
+def test_sessions_are_chosen_and_numbered_by_their_labels(tmp_path, sessions, numbered):
+    for label in ("test1", "train1", "train9", "train10"):
+        (tmp_path / f"sub-01_ses-{label}_eeg.fif").touch()
+    if isinstance(numbered, str):
+        with pytest.raises(BrainhiveError, match=numbered):
+            list_recordings(tmp_path, "*", sessions=sessions)
+    else:
+        listed = list_recordings(tmp_path, "*", sessions=sessions)
+        names = {number: paths[0].name[11:-8] for number, paths in listed[1].items()}
+        assert names == numbered
+        assert ("is ses-test1" in str(describe_labels(listed, tmp_path, [1], {}))) == (
+            "test1" in names.values()
+        )
 
 
 @pytest.mark.parametrize(

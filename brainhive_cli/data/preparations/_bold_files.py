@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from brainhive_cli.core import documents
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import open_regular
+from brainhive_cli.core.files import matches, open_regular
+from brainhive_cli.data.bids_labels import identify_acquisition, read_entities
 from brainhive_cli.data.preparations._brain_images import NIFTI, check_count, open_image
 from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.recording_files import read_table
@@ -82,12 +83,7 @@ class Tree:
         if folder not in self.listed:
             files = []
             for path in sorted((self.root / folder).glob("[!.]*_*.*")):
-                # sub-01_task-images_run-01_bold.nii.gz: entities and the suffix bold
-                *pairs, suffix = path.name.partition(".")[0].split("_")
-                entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
-                if "run" in entities:
-                    entities["run"] = entities["run"].lstrip("0")
-                files.append(BidsFile(path, path.parent.relative_to(self.root), entities, suffix))
+                files.append(BidsFile(path, path.parent.relative_to(self.root), *read_entities(path.name)))
             self.listed[folder] = sorted(files, key=lambda file: len(file.entities))
         return self.listed[folder]
 
@@ -229,11 +225,37 @@ class Sidecar(BaseModel):
     SliceTimingCorrected: bool | None = None
 
 
-def list_series(derived: Tree, folders: Iterable[Path]) -> list[BidsFile]:
-    """List the BOLD in spaces that runs share; one file for each run and space: not AROMA's smoothed one."""
+def list_series(derived: Tree, folders: Iterable[Path], pattern: str) -> list[BidsFile]:
+    """List the BOLD in spaces that runs share whose paths match a pattern: not AROMA's smoothed one."""
     files = [file for folder in folders for file in derived.list_folder(folder.relative_to(derived.root))]
     usual = [file for file in files if file.space and file.entities.get("desc", "preproc") == "preproc"]
-    return [file for file in usual if any(map(file.path.match, SERIES))]
+    series = [file for file in usual if any(map(file.path.match, SERIES))]
+    return [file for file in series if matches((file.folder / file.path.name).as_posix(), pattern)]
+
+
+def refuse_versions(files: Iterable[BidsFile]) -> None:
+    """Refuse two files of one acquisition, as of two reconstructions, or packed and unpacked.
+
+    Raises:
+        BrainhiveError: naming both, and the key that chooses one.
+    """
+    known: dict[frozenset[tuple[str, str]], BidsFile] = {}
+    for file in files:
+        other = known.setdefault(identify_acquisition(file.entities), file)
+        if other is file:
+            continue
+
+        # the folder, entity or ending by which they differ
+        name, ending = file.path.name, file.path.name.partition(".")[2]
+        way = "remove one"
+        if file.folder != other.folder:
+            name, way = str(file.path), f"move {file.path.parent} out of the data set"
+        elif versions := file.entities.items() - other.entities.items():
+            way = f"\"preparation.files='*_{'-'.join(min(versions))}_*'\""
+        elif not other.path.name.endswith(f".{ending}"):
+            way = f"\"preparation.files='*.{ending}'\""
+        problem = f"{other.path} and {name} are of one acquisition, not of two runs"
+        raise BrainhiveError(problem, f"{way}, or another preparation.files=PATTERN")
 
 
 def find_runs(raw: Tree, derived: Tree, series: Iterable[BidsFile]) -> list[BoldRun]:

@@ -17,6 +17,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import matches, walk
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers, number_sessions
 from brainhive_cli.data.preparations import keys_of_stimuli
 from brainhive_cli.data.preparations._betas import BetaSteps, Pictures, Trials, match_pictures
 from brainhive_cli.data.preparations._brain_images import NIFTI, open_image
@@ -28,18 +29,18 @@ from brainhive_cli.data.recording_files import (
     describe_labels,
     group_by_session,
     read_label,
+    read_session,
     read_table,
 )
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.recordings import Voxels
-from brainhive_cli.data.subject_labels import SubjectNumbers
 
 HDF5 = (".h5", ".hdf5")
 ENDINGS = {"betas": (*NIFTI, *HDF5, ".npy", ".npz"), "trials": (".csv", ".tsv"), "mask": NIFTI}
 """File endings of each kind."""
 PADDING = re.compile(r"(?<!\d)0+(?=\d)")
 """Zeros before a number."""
-NUMBER = re.compile(r"(?:[A-Za-z]+[-_ ]?)?(\d+)(?:\.0+)?")
+NUMBER = re.compile(r"([A-Za-z]*)[-_ ]?(\d+)(?:\.0+)?")
 """Number of a session or run as tables write it: 1, 01, 1.0, ses-01."""
 # hints of errors
 AGAIN = "save it again, or correct preparation.betas"
@@ -58,6 +59,7 @@ class Config(BetaSteps):
 
     root: str = Field("", description="folder of the files; default: betas below paths.data")
     subject_numbers: SubjectNumbers = Field({})
+    sessions: ChosenSessions = Field(None, exclude_if=lambda sessions: not sessions)
     betas: str = Field("*_betas.*", description="files: 4-D NIfTI, or [trials, voxels] in .h5, .npy or .npz")
     key: str = Field("betas", description="name of the array in .h5 and .npz")
     trials: str = Field("*_trials.*", description="tables (CSV, TSV): a line a beta; picture, session, run")
@@ -108,7 +110,7 @@ class OwnBetas(PublishedBetas):
         # a trial for each line of the tables, and the row of its beta
         trials: list[tuple[str, str, int, int]] = []
         session_rows: dict[int, tuple[Path, list[int]]] = {}  # file of betas and rows in it, by session
-        counts = Counter[Path]()
+        counts, known = Counter[Path](), dict[tuple[str, int], str]()
         for session_of_table, table in sorted(tables.items()):
             # several files of betas with one table need a session in each line
             is_divided = len(tables) == 1 < len(files)
@@ -120,7 +122,7 @@ class OwnBetas(PublishedBetas):
 
             for number, line in enumerate(lines, 2):
                 where = f"{table}, line {number}"
-                session = _read_number(line, "session", session_of_table, where)
+                session = _read_number(line, "session", session_of_table, where, known)
                 if len(tables) > 1 and session != session_of_table:
                     raise BrainhiveError(f"{where} is of session {session}", "correct it, or the file's name")
                 path = all_sessions[0] if all_sessions else files.get(session)
@@ -129,7 +131,7 @@ class OwnBetas(PublishedBetas):
                     raise MissingData(problem, "copy them, or take these lines out of the table")
                 picture = line[self.config.column]
                 name = "" if picture.lower() in ("n/a", "nan") else picture
-                trials.append((name, "", session, _read_number(line, "run", 1, where)))
+                trials.append((name, "", session, _read_number(line, "run", 1, where, known)))
                 session_rows.setdefault(session, (path, []))[1].append(counts[path])
                 counts[path] += 1
         if unread := [path for path in files.values() if not counts[path]]:
@@ -172,6 +174,17 @@ class OwnBetas(PublishedBetas):
         """Name the subjects whose labels are not their numbers."""
         return describe_labels(self._files["betas"], self.root, subjects, self.config.subject_numbers)
 
+    def sessions(self, subject: int) -> Sequence[int]:
+        """List the sessions in which there are trials, or those of the recipe."""
+        there, wanted = super().sessions(subject), self.config.sessions or ()
+        numbers = [session for session in wanted if isinstance(session, int)]
+        if len(numbers) < len(wanted) or not wanted:  # labels have chosen among files
+            return there
+        if absent := {*numbers} - {*there}:
+            problem = f"no trials of subject {subject}, session {min(absent)}, below {self.root}"
+            raise MissingData(problem, f"preparation.sessions={','.join(map(str, there))}")
+        return sorted(numbers)
+
     def trials(self, subject: int, session: int) -> Trials:
         """Match the lines of a session with pictures."""
         lines = [(name, run) for name, _, number, run in self.subject(subject).trials if number == session]
@@ -188,11 +201,22 @@ class OwnBetas(PublishedBetas):
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:
         """Files by kind, subject and session."""
         names = sorted(name for name, entry in walk(self.root) if not entry.is_dir())
+        kind_paths = {
+            kind: [
+                self.root / name
+                for name in names
+                if name.endswith(endings) and matches(name, getattr(self.config, kind))
+            ]
+            for kind, endings in ENDINGS.items()
+        }
+
+        # sessions of betas and of tables alike; a file without `ses` is of all
+        labels = {read_session(path, self.root) for kind in ("betas", "trials") for path in kind_paths[kind]}
+        chosen = number_sessions(labels - {""}, self.config.sessions if labels - {""} else None)
         files, known = {}, dict[int, tuple[str, Path]]()
-        for kind, endings in ENDINGS.items():
-            pattern = getattr(self.config, kind)
-            paths = [self.root / name for name in names if name.endswith(endings) and matches(name, pattern)]
-            files[kind] = group_by_session(self.root, paths, self.config.subject_numbers)
+        for kind, paths in kind_paths.items():
+            numbers = None if chosen is None or kind == "mask" else {**chosen, "": 1}
+            files[kind] = group_by_session(self.root, paths, self.config.subject_numbers, numbers)
 
             # a mask of sub-07B is not for the betas of sub-07A; that of sub-7 is for sub-07
             for subject, sessions in files[kind].items():
@@ -255,9 +279,14 @@ class OwnBetas(PublishedBetas):
             yield content
 
 
-def _read_number(line: Mapping[str, str], name: str, default: int, where: str) -> int:
-    """Read the number of a session or run; the default where the table has none."""
+def _read_number(
+    line: Mapping[str, str], name: str, default: int, where: str, known: dict[tuple[str, int], str]
+) -> int:
+    """Read the number of a session or run, the default where the table has none; add its text to `known`."""
     text = line.get(name, str(default))
-    if match := NUMBER.fullmatch(text):
-        return int(match[1])
-    raise BrainhiveError(f"{where}: {name} {text!r} is no number", f"as 1, or {name}-01")
+    if not (match := NUMBER.fullmatch(text)):
+        raise BrainhiveError(f"{where}: {name} {text!r} is no number", f"as 1, or {name}-01")
+    number, other = int(match[2]), known.setdefault((name, int(match[2])), text)
+    if NUMBER.sub(r"\1", text) != NUMBER.sub(r"\1", other):
+        raise BrainhiveError(f"{where}: {name}s {other} and {text} would both be {number}", "number them")
+    return number

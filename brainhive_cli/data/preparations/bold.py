@@ -1,7 +1,7 @@
 """Your own fMRI: single-trial betas of BOLD in BIDS, preprocessed by fMRIPrep."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import groupby
@@ -16,8 +16,9 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import is_file, locate, way_to_folder
-from brainhive_cli.core.recipe import Names, Numbers, Paths
+from brainhive_cli.core.recipe import Names, Paths
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.bids_labels import SplitSessions, SubjectNumbers, keep_split, number_sessions
 from brainhive_cli.data.preparations import Overview, keys_of_stimuli
 from brainhive_cli.data.preparations._betas import (
     Betas,
@@ -36,6 +37,7 @@ from brainhive_cli.data.preparations._bold_files import (
     list_series,
     read_confounds,
     read_events,
+    refuse_versions,
 )
 from brainhive_cli.data.preparations._prepared import SUBJECT
 from brainhive_cli.data.preparations._regions import find_region_files, read_regions
@@ -45,12 +47,12 @@ from brainhive_cli.data.recording_files import (
     describe_labels,
     durations_are_ms,
     group_by_session,
+    read_session,
     read_table,
 )
 from brainhive_cli.data.signals.single_trials import TrialRun, estimate_trials
 from brainhive_cli.data.stores.ids import plain_id
 from brainhive_cli.data.stores.recordings import Voxels
-from brainhive_cli.data.subject_labels import SubjectNumbers
 
 PEAK_S = 6.0
 """Time after the onset of a picture at which its response is about largest."""
@@ -71,10 +73,15 @@ class Config(BetaSteps):
 
     root: str = Field("", description="folder of the BIDS data set; default: bids below paths.data")
     derivatives: str = Field("derivatives/fmriprep", description="fMRIPrep's, below `root` or anywhere")
+    files: str = Field(
+        "*",
+        exclude_if=lambda files: files == "*",  # stores name it only where it is chosen
+        description="pattern of the BOLD that is read, as *_rec-nordic_* where runs have several versions",
+    )
     subject_numbers: SubjectNumbers = Field({})
     task: str = Field("", description="task; default: the only one whose events name pictures")
     space: str = Field("", description="of the BOLD, as T1w or fsLR:den-91k; default: T1w, or the only one")
-    sessions: Numbers | None = Field(None, description="sessions, each of which must be there; default: all")
+    sessions: SplitSessions = Field(None)
     stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder", validate_default=True, description="the data set of the pictures that were shown"
     )
@@ -164,8 +171,8 @@ class Bold(Betas):
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions of a subject, or those of the recipe."""
-        there = sorted(self._runs.get(subject, ()))
-        sessions = sorted(self.config.sessions or there)
+        there, wanted = sorted(self._runs.get(subject, ())), self.config.sessions
+        sessions = sorted(wanted) if wanted and not self._labelled_sessions else there
         if absent := [session for session in sessions or [1] if session not in there]:
             problem = f"no BOLD with events of subject {subject}, session {absent[0]}, in {self.derived}"
             listed = f"sessions={','.join(map(str, there))}" if there else "derivatives=FOLDER"
@@ -275,9 +282,10 @@ class Bold(Betas):
         # the BOLD of one space
         raw, derived = Tree(self.root), Tree(self.derived)
         folders = [*self.derived.glob("sub-*/func"), *self.derived.glob("sub-*/ses-*/func")]
-        files = list_series(derived, sorted(folders))
+        files = list_series(derived, sorted(folders), self.config.files)
         if not files:
-            problem = f"no BOLD in a space that runs share below {self.derived}"
+            where = f"below {self.derived}, of files={self.config.files}"
+            problem = f"no BOLD in a space that runs share {where}"
             raise MissingData(problem, "preparation.derivatives=FOLDER, of fmriprep --output-spaces T1w")
         space = self._choose("space", {file.space for file in files}, "T1w")
         files = [file for file in files if file.space == space]
@@ -296,15 +304,24 @@ class Bold(Betas):
 
         # runs by the subject and session that their folder names
         series = [file for file in files if file.task == task]
+        refuse_versions(series)
         folder_files = {folder: [*part] for folder, part in groupby(series, lambda file: file.path.parent)}
         runs: dict[int, dict[int, list[BoldRun]]] = {}
-        groups = group_by_session(self.derived, folder_files, self.config.subject_numbers)
+        labels = [read_session(folder, self.derived) for folder in folder_files]
+        numbers = number_sessions(labels, self._labelled_sessions)
+        groups = group_by_session(self.derived, folder_files, self.config.subject_numbers, numbers)
         for subject, sessions in groups.items():
             for session, paths in sessions.items():
                 series = [file for path in paths for file in folder_files[path]]
                 if session_runs := find_runs(raw, derived, series):
                     runs.setdefault(subject, {})[session] = session_runs
         return runs
+
+    @property
+    def _labelled_sessions(self) -> Mapping[str, str] | Sequence[int | str] | None:
+        """The recipe's sessions where one of them is a label."""
+        sessions = self.config.sessions
+        return sessions if any(isinstance(session, str) for session in sessions or ()) else None
 
     def _choose(self, key: str, options: set[str], usual: str = "") -> str:
         """Choose the recipe's task or space, or the only one, or the usual one."""
@@ -395,6 +412,10 @@ class Bold(Betas):
         ends_s = [run.timing.end_s for run, _ in shown]
         peaks_inside = (onsets_s + PEAK_S >= 0) & (onsets_s + PEAK_S <= ends_s)
         dropped.update(unmatched)
+        if isinstance(config.sessions, dict):
+            label = read_session(shown[0][0].series[0], self.derived)
+            splits, others = keep_split(splits, label, config.sessions)
+            dropped.update(others)
         dropped[PEAK_OUTSIDE] += int(((splits != "") & ~peaks_inside).sum())
 
         # pictures that are shown again; those that will test a model choose nothing here, and count as new

@@ -16,6 +16,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
+from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers
 from brainhive_cli.data.electrodes import Cap, standard_name
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.exchange.session_folder import read_simulated
@@ -50,7 +51,6 @@ from brainhive_cli.data.signals.cutting import (
 )
 from brainhive_cli.data.stores.ids import summarise_names
 from brainhive_cli.data.stores.recordings import Recording
-from brainhive_cli.data.subject_labels import SubjectNumbers
 
 TABLES = ("events.csv", "events.tsv")
 """Names of the table of events in the folder of the recordings."""
@@ -64,6 +64,7 @@ class Config(Steps):
     root: str = Field("", description="folder of the recordings; default: recordings below paths.data")
     files: str = Field("*", description="pattern of the files that are read, as *task-images*")
     subject_numbers: SubjectNumbers = Field({})
+    sessions: ChosenSessions = Field(None, exclude_if=lambda sessions: not sessions)  # as `rename`
     stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder", validate_default=True, description="the data set of the pictures that were shown"
     )
@@ -323,7 +324,9 @@ class Own:
 
     @cached_property
     def _recordings(self) -> dict[int, dict[int, list[Path]]]:
-        return list_recordings(self.root, self.config.files, self.config.subject_numbers)
+        return list_recordings(
+            self.root, self.config.files, self.config.subject_numbers, self.config.sessions
+        )
 
     def _sessions(self, subject: int) -> dict[int, list[Path]]:
         if subject not in self._recordings:

@@ -1,8 +1,10 @@
 """A lab's own BOLD in BIDS, with the oddities that such data have: single-trial betas of each run."""
 
 import json
+import re
 import shutil
 import sys
+from collections import Counter
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -571,6 +573,46 @@ def test_what_aroma_smoothed_is_no_second_series_of_a_run(data):
         shutil.copy(path, path.with_name(path.name.replace("preproc", "smoothAROMAnonaggr")))
     trials = build().trials(1, 1)
     assert trials.image_ids == expected.image_ids and trials.runs.tolist() == expected.runs.tolist()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "way"),
+    (
+        (".nii.gz", ".nii", r"preparation\.files='\*\.nii\.gz'"),
+        ("_run-01", "_run-1", "remove one, or another preparation.files=PATTERN"),
+        ("_run-01", "_rec-norm_run-01", r"preparation\.files='\*_rec-norm_\*'"),
+        ("_run-01", "_run-01_echo-1", r"preparation\.files='\*_echo-1_\*'"),
+        ("sub-01/", "sub-01_old/", r"move .*sub-01_old/ses-01/func out of the data set"),
+    ),
+)
+def test_versions_of_one_acquisition_are_not_several_runs(data, old, new, way):
+    name = f"{RUN}_space-T1w_desc-preproc_bold.nii.gz"
+    copy = derived(data, name.replace(old, new, 1))
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(derived(data, name), copy)
+    with pytest.raises(BrainhiveError, match="are of one acquisition, not of two runs") as error:
+        build().sessions(1)
+    assert re.search(way, error.value.hint)
+    if "_rec" in new:
+        assert [run.series for run in build(files="*_rec-norm_*")._runs[1][1]] == [(copy,)]
+
+
+def test_sessions_have_labels_and_splits(data):
+    for folder in [*data.rglob("ses-0?")]:
+        label = {"ses-01": "ses-train1", "ses-02": "ses-test1"}[folder.name]
+        for path in folder.rglob(f"*{folder.name}*"):
+            path.rename(path.with_name(path.name.replace(folder.name, label)))
+        folder.rename(folder.with_name(label))
+    with pytest.raises(BrainhiveError, match="of two sessions 1") as error:
+        build().sessions(1)
+    assert "'preparation.sessions=test*,train*' numbers them" in error.value.hint
+    prepared = build(sessions="train*,test*")
+    assert prepared.sessions(1) == [1, 2] and "2 is ses-test1" in prepared.notes([1])[0]
+    expected = Counter(prepared.trials(1, 2).splits.tolist())
+    trials = build(sessions={"train*": "train", "test*": "test"}).trials(1, 2)
+    assert {*trials.splits} == {"test", ""} and (trials.splits == "test").sum() == expected["test"]
+    reason = "trials of other splits than test, which is that of ses-test1"
+    assert trials.dropped[reason] == expected["train"]
 
 
 def test_repetitions_of_test_pictures_choose_nothing(data, monkeypatch):
