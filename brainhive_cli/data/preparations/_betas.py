@@ -86,11 +86,16 @@ class SessionBetas:
 
 @dataclass(frozen=True)
 class Betas(Preparation, ABC):
-    """A preparation of betas: subclasses say where they are, all else is the same for all."""
+    """A preparation of betas: subclasses say where they are, all else is the same for all.
+
+    Attributes:
+        readings: What the files of a subject's regions were taken for, by name, once they are read.
+    """
 
     config: Any  # BetaSteps, and the keys of the subclass
     root: Path
     order_seed: int | None = None
+    readings: dict[int, Mapping[str, str]] = field(default_factory=dict)
 
     @abstractmethod
     def voxels(self, subject: int) -> Voxels:
@@ -291,7 +296,10 @@ class Betas(Preparation, ABC):
         voxels = Table(
             "Voxels", ("subject", "voxels", "regions that have any, the largest first"), tuple(widths)
         )
-        return Overview((Table("Trials", columns, tuple(rows)), voxels) if rows else (), tuple(lines))
+        taken = ((n, *pair) for n in subjects for pair in self.readings.get(n, {}).items())
+        files = Table("Files of regions", ("subject", "name", "taken for"), tuple(taken))
+        tables = (Table("Trials", columns, tuple(rows)), voxels, *([files] if files.rows else []))
+        return Overview(tables if rows else (), tuple(lines))
 
 
 class Pictures(NamedTuple):

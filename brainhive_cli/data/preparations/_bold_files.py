@@ -19,14 +19,13 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import matches, open_regular
 from brainhive_cli.data.bids_labels import identify_acquisition, read_entities
-from brainhive_cli.data.preparations._brain_images import NIFTI, check_count, open_image
+from brainhive_cli.data.preparations._brain_images import CORTEX, NIFTI, check_count, open_image
 from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.recording_files import read_table
 
 AGAIN = "copy it again, or let fMRIPrep make it again"
 SERIES = ("*_bold.nii.gz", "*_bold.nii", "*_hemi-L_*bold.func.gii", "*_bold.dtseries.nii")
 """fMRIPrep's names of volumes, surfaces (the right hemisphere lies next to the left) and grayordinates."""
-CORTEX = {"left": "CIFTI_STRUCTURE_CORTEX_LEFT", "right": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
 HEAD_BYTES = 4096
 """First bytes of a GIFTI file, which hold the number of its volumes."""
 GROUPS: Mapping[str, Sequence[str]] = {

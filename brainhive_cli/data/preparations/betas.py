@@ -22,7 +22,7 @@ from brainhive_cli.data.preparations import keys_of_stimuli
 from brainhive_cli.data.preparations._betas import BetaSteps, Pictures, Trials, match_pictures
 from brainhive_cli.data.preparations._brain_images import NIFTI, open_image
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
-from brainhive_cli.data.preparations._regions import find_region_files, read_regions
+from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
 from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.recording_files import (
     SESSION,
@@ -68,6 +68,7 @@ class Config(BetaSteps):
     regions: dict[str, str] = Field(
         {}, description="masks, atlases, below root or else home: regions.V1=sub-{subject:02d}_V1.nii.gz"
     )
+    thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
     stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder", validate_default=True, description="the data set of the pictures that were shown"
     )
@@ -105,7 +106,8 @@ class OwnBetas(PublishedBetas):
         # volumes need a mask
         needs_mask = any(path.name.endswith(NIFTI) for path in files.values())
         masks = self._find("mask", subject) if needs_mask or self._files["mask"] else {}
-        mask = next((Mask.open(path, MASK) for path in masks.values()), None)
+        least = self.config.thresholds.get("mask")
+        mask = next((Mask.open(path, MASK, least=least) for path in masks.values()), None)
 
         # a trial for each line of the tables, and the row of its beta
         trials: list[tuple[str, str, int, int]] = []
@@ -147,7 +149,7 @@ class OwnBetas(PublishedBetas):
         # the mask may be an atlas with regions
         atlas = {"mask": [mask.path]} if mask else {}
         regions = atlas | find_region_files(self.config.regions, subject, self.root)
-        named = read_regions(regions, mask or (widths[0],))
+        named, self.readings[subject] = read_regions(regions, mask or (widths[0],), self.config.thresholds)
         named.pop("mask", None)  # it is no atlas
 
         def read(session: int) -> NDArray[Any]:

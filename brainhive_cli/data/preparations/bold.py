@@ -40,7 +40,7 @@ from brainhive_cli.data.preparations._bold_files import (
     refuse_versions,
 )
 from brainhive_cli.data.preparations._prepared import SUBJECT
-from brainhive_cli.data.preparations._regions import find_region_files, read_regions
+from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
 from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
@@ -110,6 +110,7 @@ class Config(BetaSteps):
         description="masks and atlases besides aparcaseg, below root or else home, name: file with {subject} "
         "or {subject:02d}",
     )
+    thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
 
     @model_validator(mode="after")
     def _has_steps_that_fit(self) -> Self:
@@ -205,10 +206,13 @@ class Bold(Betas):
 
         def name_voxels(subject: int) -> Voxels:
             space, files = self._space(subject), self._region_files(subject)
+            vertices = space if isinstance(space, Mask) else [*space.values()]
+            regions = read_regions(files, vertices, self.config.thresholds)
+            self.readings[subject] = regions.readings
             if isinstance(space, Mask):
-                return Voxels(read_regions(files, space), grid=space.grid)
+                return Voxels(regions.masks, grid=space.grid)
             sides = np.repeat([*space], [*space.values()])
-            return Voxels({side: sides == side for side in space} | read_regions(files, [*space.values()]))
+            return Voxels({side: sides == side for side in space} | regions.masks)
 
         return cache(name_voxels)
 
@@ -260,7 +264,7 @@ class Bold(Betas):
             return overview
 
         # timing and confounds of each session; runs that are alike are listed once
-        trials, voxels = overview.tables
+        trials, *others = overview.tables
         for subject, session, *_ in trials.rows:
             known = self.trials(subject, session).provenance
             runs = [
@@ -270,7 +274,7 @@ class Bold(Betas):
             texts = (", ".join(sorted({*column})) for column in zip(*runs, strict=True))
             models.append((subject, session, *texts, f"{known['stimulus_s']:g}", known["repeated"]))
         columns = ("subject", "session", "TR (s)", "first (s)", "by", "confounds", "shown (s)", "repeated")
-        return replace(overview, tables=(trials, Table("Models", columns, tuple(models)), voxels))
+        return replace(overview, tables=(trials, Table("Models", columns, tuple(models)), *others))
 
     @cached_property
     def _runs(self) -> dict[int, dict[int, list[BoldRun]]]:
@@ -354,7 +358,7 @@ class Bold(Betas):
         paths = [path] if path else [run.images.get("brain", run.series[0]) for run in runs]
         if absent := {run.series[0] for run in runs} & {*paths}:
             raise MissingData(f"{min(absent)} has no desc-brain_mask next to it", way_out)
-        masks = [Mask.open(path, way_out) for path in paths]
+        masks = [Mask.open(path, way_out, least=self.config.thresholds.get("mask")) for path in paths]
         for image in [*paths, *(run.series[0] for run in runs)]:
             masks[0].require_grid_of(image)
         inside = np.logical_and.reduce([mask.inside for mask in masks])  # [X, Y, Z]
