@@ -156,13 +156,13 @@ def number_sessions(labels: Iterable[str], sessions: Iterable[int | str] | None)
         raise MissingData(f"no session {absent[0]}", f"preparation.sessions=LABELS, of {there}")
 
     # in the recipe's order, and test10 behind test9
-    chosen = [(order.index(key), _natural(label), label) for label, key in keys.items() if key is not None]
+    chosen = [(order.index(key), natural_key(label), label) for label, key in keys.items() if key is not None]
     numbers = {label: number_session(label) for *_, label in sorted(chosen)}
     if len({*numbers.values()}) < len(numbers) and any(isinstance(session, str) for session in order):
         return {label: number for number, label in enumerate(numbers, 1)}
     return numbers
 
 
-def _natural(text: str) -> list[tuple[str, int]]:
+def natural_key(text: str) -> list[tuple[str, int]]:
     """Sort digits as numbers."""
     return [(letters, int(digits or 0)) for letters, digits in re.findall(r"(\D*)(\d*)", text)]

@@ -46,6 +46,8 @@ MODALITY = re.compile(r"_(eeg|meg|ieeg)$")
 RUN = re.compile(r"_run-0*(\d+)(?=_)")
 ABSENT = ("", "n/a")
 """Entries of BIDS tables that say nothing."""
+NO_VALUE = re.compile(r"^(n/?a|nan)$", re.IGNORECASE)
+"""The same as R, pandas and EEGLAB write it."""
 CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
 """The further files of a recording in several, which mne reads with the first."""
 
@@ -463,7 +465,7 @@ def durations_are_ms(onsets_s: NDArray[np.float64], durations_s: NDArray[np.floa
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Read a table with a header line: .tsv, or .csv with commas or semicolons.
+    """Read a table with a header line: .tsv, or .csv with commas or semicolons; NA and NaN are read as n/a.
 
     Raises:
         BrainhiveError: if it is no such table.
@@ -474,7 +476,10 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         first = text.partition("\n")[0]
         separator = max("\t;,", key=first.count) if path.suffix != ".tsv" else "\t"
         reader = csv.DictReader(text.splitlines(), delimiter=separator, strict=True)
-        rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+        rows = [
+            {key: NO_VALUE.sub("n/a", (value or "").strip()) for key, value in row.items() if key}
+            for row in reader
+        ]
         if match := re.search(r"[\0-\x08]", text):
             raise csv.Error(f"line {text.count(chr(10), 0, match.start()) + 1} has a control character")
     except (UnicodeDecodeError, csv.Error, AttributeError) as error:

@@ -21,7 +21,7 @@ from brainhive_cli.core.files import matches, open_regular
 from brainhive_cli.data.bids_labels import identify_acquisition, read_entities
 from brainhive_cli.data.preparations._brain_images import CORTEX, NIFTI, check_count, open_image
 from brainhive_cli.data.preparations._volumes import Mask
-from brainhive_cli.data.recording_files import read_table
+from brainhive_cli.data.recording_files import ABSENT, read_table
 
 AGAIN = "copy it again, or let fMRIPrep make it again"
 SERIES = ("*_bold.nii.gz", "*_bold.nii", "*_hemi-L_*bold.func.gii", "*_bold.dtseries.nii")
@@ -45,8 +45,6 @@ OPTIONAL = ("cosine", "non_steady", "motion_outlier")
 HEADER_TOLERANCE_S = 1e-3
 LONGEST_TR_S = 100
 """A larger TR is one in milliseconds."""
-ABSENT = ("", "n/a")
-"""BIDS's entries where there is no value."""
 
 
 class BidsFile(NamedTuple):

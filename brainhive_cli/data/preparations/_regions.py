@@ -249,6 +249,7 @@ def _read_maps(path: Path, space: Mask | Sequence[int]) -> Maps:
             values = np.asarray(image.dataobj).T
             if len(values) != sum(space):  # with other grayordinates than those of the cortex
                 values = np.concatenate([values[axis.name == name] for name in CORTEX.values()])
+                values = np.pad(values, [(0, sum(space[2:])), (0, 0)])
             labels = [{key: name for key, (name, _) in table.items()} for table in getattr(rows, "label", ())]
             return Maps(values, labels, [*getattr(rows, "name", ())])
         values = read_volume(path, WAY_OUT)
