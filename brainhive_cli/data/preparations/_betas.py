@@ -296,7 +296,8 @@ class Betas(Preparation, ABC):
         voxels = Table(
             "Voxels", ("subject", "voxels", "regions that have any, the largest first"), tuple(widths)
         )
-        taken = ((n, *pair) for n in subjects for pair in self.readings.get(n, {}).items())
+        readings = ((n, *pair) for n in subjects for pair in self.readings.get(n, {}).items())
+        taken = (row for row in readings if row[1:] != ("mask", "mask"))
         files = Table("Files of regions", ("subject", "name", "taken for"), tuple(taken))
         tables = (Table("Trials", columns, tuple(rows)), voxels, *([files] if files.rows else []))
         return Overview(tables if rows else (), tuple(lines))
