@@ -34,6 +34,7 @@ from brainhive_cli.data.preparations._bold_files import (
     Picture,
     Tree,
     find_runs,
+    guess_unit,
     list_series,
     read_confounds,
     read_events,
@@ -88,6 +89,11 @@ class Config(BetaSteps):
     stimulus: str = Field("stim_file", description="column of the events.tsv that names the picture")
     where: dict[str, str | float | list[str | float]] = Field(
         {}, description="only events with these values, as {trial_type: picture} or {trial_type: [1, 2]}"
+    )
+    onset_unit: Literal["s", "ms", "volumes"] = Field(
+        "s",
+        exclude_if=lambda unit: unit == "s",  # as `files`
+        description="unit of onsets and durations in the events.tsv: BIDS has s; volumes count from 0",
     )
     stimulus_s: float | None = Field(None, gt=0, description="seconds of a picture; default: as events say")
     estimator: Literal["lsa", "lss", "hrf", "denoised"] = Field(
@@ -390,7 +396,10 @@ class Bold(Betas):
         # pictures with a response in their run that can be modelled
         shown: list[tuple[BoldRun, Picture]] = []
         for run in self._runs[subject][session]:
-            pictures, no_pictures = read_events(run.events, config.stimulus, config.where)
+            unit_s = {"s": 1, "ms": 1e-3, "volumes": run.timing.tr_s}[config.onset_unit]
+            pictures, no_pictures = read_events(run.events, config.stimulus, config.where, unit_s)
+            if config.onset_unit == "s" and (unit := guess_unit(pictures, run.timing)):
+                noted[f"runs whose onsets may be {unit}: preparation.onset_unit={unit}"] += 1
             begun = [picture for picture in pictures if picture.onset_s < run.timing.end_s]
             latest_s = run.timing.times_s[-1] - LAST_S
             modelled = [picture for picture in begun if FIRST_S < picture.onset_s < latest_s]
@@ -401,7 +410,9 @@ class Bold(Betas):
             shown += [(run, picture) for picture in modelled]
         if not shown:
             reasons = ", ".join(f"{count} {reason}" for reason, count in (+dropped).items())
-            way = "preparation.sessions=[…] leaves it out"
+            unit = next((unit for unit in ("ms", "volumes") if f"onset_unit={unit}" in str([*noted])), "")
+            way = f"preparation.onset_unit={unit}, or " if unit else ""
+            way += "preparation.sessions=[…] leaves it out"
             raise MissingData(f"{where} shows no picture: {reasons}", way)
         numbers = np.array([run.number for run, _ in shown])
         onsets_s, durations_s = np.array([picture[:2] for _, picture in shown]).T  # [n] each
@@ -463,8 +474,10 @@ class Bold(Betas):
             noted[f"missing runs, which other sessions have: {', '.join(map(str, lost))}"] = len(lost)
         (usual_s, _), *unusual = Counter(run.tr_s for run in runs).most_common()
         noted |= Counter({f"runs with a TR of {tr:g} s, others have {usual_s:g} s": n for tr, n in unusual})
-        untimed = sum(run.timing.source == "0" for run in files.values())
-        noted["runs without slice-timing correction, timed at k·TR"] = untimed
+        for run in files.values():
+            if run.timing.source == "0":
+                known = "without" if run.sidecars[1] else "of unknown"  # fMRIPrep 1 writes no JSON
+                noted[f"runs {known} slice-timing correction, timed at k·TR"] += 1
 
         # facts for the store, and the trials whose response peaks inside their run
         provenance = {
