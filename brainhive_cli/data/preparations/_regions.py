@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -14,7 +13,7 @@ from pydantic import Field
 
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import home_folder, is_file, read_regular
+from brainhive_cli.core.files import expand_pattern, home_folder, is_file, read_regular
 from brainhive_cli.data.preparations._brain_images import CIFTI, CORTEX, open_image
 from brainhive_cli.data.preparations._prepared import SUBJECT
 from brainhive_cli.data.preparations._volumes import Mask, find_threshold, is_inside, read_volume
@@ -82,22 +81,16 @@ def find_region_files(patterns: Mapping[str, str], subject: int, root: Path) -> 
     """
     files = {}
     for name, pattern in patterns.items():
-        # below the betas first, else below home; brackets in the names of these folders are no wildcards
+        # below the betas first, else below home
         path = SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
-        folders = [*dict.fromkeys(map(os.path.abspath, (root, home_folder())))]
-        matches: list[str] = []
-        for folder in folders:
-            below = path.removeprefix(f"{folder}/")
-            literal = os.path.join(folder, below)
-            matches = matches or ([literal] if os.path.isfile(literal) else [])
-            matches = matches or sorted(os.path.join(folder, found) for found in glob(below, root_dir=folder))
-        if not matches:
-            looked = dict.fromkeys(os.path.join(folder, path) for folder in folders)
+        paths = dict.fromkeys(os.path.abspath(folder / path) for folder in (root, home_folder()))
+        matches = next(filter(None, map(expand_pattern, paths)), None)
+        if matches is None:
             raise MissingData(
-                f"region {name} of subject {subject}: no file {' or '.join(looked)}",
-                f"preparation.regions.{name}=FILE, absolute or relative to {folders[0]}",
+                f"region {name} of subject {subject}: no file {' or '.join(paths)}",
+                f"preparation.regions.{name}=FILE, absolute or relative to {os.path.abspath(root)}",
             )
-        files[name] = [Path(match) for match in matches]
+        files[name] = matches
     return files
 
 

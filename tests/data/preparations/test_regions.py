@@ -283,6 +283,15 @@ def test_files_are_found_by_subject_below_the_root_or_else_below_home(tmp_path: 
     assert files == {"V1": [nearer]}
 
 
+def test_brackets_in_the_folder_of_a_study_are_no_wildcards(tmp_path: Path, home: Path) -> None:
+    root = tmp_path / "study [pilot] 50%"
+    (root / "rois").mkdir(parents=True)
+    paths = [save(root / f"rois/{side}h.V1[a].nii", draw(0, 1)) for side in "lr"]
+    for pattern in ("rois/?h.V1*.nii", f"{root}/rois/?h.V1*.nii"):
+        assert find_region_files({"V1": pattern}, 3, root) == {"V1": paths}
+    assert find_region_files({"V1": "rois/lh.V1[a].nii"}, 3, root) == {"V1": paths[:1]}
+
+
 def test_a_missing_file_is_named_by_the_absolute_paths_that_were_looked_for(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
