@@ -193,8 +193,8 @@ def read_label(path: Path, root: Path) -> str:
     for match in reversed([*SUBJECT.finditer(relative_path)]):
         end = LABEL_END.match(relative_path, match.end())
         return f"sub-{match[1]}{match[2]}{end[0] if end else ''}"
-    if match := UNNUMBERED.search(relative_path):
-        return match[0]
+    if unnumbered := UNNUMBERED.search(relative_path):
+        return unnumbered[0]
     raise BrainhiveError(f"{path} does not say whose it is", "name it sub-01_ses-01… or sub-01…")
 
 

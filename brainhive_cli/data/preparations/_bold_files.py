@@ -331,7 +331,7 @@ def _read_header(path: Path) -> tuple[int, float]:
             if not (match := re.search(rb'NumberOfDataArrays="(\d+)"', file.read(HEAD_BYTES))):
                 raise ValueError("it has no NumberOfDataArrays")
             count = check_count(int(match[1]), path)
-        shape = open_image(path, AGAIN).darrays[0].data.shape if count == 1 else ()
+        shape: tuple[int, ...] = open_image(path, AGAIN).darrays[0].data.shape if count == 1 else ()
         return shape[1] if len(shape) == 2 else count, 0.0
 
     # CIFTI and NIfTI say the unit of the TR

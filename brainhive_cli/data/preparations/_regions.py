@@ -15,7 +15,7 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import expand_pattern, home_folder, is_file, read_regular
 from brainhive_cli.data.preparations._brain_images import CIFTI, CORTEX, open_image
-from brainhive_cli.data.preparations._prepared import SUBJECT
+from brainhive_cli.data.preparations._prepared import fill_subject
 from brainhive_cli.data.preparations._volumes import Mask, find_threshold, is_inside, read_volume
 
 WAY_OUT = "preparation.regions: {NAME: FILE}, a mask or atlas on the grid of the betas"
@@ -67,14 +67,17 @@ class Maps(NamedTuple):
     volume: NDArray[Any] | None = None
 
 
-def find_region_files(patterns: Mapping[str, str], subject: int, root: Path) -> dict[str, list[Path]]:
+def find_region_files(
+    patterns: Mapping[str, str], subject: int, root: Path, label: str = ""
+) -> dict[str, list[Path]]:
     """Find the files of a subject by the names of regions and atlases.
 
     Args:
-        patterns: Name to a path below `root`, else below home, with `{subject}` or `{subject:02d}` and the
-            wildcards of a shell; of a surface, both hemispheres, as `label/?h.aparc.annot`.
+        patterns: Name to a path below `root`, else below home, with `{subject}`, `{subject:02d}` or `{label}`
+            and the wildcards of a shell; of a surface, both hemispheres, as `label/?h.aparc.annot`.
         subject: By number.
         root: The folder of the betas, or of the BIDS data set.
+        label: Of the subject in the names of files, without `sub-`.
 
     Raises:
         MissingData: naming the paths that were looked for.
@@ -82,7 +85,7 @@ def find_region_files(patterns: Mapping[str, str], subject: int, root: Path) -> 
     files = {}
     for name, pattern in patterns.items():
         # below the betas first, else below home
-        path = SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
+        path = fill_subject(pattern, subject, label)
         paths = dict.fromkeys(os.path.abspath(folder / path) for folder in (root, home_folder()))
         matches = next(filter(None, map(expand_pattern, paths)), None)
         if matches is None:

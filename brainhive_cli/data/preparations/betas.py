@@ -185,7 +185,8 @@ class OwnBetas(PublishedBetas):
 
         # the mask may be an atlas with regions
         atlas = {"mask": [mask.path]} if mask else {}
-        regions = atlas | find_region_files(self.config.regions, subject, self.root)
+        label = read_label(next(iter(counts))[0], self.root).removeprefix("sub-")
+        regions = atlas | find_region_files(self.config.regions, subject, self.root, label)
         sizes = _count_cortex(next(iter(counts))[0]) or {"": widths[0]}
         sides = np.repeat([*sizes], [*sizes.values()])
         hemispheres = {side: sides == side for side in sizes if side in CORTEX}
@@ -269,8 +270,8 @@ class OwnBetas(PublishedBetas):
                     raise BrainhiveError(problem, f"preparation.subject_numbers.{label}=NUMBER")
         return files
 
-    def _find(self, kind: str, subject: int) -> Mapping[int, Path]:
-        """Find the betas, tables or masks of a subject by session; two of one session are refused."""
+    def _find(self, kind: str, subject: int) -> Mapping[int, Sequence[Path]]:
+        """Find the betas, tables or masks of a subject by session; two masks are refused."""
         files = self._files[kind].get(subject, {})
         if not files:
             wanted = f"{getattr(self.config, kind)} ({', '.join(ENDINGS[kind])})"

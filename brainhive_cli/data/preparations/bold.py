@@ -40,7 +40,7 @@ from brainhive_cli.data.preparations._bold_files import (
     read_events,
     refuse_versions,
 )
-from brainhive_cli.data.preparations._prepared import SUBJECT
+from brainhive_cli.data.preparations._prepared import fill_subject
 from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
 from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.recording_files import (
@@ -48,6 +48,7 @@ from brainhive_cli.data.recording_files import (
     describe_labels,
     durations_are_ms,
     group_by_session,
+    read_label,
     read_session,
     read_table,
 )
@@ -109,12 +110,12 @@ class Config(BetaSteps):
     )
     mask: str = Field(
         "",
-        description="NIfTI of the voxels, with {subject} or {subject:02d}; default: fMRIPrep's masks",
+        description="NIfTI of the voxels, with {subject:02d} or {label}; default: fMRIPrep's masks",
     )
     regions: dict[str, str] = Field(
         {},
-        description="masks and atlases besides aparcaseg, below root or else home, name: file with {subject} "
-        "or {subject:02d}",
+        description="masks and atlases besides aparcaseg, below root or else home, name: file with "
+        "{subject:02d} or {label}",
     )
     thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
 
@@ -376,12 +377,15 @@ class Bold(Betas):
         return [run for session in self.sessions(subject) for run in self._runs[subject][session]]
 
     def _mask_file(self, subject: int) -> Path | None:
-        name = SUBJECT.sub(lambda field: field[0].format(subject=subject), self.config.mask)
+        name = fill_subject(self.config.mask, subject, self._label(subject))
         return locate(name) if name else None
+
+    def _label(self, subject: int) -> str:
+        return read_label(self._all_runs(subject)[0].series[0], self.derived).removeprefix("sub-")
 
     def _region_files(self, subject: int) -> dict[str, list[Path]]:
         labels = [run.images["aparcaseg"] for run in self._all_runs(subject) if "aparcaseg" in run.images]
-        drawn = find_region_files(self.config.regions, subject, self.root)
+        drawn = find_region_files(self.config.regions, subject, self.root, self._label(subject))
         return {**({"aparcaseg": labels[:1]} if labels else {}), **drawn}
 
     @cached_property
@@ -448,7 +452,8 @@ class Bold(Betas):
         if config.stimulus_s is None and not np.ptp(durations_s) <= DURATION_TOLERANCE_S:  # of NaN, too
             least_s, most_s = durations_s.min(), durations_s.max()
             known = "without a duration" if np.isnan(least_s) else f"for {least_s:g} to {most_s:g} s"
-            way = "preparation.stimulus_s=SECONDS models all alike; preparation.where={…} takes some"
+            seconds = "SECONDS" if np.isnan(least_s) else f"{np.median(durations_s):.3g}"
+            way = f"preparation.stimulus_s={seconds} models all alike; preparation.where={{…}} takes some"
             raise BrainhiveError(f"{where} shows pictures {known}", way)
 
         # confounds [T] of each run by name
