@@ -1,14 +1,11 @@
 """Labels in the names of files: subjects and sessions, which get numbers, and acquisitions."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -27,7 +24,7 @@ SubjectNumbers = Annotated[
 def _read_sessions(value: object) -> object:
     """Read `1,2`, `1-4`, `pre,post` and patterns as `test*`; a mapping gives splits."""
     if isinstance(value, Mapping):
-        return value
+        return {str(session): split for session, split in value.items()}
     return [int(part) if isinstance(part, str) and part.isdecimal() else part for part in ranges(value)]
 
 
@@ -109,28 +106,10 @@ def number_session(label: str) -> int:
 def find_pattern(label: str, sessions: Iterable[int | str]) -> int | str | None:
     """Find the first of the recipe's sessions that a label is of: number, label or pattern; None if none."""
     for session in sessions:
-        if session == number_session(label) or fnmatchcase(label, str(session).removeprefix("ses-")):
+        text = str(session).removeprefix("ses-")
+        if int(text) == number_session(label) if text.isdecimal() else fnmatchcase(label, text):
             return session
     return None
-
-
-def keep_split(
-    splits: NDArray[np.str_], label: str, sessions: Mapping[str, str]
-) -> tuple[NDArray[np.str_], Counter[str]]:
-    """Leave out trials of other splits than the recipe says of a session.
-
-    Args:
-        splits: [n] of the split of each trial; "" where a trial is left out already.
-        label: Of the session.
-        sessions: The recipe's splits by label or pattern.
-
-    Returns:
-        Splits [n], and the number of trials that are left out, by reason.
-    """
-    split = sessions[str(find_pattern(label, sessions))]
-    is_other = ~np.isin(splits, ["", split])
-    reason = f"trials of other splits than {split}, which is that of ses-{label}"
-    return np.where(is_other, "", splits), +Counter({reason: int(is_other.sum())})
 
 
 def number_sessions(labels: Iterable[str], sessions: Iterable[int | str] | None) -> dict[str, int] | None:
@@ -158,7 +137,7 @@ def number_sessions(labels: Iterable[str], sessions: Iterable[int | str] | None)
     # in the recipe's order, and test10 behind test9
     chosen = [(order.index(key), natural_key(label), label) for label, key in keys.items() if key is not None]
     numbers = {label: number_session(label) for *_, label in sorted(chosen)}
-    if len({*numbers.values()}) < len(numbers) and any(isinstance(session, str) for session in order):
+    if len({*numbers.values()}) < len(numbers) and not all(str(session).isdecimal() for session in order):
         return {label: number for number, label in enumerate(numbers, 1)}
     return numbers
 

@@ -168,10 +168,9 @@ def group_by_session(
         first_name, first = named.setdefault((numbers[label], session), (name, path))
         if first_name != name:
             problem = f"{path} and {first} are of two sessions {session}"
-            patterns = dict.fromkeys(re.sub(r"\d+$", "*", name) for _, name in labels.values())
-            raise BrainhiveError(
-                problem, f"'preparation.sessions={','.join(patterns)}' numbers them in order"
-            )
+            patterns = ",".join(dict.fromkeys(re.sub(r"\d+$", "*", name) for _, name in labels.values()))
+            way = f"'preparation.sessions={patterns}' numbers them in this order"
+            raise BrainhiveError(problem, way if re.search("[a-z]", patterns) else "rename one")
         recordings.setdefault(numbers[label], {}).setdefault(session, []).append(path)
     return recordings
 
@@ -201,7 +200,7 @@ def read_label(path: Path, root: Path) -> str:
 def describe_labels(
     files: Mapping[int, Mapping[int, Sequence[Path]]],
     root: Path,
-    subjects: Iterable[int],
+    subjects: Sequence[int],
     subject_numbers: Mapping[str, int],
 ) -> list[str]:
     """Describe subjects and sessions whose labels are not their numbers, and labels without files.
@@ -212,25 +211,18 @@ def describe_labels(
         subjects: Those that are described.
         subject_numbers: The recipe's numbers of subjects by label.
     """
-    labels: dict[int, dict[str, None]] = {}
-    names: dict[int, str] = {}
-    for subject, sessions in files.items():
-        labels[subject] = dict.fromkeys(
-            read_label(path, root) for paths in sessions.values() for path in paths
-        )
-        names |= {number: read_session(paths[0], root) for number, paths in sessions.items()}
-
-    # numbers that are not what labels are, besides leading zeros; and labels without files
-    absent = subject_numbers.keys() - {label for labels_of in labels.values() for label in labels_of}
-    named = {n: " and ".join(labels[n]) for n in subjects if n in labels}
-    unlike = [
-        f"{n} is ses-{name}" for n, name in sorted(names.items()) if name and name.lstrip("0") != str(n)
-    ]
-    return [
-        *(f"subject {n} is {label}" for n, label in named.items() if label[4:].lstrip("0") != str(n)),
-        *([f"session {', '.join(unlike)}"] if unlike else []),
-        *(f"no file is of {label}, which subject_numbers names" for label in sorted(absent)),
-    ]
+    labels, lines = set[str](), list[str]()
+    sessions: dict[int, str] = {}
+    for subject, session_paths in files.items():
+        own = dict.fromkeys(read_label(path, root) for paths in session_paths.values() for path in paths)
+        if subject in subjects and [label[4:].lstrip("0") for label in own] != [str(subject)]:
+            lines.append(f"subject {subject} is {' and '.join(own)}")
+        labels |= own.keys()
+        sessions |= {number: read_session(paths[0], root) for number, paths in session_paths.items()}
+    named = [(n, name) for n, name in sorted(sessions.items()) if name.lstrip("0") not in ("", str(n))]
+    lines += [f"session {', '.join(f'{n} is ses-{name}' for n, name in named)}"] if named else []
+    absent = sorted(subject_numbers.keys() - labels)
+    return lines + [f"no file is of {label}, which subject_numbers names" for label in absent]
 
 
 def files_of(path: Path) -> list[Path]:

@@ -39,18 +39,6 @@ WANG = (
 """Labels 1 to 25 of the probabilistic atlas of Wang et al. 2015, whose files come without names."""
 
 
-class Regions(NamedTuple):
-    """Regions of masks and atlases.
-
-    Attributes:
-        masks: [V] of each region by its name.
-        readings: What each mask or atlas was taken for, in words, by its name.
-    """
-
-    masks: dict[str, NDArray[np.bool_]]
-    readings: dict[str, str]
-
-
 class Maps(NamedTuple):
     """The maps of a file of regions.
 
@@ -101,7 +89,7 @@ def read_regions(
     files: Mapping[str, Sequence[Path]],
     space: Mask | Sequence[int],
     thresholds: Mapping[str, float] | None = None,
-) -> Regions:
+) -> tuple[dict[str, NDArray[np.bool_]], dict[str, str]]:
     """Read the regions of masks, probabilities and atlases; a region is that of both hemispheres.
 
     A mask, or a map of probabilities from half on, becomes a region under its own name, and each of several
@@ -114,6 +102,9 @@ def read_regions(
         files: Name to the files of it: one, or one a hemisphere, the left first.
         space: The mask of the voxels; or the number of vertices of each hemisphere, or of both together.
         thresholds: Least value that is inside, by name of the file.
+
+    Returns:
+        Mask [V] of each region by its name, and what each file was taken for by its.
 
     Raises:
         BrainhiveError: if a file is damaged, lies on another grid, has nothing where there are betas, or it
@@ -145,7 +136,7 @@ def read_regions(
 
         readings[atlas] = ", ".join(dict.fromkeys(reading for *_, reading in parts))
         regions |= {name if name not in regions else f"{atlas}.{name}": mask for name, mask in masks.items()}
-    return Regions(regions, readings)
+    return regions, readings
 
 
 def _read_parts(

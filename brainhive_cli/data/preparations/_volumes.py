@@ -92,6 +92,7 @@ class Mask:
         way_out: Hint on how to get a sound mask.
         compares_affines: Whether other images must lie in the same space, besides having the same shape; not
             where a publisher is known to have resampled all, and headers may say less.
+        kind: What its values were taken for.
     """
 
     path: Path
@@ -99,6 +100,7 @@ class Mask:
     affine: NDArray[np.float64]
     way_out: str
     compares_affines: bool = True
+    kind: str = "mask"
 
     @classmethod
     def open(cls, path: Path, way_out: str, above: float | None = None, least: float | None = None) -> "Mask":
@@ -113,14 +115,13 @@ class Mask:
         Raises:
             BrainhiveError: if it is no volume, or empty, or it is not clear what its values are.
         """
-        values = read_volume(path, way_out)
-        if above is not None:
-            inside = values > above
-        else:
-            inside = is_inside(values, find_threshold(values, path, "mask", least)[0])
+        values, kind = read_volume(path, way_out), f"above {above}"
+        if above is None:
+            threshold, kind = find_threshold(values, path, "mask", least)
+        inside = values > above if above is not None else is_inside(values, threshold)
         if inside.ndim != 3 or not inside.any():
             raise BrainhiveError(f"{path} is no mask [X, Y, Z] of voxels", way_out)
-        return cls(path, inside, np.asarray(open_image(path, way_out).affine, np.float64), way_out)
+        return cls(path, inside, np.asarray(open_image(path, way_out).affine, np.float64), way_out, kind=kind)
 
     @property
     def width(self) -> int:

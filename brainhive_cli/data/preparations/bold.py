@@ -18,7 +18,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import is_file, locate, way_to_folder
 from brainhive_cli.core.recipe import Names, Paths
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.bids_labels import SplitSessions, SubjectNumbers, keep_split, number_sessions
+from brainhive_cli.data.bids_labels import SplitSessions, SubjectNumbers, find_pattern, number_sessions
 from brainhive_cli.data.preparations import Overview, keys_of_stimuli
 from brainhive_cli.data.preparations._betas import (
     Betas,
@@ -214,12 +214,13 @@ class Bold(Betas):
         def name_voxels(subject: int) -> Voxels:
             space, files = self._space(subject), self._region_files(subject)
             vertices = space if isinstance(space, Mask) else [*space.values()]
-            regions = read_regions(files, vertices, self.config.thresholds)
-            self.readings[subject] = regions.readings
+            regions, self.readings[subject] = read_regions(files, vertices, self.config.thresholds)
             if isinstance(space, Mask):
-                return Voxels(regions.masks, grid=space.grid)
+                own = {"mask": space.kind} if self.config.mask else {}
+                self.readings[subject] = own | self.readings[subject]
+                return Voxels(regions, grid=space.grid)
             sides = np.repeat([*space], [*space.values()])
-            return Voxels({side: sides == side for side in space} | regions.masks)
+            return Voxels({side: sides == side for side in space} | regions)
 
         return cache(name_voxels)
 
@@ -433,8 +434,10 @@ class Bold(Betas):
         dropped.update(unmatched)
         if isinstance(config.sessions, dict):
             label = read_session(shown[0][0].series[0], self.derived)
-            splits, others = keep_split(splits, label, config.sessions)
-            dropped.update(others)
+            split = config.sessions[str(find_pattern(label, config.sessions))]
+            is_other = ~np.isin(splits, ["", split])
+            dropped[f"trials of other splits than {split}, which ses-{label} is of"] = int(is_other.sum())
+            splits = np.where(is_other, "", splits)
         dropped[PEAK_OUTSIDE] += int(((splits != "") & ~peaks_inside).sum())
 
         # pictures that are shown again; those that will test a model choose nothing here, and count as new

@@ -681,7 +681,7 @@ def test_sessions_have_labels_and_splits(data):
     expected = Counter(prepared.trials(1, 2).splits.tolist())
     trials = build(sessions={"train*": "train", "test*": "test"}).trials(1, 2)
     assert {*trials.splits} == {"test", ""} and (trials.splits == "test").sum() == expected["test"]
-    reason = "trials of other splits than test, which is that of ses-test1"
+    reason = "trials of other splits than test, which ses-test1 is of"
     assert trials.dropped[reason] == expected["train"]
 
 

@@ -37,7 +37,7 @@ def mask(tmp_path: Path) -> Mask:
 
 
 def read(mask: Mask, **files: Path) -> dict[str, np.ndarray]:
-    return read_regions({name: [path] for name, path in files.items()}, mask).masks
+    return read_regions({name: [path] for name, path in files.items()}, mask)[0]
 
 
 def test_a_mask_is_a_region_under_its_name_whatever_its_value(tmp_path: Path, mask: Mask) -> None:
@@ -177,7 +177,7 @@ def test_the_atlas_of_wang_and_kastner_comes_with_its_names_a_file_a_hemisphere(
     for side, here in (("lh", is_left), ("rh", ~is_left)):
         save(tmp_path / f"maxprob_vol_{side}.nii.gz", np.where(here, values, 0).astype(np.int16))
     files = find_region_files({"atlas": "maxprob_vol_?h.nii.gz"}, 1, tmp_path)
-    regions = read_regions(files, mask).masks
+    regions = read_regions(files, mask)[0]
     assert [*regions] == WANG and len(WANG) == 25 and WANG[6] == "hV4" and WANG[-1] == "FEF"
     np.testing.assert_array_equal(regions["TO2"], values[INSIDE] == 12)
 
@@ -218,7 +218,7 @@ def test_annotations_of_a_surface_name_regions_of_both_hemispheres(tmp_path: Pat
     labels = write_annots(tmp_path)
     files = find_region_files({"glasser": "?h.HCP-MMP1.annot"}, 1, tmp_path)
     for vertices in ((LEFT, RIGHT), (LEFT + RIGHT,)):
-        regions = read_regions(files, vertices).masks
+        regions = read_regions(files, vertices)[0]
         assert [*regions] == ["V1", "MT"]
         np.testing.assert_array_equal(regions["MT"], labels == 2)
     with pytest.raises(BrainhiveError, match=r"lh\.HCP-MMP1\.annot have 30 vertices, the betas 70"):
@@ -230,7 +230,7 @@ def test_labels_of_freesurfer_need_to_know_the_vertices_of_each_hemisphere(tmp_p
         rows = "\n".join(f"{vertex} 0 0 0 0" for vertex in vertices)
         (tmp_path / f"{side}.V1_exvivo.label").write_text(f"#!ascii label\n{len(vertices)}\n{rows}\n")
     files = find_region_files({"V1": "?h.V1_exvivo.label"}, 1, tmp_path)
-    assert np.flatnonzero(read_regions(files, (LEFT, RIGHT)).masks["V1"]).tolist() == [3, 9, 30, 69]
+    assert np.flatnonzero(read_regions(files, (LEFT, RIGHT))[0]["V1"]).tolist() == [3, 9, 30, 69]
     with pytest.raises(MissingData, match=r"does not say how many of 70 vertices are left; take an \.annot"):
         read_regions(files, (LEFT + RIGHT,))
 
@@ -253,7 +253,7 @@ def test_gifti_has_labels_with_names_or_a_mask(tmp_path: Path) -> None:
             nibabel.gifti.GiftiImage(darrays=[plain]), tmp_path / f"hemi-{side}_label-hMT_mask.func.gii"
         )
     patterns = {"visual": "hemi-?_dseg.label.gii", "hMT": "hemi-?_label-hMT_mask.func.gii"}
-    regions = read_regions(find_region_files(patterns, 1, tmp_path), (LEFT, RIGHT)).masks
+    regions = read_regions(find_region_files(patterns, 1, tmp_path), (LEFT, RIGHT))[0]
     assert [*regions] == ["V1_d", "MT", "hMT"]
     np.testing.assert_array_equal(regions["MT"], labels == 2)
     np.testing.assert_array_equal(regions["MT"], regions["hMT"])
