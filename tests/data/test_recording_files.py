@@ -7,13 +7,16 @@ import pytest
 from own_recordings import Shown, make_raw
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.preparations._recording_selection import KeptChannels
 from brainhive_cli.data.recording_files import (
+    ABSENT,
     describe_labels,
     files_of,
     list_recordings,
     open_raw,
     read_header,
+    read_table,
     table_of,
 )
 
@@ -53,6 +56,16 @@ def test_a_subject_is_its_label(tmp_path, labels, numbers, subjects):
         } == subjects
         lines = describe_labels(listed, tmp_path, [*subjects], {**numbers, "sub-9": 9})
         assert lines[-1] == "no file is of sub-9, which subject_numbers names"
+
+
+def test_what_r_and_pandas_write_for_no_value_is_absent(tmp_path):
+    path = tmp_path / "events.tsv"
+    lines = [f"{text}\tnan.png" for text in ("NA", "NaN", "N/A", "nan", "", "na")]
+    path.write_text("\n".join(["onset\tname", *lines]))
+    assert {row["onset"] for row in read_table(path)[1]} == {"n/a", ""} == {*ABSENT}
+    assert {row["name"] for row in read_table(path)[1]} == {"nan.png"}
+    path.write_text("event\tpicture\n1\ta.png\n2\tNA\nNaN\tb.png\n")
+    assert EventNames.read(path, ["a.png", "b.png"]).table == {"1": "a.png"}
 
 
 @pytest.mark.parametrize(

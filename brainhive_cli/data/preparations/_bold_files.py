@@ -21,7 +21,7 @@ from brainhive_cli.core.files import matches, open_regular
 from brainhive_cli.data.bids_labels import identify_acquisition, read_entities
 from brainhive_cli.data.preparations._brain_images import CORTEX, NIFTI, check_count, open_image
 from brainhive_cli.data.preparations._volumes import Mask
-from brainhive_cli.data.recording_files import ABSENT, read_table
+from brainhive_cli.data.recording_files import ABSENT, NO_VALUE, read_table
 
 AGAIN = "copy it again, or let fMRIPrep make it again"
 SERIES = (
@@ -426,7 +426,7 @@ def guess_unit(pictures: Sequence[Picture], timing: Timing) -> str:
 
 def _plain(value: object) -> str:
     """Write numbers alike: 1, 01 and 1.0."""
-    return str(value) if np.isnan(number := _read_number(value)) else str(number)
+    return NO_VALUE.sub("n/a", str(value)) if np.isnan(number := _read_number(value)) else str(number)
 
 
 def _read_number(text: object) -> float:
