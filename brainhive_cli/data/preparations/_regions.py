@@ -152,7 +152,7 @@ def _read_parts(
         if not any(labels) and len(present) > 1:  # a mask may be called wang_V1
             labels, source = [_name_known_labels(f"{atlas} {path.name}".lower(), present)], "of a known atlas"
     if least is None and any(labels):
-        titles = [f"{title}." for title in maps.titles] if several > 1 else [""]
+        titles = [f"{title}." for title in maps.titles or range(1, several + 1)] if several > 1 else [""]
         regions = [
             (title + HEMISPHERE.sub("", name), values == label)
             for title, values, names in zip(titles, maps.values.T, labels, strict=True)
@@ -228,6 +228,7 @@ def _read_maps(path: Path, space: Mask | Sequence[int]) -> Maps:
         image = open_image(path, WAY_OUT)
         if path.suffix == ".gii":
             names = image.labeltable.get_labels_as_dict()
+            names = {} if all(map(UNNAMED.fullmatch, names.values())) else names  # Workbench's of any file
             values = np.stack([array.data.ravel() for array in image.darrays], 1)
             titles = [array.meta.get("Name", "") for array in image.darrays]
             return Maps(values, [names] * len(titles) if names else [], titles if all(titles) else [])

@@ -253,7 +253,9 @@ class OwnBetas(PublishedBetas):
 
         # sessions of betas and of tables alike; a file without `ses` is of all
         labels = {read_session(path, self.root) for kind in ("betas", "trials") for path in kind_paths[kind]}
-        chosen = number_sessions(labels - {""}, self.config.sessions if labels - {""} else None)
+        wanted = self.config.sessions or ()
+        by_column = labels == {""} and all(isinstance(session, int) for session in wanted)
+        chosen = number_sessions(labels - {""}, None if by_column else self.config.sessions)
         files, known = {}, dict[int, tuple[str, Path]]()
         for kind, paths in kind_paths.items():
             numbers = None if chosen is None or kind == "mask" else {**chosen, "": 1}
@@ -364,15 +366,16 @@ def _stem(path: Path) -> str:
 
 def _join_volumes(paths: Sequence[Path]) -> list[Source]:
     """Join files of one volume each to the betas of a session; other files are betas of their own."""
-    if len(paths) < 2 or not all(
-        _is_volume(path) and len(open_image(path, AGAIN).shape) == 3 for path in paths
-    ):
+    shapes = [len(open_image(path, AGAIN).shape) if _is_volume(path) else 0 for path in paths]
+    if len(paths) < 2 or {*shapes} != {3}:
         return [(path,) for path in paths]
-    stems = {path.name.partition(".")[0]: path for path in paths}
-    if double := [path for path in paths if stems[path.name.partition(".")[0]] != path]:
-        problem = f"{double[0]} and {stems[double[0].name.partition('.')[0]].name} are one beta"
-        raise BrainhiveError(problem, "preparation.betas=PATTERN that one of them has")
-    return [tuple(sorted(paths, key=lambda path: natural_key(path.name)))]
+    known: dict[Path, Path] = {}
+    for path in paths:
+        other = known.setdefault(path.with_name(path.name.partition(".")[0]), path)
+        if other != path:
+            way = "preparation.betas=PATTERN that one of them has"
+            raise BrainhiveError(f"{other} and {path.name} are one beta", way)
+    return [tuple(sorted(paths, key=lambda path: natural_key(str(path))))]
 
 
 def _choose_source(sources: Sequence[Source], tables: Sequence[Path], table: Path) -> list[Source]:
@@ -408,6 +411,6 @@ def _read_number(
     if not (match := NUMBER.fullmatch(text)):
         raise BrainhiveError(f"{where}: {name} {text!r} is no number", f"as 1, or {name}-01")
     number, other = int(match[2]), known.setdefault((name, int(match[2])), text)
-    if NUMBER.sub(r"\1", text) != NUMBER.sub(r"\1", other):
+    if len({NUMBER.sub(r"\1", label).lower() for label in (text, other)} - {""}) > 1:
         raise BrainhiveError(f"{where}: {name}s {other} and {text} would both be {number}", "number them")
     return number

@@ -249,8 +249,11 @@ def test_gifti_has_labels_with_names_or_a_mask(tmp_path: Path) -> None:
             tmp_path / f"hemi-{side}_dseg.label.gii",
         )
         plain = nibabel.gifti.GiftiDataArray((values == 2).astype(np.float32))
+        unnamed = nibabel.gifti.GiftiLabelTable()  # as Workbench writes it into all files
+        unnamed.labels = table.labels[:1]
         nibabel.save(
-            nibabel.gifti.GiftiImage(darrays=[plain]), tmp_path / f"hemi-{side}_label-hMT_mask.func.gii"
+            nibabel.gifti.GiftiImage(darrays=[plain], labeltable=unnamed),
+            tmp_path / f"hemi-{side}_label-hMT_mask.func.gii",
         )
     patterns = {"visual": "hemi-?_dseg.label.gii", "hMT": "hemi-?_label-hMT_mask.func.gii"}
     regions = read_regions(find_region_files(patterns, 1, tmp_path), (LEFT, RIGHT))[0]
