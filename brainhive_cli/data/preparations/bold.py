@@ -217,7 +217,7 @@ class Bold(Betas):
             regions, self.readings[subject] = read_regions(files, vertices, self.config.thresholds)
             if isinstance(space, Mask):
                 own = {"mask": space.kind} if self.config.mask else {}
-                self.readings[subject] = own | self.readings[subject]
+                self.readings[subject] = {**own, **self.readings[subject]}
                 return Voxels(regions, grid=space.grid)
             sides = np.repeat([*space], [*space.values()])
             return Voxels({side: sides == side for side in space} | regions)
