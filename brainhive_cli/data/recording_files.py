@@ -191,7 +191,7 @@ def read_label(path: Path, root: Path) -> str:
     relative_path = path.relative_to(root).as_posix()
     for match in reversed([*SUBJECT.finditer(relative_path)]):
         end = LABEL_END.match(relative_path, match.end())
-        return f"sub-{match[1]}{match[2]}{end[0] if end else ''}"
+        return f"sub-{match[1] or ''}{match[2]}{end[0] if end else ''}"
     if unnumbered := UNNUMBERED.search(relative_path):
         return unnumbered[0]
     raise BrainhiveError(f"{path} does not say whose it is", "name it sub-01_ses-01… or sub-01…")
