@@ -93,8 +93,11 @@ def list_recordings(
         MissingData: if there is none, or none of a session.
         BrainhiveError: naming a file whose path does not say which subject's it is.
     """
-    paths = [path for path in _list_recording_files(root, pattern) if read_label(path, root)]
-    session_numbers = number_sessions([read_session(path, root) for path in paths], sessions)
+    paths: Iterable[Path] = _list_recording_files(root, pattern)
+    session_numbers = None
+    if sessions is not None:
+        paths = [*paths]
+        session_numbers = number_sessions([read_session(path, root) for path in paths], sessions)
     recordings = group_by_session(root, paths, subject_numbers, session_numbers)
     if not recordings:
         problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
@@ -177,7 +180,7 @@ def group_by_session(
 
 def read_session(path: Path, root: Path) -> str:
     """Read the label of the last session in a path below a folder: 01 of ses-01; empty where it has none."""
-    sessions = SESSION.findall(path.relative_to(root).as_posix())
+    sessions = SESSION.findall(path.as_posix().removeprefix(f"{root.as_posix()}/"))
     return "".join(sessions[-1]) if sessions else ""
 
 
@@ -188,7 +191,7 @@ def read_label(path: Path, root: Path) -> str:
         BrainhiveError: if the path does not say whose it is.
     """
     # the last subject in the path counts, with what follows its number: 07A
-    relative_path = path.relative_to(root).as_posix()
+    relative_path = path.as_posix().removeprefix(f"{root.as_posix()}/")
     for match in reversed([*SUBJECT.finditer(relative_path)]):
         end = LABEL_END.match(relative_path, match.end())
         return f"sub-{match[1] or ''}{match[2]}{end[0] if end else ''}"
