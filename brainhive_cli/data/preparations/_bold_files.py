@@ -268,10 +268,13 @@ def refuse_versions(files: Iterable[BidsFile]) -> None:
     """Refuse two files of one acquisition, as of two reconstructions, or packed and unpacked.
 
     Raises:
-        BrainhiveError: naming both, and the key that chooses one.
+        BrainhiveError: naming both, and the key that chooses one; or a file in another subject's folder.
     """
     known: dict[frozenset[tuple[str, str]], BidsFile] = {}
     for file in files:
+        label = re.match(r"sub-[a-zA-Z0-9]*", file.folder.parts[0])  # of sub-01_old, a copy, sub-01
+        if label is None or label[0] != f"sub-{file.entities.get('sub')}":
+            raise BrainhiveError(f"{file.path} lies in the folder of another subject", "move or rename it")
         other = known.setdefault(identify_acquisition(file.entities), file)
         if other is file:
             continue

@@ -147,6 +147,7 @@ class OwnBetas(PublishedBetas):
         trials: list[tuple[str, str, int, int]] = []
         session_rows: dict[int, dict[Source, list[int]]] = {}  # rows of each source, by session
         counts, known = Counter[Source](), dict[tuple[str, int], str]()
+        wanted = [session for session in self.config.sessions or () if isinstance(session, int)]
         for session_of_table, table in ((n, table) for n in sorted(tables) for table in tables[n]):
             # several sessions of betas with one table need a session in each line
             is_divided = len(tables) == 1 < len(files)
@@ -164,6 +165,8 @@ class OwnBetas(PublishedBetas):
                 options = all_sessions or sources.get(session, [])
                 if len(options) > 1 or len(tables[session_of_table]) > 1:
                     options = _choose_source(options, tables[session_of_table], table)
+                if not options and wanted and session not in wanted:
+                    continue  # of a session that the recipe leaves out
                 if not options:
                     problem = f"{where} is of session {session}, of which no betas are below {self.root}"
                     raise MissingData(problem, "copy them, or take these lines out of the table")

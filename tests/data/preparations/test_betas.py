@@ -201,6 +201,7 @@ def test_files_of_sessions_are_divided_by_a_table_of_all(folder: Path) -> None:
     for session in (1, 2):
         save_betas(folder / f"sub-01_ses-0{session}_betas.npy", make_betas(8, session))
     write_table(folder / "sub-01_trials.csv", NAMES * 2, session=[1, 2] * 8)
+    assert build(sessions="2").sessions(1) == [2]
     np.testing.assert_array_equal(build().read(1, 2).values, make_betas(8, 2))
 
 

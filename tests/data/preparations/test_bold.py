@@ -667,6 +667,13 @@ def test_versions_of_one_acquisition_are_not_several_runs(data, old, new, way):
         assert [run.series for run in build(files="*_rec-norm_*")._runs[1][1]] == [(copy,)]
 
 
+def test_a_file_in_the_folder_of_another_subject_is_told(data):
+    path = derived(data, f"{RUN}_space-T1w_desc-preproc_bold.nii.gz")
+    path.rename(path.with_name(path.name.replace("sub-01", "sub-05")))
+    with pytest.raises(BrainhiveError, match=r"sub-05_.* lies in the folder of another subject"):
+        build().sessions(1)
+
+
 def test_sessions_have_labels_and_splits(data):
     for folder in [*data.rglob("ses-0?")]:
         label = {"ses-01": "ses-train1", "ses-02": "ses-test1"}[folder.name]
