@@ -25,7 +25,10 @@ def _read_sessions(value: object) -> object:
     """Read `1,2`, `1-4`, `pre,post` and patterns as `test*`; a mapping gives splits."""
     if isinstance(value, Mapping):
         return {str(session): split for session, split in value.items()}
-    return [int(part) if isinstance(part, str) and part.isdecimal() else part for part in ranges(value)]
+    listed = [int(part) if isinstance(part, str) and part.isdecimal() else part for part in ranges(value)]
+    if not listed or len({*listed}) < len(listed):
+        raise ValueError("name each once, and at least one")
+    return listed
 
 
 SESSIONS = (

@@ -683,6 +683,8 @@ def test_sessions_have_labels_and_splits(data):
     with pytest.raises(BrainhiveError, match="of two sessions 1") as error:
         build().sessions(1)
     assert "'preparation.sessions=test*,train*' numbers them" in error.value.hint
+    with pytest.raises(ValidationError, match="name each once"):
+        build(sessions=[1, "1"])
     prepared = build(sessions="train*,test*")
     assert prepared.sessions(1) == [1, 2] and "2 is ses-test1" in prepared.notes([1])[0]
     expected = Counter(prepared.trials(1, 2).splits.tolist())
