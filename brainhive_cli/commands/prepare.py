@@ -96,7 +96,7 @@ class Job:
 
         # what the content of a store depends on, apart from its files
         signals = recipe.paths.under_home("signals")
-        config = recipe.preparation.model_dump(mode="json", exclude={"root"})
+        config = recipe.preparation.model_dump(mode="json", exclude={"root", "subject_numbers"})
         settings = {"preparation": portable(config), "dtype": recipe.dtype}
         libraries = {name: library_version(name) for name in LIBRARIES}
         versions = {**library_versions(), **libraries}

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import translate
 from functools import cache
+from glob import escape, glob
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,19 @@ def walk(
 WILD = {"*": "[^/]*", "?": "[^/]"}
 ANY_FOLDERS = "(?:[^/]+/)*"
 """Regular expressions for `*`, `?` and `**/` in a pattern of paths."""
+
+
+def expand_pattern(path: str | Path) -> list[Path]:
+    """List what a path with the wildcards of a shell stands for: itself if it is there, [brackets] and all.
+
+    Wildcards begin behind the last folder that is there: the home of a study may be called `study [pilot]`.
+    """
+    path = Path(path)
+    if path.exists():
+        return [path]
+    folder = next((parent for parent in path.parents if parent.is_dir()), path.parent)
+    pattern = os.path.join(escape(str(folder)), path.relative_to(folder))
+    return [Path(name) for name in sorted(glob(pattern, recursive=True))]
 
 
 def matches(path: str, pattern: str) -> bool:

@@ -48,7 +48,7 @@ def split(value: Any) -> Any:
     return value if isinstance(value, list | tuple | None) else [value]
 
 
-def _ranges(value: Any) -> Any:
+def ranges(value: Any) -> Any:
     """Read `1-4` as the numbers from 1 to 4."""
     parts = split(value)
     if not isinstance(parts, list | tuple):
@@ -98,7 +98,7 @@ UniqueNames = Annotated[Names, AfterValidator(_each_once)]
 Number = Annotated[int, Field(ge=0, lt=2**63)]
 Numbers = Annotated[
     list[Number],
-    BeforeValidator(_ranges),
+    BeforeValidator(ranges),
     AfterValidator(_each_once),
     Field(examples=["1,2", "1-4"]),
 ]

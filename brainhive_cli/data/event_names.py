@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.recording_files import Header, read_table
+from brainhive_cli.data.recording_files import ABSENT, Header, read_table
 from brainhive_cli.data.stores.ids import match_names, summarise_names, table_text
 
 COLUMNS = ("event", "picture")
@@ -67,7 +67,7 @@ class EventNames:
         table: dict[str, str] = {}
         for row in rows:
             event, picture = row["event"], row["picture"]
-            if event and picture and table.setdefault(event, picture) != picture:
+            if event not in ABSENT and picture not in ABSENT and table.setdefault(event, picture) != picture:
                 raise BrainhiveError(f"{path}: event {event} has pictures {table[event]} and {picture}")
         if not table:
             raise BrainhiveError(f"{path} has no rows", "a line for each event: its name, its picture")

@@ -4,7 +4,7 @@ import csv
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -19,6 +19,7 @@ from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line, naming
 from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, require_regular_siblings, walk
+from brainhive_cli.data.bids_labels import number_session, number_sessions, number_subjects
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.signals.cutting import CausalFilter, refuse_high_edges
 
@@ -35,12 +36,18 @@ OTHER_FIF = re.compile(
 )
 """Names that mne, mne-bids and MaxFilter give to files of other things than recordings."""
 SUBJECT = re.compile(r"(?<![a-z])sub(?:ject|j)?[-_]?([a-z]*?)[-_]?(\d+)", re.IGNORECASE)
+LABEL_END = re.compile(r"(?!ses|run|task|acq)[A-Za-z0-9]*")
+"""Rest of a subject's label behind its first number."""
+UNNUMBERED = re.compile(r"\bsub-[A-Za-z]+(?=[_/.]|$)")
+"""Label of a subject without a number."""
 SESSION = re.compile(r"(?<![a-z])ses(?:sion|s)?(?:[-_]?([a-z]*?)[-_]?(\d+)([a-z]*)|-([a-z]+))", re.IGNORECASE)
 SPLIT = re.compile(r"_split-\d+(?=_|$)")
 MODALITY = re.compile(r"_(eeg|meg|ieeg)$")
 RUN = re.compile(r"_run-0*(\d+)(?=_)")
 ABSENT = ("", "n/a")
 """Entries of BIDS tables that say nothing."""
+NO_VALUE = re.compile(r"^(n/?a|nan)$", re.IGNORECASE)
+"""The same as R, pandas and EEGLAB write it."""
 CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
 """The further files of a recording in several, which mne reads with the first."""
 
@@ -68,14 +75,30 @@ READ_BYTES = 2**29
 """Limit of signals in memory, unless one channel is more; each block of channels reads all of the file."""
 
 
-def list_recordings(root: Path, pattern: str) -> dict[int, dict[int, list[Path]]]:
+def list_recordings(
+    root: Path,
+    pattern: str,
+    subject_numbers: Mapping[str, int] | None = None,
+    sessions: Sequence[int | str] | None = None,
+) -> dict[int, dict[int, list[Path]]]:
     """List recordings below a folder by subject and session, those of a session in the order of their names.
 
+    Args:
+        root: The folder.
+        pattern: Pattern of their paths.
+        subject_numbers: The recipe's numbers of subjects by label.
+        sessions: The recipe's sessions; None for all.
+
     Raises:
-        MissingData: if there is none.
+        MissingData: if there is none, or none of a session.
         BrainhiveError: naming a file whose path does not say which subject's it is.
     """
-    recordings = group_by_session(root, _list_recording_files(root, pattern))
+    paths: Iterable[Path] = _list_recording_files(root, pattern)
+    session_numbers = None
+    if sessions is not None:
+        paths = [*paths]
+        session_numbers = number_sessions([read_session(path, root) for path in paths], sessions)
+    recordings = group_by_session(root, paths, subject_numbers, session_numbers)
     if not recordings:
         problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
         raise MissingData(problem, "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set")
@@ -114,38 +137,95 @@ def _list_recording_files(root: Path, pattern: str) -> Iterator[Path]:
             raise MissingData(problem, "copy it, or remove the rest of it")
 
 
-def group_by_session(root: Path, paths: Iterable[Path]) -> dict[int, dict[int, list[Path]]]:
+def group_by_session(
+    root: Path,
+    paths: Iterable[Path],
+    subject_numbers: Mapping[str, int] | None = None,
+    session_numbers: Mapping[str, int] | None = None,
+) -> dict[int, dict[int, list[Path]]]:
     """Group files or folders by the subject and session in their paths below a folder.
+
+    Args:
+        root: The folder.
+        paths: Files or folders below it.
+        subject_numbers: The recipe's numbers of subjects by label.
+        session_numbers: Numbers of sessions by label, without those that are left out; None for the first
+            number of each label.
 
     Raises:
         BrainhiveError: naming one whose path does not say which subject's it is, or two that clash.
     """
+    labels = {path: (read_label(path, root), read_session(path, root)) for path in paths}
+    label_paths = dict[str, Path]()  # the first of each
+    for path, (label, _) in labels.items():
+        label_paths.setdefault(label, path)
+    numbers = number_subjects(label_paths, subject_numbers or {})
+
     recordings: dict[int, dict[int, list[Path]]] = {}
-    labels: dict[int, str] = {}
     named: dict[tuple[int, int], tuple[str, Path]] = {}  # label and first path by subject and session
-    for path in paths:
-        relative_path = path.relative_to(root).as_posix()
-
-        # the last subject in the path counts; sub-01 and sub-patient01 would be mixed up
-        subjects = list(SUBJECT.finditer(relative_path))
-        if not subjects:
-            raise BrainhiveError(f"{path} does not say whose it is", "name it sub-01_ses-01… or sub-01…")
-        label, subject = subjects[-1][1].lower(), int(subjects[-1][2])
-        if labels.setdefault(subject, label) != label:
-            problem = f"{path} is of another subject {subject} than sub-{labels[subject]}{subject}"
-            raise BrainhiveError(problem, "rename one")
-
-        # the session's number, 1 where the path has none, and the letters of its label
-        session, name = 1, ""
-        if sessions := list(SESSION.finditer(relative_path)):
-            before, number, after, letters = (text or "" for text in sessions[-1].groups())
-            session, name = int(number or 1), f"{before}{after}{letters}".lower()
-        first_name, first = named.setdefault((subject, session), (name, path))
+    for path, (label, name) in labels.items():
+        # the session's number, 1 where the path has none
+        session = number_session(name) if session_numbers is None else session_numbers.get(name)
+        if session is None:
+            continue
+        first_name, first = named.setdefault((numbers[label], session), (name, path))
         if first_name != name:
             problem = f"{path} and {first} are of two sessions {session}"
-            raise BrainhiveError(problem, "number them: ses-01, ses-02")
-        recordings.setdefault(subject, {}).setdefault(session, []).append(path)
+            patterns = ",".join(dict.fromkeys(re.sub(r"\d+$", "*", name) for _, name in labels.values()))
+            way = f"'preparation.sessions={patterns}' numbers them in this order"
+            raise BrainhiveError(problem, way if re.search("[a-z]", patterns) else "rename one")
+        recordings.setdefault(numbers[label], {}).setdefault(session, []).append(path)
     return recordings
+
+
+def read_session(path: Path, root: Path) -> str:
+    """Read the label of the last session in a path below a folder: 01 of ses-01; empty where it has none."""
+    sessions = SESSION.findall(path.as_posix().removeprefix(f"{root.as_posix()}/"))
+    return "".join(sessions[-1]) if sessions else ""
+
+
+def read_label(path: Path, root: Path) -> str:
+    """Read the label of the subject in a path below a folder, as BIDS has it: sub-01 of Subject_01.
+
+    Raises:
+        BrainhiveError: if the path does not say whose it is.
+    """
+    # the last subject in the path counts, with what follows its number: 07A
+    relative_path = path.as_posix().removeprefix(f"{root.as_posix()}/")
+    for match in reversed([*SUBJECT.finditer(relative_path)]):
+        end = LABEL_END.match(relative_path, match.end())
+        return f"sub-{match[1] or ''}{match[2]}{end[0] if end else ''}"
+    if unnumbered := UNNUMBERED.search(relative_path):
+        return unnumbered[0]
+    raise BrainhiveError(f"{path} does not say whose it is", "name it sub-01_ses-01… or sub-01…")
+
+
+def describe_labels(
+    files: Mapping[int, Mapping[int, Sequence[Path]]],
+    root: Path,
+    subjects: Sequence[int],
+    subject_numbers: Mapping[str, int],
+) -> list[str]:
+    """Describe subjects and sessions whose labels are not their numbers, and labels without files.
+
+    Args:
+        files: Paths by subject and session.
+        root: The folder that they are below.
+        subjects: Those that are described.
+        subject_numbers: The recipe's numbers of subjects by label.
+    """
+    labels, lines = set[str](), list[str]()
+    sessions: dict[int, str] = {}
+    for subject, session_paths in files.items():
+        own = dict.fromkeys(read_label(path, root) for paths in session_paths.values() for path in paths)
+        if subject in subjects and [label[4:].lstrip("0") for label in own] != [str(subject)]:
+            lines.append(f"subject {subject} is {' and '.join(own)}")
+        labels |= own.keys()
+        sessions |= {number: read_session(paths[0], root) for number, paths in session_paths.items()}
+    named = [(n, name) for n, name in sorted(sessions.items()) if name.lstrip("0") not in ("", str(n))]
+    lines += [f"session {', '.join(f'{n} is ses-{name}' for n, name in named)}"] if named else []
+    absent = sorted(subject_numbers.keys() - labels)
+    return lines + [f"no file is of {label}, which subject_numbers names" for label in absent]
 
 
 def files_of(path: Path) -> list[Path]:
@@ -380,7 +460,7 @@ def durations_are_ms(onsets_s: NDArray[np.float64], durations_s: NDArray[np.floa
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Read a table with a header line: .tsv, or .csv with commas or semicolons.
+    """Read a table with a header line: .tsv, or .csv with commas or semicolons; NA and NaN are read as n/a.
 
     Raises:
         BrainhiveError: if it is no such table.
@@ -391,7 +471,10 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         first = text.partition("\n")[0]
         separator = max("\t;,", key=first.count) if path.suffix != ".tsv" else "\t"
         reader = csv.DictReader(text.splitlines(), delimiter=separator, strict=True)
-        rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+        rows = [
+            {key: NO_VALUE.sub("n/a", (value or "").strip()) for key, value in row.items() if key}
+            for row in reader
+        ]
         if match := re.search(r"[\0-\x08]", text):
             raise csv.Error(f"line {text.count(chr(10), 0, match.start()) + 1} has a control character")
     except (UnicodeDecodeError, csv.Error, AttributeError) as error:

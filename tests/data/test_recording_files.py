@@ -7,12 +7,16 @@ import pytest
 from own_recordings import Shown, make_raw
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.preparations._recording_selection import KeptChannels
 from brainhive_cli.data.recording_files import (
+    ABSENT,
+    describe_labels,
     files_of,
     list_recordings,
     open_raw,
     read_header,
+    read_table,
     table_of,
 )
 
@@ -24,6 +28,71 @@ def test_two_sessions_of_one_number_are_not_merged(tmp_path):
         list_recordings(tmp_path, "*")
     (tmp_path / "sub-01_ses-post.fif").unlink()
     assert [*list_recordings(tmp_path, "*")[1]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "subjects"),
+    (
+        (("07A", "07B"), {}, "sub-07A and sub-07B would both be subject 7"),
+        (("1", "001"), {}, "sub-(001|1) and sub-(1|001) would both be subject 1"),
+        (("patient01", "control01"), {}, "sub-control01 and sub-patient01 would both be subject 1"),
+        (("anna",), {}, "sub-anna has no number"),
+        (("07A", "07B"), {"sub-07B": 8}, {7: ["07A"], 8: ["07B"]}),
+        (("07A", "07B", "8"), {"sub-07B": 8}, "would both be subject 8"),
+        (("1", "001"), {"sub-1": 1, "sub-001": 1}, {1: ["001", "1"]}),
+        (("anna", "02"), {"sub-anna": 1}, {1: ["anna"], 2: ["02"]}),
+    ),
+)
+def test_a_subject_is_its_label(tmp_path, labels, numbers, subjects):
+    for label in labels:
+        (tmp_path / f"sub-{label}_ses-01_eeg.fif").touch()
+    if isinstance(subjects, str):
+        with pytest.raises(BrainhiveError, match=subjects):
+            list_recordings(tmp_path, "*", numbers)
+    else:
+        listed = list_recordings(tmp_path, "*", numbers)
+        assert {
+            subject: [path.name[4:-15] for path in sessions[1]] for subject, sessions in listed.items()
+        } == subjects
+        lines = describe_labels(listed, tmp_path, [*subjects], {**numbers, "sub-9": 9})
+        assert lines[-1] == "no file is of sub-9, which subject_numbers names"
+
+
+def test_what_r_and_pandas_write_for_no_value_is_absent(tmp_path):
+    path = tmp_path / "events.tsv"
+    lines = [f"{text}\tnan.png" for text in ("NA", "NaN", "N/A", "nan", "", "na")]
+    path.write_text("\n".join(["onset\tname", *lines]))
+    assert {row["onset"] for row in read_table(path)[1]} == {"n/a", ""} == {*ABSENT}
+    assert {row["name"] for row in read_table(path)[1]} == {"nan.png"}
+    path.write_text("event\tpicture\n1\ta.png\n2\tNA\nNaN\tb.png\n")
+    assert EventNames.read(path, ["a.png", "b.png"]).table == {"1": "a.png"}
+
+
+@pytest.mark.parametrize(
+    ("sessions", "numbered"),
+    (
+        (["train*", "test*"], {1: "train1", 2: "train9", 3: "train10", 4: "test1"}),
+        (["test*", "ses-train9"], {1: "test1", 9: "train9"}),
+        (["train*"], {1: "train1", 9: "train9", 10: "train10"}),
+        ([9], {9: "train9"}),
+        ([1], "are of two sessions 1"),
+        (["imagery*"], r"no session imagery\*"),
+        ([2], "no session 2"),
+    ),
+)
+def test_sessions_are_chosen_and_numbered_by_their_labels(tmp_path, sessions, numbered):
+    for label in ("test1", "train1", "train9", "train10"):
+        (tmp_path / f"sub-01_ses-{label}_eeg.fif").touch()
+    if isinstance(numbered, str):
+        with pytest.raises(BrainhiveError, match=numbered):
+            list_recordings(tmp_path, "*", sessions=sessions)
+    else:
+        listed = list_recordings(tmp_path, "*", sessions=sessions)
+        names = {number: paths[0].name[11:-8] for number, paths in listed[1].items()}
+        assert names == numbered
+        assert ("is ses-test1" in str(describe_labels(listed, tmp_path, [1], {}))) == (
+            "test1" in names.values()
+        )
 
 
 @pytest.mark.parametrize(

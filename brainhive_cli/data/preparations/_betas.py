@@ -86,11 +86,16 @@ class SessionBetas:
 
 @dataclass(frozen=True)
 class Betas(Preparation, ABC):
-    """A preparation of betas: subclasses say where they are, all else is the same for all."""
+    """A preparation of betas: subclasses say where they are, all else is the same for all.
+
+    Attributes:
+        readings: What the files of a subject's regions were taken for, by name, once they are read.
+    """
 
     config: Any  # BetaSteps, and the keys of the subclass
     root: Path
     order_seed: int | None = None
+    readings: dict[int, Mapping[str, str]] = field(default_factory=dict)
 
     @abstractmethod
     def voxels(self, subject: int) -> Voxels:
@@ -107,6 +112,10 @@ class Betas(Preparation, ABC):
     @abstractmethod
     def read(self, subject: int, session: int) -> SessionBetas:
         """Read, or estimate, the betas of a session."""
+
+    def notes(self, subjects: Sequence[int]) -> list[str]:
+        """List facts about the files of subjects that the overview has, a line each."""
+        return []
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session by split."""
@@ -251,7 +260,7 @@ class Betas(Preparation, ABC):
         """Count voxels and the trials of each session, and list unusual facts about them."""
         rows: list[tuple[object, ...]] = []
         widths: list[tuple[object, ...]] = []
-        lines: list[str] = []
+        lines = self.notes(subjects)
         for subject in subjects:
             try:
                 session_trials = {
@@ -287,7 +296,11 @@ class Betas(Preparation, ABC):
         voxels = Table(
             "Voxels", ("subject", "voxels", "regions that have any, the largest first"), tuple(widths)
         )
-        return Overview((Table("Trials", columns, tuple(rows)), voxels) if rows else (), tuple(lines))
+        readings = ((n, *pair) for n in subjects for pair in self.readings.get(n, {}).items())
+        taken = (row for row in readings if row[1:] != ("mask", "mask"))
+        files = Table("Files of regions", ("subject", "name", "taken for"), tuple(taken))
+        tables = (Table("Trials", columns, tuple(rows)), voxels, *([files] if files.rows else []))
+        return Overview(tables if rows else (), tuple(lines))
 
 
 class Pictures(NamedTuple):

@@ -17,15 +17,31 @@ from pydantic import BaseModel, ConfigDict, Field
 from brainhive_cli.core import documents
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import open_regular
-from brainhive_cli.data.preparations._brain_images import NIFTI, check_count, open_image
+from brainhive_cli.core.files import matches, open_regular
+from brainhive_cli.data.bids_labels import identify_acquisition, read_entities
+from brainhive_cli.data.preparations._brain_images import CORTEX, NIFTI, check_count, open_image
 from brainhive_cli.data.preparations._volumes import Mask
-from brainhive_cli.data.recording_files import read_table
+from brainhive_cli.data.recording_files import ABSENT, NO_VALUE, read_table
 
 AGAIN = "copy it again, or let fMRIPrep make it again"
-SERIES = ("*_bold.nii.gz", "*_bold.nii", "*_hemi-L_*bold.func.gii", "*_bold.dtseries.nii")
+SERIES = (
+    *("*_bold.nii.gz", "*_bold.nii", "*_hemi-L_*bold.func.gii", "*_bold.dtseries.nii"),
+    *("*_preproc.nii.gz", "*_preproc.nii"),
+)
 """fMRIPrep's names of volumes, surfaces (the right hemisphere lies next to the left) and grayordinates."""
-CORTEX = {"left": "CIFTI_STRUCTURE_CORTEX_LEFT", "right": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
+OLD_SUFFIXES = {
+    "preproc": ("bold", "preproc"),
+    "brainmask": ("mask", "brain"),
+    "confounds": ("regressors", "confounds"),
+}
+"""Suffix and `desc` for the suffixes of fMRIPrep 1.0 and 1.1."""
+OLD_COLUMNS = {
+    **{f"{axis}": f"trans_{axis.lower()}" for axis in "XYZ"},
+    **{f"Rot{axis}": f"rot_{axis.lower()}" for axis in "XYZ"},
+    **{"Cosine": "cosine", "NonSteadyStateOutlier": "non_steady_state_outlier"},
+    **{"aCompCor": "a_comp_cor_", "tCompCor": "t_comp_cor_"},
+}
+"""Their columns of confounds, without the number at the end."""
 HEAD_BYTES = 4096
 """First bytes of a GIFTI file, which hold the number of its volumes."""
 GROUPS: Mapping[str, Sequence[str]] = {
@@ -43,10 +59,10 @@ OPTIONAL = ("cosine", "non_steady", "motion_outlier")
 """Groups without a column in a run that is short, or has no such volume."""
 # headers hold the TR as float32, or in milliseconds
 HEADER_TOLERANCE_S = 1e-3
+LONGEST_TAIL_S = 30
+"""Seconds from the onset of the last picture to the end of a run, more than which are unusual."""
 LONGEST_TR_S = 100
 """A larger TR is one in milliseconds."""
-ABSENT = ("", "n/a")
-"""BIDS's entries where there is no value."""
 
 
 class BidsFile(NamedTuple):
@@ -82,11 +98,9 @@ class Tree:
         if folder not in self.listed:
             files = []
             for path in sorted((self.root / folder).glob("[!.]*_*.*")):
-                # sub-01_task-images_run-01_bold.nii.gz: entities and the suffix bold
-                *pairs, suffix = path.name.partition(".")[0].split("_")
-                entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
-                if "run" in entities:
-                    entities["run"] = entities["run"].lstrip("0")
+                entities, suffix = read_entities(path.name)
+                if suffix in OLD_SUFFIXES and "desc" not in entities:
+                    suffix, entities["desc"] = OLD_SUFFIXES[suffix]
                 files.append(BidsFile(path, path.parent.relative_to(self.root), entities, suffix))
             self.listed[folder] = sorted(files, key=lambda file: len(file.entities))
         return self.listed[folder]
@@ -174,6 +188,16 @@ class BoldRun:
         # the TR of the JSON, which the header may not contradict
         path = self.series[0]
         tr_s = derived.RepetitionTime if derived.RepetitionTime is not None else raw.RepetitionTime
+        if tr_s is None and (times_s := derived.VolumeTiming or raw.VolumeTiming):
+            steps_s = np.diff(times_s)
+            problem = f"{path}: its JSON has VolumeTiming, not RepetitionTime"
+            way = "volumes at uneven times, as of sparse sampling, are not modelled: estimate betas elsewhere"
+            if len(steps_s) and np.ptp(steps_s) < HEADER_TOLERANCE_S:
+                way = (
+                    f'write {{"RepetitionTime": {steps_s[0]:g}}} in its place, and StartTime: the middle of '
+                )
+                way += "its first acquisition"
+            raise BrainhiveError(problem, way)
         if isinstance(tr_s, bool) or not isinstance(tr_s, int | float) or not 0 < tr_s < LONGEST_TR_S:
             problem = f"{path}: its JSON has no RepetitionTime in seconds{f', but {tr_s}' if tr_s else ''}"
             json = f"{path.name.partition('.')[0]}.json"
@@ -197,8 +221,9 @@ class BoldRun:
         images = [open_image(path, AGAIN) for path in self.series]
         with reading(self.series[0], AGAIN, raised=(Exception,)):
             if len(images) == 2:
-                # GIFTI: an array for each volume, [T, V] of each hemisphere
+                # GIFTI: an array for each volume, or one [V, T], as nilearn writes it; [T, V] a hemisphere
                 stacks = [np.stack([volume.data for volume in image.darrays]) for image in images]
+                stacks = [stack if stack.ndim == 2 else stack[0].T for stack in stacks]
                 return dict(zip(CORTEX, stacks, strict=True))
 
             # CIFTI: grayordinates, of which the cortex is read
@@ -225,15 +250,46 @@ class Sidecar(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     RepetitionTime: Any = None  # whatever is no number of seconds is an absent one
+    VolumeTiming: list[float] | None = None
     StartTime: float | None = Field(None, ge=0, lt=LONGEST_TR_S)
     SliceTimingCorrected: bool | None = None
 
 
-def list_series(derived: Tree, folders: Iterable[Path]) -> list[BidsFile]:
-    """List the BOLD in spaces that runs share; one file for each run and space: not AROMA's smoothed one."""
+def list_series(derived: Tree, folders: Iterable[Path], pattern: str) -> list[BidsFile]:
+    """List the BOLD in spaces that runs share whose paths match a pattern: not AROMA's smoothed one."""
     files = [file for folder in folders for file in derived.list_folder(folder.relative_to(derived.root))]
     usual = [file for file in files if file.space and file.entities.get("desc", "preproc") == "preproc"]
-    return [file for file in usual if any(map(file.path.match, SERIES))]
+    usual = [file for file in usual if "variant" not in file.entities]  # AROMA's of fMRIPrep 1
+    series = [file for file in usual if any(map(file.path.match, SERIES))]
+    return [file for file in series if matches((file.folder / file.path.name).as_posix(), pattern)]
+
+
+def refuse_versions(files: Iterable[BidsFile]) -> None:
+    """Refuse two files of one acquisition, as of two reconstructions, or packed and unpacked.
+
+    Raises:
+        BrainhiveError: naming both, and the key that chooses one; or a file in another subject's folder.
+    """
+    known: dict[frozenset[tuple[str, str]], BidsFile] = {}
+    for file in files:
+        label = re.match(r"sub-[a-zA-Z0-9]*", file.folder.parts[0])  # of sub-01_old, a copy, sub-01
+        if label is None or label[0] != f"sub-{file.entities.get('sub')}":
+            raise BrainhiveError(f"{file.path} lies in the folder of another subject", "move or rename it")
+        other = known.setdefault(identify_acquisition(file.entities), file)
+        if other is file:
+            continue
+
+        # the folder, entity or ending by which they differ
+        name, ending = file.path.name, file.path.name.partition(".")[2]
+        way = "remove one"
+        if file.folder != other.folder:
+            name, way = str(file.path), f"move {file.path.parent} out of the data set"
+        elif versions := file.entities.items() - other.entities.items():
+            way = f"\"preparation.files='*_{'-'.join(min(versions))}_*'\""
+        elif not other.path.name.endswith(f".{ending}"):
+            way = f"\"preparation.files='*.{ending}'\""
+        problem = f"{other.path} and {name} are of one acquisition, not of two runs"
+        raise BrainhiveError(problem, f"{way}, or another preparation.files=PATTERN")
 
 
 def find_runs(raw: Tree, derived: Tree, series: Iterable[BidsFile]) -> list[BoldRun]:
@@ -277,7 +333,9 @@ def _read_header(path: Path) -> tuple[int, float]:
         with reading(path, AGAIN), open_regular(path) as file:  # nibabel would read all of it
             if not (match := re.search(rb'NumberOfDataArrays="(\d+)"', file.read(HEAD_BYTES))):
                 raise ValueError("it has no NumberOfDataArrays")
-            return check_count(int(match[1]), path), 0.0
+            count = check_count(int(match[1]), path)
+        shape: tuple[int, ...] = open_image(path, AGAIN).darrays[0].data.shape if count == 1 else ()
+        return shape[1] if len(shape) == 2 else count, 0.0
 
     # CIFTI and NIfTI say the unit of the TR
     image = open_image(path, AGAIN)
@@ -293,13 +351,16 @@ def _read_header(path: Path) -> tuple[int, float]:
         return image.shape[3], float(image.header.get_zooms()[3]) * unit
 
 
-def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[list[Picture], Counter[str]]:
+def read_events(
+    path: Path, stimulus: str, where: Mapping[str, Any], unit_s: float = 1
+) -> tuple[list[Picture], Counter[str]]:
     """Read the pictures of a run in the order of time.
 
     Args:
         path: The table.
         stimulus: The column that names pictures.
         where: Columns, and the value or values that pictures have in them.
+        unit_s: Seconds of the unit of onsets and durations.
 
     Returns:
         The pictures, and the number of other events, by reason.
@@ -332,7 +393,7 @@ def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[li
             onset_s, duration_s = (_read_number(row.get(name, "")) for name in ("onset", "duration"))
             if np.isnan(onset_s):
                 raise BrainhiveError(f"{path}, line {line}: onset {row['onset']}", "write seconds, or n/a")
-            pictures.append(Picture(onset_s, duration_s, row[stimulus]))
+            pictures.append(Picture(onset_s * unit_s, duration_s * unit_s, row[stimulus]))
 
     # two pictures at once would have one response
     pictures.sort()
@@ -343,9 +404,32 @@ def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[li
     return pictures, dropped
 
 
+def guess_unit(pictures: Sequence[Picture], timing: Timing) -> str:
+    """Guess the unit of onsets that are probably no seconds: ms or volumes; empty where they may well be.
+
+    Args:
+        pictures: Those of a run, in the order of time, whose onsets were read as seconds.
+        timing: Of the run.
+    """
+    onsets = np.array([picture.onset_s for picture in pictures])
+    if not len(onsets):
+        return ""
+    last, end_s = onsets[-1], timing.end_s
+    if last > end_s:
+        if np.median(onsets) > end_s and last / 1000 <= end_s:
+            return "ms"
+        return "volumes" if last < timing.volumes and (onsets == np.rint(onsets)).all() else ""
+
+    # pictures are shown until shortly before the end
+    are_volumes = (
+        last < timing.volumes and (onsets == np.rint(onsets)).all() and end_s - last > LONGEST_TAIL_S
+    )
+    return "volumes" if are_volumes or last < end_s / 2 else ""
+
+
 def _plain(value: object) -> str:
     """Write numbers alike: 1, 01 and 1.0."""
-    return str(value) if np.isnan(number := _read_number(value)) else str(number)
+    return NO_VALUE.sub("n/a", str(value)) if np.isnan(number := _read_number(value)) else str(number)
 
 
 def _read_number(text: object) -> float:
@@ -373,6 +457,8 @@ def read_confounds(
         BrainhiveError: if a column is not there, or a value is missing behind the first row.
     """
     columns, rows = read_table(path)
+    new = {name: re.sub(r"^\D+", lambda match: OLD_COLUMNS.get(match[0], match[0]), name) for name in columns}
+    columns, rows = [*new.values()], [{new[name]: text for name, text in row.items()} for row in rows]
     if len(rows) != volumes:
         raise BrainhiveError(f"{path} has {len(rows)} rows for {volumes} volumes", AGAIN)
 

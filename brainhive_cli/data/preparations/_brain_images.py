@@ -18,6 +18,10 @@ from brainhive_cli.core.files import open_regular
 
 NIFTI = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI, ".mgz", ".mgh", ".gii")
+CIFTI = (".dscalar.nii", ".dlabel.nii", ".dtseries.nii", ".pscalar.nii", ".ptseries.nii")
+"""Endings of CIFTI, of grayordinates or parcels."""
+CORTEX = {"left": "CIFTI_STRUCTURE_CORTEX_LEFT", "right": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
+"""Its names of the vertices of the hemispheres."""
 NIFTI_HEADERS = {348: (108, "f"), 540: (168, "q")}
 """Bytes of a header of NIfTI-1 and -2 (its first number), and position and format of the values' offset."""
 EXTENSION_BYTES = 16

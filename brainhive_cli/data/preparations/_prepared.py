@@ -18,6 +18,12 @@ from brainhive_cli.data.stores.recordings import Recording
 SUBJECT = re.compile(r"\{subject(?::0\dd)?\}")
 
 
+def fill_subject(pattern: str, subject: int, label: str = "") -> str:
+    """Fill in `{subject}`, `{subject:02d}` and `{label}`, which is 07A of sub-07A, of a path."""
+    path = SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
+    return path.replace("{label}", label) if label else path
+
+
 @dataclass(frozen=True)
 class Files:
     """Files of a subject that are read together.

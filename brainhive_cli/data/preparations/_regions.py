@@ -4,21 +4,30 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import home_folder, is_file, read_regular
-from brainhive_cli.data.preparations._brain_images import open_image
-from brainhive_cli.data.preparations._prepared import SUBJECT
-from brainhive_cli.data.preparations._volumes import Mask, read_volume
+from brainhive_cli.core.files import expand_pattern, home_folder, is_file, read_regular
+from brainhive_cli.data.preparations._brain_images import CIFTI, CORTEX, open_image
+from brainhive_cli.data.preparations._prepared import fill_subject
+from brainhive_cli.data.preparations._volumes import Mask, find_threshold, is_inside, read_volume
 
 WAY_OUT = "preparation.regions: {NAME: FILE}, a mask or atlas on the grid of the betas"
+Thresholds = Annotated[
+    dict[str, float],
+    Field(
+        description="least value that is inside, by name of a region's file, or `mask`, as {V1: 0.3}; "
+        "default: 0.5 of probabilities, 50 of those in percent, above 0 of masks and labels",
+        examples=["{V1: 0.3}"],
+    ),
+]
+"""Key of preparations with regions of a lab's own."""
 UNNAMED = re.compile(r"\?+|unknown|background|medial[_ ]?wall|corpuscallosum|none", re.IGNORECASE)
 """Names in atlases of voxels outside all regions."""
 HEMISPHERE = re.compile(r"^(?:ctx[-_])?[lr]h[-_.]|^[LR]_|^(?:Left|Right)-|_ROI$")
@@ -30,14 +39,33 @@ WANG = (
 """Labels 1 to 25 of the probabilistic atlas of Wang et al. 2015, whose files come without names."""
 
 
-def find_region_files(patterns: Mapping[str, str], subject: int, root: Path) -> dict[str, list[Path]]:
+class Maps(NamedTuple):
+    """The maps of a file of regions.
+
+    Attributes:
+        values: [V, n] of voxels or vertices.
+        labels: Names of labels, of each map; empty where the file has none.
+        titles: Names of the maps; empty where the file has none.
+        volume: The values with their neighbours, [X, Y, Z], [X, Y, Z, n] or [V, n].
+    """
+
+    values: NDArray[Any]
+    labels: Sequence[Mapping[int, str]] = ()
+    titles: Sequence[str] = ()
+    volume: NDArray[Any] | None = None
+
+
+def find_region_files(
+    patterns: Mapping[str, str], subject: int, root: Path, label: str = ""
+) -> dict[str, list[Path]]:
     """Find the files of a subject by the names of regions and atlases.
 
     Args:
-        patterns: Name to a path below `root`, else below home, with `{subject}` or `{subject:02d}` and the
-            wildcards of a shell; of a surface, both hemispheres, as `label/?h.aparc.annot`.
+        patterns: Name to a path below `root`, else below home, with `{subject}`, `{subject:02d}` or `{label}`
+            and the wildcards of a shell; of a surface, both hemispheres, as `label/?h.aparc.annot`.
         subject: By number.
         root: The folder of the betas, or of the BIDS data set.
+        label: Of the subject in the names of files, without `sub-`.
 
     Raises:
         MissingData: naming the paths that were looked for.
@@ -45,44 +73,52 @@ def find_region_files(patterns: Mapping[str, str], subject: int, root: Path) -> 
     files = {}
     for name, pattern in patterns.items():
         # below the betas first, else below home
-        path = SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
+        path = fill_subject(pattern, subject, label)
         paths = dict.fromkeys(os.path.abspath(folder / path) for folder in (root, home_folder()))
-        matches = next(filter(None, (sorted(glob(candidate)) for candidate in paths)), None)
+        matches = next(filter(None, map(expand_pattern, paths)), None)
         if matches is None:
             raise MissingData(
                 f"region {name} of subject {subject}: no file {' or '.join(paths)}",
                 f"preparation.regions.{name}=FILE, absolute or relative to {os.path.abspath(root)}",
             )
-        files[name] = [Path(match) for match in matches]
+        files[name] = matches
     return files
 
 
 def read_regions(
-    files: Mapping[str, Sequence[Path]], space: Mask | Sequence[int]
-) -> dict[str, NDArray[np.bool_]]:
-    """Read the regions of masks and atlases; a region is that of both hemispheres.
+    files: Mapping[str, Sequence[Path]],
+    space: Mask | Sequence[int],
+    thresholds: Mapping[str, float] | None = None,
+) -> tuple[dict[str, NDArray[np.bool_]], dict[str, str]]:
+    """Read the regions of masks, probabilities and atlases; a region is that of both hemispheres.
 
-    A mask becomes a region under its own name. The labels of an atlas are named by the file itself (.annot,
-    .gii), by a table next to it (.tsv, .txt, .csv of the same stem, as BIDS and FreeSurfer write it), or, of
-    FreeSurfer's aparc+aseg and Wang's atlas, by what they are known to be; else by their numbers. Of two
-    atlases that name a region alike, that of the second is `ATLAS.REGION`.
+    A mask, or a map of probabilities from half on, becomes a region under its own name, and each of several
+    maps one of `NAME-1`, `NAME-2` … The labels of an atlas, and several maps, are named by the file itself
+    (.annot, .gii, .dlabel.nii), by a table next to it (.tsv, .txt, .csv of the same stem, as BIDS and
+    FreeSurfer write it), or, of FreeSurfer's aparc+aseg and Wang's atlas, by what they are known to be; else
+    by their numbers. Of two atlases that name a region alike, that of the second is `ATLAS.REGION`.
 
     Args:
         files: Name to the files of it: one, or one a hemisphere, the left first.
         space: The mask of the voxels; or the number of vertices of each hemisphere, or of both together.
+        thresholds: Least value that is inside, by name of the file.
 
     Returns:
-        Mask [V] of each region by its name.
+        Mask [V] of each region by its name, and what each file was taken for by its.
 
     Raises:
-        BrainhiveError: if a file is damaged, lies on another grid, or has nothing where there are betas.
+        BrainhiveError: if a file is damaged, lies on another grid, has nothing where there are betas, or it
+            is not clear what its values are.
     """
-    regions: dict[str, NDArray[np.bool_]] = {}
+    regions, readings = dict[str, NDArray[np.bool_]](), dict[str, str]()
     width = space.width if isinstance(space, Mask) else sum(space)
+    if unknown := {*(thresholds or ())} - {*files, "mask"}:
+        problem = f"preparation.thresholds.{min(unknown)}: no region is called so"
+        raise BrainhiveError(problem, f"there are: {', '.join(files)}")
     for atlas, paths in files.items():
-        # labels and their names, of one file or of both hemispheres
-        parts = [_read_labels(path, atlas, space) for path in paths]
-        counts = [0 if isinstance(space, Mask) else len(labels) for labels, _ in parts]  # 0: of all voxels
+        # regions and their names, of one file or of both hemispheres
+        parts = [_read_parts(path, atlas, space, (thresholds or {}).get(atlas)) for path in paths]
+        counts = [0 if isinstance(space, Mask) else count for count, *_ in parts]  # 0: of all voxels
         if not isinstance(space, Mask) and sum(counts) != width:
             several = " and ".join(path.name for path in paths)
             problem = f"{paths[0].parent}: {several} have {sum(counts)} vertices, the betas {width}"
@@ -90,77 +126,119 @@ def read_regions(
 
         # a mask [V] for each name, of both hemispheres together
         masks: dict[str, NDArray[np.bool_]] = {}
-        for start, (labels, names) in zip(np.cumsum([0, *counts]), parts, strict=False):
-            for label, name in names.items():
+        for start, (count, named, _) in zip(np.cumsum([0, *counts]), parts, strict=False):
+            for name, inside in named:
                 region = re.sub(r"[\s&|()]+", "_", name.strip())
                 if region.strip("-") and not UNNAMED.fullmatch(region):
-                    mask = masks.setdefault(region, np.zeros(width, bool))
-                    mask[start : start + len(labels)] |= labels == label
+                    masks.setdefault(region, np.zeros(width, bool))[start : start + count] |= inside
         if not any(mask.any() for mask in masks.values()):
             raise BrainhiveError(f"{paths[0]} has nothing in the {width} voxels of the betas", WAY_OUT)
 
+        readings[atlas] = ", ".join(dict.fromkeys(reading for *_, reading in parts))
         regions |= {name if name not in regions else f"{atlas}.{name}": mask for name, mask in masks.items()}
-    return regions
+    return regions, readings
 
 
-def _read_labels(
-    path: Path, atlas: str, space: Mask | Sequence[int]
-) -> tuple[NDArray[Any], Mapping[int, str]]:
-    """Read the label of each voxel or vertex, and the name of each label."""
-    # labels of vertices, or of the voxels of the mask
-    names: Mapping[int, str] = {}
-    if not isinstance(space, Mask):
-        labels, names = _read_surface(path, space)
-    elif path.suffix in (".annot", ".label", ".gii"):
-        raise BrainhiveError(f"{path} is of a surface, {space.path} of a volume", WAY_OUT)
-    else:
-        labels = replace(space, way_out=WAY_OUT).read(path)
+def _read_parts(
+    path: Path, atlas: str, space: Mask | Sequence[int], least: float | None
+) -> tuple[int, list[tuple[str, NDArray[np.bool_]]], str]:
+    """Read the number of voxels or vertices of a file, its regions with their names, and what it is."""
+    maps = _read_maps(path, space)
+    count, several = maps.values.shape
+    table, labels, source = _read_table(path), [*maps.labels], "of the file"
+    present = np.unique(maps.values[np.isfinite(maps.values) & (maps.values > 0)])
+    if several == 1 and not any(labels) and (present == np.rint(present)).all():
+        labels, source = [{k: name for k, name in table.items() if k in present}], "of the table next to it"
+        if not any(labels) and len(present) > 1:  # a mask may be called wang_V1
+            labels, source = [_name_known_labels(f"{atlas} {path.name}".lower(), present)], "of a known atlas"
+    if least is None and any(labels):
+        titles = [f"{title}." for title in maps.titles or range(1, several + 1)] if several > 1 else [""]
+        regions = [
+            (title + HEMISPHERE.sub("", name), values == label)
+            for title, values, names in zip(titles, maps.values.T, labels, strict=True)
+            for label, name in names.items()
+        ]
+        return count, regions, f"labels with the names {source}"
 
-    # names from a table next to the file: numbers of labels, and behind each its name
-    present = np.unique(labels[labels > 0])
-    stem, called = re.sub(r"\.(nii|mgz|mgh)(\.gz)?$", "", path.name), f"{atlas} {path.name}".lower()
+    # a mask, labels without names, or probabilities
+    values = maps.values if maps.volume is None else maps.volume
+    threshold, kind = find_threshold(values, path, atlas, least)
+    if several == 1:
+        regions = [(atlas, is_inside(maps.values[:, 0], threshold))]
+        if kind == "labels":
+            regions = [(f"{atlas}-{label:.0f}", maps.values[:, 0] == label) for label in present]
+        return count, regions, "labels without names" if kind == "labels" else kind
+
+    # several masks, or maps of probabilities, numbered from 0 or 1 in the table
+    if kind == "labels" and any(len(np.unique(values[values > 0])) > 1 for values in maps.values.T):
+        way = f"preparation.regions={{NAME: FILE}} of one map each, or thresholds.{atlas}=LEAST"
+        raise BrainhiveError(f"{path} has {several} maps of labels without names", way)
+    first = min(1, *table) if table else 1
+    titles = [table.get(first + row, f"{atlas}-{row + 1}") for row in range(several)]
+    inside = is_inside(maps.values, threshold)
+    return count, [*zip(maps.titles or titles, inside.T, strict=True)], f"{several} maps, {kind}"
+
+
+def _name_known_labels(called: str, present: NDArray[Any]) -> Mapping[int, str]:
+    """Name the labels of an atlas whose file or region is called as FreeSurfer's or Wang's."""
+    if re.search(r"aparc\+?aseg", called):
+        from mne import read_freesurfer_lut
+
+        lut = read_freesurfer_lut()[0]  # cortex: 1000 + k on the left, 2000 + k on the right, k up to 35
+        return {k: name for name, k in lut.items() if k // 1000 in (1, 2) and k % 1000 <= 35}
+    is_wang = re.search("wang|kastner|maxprob_(vol|surf)", called) and present.max() <= len(WANG)
+    return dict(enumerate(WANG, 1)) if is_wang else {}
+
+
+def _read_table(path: Path) -> dict[int, str]:
+    """Read the table next to a file: numbers of labels or maps, and behind each its name."""
+    stem = re.sub(r"\.(nii|mgz|mgh)(\.gz)?$", "", path.name)
+    names: dict[int, str] = {}
     for table in filter(is_file, (path.with_name(stem + ending) for ending in (".tsv", ".txt", ".csv"))):
-        text, table_names = read_regular(table).decode("utf-8-sig", "replace"), dict[int, str]()
-        for line in text.splitlines():
+        names = {}
+        for line in read_regular(table).decode("utf-8-sig", "replace").splitlines():
             if match := re.match(r'\s*"?(\d+)"?(?:\s*[\t,;]\s*([^\t,;]+)|\s+(\S+))', line):
-                table_names.setdefault(int(match[1]), (match[2] or match[3]).strip(' "'))
-        names = {label: name for label, name in table_names.items() if label in present}
-
-    # names of known atlases
-    if not names and len(present) > 1:  # a mask may be called wang_V1
-        if re.search(r"aparc\+?aseg", called):
-            from mne import read_freesurfer_lut
-
-            lut = read_freesurfer_lut()[0]  # cortex: 1000 + k on the left, 2000 + k on the right, k up to 35
-            names = {k: name for name, k in lut.items() if k // 1000 in (1, 2) and k % 1000 <= 35}
-        elif re.search("wang|kastner|maxprob_(vol|surf)", called):
-            names = dict(enumerate(WANG, 1))
-
-    # an atlas without names, or a mask
-    if names:
-        return labels, {label: HEMISPHERE.sub("", name) for label, name in names.items()}
-    if len(present) > 1 and (present == present.astype(np.int64)).all():
-        return labels, {int(label): f"{atlas}-{label:.0f}" for label in present}
-    return labels > 0, {1: atlas}
+                names.setdefault(int(match[1]), (match[2] or match[3]).strip(' "'))
+    return names
 
 
-def _read_surface(path: Path, vertices: Sequence[int]) -> tuple[NDArray[Any], Mapping[int, str]]:
-    """Read an .annot of a hemisphere, a .label, which does not say how many vertices there are, or GIFTI."""
+def _read_maps(path: Path, space: Mask | Sequence[int]) -> Maps:
+    """Read a volume through the mask; or of a surface .annot, CIFTI, GIFTI, or a .label, without its size."""
     from nibabel.freesurfer import read_annot, read_label
+
+    if isinstance(space, Mask):
+        if path.suffix in (".annot", ".label", ".gii"):
+            raise BrainhiveError(f"{path} is of a surface, {space.path} of a volume", WAY_OUT)
+        replace(space, way_out=WAY_OUT).require_grid_of(path)
+        volume = read_volume(path, WAY_OUT)
+        if volume.ndim not in (3, 4):
+            raise BrainhiveError(f"{path} is {[*volume.shape]}, not [X, Y, Z] or [X, Y, Z, maps]", WAY_OUT)
+        return Maps(volume[space.inside].reshape(space.width, -1), volume=volume)
 
     with reading(path, WAY_OUT, raised=(Exception,)):
         if path.suffix == ".annot":
             labels, _, names = read_annot(path)
-            return labels, {label: name.decode() for label, name in enumerate(names)}
+            return Maps(labels[:, None], [{label: name.decode() for label, name in enumerate(names)}])
         if path.suffix == ".label":
-            if len(vertices) == 1:
-                raise ValueError(
-                    f"it does not say how many of {vertices[0]} vertices are left; take an .annot"
-                )
-            labels = np.zeros(vertices[bool(re.search(r"(^|[._])rh[._]|hemi-R", path.name))], np.int64)
+            if len(space) == 1:
+                raise ValueError(f"it does not say how many of {space[0]} vertices are left; take an .annot")
+            labels = np.zeros(space[bool(re.search(r"(^|[._])rh[._]|hemi-R", path.name))], np.int64)
             labels[read_label(path)] = 1
-            return labels, {}
+            return Maps(labels[:, None])
+        image = open_image(path, WAY_OUT)
         if path.suffix == ".gii":
-            image = open_image(path, WAY_OUT)
-            return image.darrays[0].data.ravel(), image.labeltable.get_labels_as_dict()
-        return read_volume(path, WAY_OUT).ravel(), {}
+            names = image.labeltable.get_labels_as_dict()
+            names = {} if all(map(UNNAMED.fullmatch, names.values())) else names  # Workbench's of any file
+            values = np.stack([array.data.ravel() for array in image.darrays], 1)
+            titles = [array.meta.get("Name", "") for array in image.darrays]
+            return Maps(values, [names] * len(titles) if names else [], titles if all(titles) else [])
+        if path.name.endswith(CIFTI):
+            rows, axis = image.header.get_axis(0), image.header.get_axis(1)
+            values = np.asarray(image.dataobj).T
+            if len(values) != sum(space):  # with other grayordinates than those of the cortex
+                values = np.concatenate([values[axis.name == name] for name in CORTEX.values()])
+                values = np.pad(values, [(0, sum(space[2:])), (0, 0)])
+            labels = [{key: name for key, (name, _) in table.items()} for table in getattr(rows, "label", ())]
+            return Maps(values, labels, [*getattr(rows, "name", ())])
+        values = read_volume(path, WAY_OUT)
+        return Maps(values.reshape(int(np.prod(values.shape[:3])), -1))

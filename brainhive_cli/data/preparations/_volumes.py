@@ -16,10 +16,69 @@ AFFINE_MM = 1e-3
 """Largest difference between affines of one space: they are written as float32."""
 
 
+PROBABLE, PERCENT = 0.5, 50
+"""Least probability at which a voxel is inside, as a share or in percent."""
+PARCELS, GRADIENT = 0.6, 0.35
+"""Shares of neighbours with one value: more in a map of labels, less in one of probabilities in percent."""
+
+
 def read_volume(path: Path, way_out: str) -> NDArray[Any]:
-    """Read a NIfTI volume [X, Y, Z]; raises as `open_image`."""
+    """Read a NIfTI volume [X, Y, Z], or maps [X, Y, Z, n]; raises as `open_image`."""
     with open_volumes(path, way_out) as image:
-        return np.asarray(image.dataobj)
+        values = np.asarray(image.dataobj)
+    # FSL, AFNI and SPM write masks as [X, Y, Z, 1]
+    return values.reshape(*values.shape[:3], *(size for size in values.shape[3:] if size > 1))
+
+
+def find_threshold(
+    values: NDArray[Any], path: Path, key: str, least: float | None = None
+) -> tuple[float, str]:
+    """Find what the values of a file are, and from which value on voxels or vertices are inside.
+
+    Args:
+        values: A volume or surface, or with a last axis of maps; 0 and NaN are outside.
+        path: The file, for messages.
+        key: Name of the region, or `mask`, for which the recipe may have a threshold.
+        least: That threshold.
+
+    Returns:
+        The threshold, and what the values are: mask, labels, probabilities, percent.
+
+    Raises:
+        BrainhiveError: if that is not clear.
+    """
+    if least is not None:
+        return least, f"{least:g} and more"
+    shown = np.unique(values[np.isfinite(values) & (values != 0)])
+    is_whole, positive = bool((shown == np.rint(shown)).all()), shown[shown > 0]
+    high = shown.max(initial=0)
+    is_negative = bool((shown < 0).any() and not (is_whole and shown.min() == -1))  # -1: outside, of NSD
+    if len(positive) <= 1 and not is_negative:
+        return 0, "mask"
+    if not is_whole and not is_negative and high <= 1 + 1e-6:
+        return PROBABLE, f"probabilities, {PROBABLE} and more"
+
+    # whole numbers: labels, or percent
+    if is_whole and not is_negative:
+        if not PERCENT <= high <= 100:
+            return 0, "labels"
+        pairs = [(np.delete(values, -1, axis), np.delete(values, 0, axis)) for axis in range(values.ndim)]
+        alike = np.concatenate([(one == other)[(one > 0) & (other > 0)] for one, other in pairs])
+        share = alike.sum() / max(1, len(alike))
+        if share >= PARCELS and np.gcd.reduce(positive.astype(np.int64)) == 1:
+            return 0, "labels"
+        if len(alike) and share <= GRADIENT:
+            return PERCENT, f"percent, {PERCENT} and more"
+    kind = "are neither a mask, labels nor probabilities"
+    kind = "may be labels, or probabilities in percent" if is_whole and not is_negative else kind
+    problem = f"{path}: its {len(shown)} values from {shown.min():g} to {high:g} {kind}"
+    way = f"preparation.thresholds.{key}=LEAST takes voxels from a value on; labels need a table of names"
+    raise BrainhiveError(problem, f"{way}, {path.name.partition('.')[0]}.tsv")
+
+
+def is_inside(values: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
+    """Tell where values are inside: at least a threshold, and neither 0 nor NaN."""
+    return np.isfinite(values) & (values >= threshold) & (values != 0)
 
 
 @dataclass(frozen=True)
@@ -33,6 +92,7 @@ class Mask:
         way_out: Hint on how to get a sound mask.
         compares_affines: Whether other images must lie in the same space, besides having the same shape; not
             where a publisher is known to have resampled all, and headers may say less.
+        kind: What its values were taken for.
     """
 
     path: Path
@@ -40,18 +100,28 @@ class Mask:
     affine: NDArray[np.float64]
     way_out: str
     compares_affines: bool = True
+    kind: str = "mask"
 
     @classmethod
-    def open(cls, path: Path, way_out: str, above: float = 0) -> "Mask":
-        """Read a mask: above 0 is inside, or above a limit of a map.
+    def open(cls, path: Path, way_out: str, above: float | None = None, least: float | None = None) -> "Mask":
+        """Read a mask, labels, or probabilities of which half and more is inside.
+
+        Args:
+            path: The file.
+            way_out: Hint on how to get a sound one.
+            above: Limit of a map above which voxels are inside, whatever its values are.
+            least: Threshold from which on they are.
 
         Raises:
-            BrainhiveError: if it is no volume, or empty.
+            BrainhiveError: if it is no volume, or empty, or it is not clear what its values are.
         """
-        inside = read_volume(path, way_out) > above
+        values, kind = read_volume(path, way_out), f"above {above}"
+        if above is None:
+            threshold, kind = find_threshold(values, path, "mask", least)
+        inside = values > above if above is not None else is_inside(values, threshold)
         if inside.ndim != 3 or not inside.any():
             raise BrainhiveError(f"{path} is no mask [X, Y, Z] of voxels", way_out)
-        return cls(path, inside, np.asarray(open_image(path, way_out).affine, np.float64), way_out)
+        return cls(path, inside, np.asarray(open_image(path, way_out).affine, np.float64), way_out, kind=kind)
 
     @property
     def width(self) -> int:

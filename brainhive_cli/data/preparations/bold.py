@@ -1,7 +1,7 @@
 """Your own fMRI: single-trial betas of BOLD in BIDS, preprocessed by fMRIPrep."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import groupby
@@ -16,8 +16,9 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import is_file, locate, way_to_folder
-from brainhive_cli.core.recipe import Names, Numbers, Paths
+from brainhive_cli.core.recipe import Names, Paths
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.bids_labels import SplitSessions, SubjectNumbers, find_pattern, number_sessions
 from brainhive_cli.data.preparations import Overview, keys_of_stimuli
 from brainhive_cli.data.preparations._betas import (
     Betas,
@@ -33,17 +34,22 @@ from brainhive_cli.data.preparations._bold_files import (
     Picture,
     Tree,
     find_runs,
+    guess_unit,
     list_series,
     read_confounds,
     read_events,
+    refuse_versions,
 )
-from brainhive_cli.data.preparations._prepared import SUBJECT
-from brainhive_cli.data.preparations._regions import find_region_files, read_regions
+from brainhive_cli.data.preparations._prepared import fill_subject
+from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
 from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
+    describe_labels,
     durations_are_ms,
     group_by_session,
+    read_label,
+    read_session,
     read_table,
 )
 from brainhive_cli.data.signals.single_trials import TrialRun, estimate_trials
@@ -69,15 +75,26 @@ class Config(BetaSteps):
 
     root: str = Field("", description="folder of the BIDS data set; default: bids below paths.data")
     derivatives: str = Field("derivatives/fmriprep", description="fMRIPrep's, below `root` or anywhere")
+    files: str = Field(
+        "*",
+        exclude_if=lambda files: files == "*",  # stores name it only where it is chosen
+        description="pattern of the BOLD that is read, as *_rec-nordic_* where runs have several versions",
+    )
+    subject_numbers: SubjectNumbers = Field({})
     task: str = Field("", description="task; default: the only one whose events name pictures")
     space: str = Field("", description="of the BOLD, as T1w or fsLR:den-91k; default: T1w, or the only one")
-    sessions: Numbers | None = Field(None, description="sessions, each of which must be there; default: all")
+    sessions: SplitSessions = Field(None)
     stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder", validate_default=True, description="the data set of the pictures that were shown"
     )
     stimulus: str = Field("stim_file", description="column of the events.tsv that names the picture")
     where: dict[str, str | float | list[str | float]] = Field(
         {}, description="only events with these values, as {trial_type: picture} or {trial_type: [1, 2]}"
+    )
+    onset_unit: Literal["s", "ms", "volumes"] = Field(
+        "s",
+        exclude_if=lambda unit: unit == "s",  # as `files`
+        description="unit of onsets and durations in the events.tsv: BIDS has s; volumes count from 0",
     )
     stimulus_s: float | None = Field(None, gt=0, description="seconds of a picture; default: as events say")
     estimator: Literal["lsa", "lss", "hrf", "denoised"] = Field(
@@ -93,13 +110,14 @@ class Config(BetaSteps):
     )
     mask: str = Field(
         "",
-        description="NIfTI of the voxels, with {subject} or {subject:02d}; default: fMRIPrep's masks",
+        description="NIfTI of the voxels, with {subject:02d} or {label}; default: fMRIPrep's masks",
     )
     regions: dict[str, str] = Field(
         {},
-        description="masks and atlases besides aparcaseg, below root or else home, name: file with {subject} "
-        "or {subject:02d}",
+        description="masks and atlases besides aparcaseg, below root or else home, name: file with "
+        "{subject:02d} or {label}",
     )
+    thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
 
     @model_validator(mode="after")
     def _has_steps_that_fit(self) -> Self:
@@ -161,8 +179,8 @@ class Bold(Betas):
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions of a subject, or those of the recipe."""
-        there = sorted(self._runs.get(subject, ()))
-        sessions = sorted(self.config.sessions or there)
+        there, wanted = sorted(self._runs.get(subject, ())), self.config.sessions
+        sessions = sorted(wanted) if wanted and not self._labelled_sessions else there
         if absent := [session for session in sessions or [1] if session not in there]:
             problem = f"no BOLD with events of subject {subject}, session {absent[0]}, in {self.derived}"
             listed = f"sessions={','.join(map(str, there))}" if there else "derivatives=FOLDER"
@@ -195,12 +213,24 @@ class Bold(Betas):
 
         def name_voxels(subject: int) -> Voxels:
             space, files = self._space(subject), self._region_files(subject)
+            vertices = space if isinstance(space, Mask) else [*space.values()]
+            regions, self.readings[subject] = read_regions(files, vertices, self.config.thresholds)
             if isinstance(space, Mask):
-                return Voxels(read_regions(files, space), grid=space.grid)
+                own = {"mask": space.kind} if self.config.mask else {}
+                self.readings[subject] = {**own, **self.readings[subject]}
+                return Voxels(regions, grid=space.grid)
             sides = np.repeat([*space], [*space.values()])
-            return Voxels({side: sides == side for side in space} | read_regions(files, [*space.values()]))
+            return Voxels({side: sides == side for side in space} | regions)
 
         return cache(name_voxels)
+
+    def notes(self, subjects: Sequence[int]) -> list[str]:
+        """Name the subjects whose labels are not their numbers."""
+        paths = {
+            subject: {session: [run.series[0] for run in runs] for session, runs in sessions.items()}
+            for subject, sessions in self._runs.items()
+        }
+        return describe_labels(paths, self.derived, subjects, self.config.subject_numbers)
 
     def trials(self, subject: int, session: int) -> Trials:
         """List the pictures that are modelled, and count those that are not."""
@@ -242,7 +272,7 @@ class Bold(Betas):
             return overview
 
         # timing and confounds of each session; runs that are alike are listed once
-        trials, voxels = overview.tables
+        trials, *others = overview.tables
         for subject, session, *_ in trials.rows:
             known = self.trials(subject, session).provenance
             runs = [
@@ -252,7 +282,7 @@ class Bold(Betas):
             texts = (", ".join(sorted({*column})) for column in zip(*runs, strict=True))
             models.append((subject, session, *texts, f"{known['stimulus_s']:g}", known["repeated"]))
         columns = ("subject", "session", "TR (s)", "first (s)", "by", "confounds", "shown (s)", "repeated")
-        return replace(overview, tables=(trials, Table("Models", columns, tuple(models)), voxels))
+        return replace(overview, tables=(trials, Table("Models", columns, tuple(models)), *others))
 
     @cached_property
     def _runs(self) -> dict[int, dict[int, list[BoldRun]]]:
@@ -264,9 +294,10 @@ class Bold(Betas):
         # the BOLD of one space
         raw, derived = Tree(self.root), Tree(self.derived)
         folders = [*self.derived.glob("sub-*/func"), *self.derived.glob("sub-*/ses-*/func")]
-        files = list_series(derived, sorted(folders))
+        files = list_series(derived, sorted(folders), self.config.files)
         if not files:
-            problem = f"no BOLD in a space that runs share below {self.derived}"
+            where = f"below {self.derived}, of files={self.config.files}"
+            problem = f"no BOLD in a space that runs share {where}"
             raise MissingData(problem, "preparation.derivatives=FOLDER, of fmriprep --output-spaces T1w")
         space = self._choose("space", {file.space for file in files}, "T1w")
         files = [file for file in files if file.space == space]
@@ -285,14 +316,24 @@ class Bold(Betas):
 
         # runs by the subject and session that their folder names
         series = [file for file in files if file.task == task]
+        refuse_versions(series)
         folder_files = {folder: [*part] for folder, part in groupby(series, lambda file: file.path.parent)}
         runs: dict[int, dict[int, list[BoldRun]]] = {}
-        for subject, sessions in group_by_session(self.derived, folder_files).items():
+        labels = [read_session(folder, self.derived) for folder in folder_files]
+        numbers = number_sessions(labels, self._labelled_sessions)
+        groups = group_by_session(self.derived, folder_files, self.config.subject_numbers, numbers)
+        for subject, sessions in groups.items():
             for session, paths in sessions.items():
                 series = [file for path in paths for file in folder_files[path]]
                 if session_runs := find_runs(raw, derived, series):
                     runs.setdefault(subject, {})[session] = session_runs
         return runs
+
+    @property
+    def _labelled_sessions(self) -> Mapping[str, str] | Sequence[int | str] | None:
+        """The recipe's sessions where one of them is a label."""
+        sessions = self.config.sessions
+        return sessions if any(isinstance(session, str) for session in sessions or ()) else None
 
     def _choose(self, key: str, options: set[str], usual: str = "") -> str:
         """Choose the recipe's task or space, or the only one, or the usual one."""
@@ -325,7 +366,7 @@ class Bold(Betas):
         paths = [path] if path else [run.images.get("brain", run.series[0]) for run in runs]
         if absent := {run.series[0] for run in runs} & {*paths}:
             raise MissingData(f"{min(absent)} has no desc-brain_mask next to it", way_out)
-        masks = [Mask.open(path, way_out) for path in paths]
+        masks = [Mask.open(path, way_out, least=self.config.thresholds.get("mask")) for path in paths]
         for image in [*paths, *(run.series[0] for run in runs)]:
             masks[0].require_grid_of(image)
         inside = np.logical_and.reduce([mask.inside for mask in masks])  # [X, Y, Z]
@@ -337,12 +378,15 @@ class Bold(Betas):
         return [run for session in self.sessions(subject) for run in self._runs[subject][session]]
 
     def _mask_file(self, subject: int) -> Path | None:
-        name = SUBJECT.sub(lambda field: field[0].format(subject=subject), self.config.mask)
+        name = fill_subject(self.config.mask, subject, self._label(subject))
         return locate(name) if name else None
+
+    def _label(self, subject: int) -> str:
+        return read_label(self._all_runs(subject)[0].series[0], self.derived).removeprefix("sub-")
 
     def _region_files(self, subject: int) -> dict[str, list[Path]]:
         labels = [run.images["aparcaseg"] for run in self._all_runs(subject) if "aparcaseg" in run.images]
-        drawn = find_region_files(self.config.regions, subject, self.root)
+        drawn = find_region_files(self.config.regions, subject, self.root, self._label(subject))
         return {**({"aparcaseg": labels[:1]} if labels else {}), **drawn}
 
     @cached_property
@@ -357,7 +401,10 @@ class Bold(Betas):
         # pictures with a response in their run that can be modelled
         shown: list[tuple[BoldRun, Picture]] = []
         for run in self._runs[subject][session]:
-            pictures, no_pictures = read_events(run.events, config.stimulus, config.where)
+            unit_s = {"s": 1, "ms": 1e-3, "volumes": run.timing.tr_s}[config.onset_unit]
+            pictures, no_pictures = read_events(run.events, config.stimulus, config.where, unit_s)
+            if config.onset_unit == "s" and (unit := guess_unit(pictures, run.timing)):
+                noted[f"runs whose onsets may be {unit}: preparation.onset_unit={unit}"] += 1
             begun = [picture for picture in pictures if picture.onset_s < run.timing.end_s]
             latest_s = run.timing.times_s[-1] - LAST_S
             modelled = [picture for picture in begun if FIRST_S < picture.onset_s < latest_s]
@@ -368,7 +415,9 @@ class Bold(Betas):
             shown += [(run, picture) for picture in modelled]
         if not shown:
             reasons = ", ".join(f"{count} {reason}" for reason, count in (+dropped).items())
-            way = "preparation.sessions=[…] leaves it out"
+            unit = next((unit for unit in ("ms", "volumes") if f"onset_unit={unit}" in str([*noted])), "")
+            way = f"preparation.onset_unit={unit}, or " if unit else ""
+            way += "preparation.sessions=[…] leaves it out"
             raise MissingData(f"{where} shows no picture: {reasons}", way)
         numbers = np.array([run.number for run, _ in shown])
         onsets_s, durations_s = np.array([picture[:2] for _, picture in shown]).T  # [n] each
@@ -383,6 +432,12 @@ class Bold(Betas):
         ends_s = [run.timing.end_s for run, _ in shown]
         peaks_inside = (onsets_s + PEAK_S >= 0) & (onsets_s + PEAK_S <= ends_s)
         dropped.update(unmatched)
+        if isinstance(config.sessions, dict):
+            label = read_session(shown[0][0].series[0], self.derived)
+            split = config.sessions[str(find_pattern(label, config.sessions))]
+            is_other = ~np.isin(splits, ["", split])
+            dropped[f"trials of other splits than {split}, which ses-{label} is of"] = int(is_other.sum())
+            splits = np.where(is_other, "", splits)
         dropped[PEAK_OUTSIDE] += int(((splits != "") & ~peaks_inside).sum())
 
         # pictures that are shown again; those that will test a model choose nothing here, and count as new
@@ -400,7 +455,8 @@ class Bold(Betas):
         if config.stimulus_s is None and not np.ptp(durations_s) <= DURATION_TOLERANCE_S:  # of NaN, too
             least_s, most_s = durations_s.min(), durations_s.max()
             known = "without a duration" if np.isnan(least_s) else f"for {least_s:g} to {most_s:g} s"
-            way = "preparation.stimulus_s=SECONDS models all alike; preparation.where={…} takes some"
+            seconds = "SECONDS" if np.isnan(least_s) else f"{np.median(durations_s):.3g}"
+            way = f"preparation.stimulus_s={seconds} models all alike; preparation.where={{…}} takes some"
             raise BrainhiveError(f"{where} shows pictures {known}", way)
 
         # confounds [T] of each run by name
@@ -426,8 +482,10 @@ class Bold(Betas):
             noted[f"missing runs, which other sessions have: {', '.join(map(str, lost))}"] = len(lost)
         (usual_s, _), *unusual = Counter(run.tr_s for run in runs).most_common()
         noted |= Counter({f"runs with a TR of {tr:g} s, others have {usual_s:g} s": n for tr, n in unusual})
-        untimed = sum(run.timing.source == "0" for run in files.values())
-        noted["runs without slice-timing correction, timed at k·TR"] = untimed
+        for run in files.values():
+            if run.timing.source == "0":
+                known = "without" if run.sidecars[1] else "of unknown"  # fMRIPrep 1 writes no JSON
+                noted[f"runs {known} slice-timing correction, timed at k·TR"] += 1
 
         # facts for the store, and the trials whose response peaks inside their run
         provenance = {

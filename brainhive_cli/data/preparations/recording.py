@@ -16,6 +16,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
+from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers
 from brainhive_cli.data.electrodes import Cap, standard_name
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.exchange.session_folder import read_simulated
@@ -31,6 +32,7 @@ from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
     RUN,
     Header,
+    describe_labels,
     durations_are_ms,
     files_of,
     list_recordings,
@@ -61,6 +63,8 @@ class Config(Steps):
 
     root: str = Field("", description="folder of the recordings; default: recordings below paths.data")
     files: str = Field("*", description="pattern of the files that are read, as *task-images*")
+    subject_numbers: SubjectNumbers = Field({})
+    sessions: ChosenSessions = Field(None, exclude_if=lambda sessions: not sessions)  # as `rename`
     stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder", validate_default=True, description="the data set of the pictures that were shown"
     )
@@ -260,7 +264,7 @@ class Own:
         """Describe channels and pictures shown; warn of unusual facts and of leftovers."""
         channels: dict[int, KeptChannels] = {}
         counts: dict[int, dict[int, NDArray[np.int64]]] = {}  # [pictures] by session
-        lines: list[str] = []
+        lines = describe_labels(self._recordings, self.root, subjects, self.config.subject_numbers)
         for subject in subjects:
             try:
                 kept_channels = self._channels(subject)
@@ -320,7 +324,9 @@ class Own:
 
     @cached_property
     def _recordings(self) -> dict[int, dict[int, list[Path]]]:
-        return list_recordings(self.root, self.config.files)
+        return list_recordings(
+            self.root, self.config.files, self.config.subject_numbers, self.config.sessions
+        )
 
     def _sessions(self, subject: int) -> dict[int, list[Path]]:
         if subject not in self._recordings:

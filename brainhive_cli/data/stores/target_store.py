@@ -1,6 +1,5 @@
 """The target store: what one encoder gives for the stimuli of one split, tied to how it was made."""
 
-import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from brainhive_cli.core import documents
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
-from brainhive_cli.core.files import below, publish
+from brainhive_cli.core.files import below, expand_pattern, publish
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores import hdf5
@@ -450,9 +449,7 @@ def expand_patterns(names: Iterable[str]) -> list[Path]:
     """
     expanded: dict[Path, None] = {}
     for name in names:
-        path = Path(name).expanduser()
-        paths = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
-        if not paths:
+        if not (paths := expand_pattern(Path(name).expanduser())):
             raise MissingData(f"no file, folder or pattern {name}", "check the name")
         expanded.update(dict.fromkeys(paths))
     return list(expanded)

@@ -69,6 +69,83 @@ def build(**keys):
     return Config(**{"zscore": "no", **keys}).build(Paths())
 
 
+def save_as(kind: str, folder: Path, values: np.ndarray) -> str:
+    """Save the betas [8, V] of a session as a program does; give the pattern of its files."""
+    volume = np.zeros((*SHAPE, len(values)), np.float32)
+    volume[INSIDE] = values.T
+    path = folder / "sub-01/ses-01/TYPED"
+    path.parent.mkdir(parents=True)
+    if kind == "a volume a trial":
+        for number, row in enumerate(np.moveaxis(volume, -1, 0), 5):  # beta_10 is behind beta_9
+            save_volume(path.with_name(f"beta_{number}.nii"), np.where(INSIDE, row, np.nan))
+        return "beta_*.nii"
+    if kind == "a file a condition":
+        for name, rows in (("a", slice(0, 3)), ("b", slice(3, 8))):
+            save_volume(path.with_name(f"sub-01_ses-01_desc-{name}_betaseries.nii.gz"), volume[..., rows])
+            write_table(path.with_name(f"sub-01_ses-01_desc-{name}_trials.csv"), NAMES[rows])
+        return "*_betaseries.*"
+    if kind == "cifti":
+        axes = nibabel.cifti2.BrainModelAxis.from_mask(np.ones(VOXELS - 5), "CortexLeft")
+        axes = axes + nibabel.cifti2.BrainModelAxis.from_mask(np.ones(5), "CortexRight")
+        scalars = nibabel.cifti2.ScalarAxis([f"trial{row}" for row in range(len(values))])
+        nibabel.save(nibabel.Cifti2Image(values, (scalars, axes)), path.with_suffix(".dscalar.nii"))
+    elif kind == "matlab":
+        with h5py.File(path.with_suffix(".mat"), "w", userblock_size=512) as file:
+            file["modelmd"], file["R2"] = volume.T, np.zeros(SHAPE[::-1])
+    elif kind == "hdf5":
+        save_betas(path.with_suffix(".h5"), volume, "betasmd")
+    elif kind == "trials first":
+        np.save(path.with_suffix(".npy"), np.moveaxis(volume, -1, 0))
+    else:
+        betas = values.T[:, None, None, :] if kind == "glmsingle, flat" else volume
+        np.save(path.with_suffix(".npy"), {"betasmd": betas, "pcregressors": [np.zeros((4, 2))]})
+    return "TYPED.*"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    (
+        *("a volume a trial", "a file a condition", "glmsingle", "glmsingle, flat", "hdf5", "matlab"),
+        *("trials first", "cifti"),
+    ),
+)
+def test_betas_are_read_as_programs_write_them(folder: Path, kind: str) -> None:
+    values = make_betas(len(NAMES))
+    pattern = save_as(kind, folder, values)
+    if kind != "a file a condition":
+        write_table(folder / "sub-01/ses-01/sub-01_ses-01_trials.csv", NAMES)
+    if kind not in ("glmsingle, flat", "cifti"):
+        save_mask(folder)
+    betas = build(betas=pattern)
+    assert betas.shapes(1, 1) == {"train": (6, VOXELS, 1), "test": (2, VOXELS, 1)}
+    recordings = betas.session(1, 1)
+    np.testing.assert_array_equal(recordings["train"].signal[:, 0, :, 0], values[:6])
+    np.testing.assert_array_equal(recordings["test"].signal[:, 0, :, 0], values[6:])
+    assert [*betas.voxels(1).regions] == (["left", "right"] if kind == "cifti" else [])
+
+
+def test_one_beta_in_two_files_and_masks_that_are_missing_are_told(folder: Path) -> None:
+    pattern = save_as("a volume a trial", folder, make_betas(8))
+    write_table(folder / "sub-01/ses-01/sub-01_ses-01_trials.csv", NAMES)
+    save_mask(folder)
+    save_volume(folder / "sub-01/ses-01/beta_7.nii.gz", INSIDE.astype(np.float32))
+    with pytest.raises(BrainhiveError, match=r"beta_7\.nii and beta_7\.nii\.gz are one beta"):
+        build(betas=pattern + "*").shapes(1, 1)
+
+
+def test_the_labels_of_cifti_are_regions(folder: Path) -> None:
+    axis = nibabel.cifti2.BrainModelAxis.from_mask(np.ones(VOXELS), "CortexLeft")
+    names = {0: ("???", (0, 0, 0, 0)), 1: ("L_V1_ROI", (1, 0, 0, 1)), 2: ("R_V1_ROI", (1, 0, 0, 1))}
+    labels = np.resize([0, 1, 2], VOXELS).astype(np.float32)
+    image = nibabel.Cifti2Image(labels[None], (nibabel.cifti2.LabelAxis(["Glasser"], [names]), axis))
+    nibabel.save(image, folder / "glasser.dlabel.nii")
+    save_betas(folder / f"{BY_FILE}betas.npy", make_betas(8))
+    write_table(folder / f"{BY_FILE}trials.csv", NAMES)
+    regions = build(regions={"glasser": "glasser.dlabel.nii"}).voxels(1).regions
+    assert [*regions] == ["V1"]
+    np.testing.assert_array_equal(regions["V1"], labels > 0)
+
+
 def test_betas_of_a_session_without_a_table_are_not_left_out(folder: Path) -> None:
     for session in (1, 2, 3):
         save_betas(folder / f"sub-01_ses-{session:02d}_betas.npy", make_betas(len(NAMES)))
@@ -124,6 +201,7 @@ def test_files_of_sessions_are_divided_by_a_table_of_all(folder: Path) -> None:
     for session in (1, 2):
         save_betas(folder / f"sub-01_ses-0{session}_betas.npy", make_betas(8, session))
     write_table(folder / "sub-01_trials.csv", NAMES * 2, session=[1, 2] * 8)
+    assert build(sessions="2").sessions(1) == [2]
     np.testing.assert_array_equal(build().read(1, 2).values, make_betas(8, 2))
 
 
@@ -179,7 +257,7 @@ def test_masks_of_another_grid_and_betas_without_a_mask_are_refused(folder: Path
 
 
 def test_blank_rows_and_pictures_that_the_data_set_lacks_are_counted_and_listed(folder: Path, go) -> None:
-    names = [*NAMES, "", "n/a", "train/cat/none.png", "train/cat/none.png", NAMES[0]]
+    names = [*NAMES, "", "NaN", "train/cat/none.png", "train/cat/none.png", NAMES[0]]
     save_mask(folder)
     save_betas(folder / f"{BY_FILE}betas.npy", make_betas(len(names)))
     write_table(folder / f"{BY_FILE}trials.csv", names, run=["run-1"] * len(names))
@@ -244,6 +322,7 @@ def test_patterns_name_files_as_others_do(folder: Path) -> None:
     (
         ({"session": ["first"] * 8}, r"trials\.csv, line 2: session 'first' is no number"),
         ({"session": [2] * 8}, r"trials\.csv, line 2 is of session 2$"),
+        ({"run": ["a1", "b1", *range(6)]}, r"line 3: runs a1 and b1 would both be 1"),
         ({"run": [*range(7), ""]}, r"trials\.csv, line 9: run '' is no number"),
     ),
 )

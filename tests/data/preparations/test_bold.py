@@ -1,8 +1,10 @@
 """A lab's own BOLD in BIDS, with the oddities that such data have: single-trial betas of each run."""
 
 import json
+import re
 import shutil
 import sys
+from collections import Counter
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -84,7 +86,7 @@ def edit_column(path: Path, name: str, edit):
     rows = [line.split("\t") for line in path.read_text().splitlines()]
     at = rows[0].index(name)
     for row, cell in zip(rows, edit([row[at] for row in rows]), strict=True):
-        row[at] = cell
+        row[at] = str(cell)
     path.write_text("".join("\t".join(row) + "\n" for row in rows))
 
 
@@ -407,6 +409,74 @@ def test_regions_are_those_of_aparcaseg_and_the_lab_s_own(data, mini_bids):
     assert data / "rois/sub-01_V1.nii.gz" in prepared.files(1)
 
 
+OLD_NAMES = {
+    "_space-T1w_desc-preproc_bold.nii.gz": "_bold_space-T1w_preproc.nii.gz",
+    "_space-T1w_desc-brain_mask.nii.gz": "_bold_space-T1w_brainmask.nii.gz",
+    "_desc-confounds_timeseries.tsv": "_bold_confounds.tsv",
+}
+OLD_COLUMNS = {
+    **{"trans_x": "X", "rot_z": "RotZ", "cosine0": "Cosine0"},
+    "non_steady_state_outlier0": "NonSteadyStateOutlier0",
+}
+
+
+def test_names_of_fmriprep_1_are_read(data):
+    expected = build().trials(1, 1)
+    for path in [*derived(data, "sub-01/ses-01/func").iterdir()]:
+        for new, old in OLD_NAMES.items():
+            if path.name.endswith(new):
+                path.rename(path.with_name(path.name.replace(new, old)))
+        if path.name.endswith("_timeseries.tsv"):
+            path = path.with_name(path.name.replace("_desc-confounds_timeseries.tsv", "_bold_confounds.tsv"))
+            text = path.read_text()
+            for new, old in OLD_COLUMNS.items():
+                text = text.replace(new, old)
+            path.write_text(text)
+    shutil.rmtree(derived(data, "sub-01/ses-02"))
+    trials = build().trials(1, 1)
+    assert trials.image_ids == expected.image_ids
+    assert trials.provenance["confounds"] == expected.provenance["confounds"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit", "line"),
+    (
+        (1000, "ms", "session 1 of subject 1 shows no picture"),
+        (0.5, "volumes", "2 runs whose onsets may be volumes: preparation.onset_unit=volumes"),
+    ),
+)
+def test_onsets_that_are_no_seconds_are_told_and_read(data, factor, unit, line):
+    expected = build()._design(1, 1)
+    assert not any("onsets may be" in reason for reason in expected.trials.noted)
+
+    def scale(cells: list[str]) -> list[object]:
+        return [cell if cell in ("n/a", "onset", "duration") else float(cell) * factor for cell in cells]
+
+    for path in data.glob("sub-01/ses-01/func/*_events.tsv"):
+        for column in ("onset", "duration"):
+            edit_column(path, column, scale)
+    if unit == "ms":
+        with pytest.raises(MissingData, match=line) as error:
+            build().trials(1, 1)
+        assert "preparation.onset_unit=ms" in error.value.hint
+    else:
+        (noted,) = [reason for reason in build().trials(1, 1).noted if "onsets may be" in reason]
+        assert noted == line[2:]
+    for run, other in zip(build(onset_unit=unit)._design(1, 1).runs, expected.runs, strict=True):
+        np.testing.assert_allclose(run.onsets_s, other.onsets_s)
+
+
+@pytest.mark.parametrize(
+    ("times_s", "way"), (([0.5, 2.5, 4.5], '"RepetitionTime": 2}'), ([0, 2, 5], "are not modelled"))
+)
+def test_volume_timing_says_what_to_write(data, times_s, way):
+    for path in data.rglob("*_bold.json"):
+        edit_json(path, RepetitionTime=None, VolumeTiming=times_s)
+    with pytest.raises(BrainhiveError, match="has VolumeTiming, not RepetitionTime") as error:
+        build().trials(1, 1)
+    assert way in error.value.hint
+
+
 def write_surfaces(data: Path, mini_bids, space: str):
     """Write the voxels of each volume as vertices: odd ones left, even ones right."""
     for path in sorted(data.rglob("*_space-T1w_desc-preproc_bold.nii.gz")):
@@ -418,7 +488,9 @@ def write_surfaces(data: Path, mini_bids, space: str):
                 new = path.with_name(
                     path.name.replace("space-T1w_desc-preproc", f"hemi-{name}_space-{space}")
                 )
-                arrays = [nibabel.gifti.GiftiDataArray(volume) for volume in values.T]
+                # an array a volume; of one run a single one, as nilearn writes it
+                several = [np.ascontiguousarray(values)] if "run-2" in path.name else values.T
+                arrays = [nibabel.gifti.GiftiDataArray(array) for array in several]
                 nibabel.save(nibabel.gifti.GiftiImage(darrays=arrays), str(new).replace("nii.gz", "func.gii"))
                 Path(str(new).replace("nii.gz", "json")).write_text(json.dumps(side))
             continue
@@ -571,6 +643,55 @@ def test_what_aroma_smoothed_is_no_second_series_of_a_run(data):
         shutil.copy(path, path.with_name(path.name.replace("preproc", "smoothAROMAnonaggr")))
     trials = build().trials(1, 1)
     assert trials.image_ids == expected.image_ids and trials.runs.tolist() == expected.runs.tolist()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "way"),
+    (
+        (".nii.gz", ".nii", r"preparation\.files='\*\.nii\.gz'"),
+        ("_run-01", "_run-1", "remove one, or another preparation.files=PATTERN"),
+        ("_run-01", "_rec-norm_run-01", r"preparation\.files='\*_rec-norm_\*'"),
+        ("_run-01", "_run-01_echo-1", r"preparation\.files='\*_echo-1_\*'"),
+        ("sub-01/", "sub-01_old/", r"move .*sub-01_old/ses-01/func out of the data set"),
+    ),
+)
+def test_versions_of_one_acquisition_are_not_several_runs(data, old, new, way):
+    name = f"{RUN}_space-T1w_desc-preproc_bold.nii.gz"
+    copy = derived(data, name.replace(old, new, 1))
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(derived(data, name), copy)
+    with pytest.raises(BrainhiveError, match="are of one acquisition, not of two runs") as error:
+        build().sessions(1)
+    assert re.search(way, error.value.hint)
+    if "_rec" in new:
+        assert [run.series for run in build(files="*_rec-norm_*")._runs[1][1]] == [(copy,)]
+
+
+def test_a_file_in_the_folder_of_another_subject_is_told(data):
+    path = derived(data, f"{RUN}_space-T1w_desc-preproc_bold.nii.gz")
+    path.rename(path.with_name(path.name.replace("sub-01", "sub-05")))
+    with pytest.raises(BrainhiveError, match=r"sub-05_.* lies in the folder of another subject"):
+        build().sessions(1)
+
+
+def test_sessions_have_labels_and_splits(data):
+    for folder in [*data.rglob("ses-0?")]:
+        label = {"ses-01": "ses-train1", "ses-02": "ses-test1"}[folder.name]
+        for path in folder.rglob(f"*{folder.name}*"):
+            path.rename(path.with_name(path.name.replace(folder.name, label)))
+        folder.rename(folder.with_name(label))
+    with pytest.raises(BrainhiveError, match="of two sessions 1") as error:
+        build().sessions(1)
+    assert "'preparation.sessions=test*,train*' numbers them" in error.value.hint
+    with pytest.raises(ValidationError, match="name each once"):
+        build(sessions=[1, "1"])
+    prepared = build(sessions="train*,test*")
+    assert prepared.sessions(1) == [1, 2] and "2 is ses-test1" in prepared.notes([1])[0]
+    expected = Counter(prepared.trials(1, 2).splits.tolist())
+    trials = build(sessions={"train*": "train", "test*": "test"}).trials(1, 2)
+    assert {*trials.splits} == {"test", ""} and (trials.splits == "test").sum() == expected["test"]
+    reason = "trials of other splits than test, which ses-test1 is of"
+    assert trials.dropped[reason] == expected["train"]
 
 
 def test_repetitions_of_test_pictures_choose_nothing(data, monkeypatch):

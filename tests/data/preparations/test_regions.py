@@ -37,7 +37,7 @@ def mask(tmp_path: Path) -> Mask:
 
 
 def read(mask: Mask, **files: Path) -> dict[str, np.ndarray]:
-    return read_regions({name: [path] for name, path in files.items()}, mask)
+    return read_regions({name: [path] for name, path in files.items()}, mask)[0]
 
 
 def test_a_mask_is_a_region_under_its_name_whatever_its_value(tmp_path: Path, mask: Mask) -> None:
@@ -46,8 +46,79 @@ def test_a_mask_is_a_region_under_its_name_whatever_its_value(tmp_path: Path, ma
         regions = read(mask, PPA=save(tmp_path / "ppa.nii", (values * factor).astype(np.float32)))
         assert [*regions] == ["PPA"]
         np.testing.assert_array_equal(regions["PPA"], values[INSIDE] > 0)
-    ratios = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)  # a map, and no labels
-    np.testing.assert_array_equal(read(mask, t=save(tmp_path / "t.nii", ratios))["t"], ratios[INSIDE] > 0)
+
+
+BLOCKS = np.arange(1, 61).reshape(SHAPE).astype(np.float32)
+"""Values 1 to 60, no two neighbours alike, as in a map of probabilities."""
+PARCELS = np.where(np.arange(SHAPE[0]) < 2, 3, 60)[:, None, None] * np.ones(SHAPE, np.float32)
+"""Two large parcels."""
+
+
+@pytest.mark.parametrize(
+    ("values", "least", "regions", "kind"),
+    (
+        (BLOCKS / 60, None, {"V1": BLOCKS >= 30}, "probabilities, 0.5 and more"),
+        (BLOCKS / 60, 0.25, {"V1": BLOCKS >= 15}, "0.25 and more"),
+        (BLOCKS, None, {"V1": BLOCKS >= 50}, "percent, 50 and more"),
+        (BLOCKS * 2, 100, {"V1": BLOCKS >= 50}, "100 and more"),
+        (BLOCKS - 30, 5, {"V1": BLOCKS >= 35}, "5 and more"),
+        (PARCELS / 60, None, {"V1": PARCELS >= 30}, "probabilities, 0.5 and more"),
+        (
+            np.where(PARCELS > 3, 61, 3),
+            None,
+            {"V1-3": PARCELS == 3, "V1-61": PARCELS == 60},
+            "labels without names",
+        ),
+        (PARCELS, None, "may be labels, or probabilities in percent", ""),
+        (np.where(BLOCKS % 5 > 2, 30.0, BLOCKS), None, "may be labels, or probabilities in percent", ""),
+        (BLOCKS / 7, None, "are neither a mask, labels nor probabilities", ""),
+        (BLOCKS - 30, None, "are neither a mask, labels nor probabilities", ""),
+        ((BLOCKS > 9)[..., None], None, {"V1": BLOCKS > 9}, "mask"),
+        (
+            np.where(BLOCKS > 9, np.nan, BLOCKS / 9),
+            None,
+            {"V1": abs(BLOCKS - 7) < 3},
+            "probabilities, 0.5 and more",
+        ),
+        (
+            np.stack([BLOCKS / 60, BLOCKS / 80], -1),
+            None,
+            {"V1-1": BLOCKS >= 30, "V1-2": BLOCKS >= 40},
+            "2 maps, prob",
+        ),
+        (
+            np.stack([BLOCKS > 5, BLOCKS > 9], -1),
+            None,
+            {"V1-1": BLOCKS > 5, "V1-2": BLOCKS > 9},
+            "2 maps, mask",
+        ),
+        (np.stack([PARCELS, PARCELS * 2], -1), None, "2 maps of labels without names", ""),
+    ),
+)
+def test_a_file_of_regions_is_what_its_values_say(tmp_path, mask, values, least, regions, kind) -> None:
+    path = save(tmp_path / "V1.nii", np.asarray(values, np.float32))
+    thresholds = {} if least is None else {"V1": least}
+    if isinstance(regions, str):
+        with pytest.raises(BrainhiveError, match=regions) as error:
+            read_regions({"V1": [path]}, mask, thresholds)
+        assert "thresholds.V1=LEAST" in error.value.hint
+        return
+    masks, readings = read_regions({"V1": [path]}, mask, thresholds)
+    with pytest.raises(BrainhiveError, match=r"thresholds\.V2: no region is called so"):
+        read_regions({"V1": [path]}, mask, {"V2": 0.5})
+    assert readings["V1"].startswith(kind)
+    expected = {name: inside[INSIDE] & np.isfinite(inside[INSIDE]) for name, inside in regions.items()}
+    np.testing.assert_equal(masks, expected)
+
+
+def test_several_maps_have_the_names_of_the_table_and_a_mask_is_of_probabilities_too(tmp_path, mask) -> None:
+    maps = np.stack([BLOCKS / 60, BLOCKS[::-1] / 60], -1)
+    for first in (0, 1):
+        (tmp_path / "prob.tsv").write_text(f"index\tname\n{first}\tV1\n{first + 1}\tMT\n")
+        assert [*read(mask, prob=save(tmp_path / "prob.nii", maps))] == ["V1", "MT"]
+    grey = save(tmp_path / "grey.nii", (BLOCKS / 60)[..., None])
+    np.testing.assert_array_equal(Mask.open(grey, "").inside, BLOCKS >= 30)
+    np.testing.assert_array_equal(Mask.open(grey, "", least=0.1).inside, BLOCKS >= 6)
 
 
 def test_masks_keep_the_names_that_they_are_given(tmp_path: Path, mask: Mask) -> None:
@@ -106,7 +177,7 @@ def test_the_atlas_of_wang_and_kastner_comes_with_its_names_a_file_a_hemisphere(
     for side, here in (("lh", is_left), ("rh", ~is_left)):
         save(tmp_path / f"maxprob_vol_{side}.nii.gz", np.where(here, values, 0).astype(np.int16))
     files = find_region_files({"atlas": "maxprob_vol_?h.nii.gz"}, 1, tmp_path)
-    regions = read_regions(files, mask)
+    regions = read_regions(files, mask)[0]
     assert [*regions] == WANG and len(WANG) == 25 and WANG[6] == "hV4" and WANG[-1] == "FEF"
     np.testing.assert_array_equal(regions["TO2"], values[INSIDE] == 12)
 
@@ -147,7 +218,7 @@ def test_annotations_of_a_surface_name_regions_of_both_hemispheres(tmp_path: Pat
     labels = write_annots(tmp_path)
     files = find_region_files({"glasser": "?h.HCP-MMP1.annot"}, 1, tmp_path)
     for vertices in ((LEFT, RIGHT), (LEFT + RIGHT,)):
-        regions = read_regions(files, vertices)
+        regions = read_regions(files, vertices)[0]
         assert [*regions] == ["V1", "MT"]
         np.testing.assert_array_equal(regions["MT"], labels == 2)
     with pytest.raises(BrainhiveError, match=r"lh\.HCP-MMP1\.annot have 30 vertices, the betas 70"):
@@ -159,7 +230,7 @@ def test_labels_of_freesurfer_need_to_know_the_vertices_of_each_hemisphere(tmp_p
         rows = "\n".join(f"{vertex} 0 0 0 0" for vertex in vertices)
         (tmp_path / f"{side}.V1_exvivo.label").write_text(f"#!ascii label\n{len(vertices)}\n{rows}\n")
     files = find_region_files({"V1": "?h.V1_exvivo.label"}, 1, tmp_path)
-    assert np.flatnonzero(read_regions(files, (LEFT, RIGHT))["V1"]).tolist() == [3, 9, 30, 69]
+    assert np.flatnonzero(read_regions(files, (LEFT, RIGHT))[0]["V1"]).tolist() == [3, 9, 30, 69]
     with pytest.raises(MissingData, match=r"does not say how many of 70 vertices are left; take an \.annot"):
         read_regions(files, (LEFT + RIGHT,))
 
@@ -178,11 +249,14 @@ def test_gifti_has_labels_with_names_or_a_mask(tmp_path: Path) -> None:
             tmp_path / f"hemi-{side}_dseg.label.gii",
         )
         plain = nibabel.gifti.GiftiDataArray((values == 2).astype(np.float32))
+        unnamed = nibabel.gifti.GiftiLabelTable()  # as Workbench writes it into all files
+        unnamed.labels = table.labels[:1]
         nibabel.save(
-            nibabel.gifti.GiftiImage(darrays=[plain]), tmp_path / f"hemi-{side}_label-hMT_mask.func.gii"
+            nibabel.gifti.GiftiImage(darrays=[plain], labeltable=unnamed),
+            tmp_path / f"hemi-{side}_label-hMT_mask.func.gii",
         )
     patterns = {"visual": "hemi-?_dseg.label.gii", "hMT": "hemi-?_label-hMT_mask.func.gii"}
-    regions = read_regions(find_region_files(patterns, 1, tmp_path), (LEFT, RIGHT))
+    regions = read_regions(find_region_files(patterns, 1, tmp_path), (LEFT, RIGHT))[0]
     assert [*regions] == ["V1_d", "MT", "hMT"]
     np.testing.assert_array_equal(regions["MT"], labels == 2)
     np.testing.assert_array_equal(regions["MT"], regions["hMT"])
@@ -210,6 +284,15 @@ def test_files_are_found_by_subject_below_the_root_or_else_below_home(tmp_path: 
     nearer = save(tmp_path / "elsewhere/rois/sub-03_V1.nii.gz", draw(0, 1))
     files = find_region_files({"V1": "rois/sub-{subject:02d}_V1.nii.gz"}, 3, tmp_path / "elsewhere")
     assert files == {"V1": [nearer]}
+
+
+def test_brackets_in_the_folder_of_a_study_are_no_wildcards(tmp_path: Path, home: Path) -> None:
+    root = tmp_path / "study [pilot] 50%"
+    (root / "rois").mkdir(parents=True)
+    paths = [save(root / f"rois/{side}h.V1[a].nii", draw(0, 1)) for side in "lr"]
+    for pattern in ("rois/?h.V1*.nii", f"{root}/rois/?h.V1*.nii"):
+        assert find_region_files({"V1": pattern}, 3, root) == {"V1": paths}
+    assert find_region_files({"V1": "rois/lh.V1[a].nii"}, 3, root) == {"V1": paths[:1]}
 
 
 def test_a_missing_file_is_named_by_the_absolute_paths_that_were_looked_for(

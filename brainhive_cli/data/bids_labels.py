@@ -1,0 +1,150 @@
+"""Labels in the names of files: subjects and sessions, which get numbers, and acquisitions."""
+
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import ranges
+
+SubjectNumbers = Annotated[
+    dict[str, int],
+    Field(
+        description="number of a subject by label, as {sub-07B: 8}; default: the first number of its label",
+        examples=["{sub-07A: 7, sub-07B: 8}"],
+    ),
+]
+"""Key of preparations whose files are named by whoever recorded them."""
+
+
+def _read_sessions(value: object) -> object:
+    """Read `1,2`, `1-4`, `pre,post` and patterns as `test*`; a mapping gives splits."""
+    if isinstance(value, Mapping):
+        return {str(session): split for session, split in value.items()}
+    listed = [int(part) if isinstance(part, str) and part.isdecimal() else part for part in ranges(value)]
+    if not listed or len({*listed}) < len(listed):
+        raise ValueError("name each once, and at least one")
+    return listed
+
+
+SESSIONS = (
+    "sessions, each of which must be there: numbers; or labels and patterns of labels, whose order then "
+    "numbers them, as training*,test*"
+)
+ChosenSessions = Annotated[
+    list[int | str] | None,
+    BeforeValidator(lambda value: value if value is None else _read_sessions(value)),
+    Field(description=f"{SESSIONS}; default: all", examples=["1,2", "training*,test*"]),
+]
+"""Key of preparations that choose sessions by number, or by label."""
+SplitSessions = Annotated[
+    dict[str, str] | ChosenSessions,
+    Field(
+        description=f"{SESSIONS}; as {{training*: train, test*: test}} only pictures of that split are taken "
+        "of each; default: all",
+        examples=["1,2", "training*,test*", "{training*: train, test*: test}"],
+    ),
+]
+"""The same, where a session may also say which split it is of."""
+VERSIONS = frozenset(
+    ("rec", "echo", "part", "desc", "proc", "split", "hemi", "space", "res", "den", "cohort")
+)
+"""Entities of BIDS that differ between files of one acquisition."""
+
+
+def read_entities(name: str) -> tuple[dict[str, str], str]:
+    """Read the entities of a file's name (run-01 is run-1), and its suffix before the ending."""
+    # sub-01_task-images_run-01_bold.nii.gz: entities and the suffix bold
+    *pairs, suffix = name.partition(".")[0].split("_")
+    entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
+    if "run" in entities:
+        entities["run"] = entities["run"].lstrip("0")
+    return entities, suffix
+
+
+def identify_acquisition(entities: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """Identify an acquisition by the entities of one of its files: all but those of its versions."""
+    return frozenset((key, value) for key, value in entities.items() if key not in VERSIONS)
+
+
+def number_subjects(label_paths: Mapping[str, Path], numbers: Mapping[str, int]) -> dict[str, int]:
+    """Number the labels of subjects: as the recipe says, else by the first number of the label.
+
+    Args:
+        label_paths: A path of each label, for messages; labels are those of BIDS, as `sub-07A`.
+        numbers: The recipe's numbers by label; labels that it gives one number are one person.
+
+    Raises:
+        BrainhiveError: naming a label without a number, or two labels of one number.
+    """
+    numbered, key = dict[str, int](), "preparation.subject_numbers"
+    for label in label_paths:
+        digits = re.search(r"\d+", label)
+        if label not in numbers and digits is None:
+            raise BrainhiveError(f"{label_paths[label]}: {label} has no number", f"{key}.{label}=NUMBER")
+        numbered[label] = numbers[label] if digits is None or label in numbers else int(digits[0])
+
+    # sub-1 and sub-001, or sub-07A and sub-07B, may be two people
+    first: dict[int, str] = {}
+    for label, number in numbered.items():
+        other = first.setdefault(number, label)
+        if other != label and not {label, other} <= numbers.keys():
+            problem = f"{label_paths[other]} and {label_paths[label]}: {other} and {label} would both be"
+            way = f"{key}.{label}={max(numbered.values()) + 1}"
+            way += f"; if they are one person: '{key}={{{other}: {number}, {label}: {number}}}'"
+            raise BrainhiveError(f"{problem} subject {number}", way)
+    return numbered
+
+
+def number_session(label: str) -> int:
+    """Number a session by its label: the first number in it, else 1."""
+    digits = re.search(r"\d+", label)
+    return int(digits[0]) if digits else 1
+
+
+def find_pattern(label: str, sessions: Iterable[int | str]) -> int | str | None:
+    """Find the first of the recipe's sessions that a label is of: number, label or pattern; None if none."""
+    for session in sessions:
+        text = str(session).removeprefix("ses-")
+        if int(text) == number_session(label) if text.isdecimal() else fnmatchcase(label, text):
+            return session
+    return None
+
+
+def number_sessions(labels: Iterable[str], sessions: Iterable[int | str] | None) -> dict[str, int] | None:
+    """Number those sessions of all subjects that a recipe chooses.
+
+    Args:
+        labels: Labels of all sessions, as `test01`.
+        sessions: The recipe's: numbers, labels and patterns; None for all.
+
+    Returns:
+        By label its own number; or if labels were chosen that share one, counted in the recipe's order. None
+        for all.
+
+    Raises:
+        MissingData: naming a session that is not there.
+    """
+    if sessions is None:
+        return None
+    order = [*sessions]
+    keys = {label: find_pattern(label, order) for label in labels}
+    if absent := [session for session in order if session not in keys.values()]:
+        there = ", ".join(f"ses-{label}" for label in sorted(keys))
+        raise MissingData(f"no session {absent[0]}", f"preparation.sessions=LABELS, of {there}")
+
+    # in the recipe's order, and test10 behind test9
+    chosen = [(order.index(key), natural_key(label), label) for label, key in keys.items() if key is not None]
+    numbers = {label: number_session(label) for *_, label in sorted(chosen)}
+    if len({*numbers.values()}) < len(numbers) and not all(str(session).isdecimal() for session in order):
+        return {label: number for number, label in enumerate(numbers, 1)}
+    return numbers
+
+
+def natural_key(text: str) -> list[tuple[str, int]]:
+    """Sort digits as numbers."""
+    return [(letters, int(digits or 0)) for letters, digits in re.findall(r"(\D*)(\d*)", text)]
