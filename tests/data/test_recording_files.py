@@ -12,9 +12,9 @@ from brainhive_cli.data.recording_files import (
     files_of,
     list_recordings,
     open_raw,
-    read_header,
     table_of,
 )
+from brainhive_cli.data.recording_headers import read_header
 
 
 def test_two_sessions_of_one_number_are_not_merged(tmp_path):

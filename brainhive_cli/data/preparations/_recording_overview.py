@@ -23,6 +23,12 @@ NO_EEG = re.compile(
 """Names that amplifiers give to channels without EEG: eyes, heart, muscles, triggers, other sensors."""
 MANY_TIMES = 20
 """Times the median variance that a channel of EEG or MEG reaches only if it is noise, or something else."""
+LEAST_ELECTRODES = 8
+"""Electrodes from which on their positions are compared with a head and with their names."""
+HEAD_M = (0.04, 0.2)
+"""Metres from the middle of electrodes to one of them, on any head."""
+MOST_ANGLE = 45
+"""Degrees by which caps differ at most from the 10-05 system."""
 KEPT_AT_LEAST = 2 / 3
 """Share of the channels that a suggested exclusion keeps: subjects with fewer in common wear other caps."""
 OTHER_CAPS = (
@@ -160,6 +166,21 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
     if bad := [name for name in channels.names if name in bad_in]:
         yield f"{', '.join(bad)}: named in preparation.channels, but marked as bad", bad
 
+    # positions in another unit, or turned
+    if doubt := _unusual_positions(channels):
+        yield f"{doubt}: preparation.montage=CAP gives those of a cap", []
+
+    # channels that stand still for a part of their file
+    for path, header in channels.headers.items():
+        is_still = header.is_still[:, [header.names.index(name) for name in names if name in header.names]]
+        parts = f"{len(is_still)} stretches of {path.name}"
+        if 1 < (count := int(is_still.all(axis=1).sum())) < len(is_still):
+            yield f"all channels stand still in {count} of {parts}: flat trials are dropped", []
+        else:
+            shares = zip(names, is_still.sum(axis=0).tolist(), strict=False)
+            if some := [f"{name} in {share}" for name, share in shares if 1 < share < len(is_still)]:
+                yield f"channels stand still in part of {parts}: {', '.join(some)}", []
+
     # variances far from the median of the channel's type in its file
     for path, header in channels.headers.items():
         if not {*channels.names} <= {*header.names}:
@@ -173,6 +194,28 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
                 yield f"{name} has {ratio:.0f} times the median variance in {path.name}", [str(name)]
             elif ratio <= SMALLEST:
                 yield f"{name} is flat in {path.name}", [str(name)]
+
+
+def _unusual_positions(channels: KeptChannels) -> str:
+    """Describe positions of EEG that lie on no head, or on one that looks elsewhere than to the front."""
+    is_eeg = {*channels.kinds} == {"eeg"} and len(channels.names) >= LEAST_ELECTRODES
+    if not (is_eeg and channels.has_own_positions):
+        return ""
+    own, standard = channels.positions, standard_positions(channels.names)
+    radius_m = float(np.median(np.linalg.norm(own - own.mean(axis=0), axis=1)))
+    if not HEAD_M[0] < radius_m < HEAD_M[1]:
+        return (
+            f"electrodes lie {radius_m:.3g} m from their middle: positions in another unit than the file says"
+        )
+    is_known = np.isfinite(standard).all(axis=1)
+    if is_known.sum() < LEAST_ELECTRODES:
+        return ""
+    directions = [where[is_known] - where[is_known].mean(axis=0) for where in (own, standard)]
+    cosine = np.sum(directions[0] * directions[1], axis=1) / np.prod(
+        [np.linalg.norm(direction, axis=1) for direction in directions], axis=0
+    )
+    angle = float(np.degrees(np.arccos(np.clip(np.median(cosine), -1, 1))))
+    return f"electrodes are turned by some {angle:.0f}° against their names" if angle > MOST_ANGLE else ""
 
 
 def _difference(subject_channels: Mapping[int, KeptChannels]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Self, overload
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,11 @@ class Names(Sequence[str]):
         return f"Names({list(self[:3])}{', …' if len(self) > 3 else ''})"
 
 
+def composed(name: str) -> str:
+    """Write a name in composed characters (NFC), in which names are compared: a Mac decomposes `é`."""
+    return name if name.isascii() else normalize("NFC", name)
+
+
 def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDArray[np.int64]:
     """Find the row of each image id; by file stem where one side has no more.
 
@@ -106,7 +112,10 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDA
         same_stem = by_stem.get(_stem(image_id), [])
         if "/" in image_id:  # two full ids with one stem are two pictures
             same_stem = [row for row in same_stem if "/" not in known[row]]
-        matches = [by_id[image_id]] if image_id in by_id else same_stem
+        same_id = [
+            row for row in by_stem.get(_stem(image_id), []) if composed(known[row]) == composed(image_id)
+        ]
+        matches = same_id or same_stem
         if not matches:
             raise MissingData(
                 f"{where} has no picture {image_id!r}, of {summarise_names(known)}",
@@ -148,10 +157,11 @@ def match_names(names: Sequence[str], image_ids: Sequence[str], *, each_once: bo
     by_stem = _rows_by_stem(image_ids)
     rows, clashes = np.full(len(names), -1, np.int64), []
     for place, name in enumerate(map(plain_id, names)):
-        pairs = [(row, f"/{image_ids[row]}") for row in by_stem.get(_stem(name), ())]
+        name = composed(name)
+        pairs = [(row, f"/{composed(image_ids[row])}") for row in by_stem.get(_stem(name), ())]
         matches = [row for row, path in pairs if path.endswith(f"/{name}") or f"/{name}".endswith(path)]
         if len(matches) > 1:
-            matches = [row for row in matches if image_ids[row] == name] or matches
+            matches = [row for row in matches if composed(image_ids[row]) == name] or matches
         if len(matches) > 1:
             clashes.append(f"{name} could be {' or '.join(image_ids[row] for row in matches[:3])}")
         rows[place] = matches[0] if matches else -1
@@ -187,7 +197,7 @@ def table_text(name: str) -> str:
 
 
 def _stem(image_id: str) -> str:
-    return image_id.rpartition("/")[2]
+    return composed(image_id.rpartition("/")[2])
 
 
 def _rows_by_stem(image_ids: Iterable[str]) -> dict[str, list[int]]:

@@ -14,7 +14,8 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.results import Need, require_needs
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.exchange.session_folder import read_simulated
-from brainhive_cli.data.recording_files import UNITS, open_raw, read_header
+from brainhive_cli.data.recording_files import UNITS, open_raw
+from brainhive_cli.data.recording_headers import read_header
 from brainhive_cli.data.streams import Chunk, Clock, Event, StreamConfig, StreamFormat, Wanted
 
 CHUNK_S = 0.02
