@@ -49,6 +49,8 @@ SESSION = re.compile(
 SPLIT = re.compile(r"_split-\d+(?=_|$)")
 MODALITY = re.compile(r"_(eeg|meg|ieeg)$")
 RUN = re.compile(r"_run-0*(\d+)(?=_)")
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""First bytes of text in UTF-16."""
 ABSENT = ("", "n/a")
 """Entries of BIDS tables that say nothing."""
 CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
@@ -75,6 +77,8 @@ WAYS = {
     r"Duplicate channel names|Channel mismatch|Missing channels|not in.*channel": "correct its channels.tsv",
 }
 """Ways out of what readers say, by a part of it, where the file is not damaged."""
+PIECE_S = 0.1
+"""Seconds without any change that no signal has, however coarse its numbers are."""
 READ_BYTES = 2**29
 """Limit of signals in memory, unless one channel is more; each block of channels reads all of the file."""
 
@@ -112,7 +116,8 @@ def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
             ending = path.name[path.name.index(".") :]
             new = [part for part in path.name.partition(".")[0].split("_") if part not in other.name]
             old = [part for part in other.name.partition(".")[0].split("_") if part not in path.name]
-            pattern = f"*{new[0]}*{ending}" if new else f"*{old[0]}*" if old else f"*{ending}"
+            pattern = f"*{(new or old)[0]}*" if new or old else f"{path.parent.name}/*"
+            pattern = pattern if other.name.endswith(ending) else f"*{ending}"
             raise BrainhiveError(
                 f"{other} and {path} are one recording, which would count as two",
                 f"preparation.files='{pattern}' takes one of them; or move the other elsewhere",
@@ -298,12 +303,20 @@ def durations_are_ms(onsets_s: NDArray[np.float64], durations_s: NDArray[np.floa
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Read a table with a header line: .tsv, or .csv with commas or semicolons.
 
+    Spreadsheets write UTF-8, UTF-16, or Windows-1252, and may name the separator in a first line `sep=;`.
+
     Raises:
         BrainhiveError: if it is no such table.
     """
     try:
+        content = read_regular(path)
+        try:
+            text = content.decode("utf-16" if content[:2] in UTF_16 else "utf-8-sig")
+        except UnicodeDecodeError:
+            text = content.decode("cp1252")
+        text = re.sub(r"\Asep=.\r?\n", "", text)
+
         # of a .csv the most frequent separator of the first line counts
-        text = read_regular(path).decode("utf-8-sig")
         first = text.partition("\n")[0]
         separator = max("\t;,", key=first.count) if path.suffix != ".tsv" else "\t"
         reader = csv.DictReader(text.splitlines(), delimiter=separator, strict=True)
@@ -311,7 +324,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         if match := re.search(r"[\0-\x08]", text):
             raise csv.Error(f"line {text.count(chr(10), 0, match.start()) + 1} has a control character")
     except (UnicodeDecodeError, csv.Error, AttributeError) as error:
-        problem = f"{path} is no table in UTF-8: {first_line(error)}"
+        problem = f"{path} is no table: {first_line(error)}"
         raise BrainhiveError(problem, "save it as CSV in UTF-8") from error
     return [name for name in reader.fieldnames or [] if name], rows
 
@@ -430,8 +443,38 @@ def open_raw(path: Path, has_bids_onsets: bool = True, cap: Cap | None = None) -
     return raw
 
 
+class StillPieces:
+    """Pieces of a recording in which channels do not change at all, as those of an amplifier at its limit.
+
+    Args:
+        samples: Samples of the recording.
+        rate_hz: Its sampling rate.
+    """
+
+    def __init__(self, samples: int, rate_hz: float) -> None:
+        self._size = max(2, round(PIECE_S * rate_hz))
+        self._counts = np.zeros(samples // self._size, np.int64)  # channels that stand still
+
+    def add(self, row: NDArray[np.float64]) -> None:
+        """Add a channel [samples]."""
+        pieces = row[: len(self._counts) * self._size].reshape(-1, self._size)
+        self._counts += (pieces == pieces[:, :1]).all(axis=1)
+
+    def are_still(self, onsets: NDArray[np.int64], span: tuple[int, int], channels: int) -> NDArray[np.bool_]:
+        """Mark the trials [n] in most of which most channels stand still."""
+        sums = np.concatenate([[0], np.cumsum(self._counts > channels / 2)])
+        first, last = ((onsets + at) // self._size for at in span)
+        last = np.maximum(last, first + 1).clip(max=len(self._counts))
+        return np.asarray(sums[last] - sums[first] > (last - first) / 2)
+
+
 def read_channels(
-    raw: Any, path: Path, names: Sequence[str], band_hz: tuple[float | None, float | None], phase: str
+    raw: Any,
+    path: Path,
+    names: Sequence[str],
+    band_hz: tuple[float | None, float | None],
+    phase: str,
+    pieces: StillPieces | None = None,
 ) -> Iterator[NDArray[np.float64]]:
     """Read channels one after the other, in the unit of `UNITS`, and filter them.
 
@@ -441,6 +484,7 @@ def read_channels(
         names: Those that are read, in order.
         band_hz: Lower and upper edge of a filter; None where there is none.
         phase: `zero`, or `forward`: causal.
+        pieces: To which each channel is added before it is filtered.
 
     Raises:
         MissingData: if they cannot be read.
@@ -455,6 +499,8 @@ def read_channels(
         with readable(path):
             block = raw.get_data(picks=list(names[start : start + step]))  # [channels, samples]
         for row, scale in zip(block, scales[start:], strict=False):
+            if pieces is not None:
+                pieces.add(row)
             yield filter_samples(row * scale, raw.info["sfreq"], band_hz, phase)
         del block, row  # gone before the next is read
 

@@ -1,7 +1,6 @@
 """Header of a recording: channels, spans without trials, and events, whose witnesses are compared."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,9 @@ from brainhive_cli.data.recording_files import (
     tables_of,
 )
 
-BAD = re.compile(r"(bad|edge).*", re.IGNORECASE | re.DOTALL)
+BAD = re.compile(r"(comment/)?(bad|edge).*", re.IGNORECASE | re.DOTALL)
 """Annotations of spans of which no trial is taken."""
-CUT = re.compile(r"boundary|new segment/.*", re.IGNORECASE)
+CUT = re.compile(r"(comment/)?(boundary|new segment/.*)", re.IGNORECASE)
 """Annotations of EEGLAB and BrainVision where a recording was interrupted, or samples were cut out."""
 CUT_NUMBER = re.compile(r"-99(\.0*)?")
 """What EEGLAB writes for `boundary` where events are numbers (its option_boundary99)."""
@@ -144,7 +143,8 @@ def read_header(
         # annotations: events, spans without trials, and interruptions
         rate_hz = float(raw.info["sfreq"])
         markers, spans = _read_annotations(own, path)
-        annotated = markers if own is raw else _read_annotations(raw, path)[0]
+        annotated, listed_spans = (markers, []) if own is raw else _read_annotations(raw, path)
+        spans += listed_spans
         pauses = read_pauses(path)
         for start_s, length_s in zip(pauses.starts_s, pauses.lengths_s, strict=True):
             spans.append((round(start_s * rate_hz), round(start_s * rate_hz), f"pause of {length_s:.3g} s"))
@@ -248,7 +248,7 @@ def _find_events(
     if stim_channel or stimulus:
         chosen, codes = _read_codes(raw, [stim_channel] if stim_channel else stimulus)
         rest, coded, doubts = _find_changes(codes, float(raw.info["sfreq"]))
-        source = f"channel {chosen}" + (f", which rests at {rest}" if rest else "")
+        source = f"channel {chosen}" + (f", which adds {rest} to each code" if rest else "")
         if coded:
             return Events(coded, source, [f"channel {chosen}: {doubt}" for doubt in doubts])
         further = ", ".join(name for name in stimulus if name != chosen)
@@ -282,9 +282,7 @@ def _list_rows(
     texts = [row.get("onset", "").strip() for row in described]
     if any(re.fullmatch(r"-?\d+,\d+", text) for text in texts):
         problem = f"{path} has onsets with a decimal comma, as {next(text for text in texts if ',' in text)}"
-        raise BrainhiveError(
-            problem, "write a point: in a spreadsheet, choose English numbers and save again"
-        )
+        raise BrainhiveError(problem, "write points: choose English numbers in the spreadsheet, and save")
     try:
         onsets = [np.nan if text in ABSENT or text.casefold() == "na" else float(text) for text in texts]
         if not described or "onset" not in rows[0] or np.isinf(onsets).any():
@@ -309,10 +307,8 @@ def _list_rows(
         if len(late_s) and (doubt := _describe_lateness(late_s, rate_hz)):
             doubts.append(f"columns sample and onset differ by {doubt}")
     witness = "markers of the recording"
-    stimulus = [
-        name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"
-    ]
-    if not markers and stimulus:
+    types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
+    if not markers and (stimulus := [name for name, kind in types.items() if kind == "stim"]):
         chosen, codes = _read_codes(raw, stimulus)
         markers, witness = _find_changes(codes, rate_hz)[1], f"codes of channel {chosen}"
     times_s = onsets_s[np.isfinite(onsets_s)]
@@ -369,42 +365,40 @@ def compare_onsets(
     lag_s = float(lags[np.lexsort((np.abs(lags), -together))[0]] * bin_s)
 
     # each row with its nearest marker after that shift
-    late_s, is_near = _pair(onsets_s - lag_s, times_s, 2 * near_s)
-    lag_s += float(np.median(late_s[is_near])) if is_near.any() else 0.0
-    late_s, is_near = _pair(onsets_s - lag_s, times_s, near_s)
+    late_s, _ = _pair(onsets_s - lag_s, times_s)
+    lag_s += float(np.median(late_s[np.abs(late_s) <= 2 * near_s]))
+    late_s, nearest = _pair(onsets_s - lag_s, times_s)
+    is_near = np.abs(late_s) <= near_s
     if is_near.sum() < max(3, min(len(onsets_s), len(times_s)) / 2):
         return ""
 
     # shift, rounding, and rows or markers more
     tolerance_s = max(TOLERANCE_S, 2 / rate_hz)
     differences = []
-    if is_whole:
-        differences.append(
-            f"its onsets are whole seconds, up to {np.abs(late_s[is_near]).max():.2g} s from them"
-        )
-    if abs(lag_s) > (near_s if is_whole else tolerance_s) and abs(lag_s + delay_s) > max(
-        tolerance_s, 0.1 * abs(lag_s)
-    ):
+    if (most_s := np.abs(late_s[is_near]).max()) > 4 * tolerance_s:
+        what = "its onsets are whole seconds" if is_whole else "after that its onsets lie"
+        differences.append(f"{what}, up to {most_s:.2g} s from the markers")
+    least_s, rest_s = (near_s if is_whole else tolerance_s), max(tolerance_s, 0.1 * abs(lag_s))
+    if abs(lag_s) > least_s and abs(lag_s + delay_s) > rest_s:
         differences.append(f"it is {abs(lag_s):.4g} s {'later' if lag_s > 0 else 'earlier'} throughout")
         differences.append(f"preparation.delay_ms={-1000 * lag_s:.0f} would move it onto them")
     if lost := int((~is_near).sum()):
-        differences.insert(0, f"{lost} of its {len(onsets_s)} rows have no marker")
-    nearest = np.abs((onsets_s[is_near] - lag_s)[:, None] - times_s).argmin(axis=1)
-    names = {name for at, name in markers if at / rate_hz in {*times_s[nearest].tolist()}}
+        differences.insert(0, f"rows without a marker: {lost} of {len(onsets_s)}")
+    matched = {*times_s[nearest[is_near]].tolist()}
+    names = {name for at, name in markers if at / rate_hz in matched}
     alike = len({at for at, name in markers if name in names})
     if 0 < (more := alike - int(is_near.sum())) <= len(onsets_s) / 5:
-        differences.insert(0, f"{more} markers more than its rows")
+        differences.insert(0, f"markers of the same names without a row: {more}")
     return "; ".join(differences)
 
 
 def _pair(
-    onsets_s: NDArray[np.float64], times_s: NDArray[np.float64], near_s: float
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Give the seconds [n] from the nearest time to each onset, and whether they are near."""
+    onsets_s: NDArray[np.float64], times_s: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Give the seconds [n] from the nearest time to each onset, and its index."""
     after = np.searchsorted(times_s, onsets_s).clip(1, len(times_s) - 1)
-    both = onsets_s[:, None] - np.stack([times_s[after - 1], times_s[after]], axis=1)  # [n, 2]
-    late_s = both[np.arange(len(both)), np.abs(both).argmin(axis=1)]
-    return late_s, np.abs(late_s) <= near_s
+    nearest = after - (onsets_s - times_s[after - 1] < times_s[after] - onsets_s)
+    return onsets_s - times_s[nearest], nearest
 
 
 def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, NDArray[np.int64]]:
@@ -438,7 +432,8 @@ def _find_changes(codes: NDArray[np.int64], rate_hz: float) -> tuple[int, list[t
         is_start = np.diff(values, prepend=values[:1] - 1) != 0
         starts, values = starts[is_start], values[is_start]
         if is_glitch.any():
-            doubts.append(f"{is_glitch.sum()} codes or gaps of {1000 * glitch / rate_hz:.2g} ms are left out")
+            length_ms = 1000 * glitch / rate_hz
+            doubts.append(f"codes or gaps of up to {length_ms:.2g} ms are left out, {is_glitch.sum()} times")
 
     # lines that are always high add to all codes
     levels, counts = np.unique(values, return_counts=True)
@@ -455,14 +450,12 @@ def _drop_doubled(
 ) -> tuple[list[tuple[int, str]], list[str]]:
     """Drop events that repeat the same one within DOUBLE_S, and describe how many."""
     last: dict[str, int] = {}
-    kept, dropped = [], Counter[str]()
+    kept, dropped = [], 0
     for at, name in sorted(events):
         if name in last and at - last[name] <= DOUBLE_S * rate_hz:
-            dropped[name] += 1
+            dropped += 1
         else:
             kept.append((at, name))
         last[name] = at
-    number = dropped.total()
-    return kept, [
-        f"{number} events repeat one within {DOUBLE_S * 1000:.0f} ms, and count once"
-    ] if number else []
+    doubt = f"events that repeat one within {DOUBLE_S * 1000:.0f} ms count once, {dropped} times"
+    return kept, [doubt] if dropped else []

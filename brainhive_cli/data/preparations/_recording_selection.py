@@ -101,13 +101,13 @@ class KeptChannels:
         if ratio and not 1 / OTHER_UNIT < (ratio if np.isfinite(ratio) else 1) < OTHER_UNIT:
             raise BrainhiveError(
                 f"{path} has signals of {ratio:.2g} times the size of those of {first.name}: another unit",
-                f"mne takes V and T: multiply one of them (raw.apply_function) and save it, {leave_out}",
+                f"mne takes V and T: multiply one of them by raw.apply_function and save it, {leave_out}",
             )
         if header.compensation != first_header.compensation:
             raise BrainhiveError(
                 f"{path} has CTF's compensation of grade {header.compensation}, "
                 f"but {first.name} {first_header.compensation}",
-                f"raw.apply_gradient_compensation of mne brings both to one grade, {leave_out}",
+                f"bring both to one grade by mne's raw.apply_gradient_compensation, {leave_out}",
             )
 
         # bad channels that splines can fill: EEG with all positions

@@ -30,6 +30,7 @@ from brainhive_cli.data.preparations._recording_selection import (
 from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
     RUN,
+    StillPieces,
     durations_are_ms,
     files_of,
     list_recordings,
@@ -53,10 +54,8 @@ from brainhive_cli.data.stores.recordings import Recording
 
 TABLES = ("events.csv", "events.tsv")
 """Names of the table of events in the folder of the recordings."""
-FLAT = "flat in all channels"
+FLAT = "flat"
 """Why trials are dropped during which the amplifier stood at a limit, or was off."""
-STILL = 1e-6
-"""Share of a channel's largest spread in any trial below which it stands still in a trial."""
 NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?")
 """A time in a table of events; rows with another one, as `n/a`, are left out."""
 
@@ -430,7 +429,9 @@ class Own:
                 for name in names
             ]
 
-        wanted, left_out = name(config.channels), name(config.exclude) or []
+        # codes of events are no signal, whatever the file calls their channel
+        out = [*config.exclude, *filter(None, [config.stim_channel])]
+        wanted, left_out = name(config.channels), name(out) or []
         whiten = config.whiten != "no"
         return KeptChannels(headers, config.types, wanted, left_out, config.interpolate, whiten)
 
@@ -481,9 +482,9 @@ class Own:
         """Cut trials out of the recordings of one session; bad channels are interpolated.
 
         Returns:
-            Trials [live, C, T] that are not flat in all channels, and which [n] of all these are.
+            Trials [live, C, T] that are not flat, and which [n] of all these are.
         """
-        epochs = []
+        epochs, lives = [], []
         for recording in trials:
             if not len(recording.onsets):
                 continue
@@ -492,13 +493,14 @@ class Own:
             raw = open_raw(recording.path, self.config.onset_unit == "s", self._cap)
             bad = channels.bad_of(recording.path)
             names = [name for name in channels.names if name not in bad]
-            samples = read_channels(raw, recording.path, names, self.config.band_hz, self.config.phase)
+            pieces = StillPieces(int(raw.n_times), float(raw.info["sfreq"]))
+            band_hz, phase = self.config.band_hz, self.config.phase
+            samples = read_channels(raw, recording.path, names, band_hz, phase, pieces)
             with naming(recording.path):
                 signal = cutting.cut(samples, names, recording.onsets, 1.0)  # [n, C less bad, T]
                 if bad:
                     signal = interpolate_bad(signal, channels.names, bad, channels.positions)  # [n, C, T]
-                epochs.append(signal)
-        signal = epochs[0] if len(epochs) == 1 else np.concatenate(epochs)
-        spreads = np.ptp(signal, axis=2)  # [n, C]
-        is_live = (spreads > STILL * spreads.max(axis=0)).any(axis=1)
-        return (signal if is_live.all() else signal[is_live]), is_live
+                is_live = ~pieces.are_still(recording.onsets, cutting.span, len(names))
+                lives.append(is_live)
+                epochs.append(signal if is_live.all() else signal[is_live])
+        return (epochs[0] if len(epochs) == 1 else np.concatenate(epochs)), np.concatenate(lives)
