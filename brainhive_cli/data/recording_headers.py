@@ -142,9 +142,9 @@ def read_header(
     with readable(path):
         # annotations: events, spans without trials, and interruptions
         rate_hz = float(raw.info["sfreq"])
-        markers, spans = _read_annotations(own, path)
-        annotated, listed_spans = (markers, []) if own is raw else _read_annotations(raw, path)
-        spans += listed_spans
+        markers, own_spans = _read_annotations(own, path)
+        annotated, spans = (markers, []) if own is raw else _read_annotations(raw, path)
+        spans += own_spans
         pauses = read_pauses(path)
         for start_s, length_s in zip(pauses.starts_s, pauses.lengths_s, strict=True):
             spans.append((round(start_s * rate_hz), round(start_s * rate_hz), f"pause of {length_s:.3g} s"))

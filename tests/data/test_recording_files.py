@@ -261,3 +261,24 @@ def test_a_header_of_more_channels_than_it_lists_is_refused(tmp_path, raw):
     (tmp_path / "x.vhdr").write_text(re.sub(r"NumberOfChannels=\d+", "NumberOfChannels=999999999", header))
     with pytest.raises(MissingData, match="999,999,999 channels, and does not list them"):
         open_raw(tmp_path / "x.vhdr")
+
+
+def test_epochs_and_files_of_matlab_7_have_their_own_way_out(tmp_path, raw):
+    pytest.importorskip("eeglabio")
+    h5py, mne = pytest.importorskip("h5py"), pytest.importorskip("mne")
+    mne.make_fixed_length_epochs(raw.crop(0, 20), 2.0, verbose="ERROR").export(
+        tmp_path / "x.set", verbose="ERROR"
+    )
+    with pytest.raises(MissingData, match="number of trials is 10") as error:
+        open_raw(tmp_path / "x.set")
+    assert error.value.hint.startswith("it holds epochs: export the continuous recording")
+
+    # MATLAB's header lies before the HDF5 of version 7.3
+    with h5py.File(tmp_path / "y.set", "w", userblock_size=512) as file:
+        file["EEG/data"] = np.zeros((3, 4))
+    content = bytearray((tmp_path / "y.set").read_bytes())
+    content[:23], content[124:128] = b"MATLAB 7.3 MAT-file, Pl", b"\x00\x02IM"
+    (tmp_path / "y.set").write_bytes(content)
+    with pytest.raises(BrainhiveError) as other:
+        open_raw(tmp_path / "y.set")
+    assert other.value.hint.startswith("it is of MATLAB 7.3: pip install pymatreader")

@@ -204,9 +204,7 @@ def _unusual_positions(channels: KeptChannels) -> str:
     own, standard = channels.positions, standard_positions(channels.names)
     radius_m = float(np.median(np.linalg.norm(own - own.mean(axis=0), axis=1)))
     if not HEAD_M[0] < radius_m < HEAD_M[1]:
-        return (
-            f"electrodes lie {radius_m:.3g} m from their middle: positions in another unit than the file says"
-        )
+        return f"electrodes lie {radius_m:.3g} m from their middle, which is no head: another unit"
     is_known = np.isfinite(standard).all(axis=1)
     if is_known.sum() < LEAST_ELECTRODES:
         return ""
