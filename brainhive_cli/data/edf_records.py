@@ -61,8 +61,8 @@ def read_pauses(path: Path) -> Pauses:
         offset, record_bytes = width * sum(sizes[: lists[0]]), width * sum(sizes)
 
     # the time of each record
-    records = np.memmap(path, np.uint8, "r", header_bytes)
-    records = records[: len(records) // record_bytes * record_bytes].reshape(-1, record_bytes)
+    content = np.memmap(path, np.uint8, "r", header_bytes)
+    records = content[: len(content) // record_bytes * record_bytes].reshape(-1, record_bytes)
     times_s = np.empty(len(records))
     for index, record in enumerate(records[:, offset : offset + width * sizes[lists[0]]]):
         if not (match := TIME.match(record.tobytes())):
@@ -72,4 +72,4 @@ def read_pauses(path: Path) -> Pauses:
     # records that begin late
     lengths_s = np.diff(times_s) - length_s
     late = np.flatnonzero(lengths_s > PAUSE_S)
-    return Pauses((late + 1) * length_s, lengths_s[late])
+    return Pauses((late + 1.0) * np.float64(length_s), lengths_s[late])

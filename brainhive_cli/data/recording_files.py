@@ -255,17 +255,15 @@ def table_of(path: Path, what: str) -> Path | None:
     It lies next to the recording; or, as BIDS has it, in a folder above up to the root of the data set, and
     has entities of the recording alone: the nearest one counts, of one folder that with most entities.
     """
-    if (beside := next(filter(Path.is_file, tables_of(path, what)), None)) is not None:
-        return beside
+    if (table := next(filter(Path.is_file, tables_of(path, what)), None)) is not None:
+        return table
     if (root := bids_root(path)) is None:
         return None
     entities = {*path.name.partition(".")[0].split("_")}
     for folder in [*path.parents][: len(path.relative_to(root).parts)]:
         tables = [table for table in folder.glob(f"*{what}.tsv") if table.is_file()]
-        parts = {
-            table: [*filter(None, table.name.removesuffix(f"{what}.tsv").split("_"))] for table in tables
-        }
-        if fitting := [table for table, names in parts.items() if entities.issuperset(names)]:
+        parts = {table: {*table.name.removesuffix(f"{what}.tsv").split("_")} - {""} for table in tables}
+        if fitting := [table for table in tables if parts[table] <= entities]:
             return max(fitting, key=lambda table: len(parts[table]))
     return None
 
@@ -435,7 +433,8 @@ def open_raw(path: Path, has_bids_onsets: bool = True, cap: Cap | None = None) -
 
     # mne opens a file that ends early, and warns
     for warning in warned:
-        if DAMAGE.search(str(warning.message)) and not len(pauses):
+        message = str(warning.message)
+        if DAMAGE.search(message) and not (len(pauses) and message.startswith("Omitted")):
             raise MissingData(f"{path} is damaged: {first_line(warning.message)}", AGAIN)  # type: ignore[arg-type]
     if cap is not None:
         with readable(path):

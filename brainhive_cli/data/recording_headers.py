@@ -15,6 +15,7 @@ from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.recording_files import (
     ABSENT,
     UNITS,
+    bids_root,
     is_read_as_bids,
     open_raw,
     read_table,
@@ -156,6 +157,10 @@ def read_header(
             raise BrainhiveError(problem, "preparation.column=COLUMN of that table, whose onsets are moved")
         doubts = [*events.doubts]
         if own is not raw and (table := table_of(path, "channels")) is not None:
+            if table.parent == bids_root(path):
+                doubts.append(
+                    f"mne-bids does not read {table.name} of the root: copy it next to the recording"
+                )
             listed = [row.get("name", "") for row in read_table(table)[1]]
             if listed != own.ch_names and sorted(listed) == sorted(own.ch_names):
                 doubts.append("channels.tsv lists the channels in another order than the recording")
@@ -412,7 +417,7 @@ def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, NDArray[np.int64]]
         kind = raw.get_channel_types(picks=[raw.ch_names.index(name)])[0]
         if kind != "stim" and np.abs(values).max(initial=0) < 0.5:
             values = values * UNITS.get(kind, (1.0, ""))[0]
-        codes[name] = np.rint(values).astype(np.int64)
+        codes[name] = np.rint(np.nan_to_num(values)).astype(np.int64)
     best = max(codes, key=lambda name: len(np.unique(codes[name])))
     return best, codes[best]
 
@@ -424,7 +429,7 @@ def _find_changes(codes: NDArray[np.int64], rate_hz: float) -> tuple[int, list[t
     values, lengths = codes[starts], np.diff(starts, append=len(codes))
     glitch = max(1, int(GLITCH_S * rate_hz))
     doubts = []
-    if (values != 0).any() and np.median(lengths[values != 0]) > 2 * glitch:
+    if (values != 0).any() and np.median(lengths[values != 0]) >= 2 * glitch:
         is_glitch = lengths <= glitch
         is_glitch[-1] = False
         for index in np.flatnonzero(is_glitch)[::-1].tolist():

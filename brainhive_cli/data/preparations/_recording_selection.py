@@ -309,7 +309,7 @@ def choose_trials(
 
 
 def _refuse_copies(headers: Mapping[Path, Header], rows: Mapping[str, int]) -> None:
-    """Refuse recordings whose own events are the same pictures at the same samples, as of a filtered copy."""
+    """Refuse recordings whose events are the same pictures at the same samples, as of a filtered copy."""
     known: list[tuple[Path, Header, NDArray[np.int64]]] = []
     for path, header in headers.items():
         pairs = [(at, rows[name]) for at, name in header.events if name in rows]
@@ -317,14 +317,17 @@ def _refuse_copies(headers: Mapping[Path, Header], rows: Mapping[str, int]) -> N
         for other, other_header, others in known:
             if len(shown) != len(others) or len(shown) < LEAST_EVENTS:
                 continue
+            # a table may be of several runs, and plan onsets that all of them have
+            is_table = header.events_from.endswith(".tsv")
+            is_shared = is_table and header.events_from == other_header.events_from
+            is_long = abs(header.samples - other_header.samples) > (0 if is_table else header.rate_hz)
             is_same = (np.abs(shown - others) <= [2, 0]).all()  # samples of EEGLAB are counted from 1
-            if is_same and abs(header.samples - other_header.samples) <= header.rate_hz:
+            if is_same and not (is_shared or is_long):
                 raise BrainhiveError(
                     f"{other} and {path} are one recording: the same {len(shown)} pictures at the same times",
                     "leave one of them out: preparation.files=PATTERN, or move it elsewhere",
                 )
-        if not header.events_from.endswith(".tsv"):  # a table may be of several runs
-            known.append((path, header, shown))
+        known.append((path, header, shown))
 
 
 def _reasons_to_drop(header: Header, cutting: Cutting, onsets: NDArray[np.int64]) -> Sequence[str]:

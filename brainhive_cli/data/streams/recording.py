@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from brainhive_cli.core.console import warn
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.results import Need, require_needs
@@ -92,6 +93,8 @@ class ReplayedRecording:
         except BrainhiveError as error:  # whose keys are those of prepare, which has the same
             error.hint = error.hint.replace("preparation.", "source.")
             raise
+        for doubt in header.doubts:
+            warn(f"{path.name}: {doubt}")
         self._raw: Any = open_raw(path, config.onset_unit == "s", cap)
         self._samples, self._rate_hz = header.samples, header.rate_hz
 
