@@ -361,22 +361,23 @@ def _check_before_mne(path: Path) -> None:
     if outside := [name for name in named if name in ("", ".", "..") or re.search(r"[/\\\0]", name)]:
         raise ValueError(f"it names a file outside its folder, {outside[0]!r}")
     for name in named:
-        if path.with_name(name).is_file():  # mne looks for one of the same name where it is absent
+        if path.with_name(name).is_file() or not name.lower().endswith(".vmrk"):  # mne finds its own markers
             _require_own(path, name)
 
 
 def _require_own(path: Path, name: str) -> None:
     """Refuse a file that a recording names, and that by its name belongs to another recording."""
-    own = {path.stem, path.resolve().stem, *(further.stem for further in _list_further(path))}
-    if normalize("NFC", Path(name).stem) in {normalize("NFC", stem) for stem in own}:
+    stem, named = (normalize("NFC", SPLIT.sub("", each.stem)) for each in (path, Path(name)))
+    if stem in (named, re.sub(r"-\d+(\.fif)?$", r"\1", named)) or name == path.resolve().name:
         return
-    ending = path.suffix.lower()
-    hint = {
+    ways = {
         ".vhdr": f"if it was renamed, write DataFile={path.stem}.eeg and MarkerFile={path.stem}.vmrk into it",
         ".set": f"if it was renamed, write EEG.data = EEG.datfile = '{path.stem}.fdt' into it in EEGLAB",
     }
     way = "give all parts their old names, open the first with mne, and save that by the new name"
-    raise BrainhiveError(f"{path} names {name}, a file of another recording", hint.get(ending, way))
+    raise BrainhiveError(
+        f"{path} names {name}, a file of another recording", ways.get(path.suffix.lower(), way)
+    )
 
 
 def open_raw(path: Path, has_bids_onsets: bool = True, cap: Cap | None = None) -> Any:

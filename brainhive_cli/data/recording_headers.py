@@ -48,6 +48,8 @@ LEAST_REST = 256
 """Level from which on a channel may rest at another than 0: lines that are always high."""
 TOLERANCE_S = 0.005
 """Seconds by which witnesses of an event may differ; two samples at least."""
+MOST = 0.9
+"""Share of rows near a marker from which on no other shift is looked for."""
 NEAR_S = 0.05
 """Seconds within which, after a constant shift, a row and a marker are of one event: clocks drift."""
 
@@ -156,6 +158,10 @@ def read_header(
             problem = f"{path} pauses for {pauses.lengths_s.sum():.3g} s, and its events are times of a table"
             raise BrainhiveError(problem, "preparation.column=COLUMN of that table, whose onsets are moved")
         doubts = [*events.doubts]
+        if own is not raw and events.source == ANNOTATIONS:  # which mne-bids has read of the table
+            times_s = np.array([at / rate_hz for at, _ in annotated])
+            if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
+                doubts.append(f"events.tsv and markers of the recording disagree: {doubt}")
         if own is not raw and (table := table_of(path, "channels")) is not None:
             if table.parent == bids_root(path):
                 doubts.append(
@@ -360,14 +366,16 @@ def compare_onsets(
     # onsets in whole seconds lie up to .5 s from their markers
     onsets_s = np.sort(onsets_s)
     is_whole = not (onsets_s % 1).any() and (times_s % 1).any()
-    near_s = 0.5 if is_whole else NEAR_S
+    near_s = 0.5 + TOLERANCE_S if is_whole else NEAR_S
 
-    # the shift by which most belong together: the peak of the correlation of both, counted in bins
-    first_s, bin_s = min(onsets_s[0], times_s[0]), 2 * near_s if is_whole else near_s
-    rows, marks = (np.bincount(((at - first_s) / bin_s).astype(int)) for at in (onsets_s, times_s))
-    together = np.convolve(np.rint(fftconvolve(rows, marks[::-1])), [1, 1, 1], "same")
-    lags = np.arange(len(together)) - (len(marks) - 1)
-    lag_s = float(lags[np.lexsort((np.abs(lags), -together))[0]] * bin_s)
+    # the shift by which most belong together: none, or the peak of the correlation of both, counted in bins
+    lag_s = 0.0
+    if np.mean(np.abs(_pair(onsets_s, times_s)[0]) <= near_s) < MOST:
+        first_s = min(onsets_s[0], times_s[0])
+        rows, marks = (np.bincount(((at - first_s) / near_s).astype(int)) for at in (onsets_s, times_s))
+        together = np.convolve(np.rint(fftconvolve(rows, marks[::-1])), [1, 1, 1], "same")
+        lags = np.arange(len(together)) - (len(marks) - 1)
+        lag_s = float(lags[np.lexsort((np.abs(lags), -together))[0]] * near_s)
 
     # each row with its nearest marker after that shift
     late_s, _ = _pair(onsets_s - lag_s, times_s)

@@ -303,7 +303,8 @@ class Own:
         overview = describe_subjects(channels, counts, *self._pictures) if channels else Overview()
         if unread := list_unread(self.root, self.config.files):
             names = summarise_names([path.name for path in unread])
-            lines.append(f"recordings in formats that are not read, {names}: {way_to_read(unread[0])}")
+            ways = "; ".join(dict.fromkeys(map(way_to_read, unread[:3])))
+            lines.append(f"recordings in formats that are not read, {names}: {ways}")
         return replace(overview, warnings=(*lines, *overview.warnings))
 
     def _list_doubts(self, headers: Mapping[Path, Header]) -> Iterator[str]:
