@@ -106,16 +106,14 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDA
         return rows
 
     # then stems, each of one picture
-    by_stem = _rows_by_stem(known)
+    known = list(map(composed, known))
+    by_id, by_stem = {image_id: row for row, image_id in enumerate(known)}, _rows_by_stem(known)
     for place in np.flatnonzero(rows < 0).tolist():
-        image_id = plain_id(requested[place])
+        image_id = composed(plain_id(requested[place]))
         same_stem = by_stem.get(_stem(image_id), [])
         if "/" in image_id:  # two full ids with one stem are two pictures
             same_stem = [row for row in same_stem if "/" not in known[row]]
-        same_id = [
-            row for row in by_stem.get(_stem(image_id), []) if composed(known[row]) == composed(image_id)
-        ]
-        matches = same_id or same_stem
+        matches = [by_id[image_id]] if image_id in by_id else same_stem
         if not matches:
             raise MissingData(
                 f"{where} has no picture {image_id!r}, of {summarise_names(known)}",
@@ -154,14 +152,14 @@ def match_names(names: Sequence[str], image_ids: Sequence[str], *, each_once: bo
         BrainhiveError: if a name could mean several pictures, or two names mean the same one.
     """
     # a name is the end of a path, or the path the end of a name
-    by_stem = _rows_by_stem(image_ids)
+    known = list(map(composed, image_ids))
+    by_stem = _rows_by_stem(known)
     rows, clashes = np.full(len(names), -1, np.int64), []
-    for place, name in enumerate(map(plain_id, names)):
-        name = composed(name)
-        pairs = [(row, f"/{composed(image_ids[row])}") for row in by_stem.get(_stem(name), ())]
+    for place, name in enumerate(map(composed, map(plain_id, names))):
+        pairs = [(row, f"/{known[row]}") for row in by_stem.get(_stem(name), ())]
         matches = [row for row, path in pairs if path.endswith(f"/{name}") or f"/{name}".endswith(path)]
         if len(matches) > 1:
-            matches = [row for row in matches if composed(image_ids[row]) == name] or matches
+            matches = [row for row in matches if known[row] == name] or matches
         if len(matches) > 1:
             clashes.append(f"{name} could be {' or '.join(image_ids[row] for row in matches[:3])}")
         rows[place] = matches[0] if matches else -1
@@ -197,7 +195,7 @@ def table_text(name: str) -> str:
 
 
 def _stem(image_id: str) -> str:
-    return composed(image_id.rpartition("/")[2])
+    return image_id.rpartition("/")[2]
 
 
 def _rows_by_stem(image_ids: Iterable[str]) -> dict[str, list[int]]:
