@@ -314,9 +314,11 @@ def _list_rows(
     pairs = [(onset * rate_hz, float(text)) for onset, text in known if re.fullmatch(r"\d+(\.\d*)?", text)]
     if unit == "s" and not len(pauses) and len(pairs) > 1:
         late_s = np.diff(np.array(pairs))[:, 0] / rate_hz
-        late_s = late_s[np.isfinite(late_s)] - (raw.first_samp / rate_hz if _is_constant(late_s) else 0)
-        if len(late_s) and (doubt := _describe_lateness(late_s, rate_hz)):
-            doubts.append(f"columns sample and onset differ by {doubt}")
+        late_s = late_s[np.isfinite(late_s)]
+        from_s = (0, raw.first_samp / rate_hz)  # some count samples from the start of the acquisition
+        told = [_describe_lateness(late_s - start_s, rate_hz) for start_s in from_s if len(late_s)]
+        if all(told):
+            doubts += [f"columns sample and onset differ by {doubt}" for doubt in told[:1]]
     witness = "markers of the recording"
     types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
     if not markers and (stimulus := [name for name, kind in types.items() if kind == "stim"]):
@@ -328,16 +330,11 @@ def _list_rows(
     return Events(events, path.name, doubts)
 
 
-def _is_constant(values: NDArray[np.float64]) -> bool:
-    values = values[np.isfinite(values)]
-    return not len(values) or bool(np.ptp(values) <= TOLERANCE_S)
-
-
 def _describe_lateness(late_s: NDArray[np.float64], rate_hz: float) -> str:
     """Describe by how much one time [n] is later than another; empty where they agree."""
     tolerance_s = max(TOLERANCE_S, 2 / rate_hz)
     shift_s = float(np.median(late_s))
-    if _is_constant(late_s):
+    if np.ptp(late_s) <= TOLERANCE_S:
         return f"a constant {abs(shift_s):.4g} s" if abs(shift_s) > tolerance_s else ""
     most_s = float(np.abs(late_s).max())
     return f"up to {most_s:.3g} s" if most_s > tolerance_s else ""
@@ -394,7 +391,9 @@ def compare_onsets(
     least_s, rest_s = (near_s if is_whole else tolerance_s), max(tolerance_s, 0.1 * abs(lag_s))
     if abs(lag_s) > least_s and abs(lag_s + delay_s) > rest_s:
         differences.append(f"it is {abs(lag_s):.4g} s {'later' if lag_s > 0 else 'earlier'} throughout")
-        differences.append(f"preparation.delay_ms={-1000 * lag_s:.0f} would move it onto them")
+        differences.append(
+            f"preparation.delay_ms={-1000 * lag_s:.0f} would move it onto them, if they are right"
+        )
     if lost := int((~is_near).sum()):
         differences.insert(0, f"rows without a marker: {lost} of {len(onsets_s)}")
     matched = {*times_s[nearest[is_near]].tolist()}

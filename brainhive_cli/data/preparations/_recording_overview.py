@@ -23,6 +23,8 @@ NO_EEG = re.compile(
 """Names that amplifiers give to channels without EEG: eyes, heart, muscles, triggers, other sensors."""
 MANY_TIMES = 20
 """Times the median variance that a channel of EEG or MEG reaches only if it is noise, or something else."""
+EEG_UV = (0.01, 10_000)
+"""Standard deviations of EEG within a second, in microvolts, of any amplifier that works."""
 LEAST_ELECTRODES = 8
 """Electrodes from which on their positions are compared with a head and with their names."""
 HEAD_M = (0.04, 0.2)
@@ -165,6 +167,11 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
     bad_in = {} if channels.interpolate else _count_bad(channels)
     if bad := [name for name in channels.names if name in bad_in]:
         yield f"{', '.join(bad)}: named in preparation.channels, but marked as bad", bad
+
+    # signals of no brain's size
+    spread_uv = 1e6 * channels.spread(next(iter(channels.headers.values())))
+    if {*channels.kinds} == {"eeg"} and spread_uv and not EEG_UV[0] < spread_uv < EEG_UV[1]:
+        yield f"EEG has a spread of {spread_uv:.2g} µV: in another unit than the V that mne takes", []
 
     # positions in another unit, or turned
     if doubt := _unusual_positions(channels):

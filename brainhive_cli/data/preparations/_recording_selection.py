@@ -97,7 +97,7 @@ class KeptChannels:
             )
 
         # signals in the same unit, with the same references taken out
-        ratio = self._spread(header) / (self._spread(first_header) or np.nan)
+        ratio = self.spread(header) / (self.spread(first_header) or np.nan)
         if ratio and not 1 / OTHER_UNIT < (ratio if np.isfinite(ratio) else 1) < OTHER_UNIT:
             raise BrainhiveError(
                 f"{path} has signals of {ratio:.2g} times the size of those of {first.name}: another unit",
@@ -128,7 +128,7 @@ class KeptChannels:
         """Name the channels of a recording that are interpolated."""
         return tuple(name for name in self.names if self.interpolate and name in self.headers[path].bad)
 
-    def _spread(self, header: Header) -> float:
+    def spread(self, header: Header) -> float:
         """Median standard deviation of the channels, of those that change; 0 if none does."""
         rows = [header.names.index(name) for name in self.names if name in header.names]
         variances = header.variances[rows]

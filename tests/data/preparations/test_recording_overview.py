@@ -305,3 +305,11 @@ def test_positions_of_no_head_or_of_a_turned_one_are_told(folder: Path, change: 
     raw.save(folder / "sub-01_ses-01.fif", overwrite=True, verbose="ERROR")
     told = [line for line in build().look_over((1,)).warnings if "electrodes" in line]
     assert bool(told) == bool(doubt) and all(doubt in line for line in told)
+
+
+def test_eeg_of_no_brain_s_size_is_told(folder: Path) -> None:
+    raw = record(folder)
+    raw.apply_function(lambda volts: volts * 1e6).save(
+        folder / "sub-01_ses-01.fif", overwrite=True, verbose="ERROR"
+    )
+    assert any("µV: in another unit" in line for line in build().look_over((1,)).warnings)
