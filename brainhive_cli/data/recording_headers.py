@@ -316,9 +316,9 @@ def _list_rows(
         late_s = np.diff(np.array(pairs))[:, 0] / rate_hz
         late_s = late_s[np.isfinite(late_s)]
         from_s = (0, raw.first_samp / rate_hz)  # some count samples from the start of the acquisition
-        told = [_describe_lateness(late_s - start_s, rate_hz) for start_s in from_s if len(late_s)]
-        if all(told):
-            doubts += [f"columns sample and onset differ by {doubt}" for doubt in told[:1]]
+        differences = [_describe_lateness(late_s - start_s, rate_hz) for start_s in from_s if len(late_s)]
+        if all(differences):
+            doubts += [f"columns sample and onset differ by {doubt}" for doubt in differences[:1]]
     witness = "markers of the recording"
     types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
     if not markers and (stimulus := [name for name, kind in types.items() if kind == "stim"]):
