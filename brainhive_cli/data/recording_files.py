@@ -120,7 +120,7 @@ def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
             pattern = pattern if other.name.endswith(ending) else f"*{ending}"
             raise BrainhiveError(
                 f"{other} and {path} are one recording, which would count as two",
-                f"preparation.files='{pattern}' takes one of them; or move the other elsewhere",
+                f"preparation.files='{pattern}' takes one of them; two runs are called run-1 and run-2",
             )
 
 
