@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,18 +103,8 @@ class Header:
         return next((text for low, high, text in self.bad_spans if low <= last and first <= high), "")
 
 
-class Events(NamedTuple):
-    """Events of a recording.
-
-    Attributes:
-        rows: Sample, None where it has no onset, and description of each.
-        source: Where they are from, in words.
-        doubts: What is unusual about them.
-    """
-
-    rows: Sequence[tuple[int | None, str]]
-    source: str
-    doubts: Sequence[str] = ()
+Events = tuple[Sequence[tuple[int | None, str]], str, list[str]]
+"""Sample (None without an onset) and description of each event, their source in words, and doubts."""
 
 
 def read_header(
@@ -151,14 +141,13 @@ def read_header(
         pauses = read_pauses(path)
         for start_s, length_s in zip(pauses.starts_s, pauses.lengths_s, strict=True):
             spans.append((round(start_s * rate_hz), round(start_s * rate_hz), f"pause of {length_s:.3g} s"))
-        events = _find_events(
+        events, source, doubts = _find_events(
             raw, path, annotated, markers, pauses, column, stim_channel, onset_unit, delay_s
         )
-        if len(pauses) and own is not raw and events.source == ANNOTATIONS:
+        if len(pauses) and own is not raw and source == ANNOTATIONS:
             problem = f"{path} pauses for {pauses.lengths_s.sum():.3g} s, and its events are times of a table"
             raise BrainhiveError(problem, "preparation.column=COLUMN of that table, whose onsets are moved")
-        doubts = [*events.doubts]
-        if own is not raw and events.source == ANNOTATIONS:  # which mne-bids has read of the table
+        if own is not raw and source == ANNOTATIONS:  # which mne-bids has read of the table
             times_s = np.array([at / rate_hz for at, _ in annotated])
             if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
                 doubts.append(f"events.tsv and markers of the recording disagree: {doubt}")
@@ -189,11 +178,11 @@ def read_header(
             rate_hz,
             (float(raw.info["highpass"] or 0), float(raw.info["lowpass"] or rate_hz / 2)),
             int(raw.n_times),
-            tuple(sorted((at + delay, text) for at, text in events.rows if at is not None)),
+            tuple(sorted((at + delay, text) for at, text in events if at is not None)),
             tuple(spans),
-            events.source,
+            source,
             variances,
-            tuple(text for at, text in events.rows if at is None),
+            tuple(text for at, text in events if at is None),
             stretches <= STILL * stretches.max(axis=0),
             raw.compensation_grade,
             tuple(doubts),
@@ -253,7 +242,7 @@ def _find_events(
         raise BrainhiveError(f"{path} has no channel {stim_channel}", hint)
     if annotated and not stim_channel:
         events, doubled = _drop_doubled(annotated, raw.info["sfreq"])
-        return Events(events, ANNOTATIONS, doubled)
+        return events, ANNOTATIONS, doubled
 
     # each change of a stimulus channel to a code
     if stim_channel or stimulus:
@@ -261,7 +250,7 @@ def _find_events(
         rest, coded, doubts = _find_changes(codes, float(raw.info["sfreq"]))
         source = f"channel {chosen}" + (f", which adds {rest} to each code" if rest else "")
         if coded:
-            return Events(coded, source, [f"channel {chosen}: {doubt}" for doubt in doubts])
+            return coded, source, [f"channel {chosen}: {doubt}" for doubt in doubts]
         further = ", ".join(name for name in stimulus if name != chosen)
         raise BrainhiveError(
             f"{path}: the stimulus channel {chosen} has no events",
@@ -327,7 +316,7 @@ def _list_rows(
     times_s = onsets_s[np.isfinite(onsets_s)]
     if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
         doubts.append(f"{path.name} and {witness} disagree: {doubt}")
-    return Events(events, path.name, doubts)
+    return events, path.name, doubts
 
 
 def _describe_lateness(late_s: NDArray[np.float64], rate_hz: float) -> str:

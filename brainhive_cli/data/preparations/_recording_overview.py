@@ -14,6 +14,7 @@ from brainhive_cli.data.electrodes import are_inputs, plain_name, standard_posit
 from brainhive_cli.data.preparations import Overview
 from brainhive_cli.data.preparations._recording_selection import KeptChannels
 from brainhive_cli.data.signals.noise import SMALLEST
+from brainhive_cli.data.stores.ids import summarise_names
 
 NO_EEG = re.compile(
     r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|RESP|GSR|AUX|COUNTER|BATTERY).*"
@@ -180,13 +181,10 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
     # channels that stand still for a part of their file
     for path, header in channels.headers.items():
         is_still = header.is_still[:, [header.names.index(name) for name in names if name in header.names]]
-        parts = f"{len(is_still)} stretches of {path.name}"
-        if 1 < (count := int(is_still.all(axis=1).sum())) < len(is_still):
-            yield f"all channels stand still in {count} of {parts}: flat trials are dropped", []
-        else:
-            shares = zip(names, is_still.sum(axis=0).tolist(), strict=False)
-            if some := [f"{name} in {share}" for name, share in shares if 1 < share < len(is_still)]:
-                yield f"channels stand still in part of {parts}: {', '.join(some)}", []
+        shares = zip(names, is_still.sum(axis=0).tolist(), strict=False)
+        if some := [f"{name} in {share}" for name, share in shares if 1 < share < len(is_still)]:
+            summary, parts = summarise_names(some, len(names)), f"{len(is_still)} parts of {path.name}"
+            yield f"channels stand still in some of {parts}, {summary}: flat trials are dropped", []
 
     # variances far from the median of the channel's type in its file
     for path, header in channels.headers.items():
@@ -215,11 +213,9 @@ def _unusual_positions(channels: KeptChannels) -> str:
     is_known = np.isfinite(standard).all(axis=1)
     if is_known.sum() < LEAST_ELECTRODES:
         return ""
-    directions = [where[is_known] - where[is_known].mean(axis=0) for where in (own, standard)]
-    cosine = np.sum(directions[0] * directions[1], axis=1) / np.prod(
-        [np.linalg.norm(direction, axis=1) for direction in directions], axis=0
-    )
-    angle = float(np.degrees(np.arccos(np.clip(np.median(cosine), -1, 1))))
+    centred = np.array([where[is_known] - where[is_known].mean(axis=0) for where in (own, standard)])
+    directions = centred / np.linalg.norm(centred, axis=2, keepdims=True)  # [2, C, 3]
+    angle = float(np.degrees(np.arccos(np.median(directions.prod(axis=0).sum(axis=1)).clip(-1, 1))))
     return f"electrodes are turned by some {angle:.0f}° against their names" if angle > MOST_ANGLE else ""
 
 

@@ -627,7 +627,7 @@ def test_trials_of_an_amplifier_at_its_limit_are_dropped_and_said(data, band_hz)
     for split, names in PICTURES.items():
         assert list(found[split].image_ids) == [name for name in kept if name in names]
     assert sum(each.provenance["dropped"]["flat"] for each in found.values()) == is_flat.sum() > 2
-    assert any("stand still in part of 12 stretches" in line for line in own.look_over((1,)).warnings)
+    assert any("stand still in some of 12 parts" in line for line in own.look_over((1,)).warnings)
 
 
 def test_a_channel_of_codes_is_no_signal(data):
