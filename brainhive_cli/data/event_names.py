@@ -8,14 +8,17 @@ from functools import cached_property
 from pathlib import Path
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.recording_files import ABSENT, Header, read_table
-from brainhive_cli.data.stores.ids import match_names, summarise_names, table_text
+from brainhive_cli.data.recording_files import ABSENT, read_table
+from brainhive_cli.data.recording_headers import Header
+from brainhive_cli.data.stores.ids import composed, match_names, summarise_names, table_text
 
 COLUMNS = ("event", "picture")
 PREFIX = re.compile(r"(Stimulus|Comment|Response)/")
 """Prefix that BrainVision's reader puts before the name of a marker."""
 CODE = re.compile(r"S *(\d+)")
 """Code of a trigger as BrainVision writes it."""
+WHOLE = re.compile(r"(-?\d+)\.0*")
+"""Whole number as programs write it whose column has gaps, as 13.0."""
 # reasons for leftovers, as the overview and the store word them
 UNNAMED = "events that the table does not have"
 NO_PICTURE = "pictures of events that the data set does not have"
@@ -43,21 +46,23 @@ class EventNames:
         table: Name of an event to its picture; None where events are called by their pictures.
         image_ids: Image ids of the data set.
         where: The table, or "the pictures", for messages.
+        is_exact: Whether they are called by their whole names, as categories are, and not by ends of paths.
     """
 
     table: Mapping[str, str] | None
     image_ids: Sequence[str]
     where: str
+    is_exact: bool = False
 
     @classmethod
-    def read(cls, path: Path | None, image_ids: Sequence[str]) -> "EventNames":
+    def read(cls, path: Path | None, image_ids: Sequence[str], is_exact: bool = False) -> "EventNames":
         """Read the table, if there is one.
 
         Raises:
             BrainhiveError: if it lacks a column, or gives an event two pictures.
         """
         if path is None:
-            return cls(None, image_ids, "the pictures")
+            return cls(None, image_ids, "the pictures", is_exact)
         columns, rows = read_table(path)
         if absent := [name for name in COLUMNS if name not in columns]:
             hint = f"its first line: {', '.join(columns)}; needed: event, picture"
@@ -71,7 +76,7 @@ class EventNames:
                 raise BrainhiveError(f"{path}: event {event} has pictures {table[event]} and {picture}")
         if not table:
             raise BrainhiveError(f"{path} has no rows", "a line for each event: its name, its picture")
-        return cls(table, image_ids, str(path))
+        return cls(table, image_ids, str(path), is_exact)
 
     def require_pictures(self, pictures: str) -> None:
         """Refuse a table that names none of the pictures.
@@ -109,6 +114,9 @@ class EventNames:
     def _match(self, pictures: Sequence[str]) -> list[int]:
         """Find the row of each picture; -1 where it has none. Tables cannot hold tabs in names."""
         written, known = (list(map(table_text, names)) for names in (pictures, self.image_ids))
+        if self.is_exact:
+            by_name = {composed(name): row for row, name in enumerate(known)}
+            return [by_name.get(composed(name), -1) for name in written]
         rows: list[int] = match_names(written, known, each_once=False).rows.tolist()
         return rows
 
@@ -119,7 +127,12 @@ class EventNames:
         plain = " ".join(PREFIX.sub("", event, count=1).split())
         code = CODE.fullmatch(plain)
         names = (event, plain, code[1].lstrip("0") or "0" if code else plain)
-        return next((name for name in names if name in self.table), None)
+        keys = (name if name in self.table else self._plain_keys.get(_plain(name)) for name in names)
+        return next(filter(None, keys), None)
+
+    @cached_property
+    def _plain_keys(self) -> dict[str, str]:
+        return {_plain(name): name for name in self.table or ()}
 
     def match(self, headers: Iterable[Header]) -> Matched:
         """Match the events of recordings with pictures.
@@ -181,3 +194,8 @@ class EventNames:
             f"{what} are called {', '.join(known[:3])} …: "
             "preparation.events=TABLE, preparation.column=NAME or preparation.stim_channel=NAME",
         )
+
+
+def _plain(name: str) -> str:
+    """Write the name of an event composed, and a whole number without a point."""
+    return WHOLE.sub(r"\1", composed(name)) if WHOLE.fullmatch(name) else composed(name)

@@ -1,4 +1,4 @@
-"""Files of recordings: subject and session of each, and the channels, events and signals that mne reads."""
+"""Files of recordings: subject and session of each, the tables next to it, and the signals that mne reads."""
 
 import csv
 import os
@@ -6,11 +6,11 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from io import StringIO
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line, naming
 from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, require_regular_siblings, walk
 from brainhive_cli.data.bids_labels import number_session, number_sessions, number_subjects
+from brainhive_cli.data.edf_records import Pauses, read_pauses
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.signals.cutting import CausalFilter, refuse_high_edges
 
@@ -28,6 +29,12 @@ COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
 """Companion files that a recording needs; a .set may hold its signal itself."""
 LEADING = {".vmrk": ".vhdr", ".fdt": ".set"}
 """Ending of the recording to which a companion file belongs."""
+UNREAD = re.compile(r".*\.(xdfz?|mff|ds|gdf|cnt|cdt|sqd|con|nxe|lay|mefd|nwb)", re.IGNORECASE)
+"""Names of recordings in formats that are not read; `.ds`, `.mff` and `.mefd` are folders."""
+PROCESSED = ("proc-", "desc-", "rec-", "split-")
+"""Entities of BIDS that tell versions of one acquisition apart."""
+SUFFIXES = {"eeg", "meg", "ieeg", "raw"}
+"""Last parts of names that say the kind of a recording."""
 NO_RECORDINGS = {"derivatives", "sourcedata", "stimuli", "code"}
 """Folders of BIDS that hold no raw recordings."""
 OTHER_FIF = re.compile(
@@ -35,15 +42,20 @@ OTHER_FIF = re.compile(
     r"|.*[-_](epo|ave|trans|ica|cov|proj|eve|annot|dig|dip|info|src|bem|sol|fwd|inv)(-\d+)?\.fif(\.gz)?"
 )
 """Names that mne, mne-bids and MaxFilter give to files of other things than recordings."""
-SUBJECT = re.compile(r"(?<![a-z])sub(?:ject|j)?[-_]?([a-z]*?)[-_]?(\d+)", re.IGNORECASE)
+SUBJECT = re.compile(r"(?<![^/_. ])sub(?:ject|j)?(?:[-_]?|-([a-z]+?)[-_]?)(\d+)", re.IGNORECASE)
+"""Subject in a path, at the start of a part of a name: `subset1` and `subliminal_01` are none."""
 LABEL_END = re.compile(r"(?!ses|run|task|acq)[A-Za-z0-9]*")
 """Rest of a subject's label behind its first number."""
 UNNUMBERED = re.compile(r"\bsub-[A-Za-z]+(?=[_/.]|$)")
 """Label of a subject without a number."""
-SESSION = re.compile(r"(?<![a-z])ses(?:sion|s)?(?:[-_]?([a-z]*?)[-_]?(\d+)([a-z]*)|-([a-z]+))", re.IGNORECASE)
+SESSION = re.compile(
+    r"(?<![^/_. ])ses(?:sion|s)?(?:(?:[-_]?|-([a-z]+?)[-_]?)(\d+)([a-z]*)|-([a-z]+))", re.IGNORECASE
+)
 SPLIT = re.compile(r"_split-\d+(?=_|$)")
 MODALITY = re.compile(r"_(eeg|meg|ieeg)$")
 RUN = re.compile(r"_run-0*(\d+)(?=_)")
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""First bytes of text in UTF-16."""
 ABSENT = ("", "n/a")
 """Entries of BIDS tables that say nothing."""
 NO_VALUE = re.compile(r"^(n/?a|nan)$", re.IGNORECASE)
@@ -52,10 +64,6 @@ CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
 """The further files of a recording in several, which mne reads with the first."""
 
 
-BAD = re.compile(r"(bad|edge).*", re.IGNORECASE | re.DOTALL)
-"""Annotations of spans of which no trial is taken."""
-CUT = re.compile(r"boundary|new segment/.*", re.IGNORECASE)
-"""Annotations of EEGLAB and BrainVision where a recording was interrupted, or samples were cut out."""
 VHDR_FILE = re.compile(r"^\s*(?:DataFile|MarkerFile)\s*[=:]\s*(?:\./)?(.*?)\s*$", re.I | re.M)
 FIF_NEXT_FILE = 118
 """FIFF_REF_FILE_NAME: the tag of a .fif that names the next file of a recording."""
@@ -69,8 +77,15 @@ UNITS = {
 """Factor from mne's unit of each type of channel, and the unit in which values are near 1 to 1000."""
 # hint of every error about a damaged recording
 AGAIN = "copy or export it again; a whole one that mne opens can be saved as .fif"
-STRETCHES = 12
-"""Seconds of a recording of which channels' variances are measured."""
+WAYS = {
+    r"number of trials is \d+": "it holds epochs: export the continuous recording that they were cut from",
+    r"HDF reader|pymatreader": "it is of MATLAB 7.3: pip install pymatreader, or save it in EEGLAB with "
+    "'Save as v6' (pop_saveset(EEG, 'version', '6'))",
+    r"Duplicate channel names|Channel mismatch|Missing channels|not in.*channel": "correct its channels.tsv",
+}
+"""Ways out of what readers say, by a part of it, where the file is not damaged."""
+PIECE_S = 0.1
+"""Seconds without any change that no signal has, however coarse its numbers are."""
 READ_BYTES = 2**29
 """Limit of signals in memory, unless one channel is more; each block of channels reads all of the file."""
 
@@ -101,15 +116,62 @@ def list_recordings(
     recordings = group_by_session(root, paths, subject_numbers, session_numbers)
     if not recordings:
         problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
+        if unread := list_unread(root, pattern):
+            raise MissingData(f"{problem}: {unread[0].name} is in another format", way_to_read(unread[0]))
         raise MissingData(problem, "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set")
+    for listed in recordings.values():
+        for of_session in listed.values():
+            _refuse_versions(root, of_session)
     return recordings
+
+
+def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
+    """Refuse two files of one acquisition: they differ in their endings, or in entities of processing."""
+    known: dict[tuple[str, ...], Path] = {}
+    for path in paths:
+        # the parts of folders and names, each once; run-1 and run-01 are one run
+        folders, name = path.relative_to(root).parts[:-1], path.name.partition(".")[0]
+        if SUBJECT.search(name):  # sub-01_old beside sub-01 holds copies of the same names
+            folders = tuple(folder for folder in folders if not SUBJECT.match(folder))
+        parts = re.sub(r"(?<=run-)0+(?=\d)", "", "_".join([*folders, name]).lower()).split("_")
+        own = dict.fromkeys(part for part in parts if part not in SUFFIXES and not part.startswith(PROCESSED))
+        other = known.setdefault(tuple(own), path)
+        if other != path:
+            # a pattern that takes one of them: by its ending, or an entity that the other does not have
+            ending = path.name[path.name.index(".") :]
+            new = [part for part in name.split("_") if part not in other.name]
+            old = [part for part in other.name.partition(".")[0].split("_") if part not in name]
+            way = f"preparation.files='*{(new or old)[0]}*' takes one of them" if new or old else ""
+            way = way if other.name.endswith(ending) else f"preparation.files='*{ending}' takes one of them"
+            raise BrainhiveError(
+                f"{other} and {path} are one recording, which would count as two",
+                f"{way or f'move one out of {root}'}; two runs are called run-1 and run-2",
+            )
+
+
+def list_unread(root: Path, pattern: str) -> list[Path]:
+    """List recordings below a folder in formats that are not read."""
+    names = (name for name, _ in walk(root, enters=lambda name: not _is_closed(name)))
+    return [root / name for name in names if UNREAD.fullmatch(name) and matches(name, pattern)]
+
+
+def _is_closed(name: str) -> bool:
+    """Whether a folder holds no recordings: one of BIDS for other things, or a recording by itself."""
+    return name in NO_RECORDINGS or UNREAD.fullmatch(name) is not None
+
+
+def way_to_read(path: Path) -> str:
+    """Say how a recording in a format that is not read becomes a .fif."""
+    if ".xdf" in path.name.lower():
+        return "pyxdf opens it: make an mne.io.RawArray of its stream with annotations, and save that as .fif"
+    return f"mne.io.read_raw({path.name!r}).save('{path.name.partition('.')[0]}_raw.fif'), if mne reads it"
 
 
 def _list_recording_files(root: Path, pattern: str) -> Iterator[Path]:
     """Yield the first file of each recording below a folder, run-10 behind run-9."""
     # files of recordings and their companions, without empty rooms, epochs, covariances and the like
     paths = []
-    for name, entry in walk(root, enters=lambda name: name not in NO_RECORDINGS):
+    for name, entry in walk(root, enters=lambda name: not _is_closed(name)):
         file_name = name.rpartition("/")[2].lower()
         if entry.is_dir() or not file_name.endswith((*ENDINGS, *LEADING)):
             continue
@@ -246,18 +308,20 @@ def files_of(path: Path) -> list[Path]:
             problem = f"{path} is there, but not {companion.name}"
             raise MissingData(problem, "a BrainVision recording is 3 files")
 
-    # the further files of a .fif, in the two ways that mne names them
-    further: list[Path] = []
-    if path.name.endswith((".fif", ".fif.gz")):
-        stem, ending = os.path.splitext(path.name)
-        if SPLIT.search(path.name):
-            names = (SPLIT.sub(f"_split-{number:02d}", path.name) for number in count(2))
-        else:
-            names = (f"{stem}-{number}{ending}" for number in count(1))
-        further = [*takewhile(Path.is_file, map(path.with_name, names))]
-
     tables = (table_of(path, what) for what in ("events", "channels"))
-    return [path, *filter(Path.is_file, companions), *further, *filter(None, tables)]
+    return [path, *filter(Path.is_file, companions), *_list_further(path), *filter(None, tables)]
+
+
+def _list_further(path: Path) -> list[Path]:
+    """List the further files of a .fif, in the two ways that mne names them."""
+    if not path.name.endswith((".fif", ".fif.gz")):
+        return []
+    stem, ending = os.path.splitext(path.name)
+    if SPLIT.search(path.name):
+        names = (SPLIT.sub(f"_split-{number:02d}", path.name) for number in count(2))
+    else:
+        names = (f"{stem}-{number}{ending}" for number in count(1))
+    return [*takewhile(Path.is_file, map(path.with_name, names))]
 
 
 def tables_of(path: Path, what: str) -> list[Path]:
@@ -268,182 +332,39 @@ def tables_of(path: Path, what: str) -> list[Path]:
 
 
 def table_of(path: Path, what: str) -> Path | None:
-    """Find the events.tsv or channels.tsv next to a recording; None if there is none."""
-    return next(filter(Path.is_file, tables_of(path, what)), None)
+    """Find the events.tsv or channels.tsv of a recording; None if there is none.
+
+    It lies next to the recording; or, as BIDS has it, in a folder above up to the root of the data set, and
+    has entities of the recording alone: the nearest one counts, of one folder that with most entities.
+    """
+    if (table := next(filter(Path.is_file, tables_of(path, what)), None)) is not None:
+        return table
+    if (root := bids_root(path)) is None:
+        return None
+    entities = {*path.name.partition(".")[0].split("_")}
+    for folder in [*path.parents][: len(path.relative_to(root).parts)]:
+        tables = [table for table in folder.glob(f"*{what}.tsv") if table.is_file()]
+        parts = {table: {*table.name.removesuffix(f"{what}.tsv").split("_")} - {""} for table in tables}
+        if fitting := [table for table in tables if parts[table] <= entities]:
+            return max(fitting, key=lambda table: len(parts[table]))
+    return None
+
+
+def bids_root(path: Path) -> Path | None:
+    """Find the root of the BIDS data set that a recording lies in; None where it lies in none."""
+    roots = [folder for folder in list(path.parents)[1:5] if (folder / "dataset_description.json").is_file()]
+    return roots[-1] if roots else None
+
+
+def is_read_as_bids(path: Path, has_bids_onsets: bool) -> bool:
+    """Whether mne-bids opens a recording, unless onsets in its tables are not BIDS's."""
+    return has_bids_onsets and path.name.startswith("sub-") and bids_root(path) is not None
 
 
 MAX_OVERLAP = 10
 """Intervals between events that an event may last; blocks overlap little, milliseconds a hundredfold."""
 MS_DURATIONS = "durations longer than ten intervals between events: in ms, where BIDS has s"
 """Warning of a table of events."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """Content of a recording, apart from its signals.
-
-    Attributes:
-        names: [C] names of the channels.
-        types: [C] types of the channels as mne names them.
-        bad: Names of the channels that were marked as bad.
-        positions: [C, 3] in metres; NaN where they are not known.
-        rate_hz: Samples a second.
-        filtered_hz: Lower and upper edge of filters of earlier programs and of the amplifier.
-        samples: Number of samples.
-        events: Sample and description of each event; neither BAD nor an interruption.
-        bad_spans: First and last sample, and description, of each BAD annotation and interruption.
-        events_from: Source of the events, in words.
-        variances: [C] in mne's units, within a few stretches of a second over all of the recording.
-        without_onset: Descriptions of events whose row of the events.tsv says `n/a` for the onset.
-    """
-
-    names: tuple[str, ...]
-    types: tuple[str, ...]
-    bad: tuple[str, ...]
-    positions: NDArray[np.float64]
-    rate_hz: float
-    filtered_hz: tuple[float, float]
-    samples: int
-    events: tuple[tuple[int, str], ...]
-    bad_spans: tuple[tuple[int, int, str], ...]
-    events_from: str
-    variances: NDArray[np.float64]
-    without_onset: tuple[str, ...] = ()
-
-    def find_bad_span(self, onset: int, span: tuple[int, int]) -> str:
-        """Describe the first of the bad spans that a trial overlaps; empty if none does.
-
-        Args:
-            onset: Sample of the trial's onset.
-            span: First and last sample of the trial, from its onset.
-        """
-        first, last = onset + span[0], onset + span[1]
-        return next((text for low, high, text in self.bad_spans if low <= last and first <= high), "")
-
-
-def read_header(
-    path: Path, column: str, stim_channel: str, onset_unit: str = "s", cap: Cap | None = None
-) -> Header:
-    """Read the content of a recording, apart from its signals.
-
-    Args:
-        path: The file.
-        column: Of its events.tsv, that describes events; empty: `stim_file` if it has one.
-        stim_channel: The channel that codes events; empty: of a recording without annotations, any.
-        onset_unit: Of the onsets in its events.tsv, `s` or `ms`.
-        cap: What is known of its electrodes.
-
-    Raises:
-        MissingData: if it is damaged.
-        BrainhiveError: if it has no events.
-    """
-    raw = open_raw(path, onset_unit == "s", cap)
-    with _readable(path):
-        # annotations: events, spans without trials, and interruptions
-        rate_hz = float(raw.info["sfreq"])
-        onsets = np.rint((raw.annotations.onset - raw.first_time) * rate_hz).astype(np.int64).tolist()
-        texts = map(str, raw.annotations.description)
-        plain: list[tuple[int, str]] = []
-        spans: list[tuple[int, int, str]] = []
-        interruptions: list[tuple[int, int, str]] = []
-        for at, length_s, text in zip(onsets, raw.annotations.duration, texts, strict=True):
-            if BAD.fullmatch(text):
-                spans.append((at, at + round(float(length_s) * rate_hz), text))
-            elif not CUT.fullmatch(text):
-                plain.append((at, text))
-            elif at > 0:  # the first segment begins with the recording
-                interruptions.append((at, at, text))  # EEGLAB gives a boundary the length of what was cut out
-        events, source = _find_events(raw, path, plain, column, stim_channel, onset_unit)
-
-        # variances within stretches of a second, evenly over the recording
-        length = min(int(raw.n_times), max(2, round(rate_hz)))
-        starts = np.unique(np.linspace(0, raw.n_times - length, STRETCHES).astype(int)).tolist()
-        with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused in trials
-            stretches = [raw.get_data(start=start, stop=start + length).var(axis=1) for start in starts]
-            variances = np.asarray(np.mean(stretches, axis=0), np.float64)  # [C]
-
-        # mne writes zeros where a position is not known
-        positions = np.array([channel["loc"][:3] for channel in raw.info["chs"]], np.float64)  # [C, 3]
-        return Header(
-            tuple(raw.ch_names),
-            tuple(raw.get_channel_types()),
-            tuple(raw.info["bads"]),
-            np.where(np.any(positions, axis=1, keepdims=True), positions, np.nan),
-            rate_hz,
-            (float(raw.info["highpass"] or 0), float(raw.info["lowpass"] or rate_hz / 2)),
-            int(raw.n_times),
-            tuple(sorted((at, text) for at, text in events if at is not None)),
-            (*spans, *interruptions),
-            source,
-            variances,
-            tuple(text for at, text in events if at is None),
-        )
-
-
-def _find_events(
-    raw: Any,
-    path: Path,
-    annotated: list[tuple[int, str]],
-    column: str,
-    stim_channel: str,
-    onset_unit: str,
-) -> tuple[Sequence[tuple[int | None, str]], str]:
-    """Find sample and description of each event in a table, `annotated` or a channel; and name the source."""
-    # the events.tsv, if it has the column
-    table = table_of(path, "events")
-    if column and table is None:
-        hint = f"write {_table_for(path, column, onset_unit)}, or read annotations: \"preparation.column=''\""
-        raise MissingData(f"{path} has no events.tsv with a column {column}", hint)
-    if table is not None and not stim_channel:
-        columns, rows = read_table(table)
-        if (column or "stim_file") in columns:
-            return _list_rows(table, rows, column or "stim_file", raw.info["sfreq"], onset_unit), table.name
-        if column:
-            raise BrainhiveError(f"{table} has no column {column}", f"it has: {', '.join(columns)}")
-
-    # annotations, unless the recipe names a stimulus channel
-    channel_types = zip(raw.ch_names, raw.get_channel_types(), strict=True)
-    stimulus = [name for name, channel_type in channel_types if channel_type == "stim"]
-    if stim_channel and stim_channel not in raw.ch_names:
-        hint = f"its stimulus channels: {', '.join(stimulus) or 'none'}"
-        raise BrainhiveError(f"{path} has no channel {stim_channel}", hint)
-    if annotated and not stim_channel:
-        return annotated, "annotations"
-
-    # each change of a stimulus channel to a code
-    if chosen := stim_channel or next(iter(stimulus), ""):
-        codes = np.rint(raw.get_data(picks=[raw.ch_names.index(chosen)])[0]).astype(np.int64)
-        changes = np.flatnonzero(np.diff(codes, prepend=0) != 0)  # mne's own would lose one at sample 0
-        if events := [(int(at), str(codes[at])) for at in changes if codes[at]]:
-            return events, f"channel {chosen}"
-        further = ", ".join(name for name in stimulus if name != chosen)
-        raise BrainhiveError(
-            f"{path}: the stimulus channel {chosen} has no events",
-            f"preparation.stim_channel={f'NAME, of {further}' if further else 'NAME'}; "
-            f"or write {_table_for(path)}",
-        )
-    problem = f"{path} has no events: no annotations, no stimulus channel, and no events.tsv next to it"
-    raise BrainhiveError(problem, f"write {_table_for(path)}")
-
-
-def _table_for(path: Path, column: str = "stim_file", unit: str = "s") -> str:
-    return f"{tables_of(path, 'events')[-1].name} with columns onset ({unit}) and {column}"
-
-
-def _list_rows(
-    path: Path, rows: list[dict[str, str]], column: str, rate_hz: float, unit: str
-) -> list[tuple[int | None, str]]:
-    """List sample (None without an onset) and description of events; rows without the latter are left out."""
-    per_unit = rate_hz / 1000 if unit == "ms" else rate_hz  # samples
-    described = [row for row in rows if row[column] not in ABSENT]
-    try:
-        return [
-            (None if row["onset"] in ABSENT else round(float(row["onset"]) * per_unit), row[column])
-            for row in described
-        ]
-    except (KeyError, ValueError, OverflowError) as error:  # of an infinite one
-        problem = f"{path} has no onset in {unit} in each row: {error}"
-        raise BrainhiveError(problem, "fix the table") from error
 
 
 def durations_are_ms(onsets_s: NDArray[np.float64], durations_s: NDArray[np.float64]) -> bool:
@@ -462,12 +383,20 @@ def durations_are_ms(onsets_s: NDArray[np.float64], durations_s: NDArray[np.floa
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Read a table with a header line: .tsv, or .csv with commas or semicolons; NA and NaN are read as n/a.
 
+    Spreadsheets write UTF-8, UTF-16, or Windows-1252, and may name the separator in a first line `sep=;`.
+
     Raises:
         BrainhiveError: if it is no such table.
     """
     try:
+        content = read_regular(path)
+        try:
+            text = content.decode("utf-16" if content[:2] in UTF_16 else "utf-8-sig")
+        except UnicodeDecodeError:
+            text = content.decode("cp1252")
+        text = re.sub(r"\Asep=.\r?\n", "", text)
+
         # of a .csv the most frequent separator of the first line counts
-        text = read_regular(path).decode("utf-8-sig")
         first = text.partition("\n")[0]
         separator = max("\t;,", key=first.count) if path.suffix != ".tsv" else "\t"
         reader = csv.DictReader(text.splitlines(), delimiter=separator, strict=True)
@@ -478,22 +407,22 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         if match := re.search(r"[\0-\x08]", text):
             raise csv.Error(f"line {text.count(chr(10), 0, match.start()) + 1} has a control character")
     except (UnicodeDecodeError, csv.Error, AttributeError) as error:
-        problem = f"{path} is no table in UTF-8: {first_line(error)}"
+        problem = f"{path} is no table: {first_line(error)}"
         raise BrainhiveError(problem, "save it as CSV in UTF-8") from error
     return [name for name in reader.fieldnames or [] if name], rows
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn any error of a reader of a foreign format into MissingData or MissingExtra."""
+def readable(path: Path) -> Iterator[None]:
+    """Turn any error of a reader of a foreign format into MissingData or MissingExtra, with its way out."""
     try:
         yield
-    except ImportError as error:  # as of a .set of MATLAB 7.3
-        raise MissingExtra(f"{path}: {first_line(error)}", "pip install pymatreader") from error
     except Exception as error:
         if isinstance(error, BrainhiveError) or is_of_the_machine(error):
             raise
-        raise MissingData(f"{path} cannot be read: {first_line(error)}", AGAIN) from error
+        way = next((way for part, way in WAYS.items() if re.search(part, str(error))), AGAIN)
+        kind = MissingExtra if isinstance(error, ImportError) else MissingData
+        raise kind(f"{path} cannot be read: {first_line(error)}", way) from error
 
 
 def _check_before_mne(path: Path) -> None:
@@ -516,6 +445,24 @@ def _check_before_mne(path: Path) -> None:
         named = FIF_FILE.findall(tags)
     if outside := [name for name in named if name in ("", ".", "..") or re.search(r"[/\\\0]", name)]:
         raise ValueError(f"it names a file outside its folder, {outside[0]!r}")
+    for name in named:
+        if path.with_name(name).is_file() or not name.lower().endswith(".vmrk"):  # mne finds its own markers
+            _require_own(path, name)
+
+
+def _require_own(path: Path, name: str) -> None:
+    """Refuse a file that a recording names, and that by its name belongs to another recording."""
+    stem, named = (normalize("NFC", SPLIT.sub("", each.stem)) for each in (path, Path(name)))
+    if stem in (named, re.sub(r"-\d+(\.fif)?$", r"\1", named)) or name == path.resolve().name:
+        return
+    ways = {
+        ".vhdr": f"if it was renamed, write DataFile={path.stem}.eeg and MarkerFile={path.stem}.vmrk into it",
+        ".set": f"if it was renamed, write EEG.data = EEG.datfile = '{path.stem}.fdt' into it in EEGLAB",
+    }
+    way = "give all parts their old names, open the first with mne, and save that by the new name"
+    raise BrainhiveError(
+        f"{path} names {name}, a file of another recording", ways.get(path.suffix.lower(), way)
+    )
 
 
 def open_raw(path: Path, has_bids_onsets: bool = True, cap: Cap | None = None) -> Any:
@@ -530,44 +477,89 @@ def open_raw(path: Path, has_bids_onsets: bool = True, cap: Cap | None = None) -
     """
     import mne
 
-    # the root of the BIDS data set, if there is one: no file outside it is read
-    roots = [folder for folder in list(path.parents)[1:5] if (folder / "dataset_description.json").is_file()]
-    is_bids = bool(roots)
-    require_regular_siblings(path, roots[-1] if roots else path.parent)
+    # no file outside the BIDS data set, if there is one, is read
+    require_regular_siblings(path, bids_root(path) or path.parent)
+    pauses = Pauses(np.empty(0), np.empty(0))
+    maxshield = {"allow_maxshield": True} if path.name.endswith((".fif", ".fif.gz")) else {}
 
     with (
         warnings.catch_warnings(record=True) as warned,
         redirect_stdout(StringIO()),  # where mne logs
-        _readable(path),
+        readable(path),
     ):
         warnings.simplefilter("always")
         verify_compressed(path)
         _check_before_mne(path)
-        if is_bids and has_bids_onsets and path.name.startswith("sub-"):
+        pauses = read_pauses(path)
+        if is_read_as_bids(path, has_bids_onsets):
             import mne_bids
 
-            raw = mne_bids.read_raw_bids(mne_bids.get_bids_path_from_fname(path), verbose="WARNING")
+            bids_path = mne_bids.get_bids_path_from_fname(path)
+            raw = mne_bids.read_raw_bids(bids_path, on_ch_mismatch="reorder", verbose="WARNING")
         else:
-            raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
+            raw = mne.io.read_raw(path, preload=False, verbose="WARNING", **maxshield)
+            if len(pauses):  # mne takes times for those of samples, and leaves out late ones
+                timed = mne.read_annotations(path)
+                onsets_s = pauses.leave_out(timed.onset)
+                raw.set_annotations(mne.Annotations(onsets_s, timed.duration, timed.description))
 
-        # the signals must lie next to the header
+        # the signals must lie next to the header, and belong to no other recording
         folders = {Path(file).parent.resolve() for file in raw.filenames if file}
         here = {path.parent.resolve(), path.resolve().parent}  # DataLad's files are links into its own folder
         if outside := folders - here:
             raise ValueError(f"its signals are in another folder, {outside.pop()}")
+        for file in raw.filenames:
+            _require_own(path, Path(file or path).name)
+    if raw.info.get("maxshield"):
+        problem = (
+            f"{path} was recorded with active shielding (MaxShield), which distorts it until it is filtered"
+        )
+        hint = "MaxFilter, or mne.preprocessing.maxwell_filter; then save it as .fif"
+        raise BrainhiveError(problem, hint)
 
     # mne opens a file that ends early, and warns
     for warning in warned:
-        if DAMAGE.search(str(warning.message)):
+        message = str(warning.message)
+        if DAMAGE.search(message) and not (len(pauses) and message.startswith("Omitted")):
             raise MissingData(f"{path} is damaged: {first_line(warning.message)}", AGAIN)  # type: ignore[arg-type]
     if cap is not None:
-        with _readable(path):
+        with readable(path):
             cap.put_on(raw, path)
     return raw
 
 
+class StillPieces:
+    """Pieces of a recording in which channels do not change at all, as those of an amplifier at its limit.
+
+    Args:
+        samples: Samples of the recording.
+        rate_hz: Its sampling rate.
+    """
+
+    def __init__(self, samples: int, rate_hz: float) -> None:
+        self._size = max(2, round(PIECE_S * rate_hz))
+        self._counts = np.zeros(samples // self._size, np.int64)  # channels that stand still
+
+    def add(self, row: NDArray[np.float64]) -> None:
+        """Add a channel [samples]."""
+        pieces = row[: len(self._counts) * self._size].reshape(-1, self._size)
+        self._counts += (pieces == pieces[:, :1]).all(axis=1)
+
+    def are_still(self, onsets: NDArray[np.int64], span: tuple[int, int], channels: int) -> NDArray[np.bool_]:
+        """Mark the trials [n] in most of which most channels stand still."""
+        sums = np.concatenate([[0], np.cumsum(self._counts > channels / 2)])
+        first, last = ((onsets + at) // self._size for at in span)
+        last = np.maximum(last, first + 1).clip(max=len(self._counts))
+        return np.asarray(sums[last] - sums[first] > (last - first) / 2)
+
+
 def read_channels(
-    raw: Any, path: Path, names: Sequence[str], band_hz: tuple[float | None, float | None], phase: str
+    raw: Any,
+    path: Path,
+    names: Sequence[str],
+    band_hz: tuple[float | None, float | None],
+    phase: str,
+    pieces: StillPieces | None = None,
 ) -> Iterator[NDArray[np.float64]]:
     """Read channels one after the other, in the unit of `UNITS`, and filter them.
 
@@ -577,6 +569,7 @@ def read_channels(
         names: Those that are read, in order.
         band_hz: Lower and upper edge of a filter; None where there is none.
         phase: `zero`, or `forward`: causal.
+        pieces: To which each channel is added before it is filtered.
 
     Raises:
         MissingData: if they cannot be read.
@@ -588,9 +581,11 @@ def read_channels(
     # as many channels at a time as fit into READ_BYTES in float64
     step = max(1, READ_BYTES // (8 * int(raw.n_times)))
     for start in range(0, len(names), step):
-        with _readable(path):
+        with readable(path):
             block = raw.get_data(picks=list(names[start : start + step]))  # [channels, samples]
         for row, scale in zip(block, scales[start:], strict=False):
+            if pieces is not None:
+                pieces.add(row)
             yield filter_samples(row * scale, raw.info["sfreq"], band_hz, phase)
         del block, row  # gone before the next is read
 

@@ -14,11 +14,13 @@ from brainhive_cli.data.recording_files import (
     describe_labels,
     files_of,
     list_recordings,
+    list_unread,
     open_raw,
-    read_header,
     read_table,
     table_of,
+    way_to_read,
 )
+from brainhive_cli.data.recording_headers import read_header
 
 
 def test_two_sessions_of_one_number_are_not_merged(tmp_path):
@@ -93,6 +95,56 @@ def test_sessions_are_chosen_and_numbered_by_their_labels(tmp_path, sessions, nu
         assert ("is ses-test1" in str(describe_labels(listed, tmp_path, [1], {}))) == (
             "test1" in names.values()
         )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "pattern"),
+    (
+        ("sub-01_task-a_run-1_eeg.vhdr", "sub-01_task-a_run-1_proc-filt_eeg.vhdr", "*proc-filt*"),
+        ("sub-01_run-1.set", "sub-01_run-01.vhdr", "*.vhdr"),
+        ("sub-01_desc-clean_raw.fif", "sub-01_raw.fif", "*desc-clean*"),
+        ("eeg/sub-01_task-a_eeg.edf", "sub-01_task-a_rec-2.edf", "*rec-2*"),
+        ("sub-01/sub-01_eeg.edf", "sub-01_old/sub-01_eeg.edf", ""),
+    ),
+)
+def test_two_files_of_one_recording_are_refused_with_the_line_that_chooses(tmp_path, first, second, pattern):
+    for name in (first, second):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(BrainhiveError, match="are one recording") as error:
+        list_recordings(tmp_path, "*")
+    assert second in error.value.message
+    if pattern:
+        assert f"preparation.files='{pattern}'" in error.value.hint
+        assert len(list_recordings(tmp_path, pattern)[1][1]) == 1
+    else:
+        assert error.value.hint.startswith(f"move one out of {tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "name", ("sub-02_task-subset1_eeg.edf", "sub-02_subset1.fif", "sub-02/subliminal_01/eeg.fif")
+)
+def test_a_subject_is_read_at_the_start_of_a_part_of_a_name(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+    assert [*list_recordings(tmp_path, "*")] == [2]
+
+
+def test_a_session_is_read_at_the_start_of_a_part_of_a_name(tmp_path):
+    (tmp_path / "sub-02_ses-03_task-session7_sesame_9.fif").touch()
+    assert [*list_recordings(tmp_path, "*")[2]] == [3]
+
+
+def test_recordings_in_formats_that_are_not_read_are_named_with_their_way(tmp_path):
+    for name in ("sub-01.ds", "sub-02.mff", "derivatives"):
+        (tmp_path / name).mkdir()
+    for name in ("sub-01.ds/sub-01.meg4", "sub-03.xdf", "sub-04.cnt", "derivatives/sub-05.gdf", "notes.txt"):
+        (tmp_path / name).touch()
+    unread = list_unread(tmp_path, "*")
+    assert [path.name for path in unread] == ["sub-01.ds", "sub-02.mff", "sub-03.xdf", "sub-04.cnt"]
+    assert "pyxdf" in way_to_read(unread[2]) and "mne.io.read_raw('sub-04.cnt')" in way_to_read(unread[3])
+    with pytest.raises(MissingData, match=r"sub-01\.ds is in another format"):
+        list_recordings(tmp_path, "*")
 
 
 @pytest.mark.parametrize(
@@ -215,6 +267,47 @@ def test_a_brainvision_header_that_names_files_elsewhere_is_refused(tmp_path, ra
         open_raw(tmp_path / "x.vhdr")
 
 
+@pytest.mark.parametrize("key", ("DataFile", "MarkerFile"))
+def test_a_brainvision_header_that_names_files_of_another_recording_is_refused(tmp_path, raw, key):
+    pytest.importorskip("pybv")
+    for name in ("sub-01.vhdr", "sub-02.vhdr"):
+        raw.copy().crop(0, 1).export(tmp_path / name, verbose="ERROR")
+    header = (tmp_path / "sub-01.vhdr").read_text().replace(f"{key}=sub-01", f"{key}=sub-02")
+    (tmp_path / "sub-01.vhdr").write_text(header)
+    with pytest.raises(BrainhiveError, match=r"sub-01\.vhdr names sub-02\.\w+, a file of another") as error:
+        open_raw(tmp_path / "sub-01.vhdr")
+    assert f"{key}=sub-01" in error.value.hint
+    (tmp_path / "sub-02.vmrk").unlink()
+    (tmp_path / "sub-02.eeg").rename(tmp_path / "sub-02.dat")
+    if key == "MarkerFile":  # which mne replaces by that of the recording where it is not there
+        assert open_raw(tmp_path / "sub-01.vhdr").n_times == 101
+
+
+def test_a_split_recording_that_goes_on_in_a_part_of_another_is_refused(tmp_path, raw):
+    for name in ("sub-01_raw.fif", "sub-02_raw.fif"):
+        raw.save(tmp_path / name, split_size="2MB", verbose="ERROR")
+    content = (tmp_path / "sub-01_raw.fif").read_bytes()
+    (tmp_path / "sub-01_raw.fif").write_bytes(content.replace(b"sub-01_raw-1.fif", b"sub-02_raw-1.fif"))
+    with pytest.raises(BrainhiveError, match=r"sub-01_raw\.fif names sub-02_raw-1\.fif, a file of another"):
+        open_raw(tmp_path / "sub-01_raw.fif")
+
+
+def test_active_shielding_has_its_own_line(tmp_path, raw):
+    with raw.info._unlock():
+        raw.info["maxshield"] = True
+    raw.crop(0, 1).save(tmp_path / "sub-01_raw.fif", verbose="ERROR")
+    with pytest.raises(BrainhiveError, match="MaxShield") as error:
+        open_raw(tmp_path / "sub-01_raw.fif")
+    assert "maxwell_filter" in error.value.hint
+
+
+@pytest.mark.parametrize("encoding", ("utf-8-sig", "utf-16", "cp1252"))
+def test_tables_are_read_as_spreadsheets_write_them(tmp_path, encoding):
+    path = tmp_path / "events.csv"
+    path.write_bytes("sep=;\r\nevent;picture\r\n1;café.png\r\n".encode(encoding))
+    assert read_table(path) == (["event", "picture"], [{"event": "1", "picture": "café.png"}])
+
+
 def test_a_flipped_bit_of_a_compressed_recording_is_found(tmp_path, raw):
     path = tmp_path / "x_raw.fif.gz"
     raw.crop(0, 20).save(path, verbose="ERROR")
@@ -241,3 +334,24 @@ def test_a_header_of_more_channels_than_it_lists_is_refused(tmp_path, raw):
     (tmp_path / "x.vhdr").write_text(re.sub(r"NumberOfChannels=\d+", "NumberOfChannels=999999999", header))
     with pytest.raises(MissingData, match="999,999,999 channels, and does not list them"):
         open_raw(tmp_path / "x.vhdr")
+
+
+def test_epochs_and_files_of_matlab_7_have_their_own_way_out(tmp_path, raw):
+    pytest.importorskip("eeglabio")
+    h5py, mne = pytest.importorskip("h5py"), pytest.importorskip("mne")
+    mne.make_fixed_length_epochs(raw.crop(0, 20), 2.0, verbose="ERROR").export(
+        tmp_path / "x.set", verbose="ERROR"
+    )
+    with pytest.raises(MissingData, match="number of trials is 10") as error:
+        open_raw(tmp_path / "x.set")
+    assert error.value.hint.startswith("it holds epochs: export the continuous recording")
+
+    # MATLAB's header lies before the HDF5 of version 7.3
+    with h5py.File(tmp_path / "y.set", "w", userblock_size=512) as file:
+        file["EEG/data"] = np.zeros((3, 4))
+    content = bytearray((tmp_path / "y.set").read_bytes())
+    content[:23], content[124:128] = b"MATLAB 7.3 MAT-file, Pl", b"\x00\x02IM"
+    (tmp_path / "y.set").write_bytes(content)
+    with pytest.raises(BrainhiveError) as other:
+        open_raw(tmp_path / "y.set")
+    assert other.value.hint.startswith("it is of MATLAB 7.3: pip install pymatreader")

@@ -265,6 +265,7 @@ class StimulusDataset:
         holdout: Part of the trials of `train` that is tested.
         lists: Files that divide pictures into splits.
         alike_by: Property by which stimuli are alike.
+        are_categories: Whether events call stimuli by their whole names, not by ends of paths.
         published_sizes: Published numbers, known before their files are here.
         files: Split, and part of stimuli (pixels, captions, masks, labels), to the files of that.
     """
@@ -280,6 +281,7 @@ class StimulusDataset:
     channels: tuple[str, ...] | None = None
     lists: tuple[Path, ...] = ()
     alike_by: AlikeBy = "concept"
+    are_categories: bool = False
     published_sizes: Published | None = None
     holdout: Holdout | None = None
     files: Callable[[str, str], Sequence[Need]] = lambda split, reads: ()

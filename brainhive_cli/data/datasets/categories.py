@@ -78,7 +78,7 @@ class Config(parts.Config):
         if root is not None and not names:
             names = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
         listed = partial(_list, self, tuple(names), root)
-        return StimulusDataset(self.name, ("train",), listed, holdout=self.holdout)
+        return StimulusDataset(self.name, ("train",), listed, holdout=self.holdout, are_categories=True)
 
 
 TINY = Config(names=["face", "house"])

@@ -19,7 +19,7 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.preparations import Overview, Preparation, keys_of_stimuli
 from brainhive_cli.data.preparations._recording_overview import spans
-from brainhive_cli.data.stores.ids import match_names, plain_id, summarise_names
+from brainhive_cli.data.stores.ids import composed, match_names, plain_id, summarise_names
 from brainhive_cli.data.stores.recordings import Recording, Sliced, Voxels
 
 BLOCK_BYTES = 2**27
@@ -309,17 +309,20 @@ class Pictures(NamedTuple):
     Attributes:
         dataset: Name of the data set.
         pairs: Image id and split of each picture.
+        are_categories: Whether events call them by their whole names, not by ends of paths.
     """
 
     dataset: str
     pairs: list[tuple[str, str]]
+    are_categories: bool = False
 
     @classmethod
     def of(cls, stimuli: Any) -> Self:
         """List them, once for all sessions."""
         with keys_of_stimuli():
             listed = {split: stimuli.images(split).image_ids for split in stimuli.splits}
-        return cls(stimuli.name, [(image_id, split) for split, ids in listed.items() for image_id in ids])
+        pairs = [(image_id, split) for split, ids in listed.items() for image_id in ids]
+        return cls(stimuli.name, pairs, getattr(stimuli, "are_categories", False))
 
 
 def match_pictures(
@@ -349,6 +352,9 @@ def match_pictures(
         matched = match_names([*ends.values()], image_ids, each_once=False).rows.tolist()
         rows |= {name: row for name, row in zip(ends, matched, strict=True) if row >= 0}
         exact_names = {*rows} if exact_names is None else exact_names
+        if pictures.are_categories:  # `cue/face` is no `face`
+            rows = {name: row for name, row in rows.items() if composed(name) == composed(image_ids[row])}
+            break
         ends = {name: end.partition("/")[2] for name, end in ends.items() if name not in rows}
         ends = {name: end for name, end in ends.items() if "/" in end or stems[plain_id(end)] == 1}
     if not rows:

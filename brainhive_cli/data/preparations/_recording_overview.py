@@ -14,6 +14,7 @@ from brainhive_cli.data.electrodes import are_inputs, plain_name, standard_posit
 from brainhive_cli.data.preparations import Overview
 from brainhive_cli.data.preparations._recording_selection import KeptChannels
 from brainhive_cli.data.signals.noise import SMALLEST
+from brainhive_cli.data.stores.ids import summarise_names
 
 NO_EEG = re.compile(
     r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|RESP|GSR|AUX|COUNTER|BATTERY).*"
@@ -23,6 +24,14 @@ NO_EEG = re.compile(
 """Names that amplifiers give to channels without EEG: eyes, heart, muscles, triggers, other sensors."""
 MANY_TIMES = 20
 """Times the median variance that a channel of EEG or MEG reaches only if it is noise, or something else."""
+EEG_UV = (0.01, 10_000)
+"""Standard deviations of EEG within a second, in microvolts, of any amplifier that works."""
+LEAST_ELECTRODES = 8
+"""Electrodes from which on their positions are compared with a head and with their names."""
+HEAD_M = (0.04, 0.2)
+"""Metres from the middle of electrodes to one of them, on any head."""
+MOST_ANGLE = 45
+"""Degrees by which caps differ at most from the 10-05 system."""
 KEPT_AT_LEAST = 2 / 3
 """Share of the channels that a suggested exclusion keeps: subjects with fewer in common wear other caps."""
 OTHER_CAPS = (
@@ -160,6 +169,23 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
     if bad := [name for name in channels.names if name in bad_in]:
         yield f"{', '.join(bad)}: named in preparation.channels, but marked as bad", bad
 
+    # signals of no brain's size
+    spread_uv = 1e6 * channels.spread(next(iter(channels.headers.values())))
+    if {*channels.kinds} == {"eeg"} and spread_uv and not EEG_UV[0] < spread_uv < EEG_UV[1]:
+        yield f"EEG has a spread of {spread_uv:.2g} µV: in another unit than the V that mne takes", []
+
+    # positions in another unit, or turned
+    if doubt := _unusual_positions(channels):
+        yield f"{doubt}: preparation.montage=CAP gives those of a cap", []
+
+    # channels that stand still for a part of their file
+    for path, header in channels.headers.items():
+        is_still = header.is_still[:, [header.names.index(name) for name in names if name in header.names]]
+        shares = zip(names, is_still.sum(axis=0).tolist(), strict=False)
+        if some := [f"{name} in {share}" for name, share in shares if 1 < share < len(is_still)]:
+            summary, parts = summarise_names(some, len(names)), f"{len(is_still)} parts of {path.name}"
+            yield f"channels stand still in some of {parts}, {summary}: flat trials are dropped", []
+
     # variances far from the median of the channel's type in its file
     for path, header in channels.headers.items():
         if not {*channels.names} <= {*header.names}:
@@ -173,6 +199,24 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
                 yield f"{name} has {ratio:.0f} times the median variance in {path.name}", [str(name)]
             elif ratio <= SMALLEST:
                 yield f"{name} is flat in {path.name}", [str(name)]
+
+
+def _unusual_positions(channels: KeptChannels) -> str:
+    """Describe positions of EEG that lie on no head, or on one that looks elsewhere than to the front."""
+    is_eeg = {*channels.kinds} == {"eeg"} and len(channels.names) >= LEAST_ELECTRODES
+    if not (is_eeg and channels.has_own_positions):
+        return ""
+    own, standard = channels.positions, standard_positions(channels.names)
+    radius_m = float(np.median(np.linalg.norm(own - own.mean(axis=0), axis=1)))
+    if not HEAD_M[0] < radius_m < HEAD_M[1]:
+        return f"electrodes lie {radius_m:.3g} m from their middle, which is no head: another unit"
+    is_known = np.isfinite(standard).all(axis=1)
+    if is_known.sum() < LEAST_ELECTRODES:
+        return ""
+    centred = np.array([where[is_known] - where[is_known].mean(axis=0) for where in (own, standard)])
+    directions = centred / np.linalg.norm(centred, axis=2, keepdims=True)  # [2, C, 3]
+    angle = float(np.degrees(np.arccos(np.median(directions.prod(axis=0).sum(axis=1)).clip(-1, 1))))
+    return f"electrodes are turned by some {angle:.0f}° against their names" if angle > MOST_ANGLE else ""
 
 
 def _difference(subject_channels: Mapping[int, KeptChannels]) -> list[str]:

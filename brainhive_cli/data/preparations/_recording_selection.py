@@ -12,13 +12,20 @@ from numpy.typing import NDArray
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.event_names import NO_PICTURE, UNNAMED, EventNames
-from brainhive_cli.data.recording_files import UNITS, Header
+from brainhive_cli.data.recording_files import UNITS
+from brainhive_cli.data.recording_headers import Header
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.stores.recordings import Sensors
 
 MEG = ("mag", "grad")
 MIN_GOOD = 4
 """Least number of channels that a sphere is fitted to."""
+RATE_TOLERANCE = 1e-5
+"""Share by which sampling rates of one subject may differ: headers round them."""
+OTHER_UNIT = 100
+"""Times the spread of other recordings that one reaches only if it is in another unit, or no signal."""
+LEAST_EVENTS = 5
+"""Pictures at the same samples that show two recordings to be one."""
 Floats = NDArray[np.floating]
 
 
@@ -32,6 +39,7 @@ class KeptChannels:
         wanted: Names of channels in order; None for all of `types` that no recording marks as bad.
         exclude: Names of channels that are left out.
         interpolate: Whether channels that were marked as bad are kept, and made of the others.
+        whiten: Whether signals are whitened, which makes units of all channels one.
     """
 
     headers: Mapping[Path, Header]
@@ -39,6 +47,7 @@ class KeptChannels:
     wanted: Sequence[str] | None
     exclude: Sequence[str]
     interpolate: bool = False
+    whiten: bool = True
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -70,18 +79,35 @@ class KeptChannels:
         """Compare a recording with the first.
 
         Raises:
-            BrainhiveError: if it lacks a channel, has another sampling rate, or a bad channel that cannot be
-                interpolated.
+            BrainhiveError: if it lacks a channel, has another sampling rate, unit or compensation, or a bad
+                channel that cannot be interpolated.
         """
+        if not self.whiten:
+            _ = self.unit
         # the same channels at the same rate
         (first, first_header), header = self._first, self.headers[path]
         if absent := [name for name in self.names if name not in header.names]:
             hint = f"preparation.exclude=[{','.join(absent)}], or rename one of its {', '.join(header.names)}"
             raise BrainhiveError(f"{path} has no channel {', '.join(absent)}", hint)
-        if header.rate_hz != first_header.rate_hz:
+        leave_out = "or leave it out: preparation.files=PATTERN"
+        if abs(header.rate_hz / first_header.rate_hz - 1) > RATE_TOLERANCE:
             raise BrainhiveError(
-                f"{path} has {header.rate_hz:g} Hz, but {first.name} {first_header.rate_hz:g} Hz",
-                "resample one of them with mne and save it, or leave it out: preparation.files=PATTERN",
+                f"{path} has {header.rate_hz:.10g} Hz, but {first.name} {first_header.rate_hz:.10g} Hz",
+                f"resample one of them with mne and save it, {leave_out}",
+            )
+
+        # signals in the same unit, with the same references taken out
+        ratio = self.spread(header) / (self.spread(first_header) or np.nan)
+        if ratio and not 1 / OTHER_UNIT < (ratio if np.isfinite(ratio) else 1) < OTHER_UNIT:
+            raise BrainhiveError(
+                f"{path} has signals of {ratio:.2g} times the size of those of {first.name}: another unit",
+                f"mne takes V and T: multiply one of them by raw.apply_function and save it, {leave_out}",
+            )
+        if header.compensation != first_header.compensation:
+            raise BrainhiveError(
+                f"{path} has CTF's compensation of grade {header.compensation}, "
+                f"but {first.name} {first_header.compensation}",
+                f"bring both to one grade by mne's raw.apply_gradient_compensation, {leave_out}",
             )
 
         # bad channels that splines can fill: EEG with all positions
@@ -102,20 +128,27 @@ class KeptChannels:
         """Name the channels of a recording that are interpolated."""
         return tuple(name for name in self.names if self.interpolate and name in self.headers[path].bad)
 
+    def spread(self, header: Header) -> float:
+        """Median standard deviation of the channels, of those that change; 0 if none does."""
+        rows = [header.names.index(name) for name in self.names if name in header.names]
+        variances = header.variances[rows]
+        variances = variances[np.isfinite(variances) & (variances > 0)]
+        return float(np.sqrt(np.median(variances))) if len(variances) else 0.0
+
     @property
     def unit(self) -> str:
-        """The unit of signals that are not whitened.
+        """The unit of signals before they are whitened.
 
         Raises:
-            BrainhiveError: if they have several.
+            BrainhiveError: if they have several, and are not whitened.
         """
         units = {UNITS.get(kind, (1.0, "SI"))[1]: kind for kind in self.kinds}
-        if len(units) > 1:
+        if len(units) > 1 and not self.whiten:
             raise BrainhiveError(
                 f"channels of types {' and '.join(units.values())} have different units",
-                "preparation.types=ONE, or let them be whitened: preparation.whiten=epochs",
+                "preparation.types=[ONE], or let them be whitened: preparation.whiten=epochs",
             )
-        return next(iter(units))
+        return " and ".join(units)
 
     @cached_property
     def positions(self) -> NDArray[np.float64]:
@@ -252,6 +285,7 @@ def choose_trials(
             next(iter(dropped.values()))[reason] = sum(events.values())
 
     # onsets and pictures in the order of time; an event that is coded twice counts once
+    _refuse_copies(headers, matched.rows)
     trials = []
     for path, header in headers.items():
         shown = {(onset, matched.rows[name]) for onset, name in header.events if name in matched.rows}
@@ -272,6 +306,28 @@ def choose_trials(
         problem = f"{first} has no whole trial: {', '.join(counts)}"
         raise BrainhiveError(problem, "preparation.epoch_ms=[start, stop]")
     return trials, dropped
+
+
+def _refuse_copies(headers: Mapping[Path, Header], rows: Mapping[str, int]) -> None:
+    """Refuse recordings whose events are the same pictures at the same samples, as of a filtered copy."""
+    known: list[tuple[Path, Header, NDArray[np.int64]]] = []
+    for path, header in headers.items():
+        pairs = [(at, rows[name]) for at, name in header.events if name in rows]
+        shown = np.array(pairs, np.int64).reshape(-1, 2)  # [n, 2]
+        for other, other_header, others in known:
+            if len(shown) != len(others) or len(shown) < LEAST_EVENTS:
+                continue
+            # a table may be of several runs, and plan onsets that all of them have
+            is_table = header.events_from.endswith(".tsv")
+            is_shared = is_table and header.events_from == other_header.events_from
+            is_long = abs(header.samples - other_header.samples) > (0 if is_table else header.rate_hz)
+            is_same = (np.abs(shown - others) <= [2, 0]).all()  # samples of EEGLAB are counted from 1
+            if is_same and not (is_shared or is_long):
+                raise BrainhiveError(
+                    f"{other} and {path} are one recording: the same {len(shown)} pictures at the same times",
+                    "leave one of them out: preparation.files=PATTERN, or move it elsewhere",
+                )
+        known.append((path, header, shown))
 
 
 def _reasons_to_drop(header: Header, cutting: Cutting, onsets: NDArray[np.int64]) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -31,17 +31,19 @@ from brainhive_cli.data.preparations._recording_selection import (
 from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
     RUN,
-    Header,
+    StillPieces,
     describe_labels,
     durations_are_ms,
     files_of,
     list_recordings,
+    list_unread,
     open_raw,
     read_channels,
-    read_header,
     read_table,
     table_of,
+    way_to_read,
 )
+from brainhive_cli.data.recording_headers import Header, read_header
 from brainhive_cli.data.signals.cutting import (
     Cutting,
     Steps,
@@ -54,6 +56,8 @@ from brainhive_cli.data.stores.recordings import Recording
 
 TABLES = ("events.csv", "events.tsv")
 """Names of the table of events in the folder of the recordings."""
+FLAT = "flat"
+"""Why trials are dropped during which the amplifier stood at a limit, or was off."""
 NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?")
 """A time in a table of events; rows with another one, as `n/a`, are left out."""
 
@@ -84,6 +88,13 @@ class Config(Steps):
     )
     stim_channel: str = Field(
         "", description="channel whose codes are the events; default: any, if there are no annotations"
+    )
+    delay_ms: float = Field(
+        0.0,
+        ge=-600_000,
+        le=600_000,
+        exclude_if=lambda delay: not delay,  # as `rename`
+        description="ms from an event to its picture on the screen, as a photodiode has it; added to all",
     )
     types: UniqueNames | None = Field(
         None, description="types of channels as mne names them; default: eeg, or else mag and grad"
@@ -219,7 +230,17 @@ class Own:
             onsets = np.concatenate([recording.onsets for recording in selected])
             onset_s[split] = onsets[:, None] / cutting.recorded_hz
             if len(rows[split]):
-                epochs[split] = self._cut(selected, channels, cutting)
+                epochs[split], is_live = self._cut(selected, channels, cutting)
+                if flat := int((~is_live).sum()):
+                    dropped[split][FLAT] = flat
+                    rows[split], runs[split] = rows[split][is_live], runs[split][is_live]
+                    onset_s[split] = onset_s[split][is_live]
+                if not len(rows[split]):
+                    del epochs[split]
+        if not epochs:
+            raise BrainhiveError(
+                f"{trials[0].path}: all trials are flat", "leave it out: preparation.files=…"
+            )
 
         # whiten them in place
         with naming(trials[0].path):
@@ -237,6 +258,8 @@ class Own:
             "events_from": [header.events_from for header in headers.values()],
             "unmatched": self._names.match(channels.headers.values()).left_over,
         }
+        if doubts := list(self._list_doubts(headers)):
+            provenance["doubts"] = doubts
         if programs := {*map(read_simulated, headers)} - {""}:
             provenance["simulated"] = ", ".join(sorted(programs))
         if self.config.interpolate:
@@ -282,7 +305,20 @@ class Own:
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
         overview = describe_subjects(channels, counts, *self._pictures) if channels else Overview()
+        if unread := list_unread(self.root, self.config.files):
+            names = summarise_names([path.name for path in unread])
+            ways = "; ".join(dict.fromkeys(map(way_to_read, unread[:3])))
+            lines.append(f"recordings in formats that are not read, {names}: {ways}")
         return replace(overview, warnings=(*lines, *overview.warnings))
+
+    def _list_doubts(self, headers: Mapping[Path, Header]) -> Iterator[str]:
+        """Describe what is unusual about events and tables of recordings, with their names."""
+        files: dict[str, list[str]] = {}
+        for path, header in headers.items():
+            for doubt in header.doubts:
+                files.setdefault(doubt, []).append(path.name)
+        for doubt, names in files.items():
+            yield f"{names[0]}: {doubt}" if len(names) == 1 else f"{len(names)} recordings: {doubt}"
 
     def _describe_left_over(self, subject: int) -> list[str]:
         """List sessions that other subjects have, and events and pictures without a match."""
@@ -313,6 +349,8 @@ class Own:
                 numbers = [[*map(float, pair)] for pair in times if all(map(NUMBER.fullmatch, pair))]
                 if numbers and durations_are_ms(*np.array(numbers).T):
                     lines.append(f"{table.name} has {MS_DURATIONS}")
+
+        lines += self._list_doubts(self._headers(subject))
 
         # events and pictures without a match
         matched, image_ids = self._names.match(self._headers(subject).values()), self._pictures.image_ids
@@ -359,14 +397,22 @@ class Own:
 
     @cached_property
     def _names(self) -> EventNames:
-        return EventNames.read(self._table, self._pictures.image_ids)
+        are_categories = getattr(self.stimuli, "are_categories", False)
+        return EventNames.read(self._table, self._pictures.image_ids, are_categories)
 
     @cached_property
     def _read_header(self) -> Callable[[Path], Header]:
         """Read the header of a recording, once."""
         config = self.config
         return cache(
-            lambda path: read_header(path, config.column, config.stim_channel, config.onset_unit, self._cap)
+            lambda path: read_header(
+                path,
+                config.column,
+                config.stim_channel,
+                config.onset_unit,
+                self._cap,
+                config.delay_ms / 1000,
+            )
         )
 
     def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
@@ -390,8 +436,11 @@ class Own:
                 for name in names
             ]
 
-        wanted, left_out = name(config.channels), name(config.exclude) or []
-        return KeptChannels(headers, config.types, wanted, left_out, config.interpolate)
+        # codes of events are no signal, whatever the file calls their channel
+        out = [*config.exclude, *filter(None, [config.stim_channel])]
+        wanted, left_out = name(config.channels), name(out) or []
+        whiten = config.whiten != "no"
+        return KeptChannels(headers, config.types, wanted, left_out, config.interpolate, whiten)
 
     def _choose(
         self, subject: int, session: int
@@ -425,8 +474,9 @@ class Own:
             noise = []  # [C, C] of each session
             for session, trials in session_trials.items():
                 channels, cutting, *_ = self._choose(subject, session)
-                epochs = {"train": self._cut(trials, channels, cutting)}
-                rows = {"train": np.concatenate([recording.rows for recording in trials])}
+                signal, is_live = self._cut(trials, channels, cutting)
+                epochs = {"train": signal}
+                rows = {"train": np.concatenate([recording.rows for recording in trials])[is_live]}
                 with naming(trials[0].path):
                     noise.append(measure_noise(epochs, rows, self.config, channels.names))
             return np.mean(noise, axis=0), [*session_trials]
@@ -435,9 +485,13 @@ class Own:
 
     def _cut(
         self, trials: Sequence[RecordingTrials], channels: KeptChannels, cutting: Cutting
-    ) -> NDArray[np.float32]:
-        """Cut trials [n, C, T] out of the recordings of one session; bad channels are interpolated."""
-        epochs = []
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Cut trials out of the recordings of one session; bad channels are interpolated.
+
+        Returns:
+            Trials [live, C, T] that are not flat, and which [n] of all these are.
+        """
+        epochs, lives = [], []
         for recording in trials:
             if not len(recording.onsets):
                 continue
@@ -446,10 +500,14 @@ class Own:
             raw = open_raw(recording.path, self.config.onset_unit == "s", self._cap)
             bad = channels.bad_of(recording.path)
             names = [name for name in channels.names if name not in bad]
-            samples = read_channels(raw, recording.path, names, self.config.band_hz, self.config.phase)
+            pieces = StillPieces(int(raw.n_times), float(raw.info["sfreq"]))
+            band_hz, phase = self.config.band_hz, self.config.phase
+            samples = read_channels(raw, recording.path, names, band_hz, phase, pieces)
             with naming(recording.path):
                 signal = cutting.cut(samples, names, recording.onsets, 1.0)  # [n, C less bad, T]
                 if bad:
                     signal = interpolate_bad(signal, channels.names, bad, channels.positions)  # [n, C, T]
-                epochs.append(signal)
-        return epochs[0] if len(epochs) == 1 else np.concatenate(epochs)
+                is_live = ~pieces.are_still(recording.onsets, cutting.span, len(names))
+                lives.append(is_live)
+                epochs.append(signal if is_live.all() else signal[is_live])
+        return (epochs[0] if len(epochs) == 1 else np.concatenate(epochs)), np.concatenate(lives)

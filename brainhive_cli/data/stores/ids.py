@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Self, overload
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,11 @@ class Names(Sequence[str]):
         return f"Names({list(self[:3])}{', …' if len(self) > 3 else ''})"
 
 
+def composed(name: str) -> str:
+    """Write a name in composed characters (NFC), in which names are compared: a Mac decomposes `é`."""
+    return name if name.isascii() else normalize("NFC", name)
+
+
 def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDArray[np.int64]:
     """Find the row of each image id; by file stem where one side has no more.
 
@@ -100,9 +106,10 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDA
         return rows
 
     # then stems, each of one picture
-    by_stem = _rows_by_stem(known)
+    known = list(map(composed, known))
+    by_id, by_stem = {image_id: row for row, image_id in enumerate(known)}, _rows_by_stem(known)
     for place in np.flatnonzero(rows < 0).tolist():
-        image_id = plain_id(requested[place])
+        image_id = composed(plain_id(requested[place]))
         same_stem = by_stem.get(_stem(image_id), [])
         if "/" in image_id:  # two full ids with one stem are two pictures
             same_stem = [row for row in same_stem if "/" not in known[row]]
@@ -145,13 +152,14 @@ def match_names(names: Sequence[str], image_ids: Sequence[str], *, each_once: bo
         BrainhiveError: if a name could mean several pictures, or two names mean the same one.
     """
     # a name is the end of a path, or the path the end of a name
-    by_stem = _rows_by_stem(image_ids)
+    known = list(map(composed, image_ids))
+    by_stem = _rows_by_stem(known)
     rows, clashes = np.full(len(names), -1, np.int64), []
-    for place, name in enumerate(map(plain_id, names)):
-        pairs = [(row, f"/{image_ids[row]}") for row in by_stem.get(_stem(name), ())]
+    for place, name in enumerate(map(composed, map(plain_id, names))):
+        pairs = [(row, f"/{known[row]}") for row in by_stem.get(_stem(name), ())]
         matches = [row for row, path in pairs if path.endswith(f"/{name}") or f"/{name}".endswith(path)]
         if len(matches) > 1:
-            matches = [row for row in matches if image_ids[row] == name] or matches
+            matches = [row for row in matches if known[row] == name] or matches
         if len(matches) > 1:
             clashes.append(f"{name} could be {' or '.join(image_ids[row] for row in matches[:3])}")
         rows[place] = matches[0] if matches else -1

@@ -45,7 +45,17 @@ REGION_NAME = r"(?!-$)[^\s&|()]+"
 """What a region may be called where sets of them are written; it may hold hyphens, as `prf-visualrois`."""
 SELECTING = {
     *("root", "files", "sessions", "task", "derivatives", "where", "trials", "key", "info"),
-    *("stimuli", "events", "column", "onset_unit", "stim_channel", "stimulus", "stimulus_ms", "stimulus_s"),
+    *(
+        "stimuli",
+        "events",
+        "column",
+        "onset_unit",
+        "stim_channel",
+        "delay_ms",
+        "stimulus",
+        "stimulus_ms",
+        "stimulus_s",
+    ),
     *("channels", "types", "exclude", "mask", "masks", "regions", "voxels"),
     *("repetitions", "seed", "shuffle", "test_pictures", "drop_test_categories"),
 }

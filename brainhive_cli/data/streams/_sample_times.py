@@ -24,6 +24,43 @@ MOST_CORRECTION = 0.4
 HOLD_S = 0.25
 """Duration of samples that are all late until they are said to follow a loss: after a late chunk others are
 punctual."""
+RATE_S = 5.0
+"""Seconds in which a stream's rate is measured, in two halves: losses of a moment lie in one of them."""
+RATE_TOLERANCE = 0.04
+"""Share by which it may differ: chunks of 50 ms may be missing at both ends of a half."""
+MOST_GAP_S = 0.5
+"""Seconds without samples after which the measurement begins again, as after a restart of the sender."""
+
+
+class RateMeasurement:
+    """Rate at which samples really come, in the first seconds.
+
+    Args:
+        rate_hz: Nominal sampling rate.
+    """
+
+    def __init__(self, rate_hz: float) -> None:
+        self._rate_hz, self._stamps, self._is_done = rate_hz, list[float](), False
+
+    def add(self, stamps: NDArray[np.float64]) -> float | None:
+        """Add timestamps [n] in seconds; the measured rate once it is known and differs from the nominal."""
+        if self._is_done:
+            return None
+        for stamp in stamps.tolist():
+            if self._stamps and not 0 <= stamp - self._stamps[-1] <= MOST_GAP_S:
+                self._stamps.clear()
+            self._stamps.append(stamp)
+        all_s = np.array(self._stamps)
+        if len(all_s) < 2 or all_s[-1] - all_s[0] < RATE_S:
+            return None
+
+        # both halves of the time differ to the same side
+        self._is_done = True
+        halves = np.split(all_s, [int(np.searchsorted(all_s, (all_s[0] + all_s[-1]) / 2))])
+        rates = np.array([(len(half) - 1) / (half[-1] - half[0]) for half in halves])
+        ratios = rates / self._rate_hz
+        is_other = (ratios > 1 + RATE_TOLERANCE).all() or (ratios < 1 - RATE_TOLERANCE).all()
+        return float(rates.mean()) if is_other else None
 
 
 class SampleTimes:

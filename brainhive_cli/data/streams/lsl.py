@@ -18,7 +18,7 @@ from brainhive_cli.core.recipe import Names, refuse_idle
 from brainhive_cli.data.electrodes import standard_name
 from brainhive_cli.data.lsl_library import explain_lsl_errors, import_lsl
 from brainhive_cli.data.streams import Chunk, Event, Signals, StreamConfig, StreamFormat, Wanted
-from brainhive_cli.data.streams._sample_times import SampleTimes
+from brainhive_cli.data.streams._sample_times import RateMeasurement, SampleTimes
 
 TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
 """Types of streams, as LSL's conventions have them, by the type of a model's channels."""
@@ -172,7 +172,7 @@ class LslStream:
         self._signal, self._markers, self._clock = signal, markers, clock
         self._inlets = [inlet for inlet in (signal, markers) if inlet is not None]
         self._scale, self._code_row, self._delay_s = scale, code_row, delay_s
-        self._times = SampleTimes(stream_format.rate_hz)
+        self._times, self._rate = SampleTimes(stream_format.rate_hz), RateMeasurement(stream_format.rate_hz)
         self._untimed = np.empty((0, len(scale)))  # [n, C] samples whose times are not settled
         self._code, self._code_time_s = 0, math.inf
         self._other_clock = 0  # samples in sequence
@@ -192,7 +192,8 @@ class LslStream:
             A chunk; None once the stream is closed: a sender that is gone is waited for.
 
         Raises:
-            BrainhiveError: if the stream is lost for good, or its timestamps are of another clock.
+            BrainhiveError: if the stream is lost for good, its timestamps are of another clock, or it has
+                another rate than it declares.
         """
         if self._is_closed:
             return None
@@ -250,6 +251,13 @@ class LslStream:
             new, new_stamps = new[is_ours], new_stamps[is_ours]
         else:
             self._other_clock = 0
+
+        if (measured_hz := self._rate.add(new_stamps)) is not None:
+            raise BrainhiveError(
+                f"stream {self.format.name!r} declares {self.format.rate_hz:g} Hz, and sends "
+                f"{measured_hz:.4g} samples a second",
+                "its program must declare the rate that the amplifier has, and lose no samples all the time",
+            )
 
         # samples wait for their times; those of a clock that went back have none
         times_s = self._times.settle(new_stamps)

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from brainhive_cli.core.console import warn
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.results import Need, require_needs
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.exchange.session_folder import read_simulated
-from brainhive_cli.data.recording_files import UNITS, open_raw, read_header
+from brainhive_cli.data.recording_files import UNITS, open_raw
+from brainhive_cli.data.recording_headers import read_header
 from brainhive_cli.data.streams import Chunk, Clock, Event, StreamConfig, StreamFormat, Wanted
 
 CHUNK_S = 0.02
@@ -91,6 +93,8 @@ class ReplayedRecording:
         except BrainhiveError as error:  # whose keys are those of prepare, which has the same
             error.hint = error.hint.replace("preparation.", "source.")
             raise
+        for doubt in header.doubts:
+            warn(f"{path.name}: {doubt}")
         self._raw: Any = open_raw(path, config.onset_unit == "s", cap)
         self._samples, self._rate_hz = header.samples, header.rate_hz
 

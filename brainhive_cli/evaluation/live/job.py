@@ -157,7 +157,8 @@ class Job:
         table = locate(recipe.events) if recipe.events else None
         if table is not None:
             require_needs([need_table(table)])
-        names = EventNames.read(table, gallery.image_ids)
+        are_categories = getattr(self.align.dataset, "are_categories", False)
+        names = EventNames.read(table, gallery.image_ids, are_categories)
         names.require_pictures(f"the gallery, {self.align.dataset.name}, {split}")
         normaliser = member.find_normaliser(self.subject, split)
 

@@ -556,3 +556,121 @@ def test_magnetometers_are_read_in_femtotesla_at_their_positions(data):
     found = build(whiten="no").session(1, 1)["train"]
     assert found.unit == "fT" and np.allclose(found.space.positions, 0.1)
     np.testing.assert_allclose(np.median(found.signal.std(axis=3)), 10, rtol=0.3)  # fT, of 10
+
+
+def scale_up(raw):
+    return raw.apply_function(lambda volts: volts * 1e6)
+
+
+def compensate(raw):
+    for channel in raw.info["chs"]:
+        channel["coil_type"] = int(channel["coil_type"]) | (3 << 16)
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    (
+        (scale_up, r"ses-02\.fif has signals of 1e\+06 times the size of those of sub-01_ses-01\.fif"),
+        (compensate, r"ses-02\.fif has CTF's compensation of grade 3, but sub-01_ses-01\.fif 0"),
+        (lambda raw: raw.resample(500.02), r"ses-02\.fif has 500\.0199\d+ Hz, but sub-01_ses-01\.fif 500 Hz"),
+    ),
+)
+def test_sessions_of_one_person_that_disagree_are_refused_by_the_plan_too(data, change, message):
+    types = dict.fromkeys(CHANNELS, "mag")
+    recorded(
+        data, session=1, seed=1, change=lambda raw: raw.set_channel_types(types, on_unit_change="ignore")
+    )
+    recorded(
+        data,
+        session=2,
+        seed=2,
+        change=lambda raw: change(raw.set_channel_types(types, on_unit_change="ignore")),
+    )
+    for prepare in (build().shapes, build().session):
+        with pytest.raises(BrainhiveError, match=message):
+            prepare(1, 2)
+
+
+@pytest.mark.parametrize("kind", ("set", "fif"))
+def test_a_copy_of_a_recording_by_another_name_is_known_by_its_events(data, kind):
+    recorded(data, seed=1, repetitions=1, run="_a")
+    recorded(data, kind, seed=1, repetitions=1, run="_filtered", change=lambda raw: raw.filter(1, 40))
+    with pytest.raises(BrainhiveError, match="are one recording: the same 8 pictures at the same times"):
+        build().shapes(1, 1)
+
+
+def test_magnetometers_with_gradiometers_are_whitened_and_refused_otherwise(data):
+    shown = Shown.of(2, 0)
+    raw = make_raw(shown, 0, unit=1e-13, types=["mag", "grad", "grad"] * 2)
+    annotate(raw, shown, list(shown.pictures)).save(data / "sub-01_meg.fif", verbose="ERROR")
+    made = build()
+    found = made.session(1, 1)["train"]
+    assert found.unit == "whitened" and found.signal[:, 0].shape == made.shapes(1, 1)["train"]
+    assert found.provenance["recorded_unit"] == "fT and fT/cm"
+    for prepare in (build(whiten="no").shapes, build(whiten="no").session):
+        with pytest.raises(BrainhiveError, match="mag and grad have different units"):
+            prepare(1, 1)
+
+
+@pytest.mark.parametrize("band_hz", ((None, None), (1, 40)))
+def test_trials_of_an_amplifier_at_its_limit_are_dropped_and_said(data, band_hz):
+    def stand_still(raw):
+        raw._data[:5, 5000:10000] = 3e-3  # one channel goes on
+        return raw
+
+    shown, _, _ = recorded(data, change=stand_still)
+    own = build(whiten="no", band_hz=band_hz)
+    found = own.session(1, 1)
+    is_flat = (shown.onsets > 4800) & (shown.onsets < 9700)
+    kept = [name for name, flat in zip(shown.pictures, is_flat, strict=True) if not flat]
+    for split, names in PICTURES.items():
+        assert list(found[split].image_ids) == [name for name in kept if name in names]
+    assert sum(each.provenance["dropped"]["flat"] for each in found.values()) == is_flat.sum() > 2
+    assert any("stand still in some of 12 parts" in line for line in own.look_over((1,)).warnings)
+
+
+def test_a_channel_of_codes_is_no_signal(data):
+    shown = Shown.of(2, 0)
+    raw = make_raw(shown, 0)
+    raw._data[2] = 0
+    for onset, code in zip(shown.onsets, codes(shown), strict=True):
+        raw._data[2, onset : onset + 20] = code * 1e-6
+    raw.save(data / "sub-01.fif", verbose="ERROR")
+    write_table(data / "events.csv")
+    found = build(stim_channel="P7").session(1, 1)["train"]
+    assert list(found.image_ids) == picture_of(shown, "train") and "P7" not in found.space.names
+
+
+def test_a_delay_of_the_screen_moves_trials_to_their_pictures(data):
+    shown, raw, path = recorded(data)
+    expected = build(whiten="no").session(1, 1)["train"].signal
+    late = mne.Annotations(shown.onsets / RATE_HZ - 0.1, 0.0, list(shown.pictures))
+    raw.set_annotations(late).save(path, overwrite=True, verbose="ERROR")
+    np.testing.assert_allclose(build(whiten="no", delay_ms=100).session(1, 1)["train"].signal, expected)
+
+
+def test_recordings_in_other_formats_are_told(data):
+    recorded(data)
+    (data / "sub-02.xdf").touch()
+    [line] = [line for line in build().look_over((1,)).warnings if "not read" in line]
+    assert "sub-02.xdf" in line and "pyxdf" in line
+
+
+def test_categories_are_called_by_their_whole_names(data):
+    names = ["face", "house", "cue/face", "face"] * 4
+    recorded(data, names=names)
+    found = build(stimuli={"kind": "categories", "names": ["face", "house"]}).session(1, 1)["train"]
+    assert list(found.image_ids) == [name for name in names if "/" not in name]
+
+
+def test_names_of_events_are_compared_composed(data):
+    composed, decomposed = "train/caf\u00e9/caf\u00e9_1", "train/cafe\u0301/cafe\u0301_1"
+    for name in PICTURES["train"]:
+        (data.parent / f"image-folder/{name}.png").rename(data.parent / f"image-folder/{name}_.png")
+    folder = (data.parent / f"image-folder/{decomposed}.png").parent
+    folder.mkdir()
+    (folder.parent / "cat/cat_0_.png").rename(data.parent / f"image-folder/{decomposed}.png")
+    recorded(data, names=[composed, "13.0"] * 8)
+    (data / "events.csv").write_text(f"event,picture\n{decomposed},{composed}\n13,train/dog/dog_0_\n")
+    assert set(build().session(1, 1)["train"].image_ids) == {decomposed, "train/dog/dog_0_"}

@@ -192,3 +192,8 @@ def test_raw_data_are_read_where_they_lie(tmp_path, monkeypatch):
     monkeypatch.setenv("BRAINHIVE_STAGE", str(tmp_path / "node"))
     with hdf5.open_file(raw, "download it") as file:
         assert Path(file.filename) == raw and not (tmp_path / "node").exists()
+
+
+def test_image_ids_are_compared_composed():
+    known = ["train/cafe\u0301/cafe\u0301_1", "train/cafe\u0301/cafe\u0301_2"]
+    assert ids.match_ids(["train/caf\u00e9/caf\u00e9_2.png", "caf\u00e9_1"], known, "x").tolist() == [1, 0]

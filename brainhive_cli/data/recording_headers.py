@@ -1,0 +1,462 @@
+"""Header of a recording: channels, spans without trials, and events, whose witnesses are compared."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.edf_records import Pauses, read_pauses
+from brainhive_cli.data.electrodes import Cap
+from brainhive_cli.data.recording_files import (
+    ABSENT,
+    UNITS,
+    bids_root,
+    is_read_as_bids,
+    open_raw,
+    read_table,
+    readable,
+    table_of,
+    tables_of,
+)
+
+BAD = re.compile(r"(comment/)?(bad|edge).*", re.IGNORECASE | re.DOTALL)
+"""Annotations of spans of which no trial is taken."""
+CUT = re.compile(r"(comment/)?(boundary|new segment/.*)", re.IGNORECASE)
+"""Annotations of EEGLAB and BrainVision where a recording was interrupted, or samples were cut out."""
+CUT_NUMBER = re.compile(r"-99(\.0*)?")
+"""What EEGLAB writes for `boundary` where events are numbers (its option_boundary99)."""
+ANNOTATIONS = "annotations"
+"""Source of events that the recording itself names."""
+STRETCHES = 12
+"""Seconds of a recording of which channels' variances are measured."""
+STILL = 1e-12
+"""Share of a channel's largest variance below which it stands still."""
+COMBINED = re.compile(r"STI ?101|STI ?014|Status|UPPT001", re.IGNORECASE)
+"""Channels that combine single trigger lines, as MEGIN, mne, BioSemi and CTF call them."""
+TRIGGER = re.compile(r".*(TRIG|STIM|STATUS|MARKER|EVENT|STI ?\d|DIN).*", re.IGNORECASE)
+"""Names of channels that may hold codes, whatever their type."""
+GLITCH_S = 1e-3
+"""Seconds for which lines of a port may differ while a code is set; one sample at least."""
+DOUBLE_S = 0.01
+"""Seconds after which the same event cannot be meant a second time."""
+LEAST_REST = 256
+"""Level from which on a channel may rest at another than 0: lines that are always high."""
+TOLERANCE_S = 0.005
+"""Seconds by which witnesses of an event may differ; two samples at least."""
+MOST = 0.9
+"""Share of rows near a marker from which on no other shift is looked for."""
+NEAR_S = 0.05
+"""Seconds within which, after a constant shift, a row and a marker are of one event: clocks drift."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Content of a recording, apart from its signals.
+
+    Attributes:
+        names: [C] names of the channels.
+        types: [C] types of the channels as mne names them.
+        bad: Names of the channels that were marked as bad.
+        positions: [C, 3] in metres; NaN where they are not known.
+        rate_hz: Samples a second.
+        filtered_hz: Lower and upper edge of filters of earlier programs and of the amplifier.
+        samples: Number of samples.
+        events: Sample and description of each event; neither BAD nor an interruption.
+        bad_spans: First and last sample, and description, of each BAD annotation and interruption.
+        events_from: Source of the events, in words.
+        variances: [C] in mne's units, within a few stretches of a second over all of the recording.
+        without_onset: Descriptions of events whose row of the events.tsv has no onset.
+        is_still: [stretches, C] where a channel does not change at all.
+        compensation: Grade of CTF's compensation; None for other systems.
+        doubts: What is unusual about its events and tables, a line each.
+    """
+
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+    bad: tuple[str, ...]
+    positions: NDArray[np.float64]
+    rate_hz: float
+    filtered_hz: tuple[float, float]
+    samples: int
+    events: tuple[tuple[int, str], ...]
+    bad_spans: tuple[tuple[int, int, str], ...]
+    events_from: str
+    variances: NDArray[np.float64]
+    without_onset: tuple[str, ...]
+    is_still: NDArray[np.bool_]
+    compensation: int | None
+    doubts: tuple[str, ...]
+
+    def find_bad_span(self, onset: int, span: tuple[int, int]) -> str:
+        """Describe the first of the bad spans that a trial overlaps; empty if none does.
+
+        Args:
+            onset: Sample of the trial's onset.
+            span: First and last sample of the trial, from its onset.
+        """
+        first, last = onset + span[0], onset + span[1]
+        return next((text for low, high, text in self.bad_spans if low <= last and first <= high), "")
+
+
+Events = tuple[Sequence[tuple[int | None, str]], str, list[str]]
+"""Sample (None without an onset) and description of each event, their source in words, and doubts."""
+
+
+def read_header(
+    path: Path,
+    column: str,
+    stim_channel: str,
+    onset_unit: str = "s",
+    cap: Cap | None = None,
+    delay_s: float = 0.0,
+) -> Header:
+    """Read the content of a recording, apart from its signals.
+
+    Args:
+        path: The file.
+        column: Of its events.tsv, that describes events; empty: `stim_file` if it has one.
+        stim_channel: The channel that codes events; empty: of a recording without annotations, any.
+        onset_unit: Of the onsets in its events.tsv, `s` or `ms`.
+        cap: What is known of its electrodes.
+        delay_s: Seconds from an event to its picture on the screen, which are added.
+
+    Raises:
+        MissingData: if it is damaged.
+        BrainhiveError: if it has no events.
+    """
+    raw = own = open_raw(path, onset_unit == "s", cap)
+    if is_read_as_bids(path, onset_unit == "s"):  # mne-bids puts the events.tsv in place of its annotations
+        own = open_raw(path, has_bids_onsets=False)
+    with readable(path):
+        # annotations: events, spans without trials, and interruptions
+        rate_hz = float(raw.info["sfreq"])
+        markers, own_spans = _read_annotations(own, path)
+        annotated, spans = (markers, []) if own is raw else _read_annotations(raw, path)
+        spans += own_spans
+        pauses = read_pauses(path)
+        for start_s, length_s in zip(pauses.starts_s, pauses.lengths_s, strict=True):
+            spans.append((round(start_s * rate_hz), round(start_s * rate_hz), f"pause of {length_s:.3g} s"))
+        events, source, doubts = _find_events(
+            raw, path, annotated, markers, pauses, column, stim_channel, onset_unit, delay_s
+        )
+        if len(pauses) and own is not raw and source == ANNOTATIONS:
+            problem = f"{path} pauses for {pauses.lengths_s.sum():.3g} s, and its events are times of a table"
+            raise BrainhiveError(problem, "preparation.column=COLUMN of that table, whose onsets are moved")
+        if own is not raw and source == ANNOTATIONS:  # which mne-bids has read of the table
+            times_s = np.array([at / rate_hz for at, _ in annotated])
+            if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
+                doubts.append(f"events.tsv and markers of the recording disagree: {doubt}")
+        if own is not raw and (table := table_of(path, "channels")) is not None:
+            if table.parent == bids_root(path):
+                doubts.append(
+                    f"mne-bids does not read {table.name} of the root: copy it next to the recording"
+                )
+            listed = [row.get("name", "") for row in read_table(table)[1]]
+            if listed != own.ch_names and sorted(listed) == sorted(own.ch_names):
+                doubts.append("channels.tsv lists the channels in another order than the recording")
+
+        # variances within stretches of a second, evenly over the recording
+        length = min(int(raw.n_times), max(2, round(rate_hz)))
+        starts = np.unique(np.linspace(0, raw.n_times - length, STRETCHES).astype(int)).tolist()
+        with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused in trials
+            stretches = np.array([raw.get_data(start=at, stop=at + length).var(axis=1) for at in starts])
+            variances = np.asarray(np.mean(stretches, axis=0), np.float64)  # [C]
+
+        # mne writes zeros where a position is not known
+        positions = np.array([channel["loc"][:3] for channel in raw.info["chs"]], np.float64)  # [C, 3]
+        delay = round(delay_s * rate_hz)
+        return Header(
+            tuple(raw.ch_names),
+            tuple(raw.get_channel_types()),
+            tuple(raw.info["bads"]),
+            np.where(np.any(positions, axis=1, keepdims=True), positions, np.nan),
+            rate_hz,
+            (float(raw.info["highpass"] or 0), float(raw.info["lowpass"] or rate_hz / 2)),
+            int(raw.n_times),
+            tuple(sorted((at + delay, text) for at, text in events if at is not None)),
+            tuple(spans),
+            source,
+            variances,
+            tuple(text for at, text in events if at is None),
+            stretches <= STILL * stretches.max(axis=0),
+            raw.compensation_grade,
+            tuple(doubts),
+        )
+
+
+def _read_annotations(raw: Any, path: Path) -> tuple[list[tuple[int, str]], list[tuple[int, int, str]]]:
+    """Read sample and description of markers; and first and last sample and description of spans and cuts."""
+    rate_hz = float(raw.info["sfreq"])
+    onsets = np.rint((raw.annotations.onset - raw.first_time) * rate_hz).astype(np.int64).tolist()
+    texts = map(str, raw.annotations.description)
+    markers: list[tuple[int, str]] = []
+    spans: list[tuple[int, int, str]] = []
+    cuts: list[tuple[int, int, str]] = []
+    is_eeglab = path.suffix.lower() == ".set"
+    for at, length_s, text in zip(onsets, raw.annotations.duration, texts, strict=True):
+        if BAD.fullmatch(text):
+            spans.append((at, at + round(float(length_s) * rate_hz), text))
+        elif not (CUT.fullmatch(text) or (is_eeglab and CUT_NUMBER.fullmatch(text))):
+            markers.append((at, text))
+        elif at > 0:  # the first segment begins with the recording
+            cuts.append((at, at, text))  # EEGLAB gives a boundary the length of what was cut out
+    return markers, spans + cuts
+
+
+def _find_events(
+    raw: Any,
+    path: Path,
+    annotated: list[tuple[int, str]],
+    markers: list[tuple[int, str]],
+    pauses: Pauses,
+    column: str,
+    stim_channel: str,
+    onset_unit: str,
+    delay_s: float,
+) -> Events:
+    """Find events in a table, `annotated` or a channel; what the recording has itself are its `markers`."""
+    # the events.tsv, if it has the column, and that any entries
+    table = table_of(path, "events")
+    if column and table is None:
+        hint = f"write {_table_for(path, column, onset_unit)}, or read annotations: \"preparation.column=''\""
+        raise MissingData(f"{path} has no events.tsv with a column {column}", hint)
+    if table is not None and not stim_channel:
+        columns, rows = read_table(table)
+        name = column or "stim_file"
+        if name in columns and any(row[name] not in ABSENT for row in rows):
+            return _list_rows(raw, table, rows, name, markers, pauses, onset_unit, delay_s)
+        if column:
+            lack = "has entries in no row of" if column in columns else "has no"
+            raise BrainhiveError(f"{table} {lack} column {column}", f"it has: {', '.join(columns)}")
+
+    # annotations, unless the recipe names a stimulus channel
+    types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
+    stimulus = [name for name, kind in types.items() if kind == "stim"]
+    if stim_channel and stim_channel not in types:
+        hint = f"its stimulus channels: {', '.join(stimulus) or 'none'}"
+        raise BrainhiveError(f"{path} has no channel {stim_channel}", hint)
+    if annotated and not stim_channel:
+        events, doubled = _drop_doubled(annotated, raw.info["sfreq"])
+        return events, ANNOTATIONS, doubled
+
+    # each change of a stimulus channel to a code
+    if stim_channel or stimulus:
+        chosen, codes = _read_codes(raw, [stim_channel] if stim_channel else stimulus)
+        rest, coded, doubts = _find_changes(codes, float(raw.info["sfreq"]))
+        source = f"channel {chosen}" + (f", which adds {rest} to each code" if rest else "")
+        if coded:
+            return coded, source, [f"channel {chosen}: {doubt}" for doubt in doubts]
+        further = ", ".join(name for name in stimulus if name != chosen)
+        raise BrainhiveError(
+            f"{path}: the stimulus channel {chosen} has no events",
+            f"preparation.stim_channel={f'NAME, of {further}' if further else 'NAME'}; "
+            f"or write {_table_for(path)}",
+        )
+    problem = f"{path} has no events: no annotations, no stimulus channel, and no events.tsv next to it"
+    named = [name for name in types if TRIGGER.fullmatch(name)]
+    way = f"preparation.stim_channel={named[0]}, if that holds codes; or " if named else ""
+    raise BrainhiveError(problem, f"{way}write {_table_for(path)}")
+
+
+def _table_for(path: Path, column: str = "stim_file", unit: str = "s") -> str:
+    return f"{tables_of(path, 'events')[-1].name} with columns onset ({unit}) and {column}"
+
+
+def _list_rows(
+    raw: Any,
+    path: Path,
+    rows: list[dict[str, str]],
+    column: str,
+    markers: list[tuple[int, str]],
+    pauses: Pauses,
+    unit: str,
+    delay_s: float,
+) -> Events:
+    """List the rows of a table that describe events, and compare their onsets with samples and markers."""
+    described = [row for row in rows if row[column] not in ABSENT]
+    texts = [row.get("onset", "").strip() for row in described]
+    if any(re.fullmatch(r"-?\d+,\d+", text) for text in texts):
+        problem = f"{path} has onsets with a decimal comma, as {next(text for text in texts if ',' in text)}"
+        raise BrainhiveError(problem, "write points: choose English numbers in the spreadsheet, and save")
+    try:
+        onsets = [np.nan if text in ABSENT or text.casefold() == "na" else float(text) for text in texts]
+        if not described or "onset" not in rows[0] or np.isinf(onsets).any():
+            raise ValueError("no column onset" if "onset" not in rows[0] else "one is infinite")
+    except ValueError as error:
+        problem = f"{path} has no onset in {unit} in each row: {error}"
+        raise BrainhiveError(problem, "fix the table") from error
+
+    # seconds of samples, and samples
+    rate_hz = float(raw.info["sfreq"])
+    onsets_s = pauses.leave_out(np.array(onsets) / (1000 if unit == "ms" else 1))
+    samples = [None if np.isnan(at) else round(at) for at in onsets_s * rate_hz]
+    events = [(at, row[column]) for at, row in zip(samples, described, strict=True)]
+
+    # the column of samples, and markers or codes of the recording itself
+    doubts = []
+    known = [(onset, row.get("sample", "")) for onset, row in zip(onsets_s, described, strict=True)]
+    pairs = [(onset * rate_hz, float(text)) for onset, text in known if re.fullmatch(r"\d+(\.\d*)?", text)]
+    if unit == "s" and not len(pauses) and len(pairs) > 1:
+        late_s = np.diff(np.array(pairs))[:, 0] / rate_hz
+        late_s = late_s[np.isfinite(late_s)]
+        from_s = (0, raw.first_samp / rate_hz)  # some count samples from the start of the acquisition
+        differences = [_describe_lateness(late_s - start_s, rate_hz) for start_s in from_s if len(late_s)]
+        if all(differences):
+            doubts += [f"columns sample and onset differ by {doubt}" for doubt in differences[:1]]
+    witness = "markers of the recording"
+    types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
+    if not markers and (stimulus := [name for name, kind in types.items() if kind == "stim"]):
+        chosen, codes = _read_codes(raw, stimulus)
+        markers, witness = _find_changes(codes, rate_hz)[1], f"codes of channel {chosen}"
+    times_s = onsets_s[np.isfinite(onsets_s)]
+    if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
+        doubts.append(f"{path.name} and {witness} disagree: {doubt}")
+    return events, path.name, doubts
+
+
+def _describe_lateness(late_s: NDArray[np.float64], rate_hz: float) -> str:
+    """Describe by how much one time [n] is later than another; empty where they agree."""
+    tolerance_s = max(TOLERANCE_S, 2 / rate_hz)
+    shift_s = float(np.median(late_s))
+    if np.ptp(late_s) <= TOLERANCE_S:
+        return f"a constant {abs(shift_s):.4g} s" if abs(shift_s) > tolerance_s else ""
+    most_s = float(np.abs(late_s).max())
+    return f"up to {most_s:.3g} s" if most_s > tolerance_s else ""
+
+
+def compare_onsets(
+    onsets_s: NDArray[np.float64], markers: Sequence[tuple[int, str]], rate_hz: float, delay_s: float = 0.0
+) -> str:
+    """Describe how onsets of a table differ from markers of the recording.
+
+    Empty where they agree, where fewer than half belong together by any constant shift, or where the shift is
+    the one that `delay_s` makes up for.
+
+    Args:
+        onsets_s: [n] seconds.
+        markers: Sample and name of each.
+        rate_hz: Sampling rate.
+        delay_s: Seconds that are added to all onsets.
+    """
+    from scipy.signal import fftconvolve
+
+    times_s = np.unique([at / rate_hz for at, _ in markers])  # [m]
+    if min(len(onsets_s), len(times_s)) < 3:
+        return ""
+
+    # onsets in whole seconds lie up to .5 s from their markers
+    onsets_s = np.sort(onsets_s)
+    is_whole = not (onsets_s % 1).any() and (times_s % 1).any()
+    near_s = 0.5 + TOLERANCE_S if is_whole else NEAR_S
+
+    # the shift by which most belong together: none, or the peak of the correlation of both, counted in bins
+    lag_s = 0.0
+    if np.mean(np.abs(_pair(onsets_s, times_s)[0]) <= near_s) < MOST:
+        first_s = min(onsets_s[0], times_s[0])
+        rows, marks = (np.bincount(((at - first_s) / near_s).astype(int)) for at in (onsets_s, times_s))
+        together = np.convolve(np.rint(fftconvolve(rows, marks[::-1])), [1, 1, 1], "same")
+        lags = np.arange(len(together)) - (len(marks) - 1)
+        lag_s = float(lags[np.lexsort((np.abs(lags), -together))[0]] * near_s)
+
+    # each row with its nearest marker after that shift
+    late_s, _ = _pair(onsets_s - lag_s, times_s)
+    lag_s += float(np.median(late_s[np.abs(late_s) <= 2 * near_s]))
+    late_s, nearest = _pair(onsets_s - lag_s, times_s)
+    is_near = np.abs(late_s) <= near_s
+    if is_near.sum() < max(3, min(len(onsets_s), len(times_s)) / 2):
+        return ""
+
+    # shift, rounding, and rows or markers more
+    tolerance_s = max(TOLERANCE_S, 2 / rate_hz)
+    differences = []
+    if (most_s := np.abs(late_s[is_near]).max()) > 4 * tolerance_s:
+        what = "its onsets are whole seconds" if is_whole else "after that its onsets lie"
+        differences.append(f"{what}, up to {most_s:.2g} s from the markers")
+    least_s, rest_s = (near_s if is_whole else tolerance_s), max(tolerance_s, 0.1 * abs(lag_s))
+    if abs(lag_s) > least_s and abs(lag_s + delay_s) > rest_s:
+        differences.append(f"it is {abs(lag_s):.4g} s {'later' if lag_s > 0 else 'earlier'} throughout")
+        differences.append(
+            f"preparation.delay_ms={-1000 * lag_s:.0f} would move it onto them, if they are right"
+        )
+    if lost := int((~is_near).sum()):
+        differences.insert(0, f"rows without a marker: {lost} of {len(onsets_s)}")
+    matched = {*times_s[nearest[is_near]].tolist()}
+    names = {name for at, name in markers if at / rate_hz in matched}
+    alike = len({at for at, name in markers if name in names})
+    if 0 < (more := alike - int(is_near.sum())) <= len(onsets_s) / 5:
+        differences.insert(0, f"markers of the same names without a row: {more}")
+    return "; ".join(differences)
+
+
+def _pair(
+    onsets_s: NDArray[np.float64], times_s: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Give the seconds [n] from the nearest time to each onset, and its index."""
+    after = np.searchsorted(times_s, onsets_s).clip(1, len(times_s) - 1)
+    nearest = after - (onsets_s - times_s[after - 1] < times_s[after] - onsets_s)
+    return onsets_s - times_s[nearest], nearest
+
+
+def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, NDArray[np.int64]]:
+    """Read the codes of a channel, that of several which combines the others: by its name, or its values."""
+    combined = [name for name in names if COMBINED.fullmatch(name)]
+    chosen = sorted(combined, key=lambda name: "101" not in name)[:1] or names
+    codes: dict[str, NDArray[np.int64]] = {}
+    for name in chosen:
+        values = raw.get_data(picks=[raw.ch_names.index(name)])[0]
+        # a channel that the file takes for a signal in volts has codes in its own unit
+        kind = raw.get_channel_types(picks=[raw.ch_names.index(name)])[0]
+        if kind != "stim" and np.abs(values).max(initial=0) < 0.5:
+            values = values * UNITS.get(kind, (1.0, ""))[0]
+        codes[name] = np.rint(np.nan_to_num(values)).astype(np.int64)
+    best = max(codes, key=lambda name: len(np.unique(codes[name])))
+    return best, codes[best]
+
+
+def _find_changes(codes: NDArray[np.int64], rate_hz: float) -> tuple[int, list[tuple[int, str]], list[str]]:
+    """Find the changes of a channel to a code: its level at rest, sample and code of each, and doubts."""
+    # spans of one value; where most last, those of a sample are lines that change one after another
+    starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))  # mne's own would lose one at sample 0
+    values, lengths = codes[starts], np.diff(starts, append=len(codes))
+    glitch = max(1, int(GLITCH_S * rate_hz))
+    doubts = []
+    if (values != 0).any() and np.median(lengths[values != 0]) >= 2 * glitch:
+        is_glitch = lengths <= glitch
+        is_glitch[-1] = False
+        for index in np.flatnonzero(is_glitch)[::-1].tolist():
+            values[index] = values[index + 1]
+        is_start = np.diff(values, prepend=values[:1] - 1) != 0
+        starts, values = starts[is_start], values[is_start]
+        if is_glitch.any():
+            length_ms = 1000 * glitch / rate_hz
+            doubts.append(f"codes or gaps of up to {length_ms:.2g} ms are left out, {is_glitch.sum()} times")
+
+    # lines that are always high add to all codes
+    levels, counts = np.unique(values, return_counts=True)
+    rest = int(levels[counts.argmax()])
+    is_rest = (rest >= LEAST_REST or rest < 0) and counts.max() > 0.4 * len(values)
+    rest = rest if is_rest else 0
+    events = [(int(at), str(code)) for at, code in zip(starts, values, strict=True) if code not in (0, rest)]
+    events, doubled = _drop_doubled(events, rate_hz)
+    return rest, events, [*doubts, *doubled]
+
+
+def _drop_doubled(
+    events: Iterable[tuple[int, str]], rate_hz: float
+) -> tuple[list[tuple[int, str]], list[str]]:
+    """Drop events that repeat the same one within DOUBLE_S, and describe how many."""
+    last: dict[str, int] = {}
+    kept, dropped = [], 0
+    for at, name in sorted(events):
+        if name in last and at - last[name] <= DOUBLE_S * rate_hz:
+            dropped += 1
+        else:
+            kept.append((at, name))
+        last[name] = at
+    doubt = f"events that repeat one within {DOUBLE_S * 1000:.0f} ms count once, {dropped} times"
+    return kept, [doubt] if dropped else []
