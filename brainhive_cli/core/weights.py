@@ -180,7 +180,10 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] 
     # a digest of zeros holds the room of the true one
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     about = {"format": "pt", **(metadata or {}), DIGEST: "0" * 32}
+    path.touch()
+    mode = path.stat().st_mode  # by the umask; the library's own file, which takes its place, is private
     save_file(state, path, about)
+    path.chmod(mode)
     with safe_open(path, "pt") as opened:
         about[DIGEST] = _digest(path, opened)
 

@@ -15,8 +15,12 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 
 NOT_IN_TABLES = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 """Characters that no cell of a TSV can hold: tabs, ends of lines, and control characters."""
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""Endings of picture files."""
+PICTURES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".avifs", ".bmp", ".dib", ".gif"}
+    | {".ico", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm"}
+    | {".tif", ".tiff"}
+)
+"""Endings of picture files: those that Pillow registers for the formats that are read."""
 
 
 class Names(Sequence[str]):

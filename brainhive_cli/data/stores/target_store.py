@@ -450,7 +450,7 @@ def expand_patterns(names: Iterable[str]) -> list[Path]:
     """
     expanded: dict[Path, None] = {}
     for name in names:
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         paths = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
         if not paths:
             raise MissingData(f"no file, folder or pattern {name}", "check the name")
