@@ -20,7 +20,9 @@ COMPLETE = "give a complete folder, or the hub reference"
 PROCESSOR = "preprocessor_config.json"
 """Config of an image processor, which an encoder's `preprocessing` says in words."""
 WITHOUT_EFFECT = {"architectures", "dtype", "torch_dtype", "transformers_version"}
-"""Keys of a network's config that change nothing in float32; nor do those that begin with `_`."""
+WITHOUT_EFFECT |= {"pretrained_cfg", "preprocess_cfg"}
+"""Keys of a config that change nothing of a network in float32, or are said by `preprocessing`; nor do those
+that begin with `_`."""
 
 
 def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
