@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from brainhive_cli.core import archives, console, foreign_code
-from brainhive_cli.core.damage import is_of_the_machine
+from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
 from brainhive_cli.core.files import atomic_write
@@ -108,19 +108,21 @@ def _with_plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensors[whole] for whole, name in plain_names(tensors).items()}
 
 
+def list_names(path: Path) -> list[str]:
+    """List the names of the weights in a file, and read none of them."""
+    if _is_torch(path):
+        return [*map(str, _unwrapped(_load(path, "meta")))]
+    with _mappable(path) as mapped, safe_open(mapped, "pt") as opened:
+        return [*opened.keys()]
+
+
 @contextmanager
 def plain_folder(folder: Path, files: Iterable[Path]) -> Iterator[Path]:
-    """Give a folder whose files of weights have plain names, for a library that reads it: a copy if need be.
-
-    Raises:
-        MissingData: if a file is damaged.
-    """
+    """Give a folder whose files of weights have plain names, for a library; a copy if need be."""
     renamed = {}
     for file in files:
-        with reading(file), _mappable(file) as mapped:
-            names = _load(file, "meta") if _is_torch(file) else safe_open(mapped, "pt").keys()
-            text = " ".join(map(str, _unwrapped(names) if isinstance(names, dict) else names))
-            if COMPILED.search(text) or PARALLEL in text:
+        with suppress(*RAISED):  # of no file of weights, or a damaged one, which the library refuses
+            if any(name != plain for name, plain in plain_names(list_names(file)).items()):
                 renamed[file.name] = read(file)
     if not renamed:
         yield folder
@@ -136,10 +138,8 @@ def plain_folder(folder: Path, files: Iterable[Path]) -> Iterator[Path]:
                 save_file(renamed[path.name], copy, {"format": "pt"})
             elif path.name.endswith(".index.json"):
                 index = json.loads(path.read_bytes())
-                index["weight_map"] = {
-                    short: index["weight_map"][name]
-                    for name, short in plain_names(index["weight_map"]).items()
-                }
+                holders, plain = index["weight_map"], plain_names(index["weight_map"])
+                index["weight_map"] = {plain[name]: file for name, file in holders.items()}
                 copy.write_text(json.dumps(index))
             else:
                 copy.symlink_to(path.resolve())
