@@ -1,5 +1,6 @@
 """The components of a latent diffusion model: their folders, configs, weights and devices."""
 
+import json
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -85,18 +86,14 @@ def describe_file(source: str) -> MissingData | None:
         names = weights.list_names(path)
     text = " ".join(names)
     if "image_proj" in text and "ip_adapter" in text:
-        way = (
-            "the folder of a generator; IP-Adapters go into generator.adapter of sd15-ip, or prior.start_from"
-        )
+        way = "a generator's folder; IP-Adapters are for generator.adapter of sd15-ip and prior.start_from"
         return MissingData(f"{source} is an IP-Adapter, which draws nothing by itself", way)
     if "model.diffusion_model." in text:
         kind = "StableDiffusionXLPipeline" if "conditioner." in text else "StableDiffusionPipeline"
-        code = f"import diffusers; diffusers.{kind}.from_single_file({source!r}).save_pretrained('FOLDER')"
+        code = f'diffusers.{kind}.from_single_file({json.dumps(source)}).save_pretrained("FOLDER")'
+        line = shlex.join(["python", "-c", f"import diffusers; {code}"])
         problem = f"{source} is a whole model in one file, and generators are read from a folder of diffusers"
-        way = (
-            f"on a machine with a network: {shlex.join(['python', '-c', code])}, then generator.source=FOLDER"
-        )
-        return MissingData(problem, way)
+        return MissingData(problem, f"on a machine with a network: {line}, then generator.source=FOLDER")
     return MissingData(f"{source} is a file, and generators are read from a folder of diffusers", WHOLE)
 
 
