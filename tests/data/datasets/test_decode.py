@@ -63,6 +63,7 @@ def test_a_picture_is_decoded_as_it_is_seen(tmp_path: Path, ending: str, orienta
     assert (digest_pixels(decoded) == digest_pixels(stored)) == (orientation == 1 and ending != "jpg")
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_a_damaged_exif_block_turns_nothing(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     Image.new("RGB", (4, 2), "red").save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
