@@ -441,7 +441,7 @@ def from_files(
     check_unique([stem for stem, _ in parts], lambda index: root / files[index])
     image_ids, endings = Names.of(stem for stem, _ in parts), Names.of(ending for _, ending in parts)
     opener = Files(root, image_ids, endings)
-    return StimulusSet(dataset, split, image_ids, Names.of(concepts), opener, unread=unread)
+    return StimulusSet(dataset, split, image_ids, Names.of(concepts), opener, unread=dict(unread))
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,9 @@ def _images(
     folder = folders.get(split, "")
     unread = Counter[str]()
     files = list(pictures_below(root, folder, unread))
-    if folders and split == splits[0]:  # and what lies beside the folders of splits
-        beside = walk(root, enters=lambda name: name not in folders.values())
-        unread.update(os.path.splitext(path)[1].lower() for path, entry in beside if entry.is_file())
+    if folders and split == splits[0]:  # and what lies next to the folders of splits
+        entries = walk(root, enters=lambda name: name not in folders.values())
+        unread.update(os.path.splitext(path)[1].lower() for path, entry in entries if entry.is_file())
     if not files:
         problem = f"image-folder: no pictures under {root / folder}"
         problem += f", {others}" if (others := describe_unread(unread)) else ""

@@ -331,7 +331,7 @@ def copy_vectors(
             for share, writer in zip(shares, filled.writers, strict=True):
                 rows = share.rows[at : at + len(batch)]
                 lost = np.flatnonzero((rows >= 0) & ~is_finite[: len(rows)])
-                absent += [vectors.names[at + place] for place in lost]
+                absent += [vectors.names[at + int(place)] for place in lost]
                 rows = np.where(is_finite[: len(rows)], rows, -1)
                 writer.write(rows[rows >= 0], batch[: len(rows)][rows >= 0])
             at += len(batch)

@@ -60,7 +60,7 @@ SETTINGS = (
 )
 """The settings that are always said."""
 USUAL = {"do_rescale": True, "do_normalize": True}
-"""Those that are said where they are otherwise; any other setting is said unless it is off."""
+"""Settings that are said where they have another value; any further one is said unless it is off."""
 WITHOUT_EFFECT = {
     *("image_processor_type", "processor_class", "feature_extractor_type", "auto_map"),
     *("data_format", "default_to_square", "do_convert_rgb"),  # pictures are RGB, sizes are resolved
