@@ -395,7 +395,13 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
         error: What was raised.
         less_memory: Overrides of the recipe with which its command needs less memory.
     """
-    from brainhive_cli.core import damage, launch
+    from brainhive_cli.core import damage, launch, surroundings
+
+    # what the user's surroundings made a library do; unless it is of memory or a disk
+    is_of_a_disk = isinstance(error, OSError) and WAYS.get(error.errno or 0) in (SPACE, DISK)
+    is_known = isinstance(error, BrainhiveError) or is_of_a_disk or damage.is_out_of_memory(error)
+    if not is_known and (cause := surroundings.explain(error)):
+        return cause
 
     # libraries that cannot be imported, and our own errors
     may_be_an_import = isinstance(error, MissingExtra) or not isinstance(error, BrainhiveError)

@@ -23,7 +23,7 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Need, Plan, Result, Work, require_needs
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.command_lines import command, next_command
-from brainhive_cli.data.datasets import Dataset, files_of, list_stimuli
+from brainhive_cli.data.datasets import Dataset, describe_unread, files_of, list_stimuli
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores.target_store import TargetStore, filling, find_own, path_of
 from brainhive_cli.data.targets.embedding import StoreJob, stream
@@ -151,7 +151,9 @@ def plan(recipe: Recipe) -> Plan:
         absent = (stores[0].images.missing for stores in job.stores.values() if stores)
         errors += [error for error in absent if error is not None]
     for split, stores in job.stores.items():
-        items[f"{dataset.name}/{split}"] = f"{len(stores[0].images)} {stores[0].images.medium}s"
+        images = stores[0].images
+        others = f", {others}" if (others := describe_unread(images.unread)) else ""
+        items[f"{dataset.name}/{split}"] = f"{len(images)} {images.medium}s{others}"
 
     # each network's weights, then its stores
     writes = 0
@@ -207,6 +209,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     with console.progress("listing pictures"):
         job = Job.resolve(recipe)
         job.require()
+    for split, stores in job.stores.items():
+        if others := describe_unread(stores[0].images.unread):
+            console.say(f"files among the {split} pictures of {job.dataset.name}: {others}")
 
     # the stores to be filled, each with its network; encoders whose weights are on this machine are built in
     # any case, and compared with their stores

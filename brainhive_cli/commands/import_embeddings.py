@@ -270,7 +270,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 "imported": [file.name for file in vectors.files[:8]],
                 "versions": library_versions(),
             }
-            copy_vectors(todo, vectors, attributes, recipe.dtype)
+            copy_vectors(todo, vectors, attributes, recipe.dtype, recipe.skip_missing)
         launch.barrier()
         stores += [TargetStore.open(share.path) for share in matched.shares]
 

@@ -113,12 +113,16 @@ def parse(
     error: type[BrainhiveError] = BrainhiveError,
     *,
     is_yaml: bool = False,
+    is_typed: bool = False,
     without: Container[str] = (),
 ) -> T:
-    """Read a document that is a string, as `read` does; `where` names it in the message."""
+    """Read a document that is a string, as `read` does; `where` names it in the message.
+
+    In YAML of a command line (`is_typed`) texts may begin with `*`, `&`, `!`, `%`, `@`, as patterns do.
+    """
     try:
         if is_yaml:
-            loader = _Loader(text)
+            loader = (_TypedLoader if is_typed else _Loader)(text)
             try:
                 node = loader.get_single_node()
                 _refuse_deep(node, len(text) + 1)
@@ -254,6 +258,18 @@ class _Loader(yaml.SafeLoader):
         if "\0" in text:
             raise ValueError(f"the text in line {node.start_mark.line + 1} holds a NUL character")
         return text
+
+
+class _TypedLoader(_Loader):
+    """YAML without anchors, aliases, tags and directives: what begins as these do is a text."""
+
+    def check_plain(self) -> bool:
+        return self.peek() in "*&!%@`" or bool(super().check_plain())
+
+    def check_directive(self) -> bool:
+        return False
+
+    fetch_alias = fetch_anchor = fetch_tag = _Loader.fetch_plain
 
 
 for _type in ("null", "bool", "int", "float", "str", "seq", "map"):

@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import console, documents
-from brainhive_cli.core.errors import MissingData, first_line
+from brainhive_cli.core import console, documents, surroundings
+from brainhive_cli.core.errors import MissingData, RecipeError, first_line
 from brainhive_cli.core.files import atomic_write, below, home_folder, locate, portable, read_regular
 from brainhive_cli.core.results import Need
 
@@ -237,11 +237,17 @@ def _patterns(subfolder: str, allow: Sequence[str]) -> list[str]:
     return [f"{subfolder}/{pattern}" if subfolder else pattern for pattern in allow]
 
 
-def _failure(repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]) -> MissingData:
+def _failure(
+    repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]
+) -> MissingData | RecipeError:
     """Turn a failed request of the hub's client into an error of ours, by the hub's answer if any."""
     from huggingface_hub import errors
 
-    # a damaged cache
+    # a variable or file of the user, or a damaged cache
+    is_absent_here = isinstance(error, errors.DryRunError | errors.LocalEntryNotFoundError)
+    is_answer = isinstance(error, errors.HfHubHTTPError | errors.HFValidationError)
+    if not (is_absent_here or is_answer) and (cause := surroundings.explain(error)):
+        return cause
     if isinstance(error, ValueError) and not isinstance(error, errors.HFValidationError):
         return MissingData(
             f"{repository} is damaged in the hub's cache: {first_line(error)}",
@@ -249,7 +255,6 @@ def _failure(repository: str, error: Exception, repo_type: str, options: Mapping
         )
 
     # answers of the hub: terms, name, revision
-    is_absent_here = isinstance(error, errors.DryRunError | errors.LocalEntryNotFoundError)
     answer = error.__cause__ if is_absent_here else error
     if isinstance(answer, errors.GatedRepoError):
         kind = "datasets/" if repo_type == "dataset" else ""
@@ -266,7 +271,11 @@ def _failure(repository: str, error: Exception, repo_type: str, options: Mapping
         words = [f"--revision={options['revision']}"] if options.get("revision") else []
         line = download_line(repository, repo_type, options.get("allow_patterns") or [], *words)
         way = f"{ELSEWHERE}{line}"
-        return Unreachable(f"{repository} is not in the hub's cache and the hub cannot be reached", way)
+        problem = f"{repository} is not in the hub's cache and the hub cannot be reached"
+        return Unreachable(problem + surroundings.describe_route(), way)
+    if isinstance(error, OSError) and error.filename:
+        problem = f"cannot fetch {repository}: {error.filename}: {error.strerror}"
+        return MissingData(problem, "correct this file or folder, or set HF_HOME to a folder of yours")
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
     return MissingData(f"cannot fetch {repository}: {reason}", "check the name, or log in: hf auth login")
 

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 REPORTS = "BRAINHIVE_REPORTS"
 """Environment variable: the folder where a launched process writes its error for the launcher to show."""
+LAUNCHER = {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
+"""Config of accelerate's launcher; its arguments say the rest."""
 PORT = 29500
 """Default port on which machine 0 waits for the others; torch's own."""
 MOST_DIGITS = 9
@@ -352,6 +354,11 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
         # import from where this one does
         imported = os.pathsep.join(map(os.path.abspath, sys.path))
         os.environ |= {REPORTS: reports, "PYTHONSAFEPATH": "1", "PYTHONPATH": imported}
+
+        # the launcher would read a config in the user's home, which is for other work, or damaged
+        config = Path(reports, "launch.yaml")
+        config.write_text(json.dumps(LAUNCHER))
+        arguments = [f"--config_file={config}", *arguments]
 
         def pass_on(number: int, frame: FrameType | None) -> None:
             # the processes stop where their work can continue

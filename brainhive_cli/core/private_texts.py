@@ -67,7 +67,10 @@ def find_private(text: str) -> Iterator[str]:
             yield f"{kind} ({match[0]})"
 
     # this machine and its user, wherever they stand
-    names = {"the folder of this user": str(Path.home()), "the name of this machine": socket.gethostname()}
+    names = {
+        "the folder of this user": os.path.expanduser("~"),
+        "the name of this machine": socket.gethostname(),
+    }
     with suppress(OSError, KeyError):  # of a user whom the system does not know
         names["the login of this user"] = getpass.getuser()
     for kind, name in names.items():

@@ -633,14 +633,19 @@ def _merged(base: Any, value: Any) -> Any:
 
 
 def parse_value(text: str, override: str) -> Any:
-    """Read the value of an override as YAML.
+    """Read the value of an override as YAML; one that begins as no value of YAML does is a text.
 
     Raises:
         RecipeError: if it is not.
     """
+    if text.startswith(("*", "&", "!", "%", "@", "`", "#")):
+        return text
     where = f"the value of {show_value(override)}"
-    way_out = "quote it for the shell; of {NAME: VALUE} with more { in it, write KEY.NAME=VALUE instead"
-    return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True)
+    way_out = (
+        "quote it for the shell, and in it each text with [ ] { } or :, as KEY='[\"a[12]*.nii\"]'; of "
+        "{NAME: VALUE} with more { in it, write KEY.NAME=VALUE instead"
+    )
+    return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True, is_typed=True)
 
 
 def lay_over(default: Any, value: Any) -> Any:

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from brainhive_cli.core import archives, console, foreign_code
-from brainhive_cli.core.damage import is_of_the_machine
+from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
 from brainhive_cli.core.files import atomic_write
@@ -43,6 +43,8 @@ ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 """First bytes of what torch.save writes, now and before version 1.6."""
 WRAPPINGS = ("teacher", "model", "state_dict", "model_state_dict")
 """Keys below which training codes keep the weights: full DINO, SynCLR, DreamSim's CLIPs, MindEye1."""
+COMPILED, PARALLEL = re.compile(r"(?:^|(?<=\.))_orig_mod\."), "module."
+"""What torch.compile puts before names of weights, anywhere in them, and DataParallel before all of them."""
 MAX_WIDTH, MAX_LAYERS = 1 << 20, 1000
 """The largest width or count, and the most layers, that the config of a model may state."""
 FACTORS = ("scaling_factor", "num_train_timesteps")
@@ -77,14 +79,10 @@ def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = Missing
     with reading(path, hint, error, files=(path,)):
         if not _is_torch(path):
             with _mappable(path) as mapped:
-                return load_file(mapped)
+                return _with_plain_names(load_file(mapped))
 
         # weights lie below one key or two in what training codes save
-        content = _load(path, "cpu")
-        for wrapping in WRAPPINGS:
-            if not isinstance(content, dict):
-                raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
-            content = content.get(wrapping, content)
+        content = _unwrapped(_load(path, "cpu"))
         tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
         # sparse, quantized and expanded tensors are refused: they grow, or fail, where they are used
@@ -93,7 +91,59 @@ def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = Missing
             is_plain = value.layout == torch.strided and value.device.type == "cpu"
             if not is_plain or value.is_quantized or value.numel() * value.element_size() > most:
                 raise ValueError(f"a tensor of shape {[*value.shape]} is not stored whole")
-        return {name: value.detach() for name, value in tensors.items()}
+        return _with_plain_names({name: value.detach() for name, value in tensors.items()})
+
+
+def plain_names(names: Iterable[str]) -> dict[str, str]:
+    """Give names of weights without what torch.compile and DataParallel put before them, by the names."""
+    plain = {name: COMPILED.sub("", name) for name in names}
+    while plain and all(name.startswith(PARALLEL) for name in plain.values()):
+        plain = {name: short.removeprefix(PARALLEL) for name, short in plain.items()}
+    if len({*plain.values()}) < len(plain):
+        raise ValueError("it has weights of one name with and without `_orig_mod.`")
+    return plain
+
+
+def _with_plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensors[whole] for whole, name in plain_names(tensors).items()}
+
+
+def list_names(path: Path) -> list[str]:
+    """List the names of the weights in a file, and read none of them."""
+    if _is_torch(path):
+        return [*map(str, _unwrapped(_load(path, "meta")))]
+    with _mappable(path) as mapped, safe_open(mapped, "pt") as opened:
+        return [*opened.keys()]
+
+
+@contextmanager
+def plain_folder(folder: Path, files: Iterable[Path]) -> Iterator[Path]:
+    """Give a folder whose files of weights have plain names, for a library; a copy if need be."""
+    renamed = {}
+    for file in files:
+        with suppress(*RAISED):  # of no file of weights, or a damaged one, which the library refuses
+            if any(name != plain for name, plain in plain_names(list_names(file)).items()):
+                renamed[file.name] = read(file)
+    if not renamed:
+        yield folder
+        return
+
+    # the other files by links; an index says which file has which weight
+    with TemporaryDirectory() as scratch:
+        for path in folder.iterdir():
+            copy = Path(scratch, path.name)
+            if path.name in renamed and _is_torch(path):
+                torch.save(renamed[path.name], copy)
+            elif path.name in renamed:
+                save_file(renamed[path.name], copy, {"format": "pt"})
+            elif path.name.endswith(".index.json"):
+                index = json.loads(path.read_bytes())
+                holders, plain = index["weight_map"], plain_names(index["weight_map"])
+                index["weight_map"] = {plain[name]: file for name, file in holders.items()}
+                copy.write_text(json.dumps(index))
+            else:
+                copy.symlink_to(path.resolve())
+        yield Path(scratch)
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -180,7 +230,10 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] 
     # a digest of zeros holds the room of the true one
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     about = {"format": "pt", **(metadata or {}), DIGEST: "0" * 32}
+    path.touch()
+    mode = path.stat().st_mode  # by the umask; the library's own file, which takes its place, is private
     save_file(state, path, about)
+    path.chmod(mode)
     with safe_open(path, "pt") as opened:
         about[DIGEST] = _digest(path, opened)
 
@@ -315,6 +368,15 @@ def check_sizes(
                 raise error(f"{where}: {key} is {value}, and no size is negative", hint)
         elif isinstance(value, float) and not math.isfinite(value):
             raise error(f"{where}: {key} is {value}, which is no number", hint)
+
+
+def _unwrapped(content: Any) -> Any:
+    """Take the weights out of what a training code saves."""
+    for wrapping in WRAPPINGS:
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
+        content = content.get(wrapping, content)
+    return content
 
 
 def _verify(path: Path, hint: str) -> None:

@@ -16,7 +16,7 @@ from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import published_data
-from brainhive_cli.data.datasets import Dataset, StimulusSet, describe_test_claims
+from brainhive_cli.data.datasets import Dataset, StimulusSet, describe_test_claims, describe_unread
 from brainhive_cli.data.preparations import Merged
 from brainhive_cli.data.signal_stores import recorded_subjects
 from brainhive_cli.data.stores.ids import PICTURES, match_names, summarise_names
@@ -202,6 +202,7 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
             images[split] = stimuli = dataset.images(split)
             count, least = len(stimuli), PUBLISHED.get(dataset.name, {}).get(split, 0)
             part.counts[split] = f"{count:,}" + (f" of {least:,}" if count < least else "")
+            part.counts[split] += f", {others}" if (others := describe_unread(stimuli.unread)) else ""
             if count < least:
                 problem = f"{dataset.name} has {count:,} of {least:,} {split} pictures"
                 raise MissingData(problem, published_data.fetch_line(dataset.name))

@@ -372,7 +372,7 @@ def match_stimuli(image_ids: Sequence[str], stimuli: TargetStore, where: str) ->
     rows = stimuli.rows(image_ids)
     is_known = rows >= 0
     if not is_known.all():
-        console.warn(f"{where}: {(~is_known).sum()} trials left out, their pictures could not be decoded")
+        console.warn(f"{where}: {(~is_known).sum()} trials left out, their pictures have no embedding")
     return np.flatnonzero(is_known), rows[is_known]
 
 

@@ -86,17 +86,27 @@ def load_network(
     if not any(file.suffix == ".safetensors" for file in files):
         options["use_safetensors"] = False  # else diffusers reports their absence as an error
     # load, and refuse a network that lacks some of its weights
-    with weights.reading(where, files=files), console.hushed():
-        model, loading_info = network.from_pretrained(folder, output_loading_info=True, **options)
-        refuse_absent(loading_info["missing_keys"], len(model.state_dict()), where)
+    with (
+        weights.reading(where, files=files),
+        weights.plain_folder(folder, files) as plain,
+        console.hushed(),
+    ):
+        model, info = network.from_pretrained(plain, output_loading_info=True, **options)
+        refuse_absent(info["missing_keys"], len(model.state_dict()), where, info["unexpected_keys"])
         return model.eval().requires_grad_(False)
 
 
-def refuse_absent(absent: Iterable[str], count: int, where: object) -> None:
-    """Raise MissingData if any of a network's `count` weights is absent: libraries fill it with noise."""
-    if unmatched := [*absent]:
-        match = weights.describe_match(unmatched, count)
-        raise MissingData(f"{where}: {match}", "fetch it again, or give a complete checkpoint")
+def refuse_absent(absent: Iterable[str], count: int, where: object, surplus: Iterable[str] = ()) -> None:
+    """Raise MissingData if any of a network's `count` weights is absent: libraries fill it with noise.
+
+    Weights that the network has not (`surplus`) may have the same names behind a prefix.
+    """
+    if unmatched := sorted(absent):
+        match, way = weights.describe_match(unmatched, count), "fetch it again, or give a complete checkpoint"
+        ends = (name.removesuffix(unmatched[0]) for name in surplus if name.endswith(f".{unmatched[0]}"))
+        if prefix := next(ends, ""):
+            match, way = f"{match}, which is called {prefix}{unmatched[0]}", f"take {prefix} off the names"
+        raise MissingData(f"{where}: {match}", way)
 
 
 def rename(state: Mapping[str, Tensor], table: Table) -> State:

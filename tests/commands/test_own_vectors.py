@@ -188,6 +188,21 @@ def test_rows_without_names_need_one_split_of_as_many_pictures(go, small, own_ho
     assert store.attributes["weights"]["source"] == "imported: rows in the order of the pictures"
 
 
+def test_a_vector_that_is_not_finite_is_refused_or_a_gap(go, small, own_home, vectors, capsys):
+    values = np.load(vectors("test"))
+    values[3, 0] = np.inf
+    np.save(own_home / "test.npy", values)
+    words = (small[0], "name=mine", f"sources=['{own_home / 'test.npy'}']", "splits=test")
+    with pytest.raises(BrainhiveError, match="vectors that are not finite, 1 of 100: ") as caught:
+        go("import-embeddings", *words)
+    assert "--skip-missing" in caught.value.hint and not list((own_home / "embeddings").rglob("mine.h5"))
+
+    go("import-embeddings", *words, "skip_missing=true")
+    store = TargetStore.open(path_of(own_home / "embeddings", DATASET, "test", "mine"))
+    assert np.flatnonzero(~store.done).tolist() == [3] and store.health.non_finite == 0
+    assert "these pictures count as absent" in capsys.readouterr().err
+
+
 def test_a_tensor_without_names_is_read_in_order_too(go, small, own_home, vectors):
     values = torch.from_numpy(np.load(vectors("test")))
     torch.save(values, own_home / "test.pt")

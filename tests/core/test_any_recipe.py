@@ -139,3 +139,16 @@ def test_text_of_any_kind_is_a_value_or_a_refusal(text: str) -> None:
 def test_a_recipe_that_scores_a_folder_can_be_run_again_as_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("{}")
     refused_or_same("reconstruct", tmp_path / "recipe.yaml", ["score=made", "truth=true"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((text, text) for text in ("*_TYPED.nii.gz", "&x", "!a", "%s", "@b", "#c", "*a[12]: b")),
+        ("[*_a.nii, &x, !y, %z, @q, 3]", ["*_a.nii", "&x", "!y", "%z", "@q", 3]),
+        ("{betas: *_T.nii.gz, inner: [@a, {b: !c}]}", {"betas": "*_T.nii.gz", "inner": ["@a", {"b": "!c"}]}),
+        ('["*a[12].nii"]', ["*a[12].nii"]),
+    ],
+)
+def test_values_of_a_command_line_may_begin_as_patterns_do(text: str, value: object) -> None:
+    assert parse_value(text, f"key={text}") == value

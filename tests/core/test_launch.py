@@ -112,3 +112,17 @@ def test_a_report_with_half_a_character_still_names_the_cause(
 def test_a_process_that_a_signal_stops_before_it_listens_ends_the_launch_as_one_that_continues(tmp_path):
     code, reason = launch._cause({0: -signal.SIGUSR1, 1: -signal.SIGTERM}, tmp_path, "")
     assert code == 75 and reason is not None and reason.hint == "the same command continues"
+
+
+def test_a_launch_reads_no_config_of_accelerate_in_the_users_home(monkeypatch, tmp_path) -> None:
+    from accelerate.commands import launch as accelerate
+
+    config = tmp_path / "default_config.yaml"
+    config.write_text("compute_environment: [")
+    monkeypatch.setattr(accelerate, "default_config_file", str(config))
+    launched = []
+    monkeypatch.setattr(accelerate, "multi_gpu_launcher", launched.append)
+
+    assert launch.relaunch(Run(), 2) == (0, None)
+    (arguments,) = launched
+    assert (arguments.num_processes, arguments.mixed_precision, arguments.use_cpu) == (2, "no", False)

@@ -6,6 +6,7 @@ import mmap
 import os
 import pickle
 import shutil
+import stat
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -309,3 +310,39 @@ def test_a_mistake_in_a_users_own_network_is_not_called_a_damaged_file(
         module.build()
     with pytest.raises(MissingData, match="is damaged"), weights.reading(tmp_path):
         int("1.5")
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o027])
+def test_weights_have_the_mode_of_other_files(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        weights.save(tmp_path / "model.safetensors", {"a": torch.ones(2)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+def test_names_are_read_without_what_wrappers_put_before_them(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"model.{ending}"
+
+    def write(*names: str) -> None:
+        state = {name: torch.full((2,), float(n)) for n, name in enumerate(names)}
+        safetensors.torch.save_file(state, path) if ending == "safetensors" else torch.save(
+            {"state_dict": state}, path
+        )
+
+    write("module._orig_mod.a", "module.b._orig_mod.c")
+    assert {*weights.read(path)} == {"a", "b.c"} and weights.read(path)["b.c"][0] == 1
+    with weights.plain_folder(tmp_path, [path]) as folder:
+        assert folder != tmp_path and {*weights.list_names(folder / path.name)} == {"a", "b.c"}
+
+    # a part that is called so, and a folder of plain names
+    write("module.a", "b.module.c")
+    assert {*weights.read(path)} == {"module.a", "b.module.c"}
+    with weights.plain_folder(tmp_path, [path]) as folder:
+        assert folder == tmp_path
+
+    write("a", "_orig_mod.a")
+    with pytest.raises(MissingData, match="one name with and without"):
+        weights.read(path)

@@ -1,9 +1,11 @@
 """Publishers' weights: renamed by tables, selected, counted, and brought to smaller models."""
 
+import pytest
 import torch
 from torch import nn
 
-from brainhive_cli.models.foreign_weights import adapt, below, count_numbers, rename
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.models.foreign_weights import adapt, below, count_numbers, refuse_absent, rename
 
 STATE = {
     name: torch.zeros(1) for name in ("net.0.weight", "net.1.weight", "net.1.bias", "head.weight", "step")
@@ -33,3 +35,11 @@ def test_a_module_that_says_how_gets_the_weights_below_its_prefix_adapted() -> N
 
     assert [*adapt(WithoutBias(), STATE, "net.")] == ["head.weight", "step", "net.0.weight", "net.1.weight"]
     assert adapt(nn.Identity(), STATE, "net.") == STATE
+
+
+def test_weights_behind_another_prefix_are_named():
+    with pytest.raises(
+        MissingData, match=r"0 of 2 .*; first missing a\.b, which is called model\.a\.b"
+    ) as caught:
+        refuse_absent({"a.b", "c"}, 2, "folder", ["model.c", "model.a.b"])
+    assert caught.value.hint == "take model. off the names"

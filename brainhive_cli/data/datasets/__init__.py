@@ -1,8 +1,9 @@
 """Data sets: stimuli, and the recordings made with them."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
@@ -22,8 +23,18 @@ from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.measurement.units import MANY_UNITS, Alike, AlikeBy, describe_claims
 
-FORMATS = ("BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that PIL may read, whatever a file's ending: for others it runs programs (EPS: Ghostscript)."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How stored pixels become what is seen, by EXIF orientation (EXIF 3.0, tag 0x0112); 1 is no change."""
 
 SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """Names of the folder of each split."""
@@ -90,6 +101,7 @@ class StimulusSet:
         absent: Hints on how to get captions, masks or labels that are not there.
         has_pictures: Whether stimuli can be opened: categories without exemplars are names.
         missing: Why the files are not here; as many stimuli as are published then stand for them.
+        unread: Number of files that lie among the pictures and are none, by ending.
     """
 
     dataset: str
@@ -108,6 +120,7 @@ class StimulusSet:
     absent: Mapping[str, str] = field(default_factory=dict)
     has_pictures: bool = True
     missing: MissingData | None = None
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Count the stimuli."""
@@ -358,11 +371,30 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
     return describe_claims(alike.items([list(alike.concept_of)]), subjects) if alike.concept_of else ""
 
 
-def pictures_below(root: Path, folder: str = "") -> Iterator[str]:
-    """Yield the picture files in a folder of `root`, as POSIX paths below `root`; see `walk`."""
+def pictures_below(
+    root: Path, folder: str = "", unread: Counter[str] | None = None, endings: Collection[str] = PICTURES
+) -> Iterator[str]:
+    """Yield the picture files in a folder of `root`, as POSIX paths below `root`; see `walk`.
+
+    Args:
+        root: The folder below which paths are.
+        folder: One in it.
+        unread: Gets the number of all other files, by ending.
+        endings: Of those that are listed, in lower case.
+    """
     for path, entry in walk(root, folder):
-        if os.path.splitext(path)[1].lower() in PICTURES and entry.is_file():
-            yield path
+        if (ending := os.path.splitext(path)[1].lower()) in endings:
+            if entry.is_file():
+                yield path
+        elif unread is not None and entry.is_file():
+            unread[ending] += 1
+
+
+def describe_unread(unread: Mapping[str, int]) -> str:
+    """Describe the files that lie among pictures and are not read, as `4 not read: 3 .heic, 1 .txt`."""
+    counts = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in counts)
+    return f"{sum(unread.values()):,} not read: {listed}" if unread else ""
 
 
 def check_split(dataset: str, split: str, splits: Sequence[str]) -> None:
@@ -386,7 +418,12 @@ def check_unique(image_ids: Sequence[str], locate: Callable[[int], object]) -> N
 
 
 def from_files(
-    dataset: str, split: str, root: Path, files: Sequence[str], concepts: Sequence[str]
+    dataset: str,
+    split: str,
+    root: Path,
+    files: Sequence[str],
+    concepts: Sequence[str],
+    unread: Mapping[str, int] = MappingProxyType({}),
 ) -> StimulusSet:
     """Make an image set of files below an image root.
 
@@ -396,6 +433,7 @@ def from_files(
         root: The image root.
         files: Paths of the pictures below it.
         concepts: Concept of each picture.
+        unread: Number of files that lie among the pictures and are none, by ending.
 
     Raises:
         BrainhiveError: if two files differ in their endings only, and so have one image id.
@@ -404,7 +442,8 @@ def from_files(
     parts = [os.path.splitext(file) for file in files]
     check_unique([stem for stem, _ in parts], lambda index: root / files[index])
     image_ids, endings = Names.of(stem for stem, _ in parts), Names.of(ending for _, ending in parts)
-    return StimulusSet(dataset, split, image_ids, Names.of(concepts), Files(root, image_ids, endings))
+    opener = Files(root, image_ids, endings)
+    return StimulusSet(dataset, split, image_ids, Names.of(concepts), opener, unread=dict(unread))
 
 
 @dataclass(frozen=True)
@@ -444,10 +483,22 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
             if picture.mode in ("I", "F"):
                 raise ValueError("32 bits a pixel, of no known range")
             if picture.mode.startswith("I;16"):
-                return picture.point(lambda level: level * (1 / 256)).convert("L").convert("RGB")
-            return picture.convert("RGB")
+                eight_bits = picture.point(lambda level: level * (1 / 256)).convert("L")
+                return turn_upright(picture, eight_bits.convert("RGB"))
+            return turn_upright(picture, picture.convert("RGB"))
     except (*RAISED, Image.DecompressionBombError) as error:
         raise bad_picture(name, error) from error
+
+
+def turn_upright(opened: Image.Image, pixels: Image.Image) -> Image.Image:
+    """Turn pixels as the EXIF orientation of their file says, as cameras write it and every viewer reads it.
+
+    An EXIF block that is damaged says nothing, to viewers neither.
+    """
+    with suppress(*RAISED):
+        orientation = opened.getexif().get(ExifTags.Base.Orientation)
+        return pixels.transpose(TURNS[orientation]) if orientation in TURNS else pixels
+    return pixels
 
 
 def bad_picture(name: object, error: Exception) -> BadPicture:

@@ -1,5 +1,6 @@
 """Categories that events name, as face and house: a stimulus with many exemplar pictures, or with none."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -105,11 +106,14 @@ def _list(config: Config, names: Sequence[str], root: Path | None, split: str) -
         words = [name.replace("_", " ") for name in names]
         offered |= {"captions": lambda index: [words[index]], "captions_each": 1}
     elif root is not None:
-        files = {name: [*pictures_below(root, name)] if (root / name).is_dir() else [] for name in names}
+        unread = Counter[str]()
+        is_here = {name: (root / name).is_dir() for name in names}
+        files = {name: [*pictures_below(root, name, unread)] if is_here[name] else [] for name in names}
         if empty := [name for name, listed in files.items() if not listed]:
             raise MissingData(f"categories: no pictures in {root / empty[0]}", "exemplars of each category")
         most = max(map(len, files.values()))
         offered = {"open": partial(_open, root, [files[name] for name in names], most), "frames": most}
+        offered["unread"] = unread
     ids = Names.of(names)
     return StimulusSet(config.name, split, ids, ids, absent=absent, **offered)
 

@@ -1,6 +1,7 @@
 """Any folder of pictures, one sub-folder a concept."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePath
@@ -12,10 +13,16 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import locate, read_regular, way_to_folder
+from brainhive_cli.core.files import locate, read_regular, walk, way_to_folder
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import SPLIT_FOLDERS, StimulusDataset, from_files, pictures_below
+from brainhive_cli.data.datasets import (
+    SPLIT_FOLDERS,
+    StimulusDataset,
+    describe_unread,
+    from_files,
+    pictures_below,
+)
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.published_data import fetch_line
@@ -95,9 +102,15 @@ def _images(
     """List the pictures of a split, sorted by path."""
     datasets.check_split(name, split, splits)
     folder = folders.get(split, "")
-    files = list(pictures_below(root, folder))
+    unread = Counter[str]()
+    files = list(pictures_below(root, folder, unread))
+    if folders and split == splits[0]:  # and what lies next to the folders of splits
+        entries = walk(root, enters=lambda name: name not in folders.values())
+        unread.update(os.path.splitext(path)[1].lower() for path, entry in entries if entry.is_file())
     if not files:
-        raise MissingData(f"image-folder: no pictures under {root}", "pictures end in .jpg, .png, .webp …")
+        problem = f"image-folder: no pictures under {root / folder}"
+        problem += f", {others}" if (others := describe_unread(unread)) else ""
+        raise MissingData(problem, "pictures end in .jpg, .png, .webp …")
 
     # a picture directly in the folder, or in a split's, is a concept of its own
     paths = [PurePath(file.removeprefix(f"{folder}/")) for file in files]
@@ -107,7 +120,7 @@ def _images(
     if not folders and (config.test_share or config.test_list):
         rows = _choose(config, root, split, files, np.array(concepts)).tolist()
         files, concepts = [files[row] for row in rows], [concepts[row] for row in rows]
-    return from_files(name, split, root, files, concepts)
+    return from_files(name, split, root, files, concepts, unread)
 
 
 def _choose(

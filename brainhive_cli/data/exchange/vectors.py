@@ -20,7 +20,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.hdf5 import open_numbers
-from brainhive_cli.data.stores.target_store import Blank, TargetStore, filling
+from brainhive_cli.data.stores.ids import summarise_names
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, filling, find_finite
 
 BATCH = 1024
 """Vectors read or written at a time."""
@@ -298,12 +299,19 @@ class Share:
 
 
 def copy_vectors(
-    shares: Sequence[Share], vectors: Vectors, attributes: Mapping[str, Any], dtype: str
+    shares: Sequence[Share],
+    vectors: Vectors,
+    attributes: Mapping[str, Any],
+    dtype: str,
+    skip_missing: bool = False,
 ) -> None:
     """Copy vectors to their stores, which get their final names when complete, or leave nothing.
 
+    A vector that is not finite counts as none, which `skip_missing` accepts.
+
     Raises:
-        BrainhiveError: if vectors differ in shape, are no numbers, or are not as many as their names.
+        BrainhiveError: if vectors differ in shape, are no numbers, are not finite, do not fit into the dtype,
+            or are not as many as their names.
     """
     # the first batch tells the shape of all
     batches = checked_batches(vectors)
@@ -315,18 +323,29 @@ def copy_vectors(
         blanks.append(Blank(share.path, images.image_ids, images.concepts, first.shape[1:], dtype, about))
 
     # copy batch by batch; rows that no share wants are left out
-    at = 0
+    at, absent = 0, list[str]()
     progress = console.progress("copying vectors", len(vectors.names))
     with filling(blanks, ALONE, again=True, keep=False) as filled, progress as bar:
         for batch in chain([first], batches):  # [n, *shape]
+            is_finite = find_finite(batch)
             for share, writer in zip(shares, filled.writers, strict=True):
                 rows = share.rows[at : at + len(batch)]
+                lost = np.flatnonzero((rows >= 0) & ~is_finite[: len(rows)])
+                absent += [vectors.names[at + int(place)] for place in lost]
+                rows = np.where(is_finite[: len(rows)], rows, -1)
                 writer.write(rows[rows >= 0], batch[: len(rows)][rows >= 0])
             at += len(batch)
             bar.advance(len(batch))
         if at != len(vectors.names):
             problem = f"{vectors.files[0]} holds {at} vectors for {len(vectors.names)} names"
             raise BrainhiveError(problem, "fetch it again, with the list of names that belongs to it")
+        if absent:
+            named = summarise_names(absent, len(vectors.names))
+            problem = f"{vectors.files[0]}: vectors that are not finite, {named}"
+            if not skip_missing:
+                way = "give finite ones (half precision overflows), or accept the gaps with --skip-missing"
+                raise BrainhiveError(problem, way)
+            console.warn(f"{problem}; these pictures count as absent")
         filled.finish()
 
 

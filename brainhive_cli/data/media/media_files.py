@@ -16,7 +16,7 @@ from torch import Tensor
 from brainhive_cli.core.damage import RAISED
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.files import open_regular, require_regular
-from brainhive_cli.data.datasets import Clip, bad_picture, decode
+from brainhive_cli.data.datasets import Clip, bad_picture, decode, turn_upright
 from brainhive_cli.data.stores.ids import PICTURES
 
 Pixels = NDArray[np.uint8]
@@ -24,9 +24,11 @@ RATE_HZ = 8.0
 """Of a clip whose own rate nothing says: how fast browsers show it."""
 PNG_LEVEL = 1
 """PNG compression: of photographs higher levels save a few percent, and take several times as long."""
-VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
+VIDEOS = frozenset(
+    {".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp"}
+)
 """Endings of video files."""
-ANIMATED = frozenset({".gif", ".png", ".webp"})
+ANIMATED = frozenset({".gif", ".png", ".apng", ".webp", ".avif", ".avifs"})
 """Endings of pictures that may have several frames."""
 MAX_CLIP_BYTES, MAX_CLIP_FRAMES = 2**31, 2**15
 """Of the frames of a clip (18 minutes at 30 Hz): a film is no clip."""
@@ -147,7 +149,7 @@ def read_animation(path: Path) -> Clip:
 
     def decoded(file: Image.Image) -> Iterator[Pixels]:
         for frame in ImageSequence.Iterator(file):
-            pixels = np.asarray(frame.convert("RGB"))
+            pixels = np.asarray(turn_upright(frame, frame.convert("RGB")))
             durations.append(float(frame.info.get("duration", 0)))  # which a WebP has once it is decoded
             yield pixels
 
@@ -185,7 +187,11 @@ def read_video(path: Path) -> Clip:
         require_regular(path)
         with library.open(str(path)) as video:
             rate = video.streams.video[0].average_rate
-            pixels = (frame.to_ndarray(format="rgb24") for frame in video.decode(video=0))
+            # a phone stores its clips lying, with the angle at which they are seen
+            pixels = (
+                np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                for frame in video.decode(video=0)
+            )
             frames = np.stack(_collect(pixels, path))
     except RAISED as error:  # PyAV's errors are among them
         raise bad_picture(path, error) from error

@@ -68,7 +68,8 @@ class Health:
         cosine = f"the median cosine of random pairs is {self.median_pair_cosine:.4f}"
         problems = []
         if self.non_finite:
-            problems.append((f"{self.non_finite} values are not finite", "half precision that overflowed"))
+            cause = "half precision that overflowed; their pictures count as absent"
+            problems.append((f"{self.non_finite} values are not finite", cause))
         if self.vectors < MIN_VECTORS:
             return problems
 

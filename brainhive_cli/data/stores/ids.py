@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,12 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 
 NOT_IN_TABLES = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 """Characters that no cell of a TSV can hold: tabs, ends of lines, and control characters."""
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""Endings of picture files."""
+PICTURES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".avifs", ".bmp", ".dib", ".gif"}
+    | {".ico", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm"}
+    | {".tif", ".tiff"}
+)
+"""Endings of picture files: those that Pillow registers for the formats that are read."""
 
 
 class Names(Sequence[str]):
@@ -45,7 +50,10 @@ class Names(Sequence[str]):
         try:
             return cls(np.array(list(map(str.encode, names)), np.bytes_))
         except UnicodeEncodeError as error:
-            raise BrainhiveError(f"{error.object!r} is not UTF-8", "rename the file") from error
+            way = "rename the file"
+            if (encoding := sys.getfilesystemencoding()) != "utf-8":
+                way = f"names of files are read as {encoding} here: unset PYTHONUTF8, or LC_ALL=C.UTF-8"
+            raise BrainhiveError(f"{error.object!r} is not UTF-8", way) from error
 
     def __len__(self) -> int:
         """Count them."""

@@ -32,6 +32,8 @@ PIXELS = "pixels"
 PIXEL_WORDS = 25
 """64-bit words that a stimulus is known by: a digest of its pixels, and 24 of a perceptual hash."""
 SUMS = f"{hdf5.CHECKSUMS}/embedding"
+ROWS_READ = 1024
+"""Rows that are looked through at a time."""
 VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<place>\d{1,6})(?P<digest>-[0-9a-f]{8})?")
 """The name of an encoder of one frame or caption; with `-all` in place of the view, that of all of them."""
 
@@ -114,6 +116,11 @@ class TargetStore:
             is_flat = len(embedding.shape) < (2 if alternatives is None else 3)
             if is_flat or 0 in embedding.shape[1:] or alternatives not in (None, embedding.shape[1]):
                 raise ValueError(f"its embeddings are {list(embedding.shape)}, alternatives {alternatives}")
+
+            # a picture whose embedding is not finite counts as one that has none
+            health = attributes.get("health")
+            if isinstance(health, Mapping) and health.get("non_finite"):
+                done = done & find_finite(embedding)
             return cls(path, embedding, image_ids, concepts, done, pixels, attributes)
 
     def view(self, encoder: str, place: int | None) -> Self:
@@ -175,8 +182,9 @@ class TargetStore:
         return documents.check(self.attributes.get("health"), f"{self.path}: attribute: health", Health, way)
 
     def measured(self) -> Health:
-        """Measure the health again."""
-        return measure(self.embedding, np.flatnonzero(self.done))
+        """Measure the health again, also of embeddings that are not finite."""
+        with hdf5.open_file(self.path, self.making) as file:
+            return measure(self.embedding, np.flatnonzero(read_flags(file, "done")))
 
     def refuse_other_pictures(self, image_ids: Sequence[str], line: str) -> None:
         """Refuse a store whose stimuli are not those that its data set and split have now.
@@ -246,6 +254,14 @@ class Blank:
             hdf5.create(part, spaces, {**arrays, "done": np.zeros(count, np.uint8)}, attributes)
 
 
+def find_finite(embedding: Any) -> NDArray[np.bool_]:
+    """Find the rows [N] of embeddings [N, …] whose values are all finite, some at a time."""
+    starts = range(0, len(embedding), ROWS_READ)
+    blocks = (np.isfinite(embedding[start : start + ROWS_READ]) for start in starts)
+    is_finite = [block.reshape(len(block), -1).all(axis=1) for block in blocks]
+    return np.concatenate([np.ones(0, bool), *is_finite])
+
+
 class TargetWriter:
     """A store being written; rows may come in any order and from several processes.
 
@@ -260,11 +276,21 @@ class TargetWriter:
             # a row without a checksum was not written, whatever its mark says
             is_done = (file["done"][()] == 1) & (file[SUMS][()] != 0)
             self.pending: NDArray[np.int64] = np.flatnonzero(~is_done)
+            self._most = float(np.finfo(np.float16).max) if file["embedding"].dtype == np.float16 else None
             written_once = {"image_id", "concept", hdf5.CHECKSUMS}
             self._rows = {name: hdf5.RowWriter(part, name) for name in file if name not in written_once}
 
     def write(self, rows: NDArray[np.int64], values: NDArray[Any], **more: NDArray[Any]) -> None:
-        """Write targets [B, *shape], and the rows of further datasets, then mark these rows done."""
+        """Write targets [B, *shape], and the rows of further datasets, then mark these rows done.
+
+        Raises:
+            BrainhiveError: if a value is larger than the store's dtype can hold.
+        """
+        if self._most is not None and np.issubdtype(values.dtype, np.floating):
+            largest = np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(initial=0)
+            if largest > self._most:
+                problem = f"{self.path}: values up to {largest:.6g} do not fit into float16"
+                raise BrainhiveError(f"{problem}, which ends at {self._most:g}", "dtype=float32")
         for name, some in {"embedding": values, **more}.items():
             self._rows[name].write(rows, some)
         self._rows["done"].write(rows, np.ones(len(rows), np.uint8))
@@ -449,7 +475,7 @@ def expand_patterns(names: Iterable[str]) -> list[Path]:
     """
     expanded: dict[Path, None] = {}
     for name in names:
-        if not (paths := expand_pattern(Path(name).expanduser())):
+        if not (paths := expand_pattern(os.path.expanduser(name))):
             raise MissingData(f"no file, folder or pattern {name}", "check the name")
         expanded.update(dict.fromkeys(paths))
     return list(expanded)

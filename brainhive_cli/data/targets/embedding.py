@@ -24,6 +24,7 @@ from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media.decoding import decoded
 from brainhive_cli.data.stores.target_store import PIXELS, Blank, TargetStore, TargetWriter
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, alternatives, shape_of, views_each
+from brainhive_cli.data.targets.target_stores import is_same_network
 from brainhive_cli.models.encoders import EncoderConfig
 
 AHEAD = 4
@@ -76,6 +77,8 @@ class StoreJob:
             differs.append("preprocessing")
         if group and stored["weights"].get("digest") != group.encoder.weights.get("digest"):
             differs.append("weights")
+        if group and not is_same_network(stored["weights"], group.encoder.weights):
+            differs.append("network")
         if "imported" in stored:
             return "was made with other pictures" if "pictures" in differs else ""
         if differs:

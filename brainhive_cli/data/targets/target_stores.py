@@ -21,7 +21,7 @@ from brainhive_cli.models.encoders import IMPORTED, EncoderConfig
 
 IDENTITIES = "embeddings.json"
 """Where a run keeps it, by the encoder's name."""
-MADE_BY = ("weights", "preprocessing")
+MADE_BY = ("weights", "preprocessing", "network")
 """What the stores of all splits have in common."""
 
 
@@ -128,8 +128,15 @@ def identity_of(store: TargetStore) -> dict[str, str]:
         "store": str(store.path),
         "weights": weights,
         "preprocessing": made_by.get("preprocessing", ""),
+        "network": made_by.get("weights", {}).get("network", ""),
         "pictures": store.image_ids.digest,
     }
+
+
+def is_same_network(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two descriptions have one digest of a network's config or code; older ones have none."""
+    known = {digest for about in (one, other) if (digest := about.get("network"))}
+    return len(known) < 2
 
 
 def digests_of_imported(
@@ -178,7 +185,8 @@ def refuse_others(
         if name not in stores:  # of another variant of a sweep
             continue
         here = identity_of(stores[name])
-        differs = [key for key in keys if here[key] != trained_on.get(key)]
+        differs = [key for key in keys if key != "network" and here[key] != trained_on.get(key)]
+        differs += [] if is_same_network(trained_on, here) else ["network"]
         if differs:
             raise BrainhiveError(
                 f"{here['store']} was made with other {' and '.join(differs)} than "

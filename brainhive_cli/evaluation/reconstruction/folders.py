@@ -9,17 +9,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 import numpy as np
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import locate, walk
+from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.core.runs import FINISHED, RunFolder
-from brainhive_cli.data.datasets import PICTURES, Clip, check_unique, decode, pictures_below
+from brainhive_cli.data.datasets import PICTURES, Clip, check_unique, decode, describe_unread, pictures_below
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated
 from brainhive_cli.evaluation.reconstruction.conditions import derange
@@ -154,7 +154,10 @@ def list_pictures(folder: str) -> dict[str, Path]:
         MissingData: if there is no such folder, or no picture in it.
         BrainhiveError: if two files differ in their endings only.
     """
-    files = _visible_files(folder, "picture")
+    unread = Counter[str]()
+    files = _visible_files(folder, "picture", unread)
+    if others := describe_unread(unread):
+        console.say(f"files among the pictures in {folder}: {others}")
     if not files:
         raise MissingData(f"no pictures below {folder}", f"pictures end in {', '.join(sorted(PICTURES))}")
     return _map_names(folder, files)
@@ -240,8 +243,11 @@ def list_clips(folder: str) -> dict[str, Path]:
         BrainhiveError: if two files differ in their endings only, or a frame lies among the clips.
     """
     # videos, animated pictures, and folders of frames
-    clips = set()
-    for file in _visible_files(folder, "clip"):
+    clips, unread = set(), Counter[str]()
+    files = _visible_files(folder, "clip", unread)
+    if others := describe_unread(unread):
+        console.say(f"files among the clips in {folder}: {others}")
+    for file in files:
         is_clip = file.suffix.lower() in VIDEOS or is_animated(file)
         if not is_clip and file.parent == locate(folder):
             decode(str(file), file)  # or a damaged clip would be called a picture
@@ -255,14 +261,14 @@ def list_clips(folder: str) -> dict[str, Path]:
     return _map_names(folder, media_files.sorted_by_number(clips))  # neighbours in a film stay neighbours
 
 
-def _visible_files(folder: str, medium: Medium) -> list[Path]:
-    """List the pictures below a folder, or also the videos; hidden ones are left out."""
+def _visible_files(folder: str, medium: Medium, unread: Counter[str] | None = None) -> list[Path]:
+    """List the pictures below a folder, or also the videos, and count others; hidden ones are left out."""
     root = locate(folder)
     if not root.is_dir():
         raise MissingData(f"no folder {folder!r}", f"give a folder of {medium}s that exists")
     if medium == "picture":
-        return [root / path for path in pictures_below(root)]
-    return [root / path for path, _ in walk(root) if PurePath(path).suffix.lower() in VIDEOS | PICTURES]
+        return [root / path for path in pictures_below(root, unread=unread)]
+    return [root / path for path in pictures_below(root, "", unread, VIDEOS | PICTURES)]
 
 
 def _map_names(folder: str, paths: Sequence[Path]) -> dict[str, Path]:

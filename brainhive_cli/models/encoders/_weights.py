@@ -1,5 +1,7 @@
 """The weights of encoders: where they lie, whether they are whole, and what stores say of them."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,12 @@ from brainhive_cli.models.encoders import EncoderConfig
 
 COMPLETE = "give a complete folder, or the hub reference"
 """Hint for a folder that lacks files."""
+PROCESSOR = "preprocessor_config.json"
+"""Config of an image processor, which an encoder's `preprocessing` says in words."""
+WITHOUT_EFFECT = {"architectures", "dtype", "torch_dtype", "transformers_version"}
+WITHOUT_EFFECT |= {"pretrained_cfg", "preprocess_cfg"}
+"""Keys of a config that change nothing of a network in float32, or are said by `preprocessing`; nor do those
+that begin with `_`."""
 
 
 def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
@@ -33,12 +41,18 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
         folder = hub.folder(source, allow=(*config.config_files, pattern), local=bool(here))
         require(folder, *config.config_files)
 
-        # refuse configs that would take all memory
+        # refuse configs that would take all memory; what they say of the network is part of its identity
+        network = {}
         for name in config.config_files:
             written = documents.read(folder / name, dict[str, Any], documents.DOWNLOAD, MissingData)
             weights.check_sizes(written, folder / name)
+            if name.rpartition("/")[2] != PROCESSOR:
+                stated = {key: value for key, value in written.items() if not key.startswith("_")}
+                network[name] = {key: stated[key] for key in stated.keys() - WITHOUT_EFFECT}
         if any(folder.glob(pattern)):
-            return folder, weights_of(source, folder, (pattern,))
+            made_by = weights_of(source, folder, (pattern,))
+            stated_digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()
+            return folder, {**made_by, "network": stated_digest}
     raise MissingData(f"{folder} has no {' or '.join(config.weight_files)}", COMPLETE)
 
 

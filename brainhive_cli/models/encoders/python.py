@@ -1,5 +1,9 @@
 """Anyone's own network: a callable that returns a module and its preprocessing."""
 
+import ast
+import hashlib
+import inspect
+from types import ModuleType
 from typing import Any, Literal
 
 from pydantic import Field
@@ -41,7 +45,17 @@ class Config(EncoderConfig):
         pair = function(**self.arguments)
         if not (isinstance(pair, tuple) and len(pair) == 2):
             raise RecipeError(f"{self.source} returned {type(pair).__name__}", "return (module, preprocess)")
-        return Encoder(*pair, preprocessing=self.source, weights={"source": self.source}, reads=self.reads)
+        weights = {"source": self.source, "network": _digest_code(module)}
+        return Encoder(*pair, preprocessing=self.source, weights=weights, reads=self.reads)
+
+
+def _digest_code(module: ModuleType) -> str:
+    """Digest the code of a module without its comments and layout; empty where there is no source."""
+    try:
+        code = ast.unparse(ast.parse(inspect.getsource(module)))
+    except (OSError, TypeError, SyntaxError):  # compiled
+        return ""
+    return hashlib.sha256(code.encode()).hexdigest()
 
 
 TINY = Config(source="python:brainhive_cli.models.encoders.python:example")

@@ -7,7 +7,7 @@ from PIL import Image
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli.core.weights import reading
+from brainhive_cli.core.weights import plain_folder, reading
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, resnet_anatomy
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
@@ -31,8 +31,9 @@ class Config(TokenConfig):
             weights = {"source": "random"}
         else:
             folder, weights = fetch(self)
-            with reading(folder, files=weight_files(self, folder)):
-                model = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True, num_classes=0)
+            files = weight_files(self, folder)
+            with reading(folder, files=files), plain_folder(folder, files) as plain:
+                model = timm.create_model(f"local-dir:{plain.resolve()}", pretrained=True, num_classes=0)
         with reading(self.source):
             settings: dict[str, Any] = timm.data.resolve_model_data_config(model)
             transform = timm.data.create_transform(**settings, is_training=False)

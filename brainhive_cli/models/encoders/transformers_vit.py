@@ -58,7 +58,14 @@ SETTINGS = (
     "image_mean",
     "image_std",
 )
-"""The settings in which two image processors of a class may differ."""
+"""The settings that are always said."""
+USUAL = {"do_rescale": True, "do_normalize": True}
+"""Settings that are said where they have another value; any further one is said unless it is off."""
+WITHOUT_EFFECT = {
+    *("image_processor_type", "processor_class", "feature_extractor_type", "auto_map"),
+    *("data_format", "default_to_square", "do_convert_rgb"),  # pictures are RGB, sizes are resolved
+}
+"""Settings that change nothing of an RGB picture."""
 
 
 class Config(TokenConfig):
@@ -195,7 +202,10 @@ def find_anatomy(network: nn.Module, where: str) -> Anatomy:
 
 
 def described(processor: Any) -> str:
-    """Say what an image processor does, by the settings in which two may differ."""
-    settings = {key: value for key, value in processor.to_dict().items() if key in SETTINGS}
-    words = json.dumps({key: settings[key] for key in SETTINGS if settings.get(key) is not None}, default=int)
-    return f"{type(processor).__name__} {words}"
+    """Say all that an image processor does; what it usually does is not said, as stores have it."""
+    stated = processor.to_dict()
+    settings = {key: stated[key] for key in SETTINGS if stated.get(key) is not None}
+    for key in sorted(stated.keys() - {*SETTINGS, *WITHOUT_EFFECT}):
+        if (stated[key] or False) != USUAL.get(key, False):
+            settings[key] = stated[key]
+    return f"{type(processor).__name__} {json.dumps(settings, default=int)}"

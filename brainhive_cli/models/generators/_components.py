@@ -1,7 +1,10 @@
 """The components of a latent diffusion model: their folders, configs, weights and devices."""
 
+import json
 import os
+import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,9 @@ from torch import nn
 
 from brainhive_cli.core import console, documents, hub, weights
 from brainhive_cli.core.claims import Claim
+from brainhive_cli.core.damage import RAISED
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.files import home_folder
+from brainhive_cli.core.files import home_folder, locate
 from brainhive_cli.core.results import Need
 from brainhive_cli.models.foreign_weights import load_network
 
@@ -65,9 +69,32 @@ class Placement:
 
 def find_folder(source: str, variant: str | None, *, text: bool = False) -> Path:
     """Find a generator's folder; from the hub only what is used is fetched (the text encoders on request)."""
+    if error := describe_file(source):
+        raise error
     stems = ["text_encoder*/model"] if text else STEMS
     files = [name for stem in stems for name in weight_files(stem, variant)]
     return hub.folder(source, allow=["*.json", "tokenizer*/*", EMPTY_PROMPT, *files])
+
+
+def describe_file(source: str) -> MissingData | None:
+    """Say what one file holds that stands in place of a generator's folder; None for a folder."""
+    path = Path() if source.startswith("hub:") else locate(source)
+    if not path.is_file():
+        return None
+    names: list[str] = []
+    with suppress(*RAISED):  # of no file of weights
+        names = weights.list_names(path)
+    text = " ".join(names)
+    if "image_proj" in text and "ip_adapter" in text:
+        way = "a generator's folder; IP-Adapters are for generator.adapter of sd15-ip and prior.start_from"
+        return MissingData(f"{source} is an IP-Adapter, which draws nothing by itself", way)
+    if "model.diffusion_model." in text:
+        kind = "StableDiffusionXLPipeline" if "conditioner." in text else "StableDiffusionPipeline"
+        code = f'diffusers.{kind}.from_single_file({json.dumps(source)}).save_pretrained("FOLDER")'
+        line = shlex.join(["python", "-c", f"import diffusers; {code}"])
+        problem = f"{source} is a whole model in one file, and generators are read from a folder of diffusers"
+        return MissingData(problem, f"on a machine with a network: {line}, then generator.source=FOLDER")
+    return MissingData(f"{source} is a file, and generators are read from a folder of diffusers", WHOLE)
 
 
 def weight_files(stem: str, variant: str | None) -> list[str]:
@@ -86,6 +113,9 @@ def list_needs(
         stems: The components' weight files, without ending.
         files: What else must be there.
     """
+    if error := describe_file(source):
+        return [Need(source, None, error)]
+
     # patterns of the files that would be fetched
     patterns = ["config.json"] if stems[0] == WEIGHTS else ["*/*.json", "tokenizer*/*"]
     patterns += [name for stem in stems for name in weight_files(stem, variant)]

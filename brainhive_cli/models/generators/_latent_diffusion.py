@@ -154,6 +154,8 @@ class Config(parts.Config):
 
     def read_configs(self) -> Architecture:
         """Read the architecture of the source."""
+        if error := _components.describe_file(self.source):
+            raise error
         folder = hub.folder(self.source, allow=["*/*.json"])  # from the hub nothing but configs
         return {name: _components.read_config(folder, component) for name, component in self.folders.items()}
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-from brainhive_cli.data.datasets import BadPicture, decode
+from brainhive_cli.data.datasets import FORMATS, BadPicture, decode
+from brainhive_cli.data.media.decoding import digest_pixels
+from brainhive_cli.data.stores.ids import PICTURES
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -43,3 +45,32 @@ def test_an_error_of_the_machine_is_no_bad_picture(monkeypatch):
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         decode(BytesIO(), "a")
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_decoded_as_it_is_seen(tmp_path: Path, ending: str, orientation: int) -> None:
+    path, exif = tmp_path / f"photo.{ending}", Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8))
+    stored.save(path, exif=exif, **({"lossless": True} if ending == "webp" else {}))
+    with Image.open(path) as opened:
+        seen = ImageOps.exif_transpose(opened).convert("RGB")
+
+    decoded = decode(str(path), path)
+    assert decoded.size == seen.size == ((32, 16) if orientation < 5 else (16, 32))
+    assert np.array_equal(np.asarray(decoded), np.asarray(seen))
+    assert (digest_pixels(decoded) == digest_pixels(stored)) == (orientation == 1 and ending != "jpg")
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_damaged_exif_block_turns_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (4, 2), "red").save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
+
+    assert decode(str(path), path).size == (4, 2)
+
+
+def test_pictures_are_read_by_every_ending_that_pillow_registers() -> None:
+    registered = Image.registered_extensions().items()
+    assert {ending for ending, kind in registered if kind in FORMATS} == PICTURES

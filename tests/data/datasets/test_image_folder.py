@@ -8,6 +8,7 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import BadPicture, StimulusDataset, image_folder
 from brainhive_cli.data.datasets.image_folder import Config
 
@@ -166,3 +167,19 @@ def test_a_list_that_is_none_is_refused(listed: Path, content: bytes | None, mes
 def test_keys_that_would_do_nothing_are_refused(knobs: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="test_list"):
         Config(**knobs)
+
+
+def test_what_lies_among_pictures_and_is_not_read_is_counted(tmp_path: Path, flat: Path) -> None:
+    for name in ("c0/x.heic", "c1/y.HEIC", "c1/README", "notes.txt"):
+        (flat / name).write_bytes(b"")
+    draw(flat / "c1/z.JFIF.png")
+    unread = opened(flat).images("train").unread
+    assert datasets.describe_unread(unread) == "4 not read: 2 .heic, 1 without ending, 1 .txt"
+
+    # beside the folders of splits, pictures too
+    split = tmp_path / "split"
+    for name in ("train/a/1.jpg", "test/a/1.avif", "extra/a/1.png", "list.csv"):
+        draw(split / name) if Path(name).suffix != ".csv" else (split / name).write_bytes(b"")
+    folder = opened(split)
+    assert folder.images("train").unread == {".png": 1, ".csv": 1} and not folder.images("test").unread
+    assert datasets.describe_unread({}) == ""

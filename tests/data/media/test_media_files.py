@@ -61,3 +61,23 @@ def test_squares_and_tensors_of_pictures_are_those_of_torchvision(size):
     assert np.array_equal(np.asarray(square), np.asarray(true))
     assert torch.equal(media, TF.pil_to_tensor(true) / 255)
     assert media.stride() == (TF.pil_to_tensor(true) / 255).stride()  # by which convolutions choose their way
+
+
+@pytest.mark.parametrize("angle", [0, 90, -90, 180])
+def test_a_video_is_read_as_it_is_seen(tmp_path, angle):
+    av = pytest.importorskip("av")
+    path, halves = tmp_path / "clip.mp4", np.zeros((2, 32, 48, 3), np.uint8)
+    halves[:, :16] = 255  # white above black
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("libx264", rate=8)
+        if not hasattr(stream, "set_display_rotation"):
+            pytest.skip("this PyAV writes no rotation")
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.set_display_rotation(angle)
+        for frame in halves:
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        video.mux(stream.encode(None))
+
+    frames = media_files.read(path).frames.astype(int)
+    expected = np.rot90(halves, angle // 90, axes=(1, 2))  # counter-clockwise
+    assert frames.shape == expected.shape and np.abs(frames - expected).max() < 16

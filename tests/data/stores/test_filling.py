@@ -68,3 +68,19 @@ def test_a_store_that_another_command_writes_is_refused(blanks):
         filling(blanks, ALONE),
     ):
         write(filled, [0])
+
+
+def test_embeddings_that_are_not_finite_count_as_absent_and_float16_takes_what_it_holds(tmp_path):
+    values = np.ones((len(IDS), 3), np.float32)
+    values[1, 2] = np.nan
+    blank = Blank(tmp_path / "a.h5", IDS, IDS, (3,), "float16", {"encoder": "a"})
+    with filling([blank], ALONE) as filled:
+        with pytest.raises(BrainhiveError, match=r"values up to 70000 do not fit into float16") as caught:
+            filled.writers[0].write(np.arange(len(IDS)), np.where(np.isnan(values), np.nan, 70_000.0))
+        assert caught.value.hint == "dtype=float32"
+        filled.writers[0].write(np.arange(len(IDS)), values)
+        filled.finish()
+
+    store = TargetStore.open(tmp_path / "a.h5")
+    assert store.health.non_finite == store.measured().non_finite == 1
+    assert np.flatnonzero(~store.done).tolist() == [1] and store.rows([IDS[1], IDS[0]]).tolist() == [-1, 0]

@@ -1,6 +1,8 @@
 """embed: a store is never taken for one of other weights, preprocessing or numbers, nor two of them mixed."""
 
+import importlib.util
 import json
+import linecache
 import shutil
 from pathlib import Path
 
@@ -19,8 +21,11 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.target_stores import open_stores
+from brainhive_cli.data.targets.target_stores import is_same_network, open_stores
 from brainhive_cli.models import encoders
+from brainhive_cli.models.encoders import transformers_vit
+from brainhive_cli.models.encoders._weights import fetch
+from brainhive_cli.models.encoders.python import _digest_code
 from tests.resealed import resealed
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
@@ -79,6 +84,45 @@ def test_a_finished_store_of_another_making_is_made_anew(
     assert f"was made with other {what}: it is embedded again" in capsys.readouterr().err
     assert not np.allclose(open_store(home).embedding, before, atol=1e-2)
     assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
+
+
+def test_a_network_of_another_config_or_code_is_another_one_and_older_stores_say_neither(tmp_path):
+    folder, code = tmp_path / "own", tmp_path / "towers_of_61.py"
+    config = {"norm_eps": 1e-6, "transformers_version": "4"}
+    made = []
+    for change in ({}, {"transformers_version": "5", "_name_or_path": "x"}, {"norm_eps": 1e-5}):
+        folder.mkdir(exist_ok=True)
+        (folder / "model.safetensors").write_bytes(b"")
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        made.append(fetch(encoders.resolve({"kind": "timm", "source": str(folder)}))[1])
+    assert is_same_network(made[0], made[1]) and not is_same_network(made[0], made[2])
+    assert is_same_network({"source": "of an older version"}, made[2])
+
+    # comments of code do not count
+    digests = []
+    for text in ("SIDE = 2", "SIDE = 2  # pixels", "SIDE = 3"):
+        code.write_text(text)
+        spec = importlib.util.spec_from_file_location(f"towers_{len(digests)}", code)
+        linecache.clearcache()
+        digests.append(_digest_code(importlib.util.module_from_spec(spec)))
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, ""),
+        ({"do_convert_rgb": None, "use_square_size": False, "processor_class": "CLIPProcessor"}, ""),
+        ({"do_normalize": False}, ', "do_normalize": false'),
+        ({"do_rescale": False}, ', "do_rescale": false'),
+        ({"do_pad": True}, ', "do_pad": true'),
+    ],
+)
+def test_all_that_an_image_processor_does_is_said_and_the_usual_as_before(change, words):
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, **change)
+    said = transformers_vit.described(processor)
+    assert said.endswith('0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]' + words + "}")
+    assert said.startswith('CLIPImageProcessor {"size": {"shortest_edge": 32}, "resample": 3, "crop_size"')
 
 
 @pytest.mark.parametrize("seed", [0, 1])

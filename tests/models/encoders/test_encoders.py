@@ -128,7 +128,8 @@ def test_an_embedding_is_what_the_library_gives(
     for reference in ({"kind": kind, "source": str(folder)}, str(folder)):  # a folder alone says its own kind
         encoder = encoders.resolve(reference).build()
         torch.testing.assert_close(embed(encoder, picture), direct, rtol=0, atol=SAME)
-        assert encoder.weights == {"source": str(folder), "revision": "", "digest": hub.digest(folder)}
+        made_by = {"source": str(folder), "revision": "", "digest": hub.digest(folder)}
+        assert made_by.items() < encoder.weights.items() and len(encoder.weights["network"]) == 64
     assert direct.std() > 0
 
 

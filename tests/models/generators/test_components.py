@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.models.generators import _components, sdxl
 from brainhive_cli.models.generators._components import Placement
 
 
@@ -31,3 +34,25 @@ def test_networks_are_on_the_device_only_while_they_are_used():
     placement.use()
     assert unet.devices == ["cpu", "meta", "cpu", "cpu"] and vae.devices == ["cpu", "cpu", "meta", "cpu"]
     assert placement.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("state", "said", "way"),
+    [
+        ({"model.diffusion_model.a": 0, "conditioner.b": 0}, "is a whole model in one", "StableDiffusionXL"),
+        (
+            {"model.diffusion_model.a": 0, "cond_stage_model.b": 0},
+            "is a whole model in one",
+            "StableDiffusionP",
+        ),
+        ({"image_proj": {}, "ip_adapter": {}}, "is an IP-Adapter", "generator.adapter of sd15-ip"),
+        ({"other": 0}, "is a file, and generators are read", "give a whole folder"),
+    ],
+)
+def test_a_file_in_place_of_a_generators_folder_is_named_by_what_it_holds(tmp_path, state, said, way):
+    torch.save(state, tmp_path / "model.bin")
+    with pytest.raises(MissingData, match=said) as caught:
+        sdxl.Config(source=str(tmp_path / "model.bin")).check()
+    assert way in caught.value.hint
+    (need,) = _components.list_needs(str(tmp_path / "model.bin"))
+    assert need.error is not None and said in need.error.message
