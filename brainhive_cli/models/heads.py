@@ -101,7 +101,7 @@ def check_names(names: Iterable[str]) -> None:
     """
     for name in names:
         if not name or "." in name or hasattr(nn.ModuleDict(), name):
-            way = "letters, digits, - and _, as in image_tokens; not half, type, values and others that torch's modules have"
+            way = "letters, digits, - and _, as in image_tokens; not half, type or values, as in torch"
             raise RecipeError(f"no head can be called {name!r}", way)
 
 
