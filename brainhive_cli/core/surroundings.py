@@ -16,6 +16,8 @@ OF_LIBRARIES = re.compile(
     "MNE|SSL|REQUESTS|CURL|XDG_.*_HOME|WANDB|HDF5"
 )
 """How the names of variables begin that libraries read."""
+SECRET = re.compile("(TOKEN|KEY|PASSWORD|SECRET)$")
+"""How the names of those end whose values are shown nowhere."""
 CERTIFICATES = ("SSL_CERT_FILE", "SSLKEYLOGFILE")
 OF_THE_NETWORK = {"httpx", "httpx2", "httpcore", "ssl", "urllib", "huggingface_hub"}
 """Packages that read the variables of proxies, addresses and certificates."""
@@ -48,7 +50,7 @@ def explain(error: BaseException) -> RecipeError | None:
             folder = os.path.dirname(value) if name == "SSLKEYLOGFILE" else value
             is_bad = not os.path.exists(folder) or "certificate" in reason
             problem = reason if is_bad and isinstance(error, OSError) and packages & OF_THE_NETWORK else ""
-        elif OF_LIBRARIES.match(name) and len(value) >= MIN_LENGTH:
+        elif OF_LIBRARIES.match(name) and len(value) >= MIN_LENGTH and not SECRET.search(name):
             before = r"(?<!\w)" if "/" in value else "['\"]|: "  # words as `error` are in any text
             problem = reason if re.search(rf"(?:{before}){re.escape(value)}(?!\w)", text) else ""
         if problem:
@@ -102,13 +104,16 @@ def _describe_address(value: str, schemes: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _is_dotfile(value: object) -> bool:
-    """Whether a value names a small file in a hidden folder of the user's, or matplotlib's config."""
+    """Whether a value names a config of the user's: a small file behind a dot, and no code, model or data."""
     if not isinstance(value, str | Path) or not os.path.isabs(value):
         return False
-    path, home = Path(value), os.path.expanduser("~").rstrip(os.sep) + os.sep
-    is_hidden = str(path).startswith(home) and str(path)[len(home) :].startswith(".")
-    is_config = is_hidden or path.name == "matplotlibrc"
+    path, user, home = Path(value), Path(os.path.expanduser("~")), Path(os.path.abspath(home_folder()))
+    is_ours = home != user and path.is_relative_to(home)
+    is_hidden = path.is_relative_to(user) and str(path.relative_to(user))[:1] == "."
+    is_code = path.suffix in (".py", ".pyc", ".so") or {"site-packages", "hub"} & {*path.parts}
+    is_config = (is_hidden and path != user) or path.name == "matplotlibrc"
     try:
-        return is_config and path.is_file() and path.stat().st_size < MAX_CONFIG_BYTES
+        is_small = path.is_file() and path.stat().st_size < MAX_CONFIG_BYTES
+        return bool(is_config and is_small and not (is_ours or is_code))
     except (OSError, ValueError):
         return False

@@ -101,9 +101,8 @@ def check_names(names: Iterable[str]) -> None:
     """
     for name in names:
         if not name or "." in name or hasattr(nn.ModuleDict(), name):
-            raise RecipeError(
-                f"no head can be called {name!r}", "letters, digits, - and _, as in image_tokens"
-            )
+            way = "letters, digits, - and _, as in image_tokens; not half, type or values, as in torch"
+            raise RecipeError(f"no head can be called {name!r}", way)
 
 
 def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:

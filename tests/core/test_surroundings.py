@@ -59,6 +59,7 @@ def test_the_variable_that_made_a_library_fail_is_named(monkeypatch, name, value
         ("HTTPS_PROXY", "http://proxy:80", ValueError("wrong shape")),
         ("MNE_LOGGING_LEVEL", "error", ValueError("an error of the file")),
         ("HF_HOME", "/data/hf", ValueError("wrong shape")),
+        ("HF_TOKEN", "hf_secret", ValueError("no user 'hf_secret'")),
         ("SSL_CERT_FILE", "/nowhere", ValueError("wrong shape")),
     ],
 )
@@ -77,7 +78,8 @@ def reading(path: Path) -> Iterator[None]:
 
 def test_a_dotfile_that_a_library_could_not_read_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    for path in (tmp_path / ".config/matplotlib/matplotlibrc", tmp_path / "data.txt"):
+    code = ".local/lib/module.py"
+    for path in (tmp_path / name for name in (".config/matplotlib/matplotlibrc", "data.txt", code)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"\xff")
         with pytest.raises(UnicodeDecodeError) as caught, reading(path):
