@@ -321,12 +321,17 @@ def expand_pattern(path: str | Path) -> list[Path]:
 
 def matches(path: str, pattern: str) -> bool:
     """Whether a POSIX path ends as a pattern says, as `Path.rglob` finds it: `sub-*/**/*_beta.nii.gz`."""
-    # the pattern as a regular expression, piece by piece
+    return _compile(pattern).fullmatch(path) is not None
+
+
+@cache
+def _compile(pattern: str) -> re.Pattern[str]:
+    """Make a pattern a regular expression, piece by piece."""
     pieces = re.split(r"((?:\*\*/)+|\*|\?|\[!?\]?[^\]]*\])", pattern)
     ending = ""
     for piece in pieces:
         ending += ANY_FOLDERS if piece[:3] == "**/" else WILD.get(piece, translate(piece).removesuffix(r"\Z"))
-    return re.fullmatch(f"(?:.*/)?{ending}", path, re.DOTALL) is not None
+    return re.compile(f"(?:.*/)?{ending}", re.DOTALL)
 
 
 def refuse_link(path: Path, folder: Path) -> None:
