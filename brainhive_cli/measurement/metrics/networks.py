@@ -157,20 +157,18 @@ def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str)
         except RuntimeError as error:  # names or sizes differ
             with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # of initial weights
                 needed = get_model(name).state_dict()
-            if unmatched := find_unmatched(needed, saved):
-                raise ValueError(describe_match(unmatched, len(needed))) from error
-            raise
+            unmatched = find_unmatched(needed, saved) or [*needed]  # all, if a prefix of names was left out
+            raise ValueError(describe_match(unmatched, len(needed))) from error
 
     return Network(title, side_px, nodes, url, load)
 
 
 def _swav(path: Path) -> nn.Module:
-    """Load SwAV, a ResNet-50 whose weights were saved by processes in parallel."""
+    """Load SwAV, a ResNet-50."""
     from torchvision.models import resnet50
 
     model = resnet50()
-    saved = {name.removeprefix("module."): value for name, value in read(path, refetch_hint(path)).items()}
-    needed = model.state_dict()
+    saved, needed = read(path, refetch_hint(path)), model.state_dict()
     needed = {name: needed[name] for name in needed if not name.startswith("fc.")}  # SwAV has another head
     if unmatched := find_unmatched(needed, saved):
         raise ValueError(describe_match(unmatched, len(needed)))

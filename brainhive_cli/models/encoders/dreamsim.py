@@ -62,7 +62,7 @@ class Vit:
         way = f"take DreamSim's, or put the authors' own at {self.hub_file or self.file}"
         with reading(path, way, problem=f"does not hold the weights of timm's {self.network}"):
             # bring a checkpoint to timm's names: DINO's are timm's, DreamSim brings CLIP's into DINO's
-            bare = rename(read(path, way), {r"(module\.)?(visual|backbone)\.": ""})
+            bare = rename(read(path, way), {r"(visual|backbone)\.": ""})
             state = {name: value.float() for name, value in rename(bare, TIMM).items()}
             if "proj" in state:
                 state["head.weight"] = state.pop("proj").T

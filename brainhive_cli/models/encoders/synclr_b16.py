@@ -15,7 +15,7 @@ from brainhive_cli.models.encoders._weights import prepare_network
 from brainhive_cli.models.encoders.timm import outputs_of
 from brainhive_cli.models.foreign_weights import below, refuse_absent
 
-FILE, PREFIX = "synclr_vit_b_16.pth", "module.visual."
+FILE, PREFIX = "synclr_vit_b_16.pth", "visual."
 
 
 class Config(TokenConfig):

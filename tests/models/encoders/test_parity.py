@@ -375,7 +375,7 @@ def test_a_checkpoint_with_other_names_is_refused_with_the_number_of_weights_tha
     family.write(tmp_path / "model")
     file = tmp_path / "model/synclr_vit_b_16.pth"
     state = torch.load(file, weights_only=True)["model"]
-    torch.save({"model": {name.removeprefix("module."): value for name, value in state.items()}}, file)
+    torch.save({"model": {name.replace("visual.", ""): value for name, value in state.items()}}, file)
     knobs = {"kind": family.kind, "source": str(tmp_path / "model"), **dict(family.knobs)}
 
     with pytest.raises(
