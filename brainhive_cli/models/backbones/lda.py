@@ -14,6 +14,7 @@ from brainhive_cli.models.signal_spec import SignalSpec
 
 MAX_FEATURES = 10_000
 """Numbers of a signal whose covariance is estimated: 10,000 take 800 MB."""
+NO_LABEL = "lda decides between categories, and {} is no label"
 
 
 class Config(BackboneConfig):
@@ -36,9 +37,7 @@ class Config(BackboneConfig):
             RecipeError: if a head is no vector, or signals are too large.
         """
         if odd := [name for name, head in heads.items() if len(head.shape) != 1]:
-            raise RecipeError(
-                f"lda decides between categories, and {odd[0]} is no label", "encoders=[concepts]"
-            )
+            raise RecipeError(NO_LABEL.format(odd[0]), "encoders=[concepts]")
         if (size := max(spec.widths) * spec.samples) > MAX_FEATURES:
             raise RecipeError(
                 f"lda takes up to {MAX_FEATURES:,} numbers of a signal, not {size:,}",
@@ -82,6 +81,7 @@ class Discriminant(nn.Module):
         """Fit one subject: training signals [N, C, T], and what gives their labels [N, K] by head.
 
         Raises:
+            RecipeError: if a head is no label.
             BrainhiveError: if all signals are of one category.
         """
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -91,6 +91,8 @@ class Discriminant(nn.Module):
         mean, spread = flat.mean(0), flat.std(0)
         spread[spread == 0] = 1
         for name, labels in targets(slice(0, len(flat))).items():
+            if (labels.count_nonzero(1) != 1).any():
+                raise RecipeError(NO_LABEL.format(name), "encoders=[concepts]")
             numbers = labels.argmax(1).cpu().numpy()
             if len(np.unique(numbers)) < 2:
                 raise BrainhiveError("all training signals are of one category", "hold out fewer trials")
