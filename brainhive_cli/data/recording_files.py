@@ -53,7 +53,7 @@ SESSION = re.compile(
 )
 SPLIT = re.compile(r"_split-\d+(?=_|$)")
 MODALITY = re.compile(r"_(eeg|meg|ieeg)$")
-RUN = re.compile(r"_run-0*(\d+)(?=_)")
+RUN = re.compile(r"_run-0*(\d+)(?=[_.])")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 """First bytes of text in UTF-16."""
 ABSENT = ("", "n/a")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.event_names import NO_PICTURE, UNNAMED, EventNames
-from brainhive_cli.data.recording_files import UNITS
+from brainhive_cli.data.recording_files import RUN, UNITS
 from brainhive_cli.data.recording_headers import Header
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.stores.recordings import Sensors
@@ -321,11 +321,12 @@ def _refuse_copies(headers: Mapping[Path, Header], rows: Mapping[str, int]) -> N
             is_table = header.events_from.endswith(".tsv")
             is_shared = is_table and header.events_from == other_header.events_from
             is_long = abs(header.samples - other_header.samples) > (0 if is_table else header.rate_hz)
+            runs = {match[1] for each in (other, path) if (match := RUN.search(each.name))}
             is_same = (np.abs(shown - others) <= [2, 0]).all()  # samples of EEGLAB are counted from 1
-            if is_same and not (is_shared or is_long):
+            if is_same and len(runs) < 2 and not (is_shared or is_long):
                 raise BrainhiveError(
                     f"{other} and {path} are one recording: the same {len(shown)} pictures at the same times",
-                    "leave one of them out: preparation.files=PATTERN, or move it elsewhere",
+                    "leave one of them out: preparation.files=PATTERN; two runs are called run-1 and run-2",
                 )
         known.append((path, header, shown))
 

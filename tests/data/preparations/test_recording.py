@@ -600,6 +600,12 @@ def test_a_copy_of_a_recording_by_another_name_is_known_by_its_events(data, kind
         build().shapes(1, 1)
 
 
+def test_two_runs_may_show_the_same_pictures_at_the_same_times(data):
+    recorded(data, seed=1, repetitions=1, run="_run-1")
+    recorded(data, seed=1, repetitions=1, run="_run-2", change=lambda raw: raw.filter(1, 40))
+    assert build().shapes(1, 1)["train"][0] == 12  # of 6 pictures in each run
+
+
 def test_magnetometers_with_gradiometers_are_whitened_and_refused_otherwise(data):
     shown = Shown.of(2, 0)
     raw = make_raw(shown, 0, unit=1e-13, types=["mag", "grad", "grad"] * 2)
