@@ -26,6 +26,7 @@ from brainhive_cli.data.targets.encoder_groups import BLANK, grouped
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.measurement import ranks
 from brainhive_cli.models import fusers
+from brainhive_cli.models.backbones import lda
 from brainhive_cli.models.backbones._layers import BySubject
 from brainhive_cli.models.generators import DEFAULT, Objective, Sampling
 from brainhive_cli.models.heads import Decoded, Head
@@ -123,6 +124,11 @@ def cell_of(config: Any) -> tuple[Layout, CellData]:
             refusals.append(error.in_one_line)
     assert len(refusals) < len(HEADS), refusals
     drawn = {name: torch.rand(PICTURES, *shape, device="cuda") for name, shape in shapes.items()}
+    if isinstance(config, lda.Config):  # which decides between categories
+        drawn = {
+            name: torch.eye(len(values[0]), device="cuda")[np.arange(PICTURES) % 2]
+            for name, values in drawn.items()
+        }
     drawn |= {"caption": torch.randint(1, 16, (PICTURES, 8), device="cuda")} if "caption" in shapes else {}
     sources = {
         name: StoreTargets(values, device=HERE.device, further=(values,)) for name, values in drawn.items()
