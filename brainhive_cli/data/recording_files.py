@@ -10,7 +10,6 @@ from io import StringIO
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,11 @@ from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line, naming
 from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, require_regular_siblings, walk
-from brainhive_cli.data.bids_labels import number_session, number_sessions, number_subjects
+from brainhive_cli.data.bids_labels import natural_key, number_session, number_sessions, number_subjects
 from brainhive_cli.data.edf_records import Pauses, read_pauses
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.signals.cutting import CausalFilter, refuse_high_edges
+from brainhive_cli.data.stores.ids import composed
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
@@ -177,8 +177,7 @@ def _list_recording_files(root: Path, pattern: str) -> Iterator[Path]:
             continue
         if not OTHER_FIF.fullmatch(file_name):
             paths.append(root / name)
-    # sort digits as numbers
-    paths.sort(key=lambda path: [(text, int(n or 0)) for text, n in re.findall(r"(\D*)(\d*)", str(path))])
+    paths.sort(key=lambda path: natural_key(str(path)))
 
     for path in paths:
         # the file that mne opens: the header for a companion, the path itself for all else
@@ -452,7 +451,7 @@ def _check_before_mne(path: Path) -> None:
 
 def _require_own(path: Path, name: str) -> None:
     """Refuse a file that a recording names, and that by its name belongs to another recording."""
-    stem, named = (normalize("NFC", SPLIT.sub("", each.stem)) for each in (path, Path(name)))
+    stem, named = (composed(SPLIT.sub("", each.stem)) for each in (path, Path(name)))
     if stem in (named, re.sub(r"-\d+(\.fif)?$", r"\1", named)) or name == path.resolve().name:
         return
     ways = {

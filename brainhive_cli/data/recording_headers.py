@@ -279,12 +279,12 @@ def _list_rows(
 ) -> Events:
     """List the rows of a table that describe events, and compare their onsets with samples and markers."""
     described = [row for row in rows if row[column] not in ABSENT]
-    texts = [row.get("onset", "").strip() for row in described]
+    texts = [row.get("onset", "") for row in described]
     if any(re.fullmatch(r"-?\d+,\d+", text) for text in texts):
         problem = f"{path} has onsets with a decimal comma, as {next(text for text in texts if ',' in text)}"
         raise BrainhiveError(problem, "write points: choose English numbers in the spreadsheet, and save")
     try:
-        onsets = [np.nan if text in ABSENT or text.casefold() == "na" else float(text) for text in texts]
+        onsets = [np.nan if text in ABSENT else float(text) for text in texts]
         if not described or "onset" not in rows[0] or np.isinf(onsets).any():
             raise ValueError("no column onset" if "onset" not in rows[0] else "one is infinite")
     except ValueError as error:
