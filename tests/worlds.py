@@ -142,11 +142,17 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Path:
 
 
 @pytest.fixture
-def world(shared_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """That home, for a command of this test; give `paths.runs` where runs of other tests must not be seen."""
+def world(shared_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """That home, for a command of this test; give `paths.runs` where runs of other tests must not be seen.
+
+    Its stores are other tests' too: whoever changes one changes a copy.
+    """
     monkeypatch.setenv("BRAINHIVE_HOME", str(shared_world))
     monkeypatch.chdir(tmp_path)
-    return shared_world
+    stores = {path: path.stat().st_mtime_ns for path in shared_world.glob("[es]*/demo-noise-0.3/*/*.h5")}
+    yield shared_world
+    changed = [path for path, time_ns in stores.items() if path.stat().st_mtime_ns != time_ns]
+    assert not changed, f"{changed[0]} was written to: change a copy"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """explain: one document of metrics with controls, artifacts and figures, resumed where it stopped."""
 
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -201,14 +202,15 @@ def test_what_cannot_be_explained_is_one_line(go, world, trained, evaluated, run
         go("explain", f"align_run={trained}", "split=val", runs, "figures=[]")
 
 
-def test_a_damaged_row_ends_the_command_where_else_an_analysis_is_left_out(trained, go, runs, world):
-    path = world / "signals" / "demo-noise-0.3" / "default" / "sub-01.h5"
+def test_a_damaged_row_ends_the_command_where_else_an_analysis_is_left_out(
+    trained, go, runs, world, tmp_path
+):
+    signals = shutil.copytree(world / "signals", tmp_path / "signals")
+    path = signals / "demo-noise-0.3/default/sub-01.h5"
     sound = path.read_bytes()
     with h5py.File(path) as file:
         at = file["test/signal"].id.get_offset() + file["test/signal"].id.get_storage_size() - 3
     path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
-    try:
-        with pytest.raises(DamagedStore, match=r"row \d+ of test/signal does not match its checksum"):
-            go("explain", f"align_run={trained}", "analyses=similarity", runs, "figures=[]", "draws=20")
-    finally:
-        path.write_bytes(sound)
+    paths = (runs, f"paths.signals={signals}")
+    with pytest.raises(DamagedStore, match=r"row \d+ of test/signal does not match its checksum"):
+        go("explain", f"align_run={trained}", "analyses=similarity", *paths, "figures=[]", "draws=20")
