@@ -1,26 +1,33 @@
-"""How fast `brainhive live` is: latency by stage, the first picture, and memory over an hour.
+"""How fast `brainhive live` is: latency by stage, the first picture, memory over an hour, and with viewers.
 
 The model is that of the demo, the stream its mock at the rate of real time; nothing else may use the machine.
 An hour is replayed thirty times as fast.
 """
 
+import asyncio
+import io
 import json
+import multiprocessing
 import os
 import subprocess
 import time
+from contextlib import suppress
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import psutil
 import torch
 from harness import CHECKOUT, Bench, brainhive, main
+from PIL import Image
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.evaluation.live.job import Job, OpenSession
-from brainhive_cli.evaluation.live.loop import STAGES, Loop
+from brainhive_cli.evaluation.live.loop import STAGES, Latencies, Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
+from brainhive_cli.reports.live_page import LivePage
 
 TARGETS_MS = {"acquisition": 20.0, "from the window's end": 50.0}
 """Most milliseconds of these stages in 95 % of windows."""
@@ -29,6 +36,8 @@ FIRST_S = 10.0
 MOST_GROWTH = 0.01
 """Share by which memory may grow from the fifth minute of an hour to its end."""
 MARKED_S = 300.0
+VIEWERS, MOST_SLOWER = 50, 1.5
+"""Browsers that look at an hour, and by which factor they may slow the decoding of its windows."""
 PEERS, PAUSE_S = 40, 1.0
 """Windows of the bare model, and the pause before each, in which caches cool down as between windows."""
 
@@ -170,5 +179,83 @@ def hour(on: Bench) -> None:
     on.show("samples and events lost", lost, target=0, at_most=True)
 
 
+def view(url: str, count: int) -> None:
+    """Look at a page as so many browsers do: all events, and the pictures of the newest result."""
+    host, port, query = urlsplit(url).hostname, urlsplit(url).port, urlsplit(url).query
+
+    async def ask(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(host, port, limit=1 << 22)
+        writer.write(f"GET {path}{query} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        return reader, writer
+
+    async def load(images: set[str]) -> None:
+        with suppress(OSError, EOFError):  # where the page has ended
+            for image in images:
+                reader, writer = await ask(f"/picture?image={quote(image, safe='')}&")
+                await reader.read(1000)
+                writer.close()
+
+    async def look() -> None:
+        reader, _ = await ask("/events?")
+        loading, shown = asyncio.create_task(load(set())), set[str]()
+        while data := await reader.readline():
+            if data.startswith(b'data: {"kind": "result"') and loading.done():
+                result = json.loads(data[6:])
+                before, shown = shown, {result["shown"], *(best["image"] for best in result["best"])}
+                loading = asyncio.create_task(load(shown - before))
+
+    async def look_together() -> None:
+        await asyncio.gather(*(look() for _ in range(count)), return_exceptions=True)
+
+    asyncio.run(look_together())
+
+
+def viewers(on: Bench) -> None:
+    """Decode an hour while browsers look at it; next to the same hour without any, in turns."""
+    prepare(on)
+    speed, seconds = on.pick((100, 60), (30, 3600), (30, 3600))
+    interval_s = 2.25
+    pixels = np.random.default_rng(0).integers(0, 255, (192, 192, 3), np.uint8)
+    picture = io.BytesIO()
+    Image.fromarray(pixels).save(picture, "PNG")
+
+    def decode(count: int, seconds: int) -> tuple[dict[str, float], float, float]:
+        """Decode with so many viewers; the latency of decoding, MiB in the end, and their growth."""
+        session = open_session(on, f"source.speed={speed}", f"source.interval_s={interval_s}")
+        page = LivePage("an hour", lambda image: picture.getvalue())
+        url = page.start()
+        browsers = multiprocessing.get_context("spawn").Process(target=view, args=(url, count), daemon=True)
+        if count:
+            browsers.start()
+            while page.count_viewers() < count:
+                time.sleep(0.1)
+        process, marks = psutil.Process(), list[tuple[float, int]]()
+
+        def publish(event: dict[str, Any]) -> None:
+            page.publish(event)
+            marks.append((event["onset_s"], process.memory_info().rss))
+
+        loop = Loop(session, publish, most_windows=round(seconds / interval_s))
+        loop.latencies = Latencies()
+        loop.run()
+        page.stop()
+        if count:
+            browsers.terminate()
+        assert loop.counts.lost + sum(loop.counts.dropped.values()) == 0
+        early = next(rss for onset_s, rss in marks if onset_s >= min(MARKED_S, seconds / 4))
+        times = {name: value / speed for name, value in loop.latencies.summarise()["decoding"].items()}
+        return times, marks[-1][1] / 2**20, marks[-1][1] / early - 1
+
+    decode(0, seconds // 10)
+    alone, _, growth_alone = decode(0, seconds)
+    watched, memory, growth = decode(VIEWERS, seconds)
+    what = f"{seconds / 60:g} minutes at {speed} times, {VIEWERS} viewers next to none"
+    for name, title in (("p50", "median"), ("p95", "95 % of windows")):
+        on.show(f"{what}: decoding, {title}", watched[name], alone[name], "ms", MOST_SLOWER, at_most=True)
+    note = f"{memory:.0f} MiB in the end; without viewers {growth_alone:.4f}"
+    on.show(f"{what}: growth of memory", growth, target=MOST_GROWTH, at_most=True, note=note)
+
+
 if __name__ == "__main__":
-    main(__doc__, [latency, cut, first_picture, hour], {})
+    main(__doc__, [latency, cut, first_picture, hour, viewers], {})

@@ -230,7 +230,8 @@ class Run:
             from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
             label = self.variant or self.folder.name
-            return frame_page(page_of([RunGroup([ShownRun(label, self.folder, self.variant)])]))
+            with self.folder.reading():
+                return frame_page(page_of([RunGroup([ShownRun(label, self.folder, self.variant)])]))
         except (BrainhiveError, ImportError):  # a notebook then shows the plain form, without a traceback
             return None
 
@@ -345,7 +346,8 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
         else:
             _check(path=run)
             names.append(str(run))
-    return Comparison(command.compare_runs(command.Recipe(runs=names, labels=labels)))
+    chosen = {"runs": names, "labels": labels}
+    return Comparison(command.compare_runs(command.Recipe.resolve("compare", None, chosen, [])))
 
 
 def open_run(name: str | Path) -> Run:
@@ -444,18 +446,15 @@ def decode(
     import torch
     from torch.nn.functional import normalize
 
-    from brainhive_cli.core.errors import RecipeError
+    from brainhive_cli.core.errors import require_kind
     from brainhive_cli.core.measurements import merge_caveats
     from brainhive_cli.data.stores.recordings import Recording
     from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery
 
     # arguments of the right types
-    for argument, value, kind in (("run", run, Run), ("signal", signal, Recording)):
-        if not isinstance(value, kind):
-            problem = f"{argument} is of type {type(value).__name__}, not {kind.__name__}"
-            raise RecipeError(
-                problem, 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
-            )
+    usage = 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
+    require_kind("run", run, Run, usage)
+    require_kind("signal", signal, Recording, usage)
     _check(split=split, **({} if subject is None else {"subject": subject}))
 
     # tokens of the signals, and ranks among the pictures of the split

@@ -202,6 +202,29 @@ def test_bad_arguments_are_refused_by_name_with_a_way_out(trained: Path, odd: An
         assert raised.value.hint, name
 
 
+@pytest.mark.parametrize(
+    "odd", [-1, 1.5, True, b"x", {"a": 1}, [1, "b"], [None, "b"], np.array(["a", "b"]), Path("a")], ids=repr
+)
+def test_labels_of_another_type_are_refused_as_on_the_command_line(
+    trained: Path, evaluated: Any, odd: Any
+) -> None:
+    with pytest.raises(RecipeError, match="labels") as raised:
+        api.compare(trained, evaluated.folder, labels=odd)
+    assert "\n" not in raised.value.message and raised.value.hint
+
+
+@pytest.mark.parametrize("odd", [None, 1, "x", ["a"], {}, np.zeros(3), api], ids=repr)
+def test_signals_of_another_type_are_refused_by_the_name_of_the_argument(trained: Path, odd: Any) -> None:
+    spec = api.open_model(trained / "cells" / api.open_run(trained).cells[0].name / "model").layout.spec
+    recording = api.Recording(
+        np.zeros((2, 1, 1, 1)), ["a", "b"], api.Sensors(["Cz"]), np.zeros(1), None, "µV"
+    )
+    for name in ("spec", "recording", *(["normaliser"] if odd is not None else [])):
+        arguments = {"spec": spec, "recording": recording, "normaliser": None, name: odd}
+        with pytest.raises(RecipeError, match=f"{name} is of type {type(odd).__name__}"):
+            api.model_input(**arguments)
+
+
 def test_a_subject_whom_no_cell_tests_is_refused(trained: Path) -> None:
     run = api.open_run(trained)
     with pytest.raises(RecipeError, match="is tested on other subjects than -1") as caught:

@@ -1,13 +1,15 @@
 """The size of the house, and a record of its behaviour (`python -m tools.house --help`).
 
 What is recorded must survive a change of the code's shape: fingerprints of recipes, names and order of
-weights and parameters of every part, all tensors and metrics of the quick demos, one killed and resumed.
+weights and parameters of every part, all tensors and metrics of the quick demos (one killed and resumed) and
+of a small run of the other commands. Arrays of stores are read through the api, models as safetensors.
 """
 
 import argparse
 import ast
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import io
 import json
@@ -19,16 +21,17 @@ import tempfile
 import time
 import tokenize
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import h5py
 import numpy as np
 import yaml
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("BRAINHIVE_SHARED") or ROOT.parent / "shared")
 PACKAGE = ROOT / "brainhive_cli"
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -41,8 +44,12 @@ CODE_SPAN = re.compile(r"^(?: {4}.*|```.*?^```)|`[^`\n]+`", re.M | re.S)
 FUNCTION_LENGTHS = (5, 12, 40, 80)
 SMALL_FILE_LINES = 50
 SYSTEMS = ("brainhive", "havir", "neurons")
-CHANGES_FROM_RUN_TO_RUN = re.compile(r"seconds|time|date|created|version|host|memory|duration|path|folder")
+CHANGES_FROM_RUN_TO_RUN = re.compile(
+    r"seconds|time|date|created|version|host|memory|duration|path|folder|latenc|^samples$|^events$"
+)
 """Keys of documents that are not compared."""
+ABSOLUTE = re.compile(r"(?<==)/\S+")
+"""In lines of commands: a path of this machine."""
 FINGERPRINT = re.compile(r"-[0-9a-f]{10}\b")
 """In the names of runs: that of a recipe is recorded by itself."""
 PROGRAM = """if True:
@@ -51,6 +58,13 @@ PROGRAM = """if True:
     loop.CHECKPOINT_S = 1.0  # so that a short training leaves one, too
     main()
 """
+SMALL_RUNS = {
+    "explain": ("draws=20", "points=5", "window.step_ms=400"),
+    "calibrate": ("draws=1", "pictures=4", "alignments=coral", "epochs=1", "arms=scratch,transfer"),
+    "live": ("--recipe", "demo", "--windows", "5", "page=false", "source.speed=20"),
+    "report": (),
+}
+"""A small run of each command that no demo runs, in the home of the first demo."""
 KILLED_TRAINING = ("train-align", "--recipe", "demo", "train.epochs=4", "seeds=1", "paths.runs=killed")
 
 
@@ -205,37 +219,57 @@ def _stable(value: Any) -> Any:
         return {key: _stable(each) for key, each in value.items() if not CHANGES_FROM_RUN_TO_RUN.search(key)}
     if isinstance(value, list):
         return [_stable(element) for element in value]
-    return FINGERPRINT.sub("", value) if isinstance(value, str) else value
+    return ABSOLUTE.sub("", FINGERPRINT.sub("", value)) if isinstance(value, str) else value
 
 
 def record_home(home: Path) -> dict[str, list[Any]]:
     """Digest every tensor, and take every metric, of all files that commands left in a home, by file name."""
     record: dict[str, list[Any]] = {}
     for path in sorted(home.rglob("*")):
+        where = path.relative_to(home)
         if path.suffix == ".safetensors":
-            content: Any = {key: digest(array) for key, array in sorted(load_file(path).items())}
-        elif path.suffix == ".h5":
-            with h5py.File(path) as file:
-                content = {}
-                file.visititems(lambda key, node, sets=content: sets.update(_digest_set(key, node)))
+            content: Any = _stable({key: digest(array) for key, array in sorted(load_file(path).items())})
+        elif path.suffix == ".h5" and where.parts[0] in ("embeddings", "signals"):
+            content = _digest_store(home, where)
         elif path.name == "metrics.json":
             content = _stable(json.loads(path.read_text()))
+        elif path.suffix in (".html", ".csv", ".tex"):
+            content = path.name
         else:
             continue
-        record.setdefault(FINGERPRINT.sub("", path.relative_to(home).as_posix()), []).append(content)
+        record.setdefault(FINGERPRINT.sub("", where.as_posix()), []).append(content)
     return {name: sorted(contents, key=json.dumps) for name, contents in record.items()}
 
 
-def _digest_set(key: str, node: Any) -> dict[str, str]:
-    return {key: digest(node[()])} if isinstance(node, h5py.Dataset) else {}
+def _digest_store(home: Path, where: Path) -> dict[str, str]:
+    """Digest the arrays of a store as the api reads it."""
+    from brainhive_cli import api
+
+    os.environ["BRAINHIVE_HOME"] = str(home)
+    kind, dataset, split, name = where.with_suffix("").parts
+    if kind == "embeddings":
+        names = ("embedding", "image_ids", "concepts", "done")
+        stores = {"": api.open_store(dataset, split, name)}
+    else:  # by preparation and subject
+        names = ("signal", "image_ids", "sessions", "runs", "onset_s")
+        store = api.open_signals(dataset, int(name.removeprefix("sub-")), split)
+        stores = {part: store[part] for part in store.splits}
+    return {
+        f"{part}/{array}": digest(np.asarray(values))
+        for part, store in stores.items()
+        for array in names
+        if (values := getattr(store, array, None)) is not None
+    }
 
 
-def _brainhive(home: Path, *words: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "BRAINHIVE_HOME": str(home), "PYTHONPATH": str(ROOT)}
+def _brainhive(
+    home: Path, *words: str, environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[bytes]:
+    own = {"BRAINHIVE_HOME": str(home), "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words, "run.device=cpu"],
+        [sys.executable, "-c", PROGRAM, *words],
         cwd=home,
-        env=environment,
+        env={**os.environ, **own, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -250,7 +284,17 @@ def record_demos() -> dict[str, Any]:
             home.mkdir()
             code = _brainhive(home, "demo", "--system", system, "--quick").wait()
             record[f"demo {system}"] = {"exit code": code, **record_home(home)}
+        home = Path(folder, "real")
+        home.mkdir()
+        code = _brainhive(home, "demo", "--real").wait()
+        record["demo of recordings"] = {"exit code": code, **record_home(home)}
+
+        # commands that no demo runs
         home = Path(folder, SYSTEMS[0])
+        for command, words in SMALL_RUNS.items():
+            code = _brainhive(home, command, *words).wait()
+            record[command] = {"exit code": code, **record_home(home / "runs" / command)}
+        record["push"] = record_push(home)
         process = _brainhive(home, *KILLED_TRAINING)
         while process.poll() is None and not [*home.glob("killed/**/checkpoints/*.pt")]:
             time.sleep(0.05)
@@ -258,6 +302,22 @@ def record_demos() -> dict[str, Any]:
         codes = [process.wait(), _brainhive(home, *KILLED_TRAINING).wait()]
         record["killed and resumed"] = {"exit codes": codes, **record_home(home / "killed")}
     return record
+
+
+def record_push(home: Path) -> dict[str, Any]:
+    """Push the first run of train-align to a hub on this machine, and list the files that it then has."""
+    spec = importlib.util.spec_from_file_location("mini_hub", SHARED / "data/mini_hub_server.py")
+    if spec is None or spec.loader is None or not Path(str(spec.origin)).is_file():
+        return {}
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    run = min((home / "runs/train-align").iterdir())
+    with module.MiniHub() as hub:
+        address = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}
+        words = ("push", run.name, "hub:me/demo", "--data-terms-checked", "--licence", "mit")
+        code = _brainhive(home, *words, environment=address).wait()
+        files = hub.repos["me/demo"].at("main")[2] if code == 0 else {}
+        return {"exit code": code, "files": sorted(files)}
 
 
 def record_recipes() -> dict[str, str]:

@@ -27,6 +27,7 @@ from brainhive_cli.core.errors import (
     first_line,
     raise_if_interrupted,
     remember_interrupts,
+    system_error_number,
 )
 from brainhive_cli.core.foreign_code import OVERRIDE
 from brainhive_cli.core.recipe import (
@@ -239,7 +240,7 @@ def _show_plan(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], st
             console.show_table(table)
         for line in missing:
             console.warn(f"missing: {line}")
-        console.show_text(f"{RECIPE}\n{recipe.to_yaml()}")
+        console.show_text(RECIPE, *recipe.to_yaml().split("\n"))
     return MissingData.exit_code if missing else 0
 
 
@@ -425,7 +426,7 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
         return DeviceError("a process that decodes pictures was killed", way)
 
     # errors of the system, also those that a library wrote as text
-    if (number := damage.system_error_number(error)) and not isinstance(error, OSError):
+    if (number := system_error_number(error)) and not isinstance(error, OSError):
         error = OSError(number, os.strerror(number))
     if isinstance(error, OSError):
         # the file, the reason, and what helps against this one

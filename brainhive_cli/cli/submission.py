@@ -1,5 +1,6 @@
 """Commands on a cluster: an array of tasks that share the cells of one line, followed and cancelled."""
 
+import hashlib
 import json
 import math
 import os
@@ -8,41 +9,55 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+import yaml
+from pydantic import BaseModel, Field
 
+from brainhive_cli.cli import job_script
 from brainhive_cli.core import console, documents, foreign_code, hub
 from brainhive_cli.core.cells import CellCounts, count_cells
-from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, RecipeError, first_line
+from brainhive_cli.core.claims import Claim, find_holder
+from brainhive_cli.core.documents import MAX_SHOWN_CHARACTERS, show_value
+from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, RecipeError, Unfinished
 from brainhive_cli.core.files import (
     atomic_write,
+    describe_bad_text,
     home_folder,
     locate,
+    portable,
     read_regular,
     remove,
     shipped_folder,
 )
-from brainhive_cli.core.recipe import Recipe
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import MAX_STEPS, MAX_TASKS, Recipe
 from brainhive_cli.core.results import Plan, read_paces, write_duration
-from brainhive_cli.core.runs import SUBMITTED_RUNS, RunFolder, list_submitted
+from brainhive_cli.core.runs import SUBMITTED_RUNS, list_submitted
 
 SUBMITTED = ".submitted"
 """The folder below the runs that holds what was submitted."""
-JOBS, ENDED, LOGS = "jobs.json", "ended", "logs"
+JOBS, ENDED, LOGS, CLAIM = "jobs.json", "ended", "logs", ".submission.claim"
 """Parts of a submission: its jobs; a file for the end of each task, which the script writes, as lines that
-several nodes append to one file of a network disk get lost; the tasks' output."""
-INPUTS = ("run", "align run", "subjects", "new persons")
-"""Items of a plan that may change while the recipe stays as it is: what is newest, or here."""
+several nodes append to one file of a network disk get lost; the tasks' output; the claim of who submits."""
+ENDED_FILE = re.compile(r"([0-9]+_[0-9]+)\.([0-9]{1,9})\.json")
+"""Name of the file for the end of a task: its id, and how often it was queued again."""
+JOB_ID = "[0-9]{1,10}"
+"""The scheduler's number of a job."""
+READING = Launch(0, 1, "cpu", only_reads=True)
+"""The launch in which a line looks for what is finished."""
 USUAL_REASONS = ("", "None", "Priority", "Resources", "Dependency", "BeginTime")
 """Why a task waits, as squeue says it, where the wait ends by itself."""
 DEFAULT_TIME_S = 4 * 3600
 """Time of a task where no pace is known."""
+MAX_TIME_S = 30 * 24 * 3600.0
+"""Longest time that is proposed: few clusters have more."""
 TIME_MARGIN = 1.5
 """Factor on the measured time of a task, as nodes differ; half an hour of loading comes on top."""
 POLL_S = 60.0
@@ -51,6 +66,10 @@ MAX_FAILURES = 10
 """Times in a row that the scheduler may fail to answer `--follow`."""
 ENDED_CODE = 0
 """Exit code of a task that has seen the end of its command, whoever did the work."""
+LAST_JOB = "squeue --me lists your jobs, of which --cancel may not know the last"
+"""What to do after a kill between the scheduler's answer and the list of jobs."""
+MAX_TEMPLATE_BYTES = 1 << 20
+"""Bytes of the largest template that is read."""
 LAST_LINE_BYTES = 1 << 16
 """End of a log in which its last line is looked for."""
 
@@ -64,28 +83,20 @@ class Job(BaseModel):
         tasks: Number of tasks.
     """
 
-    step: str
-    id: str
-    tasks: int
+    step: str = Field(pattern=r"^\P{Cc}+$")
+    id: str = Field(pattern=f"^{JOB_ID}$")
+    tasks: int = Field(ge=1, le=MAX_TASKS)
 
 
 class Jobs(BaseModel):
-    """Jobs of the last submission of a line.
+    """Jobs of the last submission of a line, in the order of their steps."""
 
-    Attributes:
-        jobs: In the order of their steps.
-        inputs: What each step was planned to read, also of steps that were finished before.
-    """
-
-    jobs: list[Job]
-    inputs: dict[str, dict[str, str]] = {}
+    jobs: list[Job] = Field(min_length=1, max_length=MAX_STEPS)
 
 
 class Ended(BaseModel):
     """The end of a task, as its script writes it down."""
 
-    step: str
-    task: str
     code: int
 
 
@@ -97,18 +108,11 @@ class Step:
         name: Its name, of which files and the scheduler's job are named too.
         script: Its script.
         tasks: Number of tasks.
-        plan: What it would do.
     """
 
     name: str
     script: str
     tasks: int
-    plan: Plan
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """What it is planned to read, as far as that is known."""
-        return {name: str(self.plan.items[name]) for name in INPUTS if name in self.plan.items}
 
 
 @dataclass
@@ -150,8 +154,10 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
         MissingExtra: if there is no scheduler here.
         BrainhiveError: if the scheduler refuses.
     """
-    runs = recipe.paths.under_home("runs")
-    folder = Path(os.path.abspath(runs / SUBMITTED / f"{command}-{recipe.fingerprint()}"))
+    # a line with other folders is another one
+    identity = json.dumps([recipe.fingerprint(), portable(recipe.paths.model_dump())])
+    name = f"{command}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+    folder = Path(os.path.abspath(recipe.paths.under_home("runs") / SUBMITTED / name))
     if common.get("cancel"):
         return _cancel(folder)
     if common.get("submit"):
@@ -174,11 +180,14 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
         for key in ("template", "container"):  # which run what they like, on every node
             if value := getattr(recipe.run.cluster, key):
                 foreign_code.require(key, f"run.cluster.{key} {value}")
-        _submit(folder, _name_run(recipe, plan), steps, bool(common.get("again")))
+        count = partial(_count_finished, command, module, recipe)
+        with _claiming(folder):
+            _submit(folder, _name_run(recipe, plan), steps, bool(common.get("again")), count)
     code = _follow(folder, common["json"]) if common.get("follow") else 0
     if common["json"] and (known := _read_jobs(folder)):
-        queued, tasks = _list_queued(known), {f"{job.id}_{n}" for job in known.jobs for n in range(job.tasks)}
-        states = {job.step: asdict(_find_state(folder, job, queued, tasks)) for job in known.jobs}
+        queued, codes = _list_queued(known), _read_ended(folder)
+        tasks = {f"{job.id}_{number}" for job in known.jobs for number in range(job.tasks)}
+        states = {job.step: asdict(_find_state(job, queued, codes, tasks)) for job in known.jobs}
         console.show_json({"folder": str(folder), "jobs": known.model_dump()["jobs"], "tasks": states})
     return code
 
@@ -205,15 +214,29 @@ def _plan_steps(
     # code that the user's line names is named by a file in the job's
     words = ["--allow-code"] if common["allow_code"] or foreign_code.ran() else []
     words += ["--again"] if common.get("again") else []
-    steps = []
+    steps, names = list[Step](), dict[str, str]()
     for name, (step_command, step_recipe, planned) in plans.items():
         tasks = max(1, min(recipe.run.cluster.tasks, planned.cells))
-        until = [f"until={json.dumps(name)}"] if command == "workflow" else []
+        text = yaml.safe_dump(name, default_style='"', width=math.inf, allow_unicode=True).strip()
+        until = [f"until={text}"] if command == "workflow" else []
         line = [command, "--recipe", str(folder / "line.yaml"), *words, *until]
         limit = recipe.run.cluster.time or _propose_time(step_command, step_recipe, planned, tasks)
-        plain = re.sub(r"[^\w.-]+", "-", name)  # a step may be called anything, as *prepare of neurons*
-        steps.append(Step(plain, _fill_in(recipe, plain, line, tasks, limit, folder), tasks, planned))
+        plain = re.sub(r"[^\w.-]+", "-", name) or "-"  # a step may have any name, as *prepare of neurons*
+        if (other := names.setdefault(plain.casefold(), name)) != name:
+            raise RecipeError(f"steps {other!r} and {name!r} have one name in files", "rename one of them")
+        steps.append(Step(plain, _fill_in(recipe, plain, line, tasks, limit, folder), tasks))
     return steps
+
+
+def _count_finished(command: str, module: Any, recipe: Recipe) -> int:
+    """Count the steps, from the first, that the line itself would take for finished; -1 for all of it."""
+    count = 0
+    with suppress(Unfinished), console.progress("looking for what is finished"):
+        for _ in module.run_steps(recipe, READING, False) if command == "workflow" else ():
+            count += 1
+        module.run(recipe, READING)
+        return -1
+    return count
 
 
 def _propose_time(command: str, recipe: Recipe, plan: Plan, tasks: int) -> str:
@@ -224,7 +247,7 @@ def _propose_time(command: str, recipe: Recipe, plan: Plan, tasks: int) -> str:
         begin = plan.work.key(command, "")
         known = [pace.seconds for key, pace in paces.items() if key.startswith(begin)]
     if known and plan.work is not None:
-        seconds = max(known) * plan.work.count / tasks
+        seconds = max(0.0, min(MAX_TIME_S, max(known) * plan.work.count / tasks))
         console.say(f"{command}: {write_duration(seconds)} a task at the pace of the last run of this kind")
         seconds = 1800 * math.ceil(TIME_MARGIN * seconds / 1800 + 1)
     else:
@@ -241,9 +264,6 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: 
         MissingData: if there is no such template.
         RecipeError: if it cannot be filled in, with its line.
     """
-    import jinja2
-    from jinja2.sandbox import SandboxedEnvironment
-
     # the program that runs the line: this Python, or the container's
     cluster = recipe.run.cluster
     gpus = (0 if recipe.run.device == "cpu" else 1) if cluster.gpus is None else cluster.gpus
@@ -252,6 +272,8 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: 
         # home, the working folder and the hub's cache have the same names inside
         cache = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
         folders = dict.fromkeys(os.path.abspath(path) for path in (home_folder(), Path.cwd(), Path(cache)))
+        if bad := next((bound for bound in folders if {*":,"} & {*bound}), ""):
+            raise RecipeError(f"{bad} has a : or a comma, which apptainer's --bind cannot name", "rename it")
         words = [word for bound in folders for word in ("--bind", bound)] + ["--env", f"HF_HOME={cache}"]
         program = ["apptainer", "exec", *(["--nv"] if gpus else []), *words, cluster.container, "brainhive"]
 
@@ -271,16 +293,28 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: 
         "home": os.path.abspath(home_folder()),
         "working_folder": os.getcwd(),
     }
-    environment = SandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    for name, value in values.items():
+        if reason := describe_bad_text(str(value)):
+            raise RecipeError(f"{name} of the script {reason}: {show_value(value)}", "rename the folder")
+    if "\\" in values["folder"]:  # %A would not be replaced then, nor the folder found
+        problem = f"{folder} has a backslash, which SLURM takes for an escape in names of logs"
+        raise RecipeError(problem, "paths.runs=FOLDER without one")
+
+    # a template may compute without end: it is filled in by a process with limits
+    text = read_regular(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
+    done = subprocess.run(
+        [sys.executable, "-P", job_script.__file__],
+        input=json.dumps([text, values]).encode(),
+        capture_output=True,
+        check=False,
     )
-    environment.filters["quote"] = lambda value: shlex.quote(str(value))
-    try:
-        return environment.from_string(read_regular(path).decode("utf-8", "replace")).render(values)
-    except jinja2.TemplateError as error:
-        where = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+    if done.returncode < 0:
+        limits = f"{job_script.MAX_CPU_S} seconds, or {job_script.MAX_MEMORY_BYTES >> 30} GiB of memory"
+        raise RecipeError(f"{path}: to fill it in takes more than {limits}", "a template with shorter loops")
+    if done.returncode:
         known = f"the names it may use are {', '.join(sorted(values))}"
-        raise RecipeError(f"{path}{where}: {first_line(error)}", known) from error
+        raise RecipeError(f"{path}{done.stdout.decode() or ': cannot be filled in'}", known)
+    return done.stdout.decode()
 
 
 def _show(steps: Sequence[Step], plan: Plan, lines: Sequence[str], as_json: bool) -> int:
@@ -291,31 +325,50 @@ def _show(steps: Sequence[Step], plan: Plan, lines: Sequence[str], as_json: bool
     else:
         first = f"First, where there is a network: {' && '.join(lines)}" if lines else ""
         for step in steps:
-            console.show_text(step.script)
+            console.show_text(*step.script.split("\n"))
         for missing in plan.missing:
             console.warn(f"missing: {missing}")
         console.show_text(f"# {first or 'Nothing is to be downloaded first'}")
     return MissingData.exit_code if plan.missing else 0
 
 
-def _submit(folder: Path, recipe: Recipe, steps: Sequence[Step], again: bool) -> None:
+@contextmanager
+def _claiming(folder: Path) -> Iterator[None]:
+    """Hold the claim on a submission: of two arrays that were queued at once, only one would be known."""
+    path = folder / CLAIM
+    if (claim := Claim.attempt(path)) is None:
+        console.say(
+            f"waiting for {find_holder(path) or 'another command'}, which submits or cancels this line"
+        )
+        claim = Claim(path, f"submission {folder}", wait=True)
+    if claim.taken_from:
+        console.warn(f"{claim.taken_from} was killed while it submitted or cancelled this line: {LAST_JOB}")
+    try:
+        yield
+    finally:
+        claim.release()
+
+
+def _submit(
+    folder: Path, recipe: Recipe, steps: Sequence[Step], again: bool, count_finished: Callable[[], int]
+) -> None:
     """Write the scripts and queue those of the steps that are not finished, each after the one before."""
     # what was submitted before may still run, or be finished
-    known = _read_jobs(folder) or Jobs(jobs=[])
-    if queued := _list_queued(known):
+    known = _read_jobs(folder)
+    if known and (queued := _list_queued(known)):
         console.say(
             f"{len(queued)} tasks of this line are queued or running: --follow shows them, --cancel ends them"
         )
         return
-    open_steps = [*steps]
-    while not again and open_steps and _is_finished(folder, open_steps[0], known.inputs):
-        open_steps.pop(0)
-    if not open_steps:
+    count = 0 if again else count_finished()
+    if count < 0:
         console.say("all of this line is finished: nothing is submitted")
         return
+    open_steps = steps[count:] or steps[-1:]  # the last one finishes the workflow, too
 
-    # tasks that start runs again take part in those that others of this submission have started
-    for history in (SUBMITTED_RUNS, ENDED) if again else ():
+    # earlier jobs and their ends say nothing of these, whose numbers may be the same; tasks that start runs
+    # again take part in those that others of this submission have started
+    for history in (JOBS, ENDED, SUBMITTED_RUNS) if again else (JOBS, ENDED):
         remove(folder / history)
 
     # the recipe as it is now: who edits the file later changes no task that waits
@@ -323,21 +376,28 @@ def _submit(folder: Path, recipe: Recipe, steps: Sequence[Step], again: bool) ->
         (folder / name).mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "line.yaml") as part:
         part.write_text(recipe.to_yaml(), encoding="utf-8")
-    jobs: list[Job] = []
-    inputs = {**known.inputs, **{step.name: step.inputs for step in open_steps}}
     for step in open_steps:
-        script = folder / f"{step.name}.sh"
-        with atomic_write(script) as part:
+        with atomic_write(folder / f"{step.name}.sh") as part:
             part.write_text(step.script, encoding="utf-8")
+
+    # each job is known before the next is queued
+    jobs: list[Job] = []
+    for step in open_steps:
         # one task that has seen the end of the step before is enough: it has waited for all cells
         ends = [f"afterok:{jobs[-1].id}_{task}" for task in range(jobs[-1].tasks)] if jobs else []
         after = ["--dependency", "?".join(ends), "--kill-on-invalid-dep=yes"] if jobs else []
-        number = _ask("sbatch", "--parsable", *after, str(script)).strip().partition(";")[0]
-        if not number.isdecimal():
-            raise BrainhiveError(f"sbatch answers {number[:80]!r}, no number of a job", f"see {script}")
-        jobs.append(Job(step=step.name, id=number, tasks=step.tasks))
-        with atomic_write(folder / JOBS) as part:
-            part.write_text(Jobs(jobs=jobs, inputs=inputs).model_dump_json(indent=2), encoding="utf-8")
+        try:
+            script = str(folder / f"{step.name}.sh")
+            number = _ask("sbatch", "--parsable", *after, script).strip().partition(";")[0]
+            if not re.fullmatch(JOB_ID, number):
+                problem = f"sbatch answers {number[:80]!r}, no number of a job"
+                raise BrainhiveError(problem, "squeue --me lists what is queued")
+            jobs.append(Job(step=step.name, id=number, tasks=step.tasks))
+            with atomic_write(folder / JOBS) as part:
+                part.write_text(Jobs(jobs=jobs).model_dump_json(indent=2), encoding="utf-8")
+        except (KeyboardInterrupt, OSError):
+            console.warn(LAST_JOB)
+            raise
         waits = f", after {jobs[-2].step}" if len(jobs) > 1 else ""
         console.say(
             f"submitted {step.name}: job {number}, {step.tasks} task{'s' if step.tasks > 1 else ''}{waits}"
@@ -355,8 +415,7 @@ def _follow(folder: Path, as_json: bool) -> int:
     Returns:
         0 where every step is finished, else 1.
     """
-    if (known := _read_jobs(folder)) is None:
-        raise MissingData("nothing of this line was submitted", "the same line with --submit")
+    known = _require_jobs(folder)
     named, unseen, failures = set[str](), set[str](), 0
     show = console.say if as_json else console.show_text
     try:
@@ -375,7 +434,8 @@ def _follow(folder: Path, as_json: bool) -> int:
                 continue
 
             # a line for each job, and one for each task that has failed since the last look
-            states = {job.step: _find_state(folder, job, queued, unseen) for job in known.jobs}
+            codes = _read_ended(folder)
+            states = {job.step: _find_state(job, queued, codes, unseen) for job in known.jobs}
             for step, state in states.items():
                 reasons = f" ({', '.join(dict.fromkeys(state.reasons))})" if state.reasons else ""
                 counts = (
@@ -417,18 +477,27 @@ def _follow(folder: Path, as_json: bool) -> int:
 
 def _cancel(folder: Path) -> int:
     """End the tasks of a line, and say what stays."""
-    if (known := _read_jobs(folder)) is None:
-        raise MissingData("nothing of this line was submitted", "the same line with --submit")
-    queued = _list_queued(known)
-    if queued:
-        _ask("scancel", *(job.id for job in known.jobs))
+    _require_jobs(folder)
+    with _claiming(folder):
+        known = _require_jobs(folder)
+        if queued := _list_queued(known):
+            # a scheduler refuses numbers that it has forgotten
+            _ask("scancel", "--", *dict.fromkeys(task.partition("_")[0] for task in queued))
     console.say(f"{len(queued)} tasks cancelled{_describe_cells(folder)}; what is finished stays")
     return 0
 
 
 def _read_jobs(folder: Path) -> Jobs | None:
     """Read the jobs of the last submission; None if there was none."""
-    return documents.read(folder / JOBS, Jobs) if (folder / JOBS).is_file() else None
+    way = "squeue --me lists your jobs; without this file, --submit queues new ones"
+    return documents.read(folder / JOBS, Jobs, way) if (folder / JOBS).is_file() else None
+
+
+def _require_jobs(folder: Path) -> Jobs:
+    """Read the jobs of the last submission."""
+    if (known := _read_jobs(folder)) is None:
+        raise MissingData("nothing of this line was submitted", "the same line with --submit")
+    return known
 
 
 def _list_queued(known: Jobs) -> dict[str, str]:
@@ -444,20 +513,20 @@ def _list_queued(known: Jobs) -> dict[str, str]:
             if "nvalid job id" not in error.message:
                 raise
             continue
-        tasks |= dict(line.split(maxsplit=1) for line in text.splitlines() if len(line.split()) > 1)
+        tasks |= dict(re.findall(rf"^ *({job.id}_[0-9]+) +(.+)$", text, re.MULTILINE))
     return tasks
 
 
-def _find_state(folder: Path, job: Job, queued: Mapping[str, str], unseen: Set[str]) -> State:
+def _find_state(job: Job, queued: Mapping[str, str], codes: Mapping[str, int], unseen: Set[str]) -> State:
     """Tell the tasks of a job apart: those of the queue, and those that have ended, by what they wrote.
 
     Args:
-        folder: That of the submission.
         job: The job.
         queued: Tasks of the queue.
+        codes: Exit codes of the tasks that have ended.
         unseen: Tasks whose end was not seen at the last look: they are taken for killed.
     """
-    state, codes = State(), {end.task: end.code for end in _read_ended(folder)}
+    state = State()
     for number in range(job.tasks):
         task = f"{job.id}_{number}"
         if task in queued:
@@ -476,32 +545,19 @@ def _find_state(folder: Path, job: Job, queued: Mapping[str, str], unseen: Set[s
     return state
 
 
-def _is_finished(folder: Path, step: Step, inputs: Mapping[str, Mapping[str, str]]) -> bool:
-    """Whether a task of a step has seen its end, what it made is still here, and it would read the same."""
-    tasks = {end.task for end in _read_ended(folder) if end.step == step.name and end.code == ENDED_CODE}
-    before = inputs.get(step.name, {})
-    if not tasks or any(before.get(name, value) != value for name, value in step.inputs.items()):
-        return False
-
-    # runs, or else stores
-    if runs := [listed.run for listed in list_submitted(folder) if listed.job in tasks]:
-        return all(RunFolder(Path(run)).is_finished for run in runs)
-    return not step.plan.cells
-
-
-def _read_ended(folder: Path) -> list[Ended]:
-    """Read how tasks have ended; of one that was queued again, the last end comes last."""
-    ends = []
-    for file in sorted((folder / ENDED).glob("*.*.json"), key=lambda file: int(file.name.split(".")[1])):
+def _read_ended(folder: Path) -> dict[str, int]:
+    """Read the exit codes of tasks by their ids; of one that was queued again, the last."""
+    names = [ENDED_FILE.fullmatch(file.name) for file in (folder / ENDED).glob("*.json")]
+    codes = dict[str, int]()
+    for name in sorted(filter(None, names), key=lambda name: int(name[2])):
         with suppress(BrainhiveError, OSError):  # a file that is just being written
-            ends.append(documents.read(file, Ended))
-    return ends
+            codes[name[1]] = documents.read(folder / ENDED / name[0], Ended, within=folder).code
+    return codes
 
 
 def _describe_cells(folder: Path) -> str:
     """Count the cells of all runs that the tasks have opened."""
-    runs = {Path(listed.run) for listed in list_submitted(folder)}
-    counts = [count_cells(run) for run in runs if run.is_dir()]
+    counts = [count_cells(run) for run in {*list_submitted(folder)} if os.path.isdir(run)]
     total = (
         CellCounts(*(sum(column) for column in zip(*counts, strict=True))) if counts else CellCounts(0, 0, 0)
     )
@@ -515,7 +571,7 @@ def _last_line(log: Path) -> str:
     with open(log, "rb") as file:
         file.seek(max(0, log.stat().st_size - LAST_LINE_BYTES))
         lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"{log} is empty"
+    return lines[-1].strip()[:MAX_SHOWN_CHARACTERS] if lines else f"{log} is empty"
 
 
 def _ask(program: str, *words: str) -> str:
@@ -526,7 +582,9 @@ def _ask(program: str, *words: str) -> str:
         BrainhiveError: if it fails, with its own reason.
     """
     try:
-        done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [program, *words], capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
     except FileNotFoundError:
         way = "submit on a login node; --submit --check prints the script anywhere"
         raise MissingExtra(f"no {program} here: SLURM's programs are not on this machine", way) from None

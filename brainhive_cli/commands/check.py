@@ -1,14 +1,18 @@
 """check: data sets, stores, runs, recipes and priors: what is there, what is missing, what is damaged."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 from pydantic import Field
 
+from brainhive_cli.commands.workflow import Command
 from brainhive_cli.core import console, hub, parts, run_files, shared_runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
@@ -34,18 +38,6 @@ KINDS = ("documents", "weights", "checkpoints", "pictures")
 """The files of a run that are counted."""
 
 
-COMMANDS = (
-    "prepare",
-    "embed",
-    "train-align",
-    "eval-retrieval",
-    "train-prior",
-    "train-autoencoder",
-    "reconstruct",
-)
-"""Whose recipes are checked."""
-
-
 class Recipe(BaseRecipe):
     """Recipe of check: data sets, stores, runs, recipes and priors."""
 
@@ -65,51 +57,105 @@ class Recipe(BaseRecipe):
     run: Run = Run(device="cpu")  # reads files only: one process does
 
 
-@dataclass
-class Named:
-    """Names that are checked, sorted by kind."""
+class Checked(NamedTuple):
+    """What is known of one thing.
 
-    datasets: list[Any] = field(default_factory=list)
-    stores: list[Path] = field(default_factory=list)
-    runs: list[Path] = field(default_factory=list)
-    recipes: list[tuple[str, str]] = field(default_factory=list)
-    priors: list[str] = field(default_factory=list)
+    Attributes:
+        section: Of the notes, where programs find it; also where results of this kind lie.
+        name: How the notes call it.
+        note: Its figures.
+        problems: What is wrong with it, each with its way out and exit code.
+        tables: Its rows; tables of several things that have one title are joined.
+        files: Pages that were drawn of it.
+    """
 
-    @classmethod
-    def of(cls, recipe: Recipe) -> "Named":
-        """Sort the words of a recipe; all stores if there are none."""
-        named = cls([parts.resolve("datasets", recipe.dataset)] if recipe.dataset else [])
-        if recipe.stores is None:
-            named.stores = [] if recipe.dataset else list_stores(None, recipe.paths)
-            return named
+    section: str
+    name: str
+    note: Any
+    problems: Sequence[BrainhiveError]
+    tables: Sequence[Table]
+    files: Mapping[str, Path] = MappingProxyType({})
 
-        # each word: a data set, a recipe, a prior; else a run or a path
-        runs, patterns = recipe.paths.under_home("runs"), []
-        run_by_name = {path.name: path for path in runs.glob("*/*") if path.name in recipe.stores}
-        for word in recipe.stores:
-            if parts.is_kind("datasets", word):
-                named.datasets.append(parts.resolve("datasets", word))
-            elif commands := _commands_of(word):
-                named.recipes += [(command, word) for command in commands]
-            else:
-                # a folder with a model and neither stores nor a run is a prior; the cache may have a run
-                path = Path(word)
-                if word.startswith(hub.SCHEME) and (cached := _find_cached_run(word)):
-                    named.runs.append(cached)
-                    continue
-                has_config = (path / "config.json").is_file() or any(path.glob("*/config.json"))
-                is_model = path.is_dir() and has_config and not is_run(path)
-                if word.startswith(("hub:", "demo:")) or is_model:
-                    named.priors.append(word)
-                else:
-                    patterns.append(str(run_by_name.get(word, word)))
 
-        # paths: runs, and the rest is stores
-        paths = expand_patterns(patterns)
-        named.runs += [path for path in paths if is_run(path)]
-        stores = [str(path) for path in paths if path not in named.runs]
-        named.stores = list_stores(stores, recipe.paths) if stores else []
-        return named
+FOLDERS: Mapping[str, Literal["runs", "data", "embeddings", "signals"]] = {
+    "runs_checked": "runs",
+    "datasets": "data",
+    "targets": "embeddings",
+    "signals": "signals",
+}
+"""Folders of the sections: the result lies in that of the first section of which anything was checked."""
+Check: TypeAlias = Callable[[bool], Checked]
+"""Checks one thing, given whether figures are measured again."""
+
+
+def list_checks(recipe: Recipe) -> list[tuple[str, Check]]:
+    """Sort the names of a recipe into the checks of each, by what it is called; all stores if there are none.
+
+    Raises:
+        RecipeError: if a recipe does not say which command it is for, or plots are of nothing.
+        MissingData: if a data set has no signal stores to plot.
+    """
+    paths, loadable = recipe.paths, list[tuple[str, Check]]()
+    datasets = [parts.resolve("datasets", recipe.dataset)] if recipe.dataset else []
+
+    # each word: a data set, a recipe, a run of the hub's cache or a prior; else a run or a path
+    runs, patterns = list[Path](), list[str]()
+    run_by_name = {path.name: path for path in paths.under_home("runs").glob("*/*")}
+    for word in recipe.stores or ():
+        path = Path(word)
+        if parts.is_kind("datasets", word):
+            datasets.append(parts.resolve("datasets", word))
+        elif commands := _commands_of(word):
+            loadable += [(f"{word} ({name})", partial(_check_recipe, name, word)) for name in commands]
+        elif word.startswith(hub.SCHEME) and (cached := _find_cached_run(word)):
+            runs.append(cached)
+        elif word.startswith(("hub:", "demo:")) or (_holds_model(path) and not is_run(path)):
+            loadable.append((word, partial(_check_prior, word)))
+        else:
+            patterns.append(str(run_by_name.get(word, word)))
+    matches = expand_patterns(patterns)
+    runs += [path for path in matches if is_run(path)]
+    words = None if recipe.stores is None else [str(path) for path in matches if path not in runs]
+    stores = [] if words == [] or (words is None and recipe.dataset) else list_stores(words, paths)
+
+    # stores of signals; an unreadable file is checked as a target store
+    signals: list[Path] = []
+    for path in stores:
+        with suppress(BrainhiveError):
+            signals += [path] if is_signal_store(path) else []
+    targets = [path for path in stores if path not in signals]
+    if recipe.plots:
+        # and those of the data sets
+        signals = list(dict.fromkeys([*signals, *_find_signals(recipe, datasets)]))
+        if not signals and datasets:
+            kinds = ", ".join(config.kind for config in datasets)
+            raise MissingData(f"plots are of signal stores, and {kinds} has none", "brainhive prepare")
+        if not signals:
+            way = "name a data set, or stores below signals/"
+            raise RecipeError("plots are of signal stores, and none is named", way)
+
+    # data sets first, recipes and priors last
+    return [
+        *((f"data set {config.kind}", partial(_check_dataset, config, recipe)) for config in datasets),
+        *((str(path), partial(_check_targets, path)) for path in targets),
+        *((str(path), partial(_check_signals, path, recipe)) for path in signals),
+        *((str(path), partial(_check_run, path)) for path in runs),
+        *loadable,
+    ]
+
+
+def _find_signals(recipe: Recipe, datasets: Sequence[Any]) -> list[Path]:
+    """Find the signal stores of data sets, of the subjects that are checked."""
+    names, stored = [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or ["sub-*.h5"], []
+    for config in datasets:
+        with suppress(MissingData):  # its inventory reports this
+            folder = recipe.paths.under_home("signals") / config.build(recipe.paths).recorded_as
+            stored += [path for name in names for path in sorted(folder.glob(f"*/{name}"))]
+    return stored
+
+
+def _holds_model(path: Path) -> bool:
+    return path.is_dir() and any(chain(path.glob("config.json"), path.glob("*/config.json")))
 
 
 def _find_cached_run(reference: str) -> Path | None:
@@ -125,28 +171,19 @@ def _commands_of(word: str) -> list[str]:
     """List the commands that a recipe is for: a file called after one, or the folder of shipped ones."""
     path = Path(word)
     if path.suffix in (".yaml", ".yml") and path.is_file():
-        if path.stem not in COMMANDS:
-            raise RecipeError(
-                f"{word} does not say which command it is for", f"call it {COMMANDS[2]}.yaml, say"
-            )
+        if path.stem not in get_args(Command):
+            raise RecipeError(f"{word} does not say which command it is for", "call it train-align.yaml, say")
         return [path.stem]
     return (
         []
         if path.exists()
-        else [name for name in COMMANDS if (shipped_recipes() / word / f"{name}.yaml").is_file()]
+        else [name for name in get_args(Command) if (shipped_recipes() / word / f"{name}.yaml").is_file()]
     )
 
 
 def plan(recipe: Recipe) -> Plan:
     """List what would be checked."""
-
-    def name_all() -> str:
-        named = Named.of(recipe)
-        datasets = [f"data set {config.kind}" for config in named.datasets]
-        recipes = [f"{word} ({command})" for command, word in named.recipes]
-        return ", ".join([*datasets, *map(str, named.stores), *map(str, named.runs), *recipes, *named.priors])
-
-    return Plan.of({"checked": name_all})
+    return Plan.of({"checked": lambda: ", ".join(name for name, _ in list_checks(recipe))})
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -158,130 +195,74 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         MissingData: if there is none.
     """
-    named = Named.of(recipe)
-    problems: list[tuple[str, str, int]] = []  # what is wrong, the way out, the exit code
+    checked: list[Checked] = []
+    checks = list_checks(recipe)
+    with console.progress("checking", len(checks)) as bar:
+        for name, check in checks:
+            checked.append(check(again))
+            bar.advance(1, name)
 
-    # stores: of signals, then of targets
-    signals: list[Path] = []
-    for path in named.stores:
-        with suppress(BrainhiveError):  # an unreadable file is checked as a target store
-            signals += [path] if is_signal_store(path) else []
-    targets = [path for path in named.stores if path not in signals]
-    if recipe.plots:
-        # and the signal stores of data sets, of the subjects that are checked
-        names = [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or ["sub-*.h5"]
-        for config in named.datasets:
-            with suppress(MissingData):  # its inventory reports this
-                folder = recipe.paths.under_home("signals") / config.build(recipe.paths).recorded_as
-                stored = [path for name in names for path in sorted(folder.glob(f"*/{name}"))]
-                signals += [path for path in stored if path not in signals]
-        if not signals and named.datasets:
-            kinds = ", ".join(config.kind for config in named.datasets)
-            message = f"plots are of signal stores, and {kinds} has none"
-            raise MissingData(message, "brainhive prepare")
-        if not signals:
-            way = "name a data set, or stores below signals/"
-            raise RecipeError("plots are of signal stores, and none is named", way)
-    stores, target_rows = {}, []
-    with console.progress("checking stores", len(signals) + len(targets)) as bar:
-        for path in signals:
-            stores[str(path)] = _check_signals(path)
-            bar.advance(1, short_name(path))
-        for path in targets:
-            row, stores[str(path)] = _check_targets(path, again)
-            target_rows.append(row)
-            bar.advance(1, short_name(path))
-    for name, figures in stores.items():
-        if problem := figures["problem"]:
-            problems.append((f"{name} failed its health check: {problem}", "", BrainhiveError.exit_code))
+    # what is wrong, each with its way out
+    problems = [problem for thing in checked for problem in thing.problems]
+    for problem in problems:
+        console.warn(problem.message)
+        if problem.hint:
+            console.say(f"  try: {problem.hint}")
 
-    # a page for each signal store, with the reliability that it measures
-    pages: dict[str, Path] = {}
-    for path in signals if recipe.plots else []:
-        if not stores[str(path)]["problem"]:
-            store = SignalStore.open(path)
-            with console.progress(f"drawing the page of {short_name(path)}"):
-                page, reliability = write_signal_page(
-                    store, path.with_suffix(""), _alike(store, recipe.paths)
-                )
-            pages[f"page of {short_name(path)}"], stores[str(path)]["reliability"] = page, reliability
+    # a table for each kind of thing, and the same for programs
+    tables: dict[str, Table] = {}
+    notes: dict[str, dict[str, Any]] = {"stores": {}}
+    for thing in checked:
+        for table in thing.tables:
+            rows = [*(tables[table.title].rows if table.title in tables else ()), *table.rows]
+            tables[table.title] = replace(table, rows=tuple(rows))
+        section = "stores" if thing.section in ("targets", "signals") else thing.section
+        notes.setdefault(section, {})[thing.name] = thing.note
 
-    # data sets, runs, recipes and priors
-    datasets, runs = [], {}
-    with console.progress("checking data sets and runs", len(named.datasets) + len(named.runs)) as bar:
-        for config in named.datasets:
-            datasets.append(inventory.take(config, recipe.paths, recipe.subjects, again))
-            bar.advance()
-        for path in named.runs:
-            runs[str(path)] = run_files.check(path)
-            bar.advance()
-    lacking = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
-    lacking |= {word: _problem_of_prior(word) for word in named.priors}
-
-    # their problems, each with its way out
-    for dataset in datasets:
-        problems += [(error.message, error.hint, dataset.exit_code) for error in dataset.errors]
-    for files in runs.values():
-        problems += [(problem, "", BrainhiveError.exit_code) for problem in files.problems]
-    for word, reason in lacking.items():
-        if reason is not None:
-            problems.append((f"{word}: {reason.in_one_line}", "", reason.exit_code))
-    for message, hint, _ in problems:
-        console.warn(message)
-        if hint:
-            console.say(f"  try: {hint}")
-
-    # a table for each kind of thing
-    tables = [dataset.table() for dataset in datasets]
-    tables += [health_table(target_rows)] if target_rows else []
-    tables += _tables_of_signals({path: stores[str(path)] for path in signals})
-    if runs:
-        rows = []
-        for run_path, files in runs.items():
-            counts = [files.counts.get(kind, 0) for kind in KINDS]
-            state = FAILED if files.problems else PASSED
-            rows.append(
-                (RunFolder(Path(run_path)).name, *counts, "yes" if files.has_digests else "none", state)
-            )
-        tables.append(Table("Files of runs", ("run", *KINDS, "digests", "check"), rows))
-    if lacking:
-        states = {
-            word: PASSED if error is None else "missing" if isinstance(error, MissingData) else FAILED
-            for word, error in lacking.items()
-        }
-        tables.append(Table("Recipes and priors", ("what", "check"), tuple(states.items())))
-
-    # the same for programs; a missing file ends with its own code, even beside another problem
-    notes = {
-        "stores": stores,
-        "runs_checked": {path: asdict(files) for path, files in runs.items()},
-        "datasets": {dataset.name: dataset.as_dict() for dataset in datasets},
-        "others": {word: error.in_one_line if error else "" for word, error in lacking.items()},
-    }
-    exit_codes = {code for _, _, code in problems}
-    is_missing = MissingData.exit_code in exit_codes
-    below: Any = "runs" if runs else "data" if datasets else "embeddings" if target_rows else "signals"
+    # a missing file ends with its own code, even beside another problem
+    codes, sections = {problem.exit_code for problem in problems}, {thing.section for thing in checked}
+    below = [folder for section, folder in FOLDERS.items() if section in sections]
     return Result(
-        recipe.paths.under_home(below),
-        tuple(tables),
-        Measurements(notes={name: note for name, note in notes.items() if note or name == "stores"}),
-        files=pages,
-        exit_code=MissingData.exit_code if is_missing else max(exit_codes, default=0),
+        recipe.paths.under_home(below[0] if below else "signals"),
+        tuple(tables.values()),
+        Measurements(notes=notes),
+        files={name: path for thing in checked for name, path in thing.files.items()},
+        exit_code=MissingData.exit_code if MissingData.exit_code in codes else max(codes, default=0),
     )
 
 
-def _check_signals(path: Path) -> dict[str, Any]:
-    """Verify all rows of a signal store; describe it, or give its problem."""
+def _check_dataset(config: Any, recipe: Recipe, again: bool) -> Checked:
+    """List the parts of a data set, and what is wrong with them."""
+    listed = inventory.take(config, recipe.paths, recipe.subjects, again)
+    return Checked("datasets", listed.name, listed.as_dict(), listed.errors, [listed.table()])
+
+
+def _check_signals(path: Path, recipe: Recipe, again: bool) -> Checked:
+    """Verify all rows of a signal store; describe it, and draw its page where that is asked for."""
+    dataset, name = short_name(path.absolute()).split("/", 1)
+    title, recorded = f"Signal stores of {dataset}", f"How signals of {dataset} were recorded"
     try:
         store = SignalStore.open(path)
         store.verify()
     except BrainhiveError as error:
-        return {"problem": error.in_one_line}
-    return {"problem": "", **describe_store(store)}
+        row = (name, *"–" * len(COUNTED), FAILED)
+        return _fail("signals", path, error.in_one_line, Table(title, ("store", *COUNTED, "check"), [row]))
+    note, files = {"problem": "", **describe_store(store)}, {}
+    rows = [(name, *row, PASSED) for row in count_rows(note)]
+    tables = [
+        Table(title, ("store", *COUNTED, "check"), rows),
+        Table(recorded, ("store", *RECORDED), [(name, *recorded_row(note))]),
+    ]
+    if recipe.plots:
+        with console.progress(f"drawing the page of {short_name(path)}"):
+            alike = _alike(store, recipe.paths)
+            page, note["reliability"] = write_signal_page(store, path.with_suffix(""), alike)
+        files[f"page of {short_name(path)}"] = page
+    return Checked("signals", str(path), note, (), tables, files)
 
 
-def _check_targets(path: Path, again: bool) -> tuple[tuple[object, ...], dict[str, Any]]:
-    """Give one store's row and figures; one that does not open has failed too."""
+def _check_targets(path: Path, again: bool) -> Checked:
+    """Verify all rows of a target store, and its health; one that does not open has failed too."""
     try:
         store = TargetStore.open(path)
         store.verify()
@@ -289,53 +270,68 @@ def _check_targets(path: Path, again: bool) -> tuple[tuple[object, ...], dict[st
         problem = problem_of(store, health)
     except BrainhiveError as error:
         unknown = ["–"] * (len(COLUMNS) - 2)
-        return (path.name, *unknown, FAILED), {"problem": error.in_one_line}
-    return health_row(store.path, health, bool(problem)), {**asdict(health), "problem": problem}
+        return _fail("targets", path, error.in_one_line, health_table([(path.name, *unknown, FAILED)]))
+    table, note = health_table([health_row(store.path, health, bool(problem))]), asdict(health)
+    if problem:
+        return _fail("targets", path, problem, table, note)
+    return Checked("targets", str(path), {**note, "problem": ""}, (), [table])
 
 
-def _missing_for(command: str, word: str) -> BrainhiveError | None:
-    """Give what a recipe lacks: what `COMMAND --recipe WORD --check` says first."""
+def _fail(
+    section: str, path: Path, problem: str, table: Table, note: Mapping[str, Any] | None = None
+) -> Checked:
+    """Say why a store has failed."""
+    error = BrainhiveError(f"{path} failed its health check: {problem}")
+    return Checked(section, str(path), {**(note or {}), "problem": problem}, [error], [table])
+
+
+def _check_run(path: Path, again: bool) -> Checked:
+    """Read all files of a run."""
+    files = run_files.check(path)
+    counts = [files.counts.get(kind, 0) for kind in KINDS]
+    state = FAILED if files.problems else PASSED
+    row = (RunFolder(path).name, *counts, "yes" if files.has_digests else "none", state)
+    table = Table("Files of runs", ("run", *KINDS, "digests", "check"), [row])
+    return Checked(
+        "runs_checked", str(path), asdict(files), list(map(BrainhiveError, files.problems)), [table]
+    )
+
+
+def _check_recipe(command: str, word: str, again: bool) -> Checked:
+    """Say what a recipe lacks: what `COMMAND --recipe WORD --check` says first."""
     module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+    reason: BrainhiveError | None = None
     try:
-        missing = module.plan(module.Recipe.resolve(command, word, {}, ())).missing
+        if missing := module.plan(module.Recipe.resolve(command, word, {}, ())).missing:
+            more = f"; and {len(missing) - 1} more" if len(missing) > 1 else ""
+            reason = MissingData(missing[0] + more)
     except BrainhiveError as error:
-        return error
-    more = f"; and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return MissingData(missing[0] + more) if missing else None
+        reason = error
+    return _state(f"{word} ({command})", reason)
 
 
-def _problem_of_prior(reference: str) -> BrainhiveError | None:
-    """Read a prior whole, without a network; give what is wrong with it."""
+def _check_prior(reference: str, again: bool) -> Checked:
+    """Read a prior whole, without a network."""
+    reason: BrainhiveError | None = None
     try:
         is_kind = parts.is_kind("priors", reference)
         priors.load(reference if is_kind else str(hub.folder(reference, owner=priors.OWNER, local=True)))
     except hub.Unreachable as error:
-        return MissingData(f"{reference} is not on this machine", error.hint)
+        reason = MissingData(f"{reference} is not on this machine", error.hint)
     except BrainhiveError as error:
-        return error
-    return None
+        reason = error
+    return _state(reference, reason)
 
 
-def _tables_of_signals(figures: Mapping[Path, Mapping[str, Any]]) -> list[Table]:
-    """Show the trials of each store, and how it was recorded."""
-    # two rows a store: what it holds, and how it was recorded
-    counted: list[tuple[object, ...]] = []
-    recorded: list[tuple[object, ...]] = []
-    datasets = sorted({path.parts[-3] for path in figures if len(path.parts) > 3})
-    for path, store_figures in figures.items():
-        name = short_name(path).split("/", 1)[-1] if len(datasets) == 1 else short_name(path)
-        if store_figures["problem"]:
-            counted.append((name, *"–" * len(COUNTED), FAILED))
-            continue
-        counted += [(name, *row, PASSED) for row in count_rows(store_figures)]
-        recorded.append((name, *recorded_row(store_figures)))
-
-    title = f"Signal stores of {', '.join(datasets)}"
-    tables = [
-        Table(title, ("store", *COUNTED, "check"), tuple(counted)),
-        Table("How they were recorded", ("store", *RECORDED), tuple(recorded)),
-    ]
-    return [table for table in tables if table.rows]
+def _state(word: str, reason: BrainhiveError | None) -> Checked:
+    """Say whether a recipe or prior can be used."""
+    state = PASSED if reason is None else "missing" if isinstance(reason, MissingData) else FAILED
+    note, problems = "", list[BrainhiveError]()
+    if reason is not None:
+        note, problems = reason.in_one_line, [reason]
+        reason.message, reason.hint = f"{word}: {note}", ""
+    table = Table("Recipes and priors", ("what", "check"), [(word, state)])
+    return Checked("others", word, note, problems, [table])
 
 
 def _alike(store: SignalStore, paths: Paths) -> dict[str, Alike]:

@@ -145,7 +145,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         quick = step.quick if recipe.quick else []
         further = recipe.overrides.get(steps.command_of(name), [])
         overrides[name] = [*system.overrides.get(name, []), *quick, *further]
-    finished = workflow.run_steps(steps, launch, again, overrides)
+    finished = dict(workflow.run_steps(steps, launch, again, overrides))
     tables = [workflow.summarise_steps(finished, f"Demo, on {system.words}")]
 
     # collect their metrics, and the effects of HAVIR's controls

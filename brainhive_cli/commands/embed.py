@@ -167,7 +167,8 @@ def plan(recipe: Recipe) -> Plan:
         except NotRun as error:
             items[names] = error.message
         except BrainhiveError as error:
-            errors.append(type(error)(f"{names}: {error.message}", error.hint))
+            error.message = f"{names}: {error.message}"
+            errors.append(error)
         planned = Plan.of({str(store.path.relative_to(root)): partial(store.plan, known) for store in stores})
         items, errors = {**items, **planned.items}, [*errors, *planned.errors]
         for store in stores:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import atomic_write, below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Run
@@ -99,7 +100,13 @@ def _write_npy(store: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
 
     # names and vectors; vectors are copied in batches, since a store may not fit into memory
     with atomic_write(file) as part, atomic_write(listed) as names_part:
-        names_part.write_text("".join(f"{image_id}\n" for image_id in store.image_ids[rows]))
+        image_ids = list(store.image_ids[rows])
+        if folded := [image_id for image_id in image_ids if "\n" in image_id]:
+            problem = (
+                f"{store.path}: the name {folded[0]!r} has a line break, and {NAMES} has one name a line"
+            )
+            raise BrainhiveError(problem, "format=parquet, or rename the picture")
+        names_part.write_text("".join(f"{image_id}\n" for image_id in image_ids), "utf-8")
         with part.open("wb") as stream:
             np.lib.format.write_array_header_1_0(stream, header)
             for start in range(0, len(rows), BATCH):

@@ -1,7 +1,6 @@
 """fetch: data sets from the hub or a web server, or the exact steps where people must agree to something."""
 
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from pydantic import Field
 from brainhive_cli.core import console, hub, parts
 from brainhive_cli.core.archives import bytes_to_write, destination, is_archive, unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.file_systems import require_room
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Run, Subjects
@@ -101,28 +101,28 @@ class Job:
         due = [file for file in files if not file.is_there]
         packed = sum(file.size for file in due if self.unpacks and is_archive(Path(file.name)))
         here = self.archives([file for file in files if file.is_there])
-        return sum(file.size for file in due), packed + sum(starmap(bytes_to_write, here.items()))
+        of_web = sum(file.size for file in self.source.web if not file.is_there(self.root))
+        return of_web + sum(file.size for file in due), packed + sum(starmap(bytes_to_write, here.items()))
 
     def summary(self, files: Sequence[HubFile]) -> str:
         """Describe the source, the sizes and the licence."""
         # files of a web server
+        due, unpacked = self.bytes_needed(files)
+        size = console.size(due) if due else "nothing"
         if self.source.web:
-            lacking = [file for file in self.source.web if not file.is_there(self.root)]
             names = ", ".join(file.url for file in self.source.web)
-            size = console.size(sum(file.size for file in lacking)) if lacking else "nothing"
             route = f"{self.name} from {names} to {self.root}"
             return f"{route}: {size} to download; licence: {self.source.terms}"
 
         # files of the hub
         total = console.size(sum(file.size for file in files))
-        due, unpacked = self.bytes_needed(files)
         names = " and ".join(repository.name for repository in self.repositories)
         licences = ", ".join(
             read_licence(repository) or "its page names none" for repository in self.repositories
         )
         return (
             f"{self.name} from the hub's {names} to {self.root}: {len(files)} files, {total}, "
-            f"{console.size(due) if due else 'nothing'} to download"
+            f"{size} to download"
             f"{f', at least {console.size(unpacked)} to unpack' if unpacked else ''}; "
             f"licence: {licences}; terms: {self.source.terms}"
         )
@@ -159,7 +159,9 @@ def plan(recipe: Recipe) -> Plan:
     def describe(job: Job) -> str:
         if job.repositories or job.source.web:
             try:
-                return job.summary(job.list_files())
+                files = job.list_files()
+                _require_room(job, *job.bytes_needed(files))
+                return job.summary(files)
             except hub.Unreachable:  # which the needs say
                 return job.source.about
         steps = " && ".join(job.steps())
@@ -232,11 +234,11 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
         return table, notes
 
     # download the files that are missing
-    _refuse_a_full_disk(job, to_download, to_unpack)
+    _require_room(job, to_download, to_unpack)
     if due := [file for file in files if not file.is_there]:
         download_files(due, job.root)
         to_unpack = sum(starmap(bytes_to_write, job.archives(files).items()))  # as is known now
-        _refuse_a_full_disk(job, 0, to_unpack)
+        _require_room(job, 0, to_unpack)
 
     # unpack the archives
     for path, into in job.archives(files).items():
@@ -250,32 +252,30 @@ def _fetch_web_files(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]
     # list the files
     files, root = job.source.web, job.root
     console.say(job.summary([]))
-    due = [file for file in files if not file.is_there(root)]
-    rows = [(file.name, console.size(file.size), "to download" if file in due else "there") for file in files]
+    states = {file: "there" if file.is_there(root) else "to download" for file in files}
+    rows = [(file.name, console.size(file.size), state) for file, state in states.items()]
     table = Table(f"Files of {job.name}", ("file", "size", "state"), tuple(rows))
     notes: dict[str, Any] = {"files": [file.url for file in files], "bytes": sum(file.size for file in files)}
     if is_dry_run:
         return table, notes
 
     # download and convert them
-    _refuse_a_full_disk(job, sum(file.size for file in due), 0)
-    for file in due:
-        file.download(root)
+    _require_room(job, *job.bytes_needed(()))
+    for file in files:
+        if not file.is_there(root):
+            file.download(root)
     if job.source.convert is not None and job.unpacks:
         notes["converted"] = job.source.convert(root)
         console.say(f"converted into {root}: {notes['converted']}")
     return table, notes
 
 
-def _refuse_a_full_disk(job: Job, download: int, unpacked: int) -> None:
-    disk = next(path for path in (job.root, *job.root.parents) if path.is_dir())
-    free = shutil.disk_usage(disk).free
-    if download + unpacked > free:
-        raise BrainhiveError(
-            f"{job.name} needs {console.size(download)} to download and at least {console.size(unpacked)} to "
-            f"unpack, {console.size(download + unpacked)} together; {console.size(free)} are free in {disk}",
-            "make room; take some: --subjects 1; another disk: root=FOLDER; or only download: unpack=false",
-        )
+def _require_room(job: Job, download: int, unpacked: int = 0) -> None:
+    what = (
+        f"{job.name}, {console.size(download)} to download and at least {console.size(unpacked)} to unpack,"
+    )
+    way = "make room; take some: --subjects 1; another disk: root=FOLDER; or only download: unpack=false"
+    require_room(job.root, download + unpacked, what, way)
 
 
 def _is_there(job: Job, recipe: Recipe) -> bool:

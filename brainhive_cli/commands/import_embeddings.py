@@ -189,10 +189,12 @@ class MatchedVectors:
             unknown = summarise_names(matched.unknown, len(vectors.names))
             console.warn(f"{config.name}: vectors of no picture of {dataset} left out, {unknown}")
 
-        # their shape, where it is known without the encoder's weights
+        # their shape, and that of the encoder where it is known without its weights
+        batch = next(checked_batches(vectors), None)
+        if batch is None:
+            raise BrainhiveError(f"{first_file} holds no vectors", "fetch it again")
         expected = None if config.views == "all" else config.known_shape
-        batch = None if expected is None else next(checked_batches(vectors), None)
-        if expected is not None and batch is not None and batch.shape[1:] != expected:
+        if expected is not None and batch.shape[1:] != expected:
             width, usual = ("×".join(map(str, sizes)) for sizes in (batch.shape[1:], expected))
             raise BrainhiveError(
                 f"{first_file} holds vectors of {width} values, but {config.name} makes {usual}",

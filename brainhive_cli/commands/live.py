@@ -1,6 +1,5 @@
 """live: what a person sees, while they see it, from a stream, a replay or a mock."""
 
-import json
 import os
 import sys
 import webbrowser
@@ -40,7 +39,7 @@ from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.models import priors
-from brainhive_cli.reports.live_page import LivePage
+from brainhive_cli.reports.live_page import LivePage, resolve_host
 from brainhive_cli.training.alignment.prior_tokens import check_tokens
 
 __all__ = ["Recipe", "plan", "run"]
@@ -69,7 +68,7 @@ def plan(recipe: Recipe) -> Plan:
         "gallery": lambda: f"{job.align.dataset.name}, {recipe.gallery}",
         "not as offline": lambda: "; ".join(job.describe_differences()),
         "drawing": lambda: _check_drawing(recipe),
-        "page": lambda: recipe.host if recipe.page else "none",
+        "page": lambda: resolve_host(recipe.host) if recipe.page else "none",
     }
     return Plan.of(checks, needs=job.needs)
 
@@ -169,7 +168,7 @@ def _open_sinks(
     """Open what results go to: lines of JSON, an LSL outlet, the page; and what draws."""
     sinks: list[Callable[[dict[str, Any]], None]] = []
     if recipe.lines:
-        sinks.append(lambda event: console.show_text(json.dumps(event, ensure_ascii=False)))
+        sinks.append(lambda event: console.show_json(event, indent=None))
     if recipe.outlet:
         from brainhive_cli.data.lsl_library import ResultOutlet
 

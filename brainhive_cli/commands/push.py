@@ -27,7 +27,9 @@ from brainhive_cli.data.signals.channel_mapping import MEG
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.reports.model_card import ModelCard, Scores, choose_metrics
 from brainhive_cli.reports.runs_shown import ShownRun
+from brainhive_cli.training.alignment.recipe import Recipe as AlignRecipe
 from brainhive_cli.training.alignment.sharing import SharedRun
+from brainhive_cli.training.prior.recipe import Recipe as PriorRecipe
 
 USAGE = "brainhive push RUN hub:owner/name"
 LICENCES = {
@@ -37,6 +39,11 @@ LICENCES = {
 """Licences of the hub's list that weights have; any other is written as `other` with its name."""
 SCALING = ("scale", "normalise", "normalise_by", "repetitions", "region_split")
 """Keys of the section `signal` that say how a model's input is scaled, averaged and divided."""
+RECIPES: dict[str, dict[str, Any]] = {
+    "train-align": AlignRecipe.model_fields,
+    "train-prior": PriorRecipe.model_fields,
+}
+"""Keys of recipes whose runs are shared; values are not validated, as parts may be code."""
 TESTS = ("eval-retrieval", "reconstruct")
 """Commands whose runs test a brain model."""
 
@@ -105,15 +112,21 @@ class Job:
         if variant or str(name).startswith(SCHEME):
             raise RecipeError(f"{recipe.words[0]} is no whole run of this machine", USAGE)
         run = runs.find(recipe.paths.under_home("runs"), None, str(name))
-        with console.progress("reading the run"):
+        resolved: dict[str, Any] = run.recipe()
+        if further := sorted(resolved.keys() - RECIPES.get(run.command, resolved).keys()):
+            problem = (
+                f"{run.path / 'recipe.yaml'} has {further[0]}, a key that no recipe of {run.command} has"
+            )
+            raise BrainhiveError(problem, "leave it out, or train again")
+        with run.reading(), console.progress("reading the run"):
             shared = SharedRun.of(run, recipe.with_positions, recipe.with_whiteners)
 
         # the card is shared, too; its owner may say anything in it
         licence = recipe.licence or shared.terms.licence
         unsigned = recipe.model_copy(update={"contact": "", "citation": "", "licence": ""})
-        if private := next(find_private(_describe(shared, unsigned, target, "")), ""):
-            problem = f"the card holds {private}, which would be shared"
-            raise BrainhiveError(problem, "rename it, and train again")
+        if private := next(find_private(f"{_describe(shared, unsigned, target, '')}\n{target.tag}"), ""):
+            problem = f"the card or tag holds {private}, which would be shared"
+            raise BrainhiveError(problem, "rename it, and train again; or another tag")
         card = _describe(shared, recipe, target, licence)
         return cls(recipe, target, shared, licence, card, shared.pack(card))
 

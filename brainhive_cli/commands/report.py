@@ -16,7 +16,7 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.core.runs import RunFolder, newest
+from brainhive_cli.core.runs import RunFolder, newest, showing
 from brainhive_cli.core.set_up import SET_UP, say
 from brainhive_cli.reports.paper_tables import WRITERS, comma_separated, paper_table
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, find
@@ -80,42 +80,43 @@ def plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Read the runs, compare those that measured the same, and write the page or the tables."""
     runs = opened(recipe)
-    path, figures = _target(recipe, runs), _figure_folder(recipe, runs)
-    groups = group_runs(runs)
-    for group in groups:
-        for reason in group.not_compared:
-            console.warn(f"not compared: {reason}")
+    with showing([shown_run.folder for shown_run in runs]):
+        path, figures = _target(recipe, runs), _figure_folder(recipe, runs)
+        groups = group_runs(runs)
+        for group in groups:
+            for reason in group.not_compared:
+                console.warn(f"not compared: {reason}")
 
-    # write the file
-    if launch.is_main:
-        with atomic_write(path) as part:
-            if recipe.written_as == "html":
-                from brainhive_cli.reports.run_page import page_of  # draws by matplotlib
-
-                with console.progress("drawing the page"):
-                    page_of(groups).write(part)
-            elif recipe.written_as == "csv":
-                part.write_text(comma_separated(groups), encoding="utf-8")
-            else:
-                write_table = WRITERS[recipe.written_as]
-                text = "\n".join(write_table(paper_table(group)) for group in groups)
-                part.write_text(text, encoding="utf-8")
-
-    # the figures, each in a file of its own
-    files = {"page" if recipe.written_as == "html" else "table": path}
-    if figures is not None:
-        files["figures"] = figures
+        # write the file
         if launch.is_main:
-            from brainhive_cli.reports.figure_files import save_figures
+            with atomic_write(path) as part:
+                if recipe.written_as == "html":
+                    from brainhive_cli.reports.run_page import page_of  # draws by matplotlib
 
-            with console.progress("drawing the figures"):
-                saved = save_figures(groups, figures)
-            console.say(f"{len(saved)} files of figures in {figures}")
+                    with console.progress("drawing the page"):
+                        page_of(groups).write(part)
+                elif recipe.written_as == "csv":
+                    part.write_text(comma_separated(groups), encoding="utf-8")
+                else:
+                    write_table = WRITERS[recipe.written_as]
+                    text = "\n".join(write_table(paper_table(group)) for group in groups)
+                    part.write_text(text, encoding="utf-8")
 
-    # the same tables in the terminal, and the comparisons for programs
-    comparisons = [vars(compared) for group in groups for compared in group.compared]
-    measurements = Measurements(notes={"comparisons": comparisons})
-    return Result(path.parent, tuple(map(paper_table, groups)), measurements, files)
+        # the figures, each in a file of its own
+        files = {"page" if recipe.written_as == "html" else "table": path}
+        if figures is not None:
+            files["figures"] = figures
+            if launch.is_main:
+                from brainhive_cli.reports.figure_files import save_figures
+
+                with console.progress("drawing the figures"):
+                    saved = save_figures(groups, figures)
+                console.say(f"{len(saved)} files of figures in {figures}")
+
+        # the same tables in the terminal, and the comparisons for programs
+        comparisons = [vars(compared) for group in groups for compared in group.compared]
+        measurements = Measurements(notes={"comparisons": comparisons})
+        return Result(path.parent, tuple(map(paper_table, groups)), measurements, files)
 
 
 def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
@@ -123,7 +124,8 @@ def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
     command_runs: dict[str, list[ShownRun]] = {}
     for shown_run in runs:
         command_runs.setdefault(shown_run.command, []).append(shown_run)
-    return [_compare(group) if len(group) > 1 else RunGroup(group) for group in command_runs.values()]
+    with showing([shown_run.folder for shown_run in runs]):
+        return [_compare(group) if len(group) > 1 else RunGroup(group) for group in command_runs.values()]
 
 
 def opened(recipe: Recipe) -> list[ShownRun]:
@@ -148,9 +150,10 @@ def opened(recipe: Recipe) -> list[ShownRun]:
         key[1] if short.count(key) == 1 else name for key, name in zip(short, full, strict=True)
     ]
     if not recipe.labels and len(chosen) > 1:
-        labels = name_by_differences(
-            [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
-        )
+        with showing([folder for folder, _ in chosen]):
+            labels = name_by_differences(
+                [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
+            )
 
     # every run needs a label, and labels of the user must differ
     if len(labels) != len(chosen) or (recipe.labels and len({*labels}) < len(labels)):

@@ -29,7 +29,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.core.runs import LARGEST_RECIPE, LOCK, RunFolder, age
+from brainhive_cli.core.runs import LARGEST_RECIPE, LOCK, RunFolder, age, showing
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.measurement.metric_names import headlines, shown
 from brainhive_cli.reports.paper_tables import summary_scopes
@@ -91,34 +91,35 @@ class RunOnDisk:
             return ""
         run = ShownRun(self.path.name, RunFolder(self.path))
         try:
-            measurements = run.measured
+            with showing([run.folder]):
+                measurements = run.measured
+
+                # the metrics of everything together, or of each source, variant or cell
+                overall = measurements.overall or measurements.scopes.get(BRAIN)
+                parts = [overall] if overall else [measurements.scopes[name] for name in summary_scopes(run)]
+                names = headlines(list(dict.fromkeys(name for metrics in parts for name in metrics)))
+                if not names:
+                    return ""
+
+                # the headline of its page, which has chance; values selected on test if there are no others
+                with_chance = (
+                    n for n in names for metrics in parts if n in metrics and metrics[n].chance is not None
+                )
+                name = next(with_chance, names[0])
+                all_values = [metrics[name] for metrics in parts if name in metrics]
+                values = [metric for metric in all_values if not metric.selected] or all_values
+                interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
+                if len(values) > 1:
+                    interval = f", the mean of {len(values)}"
+                about = f" for {units}" if (units := measurements.notes.get("scope")) else ""
+                value = f"{fmean(metric.value for metric in values):.3f}{interval}{about}"
+
+                # caveats as stamps for people, and in full for programs
+                caveats = caveats_of(values)
+                short, full = stamp(shown(name), caveats), extend_title(shown(name), caveats)
+                return Cell(f"{short} {value}", value=f"{full} {value}")
         except BrainhiveError as error:
             return error.message
-
-        # the metrics of everything together, or of each source, variant or cell
-        overall = measurements.overall or measurements.scopes.get(BRAIN)
-        parts = [overall] if overall else [measurements.scopes[name] for name in summary_scopes(run)]
-        names = headlines(list(dict.fromkeys(name for metrics in parts for name in metrics)))
-        if not names:
-            return ""
-
-        # the headline of its page, which has chance; values selected on test only if there are no others
-        with_chance = (
-            n for n in names for metrics in parts if n in metrics and metrics[n].chance is not None
-        )
-        name = next(with_chance, names[0])
-        all_values = [metrics[name] for metrics in parts if name in metrics]
-        values = [metric for metric in all_values if not metric.selected] or all_values
-        interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
-        if len(values) > 1:
-            interval = f", the mean of {len(values)}"
-        about = f" for {units}" if (units := measurements.notes.get("scope")) else ""
-        value = f"{fmean(metric.value for metric in values):.3f}{interval}{about}"
-
-        # caveats as stamps for people, and in full for programs
-        caveats = caveats_of(values)
-        short, full = stamp(shown(name), caveats), extend_title(shown(name), caveats)
-        return Cell(f"{short} {value}", value=f"{full} {value}")
 
     @property
     def bytes(self) -> int:
@@ -129,9 +130,9 @@ class RunOnDisk:
     @property
     def row(self) -> tuple[str | Cell, ...]:
         """Its line in the table; for programs with the time in ISO 8601, and the size in bytes."""
-        changed = datetime.fromtimestamp(self.changed, UTC).isoformat(timespec="seconds")
+        time = datetime.fromtimestamp(self.changed, UTC).isoformat(timespec="seconds") if self.changed else ""
         size = Cell(console.size(self.bytes), value=self.bytes)
-        return self.name, self.state, self.headline, Cell(age(self.changed), value=changed), size
+        return self.name, self.state, self.headline, Cell(age(self.changed), value=time), size
 
 
 def _find_shown(recipe: Recipe) -> ShownRun:
@@ -194,7 +195,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     verb = recipe.words[0] if recipe.words else ""
     root = recipe.paths.under_home("runs")
     if verb == SHOW:
-        return _show(_find_shown(recipe))
+        shown_run = _find_shown(recipe)
+        with showing([shown_run.folder]):
+            return _show(shown_run)
     runs = _find_named(recipe, verb == REMOVE)
     if verb == REMOVE:
         _remove(runs, root, recipe.yes)

@@ -7,7 +7,7 @@ import re
 import shlex
 import textwrap
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, cast, get_args
 
@@ -26,7 +26,15 @@ from brainhive_cli.core.measurements import (
     scope,
     stamp,
 )
-from brainhive_cli.core.recipe import Names, Section, find_recipe, name_of, read_extended, shipped_recipes
+from brainhive_cli.core.recipe import (
+    MAX_STEPS,
+    Names,
+    Section,
+    find_recipe,
+    name_of,
+    read_extended,
+    shipped_recipes,
+)
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Need, Plan, Result
 from brainhive_cli.core.runs import RunFolder
@@ -69,7 +77,9 @@ class Recipe(BaseRecipe):
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {"until"}
 
     recipe: str | None = Field(None, description="name of each step's recipe; default: the commands' own")
-    steps: dict[str, Step] = Field({}, description="the steps, in order; a name may not be used twice")
+    steps: dict[str, Step] = Field(
+        {}, max_length=MAX_STEPS, description="the steps, in order; a name may not be used twice"
+    )
     until: str | None = Field(None, description="the last step that is run; default: the last of all")
 
     @classmethod
@@ -320,7 +330,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if is_whole:
         label = (recipe.recipe or "steps").replace("/", "-")
         folder = RunFolder.open("workflow", label, recipe, launch, again)
-    steps = run_steps(recipe, launch, again)
+    steps = dict(run_steps(recipe, launch, again))
     measurements = measure_steps(steps)
     if is_whole:
         with folder.finishing(launch) as is_due:
@@ -338,8 +348,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def run_steps(
     recipe: Recipe, launch: Launch, again: bool, more: Mapping[str, Sequence[str]] | None = None
-) -> dict[str, FinishedStep]:
-    """Run the steps through their own commands, one after another.
+) -> Iterator[tuple[str, FinishedStep]]:
+    """Run the steps through their own commands, one after another, and give each with its name.
 
     Args:
         recipe: The steps.
@@ -350,21 +360,19 @@ def run_steps(
     mixed = recipe.run.mixed_precision
     precision = [f"run.mixed_precision={mixed}"] if mixed else []
     results: dict[str, Result] = {}
-    finished: dict[str, FinishedStep] = {}
     for number, name in enumerate(recipe.steps_until, 1):
         # say what the step does, and the line that does it
         job = Job.resolve(recipe, name, results, [*(more or {}).get(name, ()), *precision])
         says = textwrap.wrap(recipe.steps[name].says, SENTENCE_LETTERS)
         heading = f"{number}/{len(recipe.steps)} {name}"
-        console.say("\n    ".join([f"\n{heading}", *says, job.line]))
+        console.say("", heading, *(f"    {line}" for line in (*says, job.line)))
 
         # run it by its own command
         start = time.monotonic()
         with console.progress(heading):
             results[name] = job.module.run(job.recipe, launch, again)
         headline = _headline(recipe.command_of(name), results[name])
-        finished[name] = FinishedStep(job.line, time.monotonic() - start, headline, results[name])
-    return finished
+        yield name, FinishedStep(job.line, time.monotonic() - start, headline, results[name])
 
 
 def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> list[str]:

@@ -5,7 +5,6 @@ import gzip
 import lzma
 import math
 import os
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from typing import IO, Any, BinaryIO
 from zipfile import ZipFile, ZipInfo
 
 from brainhive_cli.core.damage import reading, refuse_inflation
-from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
+from brainhive_cli.core.errors import MissingData, MissingExtra
+from brainhive_cli.core.file_systems import require_room
 from brainhive_cli.core.files import atomic_write, below
 
 ZIP = ".zip"
@@ -114,10 +114,7 @@ def unpack(path: Path, into: Path) -> int:
                 continue
 
             # copy block by block, if there is room
-            if (free := shutil.disk_usage(path.parent).free) < size:
-                raise BrainhiveError(
-                    f"no room for {name} of {path}: {size:,} bytes, {free:,} are free", "make room"
-                )
+            require_room(into, size, f"{name} of {path}", "make room")
             with atomic_write(target, is_lasting=False) as part, part.open("wb") as file:
                 source, left = open_member(), size
                 while left:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.claims import Claim, find_holder, is_held
-from brainhive_cli.core.errors import raise_if_asked_to_stop
+from brainhive_cli.core.errors import Unfinished, raise_if_asked_to_stop
 from brainhive_cli.core.files import UnfitFile, below
 from brainhive_cli.core.launch import Launch
 
@@ -61,6 +61,7 @@ def claiming(
 
     Raises:
         OutOfTime: if the process was asked to stop; the cell at hand has ended then.
+        Unfinished: if the launch only reads, and a cell is not finished.
         OSError: if the disk fails for two minutes.
     """
     free = _claim_each(cells, launch, on_claim or (lambda name, taken_from: None), is_finished)
@@ -75,6 +76,10 @@ def _claim_each(
 ) -> Generator[str]:
     # the main process claims, and says what
     queue = _Queue(cells, is_finished or (lambda name: cells[name].is_file()))
+    if launch.only_reads:
+        if not all(map(queue.is_finished, cells)):
+            raise Unfinished("some cells are not finished")
+        return
     delay_s, is_waiting = FIRST_POLL_S, False
     while True:
         claim = None

@@ -5,7 +5,6 @@ import os
 import random
 import re
 import socket
-import tempfile
 import threading
 import time
 import weakref
@@ -14,7 +13,14 @@ from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core.errors import JOB, BrainhiveError, MissingExtra, raise_if_asked_to_stop
-from brainhive_cli.core.files import UnfitFile, name_machine, name_part, open_plain, read_regular
+from brainhive_cli.core.files import (
+    UnfitFile,
+    name_machine,
+    name_part,
+    open_plain,
+    read_regular,
+    tell_disk_time,
+)
 
 try:
     import fcntl
@@ -28,10 +34,12 @@ MISSED_HEARTBEATS = 10
 """After which a holder on another machine counts as dead; NFS shows times of files up to a minute late."""
 MAX_CLAIM_BYTES = 1 << 12
 """Bytes of a claim's file, which names a machine, a process and a job."""
+MAX_JOB_LETTERS = 100
+"""Letters of a job's name that a claim keeps; schedulers' own ids are far shorter."""
 HOLDER = re.compile(
     r"(?:(?P<machine>\S+ \S+) (?P<process>\d+) (?P<job>\S+)(?P<unlocked> unlocked)?)?", re.ASCII
 )
-"""Content of a claim's file: host and boot of the machine, process, job; whether its lock was refused. A new
+"""Content of a claim's file: machine as in `name_machine`, process, job; whether its lock was refused. A new
 one is empty."""
 LONGEST_POLL_S = 0.5
 """Longest time between two attempts of who waits for a claim."""
@@ -39,16 +47,30 @@ LONGEST_POLL_S = 0.5
 
 def name_worker() -> str:
     """Name this process among those of all machines: its host and number, and the job that it is of."""
-    job = os.environ.get(JOB, "")
+    job = _name_job()
     return f"{socket.gethostname()} {os.getpid()}" + (f", job {job}" if job else "")
+
+
+def _name_job() -> str:
+    return re.sub("[^!-~]", "_", os.environ.get(JOB, ""))[:MAX_JOB_LETTERS]
 
 
 def find_holder(path: Path) -> str:
     """Name the process in a claim's file, as `name_worker` does; empty if there is none."""
+    holder = _read_holder(path)
+    return _describe(holder) if holder else ""
+
+
+def is_own(path: Path) -> bool:
+    """Whether the claim of this file is one of this very process."""
+    holder = _read_holder(path)
+    return holder is not None and holder.group("machine", "process") == (name_machine(), str(os.getpid()))
+
+
+def _read_holder(path: Path) -> re.Match[str] | None:
     with suppress(OSError):
-        holder = HOLDER.fullmatch(read_regular(path, MAX_CLAIM_BYTES, path.parent).decode(errors="replace"))
-        return _describe(holder) if holder else ""
-    return ""
+        return HOLDER.fullmatch(read_regular(path, MAX_CLAIM_BYTES, path.parent).decode(errors="replace"))
+    return None
 
 
 class Claim:
@@ -145,8 +167,7 @@ def _take(path: Path) -> tuple[int, str] | None:
                 fcntl.flock(number, fcntl.LOCK_EX)
             except OSError:  # a disk without locks, or one that fails now
                 lock = " unlocked"
-            job = re.sub(r"\s", "_", os.environ.get(JOB, "")) or "-"
-            os.pwrite(number, f"{name_machine()} {os.getpid()} {job}{lock}".encode(), 0)
+            os.pwrite(number, f"{name_machine()} {os.getpid()} {_name_job() or '-'}{lock}".encode(), 0)
             if os.path.samestat(os.fstat(number), os.stat(path)):
                 return number, taken_from
         except FileNotFoundError:  # removed as that of a dead process, which this one is not
@@ -203,10 +224,12 @@ def _is_alive(path: Path, number: int) -> bool:
     if is_locked_here and not holder["unlocked"] and holder["machine"] == name_machine():
         return False
 
-    # elsewhere the last sign of life counts, by the clock of the disk
-    with tempfile.NamedTemporaryFile(prefix=f"{name_part(path).name}.", dir=path.parent) as probe:
-        now_s = os.fstat(probe.fileno()).st_mtime
-    return now_s - os.fstat(number).st_mtime < MISSED_HEARTBEATS * HEARTBEAT_S
+    # elsewhere the last sign of life counts, by the clock of the disk; one in the future is set to now, since
+    # a living holder touches it again
+    since_s = tell_disk_time(path.parent) - os.fstat(number).st_mtime
+    if since_s < 0:
+        os.utime(number)
+    return since_s < MISSED_HEARTBEATS * HEARTBEAT_S
 
 
 def _beat(number: int, is_over: threading.Event, guard: threading.Lock) -> None:

@@ -13,7 +13,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core.errors import raise_if_interrupted
-from brainhive_cli.core.tables import CONTROL, ONE_LINE, Table, draw, split_to_fit, table_width, write_as_list
+from brainhive_cli.core.tables import (
+    ONE_LINE,
+    Table,
+    draw,
+    split_to_fit,
+    table_width,
+    write_as_list,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -41,23 +48,23 @@ def writes_messages() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def say(text: str) -> None:
-    """Write a message on stderr."""
+def say(*lines: str) -> None:
+    """Write a message on stderr: each argument is one line, whatever names it holds."""
     if writes_messages():
-        _write(text)
+        _write(*lines)
 
 
 def warn(text: str) -> None:
     """Write a warning of one line on stderr."""
     if writes_messages():
-        _write(f"warning: {text}".translate(ONE_LINE), "yellow")
+        _write(f"warning: {text}", style="yellow")
 
 
 def fail(error: "BrainhiveError", as_json: bool = False, code: int | None = None) -> None:
     """Write an error: what is wrong in one line, what to do in another; on stdout too, where that is JSON."""
-    _write(f"error: {error.message}".translate(ONE_LINE), "red")
+    _write(f"error: {error.message}", style="red")
     if error.hint:
-        _write(f"  try: {error.hint}".translate(ONE_LINE))
+        _write(f"  try: {error.hint}")
 
     # programs read the error where they wait for the result
     if as_json:
@@ -68,17 +75,18 @@ def show_traceback() -> None:
     """Show the traceback of the error being handled (`--debug`)."""
     import traceback
 
-    _write(traceback.format_exc())
+    _write(*traceback.format_exc().split("\n"))
 
 
-def _write(text: str, style: str | None = None) -> None:
-    _stderr().print(text.translate(CONTROL), style=style, highlight=False, markup=False, soft_wrap=True)
+def _write(*lines: str, style: str | None = None, console: Any = None) -> None:
+    text = "\n".join(line.translate(ONE_LINE) for line in lines)
+    (console or _stderr()).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def show_text(text: str) -> None:
-    """Write plain text as a result, on stdout."""
+def show_text(*lines: str) -> None:
+    """Write a result on stdout: each argument is one line, whatever names it holds."""
     if writes_messages():
-        _stdout().print(text.translate(CONTROL), highlight=False, markup=False, soft_wrap=True)
+        _write(*lines, console=_stdout())
 
 
 def size(count: int) -> str:
@@ -144,11 +152,12 @@ def is_pipe_closed() -> bool:
     return is_closed
 
 
-def show_json(document: Any) -> None:
-    """Write one JSON document as the result, on stdout."""
+def show_json(document: Any, indent: int | None = 2) -> None:
+    """Write one JSON document as the result, on stdout; in one line without an indent."""
     import json
 
-    show_text(json.dumps(document, indent=2, default=str))
+    text = json.dumps(document, indent=indent, default=str).replace("\x7f", "\\u007f")
+    show_text(*text.split("\n"))
 
 
 def show_table(table: Table) -> None:
@@ -200,8 +209,8 @@ class Bar:
         """Count items done; `note` is written at the end of the line. KeyboardInterrupt if it was lost."""
         raise_if_interrupted()
         self._items += items
-        self._advanced_s, self._note = time.monotonic(), note
-        self._progress.update(self._task, advance=items, note=f"{self._pace} {note}".strip())
+        self._advanced_s, self._note = time.monotonic(), note.translate(ONE_LINE)
+        self._progress.update(self._task, advance=items, note=f"{self._pace} {self._note}".strip())
 
     @property
     def _rate(self) -> float:
@@ -237,16 +246,16 @@ def progress(description: str, total: int | None = None) -> Iterator[Bar]:
     from rich import progress as rich
 
     # columns after the description
+    name, note = (
+        rich.TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[note]")
+    )
     counts: list[Any] = [rich.TimeElapsedColumn()]
     if total is not None:
-        counts = [rich.BarColumn(bar_width=20), rich.MofNCompleteColumn(), "{task.fields[note]}"]
-        counts.append(rich.TimeRemainingColumn())
+        counts = [rich.BarColumn(bar_width=20), rich.MofNCompleteColumn(), note, rich.TimeRemainingColumn()]
 
     # drawn on a terminal, and said elsewhere
     display = _display_on(_stderr())
-    shown = rich.Progress(
-        rich.SpinnerColumn(), "{task.description}", *counts, console=_stderr(), disable=not display.draws
-    )
+    shown = rich.Progress(rich.SpinnerColumn(), name, *counts, console=_stderr(), disable=not display.draws)
     bar = Bar(shown, description, total)
     with display.add(_Work(shown.get_renderable, bar.describe, total is not None, description)):
         yield bar

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line, system_error_number
 from brainhive_cli.core.files import UnfitFile, require_regular
 
 RAISED = (
@@ -84,20 +84,10 @@ OF_CONTENT = (
     errno.EOVERFLOW,
 )
 """Numbers of errors of the system that come of what a file holds or is; all others are the machine's."""
-OF_LIBRARIES = r"\(os error (\d+)\)|unable to (?:mmap|open|stat) .*\((\d+)\)"
-"""Texts by which safetensors, which is written in Rust, and torch report an error of the system."""
 OUT_OF_MEMORY = r"^\w*MemoryError: |DefaultCPUAllocator: |\(memory allocation failed"
 """Of a GPU (torch), of Python and NumPy, of torch on a CPU, and of HDF5."""
 OF_THE_GPU = r"^AcceleratorError: |CUDA error"
 """Messages of torch, since version 2.8 and before."""
-
-
-def system_error_number(error: BaseException) -> int | None:
-    """Return the number of an error of the system, also where a library writes it as text; else None."""
-    # the number within a text of a library
-    if number := re.search(OF_LIBRARIES, str(error)):
-        return int(number[1] or number[2])
-    return error.errno if isinstance(error, OSError) else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,14 +1,16 @@
 """Errors that end a command early, with one clear line and an exit code of their own, and Ctrl-C."""
 
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
+OF_LIBRARIES = r"\(os error (\d+)\)|unable to (?:mmap|open|stat) .*\((\d+)\)"
+"""Texts by which safetensors, which is written in Rust, and torch report an error of the system."""
 JOB = "BRAINHIVE_JOB"
 """Environment variable that the script of a cluster's job sets: the scheduler's id of the task."""
 CONTINUES = "the same command continues"
@@ -34,6 +36,10 @@ class BrainhiveError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        """Return the message, which those who pass the error on may have extended."""
+        return self.message
 
     @property
     def in_one_line(self) -> str:
@@ -73,10 +79,24 @@ class LostProcess(BrainhiveError):
     """The loss of another process of the launch, whose own error is the cause."""
 
 
+class Unfinished(Exception):
+    """The end of a look for finished work: some of it is still to be done."""
+
+
 class OutOfTime(BrainhiveError):
     """The end of a command that was asked to stop, as a cluster does before its time is over."""
 
     exit_code = OUT_OF_TIME
+
+
+def require_kind(name: str, value: object, kind: type, way: str) -> None:
+    """Refuse an argument of a public function that is of another type.
+
+    Raises:
+        RecipeError: naming the argument and both types.
+    """
+    if not isinstance(value, kind):
+        raise RecipeError(f"{name} is of type {type(value).__name__}, not {kind.__name__}", way)
 
 
 def first_line(error: BaseException) -> str:
@@ -85,12 +105,13 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name the file that an error is of."""
+def naming(what: object) -> Iterator[None]:
+    """Name what an error of the block is of, such as a file."""
     try:
         yield
     except BrainhiveError as error:
-        raise type(error)(f"{path}: {error.message}", error.hint) from error
+        error.message = f"{what}: {error.message}"
+        raise
 
 
 def guess(name: str, known: Iterable[str], before: str = "") -> str:
@@ -108,12 +129,49 @@ def guess(name: str, known: Iterable[str], before: str = "") -> str:
     written, near = name.casefold(), []
     for candidate in known:
         folded = candidate.casefold()
-        edits = count_edits(written, folded)
+        furthest = FURTHEST * max(len(folded), len(written))
         is_begun = len(written) > 2 and folded.startswith(written)
-        if is_begun or edits <= FURTHEST * max(len(folded), len(written)):
+        if not is_begun and abs(len(folded) - len(written)) > furthest:
+            continue
+        if (edits := count_edits(written, folded)) <= furthest or is_begun:
             is_shared = [letter == other for letter, other in zip(written, folded, strict=False)]
             near.append((edits, -[*is_shared, False].index(False), candidate))
     return f"did you mean {before}{min(near)[2]}? " if near else ""
+
+
+def system_error_number(error: BaseException) -> int | None:
+    """Return the number of an error of the system, also where a library writes it as text; else None."""
+    # the number within a text of a library
+    if number := re.search(OF_LIBRARIES, str(error)):
+        return int(number[1] or number[2])
+    return error.errno if isinstance(error, OSError) else None
+
+
+def find_rows(wanted: Sequence[str], names: Sequence[str], where: str) -> list[int | None]:
+    """Find the rows of channels or regions: of their names, else of one that differs in case alone.
+
+    Args:
+        wanted: [C] what is searched.
+        names: Those that are there.
+        where: Whose, for the error.
+
+    Returns:
+        [C] their rows, each once; None where there is none.
+
+    Raises:
+        RecipeError: naming several that match equally.
+    """
+    rows = [names.index(name) if names.count(name) == 1 else None for name in wanted]
+    for index, name in enumerate(wanted):
+        if rows[index] is None:
+            folded = name.casefold()
+            near = [row for row, other in enumerate(names) if other.casefold() == folded and row not in rows]
+            if len(near) > 1:
+                listed = ", ".join(names[row] for row in near)
+                problem = f"{where} has {len(near)} names that may be {name!r}: {listed}"
+                raise RecipeError(problem, "write the name as one of them is written, or rename one of them")
+            rows[index] = near[0] if near else None
+    return rows
 
 
 def count_edits(name: str, other: str) -> int:

@@ -1,8 +1,12 @@
-"""File systems as the kernel lists them, and how far locks on their files hold."""
+"""File systems: their free space, and how far locks on their files hold as the kernel lists them."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
+
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
 
 MOUNTS = Path("/proc/self/mountinfo")
 """The kernel's list, on Linux; see proc(5)."""
@@ -43,6 +47,25 @@ class FileSystem(NamedTuple):
             return ""
         reason = f"{self.folder} is {self.kind} with {', '.join(options)}"
         return f"{reason}: locks hold on this node only; claims by heartbeat still work"
+
+
+def require_room(folder: Path, size: int, what: str, way: str) -> int:
+    """Require free space for what is about to be written, before its first byte; return what is free.
+
+    Args:
+        folder: Where it is written; it need not exist.
+        size: Its bytes.
+        what: Begins the message: what needs them.
+        way: What to do where they are not free.
+
+    Raises:
+        BrainhiveError: if the disk has less.
+    """
+    disk = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    if size > (free := shutil.disk_usage(disk).free):
+        problem = f"{what} needs {console.size(size)}; {console.size(free)} are free in {disk}"
+        raise BrainhiveError(problem, way)
+    return free
 
 
 def find_file_system(path: Path, mounts: str) -> FileSystem | None:

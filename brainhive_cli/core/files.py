@@ -11,8 +11,8 @@ import shlex
 import shutil
 import socket
 import stat
+import tempfile
 import threading
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, system_error_number
 
 MAX_TEXT_BYTES = 1 << 28
 """Bytes of the largest table or list that is read whole; NSD's has 73,000 lines in 10 MB."""
@@ -45,6 +45,8 @@ PART_OWNER = re.compile(r"\.(?P<machine>[0-9a-f]{8})(?P<process>[0-9a-f]+)-[0-9a
 """Writer of such a file, in its name."""
 MAX_PART_AGE_S = 86_400
 """Age at which a file that another machine was writing counts as left behind."""
+FAILED_WRITES = {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
+"""Errors of a disk, quota or limit that has no room for what is written."""
 MAX_NAME_BYTES = 255
 """Of one part of a path, on the usual file systems (NAME_MAX)."""
 MAX_PATH_BYTES = 4000
@@ -368,11 +370,16 @@ def refuse_links(run: Path, below: Path | None = None) -> None:
             refuse_links(run, Path(entry))
 
 
+def describe_bad_text(text: str) -> str:
+    """Say why no recipe, name or script may hold a text; empty where one may."""
+    reasons = ("has a control character", "is not UTF-8")
+    return next((reason for reason in reasons if REFUSED[reason].match(text)), "")
+
+
 def describe_bad_name(name: str) -> str:
     """Say why no file can have a name or path; empty where one can."""
-    for reason in ("has a control character", "is not UTF-8"):
-        if REFUSED[reason].match(name):
-            return reason
+    if reason := describe_bad_text(name):
+        return reason
 
     # lengths in bytes, as file systems count them
     if any(len(part.encode()) > MAX_NAME_BYTES for part in name.split("/")):
@@ -430,19 +437,28 @@ def name_part(final: Path) -> Path:
 
 @cache
 def name_machine() -> str:
-    """Name this machine until it boots again; containers may have one name, and never one boot and name."""
-    try:
+    """Name this machine until it boots again, and the namespace in which its processes have their numbers.
+
+    Containers may share both the name and the boot of their machine; a process of one is unknown in another.
+    """
+    boot = namespace = "-"
+    with suppress(OSError):  # macOS has neither
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:  # macOS
-        boot = "-"
-    return f"{socket.gethostname()} {boot}"
+        namespace = str(os.stat("/proc/self/ns/pid").st_ino)
+    return f"{socket.gethostname()} {boot}:{namespace}"
+
+
+def tell_disk_time(folder: Path) -> float:
+    """Tell the time by the clock that stamps files in a folder, in seconds since 1970."""
+    with tempfile.NamedTemporaryFile(prefix=f"{name_part(folder / 'clock').name}.", dir=folder) as probe:
+        return os.fstat(probe.fileno()).st_mtime
 
 
 @cache
 def remove_leftovers(folder: Path) -> None:
     """Remove, once for each folder, what processes of this machine were writing there when they were killed.
 
-    What another machine left goes after a day.
+    What another machine or container left goes a day after anything was written in it.
     """
     here = f"{zlib.crc32(name_machine().encode()):08x}"
     for path in folder.glob(f".*{PART}*"):
@@ -450,7 +466,8 @@ def remove_leftovers(folder: Path) -> None:
             continue
         with suppress(OSError):  # gone meanwhile
             if owner["machine"] != here:
-                is_left = time.time() - path.stat().st_mtime > MAX_PART_AGE_S
+                written_s = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
+                is_left = tell_disk_time(folder) - written_s > MAX_PART_AGE_S
             else:
                 try:
                     os.kill(int(owner["process"], 16), 0)
@@ -483,8 +500,12 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
             publish(part, final)
         else:
             os.replace(part, final)
-    except BaseException:
+    except BaseException as error:
         remove(part)
+        number = None if isinstance(error, BrainhiveError) else system_error_number(error)
+        is_part = part.name in str(getattr(error, "filename", None) or part)  # libraries name no file
+        if number in FAILED_WRITES and is_part:
+            raise OSError(number, os.strerror(number), str(final)) from error
         raise
 
 

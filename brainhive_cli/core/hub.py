@@ -1,16 +1,22 @@
 """From a reference (hub:, demo: or a path) to a local folder, and what it holds."""
 
+import errno
 import fnmatch
 import hashlib
+import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core import console, documents, surroundings
-from brainhive_cli.core.errors import MissingData, RecipeError, first_line
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
+from brainhive_cli.core.file_systems import require_room
 from brainhive_cli.core.files import atomic_write, below, home_folder, locate, portable, read_regular
 from brainhive_cli.core.results import Need
 
@@ -34,6 +40,12 @@ DATASETS = "datasets"
 """Before the owner, where weights lie in a data set's repository; the hub's own pages have it so too."""
 ELSEWHERE = "on a machine with a network: "
 """Before the line that downloads, where the hub cannot be reached."""
+ROOM = "make room, or set HF_HOME to another disk"
+"""What to do where the disk of the hub's cache is full."""
+MAX_FILES = 100_000
+"""Files of a repository that are fetched at most; the hub advises its users to have fewer."""
+NO_ANSWER = (LookupError, TypeError, AssertionError, RecursionError)
+"""Errors of the hub's client where something else answers, as a proxy that asks for a login."""
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 
 
@@ -93,6 +105,9 @@ def folder(
 def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
     """Call the hub client's `snapshot_download`, with a progress bar that vanishes and errors of ours.
 
+    Sizes are summed, and compared with the free space, before the first byte; a server that then sends more
+    is stopped.
+
     Args:
         repository: `owner/name`.
         repo_type: `model` or `dataset`.
@@ -100,37 +115,77 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
 
     Raises:
         MissingData: if the repository or the network is not there, or terms were not accepted.
+        BrainhiveError: if the disk has no room for its files, or more of them or of bytes come than may.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import DryRunError
     from huggingface_hub.utils import tqdm
 
-    # a class, since the client makes its bars itself
+    limit_bytes, way = math.inf, "another revision, or tell its owner"
+
+    # a class, since the client makes its bars itself, and hands each of them all files or bytes
     class TransientBar(tqdm):
         """The hub's progress bar; it is removed when done, and not written into a pipe."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{"disable": None, **options, "leave": False})  # type: ignore[no-untyped-call]
+            # bytes of files, which bytes of the network may exceed
+            self.received, is_of_files = 0.0, options.get("unit") != "B"
+            self.counts_bytes = not (is_of_files or (options.get("desc") or "").endswith("ownloading bytes"))
+            if is_of_files and (count := options.get("total") or 0) > MAX_FILES:
+                raise BrainhiveError(f"{repository} has {count:,} files, {MAX_FILES:,} at most are read", way)
 
+        def update(self, n: float | None = 1) -> bool | None:
+            self.received += n or 0
+            if self.counts_bytes and self.received > limit_bytes:
+                raise BrainhiveError(f"{repository} sends more than it declares or has room here", way)
+            return bool(super().update(n))
+
+    client: Callable[..., Any] = partial(
+        snapshot_download, repository, repo_type=repo_type, tqdm_class=TransientBar, **options
+    )
     try:
         with console.undrawn():
-            return snapshot_download(repository, repo_type=repo_type, tqdm_class=TransientBar, **options)
-    except (ValueError, OSError, transport_error()) as error:  # the hub's own errors are OSErrors too
+            if options.get("dry_run") or options.get("local_files_only"):
+                return client()
+            try:
+                with quiet():
+                    listed = client(dry_run=True)
+            except DryRunError as error:  # the hub cannot be reached: the cache alone may do
+                with suppress(OSError):
+                    return client(local_files_only=True)
+                raise error
+            missing = [file for file in listed if file.will_download]
+            needed = _count_bytes(missing)
+            folder = Path(options.get("local_dir") or constants.HF_HUB_CACHE)
+            room = "make room" if options.get("local_dir") else ROOM
+            free = require_room(folder, needed, f"{repository} at the hub", room)
+            limit_bytes = free if any(file.file_size is None for file in missing) else needed
+            commit = {"revision": listed[0].commit_hash} if listed else {}
+            return client(**commit)
+    except (*NO_ANSWER, ValueError, OSError, transport_error()) as error:
         raise _failure(repository, error, repo_type, options) from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the hub client's bars, and its warnings of patterns that match nothing."""
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging,
+    )
 
     # bars and messages off, and back as they were
-    verbosity = logging.get_verbosity()
+    verbosity, were_off = logging.get_verbosity(), are_progress_bars_disabled()
     logging.set_verbosity(logging.ERROR)
     disable_progress_bars()
     try:
         yield
     finally:
-        enable_progress_bars()
+        if not were_off:
+            enable_progress_bars()
         logging.set_verbosity(verbosity)
 
 
@@ -168,6 +223,8 @@ def need(
         also: Further patterns that it names.
         size: Bytes, where they are published, for when the hub cannot be reached.
     """
+    from huggingface_hub import constants
+
     # files that are here, or a folder that lacks some
     _, is_hub, rest = reference.partition("hub:")
     is_file = len(weights) == 1 and "*" not in weights[0]
@@ -188,7 +245,7 @@ def need(
     except Unreachable as error:
         line = download_line(repository, kind, _patterns(subfolder, [*files, *also, weights[0]]), *words)
         return Need(name, size, Unreachable(error.message, f"{ELSEWHERE}{line}"))
-    except MissingData as error:
+    except BrainhiveError as error:
         return Need(name, None, error)
 
     # the first pattern of weights that the repository has
@@ -198,9 +255,11 @@ def need(
         absent = f"{repository} has no {patterns[len(files)]}"
         return Need(name, None, MissingData(absent, "check the name and variant"))
     needed = {*_patterns(subfolder, files), *chosen}
-    size = sum(f.file_size or 0 for f in listed if f.will_download and f.filename in needed)
+    size = _count_bytes(file for file in listed if file.will_download and file.filename in needed)
     line = download_line(repository, kind, [*_patterns(subfolder, [*files, *also]), *chosen], *words)
-    return Need(name, size, line=line if size else "")
+    disk, what = Path(constants.HF_HUB_CACHE), f"{repository} at the hub"
+    no_room = Need.of("", partial(require_room, disk, size, what, ROOM)).error
+    return Need(name, size, no_room, line=line if size else "")
 
 
 def download_line(repository: str, repo_type: str, patterns: Sequence[str], *more: str) -> str:
@@ -248,6 +307,9 @@ def _failure(
     is_answer = isinstance(error, errors.HfHubHTTPError | errors.HFValidationError)
     if not (is_absent_here or is_answer) and (cause := surroundings.explain(error)):
         return cause
+    if isinstance(error, (JSONDecodeError, *NO_ANSWER)):
+        problem = f"cannot fetch {repository}: what answers for the hub is not the hub: {first_line(error)}"
+        return MissingData(problem, "check the network, its proxy and HF_ENDPOINT")
     if isinstance(error, ValueError) and not isinstance(error, errors.HFValidationError):
         return MissingData(
             f"{repository} is damaged in the hub's cache: {first_line(error)}",
@@ -273,11 +335,20 @@ def _failure(
         way = f"{ELSEWHERE}{line}"
         problem = f"{repository} is not in the hub's cache and the hub cannot be reached"
         return Unreachable(problem + surroundings.describe_route(), way)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MissingData(f"cannot fetch {repository}: {error.strerror}", ROOM)
     if isinstance(error, OSError) and error.filename:
         problem = f"cannot fetch {repository}: {error.filename}: {error.strerror}"
         return MissingData(problem, "correct this file or folder, or set HF_HOME to a folder of yours")
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-    return MissingData(f"cannot fetch {repository}: {reason}", "check the name, or log in: hf auth login")
+    is_cut = "Consistency check" in str(error)
+    way = "fetch it again, or tell its owner" if is_cut else "check the name, or log in: hf auth login"
+    return MissingData(f"cannot fetch {repository}: {reason}", way)
+
+
+def _count_bytes(files: Iterable[Any]) -> int:
+    """Sum the sizes that the hub declares, none of them below zero, to a number that a file can have."""
+    return min(sum(max(file.file_size or 0, 0) for file in files), sys.maxsize)
 
 
 def revision(path: Path) -> str:

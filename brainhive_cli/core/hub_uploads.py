@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from brainhive_cli.core import documents
+from brainhive_cli.core import documents, hub
 from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
+from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.hub import SCHEME, quiet, transport_error
 from brainhive_cli.core.shared_runs import CARD, MANIFEST, parse_manifest
 
@@ -98,10 +99,11 @@ class Repository:
         """Ask the hub what a repository holds, at its newest commit or another."""
         info, refs = api.model_info(name, revision=revision), api.list_repo_refs(name)
         names = frozenset(file.rfilename for file in info.siblings) - FILES_OF_THE_HUB
-        texts = {}
-        for file in {MANIFEST, documents.SHA256SUMS, CARD} & names if MANIFEST in names else ():
+        texts, wanted = {}, {MANIFEST, documents.SHA256SUMS, CARD} & names if MANIFEST in names else ()
+        if wanted:
             with quiet():
-                texts[file] = Path(api.hf_hub_download(name, file, revision=info.sha)).read_bytes()
+                folder = Path(hub.snapshot(name, revision=info.sha, allow_patterns=[*wanted]))
+            texts = {file: read_regular(folder / file) for file in wanted}
         tags = {tag.name: tag.target_commit for tag in refs.tags}
         return cls(info.sha, names, texts, tags, bool(info.private))
 

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from itertools import pairwise
@@ -81,12 +81,14 @@ class Launch:
         device_or_name: Its device, by name where torch may not be loaded yet: commands that only read files
             need none.
         mixed_precision: What it was launched in; a recipe takes it over as its own precision.
+        only_reads: Whether it only looks for what is finished: anything that is not raises Unfinished.
     """
 
     rank: int
     processes: int
     device_or_name: "str | torch.device"
     mixed_precision: str | None = None
+    only_reads: bool = False
 
     @cached_property
     def device(self) -> "torch.device":
@@ -98,12 +100,12 @@ class Launch:
     @property
     def is_main(self) -> bool:
         """Whether this process writes what all of them share."""
-        return self.rank == 0
+        return self.rank == 0 and not self.only_reads
 
     @property
     def alone(self) -> "Launch":
         """This process by itself, for work that no other one of the launch takes part in."""
-        return Launch(0, 1, self.device_or_name, self.mixed_precision)
+        return replace(self, rank=0, processes=1)
 
     @property
     def device_name(self) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -28,17 +29,27 @@ from pydantic_core import ErrorDetails
 from brainhive_cli.core import documents
 from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.files import home_folder, locate, portable, shipped_folder
+from brainhive_cli.core.files import describe_bad_text, home_folder, locate, portable, shipped_folder
 
 M = TypeVar("M", bound=BaseModel)
 SIGNALS = "signals"
 """Before the name of a signal store among the digests of a recipe, which no key of the recipe names."""
 EMBEDDINGS = "embeddings"
 """The same before the name of a store of a user's own vectors."""
+STORES = (f"{SIGNALS} ", f"{EMBEDDINGS} ")
+"""Beginnings of the names by which digests name stores."""
+DEFAULTS_VERSION = 1
+"""Version of the defaults: raised where one changes, as fingerprints hold what differs from them."""
 RECIPE = object()
 """The context of pydantic in which a recipe is checked as a whole: its error names the key in full."""
+FREE_TEXT = ("says", "prompt", "negative_prompt")
+"""Keys of texts for people and networks, which may have several lines."""
+LINE_BREAKS = {ord("\n"): " ", ord("\t"): " "}
+"""Control characters that such a text may have, and what stands for them where the others are looked for."""
 RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
 """The first and the last of several numbers."""
+MAX_NUMBERS = 10_000
+"""Of a list: more than any study has seeds or subjects."""
 
 
 def split(value: Any) -> Any:
@@ -56,11 +67,12 @@ def ranges(value: Any) -> Any:
 
     # numbers as they are, ranges number by number
     ends = [RANGE.fullmatch(part) if isinstance(part, str) else None for part in parts]
-    return [
+    numbers = (
         number
         for part, end in zip(parts, ends, strict=True)
         for number in ([part] if end is None else range(int(end[1]), int(end[2]) + 1))
-    ]
+    )
+    return list(islice(numbers, MAX_NUMBERS + 1))  # one more is refused, before more are listed
 
 
 no = BeforeValidator(lambda value: "no" if value is False else value)
@@ -100,7 +112,7 @@ Numbers = Annotated[
     list[Number],
     BeforeValidator(ranges),
     AfterValidator(_each_once),
-    Field(examples=["1,2", "1-4"]),
+    Field(examples=["1,2", "1-4"], max_length=MAX_NUMBERS),
 ]
 """Whole numbers: `1,2`, the range `1-4`, or both."""
 Subjects = Annotated[
@@ -196,6 +208,8 @@ class Paths(Section):
         return Path(os.path.abspath(locate(root) if root else self.under_home("data") / name))
 
 
+MAX_EXTENDED = 20
+"""Recipes that one may extend, one after the other; shipped ones extend three at most."""
 LAUNCHED = ("processes", "machines", "main_process_port", "mixed_precision")
 """Keys of `run` that say how several processes share the work, and in which precision."""
 
@@ -207,13 +221,21 @@ def _clock(value: Any) -> Any:
     return f"{value // 3600:02d}:{value // 60 % 60:02d}:{value % 60:02d}"
 
 
+Module = Annotated[str, Field(pattern=r"^\w+(([./@:,=~]|[+-]+)\w+)*\+*$")]
+"""A module of the cluster by its name: one by its path is code."""
+MAX_TASKS = 5_000
+"""Of a job: `--dependency` of the next one names each in 24 bytes, and an argument has at most 128 KiB."""
+MAX_STEPS = 100
+"""Of a workflow: each may be a job of a cluster."""
+
+
 class Cluster(Section):
     """What `--submit` asks of a cluster's scheduler, for each of the tasks that share a command's cells."""
 
     template: str | None = Field(
         None, description="script of the job, a jinja2 template of the lab's; default: SLURM's"
     )
-    tasks: int = Field(4, ge=1, le=10_000, description="tasks that share the cells, at most")
+    tasks: int = Field(4, ge=1, le=MAX_TASKS, description="tasks that share the cells, at most")
     time: Annotated[str | None, BeforeValidator(_clock)] = Field(
         None,
         pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$",
@@ -228,7 +250,7 @@ class Cluster(Section):
     )
     partition: str | None = Field(None, pattern=r"^[\w,.-]+$", description="partition, or queue")
     account: str | None = Field(None, pattern=r"^[\w.-]+$", description="account that pays")
-    modules: Annotated[list[str], BeforeValidator(split)] = Field(
+    modules: Annotated[list[Module], BeforeValidator(split)] = Field(
         [], description="modules that are loaded before"
     )
     container: str | None = Field(None, description="Apptainer image that the command runs in")
@@ -273,8 +295,8 @@ class Recipe(Section):
     computes: ClassVar[bool] = True
     """Whether several processes can share the work of the command; else it only reads and writes files."""
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset({"run", "paths", "recipe_name"})
-    """Keys that do not change what is computed, and so are no part of the fingerprint; a key of a section
-    (`section.key`) counts as its default, so that fingerprints stay what they were."""
+    """Keys, also of a section (`section.key`), that do not change what is computed, and so are no part of the
+    fingerprint."""
 
     LESS_MEMORY: ClassVar[Savings] = ()
     """Changes with which the command needs less memory, the best first."""
@@ -332,22 +354,23 @@ class Recipe(Section):
         return self.model_copy(update={"digests": dict(sorted(digests.items()))})
 
     def fingerprint(self) -> str:
-        """Digest the resolved recipe without FINGERPRINT_EXCLUDE (10 hexadecimal digits).
+        """Digest what differs from the defaults, without FINGERPRINT_EXCLUDE, and contents (10 hex digits).
 
-        A path or reference that has a digest counts as that; other paths below home count from there. Signal
-        stores, and stores of own vectors, count by their digests alone.
+        So a key that is added later changes the fingerprint of those recipes alone that set it. A path or
+        reference that has a digest counts as that; other paths below home count from there.
         """
-        # fields without those that change nothing
-        sections = {key for key in self.FINGERPRINT_EXCLUDE if "." not in key}
-        fields = self.model_dump(mode="json", exclude={*sections, "digests"})
-        for section, key in (excluded.split(".") for excluded in self.FINGERPRINT_EXCLUDE - sections):
-            fields[section][key] = type(getattr(self, section)).model_fields[key].default
+        excluded: dict[str, Any] = {"digests": True}
+        for key in self.FINGERPRINT_EXCLUDE:
+            section, _, below = key.partition(".")
+            excluded[section] = {below} if below else True
+        fields = self.model_dump(mode="json", exclude_defaults=True, exclude=excluded)
+        fields = {name: value for name, value in fields.items() if value or name not in excluded}
 
-        # content counts where its digest is known, and the path where not
-        known = portable(_replaced(fields, self.digests))
-        for kind in (SIGNALS, EMBEDDINGS):
-            if stored := {name: value for name, value in self.digests.items() if name.startswith(f"{kind} ")}:
-                known[kind] = stored
+        # contents count beside the recipe, as a path or reference may be its default; stores have a name, too
+        contents = sorted(
+            (name if name.startswith(STORES) else "", digest) for name, digest in self.digests.items()
+        )
+        known = [DEFAULTS_VERSION, portable(_replaced(fields, self.digests)), contents]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
 
     def less_memory(self) -> str:
@@ -445,17 +468,20 @@ class AlignRunRecipe(Recipe):
 
 
 def _refuse_unwritable(value: Any, key: str = "") -> None:
-    """Refuse, also in knobs that take values of any type, what no run folder can keep."""
+    """Refuse, also in knobs that take values of any type, what no run folder or script can hold."""
     # numbers and texts that YAML or JSON would not give back
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{key}: Input should be a finite number, got {value}", f"as in {key}=0.5")
     if isinstance(value, int) and abs(value) >= 1 << 63:
         raise RecipeError(f"{key}: Input should have at most 64 bits", f"as in {key}=1")
-    if isinstance(value, str) and ("\0" in value or value != value.encode(errors="ignore").decode()):
-        raise RecipeError(f"{key}: Input should be text in UTF-8, got {value!r}", f"as in {key}=name")
+    if isinstance(value, str):
+        text = value.translate(LINE_BREAKS) if key.rpartition(".")[2] in FREE_TEXT else value
+        if reason := describe_bad_text(text):
+            raise RecipeError(f"{key}: text {reason}, got {show_value(value)}", f"as in {key}=name")
 
-    # the same of all that lies in it
+    # the same of all that lies in it, and of its names
     for step, inner in value.items() if isinstance(value, Mapping) else ():
+        _refuse_unwritable(step, key)
         _refuse_unwritable(inner, f"{key}.{step}" if key else step)
     for number, inner in enumerate(value if isinstance(value, list | tuple) else ()):
         _refuse_unwritable(inner, f"{key}.{number}")
@@ -600,6 +626,9 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
     while True:
         if file.resolve() in map(Path.resolve, read):
             raise RecipeError(f"{path} extends itself", "another recipe after `extends`")
+        if len(read) > MAX_EXTENDED:
+            problem = f"{path} extends more than {MAX_EXTENDED} recipes, one after the other"
+            raise RecipeError(problem, "write the keys of some of them into one file")
 
         # the keys of this file
         fields = documents.read(file, kind, "fix the file", RecipeError, is_yaml=True) or {}

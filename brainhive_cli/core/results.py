@@ -5,6 +5,7 @@ A command resolves its recipe once, into a frozen job of plain values: `plan` pr
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -164,8 +165,10 @@ class Work:
 
 
 def read_paces(runs: Path) -> dict[str, Pace]:
-    """Read the paces of finished work below a folder of runs."""
-    return documents.read(runs / PACE, dict[str, Pace]) if (runs / PACE).is_file() else {}
+    """Read the paces of finished work below a folder of runs; none of a damaged file."""
+    with suppress(BrainhiveError):
+        return documents.read(runs / PACE, dict[str, Pace])
+    return {}
 
 
 def write_duration(seconds: float) -> str:

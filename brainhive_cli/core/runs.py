@@ -17,12 +17,12 @@ from pydantic import AwareDatetime, BaseModel
 
 from brainhive_cli.core import console, documents, hub, shared_runs
 from brainhive_cli.core.cells import CELLS, Finished, claiming, read_cells
-from brainhive_cli.core.claims import Claim, find_holder, is_held, name_worker
+from brainhive_cli.core.claims import Claim, is_held, is_own, name_worker
 from brainhive_cli.core.errors import (
-    JOB,
     BrainhiveError,
     MissingData,
     RecipeError,
+    Unfinished,
     first_line,
     guess,
     raise_if_interrupted,
@@ -69,20 +69,31 @@ SUBMISSION = "BRAINHIVE_SUBMISSION"
 """Environment variable in a cluster's job: the folder where its runs are listed, for who follows them."""
 SUBMITTED_RUNS = "runs.jsonl"
 """The list of a submission's runs."""
+MAX_CLOCK_LEAD_S = 3600.0
+"""Seconds by which clocks of machines that share a disk may differ; times further ahead are not believed."""
+MAX_TIMELESS_S = 315_619_200.0
+"""Latest time of files that archives without times leave: 1970, or the first day of 1980, as in ZIP."""
 MAX_LISTED = 5
 """Runs that are listed where the named one does not exist."""
 
 
-class SubmittedRun(BaseModel):
-    """A run that a task of a cluster's job has opened.
+@contextmanager
+def showing(runs: Sequence["RunFolder"]) -> Iterator[None]:
+    """Turn what a block that shows runs does not find in their documents into an error of these.
 
-    Attributes:
-        run: Its folder.
-        job: The scheduler's id of the task.
+    Types of the most important keys are checked when documents are read; whoever has changed others, or wrote
+    them by another version, may have sealed them again.
+
+    Raises:
+        BrainhiveError: naming the documents, and what was not found.
     """
-
-    run: str
-    job: str
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        paths = " or ".join(str(run.path) for run in runs)
+        problem = f"documents in {paths} do not hold what this version writes there"
+        way = "if it was changed, copy or make it again; if not, report what --debug shows"
+        raise BrainhiveError(f"{problem}: {type(error).__name__}: {first_line(error)}", way) from error
 
 
 @dataclass(frozen=True)
@@ -104,10 +115,18 @@ class RunFolder:
             recipe: The resolved recipe.
             launch: This process among those that share the run; the main one writes.
             again: Start a new run even if there is a finished one.
+
+        Raises:
+            Unfinished: if the launch only reads, and the run is not finished.
         """
         # the main process opens the folder, the others wait until it has
         base, name = recipe.paths.under_home("runs") / command, f"{label}-{recipe.fingerprint()}"
         below(base, name, source="the name of a run,")
+        if launch.only_reads:
+            run = cls(_numbered(base, name, again))
+            if not run.is_finished:
+                raise Unfinished(f"run {name} is not finished")
+            return run
         if not launch.is_main:
             return cls(launch.gather(None)[0])
 
@@ -117,17 +136,16 @@ class RunFolder:
             if again and submission:
                 turn.callback(Claim(submission / LOCK, f"submission {submission}", wait=True).release)
             submitted = [
-                Path(listed.run)
-                for listed in (list_submitted(submission) if submission else ())
-                if Path(listed.run).is_relative_to(base.absolute()) and Path(listed.run).name.startswith(name)
+                run
+                for run in (list_submitted(submission) if submission else ())
+                if run.parent == base.absolute() and run.name.startswith(name)
             ]
             path = submitted[-1] if again and submitted else _numbered(base, name, again)
             while again and not submitted and not _make_folder(path):
                 path = _numbered(base, name, again)
             if submission:
-                listed = {"run": str(path.absolute()), "job": os.environ.get(JOB, "")}
                 with open(submission / SUBMITTED_RUNS, "a", encoding="utf-8", opener=open_no_link) as stream:
-                    stream.write(json.dumps(listed) + "\n")
+                    stream.write(json.dumps(str(path.absolute())) + "\n")
 
         # an unfinished run is continued; its recipe and environment are written while nobody else does
         run = cls(path)
@@ -139,7 +157,7 @@ class RunFolder:
                 held = [claim for claim in claims if is_held(claim)]
                 for claim in {*claims} - {*held}:  # of workers that were killed, or have just ended
                     claim.unlink(missing_ok=True)
-                workers = [claim for claim in held if find_holder(claim) != name_worker()]
+                workers = [claim for claim in held if not is_own(claim)]
                 if not run.is_finished:  # by another worker, just before this one had the lock
                     own = name_part(path / f"worker-{next(PRESENCES)}")
                     presence = path / WORKERS / own.name.removeprefix(".")
@@ -249,30 +267,28 @@ class RunFolder:
 
     @property
     def written_s(self) -> float:
-        """Time at which it was finished or, before, logged last; in seconds since 1970.
+        """Time at which it was finished or, before, logged last; in seconds since 1970, and 0 if unknown.
 
-        The documents say it; where they do not, the files do, which a copy may have made anew.
+        Of the times in its documents and of its files, the earlier: a copy makes files newer, and the clock
+        of the machine that computed it may have been ahead.
         """
         times = _Times()
         with suppress(BrainhiveError):
             times = self.read_json(ENVIRONMENT, _Times)
-        known = [times.finished] if self.is_finished else [times.started]
-        seconds = [time.timestamp() for time in known if time is not None]
-        if not self.is_finished:
-            with suppress(OSError):  # of a log that is no plain file
-                logged = (event.get("time") for event in self.events())
-                seconds += [time_s for time_s in logged if isinstance(time_s, int | float)]
-        if not seconds:
-            paths = [self.path / FINISHED] if self.is_finished else [self.path, *self.path.glob("*.json*")]
-            seconds = [path.stat().st_mtime for path in paths]
-        return max(seconds)
+        if self.is_finished:
+            return _earlier([times.finished.timestamp()] if times.finished else [], [self.path / FINISHED])
+        seconds = [times.started.timestamp()] if times.started else []
+        with suppress(OSError):  # of a log that is no plain file
+            logged = (event.get("time") for event in self.events())
+            seconds += [time_s for time_s in logged if isinstance(time_s, int | float)]
+        return _earlier(seconds, [self.path, *self.path.glob("*.json*")])
 
     @property
     def changed_s(self) -> float:
         """Time at which it was finished, or asked for again; before, that at which it logged last."""
         with suppress(BrainhiveError):  # none has found it
             if (found := self.read_json(FOUND, _FoundBy).found) is not None:
-                return max(self.written_s, found.timestamp())
+                return max(self.written_s, _earlier([found.timestamp()], [self.path / FOUND]))
         return self.written_s
 
     @property
@@ -295,24 +311,10 @@ class RunFolder:
 
     @contextmanager
     def reading(self) -> Iterator[Measurements]:
-        """Read what a finished run measured, for a block that shows it.
-
-        What the block does not find there is an error of the document, not of the program, if no digest says
-        that this program wrote it.
-        """
+        """Read what a finished run measured, for a block that shows it; see `showing`."""
         measurements = self.measurements()
-        try:
+        with showing([self]):
             yield measurements
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            if documents.read_digests(self.path):
-                raise
-
-            # nothing says that this program wrote it
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise BrainhiveError(
-                f"{self.path / FINISHED} does not hold what this version writes there: {reason}",
-                documents.AGAIN,
-            ) from error
 
     def recipe(self, kind: type[T] = dict[str, Any], **changes: Any) -> T:  # type: ignore[assignment]
         """Read the resolved recipe that the run was made with.
@@ -431,6 +433,17 @@ class _Times(BaseModel):
     finished: AwareDatetime | None = None
 
 
+def _earlier(seconds: Sequence[float], files: Sequence[Path]) -> float:
+    """Return the last of some times, or that of files if it is earlier; 0 of the future or before 1970."""
+    changed_s = 0.0
+    for path in files:
+        with suppress(OSError):  # a link to nowhere, or a file that a worker has just renamed
+            changed_s = max(changed_s, path.stat().st_mtime)
+    times_s = [max(seconds)] if seconds else []
+    last_s = min(times_s + [changed_s] * (changed_s > MAX_TIMELESS_S), default=0.0)
+    return last_s if 0 < last_s < time.time() + MAX_CLOCK_LEAD_S else 0.0
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat()
 
@@ -457,7 +470,7 @@ def _make_folder(path: Path) -> bool:
 
 def _is_others(claim: Path) -> bool:
     """Whether a living process other than this one works on a run, by its claim in the run's folder."""
-    return find_holder(claim) != name_worker() and is_held(claim)
+    return is_held(claim) and not is_own(claim)
 
 
 def is_run(folder: Path) -> bool:
@@ -470,7 +483,7 @@ def remove_unused(runs: Path) -> None:
     for claim in runs.glob(f"*/*/{WORKERS}/*"):
         # a worker's claim of this process, on a run with nothing in it, and no other worker
         folder = RunFolder(claim.parents[1])
-        if find_holder(claim) != name_worker() or not folder.is_untouched:
+        if not is_own(claim) or not folder.is_untouched:
             continue
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
         if not any(map(_is_others, claim.parent.glob("*"))):
@@ -480,12 +493,12 @@ def remove_unused(runs: Path) -> None:
         lock.release()
 
 
-def list_submitted(submission: Path) -> list[SubmittedRun]:
+def list_submitted(submission: Path) -> list[Path]:
     """List the runs that the tasks of a submission have opened, in order."""
-    file, listed = submission / SUBMITTED_RUNS, list[SubmittedRun]()
+    file, listed = submission / SUBMITTED_RUNS, list[Path]()
     for line in read_regular(file).decode("utf-8", "replace").splitlines() if file.is_file() else ():
         with suppress(BrainhiveError):  # a line that two machines have written at once
-            listed.append(documents.parse(line, str(file), SubmittedRun))
+            listed.append(Path(documents.parse(line, str(file), str)))
     return listed
 
 
@@ -669,6 +682,9 @@ def _described(run: RunFolder) -> str:
 
 def age(since: float) -> str:
     """Write how long ago a time was."""
+    if not since:
+        return "at an unknown time"
+
     # clocks of machines that share a disk may differ: no time lies ahead
     passed_s = max(0.0, time.time() - since)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):

@@ -7,7 +7,7 @@ from pydantic import BaseModel, StrictInt
 
 from brainhive_cli.core import documents, hub
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import below
+from brainhive_cli.core.files import below, read_regular
 
 FORMAT = 1
 """Version of the repository; the number that its manifest carries."""
@@ -18,9 +18,18 @@ CARD = "README.md"
 DOCUMENTS = (MANIFEST, documents.SHA256SUMS, "recipe.yaml", "metrics.json")
 MODEL = ("config.json", "model.safetensors", "diffusion_pytorch_model.safetensors", "learned.safetensors")
 """Files of a brain model's folder, of this project and of BrainHiVE's repository."""
+PRIOR = (
+    *("learned.json", "learned.safetensors", "config.json", "model.safetensors"),
+    *(
+        f"{part}/{name}"
+        for part in ("fusion_encoder", "proj", "attn_adapter")
+        for name in (MODEL[0], MODEL[2])
+    ),
+)
+"""Files of a prior's folder, of each kind that is trained."""
 FILES = {
     "train-align": (*DOCUMENTS, "embeddings.json", *(f"cells/**/model/{name}" for name in MODEL)),
-    "train-prior": (*DOCUMENTS, "*.json", "*.safetensors", "*/config.json", "*/*.safetensors"),
+    "train-prior": (*DOCUMENTS, *PRIOR),
 }
 """Patterns of the files that a run may share, by its command; all else stays where it was trained."""
 
@@ -56,7 +65,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         BrainhiveError: if it is damaged, or of a version that this one does not read.
     """
     path = folder / MANIFEST
-    return parse_manifest(path.read_bytes(), str(path)) if path.is_file() else None
+    return parse_manifest(read_regular(path), str(path)) if path.is_file() else None
 
 
 def parse_manifest(content: bytes, source: str) -> Manifest:

@@ -5,6 +5,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -22,6 +23,8 @@ from brainhive_cli.core.set_up import SET_UP, flatten, merge
 
 OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep", "ablations")
 """Sections that all cells of a run share."""
+MAX_VARIANTS = 1000
+"""Variants of one sweep: each is a training, and has columns of its own in tables."""
 FULL = "full"
 """The variant of a recipe with ablations that lacks nothing."""
 
@@ -49,13 +52,17 @@ class SweptRecipe(Recipe):
         {}, description="dotted recipe key to the values to compare; cells for each combination"
     )
     ablations: dict[str, Changes] = Field(
-        {}, description=f"name: the dotted keys in which it differs from the recipe as it is (`{FULL}`)"
+        {},
+        max_length=MAX_VARIANTS,
+        description=f"name: the dotted keys in which it differs from the recipe as it is (`{FULL}`)",
     )
 
     @model_validator(mode="after")
     def _varies_in_one_way(self) -> Self:
         if self.sweep and self.ablations:
             raise RecipeError("sweep and ablations go not together", "make a run of each")
+        if (count := prod(map(len, self.sweep.values()))) > MAX_VARIANTS:
+            raise RecipeError(f"sweep: {count:,} combinations", f"at most {MAX_VARIANTS:,} in one run")
         return self
 
     @property

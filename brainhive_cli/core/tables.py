@@ -14,11 +14,12 @@ GAP = 2
 """Least number of blanks between two columns of a terminal."""
 BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 """Characters that turn the direction of what follows, so that a name reads as another."""
-CONTROL = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029, *BIDI)}
-"""Characters that would steer the terminal or end a line, and what is written for them."""
-ONE_LINE = CONTROL.copy()
-"""The same for warnings and errors, which are one line whatever a file is called."""
-del CONTROL[ord("\n")], CONTROL[ord("\t")]
+ONE_LINE = {
+    code: ascii(chr(code))[1:-1]
+    for code in (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029, *BIDI, *range(0xD800, 0xE000))
+}
+"""What is written for characters that would end a line, steer a terminal or turn its text, and for those that
+no encoding can write: a name, whatever it holds, makes no line of its own."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def draw(table: Table, width: int) -> Any:
         drawn.add_column(Text(_shown(heading)), overflow="fold", min_width=letters if keeps_words else None)
     for row in table.rows:
         drawn.add_row(*(Text(_shown(cell)) for cell in row))
-    title = Text(table.title.translate(CONTROL), style="bold")
+    title = Text(table.title.translate(ONE_LINE), style="bold")
     return Group(title, drawn)  # a title of the table's is folded at its width
 
 
@@ -235,14 +236,14 @@ def write_as_list(table: Table, width: int) -> str:
     from textwrap import fill
 
     # cells that say nothing are left out
-    lines = [table.title.translate(CONTROL)]
+    lines = [table.title.translate(ONE_LINE)]
     for first, *rest in table.rows:
         text = " · ".join(shown for cell in rest if (shown := _shown(cell)) not in ("", "–"))
         lines += [
             _shown(first),
             fill(text, width, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False),
         ]
-    return "\n".join([*lines, *([fill(table.note, width)] if table.note else []), "", ""])
+    return "\n".join([*lines, *([fill(table.note.translate(ONE_LINE), width)] if table.note else []), "", ""])
 
 
 def table_width(table: Table) -> int:
@@ -253,7 +254,7 @@ def table_width(table: Table) -> int:
 def _shown(cell: Any) -> str:
     if cell is None:
         return "–"
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell).translate(CONTROL)
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell).translate(ONE_LINE)
 
 
 def _widths(table: Table) -> list[int]:

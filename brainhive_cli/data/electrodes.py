@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.errors import RecipeError, guess
+from brainhive_cli.core.errors import RecipeError, find_rows, guess
 
 STANDARD = ("colin27_1005", "standard_1005")
 """Names of mne's template of electrode positions, since 1.13 and before."""
@@ -48,7 +48,8 @@ class Cap:
         electrodes that the cap has there.
 
         Raises:
-            RecipeError: if mne has no such montage, or two channels would have one name by `rename`.
+            RecipeError: if mne has no such montage, two channels would have one name by `rename`, or two may
+                be one electrode of the montage.
         """
         # names by the recipe, by the inputs of the cap, and by the 10-05 system
         montage = _open_montage(self.montage) if self.montage else None
@@ -69,7 +70,9 @@ class Cap:
             )
         raw.rename_channels({old: new for old, new in names.items() if counts[new] == 1}, verbose="ERROR")
         if montage is not None:
-            raw.set_montage(montage, match_case=False, on_missing="ignore", verbose="ERROR")
+            rows = zip(montage.ch_names, find_rows(montage.ch_names, raw.ch_names, str(path)), strict=True)
+            montage.rename_channels({name: raw.ch_names[row] for name, row in rows if row is not None})
+            raw.set_montage(montage, on_missing="ignore", verbose="ERROR")
 
 
 def _open_montage(name: str) -> Any:

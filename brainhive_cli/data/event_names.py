@@ -10,15 +10,13 @@ from pathlib import Path
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.recording_files import ABSENT, read_table
 from brainhive_cli.data.recording_headers import Header
-from brainhive_cli.data.stores.ids import composed, match_names, summarise_names, table_text
+from brainhive_cli.data.stores.ids import match_names, plain_name, read_category, summarise_names, table_text
 
 COLUMNS = ("event", "picture")
 PREFIX = re.compile(r"(Stimulus|Comment|Response)/")
 """Prefix that BrainVision's reader puts before the name of a marker."""
 CODE = re.compile(r"S *(\d+)")
 """Code of a trigger as BrainVision writes it."""
-WHOLE = re.compile(r"(-?\d+)\.0*")
-"""Whole number as programs write it whose column has gaps, as 13.0."""
 # reasons for leftovers, as the overview and the store word them
 UNNAMED = "events that the table does not have"
 NO_PICTURE = "pictures of events that the data set does not have"
@@ -113,10 +111,10 @@ class EventNames:
 
     def _match(self, pictures: Sequence[str]) -> list[int]:
         """Find the row of each picture; -1 where it has none. Tables cannot hold tabs in names."""
-        written, known = (list(map(table_text, names)) for names in (pictures, self.image_ids))
         if self.is_exact:
-            by_name = {composed(name): row for row, name in enumerate(known)}
-            return [by_name.get(composed(name), -1) for name in written]
+            by_name = {read_category(name): row for row, name in enumerate(self.image_ids)}
+            return [by_name.get(read_category(name), -1) for name in pictures]
+        written, known = (list(map(table_text, names)) for names in (pictures, self.image_ids))
         rows: list[int] = match_names(written, known, each_once=False).rows.tolist()
         return rows
 
@@ -127,12 +125,12 @@ class EventNames:
         plain = " ".join(PREFIX.sub("", event, count=1).split())
         code = CODE.fullmatch(plain)
         names = (event, plain, code[1].lstrip("0") or "0" if code else plain)
-        keys = (name if name in self.table else self._plain_keys.get(_plain(name)) for name in names)
+        keys = (name if name in self.table else self._plain_keys.get(plain_name(name)) for name in names)
         return next(filter(None, keys), None)
 
     @cached_property
     def _plain_keys(self) -> dict[str, str]:
-        return {_plain(name): name for name in self.table or ()}
+        return {plain_name(name): name for name in self.table or ()}
 
     def match(self, headers: Iterable[Header]) -> Matched:
         """Match the events of recordings with pictures.
@@ -194,8 +192,3 @@ class EventNames:
             f"{what} are called {', '.join(known[:3])} …: "
             "preparation.events=TABLE, preparation.column=NAME or preparation.stim_channel=NAME",
         )
-
-
-def _plain(name: str) -> str:
-    """Write the name of an event composed, and a whole number without a point."""
-    return WHOLE.sub(r"\1", composed(name)) if WHOLE.fullmatch(name) else composed(name)

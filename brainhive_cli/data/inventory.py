@@ -108,20 +108,15 @@ class Inventory:
 
     @property
     def errors(self) -> list[BrainhiveError]:
-        """Problems, one for each way out."""
-        by_hint: dict[tuple[type, str], list[BrainhiveError]] = {}
+        """Problems, one for each way out: of what is missing, or bad."""
+        by_hint: dict[tuple[type[BrainhiveError], str], list[BrainhiveError]] = {}
         for error in (part.problem for part in self.parts if part.problem):
-            by_hint.setdefault((type(error), error.hint), []).append(error)
+            kind = MissingData if isinstance(error, MissingData) else BrainhiveError
+            by_hint.setdefault((kind, error.hint), []).append(error)
         return [
             kind(errors[0].message + (f", and {len(errors) - 1} more" if len(errors) > 1 else ""), hint)
             for (kind, hint), errors in by_hint.items()
         ]
-
-    @property
-    def exit_code(self) -> int:
-        """Exit code of something missing, else of something bad, else 0."""
-        kinds = {MissingData if isinstance(error, MissingData) else BrainhiveError for error in self.errors}
-        return max((kind.exit_code for kind in kinds), default=0)
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values, for JSON."""

@@ -3,13 +3,16 @@
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from ctypes import byref, c_double, c_void_p
 from typing import Any
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
 
 RESULTS = "BrainhiveResults"
 """Type of streams of results: not Markers, which programs search for markers of stimuli."""
+MAX_STREAMS = 1024
+"""Streams of one search, as in mne-lsl."""
 LINGER_S = 0.5
 """Seconds after which a stream may close: what is not transmitted by then is lost with it."""
 
@@ -34,6 +37,25 @@ def import_lsl() -> Any:
         ) from error
     mne_lsl.set_log_level("CRITICAL")
     return lsl
+
+
+def resolve_streams(wait_s: float) -> list[Any]:
+    """Search the streams of the network, by name.
+
+    mne-lsl's own search fails where one of them declares a rate that is no number or a name that is not
+    UTF-8, and gives one of two that are called the same.
+    """
+    from mne_lsl.lsl.load_liblsl import lib
+    from mne_lsl.lsl.stream_info import _BaseStreamInfo
+
+    buffer = (c_void_p * MAX_STREAMS)()
+    count = lib.lsl_resolve_all(byref(buffer), MAX_STREAMS, c_double(wait_s))
+    streams = {}
+    for pointer in buffer[:count]:
+        with suppress(KeyError, UnicodeDecodeError):
+            info = _BaseStreamInfo(pointer)
+            streams[info.name, info.source_id, info.stype, info.uid] = info
+    return [streams[key] for key in sorted(streams)]
 
 
 @contextmanager

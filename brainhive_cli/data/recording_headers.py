@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ CUT = re.compile(r"(comment/)?(boundary|new segment/.*)", re.IGNORECASE)
 """Annotations of EEGLAB and BrainVision where a recording was interrupted, or samples were cut out."""
 CUT_NUMBER = re.compile(r"-99(\.0*)?")
 """What EEGLAB writes for `boundary` where events are numbers (its option_boundary99)."""
+REFERENCE = re.compile(r"&#\d{3,7};")
+"""A letter outside Latin-1 in the name of an event, as mne writes it into .fif."""
 ANNOTATIONS = "annotations"
 """Source of events that the recording itself names."""
 STRETCHES = 12
@@ -193,7 +196,7 @@ def _read_annotations(raw: Any, path: Path) -> tuple[list[tuple[int, str]], list
     """Read sample and description of markers; and first and last sample and description of spans and cuts."""
     rate_hz = float(raw.info["sfreq"])
     onsets = np.rint((raw.annotations.onset - raw.first_time) * rate_hz).astype(np.int64).tolist()
-    texts = map(str, raw.annotations.description)
+    texts = [REFERENCE.sub(lambda match: unescape(match[0]), text) for text in raw.annotations.description]
     markers: list[tuple[int, str]] = []
     spans: list[tuple[int, int, str]] = []
     cuts: list[tuple[int, int, str]] = []

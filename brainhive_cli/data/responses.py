@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, find_rows, require_kind
 from brainhive_cli.core.files import publish
 from brainhive_cli.data.datasets import stored_split, tested_rows
 from brainhive_cli.data.signal_stores import SignalSource
@@ -403,6 +403,11 @@ def model_input(
         BrainhiveError: if the recording has another unit, rate or preparation, lacks channels or samples, or
             has to be normalised and nothing says how.
     """
+    usage = "model_input(model.layout.spec, recording, model.learned.normaliser_of(SUBJECT))"
+    require_kind("spec", spec, SignalSpec, usage)
+    require_kind("recording", recording, Recording, usage)
+    if normaliser is not None:
+        require_kind("normaliser", normaliser, Normaliser, usage)
     selection = choose_input(spec, recording, where, channel_mapping=channel_mapping)
     if (normaliser is None) != (spec.signal.get("normalise", "none") == "none"):
         kind = spec.signal.get("normalise", "none")
@@ -533,11 +538,13 @@ def match_recording(
                     f"{where} gives {len(chosen)} channels where the model takes {len(spec.names)}",
                     "the model does not name them; decode with a data set of as many",
                 )
-        elif missing := [name for name in chosen if name.lower() not in map(str.lower, names)]:
+        elif missing := [
+            name for name, row in zip(chosen, find_rows(chosen, names, where), strict=True) if row is None
+        ]:
             if channel_mapping == "none":
                 raise BrainhiveError(
                     f"{where} has no channel {', '.join(missing)}, which the model was trained on",
-                    "train on channels that both have: signal.channels=…; or let eval-retrieval map them: "
+                    "train on channels that both have: signal.channels=…; or map them when it is tested: "
                     "channel_mapping=spline, or common",
                 )
             mapping = map_channels(channel_mapping, spec.names, spec.positions, recording.space, where)

@@ -180,8 +180,8 @@ class SignalSource:
         """
         self.require(subjects)
         dataset = self.dataset
-        files = {str(subject): self.path(subject) for subject in subjects} if launch.is_main else {}
-        with claiming(files, launch.alone) as free:
+        files = {str(subject): self.path(subject) for subject in subjects}
+        with claiming(files if launch.rank == 0 else {}, launch.alone) as free:
             for subject in map(int, free):
                 console.say(f"preparing signals of {dataset.name} subject {subject}")
                 stamp = {"simulated": f"by the data set {dataset.name}"} if dataset.is_simulated else {}

@@ -1,8 +1,10 @@
 """Page of a live session: a local server that shows events in a browser while they come."""
 
 import asyncio
+import ipaddress
 import json
 import re
+import resource
 import secrets
 import socket
 import threading
@@ -44,9 +46,40 @@ PAGE_POLICY = (
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 """The policy of the page: its own style and script, pictures and events of its own server."""
+MAX_CONNECTIONS, MAX_VIEWERS, BACKLOG = 400, 64, 16
+"""Connections of a page; browsers that see events, each with up to five more connections for pictures; and
+connections that are accepted before one of them is looked at."""
+DESCRIPTORS_SHARE = 3
+"""Connections are at most a third of the files that the process may open: the session writes files, too."""
+PAUSE_S = 0.008
+"""Pause before each picture, of which one takes a millisecond: viewers cost a ninth of a core at most."""
+IDLE_S, LOOK_S = 5.0, 0.5
+"""Seconds for which a connection may send no request or read no answer, and seconds between two looks."""
 REFUSAL = "Refused: open the address that brainhive live has printed, on the machine where it runs.\n"
-ANY_ADDRESS = {"", "0.0.0.0", "::"}
-"""Hosts that stand for every address of a machine: browsers name none of them in their requests."""
+NAME_ADDRESS = "name the address that browsers open, as 192.168.1.20"
+
+
+def resolve_host(host: str) -> str:
+    """Resolve the host of a page to the address to listen on.
+
+    Raises:
+        BrainhiveError: if it is not one address of one machine, however it is written.
+    """
+    try:
+        listed = socket.getaddrinfo(host or "::", None, type=socket.SOCK_STREAM)
+    except (OSError, ValueError) as error:
+        raise BrainhiveError(f"host {host!r} is not found: {first_line(error)}", NAME_ADDRESS) from error
+    resolved = [ipaddress.ip_address(address[0]) for *_, address in listed]
+    addresses = [getattr(address, "ipv4_mapped", None) or address for address in resolved]
+    addresses.sort(key=lambda address: address.version)
+    for address in addresses:
+        if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255":
+            problem = f"host {host!r} is {address}, which stands for more than one address"
+            raise BrainhiveError(problem, NAME_ADDRESS)
+        if host.lower() == "localhost" and not address.is_loopback:
+            problem = f"host {host!r} is {address} here, which others on the network may see"
+            raise BrainhiveError(problem, "host=127.0.0.1, or that address")
+    return str(addresses[0])
 
 
 class LivePage:
@@ -111,12 +144,10 @@ class LivePage:
             ) from error
 
         # listen before anything runs, so that a port in use is an error of the caller
-        if self._host in ANY_ADDRESS:
-            problem = f"host {self._host!r} stands for every address of this machine"
-            raise BrainhiveError(problem, "name the address that browsers open, as 192.168.1.20")
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        address = resolve_host(self._host)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
-            self._socket = socket.create_server((self._host, self._port), family=family)
+            self._socket = socket.create_server((address, self._port), family=family)
         except (OSError, OverflowError) as error:
             raise BrainhiveError(
                 f"cannot open the page on {self._host}, port {self._port}: {first_line(error)}",
@@ -124,17 +155,18 @@ class LivePage:
             ) from error
         self._port = self._socket.getsockname()[1]
 
-        # browsers name the host as it is written in the address, and leave port 80 out
+        # browsers name the host by its address or as it is called, and leave port 80 out
         suffix = "" if self._port == 80 else f":{self._port}"
-        name = f"[{self._host}]" if ":" in self._host else self._host.lower()
-        hosts = {f"{host}{suffix}" for host in ("127.0.0.1", "localhost", name)}
-        guard = _Guard(app, self._token, hosts)
+        names = (address, "127.0.0.1", "localhost", self._host.lower())
+        hosts = [f"[{name}]{suffix}" if ":" in name else f"{name}{suffix}" for name in names]
+        guard = _Guard(app, self._token, {*hosts})
 
         # no access log, which would hold the token, and no other words on the terminal
         config = uvicorn.Config(
             guard,
-            http="h11",
+            http=_build_protocol(),
             ws="none",
+            backlog=BACKLOG,
             lifespan="off",
             log_config=None,
             log_level="critical",
@@ -151,7 +183,7 @@ class LivePage:
 
         self._thread = threading.Thread(target=lambda: asyncio.run(serve()), name="live page", daemon=True)
         self._thread.start()
-        return f"http://{name}{suffix}/?token={self._token}"
+        return f"http://{hosts[0]}/?token={self._token}"
 
     def publish(self, event: dict[str, Any]) -> None:
         """Show an event in every open page, from any thread, without waiting for a browser.
@@ -204,6 +236,12 @@ class LivePage:
             self._thread.join(STOP_S)
         if self._socket is not None:
             self._socket.close()
+
+    def count_viewers(self) -> int:
+        """Count the browsers that see events, or ask for them."""
+        connections: Any = self._server.server_state.connections
+        cycles = [connection.cycle for connection in connections if connection.cycle]
+        return sum(not cycle.response_complete and cycle.scope["path"] == "/events" for cycle in cycles)
 
     async def stream_messages(self) -> AsyncIterator[str]:
         """Write the session so far and then its events, as server-sent events, until the server stops."""
@@ -294,7 +332,7 @@ class _Guard:
         )
         app = self._app
         if not is_allowed:
-            app = PlainTextResponse(REFUSAL, 403)
+            app = PlainTextResponse(REFUSAL, 403, {"Connection": "close"})
         elif scope["method"] not in ("GET", "HEAD"):
             app = PlainTextResponse("Only GET and HEAD.\n", 405, {"Allow": "GET, HEAD"})
 
@@ -309,11 +347,52 @@ class _Guard:
         await app(scope, receive, send_guarded)
 
 
+def _build_protocol() -> Any:
+    """Build the class of a connection, which ends where it is one too many, or its browser does nothing."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limit = min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_SHARE) if descriptors > 0 else MAX_CONNECTIONS
+
+    class Connection(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.state: tuple[Any, int] | None = None
+            self.served_s = self.loop.time()
+
+            # the oldest of those that wait for no answer makes room
+            connections: Any = self.connections
+            active = [connection for connection in connections if not connection.transport.is_closing()]
+            if len(active) > limit:
+                idle = [connection for connection in active if connection.is_idle()]
+                min(idle, key=lambda connection: connection.served_s).transport.abort()
+            self.look()
+
+        def is_idle(self) -> bool:
+            """Whether its browser waits for no answer: all of the last one was sent."""
+            is_answered = self.cycle is None or self.cycle.response_complete
+            return is_answered and not self.transport.get_write_buffer_size()
+
+        def look(self) -> None:
+            """End the connection where its browser sends no request or reads no answer."""
+            # a new request, and bytes that a slow network has taken, are signs of life
+            state = self.cycle, self.transport.get_write_buffer_size()
+            if state != self.state or not (self.is_idle() or self.flow.write_paused):
+                self.state, self.served_s = state, self.loop.time()
+            if self.loop.time() - self.served_s > IDLE_S:
+                self.transport.abort()
+            if self in self.connections:
+                self.loop.call_later(LOOK_S, self.look)
+
+    return Connection
+
+
 def _build_app(page: LivePage) -> Any:
     """Build the four addresses of a page: itself, its events, pictures and drawings."""
     from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
-    from starlette.responses import HTMLResponse, Response, StreamingResponse
+    from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
 
     async def show_page(request: Request) -> Response:
@@ -324,15 +403,24 @@ def _build_app(page: LivePage) -> Any:
     async def stream_events(request: Request) -> Response:
         if request.method == "HEAD":  # whose answer would never end
             return Response(media_type="text/event-stream")
+        if page.count_viewers() > MAX_VIEWERS:  # with this one
+            return PlainTextResponse(f"The page has {MAX_VIEWERS} viewers already.\n", 503)
         return StreamingResponse(page.stream_messages(), media_type="text/event-stream")
 
-    def send_picture(request: Request) -> Response:
-        return send_image(page.load_picture(request.query_params.get("image", "")))
+    async def send_picture(request: Request) -> Response:
+        return await send_image(page.load_picture, request.query_params.get("image", ""))
 
-    def send_drawing(request: Request) -> Response:
-        return send_image(page.load_drawing(request.query_params.get("window", "")))
+    async def send_drawing(request: Request) -> Response:
+        return await send_image(page.load_drawing, request.query_params.get("window", ""))
 
-    def send_image(content: bytes | None) -> Response:
+    turn = asyncio.Lock()
+
+    async def send_image(load: Callable[[str], bytes | None], name: str) -> Response:
+        # one after the other, with pauses, so that many viewers do not slow the session
+        async with turn:
+            await asyncio.sleep(PAUSE_S)
+            content = await run_in_threadpool(load, name)
+
         # nothing is sent that is no picture, whatever a gallery holds
         kinds = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
         kind = next((kind for start, kind in kinds.items() if content and content.startswith(start)), None)

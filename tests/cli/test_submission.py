@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from brainhive_cli.cli import submission
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.signal_stores import SignalStore
 
 SCHEDULER = {
     "sbatch": """
@@ -68,7 +70,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def line(world: Path, small: tuple[str, ...], runs: str, code_allowed: None) -> tuple[str, ...]:
     """A training of four cells, with runs of its own."""
-    return ("train-align", *small, "seeds=1,2", runs, "run.device=cpu")
+    return ("train-align", *small, "train.epochs=1", "seeds=1,2", runs, "run.device=cpu")
 
 
 def call(*argv: str) -> Any:
@@ -83,9 +85,8 @@ def submitted(tmp_path: Path, command: str = "train-align") -> Path:
     return next((tmp_path / "runs/.submitted").glob(f"{command}-*"))
 
 
-def write_end(folder: Path, task: str, code: int, restart: int = 0, step: str = "train-align") -> None:
-    end = {"step": step, "task": task, "code": code}
-    (folder / f"ended/{task}.{restart}.json").write_text(json.dumps(end))
+def write_end(folder: Path, task: str, code: int, restart: int = 0) -> None:
+    (folder / f"ended/{task}.{restart}.json").write_text(json.dumps({"code": code}))
 
 
 def run_task(folder: Path, job: int, number: int, step: str = "train-align") -> int:
@@ -154,7 +155,7 @@ def test_a_task_that_was_killed_is_named_with_the_last_line_of_its_log(line, que
     assert "task 11_1 ended with exit code 3: it has no log" in end.stdout
     assert "error: train-align: not finished" in end.stderr
     again = call(*line, "--submit")
-    assert "submitted train-align: job 12" in again.stderr
+    assert "submitted train-align: job 12" in again.stderr and not [*(folder / "ended").iterdir()]
 
 
 def test_a_scheduler_that_is_busy_is_asked_again(line, queue, tmp_path):
@@ -171,7 +172,7 @@ def test_a_run_that_was_removed_is_submitted_again(line, queue, tmp_path):
     call(*line, "--submit")
     folder = submitted(tmp_path)
     write_end(folder, "11_0", 0)
-    (folder / "runs.jsonl").write_text(json.dumps({"run": str(tmp_path / "removed"), "job": "11_0"}) + "\n")
+    (folder / "runs.jsonl").write_text(json.dumps(str(tmp_path / "removed")) + "\n")
     assert "job 12" in call(*line, "--submit").stderr
 
 
@@ -203,10 +204,105 @@ def test_the_end_of_a_task_may_be_seen_after_it_has_left_the_queue(line, queue, 
     ]
 
 
+def test_a_finished_line_is_submitted_again_where_its_signals_have_changed(line, queue, tmp_path, world):
+    signals = shutil.copytree(world / "signals", tmp_path / "signals")
+    line = (*line, f"paths.signals={signals}")
+    call(*line, "--submit", "run.cluster.tasks=1")
+    folder = submitted(tmp_path)
+    assert run_task(folder, 11, 0) == 0, (folder / "logs/11_0.txt").read_text()
+    assert "nothing is submitted" in call(*line, "--submit").stderr
+    assert "job 12" in call(*line, "--submit", f"paths.signals={tmp_path / 'others'}").stderr
+    assert "nothing is submitted" in call(*line, "--submit").stderr
+
+    store = signals / "demo-noise-0.3/default/sub-01.h5"
+    recordings = SignalStore.open(store).splits
+    changed = {split: replace(read, signal=read.signal[:] + 1) for split, read in recordings.items()}
+    SignalStore.write(store, changed)
+    assert "job 13" in call(*line, "--submit").stderr
+
+
+def test_a_line_that_was_finished_in_a_terminal_is_not_submitted_and_stays_as_it_is(line, queue, tmp_path):
+    assert call(*line).exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs/train-align").rglob("*")}
+    assert "nothing is submitted" in call(*line, "--submit").stderr and not calls(queue)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs/train-align").rglob("*")}
+    assert after == before
+
+
+def test_of_two_lines_that_submit_at_once_one_queues_an_array(line, queue, tmp_path):
+    # an array is queued when another one is asked for, or after three seconds
+    (queue / "bin/sbatch").write_text(
+        "#!/bin/bash\n"
+        'touch "$QUEUE/asked.$$"; echo "sbatch $*" >> "$QUEUE/calls"\n'
+        'for _ in {1..30}; do [ $(ls "$QUEUE"/asked.* | wc -l) -gt 1 ] && break; sleep 0.1; done\n'
+        'echo "11_0 PENDING" > "$QUEUE/tasks"; echo 11\n'
+    )
+    words = [sys.executable, "-m", "brainhive_cli", *line, "--submit"]
+    processes = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = "".join(process.communicate(timeout=120)[1] for process in processes)
+    assert len(calls(queue)) == 1, said
+    assert "submitted train-align: job 11" in said and "1 tasks of this line are queued" in said
+    assert not [*submitted(tmp_path).glob(".*claim*")]
+
+
+def test_a_job_that_may_be_unknown_after_a_kill_is_spoken_of(line, queue):
+    sbatch = (queue / "bin/sbatch").read_text()
+    (queue / "bin/sbatch").write_text("#!/bin/bash\nkill -9 $PPID\n")
+    words = [sys.executable, "-m", "brainhive_cli", *line, "--submit"]
+    killed = subprocess.run(words, capture_output=True, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (queue / "bin/sbatch").write_text(sbatch)
+    again = call(*line, "--submit").stderr
+    assert "was killed while it submitted" in again and "submitted train-align: job 11" in again
+
+
+def test_what_else_lies_among_the_ends_of_tasks_is_passed_over(line, queue, tmp_path):
+    call(*line, "--submit")
+    folder = submitted(tmp_path)
+    write_end(folder, "11_0", 0)
+    for name in (
+        "11_1.0 (copy).json",
+        "11_1.0.json~",
+        ".11_1.0.json.swp",
+        "11_1.json",
+        "a.b.json",
+        "11_1.x.json",
+    ):
+        (folder / "ended" / name).write_text('{"code": 0}')
+    os.mkfifo(folder / "ended/11_1.0.json")
+    (folder / "ended/11_2.0.json").mkdir()
+    (folder / "ended/11_3.0.json").symlink_to(folder / "ended/11_0.0.json")
+    end = call(*line, "--follow")
+    assert end.exit_code == 0 and "1 finished, 3 failed" in end.stdout
+
+
+def test_the_last_line_of_a_log_is_shown_in_one_line_without_control_characters(line, queue, tmp_path):
+    call(*line, "--submit", "run.cluster.tasks=1")
+    (submitted(tmp_path) / "logs/11_0.txt").write_bytes(b"begun\n\x1b[2Jkilled\xff" + b"x" * 100_000)
+    shown = next(text for text in call(*line, "--follow").stdout.splitlines() if "was killed" in text)
+    assert "\x1b" not in shown and len(shown) < 400
+
+
+def test_a_scheduler_may_answer_in_any_coding(line, queue):
+    (queue / "refusal").write_bytes("sbatch: error: Partition überlastet\n".encode("latin-1"))
+    refused = call(*line, "--submit")
+    assert refused.exit_code == 1 and "sbatch: error: Partition \ufffdberlastet" in refused.stderr
+
+
+def test_steps_with_one_name_in_names_of_files_are_refused(world, small, runs, queue, tmp_path):
+    training = {"command": "train-align", "overrides": [*small]}
+    for other in ("a-b", "A b"):
+        (tmp_path / "steps.yaml").write_text(json.dumps({"steps": {"a b": training, other: training}}))
+        line = ("workflow", "--recipe", str(tmp_path / "steps.yaml"), runs, "run.device=cpu", "--allow-code")
+        result = call(*line, "--submit")
+        assert result.exit_code == 2 and f"'a b' and {other!r} have one name in files" in result.stderr
+    assert not calls(queue)
+
+
 def test_a_finished_line_is_submitted_again_where_it_would_read_another_run(
     world, small, line, queue, tmp_path
 ):
-    training = [word for word in small if not word.startswith("seeds")]
+    training = [*(word for word in small if not word.startswith("seeds")), "train.epochs=1"]
     runs = line[-2]
     evaluation = ("eval-retrieval", runs, "run.device=cpu", "sheet_rows=0")
     assert call("train-align", *training, "seeds=1", runs, "run.device=cpu").exit_code == 0
@@ -263,7 +359,45 @@ def test_cancel_ends_the_tasks_of_the_line_and_says_what_stays(line, queue, tmp_
     (queue / "tasks").write_text("11_0 RUNNING\n11_1 PENDING\n")
     result = call(*line, "--cancel")
     assert result.exit_code == 0 and "2 tasks cancelled; what is finished stays" in result.stderr
-    assert calls(queue)[-1] == "scancel 11"
+    assert calls(queue)[-1] == "scancel -- 11"
+
+
+def test_cancel_names_no_job_that_the_scheduler_has_forgotten(line, queue, tmp_path):
+    call(*line, "--submit")
+    jobs = [{"step": step, "id": number, "tasks": 2} for step, number in (("first", "11"), ("second", "12"))]
+    (submitted(tmp_path) / "jobs.json").write_text(json.dumps({"jobs": jobs}))
+    (queue / "tasks").write_text("12_0 RUNNING\n12_1 PENDING\n")
+    assert "2 tasks cancelled" in call(*line, "--cancel").stderr and calls(queue)[-1] == "scancel -- 12"
+
+
+def test_what_has_the_place_of_the_list_of_jobs_hides_no_job_that_is_queued(line, queue, tmp_path):
+    call(*line, "--submit")
+    file = submitted(tmp_path) / "jobs.json"
+    file.unlink()
+    file.mkdir()
+    assert call(*line, "--submit").exit_code == 0
+    assert [job["id"] for job in json.loads(file.read_text())["jobs"]] == ["12"]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "problem"),
+    [
+        ([{"step": "train-align", "id": "--user=me", "tasks": 4}], r"jobs\.0\.id: String should match"),
+        ([{"step": "train-align", "id": "11\n", "tasks": 4}], r"jobs\.0\.id: String should match"),
+        ([{"step": "train\n-align", "id": "11", "tasks": 4}], r"jobs\.0\.step: String should match"),
+        ([{"step": "train-align", "id": "11", "tasks": 10**12}], r"jobs\.0\.tasks: Input should be less"),
+        ([{"step": "train-align", "id": "11", "tasks": 4}] * 101, "jobs: List should have at most 100 items"),
+        ([], "jobs: List should have at least 1 item"),
+    ],
+)
+def test_what_is_no_job_is_refused_before_the_scheduler_is_asked(line, queue, tmp_path, jobs, problem):
+    call(*line, "--submit")
+    (submitted(tmp_path) / "jobs.json").write_text(json.dumps({"jobs": jobs}))
+    (queue / "tasks").write_text("11_0 RUNNING\n")
+    for option in ("--cancel", "--follow", "--submit"):
+        result = call(*line, option)
+        assert result.exit_code == 1 and re.search(rf"jobs\.json: {problem}", result.stderr), result.stderr
+    assert len(calls(queue)) == 1
 
 
 def test_programs_read_the_submission_as_one_document(line, queue, tmp_path):
@@ -277,9 +411,8 @@ def test_programs_read_the_submission_as_one_document(line, queue, tmp_path):
 
 
 def test_each_step_of_a_workflow_waits_for_the_one_before(world, small, runs, queue, tmp_path, code_allowed):
-    overrides = [word for word in small if not word.startswith("seeds")]
     steps = {
-        "train-align": {"overrides": [*overrides, "seeds=1"]},
+        "train-align": {"overrides": [*small, "train.epochs=1"]},
         "eval-retrieval": {"overrides": ["sheet_rows=0"]},
     }
     (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}))
@@ -323,9 +456,8 @@ def test_tasks_that_start_a_run_again_at_the_same_time_share_it(home, tmp_path, 
 def test_a_workflow_that_is_submitted_again_makes_each_run_once_more(
     world, small, runs, queue, tmp_path, code_allowed
 ):
-    overrides = [word for word in small if not word.startswith(("seeds", "train.epochs"))]
     steps = {
-        "train-align": {"overrides": [*overrides, "seeds=1", "train.epochs=2"]},
+        "train-align": {"overrides": [*small, "train.epochs=1"]},
         "eval-retrieval": {"overrides": ["sheet_rows=0"]},
     }
     (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}))
@@ -350,9 +482,9 @@ def test_steps_after_the_last_one_that_is_asked_for_are_not_submitted(queue, tmp
 def test_names_with_spaces_quotes_and_percent_signs_reach_the_scheduler_and_come_back(
     queue, tmp_path, world, small
 ):
-    folder, name = tmp_path / "50% of 'all' runs", 'what "it" learns\ntouch ../broken'
+    folder, name = tmp_path / "50% of 'all' $(touch broken) runs", 'what "it" learns²; 😀 touch ../broken'
     steps = {name: {"command": "train-align", "overrides": [*small, "train.epochs=1"]}}
-    (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}))
+    (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}, ensure_ascii=False))
     line = (
         "workflow",
         "--recipe",
@@ -364,13 +496,23 @@ def test_names_with_spaces_quotes_and_percent_signs_reach_the_scheduler_and_come
     result = call(*line, "--submit")
     assert result.exit_code == 0, result.output
 
-    own, plain = next((folder / ".submitted").iterdir()), "what-it-learns-touch-..-broken"
+    own, plain = next((folder / ".submitted").iterdir()), "what-it-learns²-touch-..-broken"
     script = (own / f"{plain}.sh").read_text()
-    assert f"#SBATCH --job-name=brainhive-{plain}\n" in script
+    assert f"#SBATCH --job-name='brainhive-{plain}'\n" in script
     option = re.search(r"^#SBATCH (--output=.*)$", script, flags=re.MULTILINE)
     assert option and shlex.split(option[1]) == [f"--output={own}/logs/%A_%a.txt".replace("50%", "50%%")]
     assert run_task(own, 11, 0, plain) == 0, (own / "logs/11_0.txt").read_text()
     assert not [*folder.glob("*broken*")] and "nothing is submitted" in call(*line, "--submit").stderr
+
+
+@pytest.mark.parametrize("name", ["", "\ufffe"])
+def test_a_step_whose_name_has_no_letter_runs_in_its_task(name, world, small, runs, queue, tmp_path):
+    steps = {name: {"command": "train-align", "overrides": [*small, "train.epochs=1"]}}
+    (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}))
+    line = ("workflow", "--recipe", str(tmp_path / "steps.yaml"), runs, "run.device=cpu", "--allow-code")
+    assert "submitted -: job 11" in call(*line, "--submit").stderr
+    folder = submitted(tmp_path, "workflow")
+    assert run_task(folder, 11, 0, "-") == 0, (folder / "logs/11_0.txt").read_text()
 
 
 def test_code_that_the_line_names_may_run_in_its_tasks(world, runs, queue, tmp_path, monkeypatch):
@@ -410,7 +552,7 @@ def test_the_script_passes_the_signal_on_and_queues_its_task_again(line, queue, 
     code = task.wait(timeout=20)
 
     ended = json.loads((folder / "ended/11_1.0.json").read_text())
-    assert ended == {"step": "train-align", "task": "11_1", "code": 75}
+    assert ended == {"code": 75}
     assert code == 75 and (queue / "requeued").exists() is is_time_over
     if is_time_over:
         assert calls(queue)[-1] == "scontrol requeue 11_1"
@@ -420,7 +562,16 @@ def test_the_script_passes_the_signal_on_and_queues_its_task_again(line, queue, 
     ("template", "what"),
     [
         ("#!/bin/bash\n{% if %}\n", r"job\.j2, line 2: "),
-        ("#!/bin/bash\n{{ queue }}\n", r"job\.j2: 'queue' is undefined"),
+        ("#!/bin/bash\n{{ queue }}\n", r"job\.j2, line 2: 'queue' is undefined"),
+        ("{{ 1 // 0 }}", r"job\.j2, line 1: "),
+        ("\n{{ name.lines.first }}", r"job\.j2, line 2: 'str object' has no attribute 'lines'"),
+        ("{{ name | round }}", r"job\.j2, line 1: type str doesn't define __round__"),
+        ("{% include 'other' %}", r"job\.j2, line 1: no loader"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", r"job\.j2, line 1: maximum recursion depth"),
+        ("{{ " + "(" * 5000 + " }}", r"job\.j2: maximum recursion depth"),
+        ("{% for i in range(10**9) %}x{% endfor %}", r"job\.j2, line 1: Range too big"),
+        ("{{ 'x' * 10**11 }}", r"job\.j2, line 1: needs more than 1 GiB of memory"),
+        ("{{ 'x' * 10**7 }}", r"job\.j2: the script has more than 4,194,304 letters"),
     ],
 )
 def test_a_template_that_cannot_be_filled_in_is_an_error_with_its_line(line, tmp_path, template, what):
@@ -430,6 +581,76 @@ def test_a_template_that_cannot_be_filled_in_is_an_error_with_its_line(line, tmp
     assert "the names it may use are account, " in result.stderr
     absent = call(*line, "run.cluster.template=absent.j2", "--submit", "--check")
     assert absent.exit_code == 3 and "no template absent.j2" in absent.stderr
+
+
+@pytest.mark.parametrize("coding", ["latin-1", "utf-16"])
+def test_a_template_is_filled_in_whatever_coding_the_terminal_has(line, tmp_path, monkeypatch, coding):
+    monkeypatch.setenv("PYTHONIOENCODING", coding)
+    (tmp_path / "job.j2").write_text("{{ folder }} é {{ é }}")
+    options = (f"run.cluster.template={tmp_path / 'job.j2'}", "--submit", "--check")
+    assert "job.j2, line 1: 'é' is undefined" in call(*line, *options).stderr
+    (tmp_path / "job.j2").write_text("{{ 'é' }}")
+    assert "'é'" in call(*line, *options).stdout
+
+
+def test_a_template_that_does_not_end_is_stopped(line, tmp_path):
+    loop = "{% for i in range(99999) %}"
+    (tmp_path / "job.j2").write_text(f"{loop}{loop}{'{% endfor %}' * 2}")
+    result = call(*line, f"run.cluster.template={tmp_path / 'job.j2'}", "--submit", "--check")
+    assert result.exit_code == 2 and "job.j2: to fill it in takes more than 5 seconds" in result.stderr
+
+
+def test_a_template_quotes_each_value_unless_it_says_otherwise(line, tmp_path):
+    (tmp_path / "job.j2").write_text(
+        "{% macro say(x) %}echo {{ x }}{% endmacro %}"
+        "{{ modules[0] ~ ';id' }} {{ '$X' | safe }} {{ '' }}{{ say('$Y') | safe }} {{ name }} {{ line }}"
+    )
+    options = (f"run.cluster.template={tmp_path / 'job.j2'}", "run.cluster.modules=[a]")
+    script = call(*line, *options, "--submit", "--check").stdout
+    assert script.startswith(f"'a;id' $X echo '$Y' brainhive-train-align {sys.executable} -m brainhive_cli ")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        'paths.runs="runs\\ntouch broken"',
+        'run.cluster.container="image\\rtouch broken"',
+        'signal.name="x\\x85touch broken"',
+    ],
+)
+def test_no_value_of_a_recipe_is_a_line_of_the_script(line, queue, value):
+    result = call(*line, value, "--submit")
+    assert result.exit_code == 2 and not calls(queue)
+    assert len(result.stderr.strip().splitlines()) == 2 and "has a control character, got" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["home", "working_folder", "line"])
+def test_no_name_of_a_folder_is_a_line_of_the_script(line, queue, tmp_path, monkeypatch, name):
+    folder = tmp_path / "odd\ntouch broken"
+    folder.mkdir()
+    if name == "working_folder":
+        monkeypatch.chdir(folder)
+    elif name == "home":
+        (folder / "data").symlink_to(Path(os.environ["BRAINHIVE_HOME"]).absolute())
+        monkeypatch.setattr(submission, "home_folder", lambda: folder)
+    else:
+        monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    result = call(*line, "--submit")
+    assert result.exit_code == 2 and f"{name} of the script has a control character" in result.stderr
+    assert not calls(queue)
+
+
+def test_a_folder_that_a_scheduler_or_container_reads_otherwise_is_refused(
+    world, small, queue, tmp_path, monkeypatch
+):
+    line = ("train-align", *small, "run.device=cpu", "--allow-code", "--submit")
+    escaped = call(*line, f"paths.runs='{tmp_path}/a\\b'")
+    assert escaped.exit_code == 2 and "a\\b" in escaped.stderr and "has a backslash" in escaped.stderr
+    (tmp_path / "a:b").mkdir()
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "a:b"))
+    bound = call(*line, f"paths.runs={tmp_path}", "run.cluster.container=image.sif")
+    assert bound.exit_code == 2 and "a:b has a : or a comma" in bound.stderr
+    assert not calls(queue)
 
 
 def test_a_scheduler_that_is_absent_or_refuses_is_named(line, queue, tmp_path, monkeypatch):
@@ -450,7 +671,7 @@ def test_what_is_missing_ends_a_submission_before_the_scheduler_is_asked(line, q
 
 def test_the_time_of_a_task_is_that_of_the_last_run_of_its_kind(line, tmp_path):
     def limit() -> str:
-        script = call(*line, "--submit", "--check").stdout
+        script = call(*line, "train.epochs=12", "--submit", "--check").stdout
         found = re.search(r"--time=(\S+)", script)
         assert found is not None
         return found[1]

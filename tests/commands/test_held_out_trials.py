@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from worlds import Go, at_home
 
+from brainhive_cli.commands import train_align
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import NOT_INTERLEAVED, SEEN_PICTURES
 from brainhive_cli.core.results import Result
@@ -94,6 +95,60 @@ def test_unequal_categories_have_balanced_accuracy_and_a_confusion_matrix(by_run
     recall = np.diag(counts) / counts.sum(1)
     assert overall["balanced_accuracy"].value == pytest.approx(recall.mean())
     assert overall["top1"].value == pytest.approx(np.diag(counts).sum() / counts.sum())
+
+
+def test_a_category_that_no_trial_shows_is_no_candidate_and_said(
+    tmp_path: Path, go: Go, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = dataset(by="runs", folds=3).replace('"shoe"', '"shoe", "hat"')
+    with at_home(tmp_path):
+        record(tmp_path, 1, 0.6)
+        go("embed", words)
+        go("train-align", words, "backbone=lda", "seeds=0")
+        measured = go("eval-retrieval", "sheet_rows=0").metrics
+
+    assert measured.overall["top1"].pool == 3 and "hat" not in measured.notes["confusion_matrix"]["names"]
+    assert capsys.readouterr().err.count("no trial shows hat: left out of the candidates") == 1
+
+
+@pytest.mark.parametrize(
+    ("runs", "holdout", "words"),
+    [
+        ([[0, 1], [0, 1], [0, 1]], {"by": "runs", "folds": 2}, "trains on 3 trials of 3 stimuli"),
+        ([[0, 0, 1], [1], [1]], {"by": "runs", "test": [2]}, "trains on 2 trials of 1 stimulus"),
+        ([[0], [0], [0]], {"by": "trials", "folds": 2}, "trains on 3 trials of 3 stimuli"),
+        ([[0, 0, 0]] * 3, {"by": "trials", "share": 0.01}, "tests 0 trials of 0 stimuli"),
+        ([[0, 0, 0]] * 3, {"by": "trials", "share": 0.99}, "tests 0 trials of 0 stimuli"),
+        ([[0, 0, 0]] * 3, {"by": "trials", "folds": 50}, "tests 0 trials of 0 stimuli"),
+        ([[0, 0, 0]] * 3, {"by": "pictures", "folds": 3}, "lda tells apart what it was trained on"),
+    ],
+)
+def test_a_fold_that_cannot_be_trained_or_tested_is_refused_in_the_plan(
+    tmp_path: Path, go: Go, runs: list[list[int]], holdout: dict[str, Any], words: str
+) -> None:
+    counts = [len(row) for row in runs]
+    numbers = np.full((3, max(counts)), -1, np.int16)
+    for row, listed in enumerate(runs):
+        numbers[row, : len(listed)] = listed
+    signal = np.random.default_rng(0).normal(size=(*numbers.shape, SENSORS, 1)).astype(np.float32)
+    space = Sensors([f"E{number}" for number in range(SENSORS)])
+    recording = Recording(
+        *(signal, NAMES, space, np.zeros(1), None, "µV"), repetitions=np.array(counts), runs=numbers
+    )
+    with at_home(tmp_path):
+        path = path_of(tmp_path / "signals", "of-3", "default", 1)
+        path.parent.mkdir(parents=True)
+        SignalStore.write(path, {"train": recording})
+        go("embed", dataset(**holdout))
+        recipe = train_align.Recipe.resolve(
+            "train-align", None, {}, [dataset(**holdout), "backbone=lda", "seeds=0"]
+        )
+        error = train_align.plan(recipe).errors[0]
+        with pytest.raises(RecipeError, match=words):
+            decode(go, **holdout)
+
+    assert words in error.message and error.hint
+    assert not [*tmp_path.glob("runs/train-align/*/cells/*/*")]
 
 
 def test_shuffled_labels_are_at_chance(home: Path, go: Go) -> None:

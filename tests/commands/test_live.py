@@ -193,7 +193,7 @@ def test_bad_input_gets_two_lines(own, words, code, message):
 @pytest.fixture(scope="module")
 def categories(base, go):
     """A model of categories without pictures, trained on the first of two sessions."""
-    dataset = "{kind: categories, names: [cat, dog, owl]%s}"
+    dataset = "{kind: categories, names: [cat, dog, owl, hat]%s}"
     for session in (1, 2):
         shown = Shown.of(3, seed=session)
         names = [name.split("/")[1] for name in shown.pictures]
@@ -214,6 +214,12 @@ def replay_session(run, session):
     return ended, RunFolder(find_run(ended)).measurements()
 
 
+def test_a_category_that_no_trial_shows_is_not_searched_and_said(categories):
+    ended, measured = replay_session(categories, 2)
+    assert measured.overall["top1"].pool == 3
+    assert ended.stderr.count("no trial shows hat: left out of the candidates") == 1
+
+
 def test_a_recording_that_was_trained_on_is_stamped_and_a_new_one_is_not(categories):
     ended, measured = replay_session(categories, 1)
     assert measured.overall["top1"].caveats == (TRAINED_TRIALS, SEEN_PICTURES)
@@ -225,7 +231,7 @@ def test_a_recording_that_was_trained_on_is_stamped_and_a_new_one_is_not(categor
 
 
 def test_without_the_training_s_signals_trials_are_unknown(categories, base, go):
-    stimuli = "preparation.stimuli={kind: categories, names: [cat, dog, owl]}"
+    stimuli = "preparation.stimuli={kind: categories, names: [cat, dog, owl, hat]}"
     steps = (*STEPS[:-2], "preparation.band_hz=[1,40]", STEPS[-1])
     go(
         "prepare",

@@ -8,6 +8,7 @@ from typing import Any
 
 import mini_hub
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import _http
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from worlds import at_home
 
 from brainhive_cli import api
-from brainhive_cli.core import documents
+from brainhive_cli.core import documents, weights
 from brainhive_cli.core import hub as hub_names
 from brainhive_cli.core.runs import RunFolder
 
@@ -625,3 +626,64 @@ def test_small_files_travel_with_the_commit(hub: Any, run: Path) -> None:
     others = [path for method, path, _ in hub.requests if method != "PUT"]
     large = {documents.digest_file(run / name) for name in FILES if name.endswith(".safetensors")}
     assert len(uploads) == len(large) and len(others) <= 10
+
+
+def test_of_a_prior_only_its_own_files_are_sent(hub: Any, prior_run: Path, home: Path) -> None:
+    copy = home / "runs/train-prior/with-notes"
+    shutil.copytree(prior_run, copy)
+    model, confirmed = copy / "model", ("--data-terms-checked", "--licence", "cc-by-nc-4.0")
+    (model / "notes").mkdir()
+    for name in (
+        "notes.json",
+        ".hidden.json",
+        "notes/config.json",
+        ".notes.safetensors",
+        "notes/x.safetensors",
+    ):
+        source = "fusion_encoder/config.json" if name.endswith("json") else "learned.safetensors"
+        shutil.copy(model / source, model / name)
+    (copy / "SHA256SUMS").unlink()
+
+    plan = json.loads(brainhive("push", "with-notes", "hub:me/prior", *confirmed, "--check", "--json").stdout)
+    shown = brainhive("push", "with-notes", "hub:me/prior", *confirmed)
+
+    shutil.rmtree(copy)
+    sent = {name for name in newest(hub, "me/prior")}
+    assert shown.exit_code == 0 and {row["file"] for row in plan["tables"][0]["rows"]} == sent, shown.stderr
+    assert not [name for name in sent if "notes" in name or "hidden" in name]
+    assert "5 other files in the folder of the model" in plan["plan"]["left at home"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "name", "what"),
+    [
+        ({"notes": "of sub-anna"}, "x", "its metadata hold notes"),
+        ({}, "sub_anna.weight", "a subject's name (sub_anna)"),
+        ({}, "participant-anna.weight", "a subject's name (participant-anna)"),
+    ],
+)
+def test_names_of_tensors_and_metadata_are_searched(
+    hub: Any, run: Path, home: Path, metadata: dict[str, str], name: str, what: str
+) -> None:
+    copy = home / "runs/train-align/named"
+    shutil.copytree(run, copy)
+    file = copy / "cells/sub-01_seed-1/model/model.safetensors"
+    weights.save(file, {**load_file(file), name: torch.zeros(1)}, metadata)
+
+    message, _ = two_lines(brainhive("push", "named", "hub:me/demo"), 1)
+
+    shutil.rmtree(copy)
+    assert what in message and hub.requests == []
+
+
+def test_keys_that_no_recipe_has_stop_a_push(hub: Any, run: Path, home: Path) -> None:
+    copy = home / "runs/train-align/edited"
+    shutil.copytree(run, copy)
+    with (copy / "recipe.yaml").open("a") as recipe:
+        recipe.write("notes: measured by Anna\n")
+    (copy / "SHA256SUMS").unlink()
+
+    message, _ = two_lines(brainhive("push", "edited", "hub:me/demo"), 1)
+
+    shutil.rmtree(copy)
+    assert "notes" in message and hub.requests == []

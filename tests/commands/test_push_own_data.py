@@ -265,6 +265,57 @@ def test_positions_of_a_template_are_nobody_s() -> None:
         ("sub-01_jane", "a subject's name (sub-01_jane)"),
         (f"in {Path.home()} here", f"the folder of this user ({Path.home()})"),
         ("signals of sub-jane", "a subject's name (sub-jane)"),
+        ("signals of Sub_Jane", "a subject's name (Sub_Jane)"),
+        ("signals of sub-setareh", "a subject's name (sub-setareh)"),
+        ("signals of sub\u2011jane", "a subject's name (sub-jane)"),
+        ("signals of \uff53\uff55\uff42-jane", "a subject's name (sub-jane)"),
+        ("signals of sub-j\u200bane", "a subject's name (sub-jane)"),
+        ("sub%252Djane", "a subject's name (sub-jane)"),
+        (r"sub-\u00e9lodie", "a subject's name (sub-élodie)"),
+        ("sub-01jane", "a subject's name (sub-01jane)"),
+        ("subject-jane", "a subject's name (subject-jane)"),
+        ("participant jane", "a subject's name (participant jane)"),
+        ("participant Jane was tired", "a subject's name (participant Jane)"),
+        ('{"participant_id": "jane"}', 'a subject\'s name (participant_id": "jane)'),
+        ("$HOME/study", "an absolute path ($HOME/study)"),
+        ("${HOME}/study", "an absolute path (${HOME}/study)"),
+        (r"%USERPROFILE%\study", r"an absolute path (%USERPROFILE%\study)"),
+        ("FILE:///home/jane", "an absolute path (FILE:///home/jane)"),
+        ("smb://nas/jane", "an absolute path (smb://nas/jane)"),
+        ("//nas/jane/x", "an absolute path (//nas/jane/x)"),
+        ('"/jane"', "an absolute path (/jane)"),
+        ("%2Fhome%2Fjane%2Fx", "an absolute path (/home/jane/x)"),
+        ("https://jane:secret@server/x", "a password, token or key (http…)"),
+        ("https://server/x?a=1&token=abc", "a password, token or key (&tok…)"),
+        ("hf_abcdefghijklmnopqrstuvwxyz", "a password, token or key (hf_a…)"),
+        (f"wandb key: {'0123456789' * 4}", "a password, token or key (wand…)"),
+        ("subjects: [jane, john]", "a subject's name (subjects: [jane)"),
+        ('"participants": ["jane"]', 'a subject\'s name (participants": ["jane)'),
+        ("subjects:\n- jane", "a subject's name (subjects: - jane)"),
+        ("participants Jane and John", "a subject's name (participants Jane)"),
+        ("study/subjects/jane/x", "a subject's name (subjects/jane)"),
+        ("sub-01-jane", "a subject's name (sub-01-jane)"),
+        ("subj01_jane", "a subject's name (subj01_jane)"),
+        ("sub-01_tasja", "a subject's name (sub-01_tasja)"),
+        ("sub-01_runa", "a subject's name (sub-01_runa)"),
+        (r"$env:USERPROFILE\study", r"an absolute path ($env:USERPROFILE\study)"),
+        (r"..\..\study", r"an absolute path (..\..\study)"),
+        (r"\/home\/jane\/x", "an absolute path (/home/jane/x)"),
+        ("github:/home/jane/x", "an absolute path (/home/jane/x)"),
+        ("jane@nas:study/x", "an absolute path (jane@nas:study/x)"),
+        ("jane (at) uni.example.org", "an e-mail address (jane (at) uni.example.org)"),
+        ('"token": "0123456789abcdef"', "a password, token or key (toke…)"),
+        ("access_token=abcdefgh", "a password, token or key (acce…)"),
+        ("Bearer abcdefgh.ijklmnop", "a password, token or key (Bear…)"),
+        ("pwd=hunter", "a password, token or key (pwd=…)"),
+        ("subjects: [1, jane]", "a subject's name (subjects: [1, jane)"),
+        ('subjects: ["1", "jane"]', 'a subject\'s name (subjects: ["1", "jane)'),
+        ("subjects:\n- 1\n- jane", "a subject's name (subjects: - 1 - jane)"),
+        ('subject: "jane"', "a subject's name (subject: \"jane)"),
+        ("participant_name: jane doe", "a subject's name (participant_name: jane)"),
+        (json.dumps({"note": "one\nsub-jane"}), "a subject's name (sub-jane)"),
+        (json.dumps({"note": "see\n/home/jane/x"}), "an absolute path (/home/jane/x)"),
+        (json.dumps(json.dumps({"participant": "jane"})), 'a subject\'s name (participant": "jane)'),
     ],
 )
 def test_a_text_that_names_a_person_or_a_place_is_found(text: str, what: str) -> None:
@@ -279,11 +330,31 @@ def test_a_text_that_names_a_person_or_a_place_is_found(text: str, what: str) ->
         "https://osf.io/3jk45 (recordings), s3://bucket/a/b, https://example.org/~lab/page.html",
         "runs/train-align/demo-intra-1/cells/sub-01_seed-2025/model, sub-10, sub-01_ses-02_task-x",
         "sub-cortical regions, sub-threshold, sub-second coding, sub-samples",
+        "subject_layer: none, 'subject_layers.0.weight', per subject, and subject index",
+        'sub-sampled, sub_band, a sub-network, "subject": 1, subject: all',
         "python:brainhive_cli.models.encoders.python:example",
+        "subject-specific, subject_adapters.1.weight, subj01-subj08, sub-08_fold-1, subjects: [1, 2]",
+        '"token": "clip-h14", token: 1024, submarine, subject 3, participants, subject/session',
+        "prompt: a photo of the subject standing, 8k",
+        "models/final_subj01_pretrained_40sess_24bs/last.pth, sub-10Hz, sub-2mm, Subject Layer",
+        f"&#{'9' * 5000}; a new subject too; subject matter.",
+        "backbone.subject_proj.weight, subj_embed.weight, attn.sub_norm.weight, subject_film.bias",
+        '"subject": "sub-08", subjects: [sub-01, sub-02]',
     ],
 )
 def test_an_ordinary_text_is_no_alarm(text: str) -> None:
     assert [*find_private(text)] == [] and cut_paths(text) == text
+
+
+@pytest.mark.parametrize("text", ["wandb ", "eyJabcdefghij-", "subjects:\n\n", "a (at) ", "token: ", "../"])
+def test_a_long_text_is_searched_in_linear_time(text: str) -> None:
+    """Some 200 kB took minutes, where each word was compared with all behind it; the test would not end."""
+    assert len([*find_private(text * (200_000 // len(text)))]) < 3
+
+
+def test_the_token_of_this_user_is_found_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_TOKEN", "correct-horse-battery")
+    assert [*find_private("by correct-horse-battery.")] == ["a token of this user (…)"]
 
 
 def test_paths_are_cut_to_their_last_part(home: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.core import documents
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.ranks import summarise
@@ -323,3 +324,33 @@ def test_a_difference_in_a_tidy_table_has_the_caveats_of_both_runs_beside_what_l
     with (home / "table.csv").open(newline="") as file:
         (difference,) = (row for row in csv.DictReader(file) if row["p"])
     assert difference["caveats"] == "simulated" and "simulated" not in difference["notes"]
+
+
+@pytest.mark.parametrize("value", ["absent", None, 1, "x", [1], {"a": 1}])
+def test_notes_that_lack_a_key_or_have_another_type_are_two_lines_and_no_bug(home, runs, value):
+    """Each key in turn, and those of other commands, in a run that was sealed again."""
+    folder = RunFolder(runs[0])
+    document = json.loads((folder.path / "metrics.json").read_text())
+    further = (
+        "set_up",
+        "questions",
+        "profiles",
+        "variants",
+        "published",
+        "baseline",
+        "control",
+        "unit_count",
+    )
+    for key in (*document["notes"], *further):
+        notes = {name: note for name, note in document["notes"].items() if name != key}
+        notes |= {} if value == "absent" else {key: value}
+        folder.write_text("metrics.json", json.dumps({**document, "notes": notes}))
+        listed = {**documents.read_digests(folder.path)}
+        listed["metrics.json"] = documents.digest_file(folder.path / "metrics.json")
+        documents.write_digests(folder.path, listed)
+
+        for words in (("runs", "show", folder.path), ("runs",), ("report", folder.path, "--to", "page.html")):
+            shown = say(*words)
+            lines = [line for line in shown.stderr.splitlines() if line.startswith(("error: ", "  try: "))]
+            assert "this is a bug" not in shown.output and "Traceback" not in shown.output, (key, words)
+            assert len(lines) == (2 if shown.exit_code else 0), (key, words, shown.stderr)

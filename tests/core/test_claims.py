@@ -14,7 +14,7 @@ import pytest
 from brainhive_cli.core import claims
 from brainhive_cli.core.claims import Claim, find_holder, is_held
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import UnfitFile, atomic_write, name_machine
+from brainhive_cli.core.files import UnfitFile, atomic_write
 
 HOLDER = """if True:
     import sys
@@ -144,8 +144,47 @@ def test_a_claim_writes_into_no_file_of_another_name_or_content(tmp_path: Path) 
     assert thesis.read_text() == (tmp_path / "copy").read_text() == "ten years of work"
 
 
-def test_a_machine_is_named_by_its_host_and_boot() -> None:
-    assert len(name_machine().split()) == 2
+def test_a_claim_of_another_machine_that_was_touched_in_the_future_does_not_outlive_its_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".claim"
+    path.write_text("node7 0-0-0 4711 12_3")
+    next_year_s = time.time() + 365 * 86_400
+    os.utime(path, (next_year_s, next_year_s))
+    assert Claim.attempt(path) is None and path.stat().st_mtime <= time.time()
+
+    # no touch comes after it
+    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.0)
+    assert (claim := Claim.attempt(path)) is not None and claim.taken_from == "node7 4711, job 12_3"
+
+
+IN_ANOTHER_CONTAINER = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child"]
+"""Command that runs another with process numbers of its own, as containers do."""
+WRITER = """if True:
+    import os, sys
+    from pathlib import Path
+    from brainhive_cli.core.claims import Claim, is_own
+    from brainhive_cli.core.files import atomic_write
+    with atomic_write(Path(sys.argv[1])) as part:
+        claim = Claim(Path(sys.argv[2]), "run X")
+        part.write_text("ten hours of work")
+        print(os.getpid(), is_own(Path(sys.argv[2])), flush=True)
+        sys.stdin.read()
+"""
+"""A process that writes a file, and holds a claim, until its stdin is closed."""
+
+
+def test_what_a_living_process_of_another_container_writes_and_claims_stays_its_own(tmp_path: Path) -> None:
+    if subprocess.run([*IN_ANOTHER_CONTAINER, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no process namespaces")
+    path, claim, pipe = tmp_path / "model", tmp_path / ".claim", subprocess.PIPE
+    line = [*IN_ANOTHER_CONTAINER, sys.executable, "-c", WRITER, str(path), str(claim)]
+    with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) as writer:
+        assert writer.stdout and writer.stdout.readline() == "1 True\n"
+        with atomic_write(tmp_path / "other") as part:
+            part.write_text("x")
+        assert Claim.attempt(claim) is None and not claims.is_own(claim)
+    assert path.read_text() == "ten hours of work" and writer.returncode == 0
 
 
 def test_a_release_that_the_disk_refuses_leaves_the_claim_to_be_taken_over(
@@ -158,6 +197,14 @@ def test_a_release_that_the_disk_refuses_leaves_the_claim_to_be_taken_over(
         claim.release()  # an error would end a worker whose cell is finished
     assert path.exists() and not is_held(path)
     Claim(path, "run X").release()
+
+
+def test_a_claim_holds_whatever_its_job_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAINHIVE_JOB", "a\udcff\n1" + "x" * claims.MAX_CLAIM_BYTES)
+    claim = Claim(tmp_path / ".claim", "run X")
+    assert Claim.attempt(tmp_path / ".claim") is None
+    assert find_holder(tmp_path / ".claim") == claims.name_worker() and "job a__1xx" in claims.name_worker()
+    claim.release()
 
 
 def test_an_attempt_that_the_disk_refuses_holds_nothing(

@@ -302,11 +302,42 @@ def test_control_characters_of_names_are_escaped_wherever_a_line_is_written(
     assert shown.out.startswith(f"{escaped}\n") and not set("\x1b\r\x9b\u2028") & set(shown.out)
 
 
-def test_a_name_with_a_new_line_does_not_split_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    console.fail(BrainhiveError("no file a\nb", "rename c\nd"))
-    console.warn("left out: e\nf")
+def test_a_name_with_a_new_line_makes_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    name, escaped = "Oz\nerror: forged\udcff", "Oz\\nerror: forged\\udcff"
+    console.fail(BrainhiveError(f"no {name}", f"rename {name}"))
+    console.warn(f"left out: {name}")
+    console.say(f"stream {name}", "connected")
     assert capsys.readouterr().err.splitlines() == [
-        "error: no file a\\nb",
-        "  try: rename c\\nd",
-        "warning: left out: e\\nf",
+        f"error: no {escaped}",
+        f"  try: rename {escaped}",
+        f"warning: left out: {escaped}",
+        f"stream {escaped}",
+        "connected",
     ]
+
+    console.show_text(name)
+    for is_list in (False, True):
+        console.show_table(Table(name, (name, "b"), ((name, "x" * 200),), note=name, is_list=is_list))
+    shown = capsys.readouterr().out
+    assert not re.search(r"^\s*error", shown, re.MULTILINE) and shown.count(escaped) >= 5
+
+
+def test_json_holds_any_name_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    document = {"name": "Oz\nµ\x7f\x9b\u202e\udcff\t"}
+    for indent, count in ((2, 3), (None, 1)):
+        console.show_json(document, indent)
+        shown = capsys.readouterr().out
+        assert json.loads(shown) == document and len(shown.splitlines()) == count
+        assert shown.isascii() and shown.replace("\n", "").isprintable()  # whatever stdout can encode
+
+
+def test_a_bar_shows_names_that_hold_brackets_and_new_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console, "DELAY_S", -1.0)
+    monkeypatch.setattr("sys.stderr", stream)
+    with console.progress("sub [/red]", 3) as bar:
+        bar.advance(note="[/b]\nforged")
+        with console.progress("inner"):  # which draws the lines anew
+            pass
+    assert "sub [/red]" in stream.getvalue() and "[/b]\\nforged" in stream.getvalue()

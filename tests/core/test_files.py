@@ -1,5 +1,6 @@
 """Files that would be waited on, read without end, or lead elsewhere: none is opened, whoever asks."""
 
+import errno
 import json
 import os
 import pickle
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 from clips import clip, save_animation
 from PIL import Image
+from safetensors import SafetensorError
 
 from brainhive_cli.cli.execute import describe_error
 from brainhive_cli.core import documents, files
 from brainhive_cli.core.claims import Claim, find_holder, is_held
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import UnfitFile
+from brainhive_cli.core.files import UnfitFile, atomic_write
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import recording_files, session_stores
 from brainhive_cli.data.datasets import BadPicture
@@ -288,3 +290,28 @@ def test_folders_that_get_their_final_name_meanwhile_are_no_error_of_a_run(tmp_p
     while renaming.is_alive():
         files.refuse_links(tmp_path)
     renaming.join()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.ENOSPC, "No space left on device", "PART"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_write_that_finds_no_room_names_the_file_and_leaves_the_one_before(
+    tmp_path: Path, error: Exception
+) -> None:
+    (tmp_path / "metrics.json").write_text("before")
+    with pytest.raises(OSError, match="No space") as caught, atomic_write(tmp_path / "metrics.json") as part:
+        error.filename = str(part) if getattr(error, "filename", None) else None  # type: ignore[attr-defined]
+        raise error
+    assert caught.value.filename == str(tmp_path / "metrics.json")
+    assert (tmp_path / "metrics.json").read_text() == "before" and len([*tmp_path.iterdir()]) == 1
+
+
+def test_a_disk_that_is_full_elsewhere_is_named_while_a_file_is_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space") as caught, atomic_write(tmp_path / "metrics.json"):
+        raise OSError(errno.ENOSPC, "No space left on device", "/small/cache.bin")
+    assert caught.value.filename == "/small/cache.bin"

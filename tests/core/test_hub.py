@@ -1,13 +1,15 @@
 """References to folders on this machine; the hub's cache has its real layout, and no network is asked."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hub_server import serving
 
 from brainhive_cli.core import hub
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.results import require_needs
 
 
@@ -132,3 +134,90 @@ def test_the_digest_of_a_cached_file_is_that_of_its_copy(tmp_path: Path) -> None
     (tmp_path / "snapshot/model.safetensors").symlink_to(blob)
     (tmp_path / "copy/model.safetensors").write_bytes(content)
     assert hub.digest(tmp_path / "snapshot") == hub.digest(tmp_path / "copy")
+
+
+@pytest.fixture
+def stated(
+    tmp_path: Path, hub_cache: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """A hub of one repository, whose weights may be stated to have another size."""
+    folder = tmp_path / "served/owner/large"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(bytes(1 << 20))
+    with serving(tmp_path / "served") as server:
+        server.lead(monkeypatch)
+        answer = server.answer
+
+        def state(size: str) -> None:
+            def change(method: str, target: str) -> tuple[int, dict[str, str], bytes]:
+                status, headers, body = answer(method, target)
+                if "Location" in headers:  # of another server, as the real one is, so that its size counts
+                    headers["Location"] = headers["Location"].replace("127.0.0.1", "localhost")
+                    headers["X-Linked-Size"] = size
+                return status, headers, body
+
+            server.answer = change
+
+        server.state = state
+        yield server
+
+
+@pytest.mark.parametrize("size", ["10000000000000000", "9" * 1000])
+def test_a_repository_larger_than_the_disk_is_refused_before_its_first_byte(stated: Any, size: str) -> None:
+    stated.state(size)
+
+    with pytest.raises(BrainhiveError, match=r"owner/large at the hub needs .* GB; .* are free in") as caught:
+        hub.folder("hub:owner/large")
+
+    assert stated.fetched == [] and caught.value.hint == "make room, or set HF_HOME to another disk"
+    with pytest.raises(BrainhiveError, match="are free in"):
+        require_needs([hub.need("hub:owner/large")])
+
+
+@pytest.mark.parametrize("size", ["10", "-5"])
+def test_a_hub_that_sends_more_than_it_declares_is_stopped(stated: Any, tmp_path: Path, size: str) -> None:
+    stated.state(size)
+
+    with pytest.raises(BrainhiveError, match="owner/large sends more than it declares"):
+        hub.folder("hub:owner/large")
+
+    assert not [*tmp_path.glob("hub/**/*.safetensors"), *tmp_path.glob("hub/**/*.incomplete")]
+
+
+@pytest.mark.parametrize("size", ["", "many"])
+def test_a_hub_that_declares_no_size_is_read_as_far_as_the_disk_allows(stated: Any, size: str) -> None:
+    stated.state(size)
+    assert (hub.folder("hub:owner/large") / "model.safetensors").stat().st_size == 1 << 20
+
+
+def test_a_repository_of_too_many_files_is_refused(stated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "MAX_FILES", 1)
+    with pytest.raises(BrainhiveError, match="owner/large has 2 files, 1 at most are read"):
+        hub.folder("hub:owner/large")
+    with pytest.raises(BrainhiveError, match="has 2 files"):
+        require_needs([hub.need("hub:owner/large", ["config.json"])])
+    assert stated.fetched == []
+    assert hub.folder("hub:owner/large", allow=["*.json"]).is_dir()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>log in</html>",
+        b"[1]",
+        b"null",
+        b'{"siblings": [{"size": 1}]}',
+        b'{"sha": null}',
+        b"[" * 100_000,
+    ],
+)
+def test_an_answer_that_is_not_the_hub_s_is_missing_data(stated: Any, body: bytes) -> None:
+    """As of a proxy that asks for a login."""
+    answer = stated.answer
+    stated.answer = lambda method, target: (200, {}, body) if "/api/" in target else answer(method, target)
+
+    with pytest.raises(MissingData, match="owner/large: what answers for the hub is not the hub") as caught:
+        hub.folder("hub:owner/large")
+
+    assert "HF_ENDPOINT" in caught.value.hint and stated.fetched == []

@@ -1,18 +1,19 @@
 """From YAML, flags and overrides to one recipe; each test resolves a real recipe of a command."""
 
-import hashlib
 import importlib
-import json
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from brainhive_cli.commands import workflow
 from brainhive_cli.commands.eval_retrieval import Recipe as EvalRecipe
 from brainhive_cli.core import parts
+from brainhive_cli.core import recipe as core_recipe
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import read_recipe
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.training.alignment.recipe import Recipe
 
 SDXL = "hub:stabilityai/stable-diffusion-xl-base-1.0"
@@ -131,11 +132,49 @@ def test_a_name_of_several_lines_is_shown_in_one(tmp_path: Path) -> None:
 
 def test_a_flag_is_checked_as_a_recipe_is() -> None:
     for text in ("a\0b", "\udcff"):  # the second is how Python reads a byte that is not UTF-8
-        with pytest.raises(RecipeError, match=r"paths\.runs: Input should be text in UTF-8"):
+        with pytest.raises(
+            RecipeError, match=r"paths\.runs: text (has a control character|is not UTF-8), got"
+        ):
             resolve(paths__runs=text)
     for value in (float("inf"), float("nan")):
         with pytest.raises(RecipeError, match=r"train\.lr: Input should be a finite number"):
             resolve(train__lr=value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        'paths.runs="a\\nb"',
+        'dataset.root="a\\tb"',
+        'run.cluster.modules=["a\\rb"]',
+        'digests={"a\\u009bb": x}',
+    ],
+)
+def test_control_characters_are_refused_in_values_and_names(override: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve(override)
+    assert caught.value.message.isprintable()
+
+
+def test_texts_for_people_may_have_several_lines(tmp_path: Path) -> None:
+    path = tmp_path / "workflow.yaml"
+    path.write_text('steps: {embed: {says: "first,\\n\\tthen"}}')
+    assert workflow.Recipe.resolve("workflow", str(path), {}, []).steps["embed"].says == "first,\n\tthen"
+    path.write_text('steps: {embed: {says: "\\e[2J"}}')
+    with pytest.raises(RecipeError, match="says: text has a control character"):
+        workflow.Recipe.resolve("workflow", str(path), {}, [])
+
+
+@pytest.mark.parametrize("module", ["/tmp/theirs", "./theirs", "../theirs", "a/../../theirs", "-f", "$(id)"])
+def test_a_module_is_named_and_no_file_of_code(module: str) -> None:
+    for name in ("openmpi/4.1.6--gcc--12.2.0", "python/3.10.8--gcc--11.3.0", "root/6+", "libstdc++"):
+        assert resolve(f"run.cluster.modules=[{name}]").run.cluster.modules == [name]
+    assert resolve("run.cluster.modules=[cuda/12.8, gcc/11.2+x]").run.cluster.modules == [
+        "cuda/12.8",
+        "gcc/11.2+x",
+    ]
+    with pytest.raises(RecipeError, match=r"run\.cluster\.modules\.0: String should match pattern"):
+        resolve(f"run.cluster.modules=['{module}']")
 
 
 def test_an_empty_recipe_is_all_defaults(tmp_path: Path) -> None:
@@ -199,12 +238,26 @@ def test_the_fingerprint_ignores_how_a_run_is_run_and_nothing_else() -> None:
     assert len({recipe.fingerprint(), *(resolve(o).fingerprint() for o in others)}) == 1 + len(others)
 
 
-def test_fingerprints_are_what_they_were_so_that_runs_are_found_again() -> None:
-    """A digest of all but `run`, `paths` and `published`; how signals are held counts as auto."""
-    what = resolve().model_dump(mode="json", exclude={"run", "paths", "published", "digests", "recipe_name"})
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-    assert what["train"]["memory_map"] == "auto"
-    assert resolve("train.memory_map=yes").fingerprint() == resolve().fingerprint() == digest[:10]
+def test_a_fingerprint_is_of_what_differs_from_the_defaults_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {override: resolve(override).fingerprint() for override in ("train.epochs=3", "train.lr=0.1")}
+
+    # as if a later version had one key more, and one with another default
+    class Later(Recipe):
+        later: int = 7
+
+    def fingerprint(*overrides: str) -> str:
+        return Later.resolve("train-align", None, {}, overrides).fingerprint()
+
+    assert {override: fingerprint(override) for override in before} == before
+    assert fingerprint("train.lr=0.1", "later=8") != before["train.lr=0.1"]
+    monkeypatch.setattr(core_recipe, "DEFAULTS_VERSION", 0)
+    assert fingerprint("train.lr=0.1") != before["train.lr=0.1"]
+
+
+def test_contents_count_also_where_their_name_is_the_default() -> None:
+    recipe = Reconstruction.resolve("reconstruct", None, {}, [])
+    pinned = {digest: recipe.holding({recipe.prior.source: digest}).fingerprint() for digest in "ab"}
+    assert len({recipe.fingerprint(), *pinned.values()}) == 3
 
 
 @pytest.mark.parametrize(("mixed", "precision"), [("no", "fp32"), ("bf16", "bf16"), (None, "bf16")])
@@ -338,6 +391,27 @@ def test_a_recipe_that_extends_another_lays_its_keys_over_it(home: Path) -> None
         (home / "base.yaml").write_text(f"extends: {base}\n")
         with pytest.raises(RecipeError, match=message):
             read_recipe(home / "other.yaml", "train-align")
+
+
+def test_a_chain_of_recipes_is_followed_twenty_deep_and_no_further(home: Path) -> None:
+    (home / "0.yaml").write_text("seeds: [7]\n")
+    for number in range(1, 22):
+        (home / f"{number}.yaml").write_text(f"extends: {number - 1}.yaml\n")
+
+    assert read_recipe(home / "20.yaml", "train-align") == {"seeds": [7]}
+    with pytest.raises(RecipeError, match="extends more than 20 recipes, one after the other"):
+        read_recipe(home / "21.yaml", "train-align")
+
+
+def test_a_range_of_more_numbers_than_any_study_has_is_refused() -> None:
+    assert len(resolve("seeds=1-10000").seeds) == 10_000
+    with pytest.raises(RecipeError, match="seeds: Value should have at most 10000 items"):
+        resolve("seeds=" + ",".join(["1-999999"] * 1000))
+
+
+def test_a_key_of_any_length_is_refused_without_comparing_it_letter_by_letter() -> None:
+    with pytest.raises(RecipeError, match="unknown recipe key"):
+        resolve("k" * 100_000 + "=1")
 
 
 def test_a_command_that_only_reads_files_takes_no_precision_from_the_environment_of_a_launch():

@@ -227,3 +227,9 @@ def test_a_pause_of_edf_moves_later_events_and_is_a_span_without_trials(tmp_path
     header = read_header(path, "", "")
     assert [at / 100 for at, _ in header.events] == times_s.tolist()
     assert header.bad_spans == ((1000, 1000, "pause of 7 s"),)
+
+
+def test_names_of_events_outside_latin_1_are_read_from_fif_as_they_were_written(tmp_path):
+    names = ["café", "cafe\u0301", "脸", "a&amp;b", "R&#1;D"]  # the last is no letter
+    path = make(tmp_path / "a_raw.fif", annotated=[*zip(ONSETS.tolist(), names, strict=False)])
+    assert [text for _, text in read_header(path, "", "").events] == names

@@ -20,9 +20,11 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.reports import live_page
 from brainhive_cli.reports.live_page import (
     DRAWINGS_KEPT,
     GRACE_S,
+    MAX_VIEWERS,
     PICTURES_KEPT,
     RESULTS_KEPT,
     STOP_S,
@@ -231,10 +233,133 @@ def test_a_port_that_is_taken_and_hosts_that_no_browser_names_are_errors():
         port = other.getsockname()[1]
         with pytest.raises(BrainhiveError, match=f"cannot open the page on 127.0.0.1, port {port}"):
             LivePage("", read_picture, port=port).start()
-    with pytest.raises(BrainhiveError, match="every address"):
-        LivePage("", read_picture, host="0.0.0.0").start()
     with pytest.raises(BrainhiveError, match=r"cannot open the page on 192\.0\.2\.1"):  # RFC 5737: nobody's
         LivePage("", read_picture, host="192.0.2.1").start()
+
+
+@pytest.mark.parametrize(
+    ("host", "problem"),
+    [
+        *[(host, "is 0.0.0.0, which stands") for host in ("0", "0x0", "00.0", "0.0.0.0", "::ffff:0.0.0.0")],
+        *[(host, "is ::, which stands") for host in ("", "::", "::0", "0:0::0")],
+        *[(host, "more than one address") for host in ("224.0.0.1", "ff02::1", "255.255.255.255")],
+        ("nobody.invalid", "is not found"),
+        ("a" * 64, "is not found"),
+        ("two\nlines", "is not found"),
+    ],
+)
+def test_a_host_that_is_not_one_address_is_refused_however_it_is_written(host, problem):
+    with pytest.raises(BrainhiveError, match=problem) as caught:
+        LivePage("", read_picture, host=host).start()
+    assert caught.value.hint == "name the address that browsers open, as 192.168.1.20"
+
+
+@pytest.mark.parametrize("host", ["127.1", "0x7f000001", "::ffff:127.0.0.1"])
+def test_an_address_is_written_as_browsers_write_it(started, host):
+    _, url = started(host=host)
+    assert url.startswith("http://127.0.0.1:") and ask(url)[0].status == 200
+
+
+def connect(url: str, text: str) -> socket.socket:
+    split = urlsplit(url)
+    client = socket.create_connection((split.hostname, split.port), timeout=5)
+    client.sendall(text.format(host=split.netloc, query=split.query).encode())
+    return client
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Read until the other side has closed; False where it sends nothing more for five seconds."""
+    try:
+        while client.recv(1 << 20):
+            pass
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+HALF = ["", "GET", "GET / HTTP/1.1\r\nHost: {host}\r\n", "GET / HTTP/1.1\r\n" + "X: y\r\n" * 20]
+
+
+def test_a_picture_reaches_a_browser_on_a_slow_network(started, monkeypatch):
+    monkeypatch.setattr(live_page, "IDLE_S", 1.0)
+    page, url = started()
+    page.keep_drawing(1, b"\x89PNG" + bytes(12 << 20))  # more than buffers of the system hold
+    request = "GET /drawing?window=1&{query} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    client, count = connect(url, request), 0
+    while content := client.recv(1 << 18):
+        count += len(content)
+        time.sleep(0.05)
+    assert count > 12 << 20
+
+
+def test_connections_that_wait_for_no_answer_make_room_for_others(started, monkeypatch):
+    monkeypatch.setattr(live_page, "IDLE_S", 60.0)
+    monkeypatch.setattr(live_page, "MAX_CONNECTIONS", 20)
+    _, url = started()
+    answered = [connect(url, "GET /?{query} HTTP/1.1\r\nHost: {host}\r\n\r\n") for _ in range(20)]
+    assert all(client.recv(15) == b"HTTP/1.1 200 OK" for client in answered)
+    assert ask(url)[0].status == 200
+    assert is_closed(answered[0])
+
+
+def test_connections_without_a_request_make_room_for_others(started, monkeypatch):
+    monkeypatch.setattr(live_page, "IDLE_S", 60.0)
+    monkeypatch.setattr(live_page, "MAX_CONNECTIONS", 20)
+    _, url = started()
+    half = [connect(url, HALF[number % 4]) for number in range(60)]
+
+    assert ask(url)[0].status == 200
+    assert all(map(is_closed, half[:40]))
+
+
+def test_connections_without_a_request_end(started, monkeypatch):
+    monkeypatch.setattr(live_page, "IDLE_S", 1.0)
+    _, url = started()
+    half = [connect(url, text) for text in HALF]
+    assert all(map(is_closed, half))
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n\r\nx",
+        "GET /?{query} HTTP/1.1\r\nHost: {host}\r\n\r\nGET /?{query} HTTP/1.1\r\nX:",
+    ],
+    ids=["refused", "websocket", "half a body", "half a second request"],
+)
+def test_a_connection_that_asks_for_nothing_more_ends(started, monkeypatch, request_text):
+    monkeypatch.setattr(live_page, "IDLE_S", 1.0)
+    _, url = started()
+    assert is_closed(connect(url, request_text))
+
+
+def test_more_viewers_than_are_allowed_are_told_so(started):
+    page, url = started()
+    page.publish(START)
+    open_stream = "GET /events?{query} HTTP/1.1\r\nHost: {host}\r\n\r\n"
+    viewers = [connect(url, open_stream) for _ in range(MAX_VIEWERS)]
+    assert all(viewer.recv(15) == b"HTTP/1.1 200 OK" for viewer in viewers)
+
+    response, body = ask(url, "/events")
+    assert response.status == 503 and body == f"The page has {MAX_VIEWERS} viewers already.\n".encode()
+    viewers.pop().close()
+    wait_for(lambda: ask(url, "/events")[0].status == 200)
+
+
+def test_a_viewer_that_does_not_read_is_dropped(started, monkeypatch):
+    monkeypatch.setattr(live_page, "IDLE_S", 1.0)
+    page, url = started()
+    client = connect(url, "GET /events?{query} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+    wait_for(lambda: page.count_viewers() == 1)
+    for window in range(200):  # fill the buffers of the system
+        page.publish(result(window, padding="x" * 100_000))
+        time.sleep(0.005)
+    wait_for(lambda: page.count_viewers() == 0)
+    assert is_closed(client)
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch):

@@ -23,7 +23,7 @@ from brainhive_cli.data.datasets import (
     pictures_below,
 )
 from brainhive_cli.data.holdout import Holdout
-from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.ids import Names, read_category
 
 SIDE_PX = 256
 """Side of the square that exemplars are resized and cropped to, so that they lie in one array."""
@@ -54,7 +54,8 @@ class Config(parts.Config):
     def _names_categories(self) -> "Config":
         if not (self.names or self.root):
             raise RecipeError("categories have no names", "dataset.names=[face,house], as events call them")
-        if len({*self.names}) != len(self.names) or len(self.names) == 1:
+        _refuse_equal(self.names)
+        if len(self.names) == 1:
             raise RecipeError(f"dataset.names is {self.names}", "two categories or more, each once")
         if self.target == "exemplars" and not self.root:
             raise RecipeError(
@@ -78,8 +79,21 @@ class Config(parts.Config):
         names = self.names
         if root is not None and not names:
             names = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+            _refuse_equal(names)
         listed = partial(_list, self, tuple(names), root)
         return StimulusDataset(self.name, ("train",), listed, holdout=self.holdout, are_categories=True)
+
+
+def _refuse_equal(names: Sequence[str]) -> None:
+    """Refuse names without letters, and two that are one as events are read."""
+    first: dict[str, str] = {}
+    for name in names:
+        way = "dataset.names: two categories or more, each once, by another name"
+        if not name.strip():
+            raise RecipeError(f"a category is called {name!r}", way)
+        if (key := read_category(name)) in first:
+            raise RecipeError(f"categories {first[key]!r} and {name!r} are one, as events are read", way)
+        first[key] = name
 
 
 TINY = Config(names=["face", "house"])

@@ -3,7 +3,6 @@
 import hashlib
 import re
 import shlex
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -129,15 +128,15 @@ class WebFile:
         line = f"curl -L --create-dirs -o {shlex.quote(str(path))} {self.url}"
         with atomic_write(path) as part:
             try:
-                with urlopen(self.url, timeout=TIMEOUT_S) as answer, part.open("wb") as file:
-                    shutil.copyfileobj(answer, file)
+                with urlopen(self.url, timeout=TIMEOUT_S) as answer:
+                    content = answer.read(self.size + 1)  # a server may send without end
             except OSError as error:  # urllib's errors are such
                 problem = f"{self.url} cannot be fetched: {getattr(error, 'reason', error)}"
                 raise MissingData(problem, f"on a machine with a network: {line}") from error
-            content = part.read_bytes()
             if hashlib.sha256(content).hexdigest() != self.sha256:
                 problem = f"{self.url} gave {len(content):,} bytes that are not the known {self.size:,}"
                 raise MissingData(problem, f"fetch it again, or by hand: {line}")
+            part.write_bytes(content)
 
 
 @dataclass(frozen=True)

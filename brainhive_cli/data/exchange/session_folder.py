@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import FileIO
@@ -70,7 +70,9 @@ class SessionFolder:
     EEG is written as BrainVision, whose files grow, and can be read at any moment, also after the process was
     killed. BIDS has no BrainVision for MEG: of a stream with magnetometers or gradiometers these files grow
     below `sourcedata`, and `close` makes a .fif of them. Positions of electrodes are written where those of
-    all EEG channels are known. One thread calls all methods, but for `add_result`, which any other may call.
+    all EEG channels are known. Names of channels that these files cannot hold are changed; then the table of
+    channels has a column original_name, as JSON writes it. One thread calls all methods, but for
+    `add_result`, which any other may call.
 
     Args:
         root: Folder of the data set; it may hold other sessions.
@@ -97,12 +99,11 @@ class SessionFolder:
         self._created: list[Path] = []
 
         # what the files cannot hold
-        names = [table_text(name) for name in format.channels]
-        self._names = names
-        if len({*names}) < len(names) or not all(names):
+        if len({*format.channels}) < len(format.channels) or not all(format.channels):
             raise BrainhiveError(
                 f"stream {format.name}: channels have no name, or one of others", "rename one"
             )
+        names = self._names = write_channel_names(format.channels)
         if not format.rate_hz > 0:
             raise BrainhiveError(f"stream {format.name} has no sampling rate", "save a stream with one")
         if not re.fullmatch("[A-Za-z0-9]+", task):
@@ -237,11 +238,11 @@ class SessionFolder:
             document |= {"DatasetType": "raw", "GeneratedBy": [generator]}
             document |= {SIMULATED: simulated} if simulated else {}
             with atomic_write(description) as part:
-                part.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+                part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
             if not any(self.root.glob("README*")):
                 program = f", simulated by {simulated}" if simulated else ""
                 text = f"Sessions saved while they were decoded{program}.\n"
-                self.root.joinpath("README").write_text(text, "utf-8")
+                self.root.joinpath("README").write_bytes(text.encode(errors="backslashreplace"))
         if not (ignored := self.root / ".bidsignore").exists():
             ignored.write_text("results.jsonl\n")
 
@@ -258,8 +259,10 @@ class SessionFolder:
         """Write the channels, their positions and the facts of the recording."""
         # channels, and facts that nothing here knows
         types = [BIDS_TYPES.get(kind, "MISC") for kind in self.format.kinds]
-        columns = zip(self._names, types, units, strict=True)
-        lines = ["name\ttype\tunits", *map("\t".join, columns)]
+        columns: dict[str, Sequence[str]] = {"name": self._names, "type": types, "units": units}
+        if self._names != list(self.format.channels):
+            columns["original_name"] = [json.dumps(name)[1:-1] for name in self.format.channels]
+        lines = ["\t".join(columns), *map("\t".join, zip(*columns.values(), strict=True))]
         self._create(self._folder / f"{self._stem}_channels.tsv", "\n".join(lines) + "\n").close()
         self._sidecar: dict[str, Any] = {
             "TaskName": self._about["task"],
@@ -304,9 +307,8 @@ class SessionFolder:
         stem = self._signal_folder / f"{self._stem}_{self._datatype}"
         self._header, eeg, vmrk = (stem.with_name(f"{stem.name}.{end}") for end in ("vhdr", "eeg", "vmrk"))
 
-        # commas in names are written as \1
         channels = [
-            f"Ch{number}={name.replace(',', chr(92) + '1')},,{factor!r},{unit}"
+            f"Ch{number}={_brainvision_text(name)},,{factor!r},{unit}"
             for number, (name, (factor, unit)) in enumerate(zip(self._names, scales, strict=True), 1)
         ]
         header = (
@@ -346,7 +348,7 @@ class SessionFolder:
             if sample < 0 or (name == GAP and sample == 0):
                 continue
             self._markers += 1
-            marker = "New Segment," if name == GAP else f"Stimulus,{name.replace(',', chr(92) + '1')}"
+            marker = "New Segment," if name == GAP else f"Stimulus,{_brainvision_text(name)}"
             entry = f"Mk{self._markers}={marker},{sample + 1},1,0\n"
             self._write(self._vmrk, entry.encode(errors="backslashreplace"))
             duration = "0" if name == GAP else "n/a"
@@ -413,6 +415,29 @@ class SessionFolder:
         for folder in (parts, self._signal_folder, *list(self._signal_folder.parents)[:3]):
             with suppress(OSError):  # other sessions lie there
                 folder.rmdir()
+
+
+def write_channel_names(names: Sequence[str]) -> list[str]:
+    """Write names of channels as BrainVision, BIDS and mne hold them; different ones stay different."""
+
+    def clean(name: str) -> str:
+        letters = [letter if letter.isprintable() and letter not in '[]\\"' else "_" for letter in name]
+        return {"n/a": "n_a", "": "_"}.get(text := "".join(letters).strip(), text)
+
+    # those that are changed end in another letter where another channel has the name
+    taken, written = {*names}, list[str]()
+    for name in names:
+        text = clean(name)
+        while text != name and text in taken:
+            text += "_"
+        taken.add(text)
+        written.append(text)
+    return written
+
+
+def _brainvision_text(name: str) -> str:
+    """Write a name as an entry of BrainVision, in which backslash 1 is a comma."""
+    return name.replace("\\", "/").replace(",", "\\1")
 
 
 def _write_all(file: FileIO, data: bytes) -> None:

@@ -106,10 +106,10 @@ def open_vectors(
 
 
 def checked_batches(vectors: Vectors) -> Iterator[NDArray[Any]]:
-    """Read batches [n, *shape], all of one shape.
+    """Read batches [n, *shape], all of one shape without an axis of 0.
 
     Raises:
-        BrainhiveError: if they differ in shape, or are no numbers.
+        BrainhiveError: if they differ in shape, are empty or are no numbers.
     """
     file, batches, shape = vectors.files[0], vectors.batches(), ()
     while True:
@@ -118,8 +118,9 @@ def checked_batches(vectors: Vectors) -> Iterator[NDArray[Any]]:
         if batch is None:
             return
         shape = shape or batch.shape[1:]
-        if not shape or batch.shape[1:] != shape or batch.dtype.kind not in "fiu":
-            place = f"after vectors {list(shape)}" if shape else "where vectors should be"
+        if batch.shape[1:] != shape or not shape or 0 in shape or batch.dtype.kind not in "fiu":
+            is_other = batch.shape[1:] != shape
+            place = f"after vectors {list(shape)}" if is_other else "where vectors of numbers should be"
             problem = f"{file} has {batch.dtype} {list(batch.shape[1:])} {place}"
             raise BrainhiveError(problem, "give one encoder's vectors only")
         yield batch

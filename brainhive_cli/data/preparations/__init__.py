@@ -116,4 +116,5 @@ def keys_of_stimuli() -> Iterator[None]:
     try:
         yield
     except BrainhiveError as error:
-        raise type(error)(error.message, error.hint.replace("dataset.", "preparation.stimuli.")) from error
+        error.hint = error.hint.replace("dataset.", "preparation.stimuli.")
+        raise

@@ -19,7 +19,7 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.preparations import Overview, Preparation, keys_of_stimuli
 from brainhive_cli.data.preparations._recording_overview import spans
-from brainhive_cli.data.stores.ids import composed, match_names, plain_id, summarise_names
+from brainhive_cli.data.stores.ids import match_names, plain_id, read_category, summarise_names
 from brainhive_cli.data.stores.recordings import Recording, Sliced, Voxels
 
 BLOCK_BYTES = 2**27
@@ -348,13 +348,14 @@ def match_pictures(
     rows: dict[str, int] = {}
     ends = {name: name.replace("\\", "/") for name in distinct}
     exact_names: set[str] | None = None  # names that are ids themselves, or contain all of one
+    if pictures.are_categories:  # `cue/face` is no `face`
+        known = {read_category(name): row for row, name in enumerate(image_ids)}
+        rows = {name: known[key] for name in distinct if (key := read_category(name)) in known}
+        ends, exact_names = {}, {*rows}
     while ends:  # a path may begin with a folder that the data set has not, as images/cat/cat_01.jpg
         matched = match_names([*ends.values()], image_ids, each_once=False).rows.tolist()
         rows |= {name: row for name, row in zip(ends, matched, strict=True) if row >= 0}
         exact_names = {*rows} if exact_names is None else exact_names
-        if pictures.are_categories:  # `cue/face` is no `face`
-            rows = {name: row for name, row in rows.items() if composed(name) == composed(image_ids[row])}
-            break
         ends = {name: end.partition("/")[2] for name, end in ends.items() if name not in rows}
         ends = {name: end for name, end in ends.items() if "/" in end or stems[plain_id(end)] == 1}
     if not rows:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import is_file, locate, way_to_folder
 from brainhive_cli.core.recipe import Names, Paths
 from brainhive_cli.core.tables import Table
@@ -251,7 +251,7 @@ class Bold(Betas):
             parts = np.split(series, np.cumsum(volumes)[:-1])  # [T, V] of each run
 
             # fit blocks of voxels, each read as [voxels, T]
-            try:
+            with naming(f"session {session} of subject {subject}"):
                 estimates = estimate_trials(
                     design.runs,
                     lambda run, voxels: parts[run][:, voxels].T,
@@ -260,9 +260,6 @@ class Bold(Betas):
                     design.trials.provenance["stimulus_s"],
                     config.hrf,
                 )
-            except BrainhiveError as error:
-                where = f"session {session} of subject {subject}"
-                raise type(error)(f"{where}: {error.message}", error.hint) from error
         return SessionBetas(estimates.betas, estimates.maps, provenance=estimates.facts)
 
     def look_over(self, subjects: Sequence[int]) -> Overview:

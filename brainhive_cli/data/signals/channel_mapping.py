@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, find_rows
 from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.stores.recordings import Sensors
 
@@ -82,8 +82,7 @@ def map_channels(
         BrainhiveError: if the two have no channel in common, a position is not known, or sensors are MEG's.
     """
     # the recorded channel with the name of each of the model's, and None where there is none
-    rows = {name.lower(): row for row, name in enumerate(recorded.names)}
-    shared = [rows.get(name.lower()) for name in names]
+    shared = find_rows(names, recorded.names, where)
     chosen = sorted(row for row in shared if row is not None)
     matrix = np.zeros((len(names), len(recorded.names)))
     if kind == "spline":

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, find_rows, guess
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
 from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.normalisations import Normaliser
@@ -61,13 +61,7 @@ def voxel_rows(regions: Mapping[str, NDArray[np.bool_]], names: Sequence[str]) -
     Raises:
         RecipeError: naming a region that the data do not have or that is empty, and the nearest name.
     """
-    known = {name.lower(): name for name in regions}
-    masks = []
-    for name in names:
-        if name.lower() not in known:
-            hint = f"{guess(name, known.values())}regions: {' '.join(regions) or 'none'}"
-            raise RecipeError(f"no region {name!r} in the data", hint)
-        masks.append(regions[known[name.lower()]])
+    masks = [regions[_find_region(name, regions)] for name in names]
     rows = np.flatnonzero(np.any(masks, axis=0))
     if not len(rows):
         raise RecipeError(f"no voxel lies in {', '.join(names)}", f"regions: {' '.join(regions)}")
@@ -80,17 +74,28 @@ def channel_rows(channels: Sequence[str], names: Sequence[str]) -> NDArray[np.in
     Raises:
         RecipeError: naming what the data do not have, and the nearest name.
     """
-    rows = {name.lower(): row for row, name in enumerate(channels)}
-    known = {**{name.lower(): name for name in channels}, **{region: region for region in REGIONS}}
     chosen: list[int] = []
     for name in names:
-        region = name.lower() if name.lower() in REGIONS else None
-        members = [channel for channel in channels if region_of(channel) == region] if region else [name]
-        if not members or members[0].lower() not in rows:
+        region = name.lower()
+        if region in REGIONS:
+            members = [row for row, channel in enumerate(channels) if region_of(channel) == region]
+        else:
+            members = [row for row in find_rows([name], channels, "the recording") if row is not None]
+        if not members:
             there = f"there are: {' '.join(channels)}; regions: {' '.join(REGIONS)}"
-            raise RecipeError(f"no channel {name!r} in the data", guess(name, known.values()) + there)
-        chosen += [rows[member.lower()] for member in members]
+            raise RecipeError(f"no channel {name!r} in the data", guess(name, [*channels, *REGIONS]) + there)
+        chosen += members
     return np.asarray(list(dict.fromkeys(chosen)))
+
+
+def _find_region(name: str, regions: Mapping[str, Any], where: str = "", expression: str = "") -> str:
+    """Find a region's name as the data have it; `where` and `expression` say in errors what names it."""
+    names = list(regions)
+    if (row := find_rows([name], names, "the recording")[0]) is not None:
+        return names[row]
+    spaces = "a difference has spaces around its -; " if "-" in name and expression else ""
+    hint = f"{guess(name, names)}{spaces}regions: {' '.join(names) or 'none'}"
+    raise RecipeError(f"{where}no region {name!r} in the data{expression}", hint)
 
 
 def region_of(channel: str) -> str | None:
@@ -486,18 +491,13 @@ def split_masks(
 
 
 def _evaluated(expression: str, regions: Mapping[str, Mask], where: str) -> Mask:
-    known = {name.lower(): mask for name, mask in regions.items()}
     masks: list[Mask] = []
     for token in parsed(expression):
         if token in _OPERATIONS:
             second = masks.pop()
             masks[-1] = _OPERATIONS[token](masks[-1], second)
             continue
-        if token.lower() not in known:
-            spaces = "a difference has spaces around its -; " if "-" in token else ""
-            hint = f"{guess(token, regions)}{spaces}regions: {' '.join(regions) or 'none'}"
-            raise RecipeError(f"{where}: no region {token!r} in the data, of {expression!r}", hint)
-        masks.append(known[token.lower()])
+        masks.append(regions[_find_region(token, regions, f"{where}: ", f", of {expression!r}")])
     return masks[0]
 
 

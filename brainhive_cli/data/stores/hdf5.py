@@ -51,6 +51,8 @@ CHECKSUM_BYTES = 8
 SEAL_MARK = b"brnhvsl1"
 """The last bytes of a sealed file; before them stand the parts that are rows, the digest and their count."""
 SEAL_FOOTER = struct.Struct("<16sQ8s")
+STRUCTURE_BYTES, DATASET_BYTES = 2**16, 2**10
+"""More than the structure of a file takes, and each of its datasets besides its rows."""
 MAX_SEALED_PARTS = 64
 """Parts that are rows, in any store that we write."""
 VERIFIED_BYTES = 2**24
@@ -94,8 +96,10 @@ def create(
     sums = {f"{CHECKSUMS}/{name}": (shape[:1], "uint64") for name, (shape, _) in spaces.items()}
     spaces = {**spaces, **sums}
     size = sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in spaces.values())
+    size += sum(np.asarray(array).nbytes for array in arrays.values())
+    size += (len(spaces) + len(arrays)) * DATASET_BYTES
     with atomic_write(path, is_lasting=False) as part:
-        _allocate(part, size)
+        _allocate(part, size + _bound_size(attributes))
         with h5py.File(part, "w") as file:
             for name, (shape, dtype) in spaces.items():
                 # contiguous and not filled, so that rows can be written by their offset
@@ -119,13 +123,19 @@ def _allocate(path: Path, size: int) -> None:
 
     Before HDF5 writes, since without room it would fail with noise, or crash; and after, since it frees them.
     """
-    if not hasattr(os, "posix_fallocate"):  # macOS
-        return
     with path.open("ab") as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, max(size, 1))
+            else:  # macOS: limits are noticed, a full disk is not
+                file.truncate(max(size, 1))
         except OSError as error:
             raise OSError(*error.args, str(path)) from error
+
+
+def _bound_size(attributes: Mapping[str, Any]) -> int:
+    """Return more bytes than attributes and the structure of a file take."""
+    return 2 * len(json.dumps(attributes)) + STRUCTURE_BYTES
 
 
 def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
@@ -558,6 +568,8 @@ def verify_rows(file: h5py.File) -> None:
 
 def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
     """Write the last attributes of a complete store, and the seal by which damage is found."""
+    if attributes:
+        _allocate(path, path.stat().st_size + _bound_size(attributes))
     with h5py.File(path, "r+" if attributes else "r") as file:
         set_attributes(file, attributes or {})
         places = sorted(

@@ -17,6 +17,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 
 NOT_IN_TABLES = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 """Characters that no cell of a TSV can hold: tabs, ends of lines, and control characters."""
+WHOLE = re.compile(r"(-?\d+)\.0*")
+"""Whole number as programs write it whose column has gaps, as 13.0."""
 PICTURES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".avifs", ".bmp", ".dib", ".gif"}
     | {".ico", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm"}
@@ -93,6 +95,16 @@ class Names(Sequence[str]):
 def composed(name: str) -> str:
     """Write a name in composed characters (NFC), in which names are compared: a Mac decomposes `é`."""
     return name if name.isascii() else normalize("NFC", name)
+
+
+def plain_name(name: str) -> str:
+    """Write the name of an event composed, and a whole number without a point."""
+    return WHOLE.sub(r"\1", composed(name)) if WHOLE.fullmatch(name) else composed(name)
+
+
+def read_category(name: str) -> str:
+    """Write the name of a category as it is compared, be it a recipe's, a folder's or an event's."""
+    return plain_name(plain_id(table_text(name)))
 
 
 def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDArray[np.int64]:

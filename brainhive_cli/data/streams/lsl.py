@@ -1,22 +1,21 @@
 """LSL (lab streaming layer): samples of an amplifier and markers of a stimulus program, over the network."""
 
 import math
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 from xml.etree import ElementTree
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.console import say
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.console import say, warn
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, find_rows
 from brainhive_cli.core.recipe import Names, refuse_idle
 from brainhive_cli.data.electrodes import standard_name
-from brainhive_cli.data.lsl_library import explain_lsl_errors, import_lsl
+from brainhive_cli.data.lsl_library import explain_lsl_errors, import_lsl, resolve_streams
 from brainhive_cli.data.streams import Chunk, Event, Signals, StreamConfig, StreamFormat, Wanted
 from brainhive_cli.data.streams._sample_times import RateMeasurement, SampleTimes
 
@@ -62,6 +61,15 @@ OPEN_S = 10.0
 """Seconds in which a stream that is there must open."""
 BUFFER_S = 360
 """Seconds of samples that the library keeps when they are not read; older ones are lost."""
+SILENCE_S = 5.0
+"""Seconds without samples after which a sender may have started again, though its connection is open."""
+MAX_RATE_HZ, MAX_CHANNELS, MAX_DESCRIPTION = 1e5, 10_000, 10**7
+"""Highest rate, most channels and most letters of a description: the library reserves memory by what a stream
+declares, and amplifiers stay below them."""
+MAX_MARKER = 1000
+"""Letters of a marker that are kept: names of events stay in memory."""
+SHOWN_DIFFERENCES = 3
+"""Differences between two descriptions that an error names."""
 LOST_CLOCK_S = 5.0
 """Seconds for which a sender that starts again may stamp samples by a clock that LSL has not compared yet."""
 MARKER_POLL_S = 0.02
@@ -116,30 +124,114 @@ class Config(StreamConfig):
             BrainhiveError: if a stream does not open.
         """
         lsl = import_lsl()
-        signal_info, marker_info = _wait_for_streams(lsl, self, TYPES.get(wanted.kind, wanted.kind))
+        signal_info, marker_info = _wait_for_streams(self, TYPES.get(wanted.kind, wanted.kind))
 
         # a stream is described only once it is open
-        with explain_lsl_errors(f"stream {signal_info.name!r} does not open"):
-            signal = _open_inlet(lsl, signal_info)
-            described = ElementTree.fromstring(signal.get_sinfo(OPEN_S).as_xml)
-        stream_format, scale = _read_format(described, self, wanted)
+        signal = Receiver(lsl, signal_info)
+        stream_format, scale = _read_format(signal.described, self, wanted)
         code_row = None
         if self.marker_channel:
-            names = [self.marker_channel, standard_name(self.marker_channel)]
-            code_row = next((row for row, each in enumerate(stream_format.channels) if each in names), None)
+            where, names = f"stream {stream_format.name!r}", stream_format.channels
+            (code_row,) = find_rows([self.marker_channel], names, where)
             if code_row is None:
                 raise RecipeError(
-                    f"stream {stream_format.name!r} has no channel {self.marker_channel!r}",
-                    f"source.marker_channel= one of: {', '.join(stream_format.channels)}",
+                    f"{where} has no channel {self.marker_channel!r}",
+                    f"source.marker_channel= one of: {', '.join(names)}",
                 )
             scale[code_row] = 1.0
-        markers = None
-        if marker_info is not None:
-            with explain_lsl_errors(f"stream {marker_info.name!r} does not open"):
-                markers = _open_inlet(lsl, marker_info)
+        markers = None if marker_info is None else Receiver(lsl, marker_info)
         return LslStream(
             stream_format, signal, markers, scale, code_row, self.marker_delay_s, lsl.local_clock
         )
+
+
+class Receiver:
+    """Inlet of a stream that is opened anew where its sender has started again and declares the same.
+
+    liblsl would recover it by itself, silently, also where channels have another order by then.
+
+    Args:
+        lsl: The library.
+        info: The stream, as resolved.
+
+    Attributes:
+        described: Description of the stream, as XML.
+        openings: How often it was opened.
+
+    Raises:
+        BrainhiveError: if it does not open.
+    """
+
+    def __init__(self, lsl: Any, info: Any) -> None:
+        self._lsl, self._info, self.openings = lsl, info, 1
+        with explain_lsl_errors(f"stream {info.name!r} does not open"):
+            self._inlet, self.described = _open_inlet(lsl, info)
+        self._lost: list[Any] = []  # liblsl may abort where such inlets are destroyed
+        self._news: tuple[Any, Any] | BrainhiveError | None = None
+        self._search: threading.Thread | None = None
+        self._heard_s, self._is_gone = time.monotonic(), False
+
+    def flush(self) -> None:
+        """Drop what has come."""
+        self._inlet.flush()
+
+    def pull_sample(self) -> tuple[Any, float | None]:
+        """Pull a sample and its time, if one has come."""
+        return self._pull(lambda: self._inlet.pull_sample(timeout=0.0)) or ([], None)
+
+    def pull_chunk(self, wait_s: float, most: int) -> tuple[Signals, Signals]:
+        """Pull samples [n, C], at most so many, and their times [n]; they are overwritten by the next."""
+        pulled = self._pull(lambda: self._inlet.pull_chunk(timeout=wait_s, max_samples=most))
+        if pulled is None:
+            time.sleep(wait_s)
+        return pulled or (np.empty((0, 0)), np.empty(0))
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._inlet.close_stream()
+
+    def _pull(self, pull: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any] | None:
+        """Pull from the sender that is there; None while it is gone."""
+        # the sender that was searched
+        if isinstance(self._news, BrainhiveError):
+            raise self._news
+        if self._news is not None:
+            self._lost.append(self._inlet)
+            (self._info, self._inlet), self._news = self._news, None
+            self._heard_s, self._is_gone, self.openings = time.monotonic(), False, self.openings + 1
+            say(f"stream {self._info.name!r} has started again")
+
+        pulled = None
+        try:
+            pulled = pull()
+            if pulled[1] is not None and np.size(pulled[1]):
+                self._heard_s = time.monotonic()
+        except RuntimeError:
+            if not self._is_gone:
+                warn(f"stream {self._info.name!r} is gone, and waited for")
+            self._is_gone = True
+
+        # search it while others are read, where it is gone or may have started again
+        is_due = self._is_gone or time.monotonic() - self._heard_s > SILENCE_S
+        if is_due and (self._search is None or not self._search.is_alive()):
+            self._heard_s = time.monotonic()
+            self._search = threading.Thread(target=self._find_again, daemon=True)
+            self._search.start()
+        return pulled
+
+    def _find_again(self) -> None:
+        """Open the sender if it has started again and declares what it did before."""
+        name, identity = self._info.name, (self._info.name, self._info.source_id)
+        try:
+            same = [info for info in resolve_streams(RESOLVE_S) if (info.name, info.source_id) == identity]
+            if len(same) == 1 and (self._is_gone or same[0].uid != self._info.uid):
+                inlet, described = _open_inlet(self._lsl, same[0])
+                _refuse_other(name, _list_declared(self.described), _list_declared(described))
+                self._news = same[0], inlet
+        except BrainhiveError as error:
+            self._news = error
+        except (RuntimeError, OSError, ValueError, SyntaxError):
+            pass  # it has gone again, and so it is searched again
 
 
 class LslStream:
@@ -150,8 +242,8 @@ class LslStream:
 
     Args:
         stream_format: Channels, units and rate.
-        signal: Inlet of the signal.
-        markers: Inlet of the markers, if there is one.
+        signal: Receiver of the signal.
+        markers: Receiver of the markers, if there is one.
         scale: [C] factors from the samples to the units of the format.
         code_row: Index of the channel with codes of events, if it is one.
         delay_s: Added to times of events.
@@ -161,8 +253,8 @@ class LslStream:
     def __init__(
         self,
         stream_format: StreamFormat,
-        signal: Any,
-        markers: Any,
+        signal: Receiver,
+        markers: Receiver | None,
         scale: Signals,
         code_row: int | None,
         delay_s: float,
@@ -170,7 +262,8 @@ class LslStream:
     ) -> None:
         self.format = stream_format
         self._signal, self._markers, self._clock = signal, markers, clock
-        self._inlets = [inlet for inlet in (signal, markers) if inlet is not None]
+        self._receivers = [receiver for receiver in (signal, markers) if receiver is not None]
+        self._openings = signal.openings
         self._scale, self._code_row, self._delay_s = scale, code_row, delay_s
         self._times, self._rate = SampleTimes(stream_format.rate_hz), RateMeasurement(stream_format.rate_hz)
         self._untimed = np.empty((0, len(scale)))  # [n, C] samples whose times are not settled
@@ -192,15 +285,15 @@ class LslStream:
             A chunk; None once the stream is closed: a sender that is gone is waited for.
 
         Raises:
-            BrainhiveError: if the stream is lost for good, its timestamps are of another clock, or it has
-                another rate than it declares.
+            BrainhiveError: if the sender has started again and declares something else, its timestamps are
+                of another clock, or it has another rate than it declares.
         """
         if self._is_closed:
             return None
         with explain_lsl_errors(f"stream {self.format.name!r} is lost"):
             # what came before is of no interest, and would be decoded late
-            for inlet in self._inlets if not self._is_read else ():
-                inlet.flush()
+            for receiver in self._receivers if not self._is_read else ():
+                receiver.flush()
             self._is_read = True
 
             # markers may come while the signal stalls
@@ -208,9 +301,8 @@ class LslStream:
             samples, times_s, events = np.empty((0, len(self._scale))), np.empty(0), list[Event]()
             while True:
                 left_s = max(0.0, end_s - time.monotonic())
-                with suppress(TimeoutError):  # a sender that is back, whose clock is not compared yet
-                    self._read_markers(events)
-                    samples, times_s = self._read_samples(0.0 if events else min(left_s, MARKER_POLL_S))
+                self._read_markers(events)
+                samples, times_s = self._read_samples(0.0 if events else min(left_s, MARKER_POLL_S))
                 if self._code_row is not None and len(times_s):
                     events += self._read_codes(samples[:, self._code_row], times_s)
                 if len(times_s) or events or left_s == 0:
@@ -221,18 +313,18 @@ class LslStream:
         if not self._is_closed:
             self._is_closed = True
             with explain_lsl_errors(f"stream {self.format.name!r} does not close"):
-                for inlet in self._inlets:
-                    inlet.close_stream()
+                for receiver in self._receivers:
+                    receiver.close()
 
     def _read_samples(self, wait_s: float) -> tuple[Signals, Signals]:
         """Read all samples whose times are settled: [n, C] and [n]."""
         # waiting for more than one sample would wait for all of them
         blocks, stamps = [self._untimed], [np.empty(0)]
-        block, block_stamps = self._signal.pull_chunk(timeout=wait_s, max_samples=1)
+        block, block_stamps = self._signal.pull_chunk(wait_s, 1)
         while len(block_stamps):
             blocks.append(block.astype(np.float64))  # copies: the library uses its buffer again
             stamps.append(block_stamps.copy())
-            block, block_stamps = self._signal.pull_chunk(timeout=0.0, max_samples=BLOCK)
+            block, block_stamps = self._signal.pull_chunk(0.0, BLOCK)
         if len(stamps) == 1:
             return np.empty((0, len(self._scale))), np.empty(0)
 
@@ -252,6 +344,9 @@ class LslStream:
         else:
             self._other_clock = 0
 
+        # what really comes, of each sender
+        if self._openings != self._signal.openings:
+            self._openings, self._rate = self._signal.openings, RateMeasurement(self.format.rate_hz)
         if (measured_hz := self._rate.add(new_stamps)) is not None:
             raise BrainhiveError(
                 f"stream {self.format.name!r} declares {self.format.rate_hz:g} Hz, and sends "
@@ -269,11 +364,15 @@ class LslStream:
     def _read_markers(self, events: list[Event]) -> None:
         """Add all markers that have come."""
         while self._markers is not None:
-            values, stamp = self._markers.pull_sample(timeout=0.0)
+            try:
+                values, stamp = self._markers.pull_sample()
+            except UnicodeDecodeError:
+                warn("a marker that is not UTF-8 is left out")
+                continue
             if stamp is None:
                 break
             name = values[0] if isinstance(values[0], str) else f"{float(values[0]):.15g}"
-            events.append(Event(stamp + self._delay_s, name))
+            events.append(Event(stamp + self._delay_s, name[:MAX_MARKER]))
 
     def _read_codes(self, values: Signals, times_s: Signals) -> list[Event]:
         """Find changes to a code but 0; a code after lost samples, or at the start, has no known time."""
@@ -286,7 +385,7 @@ class LslStream:
         return [Event(float(times_s[row]) + self._delay_s, str(codes[row])) for row in rows]
 
 
-def _wait_for_streams(lsl: Any, config: Config, stream_type: str) -> tuple[Any, Any]:
+def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
     """Find the stream of the signal and that of the markers, if codes are not the events."""
     # the criteria, in words too; a stream that is named may be of any type
     is_named = bool(config.name or config.source_id)
@@ -299,9 +398,7 @@ def _wait_for_streams(lsl: Any, config: Config, stream_type: str) -> tuple[Any, 
     said_s -= SAY_S
     while True:
         with explain_lsl_errors("streams of LSL cannot be searched"):
-            streams = sorted(
-                lsl.resolve_streams(timeout=RESOLVE_S), key=lambda info: (info.name, info.source_id)
-            )
+            streams = resolve_streams(RESOLVE_S)
 
         # all that match: one of several is never chosen
         signals = [
@@ -375,22 +472,57 @@ def _refuse_several(streams: Sequence[Any], described: str, keys: Sequence[str],
 
 def _refuse_unfit_signal(signals: Sequence[Any], streams: Sequence[Any]) -> None:
     """Refuse a stream of text, or without a rate."""
+    fit = [info.name for info in streams if info.dtype != "string" and info.sfreq >= 1]
+    hint = f"source.name= one of: {', '.join(fit)}" if fit else "name the stream of the amplifier"
     for info in signals:
-        lack = (
-            "text, not samples" if info.dtype == "string" else "" if info.sfreq else "samples without a rate"
-        )
-        if lack:
-            fit = [other.name for other in streams if other.dtype != "string" and other.sfreq]
-            hint = f"source.name= one of: {', '.join(fit)}" if fit else "name the stream of the amplifier"
-            raise RecipeError(f"stream {_describe(info)} has {lack}", hint)
+        if info.dtype == "string":
+            raise RecipeError(f"stream {_describe(info)} has text, not samples", hint)
+        if not info.sfreq >= 1:
+            raise RecipeError(f"stream {_describe(info)} has samples without a rate of 1 Hz or more", hint)
 
 
-def _open_inlet(lsl: Any, info: Any) -> Any:
-    """Open a stream, and compare its sender's clock with this one's."""
-    inlet = lsl.StreamInlet(info, max_buffered=BUFFER_S, recover=True, processing_flags=["clocksync"])
+def _open_inlet(lsl: Any, info: Any) -> tuple[Any, ElementTree.Element]:
+    """Open a stream, compare its sender's clock with this one's, and read its description.
+
+    Raises:
+        BrainhiveError: if it declares more than any amplifier has.
+    """
+    lack = f"stream {_describe(info)} declares more than"
+    if not info.sfreq <= MAX_RATE_HZ or info.n_channels > MAX_CHANNELS:
+        raise BrainhiveError(f"{lack} {MAX_RATE_HZ:g} Hz or {MAX_CHANNELS:,} channels", "correct its program")
+    inlet = lsl.StreamInlet(info, max_buffered=BUFFER_S, recover=False, processing_flags=["clocksync"])
     inlet.open_stream(OPEN_S)
     inlet.time_correction(OPEN_S)
-    return inlet
+    document = inlet.get_sinfo(OPEN_S).as_xml
+    if len(document) > MAX_DESCRIPTION:
+        raise BrainhiveError(f"{lack} {MAX_DESCRIPTION:,} letters", "correct its program")
+    return inlet, ElementTree.fromstring(document)
+
+
+def _list_declared(described: ElementTree.Element) -> dict[str, str]:
+    """List what must be the same when a sender starts again."""
+    facts = {"type": "type", "format": "channel_format", "number of channels": "channel_count"}
+    declared = {fact: described.findtext(tag, "") for fact, tag in facts.items()}
+    declared["rate"] = f"{_read_number(described.findtext('nominal_srate', '')):.10g} Hz"
+    for number, row in enumerate(described.findall("desc/channels/channel"), 1):
+        for fact in ("label", "type", "unit", "scaling_factor"):
+            declared[f"{fact} of channel {number}"] = row.findtext(fact, "").strip()
+    return declared
+
+
+def _refuse_other(name: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse a sender that has started again and declares something else."""
+    changes = [
+        f"{fact} {before.get(fact, '')!r} is now {now.get(fact, '')!r}"
+        for fact in dict.fromkeys([*before, *now])
+        if before.get(fact, "") != now.get(fact, "")
+    ]
+    if changes:
+        more = f" and {len(changes) - SHOWN_DIFFERENCES} more" if len(changes) > SHOWN_DIFFERENCES else ""
+        raise BrainhiveError(
+            f"stream {name!r} has started again as another: {', '.join(changes[:SHOWN_DIFFERENCES])}{more}",
+            "start its program as it was before, or this command again for the stream as it is now",
+        )
 
 
 def _read_format(
@@ -447,10 +579,10 @@ def _read_format(
         ]
 
     # positions as mne-lsl sends them: NaN or zeros where there is none
-    located = [[row.findtext(f"loc/R0{axis}", "nan") or "nan" for axis in "xyz"] for row in rows]
-    positions: NDArray[np.float64] = np.array(located).astype(np.float64)  # [C, 3]
-    positions[~np.any(positions, axis=1) | np.isnan(positions).any(axis=1)] = np.nan
-    rate_hz = float(described.findtext("nominal_srate", "0"))
+    located = [[row.findtext(f"loc/R0{axis}", "") for axis in "xyz"] for row in rows]
+    positions = np.array([[_read_number(text) for text in row] for row in located])  # [C, 3]
+    positions[~np.any(positions, axis=1) | ~np.isfinite(positions).all(axis=1)] = np.nan
+    rate_hz = _read_number(described.findtext("nominal_srate", ""))
     is_located = bool(np.isfinite(positions).any())
     return (
         StreamFormat(
@@ -460,15 +592,22 @@ def _read_format(
     )
 
 
+def _read_number(text: str) -> float:
+    """Read a number that anyone may have written; NaN of what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _read_unit(declared: str, kind: str) -> str:
     """Read a unit; mne-lsl's player writes the power of ten of mne's unit instead."""
     unit = SPELLINGS.get(declared.strip().casefold(), declared.strip())
     base = {"mag": "T", "grad": "T/m"}.get(kind, "V" if kind in KINDS - {"stim", "misc"} else "")
-    try:
-        size = 10.0 ** int(unit)
-    except ValueError:
+    power = _read_number(unit)
+    if math.isnan(power):
         return unit
-    near = [name for name, (its, of) in SIZES.items() if of == base and math.isclose(its, size)]
+    near = [name for name, (size, of) in SIZES.items() if of == base and math.log10(size) == power]
     return near[0] if near else ""
 
 

@@ -91,7 +91,9 @@ class ReplayedRecording:
         try:
             header = read_header(path, config.column, config.stim_channel, config.onset_unit, cap)
         except BrainhiveError as error:  # whose keys are those of prepare, which has the same
-            error.hint = error.hint.replace("preparation.", "source.")
+            error.message, error.hint = (
+                text.replace("preparation.", "source.") for text in (error.message, error.hint)
+            )
             raise
         for doubt in header.doubts:
             warn(f"{path.name}: {doubt}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, find_rows, guess
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
@@ -24,7 +24,7 @@ from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.data.stores.recordings import Recording
-from brainhive_cli.data.streams import Stream, StreamFormat, Wanted, WindowStream
+from brainhive_cli.data.streams import Stream, StreamConfig, StreamFormat, Wanted, WindowStream
 from brainhive_cli.evaluation.live.decoder import Decoder, LiveGallery, read_learned_trials
 from brainhive_cli.evaluation.live.preparation import LivePreparation, plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
@@ -36,6 +36,8 @@ from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 MAX_LEARNED = 0.05
 """Share of the trials that may look as if they had been trained on: those of a blink, say, are alike."""
+NAMING = {"channels": "source.channels=A,B,… in order", "rename": "source.rename={theirs: ours}"}
+"""Keys of streams that name channels, and how they are written."""
 DEFAULT_UNIT = "µV"
 """Unit of continuous samples of a whitened store that does not say it: that of EEG."""
 
@@ -199,7 +201,7 @@ class Job:
             return OpenSession(self, member, decoder, stream, None, None, caveats, knows_trials)
         assert preparation is not None  # by the contract of StreamConfig
         try:
-            columns = choose_columns(preparation, stream.format, recipe.channel_mapping)
+            columns = choose_columns(preparation, stream.format, recipe.channel_mapping, recipe.source)
             channels = tuple(stream.format.channels[index] for index in columns)
             preparation = replace(preparation, channels=channels)
             cutting = Cutting(preparation.steps, stream.format.rate_hz)
@@ -211,8 +213,8 @@ class Job:
             stream.close()
             raise
         caveats = [SIMULATED] if stream.format.simulated else []
-        lacking = {name.lower() for name in spec.names} - {name.lower() for name in channels}
-        caveats += [CHANNELS_MAPPED] if recipe.channel_mapping != "none" and lacking else []
+        lacks = None in find_rows(spec.names, channels, "the stream")
+        caveats += [CHANNELS_MAPPED] if recipe.channel_mapping != "none" and lacks else []
         differs = tuple(preparation.differs)
         if shows_seen and (differs or CHANNELS_MAPPED in caveats):
             knows_trials = False
@@ -268,37 +270,43 @@ def need_table(path: Path) -> Need:
     return Need(str(path), error=None if path.is_file() else MissingData(f"no table {path}", way))
 
 
-def choose_columns(preparation: LivePreparation, stream: StreamFormat, channel_mapping: str) -> list[int]:
+def choose_columns(
+    preparation: LivePreparation, stream: StreamFormat, channel_mapping: str, source: StreamConfig
+) -> list[int]:
     """Choose the channels of a stream that windows are cut of, and compare their units.
 
     Args:
         preparation: Which channels are needed, in which unit.
         stream: Channels and units of the stream.
         channel_mapping: `none` if a missing channel is to be refused; else those that are there are taken.
+        source: Config of the stream, whose keys the ways out name.
 
     Returns:
         [E] indices of channels.
 
     Raises:
-        BrainhiveError: naming channels that are missing, or have another unit or none.
+        BrainhiveError: naming channels that are missing, match twice, or have another unit or none.
     """
     # channels by name, in the order of the model
-    index_of = {name.lower(): index for index, name in enumerate(stream.channels)}
-    missing = [name for name in preparation.channels if name.lower() not in index_of]
+    keys = type(source).model_fields
+    where = f"stream {stream.name}"
+    rows = find_rows(preparation.channels, stream.channels, where)
+    missing = [name for name, row in zip(preparation.channels, rows, strict=True) if row is None]
     may_lack = channel_mapping != "none" and preparation.whitening is None
     if missing and not may_lack:
         listed = console.summarise_names(list(stream.channels))
         is_whitened = preparation.whitening is not None
+        ways = [way for key, way in NAMING.items() if key in keys]
+        ways += [] if is_whitened else ["channel_mapping=spline"]
         raise BrainhiveError(
-            f"stream {stream.name} has no channel {', '.join(missing)}, which the model needs"
+            f"{where} has no channel {', '.join(missing)}, which the model needs"
             f"{' for its whitening' if is_whitened else ''}; of {listed}",
-            "source.channels=[…] or source.rename={theirs: ours}"
-            f"{'' if is_whitened else '; or channel_mapping=spline'}",
+            "; or ".join(ways) or "a stream that has it",
         )
     if may_lack and missing:  # all of the stream, of which the mapping chooses
         columns = [i for i, kind in enumerate(stream.kinds) if kind == preparation.kind]
     else:
-        columns = [index_of[name.lower()] for name in preparation.channels]
+        columns = [row for row in rows if row is not None]
 
     # one unit, that of the model's preparation
     units = dict.fromkeys(stream.units[index] for index in columns)
@@ -306,8 +314,9 @@ def choose_columns(preparation: LivePreparation, stream: StreamFormat, channel_m
         names = [stream.channels[index] for index in columns if stream.units[index] == wrong[0]]
         declared = f"in {wrong[0]}" if wrong[0] else "without a unit"
         raise BrainhiveError(
-            f"stream {stream.name} has {console.summarise_names(names)} {declared}, the model takes "
-            f"{preparation.unit}",
-            "source.unit=V (or mV, µV, fT …) says in which unit its samples are",
+            f"{where} has {console.summarise_names(names)} {declared}, the model takes {preparation.unit}",
+            "source.unit=V (or mV, µV, fT …) says in which unit its samples are"
+            if "unit" in keys
+            else f"a stream of channels in {preparation.unit}, of type {preparation.kind}",
         )
     return columns

@@ -9,7 +9,7 @@ from typing import Any
 
 from brainhive_cli.core import artifacts, console, runs
 from brainhive_cli.core.device_memory import keep_freed_memory
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, Unfinished
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     ALL,
@@ -77,6 +77,8 @@ def open_run(
         return folder
 
     # without its mark it is not finished
+    if launch.only_reads:
+        raise Unfinished(f"run {folder.name} lacks what is here now")
     launch.barrier()
     if launch.is_main:
         (folder.path / FINISHED).unlink()

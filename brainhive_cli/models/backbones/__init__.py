@@ -39,6 +39,8 @@ class BackboneConfig(parts.Config):
     is_closed_form: ClassVar[bool] = False
     """Whether it is fitted in one pass over averaged signals, without steps: by the module's method `fit`, a
     subject at a time, and by `solve` after the last one where it has such a method."""
+    is_classifier: ClassVar[bool] = False
+    """Whether it is fitted to labels that are tested later, by more signals than there are labels."""
     continues: ClassVar[bool] = False
     """Whether a fit in closed form begins with the weights of another model; else these have no effect."""
 

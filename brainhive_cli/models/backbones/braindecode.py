@@ -16,7 +16,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents, hub, weights
-from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, RecipeError, first_line
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingData,
+    MissingExtra,
+    RecipeError,
+    find_rows,
+    first_line,
+)
 from brainhive_cli.core.launch import failed_import
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
@@ -228,16 +235,20 @@ def choose_channels(
     Raises:
         BrainhiveError: if channels are to be interpolated between sensors of unknown places, or of MEG.
     """
-    spelling = {name.lower(): name for name in known}
-    rows = {name.lower(): row for name, row in zip(spec.names, np.eye(len(spec.names)), strict=True)}
-    if not known or (takes_any and rows.keys() <= spelling.keys()):
-        return [spelling.get(name.lower(), name) for name in spec.names], None
+    rows = dict(zip(known, find_rows(known, spec.names, "the signal"), strict=True))
+    known_of = {row: name for name, row in rows.items() if row is not None}
+    if not known or (takes_any and len(known_of) == len(spec.names)):
+        return [known_of.get(row, name) for row, name in enumerate(spec.names)], None
+
     # electrodes of each channel: itself, or the two that it is the difference of
-    electrodes = [[name] if name.lower() in rows else name.split("-") for name in known]
-    absent = [name for name in dict.fromkeys(chain(*electrodes)) if name.lower() not in rows]
-    if absent:
-        rows |= dict(zip(map(str.lower, absent), interpolate(spec, absent), strict=True))
-    channels = [rows[first.lower()] - sum(rows[name.lower()] for name in rest) for first, *rest in electrodes]
+    electrodes = [[name] if rows[name] is not None else name.split("-") for name in known]
+    parts = list(dict.fromkeys(chain(*electrodes)))
+    rows = dict(zip(parts, find_rows(parts, spec.names, "the signal"), strict=True))
+    units = np.eye(len(spec.names))
+    factors = {name: units[row] for name, row in rows.items() if row is not None}
+    if absent := [name for name in parts if name not in factors]:
+        factors |= dict(zip(absent, interpolate(spec, absent), strict=True))
+    channels = [factors[first] - sum(factors[name] for name in rest) for first, *rest in electrodes]
     return [*known], torch.tensor(np.stack(channels), dtype=torch.float32)
 
 

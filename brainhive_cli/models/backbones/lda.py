@@ -29,6 +29,7 @@ class Config(BackboneConfig):
     takes_spec: ClassVar[bool] = True
     streams: ClassVar[tuple[str, ...]] = ()
     is_closed_form: ClassVar[bool] = True
+    is_classifier: ClassVar[bool] = True
 
     def build(self, spec: SignalSpec, heads: Heads) -> "Discriminant":
         """Make the model, with weights of zero.
@@ -82,7 +83,7 @@ class Discriminant(nn.Module):
 
         Raises:
             RecipeError: if a head is no label.
-            BrainhiveError: if all signals are of one category.
+            BrainhiveError: if signals are of one category, or no more than these.
         """
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
@@ -94,8 +95,9 @@ class Discriminant(nn.Module):
             if (labels.count_nonzero(1) != 1).any():
                 raise RecipeError(NO_LABEL.format(name), "encoders=[concepts]")
             numbers = labels.argmax(1).cpu().numpy()
-            if len(np.unique(numbers)) < 2:
-                raise BrainhiveError("all training signals are of one category", "hold out fewer trials")
+            if not 1 < (categories := len(np.unique(numbers))) < len(numbers):
+                problem = f"lda is to tell {categories} categories apart by {len(numbers)} training signals"
+                raise BrainhiveError(problem, "more trials in training, of two categories or more")
 
             # fit, and write the fit as a linear map of raw signals
             fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")

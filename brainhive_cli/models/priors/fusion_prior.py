@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
 
 import torch
 import torch.nn.functional as F
@@ -58,13 +58,15 @@ class _Projection(TypedDict):
 class _Attention(TypedDict):
     attn_processor_keys: list[str]
     scale: FiniteFloat
+    block_out_channels: NotRequired[Any]  # which upstream's own code reads
+    cross_attention_dim: NotRequired[Any]
 
 
 CONFIGS: dict[str, TypeAdapter[Any]] = {
-    part: TypeAdapter(with_config(ConfigDict(extra="allow"))(keys))
+    part: TypeAdapter(with_config(ConfigDict(extra="ignore"))(keys))
     for part, keys in zip(CLASSES, (_Fusion, _Projection, _Attention), strict=True)
 }
-"""Fields that the config.json of each part needs."""
+"""Fields of the config.json of each part; others, as a path that diffusers writes, are not passed on."""
 AdapterUse = Literal["apply", "skip"]
 """Whether the trained adapter is applied to a decoded token; BrainHiVE's reconstruction skips it."""
 

@@ -279,6 +279,28 @@ class Job:
             self.signals(recipe).prepare(self._list_read(recipe, cells), launch)
             self.signals(recipe).refuse_copied_people(list_subjects(cells))
         self._refuse_absent_sessions(cells)
+        self._refuse_empty_folds(cells)
+
+    def _refuse_empty_folds(self, cells: Sequence[Cell]) -> None:
+        """Refuse folds of held-out trials that test none, or whose training trials do not suffice."""
+        holdout = self.dataset.holdout
+        if holdout is None or not holdout.shows_seen:
+            return
+        for variant, fold, trained_on in {(cell.variant, cell.fold, cell.trained_on): None for cell in cells}:
+            recipe = self.variants[variant]
+            source = replace(self.signals(recipe), fold=fold)
+            for split, verb in {"train": "trains on", "test": "tests"}.items():
+                for subject, recording in source.recordings(trained_on, split).items():
+                    # training needs two stimuli, and a classifier more trials than stimuli; a test needs one
+                    trials, stimuli = len(recording.image_ids), len({*recording.image_ids})
+                    is_train = split == "train"
+                    is_single = is_train and recipe.backbone.is_classifier and trials == stimuli
+                    if stimuli < 1 + is_train or is_single:
+                        counts = f"{verb} {trials} trials of {stimuli} stimul{'us' if stimuli == 1 else 'i'}"
+                        way = "another number of folds, another share, or more trials"
+                        raise RecipeError(
+                            f"holdout: {holdout.words}: fold {fold} of subject {subject} {counts}", way
+                        )
 
     def _refuse_absent_sessions(self, cells: Sequence[Cell]) -> None:
         """Refuse first sessions of subjects whose signals, where they are there, have fewer or name none."""
@@ -344,6 +366,7 @@ class Job:
         source.choose_subjects(subjects)
         source.require(subjects)
         self._refuse_absent_sessions(cells)
+        self._refuse_empty_folds(cells)
 
         # variants with the same section share their stores
         sections = {repr(recipe.signal): recipe for recipe in self.variants.values()}

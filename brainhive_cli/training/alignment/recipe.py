@@ -31,6 +31,8 @@ def _head_targets(heads: Any) -> Any:
     return {name: target if target == FUSED else resolve(target) for name, target in heads.items()}
 
 
+MAX_CELLS = 100_000
+"""Trainings of a run: more are listed for minutes."""
 FOLD = re.compile(r"_fold-\d+(?=_seed-)")
 """In the name of a cell."""
 USED_IN_CLOSED_FORM = {"validation", "memory_map", "shuffled_labels"}
@@ -452,6 +454,8 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
             for fold, named in folds.items()
             for seed in recipe.seeds
         ]
+        if len(cells) > MAX_CELLS:
+            raise RecipeError(f"more than {MAX_CELLS:,} trainings", "fewer subjects, seeds or variants")
     return cells
 
 
@@ -468,6 +472,11 @@ def _check_holdout(recipe: Recipe, holdout: Holdout) -> None:
             f"{holdout.by} of those trained on",
             "mode=intra or joint, or no dataset.holdout",
         )
+
+    # labels are known from training
+    if recipe.backbone.is_classifier and not holdout.shows_seen:
+        problem = f"{recipe.backbone.kind} tells apart what it was trained on, and pictures are held out"
+        raise RecipeError(problem, "dataset.holdout.by=trials, runs or sessions")
 
     # seen pictures: neither zero-shot results nor other starts
     if holdout.shows_seen and recipe.published is not None:

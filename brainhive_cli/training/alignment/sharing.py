@@ -20,7 +20,7 @@ from brainhive_cli.core.recipe import write_yaml
 from brainhive_cli.core.run_files import check
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.set_up import SET_UP
-from brainhive_cli.core.shared_runs import CARD, FORMAT, MANIFEST, Manifest
+from brainhive_cli.core.shared_runs import CARD, FORMAT, MANIFEST, PRIOR, Manifest
 from brainhive_cli.data.electrodes import are_standard, standard_positions
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.stores.recordings import SELECTING
@@ -53,6 +53,10 @@ PUBLISHED_BETAS = {"nsd", "nsd-imagery", "laion-fmri", "simulated"}
 """Preparations whose key `betas` names a published version; of others it may be a pattern of own files."""
 STATISTICS = re.compile(r"(^|\.)(mean|basis)$")
 """Weights that are the mean or principal components of a person's signals, as of the backbone `ridge`."""
+METADATA = {"format", "learned", "weights", weights.DIGEST}
+"""Keys of the metadata that weights of ours have."""
+IDENTITY = {"store", "weights", "preprocessing", "network", "pictures"}
+"""Keys of the description of embeddings."""
 POSITIONS = "digitised positions of the sensors: other caps are mapped by standard positions of their names"
 ALL_POSITIONS = "digitised positions of the sensors: recordings of other caps cannot be mapped by splines"
 WHITENERS = "whiteners of subject {people}: `live` measures those of a session by --whiten-trials"
@@ -66,6 +70,7 @@ PICTURES = (
     "digests of the private pictures that were learned from: their copies among tested pictures are not "
     "found, and results say `pictures unknown`"
 )
+OTHERS = "{count} other files in the folder of the model, which no prior consists of"
 """What may be left out of a model, and what that means for its use."""
 Files = dict[str, Path | bytes]
 """Files by name: one of this machine, or content that was written for sharing."""
@@ -152,10 +157,12 @@ class SharedRun:
 
         # embeddings of its training; of private pictures without their digest
         if command == TRAINING:
-            identities: dict[str, Any] = cut_paths(run.read_json(IDENTITIES))
-            for identity in identities.values() if not are_public(learned) else ():
-                identity.pop("pictures", None)
-            files[IDENTITIES] = _write_json(identities)
+            shared = IDENTITY if are_public(learned) else IDENTITY - {"pictures"}
+            identities = {
+                name: {key: value for key, value in identity.items() if key in shared}
+                for name, identity in run.read_json(IDENTITIES, dict[str, dict[str, str]]).items()
+            }
+            files[IDENTITIES] = _write_json(cut_paths(identities))
 
         # the recipe without this machine
         resolved: dict[str, Any] = run.recipe()
@@ -164,6 +171,8 @@ class SharedRun:
         if any(isinstance(name, str) for name in listed) and not are_public(learned):
             problem = f"dataset.holdout.test names private pictures ({listed[0]}), which would be shared"
             raise BrainhiveError(problem, "hold out by folds or a share, and train again")
+        for label in recipe.get("preparation", {}).get("subject_numbers") or ():
+            _refuse_private(f"sub-{label.removeprefix('sub-')}", b"")
         files["recipe.yaml"] = write_yaml(recipe).encode()
         files[FINISHED] = _write_json(share_metrics(run.measurements(), learned).as_dict())
 
@@ -220,10 +229,11 @@ class SharedModel:
 
     @classmethod
     def of_prior(cls, folder: Path) -> Self:
-        """Leave out of a prior the digests of private pictures."""
+        """Leave out of a prior the digests of private pictures, and what no prior consists of."""
         learned, left_out = Learned.read(folder), dict[str, Collection[int]]()
-        paths = [path for path in sorted(folder.rglob("*.*")) if path.suffix in (".json", ".safetensors")]
-        files: Files = {path.relative_to(folder).as_posix(): path for path in paths}
+        files: Files = {name: folder / name for name in PRIOR if (folder / name).is_file()}
+        others = sum(not path.is_dir() for path in folder.rglob("*")) - len(files)
+        left_out |= {OTHERS.format(count=others): ()} if others else {}
         if len(learned.pictures) and not are_public(learned):
             left_out[PICTURES] = ()
             with TemporaryDirectory() as scratch:
@@ -355,9 +365,10 @@ def share_metrics(measured: Measurements, learned: Learned) -> Measurements:
 
 
 def _refuse_private(name: str, content: Path | bytes) -> None:
-    """Refuse a text with what no shared one may hold, and weights that are not finite."""
+    """Refuse names and texts with what no shared one may hold, and weights that are not finite."""
+    texts = [name]
     if Path(name).suffix != ".safetensors":
-        text = (content if isinstance(content, bytes) else content.read_bytes()).decode("utf-8")
+        texts.append((content if isinstance(content, bytes) else content.read_bytes()).decode("utf-8"))
     else:
         with TemporaryDirectory() as scratch:
             path = Path(scratch) / "weights.safetensors"
@@ -365,11 +376,16 @@ def _refuse_private(name: str, content: Path | bytes) -> None:
                 path.write_bytes(content)
             else:
                 path = content
-            text = json.dumps(weights.metadata_of(path))
-            for key, value in weights.read(path).items():
-                if value.is_floating_point() and not value.isfinite().all():
-                    raise BrainhiveError(f"{name}: {key} holds numbers that are not finite", "train again")
-    if problem := next(find_private(text), ""):
+            about, state = weights.metadata_of(path), weights.read(path)
+        for key, value in state.items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise BrainhiveError(f"{name}: {key} holds numbers that are not finite", "train again")
+        if not METADATA >= about.keys() >= {weights.DIGEST}:
+            further = ", ".join(sorted(about.keys() - METADATA)) or "no digest"
+            problem = f"{name} was not written by brainhive: its metadata hold {further}"
+            raise BrainhiveError(problem, "train again")
+        texts += [*about.values(), *state]
+    if problem := next(find_private("\n".join(texts)), ""):
         raise BrainhiveError(f"{name} holds {problem}, which would be shared", "rename it, and train again")
 
 

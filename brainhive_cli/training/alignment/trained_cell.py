@@ -2,7 +2,9 @@
 
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Self
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.datasets import stored_split, tested_rows
@@ -66,10 +68,31 @@ class TrainedCell:
         return next(iter(self.align.stores(split, self.cell).values()))
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """Find the rows of the pictures of a split that have targets; in the cell's fold."""
+        """Find the rows of the pictures of a split that have targets; in the cell's fold.
+
+        A category that no trial shows is none of them.
+        """
         store = self.pictures(split)
-        is_tested = tested_rows(self.align.dataset, store, split, self.cell.fold)
-        return np.flatnonzero(store.done & is_tested)
+        is_listed = store.done & tested_rows(self.align.dataset, store, split, self.cell.fold)
+        if getattr(self.align.dataset, "are_categories", False):
+            is_listed &= self.align.once(("shown categories", split), lambda: self._are_shown(split))
+        return np.flatnonzero(is_listed)
+
+    def _are_shown(self, split: str) -> NDArray[np.bool_]:
+        """Find the categories [M] that a trial shows, in training or test; all where no signals are here."""
+        # trials of everyone, as far as they are here: `live` needs none
+        source, store = self.align.source(self.cell.variant, self.cell.fold), self.pictures(split)
+        people = {person for cell in self.align.cells for person in (*cell.trained_on, *cell.tested_on)}
+        is_shown = np.zeros(len(store.image_ids), bool)
+        for person, part in product(sorted(people), sorted({split, "train"})):
+            with suppress(MissingData):
+                is_shown[match_split(source, person, part, store)[2]] = True
+
+        if not is_shown.any():
+            return ~is_shown
+        if absent := [store.image_ids[row] for row in np.flatnonzero(~is_shown)]:
+            console.warn(f"no trial shows {', '.join(absent)}: left out of the candidates")
+        return is_shown
 
     def images(self, split: str, rows: NDArray[np.int64], without: str = "") -> Tensor:
         """Encode the pictures of some rows as the vectors [M, D] that retrieval compares.

@@ -11,6 +11,8 @@ from worlds import Go, at_home
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets.categories import Config
+from brainhive_cli.data.event_names import EventNames
+from brainhive_cli.data.preparations._betas import Pictures, match_pictures
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment.recipe import Recipe
 
@@ -75,3 +77,45 @@ def test_recipes_that_name_no_encoder_take_that_of_the_target() -> None:
 def test_categories_without_two_names_or_pictures_are_refused(fields: dict) -> None:
     with pytest.raises(RecipeError):
         Config(**fields)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("x", "x.png"),
+        ("a", "a "),
+        ("a", "\ta"),
+        ("caf\u00e9", "cafe\u0301"),
+        ("1", "1.0"),
+        ("set/a", "set\\a"),
+    ],
+)
+def test_names_that_are_one_as_events_are_read_are_refused_by_name(first: str, second: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Config(names=["b", first, second])
+    assert caught.value.message == f"categories {first!r} and {second!r} are one, as events are read"
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t"])
+def test_a_category_has_a_name(name: str) -> None:
+    with pytest.raises(RecipeError, match="a category is called"):
+        Config(names=["a", "b", name])
+
+
+def test_folders_of_exemplars_that_are_one_category_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "a "):
+        (tmp_path / name).mkdir()
+    with pytest.raises(RecipeError, match="are one, as events are read"):
+        Config(root=str(tmp_path), target="exemplars").build(Paths())
+
+
+@pytest.mark.parametrize("event", ["face", " face", "face.png", "face\t"])
+def test_events_and_betas_are_read_as_categories_are(event: str) -> None:
+    names = ["house", "face", "Face", "1"]
+    events = EventNames.read(None, names, is_exact=True)
+    ids, _, dropped = match_pictures(
+        [event, "house", "cue/face", "1.0"], Pictures("d", [(name, "train") for name in names], True)
+    )
+
+    assert [events.find_row(name) for name in (event, "Face", "cue/face", "1.0")] == [1, 2, None, 3]
+    assert ids == ["face", "house", "", "1"] and sum(dropped.values()) == 1

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.commands import import_embeddings
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.ids import match_names
@@ -252,6 +253,19 @@ def test_a_store_that_names_another_folder_is_not_exported_there(go, home, form,
     assert all(path.parts[:3] == ("deep", "er", "out") for path in written)
 
 
+def test_a_name_with_a_line_break_is_not_exported_to_a_list_of_lines(go, home):
+    about = {"dataset": "set", "split": "train", "encoder": "clip-b32", "config": {"kind": "clip-b32"}}
+    path = target_store.path_of(home / "embeddings", "set", "train", "clip-b32")
+    Blank(path, ["a\nb"], ["a"], (4,), "float32", about).create()
+    writer = TargetWriter(path)
+    writer.write(np.array([0]), np.ones((1, 4), np.float32))
+    writer.close()
+    writer.finish()
+    with pytest.raises(BrainhiveError, match=r"the name 'a\\nb' has a line break"):
+        go("export-embeddings", "to=out", "format=npy")
+    assert not list(home.glob("out/**/features.npy"))
+
+
 def test_exported_parquet_has_the_names_and_columns_of_the_public_cache(
     go, import_, cache, things, unique, tmp_path
 ):
@@ -341,7 +355,7 @@ def broken(case: str, names: list[str], folder: Path) -> Path:
         ("too few", "holds 79 vectors for 80 names"),
         ("ragged", "the vectors differ in shape"),
         ("no ids", "holds a Tensor without ids"),
-        ("no vectors", "where vectors should be"),
+        ("no vectors", "where vectors of numbers should be"),
         ("twice", "pictures have several vectors, 1: training_images/concept_0/3"),
         ("unknown", "is in no known layout"),
     ],
@@ -350,6 +364,35 @@ def test_what_cannot_be_right_is_told_and_leaves_nothing(import_, things, ids, t
     with pytest.raises(BrainhiveError, match=told):
         import_(broken(case, ids["train"], tmp_path))
     assert left(things) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (np.zeros((80, 0)), r"float64 \[0\] where vectors of numbers should be"),
+        (np.zeros((80, 4, 0)), r"float64 \[4, 0\] where vectors of numbers should be"),
+        (np.zeros((80, 0, 4)), r"float64 \[0, 4\] where vectors of numbers should be"),
+        (np.zeros((0, 4)), "holds no vectors"),
+        (np.zeros(80), r"float64 \[\] where vectors of numbers should be"),
+        (np.array(1.0), "is damaged or cut short"),
+        (np.zeros((80, 4), bool), r"bool \[4\] where vectors of numbers should be"),
+        (np.zeros((80, 4), complex), r"complex128 \[4\] where vectors of numbers should be"),
+        (np.array([[None]] * 80), "is no array of numbers|damaged|object"),
+    ],
+)
+def test_arrays_without_vectors_are_refused_by_the_plan_and_the_import(
+    import_, things, ids, tmp_path, values, told
+):
+    (tmp_path / "file_names.txt").write_text("\n".join(ids["train"]))
+    np.save(tmp_path / "features.npy", values, allow_pickle=True)
+    words = (f"sources=['{tmp_path}']", "name=own")
+
+    recipe = import_embeddings.Recipe.resolve("import-embeddings", None, {}, words)
+    (error,) = import_embeddings.plan(recipe).errors
+    with pytest.raises(BrainhiveError, match=told):
+        import_embeddings.run(recipe, Launch(0, 1, torch.device("cpu")))
+
+    assert re.search(told, error.message) and error.hint and left(things) == []
 
 
 def test_files_that_do_not_name_their_encoder_are_one_encoder_s(import_, things, ids, tmp_path):

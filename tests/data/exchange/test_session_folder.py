@@ -150,6 +150,39 @@ def test_events_stay_at_their_samples_at_any_rate(tmp_path, rate_hz):
     assert raw.info["sfreq"] == pytest.approx(rate_hz, rel=1e-12)
 
 
+STRANGE = ("[Comment]", "a\nb", "a b", "a_b", "e,\\1", "n/a")
+
+
+def test_names_of_channels_that_the_files_cannot_hold_are_changed_and_kept_apart(pictures, go):
+    root = pictures / "session"
+    folder = SessionFolder(root, replace(FORMAT, channels=STRANGE), 1)
+    add_in_chunks(folder, draw_samples())
+    folder.add_event(500, "S 1", image_id(PICTURES[0]))
+    folder.close()
+
+    written = ["_Comment_", "a_b_", "a b", "a_b", "e,_1", "n_a"]
+    assert read(root).ch_names == written
+    table = (root / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_channels.tsv").read_text().splitlines()
+    columns = [row.split("\t") for row in table]
+    assert columns[0] == ["name", "type", "units", "original_name"]
+    assert [row[0] for row in columns[1:]] == written
+    assert tuple(json.loads(f'"{row[3]}"') for row in columns[1:]) == STRANGE
+    go("prepare", "preparation.kind=recording", f"preparation.root={root}", *STEPS)
+    store = SignalStore.open(pictures / "signals/image-folder/default/sub-01.h5")
+    assert [*next(iter(store.splits.values())).space.names] == written[:4]
+
+
+@pytest.mark.parametrize(
+    "name", ["\x00", "\u2028", "\ud800", "x\u202ey", '"', "\\1", ";x", "[Channel Infos]", " "]
+)
+def test_a_channel_of_any_name_can_be_read_back(tmp_path, name):
+    folder = SessionFolder(tmp_path, replace(FORMAT, channels=(name, *FORMAT.channels[1:])), 1)
+    add_in_chunks(folder, draw_samples(100))
+    folder.add_event(50, name, name)
+    folder.close()
+    assert read(tmp_path).ch_names[1:] == [*FORMAT.channels[1:]]
+
+
 def test_an_event_without_samples_is_no_sign_of_damage(tmp_path):
     folder = SessionFolder(tmp_path, FORMAT, 1)
     folder.add_event(50, "soon", "")

@@ -52,6 +52,13 @@ def test_channels_are_taken_by_name_in_the_order_asked_for(signal: Any) -> None:
     np.testing.assert_allclose(averaged, signal.mean(axis=1)[:, [3, 0]], atol=ROUNDING)
 
 
+def test_the_exact_name_wins_over_one_of_other_case_and_equal_ones_are_refused() -> None:
+    assert channel_rows(["Oz", "oz", "PZ"], ["Oz", "pz"]).tolist() == [0, 2]
+    assert channel_rows(["oz", "Oz"], ["occipital"]).tolist() == [0, 1]
+    with pytest.raises(RecipeError, match="the recording has 2 names that may be 'OZ': Oz, oz"):
+        channel_rows(["Oz", "oz"], ["OZ"])
+
+
 @pytest.mark.parametrize(("wanted", "guess"), [("Oz2", "did you mean Oz?"), ("poz2", "did you mean POz?")])
 def test_a_channel_that_is_not_in_the_data_is_named_with_the_nearest(wanted: str, guess: str) -> None:
     with pytest.raises(RecipeError, match=f"no channel '{wanted}' in the data") as caught:

@@ -256,6 +256,13 @@ def test_a_model_of_fixed_channels_gets_them_in_its_own_order():
     assert names == ["Oz", "Pz"] and matrix.tolist() == [[0, 1], [1, 0]]
 
 
+def test_the_channel_with_the_exact_name_is_meant_and_equal_ones_are_refused():
+    _, matrix = choose_channels(spec_of(("Oz", "oz", "PZ")), ["Oz", "Pz"], takes_any=True)
+    assert matrix.tolist() == [[1, 0, 0], [0, 0, 1]]
+    with pytest.raises(BrainhiveError, match="the signal has 2 names that may be 'Oz': OZ, oz"):
+        choose_channels(spec_of(("OZ", "oz")), ["Oz"], takes_any=True)
+
+
 def test_a_difference_is_of_two_channels_unless_the_signal_has_it():
     names, matrix = choose_channels(spec_of(("P7", "O1", "f7-t7")), ["P7-O1", "F7-T7"], takes_any=False)
 
@@ -322,15 +329,19 @@ def test_the_plan_says_where_weights_come_from(hub_cache, tmp_path):
 
 def test_no_more_than_weights_and_settings_is_fetched(published, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "huggingface_hub.snapshot_download", lambda *_, **options: asked.append(options) or str(published)
-    )
+
+    def download(*_, **options):
+        asked.append(options)
+        return [] if options.get("dry_run") else str(published)  # the list of what it would fetch
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
 
     encoder_of(
         TOY.model_copy(update={"pretrained": "hub:owner/toy@v2"}), spec_of(THINGS, 50)
     ).load_pretrained()
 
-    assert asked[0]["allow_patterns"] == ["config.json", "*.safetensors"] and asked[0]["revision"] == "v2"
+    for options in asked:  # the sizes, then the files
+        assert options["allow_patterns"] == ["config.json", "*.safetensors"] and options["revision"] == "v2"
 
 
 class Code:

@@ -144,6 +144,7 @@ def test_a_variant_is_named_by_its_values_as_a_folder_can_be(sweep, labels):
         ("sweep={run.device: [cpu]}", "run.device is one for all cells", "a run of each"),
         ("sweep={sweep.train.lr: [1]}", "sweep.train.lr is one for all cells", "a run of each"),
         ("sweep={train.lr: [0.1, 0.1]}", "lr=0.1 is there twice", "leave one out"),
+        (f"sweep={{dim: {[*range(99)]}, train.lr: {[*range(99)]}}}", "9,801 combinations", "1,000"),
         ("sweep={mode: [intra, finetune]}", "finetune goes with no other mode", "a run of each"),
         ("finetune.share=0.5", "finetune is set, but mode is intra", "--mode finetune"),
         (

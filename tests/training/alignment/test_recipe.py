@@ -4,7 +4,7 @@ import pytest
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.recipe import Recipe, cells_of
 
 TWO = "heads={meaning: clip-h14, latent: vae}"
 
@@ -100,3 +100,11 @@ def test_a_closed_form_backbone_predicts_each_encoder_by_a_head_where_no_heads_a
     with pytest.raises(RecipeError, match="no fuser is trained on ridge") as caught:
         resolve("backbone.kind=ridge", "fuser.kind=mean")
     assert "fuser.kind=heads" in caught.value.hint
+
+
+def test_more_trainings_than_can_be_listed_are_refused() -> None:
+    recipe = resolve("dataset=demo", "seeds=1-10000", f"sweep.dim={list(range(1, 20))}")
+    with pytest.raises(RecipeError, match="more than 100,000 trainings"):
+        cells_of(variants(recipe), recipe.dataset.build(recipe.paths))
+    with pytest.raises(RecipeError, match="ablations: Dictionary should have at most 1000 items"):
+        resolve("ablations={" + ", ".join(f"a{number}: {{dim: {number}}}" for number in range(1, 1002)) + "}")
