@@ -231,11 +231,13 @@ def _plan_steps(
 def _count_finished(command: str, module: Any, recipe: Recipe) -> int:
     """Count the steps, from the first, that the line itself would take for finished; -1 for all of it."""
     count = 0
-    with suppress(Unfinished), console.progress("looking for what is finished"):
-        for _ in module.run_steps(recipe, READING, False) if command == "workflow" else ():
-            count += 1
-        module.run(recipe, READING)
-        return -1
+    with console.progress("looking for what is finished"):
+        with suppress(Unfinished):
+            module.run(recipe, READING)
+            return -1
+        with suppress(Unfinished):
+            for _ in module.run_steps(recipe, READING, False) if command == "workflow" else ():
+                count += 1
     return count
 
 

@@ -252,18 +252,17 @@ def _fetch_web_files(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]
     # list the files
     files, root = job.source.web, job.root
     console.say(job.summary([]))
-    states = {file: "there" if file.is_there(root) else "to download" for file in files}
-    rows = [(file.name, console.size(file.size), state) for file, state in states.items()]
+    due = [file for file in files if not file.is_there(root)]
+    rows = [(file.name, console.size(file.size), "to download" if file in due else "there") for file in files]
     table = Table(f"Files of {job.name}", ("file", "size", "state"), tuple(rows))
     notes: dict[str, Any] = {"files": [file.url for file in files], "bytes": sum(file.size for file in files)}
     if is_dry_run:
         return table, notes
 
     # download and convert them
-    _require_room(job, *job.bytes_needed(()))
-    for file in files:
-        if not file.is_there(root):
-            file.download(root)
+    _require_room(job, sum(file.size for file in due))
+    for file in due:
+        file.download(root)
     if job.source.convert is not None and job.unpacks:
         notes["converted"] = job.source.convert(root)
         console.say(f"converted into {root}: {notes['converted']}")

@@ -13,14 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core.errors import raise_if_interrupted
-from brainhive_cli.core.tables import (
-    ONE_LINE,
-    Table,
-    draw,
-    split_to_fit,
-    table_width,
-    write_as_list,
-)
+from brainhive_cli.core.tables import ONE_LINE, Table, draw, split_to_fit, table_width, write_as_list
 
 if TYPE_CHECKING:
     from rich.progress import Progress

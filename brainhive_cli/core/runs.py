@@ -440,7 +440,9 @@ def _earlier(seconds: Sequence[float], files: Sequence[Path]) -> float:
         with suppress(OSError):  # a link to nowhere, or a file that a worker has just renamed
             changed_s = max(changed_s, path.stat().st_mtime)
     times_s = [max(seconds)] if seconds else []
-    last_s = min(times_s + [changed_s] * (changed_s > MAX_TIMELESS_S), default=0.0)
+    if changed_s > MAX_TIMELESS_S:
+        times_s.append(changed_s)
+    last_s = min(times_s, default=0.0)
     return last_s if 0 < last_s < time.time() + MAX_CLOCK_LEAD_S else 0.0
 
 
