@@ -100,7 +100,7 @@ def sdxl_studio(on: Bench, config: sdxl.Config, output: Output, items: int, devi
 
 
 def pictures(on: Bench) -> None:
-    """Compare SDXL's pictures with diffusers' pipeline, and the memory with what the plan estimates."""
+    """Compare SDXL's pictures with diffusers' pipeline, and the memory with an estimate from shapes."""
     config, output, items = on.pick(
         (sdxl.TINY, Output(resolution_px=16, batch_size=2, precision="fp32"), 4),
         (narrow(sdxl.TINY), Output(resolution_px=64, batch_size=20, precision="fp32"), 60),

@@ -1,4 +1,4 @@
-"""How fast `brainhive train-prior` is next to a bare loop, and its memory next to what the plan estimates."""
+"""How fast `brainhive train-prior` is next to a bare loop, and the memory that it takes."""
 
 import json
 import os

@@ -17,16 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from brainhive_cli.core.arrays import Float32, Int64
     from brainhive_cli.core.artifacts import Artifact
     from brainhive_cli.core.errors import BrainhiveError
     from brainhive_cli.core.measurements import Measurements
     from brainhive_cli.core.parts import Config
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.core.runs import RunFolder
-    from brainhive_cli.data.datasets import StimulusSet
+    from brainhive_cli.data.datasets import Dataset, StimulusSet
     from brainhive_cli.data.responses import model_input
     from brainhive_cli.data.signals.normalisations import Normaliser
     from brainhive_cli.data.stores.ids import Names
@@ -53,6 +51,7 @@ PLACES = {
     "BrainhiveError": "core.errors",
     "Conditioning": "models.conditioning",
     "Config": "core.parts",
+    "Dataset": "data.datasets",
     "Decoded": "models.heads",
     "Description": "models.priors",
     "Encoder": "models.encoders",
@@ -79,6 +78,7 @@ __all__ = [
     "Comparison",
     "Conditioning",
     "Config",
+    "Dataset",
     "Decoded",
     "Description",
     "Encoder",
@@ -160,7 +160,7 @@ class Predictions:
     """
 
     image_ids: list[str]
-    heads: "dict[str, NDArray[np.float32]]"
+    heads: "dict[str, Float32]"
     texts: dict[str, list[str]]
     caveats: list[str] = field(default_factory=list)
 
@@ -178,9 +178,9 @@ class Ranks:
     """
 
     image_ids: list[str]
-    ranks: "NDArray[np.int64]"
+    ranks: "Int64"
     gallery: list[str]
-    similarity: "NDArray[np.float32]"
+    similarity: "Float32"
     caveats: list[str] = field(default_factory=list)
 
 

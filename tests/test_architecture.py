@@ -245,7 +245,7 @@ def test_every_command_has_its_recipe_and_file() -> None:
     commands = {command.name.replace("-", "_") for command in COMMANDS}
     files = {path.stem for path in (PACKAGE / "commands").glob("*.py") if path.stem[0] != "_"}
     recipes = {path.stem.replace("-", "_") for path in shipped_recipes().glob("*.yaml")}
-    assert commands == files - {"trackers", "paper_plan"} == recipes  # several commands feed or show these
+    assert commands == files - {"trackers"} == recipes  # which several commands feed
 
 
 def start(words: list[str], **environment: str) -> tuple[str, set[str]]:

@@ -198,7 +198,7 @@ MISTAKES: dict[Callable[[], None], list[tuple[str, str, str, str, str]]] = {
         ("arrays", "signal.shape[3]", "signal.shape[4]", "signal.shape[4]", "IndexError"),
         ("colours", "nn.Flatten()", "nn.Flatten(0)", "", "gives [12] for 1 pictures"),
         ("colours", "v2.Compose(steps)", "lambda picture: picture", "", "gives Image, not a tensor"),
-        ("shapes", "alike_by: str", "alike: str", "@dataclass", "no attribute 'alike_by'"),
+        ("shapes", "alike_by=", "alike=", "api.Dataset(", "unexpected keyword argument 'alike'"),
         ("shapes", "divmod(index, len(CORNERS))", "divmod(index, ())", "divmod(index, ())", "TypeError"),
     ],
 }

@@ -1,11 +1,13 @@
 """The recipes of papers: each resolves, plans its cells and names the published number beside it."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 
 from brainhive_cli.commands import embed, reconstruct, train_align
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import read_extended, shipped_recipes
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.stores.recordings import Recording, Sensors
@@ -148,12 +150,12 @@ def beside(what: train_align.Recipe) -> list:
     """In what a run of a recipe differs, on signals as the publishers' own."""
     built = what.dataset.build(what.paths)
     subjects = what.subjects or built.subjects
-    recordings = dict.fromkeys(subjects, recorded(built))
+    recordings = dict.fromkeys(subjects, recorded(what.dataset.open(what.paths)))
     here = describe_run(what, built, recordings, subjects)
     return compare_with_published(what.published, here, built, recordings, [], 200)["differs"]
 
 
-def recorded(dataset) -> Recording:
+def recorded(dataset: Any) -> Recording:
     """A test picture that was shown as often as to each subject of THINGS-EEG or THINGS-MEG."""
     repetitions, samples = (80, 250) if "eeg" in dataset.name else (12, 201)
     signal = np.zeros((1, repetitions, len(dataset.montage), samples), np.float16)
@@ -184,29 +186,32 @@ def test_brainhives_papers_train_as_its_repository_and_say_what_differs(paper: s
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_a_papers_plan_lacks_nothing_but_data(paper: str, home: object) -> None:
+def test_a_paper_lacks_nothing_but_data(paper: str, home: object) -> None:
     what = resolve(paper)
-    plan = train_align.plan(what)
+    inputs = train_align.inputs(what)
+    missing = describe_missing(inputs)
 
     if what.mode == "finetune":
-        assert plan.missing[0].startswith("no finished train-align run")
+        assert missing[0].startswith("no finished train-align run")
         return
     if what.dataset.kind in ("nsd", "cc2017"):  # whose subjects are those that were prepared
-        assert plan.missing[0].split(" (")[0].startswith(f"{what.dataset.kind} has no subject")
-        assert re.match(r"no train embeddings of .* \(brainhive embed ", plan.missing[1])
+        assert missing[0].split(" (")[0].startswith(f"{what.dataset.kind} has no subject")
+        assert re.match(r"no train embeddings of .* \(brainhive embed ", missing[1])
         return
-    subjects, seeds = len(plan.items["subjects"]), len(what.seeds)
-    assert plan.items["cells"].startswith(f"{subjects * seeds * len(variants(what))}: ")
-    assert subjects == (4 if "meg" in paper else 10)
-    assert len(plan.missing) == 2
-    assert re.match(r"things-[em]eg: no recording .* \(brainhive fetch things-[em]eg\)", plan.missing[0])
-    assert re.match(r"no train embeddings of .* \(brainhive embed ", plan.missing[1])
-    signals = [need.state for need in plan.needs if need.name.startswith("signals of ")]
-    stores = {need.name for need in plan.needs if need.name.startswith("embeddings/")}
+    subjects, seeds = 4 if "meg" in paper else 10, len(what.seeds)
+    cells = dict(train_align.preview(what)[0].rows)["cells"]
+    assert cells.startswith(f"{subjects * seeds * len(variants(what))}: ")
+    assert len(missing) == 2
+    assert re.match(r"things-[em]eg: no recording .* \(brainhive fetch things-[em]eg\)", missing[0])
+    assert re.match(r"no train embeddings of .* \(brainhive embed ", missing[1])
+    signals = [one.state for one in inputs if one.name.startswith("signals ")]
+    stores = {one.name.removesuffix(".h5") for one in inputs if one.name.startswith("embeddings")}
     read = {name for names in what.train.embedding_alternatives.values() for name in names}
     read |= {encoder.name for recipe in variants(what).values() for encoder in recipe.stored_encoders}
     assert signals == ["missing"] * subjects
-    assert stores == {f"embeddings/{what.dataset.kind}/train/{name}.h5" for name in read}
+    assert {name[len("embeddings ") :] for name in stores} == {
+        f"{what.dataset.kind}/train/{name}" for name in read
+    }
 
 
 def test_mindeye2s_curve_is_six_trainings_of_four_subjects_each_held_out_of_its_start() -> None:
@@ -244,7 +249,7 @@ def test_a_papers_reconstruction_shows_what_was_published_and_lacks_nothing_but_
     paper: str, home: object
 ) -> None:
     recipe = reconstruct.Recipe.resolve("reconstruct", f"papers/{paper}", {}, [])
-    plan = reconstruct.plan(recipe)
+    missing = describe_missing(reconstruct.inputs(recipe))
 
     known = RECONSTRUCTED[paper]
     assert (recipe.published is None) == (known is None)
@@ -252,7 +257,7 @@ def test_a_papers_reconstruction_shows_what_was_published_and_lacks_nothing_but_
         assert (recipe.published.values["pixcorr"], recipe.published.values["clip"]) == known
         assert "quoted" in recipe.published.source
     assert recipe.protocol == "mindeye2" and recipe.prior.source == "identity"
-    assert plan.missing[0].startswith("no finished train-align run")
+    assert missing[0].startswith("no finished train-align run")
     for label, each in variants(recipe).items():
         kind = "chain" if paper.startswith("mindeye2") else "versatile-diffusion"
         assert each.generator.kind == kind, label

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import StimulusDataset, demo
+from brainhive_cli.data.datasets import Dataset, demo
 from brainhive_cli.data.stores.recordings import SignalStore
 
 mne = pytest.importorskip("mne")
@@ -23,7 +23,7 @@ SHOWN = {"train": (96, 4), "test": (12, 4)}
 """Pictures of each split, and repetitions."""
 
 
-def write_pictures(home: Path, world: StimulusDataset, split: str) -> list[str]:
+def write_pictures(home: Path, world: Dataset, split: str) -> list[str]:
     """Write pictures of the demo where the page says that they lie; name them."""
     stimuli, (count, _) = world.images(split), SHOWN[split]
     names = [f"{split}/{stimuli.concepts[row]}/{row}" for row in range(count)]

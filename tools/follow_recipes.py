@@ -1,8 +1,8 @@
-"""Follows the plan of each papers/ recipe from an empty home: `python -m tools.follow_recipes [NAME …]`.
+"""Follows the check of each papers/ recipe from an empty home: `python -m tools.follow_recipes [NAME …]`.
 
-Lines that a plan or an error proposes are run as they stand, on small files in the published layouts and with
-a hub on this machine; files that people get by hand are copied. Run it before each release: the table says of
-each recipe how many lines were run, how long that took, and what stopped it.
+Lines that a check or an error proposes are run as they stand, on small files in the published layouts and
+with a hub on this machine; files that people get by hand are copied. Run it before each release: the table
+says of each recipe how many lines were run, how long that took, and what stopped it.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ COMMANDS = ("train-align", "train-prior", "reconstruct", "prepare")
 MOST_LINES = 24
 ELSEWHERE = "on a machine with a network: "
 WAY = re.compile(r" \(((?:on a machine|brainhive |hf |mkdir |unzip ).*|[^()]*)\)$")
-"""The way to get something, at the end of what a plan misses."""
+"""The way to get something, at the end of what a check misses."""
 RUN = ("brainhive ", "hf download ", "unzip -nq ", "mkdir -p ")
 """How ways begin that are lines."""
 SUBJECTS = (1, 2, 3)
@@ -147,19 +147,19 @@ def line_of(name: str) -> str:
 
 
 def follow(line: str, by_hand: Path, tried: list[str]) -> str:
-    """Run what the plan of a line misses, way by way, then the line; give the problem, if there is one."""
+    """Run what the check of a line misses, way by way, then the line; give the problem, if there is one."""
     while len(tried) < MOST_LINES:
         checked = brainhive(f"{line} --check")
         if "missing" not in checked:
             return f"stopped: {checked['error'][:200]}"
         ways = [WAY.findall(missing)[0] for missing in checked["missing"] if WAY.search(missing)]
-        # a run that was made short never has the sizes of a plan: each way is taken once
+        # a run that was made short never has the sizes of a check: each way is taken once
         way = next((way for way in ways if way not in tried), None)
         if way is None:
             return run(line, by_hand, tried)
         if problem := take(way, by_hand, tried):
             return problem
-    return "stopped: the plan does not end"
+    return "stopped: the check does not end"
 
 
 def take(way: str, by_hand: Path, tried: list[str]) -> str:
@@ -176,8 +176,8 @@ def take(way: str, by_hand: Path, tried: list[str]) -> str:
         return f"ends by hand: {way[:160]}"
     for line in lines.split(" && "):
         if line.startswith("brainhive "):
-            has_plan = line.split()[1] in COMMANDS[:3]
-            problem = (follow if has_plan else run)(line, by_hand, tried)
+            is_checked = line.split()[1] in COMMANDS[:3]
+            problem = (follow if is_checked else run)(line, by_hand, tried)
         else:
             ran = subprocess.run(["bash", "-ec", line], capture_output=True, text=True, check=False)
             problem = f"stopped at {line[:90]}: {ran.stderr.strip()[-200:]}" if ran.returncode else ""
@@ -209,7 +209,7 @@ def brainhive(line: str) -> dict[str, Any]:
         options = {"--check", "--recipe", name}
         overrides = [word for word in words if word not in options]
         short = shortened(name, train_align.Recipe.resolve(command, name, {}, overrides))
-        # a plan keeps its sizes: by these it finds the recipe of what training starts from
+        # a check keeps its sizes: by these it finds the recipe of what training starts from
         left_out = ("train.start_from", *(["backbone."] if "--check" in words else []))
         short = [key for key in short if not key.startswith(left_out)]
     small = {

@@ -4,18 +4,18 @@ import errno
 import importlib
 import os
 import re
-import shlex
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import redirect_stderr, suppress
 from functools import cache, partial
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from brainhive_cli.cli.table import COMMANDS, LAUNCH, SUBMIT
-from brainhive_cli.core import console, foreign_code, parts
+from brainhive_cli.core import console, documents, foreign_code, parts
 from brainhive_cli.core.errors import (
     INTERRUPTED,
     BrainhiveError,
@@ -30,18 +30,19 @@ from brainhive_cli.core.errors import (
     system_error_number,
 )
 from brainhive_cli.core.foreign_code import OVERRIDE
+from brainhive_cli.core.inputs import Input, describe_missing, tabulate
+from brainhive_cli.core.lines import Line, completed_by
 from brainhive_cli.core.recipe import (
     find_recipe,
-    parse_value,
     read_extended,
     read_recipe,
     shipped_recipes,
+    split,
 )
+from brainhive_cli.core.tables import Table
 
 RECIPE = "# Recipe: what follows runs as it is"
 """The line before the resolved recipe, below the plan; a comment, so that what follows is a recipe."""
-HINT = re.compile(r"\((brainhive .*)\)$")
-"""The hint in a line on what is missing."""
 EXAMPLE = re.compile(r"(?<= )([\w.]+)=(?!\[|\{)")
 """The key of an example in a hint."""
 WITHOUT_CODE = {"check", "compare", "doctor", "fetch", "recipes", "report", "runs"}
@@ -109,19 +110,20 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
     keys |= {word.partition("=")[0].partition(".")[0] for word in overrides}
     all_code, is_check, as_json = (bool(common[name]) for name in ("allow_code", "check", "json"))
     folders = cache(lambda: list_shipped(command, common["recipe"]))
-    advise = partial(as_typed, folders=folders, keys=keys, is_allowed=all_code)
-    try:
-        with foreign_code.permitted(all_code, is_check, flags, overrides), remember_interrupts():
-            code = _run(command, common, flags, overrides, advise)
-            raise_if_interrupted()
-    except KeyboardInterrupt:
-        code, way = INTERRUPTED, "the same command continues where it stopped"
-        console.say(f"interrupted: {way}")
-        if as_json:
-            console.show_json({"error": "interrupted", "hint": way, "exit_code": INTERRUPTED})
-    except Exception as error:
-        is_pipe_closed = isinstance(error, BrokenPipeError) and console.is_pipe_closed()
-        code = BrainhiveError.exit_code if is_pipe_closed else _report(error, common, advise)
+    ran = frozenset if is_check else foreign_code.ran
+    with completed_by(partial(complete, folders=folders, keys=keys, is_allowed=all_code, ran=ran)):
+        try:
+            with foreign_code.permitted(all_code, is_check, flags, overrides), remember_interrupts():
+                code = _run(command, common, flags, overrides)
+                raise_if_interrupted()
+        except KeyboardInterrupt:
+            code, way = INTERRUPTED, "the same command continues where it stopped"
+            console.say(f"interrupted: {way}")
+            if as_json:
+                console.show_json({"error": "interrupted", "hint": way, "exit_code": INTERRUPTED})
+        except Exception as error:
+            is_pipe_closed = isinstance(error, BrokenPipeError) and console.is_pipe_closed()
+            code = BrainhiveError.exit_code if is_pipe_closed else _report(error, common)
     from brainhive_cli.core import launch
 
     # a process of several ends here, whatever threads still run
@@ -129,13 +131,7 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
     raise typer.Exit(code)
 
 
-def _run(
-    command: str,
-    common: Mapping[str, Any],
-    flags: Mapping[str, Any],
-    overrides: Sequence[str],
-    advise: Callable[[str], str],
-) -> int:
+def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], overrides: Sequence[str]) -> int:
     """Do what the line asks for: list, check, launch more processes, or run here; return the exit code."""
     # the recipe, or what lists and checks need of it
     launch_flags = {f"run.{key}": common[key] for key in LAUNCH if key in common}
@@ -147,7 +143,7 @@ def _run(
         error.hint = with_flags(command, error.hint)
         raise
     if common.get("list_encoders"):
-        _show(module.list_encoders(), common["json"], advise)
+        _show(module.list_encoders(), common["json"])
         return 0
     runs_folder = recipe.paths.under_home("runs")
     if any(common.get(name) for name in SUBMIT):
@@ -156,8 +152,9 @@ def _run(
         return submission.run(command, module, recipe, common)
     if common["check"]:
         with console.progress(command):
-            plan = _plan(module.plan(recipe), command, recipe)
-        return _show_plan(plan, recipe, common["json"], advise)
+            inputs = _list_inputs(module, recipe)
+            plan = _plan(command, module, recipe, inputs)
+        return _show_plan(plan, inputs, recipe, common["json"])
 
     from brainhive_cli.core import launch
 
@@ -194,7 +191,7 @@ def _run(
         seconds = time.monotonic() - start if result.work.seconds is None else result.work.seconds
         peak_bytes = device_memory.peak_bytes(here.device)
         result.work.remember(runs_folder, key, seconds, peak_bytes)
-    _show(result, common["json"], advise)
+    _show(result, common["json"])
 
     # the page in a browser
     if common.get("open") and here.is_main and (page := result.files.get("page")):
@@ -205,38 +202,45 @@ def _run(
     return int(result.exit_code)
 
 
-def _plan(plan: Any, command: str, recipe: Any) -> Any:
-    """Add to a plan how long it takes, where the device is here, and the plan of the whole paper."""
-    if plan.work is not None:
+def _list_inputs(module: Any, recipe: Any) -> list[Input]:
+    """List the inputs of a command; what is absent where none can be listed yet is one."""
+    try:
+        return [*module.inputs(recipe)]
+    except MissingData as error:
+        return [Input(error.message, None, error)]
+
+
+def _plan(command: str, module: Any, recipe: Any, inputs: Sequence[Input]) -> list[Table]:
+    """Lay out what a command would do, with its time and memory where nothing is missing."""
+    tables = list[Table]()
+    if hasattr(module, "preview"):
+        with suppress(BrainhiveError):  # which the inputs say
+            tables += module.preview(recipe)
+    if inputs:
+        path = Path(__file__).parents[1] / "models" / "published_weights.yaml"
+        tables.append(tabulate(inputs, documents.read(path, dict[str, dict[str, Any]])))
+    with redirect_stderr(StringIO()):  # what there is to say was said when inputs were listed
+        is_known = hasattr(module, "work") and not describe_missing(inputs)
+        work = module.work(recipe) if is_known else None
+    if work:
         from brainhive_cli.core import launch
 
-        try:
-            device, processes = launch.start(recipe.run).device_name, launch.num_processes(recipe.run)
-            key = plan.work.key(command, device, processes)
-            measured = plan.work.estimate(recipe.paths.under_home("runs"), key)
-            plan = replace(plan, items={**plan.items, **measured})
-        except DeviceError as error:
-            plan = replace(plan, errors=(*plan.errors, error))
-    if recipe.recipe_name.startswith("papers/") and (shipped_recipes() / recipe.recipe_name).is_dir():
-        from brainhive_cli.commands.paper_plan import plan_paper
-
-        with console.progress("planning the whole paper"):
-            plan = replace(plan, tables=(plan_paper(recipe.recipe_name, recipe), *plan.tables))
-    return plan
+        device, processes = launch.start(recipe.run).device_name, launch.num_processes(recipe.run)
+        key = work.key(command, device, processes)
+        estimate = work.estimate(recipe.paths.under_home("runs"), key)
+        tables.append(Table("Work", ("item", "value"), tuple(estimate.items())))
+    return tables
 
 
-def _show_plan(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
-    """Show a plan and what is missing for it; return the exit code."""
-    # what is missing, with lines as the user would type them
-    missing = [HINT.sub(lambda match: f"({advise(match[1])})", line) for line in plan.missing]
+def _show_plan(tables: Sequence[Table], inputs: Sequence[Input], recipe: Any, as_json: bool) -> int:
+    """Show what a command would do and what is missing for it; return the exit code."""
+    missing = describe_missing(inputs)
     if as_json:
-        # one document, or tables with the recipe below them
-        document = {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing}
-        lists = {"needs": plan.needs, "tables": plan.tables}
-        listed = {name: [entry.as_dict() for entry in entries] for name, entries in lists.items() if entries}
-        console.show_json(document | listed)
+        document = {"recipe": recipe.model_dump(mode="json"), "missing": missing}
+        document["inputs"] = [one.as_dict() for one in inputs]
+        console.show_json(document | {"tables": [table.as_dict() for table in tables]})
     else:
-        for table in plan.all_tables():
+        for table in tables:
             console.show_table(table)
         for line in missing:
             console.warn(f"missing: {line}")
@@ -244,11 +248,9 @@ def _show_plan(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], st
     return MissingData.exit_code if missing else 0
 
 
-def _show(result: Any, as_json: bool, advise: Callable[[str], str]) -> None:
-    # the next command, which may need the same code
-    hint = with_permission(advise(result.hint), foreign_code.ran())
+def _show(result: Any, as_json: bool) -> None:
     if as_json:
-        console.show_json({**result.as_dict(), "next": hint})
+        console.show_json(result.as_dict())
         return
 
     # tables, files, and where all of it lies
@@ -257,28 +259,22 @@ def _show(result: Any, as_json: bool, advise: Callable[[str], str]) -> None:
     for name, path in result.files.items():
         console.show_text(f"{name}: {path}")
     if result.shown is not None and (left := len(result.tables) - len(result.shown)):
-        line = shlex.join(["brainhive", "report", str(result.folder)])
-        console.say(f"{left} more table{'s' if left > 1 else ''}: {line}")
+        console.say(f"{left} more table{'s' if left > 1 else ''}: {Line('report', result.folder)}")
     console.say(f"in {result.folder}")
-    if hint:
-        console.say(f"next: {hint}")
+    if result.hint:
+        console.say(f"next: {result.hint}")
 
 
-def _report(error: Exception, common: Mapping[str, Any], advise: Callable[[str], str]) -> int:
+def _report(error: Exception, common: Mapping[str, Any]) -> int:
     """Show an error in one line and what to do in another; return its exit code."""
     from brainhive_cli.core import hub, launch, shared_runs
 
-    # what is wrong, and the way out as the user would type it; files of the hub are named by their repository
+    # what is wrong, and the way out; files of the hub are named by their repository
     described = describe_error(error)
     message = hub.name_cached_paths(described.message)
     if message != described.message and described.hint.startswith(LOCAL_HINTS):
         described.hint = shared_runs.CHANGED_HINT
     described.message, described.hint = message, hub.name_cached_paths(described.hint)
-    try:
-        described.hint = advise(described.hint)
-    except Exception:  # the error itself is what the user must see; its hint is then as it was raised
-        if common["debug"]:
-            console.show_traceback()
 
     # in one of several processes the launcher shows it
     with suppress(OSError):  # of a terminal or a full disk: the exit code says it, too
@@ -318,44 +314,40 @@ def list_shipped(command: str, recipe: str | None) -> list[str]:
     return [folder.relative_to(root).as_posix() for folder in dict.fromkeys(inside)]
 
 
-def as_typed(hint: str, folders: Callable[[], Sequence[str]], keys: Set[str], is_allowed: bool) -> str:
-    """Write a hint with what the user's own line had: the recipe, and `--allow-code`.
+def complete(
+    line: Line,
+    folders: Callable[[], Sequence[str]],
+    keys: Set[str],
+    is_allowed: bool,
+    ran: Callable[[], Collection[str]],
+) -> Line:
+    """Complete a command line by what the user's own line had: the recipe, and `--allow-code`.
 
     Args:
-        hint: A hint; command lines in it are joined by ` && `, and come before ` , or `.
-        folders: Lists the recipe's shipped folders: in every line the first is named that has a recipe for
-            its command.
+        line: The line, of which keys that the recipe sets itself are left out.
+        folders: Lists the recipe's shipped folders: the first is named that has a recipe for the command.
         keys: Keys that flags and overrides set, which the next command needs too.
-        is_allowed: Whether the line had `--allow-code`.
+        is_allowed: Whether the user's line had `--allow-code`.
+        ran: Names the code that ran, which the next command may meet.
     """
+    # the first shipped folder that has a recipe of the command
+    command, words, root = line.command, line.words, shipped_recipes()
+    recipe = next((name for name in folders() if (root / name / f"{command}.yaml").is_file()), None)
+    if recipe and all(not isinstance(word, tuple) or word[0] != "recipe" for word in words):
+        needed = (word for word in words if _is_needed(word, recipe, command, keys))
+        line = Line(command, ("recipe", recipe), *needed)
 
-    def with_recipe(line: str) -> str:
-        # the first shipped folder that has a recipe of the command
-        _, command, *words = shlex.split(line)
-        root = shipped_recipes()
-        recipe = next((name for name in folders() if (root / name / f"{command}.yaml").is_file()), None)
-        if "--recipe" in words or recipe is None:
-            return shlex.join(["brainhive", command, *words])
-
-        # what the recipe sets itself is left out, unless the user did or it has other encoders than are named
-        line_words = ["brainhive", command, "--recipe", recipe]
-        rest = iter(words)
-        for word in rest:
-            key, _, value = word.removeprefix("--").partition("=")
-            pair = [word, next(rest, "")] if word.startswith("--") and "=" not in word else [word]
-            is_other = key == "encoders" and _has_other_encoders(recipe, command, value or pair[-1])
-            line_words += pair if key not in PARTS or PARTS[key] & keys or is_other else []
-        return shlex.join(line_words)
-
-    hint = _map_lines(hint, with_recipe)
-    return with_permission(hint, ["--allow-code"] if is_allowed else [])
+    # lines that name the code themselves allow it by that
+    is_named = all(name in line.plain for name in ran()) and not is_allowed
+    return line if is_named or command in WITHOUT_CODE else Line(command, *line.words, "--allow-code")
 
 
-def _has_other_encoders(recipe: str, command: str, named: str) -> bool:
-    """Whether a recipe's command would not do with the encoders that a hint names: `embed` makes its own."""
-    parsed = parse_value(named, f"encoders={named}") if named.startswith("[") else named.split(",")
-    listed = read_recipe(find_recipe(command, recipe), command).get("encoders") or []
-    listed = [listed] if isinstance(listed, str) else listed
+def _is_needed(word: Any, recipe: str, command: str, keys: Set[str]) -> bool:
+    """Whether a line needs a word besides its recipe: what the user set, or encoders that are not its own."""
+    if not isinstance(word, tuple) or word[0] not in PARTS or PARTS[word[0]] & keys:
+        return True
+    if word[0] != "encoders":
+        return False
 
     # the same part may be written in several ways
     def resolve(encoder: Any) -> Any:
@@ -363,30 +355,11 @@ def _has_other_encoders(recipe: str, command: str, named: str) -> bool:
             return parts.resolve("encoders", encoder)
         return encoder
 
-    hinted, own = ([resolve(encoder) for encoder in encoders] for encoders in (parsed, listed))
-    needed, there = (hinted, own) if command == "embed" else (own, hinted)
-    return any(encoder not in there for encoder in needed) and bool(own)
-
-
-def with_permission(hint: str, code: Collection[str]) -> str:
-    """Add `--allow-code` to the lines of a hint that may meet code, unless they name it themselves."""
-
-    def permit(line: str) -> str:
-        # lines that name the code themselves allow it by that
-        is_allowed = "--allow-code" in line or all(name in line for name in code)
-        return line if line.split()[1] in WITHOUT_CODE or is_allowed else f"{line} --allow-code"
-
-    return _map_lines(hint, permit) if code else hint
-
-
-def _map_lines(hint: str, rewrite: Callable[[str], str]) -> str:
-    """Rewrite each command line of a hint; a hint that is no command line stays as it is."""
-    if not hint.startswith("brainhive "):
-        return hint
-
-    # an alternative after the lines stays as it is
-    lines, separator, alternative = hint.partition(", or ")
-    return " && ".join(map(rewrite, lines.split(" && "))) + separator + alternative
+    # embed makes its own encoders' embeddings, other commands need those of all of theirs
+    listed = split(read_recipe(find_recipe(command, recipe), command).get("encoders") or [])
+    named, own = ([resolve(encoder) for encoder in encoders] for encoders in (word[1], listed))
+    needed, there = (named, own) if command == "embed" else (own, named)
+    return bool(own) and any(encoder not in there for encoder in needed)
 
 
 def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:

@@ -36,9 +36,10 @@ from brainhive_cli.core.files import (
     remove,
     shipped_folder,
 )
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.inputs import Input, describe_missing, require
+from brainhive_cli.core.launch import READING
 from brainhive_cli.core.recipe import MAX_STEPS, MAX_TASKS, Recipe
-from brainhive_cli.core.results import Plan, read_paces, write_duration
+from brainhive_cli.core.results import Work, read_paces, write_duration
 from brainhive_cli.core.runs import SUBMITTED_RUNS, list_submitted
 
 SUBMITTED = ".submitted"
@@ -50,8 +51,6 @@ ENDED_FILE = re.compile(r"([0-9]+_[0-9]+)\.([0-9]{1,9})\.json")
 """Name of the file for the end of a task: its id, and how often it was queued again."""
 JOB_ID = "[0-9]{1,10}"
 """The scheduler's number of a job."""
-READING = Launch(0, 1, "cpu", only_reads=True)
-"""The launch in which a line looks for what is finished."""
 USUAL_REASONS = ("", "None", "Priority", "Resources", "Dependency", "BeginTime")
 """Why a task waits, as squeue says it, where the wait ends by itself."""
 DEFAULT_TIME_S = 4 * 3600
@@ -166,15 +165,14 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
                 f"{command} --again makes each store once more in each task", "--submit without it"
             )
         with console.progress(command):
-            plan: Plan = module.plan(recipe)
-            steps = _plan_steps(command, module, recipe, plan, folder, common)
-        unreachable = [error.hint for error in plan.errors if isinstance(error, hub.Unreachable)]
+            inputs: list[Input] = module.inputs(recipe)
+            steps = _plan_steps(command, module, recipe, folder, common)
+        unreachable = [one.error.hint for one in inputs if isinstance(one.error, hub.Unreachable)]
         lines = [hint.removeprefix(hub.ELSEWHERE) for hint in unreachable]
-        lines = [*dict.fromkeys([*(need.line for need in plan.needs if need.line), *lines])]
+        lines = [*dict.fromkeys([*(one.line for one in inputs if one.line), *lines])]
         if common["check"]:
-            return _show(steps, plan, lines, common["json"])
-        if plan.errors:
-            raise plan.errors[0]
+            return _show(steps, describe_missing(inputs), lines, common["json"])
+        require(inputs)
         if lines:
             raise MissingData("compute nodes have no internet, and not all is downloaded", " && ".join(lines))
         for key in ("template", "container"):  # which run what they like, on every node
@@ -182,7 +180,7 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
                 foreign_code.require(key, f"run.cluster.{key} {value}")
         count = partial(_count_finished, command, module, recipe)
         with _claiming(folder):
-            _submit(folder, _name_run(recipe, plan), steps, bool(common.get("again")), count)
+            _submit(folder, _name_run(recipe, inputs), steps, bool(common.get("again")), count)
     code = _follow(folder, common["json"]) if common.get("follow") else 0
     if common["json"] and (known := _read_jobs(folder)):
         queued, codes = _list_queued(known), _read_ended(folder)
@@ -192,9 +190,9 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     return code
 
 
-def _name_run(recipe: Recipe, plan: Plan) -> Recipe:
+def _name_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
     """Name the run that is the newest now: tasks that start at other times read the same one."""
-    newest = plan.items.get("run") or plan.items.get("align run")
+    newest = next((one.reference for one in inputs if one.name.startswith("run ") and one.reference), "")
     is_named = getattr(recipe, "align_run", "") is not None or getattr(recipe, "is_swept", False)
     if is_named or not newest:
         return recipe
@@ -202,30 +200,39 @@ def _name_run(recipe: Recipe, plan: Plan) -> Recipe:
 
 
 def _plan_steps(
-    command: str, module: Any, recipe: Recipe, plan: Plan, folder: Path, common: Mapping[str, Any]
+    command: str, module: Any, recipe: Any, folder: Path, common: Mapping[str, Any]
 ) -> list[Step]:
     """Fill in the script of each step: one of a command, those of a workflow."""
-    plans = {command: (command, recipe, plan)}
+    works = {command: (command, _count_work(module, recipe))}
     if command == "workflow":
-        plans = {
-            name: (recipe.command_of(name), job.recipe, planned)  # type: ignore[attr-defined]
-            for name, (job, planned) in module.plan_steps(recipe).items()
+        jobs = {name: module.Job.resolve(recipe, name, {}) for name in recipe.steps_until}
+        works = {
+            name: (recipe.command_of(name), _count_work(job.module, job.recipe)) for name, job in jobs.items()
         }
     # code that the user's line names is named by a file in the job's
     words = ["--allow-code"] if common["allow_code"] or foreign_code.ran() else []
     words += ["--again"] if common.get("again") else []
     steps, names = list[Step](), dict[str, str]()
-    for name, (step_command, step_recipe, planned) in plans.items():
-        tasks = max(1, min(recipe.run.cluster.tasks, planned.cells))
+    for name, (step_command, work) in works.items():
+        most = recipe.run.cluster.tasks
+        tasks = most if work is None else max(1, min(most, work.cells))
         text = yaml.safe_dump(name, default_style='"', width=math.inf, allow_unicode=True).strip()
         until = [f"until={text}"] if command == "workflow" else []
         line = [command, "--recipe", str(folder / "line.yaml"), *words, *until]
-        limit = recipe.run.cluster.time or _propose_time(step_command, step_recipe, planned, tasks)
+        limit = recipe.run.cluster.time or _propose_time(step_command, recipe, work, tasks)
         plain = re.sub(r"[^\w.-]+", "-", name) or "-"  # a step may have any name, as *prepare of neurons*
         if (other := names.setdefault(plain.casefold(), name)) != name:
             raise RecipeError(f"steps {other!r} and {name!r} have one name in files", "rename one of them")
         steps.append(Step(plain, _fill_in(recipe, plain, line, tasks, limit, folder), tasks))
     return steps
+
+
+def _count_work(module: Any, recipe: Recipe) -> Work | None:
+    """Count the work of a command as far as it is known: not where it reads what is still to be made."""
+    with suppress(BrainhiveError):
+        work: Work | None = module.work(recipe) if hasattr(module, "work") else None
+        return work
+    return None
 
 
 def _count_finished(command: str, module: Any, recipe: Recipe) -> int:
@@ -241,15 +248,15 @@ def _count_finished(command: str, module: Any, recipe: Recipe) -> int:
     return count
 
 
-def _propose_time(command: str, recipe: Recipe, plan: Plan, tasks: int) -> str:
+def _propose_time(command: str, recipe: Recipe, work: Work | None, tasks: int) -> str:
     """Propose the longest time of a task: by the slowest device that has done such work, in half hours."""
     known: list[float] = []
-    if plan.work is not None:
+    if work is not None:
         paces = read_paces(recipe.paths.under_home("runs"))
-        begin = plan.work.key(command, "")
+        begin = work.key(command, "")
         known = [pace.seconds for key, pace in paces.items() if key.startswith(begin)]
-    if known and plan.work is not None:
-        seconds = max(0.0, min(MAX_TIME_S, max(known) * plan.work.count / tasks))
+    if known and work is not None:
+        seconds = max(0.0, min(MAX_TIME_S, max(known) * work.count / tasks))
         console.say(f"{command}: {write_duration(seconds)} a task at the pace of the last run of this kind")
         seconds = 1800 * math.ceil(TIME_MARGIN * seconds / 1800 + 1)
     else:
@@ -319,19 +326,19 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: 
     return done.stdout.decode()
 
 
-def _show(steps: Sequence[Step], plan: Plan, lines: Sequence[str], as_json: bool) -> int:
+def _show(steps: Sequence[Step], missing: Sequence[str], lines: Sequence[str], as_json: bool) -> int:
     """Print the scripts, what is missing, and the line that downloads; the scheduler is not asked."""
     if as_json:
         scripts = {step.name: step.script for step in steps}
-        console.show_json({"scripts": scripts, "missing": plan.missing, "downloads": [*lines]})
+        console.show_json({"scripts": scripts, "missing": [*missing], "downloads": [*lines]})
     else:
         first = f"First, where there is a network: {' && '.join(lines)}" if lines else ""
         for step in steps:
             console.show_text(*step.script.split("\n"))
-        for missing in plan.missing:
-            console.warn(f"missing: {missing}")
+        for line in missing:
+            console.warn(f"missing: {line}")
         console.show_text(f"# {first or 'Nothing is to be downloaded first'}")
-    return MissingData.exit_code if plan.missing else 0
+    return MissingData.exit_code if missing else 0
 
 
 @contextmanager

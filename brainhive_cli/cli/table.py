@@ -117,7 +117,7 @@ COMMON = {
     "recipe": option(
         "--recipe", "A YAML file or a shipped recipe's name.", "the command's own", one_of(recipes)
     ),
-    "check": switch("--check", "Print the resolved recipe, the plan and what is missing; stop."),
+    "check": switch("--check", "Print the resolved recipe, its inputs and what is missing; stop."),
     "json": switch("--json", "Print the result as one JSON document."),
     "again": switch("--again", "Start a new run even if the same one is finished."),
     "allow_code": switch("--allow-code", "Run code that a file names: python: encoders, modules."),

@@ -1,64 +1,40 @@
 """calibrate: how well a new person is decoded after how much recording, from a model of other people."""
 
-import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.lines import Line
+from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.calibration.curve_page import conclude
 from brainhive_cli.evaluation.calibration.curves import Results
 from brainhive_cli.evaluation.calibration.job import Job
-from brainhive_cli.evaluation.calibration.measure import Part, list_arms, measure_draw, part_file
+from brainhive_cli.evaluation.calibration.measure import Part, measure_draw, part_file
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.evaluation.calibration.strengths import Choice, choose_pulls, needs_choice, train_without
 from brainhive_cli.training.alignment.few_shot import TRAINED_ARMS, TRANSFER, Decoder
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun, find
 
-__all__ = ["Recipe", "plan", "run"]
+__all__ = ["Recipe", "inputs", "run"]
 
 
-def plan(recipe: Recipe) -> Plan:
-    """List the models, the new persons, the amounts and the arms."""
-    try:
-        job = Job.resolve(recipe)
-    except BrainhiveError as error:
-        return Plan.of({}, raised=[error])
-    spec = job.spec
-    checks: dict[str, Any] = {
-        "run": lambda: job.align.name,
-        "new persons": lambda: job.subjects,
-        "models": lambda: console.summarise_names([cell.name for cell in job.cells]),
-        "arms": lambda: ", ".join(list_arms(spec)),
-        "amounts": lambda: ", ".join([*(f"{amount:g}" for amount in spec.amounts), f"all {spec.unit}"]),
-        "draws": lambda: spec.draw_count if spec.order == "draws" else "in the order of recording",
-        "strength of transfer": lambda: _describe_choice(job),
-    }
-    plan = Plan.of(checks, lambda: job.work, job.needs)
-    return replace(plan, cells=len(job.cells) * job.spec.draw_count)
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the run, signals and embeddings."""
+    return collect(lambda: Job.resolve(recipe).inputs())
 
 
-def _describe_choice(job: Job) -> str:
-    """Say who chooses the strength of transfer, and how many models are trained for it."""
-    left_out = {
-        (*sorted({*cell.trained_on} - {one}), cell.seed)
-        for cell in job.cells
-        if needs_choice(job, cell)
-        for one in cell.trained_on
-    }
-    if not left_out:
-        return "fixed"
-    return f"by the people of each model, each left out in turn: {len(left_out)} more trainings"
+def work(recipe: Recipe) -> Work:
+    """Count the models that are trained."""
+    return Job.resolve(recipe).work
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -67,10 +43,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         job = Job.resolve(recipe)
         job.align.prepare_signals(launch)
         _ = job.amounts  # which are refused before anything is trained
-        pinned = job.recipe.holding(job.align.digests)
+        digests = digests_of(job.inputs())
     if (repetitions := job.training.signal.repetitions) != "average":
         console.warn(f"{job.align.name} learned from trials ({repetitions}); calibrate learns from averages")
-    folder = RunFolder.open("calibrate", job.align.label, pinned, launch, again)
+    folder = RunFolder.open("calibrate", job.align.label, job.recipe, launch, again, digests)
     work = job.work if folder.is_untouched and job.work.count else None
     if not folder.is_finished:
         choices = _choose(job, folder, launch)
@@ -114,7 +90,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     with folder.reading() as measurements:
         tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
         console.say(measurements.notes["finding"])
-        hint = shlex.join(["brainhive", "report", str(folder.path)])
+        hint = Line("report", folder.path)
         shown = tables[:2]  # what arms are is on the page
         return Result(folder.path, tables, measurements, hint=hint, work=work, shown=shown)
 

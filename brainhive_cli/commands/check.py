@@ -15,11 +15,13 @@ from pydantic import Field
 from brainhive_cli.commands.workflow import Command
 from brainhive_cli.core import console, hub, parts, run_files, shared_runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.inputs import Input, describe_missing
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Paths, Run, Subjects, shipped_recipes
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import inventory
@@ -129,7 +131,7 @@ def list_checks(recipe: Recipe) -> list[tuple[str, Check]]:
         signals = list(dict.fromkeys([*signals, *_find_signals(recipe, datasets)]))
         if not signals and datasets:
             kinds = ", ".join(config.kind for config in datasets)
-            raise MissingData(f"plots are of signal stores, and {kinds} has none", "brainhive prepare")
+            raise MissingData(f"plots are of signal stores, and {kinds} has none", Line("prepare"))
         if not signals:
             way = "name a data set, or stores below signals/"
             raise RecipeError("plots are of signal stores, and none is named", way)
@@ -181,9 +183,9 @@ def _commands_of(word: str) -> list[str]:
     )
 
 
-def plan(recipe: Recipe) -> Plan:
-    """List what would be checked."""
-    return Plan.of({"checked": lambda: ", ".join(name for name, _ in list_checks(recipe))})
+def inputs(recipe: Recipe) -> list[Input]:
+    """List what is checked."""
+    return [Input(name) for name, _ in list_checks(recipe)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -302,7 +304,7 @@ def _check_recipe(command: str, word: str, again: bool) -> Checked:
     module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
     reason: BrainhiveError | None = None
     try:
-        if missing := module.plan(module.Recipe.resolve(command, word, {}, ())).missing:
+        if missing := describe_missing(module.inputs(module.Recipe.resolve(command, word, {}, ()))):
             more = f"; and {len(missing) - 1} more" if len(missing) > 1 else ""
             reason = MissingData(missing[0] + more)
     except BrainhiveError as error:

@@ -2,20 +2,19 @@
 
 from brainhive_cli.commands import report
 from brainhive_cli.commands.report import Recipe
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.lines import Line
+from brainhive_cli.core.results import Result
 from brainhive_cli.reports.runs_shown import RunGroup
 
-__all__ = ["Recipe", "plan", "run"]
+__all__ = ["Recipe", "inputs", "run"]
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Say which runs would be compared: the first with each other one."""
-    try:
-        return report.plan(_with_two(recipe))
-    except BrainhiveError as error:
-        return Plan({}, (error,))
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the runs: the first is compared with each other one."""
+    return report.inputs(_with_two(recipe))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -32,7 +31,7 @@ def _with_two(recipe: Recipe) -> Recipe:
     if not recipe.runs:
         recipe = recipe.model_copy(update={"runs": report.newest_two(recipe.paths.under_home("runs"))})
     if len(recipe.runs or ()) < 2:
-        raise RecipeError("compare needs two runs or more", "brainhive compare RUN RUN")
+        raise RecipeError("compare needs two runs or more", Line("compare", "RUN", "RUN"))
     runs = report.opened(recipe)
     if len({shown_run.command for shown_run in runs}) == len(runs):
         kinds = ", ".join(f"{shown_run.label} of {shown_run.command}" for shown_run in runs)

@@ -13,11 +13,13 @@ from brainhive_cli.commands.workflow import Command, FinishedStep
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import home_folder
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, Measurements, extend_title
 from brainhive_cli.core.recipe import Names
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.demo import joined_generators, simulation, voxels
@@ -123,11 +125,10 @@ def _steps(recipe: Recipe) -> workflow.Recipe:
     return steps.model_copy(update={"run": run, "paths": recipe.paths})
 
 
-def plan(recipe: Recipe) -> Plan:
-    """List the commands that the demo runs."""
-    steps = _steps(recipe)
-    more = SYSTEMS[recipe.system].overrides
-    return Plan({name: steps.line(name, more.get(name, [])) for name in steps.steps})
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the commands that the demo runs; it makes all that they read."""
+    steps, more = _steps(recipe), SYSTEMS[recipe.system].overrides
+    return [Input(f"{name}: {steps.line(name, more.get(name, []))}", note="a step") for name in steps.steps]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -170,8 +171,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # suggest the demos of the other systems
     files = {"page": folder.path / "index.html"}
-    lines = {name: "--real" if name == "real" else f"--system {name}" for name in SYSTEMS}
-    hint = ", or ".join(f"brainhive demo {lines[name]}" for name in SYSTEMS if name != recipe.system)
+    others = [name for name in SYSTEMS if name != recipe.system]
+    lines = [Line("demo", "--real" if name == "real" else ("system", name)) for name in others]
+    hint = ", or ".join(map(str, lines))
     return Result(folder.path, tuple(tables), measurements, files, hint)
 
 

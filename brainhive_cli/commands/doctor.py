@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.file_systems import MOUNTS, find_file_system
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch, broken_libraries, library_version, library_versions
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 
 MIB = 2**20  # bytes
@@ -26,9 +28,9 @@ class Recipe(BaseRecipe):
     computes: ClassVar[bool] = False
 
 
-def plan(recipe: Recipe) -> Plan:
-    """List what would be checked."""
-    return Plan({"checks": "versions, whether libraries import, device, folders, hub cache, shipped weights"})
+def inputs(recipe: Recipe) -> list[Input]:
+    """List nothing: it looks at what is there."""
+    return []
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -51,7 +53,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # the first broken library decides hint and exit code
     table = Table("This machine", ("item", "found"), tuple(facts.items()))
-    hint = broken[0].hint if broken else "brainhive demo"
+    hint = broken[0].hint if broken else Line("demo")
     return Result(
         home, (table,), Measurements(notes=facts), hint=hint, exit_code=MissingExtra.exit_code * bool(broken)
     )

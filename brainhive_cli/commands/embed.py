@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -12,28 +12,29 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import console, hub, parts
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import WORKERS, claim_path, claiming
 from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.foreign_code import NotRun
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
+from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Names, Paths, Savings
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Need, Plan, Result, Work, require_needs
+from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.command_lines import command, next_command
-from brainhive_cli.data.datasets import Dataset, describe_unread, files_of, list_stimuli
+from brainhive_cli.data.command_lines import next_command, write_embedding
+from brainhive_cli.data.datasets import Dataset, describe_unread, list_stimuli
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores.target_store import TargetStore, filling, find_own, path_of
 from brainhive_cli.data.targets.embedding import StoreJob, stream
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import with_usual_encoders
 from brainhive_cli.data.targets.target_stores import warn_of_problems
-from brainhive_cli.models.encoders import IMPORTED, Encoders, own_names
+from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders, own_names
 
 CPU = Launch(0, 1, torch.device("cpu"))
-"""Launch for `plan`, which measures the shapes of small networks on this machine."""
+"""Launch for `inputs`."""
 
 
 class Recipe(BaseRecipe):
@@ -64,7 +65,7 @@ class Recipe(BaseRecipe):
     def _has_encoders_that_encode(self) -> Self:
         if own := [config for config in self.encoders if config.kind == IMPORTED]:
             problem = f"{own[0].name} was imported as vectors, so nothing here can embed pictures by it"
-            raise RecipeError(problem, command("embed", self.dataset, own[:1]))
+            raise RecipeError(problem, write_embedding(self.dataset, own[:1]))
         return self
 
 
@@ -117,6 +118,13 @@ class Job:
                 raise error
 
     @property
+    def due_encoders(self) -> list[EncoderConfig]:
+        """Encoders of which a store is to be filled, or weights are here, which are compared with stores."""
+        due = {store.config.name for store in self.all_stores if store.reason(None)}
+        encoders = self.recipe.encoders
+        return [one for one in encoders if not self.all_stores or one.is_here or one.name in due]
+
+    @property
     def all_stores(self) -> list[StoreJob]:
         """The stores of all splits."""
         return [store for stores in self.stores.values() for store in stores]
@@ -127,78 +135,49 @@ class Job:
         names = dict.fromkeys(store.config.name for stores in todo for store in stores)
         kind = f"{' + '.join(names)} of {self.recipe.dataset.kind} in {self.recipe.precision}"
         count = sum(len(stores[0].images) for stores in todo if stores)
-        return Work(kind, count, "pictures") if names else None
+        cells = len(self.stores) * len({config.network_key for config in self.recipe.encoders})
+        return Work(kind, count, "pictures", cells=cells) if names else None
 
 
-def plan(recipe: Recipe) -> Plan:
-    """List the stores with their sizes, the downloads they need, and missing files."""
-    # resolve the stores as far as the files allow
-    try:
-        job = Job.resolve(recipe)
-    except BrainhiveError as error:
-        return Plan({}, (error,))
-    dataset, root = job.dataset, recipe.paths.under_home("embeddings").parent
-    items: dict[str, Any] = {}
-    errors = [] if job.absent is None else [job.absent]
-
-    # the files of the stimuli, and their number in each split
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the files of the stimuli, and the weights of encoders whose stores are not all done."""
+    job = cache(lambda: Job.resolve(recipe))
+    dataset = recipe.dataset.build(recipe.paths)
     reads = dict.fromkeys(["pixels", *(config.encodes for config in recipe.encoders)])
-    splits = recipe.splits or dataset.splits
-    needs = [need for split in splits for what in reads for need in files_of(dataset, split, what)]
-    if not any(
-        need.is_missing for need in needs
-    ):  # a data set that does not list its files says what it lacks
-        absent = (stores[0].images.missing for stores in job.stores.values() if stores)
-        errors += [error for error in absent if error is not None]
-    for split, stores in job.stores.items():
-        images = stores[0].images
-        others = f", {others}" if (others := describe_unread(images.unread)) else ""
-        items[f"{dataset.name}/{split}"] = f"{len(images)} {images.medium}s{others}"
 
-    # each network's weights, then its stores
-    writes = 0
-    planned_groups = grouped(recipe.encoders, "fp32", CPU)
-    for group in planned_groups:
-        names, known = ", ".join(group.names), None
-        stores = [store for store in job.all_stores if store.config in group.configs]
-        try:
-            items[names], known, weights = _weights(group, stores)
-            needs += weights
-        except NotRun as error:
-            items[names] = error.message
-        except BrainhiveError as error:
-            error.message = f"{names}: {error.message}"
-            errors.append(error)
-        planned = Plan.of({str(store.path.relative_to(root)): partial(store.plan, known) for store in stores})
-        items, errors = {**items, **planned.items}, [*errors, *planned.errors]
-        for store in stores:
-            with suppress(BrainhiveError):  # of stimuli that lack what it reads, as planned above
-                writes += (store.count_bytes(known) or 0) if store.reason(known) else 0
+    def list_files() -> list[Input]:
+        splits = recipe.splits or dataset.splits
+        files = [one for split in splits for what in reads for one in dataset.files(split, what)]
+        if not any(one.is_missing for one in files):
+            job().require()  # of a data set that does not list its files
+        return files
 
-    # work is only known if nothing is missing
-    makes = [key for store in job.all_stores for key in store.keys]
-    listed = Plan.of({}, needs=lambda: needs, makes=makes, raised=errors)
-    listed = replace(listed, items=items, writes=writes, cells=len(job.stores) * len(planned_groups))
-    if listed.errors:
-        return listed
-    due = {store.path for store in job.all_stores if store.reason(None)}
-    return replace(listed, work=job.work(due), cells=listed.cells if due else 0)
+    def check() -> None:
+        """Build the encoders that are here, which loads no network."""
+        for group in grouped(recipe.encoders, recipe.precision, CPU):
+            if group.configs[0].is_here:
+                with naming(", ".join(group.names)):
+                    _ = group.encoder.preprocessing
+
+    return collect(
+        list_files,
+        lambda: [one for config in job().due_encoders for one in config.inputs()],
+        checks=[check],
+    )
 
 
-def _weights(group: EncoderGroup, stores: Sequence[StoreJob]) -> tuple[str, EncoderGroup | None, list[Need]]:
-    """Describe the preprocessing, or the absent weights (no group), and list the needed files."""
-    # weights are not needed if all their stores exist
-    config = group.configs[0]
-    if stores and not config.is_here and not any(store.reason(None) for store in stores):
-        return "not needed: its stores exist", None, []
+def preview(recipe: Recipe) -> list[Table]:
+    """Lay out the stores: done, or why not and how large they become."""
+    stores = Job.resolve(recipe).all_stores
+    root = recipe.paths.under_home("embeddings").parent
+    rows = [(str(store.path.relative_to(root)), len(store.images), store.describe()) for store in stores]
+    return [Table("Stores", ("store", "stimuli", "state"), tuple(rows))] if rows else []
 
-    # weights are out of reach, to be downloaded, or here
-    needs = config.needs()
-    if any(isinstance(need.error, hub.Unreachable) for need in needs):
-        return "weights are missing", None, needs
-    if fetched := require_needs(needs):
-        return f"weights to download, {console.size(fetched)} from {config.weights_from}", None, needs
-    return f"on this machine; {group.encoder.preprocessing}", group, needs
+
+def work(recipe: Recipe) -> Work | None:
+    """Count the pictures to embed."""
+    job = Job.resolve(recipe)
+    return job.work({store.path for store in job.all_stores if store.reason(None)})
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -359,5 +338,5 @@ def list_encoders() -> Result:
     return Result(
         Path(HF_HUB_CACHE),
         (Table("Encoders", columns, tuple(rows)),),
-        hint="brainhive embed --encoders NAME,NAME:OUTPUT (class, mean, patches, block-I.class …)",
+        hint=f"{Line('embed', '--encoders', 'NAME,NAME:OUTPUT')} (class, mean, patches, block-I.class …)",
     )

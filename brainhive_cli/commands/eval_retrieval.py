@@ -1,24 +1,21 @@
 """eval-retrieval: retrieval of the stimulus from a gallery, for every cell of an align run."""
 
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any
+from functools import cache
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import locate_stored
+from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import ALL, Measurements, extend_tables, scope
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, reading_sweep
-from brainhive_cli.data.command_lines import command, write_prior
-from brainhive_cli.data.datasets import describe_test_claims
+from brainhive_cli.data.command_lines import write_prior
 from brainhive_cli.evaluation.retrieval.cell_scores import CellScores, measure_cell
-from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.diagnosis import QUESTION, explain_verdict
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, require_projection
 from brainhive_cli.evaluation.retrieval.job import Job
@@ -28,47 +25,23 @@ from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import BACKWARD, summarise_job
 from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
 from brainhive_cli.measurement.comparison import compare_ranks
-from brainhive_cli.training.alignment.references import Planned
 
-__all__ = ["Recipe", "plan", "run"]
+__all__ = ["Recipe", "inputs", "run"]
 
 
-def plan(recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Plan:
-    """List the runs and cells that would be evaluated, and missing files.
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the libraries that the recipe asks for, the runs, and what they are evaluated with."""
+    job = cache(lambda: Job.resolve(recipe).open())
+    return collect(
+        lambda: trackers.inputs(recipe.run.trackers),
+        lambda: job().inputs(),
+        checks=[lambda: require_projection(recipe.embedding_map), lambda: job().check()],
+    )
 
-    Args:
-        recipe: What the user wrote.
-        trainings: Earlier trainings of a workflow, by the names that the recipe gives their runs.
-    """
 
-    def name_curves() -> str:
-        require_projection(recipe.embedding_map)
-        return ", ".join(recipe.curves) or "none"
-
-    # checks that need no run
-    checks: dict[str, Callable[[], Any]] = {
-        "curves": name_curves,
-        "against": lambda: ", ".join(other.runs[0].name for other in Job.find_against(recipe)) or "none",
-    }
-    if categories := recipe.categories:
-        checks["categories"] = lambda: console.summarise_names(
-            sorted({*read_categories(categories).values()})
-        )
-    checks |= trackers.checks(recipe.run.trackers)
-    try:
-        job = Job.resolve(recipe, trainings)
-    except BrainhiveError as error:
-        return Plan.of(checks, raised=[error])
-
-    # the run with its cells, claims and gallery
-    described = {
-        "run": lambda: ", ".join(run.name for run in job.runs),
-        "cells": lambda: len(job.groups),
-        "claims": lambda: describe_test_claims(job.runs[0].dataset, job.subjects),
-        f"{recipe.gallery} pictures of": job.describe_stores,
-    }
-    planned = Plan.of({**described, **checks}, lambda: job.work, job.needs)
-    return replace(planned, cells=len(job.groups))
+def work(recipe: Recipe) -> Work:
+    """Count what there is to measure."""
+    return Job.resolve(recipe).work
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -88,7 +61,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     results = {
         variant.runs[0].variant: _evaluate(variant, against, launch, again) for variant in job.variants
     }
-    folder = RunFolder.open("eval-retrieval", job.runs[0].label, job.pinned(), launch, again)
+    folder = RunFolder.open(
+        "eval-retrieval", job.runs[0].label, job.recipe, launch, again, digests_of(job.inputs())
+    )
     if launch.is_main and not folder.is_finished:
         measured = {label: result.metrics for label, result in results.items()}
         pairs = {(first, second): (measured[first], measured[second]) for first, second in job.list_pairs()}
@@ -113,8 +88,8 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
     with console.progress("opening signals"):
         for align_run in job.runs:
             align_run.prepare_signals(launch)
-        recipe, spec, pinned = job.recipe, job.spec, job.pinned()
-    folder = RunFolder.open("eval-retrieval", job.runs[0].label, pinned, launch, again)
+        recipe, spec, digests = job.recipe, job.spec, digests_of(job.inputs())
+    folder = RunFolder.open("eval-retrieval", job.runs[0].label, recipe, launch, again, digests)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         # rankings, curves and ceilings of the cells, by whoever is free
@@ -145,10 +120,10 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         measurements |= Measurements(notes=notes)
 
         # suggest to draw through the prior, or else a report
-        hint = shlex.join(["brainhive", "report", str(folder.path)])
+        hint = Line("report", folder.path)
         if prior := notes["prior"]:  # without one there is nothing to draw through
             drawing = write_prior("reconstruct", prior, job.runs[0].dataset_config)
-            hint = command("reconstruct", None, [], *drawing, "--run", notes["run"])
+            hint = Line("reconstruct", *drawing, ("run", notes["run"]))
 
         # lay out all tables for programs, and the requested ones for the terminal
         tables, requested = (
@@ -160,7 +135,7 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         # log the metrics of both directions
         directions = (ALL, scope(ALL, BACKWARD))
         metrics = {name: measurements.scopes[name] for name in directions if name in measurements.scopes}
-        settings = pinned.model_dump(mode="json")
+        settings = recipe.model_dump(mode="json")
         trackers.log_results(
             recipe.run.trackers, folder.path, "retrieval", settings, metrics, measurements.caveats
         )

@@ -1,18 +1,16 @@
 """explain: sensors, times, bands and levels at which the signal carries information on stimuli."""
 
-import shlex
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import cache
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.lines import Line
+from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.targets.target_stores import digests_of_imported
 from brainhive_cli.evaluation.explanation.conclusion import FIGURES, conclude
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job
@@ -23,38 +21,18 @@ from brainhive_cli.evaluation.explanation.trial_decoding import count_folds, exp
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun, find
 
-__all__ = ["Recipe", "plan", "run"]
+__all__ = ["Recipe", "inputs", "run"]
 
 
-def plan(recipe: Recipe) -> Plan:
-    """List the run, cells and analyses, and those that are missing or left out."""
-    # checks that need no run
-    analyses = {"analyses": lambda: ", ".join(recipe.analyses)}
-    controls = {
-        "control": lambda: f"{recipe.control}, {recipe.draws} permutations",
-        "figures": lambda: ", ".join(recipe.figures) or "none",
-    }
-    try:
-        job = Job.resolve(recipe)
-    except BrainhiveError as error:
-        return Plan.of(analyses | controls, raised=[error])
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the run, signals and the embeddings of the levels."""
+    job = cache(lambda: Job.resolve(recipe))
+    return collect(lambda: job().inputs(), checks=[lambda: count_folds(job()), lambda: job().check()])
 
-    # held-out trials: folds in place of cells and analyses
-    if job.align.dataset.holdout is not None:
-        folds = {"folds": lambda: count_folds(job)}
-        return Plan.of({"run": lambda: job.align.name, **folds, **controls}, lambda: job.work)
 
-    # held-out pictures: cells, subjects, analyses and levels
-    checks: dict[str, Callable[[], Any]] = {
-        "run": lambda: job.align.name,
-        "cells": lambda: ", ".join(cell.name for cell in job.align.cells),
-        "subjects": lambda: [*job.subjects],
-        **analyses,
-        "left out": lambda: "; ".join(f"{k}: {why}" for k, why in job.left_out().items()) or "nothing",
-        "levels": lambda: ", ".join(job.open_levels().get(recipe.split, ())) or "none",
-        **controls,
-    }
-    return Plan.of(checks, lambda: job.work)
+def work(recipe: Recipe) -> Work:
+    """Count what there is to explain."""
+    return Job.resolve(recipe).work
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -67,13 +45,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         has_trials = align.dataset.holdout is not None
         levels = {} if has_trials else job.open_levels()
         align.prepare_signals(launch)
-
-        # the run is pinned to the content of the trained models, and of own vectors among the levels
-        own: dict[str, str] = {}
-        for split in levels:
-            own |= digests_of_imported(align.dataset, split, job.encoders, recipe.paths)
-        pinned = job.recipe.holding({**align.digests, **own})
-    folder = RunFolder.open("explain", align.label, pinned, launch, again)
+        digests = digests_of(job.inputs())
+    folder = RunFolder.open("explain", align.label, job.recipe, launch, again, digests)
     work = job.work if folder.is_untouched else None
 
     # held-out trials are decoded fold by fold
@@ -137,7 +110,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     with folder.reading() as measurements:
         tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
         files = {"figures": folder.path / FIGURES} if recipe.figures else {}
-        hint = shlex.join(["brainhive", "report", str(folder.path)])
+        hint = Line("report", folder.path)
         return Result(folder.path, tables, measurements, files, hint, work=work)
 
 

@@ -1,20 +1,21 @@
 """export-embeddings: target stores as parquet or NumPy files, for other projects."""
 
-import shlex
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import atomic_write, below
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.vectors import BATCH, NAMES, PARQUET_PART, write_parquet
 from brainhive_cli.data.stores.hdf5 import short_name
@@ -38,10 +39,9 @@ class Recipe(BaseRecipe):
     run: Run = Run(device="cpu")  # copies files only: one process does
 
 
-def plan(recipe: Recipe) -> Plan:
-    """List the stores that would be exported."""
-    target = f"{recipe.format} in {recipe.to}"
-    return Plan.of({target: lambda: ", ".join(map(str, list_stores(recipe.stores, recipe.paths)))})
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the stores."""
+    return [Input(str(path)) for path in list_stores(recipe.stores, recipe.paths)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -69,15 +69,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # own vectors come back one name a line
         names = [*dict.fromkeys(store.attributes["encoder"] for store in opened)]
         own = [name for name in names if not describe_bad_own_name(name)]
-        words = [["--as", name] for name in own]
-        if others := ",".join(name for name in names if name not in own):
-            words.insert(0, ["--encoders", others])
-        line = ["brainhive", "import-embeddings", recipe.to, "--dataset", *datasets]
-        hint = " && ".join(shlex.join([*line, *named]) for named in words)
+        keys = [("as", [name]) for name in own]
+        if others := [name for name in names if name not in own]:
+            keys.insert(0, ("encoders", others))
+        dataset = ("dataset", [*datasets])
+        hint = " && ".join(str(Line("import-embeddings", recipe.to, dataset, key)) for key in keys)
     return Result(Path(recipe.to), (table,), hint=hint)
 
 
-def _write_parquet(store: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
+def _write_parquet(store: TargetStore, rows: Int64, to: Path) -> Path:
     """Write `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`, by upstream's name of the encoder."""
     dataset, split, name = (store.attributes[key] for key in ("dataset", "split", "encoder"))
     encoder = encoder_of(store)
@@ -89,7 +89,7 @@ def _write_parquet(store: TargetStore, rows: NDArray[np.int64], to: Path) -> Pat
     return file
 
 
-def _write_npy(store: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
+def _write_npy(store: TargetStore, rows: Int64, to: Path) -> Path:
     """Write `{data set}/{split}/{encoder}/features.npy` [N, *shape], and a list of image ids."""
     # the paths, and the header of an array [N, *shape]
     names = (store.attributes[key] for key in ("dataset", "split", "encoder"))

@@ -14,11 +14,13 @@ from brainhive_cli.core import console, hub, parts
 from brainhive_cli.core.archives import bytes_to_write, destination, is_archive, unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.file_systems import require_room
+from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Run, Subjects
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Need, Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.downloads import (
     SOURCES,
@@ -137,38 +139,34 @@ class Job:
 def _resolve(recipe: Recipe) -> list[Job]:
     """Resolve all data sets; RecipeError if none is named, or a key of one is set for several."""
     if not recipe.names:
-        raise RecipeError("no data set is named", f"brainhive fetch NAME, of: {', '.join(SOURCES)}")
+        raise RecipeError("no data set is named", f"{Line('fetch', 'NAME')}, of: {', '.join(SOURCES)}")
     for key in ("root", "repository"):
         if len(recipe.names) > 1 and getattr(recipe, key):
             raise RecipeError(f"{key} is of one data set, not of {len(recipe.names)}", "fetch one at a time")
     return [Job.resolve(recipe, name) for name in recipe.names]
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Describe the downloads with sizes and licences, as the hub says, or else as far as they are known."""
-    try:
-        jobs = _resolve(recipe)
-    except BrainhiveError as error:
-        return Plan({}, (error,))
-    needs = [
-        Need.of(f"files of {repository.name}", partial(list_files, repository, job.root))
-        for job in jobs
-        for repository in job.repositories
-    ]
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the downloads with sizes and licences, as the hub says, or else as far as they are known."""
 
-    def describe(job: Job) -> str:
-        if job.repositories or job.source.web:
-            try:
-                files = job.list_files()
-                _require_room(job, *job.bytes_needed(files))
-                return job.summary(files)
-            except hub.Unreachable:  # which the needs say
-                return job.source.about
-        steps = " && ".join(job.steps())
-        raise MissingData(f"{job.name} is not on the hub; {job.source.about}", steps)
+    def look(job: Job) -> list[Input]:
+        if not (job.repositories or job.source.web):
+            steps = " && ".join(job.steps())
+            raise MissingData(f"{job.name} is not on the hub; {job.source.about}", steps)
+        try:
+            files = job.list_files()
+        except hub.Unreachable:  # what is known without it
+            found = {one.name: Input.of("", partial(list_files, one, job.root)) for one in job.repositories}
+            return [
+                Input(f"{name}: {job.source.about}", None, one.error)
+                for name, one in found.items()
+                if one.error is not None
+            ]
+        missing, to_unpack = job.bytes_needed(files)
+        _require_room(job, missing, to_unpack)
+        return [Input(f"{job.name}: {job.summary(files)}", missing)]
 
-    checks = {job.name: partial(describe, job) for job in jobs}
-    return Plan.of(checks, needs=lambda: [need for need in needs if need.error])
+    return collect(*(partial(look, job) for job in _resolve(recipe)))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -203,7 +201,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         jobs[0].root,
         tuple(tables),
         Measurements(notes={"fetched": notes}),
-        hint=jobs[0].source.next_line or f"brainhive check {' '.join(recipe.names)}",
+        hint=jobs[0].source.next_line or Line("check", *recipe.names),
         exit_code=MissingData.exit_code * lacks,
     )
 
@@ -213,12 +211,12 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
     # count files and bytes
     files = job.list_files()
     console.say(job.summary(files))
-    to_download, to_unpack = job.bytes_needed(files)
+    missing, to_unpack = job.bytes_needed(files)
     notes: dict[str, Any] = {
         "repositories": [repository.name for repository in job.repositories],
         "files": len(files),
         "bytes": sum(file.size for file in files),
-        "bytes_to_download": to_download,
+        "bytes_to_download": missing,
         "bytes_to_unpack_at_least": to_unpack,
     }
 
@@ -234,7 +232,7 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
         return table, notes
 
     # download the files that are missing
-    _require_room(job, to_download, to_unpack)
+    _require_room(job, missing, to_unpack)
     if due := [file for file in files if not file.is_there]:
         download_files(due, job.root)
         to_unpack = sum(starmap(bytes_to_write, job.archives(files).items()))  # as is known now

@@ -13,10 +13,12 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import portable
+from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch, library_versions
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Names, Run, Section
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.exchange.vectors import (
@@ -116,7 +118,7 @@ class Job:
     def resolve(cls, recipe: Recipe) -> Self:
         """List the files that are named, and the pictures of the data set; both must be here."""
         if not recipe.sources:
-            line = "brainhive import-embeddings FILE --dataset NAME --encoders NAME"
+            line = Line("import-embeddings", "FILE", "--dataset", "NAME", "--encoders", "NAME")
             raise MissingData("nothing to import", line)
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         files = expand_patterns(recipe.sources)
@@ -199,7 +201,7 @@ class MatchedVectors:
             raise BrainhiveError(
                 f"{first_file} holds vectors of {width} values, but {config.name} makes {usual}",
                 "name the encoder that made them: --encoders NAME "
-                "(all, with their D: brainhive embed --list)",
+                f"(all, with their D: {Line('embed', '--list')})",
             )
         return cls(config, vectors, shares)
 
@@ -228,18 +230,17 @@ class MatchedVectors:
         return True
 
 
-def plan(recipe: Recipe) -> Plan:
-    """List the stores that there would be."""
-    try:
-        job = Job.resolve(recipe)
-    except BrainhiveError as error:
-        return Plan({}, (error,))
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the vectors of each encoder, with the stores that they are for."""
+    job = Job.resolve(recipe)
 
-    def describe(config: EncoderConfig) -> str:
+    def look(config: EncoderConfig) -> list[Input]:
         matched = MatchedVectors.match(job, config)
-        return f"{matched.vectors.layout} to {', '.join(str(share.path) for share in matched.shares)}"
+        return [
+            Input(f"{matched.vectors.layout} to {', '.join(str(share.path) for share in matched.shares)}")
+        ]
 
-    return Plan.of({config.name: partial(describe, config) for config in recipe.encoders})
+    return collect(*(partial(look, config) for config in recipe.encoders))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

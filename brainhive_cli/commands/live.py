@@ -6,6 +6,7 @@ import webbrowser
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache, partial
 from io import BytesIO
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     ALL,
@@ -23,7 +25,7 @@ from brainhive_cli.core.measurements import (
     Metric,
     extend_protocol,
 )
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Clip, stored_split
@@ -42,7 +44,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.reports.live_page import LivePage, resolve_host
 from brainhive_cli.training.alignment.prior_tokens import check_tokens
 
-__all__ = ["Recipe", "plan", "run"]
+__all__ = ["Recipe", "inputs", "run"]
 
 T = TypeVar("T")
 PICTURE_PX = 256
@@ -54,39 +56,26 @@ AVERAGED = "live, average of all trials of a picture"
 INTERVAL = "95 % at every moment of the session (confidence sequence), for this person and these pictures"
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Name the model, the person and the stream, and say in what windows differ from those offline."""
-    try:
-        job = Job.resolve(recipe)
-    except BrainhiveError as error:
-        return Plan.of({}, raised=[error])
-    checks: dict[str, Any] = {
-        "run": lambda: job.align.name,
-        "model": lambda: job.cell.name,
-        "subject": lambda: f"{job.subject}, new to the model" if job.is_new_person else job.subject,
-        "stream": lambda: recipe.source.kind,
-        "gallery": lambda: f"{job.align.dataset.name}, {recipe.gallery}",
-        "not as offline": lambda: "; ".join(job.describe_differences()),
-        "drawing": lambda: _check_drawing(recipe),
-        "page": lambda: resolve_host(recipe.host) if recipe.page else "none",
-    }
-    return Plan.of(checks, needs=job.needs)
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the run, the stream, and what draws; nothing of the stream is opened."""
+    job = cache(lambda: Job.resolve(recipe))
+    checks = [lambda: job().check(), *([lambda: resolve_host(recipe.host)] if recipe.page else [])]
+    return collect(lambda: job().inputs(), lambda: _list_drawing(recipe), checks=checks)
 
 
-def _check_drawing(recipe: Recipe) -> str:
-    """Name the recipe that draws; raises what its prior or its generator lacks."""
+def _list_drawing(recipe: Recipe) -> list[Input]:
+    """List the prior and the weights of the recipe that draws."""
     if recipe.draw is None:
-        return ""
+        return []
     drawing = Reconstruction.resolve("reconstruct", recipe.draw, {}, [])
-    priors.describe(drawing.prior.source)
+    source = drawing.prior.source
     drawing.generator.check()
-    return recipe.draw
+    return [Input.of(f"prior {source}", partial(priors.describe, source)), *drawing.generator.inputs()]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Decode until the stream or the session ends; every session is a run of its own."""
     job = Job.resolve(recipe)
-    job.align.require()
     with console.progress("opening the model and the stream"):
         session = job.open(launch)
     outlets: list[Callable[[], None]] = []  # what is closed in the end
@@ -98,8 +87,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             console.warn(", ".join(caveats))
         if job.is_new_person:
             console.warn(f"the model has not learned from subject {job.subject}")
-        pinned = recipe.model_copy(update={"align_run": job.align.name}).holding(job.align.digests)
-        folder = RunFolder.open("live", job.align.label, pinned, launch, again=True)
+        named, digests = recipe.model_copy(update={"align_run": job.align.name}), digests_of(job.inputs())
+        folder = RunFolder.open("live", job.align.label, named, launch, True, digests)
         read_picture = _find_pictures(session)
         sinks, drawer = _open_sinks(session, recipe, folder, launch, read_picture, outlets)
         recorder = None

@@ -18,14 +18,16 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import claiming
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, raise_if_asked_to_stop
 from brainhive_cli.core.files import portable
+from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch, library_version, library_versions
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import extend_title, merge_caveats
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe import Run, Subjects
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import session_stores
-from brainhive_cli.data.command_lines import command, next_command
+from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.preparations import Finished, LookedOver, Merged, Preparation
 from brainhive_cli.data.published_data import PUBLISHED
 from brainhive_cli.data.session_stores import DType, Kept, cast_signal, join, write_session
@@ -172,26 +174,38 @@ class Job:
         )
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Say what would be read and written of each subject, and what is missing."""
-    try:
-        job = Job.resolve(recipe)
-    except BrainhiveError as error:
-        return Plan({}, (error,))
-
-    # what is read is listed of the subjects that have no store yet
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the files of each subject who has no store yet, and what is read, made and written of each."""
+    job = Job.resolve(recipe)
+    list_files = getattr(job.preparation, "inputs", lambda subject: ())
     todo = [subject for subject in job.subjects if not job.path(subject).is_file()]
-    list_needs = getattr(job.preparation, "needs", lambda subject: ())
-    plan = Plan.of(
-        {f"subject {subject}": partial(_describe_subject, job, subject) for subject in job.subjects},
-        needs=lambda: [need for subject in todo for need in list_needs(subject)],
-        makes=[str(job.path(subject)) for subject in job.subjects],
+
+    def describe(subject: int) -> list[Input]:
+        return [Input(f"subject {subject}", note=_describe_subject(job, subject))]
+
+    described = [partial(describe, subject) for subject in job.subjects]
+    return collect(lambda: [one for subject in todo for one in list_files(subject)], *described)
+
+
+def preview(recipe: Recipe) -> tuple[Table, ...]:
+    """Describe recordings of which little is known, as soon as all files are there."""
+    job = Job.resolve(recipe)
+    todo = [subject for subject in job.subjects if not job.path(subject).is_file()]
+    is_due = job.missing is None and todo
+    return (
+        _look_over(job)
+        if is_due and not any(Input.of("", partial(job.files, one)).error for one in todo)
+        else ()
     )
 
-    # recordings of which little is known are described as soon as all files are there
-    is_missing = any(need.is_missing for need in plan.needs)
-    plan = replace(plan, cells=len(todo))
-    return replace(plan, tables=_look_over(job)) if todo and not is_missing else plan
+
+def work(recipe: Recipe) -> Work | None:
+    """Count the subjects to prepare."""
+    return _count_work(job := Job.resolve(recipe), [s for s in job.subjects if not job.path(s).is_file()])
+
+
+def _count_work(job: Job, due: Sequence[int]) -> Work | None:
+    return Work(job.preparation.dataset, len(due), "subjects", cells=len(due)) if due else None
 
 
 def _look_over(job: Job) -> tuple[Table, ...]:
@@ -303,9 +317,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         dataset = stimuli or parts.resolve("datasets", job.preparation.dataset)
         hint = next_command(dataset, [], recipe.paths, *signal_name)
     except RecipeError:  # a data set outside the package: a module of the user's has its pictures
-        hint = command("embed", None, [], "dataset.kind=MODULE")
+        hint = str(Line("embed", "dataset.kind=MODULE"))
     table = Table(title, ("subject", *COUNTED), tuple(rows))
-    return Result(job.path(1).parent, (table, *overview), hint=hint)
+    work = _count_work(job, due) if done >= {str(subject) for subject in due} else None
+    return Result(job.path(1).parent, (table, *overview), hint=hint, work=work)
 
 
 def _write_sessions(

@@ -12,12 +12,14 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.hub import SCHEME
 from brainhive_cli.core.hub_uploads import Target
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import caveats_of, merge_caveats
 from brainhive_cli.core.private_texts import find_private
 from brainhive_cli.core.recipe import Names, Paths, Run, write_yaml
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Need, Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.core.set_up import SET_UP, say
 from brainhive_cli.core.shared_runs import CARD
 from brainhive_cli.core.sweep import of_variant
@@ -31,7 +33,7 @@ from brainhive_cli.training.alignment.recipe import Recipe as AlignRecipe
 from brainhive_cli.training.alignment.sharing import SharedRun
 from brainhive_cli.training.prior.recipe import Recipe as PriorRecipe
 
-USAGE = "brainhive push RUN hub:owner/name"
+USAGE = Line("push", "RUN", "hub:owner/name")
 LICENCES = {
     *("apache-2.0", "mit", "bsd-3-clause", "openrail", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0"),
     *("cc-by-sa-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"),
@@ -157,19 +159,22 @@ class Job:
         return Table(f"Files of {self.target}", ("file", "bytes", "content"), tuple(rows), is_list=True)
 
 
-def plan(recipe: Recipe) -> Plan:
-    """List each file with its size, what stays at home, and the card; nothing is sent."""
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the run, and the terms of its data."""
     if recipe.delete:
-        return Plan.of({"removed, if it was pushed from here": lambda: str(_parse_removed(recipe))})
-    try:
-        job = Job.resolve(recipe)
-    except BrainhiveError as error:
-        return Plan.of({}, raised=[error])
-    missing = Need.of("terms", job.require_terms).error
+        return [Input(str(_parse_removed(recipe)))]
+    job = Job.resolve(recipe)
+    return [Input(f"run {job.shared.run.path.name}"), Input.of("terms of the data", job.require_terms)]
+
+
+def preview(recipe: Recipe) -> list[Table]:
+    """List each file with its size, what stays at home, and the card; nothing is sent or asked."""
+    if recipe.delete:
+        return []
+    job = Job.resolve(recipe)
     table = job.tabulate()
     total = sum(int(row[1]) for row in table.rows)
     items = {
-        "run": job.shared.run.path.name,
         "to": f"{job.target}, {'public' if recipe.public else 'private'}",
         "licence": job.licence or "none yet",
         "terms of the data": job.shared.terms.unknown or "known to allow it",
@@ -177,10 +182,9 @@ def plan(recipe: Recipe) -> Plan:
         "left at home": "; ".join(job.shared.left_out) or "nothing that the model uses",
         "sent now": "nothing: --check asks nothing of the hub",
     }
-    card = Table(
-        f"Card ({CARD})", ("line",), tuple((line,) for line in job.card.splitlines()), is_copied=True
-    )
-    return Plan(items, (missing,) if missing else (), tables=(table, card))
+    lines = tuple((line,) for line in job.card.splitlines())
+    planned = Table("Upload", ("item", "value"), tuple(items.items()))
+    return [planned, table, Table(f"Card ({CARD})", ("line",), lines, is_copied=True)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -227,7 +231,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     }
     tables = (Table(f"On the hub as {target}", ("item", "value"), tuple(facts.items())), job.tabulate())
     pinned = f"{SCHEME}{target.repository}@{pushed.commit}"
-    hint = f"brainhive {'eval-retrieval' if shared.cells else 'train-align --prior'} {pinned}"
+    hint = Line("eval-retrieval", pinned) if shared.cells else Line("train-align", ("prior", pinned))
     return Result(shared.run.path, tables, hint=hint)
 
 
@@ -235,7 +239,7 @@ def _parse_removed(recipe: Recipe) -> Target:
     if len(recipe.words) != 1:
         raise RecipeError(
             "push --delete takes one repository, or one tag of it",
-            "brainhive push --delete hub:owner/name@v1",
+            Line("push", "--delete", "hub:owner/name@v1"),
         )
     return Target.parse(recipe.words[0])
 

@@ -11,10 +11,12 @@ from pydantic import BaseModel, Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError, guess
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Names, Run, read_recipe, shipped_recipes
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.core.set_up import flatten
 from brainhive_cli.core.tables import Table
 
@@ -51,7 +53,7 @@ class Shipped:
     @property
     def line(self) -> str:
         """The command line that runs it."""
-        return f"brainhive {self.command}" + (f" --recipe {self.name}" if self.name else "")
+        return Line(self.command, ("recipe", self.name)).plain
 
     @property
     def about(self) -> str:
@@ -115,15 +117,15 @@ def find(names: list[str]) -> list[Shipped]:
             folders = dict.fromkeys(listed.name for listed in known.values())
             hint = guess(name, [*folders, *known]) or guess(f"papers/{name}", folders)
             raise RecipeError(
-                f"no shipped recipe is called {name!r}", f"{hint}they are listed by: brainhive recipes"
+                f"no shipped recipe is called {name!r}", f"{hint}they are listed by: {Line('recipes')}"
             )
         recipes += matching
     return recipes
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Name the recipes that would be shown."""
-    return Plan.of({"recipes": lambda: ", ".join(shipped.line for shipped in find(recipe.names)) or "all"})
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the recipes that are named."""
+    return [Input(shipped.line) for shipped in find(recipe.names)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -148,7 +150,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         Table("Recipes by name, for --recipe", ("recipe", "commands", "about"), rows, is_list=True),
         Table("What each command does without --recipe", ("recipe", "about"), defaults, is_list=True),
     )
-    return Result(root, tables, hint="brainhive recipes demo/embed")
+    return Result(root, tables, hint=Line("recipes", "demo/embed"))
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,24 @@
 """reconstruct: from test signals to pictures or clips, through a prior and a generator."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from types import MappingProxyType
+from functools import cache, partial
 from typing import Any, Self
 
 import torch
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import console, runs
-from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
-from brainhive_cli.core.results import Need, Plan, Result, Work
+from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP, describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, reading_sweep, variants
-from brainhive_cli.data.datasets import StimulusSet, alike_of, files_of, list_stimuli, stored_split
+from brainhive_cli.data.datasets import StimulusSet, alike_of, list_stimuli, stored_split
 from brainhive_cli.evaluation.reconstruction.baselines import BASELINES, DEFAULT, Baselines, make_stills
 from brainhive_cli.evaluation.reconstruction.conditions import (
     CELL_INDEPENDENT,
@@ -40,14 +41,13 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
 )
 from brainhive_cli.evaluation.reconstruction.folders import MatchedFolders, digest_media, list_pictures
 from brainhive_cli.evaluation.reconstruction.generation import (
-    DTYPES,
     GenerationJob,
     Sampler,
     StartPictures,
     find_start_pictures,
 )
-from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics, describe_metrics
-from brainhive_cli.evaluation.reconstruction.metric_parts import needs_of as needs_of_metrics
+from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics
+from brainhive_cli.evaluation.reconstruction.metric_parts import inputs_of as inputs_of_metrics
 from brainhive_cli.evaluation.reconstruction.recipe import DECODED_START, Recipe
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
@@ -62,11 +62,11 @@ from brainhive_cli.models.encoders import IMPORTED
 from brainhive_cli.training.alignment.learned import JOINED, Learned
 from brainhive_cli.training.alignment.prior_tokens import check_tokens, write_training
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.references import Planned, name_of_training
+from brainhive_cli.training.alignment.references import name_of_training
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
 
-__all__ = ["Recipe", "plan", "run"]
+__all__ = ["Recipe", "inputs", "run"]
 PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""
 RUN_KEYS = PRIOR_KEYS | {"align_run", "dataset", "subjects", "copies"}
@@ -84,7 +84,7 @@ class Job:
     Attributes:
         recipe: Its settings.
         prior: On the CPU.
-        align: The run or model that decodes; in a plan it may be absent, and is what its recipe would train.
+        align: The run or model that decodes.
         align_reference: The name by which the run is found again.
         cells: The cells, each with a subject that it is tested on.
         images: The stimuli; where their files are absent, as many as are published stand for them.
@@ -172,36 +172,29 @@ class Job:
         kind = f"{recipe.generator.kind} at {recipe.resolution_px} px in {recipe.steps} steps"
         unchosen = int("zeroed" in self.sources)  # nothing is decoded that could choose
         candidates = (self.set_count - unchosen) * recipe.best_of + unchosen
-        return Work(kind, candidates * self.item_count * recipe.repeats, "pictures")
+        return Work(kind, candidates * self.item_count * recipe.repeats, "pictures", cells=self.set_count)
 
-    def pinned(self) -> Recipe:
-        """Name the run that decodes, the sources and the content of all else, for the run's fingerprint."""
+    @property
+    def named(self) -> Recipe:
+        """The recipe with the run that decodes and the sources by name."""
+        return self.recipe.model_copy(update={"align_run": self.align_reference, "sources": self.sources})
+
+    def inputs(self) -> list[Input]:
+        """List the prior, the run, what it is tested with, and where it starts."""
         recipe, source = self.recipe, self.recipe.prior.source
-        digests = {source: priors.describe(source).digest, **self.align.digests}
-        if start := recipe.initial.folder:
-            digests[start] = digest_media(list_pictures(start))
-        digests = {reference: digest for reference, digest in digests.items() if digest}
-        chosen = {"align_run": self.align_reference, "sources": self.sources}
-        return recipe.model_copy(update=chosen).holding(digests)
-
-    def needs(self) -> list[Need]:
-        """List all that is read and not made."""
-        recipe = self.recipe
+        start = recipe.initial.folder
         splits = {"mean_embedding": TRAIN, "images": recipe.split}
         return [
-            *self.align.needs([split for source, split in splits.items() if source in self.sources]),
-            *files_of(self.align.dataset, recipe.split, "pixels"),
-            *needs_of_metrics(choose_metrics(self.images.medium, recipe.metrics), recipe.metric_encoders),
-            *recipe.generator.needs(),
+            Input(f"prior {source}", reference=source, digest=priors.describe(source).digest),
+            *([Input(start, digest=digest_media(list_pictures(start)))] if start else []),
+            *self.align.inputs([split for source, split in splits.items() if source in self.sources]),
         ]
 
-    def describe_count(self) -> str:
-        """Count the media that are generated, for a plan."""
-        recipe, count = self.recipe, self.work.count
-        more = f", of {count} generated" if recipe.best_of > 1 else ""
-        repeats = f"{self.item_count} items × {recipe.repeats} repeats"
-        kept = self.set_count * self.item_count * recipe.repeats
-        return f"{kept}: {repeats} × {self.set_count} cells and sources{more}"
+    def list_scored(self) -> list[Input]:
+        """List the stimuli that media are compared with, and the networks of metrics."""
+        recipe, metrics = self.recipe, choose_metrics(self.images.medium, self.recipe.metrics)
+        files = self.align.dataset.files(recipe.split, "pixels")
+        return [*files, *inputs_of_metrics(metrics, recipe.metric_encoders)]
 
     def describe_models(self, start: StartPictures | None) -> str:
         """Say what a reader must know of the brain models, also of those that decoded the start pictures."""
@@ -283,14 +276,12 @@ class Job:
         )
 
 
-def find_run(recipe: Recipe, prior: Any, trainings: Planned = MappingProxyType({})) -> AlignRun:
+def find_run(recipe: Recipe, prior: Any) -> AlignRun:
     """Find the run that decodes: the one named, or else the newest; it must have the prior's tokens.
 
     Args:
         recipe: What the user wrote.
         prior: What `priors.load` returns.
-        trainings: Earlier trainings of a workflow, by the names that recipes give their runs: a run that is
-            absent is what its recipe says.
 
     Raises:
         MissingData: if there is none, or the tokens of the newest are not the prior's; it says what trains
@@ -301,20 +292,15 @@ def find_run(recipe: Recipe, prior: Any, trainings: Planned = MappingProxyType({
     name, variant = of_variant(recipe.align_run)
     is_newest = not variant and (name is None or name_of_training(name, paths.under_home("runs")) is not None)
 
-    def with_way(error: MissingData) -> MissingData:
-        """Say what trains a run for this prior, where any such run would do."""
-        if not is_newest or prior.fuser is None:
-            return error
-        return MissingData(error.message, write_training(source, paths, recipe.dataset))
-
     try:
-        align = find(recipe.align_run, paths, recipe.dataset, recipe.subjects, trainings)
-    except MissingData as error:
-        raise with_way(error) from None
-    absent = align.absent and with_way(align.absent)
-    align = replace(align, allows_copies=recipe.copies == "allow", absent=absent)
+        align = find(recipe.align_run, paths, recipe.dataset, recipe.subjects)
+    except MissingData as error:  # any run for this prior would do
+        if not is_newest or prior.fuser is None:
+            raise
+        raise MissingData(error.message, write_training(source, paths, recipe.dataset)) from None
+    align = replace(align, allows_copies=recipe.copies == "allow")
     refuse_sweep(align)
-    if absent is None and prior.fuser is not None:
+    if prior.fuser is not None:
         dataset = recipe.dataset or align.dataset_config
         check_tokens(align, prior, source, dataset, is_named=not is_newest)
 
@@ -324,7 +310,7 @@ def find_run(recipe: Recipe, prior: Any, trainings: Planned = MappingProxyType({
     return replace(align, sources={f"the prior {source}": learned}) if len(learned.pictures) else align
 
 
-def resolve_variants(recipe: Recipe, trainings: Planned = MappingProxyType({})) -> dict[str, Job]:
+def resolve_variants(recipe: Recipe) -> dict[str, Job]:
     """Resolve every variant of a sweep, by label, on one run unless they name others.
 
     Variants share the prior and the run, with all that it has decoded, where their keys choose the same.
@@ -349,120 +335,65 @@ def resolve_variants(recipe: Recipe, trainings: Planned = MappingProxyType({})) 
                 variant.prior.source, scale=variant.prior.scale, adapter=variant.adapter
             )
         if run_key not in opened:
-            opened[run_key] = find_run(variant, opened[prior_key], trainings)
+            opened[run_key] = find_run(variant, opened[prior_key])
         job = Job.resolve(variant, opened[prior_key], opened[run_key])
 
         # the next variants are to find this run, not a newer one
         if not jobs:
             requested = name
-            reference = job.align_reference if job.align.absent is None else name
+            reference = job.align_reference
             renamed = variant.model_copy(update={"align_run": reference})
             opened[renamed.model_dump_json(include=RUN_KEYS)] = job.align
         jobs[label] = job
     return jobs
 
 
-def plan(recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Plan:
-    """Say which run, prior and generator would be used, how much they need, and what is missing.
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the prior, the generator, the run that decodes, and what it is tested with; or what is scored."""
 
-    Args:
-        recipe: What the user wrote.
-        trainings: Earlier trainings of a workflow, by the names that recipes give their runs.
-    """
-    # a folder to score needs no model
+    def others() -> list[Input]:
+        runs = find_runs_to_compare(recipe.paths, recipe.against or [])
+        return [Input(f"run {run.path.name}") for run in runs]
+
     if recipe.score is not None:
-        try:
-            folders = MatchedFolders.match(recipe.score, recipe.truth, recipe.medium)
-        except BrainhiveError as error:
-            return Plan.of({}, raised=[error])
-        return Plan.of(
-            {
-                "pictures": lambda: len(folders.generated.media),
-                "metrics": lambda: describe_metrics(folders.medium, recipe.metrics, recipe.metric_encoders),
-            }
-        )
-    if recipe.is_swept:
-        return _plan_sweep(recipe, trainings)
+        score = str(recipe.score)
 
-    # a prior that loads is described, even where the run is missing
-    prior = None
-    try:
-        prior = priors.load(recipe.prior.source, scale=recipe.prior.scale, adapter=recipe.adapter)
-        return _plan(recipe, prior, Job.resolve(recipe, prior, find_run(recipe, prior, trainings)))
-    except BrainhiveError as error:
-        return _plan(recipe, prior, None, error)
+        def list_networks() -> list[Input]:
+            medium = MatchedFolders.match(score, recipe.truth, recipe.medium).medium
+            return inputs_of_metrics(choose_metrics(medium, recipe.metrics), recipe.metric_encoders)
 
+        return collect(others, list_networks)
+    jobs = cache(lambda: resolve_variants(recipe).values())
 
-def _plan(
-    recipe: Recipe,
-    prior: Any,
-    job: Job | None,
-    error: BrainhiveError | None = None,
-    estimates_memory: bool = True,
-) -> Plan:
-    """Plan as far as prior and job could be resolved; `error` says why they could not."""
-    # models
-    checks: dict[str, Callable[[], Any] | BrainhiveError] = {}
-    if prior is not None:
-        checks["prior"] = lambda: ": ".join(filter(None, [recipe.prior.source, ", ".join(prior.dims)]))
-    if job is not None:
-        checks["align run"] = lambda: job.align.name
-        checks["pictures"] = job.describe_count
-        is_here, names = job.baselines.is_here, [source for source in BASELINES if source in job.sources]
-        checks["baselines"] = lambda: (
-            ", ".join(name if is_here(name) else f"{name} (missing)" for name in names) or "none"
-        )
-    elif error is not None:
-        checks["prior" if prior is None else "align run"] = error
+    def list_without_run() -> list[Input]:
+        """List priors, and metrics of both media: which one it is, the run says."""
+        with suppress(BrainhiveError):
+            _ = jobs()  # which list theirs
+            return []
+        sources = dict.fromkeys(variant.prior.source for variant in variants(recipe).values())
+        metrics = recipe.metrics or [*choose_metrics("picture", None), *choose_metrics("clip", None)]
+        return [
+            *(Input.of(f"prior {source}", partial(priors.describe, source)) for source in sources),
+            *inputs_of_metrics(metrics, recipe.metric_encoders),
+        ]
 
-    # generation, its memory, and what is measured
-    checks["generator"] = recipe.generator.check
-    if recipe.initial.folder or recipe.initial.align_run:
-        checks["starts from"] = lambda: find_start_pictures(recipe) and "pictures"
-    if prior is not None and estimates_memory:
-        checks["memory, estimated"] = lambda: (
-            f"{console.size(recipe.generator.weight_bytes(DTYPES[recipe.precision]) + size_of(prior))} of "
-            f"weights, and the tensors of {recipe.batch_size} at once"
-        )
-    if job is not None:
-        checks["metrics"] = lambda: describe_metrics(
-            job.images.medium, recipe.metrics, recipe.metric_encoders
-        )
-    checks["against"] = lambda: (
-        ", ".join(str(run.path) for run in find_runs_to_compare(recipe.paths, recipe.against or [])) or "none"
+    generators = [variant.generator for variant in variants(recipe).values()]
+    return collect(
+        lambda: trackers.inputs(recipe.run.trackers),
+        lambda: [one for job in jobs() for one in (*job.inputs(), *job.list_scored())],
+        lambda: [one for generator in generators for one in generator.inputs()],
+        list_without_run,
+        others,
+        checks=[*(generator.check for generator in generators), lambda: find_start_pictures(recipe)],
     )
-    checks |= trackers.checks(recipe.run.trackers)
-    if job is None:
-        return Plan.of(checks, needs=recipe.generator.needs)
-    return replace(Plan.of(checks, lambda: job.work, job.needs), cells=job.set_count)
 
 
-def _plan_sweep(recipe: Recipe, trainings: Planned) -> Plan:
-    """Plan the first variant, and collect what is missing for any."""
-    try:
-        jobs = resolve_variants(recipe, trainings)
-    except BrainhiveError as error:
-        return Plan({}, (error,))
-
-    # a plan of each variant; memory is estimated once
-    plans: list[Plan] = []
-    counts, total = [], 0
-    for label, job in jobs.items():
-        plans.append(_plan(job.recipe, job.prior, job, estimates_memory=not plans))
-        count, best_of = job.work.count, job.recipe.best_of
-        more = f", of {count} generated" if best_of > 1 else ""  # of several one is kept
-        kept = job.set_count * job.item_count * job.recipe.repeats
-        counts.append(f"{label} ({kept} pictures{more})")
-        total += count
-
-    # needs and errors of all, lines of the first
-    merged = Plan.of(
-        {},
-        needs=lambda: [need for each in plans for need in each.needs],
-        raised=[error for each in plans for error in each.errors],
-    )
-    items = {"variants": ", ".join(counts), "in all": f"{total:,} pictures", **plans[0].items}
-    return replace(merged, items=items, cells=sum(job.set_count for job in jobs.values()))
+def work(recipe: Recipe) -> Work | None:
+    """Count the media of all variants."""
+    if recipe.score is not None:
+        return None
+    works = [job.work for job in resolve_variants(recipe).values()]
+    return replace(works[0], count=sum(one.count for one in works), cells=sum(one.cells for one in works))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -473,17 +404,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         return _run(recipe, None, launch, again)
     with console.progress("opening models, signals and embeddings"):
         jobs = resolve_variants(recipe)
-        for job in jobs.values():
-            job.align.require()
     results = {label: _run(job.recipe, job, launch, again) for label, job in jobs.items()}
     if not recipe.is_swept:
         return results[""]
 
     # all variants in one table; they are compared with the first
     first = next(iter(jobs.values()))
-    digests = {name: digest for job in jobs.values() for name, digest in job.pinned().digests.items()}
-    pinned = recipe.model_copy(update={"align_run": first.align_reference}).holding(digests)
-    folder = RunFolder.open("reconstruct", f"{first.align.label}-sweep", pinned, launch, again)
+    digests = digests_of(one for job in jobs.values() for one in job.inputs())
+    named = recipe.model_copy(update={"align_run": first.align_reference})
+    folder = RunFolder.open("reconstruct", f"{first.align.label}-sweep", named, launch, again, digests)
     if launch.is_main:  # again where it is finished: a variant may have got a metric
         folder.finish(measure_variants(results))
     launch.barrier()
@@ -517,8 +446,7 @@ def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result
 def _score(recipe: Recipe, launch: Launch, again: bool) -> tuple[RunFolder, None]:
     """Score a folder of reconstructions."""
     folders = MatchedFolders.match(str(recipe.score), recipe.truth, recipe.medium)
-    label, pinned = f"score-{folders.generated.name}", recipe.holding(folders.digests)
-    folder = open_run(label, pinned, launch, again)
+    folder = open_run(f"score-{folders.generated.name}", recipe, launch, again, folders.digests)
     if not folder.is_finished:
         # floors of clips: clips of other items, and still pictures
         generated = [folders.generated]
@@ -539,7 +467,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
     """
     recipe, align = job.recipe, job.align
     align.prepare_signals(launch)
-    folder = open_run(align.label, job.pinned(), launch, again, job.baselines.is_here)
+    folder = open_run(align.label, job.named, launch, again, digests_of(job.inputs()), job.baselines.is_here)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         job = job.open(launch.device)

@@ -11,17 +11,19 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import atomic_write, home_folder, locate
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, newest, showing
 from brainhive_cli.core.set_up import SET_UP, say
 from brainhive_cli.reports.paper_tables import WRITERS, comma_separated, paper_table
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, find
 
-__all__ = ["Recipe", "plan", "run"]
+__all__ = ["Recipe", "inputs", "run"]
 # endings of the names of runs: digests of recipes, and a number
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
 FOLDER = "reports"
@@ -66,15 +68,12 @@ class Recipe(BaseRecipe):
         return "csv" if self.csv else self.format
 
 
-def plan(recipe: Recipe) -> Plan:
-    """List the runs that would be shown, and the path of the page."""
-    return Plan.of(
-        {
-            "runs": lambda: ", ".join(str(shown_run.folder.path) for shown_run in opened(recipe)),
-            "to": lambda: str(_target(recipe, opened(recipe))),
-            "figures": lambda: str(_figure_folder(recipe, opened(recipe)) or ""),
-        }
-    )
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the runs that are shown."""
+    runs = opened(recipe)
+    written = filter(None, (_target(recipe, runs), _figure_folder(recipe, runs)))
+    read = [Input(str(shown_run.folder.path)) for shown_run in runs]
+    return read + [Input(str(path), note="to be written") for path in written]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -199,7 +198,7 @@ def newest_two(root: Path) -> list[str]:
         lambda run: "" if run.measurements().items else "no values item by item",
         needed=two,
         choose="",
-        hint="brainhive eval-retrieval",
+        hint=Line("eval-retrieval"),
     )
     shown = ShownRun("", first)
 

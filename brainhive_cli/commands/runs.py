@@ -1,7 +1,6 @@
 """runs: every run with its state, result, age and size; one of them whole; and the removal of runs."""
 
 import os
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
 from brainhive_cli.core.files import remove
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import (
     caveats_of,
     explain_stamps,
@@ -28,7 +29,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import LARGEST_RECIPE, LOCK, RunFolder, age, showing
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.measurement.metric_names import headlines, shown
@@ -144,7 +145,7 @@ def _find_shown(recipe: Recipe) -> ShownRun:
     """
     names = recipe.words[1:]
     if len(names) > 1:
-        raise RecipeError(f"{len(names)} runs: {', '.join(names)}", "brainhive runs show NAME")
+        raise RecipeError(f"{len(names)} runs: {', '.join(names)}", Line("runs", SHOW, "NAME"))
     folder, variant = find(recipe.paths.under_home("runs"), names[0] if names else None)
     return ShownRun(variant or folder.name, folder, variant)
 
@@ -159,7 +160,7 @@ def _find_named(recipe: Recipe, removes: bool) -> list[RunOnDisk]:
     # nothing is removed without a name
     names = recipe.words[1:] if removes else recipe.words
     if removes and not names:
-        raise RecipeError("no run to remove is named", "brainhive runs rm NAME")
+        raise RecipeError("no run to remove is named", Line("runs", REMOVE, "NAME"))
 
     # all runs, the newest first
     root = recipe.paths.under_home("runs")
@@ -169,20 +170,17 @@ def _find_named(recipe: Recipe, removes: bool) -> list[RunOnDisk]:
     # every name must mean a run
     for name in names:
         if not any(run.is_called(name, removes) for run in runs):
-            hint = f"{guess(name, [run.path.name for run in runs])}they are listed by: brainhive runs"
+            hint = f"{guess(name, [run.path.name for run in runs])}they are listed by: {Line('runs')}"
             raise MissingData(f"no run {name!r} under {root}", hint)
     return [run for run in runs if not names or any(run.is_called(name, removes) for name in names)]
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Name the runs that would be listed or removed."""
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the runs that are listed, shown or removed."""
     verb = recipe.words[0] if recipe.words else ""
     if verb == SHOW:
-        return Plan.of({"shown": lambda: RunOnDisk(_find_shown(recipe).folder.path).name})
-    action = "removed" if verb == REMOVE else "listed"
-    return Plan.of(
-        {action: lambda: ", ".join(run.name for run in _find_named(recipe, verb == REMOVE)) or "none"}
-    )
+        return [Input(_find_shown(recipe).folder.path.name)]
+    return [Input(run.name) for run in _find_named(recipe, verb == REMOVE)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -210,7 +208,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     results = [cell.value for row in rows for cell in row if isinstance(cell, Cell)]
     note = explain_stamps(*(find_caveats(str(result)) for result in results))
     table = Table(f"Runs in {root}", columns, rows, is_list=True, note=note)
-    return Result(root, (table,), hint="brainhive runs show NAME" if runs else "")
+    return Result(root, (table,), hint=Line("runs", SHOW, "NAME") if runs else "")
 
 
 def _show(run: ShownRun) -> Result:
@@ -240,8 +238,7 @@ def _show(run: ShownRun) -> Result:
             metrics.append((scope, shown(m.name), m.value, m.interval_text(), m.n, chance))
     if metrics:
         tables.append(Table("Metrics", ("of", "metric", "value", "95 % CI", "n", "chance"), tuple(metrics)))
-    hint = shlex.join(["brainhive", "report", reference])
-    return Result(run.folder.path, tuple(tables), run.measured, hint=hint)
+    return Result(run.folder.path, tuple(tables), run.measured, hint=Line("report", reference))
 
 
 def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:

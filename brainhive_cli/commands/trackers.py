@@ -4,11 +4,13 @@ import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.files import within
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.measurements import Metric, extend_title
 
 PROJECT = "brainhive"
@@ -32,9 +34,9 @@ def require(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-def checks(names: Sequence[str]) -> dict[str, Callable[[], str]]:
-    """Return the check of a plan that the trackers are installed; none where there are no trackers."""
-    return {"trackers": lambda: ", ".join(require(names))} if names else {}
+def inputs(names: Sequence[str]) -> list[Input]:
+    """List the trackers, which must be installed."""
+    return [Input.of(f"tracker {name}", partial(require, [name])) for name in names]
 
 
 @contextmanager

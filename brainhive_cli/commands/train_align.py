@@ -1,25 +1,24 @@
 """train-align: a brain model for each cell (subjects × seed), trained to predict its targets."""
 
-import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console, documents
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.core.measurements import Measurements, merge_caveats
-from brainhive_cli.core.results import Plan, Result, Work
+from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import CLOSED_FORM, FINISHED, RunFolder
-from brainhive_cli.data.command_lines import are_embedded, command
-from brainhive_cli.data.datasets import describe_test_claims, stored_split
+from brainhive_cli.core.tables import Table
+from brainhive_cli.data.command_lines import are_embedded, write_embedding
+from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import keep_identity
 from brainhive_cli.training.alignment.initialisation import learned_by
@@ -33,7 +32,6 @@ from brainhive_cli.training.alignment.progress import (
     tables,
 )
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
-from brainhive_cli.training.alignment.references import Planned
 from brainhive_cli.training.alignment.training_data import TrainingData
 
 
@@ -44,54 +42,26 @@ class CellNotes(BaseModel):
     selected_on: str
 
 
-def plan(recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Plan:
-    """List the cells there would be, and what is missing for them.
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the trackers, and all that the training reads; see `Job.inputs`."""
+    job = cache(lambda: Job.resolve(recipe))
+    sources = [lambda: trackers.inputs(recipe.run.trackers), lambda: job().inputs()]
+    return collect(*sources, checks=[lambda: job().check()])
 
-    Args:
-        recipe: What the user wrote.
-        trainings: Earlier trainings of a workflow, by the names that recipes give their runs.
-    """
-    try:
-        job = Job.resolve(recipe, trainings)
-    except BrainhiveError as error:
-        return Plan.of({"recipe": error, **trackers.checks(recipe.run.trackers)})
-    # several lines need these, and each line reports its own failure
-    cells, stores = cache(job.list_cells), cache(job.open_stores)
-    starts = cache(lambda: job.list_start_needs(cells()))
 
-    def describe_starts() -> str:
-        is_here = all(need.error is None and need.size is None for _, need in starts())
-        for cell in cells() if is_here else ():
-            job.find_starts(cell)
-        return "; ".join(f"{part}: {need.name}" if part else need.name for part, need in starts())
+def work(recipe: Recipe) -> Work:
+    """Count the epochs of all cells."""
+    job = Job.resolve(recipe)
+    return job.count_work(job.list_cells())
 
-    def describe_held_out() -> str:
-        shares = job.describe_validation(stores())
-        return "; ".join(reason or share for share, reason in shares.items())
 
-    checks: dict[str, Callable[[], Any]] = {
-        "subjects": lambda: list_subjects(cells()),
-        "claims": lambda: describe_test_claims(job.dataset, len(list_subjects(cells()))),
-        "seeds": lambda: job.recipe.seeds,
-        "cells": lambda: console.summarise_names([cell.name for cell in cells()]),
-        "embeddings": lambda: ", ".join(stores()),
-        "held out": describe_held_out,
-        **({"at each step": job.describe_online} if recipe.train.online else {}),
-        "signal": lambda: job.describe_signals(cells()),
-        "target": job.describe_targets,
-        "memory, estimated": lambda: job.describe_memory(cells()),
-        **trackers.checks(recipe.run.trackers),
-    }
-    if any(recipe.train.starts):
-        checks["starts from"] = describe_starts
-    if recipe.is_swept:
-        checks["variants"] = lambda: ", ".join(job.variants)
-    if recipe.mode == "finetune":
-        checks["trained from"] = lambda: job.recipe.finetune.run or ""
-    planned = Plan.of(checks, lambda: job.count_work(cells()), lambda: job.needs(starts))
-    with suppress(BrainhiveError):  # which the plan says
-        planned = replace(planned, cells=len(cells()))
-    return planned
+def preview(recipe: Recipe) -> list[Table]:
+    """Lay out the cells, and the memory that the weights of the first take."""
+    job = Job.resolve(recipe)
+    cells = job.list_cells()
+    items = {"cells": console.summarise_names([cell.name for cell in cells])}
+    items["memory, estimated"] = job.describe_memory(cells)
+    return [Table("Cells", ("item", "value"), tuple(items.items()))]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -104,9 +74,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # a missing store ends it before signals are made
         stores = {} if job.has_signals(cells) else job.open_stores()
         job.prepare_signals(cells, launch)
-        job = job.pinned(cells)
+        digests = job.digests()
+        job = job.pinned(digests)
     label = job.recipe.run_label(job.recipe.paths)
-    folder = RunFolder.open("train-align", label, job.recipe, launch, again)
+    folder = RunFolder.open("train-align", label, job.recipe, launch, again, digests)
 
     # train what an earlier command has not trained, and write what all cells measured
     work = None
@@ -207,12 +178,12 @@ def _collect_measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mappi
     return Measurements(scopes, notes={**notes, "caveats": merge_caveats(*caveats), "cells": cell_notes})
 
 
-def _next_command(job: Job, folder: RunFolder) -> str:
+def _next_command(job: Job, folder: RunFolder) -> Hint:
     """Write the line of the next step: retrieval, after embedding the test stimuli where that is missing."""
     recipe = job.recipe
     if stored_split(job.dataset, "test") not in job.dataset.splits:
-        return shlex.join(["brainhive", "report", folder.path.name])
-    hint = shlex.join(["brainhive", "eval-retrieval", "--run", str(folder.path)])
+        return Line("report", folder.path.name)
+    hint = Line("eval-retrieval", ("run", folder.path))
     if are_embedded(job.dataset, recipe.encoders, recipe.paths.under_home("embeddings"), ["test"]):
         return hint
-    return f"{command('embed', recipe.dataset, recipe.encoders)} && {hint}"
+    return f"{write_embedding(recipe.dataset, recipe.encoders)} && {hint}"

@@ -8,11 +8,12 @@ from pydantic import Field
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe import Run
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import StimulusSet
@@ -58,9 +59,10 @@ def find_pictures(recipe: Recipe) -> StimulusSet:
     return images
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Count the pictures."""
-    return Plan.of({"pictures": lambda: f"{len(find_pictures(recipe))} pictures, {recipe.epochs} epochs"})
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the pictures."""
+    images = find_pictures(recipe)
+    return [Input(f"{len(images)} pictures of {images.dataset}")]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

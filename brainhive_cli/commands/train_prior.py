@@ -1,7 +1,8 @@
 """train-prior: a prior's modules on a frozen diffusion model."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,28 +12,29 @@ import torch
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch, num_processes
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
-from brainhive_cli.core.results import Plan, Result, Work, to_download
+from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.core.weights import Checkpoint
-from brainhive_cli.data.command_lines import command, only_if_recorded
-from brainhive_cli.data.targets.target_stores import digests_of_imported
+from brainhive_cli.data.command_lines import only_if_recorded
+from brainhive_cli.data.targets.target_stores import store_inputs
 from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.metrics.perceptual import require_distances
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors
-from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
-from brainhive_cli.training.prior.components import LAST, Learner, adamw8bit, describe_training_memory
+from brainhive_cli.training.prior.components import LAST, Learner, adamw8bit, require_fit
 from brainhive_cli.training.prior.examples import Pictures
 from brainhive_cli.training.prior.loop import Training, train
 from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
 from brainhive_cli.training.prior.samples import LAST as LAST_SAMPLES
 from brainhive_cli.training.prior.samples import Values, loss_curve, measure_distribution, show, try_out
 
-__all__ = ["Recipe", "plan", "run"]
+__all__ = ["Recipe", "inputs", "run"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,12 @@ class Job:
     Attributes:
         recipe: Its settings.
         pictures: Pictures with their embeddings.
-        pinned: The recipe with the content of the prior whose training is continued, for the fingerprint.
+        digests: Those of own vectors, and of the prior whose training is continued.
     """
 
     recipe: Recipe
     pictures: Pictures
-    pinned: Recipe
+    digests: Mapping[str, str]
 
     @classmethod
     def resolve(cls, recipe: Recipe, launch: Launch) -> Self:
@@ -58,9 +60,10 @@ class Job:
         """
         source = recipe.continue_from
         dataset = recipe.dataset.build(recipe.paths)
-        digests = digests_of_imported(dataset, recipe.split, recipe.encoders, recipe.paths)
+        arguments = dataset, recipe.dataset, recipe.split, recipe.encoders, recipe.paths
+        digests = digests_of(store_inputs(*arguments))
         digests |= {source: priors.describe(source).digest} if source else {}
-        return cls(recipe, Pictures.open(recipe, launch), recipe.holding(digests))
+        return cls(recipe, Pictures.open(recipe, launch), digests)
 
     @property
     def work(self) -> Work:
@@ -69,90 +72,49 @@ class Job:
         kind = f"{recipe.generator.kind} at {recipe.resolution_px} px"
         return Work(f"{kind}, {train.batch_size} a step in {train.precision}", train.steps, "steps")
 
-    def describe_pictures(self) -> str:
-        """Count the pictures and epochs, and name the encoders that run in each step."""
-        # epochs over the pictures, by all processes together
-        train, pictures, processes = self.recipe.train, self.pictures, num_processes(self.recipe.run)
+
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the pictures with their embeddings, what is trained, and the networks of metrics."""
+    parts = [recipe.generator, *([] if recipe.sampler is None else [recipe.sampler])]
+    job = cache(lambda: Job.resolve(recipe, Launch(0, 1, torch.device("cpu"))))
+
+    def count_pictures() -> None:
+        train, processes = recipe.train, num_processes(recipe.run)
         size = train.batch_size * train.accumulate * processes
-        size = pictures.count_in_step(size, train.accumulate, processes)
-        epochs = train.steps * size / len(pictures.train)
-        launched = f"{processes} processes" if processes > 1 else "one process"
-        words = (
-            f"{len(pictures.train)} to learn ({epochs:.1f} epochs on {launched}), {len(pictures.held)} kept"
-        )
+        job().pictures.count_in_step(size, train.accumulate, processes)
 
-        # encoders without stores, which run in each step
-        online = [
-            f"{config.name}, {to_download(config.needs())}"
-            for group in pictures.targets.groups
+    return collect(
+        lambda: trackers.inputs(recipe.run.trackers),
+        lambda: [
+            one
+            for group in job().pictures.targets.groups
             for config in group.configs
-        ]
-        return words + (f"; embedded in each step by {'; '.join(online)}" if online else "")
+            for one in config.inputs()
+        ],
+        lambda: recipe.prior.inputs() if recipe.continue_from is None else (),
+        lambda: [one for part in parts for one in part.inputs()],
+        lambda: [Input.of("bitsandbytes", adamw8bit)] if recipe.train.optimizer == "adamw8bit" else (),
+        lambda: _list_metrics(recipe),
+        checks=[*(part.check for part in parts), lambda: require_fit(recipe), count_pictures],
+    )
 
 
-def plan(recipe: Recipe) -> Plan:
-    """List the checks of the prior, its pictures, generator, metrics and memory, and missing files."""
-    # the pictures need the embeddings; if these are missing, the other checks run still
-    train, source = recipe.train, recipe.continue_from
-    checks: dict[str, Callable[[], Any] | BrainhiveError] = {
-        "steps": lambda: f"{train.steps} of {train.batch_size * train.accumulate} pictures on each process"
-    }
-    job = None
-    try:
-        job = Job.resolve(recipe, Launch(0, 1, torch.device("cpu")))
-        checks["pictures"] = job.describe_pictures
-    except BrainhiveError as error:
-        checks["pictures"] = error
-    # parts of the system, metrics, memory and trackers
-    checks |= {
-        "generator": recipe.generator.check,
-        "prior": lambda: f"new, {recipe.prior.check()}" if source is None else f"continues from {source}",
-        **({} if recipe.sampler is None else {"sampler": recipe.sampler.check}),
-        "optimizer": lambda: (
-            f"{adamw8bit().__name__} of bitsandbytes" if train.optimizer == "adamw8bit" else train.optimizer
-        ),
-        "metrics": lambda: _describe_metrics(recipe),
-        "memory, estimated": lambda: describe_training_memory(recipe),
-        **trackers.checks(recipe.run.trackers),
-    }
-    return Plan.of(checks, None if job is None else lambda: job.work)
+def work(recipe: Recipe) -> Work:
+    """Count the steps."""
+    return Job.resolve(recipe, Launch(0, 1, torch.device("cpu"))).work
 
 
-def _describe_metrics(recipe: Recipe) -> str:
-    """Name the metrics, and the reasons against those that cannot be measured."""
-
-    def describe_encoder(config: EncoderConfig) -> str:
-        needs = config.needs()
-        words = to_download(needs)
-        if not any(need.size for need in needs):
-            config.build()  # which finds out whether it can be loaded, and loads nothing
-        return words
-
-    # the metrics of the recipe, each with its network: an encoder, or one by name
-    networks: dict[str, EncoderConfig | str] = {}
-    if recipe.sample_items:
-        networks = {f"similarity_{config.name}": config for config in recipe.similarity}
-        networks |= {"lpips": "LPIPS"} if recipe.lpips else {}
+def _list_metrics(recipe: Recipe) -> list[Input]:
+    """List the networks of the metrics, which are left out without them."""
+    similar = recipe.similarity if recipe.sample_items else []
+    inputs = [one for config in similar for one in config.inputs()]
+    if recipe.lpips and recipe.sample_items:
+        inputs += perceptual.inputs_of("LPIPS")
     if recipe.fid_items:
-        networks["fid and kid"] = "FID" if recipe.fid_features == INCEPTION else recipe.fid_features
-
-    # an error skips a metric, unless the recipe is wrong
-    words = []
-    for name, network in networks.items():
-        try:
-            if name == "fid and kid":
-                require_distances(recipe.fid_items)
-            if network in ("LPIPS", "FID"):
-                is_here = perceptual.is_here(network)
-                said = to_download([]) if is_here else "weights to download"
-            else:
-                said = describe_encoder(encoders.resolve(network) if isinstance(network, str) else network)
-            words.append(f"{name}: {said}")
-        except RecipeError:
-            raise
-        except BrainhiveError as error:
-            words.append(f"{name}: skipped, {error.in_one_line}")
-    return "; ".join(words) or "none"
+        require_distances(recipe.fid_items)
+        is_usual, features = recipe.fid_features == INCEPTION, recipe.fid_features
+        inputs += perceptual.inputs_of("FID") if is_usual else encoders.resolve(features).inputs()
+    return [replace(one, is_optional=not isinstance(one.error, RecipeError)) for one in inputs]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -166,7 +128,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     with console.progress("listing pictures and embeddings"):
         job = Job.resolve(recipe, launch)
     label = f"{job.pictures.images.dataset}-{recipe.prior.kind}"
-    folder = RunFolder.open("train-prior", label, job.pinned, launch, again)
+    folder = RunFolder.open("train-prior", label, recipe, launch, again, job.digests)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         with folder.finishing(launch) as is_due:
@@ -187,7 +149,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     sheet = folder.path / "samples" / f"{LAST_SAMPLES}.png"
     files = {"samples": sheet} if sheet.is_file() else {}
     dataset = only_if_recorded(recipe.dataset, recipe.paths)
-    hint = command("train-align", dataset, recipe.encoders, "--prior", str(folder.path / "model"))
+    parts = ("dataset", dataset), ("encoders", recipe.encoders), ("prior", folder.path / "model")
+    hint = Line("train-align", *parts)
     return Result(folder.path, (table,), measurements, files, hint, work=work)
 
 

@@ -9,13 +9,16 @@ import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal, Self, cast, get_args
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core import console, hub
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, Unfinished
+from brainhive_cli.core.inputs import Input, collect
+from brainhive_cli.core.launch import READING, Launch
+from brainhive_cli.core.lines import write_value
 from brainhive_cli.core.measurements import (
     ALL,
     Measurements,
@@ -36,11 +39,10 @@ from brainhive_cli.core.recipe import (
     shipped_recipes,
 )
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Need, Plan, Result
+from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.command_lines import write_part, write_value
 from brainhive_cli.training.alignment.references import name_of_training
 
 Command = Literal[
@@ -192,10 +194,10 @@ def derive_steps(name: str) -> dict[str, dict[str, Any]]:
         if "embed" in siblings:
             add("embed", siblings["embed"], recipe)
         else:
-            encoders = map(write_part, command.Job.resolve(resolved).stored_encoders())
+            encoders = map(str, command.Job.resolve(resolved).stored_encoders())
             add(
                 *("embed", None, recipe),
-                [f"dataset={write_part(resolved.dataset)}", f"encoders=[{', '.join(encoders)}]"],
+                [f"dataset={resolved.dataset}", f"encoders=[{', '.join(encoders)}]"],
             )
         return add(TRAINING, recipe, recipe, overrides)
 
@@ -269,54 +271,28 @@ class FinishedStep:
     result: Result
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Plan every step, and say of what it needs which earlier step makes it, or else how it is had."""
+def inputs(recipe: Recipe) -> list[Input]:
+    """List the steps with their lines and states, the inputs of the next, and what is fetched for others."""
     if not recipe.steps:
-        return Plan({}, (NO_STEPS,))
-
-    # lines and tables to show; errors and needs of all steps; the step that makes each file or run
-    items: dict[str, Any] = {}
-    tables: list[Table] = []
-    errors: list[BrainhiveError] = []
-    needs: dict[str, Need] = {}
-    makers: dict[str, str] = {}
-    writes = 0
-    for name, (job, planned) in plan_steps(recipe).items():
-        items[name] = job.line
-        writes += planned.writes
-        if planned.items:
-            tables.append(planned.table(f"Plan of {name}"))
-
-        # a need is met where an earlier step makes the file or the run
-        step_needs = [
-            replace(need, step=makers.get(need.key.partition(":")[0], "")) for need in planned.needs
-        ]
-        needs |= {need.name: need for need in step_needs if need.name not in needs}
-
-        # an error of a need that a step makes is none, unless another need, which no step makes, has it too
-        made_messages = {need.error.message for need in step_needs if need.error and need.step}
-        made_messages -= {need.error.message for need in step_needs if need.error and need.is_missing}
-        planned_runs = [key for key in makers if key.startswith("<")]
-        errors += [
-            error
-            for error in planned.errors
-            if error.message not in made_messages and not any(run in error.message for run in planned_runs)
-        ]
-        makers |= {key: name for key in (*planned.makes, f"<{name}>")}
-    return Plan(items, tuple(errors), None, tuple(tables), tuple(needs.values()), writes=writes)
-
-
-def plan_steps(recipe: Recipe) -> dict[str, tuple[Job, Plan]]:
-    """Plan each step by its command; one that reads a run knows what trainings before it will make."""
-    planned: dict[str, tuple[Job, Plan]] = {}
-    trainings: dict[str, Any] = {}
+        raise NO_STEPS
+    steps, listed = list[Input](), list[Input]()
+    results: dict[str, Result] = {}
+    before, is_next = "", True
     for name in recipe.steps_until:
-        job = Job.resolve(recipe, name, {})
-        reads_runs = recipe.command_of(name) in (TRAINING, *DECODING)
-        planned[name] = job, job.module.plan(job.recipe, *([trainings] if reads_runs else []))
-        if recipe.command_of(name) == TRAINING:
-            trainings[f"<{name}>"] = job.recipe
-    return planned
+        job, state = Job.resolve(recipe, name, results), f"waits for {before}"
+        if is_next:
+            try:
+                results[name], state = job.module.run(job.recipe, READING), "finished"
+            except (BrainhiveError, Unfinished):
+                state = "next"
+        if state != "finished":
+            read = collect(partial(job.module.inputs, job.recipe))
+            later = [one for one in read if one.size or isinstance(one.error, hub.Unreachable)]
+            listed += read if is_next else [replace(one, note=f"for {name}") for one in later]
+            is_next = False
+        steps.append(Input(f"{name}: {job.line}", note=state))
+        before = name
+    return collect(lambda: steps, lambda: listed)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import below, refuse_link
+from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.tables import Table
 
 if TYPE_CHECKING:
@@ -76,6 +77,12 @@ class Line(Strict):
     low: Sequence[Number] | None = None
     high: Sequence[Number] | None = None
     chance: Number = None
+
+    @classmethod
+    def of(cls, name: str, metrics: Sequence[Metric]) -> Self:
+        """Draw metrics with their intervals, and the chance of the first."""
+        low, high = [metric.low for metric in metrics], [metric.high for metric in metrics]
+        return cls(name, [metric.value for metric in metrics], low, high, metrics[0].chance)
 
 
 @dataclass(frozen=True)

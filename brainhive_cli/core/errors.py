@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from brainhive_cli.core.lines import Hint
+
 OF_LIBRARIES = r"\(os error (\d+)\)|unable to (?:mmap|open|stat) .*\((\d+)\)"
 """Texts by which safetensors, which is written in Rust, and torch report an error of the system."""
 JOB = "BRAINHIVE_JOB"
@@ -32,14 +34,23 @@ class BrainhiveError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: Hint = "") -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self._hint = hint
 
     def __str__(self) -> str:
         """Return the message, which those who pass the error on may have extended."""
         return self.message
+
+    @property
+    def hint(self) -> str:
+        """What to do; a command line in it is written where it is read, also of another process's error."""
+        return str(self._hint)
+
+    @hint.setter
+    def hint(self, hint: str) -> None:
+        self._hint = hint
 
     @property
     def in_one_line(self) -> str:

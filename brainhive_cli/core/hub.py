@@ -18,7 +18,7 @@ from brainhive_cli.core import console, documents, surroundings
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
 from brainhive_cli.core.file_systems import require_room
 from brainhive_cli.core.files import atomic_write, below, home_folder, locate, portable, read_regular
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.inputs import Input
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Weights of the demo, for `demo:` references."""
@@ -207,13 +207,13 @@ def find_weights(reference: str, files: Sequence[str], weights: Sequence[str] = 
     return []
 
 
-def need(
+def find_input(
     reference: str,
     files: Sequence[str] = (),
     weights: Sequence[str] = WEIGHTS,
     also: Sequence[str] = (),
     size: int | None = None,
-) -> Need:
+) -> Input:
     """Look for `files` and the first of `weights` that there is, here or at the hub; nothing is fetched.
 
     Args:
@@ -230,11 +230,11 @@ def need(
     is_file = len(weights) == 1 and "*" not in weights[0]
     pattern = weights[0] if is_file else weights[0].rpartition("/")[0]
     name = f"{rest if is_hub else reference}/{pattern}".rstrip("/")
-    if here := find_weights(reference, files, weights):
-        return Need(name, held=sum(path.stat().st_size for path in here))
+    if find_weights(reference, files, weights):
+        return Input(name)
     if not is_hub:
         absent = next((file for file in files if not (locate(reference) / file).is_file()), weights[0])
-        return Need(name, None, MissingData(f"{reference} has no {absent}", "download it again"))
+        return Input(name, None, MissingData(f"{reference} has no {absent}", "download it again"))
     try:
         # the hub lists what it would fetch
         kind, repository, subfolder, revision = _parse(rest, "")
@@ -244,22 +244,22 @@ def need(
             listed = snapshot(repository, kind, revision=revision, allow_patterns=patterns, dry_run=True)
     except Unreachable as error:
         line = download_line(repository, kind, _patterns(subfolder, [*files, *also, weights[0]]), *words)
-        return Need(name, size, Unreachable(error.message, f"{ELSEWHERE}{line}"))
+        return Input(name, size, Unreachable(error.message, f"{ELSEWHERE}{line}"))
     except BrainhiveError as error:
-        return Need(name, None, error)
+        return Input(name, None, error)
 
     # the first pattern of weights that the repository has
     names = [file.filename for file in listed]
     matching = [fnmatch.filter(names, pattern) for pattern in _patterns(subfolder, weights)]
     if (chosen := next(filter(None, matching), None)) is None:
         absent = f"{repository} has no {patterns[len(files)]}"
-        return Need(name, None, MissingData(absent, "check the name and variant"))
+        return Input(name, None, MissingData(absent, "check the name and variant"))
     needed = {*_patterns(subfolder, files), *chosen}
     size = _count_bytes(file for file in listed if file.will_download and file.filename in needed)
     line = download_line(repository, kind, [*_patterns(subfolder, [*files, *also]), *chosen], *words)
     disk, what = Path(constants.HF_HUB_CACHE), f"{repository} at the hub"
-    no_room = Need.of("", partial(require_room, disk, size, what, ROOM)).error
-    return Need(name, size, no_room, line=line if size else "")
+    no_room = Input.of("", partial(require_room, disk, size, what, ROOM)).error
+    return Input(name, size, no_room, line if size else "")
 
 
 def download_line(repository: str, repo_type: str, patterns: Sequence[str], *more: str) -> str:

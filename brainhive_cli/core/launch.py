@@ -232,6 +232,10 @@ class Launch:
         return torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 
 
+READING = Launch(0, 1, "cpu", only_reads=True)
+"""The launch in which a command looks for what is finished."""
+
+
 def start(run: Run) -> Launch:
     """Join the launch that this process belongs to, or be one process alone.
 

@@ -12,12 +12,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from brainhive_cli.core import documents, foreign_code
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
+from brainhive_cli.core.lines import write_value
 from brainhive_cli.core.recipe import Keys, validate
 
 if TYPE_CHECKING:
     import torch
 
-    from brainhive_cli.core.results import Need
+    from brainhive_cli.core.inputs import Input
 
 SHELVES = {
     "datasets": "dataset",
@@ -54,13 +55,14 @@ class Config(Keys):
         module = type(self).__module__
         return name_of(module.rsplit(".", 1)[-1]) if module.startswith(PACKAGE) else module
 
-    def needs(self) -> "list[Need]":
+    def inputs(self) -> "list[Input]":
         """List the files and weights that the part needs; by default none."""
         return []
 
-    def weight_bytes(self, dtype: "torch.dtype") -> int:
-        """Count the bytes of the part's networks, by the size of their files; 0 if it is unknown."""
-        return sum(need.size or need.held for need in self.needs())
+    def __str__(self) -> str:
+        """Write the part as a recipe names it: by its kind, else with its knobs."""
+        knobs = self.model_dump(mode="json", exclude_defaults=True)
+        return write_value(knobs) if len(knobs) > 1 else self.kind
 
     @model_serializer(mode="wrap")
     def _with_kind(self, fields: Any) -> dict[str, Any]:
@@ -228,3 +230,7 @@ def part(shelf: str, default: str, is_optional: bool = False) -> BeforeValidator
     return BeforeValidator(
         lambda value: None if is_optional and value is None else resolve(shelf, value, default)
     )
+
+
+OtherDataset = Annotated[Any, part("datasets", "things-eeg", is_optional=True)]
+"""Another data set than that of a run."""

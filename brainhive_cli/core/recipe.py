@@ -349,10 +349,6 @@ class Recipe(Section):
             {**fields, "run": {**fields["run"], "mixed_precision": mixed_precision}}
         )
 
-    def holding(self, digests: Mapping[str, str]) -> Self:
-        """Add digests of what paths and references hold, by which the fingerprint then knows them."""
-        return self.model_copy(update={"digests": dict(sorted(digests.items()))})
-
     def fingerprint(self) -> str:
         """Digest what differs from the defaults, without FINGERPRINT_EXCLUDE, and contents (10 hex digits).
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 from pydantic import AwareDatetime, BaseModel
@@ -40,6 +41,7 @@ from brainhive_cli.core.files import (
     within,
 )
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.core.measurements import Measurements, Notes
 from brainhive_cli.core.recipe import Recipe, write_yaml
 
@@ -104,7 +106,15 @@ class RunFolder:
     presence: Claim | None = None
 
     @classmethod
-    def open(cls, command: str, label: str, recipe: Recipe, launch: Launch, again: bool = False) -> Self:
+    def open(
+        cls,
+        command: str,
+        label: str,
+        recipe: Recipe,
+        launch: Launch,
+        again: bool = False,
+        digests: Mapping[str, str] = MappingProxyType({}),
+    ) -> Self:
         """Create the run's folder, or find the one that the same recipe made before.
 
         Others may work on the same run: they share its cells (`claim_cells`).
@@ -115,11 +125,13 @@ class RunFolder:
             recipe: The resolved recipe.
             launch: This process among those that share the run; the main one writes.
             again: Start a new run even if there is a finished one.
+            digests: Of what paths and references of the recipe hold, and of stores, see `Input.digest`.
 
         Raises:
             Unfinished: if the launch only reads, and the run is not finished.
         """
         # the main process opens the folder, the others wait until it has
+        recipe = recipe.model_copy(update={"digests": dict(sorted(digests.items()))})
         base, name = recipe.paths.under_home("runs") / command, f"{label}-{recipe.fingerprint()}"
         below(base, name, source="the name of a run,")
         if launch.only_reads:
@@ -524,7 +536,7 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
     """
     # the finished runs, for the end of a name, and for the hint: the one that may be meant first
     finished = [run.path for run in finished_runs(runs, command)]
-    hint = f"brainhive {command or 'demo'}"
+    hint: Hint = Line(command or "demo")
     if names := [path.name for path in finished]:
         wanted = Path(reference).name
         meant = next((f"did you mean {name}? " for name in names if wanted in name), guess(wanted, names))
@@ -565,7 +577,7 @@ def newest(
     lacks: Callable[[RunFolder], str] = lambda run: "",
     *,
     needed: str = "",
-    hint: str = "",
+    hint: Hint = "",
     choose: str = "--run ",
     apart_from: RunFolder | None = None,
 ) -> RunFolder:
@@ -607,7 +619,7 @@ def newest(
         f"no finished {command + ' ' if command else ''}run under {runs / (command or '')}"
         + (f" has {needed}" if needed else "")
         + (f" ({_first_of(rejected)})" if rejected else ""),
-        hint or f"brainhive {command or 'demo'}",
+        hint or Line(command or "demo"),
     )
 
 

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from brainhive_cli.core.arrays import Int64
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +15,7 @@ def derive_seed(*seeds: int) -> int:
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
 
 
-def shuffled(count: int, seed: int) -> NDArray[np.int64]:
+def shuffled(count: int, seed: int) -> Int64:
     """Shuffle 0 … count - 1 by NumPy's older generator, whose streams do not change."""
     # RandomState is frozen; Generator may change between versions of NumPy
     order = np.arange(count)

@@ -50,25 +50,8 @@ SplitSessions = Annotated[
     ),
 ]
 """The same, where a session may also say which split it is of."""
-VERSIONS = frozenset(
-    ("rec", "echo", "part", "desc", "proc", "split", "hemi", "space", "res", "den", "cohort")
-)
+VERSIONS = frozenset("rec echo part desc proc split hemi space res den cohort".split())
 """Entities of BIDS that differ between files of one acquisition."""
-
-
-def read_entities(name: str) -> tuple[dict[str, str], str]:
-    """Read the entities of a file's name (run-01 is run-1), and its suffix before the ending."""
-    # sub-01_task-images_run-01_bold.nii.gz: entities and the suffix bold
-    *pairs, suffix = name.partition(".")[0].split("_")
-    entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
-    if "run" in entities:
-        entities["run"] = entities["run"].lstrip("0")
-    return entities, suffix
-
-
-def identify_acquisition(entities: Mapping[str, str]) -> frozenset[tuple[str, str]]:
-    """Identify an acquisition by the entities of one of its files: all but those of its versions."""
-    return frozenset((key, value) for key, value in entities.items() if key not in VERSIONS)
 
 
 def number_subjects(label_paths: Mapping[str, Path], numbers: Mapping[str, int]) -> dict[str, int]:

@@ -1,44 +1,26 @@
-"""Command lines, as hints and messages show them."""
+"""What leads from one command to the next: data set, encoders and prior, in the words of a command line."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from brainhive_cli.core import parts
+from brainhive_cli.core.lines import Line, write_value
 from brainhive_cli.core.recipe import Paths, read_recipe, shipped_recipes
 from brainhive_cli.data.datasets import Dataset, stored_split
 from brainhive_cli.data.signal_stores import recorded_subjects
 from brainhive_cli.data.stores.target_store import find, holds_own_vectors
-from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, is_own_name, resolve
+from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, resolve
 
 
-def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderConfig], *more: str) -> str:
-    """Write a command line for a data set and encoders; own vectors are imported where others are embedded.
-
-    Args:
-        name: The subcommand.
-        dataset: Its Config; None leaves it to the user.
-        encoders: Their Configs; none for the command's default.
-        more: Further arguments.
-    """
-    # the data set
-    arguments = []
-    if dataset is not None:
-        what = write_part(dataset)
-        arguments = ["--dataset", what] if "{" not in what else [f"dataset={what}"]
-
-    # embed has no encoder for own vectors: a line for each of them, and one for the others
-    own = [config for config in encoders if name == "embed" and config.kind == IMPORTED]
-    lines = [
-        shlex.join(["brainhive", "import-embeddings", "FILE", *arguments, "--as", config.name])
-        for config in own
-    ]
-    if len(others := [config for config in encoders if config not in own]) or not own:
-        lines.insert(0, shlex.join(["brainhive", name, *arguments, *write_encoders(others), *more]))
-    return " && ".join(lines)
+def write_embedding(dataset: parts.Config, encoders: Sequence[EncoderConfig]) -> str:
+    """Write the lines that embed a data set by encoders, or by the default; own vectors are imported."""
+    # there is no encoder for own vectors: a line for each of them, and one for the others
+    others, named = [config for config in encoders if config.kind != IMPORTED], ("dataset", dataset)
+    lines = [Line("embed", named, ("encoders", others))] if others or not encoders else []
+    own = [("as", config.name) for config in encoders if config.kind == IMPORTED]
+    lines += [Line("import-embeddings", "FILE", named, name) for name in own]
+    return " && ".join(map(str, lines))
 
 
 def only_if_recorded(dataset: Any, paths: Paths) -> Any:
@@ -60,14 +42,14 @@ def next_command(dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths, 
     """
     built = dataset.build(paths)
     if not recorded_subjects(built, paths):
-        return command("train-prior", dataset, encoders)
+        return str(Line("train-prior", ("dataset", dataset), ("encoders", encoders)))
     # the encoders of the shelf whose embeddings of the training stimuli are there
     stores = sorted((paths.under_home("embeddings") / built.name / "train").glob("*.h5"))
     known = [path.stem for path in stores if parts.is_kind("encoders", path.stem) or holds_own_vectors(path)]
     chosen = encoders or [resolve(name) for name in known]
     if not chosen or not are_embedded(built, chosen, paths.under_home("embeddings"), ["train"]):
-        return command("embed", dataset, encoders)
-    return command("train-align", dataset, chosen, *more)
+        return write_embedding(dataset, encoders)
+    return str(Line("train-align", ("dataset", dataset), ("encoders", chosen), *more))
 
 
 def are_embedded(
@@ -81,17 +63,8 @@ def are_embedded(
     )
 
 
-def write_encoders(encoders: Sequence[EncoderConfig]) -> list[str]:
-    """Write the arguments that name encoders; none for the default."""
-    if not encoders:
-        return []
-    names = [write_part(config) for config in encoders]
-    is_plain = all("{" not in name for name in names)
-    return ["--encoders", ",".join(names)] if is_plain else [f"encoders=[{', '.join(names)}]"]
-
-
-def write_prior(name: str, prior: str, dataset: Any = None) -> list[str]:
-    """Write the arguments that give a command a prior: a shipped recipe for it, or the prior itself.
+def write_prior(name: str, prior: str, dataset: Any = None) -> list[Any]:
+    """Write the words that give a command a prior: a shipped recipe for it, or the prior itself.
 
     Args:
         name: The subcommand.
@@ -104,10 +77,10 @@ def write_prior(name: str, prior: str, dataset: Any = None) -> list[str]:
             continue
         below = file.parent.relative_to(shipped_recipes()).as_posix()
         if dataset is None or below == "." or _dataset_of(content) == dataset.kind:
-            return [] if below == "." else ["--recipe", below]
+            return [] if below == "." else [("recipe", below)]
         drawing = {key: content[key] for key in ("generator", "resolution_px") if key in content}
-        return ["--prior", prior, *(f"{key}={write_value(value)}" for key, value in drawing.items())]
-    return ["--prior", prior]
+        return [("prior", prior), *(f"{key}={write_value(value)}" for key, value in drawing.items())]
+    return [("prior", prior)]
 
 
 def _dataset_of(recipe: Mapping[str, Any]) -> str:
@@ -117,21 +90,3 @@ def _dataset_of(recipe: Mapping[str, Any]) -> str:
         recipe = read_recipe(shipped_recipes() / training / "train-align.yaml")
     named = recipe.get("dataset", "")
     return str(named["kind"] if isinstance(named, Mapping) else named)
-
-
-def write_part(part: parts.Config) -> str:
-    """Write a part as a recipe names it: by its kind, an encoder by its reference, else with its knobs."""
-    knobs = part.model_dump(mode="json", exclude_defaults=True)
-    kind = knobs.pop("kind")
-    if not knobs:
-        return str(kind)
-    is_named = kind in ("python", "reference") or (kind == IMPORTED and is_own_name(knobs["source"]))
-    if is_named and list(knobs) == ["source"]:
-        return str(knobs["source"])
-    return write_value({"kind": kind, **knobs})
-
-
-def write_value(value: Any) -> str:
-    """Write a value as an override takes it, in one line."""
-    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
-    return text.removesuffix("...\n").strip()

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+
+from brainhive_cli.core.arrays import Float64
 
 PAUSE_S = 1e-3
 """Seconds by which a record may begin after the end of the one before; times are written with few digits."""
@@ -22,14 +23,14 @@ class Pauses:
         lengths_s: [n] length of each.
     """
 
-    starts_s: NDArray[np.float64]
-    lengths_s: NDArray[np.float64]
+    starts_s: Float64
+    lengths_s: Float64
 
     def __len__(self) -> int:
         """Count them."""
         return len(self.starts_s)
 
-    def leave_out(self, times_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    def leave_out(self, times_s: Float64) -> Float64:
         """Turn times [n] since the start into seconds of samples; a time in a pause becomes its end."""
         begins_s = self.starts_s + np.cumsum(self.lengths_s) - self.lengths_s
         return times_s - np.clip(times_s[:, None] - begins_s, 0, self.lengths_s).sum(axis=1)

@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import RecipeError, find_rows, guess
 
 STANDARD = ("colin27_1005", "standard_1005")
@@ -52,9 +51,17 @@ class Cap:
                 be one electrode of the montage.
         """
         # names by the recipe, by the inputs of the cap, and by the 10-05 system
-        montage = _open_montage(self.montage) if self.montage else None
+        from mne.channels import get_builtin_montages, make_standard_montage
+
+        montage, known = None, get_builtin_montages()
+        if self.montage:
+            if self.montage not in known:
+                hint = f"{guess(self.montage, known)}mne has: {', '.join(known)}"
+                raise RecipeError(f"preparation.montage is {self.montage!r}, which mne does not have", hint)
+            montage = make_standard_montage(self.montage)
         electrodes = montage.ch_names if montage is not None and self.montage in BY_INPUT else []
-        by_input: dict[str, str] = dict(zip(input_names(), electrodes, strict=False))
+        inputs = (f"{bank}{number}" for bank in "ABCDEFGH" for number in range(1, BANK + 1))
+        by_input: dict[str, str] = dict(zip(inputs, electrodes, strict=False))
         types: dict[str, str] = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
         names: dict[str, str] = {}
         for name, kind in types.items():
@@ -75,21 +82,6 @@ class Cap:
             raw.set_montage(montage, on_missing="ignore", verbose="ERROR")
 
 
-def _open_montage(name: str) -> Any:
-    from mne.channels import get_builtin_montages, make_standard_montage
-
-    known = get_builtin_montages()
-    if name not in known:
-        hint = f"{guess(name, known)}mne has: {', '.join(known)}"
-        raise RecipeError(f"preparation.montage is {name!r}, which mne does not have", hint)
-    return make_standard_montage(name)
-
-
-def input_names() -> list[str]:
-    """Name the inputs of BioSemi's amplifier in order: A1 to A32, B1, …"""
-    return [f"{bank}{number}" for bank in "ABCDEFGH" for number in islice(count(1), BANK)]
-
-
 def are_inputs(names: Sequence[str]) -> bool:
     """Whether channels are called by inputs of an amplifier, not by electrodes: more than A1 and A2."""
     numbers = [int(match[2]) for match in map(INPUT.fullmatch, names) if match and match[1] == "A"]
@@ -97,23 +89,27 @@ def are_inputs(names: Sequence[str]) -> bool:
 
 
 @cache
-def _standard() -> dict[str, tuple[str, NDArray[np.float64]]]:
-    """Read the electrodes of the 10-05 system: name and position [3] in the head frame, by lower case."""
+def _read_template(montage: str = "") -> dict[str, tuple[str, Float64]]:
+    """Read the electrodes of one of mne's montages, default: the 10-05 system.
+
+    Returns:
+        Name and position [3] in the head frame, by lower case.
+    """
     from mne.channels import get_builtin_montages, make_standard_montage, transform_to_head
 
-    montage = next(name for name in STANDARD if name in get_builtin_montages())
+    montage = montage or next(name for name in STANDARD if name in get_builtin_montages())
     positions = transform_to_head(make_standard_montage(montage)).get_positions()["ch_pos"]
     return {name.lower(): (name, position) for name, position in positions.items()}
 
 
-def standard_positions(names: Sequence[str]) -> NDArray[np.float64]:
+def standard_positions(names: Sequence[str]) -> Float64:
     """Look up positions [C, 3] of electrodes in the 10-05 system, in the head frame; NaN for other names."""
     unknown = "", np.full(3, np.nan)
     are_all_inputs = are_inputs(names)
     known = [
         unknown
         if are_all_inputs and INPUT.fullmatch(name)
-        else _standard().get(plain_name(name).lower(), unknown)
+        else _read_template().get(plain_name(name).lower(), unknown)
         for name in names
     ]
     return np.array([position for _, position in known])
@@ -126,23 +122,21 @@ def are_standard(names: Sequence[str], positions: Sequence[Sequence[float]]) -> 
         names: [C] of the electrodes.
         positions: [C, 3] in the head frame, in metres.
     """
-    from mne.channels import get_builtin_montages, make_standard_montage, transform_to_head
+    from mne.channels import get_builtin_montages
 
     if np.allclose(positions, standard_positions(names), atol=TEMPLATE_TOLERANCE_M):
         return True
-    for montage in get_builtin_montages():
-        placed = transform_to_head(make_standard_montage(montage)).get_positions()["ch_pos"]
-        lower = {name.lower(): position for name, position in placed.items()}
-        if all(name.lower() in lower for name in names):
-            known = [lower[name.lower()] for name in names]
-            if np.allclose(positions, known, atol=TEMPLATE_TOLERANCE_M):
-                return True
-    return False
+    lower = [name.lower() for name in names]
+    return any(
+        template.keys() >= {*lower}
+        and np.allclose(positions, [template[name][1] for name in lower], atol=TEMPLATE_TOLERANCE_M)
+        for template in map(_read_template, get_builtin_montages())
+    )
 
 
 def standard_name(name: str) -> str:
     """Write the name of an electrode as the 10-05 system does; any other name stays as it is."""
-    return _standard().get(plain_name(name).lower(), (name, None))[0]
+    return _read_template().get(plain_name(name).lower(), (name, None))[0]
 
 
 def plain_name(name: str) -> str:

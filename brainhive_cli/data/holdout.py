@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.data.stores.recordings import Recording
 
-Mask = NDArray[np.bool_]
+Mask = Bool
 STEPS_WITHIN = {"run": ("runs",), "session": ("sessions",), "no": ("pictures", "trials", "runs", "sessions")}
 """Z-scoring that has no part in the training trials of a fold, by what may be held out."""
 
@@ -115,7 +116,17 @@ class Holdout(Section):
         self.refuse_fitted(recording, where)
         is_there = recording.is_there
         if self.by == "trials":
-            return is_there & self._deal_trials(is_there, fold)
+            # those of each stimulus in a random order; one trial alone is never tested
+            random, is_tested = np.random.default_rng(self.seed), np.zeros_like(is_there)
+            for row, there in enumerate(is_there):
+                order = random.permutation(np.flatnonzero(there))
+                if self.folds is None:
+                    chosen = order[: round((self.share or 0) * len(order))]
+                else:
+                    chosen = order[(fold - 1 - row) % self.folds :: self.folds]
+                if len(chosen) < len(order):
+                    is_tested[row, chosen] = True
+            return is_tested
 
         # the tested groups: listed, by fold, or a random share
         groups = self.number_groups(recording, where)  # [N, R]
@@ -139,7 +150,7 @@ class Holdout(Section):
             )
         return is_there & np.isin(groups, tested)
 
-    def number_groups(self, recording: Recording, where: str) -> NDArray[np.int64]:
+    def number_groups(self, recording: Recording, where: str) -> Int64:
         """Number the runs or sessions of trials from 0, [N, R]: -1 where there is none.
 
         Raises:
@@ -150,7 +161,7 @@ class Holdout(Section):
         if runs is None:
             raise BrainhiveError(
                 f"{where}: nothing says which trial is of which {self.by[:-1]}",
-                "prepare the signals again (brainhive prepare --again), or hold out trials",
+                f"prepare the signals again ({Line('prepare', '--again')}), or hold out trials",
             )
         pairs = np.zeros_like(runs, np.int64) if sessions is None else sessions.astype(np.int64)
         pairs = pairs * (int(runs.max()) + 1) + runs  # runs are numbered within their session
@@ -159,25 +170,12 @@ class Holdout(Section):
         numbers[is_there] = np.unique(pairs[is_there], return_inverse=True)[1]
         return numbers
 
-    def number_tested(self, recording: Recording, where: str) -> NDArray[np.int64]:
+    def number_tested(self, recording: Recording, where: str) -> Int64:
         """Number the fold (from 1, 0 if none), run or session that tests each trial, [N, R]."""
         if self.by != "trials":
             return self.number_groups(recording, where)
         masks = [fold * self.hold_out_trials(recording, fold, where) for fold in self.fold_numbers]
         return np.asarray(sum(masks), np.int64)
-
-    def _deal_trials(self, is_there: Mask, fold: int) -> Mask:
-        """Deal the trials of each stimulus to folds in a random order; one trial alone is never tested."""
-        random, is_tested = np.random.default_rng(self.seed), np.zeros_like(is_there)
-        for row, there in enumerate(is_there):
-            order = random.permutation(np.flatnonzero(there))
-            if self.folds is None:
-                chosen = order[: round((self.share or 0) * len(order))]
-            else:
-                chosen = order[(fold - 1 - row) % self.folds :: self.folds]
-            if len(chosen) < len(order):
-                is_tested[row, chosen] = True
-        return is_tested
 
     def refuse_fitted(self, recording: Recording, where: str) -> None:
         """Refuse signals whose preparation was fitted to trials that are held out here.
@@ -196,10 +194,10 @@ class Holdout(Section):
         }
         instead = {"estimator": "lsa", "min_ncsnr": "null", "max_voxels": "null"}
         if named := [key for key, is_fitted in fitted.items() if is_fitted]:
-            flags = " ".join(f"preparation.{key}={instead.get(key, 'no')}" for key in named)
+            keys = [f"preparation.{key}={instead.get(key, 'no')}" for key in named]
             raise BrainhiveError(
                 f"{where}: {' and '.join(f'{key}={steps[key]}' for key in named)} was fitted to all trials, "
                 f"and {self.by} are held out",
-                f"brainhive prepare --name unfitted {flags}, then signal.name=unfitted; "
+                f"{Line('prepare', ('name', 'unfitted'), *keys)}, then signal.name=unfitted; "
                 "signal.normalise=channel or whiten is fitted to the training trials of each fold",
             )

@@ -13,6 +13,7 @@ import numpy as np
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import walk
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import published_data
@@ -78,11 +79,6 @@ class Part:
             return "bad"
         return "not prepared" if self.is_raw else "missing"
 
-    @property
-    def is_absent(self) -> bool:
-        """Whether nothing of it is there."""
-        return self.state == "missing" and not self.counts and not self.size
-
     def as_dict(self) -> dict[str, Any]:
         """Give plain values, for JSON."""
         problem = self.problem.in_one_line if self.problem else ""
@@ -126,16 +122,20 @@ class Inventory:
 
     def table(self) -> Table:
         """Show a line a part."""
-        absent = [part.name for part in self.parts if part.name.startswith("subject ") and part.is_absent]
-        absent = absent if len(absent) > 1 else []
+        # subjects of whom nothing is there share a line
+        subjects = [part for part in self.parts if part.name.startswith("subject ")]
+        absent = [
+            part.name.removeprefix("subject ")
+            for part in subjects
+            if part.state == "missing" and not (part.counts or part.size)
+        ]
         rows = []
         for part in self.parts:
-            if part.name in absent[1:]:
-                continue
             name, size = part.name, "–" if part.size is None else console.size(part.size)
-            if name in absent:
-                last = absent[-1].removeprefix("subject ")
-                name = f"{len(absent)} subjects: {name.removeprefix('subject ')} … {last}"
+            if len(absent) > 1 and (subject := name.removeprefix("subject ")) in absent:
+                if subject != absent[0]:
+                    continue
+                name = f"{len(absent)} subjects: {subject} … {absent[-1]}"
             rows.append((name, *(part.counts.get(split, "–") for split in self.splits), size, part.state))
         where = f" in {self.folder}" if self.folder else ""
         claims = f"; {self.claims}" if self.claims else ""
@@ -181,8 +181,15 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         listed.append(part)
 
     # signal stores, then target stores of each encoder
-    for store in (path for paths_of in stores.values() for path in paths_of):
-        listed.append(_signal_store(dataset, store, images, everything))
+    for path in (path for paths_of in stores.values() for path in paths_of):
+        part = Part(f"signals {path.parent.name}/{path.stem}", size=path.stat().st_size)
+        with part.noting():
+            store = SignalStore.open(path)
+            if everything:
+                store.verify()
+            for split, recording in store.splits.items():
+                _look(part, dataset, recording, split, images, str(path))
+        listed.append(part)
     embeddings = paths.under_home("embeddings") / dataset.name
     encoders = sorted({path.stem for split in dataset.splits for path in (embeddings / split).glob("*.h5")})
     listed += [_targets(embeddings, encoder, images) for encoder in encoders]
@@ -193,7 +200,7 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
 def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[Part, dict[str, StimulusSet]]:
     part, images = Part("pictures"), {}
     for split in dataset.splits:
-        try:
+        with part.noting():
             images[split] = stimuli = dataset.images(split)
             count, least = len(stimuli), PUBLISHED.get(dataset.name, {}).get(split, 0)
             part.counts[split] = f"{count:,}" + (f" of {least:,}" if count < least else "")
@@ -206,8 +213,6 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
                     stimuli.open(index)
                 for what in (annotation for annotation in ANNOTATIONS if getattr(stimuli, annotation)):
                     stimuli.reader(what)(index)
-        except BrainhiveError as error:
-            part.note(error)
 
     # recordings may lie in the same folder
     names = (
@@ -226,12 +231,8 @@ def _some(count: int) -> list[int]:
 def _recordings(dataset: Dataset, subject: int, images: Mapping[str, StimulusSet]) -> Part:
     """Open a subject's files: their axes, some trials, and whether pictures match."""
     part, size = Part(f"subject {subject}"), 0
-    try:
-        dataset.require(subject)
-    except MissingData as error:
-        part.note(error)
-        return part
     with part.noting():
+        dataset.require(subject)
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
             size += size_of(recording)
@@ -244,8 +245,8 @@ def _raw_recordings(config: Any, paths: Paths, subject: int) -> Part:
     """Count the trials of a subject's raw recordings, and say how they are prepared."""
     # the line that prepares them
     raw, part = config.build(paths), Part(f"subject {subject}, raw", is_raw=True)
-    prepare = f"brainhive prepare --from {config.kind}"
-    prepare += f" preparation.root={config.root}" if config.root else ""
+    root = [f"preparation.root={config.root}"] if config.root else []
+    prepare = Line("prepare", ("from", config.kind), *root)
 
     # count the trials of each session whose files are complete
     files: set[Path] = set()
@@ -274,22 +275,11 @@ def _raw_recordings(config: Any, paths: Paths, subject: int) -> Part:
     if absent:
         way = absent[0].hint
         if complete:
-            some = f"{prepare} --subjects {subject} preparation.sessions={','.join(map(str, complete))}"
-            way += f", or take what is there: {some}"
+            more = ("subjects", subject), f"preparation.sessions={','.join(map(str, complete))}"
+            way += f", or take what is there: {Line('prepare', *prepare.words, *more)}"
         part.note(MissingData(absent[0].message, way))
         part.name += f": sessions {', '.join(map(str, complete)) or 'none'}"
     part.note(MissingData(f"{config.kind} subject {subject}: raw recordings that are not prepared", prepare))
-    return part
-
-
-def _signal_store(dataset: Dataset, path: Path, images: Mapping[str, StimulusSet], everything: bool) -> Part:
-    part = Part(f"signals {path.parent.name}/{path.stem}", size=path.stat().st_size)
-    with part.noting():
-        store = SignalStore.open(path)
-        if everything:
-            store.verify()
-        for split, recording in store.splits.items():
-            _look(part, dataset, recording, split, images, str(path))
     return part
 
 

@@ -104,7 +104,11 @@ class ResultOutlet:
             result: Values of JSON, numbers and arrays of numpy; others are written as text.
             time_s: When its ranks were known, on LSL's clock; 0 is now.
         """
-        document = json.dumps(result, ensure_ascii=False, default=_write_value)
+        document = json.dumps(
+            result,
+            ensure_ascii=False,
+            default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value),
+        )
         with explain_lsl_errors(f"results cannot be sent as stream {self._name!r}"):
             self._outlet.push_sample([document], time_s)
 
@@ -113,8 +117,3 @@ class ResultOutlet:
         if self._outlet is not None and self._outlet.has_consumers:
             time.sleep(LINGER_S)
         self._outlet = None
-
-
-def _write_value(value: Any) -> Any:
-    """Write numbers and arrays of numpy as JSON has them."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)

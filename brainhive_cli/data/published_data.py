@@ -1,17 +1,16 @@
 """Data sets as they are published: what is known before any file is here, and readers of files."""
 
 import csv
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from numpy.typing import NDArray
-
+from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import is_file, read_regular
+from brainhive_cli.core.lines import Line
 from brainhive_cli.data.datasets import Published
 from brainhive_cli.data.stores import pickles
 
@@ -64,7 +63,7 @@ def fetch_line(dataset: str, root: str = "") -> str:
         dataset: Its kind.
         root: Its folder, where that is not the default.
     """
-    return shlex.join(["brainhive", "fetch", dataset, *([f"root={root}"] if root else [])])
+    return Line("fetch", dataset, *([f"root={root}"] if root else [])).plain  # no recipe is for fetch
 
 
 def find_file(root: Path, pattern: str, way_out: str) -> Path:
@@ -118,7 +117,7 @@ class TensorRows:
                 raise ValueError(f"it holds {dtype} {list(shape)}, not numbers [{axes}]")
         return shape
 
-    def __getitem__(self, index: int) -> NDArray[Any]:
+    def __getitem__(self, index: int) -> Array:
         """Read one row; one of `damage.RAISED`, or a BrainhiveError, when it cannot be."""
         return pickles.array(pickles.load(self.path, verify=False)[index])
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainhive_cli.core.archives import verify_compressed
+from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line, naming
 from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, require_regular_siblings, walk
@@ -35,7 +35,7 @@ PROCESSED = ("proc-", "desc-", "rec-", "split-")
 """Entities of BIDS that tell versions of one acquisition apart."""
 SUFFIXES = {"eeg", "meg", "ieeg", "raw"}
 """Last parts of names that say the kind of a recording."""
-NO_RECORDINGS = {"derivatives", "sourcedata", "stimuli", "code"}
+NO_RECORDINGS = {*"derivatives sourcedata stimuli code".split()}
 """Folders of BIDS that hold no raw recordings."""
 OTHER_FIF = re.compile(
     r".*(emptyroom|acq-(crosstalk|calibration)|ct_sparse).*"
@@ -201,8 +201,8 @@ def _list_recording_files(root: Path, pattern: str) -> Iterator[Path]:
 def group_by_session(
     root: Path,
     paths: Iterable[Path],
-    subject_numbers: Mapping[str, int] | None = None,
-    session_numbers: Mapping[str, int] | None = None,
+    subject_numbers: Mapping[str, int] | None,
+    session_numbers: Mapping[str, int] | None,
 ) -> dict[int, dict[int, list[Path]]]:
     """Group files or folders by the subject and session in their paths below a folder.
 
@@ -366,7 +366,7 @@ MS_DURATIONS = "durations longer than ten intervals between events: in ms, where
 """Warning of a table of events."""
 
 
-def durations_are_ms(onsets_s: NDArray[np.float64], durations_s: NDArray[np.float64]) -> bool:
+def durations_are_ms(onsets_s: Float64, durations_s: Float64) -> bool:
     """Whether events last MAX_OVERLAP intervals between them, as where a table has milliseconds.
 
     Args:
@@ -377,6 +377,14 @@ def durations_are_ms(onsets_s: NDArray[np.float64], durations_s: NDArray[np.floa
     if not (len(intervals_s) and len(durations_s)):
         return False
     return bool(np.median(durations_s) > MAX_OVERLAP * np.median(intervals_s))
+
+
+def read_number(text: object) -> float:
+    """Read a number that anyone may have written; NaN where there is none."""
+    try:
+        return float(str(text))
+    except ValueError:
+        return np.nan
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -539,17 +547,17 @@ class StillPieces:
         self._size = max(2, round(PIECE_S * rate_hz))
         self._counts = np.zeros(samples // self._size, np.int64)  # channels that stand still
 
-    def add(self, row: NDArray[np.float64]) -> None:
+    def add(self, row: Float64) -> None:
         """Add a channel [samples]."""
         pieces = row[: len(self._counts) * self._size].reshape(-1, self._size)
         self._counts += (pieces == pieces[:, :1]).all(axis=1)
 
-    def are_still(self, onsets: NDArray[np.int64], span: tuple[int, int], channels: int) -> NDArray[np.bool_]:
+    def are_still(self, onsets: Int64, span: tuple[int, int], channels: int) -> Bool:
         """Mark the trials [n] in most of which most channels stand still."""
         sums = np.concatenate([[0], np.cumsum(self._counts > channels / 2)])
         first, last = ((onsets + at) // self._size for at in span)
         last = np.maximum(last, first + 1).clip(max=len(self._counts))
-        return np.asarray(sums[last] - sums[first] > (last - first) / 2)
+        return sums[last] - sums[first] > (last - first) / 2
 
 
 def read_channels(
@@ -558,8 +566,8 @@ def read_channels(
     names: Sequence[str],
     band_hz: tuple[float | None, float | None],
     phase: str,
-    pieces: StillPieces | None = None,
-) -> Iterator[NDArray[np.float64]]:
+    pieces: StillPieces,
+) -> Iterator[Float64]:
     """Read channels one after the other, in the unit of `UNITS`, and filter them.
 
     Args:
@@ -583,15 +591,14 @@ def read_channels(
         with readable(path):
             block = raw.get_data(picks=list(names[start : start + step]))  # [channels, samples]
         for row, scale in zip(block, scales[start:], strict=False):
-            if pieces is not None:
-                pieces.add(row)
+            pieces.add(row)
             yield filter_samples(row * scale, raw.info["sfreq"], band_hz, phase)
         del block, row  # gone before the next is read
 
 
 def filter_samples(
-    samples: NDArray[np.float64], rate_hz: float, band_hz: tuple[float | None, float | None], phase: str
-) -> NDArray[np.float64]:
+    samples: Float64, rate_hz: float, band_hz: tuple[float | None, float | None], phase: str
+) -> Float64:
     """Filter the samples [n] of one channel as `read_channels` does."""
     from mne.filter import filter_data
 
@@ -599,4 +606,4 @@ def filter_samples(
         return samples
     if phase == "forward":
         return CausalFilter(band_hz, rate_hz)(samples)
-    return np.asarray(filter_data(samples, rate_hz, *band_hz, verbose="ERROR"))
+    return filter_data(samples, rate_hz, *band_hz, verbose="ERROR")

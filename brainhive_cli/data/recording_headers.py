@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.edf_records import Pauses, read_pauses
 from brainhive_cli.data.electrodes import Cap
@@ -82,16 +82,16 @@ class Header:
     names: tuple[str, ...]
     types: tuple[str, ...]
     bad: tuple[str, ...]
-    positions: NDArray[np.float64]
+    positions: Float64
     rate_hz: float
     filtered_hz: tuple[float, float]
     samples: int
     events: tuple[tuple[int, str], ...]
     bad_spans: tuple[tuple[int, int, str], ...]
     events_from: str
-    variances: NDArray[np.float64]
+    variances: Float64
     without_onset: tuple[str, ...]
-    is_still: NDArray[np.bool_]
+    is_still: Bool
     compensation: int | None
     doubts: tuple[str, ...]
 
@@ -238,9 +238,8 @@ def _find_events(
             raise BrainhiveError(f"{table} {lack} column {column}", f"it has: {', '.join(columns)}")
 
     # annotations, unless the recipe names a stimulus channel
-    types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
-    stimulus = [name for name, kind in types.items() if kind == "stim"]
-    if stim_channel and stim_channel not in types:
+    stimulus = _list_stimulus(raw)
+    if stim_channel and stim_channel not in raw.ch_names:
         hint = f"its stimulus channels: {', '.join(stimulus) or 'none'}"
         raise BrainhiveError(f"{path} has no channel {stim_channel}", hint)
     if annotated and not stim_channel:
@@ -261,9 +260,15 @@ def _find_events(
             f"or write {_table_for(path)}",
         )
     problem = f"{path} has no events: no annotations, no stimulus channel, and no events.tsv next to it"
-    named = [name for name in types if TRIGGER.fullmatch(name)]
+    named = [name for name in raw.ch_names if TRIGGER.fullmatch(name)]
     way = f"preparation.stim_channel={named[0]}, if that holds codes; or " if named else ""
     raise BrainhiveError(problem, f"{way}write {_table_for(path)}")
+
+
+def _list_stimulus(raw: Any) -> list[str]:
+    """List the channels that hold codes of events alone."""
+    pairs = zip(raw.ch_names, raw.get_channel_types(), strict=True)
+    return [name for name, kind in pairs if kind == "stim"]
 
 
 def _table_for(path: Path, column: str = "stim_file", unit: str = "s") -> str:
@@ -312,8 +317,7 @@ def _list_rows(
         if all(differences):
             doubts += [f"columns sample and onset differ by {doubt}" for doubt in differences[:1]]
     witness = "markers of the recording"
-    types = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
-    if not markers and (stimulus := [name for name, kind in types.items() if kind == "stim"]):
+    if not markers and (stimulus := _list_stimulus(raw)):
         chosen, codes = _read_codes(raw, stimulus)
         markers, witness = _find_changes(codes, rate_hz)[1], f"codes of channel {chosen}"
     times_s = onsets_s[np.isfinite(onsets_s)]
@@ -322,7 +326,7 @@ def _list_rows(
     return events, path.name, doubts
 
 
-def _describe_lateness(late_s: NDArray[np.float64], rate_hz: float) -> str:
+def _describe_lateness(late_s: Float64, rate_hz: float) -> str:
     """Describe by how much one time [n] is later than another; empty where they agree."""
     tolerance_s = max(TOLERANCE_S, 2 / rate_hz)
     shift_s = float(np.median(late_s))
@@ -333,7 +337,7 @@ def _describe_lateness(late_s: NDArray[np.float64], rate_hz: float) -> str:
 
 
 def compare_onsets(
-    onsets_s: NDArray[np.float64], markers: Sequence[tuple[int, str]], rate_hz: float, delay_s: float = 0.0
+    onsets_s: Float64, markers: Sequence[tuple[int, str]], rate_hz: float, delay_s: float = 0.0
 ) -> str:
     """Describe how onsets of a table differ from markers of the recording.
 
@@ -396,24 +400,22 @@ def compare_onsets(
     return "; ".join(differences)
 
 
-def _pair(
-    onsets_s: NDArray[np.float64], times_s: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _pair(onsets_s: Float64, times_s: Float64) -> tuple[Float64, Int64]:
     """Give the seconds [n] from the nearest time to each onset, and its index."""
     after = np.searchsorted(times_s, onsets_s).clip(1, len(times_s) - 1)
     nearest = after - (onsets_s - times_s[after - 1] < times_s[after] - onsets_s)
     return onsets_s - times_s[nearest], nearest
 
 
-def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, NDArray[np.int64]]:
+def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, Int64]:
     """Read the codes of a channel, that of several which combines the others: by its name, or its values."""
     combined = [name for name in names if COMBINED.fullmatch(name)]
     chosen = sorted(combined, key=lambda name: "101" not in name)[:1] or names
-    codes: dict[str, NDArray[np.int64]] = {}
+    codes: dict[str, Int64] = {}
     for name in chosen:
-        values = raw.get_data(picks=[raw.ch_names.index(name)])[0]
+        picks = [raw.ch_names.index(name)]
+        (values,), (kind,) = raw.get_data(picks=picks), raw.get_channel_types(picks=picks)
         # a channel that the file takes for a signal in volts has codes in its own unit
-        kind = raw.get_channel_types(picks=[raw.ch_names.index(name)])[0]
         if kind != "stim" and np.abs(values).max(initial=0) < 0.5:
             values = values * UNITS.get(kind, (1.0, ""))[0]
         codes[name] = np.rint(np.nan_to_num(values)).astype(np.int64)
@@ -421,7 +423,7 @@ def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, NDArray[np.int64]]
     return best, codes[best]
 
 
-def _find_changes(codes: NDArray[np.int64], rate_hz: float) -> tuple[int, list[tuple[int, str]], list[str]]:
+def _find_changes(codes: Int64, rate_hz: float) -> tuple[int, list[tuple[int, str]], list[str]]:
     """Find the changes of a channel to a code: its level at rest, sample and code of each, and doubts."""
     # spans of one value; where most last, those of a sample are lines that change one after another
     starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))  # mne's own would lose one at sample 0

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core import console, documents
+from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64, UInt64
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, find_rows, require_kind
 from brainhive_cli.core.files import publish
+from brainhive_cli.core.lines import Line
 from brainhive_cli.data.datasets import stored_split, tested_rows
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice, map_channels
@@ -22,12 +24,12 @@ from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
 from brainhive_cli.data.signals.selection import Content, Selection, Signal
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows
-from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
+from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels, take
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.models.signal_spec import SignalSpec
 
-Rows = NDArray[np.int64]
-Signals = NDArray[np.float32] | StoredRows
+Rows = Int64
+Signals = Float32 | StoredRows
 """Signals in memory, or in a file."""
 AGAIN = "run the same command again"
 """Function that makes a file of signals."""
@@ -73,8 +75,8 @@ class Responses:
     preparation: Mapping[str, Any] = field(default_factory=dict)
     runs: NDArray[np.int16] | None = None
     normaliser: Normaliser | None = None
-    onset_s: NDArray[np.float64] | None = None
-    digests: NDArray[np.uint64] | None = None
+    onset_s: Float64 | None = None
+    digests: UInt64 | None = None
 
     @classmethod
     def of(
@@ -109,13 +111,13 @@ class Responses:
             statistics=statistics,
             times_s=tuple(selection.times_s.tolist()),
             regions=selection.regions,
-            sessions=None if recording.sessions is None else recording.sessions[selection.pictures],
+            sessions=take(recording.sessions, selection.pictures),
             positions=None if mapping else selection.positions,
             unit=recording.unit,
             preparation=recording.preparation,
-            runs=None if recording.runs is None else recording.runs[selection.pictures],
+            runs=take(recording.runs, selection.pictures),
             normaliser=selection.normaliser,
-            onset_s=None if recording.onset_s is None else recording.onset_s[selection.pictures],
+            onset_s=take(recording.onset_s, selection.pictures),
         )
 
     def take(self, rows: Rows) -> Self:
@@ -125,11 +127,11 @@ class Responses:
             signal=self.signal[rows],
             stimulus=self.stimulus[rows],
             single=None if self.single is None else self.single[rows],
-            counts=None if self.counts is None else self.counts[rows],
-            sessions=None if self.sessions is None else self.sessions[rows],
-            runs=None if self.runs is None else self.runs[rows],
-            onset_s=None if self.onset_s is None else self.onset_s[rows],
-            digests=None if self.digests is None else self.digests[rows],
+            counts=take(self.counts, rows),
+            sessions=take(self.sessions, rows),
+            runs=take(self.runs, rows),
+            onset_s=take(self.onset_s, rows),
+            digests=take(self.digests, rows),
         )
 
     def of_first_sessions(self, count: int) -> Self:
@@ -137,7 +139,7 @@ class Responses:
         assert self.sessions is not None
         return self.of_trials((self.sessions >= 0) & (self.sessions < count))
 
-    def of_trials(self, is_chosen: NDArray[np.bool_]) -> Self:
+    def of_trials(self, is_chosen: Bool) -> Self:
         """Take some of the single trials [N, R], and average those of each stimulus anew.
 
         Stimuli without a chosen trial are left out. Single trials must be there, unless all trials of each
@@ -153,7 +155,7 @@ class Responses:
         order = np.argsort(~is_chosen, axis=1, kind="stable")  # [n, R]
         order = order[:, : counts.max(initial=0)]  # [n, r]
 
-        def choose(values: NDArray[Any] | None, padding: float) -> NDArray[Any] | None:
+        def choose(values: Array | None, padding: float) -> Array | None:
             """Bring what is known of each trial [N, R] into this order."""
             if values is None:
                 return None
@@ -264,13 +266,12 @@ def measure_training(source: SignalSource, selection: Selection, stimuli: Target
         selection = replace(selection, pictures=np.flatnonzero(is_learned))
     with console.progress(f"statistics of {selection.where}", len(selection.pictures)) as bar:
 
-        def read() -> Iterator[NDArray[np.float32]]:
+        def read() -> Iterator[Float32]:
             for _, chunk in selection.averages():
                 yield chunk
                 bar.advance(len(chunk))
 
-        statistics: Statistics = source.signal.normalise.measure(read())
-    return statistics
+        return source.signal.normalise.measure(read())
 
 
 def measure_new_subject(
@@ -342,7 +343,7 @@ def match_split(
         np.concatenate([np.empty(0, np.uint64), *map(np.ravel, others)]),
         where,
         "trials that are tested" if split == "train" else "trials that are trained on",
-        "take the copies out of the files, and prepare again: brainhive prepare --again",
+        f"take the copies out of the files, and prepare again: {Line('prepare', '--again')}",
         pictures[is_in_fold],
     )
     return recording, pictures[is_in_fold], stimulus[is_in_fold]
@@ -382,7 +383,7 @@ def model_input(
     normaliser: Normaliser | None,
     where: str = "the recording",
     channel_mapping: ChannelChoice = "none",
-) -> NDArray[np.float32]:
+) -> Float32:
     """Read a recording as a model takes it; it may be of any stimuli, and of anyone.
 
     Channels are chosen by name, or voxels by region, the window by time; repetitions are averaged, signals
@@ -440,7 +441,7 @@ def choose_input(
     return match_recording(spec, recording, section, default, where, channel_mapping)
 
 
-def in_memory(selection: Selection, content: Content) -> NDArray[np.float32]:
+def in_memory(selection: Selection, content: Content) -> Float32:
     """Read selected signals: [N, C, T] averages, or [N, R, C, T] trials."""
     signals = np.empty(selection.shape_of(content), np.float32)
     with console.progress(f"signals of {selection.where}", len(signals)) as bar:

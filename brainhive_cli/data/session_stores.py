@@ -8,8 +8,8 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import portable, read_regular
 from brainhive_cli.core.seeds import shuffled
@@ -41,7 +41,7 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> Sliced:
     """
     limits = np.finfo(dtype)
 
-    def read(rows: slice) -> NDArray[Any]:
+    def read(rows: slice) -> Array:
         values = np.asarray(signal[rows])
         most = max(float(values.max(initial=0)), -float(values.min(initial=0)))
         fits = not (float(limits.max) < most < np.inf or 0 < most < float(limits.tiny))
@@ -167,7 +167,7 @@ def _join(
     signals: list[StoredRows] = [recording.signal for recording in recordings]  # [n, 1, C, T]
     rows, trial_shape = trials - starts[sessions], signals[0].shape[2:]
 
-    def read(part: slice) -> NDArray[Any]:
+    def read(part: slice) -> Array:
         """Gather the repetitions of some of the N stimuli; zeros where there is none."""
         gathered = np.zeros((*sessions[part].shape, *trial_shape), signals[0].dtype)
         for session, signal in enumerate(signals):

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainhive_cli.core import console, parts
+from brainhive_cli.core.arrays import UInt64
 from brainhive_cli.core.cells import claiming
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.inputs import Input, digests_of
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
 from brainhive_cli.core.recipe import SIGNALS, Paths
-from brainhive_cli.core.results import Need, need_stores
 from brainhive_cli.data.datasets import Dataset, Published, stored_split
 from brainhive_cli.data.signals.selection import Selection, Signal
 from brainhive_cli.data.stores import hdf5, recordings
@@ -79,16 +80,20 @@ class SignalSource:
 
     def recordings(self, subjects: Sequence[int], split: str) -> dict[int, Recording]:
         """Open the recordings of a split, of those subjects who have a store with it."""
-        recordings, stored = {}, stored_split(self.dataset, split)
-        for subject in subjects:
-            if self.path(subject).is_file() and stored in self.open(subject).splits:
-                recordings[subject] = self.recording(subject, split)
-        return recordings
+        stored, stores = stored_split(self.dataset, split), self._open_stores(subjects)
+        return {
+            subject: self.recording(subject, split)
+            for subject, store in stores.items()
+            if stored in store.splits
+        }
+
+    def _open_stores(self, subjects: Iterable[int]) -> dict[int, SignalStore]:
+        """Open the stores of those subjects who have one."""
+        return {subject: self.open(subject) for subject in subjects if self.path(subject).is_file()}
 
     def identities(self, subjects: Sequence[int]) -> dict[str, str]:
         """Give what the signals of subjects are known by, of those who have a store, by its name."""
-        stored = [subject for subject in subjects if self.path(subject).is_file()]
-        return {self.name_of(subject): self.open(subject).identity for subject in stored}
+        return digests_of(self.inputs(subjects))
 
     def name_of(self, subject: int) -> str:
         """Name a subject's store, as recipes and models do among what they have read."""
@@ -109,7 +114,7 @@ class SignalSource:
             MissingData: if one is neither; see `choose_subjects`.
         """
         recorded = recorded_subjects(self.dataset, self.paths, self.signal.name)
-        published = (getattr(self.dataset, "published_sizes", None) or Published({})).voxels
+        published = (self.dataset.published_sizes or Published({})).voxels
         if subjects and published.keys() >= {*subjects} - {*recorded}:
             return list(subjects)
         return self.choose_subjects(subjects) if subjects or recorded or not published else [*published]
@@ -131,29 +136,28 @@ class SignalSource:
             where = "" if dataset.subjects else f"in signals {preparation}"
             whom = " ".join(filter(None, [", ".join(map(str, unknown)), where]))
             is_ours = parts.is_kind("preparations", dataset.recorded_as)
-            way = f"brainhive prepare --from {dataset.recorded_as if is_ours else 'recording'}"
+            way = f"{Line('prepare', ('from', dataset.recorded_as if is_ours else 'recording'))}"
             way = f"it has: {', '.join(map(str, known))}" if known else way
             message = f"{dataset.pictured_as} has no subject {whom}"
             raise MissingData(message, way if dataset.subjects else way + elsewhere)
         return list(subjects or known)
 
-    def needs(self, subjects: Sequence[int]) -> list[Need]:
-        """List the stores of subjects, and what they would be made from; nothing of what is simulated."""
-        paths = list(map(self.path, subjects))
-        if not self.dataset.subjects:
-            return need_stores(paths, partial(self.choose_subjects, subjects))
-        if self.dataset.is_simulated:
-            return []
-        name = f"signals of {self.dataset.name} subject"
-        published: Published | None = getattr(self.dataset, "published_sizes", None)
-        size = published.subject_bytes if published else None
-        needs = [
-            Need.of(f"{name} {subject}", partial(self.require, [subject]), size, key=str(path))
-            for subject, path in zip(subjects, paths, strict=True)
-        ]
-        # one error of all that are absent
-        error = Need.of("", partial(self.require, subjects)).error
-        return [replace(need, error=need.error and error) for need in needs]
+    def inputs(self, subjects: Sequence[int]) -> list[Input]:
+        """List the stores of subjects, each with its identity, or else what it would be made from."""
+        absent = [subject for subject in subjects if not self.path(subject).is_file()]
+        look = self.require if self.dataset.subjects else self.choose_subjects
+        error = Input.of("", partial(look, subjects)).error if absent else None  # one of all
+        published = self.dataset.published_sizes
+        size = published.subject_bytes if published and self.dataset.subjects else None
+        listed = []
+        for subject in subjects:
+            name = self.name_of(subject)
+            if subject in absent:
+                one = Input.of(name, partial(look, [subject]), size)
+                listed.append(replace(one, error=one.error and error))
+            else:
+                listed.append(Input(name, digest=self.open(subject).identity))
+        return listed
 
     def require(self, subjects: Sequence[int]) -> None:
         """Check that each subject has a store, or a recording to make it from; nothing is read.
@@ -200,44 +204,30 @@ class SignalSource:
         Raises:
             BrainhiveError: naming them.
         """
-        known: dict[int, NDArray[np.uint64]] = {}  # digests of all trials of a subject
-        for subject in sorted({*subjects}):
-            if self.path(subject).is_file():
-                recordings = self.open(subject).splits.values()
-                for other, digests in known.items():
-                    where, source = f"{self.dataset.name} subject {subject}", f"trials of subject {other}"
-                    hint = "they are one person, or one was prepared from the other's files: leave one out"
-                    for recording in recordings:
-                        recording.refuse_copies(digests, where, source, hint)
-                known[subject] = np.concatenate([recording.digests.ravel() for recording in recordings])
+        known: dict[int, UInt64] = {}  # digests of all trials of a subject
+        for subject, store in self._open_stores(sorted({*subjects})).items():
+            recordings = store.splits.values()
+            for other, digests in known.items():
+                where, source = f"{self.dataset.name} subject {subject}", f"trials of subject {other}"
+                hint = "they are one person, or one was prepared from the other's files: leave one out"
+                for recording in recordings:
+                    recording.refuse_copies(digests, where, source, hint)
+            known[subject] = np.concatenate([recording.digests.ravel() for recording in recordings])
 
     def caveats(self, subjects: Sequence[int]) -> list[str]:
         """List the caveats of the signals that subjects are tested on."""
         tested: list[Recording] = []
-        for subject in subjects:
-            if self.path(subject).is_file():
-                splits = self.open(subject).splits
-                names = [split for split in splits if split != "train"] or [*splits]
-                tested += [splits[name] for name in names]
+        for store in self._open_stores(subjects).values():
+            names = [split for split in store.splits if split != "train"] or [*store.splits]
+            tested += [store.splits[name] for name in names]
         holdout = self.dataset.holdout
         held_out = [holdout.caveats(recording) for recording in tested] if holdout else []
         return merge_caveats(caveats_of(self.dataset, tested), *held_out)
 
-    def store_size(self, subjects: Sequence[int]) -> tuple[tuple[int, ...], int]:
-        """Return the shape [N, R, C, T] of a subject's training signals, and the bytes of stores to be made.
-
-        One recording is opened; the others are taken to be as large.
-
-        Raises:
-            RecipeError: if it does not have the channels, regions or window of the recipe.
-        """
-        missing = [subject for subject in subjects if not self.path(subject).is_file()]
-        if missing:
-            splits = {split: self.dataset.recording(missing[0], split) for split in self.dataset.splits}
-        else:
-            splits = {"train": self.recording(subjects[0], "train")}
-        self.select(splits["train"], self.dataset.name)  # which refuses what is not there
-        return splits["train"].signal.shape, len(missing) * sum(map(recordings.size_of, splits.values()))
+    def check(self, subjects: Sequence[int]) -> None:
+        """Open the training signals of the first subject that has a store; raises as `select` does."""
+        for recording in self.recordings(subjects[:1], "train").values():
+            self.select(recording, self.dataset.name)
 
 
 @lru_cache(maxsize=256)

@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from brainhive_cli.core import documents
+from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
 from brainhive_cli.data.stores import pickles
@@ -99,7 +99,7 @@ class ArrayInfo(BaseModel):
         """Unit of the signal; empty if it was not normalised."""
         return UNITS.get(self.normalization or "", "")
 
-    def add_to(self, array: NDArray[Any], split: str) -> dict[str, Any]:
+    def add_to(self, array: Array, split: str) -> dict[str, Any]:
         """Join what it says to an array, as other projects' files have it.
 
         Raises:
@@ -126,21 +126,6 @@ def read_info(path: Path) -> ArrayInfo | None:
     info = next((place for place in places if place.is_file()), None)
     again = "copy it again with its arrays, or prepare them again"
     return None if info is None else documents.read(info, ArrayInfo, again)
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """Facts that hold where a file does not say them.
-
-    Attributes:
-        image_ids: Lists the pictures of the split, for files that are in the order of their paths.
-        montage: Channel names.
-    """
-
-    rate_hz: float
-    unit: str
-    montage: Sequence[str]
-    image_ids: Callable[[], Sequence[str]]
 
 
 def has_signal(content: Any, keys: Sequence[str] = KEYS) -> bool:
@@ -172,7 +157,14 @@ def refusing(path: Path, source: str) -> Iterator[None]:
 
 
 def make_recording(
-    path: Path, content: Any, split: str, defaults: Defaults, provenance: dict[str, Any]
+    path: Path,
+    content: Any,
+    split: str,
+    rate_hz: float,
+    unit: str,
+    montage: Sequence[str],
+    list_pictures: Callable[[], Sequence[str]],
+    provenance: dict[str, Any],
 ) -> Recording:
     """Turn the content of a file into a recording; its signal stays where it is.
 
@@ -181,7 +173,10 @@ def make_recording(
         content: Array [N, R, C, T] or [concepts, pictures, R, C, T]; or a dict that holds one, or trials
             [n, C, T] with the picture of each.
         split: Whose pictures they must be.
-        defaults: What holds where the file does not say it.
+        rate_hz: Of the signals.
+        unit: Of the signals.
+        montage: Names of channels where the file has none.
+        list_pictures: Lists the pictures of the split, for files that are in the order of their paths.
         provenance: Of the recording.
 
     Raises:
@@ -211,11 +206,11 @@ def make_recording(
     names = pickles.array(next((content[key] for key in CHANNELS if key in content), ())).astype(str)
     recording = Recording(
         signal=signal,
-        image_ids=defaults.image_ids() if images is None else _image_ids(images, signal.shape),
-        space=Sensors(tuple(names.tolist()) or tuple(defaults.montage)),
-        times_s=_times_s(content, signal.shape[3], defaults.rate_hz),
-        rate_hz=defaults.rate_hz,
-        unit=defaults.unit,
+        image_ids=list_pictures() if images is None else _image_ids(images, signal.shape),
+        space=Sensors(tuple(names.tolist()) or tuple(montage)),
+        times_s=_times_s(content, signal.shape[3], rate_hz),
+        rate_hz=rate_hz,
+        unit=unit,
         provenance=provenance,
         repetitions=counts,
         sessions=_sessions(content, signal.shape),
@@ -228,7 +223,7 @@ def make_recording(
     return recording
 
 
-def _times_s(content: Mapping[str, Any], samples: int, rate_hz: float) -> NDArray[np.float64]:
+def _times_s(content: Mapping[str, Any], samples: int, rate_hz: float) -> Float64:
     """Take the times that belong to the samples [T].
 
     The published lists cover the epoch from before the picture, though the samples before it were cut off:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.demo import pictures
 from brainhive_cli.demo.pictures import CATEGORIES, Scene
 
@@ -43,15 +43,15 @@ class Film:
             for way in ways.tolist()
         ]
 
-    def frames(self, resolution_px: int = 64) -> NDArray[np.uint8]:
+    def frames(self, resolution_px: int = 64) -> UInt8:
         """Draw all frames, [F, H, W, 3]."""
         return np.stack([np.asarray(pictures.draw(scene, resolution_px)) for scene in self.scenes()])
 
-    def masks(self, resolution_px: int = 64) -> NDArray[np.uint8]:
+    def masks(self, resolution_px: int = 64) -> UInt8:
         """Say where the thing is in each frame: [F, H, W], 1 or 0."""
         return np.stack([pictures.mask(scene, resolution_px) for scene in self.scenes()])
 
-    def labels(self) -> NDArray[np.uint8]:
+    def labels(self) -> UInt8:
         """Say which of `LABELS` it shows, 1 or 0."""
         shown = (self.scene.category, self.scene.background)
         return np.array([label in shown for label in LABELS], np.uint8)

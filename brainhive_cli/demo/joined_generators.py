@@ -73,8 +73,7 @@ class JoinedFolder:
 def read_config(folder: Path) -> dict[str, Any]:
     """Read the config of a component."""
     file = next(path for path in (folder / "config.json", folder / "scheduler_config.json") if path.is_file())
-    config: dict[str, Any] = json.loads(file.read_text())
-    return config
+    return json.loads(file.read_text())
 
 
 def write_configs(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:

@@ -15,14 +15,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel
 
 from brainhive_cli.core import documents
+from brainhive_cli.core.arrays import Bool, Int64, UInt8
 
-Labels = NDArray[np.uint8]
 Pixels = NDArray[np.uint32]
-Grid = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 Concept = tuple[str, str, str]
+Tone = tuple[int, int, int]
 
 Ink = Literal["hole", "body", "shade", "dark", "light", "wood", "leaf", "amber"]
 
@@ -34,6 +34,18 @@ class Piece(NamedTuple):
     points: tuple[tuple[int, int], ...]
 
 
+class Scenery(BaseModel):
+    """Tones, backgrounds and words of scenes."""
+
+    colours: dict[str, tuple[Tone, Tone]]
+    backgrounds: dict[str, tuple[tuple[int, Tone, Tone], ...]]
+    inks: dict[str, Tone]
+    stars: tuple[tuple[int, int], ...]  # x and y in percent
+    settings: dict[str, str]
+    patterns: dict[str, str]
+
+
+SCENERY = documents.read(Path(__file__).with_name("scenery.json"), Scenery)
 CATEGORIES = documents.read(
     Path(__file__).with_name("silhouettes.json"), dict[str, dict[str, tuple[Piece, ...]]]
 )
@@ -46,37 +58,12 @@ CATEGORY_OF = {shape: category for category, shapes in CATEGORIES.items() for sh
 """Shape > category."""
 SHAPES = tuple(SILHOUETTES)
 TEXTURES = ("plain", "striped", "dotted", "checked")
-COLOURS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
-    "red": ((214, 36, 36), (255, 168, 150)),
-    "orange": ((245, 130, 20), (255, 218, 150)),
-    "yellow": ((252, 218, 40), (196, 136, 0)),
-    "green": ((36, 148, 66), (164, 228, 140)),
-    "blue": ((36, 84, 210), (150, 204, 255)),
-    "purple": ((122, 50, 172), (216, 166, 246)),
-    "pink": ((250, 130, 182), (186, 44, 116)),
-    "white": ((246, 246, 246), (138, 148, 164)),
-}
+COLOURS = SCENERY.colours
 """Colour > (main tone, second tone of the texture), RGB."""
-
-BACKGROUNDS: dict[str, tuple[tuple[int, tuple[int, int, int], tuple[int, int, int]], ...]] = {
-    "sky": ((0, (120, 190, 248), (226, 242, 255)),),
-    "grass": ((0, (196, 226, 246), (232, 244, 250)), (46, (136, 200, 96), (70, 142, 58))),
-    "night": ((0, (10, 12, 44), (58, 50, 104)),),
-    "sand": ((0, (248, 230, 184), (212, 176, 116)),),
-    "sunset": ((0, (112, 62, 132), (252, 160, 92)),),
-    "sea": ((0, (206, 230, 236), (180, 222, 234)), (38, (44, 138, 178), (14, 70, 124))),
-}
+BACKGROUNDS = SCENERY.backgrounds
 """Background > bands from the top: (start in percent of the height, RGB at its top, RGB at its bottom)."""
 
 _INKS = ("hole", "body", "second", "edge", "shade", "dark", "light", "wood", "leaf", "amber")
-_FIXED_INKS = {
-    "dark": (38, 34, 46),
-    "light": (250, 250, 244),
-    "wood": (134, 88, 48),
-    "leaf": (66, 150, 60),
-    "amber": (250, 184, 40),
-}
-_STARS = ((12, 14), (30, 34), (48, 10), (70, 26), (88, 12), (8, 62), (92, 52), (22, 84), (78, 80))  # percent
 _MARGIN = 5  # room for the outline around a silhouette, in units of its grid of 100
 _SUPERSAMPLING = 4
 
@@ -188,7 +175,7 @@ def draw(scene: Scene, resolution_px: int = 64) -> Image.Image:
     return Image.frombytes("RGB", canvas.shape, canvas, "raw", "RGBX").reduce(_SUPERSAMPLING)
 
 
-def mask(scene: Scene, resolution_px: int = 64) -> Labels:
+def mask(scene: Scene, resolution_px: int = 64) -> UInt8:
     """Say where the thing of a scene is: 1 where it covers half of a pixel or more, else 0; [H, W]."""
     covered = np.zeros((resolution_px * _SUPERSAMPLING,) * 2, np.uint8)
     labels, window = _placed(scene, resolution_px)
@@ -199,7 +186,7 @@ def mask(scene: Scene, resolution_px: int = 64) -> Labels:
     return (2 * cells.sum((1, 3), dtype=int) >= _SUPERSAMPLING**2).astype(np.uint8)
 
 
-def _placed(scene: Scene, resolution_px: int) -> tuple[Labels, tuple[slice, slice]]:
+def _placed(scene: Scene, resolution_px: int) -> tuple[UInt8, tuple[slice, slice]]:
     """Rasterise a scene's thing at its size, and say which window of the canvas it takes."""
     side = resolution_px * _SUPERSAMPLING
     thing = _thing(scene.shape, scene.texture, 3 * resolution_px)
@@ -236,7 +223,7 @@ def _palette(colour: str) -> Pixels:
         "edge": tuple(2 * c // 5 for c in main),
         "shade": tuple(7 * c // 10 for c in main),
     }
-    return _pack(np.array([(tones | _FIXED_INKS)[ink] for ink in _INKS]))  # [inks]
+    return _pack(np.array([(tones | SCENERY.inks)[ink] for ink in _INKS]))  # [inks]
 
 
 @lru_cache
@@ -251,19 +238,19 @@ def _background(name: str, side: int) -> Pixels:
         canvas[first:last] = np.array(upper) + (np.array(lower) - np.array(upper)) * way // (last - first)
 
     # stars of a fiftieth of the side
-    for x, y in _STARS if name == "night" else ():
+    for x, y in SCENERY.stars if name == "night" else ():
         canvas[y * side // 100 :, x * side // 100 :][: side // 50, : side // 50] = (255, 250, 220)
     return _pack(canvas)
 
 
-def _pack(tones: Grid) -> Pixels:
+def _pack(tones: Int64) -> Pixels:
     """Put three bytes [..., 3] and one of padding into one number, which is fast to copy."""
     padded = np.pad(tones.astype(np.uint8), [*[(0, 0)] * (tones.ndim - 1), (0, 1)])
     return padded.view(np.uint32)[..., 0]
 
 
 @lru_cache
-def _thing(shape: str, texture: str, cells: int) -> Labels:
+def _thing(shape: str, texture: str, cells: int) -> UInt8:
     """Rasterise a silhouette with its texture and outline: indices of `_INKS`, [cells, cells], 0 outside."""
     # positions of the cells' centres, in 1 / (2 * cells) of the silhouette's grid
     step, unit = 100 + 2 * _MARGIN, 2 * cells
@@ -299,7 +286,7 @@ def _thing(shape: str, texture: str, cells: int) -> Labels:
     return labels
 
 
-def _covers(piece: Piece, x: Grid, y: Grid, unit: int) -> Mask:
+def _covers(piece: Piece, x: Int64, y: Int64, unit: int) -> Bool:
     """Say where a piece is, by exact products: a float here could differ between machines."""
     if len(piece.points) == 2:
         (cx, cy), (rx, ry) = piece.points
@@ -317,24 +304,15 @@ def _covers(piece: Piece, x: Grid, y: Grid, unit: int) -> Mask:
 
 CAPTIONS_EACH = 5
 """Captions of a picture, as COCO has."""
-_PLACES = {
-    "sky": "in the sky",
-    "grass": "on the grass",
-    "night": "at night",
-    "sand": "on the sand",
-    "sunset": "at sunset",
-    "sea": "by the sea",
-}
-_PATTERNS = {"plain": "no pattern", "striped": "stripes", "dotted": "dots", "checked": "checks"}
 
 
 def captions(scene: Scene) -> list[str]:
     """Describe what a scene shows, but not where or how large, as `CAPTIONS_EACH` people might write."""
-    colour, texture, setting = scene.colour, scene.texture, _PLACES[scene.background]
+    colour, texture, setting = scene.colour, scene.texture, SCENERY.settings[scene.background]
     a_colour = ("an " if colour[0] in "aeiou" else "a ") + colour
     return [
         f"a {texture} {colour} {scene.shape} {setting}",
-        f"{a_colour} {scene.shape} with {_PATTERNS[texture]}",
+        f"{a_colour} {scene.shape} with {SCENERY.patterns[texture]}",
         f"{setting}, {a_colour} {scene.category}",
         f"the {scene.shape} is {colour} and {texture}",
         f"a picture of {a_colour} {scene.shape} {setting}",

@@ -7,31 +7,24 @@ head. Subjects share part of both. The model is fixed: nothing is fitted to any 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from brainhive_cli.core import documents
+from brainhive_cli.core.arrays import Array, Float32, Float64
 from brainhive_cli.demo.pictures import BACKGROUNDS, CATEGORIES, COLOURS, SHAPES, TEXTURES, Scene
 
-Floats = NDArray[np.float32]
+Floats = Float32
 
 PROVENANCE = "simulated by brainhive_cli.demo.simulation: no brain was recorded"
 """Goes into every file that holds such a signal, and with every figure made of it."""
 RATE_HZ = 250
 SAMPLES = 250
 UNIT = "uV"
-CHANNELS: dict[str, tuple[float, float]] = {
-    "P7": (-0.78, -0.53), "P5": (-0.60, -0.50), "P3": (-0.40, -0.48), "P1": (-0.20, -0.47),
-    "Pz": (0.00, -0.46),
-    "P2": (0.20, -0.47), "P4": (0.40, -0.48), "P6": (0.60, -0.50), "P8": (0.78, -0.53),
-    "PO7": (-0.56, -0.76), "PO3": (-0.30, -0.70),
-    "POz": (0.00, -0.68),
-    "PO4": (0.30, -0.70), "PO8": (0.56, -0.76),
-    "O1": (-0.28, -0.90), "Oz": (0.00, -0.94), "O2": (0.28, -0.90),
-}  # fmt: skip
+CHANNELS = documents.read(Path(__file__).with_name("channels.json"), dict[str, tuple[float, float]])
 """Channel > rough place on the head from above (x to the right, y to the nose, ears at x = -1 and 1)."""
 
 
@@ -120,7 +113,7 @@ def semantic(
     return (joined / np.linalg.norm(joined)).astype(np.float32)
 
 
-def standardise(features: NDArray[Any], mean: NDArray[Any], spread: NDArray[Any]) -> Floats:
+def standardise(features: Array, mean: Array, spread: Array) -> Floats:
     """Bring a network's embeddings [N, G] to the scale that `simulate` expects.
 
     Args:
@@ -132,8 +125,8 @@ def standardise(features: NDArray[Any], mean: NDArray[Any], spread: NDArray[Any]
 
 
 def simulate(
-    low: NDArray[Any],
-    semantic: NDArray[Any],
+    low: Array,
+    semantic: Array,
     subject: int,
     repetitions: int,
     seed: int,
@@ -204,7 +197,7 @@ class Head:
         self.mixing = 0.8 * self._patterns(rng, channels) / channels**0.5 + 0.6 * np.eye(channels)
         self.alpha_patterns = self._patterns(rng, 2) / 2**0.5
 
-    def respond(self, stage: Stage, features: NDArray[Any]) -> Floats:
+    def respond(self, stage: Stage, features: Array) -> Floats:
         """Answer features [N, F] without noise: [N, C, T + 2 * JITTER_SAMPLES], zero before the onset."""
         # weights and patterns: a part that all subjects share, and a part of this subject
         components, width = len(stage.onsets_s), features.shape[-1]
@@ -244,7 +237,7 @@ class Head:
         alpha = self.alpha_patterns.T.astype(np.float32) @ (waves[..., len(CHANNELS) :, :] * self.alpha)
         return np.fft.irfft(BACKGROUND_UV * background + ALPHA_UV * alpha, SAMPLES).astype(np.float32)
 
-    def _patterns(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    def _patterns(self, rng: np.random.Generator, count: int) -> Float64:
         """Draw smooth scalp patterns of unit mean square, [count, C]."""
         positions = np.array(list(CHANNELS.values()))
         distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
@@ -252,7 +245,7 @@ class Head:
         return patterns / np.sqrt((patterns**2).mean(-1, keepdims=True))
 
 
-def _spectrum(amplitude: NDArray[np.float64]) -> Floats:
+def _spectrum(amplitude: Float64) -> Floats:
     """Scale an amplitude spectrum so that its inverse transform with normal phases has unit variance."""
     power = 4 * (amplitude**2).sum() / SAMPLES**2  # a bin counts twice and has a complex of variance 2
     return (amplitude / power**0.5).astype(np.float32)

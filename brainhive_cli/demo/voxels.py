@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from brainhive_cli.core.arrays import Array, Bool, Float64, Int64
 from brainhive_cli.demo.pictures import Scene
 from brainhive_cli.demo.simulation import Floats, semantic
 
@@ -109,7 +109,7 @@ def sizes(subject: int, cortex: Cortex = PICTURES) -> dict[str, int]:
     }
 
 
-def regions(subject: int, cortex: Cortex = PICTURES) -> dict[str, NDArray[np.bool_]]:
+def regions(subject: int, cortex: Cortex = PICTURES) -> dict[str, Bool]:
     """Mask each region among a subject's voxels: [V] by name."""
     counts = sizes(subject, cortex)
     owner = np.repeat(list(counts), list(counts.values()))  # [V]
@@ -131,7 +131,7 @@ def measure_meaning(scene: Scene) -> Floats:
 
 
 def simulate(
-    features: Mapping[str, NDArray[Any]],
+    features: Mapping[str, Array],
     subject: int,
     repetitions: int,
     seed: int,
@@ -174,7 +174,7 @@ def simulate(
     return signal
 
 
-def repetitions(subject: int, pictures: int, planned: int, seed: int) -> NDArray[np.int64]:
+def repetitions(subject: int, pictures: int, planned: int, seed: int) -> Int64:
     """Draw how often each picture was shown, [N]: `planned` times or less, once at least."""
     random = np.random.default_rng((_MODEL_SEED, seed, subject))
     return np.maximum(planned + 1 - random.geometric(1 - MISSED, pictures), 1)
@@ -183,10 +183,10 @@ def repetitions(subject: int, pictures: int, planned: int, seed: int) -> NDArray
 def _respond(
     number: int,
     region: Region,
-    features: Mapping[str, NDArray[Any]],
+    features: Mapping[str, Array],
     subject: int,
     voxels: int,
-) -> NDArray[np.float64]:
+) -> Float64:
     """Respond to stimuli without noise: [N, V of the region]."""
     # project features to latents that are the same for all subjects, [N, latents]
     latents: Any = 0
@@ -197,5 +197,4 @@ def _respond(
 
     # the voxels of the subject answer to mixtures of latents
     tuning = np.random.default_rng((_MODEL_SEED, subject, number)).standard_normal((region.latents, voxels))
-    response: NDArray[np.float64] = region.gain * latents @ tuning / region.latents**0.5
-    return response
+    return region.gain * latents @ tuning / region.latents**0.5

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core import set_up
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import LEVEL, Measurements
 from brainhive_cli.measurement.metric_names import lower_is_better
@@ -313,12 +314,10 @@ def _compare_ranks(first: Measurements, second: Measurements) -> dict[str, Any]:
         pairs = sorted(zip(cells[0]["image_ids"], cells[0]["units"], strict=True))
         ids.append([image_id for image_id, _ in pairs])
         units.append([unit for _, unit in pairs])
-    context = first.notes
-    limits = {"scope": context.get("scope", ""), "inflation": context.get("inflation", 1.0)}
-    items = Items(ids, units, context["units"], **limits)
+    items = _group(first, ids, units)
 
     # ranks [S, N] of the cells of each subject in the same order
-    sides: list[list[NDArray[np.int64]]] = []
+    sides: list[list[Int64]] = []
     for cells_of in subjects:
         ranks = []
         for subject in subjects[0]:
@@ -466,9 +465,7 @@ def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
     for scope in first.run.notes["cells"]:
         cell = first.run.items[scope]
         unit_of.update(zip(cell["image_ids"], cell["units"], strict=True))
-    units, context = [[unit_of[image_id] for image_id in listed] for listed in ids], first.run.notes
-    limits = {"scope": context.get("scope", ""), "inflation": context.get("inflation", 1.0)}
-    items = Items(ids, units, context["units"], **limits)
+    items = _group(first.run, ids, [[unit_of[image_id] for image_id in listed] for listed in ids])
 
     # compare the items that have a value on both sides
     compared = {}
@@ -496,6 +493,14 @@ def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
     }
 
 
+def _group(run: Measurements, ids: Sequence[Sequence[str]], units: Sequence[Sequence[str]]) -> Items:
+    """Group items as a run did."""
+    notes = run.notes
+    return Items(
+        ids, units, notes["units"], scope=notes.get("scope", ""), inflation=notes.get("inflation", 1.0)
+    )
+
+
 def _limits(first: Measurements, second: Measurements, subjects: int) -> tuple[list[str], list[str]]:
     """Say what limits a comparison, and in what the set-ups of two runs differ."""
     set_ups = [run.notes.get(set_up.SET_UP, {}) for run in (first, second)]
@@ -508,7 +513,7 @@ def _limits(first: Measurements, second: Measurements, subjects: int) -> tuple[l
     return notes, set_up.differences(*set_ups)
 
 
-def _collect_values(cells: Sequence[CellItems], ids: Sequence[str], metric: str) -> NDArray[np.float64]:
+def _collect_values(cells: Sequence[CellItems], ids: Sequence[str], metric: str) -> Float64:
     """Collect the values of items [S, N], one row a cell; NaN where an item has none."""
     absent = [None] * len(cells[0]["image_ids"])
     values = [dict(zip(cell["image_ids"], cell.get(metric, absent), strict=True)) for cell in cells]

@@ -27,9 +27,10 @@ from itertools import pairwise
 from math import comb, factorial
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import betaln, xlog1py, xlogy
+
+from brainhive_cli.core.arrays import Float64
 
 A, B = 0.3, 1.0
 """Beta prior of the mixture, which decides where intervals are narrow. Of a and b from .2 to 5 no pair is
@@ -65,7 +66,7 @@ class HitRate:
     _shown: Counter[str] = field(default_factory=Counter)
     _block: list[tuple[str, str]] = field(default_factory=list)
     _block_size: int = FIRST_BLOCK
-    _log_e: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(LOG_ODDS)))
+    _log_e: Float64 = field(default_factory=lambda: np.zeros(len(LOG_ODDS)))
     _largest_log_e: float = 0.0
 
     def add(self, shown: str, answer: str) -> None:
@@ -120,7 +121,7 @@ class HitRate:
         return interval(self.hits, self.trials)
 
 
-def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
+def measure_evidence(shown: Sequence[str], answers: Sequence[str]) -> Float64:
     """Measure how much more hits there are than in other orders of what was shown.
 
     Args:
@@ -162,10 +163,11 @@ def interval(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]
     """
     if not trials:
         return 0.0, 1.0
-    threshold = _log_mixture(hits, trials) + np.log1p(-level)
+    # the likelihood, averaged over the prior, less that of a rate
+    threshold = betaln(hits + A, trials - hits + B) - betaln(A, B) + np.log1p(-level)
 
     def excess(rate: float) -> float:
-        return float(threshold - _log_likelihood(rate, hits, trials))
+        return float(threshold - (xlogy(hits, rate) + xlog1py(trials - hits, -rate)))
 
     # all misses or all hits: a closed form
     if hits == 0:
@@ -175,12 +177,3 @@ def interval(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]
     rate, below_one = hits / trials, float(np.nextafter(1, 0))
     low = brentq(excess, TINY, rate, xtol=1e-15)
     return low, brentq(excess, rate, below_one, xtol=1e-15) if excess(below_one) > 0 else 1.0
-
-
-def _log_mixture(hits: int, trials: int) -> float:
-    """Logarithm of the likelihood, averaged over the prior."""
-    return float(betaln(hits + A, trials - hits + B) - betaln(A, B))
-
-
-def _log_likelihood(rate: float, hits: int, trials: int) -> float:
-    return float(xlogy(hits, rate) + xlog1py(trials - hits, -rate))

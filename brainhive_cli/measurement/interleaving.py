@@ -7,13 +7,14 @@ can be decoded from time alone, and labels of trials that are far apart in time 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-Numbers = NDArray[np.int64]
-Times = NDArray[Any] | None
+from brainhive_cli.core.arrays import Array, Bool, Int64
+from brainhive_cli.measurement.units import number_names
+
+Times = Array | None
 """Sessions, runs or onsets of trials; None where they are not known."""
 DRAWS = 199
 """Random orders that the order of labels is compared with; the smallest p is 1 / 200."""
@@ -37,27 +38,26 @@ class TrialOrder(NamedTuple):
         run: [n] run of each trial, numbered over all sessions.
     """
 
-    item: Numbers
-    label: Numbers
-    session: Numbers
-    run: Numbers
+    item: Int64
+    label: Int64
+    session: Int64
+    run: Int64
 
     @classmethod
     def of(
         cls,
-        item: Numbers,
+        item: Int64,
         label: Sequence[Hashable],
         session: Times,
         run: Times,
         onset_s: Times,
     ) -> Self:
         """Sort trials [n] by session, run and onset; the order of what is not known is drawn."""
-        number = {name: row for row, name in enumerate(dict.fromkeys(label))}
         zeros, drawn = np.zeros(len(item), np.int64), np.random.default_rng(0).permutation(len(item))
         session, run = (zeros if known is None else known for known in (session, run))
         line = np.lexsort((drawn if onset_s is None else onset_s, run, session))
         run_number = np.unique(np.stack([session, run]), axis=1, return_inverse=True)[1].reshape(-1)
-        labels = np.array([number[name] for name in label], np.int64)
+        (labels,) = number_names([label])
         return cls(item[line], labels, session[line].astype(np.int64), run_number[line])
 
 
@@ -79,7 +79,7 @@ class Interleaving:
     problem: str = ""
     follows_time: bool = False
 
-    def take(self, rows: Numbers) -> Self:
+    def take(self, rows: Int64) -> Self:
         """Take some of the items."""
         chosen = rows.tolist()
         parts, blocks = ([listed[row] for row in chosen] for listed in (self.parts, self.blocks))
@@ -96,7 +96,7 @@ class Interleaving:
         return cls(parts, blocks, concept_parts or None, folds[0].problem, folds[0].follows_time)
 
 
-def of_trials(order: TrialOrder, group: Numbers, by: str) -> Interleaving:
+def of_trials(order: TrialOrder, group: Int64, by: str) -> Interleaving:
     """Find which labels of held-out trials may be exchanged.
 
     Args:
@@ -122,7 +122,7 @@ def of_trials(order: TrialOrder, group: Numbers, by: str) -> Interleaving:
     return Interleaving(group.tolist(), blocks.tolist())
 
 
-def of_pictures(order: TrialOrder, fold: Numbers) -> Interleaving:
+def of_pictures(order: TrialOrder, fold: Int64) -> Interleaving:
     """Find which pictures (of one concept) may be exchanged, and which concepts, within folds [I]."""
     several = len({*order.label.tolist()}) < len(order.label)
     own, concept = order._replace(label=np.arange(len(order.label))), order.label if several else 0
@@ -133,7 +133,7 @@ def of_pictures(order: TrialOrder, fold: Numbers) -> Interleaving:
     return Interleaving(parts, [*range(len(order.label))], concept_parts, problem, follows_time)
 
 
-def find_interleaved(order: TrialOrder, within: Numbers) -> list[Hashable] | None:
+def find_interleaved(order: TrialOrder, within: Int64) -> list[Hashable] | None:
     """Find parts of a recording within which labels were interleaved.
 
     These are runs, else sessions, else all: the first in which half of the items could have another label.
@@ -163,7 +163,7 @@ def find_interleaved(order: TrialOrder, within: Numbers) -> list[Hashable] | Non
     return None
 
 
-def are_clumped(order: TrialOrder, parts: Numbers, level: float) -> bool:
+def are_clumped(order: TrialOrder, parts: Int64, level: float) -> bool:
     """Whether trials near in time have one label more often than in random orders within parts [n]."""
     if len({*order.label.tolist()}) == len(order.label):
         return False
@@ -177,9 +177,7 @@ def are_clumped(order: TrialOrder, parts: Numbers, level: float) -> bool:
     item, windows = order.item[line], [part * len(part) + position // length for length in lengths]
 
     # pairs of one label in a window; a random order exchanges labels of items of the same parts
-    names = _list_parts(order.item, parts)
-    number = {name: row for row, name in enumerate(dict.fromkeys(names))}
-    stratum, random = np.array([number[name] for name in names]), np.random.default_rng(0)
+    (stratum,), random = number_names([_list_parts(order.item, parts)]), np.random.default_rng(0)
     by_stratum, counts = np.argsort(stratum, kind="stable"), []
     for draw in range(1 + DRAWS):
         label = order.label.copy()
@@ -190,11 +188,11 @@ def are_clumped(order: TrialOrder, parts: Numbers, level: float) -> bool:
 
 
 def separate_repetitions(
-    is_there: NDArray[np.bool_],
+    is_there: Bool,
     sessions: Times,
     runs: Times,
     onset_s: Times,
-) -> Numbers | None:
+) -> Int64 | None:
     """Find parts of a recording such that repetitions of a picture in different parts are far apart in time.
 
     These are single trials where pictures were repeated in random order; else blocks of successive trials of
@@ -237,14 +235,14 @@ def separate_repetitions(
     return None
 
 
-def number_blocks(order: TrialOrder) -> Numbers:
+def number_blocks(order: TrialOrder) -> Int64:
     """Number the blocks of trials [n]: successive ones of one label in a run."""
     label = order.label[order.item]
     is_first = (label[1:] != label[:-1]) | (order.run[1:] != order.run[:-1])
     return np.concatenate([[0], is_first.cumsum()])
 
 
-def have_same_order(order: TrialOrder, group: Numbers) -> bool:
+def have_same_order(order: TrialOrder, group: Int64) -> bool:
     """Whether blocks came in one order in all groups [n], more than random orders of whole blocks would."""
     label, block, random = order.label[order.item], number_blocks(order), np.random.default_rng(0)
     sizes = np.unique(group, return_counts=True)[1]
@@ -261,7 +259,7 @@ def have_same_order(order: TrialOrder, group: Numbers) -> bool:
     return _p_of_first(counts) <= SAME_ORDER
 
 
-def _list_parts(item: Numbers, parts: Numbers) -> list[Hashable]:
+def _list_parts(item: Int64, parts: Int64) -> list[Hashable]:
     """List the parts in which each item was shown, [I]."""
     shown_in: dict[int, set[int]] = {}
     for index, part in zip(item.tolist(), parts.tolist(), strict=True):
@@ -269,7 +267,7 @@ def _list_parts(item: Numbers, parts: Numbers) -> list[Hashable]:
     return [tuple(sorted(shown_in[index])) for index in range(len(shown_in))]
 
 
-def _can_exchange(order: TrialOrder, parts: Numbers, within: Numbers) -> bool:
+def _can_exchange(order: TrialOrder, parts: Int64, within: Int64) -> bool:
     """Whether half of the items share part and class with an item of another label."""
     strata = [*zip(within.tolist(), _list_parts(order.item, parts), strict=True)]
     labels: dict[Hashable, set[int]] = {}
@@ -278,7 +276,7 @@ def _can_exchange(order: TrialOrder, parts: Numbers, within: Numbers) -> bool:
     return 2 * sum(len(labels[stratum]) > 1 for stratum in strata) >= len(strata)
 
 
-def _count_pairs(window: Numbers, label: Numbers) -> int:
+def _count_pairs(window: Int64, label: Int64) -> int:
     """Count ordered pairs of trials [n] that share window and label."""
     pairs = np.sort(window * (int(label.max()) + 1) + label)
     counts = np.diff(np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1], [True]])))

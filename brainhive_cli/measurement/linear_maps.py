@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+from brainhive_cli.core.arrays import Int64
 
 GRID = tuple(10.0**power for power in range(-2, 9))
 """Penalties that cross-validation chooses from, times the mean variance of a feature."""
@@ -57,7 +57,7 @@ class Products:
         mean = total / start
         return cls((features.T @ features).double(), cross, squares - start * mean.square(), mean, start)
 
-    def select(self, features: NDArray[np.int64]) -> Self:
+    def select(self, features: Int64) -> Self:
         """Select features among F: the products of a smaller model."""
         rows = torch.from_numpy(features).to(self.gram.device)
         gram, cross = self.gram[rows][:, rows], self.cross[rows]
@@ -157,19 +157,18 @@ def project(train: Tensor, test: Tensor, components: int, seed: int = 0) -> tupl
     return centred / total, test / total
 
 
-def principal_axes(features: Tensor, components: int, seed: int = 0) -> Tensor:
+def principal_axes(features: Tensor, components: int) -> Tensor:
     """Find the directions of largest variance, the largest first: [F, K] of unit length, K at most N - 1.
 
     Args:
         features: [N, F], each of mean 0.
         components: How many are kept at most.
-        seed: Of the approximation that is used where signals and features are thousands.
     """
     # an approximation where both sides are thousands
     count = min(components, len(features) - 1, features.shape[1])
     if min(features.shape) > MAX_EXACT:
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.manual_seed(0)
             return torch.svd_lowrank(features, count, niter=2)[2]
 
     # eigenvectors of the smaller one of the two products

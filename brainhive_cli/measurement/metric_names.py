@@ -1,56 +1,11 @@
 """Names of metrics wherever people read of them, and which way is better."""
 
-NAMES = {
-    "top1": "top-1",
-    "top3": "top-3",
-    "top5": "top-5",
-    "top1_expected": "top-1, expected",
-    "mean_rank": "mean rank",
-    "median_rank": "median rank",
-    "mrr": "MRR",
-    "top1_gain": "top-1 gain",
-    "map": "mAP",
-    "pixcorr": "PixCorr",
-    "ssim": "SSIM",
-    "alexnet2": "Alex2",
-    "alexnet5": "Alex5",
-    "inception": "Incep",
-    "clip": "CLIP",
-    "effnet": "Eff",
-    "swav": "SwAV",
-    "frame_pixcorr": "PixCorr (frames)",
-    "frame_ssim": "SSIM (frames)",
-    "frame_ssim_published": "SSIM (frames, as published)",
-    "frame_psnr": "PSNR (frames)",
-    "epe": "EPE",
-    "motion_direction": "direction of motion",
-    **{f"{kind}_{ways}way": f"{ways}-way ({kind})" for kind in ("video", "frame") for ways in (2, 50)},
-    **{
-        f"{kind}_{ways}way_strict": f"{ways}-way strict ({kind})"
-        for kind in ("video", "frame")
-        for ways in (2, 50)
-    },
-    "videomae": "VideoMAE",
-    "dino": "DINO",
-    "clip_pcc": "CLIP-pcc",
-    "two_way": "two-way",
-    "balanced_accuracy": "balanced accuracy",
-    "auc": "AUC",
-    "r": "correlation",
-    "rho": "rank correlation",
-    "unique_r": "unique correlation",
-    "unique_rho": "unique rank correlation",
-    "clip_pcc_neighbours": "CLIP-pcc (neighbours)",
-    "mask_dice": "Dice (mask)",
-    "concept_recall": "recall (concepts)",
-    "caption_object": "object named (captions)",
-    **{f"bleu_{order}": f"BLEU-{order}" for order in range(1, 5)},
-    "rouge_1": "ROUGE-1",
-    "rouge_l": "ROUGE-L",
-    "cider": "CIDEr",
-    "fid": "FID",
-    "kid": "KID",
-}
+from pathlib import Path
+
+from brainhive_cli.core import documents
+
+NAMES = documents.read(Path(__file__).with_name("metric_names.json"), dict[str, str])
+"""Names of metrics in tables and figures, as in papers."""
 TWO_WAY = "two_way_"
 """Beginning of the names of two-way identification in an encoder's embeddings."""
 AT_PEAK = "_at_peak"

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement.statistics import Limits, Metric, Statistic, measure
 from brainhive_cli.measurement.units import Items
@@ -64,7 +65,7 @@ def ranks(
 
 def ranks_of_all(
     signal_tokens: Tensor, gallery: Tensor, pictures: int, distractors: Iterable[Tensor] = ()
-) -> NDArray[np.int64]:
+) -> Int64:
     """Rank not only the seen picture but each of the first ones of the gallery, for every signal.
 
     Args:
@@ -151,7 +152,7 @@ def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor
 
 def subset_hits(
     signal_tokens: Tensor, image_tokens: Tensor, ways: int, draws: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Float64, Float64]:
     """Count how often each item ranks first among random subsets of the test items, in both directions.
 
     Args:
@@ -187,9 +188,7 @@ def subset_hits(
     return forward / drawn, backward / drawn
 
 
-def subset_expectations(
-    signal_tokens: Tensor, image_tokens: Tensor, ways: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def subset_expectations(signal_tokens: Tensor, image_tokens: Tensor, ways: int) -> tuple[Float64, Float64]:
     """Compute how often each item ranks first among random subsets: what `subset_hits` draws, exactly.
 
     An item of rank r among N ranks first unless one of the r - 1 before it is among the `ways` - 1 others,
@@ -498,7 +497,7 @@ def summarise(
     return metrics
 
 
-def chance_of_ranks(pool: int, targets: int = 1) -> NDArray[np.float64]:
+def chance_of_ranks(pool: int, targets: int = 1) -> Float64:
     """Compute the probability of each rank, from 1, of guesses among `pool` candidates, `targets` right."""
     wrong = pool - targets
     missed = (wrong - np.arange(wrong + 1)) / (pool - np.arange(wrong + 1))  # given that all before missed

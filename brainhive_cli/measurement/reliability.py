@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.measurement.ranks import ranks
 
-Values = NDArray[np.float64]
-Correlation = TypeVar("Correlation", float, Values)
+Correlation = TypeVar("Correlation", float, Float64)
 Repetitions = Iterable[NDArray[np.floating[Any]]]
 """The repetitions [R, ...] of each stimulus."""
 HALVINGS = 10
@@ -59,12 +59,12 @@ def average_halves(
 
 
 def halve(
-    repetitions: NDArray[Any],
+    repetitions: Array,
     random: torch.Generator,
     draws: int = HALVINGS,
     size: int | None = None,
-    parts: NDArray[np.int64] | None = None,
-) -> tuple[NDArray[Any], NDArray[Any]]:
+    parts: Int64 | None = None,
+) -> tuple[Array, Array]:
     """Average halves of one stimulus' repetitions [R, ...], as `average_halves` does: [draws, F] each."""
     flat, counts = torch.from_numpy(repetitions).flatten(1), torch.full((draws,), len(repetitions))
     of_draws = None if parts is None else torch.from_numpy(parts).expand(draws, -1)
@@ -72,7 +72,7 @@ def halve(
     return first.numpy(), second.numpy()
 
 
-def average_parts(repetitions: NDArray[Any], parts: NDArray[np.int64]) -> NDArray[Any]:
+def average_parts(repetitions: Array, parts: Int64) -> Array:
     """Average one stimulus' repetitions [R, ...] within the parts [R] of a recording: [parts, ...]."""
     return np.stack([repetitions[parts == number].mean(0) for number in range(parts.max() + 1)])
 
@@ -102,14 +102,14 @@ def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
     return times * halves / (1 + (times - 1) * abs(halves))
 
 
-def unit_vectors(values: NDArray[Any], axis: int = 0) -> NDArray[Any]:
+def unit_vectors(values: Array, axis: int = 0) -> Array:
     """Centre values along an axis and give them unit length; zeros where nothing varies."""
     centred = values - values.mean(axis, keepdims=True)
     lengths = np.linalg.norm(centred, axis=axis, keepdims=True)
     return np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-12)
 
 
-def correlation_shares(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+def correlation_shares(first: Array, second: Array) -> Array:
     """Compute the share of each item in correlations of unit vectors [N, ...], whose mean is the correlation.
 
     Shares vary with items as the correlation does: little where both columns are nearly the same.
@@ -120,7 +120,7 @@ def correlation_shares(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any
     return np.asarray(len(first) * (first * second - value / 2 * (first**2 + second**2)) + value)
 
 
-def correlate(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Values:
+def correlate(pairs: Iterable[tuple[Array, Array]]) -> Float64:
     """Correlate two values [...] over items, which are read one by one; 0 where one is constant."""
     # sums of values, squares and products
     count, sums = 0, np.zeros(())
@@ -135,7 +135,7 @@ def correlate(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Values:
     return np.divide(product - first * second, spread, out=np.zeros_like(spread), where=spread > 0)
 
 
-def noise_ceiling(trials: Callable[[], Repetitions], counts: NDArray[np.int64]) -> Values:
+def noise_ceiling(trials: Callable[[], Repetitions], counts: Int64) -> Float64:
     """Estimate the percentage [...] of the variance of the stimuli's means that is not noise.
 
     100 s / (s + 1/n), where s is the variance of the signal over that of the noise of one repetition. First,

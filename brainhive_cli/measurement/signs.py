@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Array, Bool
 from brainhive_cli.core.measurements import LEVEL
 from brainhive_cli.measurement.units import Items, widen
 
@@ -40,7 +39,7 @@ class SignFlips:
     high: float | None
 
 
-def flip_signs(values: Sequence[NDArray[Any]], items: Items) -> SignFlips:
+def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
     """Test whether the mean over subjects and items is 0, by the signs of the units' parts in it.
 
     Without an effect the part of each unit is as probable with the other sign. A flip moves the mean to the
@@ -78,7 +77,7 @@ def flip_signs(values: Sequence[NDArray[Any]], items: Items) -> SignFlips:
 
 
 @lru_cache(maxsize=4)  # the metrics of a run share them; 5 MB for a thousand units
-def _draw_flips(units: int) -> NDArray[np.bool_]:
+def _draw_flips(units: int) -> Bool:
     """Choose which units are flipped, [K, U]: all subsets but the empty one, or random ones."""
     if units <= ALL_SIGNS:
         return (np.arange(1, 2**units)[:, None] >> np.arange(units) & 1).astype(bool)

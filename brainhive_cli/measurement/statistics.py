@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, UNKNOWN_SELECTION, Metric, find_caveats
 from brainhive_cli.measurement.units import MANY_SUBJECTS, Items
@@ -61,8 +62,8 @@ class Scatter:
         freedom: Degrees of freedom of that variance, by what the units weigh.
     """
 
-    estimates: NDArray[np.float64]
-    alone: NDArray[np.float64]
+    estimates: Float64
+    alone: Float64
     together: float
     freedom: float
 
@@ -304,9 +305,7 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
     ]
 
 
-def _variance(
-    influence: NDArray[np.float64], weights: NDArray[np.float64], strata: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], float]:
+def _variance(influence: Float64, weights: Float64, strata: Int64) -> tuple[Float64, float]:
     """Sum the squared influences [P, U] of units to the variance of an estimate [P], and its freedom.
 
     A unit that has the share l of a subject's stratum pulls its mean towards itself, so its square is divided
@@ -340,7 +339,7 @@ def _variance(
     return variance, float(total**2 / ((w**2).sum() + squares))
 
 
-def _resampled_scatter(groups: Sequence[NDArray[np.float64]], items: Items) -> Scatter:
+def _resampled_scatter(groups: Sequence[Float64], items: Items) -> Scatter:
     """Measure how medians vary with units, by resampling them alike for all subjects.
 
     The variance is that of a normal distribution with the same middle 95 %: single outliers, which a median

@@ -9,7 +9,8 @@ from itertools import chain, compress, permutations, product
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
+
+from brainhive_cli.core.arrays import Array, Bool, Float64, Int64
 
 AlikeBy = Literal["concept", "neighbours"]
 """Likeness of the stimuli of a data set: by what they show, or that they follow each other in a film."""
@@ -30,7 +31,7 @@ largest of simulated designs (`benchmarks/simulated_statistics.py --only pooled_
 estimate of it (Bengio and Grandvalet 2004)."""
 
 
-def fold_null_inflation(values: Sequence[NDArray[Any]], pool: float = math.inf) -> float:
+def fold_null_inflation(values: Sequence[Array], pool: float = math.inf) -> float:
     """Give the variance of a mean over folds, without an effect, over that of labels permuted after training.
 
     Where trial i helps to classify trial j of another fold, j helps i by as much: of a linear margin, labels
@@ -50,7 +51,7 @@ def fold_null_inflation(values: Sequence[NDArray[Any]], pool: float = math.inf) 
     return 1 + 3 / math.pi / (1 + 1 / pool) if are_whole else 2.0
 
 
-def widen(sums: NDArray[np.float64], middle: Any, inflation: float) -> NDArray[np.float64]:
+def widen(sums: Float64, middle: Any, inflation: float) -> Float64:
     """Widen a null distribution [K] around its middle, by the inflation of its variance.
 
     Sums of few hits lie a step apart, and would skip the measured one: each is spread over its step.
@@ -125,15 +126,15 @@ class Items:
         return list(dict.fromkeys([*(name for name in self.order if name in present), *present]))
 
     @cached_property
-    def numbers(self) -> list[NDArray[np.int64]]:
+    def numbers(self) -> list[Int64]:
         """Number of each item's unit among those of all subjects, [N] by subject."""
-        return _number(self.units)
+        return number_names(self.units)
 
     @cached_property
-    def stratum_of_unit(self) -> NDArray[np.int64]:
+    def stratum_of_unit(self) -> Int64:
         """Number of the stratum of each unit, [U]."""
         stratum = np.zeros(self.count, np.int64)
-        for unit, number in zip(self.numbers, _number(self.strata or ()), strict=False):
+        for unit, number in zip(self.numbers, number_names(self.strata or ()), strict=False):
             stratum[unit] = number
         return stratum
 
@@ -142,7 +143,7 @@ class Items:
         """Number of units of all subjects."""
         return 1 + max(int(number.max()) for number in self.numbers)
 
-    def where(self, is_chosen: Sequence[NDArray[np.bool_]]) -> Self:
+    def where(self, is_chosen: Sequence[Bool]) -> Self:
         """Choose items [N] by subject, and leave out subjects who have none; units stay as they are."""
         subjects = [row for row, mask in enumerate(is_chosen) if mask.any()]
         columns = [self.ids, self.units, *([] if self.strata is None else [self.strata])]
@@ -165,7 +166,7 @@ class Items:
         scope = f"pictures within {self.count} {self.kind}"
         return replace(self, units=self.ids, kind=scope, strata=self.units, scope=scope, parts=parts)
 
-    def permutations(self, draws: int, random: np.random.Generator) -> NDArray[np.int64]:
+    def permutations(self, draws: int, random: np.random.Generator) -> Int64:
         """Permute the labels of items that are exchangeable, the same for all subjects.
 
         Pictures are exchanged with pictures that the same subjects were shown: freely where each is a unit of
@@ -208,10 +209,10 @@ class Items:
         for order, parts in zip(orders, permuted, strict=True):
             for exchange, part in zip(classes, parts, strict=True):
                 order[exchange.members] = part
-        moves: NDArray[np.int64] = orders[(orders != identity).any(1)]
+        moves: Int64 = orders[(orders != identity).any(1)]
         return moves
 
-    def permute(self, random: np.random.Generator) -> list[NDArray[np.int64]]:
+    def permute(self, random: np.random.Generator) -> list[Int64]:
         """Permute labels once, as `permutations` does.
 
         Args:
@@ -273,10 +274,10 @@ class _Exchange:
         sizes: How many of the m items each group of subjects was shown; only these are exchanged in a unit.
     """
 
-    members: NDArray[np.int64]
+    members: Int64
     sizes: tuple[int, ...]
 
-    def list_all(self) -> list[NDArray[np.int64]]:
+    def list_all(self) -> list[Int64]:
         """List all permutations, [g, m] each."""
         listed, ends = [], np.cumsum(self.sizes)[:-1]
         for units in permutations(self.members):
@@ -285,11 +286,11 @@ class _Exchange:
                 listed.append(np.concatenate(orders).reshape(self.members.shape))
         return listed
 
-    def draw(self, draws: int, random: np.random.Generator) -> NDArray[np.int64]:
+    def draw(self, draws: int, random: np.random.Generator) -> Int64:
         """Draw permutations, [K, g, m]."""
         # units, as they are
         units = np.tile(np.arange(len(self.members)), (draws, 1))
-        moved: NDArray[np.int64] = self.members[random.permuted(units, axis=1)]
+        moved: Int64 = self.members[random.permuted(units, axis=1)]
 
         # items within their unit, among those shown to the same subjects
         start = 0
@@ -301,7 +302,7 @@ class _Exchange:
         return moved
 
 
-def _number(names: Sequence[Sequence[Hashable]]) -> list[NDArray[np.int64]]:
+def number_names(names: Sequence[Sequence[Hashable]]) -> list[Int64]:
     """Number names in the order in which they first appear, over all subjects."""
     number = {name: row for row, name in enumerate(dict.fromkeys(chain.from_iterable(names)))}
     return [np.array([number[name] for name in listed], np.int64) for listed in names]

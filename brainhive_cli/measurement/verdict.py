@@ -7,11 +7,11 @@ from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.measurements import LEVEL
 from brainhive_cli.measurement.signs import flip_signs
-from brainhive_cli.measurement.units import MANY_UNITS, Items, fold_null_inflation, widen
+from brainhive_cli.measurement.units import MANY_UNITS, Items, fold_null_inflation, number_names, widen
 
 DRAWS = 4_999
 """Permutations, with the identity, where there are more; a p of .05 then has a standard error of .003."""
@@ -88,7 +88,7 @@ class Verdict:
 
 
 def judge(
-    ranks: Sequence[NDArray[Any]],
+    ranks: Sequence[Array],
     items: Items,
     candidates: Sequence[Hashable],
     concept_parts: Mapping[Any, Hashable] | None = None,
@@ -180,9 +180,7 @@ def _within(items: Items, part_of: Mapping[Any, Hashable]) -> Items:
     return replace(items, strata=within)
 
 
-def _of_stimuli(
-    table: NDArray[np.float64], items: Items, pool: int, medium: str, has_parts: bool, count: int
-) -> Verdict:
+def _of_stimuli(table: Float64, items: Items, pool: int, medium: str, has_parts: bool, count: int) -> Verdict:
     """Ask which stimulus was seen: labels are permuted as `Items.permutations` has it."""
     # permutations, in words
     orders = items.permutations(DRAWS, np.random.default_rng(0))
@@ -207,7 +205,7 @@ def _of_stimuli(
 
 
 def _of_concepts(
-    table: NDArray[np.float64],
+    table: Float64,
     items: Items,
     pool: int,
     concepts: Sequence[Hashable],
@@ -219,8 +217,7 @@ def _of_concepts(
     Labels are permuted freely among items of the same part, where signals drift alike.
     """
     # mean rank of the other items of a concept, of those that were compared
-    concept_number = {name: index for index, name in enumerate(dict.fromkeys(concepts))}
-    concept = np.array([concept_number[name] for name in concepts])
+    (concept,) = number_names([concepts])
     is_same = (concept[:, None] == concept) * 1.0 - np.eye(len(concept))
     is_compared = table > 0
     sizes = is_compared @ is_same
@@ -244,8 +241,8 @@ def _of_concepts(
 
 def _compare(
     question: str,
-    table: NDArray[np.float64],
-    orders: NDArray[np.int64],
+    table: Float64,
+    orders: Int64,
     how: str,
     items: Items,
     pool: int,
@@ -275,7 +272,7 @@ def _compare(
 
 
 def _over_units(
-    ranks: Sequence[NDArray[Any]],
+    ranks: Sequence[Array],
     items: Items,
     columns: Mapping[Hashable, int],
     pool: int,
@@ -290,9 +287,8 @@ def _over_units(
         rows, shown = np.arange(len(ids)), [columns[name] for name in ids]
         guessed: Any = (pool + 1) / 2
         if parts is not None:
-            number = {part: index for index, part in enumerate(dict.fromkeys(parts[name] for name in ids))}
-            part = np.array([number[parts[name]] for name in ids])
-            is_of_part = np.eye(len(number))[part]  # [N, parts]
+            (part,) = number_names([[parts[name] for name in ids]])
+            is_of_part = np.eye(part.max() + 1)[part]  # [N, parts]
             guessed = (matrix[:, shown] @ is_of_part / is_of_part.sum(0))[rows, part]
         distances.append(guessed - matrix[rows, shown])
     flips = flip_signs(distances, items)

@@ -2,13 +2,22 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from brainhive_cli.core.errors import BrainhiveError
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""A probability of dropping a unit."""
+HiddenDropout = Annotated[Share, Field(description="Probability of dropping a hidden unit; BrainHiVE's.")]
+Width = Annotated[int, Field(gt=0, le=2**16)]
+InnerWidth = Annotated[int, Field(gt=0, le=2**17)]
+"""Widths of layers, and inside of blocks."""
 
 
 class Dropout(nn.Module):
@@ -59,8 +68,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., D] to [..., D]."""
-        out: Tensor = self.w2(self.dropout(F.gelu(self.w1(x))))
-        return out
+        return self.w2(self.dropout(F.gelu(self.w1(x))))
 
 
 class ResidualMLP(nn.Module):
@@ -81,14 +89,13 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., D] to [..., D]."""
-        out: Tensor = self.norm(x + self.ff(x))
-        return out
+        return self.norm(x + self.ff(x))
 
 
 class Stack(nn.Sequential):
     """Residual MLPs in a row, [..., D] to [..., D]; it exists for upstream's names `block.layers.<i>`."""
 
-    def __init__(self, dim: int, hidden: int, dropout: float = 0.0, depth: int = 1) -> None:
+    def __init__(self, dim: int, hidden: int, dropout: float, depth: int = 1) -> None:
         layers = nn.Sequential(*(ResidualMLP(dim, hidden, dropout) for _ in range(depth)))
         super().__init__(OrderedDict(layers=layers))
 
@@ -110,8 +117,6 @@ class FusionEncoder(nn.Module):
         self, dims: dict[str, int], dim: int, hidden: int, dropout: float = 0.0, depth: int = 1
     ) -> None:
         super().__init__()
-        if not dims:
-            raise BrainhiveError("a fusion encoder needs at least one encoder", "name one under `encoders`")
         self.dims = dict(dims)
         self.proj_maps = nn.ModuleDict({key: nn.Linear(width, dim) for key, width in dims.items()})
         self.block = Stack(dim, hidden, dropout, depth)
@@ -124,8 +129,7 @@ class FusionEncoder(nn.Module):
         """
         refuse_other_embeddings(embeddings, self.dims)
         projected = [project(embeddings[key]) for key, project in self.proj_maps.items()]
-        token: Tensor = self.block(torch.stack(projected).sum(0))  # [B, D]
-        return token
+        return self.block(torch.stack(projected).sum(0))  # [B, D]
 
 
 def refuse_other_embeddings(embeddings: Mapping[str, Tensor], dims: Mapping[str, int]) -> None:

@@ -64,14 +64,12 @@ def tower_of(
     import transformers
 
     options |= {"dtype": torch.float32, "variant": variant}
-    tower: nn.Module = load_network(getattr(transformers, kind), folder / component, **options)
-    return tower
+    return load_network(getattr(transformers, kind), folder / component, **options)
 
 
 def pixels_of(processor: Any, picture: Any) -> Tensor:
     """Preprocess a picture to [3, H, W]."""
-    pixels: Tensor = processor(images=picture, return_tensors="pt")["pixel_values"][0]
-    return pixels
+    return processor(images=picture, return_tensors="pt")["pixel_values"][0]
 
 
 def token_ids(folder: Path, component: str = TOKENIZER) -> Callable[[str], Tensor]:
@@ -80,8 +78,7 @@ def token_ids(folder: Path, component: str = TOKENIZER) -> Callable[[str], Tenso
 
     def ids(text: str) -> Tensor:
         padded = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-        encoded: Tensor = tokenizer(text, **padded).input_ids
-        return encoded[0]
+        return tokenizer(text, **padded).input_ids[0]
 
     return ids
 

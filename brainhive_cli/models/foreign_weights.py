@@ -10,7 +10,7 @@ from torch import Tensor
 from brainhive_cli.core import console, hub, weights
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.inputs import Input
 
 State = dict[str, Tensor]
 Table = Mapping[str, str | None]
@@ -22,12 +22,8 @@ def is_file(reference: str) -> bool:
     return Path(reference.partition("@")[0]).suffix in (".ckpt", ".pt", ".pth", ".safetensors")
 
 
-def find_file(reference: str, local: bool = False) -> Path:
+def find_file(reference: str) -> Path:
     """Find one file by path or hub reference (`hub:[datasets/]OWNER/NAME/FILE[@REVISION]`).
-
-    Args:
-        reference: The file.
-        local: Use no network.
 
     Raises:
         MissingData: if it is not there.
@@ -35,7 +31,7 @@ def find_file(reference: str, local: bool = False) -> Path:
     path = locate(reference)
     if reference.startswith("hub:"):
         folder, name = _split(reference)
-        path = hub.folder(folder, allow=[name], local=local) / name
+        path = hub.folder(folder, allow=[name]) / name
     if not path.is_file():
         raise MissingData(f"no file {reference}", "give a .safetensors file or hub:OWNER/NAME/FILE")
     return path
@@ -53,12 +49,12 @@ def find_neighbours(reference: str, names: Sequence[str]) -> Path:
     return folder
 
 
-def file_need(reference: str) -> Need:
+def file_input(reference: str) -> Input:
     """Look for a file that `find_file` would fetch; nothing is fetched."""
     if reference.startswith("hub:"):
         folder, name = _split(reference)
-        return hub.need(folder, (), (name,))
-    return Need.of(reference, lambda: find_file(reference))
+        return hub.find_input(folder, (), (name,))
+    return Input.of(reference, lambda: find_file(reference))
 
 
 def load_network(

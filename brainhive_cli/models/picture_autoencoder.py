@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,19 @@ from torch import Tensor, nn
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import locate
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Section
+from brainhive_cli.measurement.metrics.image import resize
 from brainhive_cli.models.heads import PREFIX
 
 PIXELS = "pixels"
 """The source whose latents are the pixels."""
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-HOW = "source: RUN/model, of a run of: brainhive train-autoencoder"
+
+
+def write_way() -> str:
+    """Say how to get weights."""
+    return f"source: RUN/model, of a run of: {Line('train-autoencoder')}"
 
 
 class Architecture(Section):
@@ -62,8 +68,7 @@ class PictureAutoencoder(nn.Module):
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as the means of their latents [B, D]."""
-        mean: Tensor = self.encoder(self.flatten(pictures)).chunk(2, 1)[0]
-        return mean
+        return self.encoder(self.flatten(pictures)).chunk(2, 1)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents [B, D] to pictures [B, 3, H, W] in 0..1."""
@@ -162,17 +167,8 @@ def open_autoencoder(source: str, resolution_px: int = 28) -> PictureAutoencoder
     # a trained autoencoder: its sizes, then its weights
     folder = locate(source)
     if not (folder / CONFIG).is_file():
-        raise MissingData(f"no autoencoder in {source!r}", HOW)
-    sizes = documents.read(folder / CONFIG, Architecture, HOW, MissingData)
+        raise MissingData(f"no autoencoder in {source!r}", write_way())
+    sizes = documents.read(folder / CONFIG, Architecture, write_way(), MissingData)
     network = PictureAutoencoder(sizes)
-    state: dict[str, Any] = weights.read(folder / WEIGHTS)
-    weights.fill(network, state, folder / WEIGHTS)
+    weights.fill(network, weights.read(folder / WEIGHTS), folder / WEIGHTS)
     return network
-
-
-def resize(pictures: Tensor, side_px: int) -> Tensor:
-    """Resize pictures [B, 3, H, W] to squares; those of the size stay as they are."""
-    if pictures.shape[-2:] == (side_px, side_px):
-        return pictures
-    size = (side_px, side_px)
-    return F.interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup, escape
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
 
 if TYPE_CHECKING:  # which loads h5py
@@ -71,24 +71,7 @@ PAGE_COLOURS = {
     **{INK: "var(--ink)", SOFT: "var(--soft)", GRID: "var(--line)"},
 }
 """The page's variable for each colour of a figure; its style sheet has them for light, dark and print."""
-STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: it is searched, copied, and set in the page's font
-    "svg.hashsalt": "brainhive",  # equal figures are equal files
-    "text.parse_math": False,  # a $ in a name is one
-    "pdf.fonttype": 42,  # TrueType, as publishers ask for
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), GRID),
-    **dict.fromkeys(("axes.edgecolor", "xtick.labelcolor", "ytick.labelcolor"), SOFT),
-    "axes.linewidth": 0.6,
-    **dict.fromkeys(("text.color", "axes.labelcolor"), INK),
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.labelcolor": SOFT,
-}
+STYLE = Path(__file__).with_name("figures.mplstyle")
 LEGEND_INCH, NAME_INCH, SMALL_NAME_INCH = 0.17, 0.13, 0.085
 """Height of a line of a legend, and of a named row of a matrix in letters of usual and of small size."""
 MAX_NAMES, MAX_SMALL_NAMES, MAX_LETTERS = 24, 72, 24
@@ -180,7 +163,8 @@ def new_figure(height_inch: float, size: FigureSize) -> Iterator[Any]:
     import matplotlib
     from matplotlib.figure import Figure  # no pyplot: it keeps figures
 
-    with matplotlib.rc_context({**STYLE, "font.size": size.font_pt}):
+    style = matplotlib.rc_params_from_file(STYLE, use_default_template=False)
+    with matplotlib.rc_context({**style, "font.size": size.font_pt}):
         yield Figure((size.width_inch, height_inch), layout="constrained")
 
 
@@ -430,9 +414,7 @@ def _numbers(values: Sequence[Any]) -> Any:
     return np.array([np.nan if value is None else value for value in values], float)
 
 
-def draw_slices(
-    title: str, values: NDArray[np.float64], grid: "Grid", unit: str, low: float | None = None
-) -> Heatmap:
+def draw_slices(title: str, values: Float64, grid: "Grid", unit: str, low: float | None = None) -> Heatmap:
     """Draw values of voxels on axial slices from bottom to top, nose up, left is left.
 
     Args:

@@ -28,6 +28,7 @@ from brainhive_cli.reports.drawings import (
 from brainhive_cli.reports.page import CLIPS, LARGEST_BYTES
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.sheets import shorten
 
 SUFFIXES = ("svg", "png", "pdf")
 MAX_NAME = 60
@@ -175,10 +176,5 @@ def _fit(text: str, width_pt: float, font_pt: float) -> str:
 
     font = FontProperties(size=font_pt)
 
-    def is_wide(line: str) -> bool:
-        return bool(text_to_path.get_text_width_height_descent(line, font, False)[0] > width_pt)
-
-    short = text
-    while short and is_wide(short if short == text else f"{short}…"):
-        short = short[:-1]
-    return text if short == text else f"{short}…"
+    width_of = text_to_path.get_text_width_height_descent
+    return shorten(text, lambda line: bool(width_of(line, font, False)[0] <= width_pt))

@@ -100,7 +100,7 @@ class LivePage:
         self, title: str, read_picture: Callable[[str], bytes | None], host: str = "127.0.0.1", port: int = 0
     ) -> None:
         # who may read the page
-        self._title, self._host, self._port = title, host, port
+        self.title, self._host, self._port = title, host, port
         self._token = secrets.token_urlsafe(32)
 
         # numbered messages: the latest of each kind, the last results, and the last of all kinds
@@ -279,18 +279,6 @@ class LivePage:
         with self._lock:
             return self._drawings.get(int(window)) if re.fullmatch("[0-9]{1,9}", window) else None
 
-    def write_html(self, nonce: str) -> str:
-        """Write the page, which knows no event yet and reads the token from its own address.
-
-        Args:
-            nonce: Mark of the style and the script that the browser may use.
-        """
-        from jinja2 import Environment, FileSystemLoader
-
-        template = Environment(autoescape=True, loader=FileSystemLoader(HERE)).get_template("live_page.html")
-        css = Markup((HERE / "page.css").read_text(encoding="utf-8"))
-        return template.render(title=self._title, css=css, nonce=nonce)
-
     def _schedule_wake(self) -> None:
         # a loop that has ended has no streams to wake
         if self._loop is not None:
@@ -389,16 +377,21 @@ def _build_protocol() -> Any:
 
 def _build_app(page: LivePage) -> Any:
     """Build the four addresses of a page: itself, its events, pictures and drawings."""
+    from jinja2 import Environment, FileSystemLoader
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
 
+    template = Environment(autoescape=True, loader=FileSystemLoader(HERE)).get_template("live_page.html")
+    css = Markup((HERE / "page.css").read_text(encoding="utf-8"))
+
+    # the page knows no event yet, and reads the token from its own address
     async def show_page(request: Request) -> Response:
-        nonce = secrets.token_urlsafe(16)
+        nonce = secrets.token_urlsafe(16)  # marks the style and the script that the browser may use
         policy = {"Content-Security-Policy": PAGE_POLICY.format(nonce=nonce)}
-        return HTMLResponse(page.write_html(nonce), headers=policy)
+        return HTMLResponse(template.render(title=page.title, css=css, nonce=nonce), headers=policy)
 
     async def stream_events(request: Request) -> Response:
         if request.method == "HEAD":  # whose answer would never end

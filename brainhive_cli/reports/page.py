@@ -177,13 +177,8 @@ class _Renderer:
         loader = FileSystemLoader(HERE)
         self.environment = Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
         self.environment.filters["number"] = number
-        self.environment.globals |= {
-            "embed": self.embed,
-            "svg_of": svg_of,
-            "fold": fold,
-            "name_folded": name_folded,
-        }
-        self.environment.globals |= {"DETAILS": DETAILS, "BY_HAND": BY_HAND}
+        functions = {"embed": self.embed, "svg_of": svg_of, "fold": fold, "name_folded": name_folded}
+        self.environment.globals |= {**functions, "DETAILS": DETAILS, "BY_HAND": BY_HAND}
         self._macros: Any = self.environment.get_template("blocks.html").module
 
     def draw(self, block: Table | Figure) -> Markup:

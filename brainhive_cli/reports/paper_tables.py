@@ -4,9 +4,11 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.measurements import ALL, caveats_of, merge_caveats, scope, stamp, stamp_rows
 from brainhive_cli.core.tables import Cell, Table, adjustment_text, brief
 from brainhive_cli.measurement.metric_names import with_arrow
@@ -14,10 +16,7 @@ from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, subject_and_see
 from brainhive_cli.reports.tables import MEANING, Best, best_of_runs, bold_note, mark_of
 
 Format = Literal["md", "tex"]
-SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
-SPECIAL |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-SPECIAL |= {"±": r"$\pm$", "↓": r"$\downarrow$", "–": "--", "·": r"$\cdot$"}
-SPECIAL |= {"′": "$'$", "<": "$<$", ">": "$>$", "≤": r"$\leq$", "×": r"$\times$"}
+SPECIAL = str.maketrans(documents.read(Path(__file__).with_name("latex.json"), dict[str, str]))
 """LaTeX for characters that it reserves or lacks."""
 Spread = tuple[float, float | None]
 """A mean, and its standard deviation where it is of several subjects."""
@@ -175,7 +174,7 @@ def latex(table: Table) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join(SPECIAL.get(letter, letter) for letter in text)
+    return text.translate(SPECIAL)
 
 
 WRITERS: dict[Format, Callable[[Table], str]] = {"md": markdown, "tex": latex}

@@ -152,8 +152,7 @@ def _draw_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve 
 
     # values, intervals and chance
     listed = list(part_values.values())
-    ends = ([metric.low for metric in listed], [metric.high for metric in listed])
-    line = Line(shown(name), [metric.value for metric in listed], *ends, listed[0].chance)
+    line = Line.of(shown(name), listed)
 
     # the title tells the broken line and the kind of interval
     chance = "" if line.chance is None else f"; broken line: chance, {brief(line.chance)}"

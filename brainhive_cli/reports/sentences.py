@@ -2,27 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.measurements import (
-    CALIBRATED,
-    CHANNELS_MAPPED,
-    MIXED_WITH_BLURRY,
-    NORMALISED_BY_TESTED,
-    NOT_INTERLEAVED,
-    PRIOR_OF_OTHERS,
-    SEEN_CONCEPTS,
-    SEEN_COPIES,
-    SEEN_PICTURES,
-    SELECTED_ON_TEST,
-    SIMULATED,
-    TRAINED_ON_SIMULATED,
-    TRAINED_TRIALS,
-    TRIALS_TOGETHER,
-    UNKNOWN_HISTORY,
-    UNKNOWN_PICTURES,
-    UNKNOWN_SELECTION,
-    UNKNOWN_TRIALS,
-    WHITENED_BY_TESTED,
     Metric,
     caveats_of,
     is_difference,
@@ -207,36 +190,7 @@ def describe_metric(metric: Metric) -> str:
 
 # The warnings, below `What to know before reading a number`.
 
-MEANINGS = {
-    SIMULATED: "Simulated: a program made the signals; no brain was recorded.",
-    TRAINED_ON_SIMULATED: "Trained on simulated signals: a program made what models learned from.",
-    CALIBRATED: "Calibrated: the left-out subject's own unlabelled training recordings normalised signals.",
-    WHITENED_BY_TESTED: "Transductive: noise of test trials had a part in the whitening of the signals.",
-    UNKNOWN_PICTURES: "Pictures unknown: nothing says whether tested ones, or copies, were trained on.",
-    UNKNOWN_SELECTION: "Nothing says how the epoch of a model was selected.",
-    UNKNOWN_HISTORY: "History unknown: nothing says whose signals and which pictures the weights, with which "
-    "training began, had learned from, nor how they were selected.",
-    NORMALISED_BY_TESTED: "Normalised by held-out trials: held-out runs or sessions were z-scored by "
-    "their own unlabelled trials.",
-    TRAINED_TRIALS: "No result: models were tested on trials that they had learned from.",
-    UNKNOWN_TRIALS: "Trials unknown: models learned from the tested pictures, and nothing says whether also "
-    "from these trials of them.",
-    NOT_INTERLEAVED: "Signal or time: labels were not interleaved in time, so that slow drift alone says "
-    "something of them.",
-    SEEN_PICTURES: "Seen pictures: models learned from other trials of what was tested. Not "
-    "comparable with zero-shot retrieval.",
-    SEEN_COPIES: "Copies seen: tested pictures that are copies of training pictures were not left out.",
-    SEEN_CONCEPTS: "Concepts seen: a model learned from other pictures of tested concepts, before this "
-    "training or in that on another data set.",
-    PRIOR_OF_OTHERS: "Prior trained on other pictures: what draws has learned from another data set.",
-    MIXED_WITH_BLURRY: "Mixed with the blurry picture: scored is the mean of each picture and one that a "
-    "latent was regressed to, which low-level metrics favour by construction.",
-    CHANNELS_MAPPED: "Channels mapped: recordings lack channels that models were trained on; the protocol "
-    "says how many were recorded, and how the others were filled.",
-    TRIALS_TOGETHER: "Transductive: a model gave a test trial another token alone than together with other "
-    "trials, so that the numbers are not those of one trial at a time.",
-    SELECTED_ON_TEST: "Selected on test: the epoch was chosen on the test set, so the numbers flatter.",
-}
+MEANINGS = documents.read(Path(__file__).with_name("caveats.json"), dict[str, str])
 """Meaning of each caveat of a run."""
 
 

@@ -1,13 +1,14 @@
 """Sheets of pictures, and of frames of clips: stimuli with what was retrieved, or generated, for them."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from brainhive_cli.core.arrays import Bool, UInt8
 
 PICTURE_PX = 128
 GAP_PX = 8
@@ -51,15 +52,23 @@ def draw_rows(title: str, rows: Sequence[Sequence[Tile]]) -> Image.Image:
     head = MARGIN_PX + TITLE_PX + (len(titles) - 1) * LINE_PX
 
     # draw the title, then the rows below it
-    sheet = Image.new("RGB", (width, head + MARGIN_PX + len(rows) * step_y), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for number, line in enumerate(titles):
-        pen.text((MARGIN_PX, MARGIN_PX + number * LINE_PX), line, INK, bold)
+    sheet, pen = _new_sheet(width, head + MARGIN_PX + len(rows) * step_y, titles, bold)
     for y, row in enumerate(rows):
         for x, tile in enumerate(row):
             left = MARGIN_PX + x * step_x + (GAP_PX if x else 0)
             _draw_tile(tile, sheet, pen, left, head + y * step_y)
     return sheet
+
+
+def _new_sheet(
+    width: int, height: int, titles: Sequence[str], font: Font
+) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """Make a sheet with its title, and the pen that draws on it."""
+    sheet = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for number, line in enumerate(titles):
+        pen.text((MARGIN_PX, MARGIN_PX + number * LINE_PX), line, INK, font)
+    return sheet, pen
 
 
 def _draw_tile(tile: Tile, sheet: Image.Image, pen: ImageDraw.ImageDraw, left: int, top: int) -> None:
@@ -98,12 +107,16 @@ def wrapped(text: str, font: Font, width_px: float) -> list[str]:
 
 def fitted(text: str, font: Font, width_px: float) -> str:
     """Shorten a line until it fits."""
-    text = _to_known_letters(text)
-    if font.getlength(text) <= width_px:
+    return shorten(_to_known_letters(text), lambda line: font.getlength(line) <= width_px)
+
+
+def shorten(text: str, fits: Callable[[str], bool]) -> str:
+    """Shorten a line at its end until it fits, as a function of it says."""
+    if fits(text):
         return text
-    while text and font.getlength(text + "…") > width_px:
+    while text and not fits(f"{text}…"):
         text = text[:-1]
-    return text + "…"
+    return f"{text}…"
 
 
 def _to_known_letters(text: str) -> str:
@@ -117,7 +130,6 @@ FRAMES = 6
 SIDE_PX = 112
 TEXT_PX = 240
 OUTLINE = (255, 64, 64)
-Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,14 +144,14 @@ class Strip:
         metrics: By short name.
     """
 
-    frames: Frames
+    frames: UInt8
     title: str
     lines: Sequence[str] = ()
-    masks: NDArray[np.bool_] | None = None
+    masks: Bool | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def outlined(frames: Frames, masks: NDArray[np.bool_] | None, side_px: int) -> Frames:
+def outlined(frames: UInt8, masks: Bool | None, side_px: int) -> UInt8:
     """Bring frames [F, H, W, 3] to squares, and draw the outlines of masks [F, h, w] into them."""
     # [F, side_px, side_px, 3]
     size = (side_px, side_px)
@@ -173,11 +185,8 @@ def draw_filmstrips(title: str, pairs: Sequence[Sequence[Strip]]) -> Image.Image
     total = sum(sum(group) + len(group) * 2 + 2 * GAP_PX for group in heights)
 
     # draw the title, then the strips, with a gap between pairs
-    sheet = Image.new("RGB", (width, 2 * MARGIN_PX + len(heads) * LINE_PX + GAP_PX + total), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for number, line in enumerate(heads):
-        pen.text((MARGIN_PX, MARGIN_PX + number * LINE_PX), line, INK, bold)
     top = MARGIN_PX + len(heads) * LINE_PX + GAP_PX
+    sheet, pen = _new_sheet(width, top + MARGIN_PX + total, heads, bold)
     for pair, words, sizes in zip(pairs, texts, heights, strict=True):
         for strip, lines, height in zip(pair, words, sizes, strict=True):
             _draw_strip(sheet, pen, strip, lines, top, (bold, font))

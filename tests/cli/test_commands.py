@@ -99,17 +99,26 @@ def test_the_example_in_the_help_is_a_line_that_parses(command: str, home: Path)
     assert brainhive(*shlex.split(found[1]), "--check").exit_code in (0, 3)
 
 
+TAKING_NAMES = {"fetch", "push", "workflow"}
+LISTING = {"doctor", "recipes", "runs"}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_check_prints_the_recipe_the_plan_and_what_is_missing(command: str, home: Path) -> None:
+def test_check_prints_the_recipe_its_inputs_and_what_is_missing(command: str, home: Path) -> None:
     shown = brainhive(command, "--check", "--json")
     document = json.loads(shown.stdout)
-    assert set(document) - {"needs"} == {"recipe", "plan", "missing"} and (
-        document["plan"] or document["missing"]
-    )
+    assert (shown.exit_code == 2) == (command in TAKING_NAMES)
+    if shown.exit_code == 2:  # whose names the line does not say
+        assert document.keys() == {"error", "hint", "exit_code"}
+        return
+    assert document.keys() == {"recipe", "missing", "inputs", "tables"}
+    assert document["inputs"] or command in LISTING
+    assert all(one.keys() == {"what", "bytes", "state", "line"} for one in document["inputs"])
     assert shown.exit_code == (3 if document["missing"] else 0)
     plain = brainhive(command, "--check")
-    plan, _, recipe = plain.stdout.partition("# Recipe: ")
-    assert plan.startswith("Plan\n") == bool(document["plan"])
+    tables, _, recipe = plain.stdout.partition("# Recipe: ")
+    titles = [table["title"] for table in document["tables"]]
+    assert ("Inputs" in titles) == bool(document["inputs"]) and all(title in tables for title in titles)
     assert yaml.safe_load(f"# {recipe}") == document["recipe"]
     assert plain.stderr.count("warning: missing: ") == len(document["missing"])
     assert [path.name for path in home.iterdir()] == []

@@ -2,8 +2,9 @@
 
 import json
 import os
-import shlex
+import pickle
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.commands import doctor
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.lines import Line, completed_by
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 
@@ -54,13 +58,18 @@ def test_ctrl_c_under_json_is_a_document_too(home: Path, monkeypatch: pytest.Mon
     assert shown.exit_code == json.loads(shown.stdout)["exit_code"] == 130
 
 
-def test_the_time_of_finished_work_is_kept_for_the_next_plan_of_its_kind(home: Path) -> None:
+def estimate_of(checked: Any) -> dict[str, str]:
+    (table,) = [table for table in json.loads(checked.stdout)["tables"] if table["title"] == "Work"]
+    return {row["item"]: row["value"] for row in table["rows"]}
+
+
+def test_the_time_of_finished_work_is_kept_for_the_next_check_of_its_kind(home: Path) -> None:
     embed = ("embed", "--recipe", "demo", "--encoders", "python:brainhive_cli.models.encoders.python:example")
     first = brainhive(*embed, "dataset.concepts=8", "--check", "--json")
-    assert "after the first run of this kind" in json.loads(first.stdout)["plan"]["time"]
+    assert "after the first run of this kind" in estimate_of(first)["time"]
     assert brainhive(*embed, "dataset.concepts=8").exit_code == 0
     second = brainhive(*embed, "dataset.concepts=9", "--check", "--json")
-    assert json.loads(second.stdout)["plan"]["time"].endswith("in the last run of this kind")
+    assert estimate_of(second)["time"].endswith("in the last run of this kind")
 
 
 def test_a_command_that_fails_leaves_no_empty_run(home: Path) -> None:
@@ -92,30 +101,39 @@ def test_a_name_that_is_not_known_is_answered_with_the_nearest(
     assert shown.exit_code == 2 and f"  try: did you mean {meant}? " in shown.stderr
 
 
+LATENT = {"kind": "demo-vae", "output": "latent"}
 CODE = "python:mine:net"
+EVALUATE = Line("eval-retrieval", ("run", "a"))
 
 
 @pytest.mark.parametrize(
-    ("hint", "is_allowed", "code", "expected"),
+    ("line", "is_allowed", "code", "expected"),
     [
-        ("brainhive eval-retrieval --run a", False, [CODE], "brainhive eval-retrieval --run a --allow-code"),
-        ("brainhive eval-retrieval --run a", True, [], "brainhive eval-retrieval --run a --allow-code"),
-        ("brainhive eval-retrieval --run a", False, [], "brainhive eval-retrieval --run a"),
-        (f"brainhive embed --encoders {CODE}", False, [CODE], f"brainhive embed --encoders {CODE}"),
-        (
-            "brainhive embed && brainhive report x",
-            True,
-            [],
-            "brainhive embed --allow-code && brainhive report x",
-        ),
-        ("name one run", True, [CODE], "name one run"),
+        (EVALUATE, False, [CODE], "brainhive eval-retrieval --run a --allow-code"),
+        (EVALUATE, True, [], "brainhive eval-retrieval --run a --allow-code"),
+        (EVALUATE, False, [], "brainhive eval-retrieval --run a"),
+        (Line("embed", ("encoders", [CODE])), False, [CODE], f"brainhive embed --encoders {CODE}"),
+        (Line("report", "x"), True, [CODE], "brainhive report x"),
     ],
 )
 def test_the_next_line_may_run_the_code_that_this_one_ran(
-    hint: str, is_allowed: bool, code: list[str], expected: str
+    line: Line, is_allowed: bool, code: list[str], expected: str
 ) -> None:
-    typed = execute.as_typed(hint, list, set(), is_allowed)
-    assert execute.with_permission(typed, code) == expected
+    complete = partial(execute.complete, folders=list, keys=set(), is_allowed=is_allowed, ran=lambda: code)
+    with completed_by(complete):
+        assert str(line) == expected
+        assert BrainhiveError("", line).hint == Result(Path(), hint=line).hint == expected
+        assert f"{line} && {Line('report', 'x')}" == f"{expected} && brainhive report x"
+    assert str(line) == line.plain
+
+
+def test_an_error_keeps_its_line_when_another_process_raised_it() -> None:
+    line = Line("train-align", ("prior", Path("a b")), ("dataset", None), "dim=4")
+    error = pickle.loads(pickle.dumps(MissingData("absent", line)))
+    with completed_by(lambda line: Line(line.command, ("recipe", "demo"), *line.words)):
+        assert error.hint == "brainhive train-align --recipe demo --prior 'a b' dim=4"
+    error.hint = "else"
+    assert (error.hint, str(error)) == ("else", "absent")
 
 
 def test_a_reader_that_goes_away_is_no_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,23 +188,24 @@ def test_the_way_out_of_a_recipe_names_what_it_extends(
 
 
 @pytest.mark.parametrize(
-    ("line", "encoders"),
+    ("command", "encoders", "words"),
     [
-        ("train-align", ["--encoders", "demo-clip"]),
-        ("train-align", ["encoders=[{kind: demo-vae, output: latent}]"]),
-        ("embed", ["--encoders", "clip-h14,vae"]),
+        ("train-align", ["demo-clip"], "--encoders demo-clip"),
+        ("train-align", [{"kind": "demo-vae"}, "clip-h14"], ""),
+        ("train-align", [LATENT], "'encoders=[{kind: demo-vae, output: latent}]'"),
+        ("embed", ["clip-h14", "vae"], "--encoders clip-h14,vae"),
     ],
 )
 def test_a_hint_within_a_recipe_names_encoders_that_are_not_the_recipes(
-    line: str, encoders: list[str]
+    command: str, encoders: list[Any], words: str
 ) -> None:
-    def typed(words: list[str]) -> list[str]:
-        hint = shlex.join(["brainhive", line, *words])
-        return shlex.split(execute.as_typed(hint, lambda: ["own-fmri"], set(), False))
+    def complete(*encoders: Any) -> str:
+        line = Line(command, ("encoders", [parts.resolve("encoders", encoder) for encoder in encoders]))
+        return execute.complete(line, lambda: ["own-fmri"], set(), False, list).plain
 
-    recipe = ["brainhive", line, "--recipe", "own-fmri"]
-    assert typed(encoders) == [*recipe, *encoders]
-    assert typed(["--encoders", "clip-h14"]) == recipe
+    recipe = f"brainhive {command} --recipe own-fmri"
+    assert complete(*encoders) == f"{recipe} {words}".strip()
+    assert complete("clip-h14") == recipe
 
 
 def test_what_the_user_changed_of_a_recipe_goes_on_with_the_hint(home: Path) -> None:

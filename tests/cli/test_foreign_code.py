@@ -98,11 +98,11 @@ def test_an_override_of_a_step_that_is_typed_is_the_users_word(home: Path, pictu
     assert executed()
 
 
-def test_a_training_that_a_recipe_names_is_a_files_word(home: Path) -> None:
+def test_a_training_that_a_recipe_names_is_found_without_its_code(home: Path) -> None:
     (home / "train.yaml").write_text("extends: demo\nbackbone: {kind: not_ours.network}\n")
     file = recipe(home, align_run=str(home / "train.yaml"))
     shown = brainhive("eval-retrieval", "--recipe", file, "--check")
-    assert shown.exit_code == 3 and "not_ours.network is code" in shown.stderr and not executed()
+    assert shown.exit_code == 3 and "no finished train-align run" in shown.stderr and not executed()
 
 
 def test_one_command_that_allows_code_does_not_allow_it_to_the_next(embedding: str) -> None:

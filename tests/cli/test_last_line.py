@@ -54,10 +54,11 @@ def test_an_error_is_shown_though_its_hint_cannot_be_completed(
     def fail(*_: Any, **__: Any) -> str:
         raise OSError("of the hint")
 
-    monkeypatch.setattr(execute, "as_typed", fail)
+    monkeypatch.setattr(execute, "list_shipped", fail)
     shown = brainhive("eval-retrieval", "--run", "absent")
     assert shown.exit_code == MissingData.exit_code
     assert "error: no train-align run 'absent'" in shown.stderr and "of the hint" not in shown.stderr
+    assert shown.stderr.endswith("  try: brainhive train-align\n")
 
 
 def test_a_document_that_holds_what_is_no_number_is_refused_wherever_it_lies(tmp_path: Path) -> None:

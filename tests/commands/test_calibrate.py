@@ -250,15 +250,15 @@ def test_a_model_folder_and_people_who_are_known_are_refused(go, base, tmp_path)
         assert "--mode inter" in caught.value.hint
 
 
-def test_check_prints_the_plan(base, folder):
+def test_a_check_counts_the_models_that_are_trained(base, folder):
     ended = invoke(*ASKED, "--check", "--json")
 
     assert ended.exit_code == 0, ended.stderr
-    plan = json.loads(ended.stdout)["plan"]
-    assert plan["new persons"] == [1, 2, 3] and plan["amounts"] == "10, 40, all pictures"
-    assert plan["draws"] == 2 and "permuted-scratch" in plan["arms"] and "coral" in plan["arms"]
-    assert plan["strength of transfer"].endswith("each left out in turn: 3 more trainings")
-    assert "90 trained models" in plan["time"]  # of 3 people, 6 arms, 2 amounts in 2 draws and everything
+    document = json.loads(ended.stdout)
+    assert {one["state"] for one in document["inputs"]} == {"here"} and document["missing"] == []
+    (table,) = [table for table in document["tables"] if table["title"] == "Work"]
+    (time,) = [row["value"] for row in table["rows"] if row["item"] == "time"]
+    assert "90 trained models" in time  # of 3 people, 6 arms, 2 amounts in 2 draws and everything
     assert invoke("arms=zero-shot", "--check", "--json").exit_code == 0
 
 

@@ -84,11 +84,12 @@ def test_a_second_demo_finds_the_first_and_its_lines_tell_the_precision_of_the_l
     assert RunFolder(run).recipe()["train"]["precision"] == "bf16"  # the demo's own is fp32
 
 
-def test_the_plan_lists_the_five_commands():
-    items = demo.plan(demo.Recipe()).items
+def test_a_check_lists_the_five_commands():
+    listed = demo.inputs(demo.Recipe())
 
-    assert list(items) == STEPS
-    assert items["embed"] == "brainhive embed --recipe demo"
+    lines = dict(one.name.split(": ", 1) for one in listed)
+    assert list(lines) == STEPS and {one.state for one in listed} == {"a step"}
+    assert lines["embed"] == "brainhive embed --recipe demo"
 
 
 @pytest.mark.skipif(

@@ -5,7 +5,6 @@ client is the hub's own, led there by its own setting (HF_ENDPOINT).
 """
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,11 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.commands import embed
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.results import Plan
+from brainhive_cli.core.inputs import Input, describe_missing
 from brainhive_cli.data.stores.target_store import TargetStore
 
 LINE = ("embed", "--encoders", "clip-h14,vae", "--dataset", "things-eeg")
+VAE = f"{SDXL}/vae/diffusion_pytorch_model.safetensors"
 PICTURES = {
     "training_images": [
         "00001_aardvark/aardvark_01b",
@@ -80,12 +80,14 @@ def test_the_line_of_the_readme_fetches_each_weight_once_and_embeds(
     weights = [H14 + "/model.safetensors", SDXL + "/vae/diffusion_pytorch_model.safetensors"]
     assert planned.exit_code == 0, planned.stderr
     assert not hub.fetched and not list(home.rglob("*.h5*"))
-    plan = json.loads(planned.stdout)["plan"]
-    for encoder, weight in zip(("clip-h14", "vae"), weights, strict=True):
-        size_mb = (hub.root / weight).stat().st_size / 1e6
-        told = re.match(r"weights to download, (.*) MB from hub:", plan[encoder])
-        assert told and float(told[1]) == pytest.approx(size_mb, abs=0.1)  # the configs count too
-    assert plan["things-eeg/train"] == "3 pictures"
+    document = json.loads(planned.stdout)
+    listed = {one["what"]: one for one in document["inputs"]}
+    for name, weight in zip((H14, VAE), weights, strict=True):
+        size = (hub.root / weight).stat().st_size
+        assert listed[name]["state"] == "to download" and "hf download" in listed[name]["line"]
+        assert listed[name]["bytes"] == pytest.approx(size, abs=5e4)  # the configs count too
+    (stores,) = [table["rows"] for table in document["tables"] if table["title"] == "Stores"]
+    assert {row["stimuli"] for row in stores if "/train/" in row["store"]} == {3}
 
     ended = brainhive(*LINE)
     assert ended.returncode == 0, ended.stderr
@@ -102,11 +104,13 @@ def test_the_line_of_the_readme_fetches_each_weight_once_and_embeds(
     planned = CliRunner().invoke(
         app, ["embed", f"encoders=[clip-h14, vae, 'hub:{H14}']", "--check", "--json"]
     )
-    plan = json.loads(planned.stdout)["plan"]
+    document = json.loads(planned.stdout)
     assert planned.exit_code == 0 and "missing" not in planned.stderr, planned.stderr
-    for name in ("clip-h14", H14.replace("/", "--")):
-        assert plan[name].startswith("on this machine; CLIPImageProcessor")
-    assert [told for name, told in plan.items() if name.endswith(("clip-h14.h5", "vae.h5"))] == ["done"] * 4
+    states = {one["what"]: one["state"] for one in document["inputs"]}
+    assert states[H14] == states[VAE] == "here"
+    (stores,) = [table["rows"] for table in document["tables"] if table["title"] == "Stores"]
+    done = [row["state"] for row in stores if row["store"].endswith(("clip-h14.h5", "vae.h5"))]
+    assert done == ["done"] * 4
 
 
 def directly(root: Path, pictures: list[Any]) -> dict[str, np.ndarray]:
@@ -126,21 +130,23 @@ def directly(root: Path, pictures: list[Any]) -> dict[str, np.ndarray]:
     return {"clip-h14": meaning.numpy(), "vae": (0.13025 * latent).flatten(1).numpy()}
 
 
-def plan(*overrides: str) -> Plan:
-    return embed.plan(embed.Recipe.resolve("embed", None, {}, overrides))
+def inputs(*overrides: str) -> list[Input]:
+    return embed.inputs(embed.Recipe.resolve("embed", None, {}, overrides))
 
 
-def test_without_a_network_the_plan_says_by_which_line_weights_are_had(home, pictures, hub_cache):
-    planned = plan("encoders=clip-h14,vae,dinov2-b14,dinov2-b14:mean")
+def test_without_a_network_it_is_said_by_which_line_weights_are_had(home, pictures, hub_cache):
+    encoders = "encoders=clip-h14,vae,dinov2-b14,dinov2-b14:mean"
+    listed = inputs(encoders)
 
-    sources = {"clip-h14": H14, "vae": SDXL, "dinov2-b14, dinov2-b14-mean": "facebook/dinov2-base"}
-    assert [planned.items[encoder] for encoder in sources] == ["weights are missing"] * 3
-    for line, repository in zip(planned.missing, sources.values(), strict=True):
+    missing = describe_missing(listed)
+    assert [one.name for one in listed if one.is_missing] == [H14, VAE, "facebook/dinov2-base"]
+    for line, repository in zip(missing, (H14, SDXL, "facebook/dinov2-base"), strict=True):
         told = f"{repository} is not in the hub's cache and the hub cannot be reached"
         assert line.startswith(f"{told} (on a machine with a network: hf download {repository} ")
     files = "vae/config.json vae/diffusion_pytorch_model.safetensors"
-    assert planned.missing[1].endswith(f"hf download {SDXL} {files})")
-    stores = [told for name, told in planned.items.items() if name.endswith("train/vae.h5")]
+    assert missing[1].endswith(f"hf download {SDXL} {files})")
+    (table,) = embed.preview(embed.Recipe.resolve("embed", None, {}, [encoders]))
+    stores = [state for store, _, state in table.rows if store.endswith("train/vae.h5")]
     assert stores == ["to do, 0.0 MB to write"]
 
 
@@ -149,11 +155,11 @@ def test_a_hub_that_answers_nobody_is_told_from_one_without_the_repository(
 ):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
-    assert "the hub cannot be reached" in plan("encoders=clip-h14").missing[0]
+    assert "the hub cannot be reached" in describe_missing(inputs("encoders=clip-h14"))[0]
 
     hub.lead(monkeypatch)
-    (told,) = plan("encoders=dinov2-b14").missing
-    assert told.startswith("dinov2-b14: no such repository on the hub: facebook/dinov2-base (check the name")
+    (told,) = describe_missing(inputs("encoders=dinov2-b14"))
+    assert told.startswith("no such repository on the hub: facebook/dinov2-base (check the name")
 
 
 @pytest.mark.parametrize(
@@ -177,5 +183,4 @@ def test_a_mistyped_name_is_told_from_other_refusals(
 
     is_guessed = caught.value.hint.startswith("did you mean dinov2-b14 (hub:facebook/dinov2-base)?")
     assert is_guessed == ("no such" in told)
-    planned = plan(mistyped)
-    assert told in " ".join([*planned.missing, *planned.items.values()])
+    assert told in " ".join(describe_missing(inputs(mistyped)))

@@ -62,15 +62,15 @@ def test_a_shipped_recipe_is_named_where_it_is_for_the_prior_and_the_data_set_in
     assert (
         write_prior("reconstruct", "demo:prior")
         == write_prior("train-align", "demo:prior")
-        == ["--recipe", "demo"]
+        == [("recipe", "demo")]
     )
     own = parts.resolve("datasets", {"kind": "image-folder"})
     drawn = ["generator={kind: sdxl, source: 'demo:generator'}", "resolution_px=64"]
-    assert write_prior("reconstruct", "demo:prior", own) == ["--prior", "demo:prior", *drawn]
-    assert write_prior("train-align", "demo:prior", own) == ["--prior", "demo:prior"]
-    assert write_prior("reconstruct", "demo:prior", parts.resolve("datasets", "demo")) == ["--recipe", "demo"]
+    assert write_prior("reconstruct", "demo:prior", own) == [("prior", "demo:prior"), *drawn]
+    assert write_prior("train-align", "demo:prior", own) == [("prior", "demo:prior")]
+    assert write_prior("reconstruct", "demo:prior", parts.resolve("datasets", "demo")) == [("recipe", "demo")]
     assert write_prior("reconstruct", DEFAULT_PRIOR) == []
-    assert write_prior("train-align", DEFAULT_PRIOR) == ["--prior", DEFAULT_PRIOR]
+    assert write_prior("train-align", DEFAULT_PRIOR) == [("prior", DEFAULT_PRIOR)]
 
 
 def test_ranks_and_scores_are_those_of_a_plain_computation(world, trained, evaluated):

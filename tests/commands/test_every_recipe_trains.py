@@ -18,6 +18,7 @@ from worlds import at_home
 
 from brainhive_cli.commands import embed, train_align
 from brainhive_cli.core import parts
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import shipped_recipes
 from brainhive_cli.core.sweep import variants
@@ -87,7 +88,7 @@ def write_signals(job: Job, subjects: Sequence[int]) -> None:
             space: Any = Voxels(masks)
             times_s, rate_hz, unit = np.zeros(1), None, "z-score"
         else:
-            built: Any = dataset
+            built = job.recipe.dataset.open(job.recipe.paths)
             count = 250 if dataset.name == "things-eeg" else 201
             space, rate_hz, unit = Sensors(built.montage), built.rate_hz, built.unit
             times_s = np.arange(count) / built.rate_hz
@@ -157,7 +158,7 @@ def shortened(name: str, recipe: train_align.Recipe) -> list[str]:
 def train(name: str, *overrides: str) -> tuple[Job, Path]:
     """Train a recipe with nothing but the stores that its job lists; give it and the run."""
     recipe = resolve(name, *shortened(name, resolve(name, *overrides)), *overrides)
-    job = Job.resolve(recipe, {})
+    job = Job.resolve(recipe)
     write_signals(job, (1, 2, 3))
     for config in job.stored_encoders():
         write_targets(job, config)
@@ -177,7 +178,8 @@ def test_a_recipe_trains_on_signals_of_the_published_shape(name: str, home: Path
 
     job, run = train(name, *overrides)
 
-    plan = train_align.plan(resolve(name, *shortened(name, resolve(name)), *overrides))
-    listed = {Path(need.name).stem for need in plan.needs if need.name.startswith("embeddings/")}
-    assert plan.missing == [] and listed == {config.name for config in job.stored_encoders()}
+    inputs = train_align.inputs(resolve(name, *shortened(name, resolve(name)), *overrides))
+    stores = [one.name.removesuffix(".h5") for one in inputs if one.name.startswith("embeddings")]
+    listed = {name.rpartition("/")[2] for name in stores}
+    assert describe_missing(inputs) == [] and listed == {config.name for config in job.stored_encoders()}
     assert len([*run.glob("cells/**/model/config.json")]) == len(job.list_cells())

@@ -153,9 +153,11 @@ def test_the_run_is_named_first_and_json_is_the_document(folder, world):
 
     assert shown.exit_code == 0, shown.stderr
     assert json.loads(shown.stdout)["metrics"]["schema"] == 3
-    plan = json.loads(checked.stdout)["plan"]
-    assert checked.exit_code == 0 and plan["left out"] == "regions: the signals are of sensors"
-    assert "subjects of a cell; how long is known after" in plan["time"]
+    document = json.loads(checked.stdout)
+    assert checked.exit_code == 0 and document["missing"] == []
+    (table,) = [table for table in document["tables"] if table["title"] == "Work"]
+    (time,) = [row["value"] for row in table["rows"] if row["item"] == "time"]
+    assert "subjects of a cell; how long is known after" in time
 
 
 def test_a_model_of_shuffled_labels_shows_next_to_nothing(go, world, trained, tmp_path):

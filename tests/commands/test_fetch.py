@@ -14,9 +14,10 @@ from own_recordings import PICTURES, write_pictures
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.commands.fetch import Recipe, plan
+from brainhive_cli.commands.fetch import Recipe, inputs
 from brainhive_cli.core.archives import bytes_to_write, unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import nsd, things_eeg
 from brainhive_cli.data.exchange.downloads import SOURCES, is_of_subjects
@@ -180,11 +181,12 @@ def with_room_for(monkeypatch, free):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2 * free, free, free))
 
 
-def test_without_a_network_a_plan_says_size_licence_and_terms_as_far_as_they_are_known(home) -> None:
-    planned = plan(Recipe(names=["things-eeg"]))
-    assert planned.items["things-eeg"].startswith("26 GB of ten subjects") and planned.missing
-    assert "CC BY 4.0" in planned.items["things-eeg"] and "osf.io/3jk45" in planned.items["things-eeg"]
-    (nsd,) = plan(Recipe(names=["nsd"])).missing
+def test_without_a_network_size_licence_and_terms_are_listed_as_far_as_they_are_known(home) -> None:
+    listed = inputs(Recipe(names=["things-eeg"]))
+    told = " ".join(one.name for one in listed)
+    assert "26 GB of ten subjects" in told and describe_missing(listed)
+    assert "CC BY 4.0" in told and "osf.io/3jk45" in told
+    (nsd,) = describe_missing(inputs(Recipe(names=["nsd"])))
     assert "39.6 GB of pictures" in nsd and "an agreement" in nsd
 
 

@@ -126,18 +126,6 @@ def test_the_first_two_lines_finish_and_the_third_draws_after_the_lines_that_it_
     assert len(list(drawn)) == 10 * len(SUBJECTS)  # of one picture each
 
 
-def test_the_plan_says_how_large_the_signal_stores_would_be(things):
-    size = (
-        2
-        * 63
-        * SAMPLES
-        * sum(concepts * each * REPETITIONS[folder] for folder, (concepts, each) in PICTURES.items())
-    )
-    told = json.loads(brainhive("train-align --check --json").stdout)["plan"]["signal"]
-    assert told.startswith(f"4×4×63×{SAMPLES}; ")
-    assert told.endswith(f"signal stores: {len(SUBJECTS) * size / 1e6:.1f} MB to write")
-
-
 def test_check_says_how_to_unpack_archives_wherever_it_is_run(things, monkeypatch):
     root = things / "data/things-eeg"
     for name in (*IMAGES, "Preprocessed_data_250Hz_whiten"):

@@ -123,7 +123,7 @@ def test_a_category_that_no_trial_shows_is_no_candidate_and_said(
         ([[0, 0, 0]] * 3, {"by": "pictures", "folds": 3}, "lda tells apart what it was trained on"),
     ],
 )
-def test_a_fold_that_cannot_be_trained_or_tested_is_refused_in_the_plan(
+def test_a_fold_that_cannot_be_trained_or_tested_is_refused_by_the_check(
     tmp_path: Path, go: Go, runs: list[list[int]], holdout: dict[str, Any], words: str
 ) -> None:
     counts = [len(row) for row in runs]
@@ -143,7 +143,7 @@ def test_a_fold_that_cannot_be_trained_or_tested_is_refused_in_the_plan(
         recipe = train_align.Recipe.resolve(
             "train-align", None, {}, [dataset(**holdout), "backbone=lda", "seeds=0"]
         )
-        error = train_align.plan(recipe).errors[0]
+        (error, *_) = [one.error for one in train_align.inputs(recipe) if one.error and one.is_missing]
         with pytest.raises(RecipeError, match=words):
             decode(go, **holdout)
 

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.commands import demo, embed, eval_retrieval, reconstruct, train_align, train_prior
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import read_recipe
 
 COMMANDS = {
@@ -136,7 +137,7 @@ def test_a_key_that_does_nothing_with_these_recordings_is_said(
         ("signal.channels=Oz,Xz", "no channel 'Xz' in the data"),
     ],
 )
-def test_the_plan_says_which_part_of_the_recordings_is_not_there(small, world, override, said):
+def test_a_check_says_which_part_of_the_recordings_is_not_there(small, world, override, said):
     what = train_align.Recipe.resolve("train-align", None, {}, [*small, override])
-    (told,) = train_align.plan(what).missing
+    (told,) = describe_missing(train_align.inputs(what))
     assert told.startswith(said)

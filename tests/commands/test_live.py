@@ -131,7 +131,7 @@ def test_simulated_signals_stay_simulated_on_the_page_and_in_what_is_saved(demo,
 def test_check_names_model_person_and_stream_and_opens_nothing(own):
     ended = replay(own, "--check")
     assert ended.exit_code == 0, ended.output
-    for words in ("sub-01_seed-1", "recording", "image-folder, test"):
+    for words in ("model sub-01_seed-1", "recording", "embeddings image-folder/test"):
         assert words in ended.stdout
 
 

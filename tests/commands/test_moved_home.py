@@ -94,7 +94,7 @@ def test_a_prior_is_the_same_wherever_it_lies(moving):
     shutil.copytree(old / "models/prior", old / "elsewhere")
     given = {str(old / "models/prior"), "models/prior", "elsewhere"}
     made = [
-        train_align.Recipe(prior=name, encoders=[COLOURS]).holding({name: digest(name)}) for name in given
+        train_align.Recipe(prior=name, encoders=[COLOURS], digests={name: digest(name)}) for name in given
     ]
     assert len({each.fingerprint() for each in made}) == 1
 
@@ -117,8 +117,8 @@ def test_the_same_pictures_elsewhere_are_the_same_and_others_at_their_place_are_
     from brainhive_cli.evaluation.reconstruction.folders import digest_media, list_pictures
 
     def fingerprint(folder: str) -> str:
-        recipe = reconstruct.Recipe(initial={"folder": folder})
-        return recipe.holding({folder: digest_media(list_pictures(folder))}).fingerprint()
+        digests = {folder: digest_media(list_pictures(folder))}
+        return reconstruct.Recipe(initial={"folder": folder}, digests=digests).fingerprint()
 
     assert fingerprint("a") == fingerprint("b") == fingerprint(str(home / "a")) != fingerprint("c")
 

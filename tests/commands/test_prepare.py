@@ -18,6 +18,7 @@ from two import in_two
 
 from brainhive_cli.commands import prepare
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import WHITENED_BY_TESTED
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
@@ -168,6 +169,12 @@ def test_four_processes_write_the_same_bytes_as_one(mini_raw, small_eeg, raw, go
     assert left(raw) == ["sub-01.h5", "sub-02.h5"]
 
 
+def told_of_subject(recipe: prepare.Recipe | None = None) -> str:
+    (one,) = [one for one in prepare.inputs(recipe or prepare.Recipe()) if one.name == "subject 1"]
+    assert not one.is_missing
+    return one.state
+
+
 def test_an_interrupted_preparation_continues_after_the_sessions_that_are_done(raw, go):
     path = raw / SESSION / "raw_eeg_training.npy"
     whole = spoil(path)
@@ -176,7 +183,7 @@ def test_an_interrupted_preparation_continues_after_the_sessions_that_are_done(r
     assert left(raw) == ["sub-01_ses-01", "sub-01_ses-02", "sub-01_ses-03"]
 
     mend(path, whole)
-    assert "3 of 4 sessions are done" in prepare.plan(prepare.Recipe()).items["subject 1"]
+    assert "3 of 4 sessions are done" in told_of_subject()
     spoil(raw / FIRST / "raw_eeg_training.npy")  # which is not read again
     go("prepare")
 
@@ -190,8 +197,8 @@ def test_again_replaces_a_store_only_when_the_new_one_is_complete_and_continues(
     with pytest.raises(BrainhiveError):
         go("prepare", "preparation.rate_hz=125", again=True)
     assert store(raw)["train"].rate_hz == 250 and len(left(raw)) == 4
-    plan = prepare.plan(prepare.Recipe()).items["subject 1"]
-    assert re.search(r"sub-01\.h5 exists; sessions/ holds \d\.\d MB of another that was not finished", plan)
+    told = r"sub-01\.h5 exists; sessions/ holds \d\.\d MB of another that was not finished"
+    assert re.search(told, told_of_subject()) and prepare.work(prepare.Recipe()) is None
 
     mend(path, whole)
     spoil(raw / FIRST / "raw_eeg_training.npy")  # which is not read again
@@ -288,11 +295,13 @@ def test_signals_are_trained_on(raw, go, code_allowed):
 
 def test_check_says_what_is_read_and_written_and_what_is_missing(brainhive, raw):
     planned = brainhive("prepare", "--check", "--json")
-    plan = json.loads(planned.stdout)
-    assert planned.returncode == 0 and not plan["missing"] and not (raw / "signals").exists()
-    assert plan["plan"]["subject 1"].startswith(
-        "9 files, 37.5 MB; 28 train, 28 test trials, 3.5 MB to signals/"
-    )
+    document = json.loads(planned.stdout)
+    assert planned.returncode == 0 and not document["missing"] and not (raw / "signals").exists()
+    (one,) = document["inputs"]
+    assert one["what"] == "subject 1"
+    assert one["state"].startswith("9 files, 37.5 MB; 28 train, 28 test trials, 3.5 MB to signals/")
+    (table,) = document["tables"][-1:]
+    assert table["title"] == "Work" and "1 subjects; " in table["rows"][0]["value"]
     planned = brainhive("prepare", "--check", "--json", "--subjects", "1,2")
     (missing,) = json.loads(planned.stdout)["missing"]
     assert planned.returncode == 3 and "sub-02/ses-01/raw_eeg_training.npy" in missing and "osf.io" in missing
@@ -403,8 +412,8 @@ def test_bad_input_is_one_line_and_nothing_is_lost(raw, go, way):
     assert isinstance(caught.value, MissingData) == (way in ("a missing session", "a truncated file"))
     assert not (raw / "signals/things-eeg/default/sub-01.h5").exists() and not (raw / "ran").exists()
     assert store(raw, "before")["train"].repetitions.sum() > 0
-    planned = prepare.plan(prepare.Recipe())  # reads the files, not the signals
-    assert planned.missing == [caught.value.in_one_line]
+    listed = prepare.inputs(prepare.Recipe())  # reads the files, not the signals
+    assert describe_missing(listed) == [caught.value.in_one_line]
 
 
 def test_a_missing_session_can_be_left_out(raw, go):
@@ -425,8 +434,8 @@ def test_files_that_hold_all_repetitions_together_are_prepared(mini_raw, home, g
     found = SignalStore.open(home / "signals/nsd/default/sub-01.h5")["test"]
     assert found.signal.dtype == np.float16 and isinstance(found.space, Voxels)
     assert found.provenance["preparation"]["kind"] == "mindeye2" and found.provenance["files"]
-    plan = prepare.plan(prepare.Recipe(preparation="mindeye2", dtype="float16"))
-    assert plan.items["subject 1"].endswith("sub-01.h5 exists")
+    made = prepare.Recipe(preparation="mindeye2", dtype="float16")
+    assert told_of_subject(made).endswith("sub-01.h5 exists") and prepare.work(made) is None
 
 
 @pytest.mark.parametrize(("by", "is_said"), [("both", True), ("training", False)])

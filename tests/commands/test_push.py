@@ -70,12 +70,13 @@ def test_a_check_lists_every_file_with_its_size_and_sends_nothing(hub: Any, run:
     shown = brainhive("push", run.name, "hub:me/demo", "--check", "--json")
 
     document = json.loads(shown.stdout)
-    files, card = document["tables"]
+    upload, files, card, _ = document["tables"]
     assert shown.exit_code == 0 and hub.requests == [] and hub.repos == {}
     assert {row["file"] for row in files["rows"]} == FILES
     weights = "cells/sub-01_seed-1/model/model.safetensors"
     assert {row["file"]: row["bytes"] for row in files["rows"]}[weights] == (run / weights).stat().st_size
-    assert "private" in document["plan"]["to"] and document["plan"]["licence"] == "apache-2.0"
+    items = {row["item"]: row["value"] for row in upload["rows"]}
+    assert "private" in items["to"] and items["licence"] == "apache-2.0"
     assert {"line": "# demo"} in card["rows"]
 
 
@@ -644,14 +645,18 @@ def test_of_a_prior_only_its_own_files_are_sent(hub: Any, prior_run: Path, home:
         shutil.copy(model / source, model / name)
     (copy / "SHA256SUMS").unlink()
 
-    plan = json.loads(brainhive("push", "with-notes", "hub:me/prior", *confirmed, "--check", "--json").stdout)
+    check = json.loads(
+        brainhive("push", "with-notes", "hub:me/prior", *confirmed, "--check", "--json").stdout
+    )
     shown = brainhive("push", "with-notes", "hub:me/prior", *confirmed)
 
     shutil.rmtree(copy)
+    upload, files, *_ = check["tables"]
+    left = {row["item"]: row["value"] for row in upload["rows"]}["left at home"]
     sent = {name for name in newest(hub, "me/prior")}
-    assert shown.exit_code == 0 and {row["file"] for row in plan["tables"][0]["rows"]} == sent, shown.stderr
+    assert shown.exit_code == 0 and {row["file"] for row in files["rows"]} == sent, shown.stderr
     assert not [name for name in sent if "notes" in name or "hidden" in name]
-    assert "5 other files in the folder of the model" in plan["plan"]["left at home"]
+    assert "5 other files in the folder of the model" in left
 
 
 @pytest.mark.parametrize(

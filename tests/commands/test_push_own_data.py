@@ -229,7 +229,8 @@ def test_a_check_shows_files_and_card_to_who_has_to_confirm(hub: Any, run: Path)
     shown = brainhive("push", run.name, "hub:me/own", "--check", "--json")
     document = json.loads(shown.stdout)
     assert shown.exit_code == 3 and "own recordings" in document["missing"][0] and hub.requests == []
-    assert len(document["tables"]) == 2 and document["plan"]["licence"] == "none yet"
+    upload, _, card, _ = document["tables"]
+    assert {"item": "licence", "value": "none yet"} in upload["rows"] and card["title"].startswith("Card")
 
 
 def test_positions_of_a_template_are_nobody_s() -> None:

@@ -16,6 +16,7 @@ from brainhive_cli.app import app
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.documents import SHA256SUMS
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media.decoding import describe_pixels
 from brainhive_cli.demo.pictures import draw, scenes
@@ -81,7 +82,7 @@ def test_that_line_names_the_data_that_the_prior_is_for(home, prior, is_shipped)
     assert (what["dataset"]["kind"], what["dataset"]["noise"]) == ("demo", 1.0 if is_shipped else 0.3)
 
 
-def test_a_plan_opens_prior_and_run_once(aligned, drawing, capsys, monkeypatch):
+def test_what_lists_the_inputs_opens_prior_and_run_once(aligned, drawing, capsys, monkeypatch):
     recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, drawing)
     opened: list[str] = []
     load, open_run = priors.load, AlignRun.open.__func__
@@ -90,7 +91,7 @@ def test_a_plan_opens_prior_and_run_once(aligned, drawing, capsys, monkeypatch):
         AlignRun, "open", classmethod(lambda *a, **more: opened.append("run") or open_run(*a, **more))
     )
 
-    assert not reconstruct.plan(recipe).missing
+    assert not describe_missing(reconstruct.inputs(recipe))
 
     assert sorted(opened) == ["prior", "run"]
     assert capsys.readouterr().err.count(f"align run {aligned.name}, finished") == 1
@@ -143,21 +144,20 @@ def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refuse
         go("reconstruct", *drawing, f"align_run={aligned}", *asked, again=True)
 
 
-def test_the_plan_counts_pictures_and_estimates_memory_without_loading_weights(
+def test_pictures_are_counted_and_inputs_listed_without_loading_weights(
     aligned, drawing, generator, tmp_path
 ):
     own = shutil.copytree(generator, tmp_path / "own")
     cut(own / "unet/diffusion_pytorch_model.safetensors")
     more = (f"generator.source={own}", "sources=brain,images", "best_of=2")
 
-    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, *more]))
+    recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, *more])
+    work = reconstruct.work(recipe)
 
-    assert plan.missing == []
-    assert plan.items["pictures"] == "12: 3 items × 2 repeats × 2 cells and sources, of 24 generated"
-    assert plan.items["memory, estimated"].endswith(" MB of weights, and the tensors of 20 at once")
+    assert describe_missing(reconstruct.inputs(recipe)) == []
+    assert work is not None and (work.count, work.cells) == (24, 2)  # 3 items, 2 repeats, the best of 2
     shutil.rmtree(own / "unet")
-    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, *more]))
-    assert "has no unet/" in plan.missing[0]
+    assert "has no unet/" in describe_missing(reconstruct.inputs(recipe))[0]
 
 
 def test_the_best_of_several_clips_is_refused_before_anything_is_generated(go, aligned, drawing, monkeypatch):

@@ -9,6 +9,7 @@ from reconstructions import COLOURS, gap, generate
 
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.sweep import FULL
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
@@ -46,6 +47,11 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
         go("reconstruct", *drawing, f"against={result.folder.name}")
 
 
+def missing_of(*overrides: str) -> list[str]:
+    recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, overrides)
+    return describe_missing(reconstruct.inputs(recipe))
+
+
 def test_variants_share_the_prior_and_the_run_that_their_keys_choose(aligned, drawing, monkeypatch):
     opened: list[str] = []
     load, open_run = priors.load, AlignRun.open.__func__
@@ -55,12 +61,10 @@ def test_variants_share_the_prior_and_the_run_that_their_keys_choose(aligned, dr
     )
     adapted = ABLATIONS.replace("two:", "adapted: {adapter: apply}, two:")
 
-    planned = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, ABLATIONS]))
-    assert not planned.missing and sorted(opened) == ["prior", "run"]
+    assert not missing_of(*drawing, ABLATIONS) and sorted(opened) == ["prior", "run"]
 
     opened.clear()
-    planned = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, adapted]))
-    assert not planned.missing and opened.count("prior") == 2
+    assert not missing_of(*drawing, adapted) and opened.count("prior") == 2
 
 
 def test_ablations_take_variants_of_one_training(go, world, small, runs, prior, drawing):
@@ -97,21 +101,18 @@ def test_the_mean_embedding_is_one_condition_for_all_pictures_which_differ_by_th
     assert gap(expected, Image.open(files[0])) <= 1
 
 
-@pytest.mark.parametrize(
-    ("ablations", "missing"),
-    [
-        ("ablations={a: {stepss: 1}}", "unknown recipe key 'stepss'"),
-        ("ablations={a: {align_run: no-such}}", "no train-align run 'no-such'"),
-    ],
-)
-def test_the_plan_of_a_sweep_lists_its_variants_and_what_any_lacks(aligned, drawing, ablations, missing):
-    planned = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, ABLATIONS]))
-    refused = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, ablations]))
+def test_pictures_of_all_variants_count_and_what_any_lacks_is_missing(aligned, drawing):
+    recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, ABLATIONS])
+    jobs, work = reconstruct.resolve_variants(recipe), reconstruct.work(recipe)
 
-    assert planned.items["variants"] == (
-        "full (6 pictures), ceiling (6 pictures), average (6 pictures), two (6 pictures)"
-    )
-    assert not planned.missing and missing in refused.missing[0]
+    counts = {label: job.work.count for label, job in jobs.items()}
+    assert counts == {"full": 6, "ceiling": 6, "average": 6, "two": 6}
+    assert work is not None and (work.count, work.cells) == (24, 4)
+    assert not missing_of(*drawing, ABLATIONS)
+    (told,) = missing_of(*drawing, "ablations={a: {align_run: no-such}}")
+    assert "no train-align run 'no-such'" in told
+    with pytest.raises(RecipeError, match="unknown recipe key 'stepss'"):
+        missing_of(*drawing, "ablations={a: {stepss: 1}}")
 
 
 def test_a_sweep_of_what_others_made_is_refused(tmp_path):

@@ -16,6 +16,7 @@ from brainhive_cli.app import app
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
@@ -130,15 +131,16 @@ def test_too_few_concepts_to_hold_one_out_are_said_with_the_key_and_the_last_epo
     count = len(set(TargetStore.open(path_of(world / "embeddings", DATASET, "train", ENCODER)).concepts))
     way = f"train.validation={-(-1000 // count) / 1000:g} holds"
 
-    planned, result = train_align.plan(what).items["held out"], go("train-align", *few)
+    assert not describe_missing(train_align.inputs(what))
+    result = go("train-align", *few)
 
-    assert planned.startswith("no validation: a share of 0.0001 of") and way in planned
-    assert [planned] == json.loads((result.folder / "metrics.json").read_text())["notes"]["warnings"]
+    (told,) = json.loads((result.folder / "metrics.json").read_text())["notes"]["warnings"]
+    assert told.startswith("no validation: a share of 0.0001 of") and way in told
     (table,) = result.tables
     assert (table.columns, table.rows) == (("cell", "epoch"), (("sub-01_seed-1", 2),))
     assert "last epoch kept; no validation: no training concept is held out (train.val" in table.title
     page = go("report", f"runs={result.folder}", f"to={result.folder.parents[2] / 'page.html'}")
-    assert planned in html.unescape(page.files["page"].read_text())
+    assert told in html.unescape(page.files["page"].read_text())
 
 
 def test_the_next_line_leads_to_a_step_that_has_what_it_needs(go, small, own):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from brainhive_cli.commands import train_prior
 from brainhive_cli.commands.train_prior import Recipe
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.targets import open_targets
@@ -135,27 +136,30 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(go, settings, monk
         ("prior-multi-gpu", 16, 25_000),
     ],
 )
-def test_the_shipped_recipes_plan_what_they_say(home, hub_cache, name, pictures, steps):
+def test_the_shipped_recipes_take_as_many_steps_and_lack_what_they_say(
+    home, hub_cache, name, pictures, steps
+):
     what = Recipe.resolve("train-prior", name, {}, [])
 
-    planned = train_prior.plan(what)
+    missing = describe_missing(train_prior.inputs(what))
 
-    assert planned.items["steps"] == f"{steps} of {pictures} pictures on each process"
-    assert any("stable-diffusion-xl-base-1.0" in line for line in planned.missing)  # nothing is here
-    assert name is None or any("sdxl-turbo" in line for line in planned.missing)
-    assert any("image" in line for line in planned.missing)
+    assert (what.train.steps, what.train.batch_size * what.train.accumulate) == (steps, pictures)
+    assert any("stable-diffusion-xl-base-1.0" in line for line in missing)  # nothing is here
+    assert name is None or any("sdxl-turbo" in line for line in missing)
+    assert any("image" in line for line in missing)
 
 
-def test_the_plan_counts_pictures_and_loads_no_network(settings, monkeypatch, generator):
+def test_a_check_counts_steps_and_loads_no_network(settings, monkeypatch, generator):
     monkeypatch.setattr(sdxl.Config, "load", None)
     what = Recipe.resolve("train-prior", None, {}, settings)
 
-    planned = train_prior.plan(what)
+    listed, work = train_prior.inputs(what), train_prior.work(what)
 
-    assert planned.items["pictures"] == "10 to learn (2.4 epochs on one process), 2 kept"
-    assert planned.items["generator"] == f"{generator}, nothing to download" and not planned.missing
+    assert (work.count, work.unit) == (what.train.steps, "steps") and not describe_missing(listed)
+    weights = [one.state for one in listed if one.name.startswith(str(generator))]
+    assert weights and {*weights} == {"here"}
     absent = what.model_copy(update={"generator": sdxl.Config(source="no/such/folder")})
-    assert "no folder 'no/such/folder'" in train_prior.plan(absent).missing[0]
+    assert any("no folder 'no/such/folder'" in line for line in describe_missing(train_prior.inputs(absent)))
 
 
 def test_a_sampler_that_is_not_there_is_told_before_the_first_step(settings, go, home):
@@ -234,10 +238,10 @@ def test_a_number_out_of_range_is_refused_with_its_key(override):
         ("sampler=demo:generator", "the Fusion Prior does not fit this U-Net"),
     ],
 )
-def test_what_the_training_would_refuse_is_missing_in_the_plan(settings, go, home, override, told):
-    planned = train_prior.plan(Recipe.resolve("train-prior", None, {}, (*settings, override)))
+def test_what_the_training_would_refuse_is_missing_in_a_check(settings, go, home, override, told):
+    listed = train_prior.inputs(Recipe.resolve("train-prior", None, {}, (*settings, override)))
 
-    assert told in " ".join(planned.missing)
+    assert told in " ".join(describe_missing(listed))
     with pytest.raises(BrainhiveError) as caught:
         go("train-prior", *settings, override)
     assert told in caught.value.in_one_line and not list(home.rglob("log.jsonl"))

@@ -4,6 +4,7 @@ import pytest
 
 from brainhive_cli.commands import workflow
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
 
@@ -50,20 +51,11 @@ def test_a_step_says_what_it_does_before_the_line_that_runs_it(home, capsys) -> 
     assert said[3].startswith("    brainhive embed --recipe demo") and max(map(len, said[:3])) <= 80
 
 
-def test_the_plan_lists_the_lines_and_what_the_first_step_lacks(home) -> None:
+def test_the_inputs_are_the_lines_and_what_the_first_step_lacks(home) -> None:
     missing = {"embed": {"overrides": ["dataset=things-eeg", "encoders=clip-b32"]}}
-    planned = workflow.plan(recipe(steps=missing))
-    assert planned.items["embed"].startswith("brainhive embed --recipe demo dataset=things-eeg")
-    assert any("things-eeg" in line for line in planned.missing)
-
-
-def test_what_no_step_makes_is_missing_also_where_a_step_makes_what_is_missing_with_it(home) -> None:
-    encoders = "encoders=['python:brainhive_cli.models.encoders.python:example', clip-b32]"
-    steps = {"embed": STEPS["embed"], "train-align": {"overrides": [*TRAIN[1:], encoders]}}
-    planned = workflow.plan(recipe(steps=steps))
-    states = {need.name: need.state for need in planned.needs if need.name.endswith(".h5")}
-    assert sorted(set(states.values())) == ["made by the step embed", "missing"]
-    assert any("embed" in line for line in planned.missing)
+    listed = workflow.inputs(recipe(steps=missing))
+    assert listed[0].name.startswith("embed: brainhive embed --recipe demo dataset=things-eeg")
+    assert any("things-eeg" in line for line in describe_missing(listed))
 
 
 def test_an_override_takes_the_run_of_an_earlier_step_and_leaves_yaml_in_braces(tmp_path) -> None:
@@ -117,4 +109,5 @@ def test_a_recipe_that_a_step_names_stands_for_the_step_that_trains_it(home) -> 
 def test_a_step_that_names_no_command_and_a_workflow_without_steps_are_refused(home) -> None:
     with pytest.raises(RecipeError, match="the step paint names no command"):
         recipe(steps={"paint": {}})
-    assert "no steps" in workflow.plan(recipe(steps={})).missing[0]
+    with pytest.raises(RecipeError, match="no steps"):
+        workflow.inputs(recipe(steps={}))

@@ -12,6 +12,7 @@ from worlds import at_home
 
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.models.backbones import havir
 
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 1}"
@@ -51,11 +52,12 @@ def run(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
 def test_pictures_are_made_from_the_decoded_latent_and_tokens(run: Path, go: Go) -> None:
     given = (f"align_run={run}", "prior=identity", VERSATILE, *SMALL, "scheduler=ddim")
 
-    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, given))
+    listed = reconstruct.inputs(reconstruct.Recipe.resolve("reconstruct", None, {}, given))
     result = go("reconstruct", *given, "sources=brain,images")
     start = go("reconstruct", *given, "sources=brain", "strength=0")
 
-    assert plan.items["generator"] == "vd, nothing to download" and not plan.missing
+    weights = {one.name: one.state for one in listed if one.name.startswith("vd/")}
+    assert len(weights) == 5 and {*weights.values()} == {"here"} and not describe_missing(listed)
     assert {name: scope["pixcorr"].n for name, scope in result.metrics.scopes.items() if "·" not in name} == {
         "all": 3,
         "brain": 3,
@@ -74,13 +76,15 @@ def test_a_latent_of_another_autoencoder_is_refused_in_one_line(run: Path, go: G
     assert "\n" not in caught.value.message and "autoencoder" in caught.value.hint
 
 
-def test_a_generator_without_one_component_is_named_by_the_plan(run: Path, go: Go) -> None:
+def test_the_component_that_a_generator_lacks_is_named(run: Path, go: Go) -> None:
     file = Path("vd/text_unet/diffusion_pytorch_model.bin")
     weights = file.read_bytes()
     file.unlink()
     try:
         given = (f"align_run={run}", "prior=identity", VERSATILE, *SMALL)
-        plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, given))
+        listed = reconstruct.inputs(reconstruct.Recipe.resolve("reconstruct", None, {}, given))
     finally:
         file.write_bytes(weights)
-    assert [line for line in plan.missing if "has no text_unet/diffusion_pytorch_model.bin" in line]
+    assert [
+        line for line in describe_missing(listed) if "has no text_unet/diffusion_pytorch_model.bin" in line
+    ]

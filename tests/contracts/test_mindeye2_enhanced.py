@@ -15,6 +15,7 @@ from worlds import at_home
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY, SIMULATED, find_caveats
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.generators import sdxl, sdxl_unclip
@@ -84,12 +85,14 @@ def pixels(folder: Path, source: str = "sub-01") -> np.ndarray:
 
 
 def test_every_number_and_sheet_of_a_mixed_run_says_so_and_no_others(run: Path, go: Go) -> None:
-    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, given(run, MIX)))
+    listed = reconstruct.inputs(reconstruct.Recipe.resolve("reconstruct", None, {}, given(run, MIX)))
     mixed = go("reconstruct", *given(run, MIX, "sources=brain,images"))
     plain = go("reconstruct", *given(run, "sources=brain,images"))
 
-    assert not plan.missing and "text encoders of sdxl, nothing" in plan.items["generator"]
-    assert "blurry pictures by sdxl/vae" in plan.items["generator"]
+    states = {one.name: one.state for one in listed}
+    texts = [name for name in states if name.startswith("sdxl/text_encoder")]
+    assert not describe_missing(listed) and texts and {states[name] for name in texts} == {"here"}
+    assert states["sdxl/vae"] == "here"
     for result, caveats in ((mixed, [SIMULATED, MIXED_WITH_BLURRY]), (plain, [SIMULATED])):
         assert result.metrics.caveats == caveats
         numbers = [each for scope in result.metrics.scopes.values() for each in scope.values()]

@@ -15,6 +15,7 @@ from two import in_two
 from worlds import at_home
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.demo import voxels
@@ -213,7 +214,7 @@ def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(world: Any, go: G
     assert "head of its own" in caught.value.hint
     pipeline = importlib.import_module("brainhive_cli.commands.train_align")
     recipe = pipeline.Recipe.resolve("train-align", None, {}, (*short, f"encoders=['{LATENT}']"))
-    assert "cannot be fused" in str(pipeline.plan(recipe).missing)
+    assert "cannot be fused" in str(describe_missing(pipeline.inputs(recipe)))
 
 
 def test_a_model_that_learns_from_targets_decodes_without_them(world: Any, go: Go) -> None:

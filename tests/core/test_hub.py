@@ -10,7 +10,7 @@ from hub_server import serving
 
 from brainhive_cli.core import hub
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.results import require_needs
+from brainhive_cli.core.inputs import require
 
 
 @pytest.fixture
@@ -88,16 +88,16 @@ def test_what_is_here_need_not_be_fetched_and_what_is_not_cannot_be_sized_withou
     published: Path, tmp_path: Path
 ) -> None:
     for reference in ("hub:owner/name/vae", "hub:owner/name/vae@main", "demo:encoder"):
-        assert require_needs([hub.need(reference)]) == 0
-    assert require_needs([hub.need("hub:owner/name", ["config.json"], ["*.md", "*.json"])]) == 0
+        assert hub.find_input(reference).state == "here"
+    assert hub.find_input("hub:owner/name", ["config.json"], ["*.md", "*.json"]).state == "here"
     with pytest.raises(MissingData, match="owner/name is not in the hub's cache"):
-        require_needs([hub.need("hub:owner/name", ["config.json"])])  # its weights are not here
+        require([hub.find_input("hub:owner/name", ["config.json"])])  # its weights are not here
     with pytest.raises(hub.Unreachable, match="owner/absent is not in the hub's cache and the hub cannot be"):
-        require_needs([hub.need("hub:owner/absent")])
+        require([hub.find_input("hub:owner/absent")])
     with pytest.raises(MissingData, match=r"has no \*\.safetensors"):
-        require_needs([hub.need(str(tmp_path))])
+        require([hub.find_input(str(tmp_path))])
     with pytest.raises(MissingData, match="not a name"):
-        require_needs([hub.need("hub:not a name")])
+        require([hub.find_input("hub:not a name")])
 
 
 def test_the_revision_is_read_from_the_cache_alone(published: Path, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_repository_larger_than_the_disk_is_refused_before_its_first_byte(stat
 
     assert stated.fetched == [] and caught.value.hint == "make room, or set HF_HOME to another disk"
     with pytest.raises(BrainhiveError, match="are free in"):
-        require_needs([hub.need("hub:owner/large")])
+        require([hub.find_input("hub:owner/large")])
 
 
 @pytest.mark.parametrize("size", ["10", "-5"])
@@ -196,7 +196,7 @@ def test_a_repository_of_too_many_files_is_refused(stated: Any, monkeypatch: pyt
     with pytest.raises(BrainhiveError, match="owner/large has 2 files, 1 at most are read"):
         hub.folder("hub:owner/large")
     with pytest.raises(BrainhiveError, match="has 2 files"):
-        require_needs([hub.need("hub:owner/large", ["config.json"])])
+        require([hub.find_input("hub:owner/large", ["config.json"])])
     assert stated.fetched == []
     assert hub.folder("hub:owner/large", allow=["*.json"]).is_dir()
 

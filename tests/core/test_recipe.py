@@ -256,8 +256,9 @@ def test_a_fingerprint_is_of_what_differs_from_the_defaults_alone(monkeypatch: p
 
 def test_contents_count_also_where_their_name_is_the_default() -> None:
     recipe = Reconstruction.resolve("reconstruct", None, {}, [])
-    pinned = {digest: recipe.holding({recipe.prior.source: digest}).fingerprint() for digest in "ab"}
-    assert len({recipe.fingerprint(), *pinned.values()}) == 3
+    digests = [{recipe.prior.source: digest} for digest in "ab"]
+    pinned = [recipe.model_copy(update={"digests": each}).fingerprint() for each in digests]
+    assert len({recipe.fingerprint(), *pinned}) == 3
 
 
 @pytest.mark.parametrize(("mixed", "precision"), [("no", "fp32"), ("bf16", "bf16"), (None, "bf16")])

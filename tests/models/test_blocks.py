@@ -39,11 +39,6 @@ def test_a_fusion_encoder_names_the_encoders_it_was_made_for(given):
         fuser({key: torch.zeros(1, width) for key, width in given.items()})
 
 
-def test_a_fusion_encoder_needs_an_encoder():
-    with pytest.raises(BrainhiveError, match="at least one"):
-        FusionEncoder({}, dim=8, hidden=16)
-
-
 def test_dropout_drops_so_many_and_keeps_the_mean() -> None:
     dropout, x = Dropout(0.3), torch.ones(400, 1001, requires_grad=True)
     torch.manual_seed(0)

@@ -33,16 +33,17 @@ class Config(parts.Config):
 
     subjects: int = Field(2, gt=0, description="simulated subjects")
 
-    def build(self, paths: Paths) -> datasets.StimulusDataset:
+    def build(self, paths: Paths) -> datasets.Dataset:
         """Make the data set; pictures and signals are made on demand."""
-        return datasets.StimulusDataset(
+        return datasets.Dataset(
             NAME,
             demo.SPLITS,
             partial(demo.list_images, NAME, list_scenes),
             recordings=f"{NAME}-voxels",
             pictures=NAME,
             subjects=tuple(range(1, self.subjects + 1)),
-            simulate=simulate,
+            open_recording=simulate,
+            is_simulated=True,
         )
 
 

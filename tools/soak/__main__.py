@@ -153,7 +153,7 @@ class _Soak:
         return "changed, no checksum" if differing else "same result"
 
     def _show(self) -> int:
-        columns = ("cases", "refused", "same result", "planned", "planned, something missing")
+        columns = ("cases", "refused", "same result", "checked", "checked, something missing")
         columns += ("changed, no checksum", "interrupted", "silent", "failures", "seconds")
         print("\ngroup    " + " ".join(f"{name:>{max(len(name), 6)}}" for name in columns))
         for group, row in self.table.items():

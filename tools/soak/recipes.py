@@ -1,4 +1,4 @@
-"""Mutated recipes: resolved, fingerprinted, written, read again and planned, in process."""
+"""Mutated recipes: resolved, fingerprinted, written, read again and checked, in process."""
 
 import copy
 import datetime
@@ -104,7 +104,7 @@ def _try(seed: int, numbers: range, is_of_paper: bool) -> tuple[dict[str, str], 
         signal.signal(signal.SIGALRM, _too_long)
         signal.alarm(TIME_S)
         try:
-            verdict = _planned(command, text, overrides)
+            verdict = _checked(command, text, overrides)
         except BaseException as error:
             verdict = "failed"
             at = traceback.extract_tb(error.__traceback__)
@@ -186,9 +186,10 @@ def _put(fields: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
     fields[key[-1]] = value
 
 
-def _planned(command: str, text: str, overrides: list[str]) -> str:
+def _checked(command: str, text: str, overrides: list[str]) -> str:
     from brainhive_cli.cli.execute import describe_error
     from brainhive_cli.core.errors import BrainhiveError
+    from brainhive_cli.core.inputs import describe_missing
 
     pipeline = _command(command)
     path = Path("mutated.yaml")
@@ -208,14 +209,15 @@ def _planned(command: str, text: str, overrides: list[str]) -> str:
     if again.fingerprint() != fingerprint:
         raise AssertionError("accepted, but another recipe when read again")
     try:
-        plan = pipeline.plan(recipe)
+        missing = describe_missing(pipeline.inputs(recipe))
+        _ = pipeline.preview(recipe) if hasattr(pipeline, "preview") and not missing else ()
     except (BrainhiveError, OSError) as error:
         refuse_riddles(describe_error(error))
         return "refused"
-    for line in plan.missing:
+    for line in missing:
         if "this is a bug" in line or "MemoryError" in line:
             raise AssertionError(line)
-    return "planned, something missing" if plan.missing else "planned"
+    return "checked, something missing" if missing else "checked"
 
 
 def refuse_riddles(error: Any) -> None:

@@ -3,21 +3,22 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from brainhive_cli.core.arrays import Bool, UInt8
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.files import UnfitFile, open_regular, walk
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.lines import Line
 from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.stores.recordings import Recording
@@ -53,7 +54,7 @@ class Clip:
         rate_hz: Frames a second; None where nothing says it, as of a folder of frames.
     """
 
-    frames: NDArray[np.uint8]
+    frames: UInt8
     rate_hz: float | None
 
     @property
@@ -112,8 +113,8 @@ class StimulusSet:
     captions: Callable[[int], Sequence[str]] | None = None
     captions_each: int = 0
     frames: int | None = None
-    masks: Callable[[int], NDArray[np.uint8]] | None = None
-    labels: Callable[[int], NDArray[np.uint8]] | None = None
+    masks: Callable[[int], UInt8] | None = None
+    labels: Callable[[int], UInt8] | None = None
     label_names: tuple[str, ...] = ()
     objects: Names | None = None
     object_names: tuple[str, ...] = ()
@@ -143,7 +144,7 @@ class StimulusSet:
             raise MissingData(problem, "complete the file of captions, or use an encoder that reads pixels")
         return [captions[index % len(captions)] for index in range(self.captions_each)]
 
-    def masks_of(self, index: int) -> list[NDArray[np.uint8]] | NDArray[np.uint8]:
+    def masks_of(self, index: int) -> list[UInt8] | UInt8:
         """Give the mask [H, W] of each frame of a clip, or that of a picture.
 
         Raises:
@@ -154,7 +155,7 @@ class StimulusSet:
             raise self._miscounted("masks", masks, index, f"{self.frames or 1} frames")
         return masks[0] if self.frames is None else list(masks)
 
-    def labels_of(self, index: int) -> NDArray[np.uint8]:
+    def labels_of(self, index: int) -> UInt8:
         """Give the labels [K] of a stimulus.
 
         Raises:
@@ -165,7 +166,7 @@ class StimulusSet:
             raise self._miscounted("labels", flags, index, f"{len(self.label_names)} names")
         return flags
 
-    def _miscounted(self, what: str, values: NDArray[np.uint8], index: int, needed: str) -> MissingData:
+    def _miscounted(self, what: str, values: UInt8, index: int, needed: str) -> MissingData:
         return MissingData(
             f"{self.dataset}/{self.split}: the {what} {list(values.shape)} of {self.image_ids[index]} are "
             f"not one for each of {needed}",
@@ -177,7 +178,7 @@ class StimulusSet:
         return {"captions": self.captions_of, "masks": self.masks_of, "labels": self.labels_of}[what]
 
 
-def list_stimuli(dataset: Any, split: str) -> StimulusSet:
+def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
     """List the stimuli of a split; without their files, as many as are published stand for them.
 
     Raises:
@@ -185,101 +186,49 @@ def list_stimuli(dataset: Any, split: str) -> StimulusSet:
     """
     # the true stimuli, if their files are here
     try:
-        listed: StimulusSet = dataset.images(split)
-        return listed
+        return dataset.images(split)
     except MissingData as error:
-        missing = error
-        published: Published | None = getattr(dataset, "published_sizes", None)
+        missing, published = error, dataset.published_sizes
         if published is None or split not in published.stimuli:
             raise
 
     # stand-ins with the published numbers, which nobody opens
     ids = Names.of(f"{split}/{index}" for index in range(published.stimuli[split]))
     named: Any = ids.__getitem__
-    annotations = (
-        {} if published.frames is None else {"frames": published.frames, "masks": named, "labels": named}
-    )
-    captions = {"captions": named, "captions_each": published.captions} if published.captions else {}
-    return StimulusSet(dataset.name, split, ids, ids, named, missing=missing, **captions, **annotations)
-
-
-def files_of(dataset: Any, split: str, reads: str) -> Sequence[Need]:
-    """List the files of a split with `reads` (pixels, captions, masks, labels); none if it does not say."""
-    return dataset.files(split, reads) if hasattr(dataset, "files") else ()
+    captions, annotations = (named if count else None for count in (published.captions, published.frames))
+    numbers = captions, published.captions, published.frames
+    annotated = annotations, annotations
+    return StimulusSet(dataset.name, split, ids, ids, named, *numbers, *annotated, missing=missing)
 
 
 def people_of(dataset: "Dataset") -> str:
     """Name the data set whose subjects a data set has: 1 is the same person in all of one name."""
-    return getattr(dataset, "people", "") or dataset.recorded_as
-
-
-class Dataset(Protocol):
-    """A data set, built by its part's Config."""
-
-    @property
-    def name(self) -> str:
-        """The name under which its stores and runs are kept."""
-
-    @property
-    def recorded_as(self) -> str:
-        """The name under which its signals are kept; not `name` where the same pictures have several."""
-
-    @property
-    def pictured_as(self) -> str:
-        """The name of its pictures; not `name` where that is of a part of them, as `nsd-1` is of `nsd`."""
-
-    @property
-    def is_simulated(self) -> bool:
-        """Whether its signals are simulated; every result on them says so."""
-
-    @property
-    def alike_by(self) -> AlikeBy:
-        """Property by which stimuli are alike: intervals and permutations take those together."""
-
-    @property
-    def holdout(self) -> Holdout | None:
-        """Part of the trials of its split `train` that is tested; None where the split `test` is."""
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits of its pictures."""
-
-    @property
-    def subjects(self) -> tuple[int, ...]:
-        """The subjects who saw them; none where there are pictures alone: then signal stores name them."""
-
-    @property
-    def channels(self) -> tuple[str, ...] | None:
-        """The default channels of decoding; None is all."""
-
-    def images(self, split: str) -> StimulusSet:
-        """List the pictures of a split."""
-
-    def require(self, subject: int) -> None:
-        """Check that a subject's recording exists, without reading it; raises MissingData."""
-
-    def recording(self, subject: int, split: str) -> Recording:
-        """Open one subject's recording of a split."""
+    return dataset.people or dataset.recorded_as
 
 
 @dataclass(frozen=True)
-class StimulusDataset:
-    """Stimuli that a function lists by split. Another may simulate recordings; none come with the stimuli.
+class Dataset:
+    """A data set, built by its part's Config: stimuli that a function lists by split, and recordings, if any.
 
-    Signals of people are those that `prepare` kept under the data set's name.
+    Without functions of its own, its signals are those that `prepare` kept under its name.
 
     Attributes:
         splits: The splits that are there, or all that there could be where nothing is.
         images: Split to its stimuli; raises MissingData.
-        recordings: The name that signals are kept under; default: `name`.
-        pictures: The name of the pictures, whichever of them these are; default: that of the recordings.
+        recordings: The name of the signals, where the same pictures have several; default: `name`.
+        pictures: The name of the pictures, of which these may be a part, as `nsd-1` is of `nsd`; default:
+            that of the recordings.
         people: The name of the data set whose subjects these are; default: that of the recordings.
-        simulate: Subject and split to a simulated recording.
-        holdout: Part of the trials of `train` that is tested.
+        subjects: The subjects who saw them; none where there are pictures alone: then stores name them.
+        open_recording: Subject and split to a recording.
+        check_recording: Checks that a subject's recording exists, without reading it; raises MissingData.
+        is_simulated: Whether its signals are simulated; every result on them says so.
+        channels: The default channels of decoding; None is all.
         lists: Files that divide pictures into splits.
-        alike_by: Property by which stimuli are alike.
+        alike_by: Property by which stimuli are alike: intervals and permutations take those together.
         are_categories: Whether events call stimuli by their whole names, not by ends of paths.
         published_sizes: Published numbers, known before their files are here.
+        holdout: Part of the trials of its split `train` that is tested; None where the split `test` is.
         files: Split, and part of stimuli (pixels, captions, masks, labels), to the files of that.
     """
 
@@ -290,19 +239,16 @@ class StimulusDataset:
     pictures: str = ""
     people: str = ""
     subjects: tuple[int, ...] = ()
-    simulate: Callable[[int, str], Recording] | None = None
+    open_recording: Callable[[int, str], Recording] | None = None
+    check_recording: Callable[[int], object] = lambda subject: None
+    is_simulated: bool = False
     channels: tuple[str, ...] | None = None
     lists: tuple[Path, ...] = ()
     alike_by: AlikeBy = "concept"
     are_categories: bool = False
     published_sizes: Published | None = None
     holdout: Holdout | None = None
-    files: Callable[[str, str], Sequence[Need]] = lambda split, reads: ()
-
-    @property
-    def is_simulated(self) -> bool:
-        """Whether its signals are simulated."""
-        return self.simulate is not None
+    files: Callable[[str, str], Sequence[Input]] = lambda split, reads: ()
 
     @property
     def recorded_as(self) -> str:
@@ -315,18 +261,20 @@ class StimulusDataset:
         return self.pictures or self.recorded_as
 
     def require(self, subject: int) -> None:
-        """Refuse where there are stimuli only."""
-        if self.simulate is None:
+        """Check that a subject's recording exists, without reading it; raises MissingData."""
+        self.check_recording(subject)
+        if self.open_recording is None:
             raise MissingData(
                 f"{self.name} holds pictures only and has no recordings of its own",
-                "brainhive prepare --from recording, or dataset.kind=simulated",
+                f"{Line('prepare', ('from', 'recording'))}, or dataset.kind=simulated",
             )
 
     def recording(self, subject: int, split: str) -> Recording:
-        """Simulate one subject's recording of a split, or refuse."""
-        self.require(subject)
-        assert self.simulate is not None
-        return self.simulate(subject, split)
+        """Open one subject's recording of a split."""
+        if self.open_recording is None:
+            self.require(subject)
+        assert self.open_recording is not None
+        return self.open_recording(subject, split)
 
 
 def stored_split(dataset: Dataset, split: str) -> str:
@@ -334,7 +282,7 @@ def stored_split(dataset: Dataset, split: str) -> str:
     return "train" if dataset.holdout is not None and split == "test" else split
 
 
-def tested_rows(dataset: Dataset, stimuli: Any, split: str, fold: int) -> NDArray[np.bool_]:
+def tested_rows(dataset: Dataset, stimuli: Any, split: str, fold: int) -> Bool:
     """Choose the rows [M] of a target store that belong to a split in a fold."""
     # held-out trials of known stimuli, as of other runs, are tested on all stimuli
     holdout = dataset.holdout
@@ -471,7 +419,7 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
     Raises:
         BadPicture: naming the picture.
     """
-    try:
+    with decoding(name):
         opened = open_regular(source) if isinstance(source, str) else nullcontext(source)
         with opened as content, Image.open(content, formats=FORMATS) as picture:
             # PIL verifies the checksums of a PNG only when told to
@@ -486,8 +434,6 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
                 eight_bits = picture.point(lambda level: level * (1 / 256)).convert("L")
                 return turn_upright(picture, eight_bits.convert("RGB"))
             return turn_upright(picture, picture.convert("RGB"))
-    except (*RAISED, Image.DecompressionBombError) as error:
-        raise bad_picture(name, error) from error
 
 
 def turn_upright(opened: Image.Image, pixels: Image.Image) -> Image.Image:
@@ -501,11 +447,18 @@ def turn_upright(opened: Image.Image, pixels: Image.Image) -> Image.Image:
     return pixels
 
 
-def bad_picture(name: object, error: Exception) -> BadPicture:
-    """Return the error of a picture that cannot be decoded; an error of the machine is raised as it is."""
-    if is_of_the_machine(error):
-        raise error  # a gap in a store would be for good
-    reason = error.strerror if isinstance(error, UnfitFile) else first_line(error)
-    return BadPicture(
-        f"{name} cannot be decoded: {reason}", "replace the file (embed accepts the gap with --skip-bad)"
-    )
+@contextmanager
+def decoding(name: object) -> Iterator[None]:
+    """Turn what decoding a picture raises, until the block ends, into BadPicture that names it.
+
+    An error of the machine is raised as it is.
+    """
+    try:
+        yield
+    except (*RAISED, Image.DecompressionBombError) as error:
+        if is_of_the_machine(error):
+            raise  # a gap in a store would be for good
+        reason = error.strerror if isinstance(error, UnfitFile) else first_line(error)
+        raise BadPicture(
+            f"{name} cannot be decoded: {reason}", "replace the file (embed accepts the gap with --skip-bad)"
+        ) from error

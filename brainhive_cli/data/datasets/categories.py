@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL.Image import Resampling
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
     Clip,
-    StimulusDataset,
+    Dataset,
     StimulusSet,
     check_split,
     decode,
@@ -70,7 +70,7 @@ class Config(parts.Config):
             return [ENCODERS[self.target]]
         return [{"kind": "concepts", "count": len(self.names)}] if self.names else []
 
-    def build(self, paths: Paths) -> StimulusDataset:
+    def build(self, paths: Paths) -> Dataset:
         """List the categories; MissingData where exemplars are absent."""
         # names of the recipe, or of the folders of exemplars
         root = paths.dataset("categories", self.root) if self.root else None
@@ -81,7 +81,7 @@ class Config(parts.Config):
             names = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
             _refuse_equal(names)
         listed = partial(_list, self, tuple(names), root)
-        return StimulusDataset(self.name, ("train",), listed, holdout=self.holdout, are_categories=True)
+        return Dataset(self.name, ("train",), listed, holdout=self.holdout, are_categories=True)
 
 
 def _refuse_equal(names: Sequence[str]) -> None:
@@ -134,7 +134,7 @@ def _list(config: Config, names: Sequence[str], root: Path | None, split: str) -
 
 def _open(root: Path, files: Sequence[Sequence[str]], most: int, index: int) -> Clip:
     """Open the exemplars of a category; one that has fewer repeats them, which an average counts once."""
-    exemplars: list[NDArray[np.uint8]] = []  # [256, 256, 3] each
+    exemplars: list[UInt8] = []  # [256, 256, 3] each
     for file in files[index]:
         # resize the short side, and crop the centre
         picture = decode(str(root / file), root / file)

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from brainhive_cli.core import documents, parts
-from brainhive_cli.core.damage import RAISED, reading
+from brainhive_cli.core.arrays import Bool, UInt8
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.results import Need, need_files
-from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import StimulusDataset
+from brainhive_cli.data.datasets import Clip, Dataset, StimulusSet, check_split, decode, decoding
 from brainhive_cli.data.published_data import FOLDERS, PUBLISHED, TensorRows, fetch_line, find_below
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
@@ -95,13 +94,13 @@ class Config(parts.Config):
         "lie under cc2017-qwen",
     )
 
-    def build(self, paths: Paths) -> StimulusDataset:
+    def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""
         root = paths.dataset("cc2017", self.root)
         name = "cc2017" if self.captions == "blip2" else f"cc2017-{self.captions}"
         listed = partial(_clips, root, name, CAPTIONS[self.captions])
         files = partial(_files, root, CAPTIONS[self.captions])
-        return StimulusDataset(
+        return Dataset(
             *(name, SPLITS, listed, "cc2017"),
             alike_by="neighbours",
             published_sizes=PUBLISHED["cc2017"],
@@ -112,21 +111,26 @@ class Config(parts.Config):
 TINY = Config()
 
 
-def _files(root: Path, captions: str, split: str, reads: str) -> list[Need]:
+def _files(root: Path, captions: str, split: str, reads: str) -> list[Input]:
     """List the files of a split that hold `reads`."""
     # one tensor of masks, or the names of objects and an archive of their masks
     if reads == "masks":
-        named = [name.format(split=split) for name in (MASKS, NAMES, OBJECTS)]
-        tensor, names, folder = (find_below(root, name) for name in named)
-        archive = f"{named[2]}.tar.gz"
+        tensor, names, folder, archive = _find_masks(root, split)
+        packed = f"masks/{OBJECTS}.tar.gz".format(split=split)
         return [
-            need_files(tensor or names, f"masks/{named[1]}", root, SOURCE),
-            need_files(tensor or folder or find_below(root, archive), f"masks/{archive}", root, SOURCE),
+            Input.of_file(tensor or names, root / f"masks/{NAMES.format(split=split)}", SOURCE),
+            Input.of_file(tensor or folder or archive, root / packed, SOURCE),
         ]
 
     patterns = {"pixels": FILES, "captions": captions, "labels": f"qwen_annotation/{LABELS}"}
     name = patterns[reads].format(split=split)
-    return [need_files(find_below(root, Path(name).name), name, root, SOURCE)]
+    return [Input.of_file(find_below(root, Path(name).name), root / name, SOURCE)]
+
+
+def _find_masks(root: Path, split: str) -> tuple[Path | None, ...]:
+    """Find the tensor of masks, the names of objects, and the folder of their masks, or its archive."""
+    names = MASKS, NAMES, OBJECTS, f"{OBJECTS}.tar.gz"
+    return tuple(find_below(root, name.format(split=split)) for name in names)
 
 
 class _Labelled(BaseModel):
@@ -135,33 +139,32 @@ class _Labelled(BaseModel):
     category_id: list[Literal[0, 1]] = Field(min_length=len(CONCEPTS), max_length=len(CONCEPTS))
 
 
-def _clips(root: Path, name: str, captions: str, split: str) -> datasets.StimulusSet:
+def _clips(root: Path, name: str, captions: str, split: str) -> StimulusSet:
     """List the clips of a split, with captions, masks and labels where their files are there."""
-    datasets.check_split(name, split, SPLITS)
+    check_split(name, split, SPLITS)
     frames, count = _open_frames(root, split)
 
-    # files of captions and labels, or hints on how to get them
-    names = {"captions": captions.format(split=split), "labels": LABELS.format(split=split)}
-    paths = {what: find_below(root, name) for what, name in names.items()}
-    absent = {what: f"{SOURCE} gets {names[what]}" for what, path in paths.items() if path is None}
-
-    # one caption and one list of labels for each clip
-    captions_path, labels_path = paths.values()
+    # one caption and one list of labels for each clip, or hints on how to get them
+    absent: dict[str, str] = {}
     texts = labels = None
-    if captions_path:
+    if captions_path := find_below(root, captions := captions.format(split=split)):
         with reading(captions_path, SOURCE):
             array = pickles.array(pickles.load(captions_path)).reshape(-1)
             if array.dtype.kind not in "UO" or not all(isinstance(text, str) for text in array.tolist()):
                 raise ValueError(f"it holds {array.dtype}, not captions")
         _require_one_a_clip(captions_path, array, count, "captions")
         texts = Names.of(array.tolist())
+    else:
+        absent["captions"] = f"{SOURCE} gets {captions}"
     masks = _open_masks(root, split, count, absent)
-    if labels_path:
+    if labels_path := find_below(root, labels_name := LABELS.format(split=split)):
         entries = documents.read(labels_path, list[_Labelled], SOURCE, MissingData)
         _require_one_a_clip(labels_path, entries, count, "labels")
         labels = np.array([entry.category_id for entry in entries], np.uint8)  # [N, 51]
+    else:
+        absent["labels"] = f"{SOURCE} gets {labels_name}"
 
-    return datasets.StimulusSet(
+    return StimulusSet(
         name,
         split,
         Names.of(f"{split}/{index}" for index in range(count)),
@@ -199,9 +202,9 @@ def _open_frames(root: Path, split: str) -> tuple[TensorRows, int]:
     return frames, shape[0]
 
 
-def _read_clip(frames: TensorRows, index: int) -> datasets.Clip:
+def _read_clip(frames: TensorRows, index: int) -> Clip:
     """Read a clip of a tensor in 0..1, or of bytes, that stays on disk."""
-    try:
+    with decoding(f"clip {index} of {frames.path}"):
         # values in 0..1 become bytes
         pixels = frames[index]  # [F, 3, H, W]
         if pixels.dtype != np.uint8:
@@ -209,9 +212,7 @@ def _read_clip(frames: TensorRows, index: int) -> datasets.Clip:
             if not 0 <= low <= high <= 1:  # NaN, too
                 raise ValueError(f"its values lie in {low:g} to {high:g}, not in 0 to 1")
             pixels = np.rint(pixels * np.float32(255)).astype(np.uint8)
-        return datasets.Clip(np.ascontiguousarray(np.moveaxis(pixels, 1, -1)), RATE_HZ)
-    except RAISED as error:
-        raise datasets.bad_picture(f"clip {index} of {frames.path}", error) from error
+        return Clip(np.ascontiguousarray(np.moveaxis(pixels, 1, -1)), RATE_HZ)
 
 
 def _list_captions(texts: Names, index: int) -> list[str]:
@@ -224,9 +225,7 @@ def _require_one_a_clip(path: Path, values: Sized, count: int, what: str) -> Non
         raise MissingData(f"{path} has {what} of {len(values)} clips, and there are {count}", SOURCE)
 
 
-def _open_masks(
-    root: Path, split: str, count: int, absent: dict[str, str]
-) -> Callable[[int], NDArray[np.uint8]] | None:
+def _open_masks(root: Path, split: str, count: int, absent: dict[str, str]) -> Callable[[int], UInt8] | None:
     """Find the key objects' masks: a tensor of them, or the masks of all objects, of which they are chosen.
 
     Args:
@@ -239,8 +238,7 @@ def _open_masks(
         MissingData: if they are of other clips.
     """
     # a tensor [N, F, H, W] of as many clips, or of as many rows as the publisher's
-    named = [name.format(split=split) for name in (MASKS, NAMES, OBJECTS)]
-    tensor, names, folder = (find_below(root, name) for name in named)
+    tensor, names, folder, archive = _find_masks(root, split)
     if tensor:
         rows = TensorRows(tensor)
         clips, frames, *_ = rows.shape("N, F, H, W", SOURCE)
@@ -262,29 +260,28 @@ def _open_masks(
         return partial(_choose_mask, folder, names)
 
     # no masks, or an archive to unpack
-    archive = find_below(root, f"{named[2]}.tar.gz")
-    absent["masks"] = f"{SOURCE} gets {named[1]} and its masks"
+    absent["masks"] = f"{SOURCE} gets {NAMES.format(split=split)} and its masks"
     if names and archive:
         absent["masks"] = shlex.join(["tar", "-xf", str(archive), "-C", str(archive.parent)])
     return None
 
 
-def _read_mask(rows: TensorRows, index: int) -> NDArray[np.uint8]:
+def _read_mask(rows: TensorRows, index: int) -> UInt8:
     """Read the masks [F, H, W] of a clip."""
     return (rows[index] > 0).astype(np.uint8)
 
 
-def _choose_mask(folder: Path, path: Path, index: int) -> NDArray[np.uint8]:
+def _choose_mask(folder: Path, path: Path, index: int) -> UInt8:
     """Read the masks [F, H, W] of a clip's key object; empty, perhaps [F, 1, 1], without one."""
     # masks [H, W] of each name by frame; objects with the same name are joined
     names = _read_names(path)
-    object_masks: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    object_masks: dict[str, dict[int, Bool]] = {}
     for frame in range(FRAMES):
         for label, name in names.get(f"mask_{index}_f{frame}", {}).items():
             file = folder / f"mask_{index}_f{frame}_{label}.png"
             if not file.is_file():
                 raise MissingData(f"{file} is missing, though {path.name} lists it", SOURCE)
-            mask = np.asarray(datasets.decode(str(file), file)).max(-1) > 0
+            mask = np.asarray(decode(str(file), file)).max(-1) > 0
             frames = object_masks.setdefault(name, {})
             frames[frame] = mask | frames.get(frame, np.zeros_like(mask))
 
@@ -308,7 +305,7 @@ def _read_names(path: Path) -> dict[str, dict[str, str]]:
     return names
 
 
-def key_object(masks: Mapping[str, NDArray[np.bool_]]) -> str | None:
+def key_object(masks: Mapping[str, Bool]) -> str | None:
     """Choose the object that moves most; a person or an animal before others, a small one before a large one.
 
     Args:
@@ -330,7 +327,7 @@ def key_object(masks: Mapping[str, NDArray[np.bool_]]) -> str | None:
     return max(moving or small or known, key=scores.__getitem__, default=None)
 
 
-def _path_px(mask: NDArray[np.bool_]) -> float:
+def _path_px(mask: Bool) -> float:
     """Add up the distances in pixels by which the centre moves between successive frames with the object."""
     # centre of the object in each frame, None where it is not seen
     centres = [np.argwhere(frame).mean(0) if frame.any() else None for frame in mask]

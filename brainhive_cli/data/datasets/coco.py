@@ -11,8 +11,7 @@ from typing_extensions import TypedDict
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import StimulusDataset, from_files, pictures_below
+from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, from_files, pictures_below
 from brainhive_cli.data.published_data import fetch_line
 from brainhive_cli.data.stores.ids import Names
 
@@ -67,11 +66,11 @@ class Config(parts.Config):
     root: str = Field("", description="folder of the data set; default: coco below paths.data")
     year: int = Field(2017, description="which folders: train2017, val2017, test2017")
 
-    def build(self, paths: Paths) -> StimulusDataset:
+    def build(self, paths: Paths) -> Dataset:
         """Find the splits that are there."""
         root = paths.dataset("coco", self.root)
         there = tuple(split for split in SPLITS if _folder(root, split, self.year))
-        return StimulusDataset("coco", there or tuple(SPLITS), partial(_images, root, self.year))
+        return Dataset("coco", there or tuple(SPLITS), partial(_images, root, self.year))
 
 
 TINY = Config()
@@ -82,9 +81,9 @@ def _folder(root: Path, split: str, year: int) -> Path | None:
     return next((folder for folder in (root / name, root / "images" / name) if folder.is_dir()), None)
 
 
-def _images(root: Path, year: int, split: str) -> datasets.StimulusSet:
+def _images(root: Path, year: int, split: str) -> StimulusSet:
     """List the pictures of a split, with their main category and captions where these are annotated."""
-    datasets.check_split("coco", split, tuple(SPLITS))
+    check_split("coco", split, tuple(SPLITS))
     folder = _folder(root, split, year)
     files = list(pictures_below(folder.parent, folder.name)) if folder else []
     if not folder or not files:

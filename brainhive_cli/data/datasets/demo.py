@@ -41,7 +41,7 @@ class Config(parts.Config):
         description="training concepts, each in six pictures",
     )
 
-    def build(self, paths: Paths) -> datasets.StimulusDataset:
+    def build(self, paths: Paths) -> datasets.Dataset:
         """Make the data set; pictures and signals are made on demand."""
         # settings that differ from the defaults have stores of their own
         name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
@@ -54,7 +54,7 @@ class Config(parts.Config):
             features = measure_features(scenes, self.space)
             return simulated(self.space, *features, subject, split, self.noise, image_ids)
 
-        return datasets.StimulusDataset(
+        return datasets.Dataset(
             name,
             SPLITS,
             partial(list_images, name, read_scenes),
@@ -62,7 +62,8 @@ class Config(parts.Config):
             recordings=name if self.space == "sensors" else f"{name}-{self.space}",
             pictures=name,
             subjects=tuple(range(1, self.subjects + 1)),
-            simulate=simulate,
+            open_recording=simulate,
+            is_simulated=True,
         )
 
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets.demo import REPETITIONS, SEEDS, SPLITS, simulate_voxels
@@ -34,7 +34,7 @@ class Config(parts.Config):
         description="test films, each of a new concept",
     )
 
-    def build(self, paths: Paths) -> datasets.StimulusDataset:
+    def build(self, paths: Paths) -> datasets.Dataset:
         """Make the data set; films and signals are made on demand."""
         # settings that differ from the defaults have stores of their own
         name = "demo-films" if self.noise == 1.0 else f"demo-films-noise-{self.noise:g}"
@@ -50,7 +50,9 @@ class Config(parts.Config):
 
         subjects = tuple(range(1, self.subjects + 1))
         listed = partial(_list_clips, name, counts)
-        return datasets.StimulusDataset(name, SPLITS, listed, subjects=subjects, simulate=simulate)
+        return datasets.Dataset(
+            name, SPLITS, listed, subjects=subjects, open_recording=simulate, is_simulated=True
+        )
 
 
 TINY = Config(subjects=1, concepts=2, test_films=4)
@@ -79,11 +81,11 @@ def _describe(shown: Sequence[films.Film], index: int) -> list[str]:
     return pictures.captions(shown[index].scene)
 
 
-def _mask(shown: Sequence[films.Film], index: int) -> NDArray[np.uint8]:
+def _mask(shown: Sequence[films.Film], index: int) -> UInt8:
     return shown[index].masks()
 
 
-def _label(shown: Sequence[films.Film], index: int) -> NDArray[np.uint8]:
+def _label(shown: Sequence[films.Film], index: int) -> UInt8:
     return shown[index].labels()
 
 

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate, read_regular, walk, way_to_folder
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import (
     SPLIT_FOLDERS,
-    StimulusDataset,
+    Dataset,
+    StimulusSet,
+    check_split,
     describe_unread,
     from_files,
     pictures_below,
@@ -62,7 +64,7 @@ class Config(parts.Config):
             raise ValueError("exclude_test_concepts needs a test_list")
         return self
 
-    def build(self, paths: Paths) -> StimulusDataset:
+    def build(self, paths: Paths) -> Dataset:
         """Open the folder; MissingData when it is absent or empty."""
         # the folder, or the line that fetches the data set it belongs to
         root = paths.dataset("image-folder", self.root)
@@ -90,7 +92,7 @@ class Config(parts.Config):
         splits = tuple(folders) or (("train", "test") if is_divided else ("train",))
         lists = (locate(self.test_list),) if self.test_list else ()
         listed = partial(_images, self, name, root, splits, folders)
-        return StimulusDataset(name, splits, listed, lists=lists, holdout=self.holdout)
+        return Dataset(name, splits, listed, lists=lists, holdout=self.holdout)
 
 
 TINY = Config(test_share=0.5)
@@ -98,9 +100,9 @@ TINY = Config(test_share=0.5)
 
 def _images(
     config: Config, name: str, root: Path, splits: Sequence[str], folders: Mapping[str, str], split: str
-) -> datasets.StimulusSet:
+) -> StimulusSet:
     """List the pictures of a split, sorted by path."""
-    datasets.check_split(name, split, splits)
+    check_split(name, split, splits)
     folder = folders.get(split, "")
     unread = Counter[str]()
     files = list(pictures_below(root, folder, unread))
@@ -125,7 +127,7 @@ def _images(
 
 def _choose(
     config: Config, root: Path, split: str, files: Sequence[str], concepts: NDArray[np.str_]
-) -> NDArray[np.int64]:
+) -> Int64:
     """Choose the pictures of a split among all: by a list, or by the concepts that are held out."""
     if config.test_list:
         # other pictures of a tested concept are in no split, unless the recipe keeps them
@@ -140,7 +142,7 @@ def _choose(
     return np.flatnonzero(is_test if split == "test" else ~is_tested)
 
 
-def _is_listed(path: Path, root: Path, files: Sequence[str]) -> NDArray[np.bool_]:
+def _is_listed(path: Path, root: Path, files: Sequence[str]) -> Bool:
     """Mark the pictures [N] that a list names, or refuse a file that is no list of pictures."""
     # a name in each line, with quotes or commas around it
     try:

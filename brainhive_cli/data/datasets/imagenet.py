@@ -26,12 +26,23 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.archives import open_parquet, read_at, tar_members
+from brainhive_cli.core.arrays import Int64, UInt8
 from brainhive_cli.core.damage import RAISED, reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import portable, publish, walk
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import SPLIT_FOLDERS, StimulusDataset, from_files, pictures_below
+from brainhive_cli.data.datasets import (
+    PICTURES,
+    SPLIT_FOLDERS,
+    Dataset,
+    StimulusSet,
+    check_split,
+    check_unique,
+    decode,
+    decoding,
+    from_files,
+    pictures_below,
+)
 from brainhive_cli.data.published_data import fetch_line
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
@@ -53,7 +64,7 @@ FOLDER = ".listings"
 
 Place = tuple[str, str, Path]
 """A split, a form, and a folder or file of it."""
-Listed = tuple[list[str], list[str], NDArray[np.int64]]
+Listed = tuple[list[str], list[str], Int64]
 """Names and labels of pictures, and [N, 2] byte offset and size; or [N, 3] with their shard first."""
 
 
@@ -68,15 +79,13 @@ class Config(parts.Config):
         None, description="form of the files; default: the one that is there"
     )
 
-    def build(self, paths: Paths) -> StimulusDataset:
+    def build(self, paths: Paths) -> Dataset:
         """Find the splits that are there, and their form."""
         root = paths.dataset("imagenet", self.root)
         sources = sorted(source for source in set(_find(root)) if self.form in (None, source[1]))
         listings = paths.under_home("embeddings") / FOLDER
         there = tuple(split for split in SPLIT_FOLDERS if split in {source[0] for source in sources})
-        return StimulusDataset(
-            "imagenet", there or tuple(SPLIT_FOLDERS), partial(_images, root, sources, listings)
-        )
+        return Dataset("imagenet", there or tuple(SPLIT_FOLDERS), partial(_images, root, sources, listings))
 
 
 TINY = Config()
@@ -97,13 +106,13 @@ def _find(root: Path) -> Iterator[Place]:
 
         # pictures or folders of classes below a folder of a split
         depth = next((n for n, folder in enumerate(above, 1) if folder in CALLED), 0)
-        if depth and (CLASS.fullmatch(name) if entry.is_dir() else ending in datasets.PICTURES):
+        if depth and (CLASS.fullmatch(name) if entry.is_dir() else ending in PICTURES):
             yield CALLED[above[depth - 1]], "folder", root.joinpath(*above[:depth])
 
 
-def _images(root: Path, sources: Sequence[Place], listings: Path, split: str) -> datasets.StimulusSet:
+def _images(root: Path, sources: Sequence[Place], listings: Path, split: str) -> StimulusSet:
     """List the pictures of a split, which must be there in one form alone."""
-    datasets.check_split("imagenet", split, tuple(SPLIT_FOLDERS))
+    check_split("imagenet", split, tuple(SPLIT_FOLDERS))
     here = [(form, path) for source_split, form, path in sources if source_split == split]
     labels = sorted({str(path) if form == "folder" else f"*.{form}" for form, path in here})
     if len(labels) > 1:
@@ -124,8 +133,18 @@ def _images(root: Path, sources: Sequence[Place], listings: Path, split: str) ->
                 concepts.append(sys.intern(above))
         images = from_files("imagenet", split, folder.parent, files, concepts)
     elif here:
-        listing = list_tars(paths, listings) if "tar" in dict(here) else list_parquet(paths)
-        images = _describe_listing(split, listing)
+        names, labels, archive = list_tars(paths, listings) if "tar" in dict(here) else list_parquet(paths)
+
+        # the class of each label's number, in the order of ImageNet-1k
+        from timm.data import ImageNetInfo
+
+        classes = ImageNetInfo("imagenet-1k").label_names()
+        pairs = [_describe(*pair, classes) for pair in zip(names, labels, strict=True)]
+        ids = [image_id for image_id, _ in pairs]
+        check_unique(ids, lambda index: f"{names[index]} in {archive.path(index)}")
+        image_ids, concept_names = Names.of(ids), Names.of(concept for _, concept in pairs)
+        opener = Packed(image_ids, archive)
+        images = StimulusSet("imagenet", split, image_ids, concept_names, opener)
     if not images:
         raise MissingData(
             f"imagenet: no {split} pictures in {root}: neither {split}/n01440764/*.JPEG, nor "
@@ -133,19 +152,6 @@ def _images(root: Path, sources: Sequence[Place], listings: Path, split: str) ->
             fetch_line("imagenet"),
         )
     return images
-
-
-def _describe_listing(split: str, listing: "Listing") -> datasets.StimulusSet:
-    from timm.data import ImageNetInfo
-
-    # class of each label's number, in the order of ImageNet-1k
-    classes = ImageNetInfo("imagenet-1k").label_names()
-    pairs = [_describe(*pair, classes) for pair in zip(listing.names, listing.labels, strict=True)]
-    ids = [image_id for image_id, _ in pairs]
-    datasets.check_unique(ids, lambda index: f"{listing.names[index]} in {listing.archive.path(index)}")
-    image_ids = Names.of(ids)
-    concepts = Names.of(concept for _, concept in pairs)
-    return datasets.StimulusSet("imagenet", split, image_ids, concepts, Packed(image_ids, listing.archive))
 
 
 def _describe(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
@@ -162,20 +168,6 @@ def _describe(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """Pictures of an archive.
-
-    Attributes:
-        names: Name of each picture in the archive, without ending.
-        labels: Class of each picture in the archive: a number or a name, empty when it has none.
-    """
-
-    names: list[str]
-    labels: list[str]
-    archive: "Tars | Rows"
-
-
-@dataclass(frozen=True)
 class Packed:
     """Pictures of an archive, decoded by index."""
 
@@ -185,11 +177,9 @@ class Packed:
     def __call__(self, index: int) -> Image.Image:
         """Decode a picture."""
         name = f"{self.image_ids[index]} in {self.archive.path(index)}"
-        try:
+        with decoding(name):
             data = self.archive.read(index)
-        except RAISED as error:
-            raise datasets.bad_picture(name, error) from error
-        return datasets.decode(BytesIO(data), name)
+        return decode(BytesIO(data), name)
 
 
 @dataclass(frozen=True)
@@ -198,8 +188,8 @@ class Tars:
 
     shards: tuple[Path, ...]
     shard: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    size: NDArray[np.int64]
+    offset: Int64
+    size: Int64
 
     def path(self, index: int) -> Path:
         """Return the shard that holds a picture."""
@@ -212,7 +202,7 @@ class Tars:
             return file.read(self.size[index])
 
 
-def list_tars(shards: Sequence[Path], listings: Path) -> Listing:
+def list_tars(shards: Sequence[Path], listings: Path) -> tuple[list[str], list[str], "Tars | Rows"]:
     """List the pictures of tars in which the files of a sample share their name up to the first dot.
 
     They are listed from the last time if no shard has changed its size or time since.
@@ -221,17 +211,21 @@ def list_tars(shards: Sequence[Path], listings: Path) -> Listing:
         shards: The tars.
         listings: The folder of those that earlier commands kept.
 
+    Returns:
+        Name of each picture, without ending; its class, a number or a name, empty when it has none; and the
+        archive that reads it.
+
     Raises:
         BrainhiveError: naming a tar that is no tar, or cut short.
     """
     # the listing of these shards, and their sizes and times
     here = [str(portable(str(file.absolute()))) for file in shards]
     path = listings / f"{hashlib.sha256(_join(here).tobytes()).hexdigest()}.npz"
-    states = []
-    for shard in shards:
-        with reading(shard, AGAIN):
-            states.append(os.stat(shard))
-    stamp = [(state.st_size, state.st_mtime_ns) for state in states]
+    stamp = []  # [shards, 2]
+    for file in shards:
+        with reading(file, AGAIN):
+            state = os.stat(file)
+            stamp.append((state.st_size, state.st_mtime_ns))
 
     # a listing of unchanged shards, in which each picture lies in its shard
     listed = None
@@ -240,9 +234,9 @@ def list_tars(shards: Sequence[Path], listings: Path) -> Listing:
         if np.array_equal(content["stamp"], stamp):
             names, labels, spans = _split(content["names"]), _split(content["labels"]), content["places"]
             shard, offset, size = spans.T
-            end = np.array([state.st_size for state in states])[shard]
-            is_inside = (shard >= 0) & (offset >= 0) & (size >= 0) & (size <= end) & (offset <= end - size)
-            if len(names) == len(labels) == len(spans) and bool(is_inside.all()):
+            end = np.array(stamp)[shard, 0]
+            is_inside = (spans >= 0).all(1) & (size <= end) & (offset <= end - size)
+            if len(names) == len(labels) == len(spans) and is_inside.all():
                 listed = names, labels, spans
 
     # a new listing, kept for the next command
@@ -261,14 +255,14 @@ def list_tars(shards: Sequence[Path], listings: Path) -> Listing:
 
     names, labels, spans = listed
     shard, offset, size = spans.T
-    return Listing(names, labels, Tars(tuple(shards), shard.astype(np.int32), offset, size))
+    return names, labels, Tars(tuple(shards), shard.astype(np.int32), offset, size)
 
 
-def _join(texts: Sequence[str]) -> NDArray[np.uint8]:
+def _join(texts: Sequence[str]) -> UInt8:
     return np.frombuffer("".join(f"{text}\0" for text in texts).encode(errors="surrogateescape"), np.uint8)
 
 
-def _split(joined: NDArray[np.uint8]) -> list[str]:
+def _split(joined: UInt8) -> list[str]:
     return joined.tobytes().decode(errors="surrogateescape").split("\0")[:-1]
 
 
@@ -279,7 +273,7 @@ def _read_shard(shard: Path) -> Listed:
         for path, offset, size in tar_members(file, os.fstat(file.fileno()).st_size):
             folder, slash, name = path.removeprefix("./").rpartition("/")
             key, _, ending = name.partition(".")  # ._name is what macOS adds, and has no key
-            if key and f".{ending.lower()}" in datasets.PICTURES:
+            if key and f".{ending.lower()}" in PICTURES:
                 keys.append(folder + slash + key)
                 spans.append((offset, size))
             elif key and ending == "cls":
@@ -301,9 +295,9 @@ class Rows:
 
     files: tuple[Path, ...]
     column: str
-    file: NDArray[np.int64]
-    group: NDArray[np.int64]
-    start: NDArray[np.int64]
+    file: Int64
+    group: Int64
+    start: Int64
     _held: tuple[int, Any] = field(default=(-1, None), repr=False, compare=False)
 
     def path(self, index: int) -> Path:
@@ -331,10 +325,13 @@ class Rows:
         return {**self.__dict__, "_held": (-1, None)}
 
 
-def list_parquet(files: Sequence[Path]) -> Listing:
+def list_parquet(files: Sequence[Path]) -> tuple[list[str], list[str], "Tars | Rows"]:
     """List the rows of parquet files with a column of pictures: a struct of `bytes` and `path`.
 
     A picture is called by the column `image_id`, else by its path, else by its file and row.
+
+    Returns:
+        As `list_tars`.
 
     Raises:
         MissingExtra: if pyarrow is not installed.
@@ -363,11 +360,11 @@ def list_parquet(files: Sequence[Path]) -> Listing:
         # names without the endings of pictures
         called = values.get("image_id", values.get(f"{column}.path", nothing))
         stems = (os.path.splitext(name or f"{path.stem}/{row:06d}") for row, name in enumerate(called))
-        names += [stem if ending.lower() in datasets.PICTURES else stem + ending for stem, ending in stems]
+        names += [stem if ending.lower() in PICTURES else stem + ending for stem, ending in stems]
         classes = values.get("label", nothing)
         labels += ["" if label is None else sys.intern(str(label)) for label in classes]
 
     # file, number and first picture of each row group
     group_table = np.array(groups, np.int64).reshape(-1, 3)  # [G, 3]
     start = np.cumsum(group_table[:, 2]) - group_table[:, 2]
-    return Listing(names, labels, Rows(tuple(files), column, group_table[:, 0], group_table[:, 1], start))
+    return names, labels, Rows(tuple(files), column, group_table[:, 0], group_table[:, 1], start)

@@ -10,14 +10,14 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
 from brainhive_cli.core import documents, parts
-from brainhive_cli.core.damage import RAISED, reading
+from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.damage import reading
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.results import Need
 from brainhive_cli.data import datasets
 from brainhive_cli.data import published_data as published
 from brainhive_cli.data.stores import hdf5
@@ -82,16 +82,16 @@ class Config(parts.Config):
                 raise ValueError("it has a picture twice")
         return split_of, path
 
-    def build(self, paths: Paths) -> datasets.StimulusDataset:
+    def build(self, paths: Paths) -> datasets.Dataset:
         """Point at the data; nothing is read yet."""
         listed = partial(_images, paths.dataset(NAME, self.root), self)
-        return datasets.StimulusDataset(
+        return datasets.Dataset(
             self.name,
             SPLITS,
             listed,
             pictures=NAME,
             published_sizes=published.PUBLISHED.get(self.name),
-            files=lambda split, _: [Need.of(f"{self.name}: {split} pictures", partial(listed, split))],
+            files=lambda split, _: [Input.of(f"{self.name}: {split} pictures", partial(listed, split))],
         )
 
 
@@ -127,12 +127,9 @@ def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
     return replace(images, captions=partial(getitem, lists), captions_each=max(map(len, lists)))
 
 
-def _read_picture(path: Path, rows: NDArray[np.int64], index: int) -> Image.Image:
+def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
     """Decode the file in a row of `images`; the HDF5 file is closed again afterwards."""
     name = f"row {rows[index]} of {path}"
-    try:
-        with h5py.File(path, "r") as file:
-            content: Any = hdf5.find_dataset(file, "images")[int(rows[index])]
-            return datasets.decode(BytesIO(content.astype(np.uint8).tobytes()), name)
-    except RAISED as error:
-        raise datasets.bad_picture(name, error) from error
+    with datasets.decoding(name), h5py.File(path, "r") as file:
+        content: Any = hdf5.find_dataset(file, "images")[int(rows[index])]
+        return datasets.decode(BytesIO(content.astype(np.uint8).tobytes()), name)

@@ -1,29 +1,25 @@
 """The stimuli of the Natural Scenes Dataset: 73,000 squares of COCO, 1000 of them seen by all subjects."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.damage import RAISED, reading
+from brainhive_cli.core.arrays import Array, Int64
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import files_called
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Numbers, Paths
-from brainhive_cli.core.results import Need, need_files
-from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import StimulusDataset
-from brainhive_cli.data.published_data import PUBLISHED, fetch_line, name_nsd_picture
+from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, decoding
+from brainhive_cli.data.published_data import PUBLISHED, fetch_line, name_nsd_picture, read_table
 from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.stores.hdf5 import open_numbers
 from brainhive_cli.data.stores.ids import Names
 
 STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
@@ -53,7 +49,7 @@ class Config(parts.Config):
         "default: all 73,000",
     )
 
-    def build(self, paths: Paths) -> StimulusDataset:
+    def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""
         # subjects, each with stores of their own
         chosen = sorted(set(self.subjects or ()))
@@ -63,39 +59,36 @@ class Config(parts.Config):
         listed, published = partial(_images, root, name, chosen), PUBLISHED["nsd"]
         if chosen:  # whose training pictures are those of nobody else
             published = replace(published, stimuli={**published.stimuli, "train": OWN * len(chosen)})
-        return StimulusDataset(
-            name, SPLITS, listed, "nsd", published_sizes=published, files=partial(_files, root)
-        )
+        return Dataset(name, SPLITS, listed, "nsd", published_sizes=published, files=partial(_files, root))
 
 
 TINY = Config()
 
 
-def _files(root: Path, split: str, reads: str) -> list[Need]:
+def _files(root: Path, split: str, reads: str) -> list[Input]:
     """List the files of a split that hold `reads`."""
     if reads == "captions":
-        return [need_files(files_called(CURATED, root), CURATED, root, f"{CAPTION_SOURCE} {root}")]
+        return [Input.of_file(files_called(CURATED, root), root / CURATED, f"{CAPTION_SOURCE} {root}")]
     sizes = {STIMULI: BYTES, INFO: None}
-    return [need_files(files_called(name, root), name, root, SOURCE, size) for name, size in sizes.items()]
+    return [
+        Input.of_file(files_called(name, root), root / name, SOURCE, size) for name, size in sizes.items()
+    ]
 
 
-def _read_picture(path: Path, rows: NDArray[np.int64], index: int) -> Image.Image:
+def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
     """Read a picture of `imgBrick` [73000, 425, 425, 3]; the file is closed again afterwards."""
     row = int(rows[index])
-    try:
-        with h5py.File(path, "r") as file:
-            return Image.fromarray(open_numbers(file, "imgBrick", "u")[row])
-    except RAISED as error:
-        raise datasets.bad_picture(f"{name_nsd_picture(row)} in {path}", error) from error
+    with decoding(f"{name_nsd_picture(row)} in {path}"), h5py.File(path, "r") as file:
+        return Image.fromarray(hdf5.open_numbers(file, "imgBrick", "u")[row])
 
 
-def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datasets.StimulusSet:
+def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> StimulusSet:
     """List the pictures of a split that the subjects were shown; captions where their file is there."""
     # the brick of pictures, which stays on disk
-    datasets.check_split(name, split, SPLITS)
+    check_split(name, split, SPLITS)
     path = _find(root, STIMULI)
     with hdf5.open_file(path, SOURCE, MissingData) as file:
-        bricks = open_numbers(file, "imgBrick")
+        bricks = hdf5.open_numbers(file, "imgBrick")
         if bricks.ndim != 4 or bricks.dtype != np.uint8:
             raise ValueError(f"imgBrick is {bricks.dtype} {list(bricks.shape)}, not bytes [N, H, W, 3]")
         count = len(bricks)
@@ -108,7 +101,7 @@ def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datas
     is_shared, is_shown = (np.isin(np.arange(count), rows) for rows in (shared, shown))
     rows = np.flatnonzero((is_shared == (split == "test")) & is_shown)  # [N] of imgBrick
     image_ids = Names.of(map(name_nsd_picture, rows.tolist()))
-    images = datasets.StimulusSet(name, split, image_ids, image_ids, partial(_read_picture, path, rows))
+    images = StimulusSet(name, split, image_ids, image_ids, partial(_read_picture, path, rows))
 
     files = files_called(CURATED, root)
     if not files:
@@ -116,14 +109,14 @@ def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datas
     return replace(images, captions=partial(_list_captions, files[0], rows), captions_each=CAPTIONS)
 
 
-def _list_captions(path: Path, rows: NDArray[np.int64], index: int) -> list[str]:
+def _list_captions(path: Path, rows: Int64, index: int) -> list[str]:
     """List the captions of a picture, in their order."""
     texts, row = _map_captions(path), int(rows[index])
     return [text for text in map(str, texts[row]) if text] if row < len(texts) else []
 
 
 @cache
-def _map_captions(path: Path) -> NDArray[Any]:
+def _map_captions(path: Path) -> Array:
     """Map the captions [73000, 5], strings."""
     with reading(path, f"{CAPTION_SOURCE} {path.parent}"):
         texts = pickles.array(pickles.load(path))
@@ -134,16 +127,15 @@ def _map_captions(path: Path) -> NDArray[Any]:
 
 def _read_rows(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
     """Read the rows that all subjects saw, and those that any of `subjects` saw: all without subjects."""
-    path = _find(root, INFO)
-    with reading(path, SOURCE), path.open(newline="", encoding="utf-8") as file:
+
+    def read_row(row: dict[str, str]) -> tuple[int, bool, bool]:
         # a subject's column has the trial of the first repetition, 0 where there was none
-        table = list(csv.DictReader(file))
-        shown = [
-            int(row["nsdId"])
-            for row in table
-            if not subjects or any(int(row[f"subject{subject}_rep0"]) for subject in subjects)
-        ]
-        return [int(row["nsdId"]) for row in table if row["shared1000"] == "True"], shown
+        is_shown = not subjects or any(int(row[f"subject{subject}_rep0"]) for subject in subjects)
+        return int(row["nsdId"]), row["shared1000"] == "True", is_shown
+
+    table = read_table(_find(root, INFO), SOURCE, read_row)
+    shared = [row for row, is_shared, _ in table if is_shared]
+    return shared, [row for row, _, is_shown in table if is_shown]
 
 
 def _find(root: Path, name: str) -> Path:

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets.demo import SPACE, SUBJECTS, Space, simulated
@@ -26,11 +27,11 @@ class Config(parts.Config):
     noise: float = Field(1.0, ge=0, description="size of the noise; 1 as calibrated on the demo's pictures")
     space: Space = SPACE
 
-    def build(self, paths: Paths) -> datasets.StimulusDataset:
+    def build(self, paths: Paths) -> datasets.Dataset:
         """Take the pictures of the data set; their embeddings serve both."""
         source = self.images.build(paths)
         recordings = f"{source.name}-simulated-{self.meaning}-noise-{self.noise:g}"
-        return datasets.StimulusDataset(
+        return datasets.Dataset(
             source.name,
             source.splits,
             source.images,
@@ -38,7 +39,8 @@ class Config(parts.Config):
             recordings=recordings if self.space == "sensors" else f"{recordings}-{self.space}",
             pictures=source.pictured_as,
             subjects=tuple(range(1, self.subjects + 1)),
-            simulate=partial(_simulate, self, paths, source),
+            open_recording=partial(_simulate, self, paths, source),
+            is_simulated=True,
             alike_by=source.alike_by,
         )
 
@@ -54,7 +56,7 @@ def _simulate(config: Config, paths: Paths, source: datasets.Dataset, subject: i
         stores[name] = target_store.open_all(root, source.name, name, [config.meaning])[config.meaning]
         stores[name].refuse_other_pictures(
             source.images(name).image_ids,
-            f"brainhive embed --dataset {source.name} --encoders {config.meaning}",
+            Line("embed", ("dataset", source.name), ("encoders", [config.meaning])),
         )
 
     # low-level features [N, F], and meaning [N, D] in units of the training embeddings

@@ -17,9 +17,7 @@ from brainhive_cli.core.archives import TAR, ZIP, is_archive, open_members
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths, Pattern
-from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import from_files, pictures_below
-from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, from_files, pictures_below
 from brainhive_cli.data.published_data import PUBLISHED, fetch_line
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
@@ -31,13 +29,11 @@ from brainhive_cli.data.things_files import (
     PATHS,
     SHOWN,
     THINGS_EEG,
-    Defaults,
     has_signal,
     image_id,
     make_recording,
     refusing,
 )
-from brainhive_cli.measurement.units import AlikeBy
 
 FILES = {
     "train": ("train.pt", "preprocessed_eeg_training.npy"),
@@ -85,22 +81,32 @@ class Config(parts.Config):
         False, description="read files that hold other objects than arrays and lists, which can run code"
     )
 
-    def build(self, paths: Paths) -> "Things":
-        """Point at the data; nothing is read yet."""
-        root = paths.dataset(self.name, self.root)
+    def open(self, paths: Paths) -> "Things":
+        """Point at the files; nothing is read yet."""
         sensors = tuple(f"MEG{number:03d}" for number in range(1, self.magnetometers + 1))
         return Things(
             self.name,
-            root,
+            paths.dataset(self.name, self.root),
             self.signals or self.published,
-            is_usual="*" in self.signals or self.signals in ("", self.published),
-            trust_pickle=self.trust_pickle,
-            source=fetch_line(self.name, self.root),
-            rate_hz=self.rate_hz,
-            unit=self.unit,
-            montage=sensors or THINGS_EEG,
-            channels=self.channels,
+            self.trust_pickle,
+            fetch_line(self.name, self.root),
+            self.rate_hz,
+            self.unit,
+            sensors or THINGS_EEG,
+        )
+
+    def build(self, paths: Paths) -> Dataset:
+        """Point at the data; nothing is read yet."""
+        # signals of a preparation that was chosen by name are kept under another name
+        things, is_usual = self.open(paths), "*" in self.signals or self.signals in ("", self.published)
+        recordings = self.name if is_usual else f"{self.name}--{self.signals.replace('/', '--')}"
+        return Dataset(
+            *(self.name, tuple(FILES), things.images, recordings, self.name),
             subjects=self.subjects,
+            open_recording=things.recording,
+            check_recording=things.require,
+            channels=self.channels,
+            published_sizes=PUBLISHED[self.name],
         )
 
 
@@ -113,50 +119,26 @@ class Things:
 
     Attributes:
         signals: Folder of sub-XX/{train,test}.pt below root; may be a pattern.
-        is_usual: Whether that is the one of the files as they are distributed.
         source: The line that downloads and unpacks the data.
         montage: Channel names in the files' order, used when the files hold none.
-        channels: The channels that decoding uses by default.
     """
 
     name: str
     root: Path
     signals: str
-    is_usual: bool
     trust_pickle: bool
     source: str
     rate_hz: float
     unit: str
     montage: tuple[str, ...]
-    channels: tuple[str, ...] | None
-    subjects: tuple[int, ...]
-    splits: tuple[str, ...] = ("train", "test")
-    alike_by: AlikeBy = "concept"
-    is_simulated: bool = False
-    holdout: Holdout | None = None
 
-    @property
-    def recorded_as(self) -> str:
-        """The name that its signals are kept under: another one for a preparation that was chosen by name."""
-        return self.name if self.is_usual else f"{self.name}--{self.signals.replace('/', '--')}"
-
-    @property
-    def pictured_as(self) -> str:
-        """The name of the pictures."""
-        return self.name
-
-    @property
-    def published_sizes(self) -> datasets.Published:
-        """Numbers of pictures, known before any is here."""
-        return PUBLISHED[self.name]
-
-    def images(self, split: str) -> datasets.StimulusSet:
+    def images(self, split: str) -> StimulusSet:
         """List the pictures of a split: `<root>/**/{training,train,test}_images/<concept>/*`.
 
         Of several such folders the originals are taken, rather than resized ones.
         """
         # folders of the split, those of originals before resized ones; the first with pictures counts
-        datasets.check_split(self.name, split, self.splits)
+        check_split(self.name, split, tuple(FILES))
         below = walk(self.root, enters=lambda name: name not in CALLED)
         paths = (self.root / path for path, entry in below if entry.is_dir())
         folders = [path for path in paths if path.name in FOLDERS[split]]
@@ -182,7 +164,7 @@ class Things:
 
     def require(self, subject: int) -> None:
         """Check that a subject's files are there."""
-        for split in self.splits:
+        for split in FILES:
             self._file(subject, split)
 
     def recording(self, subject: int, split: str) -> Recording:
@@ -190,7 +172,6 @@ class Things:
 
         Files without `img` (NICE's) are in the order of the pictures' paths.
         """
-        datasets.check_split(self.name, split, self.splits)
         path, again = self._file(subject, split), f"delete it, then: {self.source}"
 
         # arrays and plain types, unless the user trusts the file
@@ -208,8 +189,8 @@ class Things:
         # what the file does not say is as published
         provenance = {"source": path.name, "dataset": self.name, "subject": subject, "split": split}
         with refusing(path, again):
-            defaults = Defaults(self.rate_hz, self.unit, self.montage, lambda: self.images(split).image_ids)
-            return make_recording(path, content, split, defaults, {**provenance, **SHOWN[self.name]})
+            known = self.rate_hz, self.unit, self.montage, lambda: self.images(split).image_ids
+            return make_recording(path, content, split, *known, {**provenance, **SHOWN[self.name]})
 
     def _file(self, subject: int, split: str) -> Path:
         folder = f"{self.signals}/sub-{subject:02d}"

@@ -11,11 +11,10 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.results import Need
-from brainhive_cli.data import datasets
 from brainhive_cli.data import published_data as published
-from brainhive_cli.data.datasets import StimulusDataset, from_files, pictures_below
+from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, from_files, pictures_below
 
 CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)")
 """Concept in a stem of ImageNet (n01443537_22563), of BOLD5000's scenes (abbey1) and of THINGS (dog_12s)."""
@@ -36,26 +35,26 @@ class Config(parts.Config):
 
     root: str = Field("", description="folder of the data set; default: its name below paths.data")
 
-    def build(self, paths: Paths) -> StimulusDataset:
+    def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""
         listed = partial(_images, paths.dataset(self.name, self.root), self)
-        return StimulusDataset(
+        return Dataset(
             self.name,
             tuple(self.folders),
             listed,
             people=self.people,
             published_sizes=published.PUBLISHED[self.name],
-            files=lambda split, _: [Need.of(f"{self.name}: {split} pictures", partial(listed, split))],
+            files=lambda split, _: [Input.of(f"{self.name}: {split} pictures", partial(listed, split))],
         )
 
 
 TINY = Config()
 
 
-def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
+def _images(root: Path, config: Config, split: str) -> StimulusSet:
     """List the pictures of a split, by folders or by the trials that showed them."""
     # the folder of the split
-    datasets.check_split(config.name, split, tuple(config.folders))
+    check_split(config.name, split, tuple(config.folders))
     names = config.folders[split]
     folder = next((path for name in names if (path := published.find_below(root, name))), None)
     if folder is None:

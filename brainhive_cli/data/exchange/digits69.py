@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.lines import Line
 
 FILE = "69dataset2.mat"
 DIGITS = {1: "six", 2: "nine"}
@@ -17,7 +18,6 @@ DIGITS = {1: "six", 2: "nine"}
 AREAS = ("V1", "V2", "V3")
 VOXEL_MM = 2.0
 """The file states no voxel size and no affine; nothing is computed from this one."""
-AGAIN = "delete it, then: brainhive fetch digits69"
 
 
 def write_folders(root: Path) -> str:
@@ -41,7 +41,7 @@ def write_folders(root: Path) -> str:
     done = root / "betas/sub-01_ses-01_trials.csv"
     if done.is_file():
         return "there already"
-    with reading(root / FILE, AGAIN):
+    with reading(root / FILE, f"delete it, then: {Line('fetch', 'digits69')}"):
         content = loadmat(root / FILE)
         labels = content["stimulus_label"].ravel().tolist()
         shown, further = (_unfold_pictures(content[key]) for key in ("X", "X_prior"))  # [N, H, W]
@@ -74,13 +74,13 @@ def write_folders(root: Path) -> str:
     return f"{len(shown)} pictures, {betas.shape[1]} voxels, {len(further)} further digits"
 
 
-def _unfold_pictures(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _unfold_pictures(rows: UInt8) -> UInt8:
     """Bring pictures [N, pixels], column by column as MATLAB keeps them, to [N, H, W]."""
     side = round(rows.shape[1] ** 0.5)
     return rows.reshape(len(rows), side, side).transpose(0, 2, 1)
 
 
-def _save_pictures(root: Path, names: Iterable[str], pictures: NDArray[np.uint8]) -> None:
+def _save_pictures(root: Path, names: Iterable[str], pictures: UInt8) -> None:
     for name, pixels in zip(names, pictures, strict=True):
         with atomic_write(root / name, is_lasting=False) as path:
             Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB").save(path)

@@ -15,6 +15,7 @@ from urllib.request import urlopen
 from brainhive_cli.core import hub
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.data.exchange import digits69
 
 TIMEOUT_S = 60
@@ -76,9 +77,7 @@ def read_licence(repository: Repository) -> str:
 
     with suppress(HfHubHTTPError, OSError, ValueError, KeyError):
         card = getattr(HfApi().repo_info(repository.name, repo_type=repository.kind), "card_data", None)
-        licence = card.get("license") if card else None
-        if licence is None:
-            return ""
+        licence = (card.get("license") if card else None) or ""
         return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence)
     return ""
 
@@ -171,7 +170,7 @@ class Source:
     subjects: tuple[int, ...] = ()
     web: tuple[WebFile, ...] = ()
     convert: Callable[[Path], str] | None = None
-    next_line: str = ""
+    next_line: Hint = ""
     known: str = ""
     model_licence: str = ""
 
@@ -307,7 +306,7 @@ SOURCES: Mapping[str, Source] = {
             ),
         ),
         convert=digits69.write_folders,
-        next_line="brainhive workflow --recipe digits69",
+        next_line=Line("workflow", ("recipe", "digits69")),
     ),
     # Hebart et al. 2023; figshare plus 20492835, version 2
     "things-fmri": _by_hand(

@@ -45,6 +45,7 @@ TESLA = {
 """Units of MEG: the factor to the unit that mne has, and that one."""
 BAD_PREFIX = re.compile("bad|edge", re.IGNORECASE)
 """Beginning of an annotation of which mne, and `prepare`, take no trial."""
+TASK = "live"
 GAP = "BAD boundary"
 """Type of the row of events.tsv where samples are missing."""
 WAY_OUT = "free space, or put the folder back; what was written before can be prepared"
@@ -78,7 +79,6 @@ class SessionFolder:
         root: Folder of the data set; it may hold other sessions.
         format: Of the stream. EEG without a unit is taken for µV, as BrainVision does.
         subject: Number of the person.
-        task: Letters and digits.
         session: Number of the session.
 
     Raises:
@@ -87,9 +87,7 @@ class SessionFolder:
             the system refuses to write.
     """
 
-    def __init__(
-        self, root: Path, format: StreamFormat, subject: int, task: str = "live", session: int = 1
-    ) -> None:
+    def __init__(self, root: Path, format: StreamFormat, subject: int, session: int = 1) -> None:
         self.root, self.format = root, format
         self._count, self._gaps = 0, 0
         self._times_s: tuple[float, float] | None = None  # of the first and the last sample
@@ -106,8 +104,6 @@ class SessionFolder:
         names = self._names = write_channel_names(format.channels)
         if not format.rate_hz > 0:
             raise BrainhiveError(f"stream {format.name} has no sampling rate", "save a stream with one")
-        if not re.fullmatch("[A-Za-z0-9]+", task):
-            raise BrainhiveError(f"task {task!r} is not of letters and digits alone", "another task")
         scales = [
             _scale_of(name, kind, unit)
             for name, kind, unit in zip(names, format.kinds, format.units, strict=True)
@@ -117,10 +113,10 @@ class SessionFolder:
         self._is_meg = not {"mag", "grad"}.isdisjoint(format.kinds)
         self._datatype = "meg" if self._is_meg else "eeg"
         visit = Path(f"sub-{subject:02d}", f"ses-{session:02d}", self._datatype)
-        stem = f"sub-{subject:02d}_ses-{session:02d}_task-{task}"
+        stem = f"sub-{subject:02d}_ses-{session:02d}_task-{TASK}"
         self._folder, self._stem = root / visit, stem
         self._signal_folder = root / "sourcedata" / visit if self._is_meg else self._folder
-        self._about: dict[str, Any] = {"subject": subject, "session": session, "task": task}
+        self._about: dict[str, Any] = {"subject": subject, "session": session, "task": TASK}
         with self._refusing():
             self._signal_folder.mkdir(parents=True, exist_ok=True)
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -265,7 +261,7 @@ class SessionFolder:
         lines = ["\t".join(columns), *map("\t".join, zip(*columns.values(), strict=True))]
         self._create(self._folder / f"{self._stem}_channels.tsv", "\n".join(lines) + "\n").close()
         self._sidecar: dict[str, Any] = {
-            "TaskName": self._about["task"],
+            "TaskName": TASK,
             "TaskDescription": f"pictures shown while the stream {self.format.name} is decoded",
             "SamplingFrequency": self.format.rate_hz,
             "PowerLineFrequency": "n/a",

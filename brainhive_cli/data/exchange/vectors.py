@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from brainhive_cli.core import console
 from brainhive_cli.core.archives import import_pyarrow, open_parquet
+from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import atomic_write, read_regular, require_regular, walk
@@ -54,7 +54,7 @@ class Vectors:
     layout: str
     files: Sequence[Path]
     names: Sequence[str]
-    batches: Callable[[], Iterator[NDArray[Any]]]
+    batches: Callable[[], Iterator[Array]]
     says_encoder: bool = False
 
 
@@ -105,7 +105,7 @@ def open_vectors(
     return vectors
 
 
-def checked_batches(vectors: Vectors) -> Iterator[NDArray[Any]]:
+def checked_batches(vectors: Vectors) -> Iterator[Array]:
     """Read batches [n, *shape], all of one shape without an axis of 0.
 
     Raises:
@@ -150,7 +150,7 @@ def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
     return Vectors("parquet", files, names, partial(_from_parquet, files), bool(ours))
 
 
-def _from_parquet(files: Sequence[Path]) -> Iterator[NDArray[Any]]:
+def _from_parquet(files: Sequence[Path]) -> Iterator[Array]:
     for file in files:
         for batch in open_parquet(file).iter_batches(BATCH, columns=["emb"]):
             values, shape = batch.column(0), [len(batch)]
@@ -231,7 +231,7 @@ def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
         raise MissingData(f"{folders[0]} has no *{ending}", "give the folder that holds the vectors")
     files = list(names)
 
-    def batches() -> Iterator[NDArray[Any]]:
+    def batches() -> Iterator[Array]:
         for start in range(0, len(files), BATCH):
             yield _stacked([pickles.load(file) for file in files[start : start + BATCH]])
 
@@ -247,7 +247,7 @@ def _thingsvision(folder: Path) -> Vectors:
         problem = f"{folder}: needs features of one kind, found {present}"
         raise BrainhiveError(problem, f"known: {', '.join(FEATURES)}")
 
-    def batches() -> Iterator[NDArray[Any]]:
+    def batches() -> Iterator[Array]:
         for file in files:
             yield from _in_batches(_read_features(file))
 
@@ -268,7 +268,7 @@ def _read_features(file: Path) -> Iterator[Any]:
         yield from content if isinstance(content, list) else [content]
 
 
-def _in_batches(arrays: Iterable[Any]) -> Iterator[NDArray[Any]]:
+def _in_batches(arrays: Iterable[Any]) -> Iterator[Array]:
     """Cut arrays, tensors, or lists of either, into batches [n, D]; one vector of a list may be [1, D]."""
     for array in arrays:
         for start in range(0, len(array), BATCH):
@@ -276,7 +276,7 @@ def _in_batches(arrays: Iterable[Any]) -> Iterator[NDArray[Any]]:
             yield _stacked(some) if isinstance(some, list) else pickles.array(some)
 
 
-def _stacked(vectors: Sequence[Any]) -> NDArray[Any]:
+def _stacked(vectors: Sequence[Any]) -> Array:
     arrays = [pickles.array(vector) for vector in vectors]
     if len(shapes := {array.shape for array in arrays}) > 1:
         raise BrainhiveError(f"the vectors differ in shape: {sorted(shapes)[:4]}", "give one encoder's only")
@@ -296,7 +296,7 @@ class Share:
 
     images: StimulusSet
     path: Path
-    rows: NDArray[np.int64]
+    rows: Int64
 
 
 def copy_vectors(
@@ -304,7 +304,7 @@ def copy_vectors(
     vectors: Vectors,
     attributes: Mapping[str, Any],
     dtype: str,
-    skip_missing: bool = False,
+    skip_missing: bool,
 ) -> None:
     """Copy vectors to their stores, which get their final names when complete, or leave nothing.
 
@@ -365,7 +365,7 @@ def holds_vectors(share: Share, vectors: Vectors) -> bool:
     return True
 
 
-def write_parquet(store: TargetStore, file: Path, rows: NDArray[np.int64]) -> None:
+def write_parquet(store: TargetStore, file: Path, rows: Int64) -> None:
     """Write rows of a store as BrainHiVE's cache has them; the final name appears when all is there."""
     import pyarrow
 

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xxhash
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from brainhive_cli.core import foreign_code
+from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.errors import BrainhiveError, DeviceError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet
@@ -44,9 +44,9 @@ class Batch(NamedTuple):
     """
 
     read: int
-    rows: dict[str, NDArray[np.int64]]
+    rows: dict[str, Int64]
     views: dict[str, Tensor]
-    pixels: dict[str, NDArray[np.uint64]]
+    pixels: dict[str, UInt64]
     bad: list[str]
 
 
@@ -61,7 +61,7 @@ def digest_pixels(stimulus: Image.Image | Clip) -> int:
     return digest.intdigest()
 
 
-def describe_pixels(stimulus: Image.Image | Clip) -> NDArray[np.uint64]:
+def describe_pixels(stimulus: Image.Image | Clip) -> UInt64:
     """Give what a stimulus is known by, [25]: the digest of its pixels, and its perceptual hash."""
     return np.array([digest_pixels(stimulus), *hash_picture(stimulus)], np.uint64)
 
@@ -79,11 +79,11 @@ def decoders(workers: int | None, launch: Launch) -> int:
 
 
 def decoded(
-    rows: NDArray[np.int64],
+    rows: Int64,
     images: StimulusSet,
     views: Mapping[str, Callable[[Any], Tensor]],
     examples: Mapping[str, Tensor],
-    needed: Mapping[str, NDArray[np.bool_]],
+    needed: Mapping[str, Bool],
     batch_size: int,
     workers: int,
     pinned: bool = False,
@@ -194,10 +194,10 @@ class Ring:
 class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
     """Whole batches; what processes share is arrays, since a list's reference counts would copy its pages."""
 
-    rows: NDArray[np.int64]
+    rows: Int64
     images: StimulusSet
     views: Mapping[str, Callable[[Any], Tensor]]
-    needed: Mapping[str, NDArray[np.bool_]]
+    needed: Mapping[str, Bool]
     ring: Ring
     readers: Mapping[str, Callable[[int], Any]]
 
@@ -218,7 +218,7 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
         slot = self.ring.free.get()  # waits for a batch that nobody uses
         memory = self.ring.batches[slot]
         seen: dict[str, list[int]] = {name: [] for name in self.views}
-        pixels: dict[str, list[NDArray[np.uint64]]] = {n: [] for n in self.views if n not in self.readers}
+        pixels: dict[str, list[UInt64]] = {n: [] for n in self.views if n not in self.readers}
         loose: dict[str, list[Tensor]] = {}
         bad = []
         for row in self.rows[indices].tolist():

@@ -1,7 +1,6 @@
 """Media in files: ours, a picture as PNG and a clip as an animated PNG without loss, and those of others."""
 
 import importlib.util
-import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -9,26 +8,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 from torch import Tensor
 
+from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.damage import RAISED
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.files import open_regular, require_regular
-from brainhive_cli.data.datasets import Clip, bad_picture, decode, turn_upright
+from brainhive_cli.data.bids_labels import natural_key
+from brainhive_cli.data.datasets import Clip, decode, decoding, turn_upright
 from brainhive_cli.data.stores.ids import PICTURES
 
-Pixels = NDArray[np.uint8]
+Pixels = UInt8
 RATE_HZ = 8.0
 """Of a clip whose own rate nothing says: how fast browsers show it."""
 PNG_LEVEL = 1
 """PNG compression: of photographs higher levels save a few percent, and take several times as long."""
-VIDEOS = frozenset(
-    {".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp"}
-)
+VIDEOS = frozenset(".mp4 .m4v .mov .qt .mkv .webm .avi .mpg .mpeg .wmv .flv .ogv .3gp".split())
 """Endings of video files."""
-ANIMATED = frozenset({".gif", ".png", ".apng", ".webp", ".avif", ".avifs"})
+ANIMATED = frozenset(".gif .png .apng .webp .avif .avifs".split())
 """Endings of pictures that may have several frames."""
 MAX_CLIP_BYTES, MAX_CLIP_FRAMES = 2**31, 2**15
 """Of the frames of a clip (18 minutes at 30 Hz): a film is no clip."""
@@ -127,12 +125,7 @@ def read_frames_of(folder: Path) -> Clip:
 
 def sorted_by_number(files: Iterable[Path]) -> list[Path]:
     """Sort files as people count: `frame_2.png` before `frame_10.png`."""
-
-    def key(file: Path) -> list[tuple[int, str]]:
-        pieces = re.split(r"(\d+)", file.as_posix())
-        return [(int(piece), "") if piece.isdigit() else (0, piece) for piece in pieces]
-
-    return sorted(files, key=key)
+    return sorted(files, key=lambda file: natural_key(file.as_posix()))
 
 
 def read_animation(path: Path) -> Clip:
@@ -153,11 +146,8 @@ def read_animation(path: Path) -> Clip:
             durations.append(float(frame.info.get("duration", 0)))  # which a WebP has once it is decoded
             yield pixels
 
-    try:
-        with open_regular(path) as content, Image.open(content) as file:
-            frames = np.stack(_collect(decoded(file), path))
-    except (*RAISED, Image.DecompressionBombError) as error:
-        raise bad_picture(path, error) from error
+    with decoding(path), open_regular(path) as content, Image.open(content) as file:
+        frames = np.stack(_collect(decoded(file), path))
 
     # frames [F, H, W, 3] that are shown for a multiple of the shortest duration are repeated
     shown_ms = np.array(durations)
@@ -182,7 +172,7 @@ def read_video(path: Path) -> Clip:
         BadPicture: naming the file, if it cannot be decoded.
         BrainhiveError: if it is too long for a clip.
     """
-    try:
+    with decoding(path):  # PyAV's errors are among those that it knows
         library = _library(path)
         require_regular(path)
         with library.open(str(path)) as video:
@@ -193,8 +183,6 @@ def read_video(path: Path) -> Clip:
                 for frame in video.decode(video=0)
             )
             frames = np.stack(_collect(pixels, path))
-    except RAISED as error:  # PyAV's errors are among them
-        raise bad_picture(path, error) from error
     return Clip(frames, float(rate) if rate else None)
 
 

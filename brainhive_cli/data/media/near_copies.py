@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from brainhive_cli.core.arrays import Float32, Float64, UInt64
 from brainhive_cli.data.datasets import Clip
 
-Hashes = NDArray[np.uint64]
-Details = NDArray[np.float32]
-Margins = NDArray[np.float64]
+Hashes = UInt64
+Details = Float32
+Margins = Float64
 Likeness = Literal["copy", "mirrored", "cropped", ""]
 
 COPIES: tuple[Likeness, ...] = ("copy", "cropped")
@@ -94,7 +95,7 @@ _MIRROR_SIGNS = np.tile(np.float32((-1) ** np.arange(_BAND + 1)), _BAND + 1)  # 
 
 
 @lru_cache(2**12)
-def _make_dct(low: float, high: float, side_px: int, count: int) -> NDArray[np.float32]:
+def _make_dct(low: float, high: float, side_px: int, count: int) -> Float32:
     """Make the matrix [count, side_px] of the lowest DCT frequencies of a line between two margins."""
     start, stop = low * side_px, (1 - high) * side_px
     edges = np.clip(np.arange(side_px + 1), start, stop) - start
@@ -104,7 +105,7 @@ def _make_dct(low: float, high: float, side_px: int, count: int) -> NDArray[np.f
     return np.asarray(dct * _SIDE_PX / (stop - start), np.float32)
 
 
-def _measure_details(square: NDArray[np.float32], margins: Margins, count: int) -> Details:
+def _measure_details(square: Float32, margins: Margins, count: int) -> Details:
     """Measure the lowest frequencies of a window of squares [..., S, S]: [..., count * count]."""
     left, upper, right, lower = np.round(margins, 4).tolist()
     side_px = square.shape[-1]
@@ -242,7 +243,14 @@ def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -
         "copy"; "mirrored", a part of it too; "cropped": they share a part, within borders or an aperture too;
         "" for different pictures.
     """
-    first, second = (_Prepared.of(_reduce(frame), frame.size) for frame in map(_frame, (tested, learned)))
+    # squares in Y, Cb, Cr, of which windows are taken
+    first, second = (
+        _Prepared.of(
+            frame.resize((_CANVAS_PX,) * 2, Image.Resampling.BILINEAR, reducing_gap=2).convert("YCbCr"),
+            frame.size,
+        )
+        for frame in map(_frame, (tested, learned))
+    )
     counts = first.detail_count, second.detail_count
     if min(counts) < MIN_DETAILS and max(counts) < MIN_DETAILS_OF_BLURRED:
         return ""
@@ -259,8 +267,8 @@ def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -
 class _Prepared(NamedTuple):
     """A picture as a square in Y, Cb, Cr; its luminance as it is and equalised; details of views of both."""
 
-    square: NDArray[np.float32]  # [3, 128, 128]
-    lights: NDArray[np.float32]  # [2, 128, 128]
+    square: Float32  # [3, 128, 128]
+    lights: Float32  # [2, 128, 128]
     views: Margins  # [12, 4]
     details: Details  # [2, 12, 625]
     detail_count: float
@@ -361,11 +369,6 @@ def _frame(stimulus: Image.Image | Clip) -> Image.Image:
     return stimulus if stimulus.mode == "RGB" else stimulus.convert("RGB")
 
 
-def _reduce(frame: Image.Image) -> Image.Image:
-    """Reduce a picture to a square in Y, Cb, Cr, of which windows are taken."""
-    return frame.resize((_CANVAS_PX, _CANVAS_PX), Image.Resampling.BILINEAR, reducing_gap=2).convert("YCbCr")
-
-
 def _correlate(first: Details, second: Details, highest: int = _BAND) -> NDArray[np.floating]:
     """Correlate details [..., 625] by rings of frequencies; average over those that neither lacks: [...]."""
     rings = _RINGS[:, : highest - 1]
@@ -376,4 +379,4 @@ def _correlate(first: Details, second: Details, highest: int = _BAND) -> NDArray
         amplitude, total = norm / np.sqrt(counts), np.linalg.norm(norm, axis=-1, keepdims=True)
         weights = weights * amplitude / (amplitude + FADE * total + 1e-6)
     cosines = (first * second) @ rings / (norms[0] * norms[1] + 1e-6)
-    return np.asarray((weights * cosines).sum(-1) / (weights.sum(-1) + 1e-6))
+    return (weights * cosines).sum(-1) / (weights.sum(-1) + 1e-6)

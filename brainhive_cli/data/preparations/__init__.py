@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
+from pydantic import Field
+
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.recordings import Recording
@@ -108,6 +111,14 @@ class Merged(SubjectFiles, Protocol):
         Raises:
             BrainhiveError: naming a file that is damaged or does not hold what it should.
         """
+
+
+Stimuli = Annotated[
+    Any,
+    parts.part("datasets", "image-folder"),
+    Field(validate_default=True, description="the data set of the pictures that were shown"),
+]
+"""Key of preparations of anyone's own data, by default `image-folder`."""
 
 
 @contextmanager

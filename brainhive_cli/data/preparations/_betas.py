@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import no
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.preparations import Overview, Preparation, keys_of_stimuli
+from brainhive_cli.data.preparations._prepared import list_subjects
 from brainhive_cli.data.preparations._recording_overview import spans
+from brainhive_cli.data.published_data import FOLDERS
 from brainhive_cli.data.stores.ids import match_names, plain_id, read_category, summarise_names
 from brainhive_cli.data.stores.recordings import Recording, Sliced, Voxels
 
@@ -26,6 +29,8 @@ BLOCK_BYTES = 2**27
 """Limit of the signals in memory while voxels are measured."""
 REPEATED = 20
 """Training stimuli shown twice or more, below which a choice of voxels would be one of noise."""
+SPLITS = ("train", "test", "imagery")
+"""Splits of published trials; in place of another stands the reason why a trial is left out."""
 
 
 class BetaSteps(parts.Config):
@@ -59,12 +64,12 @@ class Trials:
 
     image_ids: Sequence[str]
     splits: NDArray[np.str_]
-    runs: NDArray[np.int64]
+    runs: Int64
     dropped: Mapping[str, int] = field(default_factory=dict)
     noted: Mapping[str, int] = field(default_factory=dict)
     unmatched: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    onset_s: NDArray[np.float64] | None = None
+    onset_s: Float64 | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,8 @@ class SessionBetas:
         provenance: Facts on the estimation.
     """
 
-    values: NDArray[np.float32]
-    maps: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    values: Float32
+    maps: Mapping[str, Array] = field(default_factory=dict)
     unit: str = "% signal change"
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -90,12 +95,18 @@ class Betas(Preparation, ABC):
 
     Attributes:
         readings: What the files of a subject's regions were taken for, by name, once they are read.
+        stimuli: The data set of the pictures, where trials name them by path, file or id.
     """
 
     config: Any  # BetaSteps, and the keys of the subclass
     root: Path
     order_seed: int | None = None
     readings: dict[int, Mapping[str, str]] = field(default_factory=dict)
+    stimuli: Any = None
+
+    @cached_property
+    def _pictures(self) -> "Pictures":
+        return Pictures.of(self.stimuli)
 
     @abstractmethod
     def voxels(self, subject: int) -> Voxels:
@@ -123,7 +134,7 @@ class Betas(Preparation, ABC):
         splits, width = trials.splits[rows], self.width(subject)
         return {split: (int((splits == split).sum()), width, 1) for split in _list_splits(splits)}
 
-    def _choose_trials(self, subject: int, session: int) -> tuple[Trials, NDArray[Any], NDArray[Any]]:
+    def _choose_trials(self, subject: int, session: int) -> tuple[Trials, Array, Array]:
         """List the trials of a session, the rows that are used, and the z-scored group of each; none is read.
 
         Raises:
@@ -303,6 +314,89 @@ class Betas(Preparation, ABC):
         return Overview(tables if rows else (), tuple(lines))
 
 
+class Subject(NamedTuple):
+    """Content of the files of a subject.
+
+    Attributes:
+        files: All files that are read.
+        voxels: Regions, maps and positions.
+        width: Number of voxels.
+        trials: Picture, split, session and run of each trial, as many as there are betas; in place of a split
+            the reason why it is left out.
+        read: Reader of the betas [n, V] of a session.
+        fitted: Trials over which betas were estimated together, where that is known.
+    """
+
+    files: Sequence[Path]
+    voxels: Voxels
+    width: int
+    trials: Sequence[tuple[str, str, int, int]]
+    read: Callable[[int], Array]
+    fitted: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedBetas(Betas):
+    """The betas below one root.
+
+    Attributes:
+        patterns: Files or folders, at most three folders below the root, one of which each subject has.
+        find: Config, root and subject to all but the betas; MissingData where a file is not there.
+        unit: Unit of the betas.
+    """
+
+    dataset: str = ""  # with a default, as a field without one would be the abstract property
+    patterns: Sequence[str] = ()
+    find: Callable[[Any, Path, int], Subject] | None = None
+    unit: str = "% signal change"
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects whose files are there."""
+        return list_subjects(self.root, [folder + pattern for pattern in self.patterns for folder in FOLDERS])
+
+    def files(self, subject: int) -> Sequence[Path]:
+        """List all files of a subject."""
+        return [*dict.fromkeys(self.subject(subject).files)]
+
+    def sessions(self, subject: int) -> Sequence[int]:
+        """List the sessions in which there are trials."""
+        return sorted({session for _, _, session, _ in self.subject(subject).trials})
+
+    def voxels(self, subject: int) -> Voxels:
+        """Give regions, maps and positions of the voxels."""
+        return self.subject(subject).voxels
+
+    def width(self, subject: int) -> int:
+        """Count the voxels."""
+        return self.subject(subject).width
+
+    def trials(self, subject: int, session: int) -> Trials:
+        """List the trials of a session."""
+        # a split that is none of SPLITS is the reason why a trial is left out
+        trials = [trial for trial in self.subject(subject).trials if trial[2] == session]
+        names, splits, _, runs = zip(*trials, strict=True)
+        dropped = Counter(split for split in splits if split not in SPLITS)
+        used = np.where(np.isin(splits, SPLITS), splits, "")
+        fitted = {"fitted": self.subject(subject).fitted}
+        return Trials(names, used, np.array(runs), dropped, provenance=fitted)
+
+    def read(self, subject: int, session: int) -> SessionBetas:
+        """Read the betas of a session."""
+        values = self.subject(subject).read(session)
+        return SessionBetas(values.astype(np.float32, copy=False), unit=self.unit)
+
+    @cached_property
+    def subject(self) -> Callable[[int], Subject]:
+        """Find the files of a subject and their content, once."""
+        return cache(self.open)
+
+    def open(self, subject: int) -> Subject:
+        """Find all of a subject but the values of betas."""
+        assert self.find is not None  # a subclass without it has its own `open`
+        return self.find(self.config, self.root, subject)
+
+
 class Pictures(NamedTuple):
     """The pictures of a data set.
 
@@ -322,7 +416,7 @@ class Pictures(NamedTuple):
         with keys_of_stimuli():
             listed = {split: stimuli.images(split).image_ids for split in stimuli.splits}
         pairs = [(image_id, split) for split, ids in listed.items() for image_id in ids]
-        return cls(stimuli.name, pairs, getattr(stimuli, "are_categories", False))
+        return cls(stimuli.name, pairs, stimuli.are_categories)
 
 
 def match_pictures(
@@ -374,7 +468,7 @@ def match_pictures(
     return [image_id for image_id, _ in matches], np.array([split for _, split in matches], str), dropped
 
 
-def measure_ncsnr(recording: Recording) -> tuple[NDArray[np.float64], int]:
+def measure_ncsnr(recording: Recording) -> tuple[Float64, int]:
     """Measure the noise-ceiling signal-to-noise ratio of voxels.
 
     The variance of the noise is the mean, over stimuli that were shown twice or more, of that over
@@ -412,7 +506,7 @@ def _list_splits(splits: NDArray[np.str_]) -> list[str]:
     return sorted({*splits.tolist()} - {""}, key=lambda split: (split != "train", split))
 
 
-def _select_voxels(signal: Any, rows: NDArray[np.int64]) -> Sliced:
+def _select_voxels(signal: Any, rows: Int64) -> Sliced:
     """Select voxels of a signal [N, R, V, 1]; values are read where the result is sliced."""
     shape = (*signal.shape[:2], len(rows), 1)
     return Sliced(None, shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows])

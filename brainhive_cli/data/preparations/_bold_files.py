@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from brainhive_cli.core import documents
+from brainhive_cli.core.arrays import Array, Float32, Float64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import matches, open_regular
-from brainhive_cli.data.bids_labels import identify_acquisition, read_entities
-from brainhive_cli.data.preparations._brain_images import CORTEX, NIFTI, check_count, open_image
-from brainhive_cli.data.preparations._volumes import Mask
-from brainhive_cli.data.recording_files import ABSENT, NO_VALUE, read_table
+from brainhive_cli.core.files import open_regular
+from brainhive_cli.data.bids_labels import VERSIONS
+from brainhive_cli.data.preparations._brain_images import CORTEX, NIFTI, Mask, check_count, open_image
+from brainhive_cli.data.recording_files import ABSENT, NO_VALUE, read_number, read_table
 
 AGAIN = "copy it again, or let fMRIPrep make it again"
 SERIES = (
@@ -80,11 +79,6 @@ class BidsFile(NamedTuple):
         details = [f"{key}-{self.entities[key]}" for key in ("cohort", "res", "den") if key in self.entities]
         return ":".join([self.entities["space"], *details]) if "space" in self.entities else ""
 
-    @property
-    def task(self) -> str:
-        """The task."""
-        return self.entities.get("task", "")
-
 
 @dataclass(frozen=True)
 class Tree:
@@ -98,7 +92,11 @@ class Tree:
         if folder not in self.listed:
             files = []
             for path in sorted((self.root / folder).glob("[!.]*_*.*")):
-                entities, suffix = read_entities(path.name)
+                # sub-01_task-images_run-01_bold.nii.gz: entities, run-01 as run-1, and the suffix bold
+                *pairs, suffix = path.name.partition(".")[0].split("_")
+                entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
+                if "run" in entities:
+                    entities["run"] = entities["run"].lstrip("0")
                 if suffix in OLD_SUFFIXES and "desc" not in entities:
                     suffix, entities["desc"] = OLD_SUFFIXES[suffix]
                 files.append(BidsFile(path, path.parent.relative_to(self.root), entities, suffix))
@@ -125,7 +123,7 @@ class Timing(NamedTuple):
     source: str
 
     @property
-    def times_s(self) -> NDArray[np.float64]:
+    def times_s(self) -> Float64:
         """Times [T] of all volumes."""
         return np.arange(self.volumes, dtype=np.float64) * self.tr_s + self.start_s
 
@@ -216,7 +214,7 @@ class BoldRun:
             return Timing(volumes, tr_s, tr_s / 2, "TR/2")
         return Timing(volumes, tr_s, 0.0, "0")
 
-    def read_surface(self) -> dict[str, NDArray[Any]]:
+    def read_surface(self) -> dict[str, Array]:
         """Read the BOLD [T, V] of the vertices of each hemisphere."""
         images = [open_image(path, AGAIN) for path in self.series]
         with reading(self.series[0], AGAIN, raised=(Exception,)):
@@ -230,7 +228,7 @@ class BoldRun:
             values, axis = np.asarray(images[0].dataobj), images[0].header.get_axis(1)
             return {side: values[:, axis.name == name] for side, name in CORTEX.items()}
 
-    def read_series(self, space: Mask | Mapping[str, int]) -> NDArray[np.float32]:
+    def read_series(self, space: Mask | Mapping[str, int]) -> Float32:
         """Read the BOLD [T, V] of the voxels of a mask, or of the vertices of both hemispheres."""
         if isinstance(space, Mask):
             return space.read_series(self.series[0]).astype(np.float32, copy=False)
@@ -255,15 +253,6 @@ class Sidecar(BaseModel):
     SliceTimingCorrected: bool | None = None
 
 
-def list_series(derived: Tree, folders: Iterable[Path], pattern: str) -> list[BidsFile]:
-    """List the BOLD in spaces that runs share whose paths match a pattern: not AROMA's smoothed one."""
-    files = [file for folder in folders for file in derived.list_folder(folder.relative_to(derived.root))]
-    usual = [file for file in files if file.space and file.entities.get("desc", "preproc") == "preproc"]
-    usual = [file for file in usual if "variant" not in file.entities]  # AROMA's of fMRIPrep 1
-    series = [file for file in usual if any(map(file.path.match, SERIES))]
-    return [file for file in series if matches((file.folder / file.path.name).as_posix(), pattern)]
-
-
 def refuse_versions(files: Iterable[BidsFile]) -> None:
     """Refuse two files of one acquisition, as of two reconstructions, or packed and unpacked.
 
@@ -275,7 +264,8 @@ def refuse_versions(files: Iterable[BidsFile]) -> None:
         label = re.match(r"sub-[a-zA-Z0-9]*", file.folder.parts[0])  # of sub-01_old, a copy, sub-01
         if label is None or label[0] != f"sub-{file.entities.get('sub')}":
             raise BrainhiveError(f"{file.path} lies in the folder of another subject", "move or rename it")
-        other = known.setdefault(identify_acquisition(file.entities), file)
+        acquisition = frozenset(item for item in file.entities.items() if item[0] not in VERSIONS)
+        other = known.setdefault(acquisition, file)
         if other is file:
             continue
 
@@ -390,7 +380,7 @@ def read_events(
         elif row["onset"] in ABSENT:
             dropped["events of pictures without an onset"] += 1
         else:
-            onset_s, duration_s = (_read_number(row.get(name, "")) for name in ("onset", "duration"))
+            onset_s, duration_s = (read_number(row.get(name, "")) for name in ("onset", "duration"))
             if np.isnan(onset_s):
                 raise BrainhiveError(f"{path}, line {line}: onset {row['onset']}", "write seconds, or n/a")
             pictures.append(Picture(onset_s * unit_s, duration_s * unit_s, row[stimulus]))
@@ -429,20 +419,12 @@ def guess_unit(pictures: Sequence[Picture], timing: Timing) -> str:
 
 def _plain(value: object) -> str:
     """Write numbers alike: 1, 01 and 1.0."""
-    return NO_VALUE.sub("n/a", str(value)) if np.isnan(number := _read_number(value)) else str(number)
-
-
-def _read_number(text: object) -> float:
-    """Read a number; NaN where there is none."""
-    try:
-        return float(str(text))
-    except ValueError:
-        return np.nan
+    return NO_VALUE.sub("n/a", str(value)) if np.isnan(number := read_number(value)) else str(number)
 
 
 def read_confounds(
     path: Path, groups: Sequence[str], volumes: int
-) -> tuple[dict[str, NDArray[np.float64]], Counter[str]]:
+) -> tuple[dict[str, Float64], Counter[str]]:
     """Read the confounds of a run.
 
     Args:
@@ -480,7 +462,7 @@ def read_confounds(
     # their values [T]; derivatives have none in the first row
     values = {}
     for name in dict.fromkeys(names):
-        column = values[name] = np.array([_read_number(row[name]) for row in rows])
+        column = values[name] = np.array([read_number(row[name]) for row in rows])
         if rows[0][name] in ABSENT:
             noted["confounds with n/a in the first row, taken as 0"] += 1
             column[0] = 0

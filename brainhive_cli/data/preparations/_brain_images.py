@@ -1,20 +1,24 @@
-"""Images of brains that nibabel reads, checked before it does: NIfTI, MGH, CIFTI and GIFTI."""
+"""Images of brains that nibabel reads, checked before it does, and volumes that are read through a mask."""
 
 import gzip
 import math
 import struct
 import zlib
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from xml.parsers.expat import ParserCreate
 
 import numpy as np
 
+from brainhive_cli.core.arrays import Array, Bool, Float64
 from brainhive_cli.core.damage import reading, refuse_inflation
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import open_regular
+from brainhive_cli.data.stores.recordings import Grid
 
 NIFTI = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI, ".mgz", ".mgh", ".gii")
@@ -33,6 +37,12 @@ GIFTI_ENCODINGS = ("ASCII", "Base64Binary", "GZipBase64Binary")
 MIN_ARRAY_BYTES = 100
 """Fewer than the elements DataArray and Data of a GIFTI file take, without values."""
 BLOCK_BYTES = 2**20
+AFFINE_MM = 1e-3
+"""Largest difference between affines of one space: they are written as float32."""
+PROBABLE, PERCENT = 0.5, 50
+"""Least probability at which a voxel is inside, as a share or in percent."""
+PARCELS, GRADIENT = 0.6, 0.35
+"""Shares of neighbours with one value: more in a map of labels, less in one of probabilities in percent."""
 
 
 def open_image(path: Path, way_out: str) -> Any:
@@ -167,3 +177,164 @@ def check_count(count: int, path: Path) -> int:
     if count * MIN_ARRAY_BYTES > path.stat().st_size:
         raise ValueError(f"{count:,} arrays in {path.stat().st_size:,} bytes")
     return count
+
+
+def read_volume(path: Path, way_out: str) -> Array:
+    """Read a NIfTI volume [X, Y, Z], or maps [X, Y, Z, n]; raises as `open_image`."""
+    with open_volumes(path, way_out) as image:
+        values = np.asarray(image.dataobj)
+    # FSL, AFNI and SPM write masks as [X, Y, Z, 1]
+    return values.reshape(*values.shape[:3], *(size for size in values.shape[3:] if size > 1))
+
+
+def find_threshold(values: Array, path: Path, key: str, least: float | None = None) -> tuple[float, str]:
+    """Find what the values of a file are, and from which value on voxels or vertices are inside.
+
+    Args:
+        values: A volume or surface, or with a last axis of maps; 0 and NaN are outside.
+        path: The file, for messages.
+        key: Name of the region, or `mask`, for which the recipe may have a threshold.
+        least: That threshold.
+
+    Returns:
+        The threshold, and what the values are: mask, labels, probabilities, percent.
+
+    Raises:
+        BrainhiveError: if that is not clear.
+    """
+    if least is not None:
+        return least, f"{least:g} and more"
+    shown = np.unique(values[np.isfinite(values) & (values != 0)])
+    is_whole, positive = bool((shown == np.rint(shown)).all()), shown[shown > 0]
+    high = shown.max(initial=0)
+    is_negative = bool((shown < 0).any() and not (is_whole and shown.min() == -1))  # -1: outside, of NSD
+    if len(positive) <= 1 and not is_negative:
+        return 0, "mask"
+    if not is_whole and not is_negative and high <= 1 + 1e-6:
+        return PROBABLE, f"probabilities, {PROBABLE} and more"
+
+    # whole numbers: labels, or percent
+    if is_whole and not is_negative:
+        if not PERCENT <= high <= 100:
+            return 0, "labels"
+        pairs = [(np.delete(values, -1, axis), np.delete(values, 0, axis)) for axis in range(values.ndim)]
+        alike = np.concatenate([(one == other)[(one > 0) & (other > 0)] for one, other in pairs])
+        share = alike.sum() / max(1, len(alike))
+        if share >= PARCELS and np.gcd.reduce(positive.astype(np.int64)) == 1:
+            return 0, "labels"
+        if len(alike) and share <= GRADIENT:
+            return PERCENT, f"percent, {PERCENT} and more"
+    kind = "are neither a mask, labels nor probabilities"
+    kind = "may be labels, or probabilities in percent" if is_whole and not is_negative else kind
+    problem = f"{path}: its {len(shown)} values from {shown.min():g} to {high:g} {kind}"
+    way = f"preparation.thresholds.{key}=LEAST takes voxels from a value on; labels need a table of names"
+    raise BrainhiveError(problem, f"{way}, {path.name.partition('.')[0]}.tsv")
+
+
+def is_inside(values: Array, threshold: float) -> Bool:
+    """Tell where values are inside: at least a threshold, and neither 0 nor NaN."""
+    return np.isfinite(values) & (values >= threshold) & (values != 0)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The voxels of a volume that are kept, in C order.
+
+    Attributes:
+        path: File of the mask, for messages.
+        inside: [X, Y, Z] whether a voxel is kept.
+        affine: [4, 4] from indices to mm.
+        way_out: Hint on how to get a sound mask.
+        compares_affines: Whether other images must lie in the same space, besides having the same shape; not
+            where a publisher is known to have resampled all, and headers may say less.
+        kind: What its values were taken for.
+    """
+
+    path: Path
+    inside: Bool
+    affine: Float64
+    way_out: str
+    compares_affines: bool = True
+    kind: str = "mask"
+
+    @classmethod
+    def open(cls, path: Path, way_out: str, above: float | None = None, least: float | None = None) -> "Mask":
+        """Read a mask, labels, or probabilities of which half and more is inside.
+
+        Args:
+            path: The file.
+            way_out: Hint on how to get a sound one.
+            above: Limit of a map above which voxels are inside, whatever its values are.
+            least: Threshold from which on they are.
+
+        Raises:
+            BrainhiveError: if it is no volume, or empty, or it is not clear what its values are.
+        """
+        values, kind = read_volume(path, way_out), f"above {above}"
+        if above is None:
+            threshold, kind = find_threshold(values, path, "mask", least)
+        inside = values > above if above is not None else is_inside(values, threshold)
+        if inside.ndim != 3 or not inside.any():
+            raise BrainhiveError(f"{path} is no mask [X, Y, Z] of voxels", way_out)
+        return cls(path, inside, np.asarray(open_image(path, way_out).affine, np.float64), way_out, kind=kind)
+
+    @property
+    def width(self) -> int:
+        """Count the voxels, V."""
+        return int(self.inside.sum())
+
+    @property
+    def grid(self) -> Grid:
+        """Positions of the voxels."""
+        return Grid(np.argwhere(self.inside).astype(np.int16), self.inside.shape, self.affine)
+
+    def require_grid_of(self, path: Path) -> Any:
+        """Open an image [X, Y, Z] or [X, Y, Z, n]; refuse one of another shape, or in another space.
+
+        Args:
+            path: The image.
+
+        Raises:
+            BrainhiveError: naming both files.
+        """
+        image = open_image(path, self.way_out)
+        if tuple(image.shape[:3]) != self.inside.shape:
+            problem = f"{path} is {list(image.shape[:3])}, {self.path} {[*self.inside.shape]}"
+            raise BrainhiveError(problem, self.way_out)
+        if self.compares_affines and not np.allclose(image.affine, self.affine, atol=AFFINE_MM):
+            problem = f"{path} lies in another space than {self.path}: their affines differ"
+            raise BrainhiveError(problem, self.way_out)
+        return image
+
+    def open_series(self, path: Path) -> Any:
+        """Open a series of volumes [X, Y, Z, n] on the same grid; values stay on disk."""
+        image = self.require_grid_of(path)
+        if image.ndim != 4:
+            raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, n]", self.way_out)
+        return image
+
+    def read(self, path: Path) -> Array:
+        """Read the values [V] of a volume on the same grid."""
+        self.require_grid_of(path)
+        return read_volume(path, self.way_out)[self.inside]
+
+    def read_series(self, path: Path, volumes: Sequence[int] | None = None) -> Array:
+        """Read a series of volumes [n, V], or a part of it; one volume is in memory at a time.
+
+        Values are of the file's dtype, float32 where it scales them.
+
+        Args:
+            path: The series.
+            volumes: Indices of the volumes, ascending, from 0; None for all.
+        """
+        self.open_series(path)
+        with open_volumes(path, self.way_out) as image:
+            # plain values keep their dtype, scaled ones become float32
+            rows = range(image.shape[3]) if volumes is None else volumes
+            is_plain = (image.dataobj.slope, image.dataobj.inter) == (1, 0)
+            dtype = image.get_data_dtype().newbyteorder("=") if is_plain else np.float32
+
+            indices, series = np.nonzero(self.inside), np.empty((len(rows), self.width), dtype)  # [n, V]
+            for row, values in zip(rows, series, strict=True):
+                values[:] = image.dataobj[..., row][indices]
+            return series

@@ -7,13 +7,12 @@ from types import MappingProxyType
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import files_called, is_file
-from brainhive_cli.data.preparations._brain_images import NIFTI
-from brainhive_cli.data.preparations._volumes import Mask
+from brainhive_cli.data.preparations._brain_images import NIFTI, Mask
 from brainhive_cli.data.published_data import fetch_line
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
@@ -71,8 +70,8 @@ class Design:
         is_test: [30000] whether it is one of those that all subjects were to see.
     """
 
-    rows: NDArray[np.int64]
-    is_test: NDArray[np.bool_]
+    rows: Int64
+    is_test: Bool
 
     @classmethod
     def open(cls, path: Path, subject: int) -> Self:
@@ -82,13 +81,9 @@ class Design:
             BrainhiveError: if the file is damaged, or numbers pictures that do not exist.
         """
         from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
 
-        with reading(path, SOURCE):
-            try:
-                content = loadmat(path, variable_names=("masterordering", "subjectim"))
-            except MatReadError as error:
-                raise ValueError(str(error)) from error
+        with reading(path, SOURCE, raised=(Exception,)):
+            content = loadmat(path, variable_names=("masterordering", "subjectim"))
             order = np.asarray(content["masterordering"]).ravel().astype(np.int64)  # [30000]
             pictures = np.asarray(content["subjectim"]).astype(np.int64)  # [subjects, 10000]
 
@@ -152,7 +147,7 @@ class Masks:
 
         A region that a subject does not have is there, and empty, so that all subjects have the same list.
         """
-        regions: dict[str, NDArray[np.bool_]] = {}
+        regions: dict[str, Bool] = {}
         for name, path in self.files.items():
             # only the user's own masks must name the same space in their headers
             is_own = name in self.drawn

@@ -4,21 +4,19 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from brainhive_cli.core.archives import read_at, tar_members
+from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.results import Need, need_files
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.recordings import Recording
 
 SUBJECT = re.compile(r"\{subject(?::0\dd)?\}")
 
 
-def fill_subject(pattern: str, subject: int, label: str = "") -> str:
+def fill_subject(pattern: str, subject: int, label: str) -> str:
     """Fill in `{subject}`, `{subject:02d}` and `{label}`, which is 07A of sub-07A, of a path."""
     path = SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
     return path.replace("{label}", label) if label else path
@@ -87,14 +85,14 @@ class PreparedFiles:
         paths = [path for group in self._find(subject).values() for path in group]
         return [*paths, self.design[1]()] if self.design else paths
 
-    def needs(self, subject: int) -> list[Need]:
+    def inputs(self, subject: int) -> list[Input]:
         """List the same, where they are missing too."""
         listed = []
         for row in self.rows.values():
             name, paths = row.find(self.root, subject)
-            need = need_files(paths, name, self.root, self.source, row.sizes.get(subject))
-            listed.append(replace(need, is_optional=row.is_optional))
-        return [*listed, Need.of(*self.design)] if self.design else listed
+            one = Input.of_file(paths, self.root / name, self.source, row.sizes.get(subject))
+            listed.append(replace(one, is_optional=row.is_optional))
+        return [*listed, Input.of(*self.design)] if self.design else listed
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open a split's signals, which are read, and must be finite, when they are sliced."""
@@ -138,7 +136,7 @@ class Sample:
     members: Mapping[str, tuple[int, int]]
     source: str
 
-    def array(self, ending: str) -> NDArray[Any]:
+    def array(self, ending: str) -> Array:
         """Read a member that is an .npy of numbers."""
         with reading(self.path, self.source), self.path.open("rb") as file:
             if ending not in self.members:

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.electrodes import are_inputs, plain_name, standard_positions
 from brainhive_cli.data.preparations import Overview
@@ -41,9 +41,9 @@ OTHER_CAPS = (
 """What to do where too few channels are left that all subjects have."""
 MOSTLY = 0.8
 """Share of a split's pictures from which on a session is one that shows all of them."""
-Rows = Mapping[str, NDArray[np.int64]]
+Rows = Mapping[str, Int64]
 """The rows of each split among all pictures."""
-Counts = Mapping[int, NDArray[np.int64]]
+Counts = Mapping[int, Int64]
 """Number of times that each picture was shown, [pictures] by session."""
 
 

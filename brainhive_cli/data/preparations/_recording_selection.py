@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.event_names import NO_PICTURE, UNNAMED, EventNames
@@ -151,7 +152,7 @@ class KeptChannels:
         return " and ".join(units)
 
     @cached_property
-    def positions(self) -> NDArray[np.float64]:
+    def positions(self) -> Float64:
         """Positions [C, 3] in the first recording; for EEG without them, standard ones, NaN if unknown."""
         if self.has_own_positions or {*self.kinds} != {"eeg"}:
             return self._own_positions
@@ -180,7 +181,7 @@ class KeptChannels:
         return [header.types[header.names.index(name)] for name in self.names]
 
     @property
-    def _own_positions(self) -> NDArray[np.float64]:
+    def _own_positions(self) -> Float64:
         header = self._first[1]
         return header.positions[[header.names.index(name) for name in self.names]]
 
@@ -189,9 +190,7 @@ class KeptChannels:
         return next(iter(self.headers.items()))
 
 
-def interpolate_bad(
-    epochs: NDArray[np.float32], names: Sequence[str], bad: Sequence[str], positions: Floats
-) -> NDArray[np.float32]:
+def interpolate_bad(epochs: Float32, names: Sequence[str], bad: Sequence[str], positions: Floats) -> Float32:
     """Put interpolated channels between the good ones, by spherical splines as mne makes them.
 
     All steps from a recording to trials are linear and the same for all channels: the trials are as if the
@@ -243,10 +242,10 @@ class RecordingTrials:
     """
 
     path: Path
-    onsets: NDArray[np.int64]
-    rows: NDArray[np.int64]
+    onsets: Int64
+    rows: Int64
 
-    def select(self, rows: NDArray[np.int64]) -> "RecordingTrials":
+    def select(self, rows: Int64) -> "RecordingTrials":
         """Select the trials of the pictures in `rows`."""
         is_kept = np.isin(self.rows, rows)
         return RecordingTrials(self.path, self.onsets[is_kept], self.rows[is_kept])
@@ -255,7 +254,7 @@ class RecordingTrials:
 def choose_trials(
     headers: Mapping[Path, Header],
     names: EventNames,
-    split_rows: Mapping[str, NDArray[np.int64]],
+    split_rows: Mapping[str, Int64],
     cutting: Cutting,
 ) -> tuple[list[RecordingTrials], dict[str, Counter[str]]]:
     """Choose the events of pictures whose trials lie in the recording, outside of BAD spans, one at a time.
@@ -294,11 +293,17 @@ def choose_trials(
         for name in header.without_onset:
             if name in matched.rows:
                 dropped[split_of[matched.rows[name]]]["without an onset"] += 1
-        reasons = _reasons_to_drop(header, cutting, onsets)
-        for row, reason in zip(rows.tolist(), reasons, strict=True):
-            if reason:
-                dropped[split_of[row]][reason] += 1
-        is_kept = np.array([not reason for reason in reasons], bool)
+
+        # trials that lie wholly in the recording, outside of BAD spans, one at a time
+        is_inside = cutting.fits(onsets, header.samples)
+        is_simultaneous = np.isin(onsets, onsets[1:][np.diff(onsets) == 0])
+        is_kept = np.ones(len(onsets), bool)
+        for index, onset in enumerate(onsets.tolist()):
+            reason = "" if is_inside[index] else "beyond the recording"
+            reason = reason or header.find_bad_span(onset, cutting.span)
+            if reason := "two pictures at once" if is_simultaneous[index] else reason:
+                dropped[split_of[rows[index]]][reason] += 1
+                is_kept[index] = False
         trials.append(RecordingTrials(path, onsets[is_kept], rows[is_kept]))
 
     if not sum(len(recording.onsets) for recording in trials):
@@ -310,7 +315,7 @@ def choose_trials(
 
 def _refuse_copies(headers: Mapping[Path, Header], rows: Mapping[str, int]) -> None:
     """Refuse recordings whose events are the same pictures at the same samples, as of a filtered copy."""
-    known: list[tuple[Path, Header, NDArray[np.int64]]] = []
+    known: list[tuple[Path, Header, Int64]] = []
     for path, header in headers.items():
         pairs = [(at, rows[name]) for at, name in header.events if name in rows]
         shown = np.array(pairs, np.int64).reshape(-1, 2)  # [n, 2]
@@ -329,18 +334,3 @@ def _refuse_copies(headers: Mapping[Path, Header], rows: Mapping[str, int]) -> N
                     "leave one of them out: preparation.files=PATTERN; two runs are called run-1 and run-2",
                 )
         known.append((path, header, shown))
-
-
-def _reasons_to_drop(header: Header, cutting: Cutting, onsets: NDArray[np.int64]) -> Sequence[str]:
-    """Give the reason why each trial is dropped; empty where it is not."""
-    is_inside = cutting.fits(onsets, header.samples)
-    is_simultaneous = np.isin(onsets, onsets[1:][np.diff(onsets) == 0])
-    reasons = []
-    for onset, inside, simultaneous in zip(onsets.tolist(), is_inside, is_simultaneous, strict=True):
-        if simultaneous:
-            reasons.append("two pictures at once")
-        elif not inside:
-            reasons.append("beyond the recording")
-        else:
-            reasons.append(header.find_bad_span(onset, cutting.span))
-    return reasons

@@ -5,18 +5,25 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from brainhive_cli.core.arrays import Array, Bool
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import expand_pattern, home_folder, is_file, read_regular
-from brainhive_cli.data.preparations._brain_images import CIFTI, CORTEX, open_image
+from brainhive_cli.data.preparations._brain_images import (
+    CIFTI,
+    CORTEX,
+    Mask,
+    find_threshold,
+    is_inside,
+    open_image,
+    read_volume,
+)
 from brainhive_cli.data.preparations._prepared import fill_subject
-from brainhive_cli.data.preparations._volumes import Mask, find_threshold, is_inside, read_volume
 
 WAY_OUT = "preparation.regions: {NAME: FILE}, a mask or atlas on the grid of the betas"
 Thresholds = Annotated[
@@ -49,10 +56,10 @@ class Maps(NamedTuple):
         volume: The values with their neighbours, [X, Y, Z], [X, Y, Z, n] or [V, n].
     """
 
-    values: NDArray[Any]
+    values: Array
     labels: Sequence[Mapping[int, str]] = ()
     titles: Sequence[str] = ()
-    volume: NDArray[Any] | None = None
+    volume: Array | None = None
 
 
 def find_region_files(
@@ -89,7 +96,7 @@ def read_regions(
     files: Mapping[str, Sequence[Path]],
     space: Mask | Sequence[int],
     thresholds: Mapping[str, float] | None = None,
-) -> tuple[dict[str, NDArray[np.bool_]], dict[str, str]]:
+) -> tuple[dict[str, Bool], dict[str, str]]:
     """Read the regions of masks, probabilities and atlases; a region is that of both hemispheres.
 
     A mask, or a map of probabilities from half on, becomes a region under its own name, and each of several
@@ -110,7 +117,7 @@ def read_regions(
         BrainhiveError: if a file is damaged, lies on another grid, has nothing where there are betas, or it
             is not clear what its values are.
     """
-    regions, readings = dict[str, NDArray[np.bool_]](), dict[str, str]()
+    regions, readings = dict[str, Bool](), dict[str, str]()
     width = space.width if isinstance(space, Mask) else sum(space)
     if unknown := {*(thresholds or ())} - {*files, "mask"}:
         problem = f"preparation.thresholds.{min(unknown)}: no region is called so"
@@ -125,7 +132,7 @@ def read_regions(
             raise BrainhiveError(problem, "preparation.regions: {NAME: ?h.FILE}, for both hemispheres")
 
         # a mask [V] for each name, of both hemispheres together
-        masks: dict[str, NDArray[np.bool_]] = {}
+        masks: dict[str, Bool] = {}
         for start, (count, named, _) in zip(np.cumsum([0, *counts]), parts, strict=False):
             for name, inside in named:
                 region = re.sub(r"[\s&|()]+", "_", name.strip())
@@ -141,7 +148,7 @@ def read_regions(
 
 def _read_parts(
     path: Path, atlas: str, space: Mask | Sequence[int], least: float | None
-) -> tuple[int, list[tuple[str, NDArray[np.bool_]]], str]:
+) -> tuple[int, list[tuple[str, Bool]], str]:
     """Read the number of voxels or vertices of a file, its regions with their names, and what it is."""
     maps = _read_maps(path, space)
     count, several = maps.values.shape
@@ -179,7 +186,7 @@ def _read_parts(
     return count, [*zip(maps.titles or titles, inside.T, strict=True)], f"{several} maps, {kind}"
 
 
-def _name_known_labels(called: str, present: NDArray[Any]) -> Mapping[int, str]:
+def _name_known_labels(called: str, present: Array) -> Mapping[int, str]:
     """Name the labels of an atlas whose file or region is called as FreeSurfer's or Wang's."""
     if re.search(r"aparc\+?aseg", called):
         from mne import read_freesurfer_lut

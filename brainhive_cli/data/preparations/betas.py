@@ -7,13 +7,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import matches, walk
 from brainhive_cli.core.recipe import Paths
@@ -23,12 +22,17 @@ from brainhive_cli.data.bids_labels import (
     natural_key,
     number_sessions,
 )
-from brainhive_cli.data.preparations import keys_of_stimuli
-from brainhive_cli.data.preparations._betas import BetaSteps, Pictures, Trials, match_pictures
-from brainhive_cli.data.preparations._brain_images import CIFTI, CORTEX, NIFTI, open_image
-from brainhive_cli.data.preparations._published import PublishedBetas, Subject
+from brainhive_cli.data.preparations import Stimuli, keys_of_stimuli
+from brainhive_cli.data.preparations._betas import (
+    BetaSteps,
+    Pictures,
+    PublishedBetas,
+    Subject,
+    Trials,
+    match_pictures,
+)
+from brainhive_cli.data.preparations._brain_images import CIFTI, CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
-from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.recording_files import (
     ABSENT,
     SESSION,
@@ -85,9 +89,7 @@ class Config(BetaSteps):
         {}, description="masks, atlases, below root or else home: regions.V1=sub-{subject:02d}_V1.nii.gz"
     )
     thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
-    stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
-        "image-folder", validate_default=True, description="the data set of the pictures that were shown"
-    )
+    stimuli: Stimuli = "image-folder"
 
     def build(self, paths: Paths) -> "OwnBetas":
         """Point at the files; nothing is read yet."""
@@ -198,13 +200,13 @@ class OwnBetas(PublishedBetas):
         )
         named.pop("mask", None)  # it is no atlas
 
-        def read(session: int) -> NDArray[Any]:
+        def read(session: int) -> Array:
             """Read the betas [n, V] of a session, source by source as its tables list them."""
             pieces = session_rows[session].items()
             arrays = [self._read_rows(source, rows, layouts[source], mask) for source, rows in pieces]
             return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
-        lists = filter(Path.is_file, getattr(self.stimuli, "lists", ()))
+        lists = filter(Path.is_file, self.stimuli.lists)
         several = (*files.values(), *tables.values(), *regions.values(), lists)
         return Subject(
             [path for paths in several for path in paths],
@@ -318,9 +320,7 @@ class OwnBetas(PublishedBetas):
             raise BrainhiveError(problem, MASK if len(shape) == 4 and not mask else AXES)
         return layouts.pop()
 
-    def _read_rows(
-        self, source: Source, rows: Sequence[int], layout: Layout, mask: Mask | None
-    ) -> NDArray[Any]:
+    def _read_rows(self, source: Source, rows: Sequence[int], layout: Layout, mask: Mask | None) -> Array:
         """Read some betas [n, V]; of an array in one slice from the first row to the last."""
         if mask and _is_volume(source[0]):
             if layout.is_last:

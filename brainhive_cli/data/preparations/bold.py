@@ -7,42 +7,40 @@ from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
-from brainhive_cli.core.files import is_file, locate, way_to_folder
+from brainhive_cli.core.files import is_file, locate, matches, way_to_folder
 from brainhive_cli.core.recipe import Names, Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.bids_labels import SplitSessions, SubjectNumbers, find_pattern, number_sessions
-from brainhive_cli.data.preparations import Overview, keys_of_stimuli
+from brainhive_cli.data.preparations import Overview, Stimuli, keys_of_stimuli
 from brainhive_cli.data.preparations._betas import (
     Betas,
     BetaSteps,
-    Pictures,
     SessionBetas,
     Trials,
     match_pictures,
 )
 from brainhive_cli.data.preparations._bold_files import (
     AGAIN,
+    SERIES,
     BoldRun,
     Picture,
     Tree,
     find_runs,
     guess_unit,
-    list_series,
     read_confounds,
     read_events,
     refuse_versions,
 )
+from brainhive_cli.data.preparations._brain_images import Mask
 from brainhive_cli.data.preparations._prepared import fill_subject
 from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
-from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
     describe_labels,
@@ -84,9 +82,7 @@ class Config(BetaSteps):
     task: str = Field("", description="task; default: the only one whose events name pictures")
     space: str = Field("", description="of the BOLD, as T1w or fsLR:den-91k; default: T1w, or the only one")
     sessions: SplitSessions = Field(None)
-    stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
-        "image-folder", validate_default=True, description="the data set of the pictures that were shown"
-    )
+    stimuli: Stimuli = "image-folder"
     stimulus: str = Field("stim_file", description="column of the events.tsv that names the picture")
     where: dict[str, str | float | list[str | float]] = Field(
         {}, description="only events with these values, as {trial_type: picture} or {trial_type: [1, 2]}"
@@ -159,12 +155,10 @@ class Bold(Betas):
 
     Attributes:
         derived: The folder of the derivatives.
-        stimuli: The data set of the pictures.
         scratch: A folder with room for a session's BOLD while that is fitted.
     """
 
     derived: Path = Path()
-    stimuli: Any = None
     scratch: Path = Path()
 
     @property
@@ -196,7 +190,7 @@ class Bold(Betas):
         files = [*dict.fromkeys([*runs, *mask, *regions])]
         if absent := [path for path in files if not is_file(path)]:
             raise MissingData(f"no file {absent[0]}", AGAIN)
-        return [*files, *filter(Path.is_file, getattr(self.stimuli, "lists", ()))]
+        return [*files, *filter(Path.is_file, self.stimuli.lists)]
 
     def width(self, subject: int) -> int:
         """Count voxels, or vertices of both hemispheres."""
@@ -291,7 +285,16 @@ class Bold(Betas):
         # the BOLD of one space
         raw, derived = Tree(self.root), Tree(self.derived)
         folders = [*self.derived.glob("sub-*/func"), *self.derived.glob("sub-*/ses-*/func")]
-        files = list_series(derived, sorted(folders), self.config.files)
+        files = [
+            file
+            for folder in sorted(folders)
+            for file in derived.list_folder(folder.relative_to(derived.root))
+            if file.space
+            and file.entities.get("desc", "preproc") == "preproc"
+            and "variant" not in file.entities  # AROMA's smoothed BOLD of fMRIPrep 1
+            and any(map(file.path.match, SERIES))
+            and matches((file.folder / file.path.name).as_posix(), self.config.files)
+        ]
         if not files:
             where = f"below {self.derived}, of files={self.config.files}"
             problem = f"no BOLD in a space that runs share {where}"
@@ -303,7 +306,7 @@ class Bold(Betas):
         columns: dict[str, dict[str, None]] = defaultdict(dict)  # of events, by task
         for file in files:
             for path in raw.inherit(file, ".tsv", "events")[-1:]:
-                columns[file.task] |= dict.fromkeys(read_table(path)[0])
+                columns[file.entities.get("task", "")] |= dict.fromkeys(read_table(path)[0])
         tasks = {task for task, names in columns.items() if self.config.stimulus in names}
         if not tasks:
             there = ", ".join(dict.fromkeys(name for names in columns.values() for name in names))
@@ -312,7 +315,7 @@ class Bold(Betas):
         task = self._choose("task", tasks)
 
         # runs by the subject and session that their folder names
-        series = [file for file in files if file.task == task]
+        series = [file for file in files if file.entities.get("task", "") == task]
         refuse_versions(series)
         folder_files = {folder: [*part] for folder, part in groupby(series, lambda file: file.path.parent)}
         runs: dict[int, dict[int, list[BoldRun]]] = {}
@@ -340,10 +343,6 @@ class Bold(Betas):
             problem = f"{self.derived} has BOLD of the {key}s {', '.join(sorted(options))}"
             raise MissingData(problem, f"preparation.{key}=ONE")
         return matches[0]
-
-    @cached_property
-    def _pictures(self) -> Pictures:
-        return Pictures.of(self.stimuli)
 
     @cached_property
     def _space(self) -> Callable[[int], Mask | dict[str, int]]:
@@ -497,7 +496,7 @@ class Bold(Betas):
         trials = Trials(image_ids, splits, numbers, +dropped, +noted, unknown, provenance, onsets_s)
         return Design([*files.values()], runs, trials)
 
-    def _read_confounds(self, run: BoldRun, noted: Counter[str]) -> dict[str, NDArray[np.float64]]:
+    def _read_confounds(self, run: BoldRun, noted: Counter[str]) -> dict[str, Float64]:
         """Read the confounds [T] of a run by name; add unusual facts about them to `noted`."""
         if not self.config.groups:
             return {}

@@ -3,18 +3,18 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations._betas import BetaSteps
-from brainhive_cli.data.preparations._published import PublishedBetas, Subject
-from brainhive_cli.data.preparations._volumes import Mask
+from brainhive_cli.data.preparations._betas import BetaSteps, PublishedBetas, Subject
+from brainhive_cli.data.preparations._brain_images import Mask
 from brainhive_cli.data.published_data import (
     BOLD5000_LIST,
     fetch_line,
@@ -67,7 +67,8 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     other_forms = [form for form, name in patterns.items() if form != config.form and find_below(root, name)]
     way = SOURCE
     if other_forms:
-        way = f"read what is there: brainhive prepare --from bold5000 preparation.form={other_forms[0]}"
+        line = Line("prepare", ("from", "bold5000"), f"preparation.form={other_forms[0]}")
+        way = f"read what is there: {line}"
     first = find_file(root, patterns[config.form], way)
 
     # files, number of trials of each session, and voxels, of either form
@@ -88,7 +89,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
         region_of = np.repeat(REGIONS, widths)  # [V]
         voxels = Voxels({name: region_of == name for name in REGIONS})
 
-    def read(session: int) -> NDArray[Any]:
+    def read(session: int) -> Array:
         if config.form == "volumes":
             return mask.read_series(files[session - 1])
         return np.concatenate([_open_array(path) for path in files], axis=1)
@@ -108,7 +109,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     return Subject(sources, voxels, width, trials, read, FITTED)
 
 
-def _open_array(path: Path) -> NDArray[Any]:
+def _open_array(path: Path) -> Array:
     """Map the betas [trials, voxels] of a region; values stay on disk."""
     array = pickles.load(path)
     with reading(path, SOURCE):

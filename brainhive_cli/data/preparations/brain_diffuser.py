@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._nsd import (
@@ -77,7 +76,7 @@ def _read(
     width = signal.shape[1]
 
     @cache  # at the first slice: a plan needs the shape alone
-    def measure_voxels() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def measure_voxels() -> tuple[Float64, Float64]:
         """Measure mean and 1 / spread [V] of training pictures [N, V]; 0 of a voxel that does not vary."""
         if not zscore:
             return np.zeros(width), np.ones(width)
@@ -92,7 +91,7 @@ def _read(
         # 1e-12 percent: rounding
         return mean, np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-12)
 
-    def read(part: slice) -> NDArray[Any]:
+    def read(part: slice) -> Array:
         mean, scale = measure_voxels()
         values = (np.asarray(signal[part]) / PERCENT - mean) * scale
         return values[:, None, :, None].astype(np.float32)
@@ -108,7 +107,7 @@ def _read(
     )
 
 
-def _open(path: Path) -> NDArray[Any]:
+def _open(path: Path) -> Array:
     signal = pickles.load(path)
     if not isinstance(signal, np.ndarray) or signal.ndim != 2 or signal.dtype.kind != "f":
         raise BrainhiveError(f"{path} is no array [pictures, V]", SOURCE)

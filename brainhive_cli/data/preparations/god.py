@@ -7,13 +7,12 @@ from typing import Any, ClassVar
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from brainhive_cli.core.arrays import Array, Bool
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations._betas import BetaSteps
-from brainhive_cli.data.preparations._published import PublishedBetas, Subject
+from brainhive_cli.data.preparations._betas import BetaSteps, PublishedBetas, Subject
 from brainhive_cli.data.published_data import fetch_line, find_below, find_file
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
@@ -64,7 +63,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     paths = [find_file(root, name, source) for name in form]
 
     trials: list[tuple[str, str, int, int]] = []
-    regions: list[dict[str, NDArray[np.bool_]]] = []  # masks [V] of each file
+    regions: list[dict[str, Bool]] = []  # masks [V] of each file
     for session, (path, split) in enumerate(zip(paths, form.values(), strict=True), 1):
         with hdf5.open_file(path, source) as file:
             # the column of each label, [n]
@@ -98,7 +97,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
         problem = f"{paths[0]} and {paths[-1]} differ in the voxels of region {differing[0]}"
         raise BrainhiveError(problem, source)
 
-    def read(session: int) -> NDArray[Any]:
+    def read(session: int) -> Array:
         with hdf5.open_file(paths[session - 1], source) as file:
             samples, columns = _open_samples(file)
             return np.asarray(samples[:])[:, columns["VoxelData"]]
@@ -106,7 +105,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     return Subject(paths, Voxels(first), int(is_voxel.sum()), trials, read)
 
 
-def _open_samples(file: h5py.File) -> tuple[h5py.Dataset, dict[str, NDArray[np.bool_]]]:
+def _open_samples(file: h5py.File) -> tuple[h5py.Dataset, dict[str, Bool]]:
     """Open the samples [n, columns], and read a mask of the columns of each key."""
     data, metadata = ("dataset", "metadata") if "dataset" in file else ("dataSet", "metaData")
     keys = hdf5.find_dataset(file, f"{metadata}/key")[:].astype(str).tolist()

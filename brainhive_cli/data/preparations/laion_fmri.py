@@ -11,9 +11,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.data.preparations import keys_of_stimuli
-from brainhive_cli.data.preparations._betas import BetaSteps
-from brainhive_cli.data.preparations._published import PublishedBetas, Subject
-from brainhive_cli.data.preparations._volumes import Mask
+from brainhive_cli.data.preparations._betas import BetaSteps, PublishedBetas, Subject
+from brainhive_cli.data.preparations._brain_images import Mask
 from brainhive_cli.data.published_data import cut_ending, fetch_line, find_below, find_file, read_table
 from brainhive_cli.data.stores.recordings import Voxels
 

@@ -2,14 +2,14 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._nsd import PICTURES, name_voxels
 from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles, list_samples
@@ -73,9 +73,9 @@ def _read(
 
     voxels = name_voxels(subject, width, roots, SOURCE)
     if needs_regions and len(voxels.regions) == 1:
-        raise MissingData(f"no masks of NSD below {roots[1]}, which name regions", "brainhive fetch nsd")
+        raise MissingData(f"no masks of NSD below {roots[1]}, which name regions", Line("fetch", "nsd"))
 
-    def read(part: slice) -> NDArray[Any]:
+    def read(part: slice) -> Array:
         signal = np.zeros((len(samples[part]), most, width, 1), first.dtype)  # [n, R, V, 1]
         for target, sample, rows in zip(signal, samples[part], repetitions[part], strict=True):
             values, path = sample.array(SIGNAL), sample.path

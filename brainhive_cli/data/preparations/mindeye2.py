@@ -2,13 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._nsd import (
@@ -20,7 +20,7 @@ from brainhive_cli.data.preparations._nsd import (
     SUBJECTS,
     name_voxels,
 )
-from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles, Sample, list_samples
+from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles, list_samples
 from brainhive_cli.data.published_data import PUBLISHED, name_nsd_picture
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Recording, Sliced, gather_trials, group_trials
@@ -82,8 +82,19 @@ def _read(
         dtype = np.dtype(stored.dtype)
 
     # trials of the split in the order of time
-    rows = [_read_behaviour(sample, split, count) for sample in list_samples(files[split], SOURCE)]
-    behaviour = np.array(rows, np.int64)  # [trials, 17]
+    rows = []
+    for sample in list_samples(files[split], SOURCE):
+        values = sample.array(BEHAVIOUR).ravel()
+        if len(values) <= IS_SHARED or not np.isfinite(values).all():
+            raise BrainhiveError(f"{sample.path}: a sample's behaviour is not 17 numbers", SOURCE)
+        row, session, trial, is_shared = (int(values[n]) for n in (ROW, SESSION, TRIAL, IS_SHARED))
+        if not (0 <= row < PICTURES and 1 <= session <= max(SESSIONS) and 0 <= trial < count):
+            problem = f"{sample.path} names picture {row}, session {session}, trial {trial} of {count}"
+            raise BrainhiveError(problem, SOURCE)
+        if is_shared >= 0 and bool(is_shared) != (split == "test"):
+            raise BrainhiveError(f"{sample.path} has trials of the other split than {split}", SOURCE)
+        rows.append(values)
+    behaviour = np.array(rows).astype(np.int64)  # [trials, 17]
     behaviour = behaviour[behaviour[:, SESSION] <= LAST_SESSIONS[test_pictures]]
     if not len(behaviour):
         raise BrainhiveError(f"{roots[0]} names no {split} trials of subject {subject}", SOURCE)
@@ -96,7 +107,7 @@ def _read(
     is_there = table >= 0
     trials, sessions = (np.where(is_there, behaviour[table, column], -1) for column in (TRIAL, SESSION))
 
-    def read(part: slice) -> NDArray[Any]:
+    def read(part: slice) -> Array:
         with hdf5.open_file(path, SOURCE) as file:
             return gather_trials(trials, (width, 1), dtype, lambda row: file["betas"][row][:, None])(part)
 
@@ -111,17 +122,3 @@ def _read(
         counts,
         np.where(is_there, sessions - 1, -1).astype(np.int8),
     )
-
-
-def _read_behaviour(sample: Sample, split: str, count: int) -> NDArray[np.int64]:
-    """Read the behaviour [17] of a sample's trial."""
-    path, values = sample.path, sample.array(BEHAVIOUR).ravel()
-    if len(values) <= IS_SHARED or not np.isfinite(values).all():
-        raise BrainhiveError(f"{path}: a sample's behaviour is not 17 numbers", SOURCE)
-    row, session, trial, is_shared = (int(values[n]) for n in (ROW, SESSION, TRIAL, IS_SHARED))
-    if not (0 <= row < PICTURES and 1 <= session <= max(SESSIONS) and 0 <= trial < count):
-        problem = f"{path} names picture {row}, session {session}, trial {trial} of {count}"
-        raise BrainhiveError(problem, SOURCE)
-    if is_shared >= 0 and bool(is_shared) != (split == "test"):
-        raise BrainhiveError(f"{path} has trials of the other split than {split}", SOURCE)
-    return values.astype(np.int64)

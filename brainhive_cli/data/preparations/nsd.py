@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Float32, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
-from brainhive_cli.data.preparations._brain_images import NIFTI, open_image
+from brainhive_cli.data.preparations._brain_images import NIFTI, Mask, open_image
 from brainhive_cli.data.preparations._nsd import (
     ATLASES,
     HIGHER,
@@ -35,7 +36,6 @@ from brainhive_cli.data.preparations._nsd import (
     find_volume,
 )
 from brainhive_cli.data.preparations._prepared import SUBJECT, list_subjects
-from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.published_data import name_nsd_picture
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import REGION_NAME, Recording
@@ -194,7 +194,7 @@ class Betas:
             raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{way}")
         return path
 
-    def _trials(self, subject: int, session: int) -> dict[str, NDArray[np.int64]]:
+    def _trials(self, subject: int, session: int) -> dict[str, Int64]:
         """List the trials of a session by the splits that it has, counted from its first."""
         start = (session - 1) * SESSION_TRIALS
         is_test = self._design(subject).is_test[start : start + SESSION_TRIALS]
@@ -202,7 +202,7 @@ class Betas:
         return {split: numbers for split, numbers in trials.items() if len(numbers)}
 
 
-def zscore(signal: NDArray[np.float32], trials: NDArray[np.int64]) -> int:
+def zscore(signal: Float32, trials: Int64) -> int:
     """Z-score voxels [trials, V] in place by the trials `trials`; those that do not vary become zero.
 
     Returns:

@@ -15,8 +15,8 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.preparations._betas import PublishedBetas, Subject
 from brainhive_cli.data.preparations._nsd import PERCENT, Masks
-from brainhive_cli.data.preparations._published import PublishedBetas, Subject
 from brainhive_cli.data.preparations.nsd import check_betas, read_betas
 from brainhive_cli.data.published_data import fetch_line, find_below, find_file, read_table
 from brainhive_cli.data.stores import pickles

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
@@ -20,7 +20,7 @@ from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers
 from brainhive_cli.data.electrodes import Cap, standard_name
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.exchange.session_folder import read_simulated
-from brainhive_cli.data.preparations import Overview, keys_of_stimuli
+from brainhive_cli.data.preparations import Overview, Stimuli, keys_of_stimuli
 from brainhive_cli.data.preparations._recording_overview import describe_subjects
 from brainhive_cli.data.preparations._recording_selection import (
     KeptChannels,
@@ -69,9 +69,7 @@ class Config(Steps):
     files: str = Field("*", description="pattern of the files that are read, as *task-images*")
     subject_numbers: SubjectNumbers = Field({})
     sessions: ChosenSessions = Field(None, exclude_if=lambda sessions: not sessions)  # as `rename`
-    stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
-        "image-folder", validate_default=True, description="the data set of the pictures that were shown"
-    )
+    stimuli: Stimuli = "image-folder"
     events: str = Field(
         "",
         description="table (CSV or TSV) with columns event and picture; default: events.csv or events.tsv in "
@@ -162,7 +160,7 @@ class Pictures(NamedTuple):
     """Pictures of the data set: their ids [pictures], and the rows of each split among them."""
 
     image_ids: list[str]
-    rows: dict[str, NDArray[np.int64]]
+    rows: dict[str, Int64]
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ class Own:
         """List the recordings of a subject, what they need, the table, and lists of pictures."""
         recordings = [path for paths in self._sessions(subject).values() for path in paths]
         table = [] if self._table is None else [self._table]
-        lists = filter(Path.is_file, getattr(self.stimuli, "lists", ()))
+        lists = filter(Path.is_file, self.stimuli.lists)
         return [*(file for path in recordings for file in files_of(path)), *table, *lists]
 
     def sessions(self, subject: int) -> Sequence[int]:
@@ -218,10 +216,10 @@ class Own:
         channels, cutting, trials, dropped = self._choose(subject, session)
 
         # cut the trials of each split
-        epochs: dict[str, NDArray[np.float32]] = {}  # [n, C, T]
+        epochs: dict[str, Float32] = {}  # [n, C, T]
         runs: dict[str, NDArray[np.int16]] = {}  # each file is a run
-        onset_s: dict[str, NDArray[np.float64]] = {}
-        rows: dict[str, NDArray[np.int64]] = {}
+        onset_s: dict[str, Float64] = {}
+        rows: dict[str, Int64] = {}
         for split, those in self._pictures.rows.items():
             selected = [recording.select(those) for recording in trials]
             rows[split] = np.concatenate([recording.rows for recording in selected])
@@ -286,12 +284,12 @@ class Own:
     def look_over(self, subjects: Sequence[int]) -> Overview:
         """Describe channels and pictures shown; warn of unusual facts and of leftovers."""
         channels: dict[int, KeptChannels] = {}
-        counts: dict[int, dict[int, NDArray[np.int64]]] = {}  # [pictures] by session
+        counts: dict[int, dict[int, Int64]] = {}  # [pictures] by session
         lines = describe_labels(self._recordings, self.root, subjects, self.config.subject_numbers)
         for subject in subjects:
             try:
                 kept_channels = self._channels(subject)
-                session_counts: dict[int, NDArray[np.int64]] = {}
+                session_counts: dict[int, Int64] = {}
                 for session in self._sessions(subject):
                     # how often the recordings of the session show each picture
                     headers = self._headers(subject, session).values()
@@ -397,8 +395,7 @@ class Own:
 
     @cached_property
     def _names(self) -> EventNames:
-        are_categories = getattr(self.stimuli, "are_categories", False)
-        return EventNames.read(self._table, self._pictures.image_ids, are_categories)
+        return EventNames.read(self._table, self._pictures.image_ids, self.stimuli.are_categories)
 
     @cached_property
     def _read_header(self) -> Callable[[Path], Header]:
@@ -466,10 +463,10 @@ class Own:
         return session_trials
 
     @cached_property
-    def _average_noise(self) -> Callable[[int], tuple[NDArray[np.float64], list[int]]]:
+    def _average_noise(self) -> Callable[[int], tuple[Float64, list[int]]]:
         """Average the noise [C, C] of a subject's training trials over sessions, once, and list these."""
 
-        def average(subject: int) -> tuple[NDArray[np.float64], list[int]]:
+        def average(subject: int) -> tuple[Float64, list[int]]:
             session_trials = self._training_trials(subject)
             noise = []  # [C, C] of each session
             for session, trials in session_trials.items():
@@ -485,7 +482,7 @@ class Own:
 
     def _cut(
         self, trials: Sequence[RecordingTrials], channels: KeptChannels, cutting: Cutting
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    ) -> tuple[Float32, Bool]:
         """Cut trials out of the recordings of one session; bad channels are interpolated.
 
         Returns:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.seeds import shuffled
@@ -81,13 +81,13 @@ class Recorded:
     """
 
     path: Path
-    signal: NDArray[np.float64]
+    signal: Float64
     rows: tuple[int, ...]
-    onsets: NDArray[np.int64]
-    codes: NDArray[np.int64]
+    onsets: Int64
+    codes: Int64
     dropped: Mapping[str, int] = field(default_factory=dict)
 
-    def channels(self) -> Iterator[NDArray[np.float64]]:
+    def channels(self) -> Iterator[Float64]:
         """Read the samples of one channel after the other."""
         for row in self.rows:
             samples = np.array(self.signal[row], np.float64)
@@ -268,28 +268,14 @@ class Raw:
             problem = f"{path} has no whole trial of a picture: {beyond} go beyond it"
             raise BrainhiveError(problem, "preparation.epoch_ms=[start, stop]")
 
-        # as many trials of each picture as papers draw
+        # as many trials of each picture as papers draw, picture by picture in the order drawn
         if config.repetitions:
             count = config.repetitions[list(PARTITIONS).index(split)]
-            chosen = draw_trials(recording.codes[trials], count, config.seed)
+            # drawn as the data's authors, NICE and AlignVis do, by a generator made anew for each picture
+            _, table, counts = group_trials(recording.codes[trials])
+            pairs = zip(table, counts.tolist(), strict=True)
+            chosen = np.concatenate([rows[shuffled(most, config.seed)[:count]] for rows, most in pairs])
             dropped["not drawn"] = len(trials) - len(chosen)
             trials = trials[chosen]
         onsets, codes = recording.onsets[trials], recording.codes[trials]
         return replace(recording, onsets=onsets, codes=codes, dropped=dropped)
-
-
-def draw_trials(stimuli: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """Draw `count` trials of each stimulus, as THINGS-EEG2's authors, NICE and AlignVis do.
-
-    Args:
-        stimuli: [trials], the stimulus of each trial, in the order of time.
-        count: Trials to keep of each stimulus.
-        seed: Seed of a generator that is made anew for each stimulus.
-
-    Returns:
-        [stimuli × count], the trials of each stimulus in the order drawn, the stimuli in ascending order. Of
-        a stimulus with fewer trials all are returned.
-    """
-    _, table, counts = group_trials(stimuli)
-    pairs = zip(table, counts.tolist(), strict=True)
-    return np.concatenate([trials[shuffled(most, seed)[:count]] for trials, most in pairs])

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.recipe import Paths, no
-from brainhive_cli.data.preparations._betas import BetaSteps
-from brainhive_cli.data.preparations._published import PublishedBetas, Subject
+from brainhive_cli.data.preparations._betas import BetaSteps, PublishedBetas, Subject
 from brainhive_cli.data.published_data import cut_ending, fetch_line, find_file, read_table
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
@@ -79,7 +78,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
             raise ValueError(f"its {count} columns are not the {len(ids)} trials of the table of stimuli")
         columns = np.array([name_columns[trial] for trial in ids] if are_named else range(count))
 
-    def read(session: int) -> NDArray[np.float32]:
+    def read(session: int) -> Float32:
         # columns of the session, read in one slice from the first to the last
         chosen = columns[sessions == session]
         first, stop = chosen.min(), chosen.max() + 1

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Float32, Float64, Int64
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signals.noise import refuse_flat
 from brainhive_cli.data.stores.recordings import Recording, Sensors
@@ -77,20 +78,20 @@ class TrialTable:
     path: Path
     epochs: Any
     types: NDArray[np.str_]
-    categories: NDArray[np.int64]
+    categories: Int64
     image_ids: Sequence[str]
-    sessions: NDArray[np.int64]
-    onset_s: NDArray[np.float64] | None
-    picks: NDArray[np.int64]
+    sessions: Int64
+    onset_s: Float64 | None
+    picks: Int64
     samples: slice
     sensors: Sensors
 
     @property
-    def times_s(self) -> NDArray[np.float64]:
+    def times_s(self) -> Float64:
         """Times [T] of the samples that are kept."""
         return np.asarray(self.epochs.times[self.samples], np.float64)
 
-    def read(self, trials: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read(self, trials: Int64) -> Float32:
         """Read trials [n, C, T].
 
         Raises:
@@ -174,9 +175,7 @@ class Epochs:
         paths = [self.root / folder / name for folder in FOLDERS]
         return next((path for path in paths if path.is_file()), paths[0])
 
-    def _choose(
-        self, table: TrialTable, session: int, split: str
-    ) -> tuple[NDArray[np.int64], dict[str, int]]:
+    def _choose(self, table: TrialTable, session: int, split: str) -> tuple[Int64, dict[str, int]]:
         """Choose the trials of a session and split, and count, for `train`, those that no split has."""
         here = table.sessions == session
         chosen = here & (table.types == TYPES[split])
@@ -202,13 +201,11 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
     import mne
 
     # epochs with a row of the table for each; signals stay on disk
-    with reading(path, SOURCE):
+    with reading(path, SOURCE, raised=(Exception,)):  # mne raises bare ones, too
         try:
             epochs = mne.read_epochs(path, proj=False, preload=False, verbose="ERROR")
         except FileNotFoundError as error:
             raise MissingData(f"{path}: one of its parts is missing: {error}", SOURCE) from error
-        except Exception as error:  # mne raises bare ones, too
-            raise ValueError(first_line(error)) from error
     metadata = epochs.metadata
     rows = metadata.to_dict("records") if hasattr(metadata, "to_dict") else metadata or []
     is_complete = len(rows) == len(epochs.events) and all(name in row for row in rows for name in COLUMNS)
@@ -252,6 +249,6 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
     return TrialTable(path, epochs, types, categories, image_ids, sessions, known_s, picks, samples, sensors)
 
 
-def _read_column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
+def _read_column(rows: Sequence[Mapping[str, Any]], name: str) -> Float64:
     """Read a column of numbers [n]; NaN where there is none: with pandas it is NaN, without it None."""
     return np.array([np.nan if row.get(name) is None else row[name] for row in rows], np.float64)

@@ -23,7 +23,6 @@ from brainhive_cli.data.stores.recordings import Recording, Sliced
 from brainhive_cli.data.things_files import (
     METADATA,
     SHOWN,
-    Defaults,
     has_signal,
     make_recording,
     rate_of,
@@ -76,9 +75,10 @@ class Config(parts.Config):
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
-        stimuli = self.stimuli.build(paths)
-        if not hasattr(stimuli, "montage"):
-            raise RecipeError(f"no project prepares {stimuli.name}", "stimuli: things-eeg or things-meg")
+        if not hasattr(self.stimuli, "open"):
+            name = self.stimuli.build(paths).name
+            raise RecipeError(f"no project prepares {name}", "stimuli: things-eeg or things-meg")
+        stimuli = self.stimuli.open(paths)
         root = paths.dataset(stimuli.name, self.root or self.stimuli.root)
         read = partial(_read, root, stimuli, self.unit)
         return PreparedFiles(stimuli.name, root, SOURCE, FILES, read)
@@ -112,9 +112,9 @@ def _read(root: Path, stimuli: Any, unit: str, files: FilesByRow, subject: int, 
 
         # what neither file nor info.json says is as in the data set's own files
         rate_hz = (info.sfreq if info else rate_of(content)) or stimuli.rate_hz
-        image_ids = partial(_list_pictures, root, stimuli, split)
-        defaults = Defaults(rate_hz, unit or stimuli.unit, stimuli.montage, image_ids)
-        recording = make_recording(path, content, split, defaults, provenance)
+        list_pictures = partial(_list_pictures, root, stimuli, split)
+        known = rate_hz, unit or stimuli.unit, stimuli.montage, list_pictures
+        recording = make_recording(path, content, split, *known, provenance)
 
     signal = recording.signal
     shape, dtype = tuple(signal.shape), np.dtype(signal.dtype)

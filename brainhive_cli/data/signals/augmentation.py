@@ -146,5 +146,4 @@ def augmented(picture: "Image.Image", config: PictureAugment) -> "Image.Image":
             v2.RandomGrayscale(config.grey),
         ]
     )
-    varied: Any = steps(picture)
-    return varied
+    return steps(picture)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, find_rows
 from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.stores.recordings import Sensors
@@ -42,7 +43,7 @@ class ChannelMapping:
     kind: ChannelChoice
     names: tuple[str, ...]
     sources: tuple[str, ...]
-    matrix: NDArray[np.float32]
+    matrix: Float32
     shared: int
 
     @property
@@ -50,11 +51,9 @@ class ChannelMapping:
         """Description for protocols."""
         return f"channels mapped by {WORDS[self.kind]}: {self.shared} of {len(self.matrix)} recorded"
 
-    def __call__(
-        self, signal: NDArray[np.float32], mean: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
+    def __call__(self, signal: Float32, mean: Float32 | None = None) -> Float32:
         """Map [..., C', T] to [..., C, T]; what has no source is the mean [C, 1 or T], or zero."""
-        mapped: NDArray[np.float32] = self.matrix @ signal
+        mapped = self.matrix @ signal
         if mean is not None:
             is_empty = ~self.matrix.any(1)
             mapped[..., is_empty, :] = mean[is_empty]
@@ -109,9 +108,7 @@ def map_channels(
     return ChannelMapping(kind, tuple(names), sources, matrix[:, read].astype(np.float32), count)
 
 
-def _locate(
-    names: Sequence[str], positions: ArrayLike | None, whose: str, is_whole: bool
-) -> NDArray[np.float64]:
+def _locate(names: Sequence[str], positions: ArrayLike | None, whose: str, is_whole: bool) -> Float64:
     """Return positions [C, 3] in the head frame, or those of the 10-05 system; NaN where none is known."""
     located = standard_positions(names) if positions is None else np.array(positions, np.float64)
     located[~located.any(1)] = np.nan  # where files have no position, they have zeros
@@ -124,7 +121,7 @@ def _locate(
     return located
 
 
-def fit_origin(positions: NDArray[np.float64], where: str = "the recording") -> NDArray[np.float64]:
+def fit_origin(positions: Float64, where: str = "the recording") -> Float64:
     """Fit a sphere to sensors by least squares, and return its centre [3].
 
     Sensors in the face are left out, as mne does.
@@ -140,7 +137,7 @@ def fit_origin(positions: NDArray[np.float64], where: str = "the recording") -> 
     scalp = positions[~((positions[:, 2] < -1e-6) & (positions[:, 1] > 1e-6))]
     system = np.column_stack([2 * scalp, np.ones(len(scalp))])
     solution = np.linalg.lstsq(system, np.square(scalp).sum(1), rcond=1e-6)[0]
-    centre: NDArray[np.float64] = solution[:3]
+    centre = solution[:3]
     radius_m = np.sqrt(max(0.0, solution[3] + centre @ centre))
     if len(scalp) < FEWEST_SENSORS or not RADII_M[0] < radius_m < RADII_M[1]:
         raise BrainhiveError(
@@ -150,9 +147,7 @@ def fit_origin(positions: NDArray[np.float64], where: str = "the recording") -> 
     return centre
 
 
-def spline_weights(
-    from_positions: NDArray[np.float64], to_positions: NDArray[np.float64], alpha: float = ALPHA
-) -> NDArray[np.float64]:
+def spline_weights(from_positions: Float64, to_positions: Float64, alpha: float = ALPHA) -> Float64:
     """Compute how potentials elsewhere on the head follow from those at sensors, by spherical splines.
 
     Args:
@@ -176,7 +171,4 @@ def spline_weights(
     system = np.ones((count + 1, count + 1))
     system[:count, :count] = g_sensors + alpha * np.eye(count)
     system[count, count] = 0
-    weights: NDArray[np.float64] = (
-        np.column_stack([g_others, np.ones(len(others))]) @ np.linalg.pinv(system)[:, :count]
-    )
-    return weights
+    return np.column_stack([g_others, np.ones(len(others))]) @ np.linalg.pinv(system)[:, :count]

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import no, refuse_idle
 from brainhive_cli.data.signals.noise import covariance, refuse_flat, whiten, whitener
@@ -75,9 +75,9 @@ class CausalFilter:
         refuse_high_edges(band_hz, rate_hz)
         edges, kind = ((low, high), "bandpass") if low and high else (low or high, "high" if low else "low")
         self._sections = butter(4, edges, kind, fs=rate_hz, output="sos")
-        self._state: NDArray[np.float64] | None = None  # [sections, 2, ...]
+        self._state: Float64 | None = None  # [sections, 2, ...]
 
-    def __call__(self, samples: NDArray[Any]) -> NDArray[np.float64]:
+    def __call__(self, samples: Array) -> Float64:
         """Filter the next samples [n, ...] along their first axis."""
         from scipy.signal import sosfilt, sosfilt_zi
 
@@ -87,7 +87,7 @@ class CausalFilter:
             steady = sosfilt_zi(self._sections)  # [sections, 2]
             self._state = steady.reshape(*steady.shape, *(1,) * (samples.ndim - 1)) * samples[0]
         filtered, self._state = sosfilt(self._sections, samples, axis=0, zi=self._state)
-        return np.asarray(filtered)
+        return filtered
 
     def reset(self) -> None:
         """Start anew with the next sample, as after a gap."""
@@ -153,7 +153,7 @@ class Resampling:
         late_ms = (self.inside.start * step - self.before) * 1000 / self.rate_hz
         return {"late_ms": round(late_ms, 3), "rate_hz": round(self.rate_hz / step, 3)}
 
-    def __call__(self, epochs: NDArray[Any]) -> NDArray[Any]:
+    def __call__(self, epochs: Array) -> Array:
         """Resample [n, samples], in their own precision."""
         from scipy import fft
 
@@ -167,8 +167,7 @@ class Resampling:
         spectrum = spectrum[:, : self.resampled // 2 + 1] * (self.resampled / self.padded)
         if self.resampled % 2 == 0:
             spectrum[:, -1] *= 2 if self.resampled < self.padded else 0.5
-        resampled: NDArray[Any] = fft.irfft(spectrum, self.resampled, axis=1, overwrite_x=True)
-        return resampled[:, self.inside]
+        return fft.irfft(spectrum, self.resampled, axis=1, overwrite_x=True)[:, self.inside]
 
 
 @dataclass(frozen=True)
@@ -201,12 +200,12 @@ class Cutting:
         return Resampling(stop - start + 1, self.recorded_hz, self.rate_hz)
 
     @property
-    def times_s(self) -> NDArray[np.float64]:
+    def times_s(self) -> Float64:
         """Times [T] of the kept samples, as mne gives them."""
         return self._all_times_ms[self._kept] / 1000
 
     @property
-    def _all_times_ms(self) -> NDArray[np.float64]:
+    def _all_times_ms(self) -> Float64:
         inside = self.resampling.inside
         first_ms = self.span[0] * 1000 / self.recorded_hz  # of a whole sample
         return first_ms + np.arange(inside.stop - inside.start) * 1000 / self.rate_hz
@@ -226,18 +225,18 @@ class Cutting:
             )
         return slice(int(start), int(stop))
 
-    def fits(self, onsets: NDArray[np.int64], samples: int) -> NDArray[np.bool_]:
+    def fits(self, onsets: Int64, samples: int) -> Bool:
         """Mark the trials [n] that lie wholly in a recording of so many samples."""
         start, stop = self.span
         return (onsets + start >= 0) & (onsets + stop < samples)
 
     def cut(
         self,
-        channels: Iterable[NDArray[Any]],
+        channels: Iterable[Array],
         names: Sequence[str],
-        onsets: NDArray[np.int64],
+        onsets: Int64,
         scale: float,
-    ) -> NDArray[np.float32]:
+    ) -> Float32:
         """Cut trials out of a recording, one channel at a time.
 
         Resampling is in float32; means are subtracted before it in the precision of the recording, whose
@@ -298,11 +297,11 @@ def require_noise_splits(splits: Iterable[str], steps: Steps) -> list[str]:
 
 
 def measure_noise(
-    epochs: Mapping[str, NDArray[np.float32]],
-    stimuli: Mapping[str, NDArray[np.int64]],
+    epochs: Mapping[str, Float32],
+    stimuli: Mapping[str, Int64],
     steps: Steps,
     names: Sequence[str],
-) -> NDArray[np.float64]:
+) -> Float64:
     """Measure the covariance [C, C] of the noise of one session; arguments are those of `normalise`.
 
     Raises:
@@ -323,12 +322,12 @@ def measure_noise(
 
 
 def normalise(
-    epochs: Mapping[str, NDArray[np.float32]],
-    stimuli: Mapping[str, NDArray[np.int64]],
+    epochs: Mapping[str, Float32],
+    stimuli: Mapping[str, Int64],
     steps: Steps,
     names: Sequence[str],
-    noise: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64] | None:
+    noise: Float64 | None = None,
+) -> Float64 | None:
     """Whiten the trials of one session in place.
 
     Args:

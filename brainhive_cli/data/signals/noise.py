@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.stores.recordings import group_trials
 
@@ -24,7 +25,7 @@ SMALLEST = 1e-9
 Signal = NDArray[np.floating[Any]]
 
 
-def covariance(epochs: Signal, stimuli: NDArray[np.int64], across: Across) -> NDArray[np.float64]:
+def covariance(epochs: Signal, stimuli: Int64, across: Across) -> Float64:
     """Average the shrunk covariances [C, C] of blocks, with equal weight for each stimulus.
 
     Args:
@@ -43,7 +44,7 @@ def covariance(epochs: Signal, stimuli: NDArray[np.int64], across: Across) -> ND
     return total
 
 
-def _trials(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal, NDArray[np.float64]]]:
+def _trials(epochs: Signal, stimuli: Int64) -> Iterator[tuple[Signal, Float64]]:
     """Yield trials [n, C, T] and their weights [n]."""
     # each stimulus weighs the same, however often it was shown
     _, stimulus, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
@@ -54,7 +55,7 @@ def _trials(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal
         yield epochs[start : start + step], weights[start : start + step]
 
 
-def _times(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal, NDArray[np.float64]]]:
+def _times(epochs: Signal, stimuli: Int64) -> Iterator[tuple[Signal, Float64]]:
     """Yield the trials of each stimulus and time as observations [n, C, R], and the weights [n]."""
     _, table, counts = group_trials(stimuli)
     blocks = int((counts > 1).sum()) * epochs.shape[2]
@@ -72,7 +73,7 @@ def _times(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal,
             yield observations, np.full(len(observations), 1 / blocks)
 
 
-def _sum_long(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sum_long(centred: Signal, weights: Float64) -> Float64:
     """Sum shrunk covariances, (1 - λ) S + λ diag(S), of blocks with more observations than channels.
 
     Args:
@@ -94,11 +95,11 @@ def _sum_long(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float
 
     # (1 - λ) S in one product over blocks, λ diag(S) on the diagonal
     weight = (weights * (1 - shrinkage) / observations).astype(centred.dtype)
-    total: NDArray[np.float64] = (weight @ products.reshape(count, -1)).reshape(channels, channels)
+    total = (weight @ products.reshape(count, -1)).reshape(channels, channels)
     return total + np.diag((weights * shrinkage) @ variances)
 
 
-def _sum_short(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sum_short(centred: Signal, weights: Float64) -> Float64:
     """Sum shrunk covariances of blocks with fewer observations; their inner products have the same squares.
 
     Args:
@@ -117,11 +118,10 @@ def _sum_short(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.floa
     # all observations side by side, each scaled by its block's weight
     factors = np.sqrt(weights * (1 - shrinkage) / observations).astype(centred.dtype)
     flat = (centred * factors[:, None, None]).transpose(1, 0, 2).reshape(channels, -1)  # [C, n T]
-    total: NDArray[np.float64] = flat @ flat.T
-    return total + np.diag((weights * shrinkage) @ variances)
+    return flat @ flat.T + np.diag((weights * shrinkage) @ variances)
 
 
-def _estimate_shrinkage(squares: NDArray[np.float64], lengths: Signal, channels: int) -> NDArray[np.float64]:
+def _estimate_shrinkage(squares: Float64, lengths: Signal, channels: int) -> Float64:
     """Estimate λ [n] of blocks with standardised channels.
 
     Args:
@@ -136,7 +136,7 @@ def _estimate_shrinkage(squares: NDArray[np.float64], lengths: Signal, channels:
     return np.divide(spread, distance, out=np.zeros(len(squares)), where=distance > 0)
 
 
-def refuse_flat(variances: NDArray[Any], names: Sequence[str]) -> None:
+def refuse_flat(variances: Array, names: Sequence[str]) -> None:
     """Refuse channels [C] that hold no signal.
 
     Raises:
@@ -148,7 +148,7 @@ def refuse_flat(variances: NDArray[Any], names: Sequence[str]) -> None:
         raise BrainhiveError(problem, "leave them out: preparation.channels=[...]")
 
 
-def whitener(noise: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.float64]:
+def whitener(noise: Float64, names: Sequence[str]) -> Float64:
     """Compute Σ^(-1/2) [C, C] of a covariance of noise.
 
     Raises:

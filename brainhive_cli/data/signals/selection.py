@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, find_rows, guess
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
 from brainhive_cli.data.signals.channel_mapping import ChannelMapping
@@ -41,9 +42,9 @@ CLOSE_MS = 1e-6
 """Times closer than this are one: above the rounding of seconds to milliseconds."""
 Content = Literal["averages", "trials"]
 """The average over the repetitions of each stimulus [N, C, T], or each repetition by itself [N, R, C, T]."""
-Chunk = tuple[slice, NDArray[np.float32]]
+Chunk = tuple[slice, Float32]
 """Rows of the whole, and the signals of these stimuli."""
-Mask = NDArray[np.bool_]
+Mask = Bool
 Control = Literal["none", "swapped", "random", "all"]
 WAY = "names of regions, & | - and parentheses, with spaces around -: nsdgeneral - (V1v | V1d)"
 _TOKEN = re.compile(r"[&|()]|[^\s&|()]+")
@@ -55,20 +56,7 @@ _OPERATIONS: Mapping[str, Callable[[Mask, Mask], Mask]] = {
 _BINDS = {"|": 1, "&": 2, "-": 2}
 
 
-def voxel_rows(regions: Mapping[str, NDArray[np.bool_]], names: Sequence[str]) -> NDArray[np.int64]:
-    """Find the voxels that lie in at least one of several regions, ascending.
-
-    Raises:
-        RecipeError: naming a region that the data do not have or that is empty, and the nearest name.
-    """
-    masks = [regions[_find_region(name, regions)] for name in names]
-    rows = np.flatnonzero(np.any(masks, axis=0))
-    if not len(rows):
-        raise RecipeError(f"no voxel lies in {', '.join(names)}", f"regions: {' '.join(regions)}")
-    return rows
-
-
-def channel_rows(channels: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+def channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:
     """Find channels by name or region (`occipital`), each once.
 
     Raises:
@@ -104,7 +92,7 @@ def region_of(channel: str) -> str | None:
     return _REGION_OF.get(match[1].lower()) if match else None
 
 
-def sample_range(times_s: NDArray[np.float64], window_ms: tuple[float, float] | None) -> slice:
+def sample_range(times_s: Float64, window_ms: tuple[float, float] | None) -> slice:
     """Find the samples whose time lies in [start, stop), in milliseconds after onset; all when None.
 
     Raises:
@@ -149,13 +137,12 @@ def window_starts(
     return list(np.arange(times_ms[0], last + CLOSE_MS, step_ms))
 
 
-def inside(times_ms: NDArray[np.floating], start_ms: float, width_ms: float) -> NDArray[np.bool_]:
+def inside(times_ms: NDArray[np.floating], start_ms: float, width_ms: float) -> Bool:
     """Mark the samples of a window: [T]."""
-    is_late_enough: NDArray[np.bool_] = times_ms >= start_ms - CLOSE_MS
-    return is_late_enough & (times_ms < start_ms + width_ms - CLOSE_MS)
+    return (times_ms >= start_ms - CLOSE_MS) & (times_ms < start_ms + width_ms - CLOSE_MS)
 
 
-def region_masks(regions: Mapping[str, Sequence[int]], voxels: int) -> dict[str, NDArray[np.bool_]]:
+def region_masks(regions: Mapping[str, Sequence[int]], voxels: int) -> dict[str, Bool]:
     """Mark the voxels of each region that has any, by name: [V, 1]."""
     masks = {name: np.zeros((voxels, 1), np.bool_) for name, places in regions.items() if places}
     for name, mask in masks.items():
@@ -177,13 +164,13 @@ class Selection:
     """
 
     recording: Recording
-    pictures: NDArray[np.int64]
-    rows: NDArray[np.int64]
+    pictures: Int64
+    rows: Int64
     samples: slice
     scale: float
     where: str
     normaliser: Normaliser | None = None
-    sets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    sets: Mapping[str, Bool] = field(default_factory=dict)
     mapping: ChannelMapping | None = None
 
     @classmethod
@@ -194,7 +181,7 @@ class Selection:
         window_ms: tuple[float, float] | None,
         scale: float,
         where: str,
-        sets: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+        sets: Mapping[str, Bool] = MappingProxyType({}),
     ) -> Self:
         """Choose channels by name or region, or voxels by region (all when None), and a window in ms.
 
@@ -208,7 +195,11 @@ class Selection:
         if channels is not None and isinstance(space, Sensors):
             rows = channel_rows(space.names, channels)
         elif channels is not None and isinstance(space, Voxels):
-            rows = voxel_rows(space.regions, channels)
+            masks = [space.regions[_find_region(name, space.regions)] for name in channels]
+            rows = np.flatnonzero(np.any(masks, axis=0))
+            if not len(rows):
+                problem = f"no voxel lies in {', '.join(channels)}"
+                raise RecipeError(problem, f"regions: {' '.join(space.regions)}")
         if sets:
             rows = np.flatnonzero(np.any(list(sets.values()), axis=0))
         samples = sample_range(recording.times_s, window_ms)
@@ -240,7 +231,7 @@ class Selection:
         return {name: tuple(np.flatnonzero(mask[self.rows]).tolist()) for name, mask in masks.items()}
 
     @property
-    def times_s(self) -> NDArray[np.float64]:
+    def times_s(self) -> Float64:
         """[T] seconds of the chosen samples."""
         return self.recording.times_s[self.samples]
 
@@ -252,7 +243,7 @@ class Selection:
         return len(self.pictures), most, channels, samples
 
     @property
-    def repetitions(self) -> NDArray[np.int64]:
+    def repetitions(self) -> Int64:
         """[N] how many repetitions of each picture there are."""
         counts = self.recording.repetitions
         return np.full(self.shape[0], self.shape[1]) if counts is None else counts[self.pictures]
@@ -296,7 +287,7 @@ class Selection:
         for part, chosen, _ in self._read():
             yield part, self._finish(chosen * np.float32(self.scale), part)
 
-    def _read(self) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.int64]]]:
+    def _read(self) -> Iterator[tuple[slice, Float32, Int64]]:
         """Yield where, what was chosen [n, R, C, T] (0 where nothing is), and how many there are [n]."""
         for start in range(0, len(self.pictures), COPIED_STIMULI):
             part = slice(start, min(start + COPIED_STIMULI, len(self.pictures)))
@@ -311,7 +302,7 @@ class Selection:
                 chosen = np.where(is_there[..., None, None], chosen, 0)
             yield part, chosen, repetitions
 
-    def _finish(self, signal: NDArray[np.float32], part: slice) -> NDArray[np.float32]:
+    def _finish(self, signal: Float32, part: slice) -> Float32:
         if not np.isfinite(signal).all():
             place, *_, row, _ = np.argwhere(~np.isfinite(signal))[0]
             number, known = int(self.pictures[part.start + place]), self.recording.image_ids
@@ -324,10 +315,6 @@ class Selection:
         if self.mapping:
             signal = self.mapping(signal, self.normaliser.mean if self.normaliser else None)
         return self.normaliser(signal) if self.normaliser else signal
-
-
-def _read_normalisation(value: Any) -> Any:
-    return None if value in (None, "none") else parts.resolve("normalisations", value)
 
 
 def _write_normalisation(config: Any) -> str | dict[str, Any]:
@@ -362,13 +349,17 @@ class Signal(Section):
         gt=0,
         description="signals are multiplied by this (1 over their usual spread)",
     )
-    normalise: Annotated[Any, BeforeValidator(_read_normalisation), PlainSerializer(_write_normalisation)] = (
-        Field(
-            None,
-            description="by the training signals of each subject: none, channel (mean 0, variance 1), whiten "
-            "(also no correlation between channels), template (less the mean response), euclidean or "
-            "riemannian (alignment: the mean product of channels over trials becomes the identity)",
-        )
+    normalise: Annotated[
+        Any,
+        BeforeValidator(
+            lambda value: None if value in (None, "none") else parts.resolve("normalisations", value)
+        ),
+        PlainSerializer(_write_normalisation),
+    ] = Field(
+        None,
+        description="by the training signals of each subject: none, channel (mean 0, variance 1), whiten "
+        "(also no correlation between channels), template (less the mean response), euclidean or "
+        "riemannian (alignment: the mean product of channels over trials becomes the identity)",
     )
     normalise_by: Literal["subject", "training_subjects"] = Field(
         "subject",
@@ -482,26 +473,21 @@ def split_masks(
         raise BrainhiveError(problem, "leave region_split out")
     masks: dict[str, Mask] = {}
     for name, expression in expressions.items():
-        masks[name] = _evaluated(expression, {**space.regions, **masks}, where)
+        operands: list[Mask] = []
+        for token in parsed(expression):
+            if token in _OPERATIONS:
+                second = operands.pop()
+                operands[-1] = _OPERATIONS[token](operands[-1], second)
+            else:
+                known = {**space.regions, **masks}
+                operands.append(known[_find_region(token, known, f"{where}: ", f", of {expression!r}")])
+        (masks[name],) = operands
         if not masks[name].any():
             filled = " ".join(region for region, mask in space.regions.items() if mask.any())
             problem = f"{where}: no voxel lies in region_split.{name}, {expression!r}"
             raise RecipeError(problem, f"regions with voxels: {filled or 'none'}")
-    return _controlled(masks, control, seed)
 
-
-def _evaluated(expression: str, regions: Mapping[str, Mask], where: str) -> Mask:
-    masks: list[Mask] = []
-    for token in parsed(expression):
-        if token in _OPERATIONS:
-            second = masks.pop()
-            masks[-1] = _OPERATIONS[token](masks[-1], second)
-            continue
-        masks.append(regions[_find_region(token, regions, f"{where}: ", f", of {expression!r}")])
-    return masks[0]
-
-
-def _controlled(masks: dict[str, Mask], control: Control, seed: int) -> dict[str, Mask]:
+    # other sets of the same voxels, as a control
     sets = list(masks.values())
     union: Mask = np.any(sets, axis=0)
     if control == "swapped":

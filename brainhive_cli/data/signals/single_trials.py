@@ -10,17 +10,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, floor
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from brainhive_cli.core.arrays import Array, Bool, Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.trial_regressors import (
     MIN_EIGENVALUE,
-    Array,
     CanonicalHRF,
+    Float64,
     TrialRun,
     design,
     drift_basis,
@@ -60,14 +60,14 @@ class Estimates:
             `pc_number`.
     """
 
-    betas: NDArray[np.float32]
-    maps: dict[str, NDArray[Any]]
+    betas: Float32
+    maps: dict[str, Array]
     facts: dict[str, Any]
 
 
 def estimate_trials(
     runs: Sequence[TrialRun],
-    read: Callable[[int, slice], NDArray[np.float32]],
+    read: Callable[[int, slice], Float32],
     voxels: int,
     estimator: Estimator,
     stimulus_s: float,
@@ -128,15 +128,15 @@ def limit_threads() -> AbstractContextManager[Any]:
     """Let linear algebra use one thread: for small matrices two took ten times as long on a busy machine."""
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
-    return cast(AbstractContextManager[Any], threadpool_limits(1))
+    return threadpool_limits(1)
 
 
-def lsa_weights(gram: Array) -> Array:
+def lsa_weights(gram: Float64) -> Float64:
     """Weights of least squares on all trials: the pseudoinverse of the regressors' products [..., n, n]."""
     return np.asarray(np.linalg.pinv(gram, rcond=MIN_EIGENVALUE, hermitian=True))
 
 
-def lss_weights(gram: Array, members: Any = 1.0) -> Array:
+def lss_weights(gram: Float64, members: Any = 1.0) -> Float64:
     """Weights of least squares on each trial and the sum of the other trials, for all trials at once.
 
     Args:
@@ -163,7 +163,7 @@ class RunModel:
         gram: [H, n + M, n + M], their products.
     """
 
-    def __init__(self, run: TrialRun, regressors: Array, components: Array | None = None) -> None:
+    def __init__(self, run: TrialRun, regressors: Float64, components: Float64 | None = None) -> None:
         drift = drift_basis(run)
         confounded = orthonormalise(run.confounds, drift)
         basis = orthonormalise(components, confounded)
@@ -175,7 +175,7 @@ class RunModel:
         self.regressors = np.concatenate([regressors, nuisance], 2)
         self.gram = self.regressors.transpose(0, 2, 1) @ self.regressors
 
-    def clean(self, components: int | None = None) -> tuple[Array, Array]:
+    def clean(self, components: int | None = None) -> tuple[Float64, Float64]:
         """Remove confounds and the first components, or all, from the products of trials.
 
         Returns:
@@ -187,7 +187,7 @@ class RunModel:
         identity = np.broadcast_to(np.eye(n), (len(cross), n, n))
         return self.gram[:, :n, :n] - cross @ cross.transpose(0, 2, 1), np.concatenate([identity, -cross], 2)
 
-    def weigh(self, solve: Callable[[Array], Array], components: int | None = None) -> Array:
+    def weigh(self, solve: Callable[[Float64], Float64], components: int | None = None) -> Float64:
         """Weights [H, n, n + m] of the products with the series, by `lsa_weights` or `lss_weights`."""
         gram, projection = self.clean(components)
         return solve(gram) @ projection
@@ -202,26 +202,26 @@ class Group:
         products: [n + M, v] of each run, of regressors and series.
     """
 
-    def __init__(self, models: list[RunModel], hrf: int, voxels: Any, series: list[Array]) -> None:
+    def __init__(self, models: list[RunModel], hrf: int, voxels: Any, series: list[Float64]) -> None:
         self.models, self.hrf, self.voxels = models, hrf, voxels
         pairs = zip(models, series, strict=True)
         self.products = [model.regressors[hrf].T @ values for model, values in pairs]
 
-    def solve(self, weights: Sequence[Array]) -> Array:
+    def solve(self, weights: Sequence[Float64]) -> Float64:
         """Estimate betas [trials, v] by the weights [H, n, n + m] of each run."""
         pairs = zip(weights, self.products, strict=True)
         return np.concatenate([matrix[self.hrf] @ rows[: matrix.shape[2]] for matrix, rows in pairs])
 
-    def explain(self, betas: Array) -> Array:
+    def explain(self, betas: Float64) -> Float64:
         """Sum the squares [v] that betas [trials, v] explain of the series without drift: b(2Xᵀy − XᵀXb)."""
         y = np.concatenate(
             [rows[: model.trials] for model, rows in zip(self.models, self.products, strict=True)]
         )
         fit = multiply([model.gram[self.hrf, : model.trials, : model.trials] for model in self.models], betas)
-        return np.asarray(np.einsum("nv,nv->v", betas, 2 * y - fit))
+        return np.einsum("nv,nv->v", betas, 2 * y - fit)
 
 
-def multiply(matrices: Sequence[Array], values: Array) -> Array:
+def multiply(matrices: Sequence[Float64], values: Float64) -> Float64:
     """Multiply the rows of each run in values [trials, v] by the matrix [n, n] of the run."""
     parts = np.split(values, np.cumsum([len(matrix) for matrix in matrices])[:-1])
     return np.concatenate([matrix @ part for matrix, part in zip(matrices, parts, strict=True)])
@@ -232,16 +232,16 @@ class Session:
     """Runs that are fitted together, their series, and a design [H, T, n] and components [T, P] of each."""
 
     runs: Sequence[TrialRun]
-    read: Callable[[int, slice], NDArray[np.float32]]
+    read: Callable[[int, slice], Float32]
     voxels: int
-    designs: Sequence[Array]
+    designs: Sequence[Float64]
     block: int = 2000
-    components: Sequence[Array] | None = None
+    components: Sequence[Float64] | None = None
 
     @cached_property
     def models(self) -> list[RunModel]:
         """The runs' equations."""
-        components: Sequence[Array | None] = self.components or [None] * len(self.runs)
+        components: Sequence[Float64 | None] = self.components or [None] * len(self.runs)
         return [RunModel(*parts) for parts in zip(self.runs, self.designs, components, strict=True)]
 
     @cached_property
@@ -251,7 +251,7 @@ class Session:
         stimuli = np.concatenate([run.stimuli for run in self.runs])
         return csr_array((stimuli[:, None] == stimuli) & (run[:, None] != run), dtype=np.float64)
 
-    def blocks(self) -> Iterator[tuple[slice, Array, Array, list[Array]]]:
+    def blocks(self) -> Iterator[tuple[slice, Float64, Float64, list[Float64]]]:
         """Read voxels, and in each run their mean, and sum of squares and series without drift.
 
         Yields:
@@ -270,7 +270,7 @@ class Session:
                 values[:, (squares <= floors).any(0)] = 0
             yield voxels, means, squares, series
 
-    def groups(self, hrf_index: NDArray[np.int64]) -> Iterator[Group]:
+    def groups(self, hrf_index: Int64) -> Iterator[Group]:
         """Read voxels, those of one HRF in a block together."""
         for voxels, _, _, series in self.blocks():
             for hrf in np.unique(hrf_index[voxels]):
@@ -288,10 +288,10 @@ class Survey:
         r2: [V, H], percent of the squares that all trials explain with each HRF.
     """
 
-    mean: Array
-    tsnr: Array
-    squares: Array
-    r2: Array
+    mean: Float64
+    tsnr: Float64
+    squares: Float64
+    r2: Float64
 
 
 def survey_voxels(session: Session) -> Survey:
@@ -313,11 +313,11 @@ def survey_voxels(session: Session) -> Survey:
     return Survey(mean, tsnr, squares, r2)
 
 
-Solution = tuple[Array, Array, Any]
+Solution = tuple[Float64, Float64, Any]
 """Betas [trials, v] that R² is of, betas that are returned, fraction [v]."""
 
 
-def solve_exactly(session: Session, solve: Callable[[Array], Array]) -> Callable[[Group], Solution]:
+def solve_exactly(session: Session, solve: Callable[[Float64], Float64]) -> Callable[[Group], Solution]:
     """Make a solver by `lsa_weights` or `lss_weights`."""
     weights = [model.weigh(solve) for model in session.models]
     return lambda group: (betas := group.solve(weights), betas, 1.0)
@@ -334,13 +334,13 @@ def fit_trials(session: Session, survey: Survey, solve: Callable[[Group], Soluti
         r2[group.voxels] = 100 * group.explain(fitted) / survey.squares[group.voxels]
         betas[:, group.voxels] = final * scale[group.voxels]
     numbers = {"r2": r2, "tsnr": survey.tsnr, "hrf_index": index, "fraction": fraction}
-    maps: dict[str, NDArray[Any]] = {name: values.astype(np.float32) for name, values in numbers.items()}
+    maps: dict[str, Array] = {name: values.astype(np.float32) for name, values in numbers.items()}
     maps["is_constant"] = np.isinf(survey.squares)
     scaling = "percent of the voxel's mean over all volumes of all runs"
     return Estimates(betas, maps, {"scaling": scaling, "constant_voxels": int(maps["is_constant"].sum())})
 
 
-def denoise(session: Session, assumed: Sequence[Array], seed: int) -> Estimates:
+def denoise(session: Session, assumed: Sequence[Float64], seed: int) -> Estimates:
     """Estimate with components of a noise pool and ridge regression: GLMsingle's type D.
 
     Args:
@@ -359,7 +359,7 @@ def denoise(session: Session, assumed: Sequence[Array], seed: int) -> Estimates:
     return replace(estimates, facts=estimates.facts | facts | {"pc_number": choose_components(trend)})
 
 
-def explain_together(session: Session, squares: Array) -> Array:
+def explain_together(session: Session, squares: Float64) -> Float64:
     """R² [V] in percent of one beta for all trials of all runs (GLMsingle's type A).
 
     Args:
@@ -374,7 +374,7 @@ def explain_together(session: Session, squares: Array) -> Array:
     return 100 * explained / squares
 
 
-def mixture_threshold(values: Array, seed: int) -> float:
+def mixture_threshold(values: Float64, seed: int) -> float:
     """Find the largest R² [V] at which two fitted Gaussians are equally likely; noise lies below.
 
     Raises:
@@ -392,7 +392,7 @@ def mixture_threshold(values: Array, seed: int) -> float:
     return float(grid[changes[-1]])
 
 
-def choose_noise_pool(survey: Survey, r2: Array, threshold: float) -> NDArray[np.bool_]:
+def choose_noise_pool(survey: Survey, r2: Float64, threshold: float) -> Bool:
     """Choose bright voxels whose R² [V] by `explain_together` is below a threshold: [V]."""
     bright = BRIGHT_SHARE * np.percentile(survey.mean, BRIGHT_PERCENTILE)
     pool = (survey.mean > bright) & (r2 < threshold) & np.isfinite(survey.squares)
@@ -401,9 +401,7 @@ def choose_noise_pool(survey: Survey, r2: Array, threshold: float) -> NDArray[np
     return pool
 
 
-def add_components(
-    session: Session, survey: Survey, pool: NDArray[np.bool_], judges: NDArray[np.bool_]
-) -> tuple[Array, Session]:
+def add_components(session: Session, survey: Survey, pool: Bool, judges: Bool) -> tuple[Float64, Session]:
     """Add as many components of the noise pool as repetitions call for, judged in some voxels (type C).
 
     Confounds are projected out however many components there are; GLMsingle loses them where there are none.
@@ -417,7 +415,7 @@ def add_components(
     return trend, replace(session, components=[values[:, :number] for values in columns])
 
 
-def noise_components(session: Session, pool: NDArray[np.bool_]) -> list[Array]:
+def noise_components(session: Session, pool: Bool) -> list[Float64]:
     """Find the components [T, P] of each run that explain most of the pool's series at length 1."""
     moments = [np.zeros((len(run.times_s),) * 2) for run in session.runs]
     for voxels, _, squares, series in session.blocks():
@@ -430,7 +428,7 @@ def noise_components(session: Session, pool: NDArray[np.bool_]) -> list[Array]:
     return [columns / columns.std(0, ddof=1) for columns in vectors]
 
 
-def judge_components(session: Session, columns: Sequence[Array], hrf_index: NDArray[np.int64]) -> Array:
+def judge_components(session: Session, columns: Sequence[Float64], hrf_index: Int64) -> Float64:
     """Judge betas with the first 0 … P components as nuisance, besides the confounds: badness [V, P + 1]."""
     session, counts = replace(session, components=columns), range(columns[0].shape[1] + 1)
     weights = [[model.weigh(lsa_weights, count) for model in session.models] for count in counts]
@@ -440,13 +438,13 @@ def judge_components(session: Session, columns: Sequence[Array], hrf_index: NDAr
     return badness
 
 
-def choose_components(trend: Array) -> int:
+def choose_components(trend: Float64) -> int:
     """Choose the first number of components whose gain over none is within 5 % of the largest [P + 1]."""
     gains = trend - trend[0]
     return int(np.argmax(TOLERANCE * gains >= gains.max()))
 
 
-def score_repetitions(session: Session, candidates: Sequence[Array]) -> Array:
+def score_repetitions(session: Session, candidates: Sequence[Float64]) -> Float64:
     """Score how badly betas of all runs but one predict those of the same stimuli in the run left out.
 
     Betas are z-scored within sessions by mean and standard deviation of the first candidate's. The sum of
@@ -476,8 +474,8 @@ def score_repetitions(session: Session, candidates: Sequence[Array]) -> Array:
 
 
 def fractional_ridge(
-    spectra: Sequence[tuple[Array, Array]], products: Array, fractions: Sequence[float]
-) -> list[Array]:
+    spectra: Sequence[tuple[Float64, Float64]], products: Float64, fractions: Sequence[float]
+) -> list[Float64]:
     """Shrink the betas of voxels to fractions of their length over all runs.
 
     Args:
@@ -506,7 +504,7 @@ def fractional_ridge(
     return [multiply(vectors, rotated / (1 + penalty / values)) for penalty in chosen.T]
 
 
-def rescale(betas: Array, target: Array) -> Array:
+def rescale(betas: Float64, target: Float64) -> Float64:
     """Scale and shift betas [trials, v] to fit others by least squares; those that would change sign stay."""
     deviations = betas - betas.mean(0)
     variance = np.einsum("tv,tv->v", deviations, deviations)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator, make_interp_spline
-from scipy.special import gammaln
 
-Array = NDArray[np.float64]
+from brainhive_cli.core.arrays import Float64, Int64
+
 CanonicalHRF = Literal["glover", "spm"]
 HRF_STEP_S, HRF_SAMPLES = 0.1, 501
 """Grid of GLMsingle's library: to 50 s after the onset."""
@@ -39,17 +38,17 @@ class TrialRun:
             (fMRIPrep's cosines), and R² does not count what they explain.
     """
 
-    times_s: Array
-    onsets_s: Array
-    stimuli: NDArray[np.int64]
+    times_s: Float64
+    onsets_s: Float64
+    stimuli: Int64
     tr_s: float
     session: int = 1
-    confounds: Array | None = None
+    confounds: Float64 | None = None
     has_drift: bool = True
 
 
 @cache
-def hrf_library(stimulus_s: float, tr_s: float, name: str = "library") -> Callable[[Array], Array]:
+def hrf_library(stimulus_s: float, tr_s: float, name: str = "library") -> Callable[[Float64], Float64]:
     """Build GLMsingle's HRFs for stimuli of some duration.
 
     Returns:
@@ -75,13 +74,14 @@ def hrf_library(stimulus_s: float, tr_s: float, name: str = "library") -> Callab
     return lambda lags_s: np.nan_to_num(interpolate(lags_s)) / peaks
 
 
-def gamma_density(times_s: Array, shape: Any, scale: Any) -> Array:
+def gamma_density(times_s: Float64, shape: Any, scale: Any) -> Float64:
     """Evaluate the density of a gamma distribution; 0 up to 0 s."""
-    t = np.maximum(times_s, np.finfo(float).tiny) / scale
-    return np.where(times_s > 0, np.exp((shape - 1) * np.log(t) - t - gammaln(shape)) / scale, 0)
+    from scipy.stats import gamma
+
+    return gamma.pdf(times_s, shape, scale=scale)
 
 
-def canonical_hrf(kind: CanonicalHRF, tr_s: float, shift_s: float = 0.0) -> Array:
+def canonical_hrf(kind: CanonicalHRF, tr_s: float, shift_s: float = 0.0) -> Float64:
     """Sample a canonical HRF, shifted to a later onset, on nilearn's grid of about TR/50; its sum is 1.
 
     Source: nilearn 0.14, `glm.first_level.hemodynamic_models`, with its delay of one step.
@@ -90,10 +90,10 @@ def canonical_hrf(kind: CanonicalHRF, tr_s: float, shift_s: float = 0.0) -> Arra
     times_s = np.linspace(0, CANONICAL_S, round(CANONICAL_S * OVERSAMPLING / tr_s))
     times_s = times_s - tr_s / OVERSAMPLING - shift_s
     response = gamma_density(times_s, shape, scale) - ratio * gamma_density(times_s, late_shape, scale)
-    return np.asarray(response / response.sum())
+    return response / response.sum()
 
 
-def canonical_design(run: TrialRun, stimulus_s: float, kind: CanonicalHRF, shift_s: float = 0.0) -> Array:
+def canonical_design(run: TrialRun, stimulus_s: float, kind: CanonicalHRF, shift_s: float = 0.0) -> Float64:
     """Build a regressor a trial with a canonical HRF, from boxcars on nilearn's grid.
 
     Returns:
@@ -110,10 +110,10 @@ def canonical_design(run: TrialRun, stimulus_s: float, kind: CanonicalHRF, shift
     sums = np.r_[0, np.cumsum(canonical_hrf(kind, run.tr_s, shift_s))]
     rows = np.arange(1, steps + 2)[:, None]
     up, down = (sums[np.clip(rows - step, 0, len(sums) - 1)] for step in (first, last))
-    return np.asarray(make_interp_spline(grid_s, (up - down) * (run.onsets_s >= start_s), k=1)(times_s))
+    return make_interp_spline(grid_s, (up - down) * (run.onsets_s >= start_s), k=1)(times_s)
 
 
-def design(run: TrialRun, stimulus_s: float, name: str) -> Array:
+def design(run: TrialRun, stimulus_s: float, name: str) -> Float64:
     """Build a regressor a trial for each HRF, sampled at the times of the run's volumes.
 
     Args:
@@ -130,7 +130,7 @@ def design(run: TrialRun, stimulus_s: float, name: str) -> Array:
     return np.ascontiguousarray(responses.transpose(2, 0, 1))
 
 
-def drift_basis(run: TrialRun) -> Array:
+def drift_basis(run: TrialRun) -> Float64:
     """Build the orthonormal polynomials [T, d] that model a run's drift, or its constant alone."""
     volumes = len(run.times_s)
     return polynomials(volumes, polynomial_degree(volumes * run.tr_s / 60) if run.has_drift else 0)
@@ -141,13 +141,13 @@ def polynomial_degree(minutes: float) -> int:
     return floor(minutes / 2 + 0.5)
 
 
-def polynomials(volumes: int, degree: int) -> Array:
+def polynomials(volumes: int, degree: int) -> Float64:
     """Build orthonormal polynomials [T, degree + 1]."""
     powers = np.linspace(-1, 1, volumes)[:, None] ** np.arange(degree + 1)
     return orthonormalise(powers, np.empty((volumes, 0)))
 
 
-def orthonormalise(columns: Array | None, basis: Array) -> Array:
+def orthonormalise(columns: Float64 | None, basis: Float64) -> Float64:
     """Extend an orthonormal basis [T, B] by columns [T, K], in order; dependent ones become 0."""
     for column in () if columns is None else columns.T:
         rest = column

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.cutting import CausalFilter, Cutting
 
-Signals = NDArray[np.float64]
 GAP_SAMPLES = 1.5
 """Time between two samples, in units of 1 / rate, from which on some are missing between them."""
 HISTORY_S = 10.0
@@ -34,7 +33,7 @@ class CutWindow:
     name: str
     time_s: float
     sample: int
-    signal: NDArray[np.float32]
+    signal: Float32
     end_s: float
 
 
@@ -94,7 +93,7 @@ class Windows:
         """Number of the next sample."""
         return self._first + self._count
 
-    def add(self, samples: Signals, times_s: Signals) -> list[int]:
+    def add(self, samples: Float64, times_s: Float64) -> list[int]:
         """Add samples [n, C] at ascending times [n]; return the numbers of samples that follow a gap."""
         if not len(samples):
             return []

@@ -28,10 +28,12 @@ import xxhash
 from numpy.typing import DTypeLike, NDArray
 
 from brainhive_cli.core import console, documents
+from brainhive_cli.core.arrays import Array, Bool, Int64, UInt64
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, MissingData
 from brainhive_cli.core.files import atomic_write, open_no_link, open_plain
+from brainhive_cli.core.lines import Hint
 
 STAGE = "BRAINHIVE_STAGE"
 """Environment variable in a cluster's job: a folder on the node's own disk, from which stores are read."""
@@ -84,7 +86,7 @@ def short_name(path: Path) -> str:
 def create(
     path: Path,
     spaces: Mapping[str, tuple[tuple[int, ...], DTypeLike]],
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, Array],
     attributes: Mapping[str, Any],
 ) -> None:
     """Create an HDF5 file with `spaces` allocated but not written, and `arrays` and `attributes` written.
@@ -172,7 +174,7 @@ def get_attributes(file: h5py.File) -> dict[str, Any]:
 
 
 @contextmanager
-def open_file(path: Path, made_by: str, error: type[BrainhiveError] = BrainhiveError) -> Iterator[h5py.File]:
+def open_file(path: Path, made_by: Hint, error: type[BrainhiveError] = BrainhiveError) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading, and verify its seal where it has one; `StoredRows` verifies its rows.
 
     Whatever reading it raises until the block ends is taken for damage, so that the block should do no more.
@@ -270,7 +272,7 @@ def open_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> h5py.Datas
     return dataset
 
 
-def map_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> NDArray[Any]:
+def map_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> Array:
     """Map a contiguous dataset of numbers, read-only; processes share its pages.
 
     Raises:
@@ -307,7 +309,7 @@ def read_strings(file: h5py.File, name: str) -> NDArray[np.bytes_]:
     return packed
 
 
-def read_flags(file: h5py.File, name: str) -> NDArray[np.bool_]:
+def read_flags(file: h5py.File, name: str) -> Bool:
     """Read truth values, which are kept as bytes or as HDF5's booleans.
 
     Raises:
@@ -336,7 +338,7 @@ class StoredRows:
         values: The mapped array, which compares nothing: whoever reads from it calls `verify` before.
     """
 
-    def __init__(self, file: h5py.File, name: str, way_out: Callable[[], str], kinds: str = NUMBERS) -> None:
+    def __init__(self, file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: str = NUMBERS) -> None:
         """Map a dataset of an open file.
 
         Args:
@@ -348,7 +350,7 @@ class StoredRows:
         Raises:
             ValueError: as `map_numbers` does, or if there are no checksums, or not one a row.
         """
-        self.values: NDArray[Any] = map_numbers(file, name, kinds)
+        self.values: Array = map_numbers(file, name, kinds)
         self._path, self._name, self._way_out = file.filename, name, way_out
         count = len(self.values) if self.values.ndim else 0
         self._sums, self._is_due = np.zeros(count, np.uint64), np.zeros(count, bool)
@@ -386,17 +388,17 @@ class StoredRows:
         """N."""
         return len(self.values)
 
-    def __getitem__(self, index: Any) -> NDArray[Any]:
+    def __getitem__(self, index: Any) -> Array:
         """Read rows, or parts of them, by what indexes an array; the first index chooses among the N.
 
         Raises:
             BrainhiveError: if one does not match its checksum.
         """
-        part: NDArray[Any] = self.values.view(np.ndarray)[index]
+        part: Array = self.values.view(np.ndarray)[index]
         self.verify(index[0] if isinstance(index, tuple) else index)
         return part
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Read all rows; raises as slicing does."""
         whole = np.empty(self.shape, dtype or self.dtype)
         step = max(1, COPIED_BYTES // max(1, self.values[:1].nbytes))
@@ -410,7 +412,7 @@ class StoredRows:
         column.values = self.values[:, place]
         return column
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+    def read(self, rows: Int64) -> Array:
         """Read rows [n, …] from the file, of which no page then counts as memory of this process.
 
         Raises:
@@ -439,7 +441,7 @@ class StoredRows:
         digests = (xxhash.xxh3_64_intdigest(self._bytes[row]) for row in rows.tolist())  # nothing is copied
         self._settle(rows, np.fromiter(digests, np.uint64, len(rows)) != self._sums[rows])
 
-    def _settle(self, rows: NDArray[np.int64], differs: NDArray[np.bool_]) -> None:
+    def _settle(self, rows: Int64, differs: Bool) -> None:
         """Refuse rows that differ; else they need not be compared again."""
         if differs.any():
             problem = f"row {rows[differs][0]} of {self._name} does not match its checksum"
@@ -447,7 +449,7 @@ class StoredRows:
         self._is_due[rows] = False
 
 
-def read_rows(values: np.memmap[Any, Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+def read_rows(values: np.memmap[Any, Any], rows: Int64) -> Array:
     """Read rows [n, …] of a mapped array [N, …] from its file: none of its pages count as memory.
 
     Raises:
@@ -478,7 +480,7 @@ class RowWriter:
         self._row_bytes = prod(self._row_shape) * self._dtype.itemsize
         self._file = open_plain(path, os.O_WRONLY, follow=False)
 
-    def write(self, rows: Sequence[int] | NDArray[np.integer[Any]], values: NDArray[Any]) -> None:
+    def write(self, rows: Sequence[int] | NDArray[np.integer[Any]], values: Array) -> None:
         """Write `values` [len(rows), …] at `rows`, then their checksums; neighbouring rows go in one call."""
         rows = np.asarray(rows, np.int64)
         values = np.ascontiguousarray(values, self._dtype).reshape(len(rows), *self._row_shape)
@@ -507,18 +509,18 @@ class RowWriter:
         os.close(self._file)
 
 
-def row_checksums(values: NDArray[Any]) -> NDArray[np.uint64]:
+def row_checksums(values: Array) -> UInt64:
     """Compute the checksum (xxh3, 64 bits) of each row's bytes, [N]."""
     rows = np.asarray(values).reshape(len(values), -1).view(np.uint8) if values.size else values
     return np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(values))
 
 
-def _differs(values: NDArray[Any], sums: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    differs: NDArray[np.bool_] = (sums != 0) & (row_checksums(values) != sums)
+def _differs(values: Array, sums: UInt64) -> Bool:
+    differs: Bool = (sums != 0) & (row_checksums(values) != sums)
     return differs
 
 
-def _map_checksums(file: h5py.File, name: str, values: NDArray[Any]) -> NDArray[np.uint64]:
+def _map_checksums(file: h5py.File, name: str, values: Array) -> UInt64:
     """Map the checksums [N] of the rows of a dataset."""
     sums = map_numbers(file, f"{CHECKSUMS}/{name}")
     if sums.dtype != np.uint64 or sums.shape != values.shape[:1]:
@@ -526,7 +528,7 @@ def _map_checksums(file: h5py.File, name: str, values: NDArray[Any]) -> NDArray[
     return sums
 
 
-def _checksummed(file: h5py.File) -> Iterator[tuple[str, NDArray[Any], NDArray[np.uint64]]]:
+def _checksummed(file: h5py.File) -> Iterator[tuple[str, Array, UInt64]]:
     """Yield each dataset whose rows have checksums, and these; none that is empty."""
     names: list[str] = []
     file.visit(names.append)  # each once, and no link that leads elsewhere
@@ -539,9 +541,9 @@ def _checksummed(file: h5py.File) -> Iterator[tuple[str, NDArray[Any], NDArray[n
                 yield dataset, values, sums
 
 
-def damaged_rows(file: h5py.File) -> dict[str, NDArray[np.int64]]:
+def damaged_rows(file: h5py.File) -> dict[str, Int64]:
     """Find the rows that do not match their checksums, by dataset; reads all rows that were written."""
-    damaged: dict[str, NDArray[np.int64]] = {}
+    damaged: dict[str, Int64] = {}
     for name, values, sums in _checksummed(file):
         written = np.flatnonzero(sums)
         step = max(1, VERIFIED_BYTES // values[:1].nbytes)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Array, Float32, Int64
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.hdf5 import short_name
 
@@ -107,7 +107,7 @@ def health_table(rows: Iterable[tuple[object, ...]]) -> Table:
     return Table("Health of embeddings", COLUMNS, tuple(rows))
 
 
-def measure(embedding: Any, rows: NDArray[np.int64]) -> Health:
+def measure(embedding: Any, rows: Int64) -> Health:
     """Describe vectors in one pass, reading slices, so that memory stays bounded.
 
     Args:
@@ -148,7 +148,7 @@ def measure(embedding: Any, rows: NDArray[np.int64]) -> Health:
     )
 
 
-def _sample(embedding: Any, rows: NDArray[np.int64], width: int) -> NDArray[np.float32]:
+def _sample(embedding: Any, rows: Int64, width: int) -> Float32:
     """Draw finite vectors at random, as units [n, D]."""
     count = min(len(rows), PAIRED_VECTORS, max(MIN_VECTORS, VALUES_IN_MEMORY // width))
     drawn = np.random.default_rng(0).choice(rows, count, replace=False)
@@ -159,7 +159,7 @@ def _sample(embedding: Any, rows: NDArray[np.int64], width: int) -> NDArray[np.f
     return _units(values, np.linalg.norm(values, axis=1))
 
 
-def _blocks(embedding: Any, rows: NDArray[np.int64], width: int) -> Iterator[NDArray[Any]]:
+def _blocks(embedding: Any, rows: Int64, width: int) -> Iterator[Array]:
     """Read rows in blocks [n, D], each with few enough values for a CPU's cache."""
     is_read, step = np.zeros(len(embedding), bool), max(1, VALUES_IN_MEMORY // 16 // width)
     is_read[rows] = True
@@ -168,12 +168,12 @@ def _blocks(embedding: Any, rows: NDArray[np.int64], width: int) -> Iterator[NDA
         yield values[is_read[start : start + step]]
 
 
-def units_in_blocks(embedding: Any, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+def units_in_blocks(embedding: Any, rows: Int64) -> Iterator[Float32]:
     """Yield the vectors of some rows as units [n, D], in ascending order; zeros where one is not finite."""
     for values in _blocks(embedding, rows, prod(embedding.shape[1:])):
-        finite = np.where(np.isfinite(values).all(axis=1)[:, None], values, 0).astype(np.float64)
+        finite = np.where(np.isfinite(values).all(axis=1, keepdims=True), values, 0).astype(np.float64)
         yield _units(finite, np.linalg.norm(finite, axis=1))
 
 
-def _units(values: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.float32]:
+def _units(values: Array, lengths: Array) -> Float32:
     return (values / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)

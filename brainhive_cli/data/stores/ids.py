@@ -13,6 +13,7 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 
 NOT_IN_TABLES = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
@@ -20,9 +21,8 @@ NOT_IN_TABLES = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 WHOLE = re.compile(r"(-?\d+)\.0*")
 """Whole number as programs write it whose column has gaps, as 13.0."""
 PICTURES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".avifs", ".bmp", ".dib", ".gif"}
-    | {".ico", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm"}
-    | {".tif", ".tiff"}
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .bmp .dib .gif .ico .jp2 .j2k .j2c .jpc .jpf .jpx "
+    ".pbm .pgm .ppm .pnm .pfm .tif .tiff".split()
 )
 """Endings of picture files: those that Pillow registers for the formats that are read."""
 
@@ -65,9 +65,9 @@ class Names(Sequence[str]):
     def __getitem__(self, index: int | np.integer[Any]) -> str: ...
 
     @overload
-    def __getitem__(self, index: slice | NDArray[np.int64]) -> Self: ...
+    def __getitem__(self, index: slice | Int64) -> Self: ...
 
-    def __getitem__(self, index: int | np.integer[Any] | slice | NDArray[np.int64]) -> str | Self:
+    def __getitem__(self, index: int | np.integer[Any] | slice | Int64) -> str | Self:
         """Unpack one, or choose some."""
         packed = self.packed[index]
         return packed.decode() if isinstance(packed, bytes) else type(self)(packed)
@@ -107,7 +107,7 @@ def read_category(name: str) -> str:
     return plain_name(plain_id(table_text(name)))
 
 
-def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDArray[np.int64]:
+def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int64:
     """Find the row of each image id; by file stem where one side has no more.
 
     Args:
@@ -156,7 +156,7 @@ class Match:
         unknown: The names without one.
     """
 
-    rows: NDArray[np.int64]
+    rows: Int64
     unknown: list[str]
 
 

@@ -19,10 +19,10 @@ from struct import unpack
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.archives import zip_members
+from brainhive_cli.core.arrays import Array, UInt8
 from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.data.stores.hdf5 import NUMBERS
@@ -97,7 +97,7 @@ def load(path: Path, trust: bool = False, verify: bool = True) -> Any:
             raise HoldsObjects(problem, "save it again as a dict of plain arrays and lists") from error
 
 
-def numbers(content: bytes, name: str) -> NDArray[Any]:
+def numbers(content: bytes, name: str) -> Array:
     """Read an .npy that is in memory and holds numbers.
 
     Args:
@@ -109,12 +109,12 @@ def numbers(content: bytes, name: str) -> NDArray[Any]:
     """
     stream = Stream(np.frombuffer(content, np.uint8))
     array = _read_npy(stream)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in NUMBERS or not stream.is_at_end:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in NUMBERS or stream.at < len(content):
         raise ValueError(f"{name} does not hold the numbers that its header claims")
     return array
 
 
-def array(value: Any) -> NDArray[Any]:
+def array(value: Any) -> Array:
     """Turn what `load` found into an array.
 
     Args:
@@ -176,7 +176,7 @@ def _load_pickle(path: Path) -> Any:
     first = Unpickler(Stream(np.memmap(path, np.uint8, "r"))).load()
     if not isinstance(first, int) or first != TORCH_MAGIC:
         return first
-    places: dict[str, NDArray[np.uint8]] = {}
+    places: dict[str, UInt8] = {}
     stream = Stream(np.memmap(path, np.uint8, "c"))  # torch wants what it may change in memory
     storages = _Storages(places.get)
     for _ in ("magic", "protocol", "machine"):
@@ -226,21 +226,16 @@ class Stream:
         at: How many of them were read.
     """
 
-    def __init__(self, content: NDArray[np.uint8]) -> None:
+    def __init__(self, content: UInt8) -> None:
         self._content, self._bytes, self.at = content, content.data, 0
 
-    def take(self, count: int) -> NDArray[np.uint8]:
+    def take(self, count: int) -> UInt8:
         """Go on by `count` bytes, and hand them out where they lie.
 
         Raises:
             EOFError: if there are not so many.
         """
         return self._content[self._next(count)]
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether nothing is left."""
-        return self.at == len(self._bytes)
 
     def read(self, count: int) -> bytes:
         """Read `count` bytes."""
@@ -278,7 +273,7 @@ class _Archive:
         self._content = np.memmap(path, np.uint8, "c" if self.pickled else "r")  # torch may write to its own
         refuse_inflation(sum(member.file_size for member in members), len(self._content), "its members")
 
-    def member(self, name: str, verify: bool = True) -> NDArray[np.uint8]:
+    def member(self, name: str, verify: bool = True) -> UInt8:
         """Map a member, and verify its checksum (which torch does not); one that is compressed is read."""
         member = self._zip.getinfo(name)
         if member.compress_type != zipfile.ZIP_STORED:
@@ -305,7 +300,7 @@ class _Storages:
         dtypes: Of the storages that were named, by their keys.
     """
 
-    def __init__(self, find: Callable[[str], NDArray[np.uint8] | None]) -> None:
+    def __init__(self, find: Callable[[str], UInt8 | None]) -> None:
         self._find = find
         self.names: dict[str, Any] = {f"torch.{kind}": dtype for kind, dtype in DTYPES.items()}
         self.names["torch._utils._rebuild_tensor_v2"] = _rebuild
@@ -379,31 +374,26 @@ def _ordered(dtype: np.dtype[Any], state: tuple[Any, ...]) -> np.dtype[Any]:
 
 
 def _frombuffer(
-    content: bytes | bytearray | NDArray[np.uint8],
+    content: bytes | bytearray | UInt8,
     dtype: np.dtype[Any],
     shape: tuple[int, ...],
     order: Any,
     axes: tuple[int, ...] | None = None,
-) -> NDArray[Any]:
+) -> Array:
     if dtype.hasobject:
         raise Refused("numpy.dtype of objects over bytes")
-    flat: NDArray[Any] = (
-        content.view(dtype) if isinstance(content, np.ndarray) else np.frombuffer(content, dtype)
-    )
+    flat: Array = content.view(dtype) if isinstance(content, np.ndarray) else np.frombuffer(content, dtype)
     if order == "K" and axes is not None:
         return flat.reshape(shape).transpose(axes)
     return flat.reshape(shape, order=order)
 
 
-def _array(state: tuple[Any, ...]) -> NDArray[Any]:
+def _array(state: tuple[Any, ...]) -> Array:
     """Make an array of the state that `ndarray.__reduce__` gives."""
     shape, dtype, is_fortran, content = state[-4:]
     if not isinstance(content, list):
         return _frombuffer(content, dtype, shape, "F" if is_fortran else "C")
-    flat = np.empty(len(content), object)
-    for place, value in enumerate(content):
-        flat[place] = value
-    return flat.reshape(shape)
+    return np.fromiter(content, object, len(content)).reshape(shape)
 
 
 PLAIN: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -18,10 +17,12 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
 from brainhive_cli.core import console, documents, parts
+from brainhive_cli.core.arrays import Array, Bool, Float64, Int64, UInt64
 from brainhive_cli.core.artifacts import Mark
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.files import below, publish
+from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, merge_caveats
 from brainhive_cli.core.set_up import flatten
 from brainhive_cli.data.stores import hdf5
@@ -44,25 +45,16 @@ WAYS_OUT = {
 REGION_NAME = r"(?!-$)[^\s&|()]+"
 """What a region may be called where sets of them are written; it may hold hyphens, as `prf-visualrois`."""
 SELECTING = {
-    *("root", "files", "sessions", "task", "derivatives", "where", "trials", "key", "info"),
-    *(
-        "stimuli",
-        "events",
-        "column",
-        "onset_unit",
-        "stim_channel",
-        "delay_ms",
-        "stimulus",
-        "stimulus_ms",
-        "stimulus_s",
-    ),
-    *("channels", "types", "exclude", "mask", "masks", "regions", "voxels"),
-    *("repetitions", "seed", "shuffle", "test_pictures", "drop_test_categories"),
+    *"root files sessions task derivatives where trials key info stimuli events column onset_unit "
+    "stim_channel delay_ms stimulus stimulus_ms stimulus_s channels types exclude mask masks regions voxels "
+    "repetitions seed shuffle test_pictures drop_test_categories".split()
 }
 """Keys of preparations that say where signals are and which trials, sensors or voxels are taken. All others
 change the numbers themselves."""
 STEP_TOLERANCE = 0.02
 """Share of the time between samples by which it may differ from 1 / rate, as after resampling."""
+OPTIONAL = {"sessions": "i", "whiteners": "f", "runs": "i", "onset_s": "f"}
+"""Arrays of a split that a store may lack, and NumPy's letter of the kind of their numbers."""
 
 
 class Provenance(TypedDict, total=False):
@@ -115,7 +107,7 @@ class Sensors:
     """
 
     names: Sequence[str]
-    positions: NDArray[np.float64] | None = None
+    positions: Float64 | None = None
 
     @property
     def lists(self) -> dict[str, Any]:
@@ -136,7 +128,7 @@ class Grid:
 
     places: NDArray[np.int16]
     shape: tuple[int, ...]
-    affine: NDArray[np.float64]
+    affine: Float64
 
 
 @dataclass(frozen=True)
@@ -150,8 +142,8 @@ class Voxels:
         grid: Where they lie in a volume; None where that is not known, or they lie on a surface.
     """
 
-    regions: Mapping[str, NDArray[np.bool_]]
-    maps: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    regions: Mapping[str, Bool]
+    maps: Mapping[str, Float64] = field(default_factory=dict)
     grid: Grid | None = None
 
     @property
@@ -160,7 +152,7 @@ class Voxels:
         places = {} if self.grid is None else {"places": self.grid.places}
         return {f"voxels in the mask of region {name}": mask for name, mask in self.regions.items()} | places
 
-    def select(self, rows: NDArray[np.int64]) -> "Voxels":
+    def select(self, rows: Int64) -> "Voxels":
         """Keep some voxels, in this order."""
         return Voxels(
             {name: mask[rows] for name, mask in self.regions.items()},
@@ -198,16 +190,16 @@ class Recording:
     signal: Any
     image_ids: Sequence[str]
     space: Sensors | Voxels
-    times_s: NDArray[np.float64]
+    times_s: Float64
     rate_hz: float | None
     unit: str
     provenance: dict[str, Any] = field(default_factory=dict)
-    repetitions: NDArray[np.int64] | None = None
+    repetitions: Int64 | None = None
     sessions: NDArray[np.int8] | None = None
-    whiteners: NDArray[np.float64] | None = None
+    whiteners: Float64 | None = None
     runs: NDArray[np.int16] | None = None
-    onset_s: NDArray[np.float64] | None = None
-    known_digests: NDArray[np.uint64] | None = None
+    onset_s: Float64 | None = None
+    known_digests: UInt64 | None = None
 
     def __post_init__(self) -> None:
         """Check every axis against every list."""
@@ -246,18 +238,41 @@ class Recording:
         counts = np.asarray(shape[1] if self.repetitions is None else self.repetitions)
         if ((counts < 1) | (counts > shape[1])).any():
             raise BrainhiveError(f"signals {shape} come with counts of repetitions beyond 1 to {shape[1]}")
-        self._check_times(shape[3])
-        self._check_sessions(shape, np.broadcast_to(counts, shape[:1]))
+        if self.rate_hz is None:
+            if shape[3] != 1:
+                raise BrainhiveError(f"signals of {shape[3]} samples have no sampling rate")
+        else:
+            steps = np.diff(self.times_s) * self.rate_hz  # [T - 1], 1 each
+            if not (np.abs(steps - 1) <= STEP_TOLERANCE).all():  # of NaN, too
+                raise BrainhiveError(
+                    f"times lie {steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms apart, "
+                    f"not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
+                )
+        is_there = np.arange(shape[1]) < np.broadcast_to(counts, shape[:1])[:, None]  # [N, R]
+        for name, trials in {"runs": self.runs, "onsets": self.onset_s, "sessions": self.sessions}.items():
+            if trials is None:
+                continue
+            is_known = np.isfinite(trials) if name == "onsets" else trials >= 0
+            if trials.shape != is_there.shape or (is_known != is_there).any():
+                raise BrainhiveError(f"signals {shape} come with {name} that are not one a repetition")
+
+        # a whitener for each session
+        if self.whiteners is not None:
+            if [*self.whiteners.shape[1:]] != [shape[2]] * 2:
+                raise BrainhiveError(f"signals {shape} come with whiteners {list(self.whiteners.shape)}")
+            most = len(self.whiteners)
+            if self.sessions is not None and self.sessions.max(initial=-1) >= most:
+                raise BrainhiveError(f"signals {shape} come with {most} whiteners for more sessions")
 
     @property
-    def is_there(self) -> NDArray[np.bool_]:
+    def is_there(self) -> Bool:
         """[N, R] which repetitions there are."""
         count, most = self.signal.shape[:2]
         counts = np.full(count, most) if self.repetitions is None else self.repetitions
-        return np.asarray(np.arange(most) < counts[:, None])
+        return np.arange(most) < counts[:, None]
 
     @cached_property
-    def digests(self) -> NDArray[np.uint64]:
+    def digests(self) -> UInt64:
         """[N, R] digest of each trial, 0 where there is none; of a store without them, all rows are read."""
         digests = self.known_digests
         if digests is None:
@@ -267,7 +282,7 @@ class Recording:
         return np.where(self.is_there, digests, np.uint64(0))
 
     def refuse_copies(
-        self, others: NDArray[np.uint64], where: str, source: str, hint: str, rows: Any = slice(None)
+        self, others: UInt64, where: str, source: str, hint: str, rows: Any = slice(None)
     ) -> None:
         """Refuse trials that are equal, number by number, to trials that must be others.
 
@@ -292,7 +307,7 @@ class Recording:
             copies = f"{is_copy.sum()} of {is_known.sum()} trials are copies of {source}"
             raise BrainhiveError(f"{where}: {copies}; the first is {', '.join(words)}", hint)
 
-    def take_trials(self, is_chosen: NDArray[np.bool_]) -> "Recording":
+    def take_trials(self, is_chosen: Bool) -> "Recording":
         """Take single trials, each a row of its own whose stimulus others may have, too.
 
         Args:
@@ -302,16 +317,16 @@ class Recording:
             A recording [n, 1, C, T], in the order of the N stimuli.
         """
         rows, places = np.nonzero(is_chosen)
-        names = self.image_ids
+        names, trials = self.image_ids, (rows[:, None], places[:, None])
         return replace(
             self,
             signal=ChosenTrials(self.signal, rows, places),
             image_ids=Names.of(names[row] for row in rows.tolist()) if len(names) else (),
             repetitions=None,
-            sessions=None if self.sessions is None else self.sessions[is_chosen][:, None],
-            runs=None if self.runs is None else self.runs[is_chosen][:, None],
-            onset_s=None if self.onset_s is None else self.onset_s[is_chosen][:, None],
-            known_digests=self.digests[is_chosen][:, None],
+            sessions=take(self.sessions, trials),
+            runs=take(self.runs, trials),
+            onset_s=take(self.onset_s, trials),
+            known_digests=self.digests[trials],
         )
 
     @property
@@ -361,38 +376,6 @@ class Recording:
             return {}
         return {"stimulus": (0.0, float(shown_ms.pop()))} if len(shown_ms) == 1 else {"onset": 0.0}
 
-    def _check_times(self, samples: int) -> None:
-        if self.rate_hz is None and samples != 1:
-            raise BrainhiveError(f"signals of {samples} samples have no sampling rate")
-        if self.rate_hz is None:
-            return
-        steps = np.diff(self.times_s) * self.rate_hz  # [T - 1], 1 each
-        if not (np.abs(steps - 1) <= STEP_TOLERANCE).all():  # of NaN, too
-            raise BrainhiveError(
-                f"times lie {steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms apart, "
-                f"not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
-            )
-
-    def _check_sessions(self, shape: list[int], counts: NDArray[np.int64]) -> None:
-        if self.whiteners is not None and [*self.whiteners.shape[1:]] != [shape[2]] * 2:
-            raise BrainhiveError(f"signals {shape} come with whiteners {list(self.whiteners.shape)}")
-        is_there = np.arange(shape[1]) < counts[:, None]  # [N, R]
-        if self.runs is not None and (
-            self.runs.shape != is_there.shape or ((self.runs >= 0) != is_there).any()
-        ):
-            raise BrainhiveError(f"signals {shape} come with runs that are not one a repetition")
-        if self.onset_s is not None and (
-            self.onset_s.shape != is_there.shape or (np.isfinite(self.onset_s) != is_there).any()
-        ):
-            raise BrainhiveError(f"signals {shape} come with onsets that are not one a repetition")
-        if self.sessions is None:
-            return
-        most = np.inf if self.whiteners is None else len(self.whiteners)
-        if self.sessions.shape != is_there.shape or ((self.sessions >= 0) != is_there).any():
-            raise BrainhiveError(f"signals {shape} come with sessions that are not one a repetition")
-        if self.sessions.max(initial=-1) >= most:
-            raise BrainhiveError(f"signals {shape} come with {most} whiteners for more sessions")
-
 
 @dataclass(frozen=True, eq=False)
 class ChosenTrials:
@@ -405,8 +388,8 @@ class ChosenTrials:
     """
 
     signal: Any
-    rows: NDArray[np.int64]
-    places: NDArray[np.int64]
+    rows: Int64
+    places: Int64
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -416,14 +399,14 @@ class ChosenTrials:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the signals."""
-        kind: np.dtype[Any] = np.dtype(self.signal.dtype)
+        kind: np.dtype[Any] = self.signal.dtype
         return kind
 
     def __len__(self) -> int:
         """Count the trials."""
         return len(self.rows)
 
-    def __getitem__(self, index: Any) -> NDArray[Any]:
+    def __getitem__(self, index: Any) -> Array:
         """Read trials by what indexes an array; the first index is a slice of the n trials."""
         part, *rest = index if isinstance(index, tuple) else (index,)
         trials = np.asarray(self.signal[self.rows[part], self.places[part]])[:, None]
@@ -453,7 +436,7 @@ class SignalStore:
                 raise BrainhiveError(problem, "delete it and run again")
             about = documents.check(attributes, f"{path}: attribute", Attributes, "delete it and run again")
 
-            def read(name: str, kind: str) -> NDArray[Any] | None:
+            def read(name: str, kind: str) -> Array | None:
                 return np.array(map_numbers(file, name, kind)) if name in file else None
 
             # sensors, or voxels with their regions, maps and grid
@@ -483,11 +466,8 @@ class SignalStore:
                         unit=about.unit,
                         provenance={**about.provenance.get(split, {})},
                         repetitions=np.array(map_numbers(file, f"{split}/repetitions", "iu")),
-                        sessions=read(f"{split}/sessions", "i"),
-                        whiteners=read(f"{split}/whiteners", "f"),
-                        runs=read(f"{split}/runs", "i"),
-                        onset_s=read(f"{split}/onset_s", "f"),
                         known_digests=read(f"{split}/digests", "u"),
+                        **{name: read(f"{split}/{name}", kind) for name, kind in OPTIONAL.items()},
                     )
                 except BrainhiveError as error:
                     raise BrainhiveError(f"{path}: {error.message}", "delete it and run again") from error
@@ -586,8 +566,7 @@ class SignalStore:
             image_ids = Names.of(recording.image_ids)
             repetitions = np.full(count, most) if recording.repetitions is None else recording.repetitions
             arrays |= {f"{split}/image_id": image_ids.packed, f"{split}/repetitions": repetitions}
-            arrays |= {f"{split}/sessions": recording.sessions, f"{split}/whiteners": recording.whiteners}
-            arrays |= {f"{split}/runs": recording.runs, f"{split}/onset_s": recording.onset_s}
+            arrays |= {f"{split}/{name}": getattr(recording, name) for name in OPTIONAL}
             about["provenance"][split], about["pictures"][split] = recording.provenance, image_ids.digest
 
         # create the file, then copy signals some stimuli at a time
@@ -618,7 +597,12 @@ class SignalStore:
             lock.release()
 
 
-def digest_trials(signal: NDArray[Any]) -> NDArray[np.uint64]:
+def take(values: Array | None, index: Any) -> Array | None:
+    """Take a part of an array that may not be known."""
+    return None if values is None else values[index]
+
+
+def digest_trials(signal: Array) -> UInt64:
     """Digest each trial of signals [N, R, C, T] as a store keeps them: [N, R].
 
     It is 0 where all numbers of a trial are equal, which two trials may well have.
@@ -641,7 +625,7 @@ def path_of(signals: Path, dataset: str, name: str, subject: int) -> Path:
     return below(signals, dataset, name, f"sub-{subject:02d}.h5", source=source)
 
 
-def making(path: Path, provenance: Mapping[str, Any]) -> str:
+def making(path: Path, provenance: Mapping[str, Any]) -> Hint:
     """Say which command line makes a subject's store, by what the store says that it was prepared from."""
     subject = re.fullmatch(r"sub-0*(\d+)", path.stem)
     try:
@@ -651,11 +635,11 @@ def making(path: Path, provenance: Mapping[str, Any]) -> str:
     if subject is None:  # a session, which prepare alone reads
         return AGAIN
     knobs = config.model_dump(mode="json", exclude_defaults=True)
-    line = ["brainhive", "prepare", "--from", knobs.pop("kind"), "--subjects", subject[1]]
-    if (name := path.parent.name) != "default":
-        line += ["--name", name]
-    line += [f"preparation.{key}={json.dumps(value)}" for key, value in knobs.items()]
-    return shlex.join([*line, *(["dtype=float16"] if provenance.get("dtype") == "float16" else [])])
+    name = "" if path.parent.name == "default" else path.parent.name
+    keys = ("from", knobs.pop("kind")), ("subjects", subject[1]), ("name", name)
+    words = [f"preparation.{key}={json.dumps(value)}" for key, value in knobs.items()]
+    words += ["dtype=float16"] if provenance.get("dtype") == "float16" else []
+    return Line("prepare", *keys, *words)
 
 
 def subjects_of(signals: Path, dataset: str, preparation: str | None = None) -> tuple[int, ...]:
@@ -694,7 +678,7 @@ def _only_in_one(first: Sensors | Voxels, other: Sensors | Voxels) -> str:
     return f" ({shown}{more})" if alone else ""
 
 
-Read = Callable[[slice], NDArray[Any]]
+Read = Callable[[slice], Array]
 
 
 @dataclass(frozen=True)
@@ -715,7 +699,7 @@ class Sliced:
         """Count the stimuli."""
         return self.shape[0]
 
-    def __getitem__(self, part: slice) -> NDArray[Any]:
+    def __getitem__(self, part: slice) -> Array:
         """Read the signals of some stimuli.
 
         Raises:
@@ -727,9 +711,7 @@ class Sliced:
         return signal
 
 
-def gather_trials(
-    table: NDArray[np.int64], shape: Sequence[int], dtype: DTypeLike, trial: Callable[[int], Any]
-) -> Read:
+def gather_trials(table: Int64, shape: Sequence[int], dtype: DTypeLike, trial: Callable[[int], Any]) -> Read:
     """Read trials one by one, in the order of the file; missing repetitions are zeros.
 
     Args:
@@ -739,7 +721,7 @@ def gather_trials(
         trial: Number of a trial to its signal [C, T].
     """
 
-    def read(part: slice) -> NDArray[Any]:
+    def read(part: slice) -> Array:
         numbers = table[part].ravel()
         trials = np.zeros((len(numbers), *shape), dtype)
         for place in np.argsort(numbers, kind="stable").tolist():
@@ -750,7 +732,7 @@ def gather_trials(
     return read
 
 
-def group_trials(stimuli: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+def group_trials(stimuli: Array) -> tuple[Array, Int64, Int64]:
     """Group trials by stimulus.
 
     Args:

@@ -11,14 +11,15 @@ from typing import Any, Self
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from brainhive_cli.core import documents
+from brainhive_cli.core.arrays import Array, Bool, Int64, UInt64
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
 from brainhive_cli.core.files import below, expand_pattern, publish
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows, map_numbers, read_flags, read_strings
@@ -76,8 +77,8 @@ class TargetStore:
     embedding: StoredRows
     image_ids: Names
     concepts: Names
-    done: NDArray[np.bool_]
-    pixels: NDArray[np.uint64] | None
+    done: Bool
+    pixels: UInt64 | None
     attributes: dict[str, Any]
 
     @classmethod
@@ -93,7 +94,7 @@ class TargetStore:
             if attributes.get("format") != FORMAT or "embedding" not in file:
                 line = f"{making(path)} --again"
                 raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", line)
-            documents.check(attributes, f"{path}: attribute", Attributes, making(path))
+            documents.check(attributes, f"{path}: attribute", Attributes, str(making(path)))
 
             # rows stay on disk; names and marks are read
             embedding = StoredRows(file, "embedding", partial(making, path))
@@ -157,7 +158,7 @@ class TargetStore:
         return bool(self.attributes["config"].get("kind") == IMPORTED)
 
     @property
-    def making(self) -> str:
+    def making(self) -> Line:
         """The command line that makes it."""
         return making(self.path, self.is_own)
 
@@ -186,7 +187,7 @@ class TargetStore:
         with hdf5.open_file(self.path, self.making) as file:
             return measure(self.embedding, np.flatnonzero(read_flags(file, "done")))
 
-    def refuse_other_pictures(self, image_ids: Sequence[str], line: str) -> None:
+    def refuse_other_pictures(self, image_ids: Sequence[str], line: Hint) -> None:
         """Refuse a store whose stimuli are not those that its data set and split have now.
 
         Args:
@@ -205,7 +206,7 @@ class TargetStore:
         problem = f"{self.path} does not match the pictures that {split} has now: {changes}"
         raise BrainhiveError(problem, f"{line} --again")
 
-    def rows(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
+    def rows(self, image_ids: Sequence[str]) -> Int64:
         """Find the rows of image ids; -1 for a picture that was skipped as bad when embedding."""
         rows = match_ids(image_ids, self.image_ids, str(self.path))
         return np.where(self.done[rows], rows, -1)
@@ -254,7 +255,7 @@ class Blank:
             hdf5.create(part, spaces, {**arrays, "done": np.zeros(count, np.uint8)}, attributes)
 
 
-def find_finite(embedding: Any) -> NDArray[np.bool_]:
+def find_finite(embedding: Any) -> Bool:
     """Find the rows [N] of embeddings [N, …] whose values are all finite, some at a time."""
     starts = range(0, len(embedding), ROWS_READ)
     blocks = (np.isfinite(embedding[start : start + ROWS_READ]) for start in starts)
@@ -275,12 +276,12 @@ class TargetWriter:
         with h5py.File(part, "r") as file:
             # a row without a checksum was not written, whatever its mark says
             is_done = (file["done"][()] == 1) & (file[SUMS][()] != 0)
-            self.pending: NDArray[np.int64] = np.flatnonzero(~is_done)
+            self.pending: Int64 = np.flatnonzero(~is_done)
             self._most = float(np.finfo(np.float16).max) if file["embedding"].dtype == np.float16 else None
             written_once = {"image_id", "concept", hdf5.CHECKSUMS}
             self._rows = {name: hdf5.RowWriter(part, name) for name in file if name not in written_once}
 
-    def write(self, rows: NDArray[np.int64], values: NDArray[Any], **more: NDArray[Any]) -> None:
+    def write(self, rows: Int64, values: Array, **more: Array) -> None:
         """Write targets [B, *shape], and the rows of further datasets, then mark these rows done.
 
         Raises:
@@ -372,7 +373,7 @@ def filling(
 def _is_same(
     part: Path,
     spaces: Mapping[str, tuple[tuple[int, ...], str]],
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, Array],
     attributes: dict[str, Any],
 ) -> bool:
     """Whether an interrupted store was to hold the same; its health figures stand in one that was sealed."""
@@ -409,13 +410,12 @@ def find(embeddings: Path, dataset: str, split: str, encoder: str) -> tuple[Path
     return path, None
 
 
-def making(path: Path, is_own: bool = False) -> str:
+def making(path: Path, is_own: bool = False) -> Line:
     """Say which command line makes the store at `path`; that of own vectors (`is_own`) imports them."""
-    split, dataset = path.parent, path.parent.parent
+    dataset, split = ("dataset", path.parents[1].name), f"splits={path.parent.name}"
     if is_own:
-        words = f"--dataset {dataset.name} --as {path.stem} splits={split.name}"
-        return f"brainhive import-embeddings FILE {words}"
-    return f"brainhive embed --dataset {dataset.name} --encoders {path.stem} splits={split.name}"
+        return Line("import-embeddings", "FILE", dataset, ("as", path.stem), split)
+    return Line("embed", dataset, ("encoders", [path.stem]), split)
 
 
 def holds_own_vectors(path: Path) -> bool:
@@ -431,9 +431,14 @@ def find_own(embeddings: Path, name: str) -> Path | None:
     return next(filter(holds_own_vectors, paths), None)
 
 
-def pixels_of(stores: Iterable[TargetStore]) -> NDArray[np.uint64] | None:
+def pixels_of(stores: Iterable[TargetStore]) -> UInt64 | None:
     """Give what stimuli's pixels are known by [N, 25], if one of the stores of these stimuli has it."""
     return next((store.pixels for store in stores if store.pixels is not None), None)
+
+
+def first_with_pixels(stores: Mapping[str, TargetStore]) -> tuple[TargetStore, UInt64 | None]:
+    """Give one of the stores of the same stimuli, and what their pixels are known by."""
+    return next(iter(stores.values())), pixels_of(stores.values())
 
 
 def are_foreign(stores: Iterable[TargetStore]) -> bool:
@@ -453,10 +458,10 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
     if absent:
         problem = f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}"
         own = [name for name in absent if not describe_bad_own_name(name)]
-        lines = [f"brainhive import-embeddings FILE --as {name} --dataset {dataset}" for name in own]
+        lines = [Line("import-embeddings", "FILE", ("as", name), ("dataset", dataset)) for name in own]
         if others := [name for name in absent if name not in own]:
-            lines.insert(0, f"brainhive embed --encoders {','.join(others)} --dataset {dataset}")
-        raise MissingData(problem, " && ".join(lines))
+            lines.insert(0, Line("embed", ("encoders", others), ("dataset", dataset)))
+        raise MissingData(problem, " && ".join(map(str, lines)))
     stores = {path: _open_once(path, hdf5.state_of(path)) for path, _ in {*paths.values()}}
     return {name: stores[path].view(name, place) for name, (path, place) in paths.items()}
 
@@ -492,5 +497,5 @@ def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
     stores = [store for group in groups for store in group]
     if not stores:
         where = ", ".join(map(str, places))
-        raise MissingData(f"no embedding store in {where}", "brainhive embed, or import-embeddings")
+        raise MissingData(f"no embedding store in {where}", f"{Line('embed')}, or import-embeddings")
     return list(dict.fromkeys(stores))

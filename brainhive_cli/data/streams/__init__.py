@@ -5,14 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.stores.recordings import Recording
 
-Signals = NDArray[np.float64]
+Signals = Float64
 
 
 class StreamConfig(parts.Config):
@@ -54,7 +52,7 @@ class StreamFormat:
     kinds: tuple[str, ...]
     units: tuple[str, ...]
     rate_hz: float
-    positions: NDArray[np.float64] | None = None
+    positions: Float64 | None = None
     simulated: str = ""
     dropped: Mapping[str, int] = field(default_factory=dict)
 

@@ -8,7 +8,8 @@ its samples late. Hence this loop: a phase-locked one, which is restarted where 
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+
+from brainhive_cli.core.arrays import Float64
 
 LOCK_S = 5.0
 """Time constant of the loop: 100 ppm of drift lag by .5 ms until the period is learned, and jitter is
@@ -42,7 +43,7 @@ class RateMeasurement:
     def __init__(self, rate_hz: float) -> None:
         self._rate_hz, self._stamps, self._is_done = rate_hz, list[float](), False
 
-    def add(self, stamps: NDArray[np.float64]) -> float | None:
+    def add(self, stamps: Float64) -> float | None:
         """Add timestamps [n] in seconds; the measured rate once it is known and differs from the nominal."""
         if self._is_done:
             return None
@@ -81,7 +82,7 @@ class SampleTimes:
         self._locked = 0  # samples since the start, or since the last loss
         self._pending: list[float] = []
 
-    def settle(self, stamps: NDArray[np.float64]) -> NDArray[np.float64]:
+    def settle(self, stamps: Float64) -> Float64:
         """Give the times of the oldest samples that have none yet.
 
         Args:

@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 from xml.etree import ElementTree
 
@@ -16,6 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, 
 from brainhive_cli.core.recipe import Names, refuse_idle
 from brainhive_cli.data.electrodes import standard_name
 from brainhive_cli.data.lsl_library import explain_lsl_errors, import_lsl, resolve_streams
+from brainhive_cli.data.recording_files import read_number
 from brainhive_cli.data.streams import Chunk, Event, Signals, StreamConfig, StreamFormat, Wanted
 from brainhive_cli.data.streams._sample_times import RateMeasurement, SampleTimes
 
@@ -23,22 +24,7 @@ TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
 """Types of streams, as LSL's conventions have them, by the type of a model's channels."""
 MARKERS = "markers"
 """Type of streams of markers, in lower case."""
-KINDS = {
-    "eeg",
-    "mag",
-    "grad",
-    "ref_meg",
-    "seeg",
-    "ecog",
-    "dbs",
-    "eog",
-    "ecg",
-    "emg",
-    "bio",
-    "resp",
-    "gsr",
-    "stim",
-}
+KINDS = {*"eeg mag grad ref_meg seeg ecog dbs eog ecg emg bio resp gsr stim".split()}
 """Types of channels that keep their names; others are `misc`."""
 STIM = {"marker", "markers", "trigger", "trig", "stim"}
 """Types of channels with codes of events, as programs write them."""
@@ -226,7 +212,20 @@ class Receiver:
             same = [info for info in resolve_streams(RESOLVE_S) if (info.name, info.source_id) == identity]
             if len(same) == 1 and (self._is_gone or same[0].uid != self._info.uid):
                 inlet, described = _open_inlet(self._lsl, same[0])
-                _refuse_other(name, _list_declared(self.described), _list_declared(described))
+                before, now = _list_declared(self.described), _list_declared(described)
+                changes = [
+                    f"{fact} {before.get(fact, '')!r} is now {now.get(fact, '')!r}"
+                    for fact in {**before, **now}
+                    if before.get(fact, "") != now.get(fact, "")
+                ]
+                if changes:
+                    shown, further = changes[:SHOWN_DIFFERENCES], len(changes) - SHOWN_DIFFERENCES
+                    more = f" and {further} more" if further > 0 else ""
+                    raise BrainhiveError(
+                        f"stream {name!r} has started again as another: {', '.join(shown)}{more}",
+                        "start its program as it was before, or this command again for the stream as it is "
+                        "now",
+                    )
                 self._news = same[0], inlet
         except BrainhiveError as error:
             self._news = error
@@ -394,8 +393,8 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
     described = ", ".join(f"{key} {value!r}" for key, value in criteria.items() if value)
     marked = f"name {config.markers!r}" if config.markers else "type 'Markers'"
 
-    start_s = said_s = time.monotonic()
-    said_s -= SAY_S
+    start_s = time.monotonic()
+    said_s = start_s - SAY_S
     while True:
         with explain_lsl_errors("streams of LSL cannot be searched"):
             streams = resolve_streams(RESOLVE_S)
@@ -414,7 +413,15 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
             if (info.name == config.markers if config.markers else info.stype.casefold() == MARKERS)
         ]
         _refuse_several(signals, described, ("name", "source_id", "type"), "")
-        _refuse_unfit_signal(signals, streams)
+        fit = [info.name for info in streams if info.dtype != "string" and info.sfreq >= 1]
+        hint = f"source.name= one of: {', '.join(fit)}" if fit else "name the stream of the amplifier"
+        for info in signals:
+            if info.dtype == "string":
+                raise RecipeError(f"stream {_describe(info)} has text, not samples", hint)
+            if not info.sfreq >= 1:
+                raise RecipeError(
+                    f"stream {_describe(info)} has samples without a rate of 1 Hz or more", hint
+                )
         if config.marker_channel:
             markers = []
         else:
@@ -470,17 +477,6 @@ def _refuse_several(streams: Sequence[Any], described: str, keys: Sequence[str],
     raise RecipeError(f"{len(streams)} streams have {described}: {listed}", hint)
 
 
-def _refuse_unfit_signal(signals: Sequence[Any], streams: Sequence[Any]) -> None:
-    """Refuse a stream of text, or without a rate."""
-    fit = [info.name for info in streams if info.dtype != "string" and info.sfreq >= 1]
-    hint = f"source.name= one of: {', '.join(fit)}" if fit else "name the stream of the amplifier"
-    for info in signals:
-        if info.dtype == "string":
-            raise RecipeError(f"stream {_describe(info)} has text, not samples", hint)
-        if not info.sfreq >= 1:
-            raise RecipeError(f"stream {_describe(info)} has samples without a rate of 1 Hz or more", hint)
-
-
 def _open_inlet(lsl: Any, info: Any) -> tuple[Any, ElementTree.Element]:
     """Open a stream, compare its sender's clock with this one's, and read its description.
 
@@ -503,26 +499,11 @@ def _list_declared(described: ElementTree.Element) -> dict[str, str]:
     """List what must be the same when a sender starts again."""
     facts = {"type": "type", "format": "channel_format", "number of channels": "channel_count"}
     declared = {fact: described.findtext(tag, "") for fact, tag in facts.items()}
-    declared["rate"] = f"{_read_number(described.findtext('nominal_srate', '')):.10g} Hz"
+    declared["rate"] = f"{read_number(described.findtext('nominal_srate', '')):.10g} Hz"
     for number, row in enumerate(described.findall("desc/channels/channel"), 1):
         for fact in ("label", "type", "unit", "scaling_factor"):
             declared[f"{fact} of channel {number}"] = row.findtext(fact, "").strip()
     return declared
-
-
-def _refuse_other(name: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Refuse a sender that has started again and declares something else."""
-    changes = [
-        f"{fact} {before.get(fact, '')!r} is now {now.get(fact, '')!r}"
-        for fact in dict.fromkeys([*before, *now])
-        if before.get(fact, "") != now.get(fact, "")
-    ]
-    if changes:
-        more = f" and {len(changes) - SHOWN_DIFFERENCES} more" if len(changes) > SHOWN_DIFFERENCES else ""
-        raise BrainhiveError(
-            f"stream {name!r} has started again as another: {', '.join(changes[:SHOWN_DIFFERENCES])}{more}",
-            "start its program as it was before, or this command again for the stream as it is now",
-        )
 
 
 def _read_format(
@@ -545,15 +526,9 @@ def _read_format(
 
     # types, those of the model where none is declared
     declared = [row.findtext("type", "").strip().casefold() for row in rows]
-    kinds = [
-        wanted.kind
-        if kind in ("", TYPES.get(wanted.kind, "").casefold())
-        else "stim"
-        if kind in STIM
-        else kind
-        for kind in declared
-    ]
-    kinds = [kind if kind in KINDS else "misc" for kind in kinds]
+    kind_of = {kind: kind for kind in KINDS} | dict.fromkeys(STIM, "stim")
+    kind_of |= dict.fromkeys(("", TYPES.get(wanted.kind, "").casefold()), wanted.kind)
+    kinds = [kind_of.get(kind, "misc") for kind in declared]
     standard = [
         standard_name(each) if kind == "eeg" else each for each, kind in zip(names, kinds, strict=True)
     ]
@@ -580,9 +555,9 @@ def _read_format(
 
     # positions as mne-lsl sends them: NaN or zeros where there is none
     located = [[row.findtext(f"loc/R0{axis}", "") for axis in "xyz"] for row in rows]
-    positions = np.array([[_read_number(text) for text in row] for row in located])  # [C, 3]
+    positions = np.array([[read_number(text) for text in row] for row in located])  # [C, 3]
     positions[~np.any(positions, axis=1) | ~np.isfinite(positions).all(axis=1)] = np.nan
-    rate_hz = _read_number(described.findtext("nominal_srate", ""))
+    rate_hz = read_number(described.findtext("nominal_srate", ""))
     is_located = bool(np.isfinite(positions).any())
     return (
         StreamFormat(
@@ -592,19 +567,11 @@ def _read_format(
     )
 
 
-def _read_number(text: str) -> float:
-    """Read a number that anyone may have written; NaN of what is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
 def _read_unit(declared: str, kind: str) -> str:
     """Read a unit; mne-lsl's player writes the power of ten of mne's unit instead."""
     unit = SPELLINGS.get(declared.strip().casefold(), declared.strip())
     base = {"mag": "T", "grad": "T/m"}.get(kind, "V" if kind in KINDS - {"stim", "misc"} else "")
-    power = _read_number(unit)
+    power = read_number(unit)
     if math.isnan(power):
         return unit
     near = [name for name, (size, of) in SIZES.items() if of == base and math.log10(size) == power]

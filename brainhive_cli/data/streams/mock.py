@@ -1,9 +1,9 @@
 """Continuous signal without hardware: noise with events; of a simulated data set, its person's responses."""
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.data.stores.recordings import Recording, Sensors
 from brainhive_cli.data.streams import Chunk, Clock, Event, StreamConfig, StreamFormat, Wanted
 
@@ -104,7 +104,7 @@ class MockStream:
         self._events = self._events[len(events) :]
         return Chunk(samples, times_s, events)
 
-    def _make(self, number: int) -> NDArray[np.float64]:
+    def _make(self, number: int) -> Float64:
         """Make the samples [n, C] from one event to the next; behind the last, those of one more interval."""
         shape = (self._interval, len(self.format.channels))
         first = number * self._interval
@@ -132,7 +132,7 @@ class MockStream:
         ahead = np.resize(following, (rest, shape[1]))[::-1]
         return np.concatenate([trial, np.cos(weight) * back + np.sin(weight) * ahead])
 
-    def _trial(self, number: int) -> NDArray[np.float64]:
+    def _trial(self, number: int) -> Float64:
         assert self._recording is not None
         item, repetition = self._trials[max(0, number)].tolist()
         return np.asarray(self._recording.signal[item : item + 1])[0, repetition].T.astype(np.float64)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.console import warn
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.results import Need, require_needs
+from brainhive_cli.core.inputs import Input, require
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.recording_files import UNITS, open_raw
@@ -48,7 +48,7 @@ class Config(StreamConfig):
             raise ValueError(f"onset_unit {self.onset_unit} needs a column of the events.tsv")
         return self
 
-    def needs(self) -> list[Need]:
+    def inputs(self) -> list[Input]:
         """List the file.
 
         Raises:
@@ -58,7 +58,7 @@ class Config(StreamConfig):
             raise RecipeError("no recording is named to be replayed", "source.file=sub-01_ses-01.fif")
         path = locate(self.file)
         missing = MissingData(f"no recording {path}", "source.file=FILE that mne opens")
-        return [Need(str(path), error=None if path.is_file() else missing)]
+        return [Input(str(path), error=None if path.is_file() else missing)]
 
     def build(self, wanted: Wanted) -> "ReplayedRecording":
         """Open the recording.
@@ -68,7 +68,7 @@ class Config(StreamConfig):
             MissingData: if there is none, or it cannot be read.
             BrainhiveError: if it has no events.
         """
-        require_needs(self.needs())
+        require(self.inputs())
         return ReplayedRecording(self, locate(self.file), wanted.span_s, Clock(self.speed))
 
 
@@ -150,7 +150,7 @@ class ReplayedRecording:
         return Chunk(samples, np.arange(start, stop) / self._rate_hz, events)
 
     @cached_property
-    def _block(self) -> tuple[int, NDArray[np.float64]]:
+    def _block(self) -> tuple[int, Float64]:
         """First sample, and samples [n, C] of the part of the file that is replayed now."""
         stop = min(self._next + max(1, round(BLOCK_S * self._rate_hz)), self._samples)
         block = self._raw.get_data(start=self._next, stop=stop).T * self._scales  # [n, C]

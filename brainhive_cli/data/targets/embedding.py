@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.console import Bar
 from brainhive_cli.core.errors import raise_if_asked_to_stop
 from brainhive_cli.core.files import portable
@@ -23,7 +23,7 @@ from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media.decoding import decoded
 from brainhive_cli.data.stores.target_store import PIXELS, Blank, TargetStore, TargetWriter
-from brainhive_cli.data.targets.encoder_groups import EncoderGroup, alternatives, shape_of, views_each
+from brainhive_cli.data.targets.encoder_groups import EncoderGroup, alternatives, shape_of
 from brainhive_cli.data.targets.target_stores import is_same_network
 from brainhive_cli.models.encoders import EncoderConfig
 
@@ -96,31 +96,16 @@ class StoreJob:
             else ""
         )
 
-    def plan(self, group: EncoderGroup | None) -> str:
+    def describe(self) -> str:
         """Say whether the store is done, or why not and how many bytes will be written."""
-        if not (reason := self.reason(group)):
+        if not (reason := self.reason(None)):
             return self.imported or "done"
         why = f" ({reason})" if self.path.is_file() else ""
-        if (size := self.count_bytes(group)) is None:
+        if (shape := self.config.known_shape) is None:
             return f"to do, of a size that is known with the weights{why}"
+        count = len(self.images) * (alternatives(self.config, self.images) or 1)
+        size = count * prod(shape_of(self.config, shape, self.images)) * np.dtype(self.kept_as).itemsize
         return f"to do{why}, {console.size(size)} to write"
-
-    def count_bytes(self, group: EncoderGroup | None) -> int | None:
-        """Count the bytes of the store; None where the shape of targets is known with the weights alone."""
-        shape = self.config.known_shape or (group.shapes[self.config.name] if group else None)
-        if shape is None:
-            return None
-        count = alternatives(self.config, self.images) or 1
-        shape = shape_of(self.config, shape, self.images)
-        return len(self.images) * count * prod(shape) * np.dtype(self.kept_as).itemsize
-
-    @property
-    def keys(self) -> list[str]:
-        """Paths of the stores that this one stands for: its own, and of all views those of each."""
-        config = self.config
-        places = range(views_each(config, self.images) or 0) if config.views == "all" else ()
-        names = [config.model_copy(update={"views": place}).name for place in places]
-        return [str(self.path), *(str(self.path.with_name(f"{name}.h5")) for name in names)]
 
     @property
     def kept_as(self) -> str:
@@ -202,11 +187,11 @@ class Pace:
 
 
 def stream(
-    rows: NDArray[np.int64],
+    rows: Int64,
     images: StimulusSet,
     groups: Sequence[EncoderGroup],
     writers: Mapping[str, TargetWriter],
-    pending: Mapping[str, NDArray[np.bool_]],
+    pending: Mapping[str, Bool],
     batch_size: int,
     workers: int,
     launch: Launch,
@@ -265,10 +250,10 @@ def stream(
 
 def _keep(
     writer: TargetWriter,
-    rows: NDArray[np.int64],
+    rows: Int64,
     values: Tensor,
-    pixels: NDArray[np.uint64] | None,
-    lacks: NDArray[np.bool_],
+    pixels: UInt64 | None,
+    lacks: Bool,
     there: Any,
 ) -> tuple[float, float]:
     """Write what the store lacks of embeddings [B, …] and words of pixels [B, 25], once they are `there`.

@@ -15,6 +15,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.data.datasets import Clip, StimulusSet, decode, pictures_below
 from brainhive_cli.data.stores.ids import Names, match_names, summarise_names
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, joined
@@ -105,8 +106,7 @@ class EncoderGroup:
     @property
     def digest(self) -> str:
         """Identity of its targets, as their store would: a latent space, or weights; "" if unknown."""
-        space: str = getattr(self.encoder.module, "latent_space", "")
-        return space or self.encoder.weights.get("digest", "")
+        return getattr(self.encoder.module, "latent_space", "") or self.encoder.weights.get("digest", "")
 
     def view(self, stimulus: Any) -> Tensor:
         """Preprocess a picture: [3, H, W]; each frame of a clip, or each caption or mask of a list: [K, …].
@@ -118,7 +118,7 @@ class EncoderGroup:
         """
         preprocess: Any = self.encoder.preprocess
         if (reads := self.encoder.reads) != "pixels" and isinstance(stimulus, Image.Image | Clip):
-            raise MissingData(f"{self.name} reads {reads}, and has no store", "brainhive embed")
+            raise MissingData(f"{self.name} reads {reads}, and has no store", Line("embed"))
         if isinstance(stimulus, Clip | list):
             shown = stimulus.pictures if isinstance(stimulus, Clip) else stimulus
             if isinstance(which := self.configs[0].views, int):

@@ -1,6 +1,5 @@
 """The encoders of a prior or a brain model, by the keys of the embeddings that it fuses."""
 
-import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Any
 
 from brainhive_cli.core import documents, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.lines import join_words
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant
-from brainhive_cli.data.command_lines import write_encoders, write_part
 from brainhive_cli.data.stores.target_store import find_own
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import IMPORTED, NAME, EncoderConfig, resolve
@@ -80,14 +79,14 @@ def encoders_around(folder: Path) -> list[EncoderConfig]:
     return [resolve(encoder) for encoder in recipe.get("encoders", [])]
 
 
-def describe_keys(keys: Collection[str], maybe: Iterable[EncoderConfig] = ()) -> tuple[str, str]:
+def describe_keys(keys: Collection[str], maybe: Iterable[EncoderConfig]) -> tuple[str, str]:
     """Name the encoders of keys, and the arguments that select them."""
     encoders = encoders_by_key(keys, maybe)
     unknown = sorted(set(keys) - encoders.keys())
-    names = ", ".join([*map(write_part, encoders.values()), *unknown])
+    names = ", ".join([*map(str, encoders.values()), *unknown])
     if unknown:
         return names, f"name with --encoders all of them, also what made the embeddings {', '.join(unknown)}"
-    return names, shlex.join(write_encoders(list(encoders.values())))
+    return names, join_words([("encoders", [*encoders.values()])])
 
 
 def match_keys(
@@ -110,7 +109,7 @@ def match_keys(
     keys = {config.name: next((key for key in config.known_as if key in dims), "") for config in encoders}
     if "" in keys.values() or sorted(keys.values()) != sorted(dims):
         wanted, hint = describe_keys(dims, [*maybe, *encoders])
-        problem = f"{owner} takes the encoders {wanted}, not {', '.join(map(write_part, encoders))}"
+        problem = f"{owner} takes the encoders {wanted}, not {', '.join(map(str, encoders))}"
         raise BrainhiveError(problem, hint)
     return keys
 

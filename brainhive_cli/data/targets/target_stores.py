@@ -9,10 +9,10 @@ import numpy as np
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate_stored
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import EMBEDDINGS, Paths
-from brainhive_cli.core.results import Need, need_stores
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.command_lines import command
+from brainhive_cli.data.command_lines import write_embedding
 from brainhive_cli.data.datasets import Dataset, StimulusSet, stored_split
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.health import Health
@@ -34,7 +34,7 @@ def open_stores(
     images: StimulusSet | None = None,
 ) -> dict[str, TargetStore]:
     """Open the stores of several encoders over the same stimuli, by encoder; arguments as `open_targets`."""
-    root, line = paths.under_home("embeddings"), command("embed", dataset_config, encoders)
+    root, line = paths.under_home("embeddings"), write_embedding(dataset_config, encoders)
     split = stored_split(dataset, split)
     try:
         stores = target_store.open_all(root, dataset.name, split, [config.name for config in encoders])
@@ -66,14 +66,24 @@ def open_stores(
     return stores
 
 
-def store_needs(
+def store_inputs(
     dataset: Dataset, config: parts.Config, split: str, encoders: Sequence[EncoderConfig], paths: Paths
-) -> list[Need]:
-    """List the stores of several encoders; arguments as `open_targets`."""
-    root, arguments = paths.under_home("embeddings"), (dataset, config, split, encoders, paths)
-    stored = stored_split(dataset, split)
-    files = [target_store.find(root, dataset.name, stored, config.name)[0] for config in encoders]
-    return need_stores(files, partial(open_stores, *arguments))
+) -> list[Input]:
+    """List the stores of several encoders, those of own vectors with digests; arguments as `open_targets`.
+
+    A name says nothing of what made own vectors, so that others of one name must make another run.
+    """
+    root, stored, listed = paths.under_home("embeddings"), stored_split(dataset, split), list[Input]()
+    files = [target_store.find(root, dataset.name, stored, encoder.name)[0] for encoder in encoders]
+    look = partial(open_stores, dataset, config, split, encoders, paths)
+    error = None if all(path.is_file() for path in files) else Input.of("", look).error  # one of all
+    for encoder, path in zip(encoders, files, strict=True):
+        is_here, digest = path.is_file(), ""
+        if is_here and encoder.kind == IMPORTED:
+            digest = str(TargetStore.open(path).attributes["weights"].get("digest", ""))
+        name = f"{EMBEDDINGS} {dataset.name}/{stored}/{encoder.name}"
+        listed.append(Input(name, None, None if is_here else error, digest=digest))
+    return listed
 
 
 def _difference(first: TargetStore, other: TargetStore) -> str:
@@ -137,23 +147,6 @@ def is_same_network(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     """Whether two descriptions have one digest of a network's config or code; older ones have none."""
     known = {digest for about in (one, other) if (digest := about.get("network"))}
     return len(known) < 2
-
-
-def digests_of_imported(
-    dataset: Dataset, split: str, encoders: Sequence[EncoderConfig], paths: Paths
-) -> dict[str, str]:
-    """Return the digests of own vectors, of those that have a store of a split, by the store's name.
-
-    A name says nothing of what made its vectors, so that other vectors of one name must make another run.
-    """
-    root, stored = paths.under_home("embeddings"), stored_split(dataset, split)
-    digests = {}
-    for name in (config.name for config in encoders if config.kind == IMPORTED):
-        if target_store.path_of(root, dataset.name, stored, name).is_file():
-            store = target_store.open_all(root, dataset.name, stored, [name])[name]
-            key = f"{EMBEDDINGS} {dataset.name}/{stored}/{name}"
-            digests[key] = str(store.attributes["weights"].get("digest", ""))
-    return digests
 
 
 def digest_of(store: TargetStore) -> str:
@@ -226,7 +219,6 @@ def warn_of_problems(store: TargetStore) -> None:
 def encoder_of(store: TargetStore) -> type[EncoderConfig]:
     """Find the part that made a store; the general one where this version does not have it."""
     try:
-        known: type[EncoderConfig] = parts.load("encoders", store.attributes["config"]["kind"]).Config
+        return parts.load("encoders", store.attributes["config"]["kind"]).Config
     except (KeyError, RecipeError):
         return EncoderConfig
-    return known

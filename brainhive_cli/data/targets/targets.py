@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console, parts
+from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.device_memory import free_bytes, to_device
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.command_lines import command
+from brainhive_cli.data.command_lines import write_embedding
 from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.hdf5 import StoredRows
@@ -33,7 +34,7 @@ from brainhive_cli.data.targets.encoder_groups import (
 from brainhive_cli.data.targets.target_stores import open_stores
 from brainhive_cli.models.encoders import EncoderConfig
 
-Rows = NDArray[np.int64]
+Rows = Int64
 ONLINE_AT_ONCE = 512
 """Stimuli that networks encode at once: pictures of 224 pixels are 308 MB."""
 CPU = torch.device("cpu")
@@ -52,10 +53,10 @@ class StoreTargets:
     """
 
     values: Tensor | StoredRows
-    done: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    done: Bool = field(default_factory=lambda: np.zeros(0, bool))
     device: torch.device = CPU
     further: tuple[Tensor | StoredRows, ...] = ()
-    pixels: NDArray[np.uint64] | None = None
+    pixels: UInt64 | None = None
 
     @classmethod
     def of(
@@ -138,7 +139,7 @@ class OnlineTargets:
         return shape_of(self._config, self.group.shapes[self.name], self.stimuli)
 
     @property
-    def done(self) -> NDArray[np.bool_]:
+    def done(self) -> Bool:
         """Every stimulus is taken to be sound: one that is not is an error when it is decoded."""
         return np.ones(len(self.stimuli), bool)
 
@@ -210,7 +211,7 @@ def compute_online(
     Raises:
         BrainhiveError: if the stimuli are not those of the store.
     """
-    store.refuse_other_pictures(stimuli.image_ids, "brainhive embed")
+    store.refuse_other_pictures(stimuli.image_ids, Line("embed"))
     return {name: OnlineTargets(stimuli, group, name, vary) for group in groups for name in group.names}
 
 
@@ -286,12 +287,12 @@ class Targets:
         return {key: shape[0] for key, shape in self.shapes.items()}
 
     @property
-    def done(self) -> NDArray[np.bool_]:
+    def done(self) -> Bool:
         """Whether every source has a target for a row, [N]."""
         return np.logical_and.reduce([source.done for source in self.sources.values()])
 
     @property
-    def pixels(self) -> NDArray[np.uint64] | None:
+    def pixels(self) -> UInt64 | None:
         """Identity of the stimuli's pixels, [N, 25]; None where no store says it."""
         stored = (source.pixels for source in self.sources.values() if isinstance(source, StoreTargets))
         return next((pixels for pixels in stored if pixels is not None), None)
@@ -384,7 +385,7 @@ def open_targets(
     missing = [config for config in encoders if config not in stored]
     for config in missing:
         if config.pictures:  # at each step, the stimulus itself would be seen
-            raise MissingData(f"{config.name} has no store", command("embed", dataset_config, [config]))
+            raise MissingData(f"{config.name} has no store", write_embedding(dataset_config, [config]))
     for group in grouped(missing, "fp32", launch):
         stimuli = images or dataset.images(split)
         sources |= {name: OnlineTargets(stimuli, group, name) for name in group.names}

@@ -14,6 +14,7 @@ from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import StimulusSet
+from brainhive_cli.data.media.media_files import to_bytes
 
 
 @dataclass(frozen=True)
@@ -113,5 +114,4 @@ def loaded(items: Items, rows: Iterable[list[int]], workers: int, launch: Launch
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
     """Turn [B, 3, H, W] in 0..1 into pictures."""
-    array = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(pixels) for pixels in array]
+    return [*map(Image.fromarray, to_bytes(images))]

@@ -6,17 +6,18 @@ from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.lines import Line
 from brainhive_cli.data.responses import Responses
+from brainhive_cli.data.signals.selection import Mask
 
 Unit = Literal["pictures", "trials", "minutes"]
 Order = Literal["draws", "recording"]
 ALL = float("inf")
 """Amount of everything that a person has."""
 NO_TIMES = "signals do not say when trials began"
-WAY = "prepare the signals again, with onsets (brainhive prepare), or count pictures or trials, in draws"
 
 
 @dataclass(frozen=True)
@@ -31,35 +32,35 @@ class Pool:
     """
 
     responses: Responses
-    counts: NDArray[np.int64]
+    counts: Int64
     dropped: int = 0
 
     @property
-    def is_there(self) -> NDArray[np.bool_]:
+    def is_there(self) -> Mask:
         """[N, R] which trials there are."""
         known = (self.responses.single, self.responses.onset_s)
         most = next((each.shape[1] for each in known if each is not None), int(self.counts.max(initial=1)))
-        return np.asarray(np.arange(most) < self.counts[:, None])
+        return np.arange(most) < self.counts[:, None]
 
     @cached_property
-    def elapsed_min(self) -> NDArray[np.float64] | None:
+    def elapsed_min(self) -> Float64 | None:
         """[N, R] minutes of recording before each trial; NaN where there is none, None if not known."""
-        return None if self._timeline is None else self._timeline[0]
+        return self._timeline[0]
 
     @property
     def total_min(self) -> float | None:
         """Minutes of recording in all; None where onsets are not known."""
-        return None if self._timeline is None else self._timeline[1]
+        return self._timeline[1]
 
     @cached_property
-    def _timeline(self) -> tuple[NDArray[np.float64], float] | None:
+    def _timeline(self) -> tuple[Float64, float] | tuple[None, None]:
         """Lay the runs one after another: minutes before each trial, and all minutes.
 
         Breaks within a run are counted; time between runs is not, as nothing says how long it was.
         """
         onset_s, runs, sessions = self.responses.onset_s, self.responses.runs, self.responses.sessions
         if onset_s is None:
-            return None
+            return None, None
 
         # one number for each run of each session, in order
         zeros = np.zeros_like(onset_s, np.int64)
@@ -75,13 +76,13 @@ class Pool:
             before_s += times_s[-1] - times_s[0] + step_s
         return elapsed_s / 60, before_s / 60
 
-    def describe(self, is_chosen: NDArray[np.bool_]) -> "Size":
+    def describe(self, is_chosen: Mask) -> "Size":
         """Count pictures, trials and minutes of some trials [N, R], at the pace of all with its breaks."""
         trials, total = int(is_chosen.sum()), self.total_min
         minutes = None if total is None else total * trials / max(1, int(self.is_there.sum()))
         return Size(int(is_chosen.any(1).sum()), trials, minutes)
 
-    def without(self, is_tested: NDArray[np.bool_]) -> Self:
+    def without(self, is_tested: Mask) -> Self:
         """Leave out pictures [N] that are tested."""
         rows = np.flatnonzero(~is_tested)
         return replace(
@@ -100,7 +101,7 @@ class Size:
 
 def choose_trials(
     pool: Pool, unit: Unit, amounts: Sequence[float], order: Order, random: np.random.Generator
-) -> list[NDArray[np.bool_]]:
+) -> list[Mask]:
     """Choose the trials of each amount; a smaller amount is part of a larger one.
 
     Drawn at random, a picture brings all its trials, and minutes are recording from a random moment on (from
@@ -131,8 +132,7 @@ def choose_trials(
         assert elapsed is not None
         queue = np.where(is_there, elapsed, np.inf)
         if order == "draws":
-            times = elapsed[is_there]
-            start = float(random.choice(times))
+            start = float(random.choice(elapsed[is_there]))
             queue = np.where(is_there, (elapsed - start) % (pool.total_min or 1.0), np.inf)
 
     # what comes first: minutes, trials, or trials until another picture would begin
@@ -155,7 +155,11 @@ def choose_trials(
 def _require_onsets(pool: Pool, unit: Unit, order: Order) -> None:
     """Refuse minutes and the order of recording of trials whose onsets are not known."""
     if pool.elapsed_min is None and (unit == "minutes" or order == "recording"):
-        raise BrainhiveError(f"subject {pool.responses.subject}: {NO_TIMES}", WAY)
+        raise BrainhiveError(
+            f"subject {pool.responses.subject}: {NO_TIMES}",
+            f"prepare the signals again, with onsets ({Line('prepare')}), "
+            "or count pictures or trials, in draws",
+        )
 
 
 def limit_amounts(

@@ -20,7 +20,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.core.tables import Table, brief, number
-from brainhive_cli.data.stores.target_store import pixels_of
+from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.evaluation.calibration import amounts as of_amounts
 from brainhive_cli.evaluation.calibration.curves import (
     CONTROLS,
@@ -222,11 +222,11 @@ def describe_source(job: Job) -> str:
     counts, shares = set(), []
     for cell in job.cells:
         counts.add(len(cell.trained_on))
-        stores = job.align.stores("train", cell)
-        store, pixels = next(iter(stores.values())), pixels_of(stores.values())
+        store, pixels = first_with_pixels(job.align.stores("train", cell))
         learned = job.align.learned(cell).pictures
-        confirm = job.align.confirm_copy("train")
-        is_common = learned.contain(job.align.dataset.pictured_as, store.image_ids, pixels, confirm)
+        is_common = learned.contain(
+            job.align.dataset.pictured_as, store.image_ids, pixels, job.align.confirm_copy("train")
+        )
         shares.append(is_common[job.people[cell.tested_on[0]].pool.responses.stimulus].mean())
     people = " to ".join(map(str, sorted({min(counts), max(counts)})))
     share = 100 * float(np.mean(shares))
@@ -278,11 +278,9 @@ def draw(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> l
     note = f"The last point is everything. Bands: 95 % intervals, {interval}. {describe_source(job)}."
     axis, curves = f"{unit} of the new person", []
     for title, by_arm in lines.items():
-        drawn = []
-        for arm, by_amount in by_arm.items():
-            top1 = [measured["top1"] for measured in by_amount]
-            ends = [metric.low for metric in top1], [metric.high for metric in top1]
-            drawn.append(Line(arm, [metric.value for metric in top1], *ends, top1[0].chance))
+        drawn = [
+            Line.of(arm, [measured["top1"] for measured in by_amount]) for arm, by_amount in by_arm.items()
+        ]
         options: Any = {"section": FINDING, "note": note} if title == TITLE else {"section": SECTION}
         curves.append(Curve(title, axis, at, drawn, **options, **shared))
     scores = np.array(
@@ -294,12 +292,8 @@ def draw(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> l
     ]
     if len(people) > 1:
         curves.insert(1, Curve(f"Each person, by {headline}", axis, at, people, section=FINDING, **shared))
-    return [*curves, *_lay_out(results, metrics, choices)]
 
-
-def _lay_out(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> list[Table]:
-    """Lay out amounts and what they reach, all arms by amounts, and what arms are."""
-    job, unit, headline = results.job, results.job.spec.unit, results.headline
+    # tables: what amounts reach, all arms by amounts, and what arms are
     has_times = not np.isnan(results.sizes(results.columns[-1])).any()
     others = [name for name in UNITS if name != unit and (has_times or name != "minutes")]
     gains = {label: values for label, values in metrics.gains.items() if not label.endswith(ZERO_SHOT)}
@@ -332,19 +326,19 @@ def _lay_out(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) 
     notes += [f"pull of transfer: {words}" for words in dict.fromkeys(c.words for c in pulling)]
     notes.append(describe_epochs(job))
     note = " ".join(f"{words[0].upper()}{words[1:]}." for words in notes)
-    amounts = Table("Top-1 by amount", columns, rows, section=SECTION, note=note)
+    amounts_table = Table("Top-1 by amount", columns, rows, section=SECTION, note=note)
 
     # all arms, without intervals, which the curves show
-    by_arm = [
+    values = [
         [arm, *(number(measured["top1"].value) for measured in by_amount)]
         for arm, by_amount in metrics.arms.items()
     ]
-    title = f"Top-1 of every arm, by {unit}"
-    every = Table(title, ["arm", *labels], by_arm, section=SECTION)
+    every = Table(f"Top-1 of every arm, by {unit}", ["arm", *labels], values, section=SECTION)
 
     # what arms are, and how long they take
     about = [
         [arm, *describe_arm(arm, job.spec.alignments), f"{results.seconds(arm):.2f}"] for arm in metrics.arms
     ]
     columns = ["arm", "of the new person", "protocol in MOABB", "what it is", f"seconds with {EVERYTHING}"]
-    return [amounts, every, Table("Arms", columns, about, section=SECTION, note="Seconds of processor time.")]
+    arms = Table("Arms", columns, about, section=SECTION, note="Seconds of processor time.")
+    return [*curves, amounts_table, every, arms]

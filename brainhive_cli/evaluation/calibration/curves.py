@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import (
     TRIALS_TOGETHER,
@@ -111,24 +111,24 @@ class Results:
         is_together = any({*arms} & {*part.together} for part in self.parts.values())
         return extend_protocol(self.job.describe_protocol(), [TRIALS_TOGETHER] if is_together else [])
 
-    def ranks(self, arm: str, column: int, tested: str = "") -> list[NDArray[np.int64]]:
+    def ranks(self, arm: str, column: int, tested: str = "") -> list[Int64]:
         """Give the ranks of an arm after an amount: [S, N] of S models and draws, one array a person."""
         row = list_arms(self.job.spec).index(arm)
-        by_person: dict[int, list[NDArray[np.int64]]] = {subject: [] for subject in self.job.people}
+        by_person: dict[int, list[Int64]] = {subject: [] for subject in self.job.people}
         for (cell, _), part in self.parts.items():
             ranks = part.ranks[tested or self.tested][row, column]
             if (ranks != ABSENT).all():
                 by_person[cell.tested_on[0]].append(ranks)
         return [np.stack(ranks) for ranks in by_person.values()]
 
-    def hits(self, arm: str, column: int, tested: str = "") -> list[NDArray[np.float64]]:
+    def hits(self, arm: str, column: int, tested: str = "") -> list[Float64]:
         """Average top-1 over models and draws: [N], one array a person."""
         ranks = self.ranks(arm, column, tested)
-        return [np.asarray((each == 1).mean(0, dtype=np.float64)) for each in ranks]
+        return [(each == 1).mean(0, dtype=np.float64) for each in ranks]
 
-    def sizes(self, column: int) -> NDArray[np.float64]:
+    def sizes(self, column: int) -> Float64:
         """Average pictures, trials and minutes (NaN where not known) of an amount: [3]."""
-        return np.asarray(np.mean([part.sizes[column] for part in self.parts.values()], axis=0))
+        return np.mean([part.sizes[column] for part in self.parts.values()], axis=0)
 
     def seconds(self, arm: str) -> float:
         """Average the seconds of processor time that an arm took with everything."""
@@ -163,7 +163,7 @@ def measure_arms(results: Results) -> Metrics:
     context: Any = {"split": "test", "seeds": job.seeds, "items": job.items}
 
     # each arm
-    arms: dict[str, list[dict[str, Metric]]] = {}
+    arms = {}
     for arm in results.arms:
         stamped = context | {"protocol": results.protocol_of(arm), "only": MEASURED}
         different = columns[:1] if arm == ZERO_SHOT else columns
@@ -195,7 +195,7 @@ def measure_arms(results: Results) -> Metrics:
     # shares of top-1 with everything, and differences to what is enough: these have an interval in any case
     hits_by_amount = [results.hits(headline, column) for column in columns]
     by_person = [np.array([hits.mean() for hits in of_people]) for of_people in hits_by_amount]
-    surplus: list[Ends] = []
+    surplus = []
     if len(job.people) >= FEWEST_PEOPLE:
         for of_people in hits_by_amount[:-1]:
             pairs_of_hits = zip(of_people, hits_by_amount[-1], strict=True)
@@ -209,11 +209,14 @@ def measure_arms(results: Results) -> Metrics:
             low=low,
             high=high,
             interval=method if low is not None else NO_SHARE,
+            chance=None,
+            these_subjects=None,
+            people=None,
+            seed_sd=None,
         )
         for share, low, high in (ratio_of_means(scores, by_person[-1]) for scores in by_person)
     ]
-    plain: Any = {"chance": None, "these_subjects": None, "people": None, "seed_sd": None}
-    return Metrics(arms, first_day, gains, [replace(share, **plain) for share in shares], surplus)
+    return Metrics(arms, first_day, gains, shares, surplus)
 
 
 def find_range(ends: Sequence[Ends]) -> tuple[int, int]:

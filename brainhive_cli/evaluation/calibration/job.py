@@ -7,17 +7,19 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import runs
+from brainhive_cli.core.arrays import Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, extend_protocol
-from brainhive_cli.core.results import Need, Work
+from brainhive_cli.core.results import Work
 from brainhive_cli.data.datasets import alike_of, people_of
 from brainhive_cli.data.responses import Responses
-from brainhive_cli.data.stores.target_store import pixels_of
+from brainhive_cli.data.stores.target_store import first_with_pixels, pixels_of
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.calibration.amounts import Pool, limit_amounts
 from brainhive_cli.evaluation.calibration.recipe import Calibration, Recipe
@@ -38,9 +40,9 @@ TEST, LAST_DAY, FIRST_DAY = "test", "last session", "first session"
 class Tested(NamedTuple):
     """Test signals [N, C, T] of a person, not normalised, and the index of each one's picture [N]."""
 
-    signal: NDArray[np.float32]
+    signal: Float32
     target: Tensor
-    stimulus: NDArray[np.int64]
+    stimulus: Int64
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,9 @@ class Job:
         name = runs.reference(align.folder, root, align.variant)
         cells.sort(key=lambda cell: (cell.tested_on, cell.name))
         align = replace(align, cells=cells, _cache={})
-        return cls(recipe.model_copy(update={"align_run": name}), recipe.spec, align, training, cells)
+        return cls(
+            recipe.model_copy(update={"align_run": name}), recipe.select(Calibration), align, training, cells
+        )
 
     @property
     def subjects(self) -> list[int]:
@@ -139,9 +143,9 @@ class Job:
         """List the seeds of the models."""
         return sorted({cell.seed for cell in self.cells})
 
-    def needs(self) -> Iterator[Need]:
+    def inputs(self) -> Iterator[Input]:
         """List the run, signals and stores."""
-        yield from self.align.needs(["train", "test"])
+        yield from self.align.inputs(["train", "test"])
 
     @property
     def work(self) -> Work:
@@ -151,7 +155,7 @@ class Job:
         count = len(self.cells) * len(arms) * (len(self.spec.amounts) * self.spec.draw_count + 1)
         epochs = self.spec.epochs or self.training.train.epochs
         kind = f"{self.align.dataset.name}, {self.training.backbone.kind}, {epochs} epochs"
-        return Work(kind, count, "trained models")
+        return Work(kind, count, "trained models", cells=len(self.cells) * self.spec.draw_count)
 
     @cached_property
     def people(self) -> dict[int, Person]:
@@ -239,7 +243,7 @@ class Job:
         # all training pictures of the person, by name, pixels and concept
         (subject,), stores, dataset = cell.tested_on, self.align.stores("train", cell), self.align.dataset
         rows = self.people[subject].pool.responses.stimulus
-        store, pixels = next(iter(stores.values())), pixels_of(stores.values())
+        store, pixels = first_with_pixels(stores)
         shown = store.image_ids[rows], None if pixels is None else pixels[rows], store.concepts[rows]
         people, source = people_of(dataset), self.align.source(cell.variant)
         return {
@@ -313,7 +317,7 @@ def _check_kept(recipe: Recipe, training: Training) -> None:
 
 def read_raw(
     member: TrainedCell, subject: int, split: str, with_single: bool = False, most: int | None = None
-) -> tuple[Responses, NDArray[np.int64]]:
+) -> tuple[Responses, Int64]:
     """Read a person's signals as a model takes them, but not normalised, with the trials [N] of each.
 
     Args:
@@ -344,7 +348,7 @@ def _split_days(pool: Pool, trials: Responses) -> tuple[Pool, dict[str, Response
     if learned is None or tested is None:
         raise BrainhiveError(
             f"subject {subject}: signals do not say which session a trial is of",
-            "prepare the signals again, with sessions (brainhive prepare), or days=all",
+            f"prepare the signals again, with sessions ({Line('prepare')}), or days=all",
         )
     first, last = int(learned[learned >= 0].min()), int(tested.max())
     if last <= first:

@@ -8,14 +8,13 @@ from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from brainhive_cli.core import documents, parts, weights
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.responses import Responses
-from brainhive_cli.evaluation.calibration.amounts import ALL, Size, choose_trials
+from brainhive_cli.evaluation.calibration.amounts import ALL, choose_trials
 from brainhive_cli.evaluation.calibration.job import Person
 from brainhive_cli.evaluation.calibration.recipe import SHELVES, Calibration
 from brainhive_cli.measurement.ranks import ranks
@@ -46,9 +45,9 @@ class Part:
         together: Arms whose tokens of a test trial depend on the other ones.
     """
 
-    ranks: Mapping[str, NDArray[np.int64]]
-    seconds: NDArray[np.float64]
-    sizes: NDArray[np.float64]
+    ranks: Mapping[str, Int64]
+    seconds: Float64
+    sizes: Float64
     missing: Mapping[str, str]
     together: Sequence[str] = ()
 
@@ -124,10 +123,10 @@ def fit_decoder(
     return base.align_signals(config, responses) if is_of_signals else base.align_tokens(config, responses)
 
 
-def rank_tested(decoder: Decoder, person: Person) -> dict[str, NDArray[np.int64]]:
+def rank_tested(decoder: Decoder, person: Person) -> dict[str, Int64]:
     """Rank the seen picture of each test signal among the tested pictures: [N], by what is tested."""
     with torch.inference_mode():
-        gallery: Tensor = decoder.model.encode_image(
+        gallery = decoder.model.encode_image(
             {key: values.to(decoder.model.device) for key, values in person.gallery.items()}
         ).float()
     return {
@@ -144,7 +143,7 @@ def measure_draw(
     pulls: Sequence[float | None],
     draw: int,
     random: np.random.Generator,
-    keep: Mapping[str, Callable[[Decoder], None]] | None = None,
+    keep: Mapping[str, Callable[[Decoder], None]] | None,
 ) -> Part:
     """Measure every arm after every amount, in one draw.
 
@@ -172,7 +171,7 @@ def measure_draw(
     chosen = choose_trials(person.pool, spec.unit, amounts, spec.order, random)
     for column, (amount, is_chosen) in enumerate(zip(amounts, chosen, strict=True)):
         # the recordings of this amount
-        size: Size = person.pool.describe(is_chosen)
+        size = person.pool.describe(is_chosen)
         sizes[column] = size.pictures, size.trials, np.nan if size.minutes is None else size.minutes
         if (amount == ALL and draw > 0) or not size.pictures:
             continue
@@ -192,8 +191,7 @@ def measure_draw(
                 decoder = fit_decoder(base, arm, spec, recordings, seed, pulls[column])
                 measured = rank_tested(decoder, person)
                 if draw == 0 and column == 0:  # a test trial is decoded without the others
-                    signals = torch.from_numpy(first.signal)
-                    is_together = depends_on_other_trials(decoder.encode, signals)
+                    is_together = depends_on_other_trials(decoder.encode, torch.from_numpy(first.signal))
                     together |= {arm} if is_together else set()
             except BrainhiveError as error:
                 missing[arm] = error.in_one_line

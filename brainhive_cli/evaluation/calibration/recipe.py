@@ -147,7 +147,7 @@ class Recipe(AlignRunRecipe, Calibration):
         description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
         "it; or hub:owner/name[@revision]; default: the newest run (key: run)",
     )
-    dataset: Annotated[Any, parts.part("datasets", "things-eeg", is_optional=True)] = Field(
+    dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, whose people are all new"
     )
     subjects: recipe.Subjects = Field(
@@ -162,8 +162,3 @@ class Recipe(AlignRunRecipe, Calibration):
     keep: Literal["none", "transfer", "all"] = Field(
         "none", description="models that are kept of the first draw, as folders that eval-retrieval takes"
     )
-
-    @property
-    def spec(self) -> Calibration:
-        """Part of the recipe that the functions get which measure."""
-        return self.select(Calibration)

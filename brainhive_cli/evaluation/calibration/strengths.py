@@ -18,7 +18,6 @@ from brainhive_cli.training.alignment.few_shot import (
     PERMUTED_TRANSFER,
     TRANSFER,
     ZERO_SHOT,
-    Base,
     fixed_pull,
 )
 from brainhive_cli.training.alignment.recipe import Cell
@@ -120,20 +119,38 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Lau
     scores: list[dict[float | None, list[float]]] = [{} for _ in amounts]
     with console.progress("choosing the strength of transfer", len(runs) * spec.transfer.draws) as bar:
         for subject, run in runs.items():
-            base, person = _open_left_out(job, run, cell, subject, launch)
+            # the model, and the signals of the person as it reads them
+            base, (without,) = job.load_base(cell, launch, run), run.cells
+            member = TrainedCell(run, replace(without, tested_on=(subject,)), base.model)
+            responses, counts = read_raw(member, subject, "train", with_single=job.needs_trials)
+
+            # pictures of held-out concepts are tested, all others are learned from
+            store = member.pictures("train")
+            share = max(LEAST_VALIDATION, job.training.train.validation)
+            pictures = run.dataset.pictured_as, store.image_ids, store.pixels, run.confirm_copy("train")
+            is_tested = held_out_of(store.concepts, share, pictures)[responses.stimulus]
+            tested = responses.take(np.flatnonzero(is_tested))
+            rows = np.unique(tested.stimulus)
+            target = torch.from_numpy(np.searchsorted(rows, tested.stimulus))
+            gallery = base.targets.gather(torch.from_numpy(rows))
+            signals = {TEST: Tested(np.asarray(tested.signal), target, tested.stimulus)}
+            pool, ids = Pool(responses, counts).without(is_tested), [store.image_ids[row] for row in rows]
+            person = Person(subject, pool, signals, gallery, ids)
+
+            # scores of the person, draw by draw
             is_decodable = base.decodes_strangers(person.tested[TEST].signal)
             strengths = [*([None] if is_decodable else []), *sorted(pulls, reverse=True)]
             drawn: list[dict[float | None, list[float]]] = [{} for _ in amounts]
             for draw in range(spec.transfer.draws):
                 random = np.random.default_rng((spec.seed, subject, draw))
-                chosen_trials = choose_trials(person.pool, spec.unit, amounts, spec.order, random)
+                chosen_trials = choose_trials(pool, spec.unit, amounts, spec.order, random)
                 for by_strength, is_chosen in zip(drawn, chosen_trials, strict=True):
-                    if draw > 0 and np.array_equal(is_chosen, person.pool.is_there):  # the same in all draws
+                    if draw > 0 and np.array_equal(is_chosen, pool.is_there):  # the same in all draws
                         continue
-                    responses = person.pool.responses.of_trials(is_chosen)
+                    learned = pool.responses.of_trials(is_chosen)
                     for strength in strengths:
                         seed = derive_seed(spec.seed, subject, draw)
-                        decoder = fit_decoder(base, TRANSFER, spec, responses, seed, strength)
+                        decoder = fit_decoder(base, TRANSFER, spec, learned, seed, strength)
                         ranks = rank_tested(decoder, person)[TEST]
                         by_strength.setdefault(strength, []).append(float((1 / ranks).mean()))
                 bar.advance()
@@ -170,26 +187,3 @@ def choose_strength(scores: Mapping[float | None, Sequence[float]]) -> float | N
         if float(loss.mean()) <= error:
             return strength
     return best
-
-
-def _open_left_out(job: Job, run: AlignRun, cell: Cell, subject: int, launch: Launch) -> tuple[Base, Person]:
-    """Open the model without a person, and that person's training pictures: learned from, and held out."""
-    # the model, and the signals of the person as it reads them
-    base, (without,) = job.load_base(cell, launch, run), run.cells
-    member = TrainedCell(run, replace(without, tested_on=(subject,)), base.model)
-    responses, counts = read_raw(member, subject, "train", with_single=job.needs_trials)
-
-    # pictures of held-out concepts are tested, all others are learned from
-    store = member.pictures("train")
-    share = max(LEAST_VALIDATION, job.training.train.validation)
-    pictures = run.dataset.pictured_as, store.image_ids, store.pixels, run.confirm_copy("train")
-    held_out = held_out_of(store.concepts, share, pictures)
-    is_tested = held_out[responses.stimulus]
-    tested = responses.take(np.flatnonzero(is_tested))
-    rows = np.unique(tested.stimulus)
-    target = torch.from_numpy(np.searchsorted(rows, tested.stimulus))
-    gallery = base.targets.gather(torch.from_numpy(rows))
-    pool = Pool(responses, counts).without(is_tested)
-    image_ids = [store.image_ids[row] for row in rows]
-    signals = {TEST: Tested(np.asarray(tested.signal), target, tested.stimulus)}
-    return base, Person(subject, pool, signals, gallery, image_ids)

@@ -24,6 +24,7 @@ from brainhive_cli.evaluation.explanation.findings import (
     SIMILARITY,
     UNKNOWN,
     Finding,
+    Findings,
     bound_onsets,
     ceiling_scopes,
     claims,
@@ -37,10 +38,11 @@ from brainhive_cli.evaluation.explanation.findings import (
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.profiles import REGION, SENSOR, TIME, SubjectProfiles
 from brainhive_cli.evaluation.explanation.reader import Reader
-from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
+from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS, Explanation
 from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
-from brainhive_cli.evaluation.explanation.similarity import Course, explain_similarity
+from brainhive_cli.evaluation.explanation.similarity import explain_similarity
 from brainhive_cli.measurement.metric_names import shown
+from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.drawings import draw_slices, save_figure
 from brainhive_cli.reports.page import DETAILS, FINDING
 from brainhive_cli.training.alignment.recipe import Cell
@@ -76,7 +78,7 @@ def conclude(
     missing = {name: reason for part in parts.values() for name, reason in part.missing.items()}
 
     # metrics of models, of the encoding model of signals, and of similarity
-    results: list[Finding] = []
+    results = []
     if spec.analyses_of(OF_MODEL):
         by_model = [[parts[cell, subject] for cell in cells] for subject, cells in job.subjects.items()]
         seeds = sorted({cell.seed for cell in align.cells})
@@ -101,76 +103,32 @@ def conclude(
     missing |= {FIRST_ABOVE: reason} if reason else {}
 
     # what pages show, and figures of the same
-    drawn = draw_results(results, course, encoded, readers[0])
-    has_sensors = any(finding.axis.name == SENSOR for finding in results)
-    if has_sensors and not any(isinstance(artifact, Map) for artifact in drawn.values()):
-        missing["head maps"] = "where the sensors lie is not known"
-    for name, reason in missing.items():
-        console.warn(f"{name} left out: {reason}")
-    for name, artifact in drawn.items() if spec.figures else ():
-        for suffix in spec.figures:
-            folder.replace(f"{FIGURES}/{name}.{suffix}", partial(save_figure, artifact))
-    about = f"; for {pictures.scope}" if pictures.scope else ""
-    table = summary_table(results, f"Explanation: {protocol}, {spec.split}{about}")
-    artifacts.write(folder, [table, *put_claims_first(drawn, results).values()])
-
-    # metrics by scope; those of one scope are put together
-    scopes: dict[str, dict[str, Metric]] = overall(results)
-    for finding in results:
-        for name, metrics in finding.scopes.items():
-            scopes[name] = scopes.get(name, {}) | metrics
+    reader, drawn = readers[0], dict[str, Drawn]()
     if course is not None:
-        scopes |= ceiling_scopes(course, without_model, spec.split)
-    notes: dict[str, Any] = {
-        "run": portable(align.folder.reference),
-        "runs": [align.name],
-        "dataset": align.dataset.name,
-        "mode": align.mode,
-        "protocol": protocol,
-        "caveats": merge_caveats(align.caveats(spec.split), caveats),
-        **describe_tested([align.tested_pictures(spec.split)], align.signal_warnings),
-        "draws": len(readers[0].labels.permuted),
-        "scope": pictures.scope,
-        SET_UP: align.set_up(spec.split),
-        "finding": state_claims(
-            results, "what was seen", len(readers), f"{pictures.size} {spec.split} items", pictures.scope
-        ),
-        "units": pictures.kind,
-        "unit_count": pictures.count,
-        "profiles": [finding.note for finding in results],
-    }
-    if course is not None and course.halves is not None:
-        notes["ceiling of similarity by halves"] = course.halves.tolist()
-    return Measurements(scopes, missing, notes)
-
-
-OF_WINDOWS = f"centre of the window, {TIME}"
-"""The axis of windows."""
-MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
-Drawn = Curve | Heatmap | Map
-
-
-def draw_results(
-    results: Sequence[Finding], course: Course | None, encoded: Sequence[SubjectProfiles], reader: Reader
-) -> dict[str, Drawn]:
-    """Draw all results by the names of their files, the one first that most readers look for.
-
-    Args:
-        results: All analyses.
-        course: Similarity, if it was measured.
-        encoded: What the encoding model measured of each subject; none if it was not fitted.
-        reader: Of any subject: whose signals have the sensors and times of all.
-    """
-    # similarity with each level
-    drawn: dict[str, Drawn] = {}
-    if course is not None:
-        drawn["similarity"] = similarity_curve(course, results)
+        # the correlation with each level together, with the ceilings
+        correlations = [finding for finding in results if finding.metric == RHO]
+        lines = [_line(finding.name.rpartition(" · ")[2], finding.measured) for finding in correlations]
+        comment = "Claims are made by the lower ceiling: the upper one is far above 0 on noise."
+        if course.halves is not None:
+            lines.append(Line("ceiling by halves of repetitions", course.halves.tolist()))
+            comment = "The ceiling is the root of what two recordings of the subject would correlate by."
+        elif np.isfinite(course.similarity.lower).all():
+            lines.append(Line("lower ceiling", course.similarity.lower.tolist()))
+            lines.append(Line("upper ceiling", course.similarity.upper.tolist()))
+        drawn["similarity"] = Curve(
+            f"similarity: {MEANINGS['similarity']}",
+            course.axis.name,
+            list(course.axis.at),
+            lines,
+            "Spearman correlation of distances",
+            "lines" if course.axis.name == TIME else "bars",
+            section=SECTION,
+            note=comment,
+        )
 
     # positions of sensors on the head, from left to right and from back to front
-    space = reader.selection.recording.space
-    known = known_places(space) if isinstance(space, Sensors) else None
-    positions: dict[str, tuple[float, float]] = {}
-    if known is not None and isinstance(space, Sensors):
+    space, positions = reader.selection.recording.space, dict[str, tuple[float, float]]()
+    if isinstance(space, Sensors) and (known := known_places(space)) is not None:
         names = [space.names[row] for row in known[0]]
         plane = flattened(known[1]).tolist()  # [K, 2]
         positions = {name: (x, y) for name, (x, y) in zip(names, plane, strict=True)}
@@ -186,21 +144,89 @@ def draw_results(
     for name, artifact in drawn.items():
         if isinstance(artifact, Curve) and artifact.style == "lines":
             drawn[name] = replace(artifact, marks=stimulus | artifact.marks)
-    return drawn
+    has_sensors = any(finding.axis.name == SENSOR for finding in results)
+    if has_sensors and not any(isinstance(artifact, Map) for artifact in drawn.values()):
+        missing["head maps"] = "where the sensors lie is not known"
+    write_artifacts(folder, spec, results, drawn, missing, f"Explanation: {protocol}, {spec.split}", pictures)
+
+    # metrics by scope; those of one scope are put together
+    scopes = overall(results)
+    for finding in results:
+        for name, metrics in finding.scopes.items():
+            scopes[name] = scopes.get(name, {}) | metrics
+    if course is not None:
+        scopes |= ceiling_scopes(course, without_model, spec.split)
+    notes: dict[str, Any] = {
+        **describe_job(job, protocol, caveats, pictures),
+        **describe_tested([align.tested_pictures(spec.split)], align.signal_warnings),
+        "draws": len(readers[0].labels.permuted),
+        "finding": state_claims(
+            results, "what was seen", len(readers), f"{pictures.size} {spec.split} items", pictures.scope
+        ),
+        "profiles": [finding.note for finding in results],
+    }
+    if course is not None and course.halves is not None:
+        notes["ceiling of similarity by halves"] = course.halves.tolist()
+    return Measurements(scopes, missing, notes)
 
 
-def put_claims_first(drawn: Mapping[str, Drawn], results: Sequence[Finding]) -> dict[str, Drawn]:
+def write_artifacts(
+    folder: RunFolder,
+    spec: Explanation,
+    results: Findings,
+    drawn: Mapping[str, "Drawn"],
+    missing: Mapping[str, str],
+    title: str,
+    items: Items,
+) -> None:
+    """Warn of what is missing, save figures, and write what pages show: the table, then the claims."""
+    for name, reason in missing.items():
+        console.warn(f"{name} left out: {reason}")
+    for name, artifact in drawn.items():
+        for suffix in spec.figures:
+            folder.replace(f"{FIGURES}/{name}.{suffix}", partial(save_figure, artifact))
+    table = summary_table(results, title + (f"; for {items.scope}" if items.scope else ""))
+    artifacts.write(folder, [table, *put_claims_first(drawn, results).values()])
+
+
+def describe_job(job: Job, protocol: str, caveats: Sequence[str], items: Items) -> dict[str, Any]:
+    """Note which run was explained, by which protocol, on which items."""
+    align, split = job.align, job.spec.split
+    return {
+        "run": portable(align.folder.reference),
+        "runs": [align.name],
+        "dataset": align.dataset.name,
+        "mode": align.mode,
+        "protocol": protocol,
+        "caveats": merge_caveats(align.caveats(split), caveats),
+        "scope": items.scope,
+        SET_UP: align.set_up(split),
+        "units": items.kind,
+        "unit_count": items.count,
+    }
+
+
+OF_WINDOWS = f"centre of the window, {TIME}"
+"""The axis of windows."""
+MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
+Drawn = Curve | Heatmap | Map
+Drawings = Iterator[tuple[str, Drawn]]
+"""Artifacts by the names of their files."""
+Places = Mapping[str, tuple[float, float]]
+"""Places on a plane by the sensor's name."""
+
+
+def put_claims_first(drawn: Mapping[str, Drawn], results: Findings) -> dict[str, Drawn]:
     """Put the figures of the claims first, under the heading of the first screen: maps in place of bars."""
-    names = [_file_name(claim.name, claim.axis.name) for claim in claims(results)]
     first = {}
-    for name in names:
+    for name in map(_file_name, claims(results)):
         drawn_as = next((full for full in (f"{name}-map", f"{name}-slices", name) if full in drawn), None)
         if drawn_as is not None:
             first[drawn_as] = replace(drawn[drawn_as], section=FINDING)
     return first | {name: artifact for name, artifact in drawn.items() if name not in first}
 
 
-def choose_metrics(results: Sequence[Finding]) -> dict[tuple[str, str], Finding]:
+def choose_metrics(results: Findings) -> dict[tuple[str, str], Finding]:
     """Choose the one metric that is drawn of each analysis and axis: the claimed one, or the first."""
     claimed = {(claim.name, claim.axis.name): claim for claim in claims(results)}
     chosen: dict[tuple[str, str], Finding] = {}
@@ -210,9 +236,7 @@ def choose_metrics(results: Sequence[Finding]) -> dict[tuple[str, str], Finding]
     return chosen
 
 
-def curves(
-    results: Sequence[Finding], positions: Mapping[str, tuple[float, float]]
-) -> Iterator[tuple[str, Drawn]]:
+def curves(results: Findings, positions: Places) -> Drawings:
     """Draw one metric of each analysis over its axis, with its controls: the claimed one, or the first.
 
     Args:
@@ -224,7 +248,7 @@ def curves(
         The name of the file of each, and the artifact.
     """
     # sensors with positions are listed from front to back
-    for (name, axis_name), finding in choose_metrics(results).items():
+    for (_, axis_name), finding in choose_metrics(results).items():
         axis = finding.axis
         at = [float(time_ms) for time_ms in axis.at] if axis_name == TIME else axis.labels
         is_mapped = axis_name == SENSOR and all(label in positions for label in axis.labels)
@@ -245,14 +269,12 @@ def curves(
         ordered: Any = [at[row] for row in order]
         style: Literal["lines", "bars"] = "lines" if axis_name == TIME else "bars"
         yield (
-            _file_name(name, axis_name),
+            _file_name(finding),
             Curve(title, words, ordered, lines, shown(finding.metric), style, **options),
         )
 
 
-def head_maps(
-    results: Sequence[Finding], positions: Mapping[str, tuple[float, float]]
-) -> Iterator[tuple[str, Drawn]]:
+def head_maps(results: Findings, positions: Places) -> Drawings:
     """Draw analyses by sensor on a head, where positions of sensors are known."""
     for finding in choose_metrics(results).values() if positions else ():
         if finding.axis.name != SENSOR:
@@ -262,12 +284,13 @@ def head_maps(
             for name, metric in zip(finding.axis.labels, finding.measured, strict=True)
             if name in positions
         ]
-        title, value = _title(finding), shown(finding.metric)
-        drawn = Map(title, points, "head", value, True, section=SECTION, note=_note(finding))
-        yield f"{_file_name(finding.name, finding.axis.name)}-map", drawn
+        drawn = Map(
+            _title(finding), points, "head", shown(finding.metric), True, section=SECTION, note=_note(finding)
+        )
+        yield f"{_file_name(finding)}-map", drawn
 
 
-def region_slices(results: Sequence[Finding], space: Voxels) -> Iterator[tuple[str, Drawn]]:
+def region_slices(results: Findings, space: Voxels) -> Drawings:
     """Draw analyses by region on slices, where positions of voxels are known."""
     for finding in choose_metrics(results).values():
         if finding.axis.name != REGION or space.grid is None:
@@ -284,12 +307,12 @@ def region_slices(results: Sequence[Finding], space: Voxels) -> Iterator[tuple[s
             values[space.regions[name]] = region_values[name]
         title = f"{_title(finding)}, on slices of the first subject"
         drawn = replace(draw_slices(title, values, space.grid, shown(finding.metric)), section=SECTION)
-        yield f"{_file_name(finding.name, finding.axis.name)}-slices", drawn
+        yield f"{_file_name(finding)}-slices", drawn
 
 
 def encoding_artifacts(
     groups: Sequence[SubjectProfiles], names: Sequence[str], times_ms: Sequence[float]
-) -> Iterator[tuple[str, Drawn]]:
+) -> Drawings:
     """Draw the encoding model's correlation by sensor and time, and over time with its ceilings.
 
     Args:
@@ -314,36 +337,16 @@ def encoding_artifacts(
         note += "the upper one is above 0 on noise."
         mean = {name: np.mean([part.arrays[name].mean(0) for part in groups], axis=0) for name in CEILINGS}
         lines = [Line(name, mean[name].tolist()) for name in CEILINGS]
-        value = "correlation, mean over sensors"
-        drawn = Curve(title, TIME, list(times_ms), lines, value, section=SECTION, note=note)
+        drawn = Curve(
+            title, TIME, list(times_ms), lines, "correlation, mean over sensors", section=SECTION, note=note
+        )
         yield "encoding-ceilings", drawn
 
 
-def similarity_curve(course: Course, results: Sequence[Finding]) -> Curve:
-    """Draw the correlation with each level together, with the ceilings."""
-    # a line for each level, and the ceilings
-    correlations = [finding for finding in results if finding.metric == RHO]
-    lines = [_line(finding.name.rpartition(" · ")[2], finding.measured) for finding in correlations]
-    if course.halves is not None:
-        lines.append(Line("ceiling by halves of repetitions", course.halves.tolist()))
-    elif np.isfinite(course.similarity.lower).all():
-        lines.append(Line("lower ceiling", course.similarity.lower.tolist()))
-        lines.append(Line("upper ceiling", course.similarity.upper.tolist()))
-
-    # one curve of all
-    title, value = f"similarity: {MEANINGS['similarity']}", "Spearman correlation of distances"
-    note = "Claims are made by the lower ceiling: the upper one is far above 0 on noise."
-    if course.halves is not None:
-        note = "The ceiling is the root of what two recordings of the subject would correlate by."
-    axis, at = course.axis.name, list(course.axis.at)
-    style: Literal["lines", "bars"] = "lines" if axis == TIME else "bars"
-    return Curve(title, axis, at, lines, value, style, section=SECTION, note=note)
-
-
-def _file_name(analysis: str, axis: str) -> str:
+def _file_name(finding: Finding) -> str:
     """Name the files of an analysis."""
-    suffix = "" if axis == TIME else f"-{axis}"
-    return re.sub(r"[^\w-]+", "-", f"{analysis}{suffix}")
+    suffix = "" if finding.axis.name == TIME else f"-{finding.axis.name}"
+    return re.sub(r"[^\w-]+", "-", finding.name + suffix)
 
 
 def _line(name: str, metrics: Sequence[Metric]) -> Line:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation import sensor_space
@@ -22,6 +22,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
     TIME_PART,
     Axis,
+    Indices,
     Labels,
     Profile,
     SubjectProfiles,
@@ -39,7 +40,6 @@ from brainhive_cli.measurement.reliability import (
     unit_vectors,
 )
 
-Values = NDArray[np.float64]
 CEILINGS = ("encoding of a half", "encoding lower ceiling", "encoding upper ceiling")
 """Names of the arrays: the correlation of the prediction with half of the repetitions, and its ceilings."""
 CORRELATION, UNIQUE = "r", "unique_r"
@@ -58,9 +58,9 @@ class Predicted:
         alpha: The penalty.
     """
 
-    full: Values
-    without: Mapping[str, Values]
-    shuffled: Mapping[str, Values]
+    full: Float64
+    without: Mapping[str, Float64]
+    shuffled: Mapping[str, Float64]
     alpha: float
 
 
@@ -69,7 +69,7 @@ def predict_signals(
     test: Mapping[str, Tensor],
     signals: Callable[[], Iterator[Tensor]],
     shape: tuple[int, ...],
-    wrong: tuple[NDArray[np.int64], NDArray[np.int64]],
+    wrong: tuple[Indices, Indices],
     components: int,
     alpha: float | None,
     seed: int = 0,
@@ -97,10 +97,10 @@ def predict_signals(
     width, stops = learned.shape[1], np.cumsum([pair[0].shape[1] for pair in pairs.values()])
     columns_of = dict(zip(pairs, np.split(np.arange(width), stops[:-1]), strict=True))
 
-    def predict(columns: NDArray[np.int64], penalty: float) -> Values:
+    def predict(columns: Indices, penalty: float) -> Float64:
         inputs = everything[:, torch.from_numpy(columns).to(everything.device)]  # [N, columns]
         outputs = products.select(columns).predict(inputs, penalty)  # [N, E T]
-        return np.asarray(outputs.double().cpu().numpy().reshape(-1, *shape))
+        return outputs.double().cpu().numpy().reshape(-1, *shape)
 
     # each level is left out, and exchanged, with the penalty of the full model
     penalty = products.select(np.arange(width)).best_alpha() if alpha is None else alpha
@@ -113,9 +113,9 @@ def predict_signals(
     return Predicted(predict(np.arange(width), penalty), without, shuffled, penalty)
 
 
-def correlations(predicted: Values, measured: Values) -> Values:
+def correlations(predicted: Float64, measured: Float64) -> Float64:
     """Correlate [N, E, T] with [N, E, T] over pictures: [E, T]."""
-    return np.asarray((unit_vectors(predicted) * unit_vectors(measured)).sum(0))
+    return (unit_vectors(predicted) * unit_vectors(measured)).sum(0)
 
 
 class Slices(NamedTuple):
@@ -128,15 +128,15 @@ class Slices(NamedTuple):
     """
 
     axis: str
-    indices: Mapping[Any, NDArray[np.int64]]
+    indices: Mapping[Any, Indices]
     dim: int
 
-    def split(self, values: Values) -> Iterator[Values]:
+    def split(self, values: Float64) -> Iterator[Float64]:
         """Slice values [N, E, T] at each position."""
         return (np.take(values, rows, self.dim) for rows in self.indices.values())
 
 
-def along(predictions: Predicted, measured: Values, slices: Slices, labels: Labels) -> Profile:
+def along(predictions: Predicted, measured: Float64, slices: Slices, labels: Labels) -> Profile:
     """Average the correlation over all but one axis, with permuted labels of the measured pictures.
 
     Args:
@@ -158,7 +158,7 @@ def along(predictions: Predicted, measured: Values, slices: Slices, labels: Labe
     return replace(profile, values=np.array(values))
 
 
-def unique(predictions: Predicted, measured: Values, level: str, slices: Slices) -> Profile:
+def unique(predictions: Predicted, measured: Float64, level: str, slices: Slices) -> Profile:
     """Describe what a level adds at each position: the correlation less that without the level.
 
     The control adds the level with the embeddings of other pictures.
@@ -175,8 +175,8 @@ def unique(predictions: Predicted, measured: Values, level: str, slices: Slices)
 
 
 def half_ceilings(
-    trials: Repetitions, predicted: Values, halves: Callable[[Values], tuple[Values, Values]]
-) -> tuple[Values, Values, Values]:
+    trials: Repetitions, predicted: Float64, halves: Callable[[Float64], tuple[Float64, Float64]]
+) -> tuple[Float64, Float64, Float64]:
     """Correlate halves of the repetitions with a prediction, with each other, and with all, over stimuli.
 
     The last is far from 0 on noise, of which a half is a part: claims are made by the lower ceiling.
@@ -192,7 +192,7 @@ def half_ceilings(
     Source: Gifford et al. 2022 (THINGS-EEG2).
     """
 
-    def pairs() -> Iterator[tuple[Values, Values]]:  # [3, D, E T]
+    def pairs() -> Iterator[tuple[Float64, Float64]]:  # [3, D, E T]
         for stimulus, prediction in zip(trials, predicted, strict=True):
             flat = np.asarray(stimulus, np.float64).reshape(len(stimulus), -1)
             first, second = halves(flat)
@@ -236,7 +236,7 @@ def _encode(
     shape = measured.shape[1:]
 
     # what the correlation is averaged by
-    parts: dict[str, Slices] = {}
+    parts = {}
     if shape[1] > 1:
         times = {float(time.round(3)): np.array([row]) for row, time in enumerate(reader.times_ms)}
         parts[TIME_PART] = Slices(TIME, times, 2)
@@ -271,7 +271,7 @@ def _encode(
         collected.missing["ceilings of encoding"] = error.in_one_line
     else:
 
-        def trials() -> Iterator[Values]:
+        def trials() -> Iterator[Float64]:
             repetitions = sensor_space.trials(reader.selection, is_mixed)
             for stimulus, parts in zip(repetitions, numbers, strict=True):
                 yield average_parts(stimulus, parts[: len(stimulus)])
@@ -288,7 +288,7 @@ def _encode(
     return {part: along(predicted, measured, slices, labels) for part, slices in parts.items()}
 
 
-def read_embeddings(store: TargetStore, rows: NDArray[np.int64], device: torch.device) -> Tensor:
+def read_embeddings(store: TargetStore, rows: Indices, device: torch.device) -> Tensor:
     """Read embeddings of pictures, flattened [n, F]; the first where there are alternatives."""
     values = store.embedding if store.alternatives is None else store.embedding.column(0)
     return torch.from_numpy(np.asarray(values[rows], np.float32).reshape(len(rows), -1)).to(device)

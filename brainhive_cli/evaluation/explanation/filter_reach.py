@@ -1,12 +1,9 @@
 """Times before its beginning at which an effect shows, because filters of the preparation look ahead."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from scipy.signal.windows import tukey
 
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.data.recording_files import filter_samples
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.stores.recordings import Recording
@@ -24,7 +21,7 @@ BASELINE_MS = -100
 """Start of the baseline where a store names none, as of THINGS-MEG."""
 
 
-def latest_beginnings(recording: Recording) -> NDArray[np.float64]:
+def latest_beginnings(recording: Recording) -> Float64:
     """Find how late an effect may begin that shows at each sample.
 
     Effects that begin at each sample go through the filter, the cut, the baseline and the resampling that the
@@ -42,48 +39,43 @@ def latest_beginnings(recording: Recording) -> NDArray[np.float64]:
         source = {**recording.provenance, **session}
         steps = source.get("preparation", {})
         if "epoch_ms" in steps or "filtered_hz" in source:
-            latest.append(_trace_effects(source, steps, recording))
+            # the filters: of the files, whose phase nobody knows, and of the preparation
+            rate_hz = float(recording.rate_hz or 0)
+            span_ms = (times_ms[0], times_ms[-1] + 1000 / rate_hz)
+            start_ms = min(BASELINE_MS, times_ms[0])
+            settings = {"epoch_ms": (start_ms, span_ms[1]), "keep_ms": span_ms, "rate_hz": rate_hz}
+            settings |= {key: value for key, value in steps.items() if key in Steps.model_fields}
+            recorded_hz = float(source.get("recorded_hz", rate_hz))
+            bands = [source.get("filtered_hz"), steps.get("band_hz")]
+            filters = []
+            for band, phase in zip(bands, ["zero", steps.get("phase", "zero")], strict=True):
+                if band:  # an edge of None lets everything pass
+                    low, high = band
+                    edges = low or None, high if high and high < 0.49 * recorded_hz else None
+                    filters.append((edges, phase))
+
+            # a long recording with an effect in its middle, cut as if it began at each sample of a trial
+            settings |= {"whiten": "no", "whiten_by": "training"}
+            cutting = Cutting(Steps.model_validate(settings), recorded_hz)
+            lowest_hz = min((low for (low, _), _ in filters if low), default=PERIODS)
+            half = round(recorded_hz * (PERIODS / lowest_hz + 4))
+            onsets = half - np.rint(times_ms * recorded_hz / 1000).astype(np.int64)
+            begun = times_ms.copy()
+            for length_ms in EFFECTS_MS:
+                effect = tukey(round(length_ms * recorded_hz / 1000), 2 * RAMP_MS / length_ms)
+                samples = np.zeros(2 * half)
+                samples[half : half + len(effect)] = effect
+                for edges, phase in filters:
+                    samples = filter_samples(samples, recorded_hz, edges, phase)
+                shown = np.abs(cutting.cut([samples], ["effect"], onsets, 1.0)[:, 0])  # [effects, T]
+                is_shown = shown >= LEAK * np.abs(samples).max()
+                begun = np.maximum(begun, np.where(is_shown, times_ms[:, None], -np.inf).max(0))
+
+            # an effect that shows earlier may show here; nothing is known of effects after the trial
+            begun = np.maximum.accumulate(begun)
+            latest.append(np.where((begun < times_ms[-1]) | (begun <= times_ms), begun, np.inf))
         elif "simulated" in source and not steps:  # signals of a program, which nothing filtered
             latest.append(times_ms)
         else:
             latest.append(np.full(len(times_ms), np.nan))
     return np.max(latest, axis=0)
-
-
-def _trace_effects(source: Mapping[str, Any], steps: Mapping[str, Any], recording: Recording) -> Any:
-    """Pass effects through the steps of one session: [T] the latest beginning that shows at each sample."""
-    # the steps, and the filters: of the files, whose phase nobody knows, and of the preparation
-    times_ms, rate_hz = np.asarray(recording.times_s) * 1000, float(recording.rate_hz or 0)
-    span_ms = (times_ms[0], times_ms[-1] + 1000 / rate_hz)
-    fields = {"epoch_ms": (min(BASELINE_MS, times_ms[0]), span_ms[1]), "keep_ms": span_ms, "rate_hz": rate_hz}
-    fields |= {key: value for key, value in steps.items() if key in Steps.model_fields}
-    recorded_hz = float(source.get("recorded_hz", rate_hz))
-    bands = [source.get("filtered_hz"), steps.get("band_hz")]
-    phases = ["zero", steps.get("phase", "zero")]
-    filters = [(_edges(band, recorded_hz), phase) for band, phase in zip(bands, phases, strict=True) if band]
-
-    # a long recording with an effect in its middle, cut as if it began at each sample of a trial
-    cutting = Cutting(Steps.model_validate(fields | {"whiten": "no", "whiten_by": "training"}), recorded_hz)
-    lowest_hz = min((low for (low, _), _ in filters if low), default=PERIODS)
-    half = round(recorded_hz * (PERIODS / lowest_hz + 4))
-    onsets = half - np.rint(times_ms * recorded_hz / 1000).astype(np.int64)
-    latest = times_ms.copy()
-    for length_ms in EFFECTS_MS:
-        effect = tukey(round(length_ms * recorded_hz / 1000), 2 * RAMP_MS / length_ms)
-        samples = np.zeros(2 * half)
-        samples[half : half + len(effect)] = effect
-        for band, phase in filters:
-            samples = filter_samples(samples, recorded_hz, band, phase)
-        shown = np.abs(cutting.cut([samples], ["effect"], onsets, 1.0)[:, 0])  # [effects, T]
-        begins = np.where(shown >= LEAK * np.abs(samples).max(), times_ms[:, None], -np.inf)
-        latest = np.maximum(latest, begins.max(0))
-
-    # an effect that shows earlier may show here; nothing is known of effects after the trial
-    latest = np.maximum.accumulate(latest)
-    return np.where((latest < times_ms[-1]) | (latest <= times_ms), latest, np.inf)
-
-
-def _edges(band: Sequence[float | None], rate_hz: float) -> tuple[float | None, float | None]:
-    """Return the edges of a filter; None where one lets everything pass."""
-    low, high = band
-    return low or None, high if high and high < 0.49 * rate_hz else None

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainhive_cli.core.measurements import ALL, Metric, scope
 from brainhive_cli.core.tables import Table
@@ -21,6 +20,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     PermutationTest,
     Profile,
     SubjectProfiles,
+    Values,
     correct_together,
 )
 from brainhive_cli.evaluation.explanation.similarity import Course
@@ -48,6 +48,8 @@ LEAST_P = 0.0005
 """A smaller p would be printed as 0.000."""
 ENDS = (2.5, 97.5)
 """Percentiles between which the middle 95 % of the control lie."""
+Scopes = dict[str, dict[str, Metric]]
+"""Metrics by scope and name."""
 Groups = Sequence[Sequence[SubjectProfiles]]
 """Measurements by subject, of its cells."""
 
@@ -71,7 +73,7 @@ class Finding:
     measured: list[Metric]
     controls: Mapping[str, list[Metric]]
     test: PermutationTest | None = None
-    latest_ms: NDArray[np.float64] | None = None
+    latest_ms: Values | None = None
 
     @property
     def metric(self) -> str:
@@ -119,9 +121,9 @@ class Finding:
         return write_p(self.test.corrected[self.peak])
 
     @property
-    def scopes(self) -> dict[str, dict[str, Metric]]:
+    def scopes(self) -> Scopes:
         """Metrics by scope and name; of a course, at most so many times as `TIMES`, and the strongest."""
-        scopes: dict[str, dict[str, Metric]] = {}
+        scopes: Scopes = {}
         step = -(-len(self.measured) // TIMES) if self.axis.name == TIME else 1
         for index, label in enumerate(self.axis.labels):
             if index % step == 0 or index == self.peak:
@@ -146,12 +148,15 @@ class Finding:
         }
 
 
+Findings = Sequence[Finding]
+
+
 def write_p(p: float) -> str:
     """Write a p as every table prints it: never as 0."""
     return f"{p:.3f}" if p >= LEAST_P else f"{p:.0e}"
 
 
-def claims(results: Sequence[Finding]) -> list[Finding]:
+def claims(results: Findings) -> list[Finding]:
     """Choose the analyses that the first screen shows: the first over time, and the first over space.
 
     The choice rests on their order alone. Of analyses with several metrics it takes two-way identification,
@@ -165,9 +170,7 @@ def claims(results: Sequence[Finding]) -> list[Finding]:
     return chosen
 
 
-def state_claims(
-    results: Sequence[Finding], carried: str, subjects: int, items: str, scope_words: str
-) -> str:
+def state_claims(results: Findings, carried: str, subjects: int, items: str, scope_words: str) -> str:
     """Say in one sentence when and where signals carry something, how sure that is, and of whom.
 
     Args:
@@ -210,7 +213,7 @@ def state_claims(
     return f"{sentence}: {people}; p corrected over all places of all analyses."
 
 
-def overall(results: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
+def overall(results: Findings) -> Scopes:
     """Return the strongest value of the first analysis, which stands for all of them.
 
     It has neither interval nor chance: its position was chosen by the items that it is measured on.
@@ -225,7 +228,7 @@ def overall(results: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
     return {ALL: {metric.name: metric}}
 
 
-def correct_findings(results: Sequence[Finding]) -> list[Finding]:
+def correct_findings(results: Findings) -> list[Finding]:
     """Correct p over all positions of all analyses that labels were permuted for, as one page claims them."""
     tests = [finding.test for finding in results if finding.test is not None]
     corrected = iter(correct_together(tests) if tests else ())
@@ -234,7 +237,7 @@ def correct_findings(results: Sequence[Finding]) -> list[Finding]:
     ]
 
 
-def bound_onsets(results: Sequence[Finding], selections: Sequence[Selection]) -> tuple[list[Finding], str]:
+def bound_onsets(results: Findings, selections: Sequence[Selection]) -> tuple[list[Finding], str]:
     """Add to analyses over time how late an effect may begin that shows at each position.
 
     Args:
@@ -281,7 +284,7 @@ def describe_profiles(
     options = {"protocol": protocol, "split": split, "items": for_all(pictures, len(groups))}
 
     # rows of the shared pictures among the items of each cell and subject
-    rows: list[list[NDArray[np.int64]]] = []
+    rows = []
     for group in groups:
         row_by_id = [{name: row for row, name in enumerate(part.image_ids)} for part in group]
         rows.append([np.array([row_of[name] for name in ids]) for row_of in row_by_id])
@@ -333,7 +336,7 @@ def for_all(pictures: Items, subjects: int) -> Items:
 
 
 def compare_permutations(
-    measured: Sequence[Metric], null: NDArray[np.float64], values: NDArray[np.float64] | None = None
+    measured: Sequence[Metric], null: Values, values: Values | None = None
 ) -> tuple[PermutationTest, list[Metric]]:
     """Compare metrics with their control of permuted labels, and describe that control as metrics.
 
@@ -367,16 +370,17 @@ def describe_similarity(course: Course, protocol: str, split: str) -> list[Findi
             measured = measure_each(metric, subjects, chance=0.0, is_share=False, **options)
 
             # the test is of correlations [T] averaged over subjects, as the control is
-            values, null = correlations.values[:, number].mean(0), correlations.null[:, number]
-            test, control = compare_permutations(measured, null, values)
-            name = scope(SIMILARITY, model)
-            described.append(Finding(name, course.axis, measured, {SHUFFLED: control}, test))
+            values = correlations.values[:, number].mean(0)
+            test, control = compare_permutations(measured, correlations.null[:, number], values)
+            described.append(
+                Finding(scope(SIMILARITY, model), course.axis, measured, {SHUFFLED: control}, test)
+            )
     return described
 
 
-def ceiling_scopes(course: Course, protocol: str, split: str) -> dict[str, dict[str, Metric]]:
+def ceiling_scopes(course: Course, protocol: str, split: str) -> Scopes:
     """Describe the ceilings of similarity as metrics, by scope."""
-    scopes: dict[str, dict[str, Metric]] = {}
+    scopes: Scopes = {}
     context = (course.pictures.size, None, None, None, None, (), protocol, split, "none")
     ceilings = zip(course.similarity.lower, course.similarity.upper, strict=True)
     for label, ends in zip(course.axis.labels, ceilings, strict=True):
@@ -387,7 +391,7 @@ def ceiling_scopes(course: Course, protocol: str, split: str) -> dict[str, dict[
     return scopes
 
 
-def summary_table(results: Sequence[Finding], title: str) -> Table:
+def summary_table(results: Findings, title: str) -> Table:
     """Lay out where each analysis is strongest."""
     rows = []
     for finding in results:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.explanation.occlusion import regions_of
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -21,8 +21,10 @@ from brainhive_cli.evaluation.explanation.profiles import (
     TIME_PART,
     Axis,
     Profile,
+    Values,
 )
 from brainhive_cli.evaluation.explanation.reader import Reader
+from brainhive_cli.evaluation.explanation.recipe import Explanation
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 
 SHARE = "margin_gained"
@@ -33,7 +35,7 @@ AT_ONCE = 64
 """Signals whose gradients are computed at once, to bound memory."""
 
 
-def attribute(reader: Reader, points: int, step_ms: float) -> dict[str, Profile]:
+def attribute(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     """Share the margin among times, and among sensors or regions; all shares of an axis sum to the margin.
 
     Sensors are those of sensor space where the store's whiteners are known. The control has the gradients
@@ -49,8 +51,12 @@ def attribute(reader: Reader, points: int, step_ms: float) -> dict[str, Profile]
     else:
         space = reader.space
     labels = reader.labels
-    shares, wrong_shares = (_shares(reader, space, rows, points) for rows in (labels.right, labels.wrong))
-    sums, controls = (_sum_by_axis(reader, space, part, step_ms) for part in (shares, wrong_shares))
+    shares, wrong_shares = (
+        _shares(reader, space, rows, spec.points) for rows in (labels.right, labels.wrong)
+    )
+    sums, controls = (
+        _sum_by_axis(reader, space, part, spec.window.step_ms) for part in (shares, wrong_shares)
+    )
 
     # the outputs may bend too sharply for so few points
     items = np.arange(len(shares))
@@ -67,9 +73,7 @@ def attribute(reader: Reader, points: int, step_ms: float) -> dict[str, Profile]
     return profiles
 
 
-def _shares(
-    reader: Reader, space: SensorSpace, labels: NDArray[np.int64], points: int
-) -> NDArray[np.float64]:
+def _shares(reader: Reader, space: SensorSpace, labels: Int64, points: int) -> Values:
     """Share the margins with the pictures of some labels among sensors and times: [N, E, T]."""
     # the margin is the product of a token with its target
     gallery = F.normalize(reader.gallery, dim=1)
@@ -93,8 +97,8 @@ def _shares(
 
 
 def _sum_by_axis(
-    reader: Reader, space: SensorSpace, shares: NDArray[np.float64], step_ms: float
-) -> list[tuple[Axis, NDArray[np.float64]]]:
+    reader: Reader, space: SensorSpace, shares: Values, step_ms: float
+) -> list[tuple[Axis, Values]]:
     """Sum shares [N, E, T] over all axes but one: [P, N] by axis."""
     # bins of times, named by the mean of their samples
     sums, times_ms = [], reader.times_ms

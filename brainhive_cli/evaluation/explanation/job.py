@@ -1,30 +1,29 @@
 """An explanation, resolved: which run, cells and subjects, which levels, by which analyses."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from brainhive_cli.core import runs
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.measurements import NOT_INTERLEAVED, extend_protocol, merge_caveats
 from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import describe_signals
 from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.target_stores import open_stores
+from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import (
     ANALYSES,
-    OF_SENSORS,
     OF_SIGNALS,
     OF_TRIALS,
-    OF_VOXELS,
     Explanation,
     Recipe,
 )
@@ -59,7 +58,7 @@ class Job:
         Raises:
             RecipeError: if it is a sweep, has no recipe for a control, or its data set lacks the split.
         """
-        spec = recipe.spec
+        spec = recipe.select(Explanation)
 
         # the run, whose trials are held out if trials are analysed
         align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects)
@@ -105,22 +104,37 @@ class Job:
         kind = f"{self.align.dataset.name}, {', '.join(self.spec.analyses)}, control {self.spec.control}"
         return Work(kind, len(self.pairs), "subjects of a cell")
 
+    @property
+    def _read_splits(self) -> list[str]:
+        """Splits whose embeddings signals are compared with."""
+        splits = [self.spec.split] if self.spec.analyses_of(OF_SIGNALS) else []
+        return ["train", *splits] if "encoding" in self.spec.analyses else splits
+
+    def inputs(self) -> Iterator[Input]:
+        """List the run, its signals, and the embeddings that they are compared with."""
+        align = self.align
+        yield from align.inputs([])
+        for split in [] if align.dataset.holdout is not None else self._read_splits:
+            yield from store_inputs(align.dataset, align.dataset_config, split, self.encoders, align.paths)
+
     def open_levels(self) -> dict[str, Mapping[str, TargetStore]]:
         """Open the embeddings that signals are compared with, by split and encoder; only those that are read.
 
         Raises:
             MissingData: if a store is missing, with the line that makes it.
         """
-        splits = [self.spec.split] if self.spec.analyses_of(OF_SIGNALS) else []
-        if "encoding" in self.spec.analyses:
-            splits.insert(0, "train")
         align = self.align
         return {
             split: open_stores(align.dataset, align.dataset_config, split, self.encoders, align.paths)
-            for split in splits
+            for split in self._read_splits
         }
 
-    def find_shared(self) -> NDArray[np.int64]:
+    def check(self) -> None:
+        """Refuse folds of pictures, and embeddings that do not fit; raises as `open_levels` does."""
+        if self.align.dataset.holdout is None:
+            self.open_levels()
+
+    def find_shared(self) -> Int64:
         """Find the rows of the pictures that all subjects were shown and no model learned from, ascending.
 
         Raises:
@@ -141,7 +155,7 @@ class Job:
         return np.asarray(shared, np.int64)
 
     def find_parts(
-        self, shared: NDArray[np.int64], device: torch.device
+        self, shared: Int64, device: torch.device
     ) -> tuple[tuple[dict[Hashable, Hashable], dict[Hashable, Hashable]], list[str]]:
         """Find parts of the recordings within which labels of pictures were interleaved for all subjects.
 
@@ -175,7 +189,7 @@ class Job:
         self,
         cell: Cell,
         subject: int,
-        shared: NDArray[np.int64],
+        shared: Int64,
         device: torch.device,
         align: AlignRun | None = None,
         parts: Sequence[Mapping[Hashable, Hashable]] = (),
@@ -192,16 +206,6 @@ class Job:
         """
         member, spec = TrainedCell.load(align or self.align, cell, device, self.spec.head), self.spec
         return Reader.open(member, subject, spec.split, shared, parts, spec.draws, spec.seed)
-
-    def left_out(self) -> dict[str, str]:
-        """List what cannot be measured of the first subject, and why, as far as the recording says it."""
-        reader = self.reader(*self.pairs[0], self.find_shared(), torch.device("cpu"))
-        has_sensors = bool(reader.selection.channels)
-        what, idle = ("sensors", OF_VOXELS) if has_sensors else ("voxels", OF_SENSORS)
-        missing = {name: f"the signals are of {what}" for name in self.spec.analyses_of(idle)}
-        if reader.mixture:
-            missing |= dict.fromkeys(self.spec.analyses_of({"sensors"}), reader.mixture)
-        return missing
 
     def describe_protocol(self, caveats: Sequence[str] = ()) -> str:
         """Name the way of measuring, with all that a reader must know; caveats are those of the order."""

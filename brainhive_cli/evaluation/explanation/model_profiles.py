@@ -23,7 +23,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
 )
 from brainhive_cli.evaluation.explanation.reader import Reader
-from brainhive_cli.evaluation.explanation.recipe import Explanation, Window
+from brainhive_cli.evaluation.explanation.recipe import Explanation
 from brainhive_cli.measurement.linear_maps import Products, Scale
 from brainhive_cli.measurement.ranks import ranks_of_all
 
@@ -56,21 +56,7 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
     return measured
 
 
-ANALYSES: Mapping[str, Callable[[Reader, Explanation], Profiles]] = {
-    "windows": lambda reader, spec: occlusion.read_windows(reader, spec.window),
-    "occlusion": partial(occlusion.occlude, TIME),
-    "columns": lambda reader, _: occlusion.occlude_columns(reader),
-    "sensors": partial(occlusion.occlude, SENSOR),
-    "bands": partial(occlusion.occlude, BAND),
-    "regions": partial(occlusion.occlude, REGION),
-    "levels": lambda reader, _: occlusion.drop_levels(reader),
-    "gradients": lambda reader, spec: gradients.attribute(reader, spec.points, spec.window.step_ms),
-    "trained": lambda reader, spec: decode_parts(reader, spec.window, spec.alpha),
-}
-"""The analyses of a model by their names in the recipe, in the order of reports."""
-
-
-def decode_parts(reader: Reader, window: Window, alpha: float | None) -> dict[str, Profile]:
+def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     """Train a ridge on each window, or each region of voxels, and rank the pictures by its predictions.
 
     Signals are standardised by the training ones. The targets are those that the model learned from.
@@ -86,7 +72,7 @@ def decode_parts(reader: Reader, window: Window, alpha: float | None) -> dict[st
     # the part [C, T] of the signals that each ridge reads, as indices
     parts: list[tuple[Any, ...]]
     if reader.selection.channels:
-        axis, masks = window_masks(reader.times_ms, window)
+        axis, masks = window_masks(reader.times_ms, spec.window)
         parts = [(..., mask) for mask in masks]
     else:
         regions = regions_of(reader)
@@ -94,9 +80,23 @@ def decode_parts(reader: Reader, window: Window, alpha: float | None) -> dict[st
 
     # ranks [N, M] by the predictions of each ridge
     gallery = reader.gallery
-    predictions = (decode(learned[part], targets, reader.signal[part], alpha) for part in parts)
+    predictions = (decode(learned[part], targets, reader.signal[part], spec.alpha) for part in parts)
     ranks = (ranks_of_all(predicted, gallery, len(gallery)) for predicted in predictions)
     return Profile.of_ranks(axis, ranks, reader.labels)
+
+
+ANALYSES: Mapping[str, Callable[[Reader, Explanation], Profiles]] = {
+    "windows": occlusion.read_windows,
+    "occlusion": partial(occlusion.occlude, TIME),
+    "columns": occlusion.occlude_columns,
+    "sensors": partial(occlusion.occlude, SENSOR),
+    "bands": partial(occlusion.occlude, BAND),
+    "regions": partial(occlusion.occlude, REGION),
+    "levels": occlusion.drop_levels,
+    "gradients": gradients.attribute,
+    "trained": decode_parts,
+}
+"""The analyses of a model by their names in the recipe, in the order of reports."""
 
 
 def decode(learned: Tensor, targets: Tensor, signal: Tensor, alpha: float | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """Loss of a trained model when a part of the signal, or of the targets, is replaced by its mean."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,13 +8,21 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
-from brainhive_cli.evaluation.explanation.profiles import BAND, LEVEL, REGION, SENSOR, TIME, Axis, Profile
+from brainhive_cli.evaluation.explanation.profiles import (
+    BAND,
+    LEVEL,
+    REGION,
+    SENSOR,
+    TIME,
+    Axis,
+    Profile,
+    Values,
+)
 from brainhive_cli.evaluation.explanation.reader import Reader, margins_among
 from brainhive_cli.evaluation.explanation.recipe import Explanation, Window
 from brainhive_cli.measurement.ranks import ranks_of_all
@@ -28,7 +36,7 @@ MIN_HZ = 0.1
 """Lowest corner frequency of a band: a Butterworth band-pass has none at 0 Hz."""
 
 
-def window_masks(times_ms: NDArray[np.float64], window: Window) -> tuple[Axis, list[Tensor]]:
+def window_masks(times_ms: Values, window: Window) -> tuple[Axis, list[Tensor]]:
     """List sliding windows, and their samples [T] as masks.
 
     Raises:
@@ -46,9 +54,9 @@ def window_masks(times_ms: NDArray[np.float64], window: Window) -> tuple[Axis, l
     return Axis.of_windows(spans), [mask for _, mask in nonempty]
 
 
-def read_windows(reader: Reader, window: Window) -> dict[str, Profile]:
+def read_windows(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     """Rank with all of the signal but a window replaced: what the model uses of each window alone."""
-    axis, masks = window_masks(reader.times_ms, window)
+    axis, masks = window_masks(reader.times_ms, spec.window)
     signals = (torch.where(mask, reader.signal, reader.baseline) for mask in masks)  # [N, C, T] each
     tokens = (reader.member.encode(reader.subject, signal) for signal in signals)
     ranks = (ranks_of_all(part, reader.gallery, len(reader.gallery)) for part in tokens)  # [N, M] each
@@ -71,56 +79,53 @@ def occlude(axis_name: str, reader: Reader, spec: Explanation) -> Profile:
     """
     # the parts, and the signals without each of them
     signals: Iterator[Tensor]  # [N, C, T] each
-    if axis_name == TIME:
-        axis, masks = window_masks(reader.times_ms, spec.window)
-        signals = (torch.where(mask, reader.baseline, reader.signal) for mask in masks)
-    elif axis_name == SENSOR:
+    if axis_name == SENSOR:
         if not reader.selection.channels:
             raise BrainhiveError("the signals are of voxels", "fMRI has regions instead of sensors")
         space = reader.space
         axis, signals = Axis(SENSOR, space.names), map(space.without, range(space.deviation.shape[2]))
     elif axis_name == BAND:
-        axis, signals = _filter_bands(reader, spec.bands)
+        # one band at a time is filtered, without a delay, out of what deviates from the mean signal
+        from scipy.signal import butter, sosfiltfilt
+
+        rate_hz = reader.selection.recording.rate_hz
+        if rate_hz is None:
+            raise BrainhiveError("the signals have one sample", "fMRI has no frequency bands")
+
+        # bands that the sampling rate and the length of the signal hold
+        deviation = reader.signal - reader.baseline  # [N, C, T]
+        samples, max_hz = deviation.shape[-1], rate_hz / 2 - 1
+        usable = {
+            name: (max(low, MIN_HZ), min(high, max_hz))
+            for name, (low, high) in spec.bands.items()
+            if low < max_hz
+        }
+        if not usable or samples <= 3 * (2 * ORDER + 1):
+            raise BrainhiveError(
+                f"{samples} samples at {rate_hz:g} Hz hold none of the bands", "name others: bands"
+            )
+
+        # the signal less each band; padding lasts three periods of the lowest frequency
+        def subtract_bands() -> Iterator[Tensor]:
+            for low_hz, high_hz in usable.values():
+                sections = butter(ORDER, (low_hz, high_hz), "bandpass", fs=rate_hz, output="sos")
+                padding = min(samples - 1, int(3 * rate_hz / low_hz))
+                filtered = sosfiltfilt(sections, deviation.numpy(), padtype="odd", padlen=padding)
+                yield reader.signal - torch.from_numpy(np.ascontiguousarray(filtered, np.float32))
+
+        names = [f"{name} ({low:g}–{high:g} Hz)" for name, (low, high) in usable.items()]
+        axis, signals = Axis(BAND, names), subtract_bands()
     else:
-        regions = region_masks(regions_of(reader), reader.signal.shape[1])
-        voxels = map(torch.from_numpy, regions.values())  # [C, 1] each
-        axis = Axis(REGION, [*regions])
-        signals = (torch.where(mask, reader.baseline, reader.signal) for mask in voxels)
+        if axis_name == TIME:
+            axis, masks = window_masks(reader.times_ms, spec.window)
+        else:
+            regions = region_masks(regions_of(reader), reader.signal.shape[1])
+            axis, masks = Axis(REGION, [*regions]), [*map(torch.from_numpy, regions.values())]  # [C, 1] each
+        signals = (torch.where(mask, reader.baseline, reader.signal) for mask in masks)
 
     # the margin of each item with each candidate
     lost = (reader.whole - reader.margins(signal) for signal in signals)  # [N, M] each
     return Profile.of(LOST, axis, lost, reader.labels)
-
-
-def _filter_bands(reader: Reader, bands: Mapping[str, tuple[float, float]]) -> tuple[Axis, Iterator[Tensor]]:
-    """Filter one frequency band at a time, without a delay, out of what deviates from the mean signal."""
-    from scipy.signal import butter, sosfiltfilt
-
-    rate_hz = reader.selection.recording.rate_hz
-    if rate_hz is None:
-        raise BrainhiveError("the signals have one sample", "fMRI has no frequency bands")
-
-    # bands that the sampling rate and the length of the signal hold
-    deviation = reader.signal - reader.baseline  # [N, C, T]
-    samples, max_hz = deviation.shape[-1], rate_hz / 2 - 1
-    usable = {
-        name: (max(low, MIN_HZ), min(high, max_hz)) for name, (low, high) in bands.items() if low < max_hz
-    }
-    if not usable or samples <= 3 * (2 * ORDER + 1):
-        raise BrainhiveError(
-            f"{samples} samples at {rate_hz:g} Hz hold none of the bands", "name others: bands"
-        )
-
-    # the signal less each band; padding lasts three periods of the lowest frequency
-    def signals() -> Iterator[Tensor]:
-        for low_hz, high_hz in usable.values():
-            sections = butter(ORDER, (low_hz, high_hz), "bandpass", fs=rate_hz, output="sos")
-            padding = min(samples - 1, int(3 * rate_hz / low_hz))
-            filtered = sosfiltfilt(sections, deviation.numpy(), padtype="odd", padlen=padding)
-            yield reader.signal - torch.from_numpy(np.ascontiguousarray(filtered, np.float32))
-
-    names = [f"{name} ({low:g}–{high:g} Hz)" for name, (low, high) in usable.items()]
-    return Axis(BAND, names), signals()
 
 
 def regions_of(reader: Reader) -> dict[str, tuple[int, ...]]:
@@ -137,7 +142,7 @@ def regions_of(reader: Reader) -> dict[str, tuple[int, ...]]:
     return regions
 
 
-def occlude_columns(reader: Reader) -> Profile:
+def occlude_columns(reader: Reader, _: Explanation) -> Profile:
     """Replace one column of the last feature map of a convolutional network by that of the mean signal.
 
     Raises:
@@ -145,8 +150,7 @@ def occlude_columns(reader: Reader) -> Profile:
     """
     if len(reader.times_ms) < 2:
         raise BrainhiveError("the signals have one sample", "fMRI has regions instead of columns")
-    module = reader.member.model.backbone
-    columns = Columns.find(module, reader.predict, *reader.signal.shape[1:])
+    columns = Columns.find(reader.member.model.backbone, reader.predict, *reader.signal.shape[1:])
 
     # the feature map of the mean signal; margins of the whole signal, before a column is replaced
     with torch.inference_mode():
@@ -154,7 +158,7 @@ def occlude_columns(reader: Reader) -> Profile:
     unchanged = reader.whole  # [N, M]
 
     # margins without each column
-    def lost() -> Iterator[NDArray[np.float64]]:
+    def lost() -> Iterator[Values]:
         for column in range(len(columns.spans)):
             with columns.replaced(column, baseline):
                 yield unchanged - reader.margins(reader.signal)
@@ -164,7 +168,7 @@ def occlude_columns(reader: Reader) -> Profile:
     return Profile.of(LOST, Axis.of_windows(spans), lost(), reader.labels)
 
 
-def drop_levels(reader: Reader) -> Profile:
+def drop_levels(reader: Reader, _: Explanation) -> Profile:
     """Replace one encoder's embeddings at a time, for all pictures, by their mean.
 
     Raises:
@@ -260,7 +264,7 @@ class Columns:
 
     def features(self, predict: Predict, signal: Tensor) -> Tensor:
         """Compute the feature maps [B, ..., columns] of signals [B, C, T]."""
-        outputs: list[Tensor] = []
+        outputs = []
         with self.layer.register_forward_hook(lambda _, __, output: outputs.append(output.detach())):
             predict(signal)
         return outputs[-1]

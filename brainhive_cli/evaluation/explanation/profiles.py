@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.recipe import Cell
 
-Values = NDArray[np.float64]
-Indices = NDArray[np.int64]
-Spans = NDArray[np.float64]
-"""[P, 2] start and end of each window, in milliseconds after stimulus onset."""
+Values = Float64
+Indices = Int64
+Arrays = dict[str, Array]
 EXCHANGES = 20
 """Permutations of which that with the fewest items left in their unit is chosen: one in three leaves none."""
 
@@ -40,10 +39,10 @@ class Axis:
 
     name: str
     at: Sequence[Any]
-    spans: Spans | None = None
+    spans: Float64 | None = None
 
     @classmethod
-    def of_windows(cls, spans: Spans) -> Self:
+    def of_windows(cls, spans: Float64) -> Self:
         """Build the axis of windows, at their centres."""
         return cls(TIME, [float(centre) for centre in spans.mean(1).round(3)], spans)
 
@@ -115,7 +114,7 @@ class Profile:
                 bar.advance()
 
         # hits, and the share of the other candidates that rank below
-        measures: dict[str, tuple[float, Callable[[Indices], NDArray[Any]]]] = {
+        measures: dict[str, tuple[float, Callable[[Indices], Array]]] = {
             "top1": (1 / pool, lambda ranks: ranks <= 1),
             "top5": (min(1, 5 / pool), lambda ranks: ranks <= 5),
             "two_way": (0.5, lambda ranks: 1 - (ranks - 1) / max(1, pool - 1)),
@@ -139,14 +138,14 @@ class Profile:
             shuffled=self.shuffled[columns][:, items] if self.shuffled.size else self.shuffled,
         )
 
-    def as_arrays(self) -> dict[str, NDArray[Any]]:
+    def as_arrays(self) -> Arrays:
         """Give plain arrays, for a file."""
         spans = np.empty((0, 2)) if self.axis.spans is None else self.axis.spans
         plain = {**vars(self), "axis": self.axis.name, "at": self.axis.at, "spans": spans}
         return {name: np.array(value) for name, value in plain.items()}
 
     @classmethod
-    def from_arrays(cls, plain: Mapping[str, NDArray[Any]]) -> Self:
+    def from_arrays(cls, plain: Mapping[str, Array]) -> Self:
         """Read back `as_arrays`."""
         spans = plain["spans"] if len(plain["spans"]) else None
         axis = Axis(str(plain["axis"]), plain["at"].tolist(), spans)
@@ -197,7 +196,7 @@ class Labels:
         wrong[shared] = pictures[min(exchanges, key=lambda order: (unit[order] == unit).sum())[picture]]
         return cls(right, shared, pictures[permutations(units, draws, seed)][:, picture], wrong)
 
-    def look_up(self, matrix: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def look_up(self, matrix: Array) -> tuple[Array, Array]:
         """Look up [N, M] of items and labels by the right labels [N], and by the permuted ones [K, n]."""
         return matrix[np.arange(len(self.right)), self.right], matrix[self.shared, self.permuted]
 
@@ -298,7 +297,7 @@ class SubjectProfiles:
 
     image_ids: list[str]
     profiles: dict[str, Profile] = field(default_factory=dict)
-    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
     def attempt(self, analysis: str, measure: Callable[[], Profiles]) -> None:
@@ -322,7 +321,7 @@ class SubjectProfiles:
 
     def save(self, path: Path) -> None:
         """Write everything to one file."""
-        plain: dict[str, NDArray[Any]] = {"image_ids": np.array(self.image_ids)}
+        plain = {"image_ids": np.array(self.image_ids)}
         for name, profile in self.profiles.items():
             plain |= {f"profiles/{name}/{key}": array for key, array in profile.as_arrays().items()}
         plain |= {f"arrays/{name}": array for name, array in self.arrays.items()}
@@ -333,7 +332,7 @@ class SubjectProfiles:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read back what `save` wrote."""
-        profiles: dict[str, dict[str, NDArray[Any]]] = defaultdict(dict)
+        profiles: dict[str, Arrays] = defaultdict(dict)
         with np.load(path, allow_pickle=False) as file:
             loaded = cls(file["image_ids"].tolist())
             for name in file.files:

@@ -8,14 +8,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import Sensors
-from brainhive_cli.evaluation.explanation.profiles import Labels
+from brainhive_cli.evaluation.explanation.profiles import Indices, Labels, Values
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, refuse_unknown_whitening
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
@@ -40,8 +39,8 @@ class Reader:
     subject: int
     split: str
     selection: Selection
-    rows: NDArray[np.int64]
-    gallery_rows: NDArray[np.int64]
+    rows: Indices
+    gallery_rows: Indices
     labels: Labels
     shared: Items
 
@@ -51,7 +50,7 @@ class Reader:
         member: TrainedCell,
         subject: int,
         split: str,
-        shared: NDArray[np.int64],
+        shared: Indices,
         parts: Sequence[Mapping[Hashable, Hashable]],
         draws: int,
         seed: int,
@@ -70,8 +69,9 @@ class Reader:
         selection, rows = member.selection(subject, split)
         candidates, units = np.flatnonzero(member.pictures(split).done), units_of(member, split, shared)
         units = units.within(*parts) if parts else units
-        right, pictures = np.searchsorted(candidates, rows), np.searchsorted(candidates, shared)
-        labels = Labels.of(right, pictures, units, draws, seed)
+        labels = Labels.of(
+            np.searchsorted(candidates, rows), np.searchsorted(candidates, shared), units, draws, seed
+        )
         return cls(member, subject, split, selection, rows, candidates, labels, units)
 
     @cached_property
@@ -96,7 +96,7 @@ class Reader:
         return SensorSpace.of(self.selection, learned, self.signal.numpy(), self.baseline.numpy())
 
     @property
-    def times_ms(self) -> NDArray[np.float64]:
+    def times_ms(self) -> Values:
         """[T] times of the samples after stimulus onset."""
         return self.selection.times_s * 1000
 
@@ -123,12 +123,12 @@ class Reader:
         image_ids = self.member.pictures(self.split).image_ids
         return [image_ids[row] for row in self.rows]
 
-    def margins(self, signal: Tensor) -> NDArray[np.float64]:
+    def margins(self, signal: Tensor) -> Values:
         """Compute the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""
         return margins_among(self.member.encode(self.subject, signal), self.gallery)
 
     @cached_property
-    def whole(self) -> NDArray[np.float64]:
+    def whole(self) -> Values:
         """[N, M] margins of the signals as they are."""
         return self.margins(self.signal)
 
@@ -138,15 +138,15 @@ class Reader:
         return self.member.model.predict(signal.to(self.member.model.device), index)
 
 
-def margins_among(tokens: Tensor, gallery: Tensor) -> NDArray[np.float64]:
+def margins_among(tokens: Tensor, gallery: Tensor) -> Values:
     """Compute cosine similarities [N, M] of tokens with candidates, less their mean over candidates."""
     candidates = F.normalize(gallery, dim=1)
     cosine = (F.normalize(tokens.to(candidates), dim=1) @ candidates.T).double().cpu().numpy()  # [N, M]
-    return np.asarray(cosine - cosine.mean(1, keepdims=True))
+    return cosine - cosine.mean(1, keepdims=True)
 
 
-def units_of(member: TrainedCell, split: str, rows: NDArray[np.int64]) -> Items:
+def units_of(member: TrainedCell, split: str, rows: Indices) -> Items:
     """List the image ids of pictures by their rows [n], and which of them are alike."""
-    store, dataset = member.pictures(split), member.align.dataset
-    alike = alike_of(dataset, store.image_ids, store.concepts)
+    store = member.pictures(split)
+    alike = alike_of(member.align.dataset, store.image_ids, store.concepts)
     return alike.items([[store.image_ids[row] for row in rows]])

@@ -1,7 +1,7 @@
 """The recipe of explain: which run is explained, and by which analyses."""
 
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -131,7 +131,7 @@ class Recipe(AlignRunRecipe, Explanation):
         description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
         "it; or a model folder; or hub:owner/name[@revision]; default: the newest run (key: run)",
     )
-    dataset: Annotated[Any, parts.part("datasets", "things-eeg", is_optional=True)] = Field(
+    dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, with other subjects"
     )
     subjects: recipe.Numbers | None = Field(None, description="subjects explained; default: the run's")
@@ -142,8 +142,3 @@ class Recipe(AlignRunRecipe, Explanation):
         if self.control == "trained" and self.dataset is not None:
             raise RecipeError("control is trained, and dataset names other subjects", "control=permuted")
         return self
-
-    @property
-    def spec(self) -> Explanation:
-        """Part of the recipe that the functions get which measure."""
-        return self.select(Explanation)

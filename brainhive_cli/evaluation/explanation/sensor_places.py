@@ -3,18 +3,17 @@
 import warnings
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.data.stores.recordings import Sensors
 
-Values = NDArray[np.float64]
 MIN_SENSORS = 4
 """Fewest sensors with a known position of which a map is drawn."""
 MONTAGE = "standard_1005"
 """Template of mne with the electrodes of the 10-05 system; its newest version calls it colin27_1005, too."""
 
 
-def known_places(sensors: Sensors) -> tuple[NDArray[np.int64], Values] | None:
+def known_places(sensors: Sensors) -> tuple[Int64, Float64] | None:
     """Find which channels have a known place on the head.
 
     Those are the recording's positions; of recordings without any, the electrodes of the 10-05 system.
@@ -42,7 +41,7 @@ def known_places(sensors: Sensors) -> tuple[NDArray[np.int64], Values] | None:
     return known, positions[known]
 
 
-def flattened(places: Values) -> Values:
+def flattened(places: Float64) -> Float64:
     """Project places on a head [K, 3] on a plane [K, 2], nose up; 1 is the height of the ears.
 
     Distances from the top are angles, as seen from the centre of the sphere that fits the places best.
@@ -54,5 +53,5 @@ def flattened(places: Values) -> Values:
     # angle from the top, and direction around it
     x, y, z = (places - centre).T
     angle, direction = np.arctan2(np.hypot(x, y), z), np.arctan2(y, x)
-    plane: Values = (angle / (np.pi / 2))[:, None] * np.stack([np.cos(direction), np.sin(direction)], 1)
+    plane: Float64 = (angle / (np.pi / 2))[:, None] * np.stack([np.cos(direction), np.sin(direction)], 1)
     return plane

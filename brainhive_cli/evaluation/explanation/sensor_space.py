@@ -6,15 +6,14 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from brainhive_cli.core.arrays import Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors
 from brainhive_cli.measurement.interleaving import separate_repetitions
 
-Values = NDArray[np.float32]
 WHITENED = "whitened"
 """The unit of signals after multivariate noise normalisation."""
 
@@ -41,7 +40,7 @@ class SensorSpace:
     mixing: Tensor | None
 
     @classmethod
-    def of(cls, tested: Selection, learned: Selection, signal: Values, mean: Values) -> Self:
+    def of(cls, tested: Selection, learned: Selection, signal: Float32, mean: Float32) -> Self:
         """Undo what mixes the channels of a selection.
 
         Args:
@@ -125,9 +124,7 @@ def refuse_unknown_whitening(recording: Recording) -> None:
         )
 
 
-def separate_in_time(
-    recording: Recording, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def separate_in_time(recording: Recording, rows: Int64) -> tuple[Int64, Int64]:
     """Find the repetitions of stimuli that are far apart in time.
 
     Returns:
@@ -157,7 +154,7 @@ def separate_in_time(
     return parts, counts
 
 
-def averages(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
+def averages(selection: Selection, is_mixed: bool = False) -> Iterator[Float32]:
     """Average the repetitions of selected stimuli in chunks [n, E, T].
 
     In sensor space, not scaled; as the model reads them where channels are mixtures that are not known.
@@ -167,7 +164,7 @@ def averages(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
     return (part.sum(1) for part, _ in _by_session(selection))
 
 
-def trials(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
+def trials(selection: Selection, is_mixed: bool = False) -> Iterator[Float32]:
     """Give the repetitions [R, E, T] of each selected stimulus, as `averages` does their averages."""
     recording = selection.recording
     inverse = None  # [S, E, E]
@@ -178,15 +175,14 @@ def trials(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
     for row, count in zip(selection.pictures, selection.repetitions, strict=True):
         repetitions = np.asarray(recording.signal[row][:count, ..., selection.samples], np.float32)
         if inverse is not None:
-            session, _ = _sessions(recording, np.array([row]))
-            yield inverse[session[0, :count]] @ repetitions
+            yield inverse[_sessions(recording, row)[:count]] @ repetitions
         elif is_mixed and selection.normaliser is not None:
             yield selection.normaliser(repetitions[:, selection.rows] * selection.scale)
         else:
             yield repetitions[:, selection.rows]
 
 
-def _by_session(selection: Selection) -> Iterator[tuple[Values, NDArray[np.float64]]]:
+def _by_session(selection: Selection) -> Iterator[tuple[Float32, Float64]]:
     """Yield the part of each session in the averages of a chunk, [n, S, E, T] in sensor space, and [n, S].
 
     The second is the share of each session in the repetitions that are averaged.
@@ -201,7 +197,8 @@ def _by_session(selection: Selection) -> Iterator[tuple[Values, NDArray[np.float
         trials = trials[:, :, channels].astype(np.float32)  # [n, R, E, T]
 
         # sums of the trials of each session over all repetitions, whitening undone
-        session, repetitions = _sessions(recording, pictures)
+        session = _sessions(recording, pictures)
+        repetitions = selection.repetitions[start : start + COPIED_STIMULI]
         is_of = [session == number for number in range(count)]  # [n, R] each
         sums = np.stack([np.where(chosen[..., None, None], trials, 0).sum(1) for chosen in is_of], 1)
         parts = sums / repetitions[:, None, None, None]
@@ -211,14 +208,8 @@ def _by_session(selection: Selection) -> Iterator[tuple[Values, NDArray[np.float
         yield parts.astype(np.float32), weights
 
 
-def _sessions(
-    recording: Recording, pictures: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the session of each repetition [n, R], -1 where there is none, and how many there are [n]."""
-    most = recording.signal.shape[1]
-    counts = np.full(len(pictures), most)
-    if recording.repetitions is not None:
-        counts = recording.repetitions[pictures]
+def _sessions(recording: Recording, pictures: Any) -> Int64:
+    """Return the session of each repetition [n, R], -1 where there is none."""
     if recording.sessions is not None and recording.whiteners is not None:
-        return recording.sessions[pictures].astype(int), counts
-    return np.where(np.arange(most) < counts[:, None], 0, -1), counts
+        return recording.sessions[pictures].astype(int)
+    return np.where(recording.is_there[pictures], 0, -1)

@@ -1,20 +1,20 @@
 """One page on the signals of a subject: evoked response, reliability and noise ceilings, by split."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Mark, Point
+from brainhive_cli.core.arrays import Array, Float32, Float64
+from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import Metric, extend_title
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.hdf5 import short_name
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
+from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
 from brainhive_cli.evaluation.explanation.profiles import TIME
 from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
 from brainhive_cli.evaluation.explanation.sensor_space import WHITENED, separate_in_time
@@ -31,7 +31,6 @@ from brainhive_cli.measurement.units import Alike
 from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.page import Figure, Page, Section
 
-Values = NDArray[np.float64]
 STIMULI = 1000
 """Stimuli that are measured, drawn with a seed where there are more: so many give correlations to .03."""
 PROTOCOL = "halves of repetitions"
@@ -89,24 +88,21 @@ class Reliability:
 
     stimuli: int
     repetitions: tuple[int, int]
-    evoked: Values
-    field_power: Values
-    split_half: Values
-    ceiling: Values
+    evoked: Float64
+    field_power: Float64
+    split_half: Float64
+    ceiling: Float64
     retrieval: dict[int, Metric]
-    frequencies_hz: Values
-    spectrum: Values
+    frequencies_hz: Float64
+    spectrum: Float64
 
 
-def measure_reliability(
-    recording: Recording, split: str, seed: int = 0, alike: Alike | None = None
-) -> Reliability:
+def measure_reliability(recording: Recording, split: str, alike: Alike | None = None) -> Reliability:
     """Measure how reliable a recording is.
 
     Args:
         recording: One subject's recording of a split.
         split: Its name, for the metrics.
-        seed: Of the draw of stimuli and halves.
         alike: Which stimuli are alike; None: none.
 
     Raises:
@@ -115,9 +111,9 @@ def measure_reliability(
     from scipy.signal import periodogram
 
     # stimuli that were shown twice at least, drawn where there are more than are measured
-    random = np.random.default_rng(seed)
-    count, most, *shape = recording.signal.shape  # N, R, C, T
-    counts = np.full(count, most) if recording.repetitions is None else recording.repetitions
+    random = np.random.default_rng(0)
+    shape = recording.signal.shape[2:]  # C, T
+    counts = recording.is_there.sum(1)  # [N]
     rows = np.flatnonzero(counts > 1)
     if len(rows) < 3:
         raise BrainhiveError(
@@ -131,11 +127,11 @@ def measure_reliability(
     rows, parts, part_counts = rows[is_apart], parts[is_apart], part_counts[is_apart]
     counts = counts[rows]
 
-    def trials() -> Iterator[NDArray[np.float32]]:
+    def trials() -> Iterator[Float32]:
         for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
             yield np.array(recording.signal[row][:count], np.float32)  # [R, C, T]
 
-    def means() -> Iterator[NDArray[np.float32]]:
+    def means() -> Iterator[Float32]:
         for stimulus, numbers in zip(trials(), parts, strict=True):
             yield average_parts(stimulus, numbers[: len(stimulus)])
 
@@ -147,7 +143,7 @@ def measure_reliability(
     has_spectrum = recording.rate_hz is not None and shape[1] >= MIN_SAMPLES
     evoked, spectrum, frequencies_hz = np.zeros(shape), np.zeros((shape[0], 0)), np.zeros(0)
     for row, stimulus in zip(rows.tolist(), trials(), strict=True):
-        plain: NDArray[Any] = stimulus  # [R, C, T]
+        plain: Array = stimulus  # [R, C, T]
         if unmixing is not None:
             plain = unmixing[sessions[row, : len(stimulus)]] @ stimulus
         evoked += plain.sum(0)
@@ -157,9 +153,9 @@ def measure_reliability(
     evoked, spectrum = evoked / counts.sum(), spectrum / counts.sum()
 
     # agreement of two halves, and how often a stimulus is found by k of its repetitions among k others
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator().manual_seed(0)
     halves = correlate(halve(stimulus, draw) for stimulus in means()).mean(0).reshape(shape)
-    options: Any = {"split": split, "protocol": PROTOCOL, "seeds": (seed,), "only": ("top1",)}
+    options: Any = {"split": split, "protocol": PROTOCOL, "seeds": (0,), "only": ("top1",)}
     options["items"] = (alike or Alike()).items([[recording.image_ids[row] for row in rows.tolist()]])
     retrieval = {}
     for size in (2**n for n in range(int(part_counts.min() // 2).bit_length())):
@@ -210,7 +206,14 @@ def write_signal_page(
 
         # figures of the split, and their numbers in a table
         title = f"{name}, {split}: {reliability.stimuli} stimuli"
-        drawn, lead, numbers = _draw(reliability, recording)
+        if isinstance(recording.space, Voxels):
+            drawn, lead, numbers = _draw_voxels(reliability, recording.space)
+        else:
+            drawn, lead, numbers = _draw_sensors(reliability, recording)
+        if len(sizes := [*reliability.retrieval]) > 1:
+            words, axis = "A stimulus found among means of other repetitions", "repetitions in each mean"
+            line = Line.of("top-1", [*reliability.retrieval.values()])
+            drawn.append(Curve(words, axis, sizes, [line], "top-1", is_logarithmic=True))
         caveats = recording.caveats
         if not headlines:  # figures beside the first sentence stand there alone
             first_map = [shown for shown in drawn if isinstance(shown, Map)][:1]
@@ -277,26 +280,6 @@ def write_signal_page(
     return page, figures
 
 
-def _draw(reliability: Reliability, recording: Recording) -> tuple[list[Artifact], list[str], dict[str, Any]]:
-    """Draw a split's figures; say first what they show, and describe it in plain numbers."""
-    # retrieval over repetitions
-    curves: list[Artifact] = []
-    if len(reliability.retrieval) > 1:
-        top1 = list(reliability.retrieval.values())
-        low, high = [metric.low for metric in top1], [metric.high for metric in top1]
-        line = Line("top-1", [metric.value for metric in top1], low, high, top1[0].chance)
-        words, axis = "A stimulus found among means of other repetitions", "repetitions in each mean"
-        sizes = list(reliability.retrieval)
-        curves.append(Curve(words, axis, sizes, [line], "top-1", is_logarithmic=True))
-
-    # what voxels and sensors have each
-    if isinstance(recording.space, Voxels):
-        drawn, lead, numbers = _draw_voxels(reliability, recording.space)
-    else:
-        drawn, lead, numbers = _draw_sensors(reliability, recording)
-    return [*drawn, *curves], lead, numbers
-
-
 def _draw_voxels(reliability: Reliability, space: Voxels) -> tuple[list[Artifact], list[str], dict[str, Any]]:
     """Draw how the noise ceiling is distributed over the voxels of the largest regions."""
     # histograms of the largest regions
@@ -321,8 +304,9 @@ def _draw_voxels(reliability: Reliability, space: Voxels) -> tuple[list[Artifact
     best = max(by_region, key=lambda name: by_region[name]["median"])
     words = f"{best} is the most reliable region: median noise ceiling {by_region[best]['median']:.0f} %."
     centres = ((edges[1:] + edges[:-1]) / 2).tolist()
-    axis, value = "noise ceiling, % of variance", "% of voxels"
-    drawn: list[Artifact] = [Curve("Noise ceiling by region", axis, centres, lines, value)]
+    drawn: list[Artifact] = [
+        Curve("Noise ceiling by region", "noise ceiling, % of variance", centres, lines, "% of voxels")
+    ]
     if space.grid is not None:
         halves = "correlation of halves, Spearman-Brown corrected"
         drawn.append(
@@ -365,6 +349,19 @@ def _draw_sensors(
         Line("median of channels", np.median(halves, 0).tolist()),
     ]
     known = None if unit == MIXTURES else known_places(space)
+
+    # the spectrum of single trials: the median channel, and the one with the most power
+    spectra = []
+    if reliability.spectrum.size:
+        density = reliability.spectrum[:, 1:]  # [C, F - 1]
+        decibels, loudest = 10 * np.log10(np.maximum(density, np.finfo(float).tiny)), density.sum(1).argmax()
+        spectral_lines = [
+            Line("median of channels", np.median(decibels, 0).tolist()),
+            Line(f"{space.names[loudest]}, the channel with the most power", decibels[loudest].tolist()),
+        ]
+        frequencies, value = reliability.frequencies_hz[1:].tolist(), f"power, dB ({unit})"
+        title = "Spectrum of single trials"
+        spectra.append(Curve(title, "frequency, Hz", frequencies, spectral_lines, value))
     drawn: list[Artifact] = [
         Curve("Reliability over time", TIME, at, over_times, "correlation of halves", marks=marks),
         Curve("Evoked response", TIME, at, lines, unit, marks=marks, note=_describe_rhythm(evoked, times_ms)),
@@ -379,9 +376,39 @@ def _draw_sensors(
             low=0,
             high=1,
         ),
-        *_draw_spectrum(reliability, space.names, unit),
-        *_draw_maps(reliability, sample, times_ms, known, space, unit, marks),
+        *spectra,
     ]
+
+    # maps: the reliability of channels, which the page shows beside its first sentence, and the evoked
+    # response at the highest peaks of the global field power from onset to RESPONSE_MS after the stimulus
+    if known is not None:
+        from scipy.signal import find_peaks
+
+        rows, positions = known
+
+        def draw_map(title: str, values: Float64, value: str, is_diverging: bool) -> Map:
+            points = [
+                Point(float(x), float(y), space.names[row], value=float(values[row]))
+                for row, (x, y) in zip(rows.tolist(), flattened(positions), strict=True)
+            ]
+            return Map(title, points, "head", value, is_diverging)
+
+        # whitened channels are no places
+        if unit != UNMIXED:
+            title = f"Reliability of channels at {times_ms[sample]:.0f} ms"
+            drawn.append(draw_map(title, halves[:, sample], "correlation of halves", False))
+
+        # peaks in the window of the stimulus; anywhere if the trial has no such times
+        end_ms = max(np.max(mark) for mark in marks.values()) + RESPONSE_MS if marks else np.inf
+        is_inside = (times_ms >= 0) & (times_ms <= end_ms)
+        is_inside = is_inside if is_inside.any() else np.ones(len(times_ms), bool)
+        distance = max(1, len(power) // PEAK_DISTANCE)
+        peaks = find_peaks(power, power[is_inside].max() / 4, distance=distance)[0]
+        peaks = peaks[is_inside[peaks]]
+        peaks = peaks if len(peaks) else np.array([np.where(is_inside, power, -np.inf).argmax()])
+        for index in sorted(peaks[np.argsort(power[peaks])[-MAX_MAPS:]].tolist()):
+            title = f"Evoked response at {times_ms[index]:.0f} ms"
+            drawn.append(draw_map(title, evoked[:, index], unit, True))
     if (silent := float((times_ms < 0).mean())) > 0:
         lead.append(
             f"{silent:.0%} of the window lie before onset, where nothing can be reliable: medians over all "
@@ -396,67 +423,6 @@ def _draw_sensors(
         "scalp maps": "none" if known is None else "yes",
     }
     return drawn, [*lead, *filter(None, [drawn[1].note])], numbers
-
-
-def _draw_maps(
-    reliability: Reliability,
-    sample: int,
-    times_ms: Values,
-    known: Any,
-    space: Sensors,
-    unit: str,
-    marks: Mapping[str, Mark],
-) -> list[Map]:
-    """Draw on the head the reliability at one sample, and the evoked response at its peaks in time order.
-
-    Peaks are the highest of the global field power from onset to RESPONSE_MS after the stimulus, each at
-    least a quarter of the largest.
-    """
-    if known is None:
-        return []
-    from scipy.signal import find_peaks
-
-    def draw(title: str, values: Values, value: str, is_diverging: bool = False) -> Map:
-        points = [
-            Point(float(x), float(y), space.names[row], value=float(values[row]))
-            for row, (x, y) in zip(rows.tolist(), flattened(positions), strict=True)
-        ]
-        return Map(title, points, "head", value, is_diverging)
-
-    # peaks in the window of the stimulus; anywhere if the trial has no such times
-    rows, positions = known
-    end_ms = max(np.max(mark) for mark in marks.values()) + RESPONSE_MS if marks else np.inf
-    is_inside = (times_ms >= 0) & (times_ms <= end_ms)
-    is_inside = is_inside if is_inside.any() else np.ones(len(times_ms), bool)
-    power, least = reliability.field_power, reliability.field_power[is_inside].max() / 4
-    peaks = find_peaks(power, least, distance=max(1, len(power) // PEAK_DISTANCE))[0]
-    peaks = peaks[is_inside[peaks]]
-    peaks = peaks if len(peaks) else np.array([np.where(is_inside, power, -np.inf).argmax()])
-    highest = sorted(peaks[np.argsort(power[peaks])[-MAX_MAPS:]].tolist())
-
-    # reliability first, which the page shows beside its first sentence; whitened channels are no places
-    maps = []
-    if unit != UNMIXED:
-        title = f"Reliability of channels at {times_ms[sample]:.0f} ms"
-        maps.append(draw(title, reliability.split_half[:, sample], "correlation of halves"))
-    for peak in highest:
-        values = reliability.evoked[:, peak]
-        maps.append(draw(f"Evoked response at {times_ms[peak]:.0f} ms", values, unit, is_diverging=True))
-    return maps
-
-
-def _draw_spectrum(reliability: Reliability, names: Sequence[str], unit: str) -> list[Curve]:
-    """Draw the spectrum of single trials: the median channel, and the one with the most power."""
-    if not reliability.spectrum.size:
-        return []
-    decibels = 10 * np.log10(np.maximum(reliability.spectrum[:, 1:], np.finfo(float).tiny))  # [C, F - 1]
-    highest = int(reliability.spectrum[:, 1:].sum(1).argmax())
-    lines = [
-        Line("median of channels", np.median(decibels, 0).tolist()),
-        Line(f"{names[highest]}, the channel with the most power", decibels[highest].tolist()),
-    ]
-    at = reliability.frequencies_hz[1:].tolist()
-    return [Curve("Spectrum of single trials", "frequency, Hz", at, lines, f"power, dB ({unit})")]
 
 
 def _list_steps(recording: Recording) -> list[Table]:
@@ -496,7 +462,7 @@ def _list_dropped(recording: Recording, split: str) -> list[Table]:
     return [Table("Trials dropped", ("session", "reason", "trials", "of all"), rows)] if rows else []
 
 
-def _describe_rhythm(evoked: Values, times_ms: Values) -> str:
+def _describe_rhythm(evoked: Float64, times_ms: Float64) -> str:
     """Name a rhythm that is locked to onset: an evoked response that is as large before onset as after it."""
     before = times_ms < 0
     if before.sum() < 2 or before.all():

@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Array, Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.explanation.encoding_model import Levels, read_embeddings
 from brainhive_cli.evaluation.explanation.occlusion import regions_of
-from brainhive_cli.evaluation.explanation.profiles import REGION, TIME, Axis, permutations
+from brainhive_cli.evaluation.explanation.profiles import REGION, TIME, Axis, Indices, permutations
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation
 from brainhive_cli.evaluation.explanation.sensor_space import separate_in_time
 from brainhive_cli.measurement.reliability import spearman_brown, unit_vectors
 from brainhive_cli.measurement.units import Items
 
-Values = NDArray[np.float64]
-Patterns = NDArray[Any]
 FEWEST = 4
 """Fewest pictures whose distances are correlated: three have three distances, whose ranks say little."""
 EQUAL = 12
@@ -43,12 +42,12 @@ class Models:
     """
 
     names: tuple[str, ...]
-    units: Values
-    residuals: Values
-    bases: tuple[Values, ...]
+    units: Float64
+    residuals: Float64
+    bases: tuple[Float64, ...]
 
     @classmethod
-    def of(cls, features: Mapping[str, Patterns]) -> Self:
+    def of(cls, features: Mapping[str, Array]) -> Self:
         """Measure the distances of models by their features of the same pictures, [N, ...] by name.
 
         Raises:
@@ -67,7 +66,7 @@ class Models:
         rest = [unit - (unit @ basis.T) @ basis for unit, basis in zip(stacked, bases, strict=True)]
         return cls(tuple(units), stacked, unit_vectors(np.stack(rest), -1), tuple(bases))
 
-    def unique(self, signals: Values, dots: Values) -> Values:
+    def unique(self, signals: Float64, dots: Float64) -> Float64:
         """Correlate signals [..., P] with what only one model has: partial Spearman correlations [..., M].
 
         Args:
@@ -76,7 +75,7 @@ class Models:
         """
         shared = [np.square(signals @ basis.T).sum(-1) for basis in self.bases]
         rest = np.sqrt(np.maximum(1 - np.stack(shared, -1), 1e-12))
-        return np.asarray(dots / rest)
+        return dots / rest
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,9 @@ class Correlations:
         null: [K, M, T] mean over subjects with the pictures of the model permuted.
     """
 
-    values: Values
-    items: NDArray[np.float32]
-    null: Values
+    values: Float64
+    items: Float32
+    null: Float64
 
 
 @dataclass(frozen=True)
@@ -111,12 +110,12 @@ class Similarity:
     models: tuple[str, ...]
     whole: Correlations
     unique: Correlations
-    lower: Values
-    upper: Values
+    lower: Float64
+    upper: Float64
 
 
 def measure_similarity(
-    patterns: Iterable[Sequence[Patterns]], models: Models, pictures: Items, draws: int = 0, seed: int = 0
+    patterns: Iterable[Sequence[Array]], models: Models, pictures: Items, draws: int, seed: int = 0
 ) -> Similarity:
     """Correlate the distances of signals with those of models, position by position.
 
@@ -150,7 +149,20 @@ def measure_similarity(
     scale = partial / np.where(np.abs(residual) < 1e-12, 1e-12, residual)  # [S, M, T]
     raw_items, residual_items = np.split(np.stack(items, 2), 2, 1)  # [S, M, T, N]
     orders = permutations(pictures, draws, seed)
-    null, residual_null = np.split(_null(directions, np.stack(means, -1), orders), 2, 1)  # [K, M, T]
+
+    # the same with models whose pictures are permuted: distances as symmetric matrices, in single precision
+    rows, columns = _upper_triangle(pictures.size)
+    squares = np.zeros((len(directions), pictures.size, pictures.size), np.float32)
+    squares[:, rows, columns] = squares[:, columns, rows] = directions
+    averaged = np.stack(means, -1).astype(np.float32)  # [P, T]
+    permuted = np.empty((len(orders), len(directions), averaged.shape[1]))  # [K, 2 M, T]
+    step = max(1, MAX_DISTANCES // len(rows))  # several permutations at once, as memory allows
+    for start in range(0, len(orders), step):
+        chunk = orders[start : start + step]  # [k, N]
+        flat = chunk[:, rows] * pictures.size + chunk[:, columns]  # [k, P] indices of the permuted pairs
+        for number, square in enumerate(squares):
+            permuted[start : start + step, number] = square.ravel().take(flat) @ averaged
+    null, residual_null = np.split(permuted, 2, 1)  # [K, M, T]
     unique_items = (residual_items * scale[..., None]).astype(np.float32)
     lower, upper = np.transpose(ends)
     whole = Correlations(raw, raw_items, null)
@@ -158,7 +170,7 @@ def measure_similarity(
     return Similarity(models.names, whole, rest, lower, upper)
 
 
-def distances(patterns: Patterns) -> Values:
+def distances(patterns: Array) -> Float64:
     """Measure the correlation distance of each pair of pictures, [P] in the order of `numpy.triu_indices`.
 
     Args:
@@ -177,18 +189,12 @@ def distances(patterns: Patterns) -> Values:
     return 1 - (units @ units.T)[_upper_triangle(len(flat))]
 
 
-def ranked(values: Values) -> Values:
+def ranked(values: Float64) -> Float64:
     """Rank values [..., P], ties by their mean rank; centred and of unit length: products are Spearman's."""
-    order = values.argsort(-1)
-    steps = np.diff(np.take_along_axis(values, order, -1))
-    if not (steps > 0).all():
-        return unit_vectors(rankdata(values, axis=-1), -1)
-    ranks = np.empty(values.shape)  # a third faster than rankdata, which looks for ties
-    np.put_along_axis(ranks, order, np.arange(values.shape[-1], dtype=float), -1)
-    return unit_vectors(ranks, -1)
+    return unit_vectors(rankdata(values, axis=-1), -1)
 
 
-def ceilings(signals: Values) -> tuple[float, float]:
+def ceilings(signals: Float64) -> tuple[float, float]:
     """Compute the lower and the upper ceiling of subjects' unit ranks [S, P]; of one subject NaN.
 
     Source: Nili 2014, with ranks as rsatoolbox has them.
@@ -204,7 +210,7 @@ def ceilings(signals: Values) -> tuple[float, float]:
     return lower, upper
 
 
-def halves_ceiling(halves: Sequence[Patterns]) -> float:
+def halves_ceiling(halves: Sequence[Array]) -> float:
     """Estimate the correlation that a perfect model would have with all repetitions, from two halves [N, C].
 
     It is the root of the correlation of two recordings, which is the halves', Spearman-Brown corrected: two
@@ -221,7 +227,7 @@ def _upper_triangle(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.triu_indices(count, 1)
 
 
-def _items(signals: Values, models: Values, pictures: int) -> Values:
+def _items(signals: Float64, models: Float64, pictures: int) -> Float64:
     """Compute each picture's share of a correlation, [S, M, N]: the jackknife's pseudo-values, linearised.
 
     A correlation is a mean over pairs of pictures; the influence of a pair is the product of both values
@@ -241,25 +247,6 @@ def _items(signals: Values, models: Values, pictures: int) -> Values:
     return shares
 
 
-def _null(models: Values, means: Values, orders: NDArray[np.int64]) -> Values:
-    """Correlate signals [P, T], subjects averaged, with models whose pictures are permuted: [K, M, T]."""
-    # distances as symmetric matrices [M, N, N], in single precision
-    pictures, pairs = orders.shape[1], models.shape[1]
-    correlations = np.empty((len(orders), len(models), means.shape[-1]))
-    rows, columns = _upper_triangle(pictures)
-    squares = np.zeros((len(models), pictures, pictures), np.float32)
-    squares[:, rows, columns] = squares[:, columns, rows] = models
-
-    # several permutations at once, as memory allows
-    means, step = means.astype(np.float32), max(1, MAX_DISTANCES // pairs)
-    for start in range(0, len(orders), step):
-        chunk = orders[start : start + step]  # [k, N]
-        flat = chunk[:, rows] * pictures + chunk[:, columns]  # [k, P] indices of the permuted pairs
-        for number, square in enumerate(squares):
-            correlations[start : start + step, number] = square.ravel().take(flat) @ means
-    return correlations
-
-
 @dataclass(frozen=True)
 class Course:
     """Representational similarity over times, or over regions, of all subjects.
@@ -274,7 +261,7 @@ class Course:
     axis: Axis
     similarity: Similarity
     pictures: Items
-    halves: Values | None = None
+    halves: Float64 | None = None
 
 
 @console.progress("similarity of signals and embeddings")
@@ -331,7 +318,7 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
     return Course(axis, measured, first.shared, halves)
 
 
-def _average_halves(reader: Reader, rows: NDArray[np.int64]) -> list[Patterns]:
+def _average_halves(reader: Reader, rows: Indices) -> list[Array]:
     """Average repetitions of the even and of the odd parts of the recording, [n, C, T] each.
 
     None where there are no two parts that are far apart in time.

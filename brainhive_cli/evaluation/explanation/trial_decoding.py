@@ -2,23 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from brainhive_cli.core import artifacts, console
+from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.files import portable
-from brainhive_cli.core.measurements import NOT_INTERLEAVED, Measurements, Metric, merge_caveats, scope
+from brainhive_cli.core.measurements import NOT_INTERLEAVED, Measurements, scope
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.signals.selection import Selection, inside, window_starts
-from brainhive_cli.evaluation.explanation.conclusion import FIGURES, curves, put_claims_first
+from brainhive_cli.evaluation.explanation.conclusion import curves, describe_job, write_artifacts
 from brainhive_cli.evaluation.explanation.findings import (
     FIRST_ABOVE,
     SECTION,
@@ -29,15 +26,13 @@ from brainhive_cli.evaluation.explanation.findings import (
     correct_findings,
     overall,
     state_claims,
-    summary_table,
 )
 from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis
+from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis, Indices
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.statistics import measure_each
 from brainhive_cli.measurement.units import fold_null_inflation
-from brainhive_cli.reports.drawings import save_figure
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 DECODING, GENERALISATION = OF_TRIALS
@@ -63,9 +58,9 @@ class Decoded:
 
     names: list[str]
     groups: list[str]
-    shown: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    spans: NDArray[np.float64]
+    shown: Indices
+    predicted: Indices
+    spans: Float64
     candidates: int
     selection: Selection
     order: Interleaving
@@ -123,8 +118,6 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     (finding,), reason = bound_onsets(findings[:1], [decoded.selection for decoded in subjects])
     missing = {FIRST_ABOVE: reason} if reason else {}
     missing |= {"test against permuted labels": problem} if problem else {}
-    for name, why in missing.items():
-        console.warn(f"{name} left out: {why}")
     drawn: dict[str, Any] = dict(curves([finding], {}))
     scopes = overall([finding]) | finding.scopes
     notes: dict[str, Any] = {"profiles": [finding.note]}
@@ -136,40 +129,43 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         peak = grid.peak
         windows = f"trained {axis.where(int(train[peak]))}, tested {axis.where(int(test[peak]))}"
         scopes[scope(GENERALISATION, windows)] = {ACCURACY: grid.measured[peak]}
-        is_above = grid.test.corrected < SIGNIFICANT
+        above = int((grid.test.corrected < SIGNIFICANT).sum())
         notes["generalisation"] = {"p_corrected": grid.test.corrected.reshape(count, count).tolist()}
-        drawn["generalisation"] = _draw_grid(grid.measured, axis, is_above, spec.draws)
-    for name, artifact in drawn.items() if spec.figures else ():
-        for suffix in spec.figures:
-            folder.replace(f"{FIGURES}/{name}.{suffix}", partial(save_figure, artifact))
+        note = (
+            f"Chance {grid.measured[0].chance:.3g}. Above it at {above} of {count**2} places: p < "
+            f"{SIGNIFICANT:g}, corrected over all by the largest of {spec.draws} permutations of the labels. "
+            "Windows are named by their centres."
+        )
+        values = np.array([metric.value for metric in grid.measured]).reshape(count, count)
+        centres = [f"{centre_ms:.0f}" for centre_ms in axis.at]
+        drawn["generalisation"] = Heatmap(
+            "Categories from time to time",
+            values.round(4).tolist(),
+            centres,
+            centres,
+            *("classifier trained at, ms", "tested at, ms", "accuracy"),
+            section=SECTION,
+            note=note,
+        )
 
     # the page's artifacts, and notes
-    about = f"; for {items.scope}" if items.scope else ""
-    table = summary_table([finding], f"Categories by time: {protocol}, {spec.split}{about}")
-    artifacts.write(folder, [table, *put_claims_first(drawn, [finding]).values()])
+    write_artifacts(
+        folder, spec, [finding], drawn, missing, f"Categories by time: {protocol}, {spec.split}", items
+    )
     notes |= {
-        "run": portable(align.folder.reference),
-        "runs": [align.name],
-        "dataset": align.dataset.name,
-        "mode": align.mode,
-        "protocol": protocol,
-        "caveats": merge_caveats(align.caveats(spec.split), caveats),
+        **describe_job(job, protocol, caveats, items),
         "warnings": align.signal_warnings,
         "draws": draws,
-        "scope": items.scope,
         "finding": f"Nothing is said of time courses: {problem}."
         if problem
         else state_claims(
             [finding], "the category", len(subjects), f"{items.size} {spec.split} trials", items.scope
         ),
-        SET_UP: align.set_up(spec.split),
-        "units": items.kind,
-        "unit_count": items.count,
     }
     return Measurements(scopes, missing, notes)
 
 
-def permute_blocks(shown: NDArray[np.int64], order: Interleaving, draws: int, seed: int) -> NDArray[np.int64]:
+def permute_blocks(shown: Indices, order: Interleaving, draws: int, seed: int) -> Indices:
     """Permute the labels of trials [N] within parts, those of a block together: [K, N]."""
     _, first, block = np.unique(np.array(order.blocks), return_index=True, return_inverse=True)
     number = {name: row for row, name in enumerate(dict.fromkeys(order.parts))}
@@ -178,10 +174,10 @@ def permute_blocks(shown: NDArray[np.int64], order: Interleaving, draws: int, se
     for row in number.values():
         members = np.flatnonzero(part == row)
         labels[:, members] = random.permuted(labels[:, members], axis=1)
-    return np.asarray(labels[:, block])
+    return labels[:, block]
 
 
-def guess_most_frequent(shown: Sequence[NDArray[np.int64]]) -> float:
+def guess_most_frequent(shown: Sequence[Indices]) -> float:
     """Return the accuracy of always naming the most frequent stimulus, mean over subjects with trials [N]."""
     return float(np.mean([np.bincount(stimuli).max() / len(stimuli) for stimuli in shown]))
 
@@ -192,8 +188,8 @@ def decode(job: Job, subject: int) -> Decoded:
 
     split, device = job.spec.split, torch.device("cpu")
     folds = {cell.fold: cell for cell in reversed(job.subjects[subject])}  # seeds share the trials
-    names: list[str] = []
-    groups: list[str] = []
+    names = []
+    groups = []
     shown, predicted, orders, spans, candidates = [], [], [], np.empty((0, 2)), 0
     for _, cell in sorted(folds.items()):
         member = TrainedCell.load(job.align, cell, device)
@@ -239,8 +235,8 @@ def _describe(
     name: str,
     axis: Axis,
     subjects: Sequence[Decoded],
-    permuted: Sequence[NDArray[np.int64]],
-    windows: tuple[NDArray[np.int64], NDArray[np.int64]],
+    permuted: Sequence[Indices],
+    windows: tuple[Indices, Indices],
     options: Mapping[str, Any],
 ) -> Finding:
     """Measure the accuracy at pairs of windows, against labels that are permuted; p is corrected over all."""
@@ -260,29 +256,6 @@ def _describe(
         null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
     test, control = compare_permutations(measured, null)
     return Finding(name, axis, measured, {SHUFFLED: control}, test)
-
-
-def _draw_grid(measured: Sequence[Metric], axis: Axis, is_above: NDArray[np.bool_], draws: int) -> Heatmap:
-    """Draw the accuracy of every classifier at every time."""
-    count = len(axis.labels)
-    values = np.array([metric.value for metric in measured]).reshape(count, count)
-    above = int(is_above.sum())
-    note = (
-        f"Chance {measured[0].chance:.3g}. Above it at {above} of {count**2} places: p < {SIGNIFICANT:g}, "
-        f"corrected over all by the largest of {draws} permutations of the labels. Windows are named by "
-        "their centres."
-    )
-    names = [f"{centre_ms:.0f}" for centre_ms in axis.at]
-    words = ("classifier trained at, ms", "tested at, ms", "accuracy")
-    return Heatmap(
-        "Categories from time to time",
-        values.round(4).tolist(),
-        names,
-        names,
-        *words,
-        section=SECTION,
-        note=note,
-    )
 
 
 def count_folds(job: Job) -> int:

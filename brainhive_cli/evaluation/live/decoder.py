@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Bool, Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.responses import choose_input
@@ -31,6 +31,8 @@ COMPARED_NUMBERS = 1024
 SAME, NEARER = 0.999, 0.75
 """A trial is one of the training if their correlation is so high; or if its distance is such a share of that
 to any other: of simulated EEG that is filtered or whitened otherwise .46 to .92, of new trials .9 to 1."""
+Best = list[tuple[str, float]]
+"""Image ids and similarities, the most similar first."""
 AVERAGED_PICTURES = 2000
 """Pictures whose trials are averaged; of more, the one that was shown longest ago begins anew."""
 
@@ -47,7 +49,7 @@ class LiveGallery:
 
     image_ids: list[str]
     tokens: Tensor
-    is_tested: NDArray[np.bool_]
+    is_tested: Bool
 
     @classmethod
     def of(cls, member: TrainedCell, subject: int, split: str) -> "LiveGallery":
@@ -79,10 +81,10 @@ class LiveResult:
     number: int
     window: CutWindow
     shown: int | None
-    best: list[tuple[str, float]]
+    best: Best
     rank: int | None
     repetitions: int
-    average_best: list[tuple[str, float]] | None
+    average_best: Best | None
     average_rank: int | None
     is_tested: bool
     is_learned: bool
@@ -122,8 +124,8 @@ class Decoder:
         self._mapping: ChannelChoice = channel_mapping
         self._learned_trials = learned_trials
         self._shown: OrderedDict[str, int | None] = OrderedDict()  # row by the name of an event
-        self._sums: OrderedDict[int, tuple[NDArray[np.float64], int]] = OrderedDict()  # [E, T], and trials
-        self._noise_trials: list[tuple[NDArray[np.float32], str]] = []
+        self._sums: OrderedDict[int, tuple[Float64, int]] = OrderedDict()  # [E, T], and trials
+        self._noise_trials: list[tuple[Float32, str]] = []
         self._units = normalize(gallery.tokens.float(), dim=1)  # [M, D]
         self._number = 0
 
@@ -164,8 +166,18 @@ class Decoder:
             BrainhiveError: if a signal is not what the model takes, or noise cannot be measured.
         """
         rows: Sequence[int | None] = [self.find_shown(window.name) for window in windows]
-        if missing := self.missing_trials:
-            windows, rows = self._measure_noise(windows, rows, missing)
+
+        # the first trials are kept for the whitener; those after them are decoded
+        if self.whitening is not None and (missing := self.missing_trials):
+            for window, row in zip(windows[:missing], rows, strict=False):
+                stimulus = window.name if row is None else self.gallery.image_ids[row]
+                self._noise_trials.append((window.signal, stimulus))
+            if not self.missing_trials:
+                noise, names = zip(*self._noise_trials, strict=True)
+                _, stimuli = np.unique(names, return_inverse=True)
+                self.whitening = self.whitening.measure(np.stack(noise), stimuli)
+                self._noise_trials = []
+            windows, rows = windows[missing:], rows[missing:]
         if not windows:
             return []
 
@@ -193,15 +205,21 @@ class Decoder:
         best = similar.topk(min(BEST, len(self.gallery.image_ids)), dim=1)
         shown = [*rows, *(rows[index] for index in averaged.tolist())]
         known = [index for index, row in enumerate(shown) if row is not None]
-        is_learned = self._are_learned(signals[: len(rows)])
-        ranked: dict[int, int] = {}
+
+        # trials that the model has learned from
+        is_learned, learned = [False] * len(rows), self._learned_trials
+        if learned is not None and len(learned) > 1:
+            nearest = (describe_trials(signals[: len(rows)]) @ learned.T).topk(2, dim=1).values  # [n, 2]
+            first, second = (1 - nearest).clamp(min=0).sqrt().unbind(1)  # distances, by a factor
+            is_learned = ((nearest[:, 0] > SAME) | (first < NEARER * second)).tolist()
+        ranked = {}
         if known:
             targets = torch.tensor([shown[index] for index in known], device=tokens.device)
             ranks_of_known = ranks(tokens[known], self.gallery.tokens, targets).tolist()
             ranked = dict(zip(known, ranks_of_known, strict=True))
         average_indices = {index: len(rows) + number for number, index in enumerate(averaged.tolist())}
 
-        def list_best(index: int) -> list[tuple[str, float]]:
+        def list_best(index: int) -> Best:
             pairs = zip(best.indices[index].tolist(), best.values[index].tolist(), strict=True)
             return [(self.gallery.image_ids[row], round(value, 6)) for row, value in pairs]
 
@@ -228,30 +246,7 @@ class Decoder:
             )
         return results
 
-    def _are_learned(self, signals: Tensor) -> list[bool]:
-        """Find the trials [n, C, T] that the model has learned from."""
-        if self._learned_trials is None or len(self._learned_trials) < 2:
-            return [False] * len(signals)
-        nearest = (describe_trials(signals) @ self._learned_trials.T).topk(2, dim=1).values  # [n, 2]
-        first, second = (1 - nearest).clamp(min=0).sqrt().unbind(1)  # distances, by a factor
-        return ((nearest[:, 0] > SAME) | (first < NEARER * second)).tolist()
-
-    def _measure_noise(
-        self, windows: Sequence[CutWindow], rows: Sequence[int | None], missing: int
-    ) -> tuple[Sequence[CutWindow], Sequence[int | None]]:
-        """Keep the first trials for the whitener; return those that come after them."""
-        assert self.whitening is not None
-        for window, row in zip(windows[:missing], rows, strict=False):
-            stimulus = window.name if row is None else self.gallery.image_ids[row]
-            self._noise_trials.append((window.signal, stimulus))
-        if not self.missing_trials:
-            epochs, names = zip(*self._noise_trials, strict=True)
-            _, stimuli = np.unique(names, return_inverse=True)
-            self.whitening = self.whitening.measure(np.stack(epochs), stimuli)
-            self._noise_trials = []
-        return windows[missing:], rows[missing:]
-
-    def _read(self, epochs: NDArray[np.float32]) -> Tensor:
+    def _read(self, epochs: Float32) -> Tensor:
         """Read prepared windows [n, E, T] as the model takes them: [n, C, T]."""
         spec, channels = self.member.model.layout.spec, self.member.align.dataset.channels
         trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s"))
@@ -274,7 +269,7 @@ def read_learned_trials(member: TrainedCell) -> tuple[Tensor | None, bool]:
     Returns:
         [n, F] see `describe_trials`, None of no trial; and whether these are all.
     """
-    learned, source = member.model.learned, member.align.source(member.cell.variant, member.cell.fold)
+    learned, source = member.model.learned, member.source
     stored = source.identities(learned.subjects)
     described = [
         describe_trials(
@@ -290,7 +285,7 @@ def read_learned_trials(member: TrainedCell) -> tuple[Tensor | None, bool]:
 def as_event(result: LiveResult, gallery: LiveGallery, start_s: float) -> dict[str, Any]:
     """Write a result as plain values, for the page, lines of JSON and other programs."""
 
-    def write(best: list[tuple[str, float]]) -> list[dict[str, Any]]:
+    def write(best: Best) -> list[dict[str, Any]]:
         return [{"image": image, "similarity": similarity} for image, similarity in best]
 
     best, average = result.best, result.average_best

@@ -1,6 +1,6 @@
 """A live session, resolved: model, person, gallery, stream, and how windows are cut and decoded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Self
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, find_rows, guess
 from brainhive_cli.core.files import locate
+from brainhive_cli.core.inputs import Input, require
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     CHANNELS_MAPPED,
@@ -17,8 +18,7 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_TRIALS,
     merge_caveats,
 )
-from brainhive_cli.core.recipe import refuse_idle
-from brainhive_cli.core.results import Need, require_needs
+from brainhive_cli.core.recipe import SIGNALS, refuse_idle
 from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.signals.cutting import Cutting
@@ -101,14 +101,14 @@ class Job:
         """Whether the model has not learned from the person."""
         return self.subject not in self.cell.trained_on or self.align.tests_new_subjects
 
-    def needs(self) -> Iterator[Need]:
+    def inputs(self) -> Iterator[Input]:
         """List the run, the target stores of the gallery, and the files of the session."""
-        yield from self.recipe.source.needs()
+        yield Input(f"model {self.cell.name}, for subject {self.subject}")
+        yield from self.recipe.source.inputs()
         if self.recipe.events:
-            yield need_table(locate(self.recipe.events))
-        for need in self.align.needs([self.recipe.gallery]):
-            is_signals = need.name.startswith("signals of")
-            yield replace(need, is_optional=need.is_optional or is_signals)
+            yield find_table(locate(self.recipe.events))
+        for one in self.align.inputs([self.recipe.gallery]):
+            yield replace(one, is_optional=one.is_optional or one.name.startswith(f"{SIGNALS} "))
 
     @cached_property
     def recorded_unit(self) -> str:
@@ -140,11 +140,10 @@ class Job:
             where,
         )
 
-    def describe_differences(self) -> Sequence[str]:
-        """Say in what windows of a continuous stream differ from those offline; raises as `plan`."""
-        if self.recipe.source.has_windows:
-            return ()
-        return self.plan(aligners.load(self.align.model_path(self.cell))).differs
+    def check(self) -> None:
+        """Refuse what windows of the stream cannot be prepared for; raises as `plan`."""
+        if not self.recipe.source.has_windows:
+            self.plan(aligners.load(self.align.model_path(self.cell)))
 
     def open(self, launch: Launch) -> "OpenSession":
         """Load the model and the gallery, open the stream, and check that they go together.
@@ -158,8 +157,8 @@ class Job:
         gallery = LiveGallery.of(member, self.subject, split)
         table = locate(recipe.events) if recipe.events else None
         if table is not None:
-            require_needs([need_table(table)])
-        are_categories = getattr(self.align.dataset, "are_categories", False)
+            require([find_table(table)])
+        are_categories = self.align.dataset.are_categories
         names = EventNames.read(table, gallery.image_ids, are_categories)
         names.require_pictures(f"the gallery, {self.align.dataset.name}, {split}")
         normaliser = member.find_normaliser(self.subject, split)
@@ -264,10 +263,10 @@ class OpenSession:
         return "signal store" if isinstance(self.stream, WindowStream) else self.stream.format.name
 
 
-def need_table(path: Path) -> Need:
+def find_table(path: Path) -> Input:
     """Describe the table of events."""
     way = "--events FILE.csv, with columns event and picture"
-    return Need(str(path), error=None if path.is_file() else MissingData(f"no table {path}", way))
+    return Input(str(path), error=None if path.is_file() else MissingData(f"no table {path}", way))
 
 
 def choose_columns(

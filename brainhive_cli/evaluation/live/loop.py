@@ -22,6 +22,8 @@ from brainhive_cli.evaluation.live.job import OpenSession
 from brainhive_cli.evaluation.live.session_artifacts import SHEET_ROWS
 from brainhive_cli.measurement.confidence_sequence import HitRate
 
+Event = dict[str, Any]
+"""Plain values that are published."""
 READ_WAIT_S = 0.1
 """How long a read waits for samples."""
 STALL_S = 1.0
@@ -116,7 +118,7 @@ class Score:
         """Caveats of the session and of its trials so far."""
         return self._session.caveats(self.learned, self.hits.trials)
 
-    def summarise(self) -> dict[str, Any] | None:
+    def summarise(self) -> Event | None:
         """Give the hit rate with its interval that holds at every moment; None before the first trial."""
         hits = self.hits
         if not hits.trials:
@@ -167,8 +169,7 @@ class Drawer:
                     return
             started_s = time.perf_counter()
             try:
-                picture = self._draw(result)
-                self._show(result.number, picture, time.perf_counter() - started_s, self._skipped)
+                self._show(result.number, self._draw(result), time.perf_counter() - started_s, self._skipped)
             except Exception as error:  # decoding goes on without drawings
                 console.warn(f"drawing ends: {type(error).__name__}: {error}")
                 return
@@ -188,7 +189,7 @@ class Loop:
     def __init__(
         self,
         session: OpenSession,
-        publish: Callable[[dict[str, Any]], None],
+        publish: Callable[[Event], None],
         recorder: SessionFolder | None = None,
         drawer: Drawer | None = None,
         most_windows: int | None = None,
@@ -205,7 +206,7 @@ class Loop:
         self._read_at = time.monotonic()
         self._save_error: BrainhiveError | None = None  # why the session is no longer saved
         self.decoded, self.stalls, self._has_warned = 0, 0, False
-        self.first_results: list[dict[str, Any]] = []  # as plain values, for the run's sheet
+        self.first_results: list[Event] = []  # as plain values, for the run's sheet
 
     def run(self) -> str:
         """Read, cut and decode until the stream or the session ends; return why it ended.
@@ -313,7 +314,7 @@ class Loop:
         if results and self._drawer is not None:
             self._drawer.add(results[-1])
 
-    def describe_stream(self) -> dict[str, Any]:
+    def describe_stream(self) -> Event:
         """Count what came of the stream, and what was lost or dropped, by reason."""
         counts = self.counts
         return {

@@ -1,12 +1,12 @@
 """Preparation of live windows by the model's own steps, and in what they differ from those offline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.signals.cutting import Cutting, Steps, measure_noise
@@ -21,6 +21,8 @@ KINDS = {"µV": "eeg", "fT": "mag", "fT/cm": "grad"}
 """Type of channels, as mne names it, by the unit of their signals."""
 WHITENED = "whitened"
 """Unit of signals that were whitened."""
+Band = tuple[float | None, float | None]
+"""Edges of a filter."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,11 @@ class Whitening:
     """
 
     channels: tuple[str, ...]
-    matrix: NDArray[np.float32] | None
+    matrix: Float32 | None
     trials: int = 0
     across: str = "epochs"
 
-    def measure(self, epochs: NDArray[np.float32], stimuli: NDArray[np.int64]) -> Self:
+    def measure(self, epochs: Float32, stimuli: Int64) -> Self:
         """Measure the noise of trials [n, E, T] of stimuli [n].
 
         Raises:
@@ -66,7 +68,7 @@ class LivePreparation:
     steps: Steps
     channels: tuple[str, ...]
     unit: str
-    band_hz: tuple[float | None, float | None] = (None, None)
+    band_hz: Band = (None, None)
     whitening: Whitening | None = None
     differs: Sequence[str] = field(default_factory=tuple)
 
@@ -127,10 +129,9 @@ def plan_preparation(
     if not spec.names:
         hint = "docs/live.md names RT-Cloud, which decodes fMRI while it is recorded"
         raise BrainhiveError(f"{where} reads voxels, and live decodes EEG and MEG", hint)
-    planned = _read_steps(spec, where)
-    steps: Steps = planned["steps"]
+    steps, band_hz, is_zero_phase = _read_steps(spec, where)
     differs = []
-    if planned["is_zero_phase"]:
+    if is_zero_phase:
         differs.append(
             "the model's signals were filtered without delay, which looks ahead; live windows are filtered "
             "forward, later by some 20 ms: train on preparation.phase=forward for the same numbers"
@@ -166,7 +167,7 @@ def plan_preparation(
                 f"whitener_session {session}, {where} knows {len(matrices)} of subject {subject}",
                 f"1 to {len(matrices)}",
             )
-        whitening = Whitening(tuple(learned.recorded_channels), np.asarray(matrices[session - 1]))
+        whitening = Whitening(tuple(learned.recorded_channels), matrices[session - 1])
         differs.append(
             f"the noise of session {session} of the training whitens the windows; for this session's own: "
             "--whiten-trials 100"
@@ -174,10 +175,10 @@ def plan_preparation(
     channels = whitening.channels if whitening else spec.names
     unit = recorded_unit if spec.unit in ("", WHITENED) else spec.unit
     unit = "µV" if unit.translate(MICRO) == "uV" else unit  # as streams spell it
-    return LivePreparation(steps, tuple(channels), unit, planned["band_hz"], whitening, tuple(differs))
+    return LivePreparation(steps, tuple(channels), unit, band_hz, whitening, tuple(differs))
 
 
-def _read_steps(spec: SignalSpec, where: str) -> Mapping[str, Any]:
+def _read_steps(spec: SignalSpec, where: str) -> tuple[Steps, Band, bool]:
     """Read the steps of a model's preparation: cut, filter, and whether that looks ahead."""
     known = dict(spec.preparation)
     unknown = sorted(key for key in known if key.partition(".")[0] not in KNOWN)
@@ -190,8 +191,7 @@ def _read_steps(spec: SignalSpec, where: str) -> Mapping[str, Any]:
         fields = {key: value for key, value in known.items() if key in Steps.model_fields}
         low, high = known.get("band_hz") or (None, None)
         is_zero_phase = bool(low or high) and known.get("phase", "zero") == "zero"
-        steps = Steps.model_validate(fields)
-        return {"steps": steps, "band_hz": (low, high), "is_zero_phase": is_zero_phase}
+        return Steps.model_validate(fields), (low, high), is_zero_phase
 
     # signals of a program are what it makes, without a step; others must say theirs
     if "simulated" not in known or spec.times_s is None or not spec.rate_hz:
@@ -202,5 +202,4 @@ def _read_steps(spec: SignalSpec, where: str) -> Mapping[str, Any]:
     first_ms, last_ms = (1000 * spec.times_s[index] for index in (0, -1))
     span_ms = (first_ms, last_ms + 1000 / spec.rate_hz)  # keep_ms ends before its second time
     fields = {"epoch_ms": span_ms, "keep_ms": span_ms, "baseline": False, "whiten": "no"}
-    steps = Steps.model_validate(fields | {"rate_hz": spec.rate_hz})
-    return {"steps": steps, "band_hz": (None, None), "is_zero_phase": False}
+    return Steps.model_validate(fields | {"rate_hz": spec.rate_hz}), (None, None), False

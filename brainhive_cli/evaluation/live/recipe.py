@@ -49,7 +49,7 @@ class Recipe(AlignRunRecipe, Decoding):
         description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
         "it; or a model folder; or hub:owner/name[@revision]; default: the newest run (key: run)",
     )
-    dataset: Annotated[Any, parts.part("datasets", "things-eeg", is_optional=True)] = Field(
+    dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, whose pictures are shown"
     )
     copies: recipe.Copies = "refuse"
@@ -76,8 +76,3 @@ class Recipe(AlignRunRecipe, Decoding):
         if not self.page:
             recipe.refuse_idle(self, ("host", "port"), "without a page", "page=true, or leave it out")
         return self
-
-    @property
-    def decoding(self) -> Decoding:
-        """Part of the recipe that the functions get which decode."""
-        return self.select(Decoding)

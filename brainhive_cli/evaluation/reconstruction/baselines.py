@@ -109,8 +109,7 @@ class Baselines:
                 missing[source] = error.in_one_line
 
         # other processes receive the sets of the main one
-        gathered: tuple[list[GeneratedSet], dict[str, str]] = launch.gather((baselines, missing))[0]
-        return gathered
+        return launch.gather((baselines, missing))[0]
 
     def _training_images(self) -> StimulusSet:
         """Open the training pictures; MissingData if they are the items themselves."""

@@ -9,10 +9,10 @@ from typing import Literal, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
@@ -82,7 +82,7 @@ class StimulusHeads:
         return cls(align, encoders, layout.encoders, model.targets, device, model.join, layout.compared_keys)
 
     def iterate_blocks(
-        self, split: str, rows: NDArray[np.int64], keys: Collection[str] | None = None
+        self, split: str, rows: Int64, keys: Collection[str] | None = None
     ) -> Iterator[Decoded]:
         """Compute the heads of rows of a split's stores, block by block.
 
@@ -207,7 +207,7 @@ class DecodedSet:
         return replace(self, source="shuffled", origin_ids=origin_ids, decoded=self.decoded[rows])
 
 
-def derange(count: int, seed: int | tuple[int, ...]) -> NDArray[np.int64]:
+def derange(count: int, seed: int | tuple[int, ...]) -> Int64:
     """Draw a permutation [N] without fixed points: the neighbour of each index in a random order."""
     order = np.random.default_rng(seed).permutation(count)
     neighbours = np.empty_like(order)

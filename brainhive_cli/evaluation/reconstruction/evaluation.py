@@ -11,6 +11,7 @@ from brainhive_cli.core import artifacts, console, runs
 from brainhive_cli.core.device_memory import keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, Unfinished
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import (
     ALL,
     LEVEL,
@@ -29,7 +30,6 @@ from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.sweep import collect_variants
 from brainhive_cli.core.tables import Table, adjustment_text, p_text
-from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics, is_here, load
 from brainhive_cli.evaluation.reconstruction.recipe import PublishedScores, Recipe, Scoring
@@ -61,6 +61,7 @@ def open_run(
     recipe: Recipe,
     launch: Launch,
     again: bool,
+    digests: Mapping[str, str],
     is_source_here: Callable[[str], bool] = lambda source: False,
 ) -> RunFolder:
     """Open a run of `reconstruct`; a finished one is reopened if something that was missing is here now.
@@ -71,7 +72,7 @@ def open_run(
     The others are those of `RunFolder.open`.
     """
     # a finished run that lacks nothing, or nothing that is here now
-    folder = RunFolder.open("reconstruct", label, recipe, launch, again)
+    folder = RunFolder.open("reconstruct", label, recipe, launch, again, digests)
     missing = folder.measurements().missing if folder.is_finished else ()
     if not any(is_here(name, recipe.metric_encoders) or is_source_here(name) for name in missing):
         return folder
@@ -83,7 +84,7 @@ def open_run(
     if launch.is_main:
         (folder.path / FINISHED).unlink()
     launch.barrier()
-    return RunFolder.open("reconstruct", label, recipe, launch)
+    return RunFolder.open("reconstruct", label, recipe, launch, digests=digests)
 
 
 def measure_run(
@@ -144,7 +145,7 @@ def measure_run(
     )
 
     # what people are shown
-    shown: list[artifacts.Artifact] = []
+    shown = []
     if scoring.sheet_rows:
         captions = measurements.scopes[ALL].get(OBJECT)
         selection = Selection(folder, scored, stimuli, scoring.sheet_rows, scoring.protocol, captions)
@@ -195,7 +196,7 @@ def read_result(folder: RunFolder, published: PublishedScores | None = None) -> 
     with folder.reading() as measurements:
         for line in missing_lines(measurements.missing, measurements.notes["medium"]):
             console.warn(line)
-        hint = command("report", None, [], str(folder.path))
+        hint = Line("report", folder.path)
         return Result(folder.path, tables(measurements, published), measurements, files, hint)
 
 
@@ -246,8 +247,9 @@ def _score(
     scored = [Scored.of(reconstructions, scorer, rows, launch) for reconstructions in generated]
     if values := scorer.describe():
         files = {image_id: [Path(image_id)] for image_id in ids}
-        truth = GeneratedSet(TRUTH, TRUTH, (), files, described="the stimuli themselves")
-        scored.append(Scored(truth, values))
+        scored.append(
+            Scored(GeneratedSet(TRUTH, TRUTH, (), files, described="the stimuli themselves"), values)
+        )
     if len(ids) < 2 and any(part.is_identification for part in parts.values()) and launch.is_main:
         console.warn("one picture cannot be distinguished from others: no two-way identification")
     return scored, missing
@@ -328,7 +330,7 @@ def tables(measured: Measurements, published: Any = None) -> tuple[Table, ...]:
             for title, metrics in cells.items()
         ]
         columns = ("cell", *(with_arrow(name) for name in names), "n")
-        written.append(Table("By cell; intervals are in metrics.json", columns, tuple(rows)))
+        written.append(Table("By cell; intervals are in metrics.json", columns, rows))
     written += comparison_tables(measured)
     return (*written, *_published_table(published))
 
@@ -342,8 +344,20 @@ def comparison_tables(measured: Measurements) -> list[Table]:
     if against := measured.notes.get("against", []):
         caveats = merge_caveats(*(comparison["caveats"] for comparison in against))
         written += extend_tables([_differences_table("this run", against, titles)], caveats)
-    if measured.notes.get("concepts"):
-        written.append(_concepts_table(measured, titles))
+
+    # the recall of each concept, the most frequent first, next to that of shuffled pairs
+    if concepts := measured.notes.get("concepts"):
+        source, rows = measured.notes["sources"][0], []
+        for concept in concepts:
+            recall = measured.scopes[scope(f"concept {concept}", source)][RECALL]
+            floor = measured.scopes.get(scope(f"concept {concept}", FLOOR), {}).get(RECALL)
+            shuffled = "–" if floor is None else floor.value
+            rows.append((concept, recall.n, recall.value, recall.interval_text(), shuffled, recall.chance))
+        rows.sort(key=lambda row: -row[1])
+        columns = ("concept", "n", titles[source], "95 % CI", titles[FLOOR], "chance of a guess")
+        written.append(
+            Table("Recall of each concept among the likeliest, as many as a stimulus shows", columns, rows)
+        )
     return [replace(table, section=COMPARISONS) for table in written]
 
 
@@ -384,7 +398,7 @@ def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
         adjustment = adjustment_text(comparisons[0]["adjusted_over"])
         marked = f"{MARK} differs from {first}, p ≤ {LEVEL} ({tests}; {adjustment})"
         title = "; ".join([title, marked, *notes])
-    table = Table(title, ("variant", "from", *map(with_arrow, names), "n"), tuple(rows))
+    table = Table(title, ("variant", "from", *map(with_arrow, names), "n"), rows)
     return extend_tables([table, *_published_table(published)], measured.caveats)
 
 
@@ -413,7 +427,7 @@ def _published_table(published: Any) -> list[Table]:
 def _table_by_source(measured: Measurements) -> Table:
     """Put every source's value of a metric below one another."""
     # a row for each metric and source, then metrics that are missing
-    rows: list[tuple[Any, ...]] = []
+    rows = []
     sources, medium = measured.notes["sources"], measured.notes["medium"]
     titles = name_sources(medium)
     heading = beside_heading(m for source in sources for m in measured.scopes[source].values())
@@ -438,24 +452,7 @@ def _table_by_source(measured: Measurements) -> Table:
     second = (heading,) if heading else ()
     columns = ("metric", "from", "value", "95 % CI", *second, "n", "pool", "chance")
     about = f"; for {measured.notes['scope']}" if measured.notes.get("scope") else ""
-    return Table(f"Reconstruction{split}: {metrics[0].protocol}{trained}{about}", columns, tuple(rows))
-
-
-def _concepts_table(measured: Measurements, titles: Mapping[str, str]) -> Table:
-    """Show the recall of each concept, the most frequent first, next to that of shuffled pairs."""
-    # recall, and that of other items' signals
-    source, rows = measured.notes["sources"][0], []
-    for concept in measured.notes["concepts"]:
-        recall = measured.scopes[scope(f"concept {concept}", source)][RECALL]
-        floor = measured.scopes.get(scope(f"concept {concept}", FLOOR), {}).get(RECALL)
-        shuffled = "–" if floor is None else floor.value
-        rows.append((concept, recall.n, recall.value, recall.interval_text(), shuffled, recall.chance))
-
-    # the most frequent first
-    rows.sort(key=lambda row: -row[1])
-    columns = ("concept", "n", titles[source], "95 % CI", titles[FLOOR], "chance of a guess")
-    title = "Recall of each concept among the likeliest, as many as a stimulus shows"
-    return Table(title, columns, tuple(rows))
+    return Table(f"Reconstruction{split}: {metrics[0].protocol}{trained}{about}", columns, rows)
 
 
 def _differences_table(
@@ -478,7 +475,7 @@ def _differences_table(
     adjustment = adjustment_text(comparisons[0]["adjusted_over"])
     title = "; ".join([f"{name} less others, paired; p: {tests}; {adjustment}", *notes])
     columns = ("metric", "less", "difference", "95 % CI", "n", "p", f"better (p ≤ {LEVEL})")
-    return Table(title[0].upper() + title[1:], columns, tuple(rows))
+    return Table(title[0].upper() + title[1:], columns, rows)
 
 
 def _tests_and_notes(comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:

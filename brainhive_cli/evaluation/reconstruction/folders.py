@@ -109,8 +109,27 @@ class MatchedFolders:
         open_generated = open_true
         if truth == LEFT:
             open_true, open_generated = (partial(open_column, column=column) for column in (0, 1))
-        if medium == "clip":
-            _refuse_other_frames_or_rates(truths, files, open_true, open_generated)
+        checked = files if medium == "clip" else {}
+        with console.progress("clips checked", len(checked)) as bar:
+            for name, paths in checked.items():
+                true_path = truths[name]
+                true = open_true(true_path)
+                for path in paths:
+                    clip = open_generated(path)
+                    if len(clip.frames) != len(true.frames):
+                        raise BrainhiveError(
+                            f"{path} has {len(clip.frames)} frames, and {true_path} has {len(true.frames)}",
+                            "bring both to the same frames",
+                        )
+
+                    # rates, where both are known
+                    rate_hz, true_hz = clip.rate_hz, true.rate_hz
+                    if rate_hz and true_hz and abs(rate_hz / true_hz - 1) > RATE_TOLERANCE:
+                        raise BrainhiveError(
+                            f"{path} is of {rate_hz:.3g} Hz, and {true_path} of {true_hz:.3g} Hz",
+                            "write both with the rate at which they were shown",
+                        )
+                bar.advance(1)
 
         # how many there are of each, in words that travel with their metrics
         counts = {len(repeats) for repeats in files.values()}
@@ -308,33 +327,3 @@ def open_column(path: Path, column: int) -> Clip:
         f"{path} is {width} × {height} px: not two squares next to each other, with or without a border",
         "give the true clips in a folder of their own: --truth FOLDER",
     )
-
-
-def _refuse_other_frames_or_rates(
-    truths: Mapping[str, Path],
-    reconstructions: Mapping[str, Sequence[Path]],
-    open_true: Callable[[Path], Clip],
-    open_reconstruction: Callable[[Path], Clip],
-) -> None:
-    """Refuse clips of another number of frames, or another rate, than the true one's; names the first."""
-    with console.progress("clips checked", len(reconstructions)) as bar:
-        for name, files in reconstructions.items():
-            true_path = truths[name]
-            true = open_true(true_path)
-            for path in files:
-                # frames
-                clip = open_reconstruction(path)
-                if len(clip.frames) != len(true.frames):
-                    raise BrainhiveError(
-                        f"{path} has {len(clip.frames)} frames, and {true_path} has {len(true.frames)}",
-                        "bring both to the same frames",
-                    )
-
-                # rates, where both are known
-                rate_hz, true_hz = clip.rate_hz, true.rate_hz
-                if rate_hz and true_hz and abs(rate_hz / true_hz - 1) > RATE_TOLERANCE:
-                    raise BrainhiveError(
-                        f"{path} is of {rate_hz:.3g} Hz, and {true_path} of {true_hz:.3g} Hz",
-                        "write both with the rate at which they were shown",
-                    )
-            bar.advance(1)

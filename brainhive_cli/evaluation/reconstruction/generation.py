@@ -137,8 +137,7 @@ class FromTokens:
                 "channels",
                 "use the autoencoder of the generator's family",
             )
-        images: Tensor = generator.decode(latents.view(-1, channels, side, side))
-        return images
+        return generator.decode(latents.view(-1, channels, side, side))
 
     def _decode_latents(self, decoded_set: DecodedSet) -> dict[str, Tensor]:
         """Decode the latent of each item by its image id; those of stimuli are the true ones."""
@@ -150,8 +149,7 @@ class FromTokens:
 
         # directions from the signals, and the mean length of a latent of the training pictures
         device = next(iter(decoded_set.decoded.tensors.values())).device
-        cell = self._cell(decoded_set.subject, decoded_set.cell.seed)
-        member = TrainedCell.load(self.align, cell, device)
+        member = TrainedCell.load(self.align, self._cell(decoded_set.subject, decoded_set.cell.seed), device)
         decoded, rows = member.decoded(decoded_set.subject, self.split)
         latents = F.normalize(self._select_latents(decoded.tensors, member.model), dim=1) * self._mean_length
         return dict(zip([store.image_ids[row] for row in rows], latents, strict=True))
@@ -332,7 +330,20 @@ class GenerationJob:
             for start in range(0, len(todo), size):
                 raise_if_asked_to_stop()  # what is written is kept
                 batch = todo[start : start + size]
-                media = self._best(decoded_set, batch, bar)
+
+                # all candidates of all tasks; where nothing was decoded there is nothing to choose by
+                count = 1 if decoded_set.decoded is None else self.candidates
+                candidates = [(row, repeat, n) for row, repeat in batch for n in range(count)]
+                width = self.sampler.output.batch_size
+                chunks = [candidates[first : first + width] for first in range(0, len(candidates), width)]
+                media = np.concatenate([self._sample(decoded_set, chunk, bar) for chunk in chunks])
+
+                # the one of each task that is most similar to its decoded head
+                if self.reranker is not None and decoded_set.decoded is not None:
+                    decoded = decoded_set.decoded[[row for row, _, _ in candidates]]
+                    similarity = self.reranker.similarity(media, decoded).view(len(batch), count)
+                    best = similarity.argmax(1).cpu().numpy()
+                    media = media[np.arange(len(batch)) * count + best]
                 for future in writing:  # so that no more than one batch waits
                     future.result()
                 writing = []
@@ -342,26 +353,6 @@ class GenerationJob:
                 bar.advance(len(batch))
             for future in writing:
                 future.result()
-
-    def _best(self, decoded_set: DecodedSet, tasks: Sequence[Task], bar: console.Bar) -> Pixels:
-        """Generate the candidates of each task, and keep the one most similar to its decoded head.
-
-        Where nothing was decoded there is nothing to choose by, and one is generated.
-        """
-        # all candidates of all tasks
-        count = 1 if decoded_set.decoded is None else self.candidates
-        candidates = [(row, repeat, n) for row, repeat in tasks for n in range(count)]
-        size = self.sampler.output.batch_size
-        batches = [candidates[start : start + size] for start in range(0, len(candidates), size)]
-        media = np.concatenate([self._sample(decoded_set, batch, bar) for batch in batches])
-        if self.reranker is None or decoded_set.decoded is None:
-            return media
-
-        # the most similar candidate of each task
-        decoded = decoded_set.decoded[[row for row, _, _ in candidates]]
-        similarity = self.reranker.similarity(media, decoded).view(len(tasks), count)
-        best = similarity.argmax(1).cpu().numpy()
-        return media[np.arange(len(tasks)) * count + best]
 
     def _sample(
         self, decoded_set: DecodedSet, candidates: Sequence[tuple[int, int, int]], bar: console.Bar

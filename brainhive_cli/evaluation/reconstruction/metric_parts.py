@@ -10,8 +10,8 @@ from torch import Tensor
 
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.results import Need
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.targets.encoder_groups import encode
 from brainhive_cli.measurement import metric_names
@@ -113,11 +113,8 @@ def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
         frames = [opened.pictures if isinstance(opened, Clip) else [opened] for opened in media]
         views = encoder.preprocess_all([picture for pictures in frames for picture in pictures])
         embeddings = encode(encoder.module, views, "fp32", launch)[0]  # [F of all media, D]
-        means = [
-            frames_of_one.mean(0)
-            for frames_of_one in embeddings.split([len(pictures) for pictures in frames])
-        ]
-        return image.standardise(torch.stack(means))  # [B, D]
+        parts = embeddings.split([len(pictures) for pictures in frames])
+        return image.standardise(torch.stack([part.mean(0) for part in parts]))  # [B, D]
 
     return MetricPart(features, image.two_way_identification, is_identification=True, takes_originals=True)
 
@@ -159,15 +156,8 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     return any(encoder.is_here or encoder.kind == "python" for encoder in named)
 
 
-def describe_metrics(medium: Medium, chosen: Sequence[str] | None, encoders: Sequence[EncoderConfig]) -> str:
-    """Name what is measured, and which weights are still to be downloaded for it."""
-    names = [*choose_metrics(medium, chosen), *map(two_way_name, encoders)]
-    absent = [name for name in names if not is_here(name, encoders)]
-    return ", ".join(names) + (f"; weights not here yet: {', '.join(absent)}" if absent else "")
-
-
-def needs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Need]:
+def inputs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Input]:
     """List the weights that metrics, and two-way identification by more encoders, are computed with."""
     used = dict.fromkeys(FEATURE_METRICS[name].network for name in metrics if name in FEATURE_METRICS)
-    needs = [NETWORKS[network].need() for network in used]
-    return needs + [replace(need, is_optional=True) for encoder in encoders for need in encoder.needs()]
+    needs = [NETWORKS[network].find_input() for network in used]
+    return needs + [replace(need, is_optional=True) for encoder in encoders for need in encoder.inputs()]

@@ -150,7 +150,7 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         "newest sweep that has it; a model folder or published checkpoint; hub:owner/name[@revision]; "
         "default: the newest run",
     )
-    dataset: Annotated[Any, parts.part("datasets", "things-eeg", is_optional=True)] = Field(
+    dataset: parts.OtherDataset = Field(
         None, description="what a model folder or published checkpoint decodes; default: the run's data set"
     )
     generator: Annotated[Any, parts.part("generators", DEFAULT)] = Field(

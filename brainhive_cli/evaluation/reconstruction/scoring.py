@@ -10,11 +10,11 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.device_memory import free_bytes, size_of
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
@@ -75,7 +75,7 @@ class Annotation:
 
     caption: str = ""
     concepts: tuple[str, ...] = ()
-    masks: NDArray[np.bool_] | None = None
+    masks: Bool | None = None
 
     @property
     def lines(self) -> list[str]:
@@ -151,7 +151,7 @@ class TaskScores:
         rows = [row_of[image_id] for image_id in image_ids]
         masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
         values, recall, guess = dict[str, Values](), dict[str, Values](), dict[str, Values]()
-        missing: dict[str, str] = {}
+        missing = {}
 
         # overlap of masks
         if images.masks is not None and masks is not None and masks.shape[1:2] == (images.frames or 1,):
@@ -198,16 +198,12 @@ class TaskScores:
             return scores[0]
 
         # values, recall and chance, each of the names that all scores have
-        joined: list[dict[str, Values]] = []
-        for columns in (
-            [part.values for part in scores],
-            [part.recall for part in scores],
-            [part.guess for part in scores],
-        ):
+        joined = {}
+        for kind in ("values", "recall", "guess"):
+            columns = [getattr(part, kind) for part in scores]
             names = [name for name in columns[0] if all(name in column for column in columns)]
-            joined.append({name: np.concatenate([column[name] for column in columns]) for name in names})
-        values, recall, guess = joined
-        return cls(values, recall, guess, scores[0].missing)
+            joined[kind] = {name: np.concatenate([column[name] for column in columns]) for name in names}
+        return cls(**joined, missing=scores[0].missing)
 
 
 def name_sources(medium: str) -> dict[str, str]:
@@ -341,10 +337,10 @@ class Scorer:
     def score(
         self,
         reconstructions: Sequence[Open],
-        stimulus_rows: NDArray[np.int64],
-        among: NDArray[np.int64],
+        stimulus_rows: Int64,
+        among: Int64,
         bar: console.Bar,
-    ) -> dict[str, NDArray[np.float64]]:
+    ) -> dict[str, Values]:
         """Compare reconstructions with their stimuli.
 
         Args:
@@ -381,7 +377,7 @@ class Scorer:
             bar.advance(len(rows[batch]))
         return {name: torch.cat(compared).cpu().numpy() for name, compared in values.items()}
 
-    def describe(self) -> dict[str, NDArray[np.float64]]:
+    def describe(self) -> dict[str, Values]:
         """Compute the values [N] of the stimuli, by the metrics that describe media by themselves."""
         rows = torch.arange(len(self.stimuli))
         parts = {name: part for name, part in self.parts.items() if part.is_of_one}
@@ -508,7 +504,17 @@ def measure_sets(
     groups: dict[int | None, list[Scored]] = {}
     for cell in scored:
         groups.setdefault(cell.generated.subject, []).append(cell)
-    ids, stacks = zip(*(_stack_seeds(group, per_concept) for group in groups.values()), strict=True)
+    ids, stacks = [], []  # [N] image ids of each subject, and [S, N] by name
+    for group in groups.values():
+        ids.append(list(group[0].generated.files))
+        stacked: dict[str, list[Values]] = {}
+        for cell in group:
+            row_of = {image_id: row for row, image_id in enumerate(cell.generated.files)}
+            rows = [row_of[image_id] for image_id in ids[-1]]
+            cell_values = cell.generated.tasks.recall if per_concept else cell.means
+            for name in cell_values:
+                stacked.setdefault(name, []).append(cell_values[name][rows])
+        stacks.append({name: np.stack(rows_of_seeds) for name, rows_of_seeds in stacked.items()})
     guesses = [group[0].generated.tasks.guess for group in groups.values()]
 
     # each metric, over the items of each subject that have a value
@@ -521,7 +527,7 @@ def measure_sets(
             for stack, subject_ids in zip(stacks, ids, strict=True)
         ]  # [S, N] of each subject
         # of media no value may be missing: `measure` refuses it
-        has_value = [~np.isnan(stack).any(0) | (metric not in SCALES) for stack in values]
+        has_value: list[Any] = [~np.isnan(stack).any(0) | (metric not in SCALES) for stack in values]
         measured = [subject for subject, has in enumerate(has_value) if has.any()]
 
         # chance of guessing is a mean over subjects, as the value
@@ -544,19 +550,6 @@ def measure_sets(
             is_share=is_guessed or is_of_candidates,  # others are none, even if all are 0 or 1
         )
     return metrics
-
-
-def _stack_seeds(scored: Sequence[Scored], per_concept: bool) -> tuple[list[str], dict[str, Values]]:
-    """Stack one subject's reconstructions of the same items by S models: image ids, and by name [S, N]."""
-    ids = list(scored[0].generated.files)
-    stacked: dict[str, list[Values]] = {}
-    for cell in scored:
-        row_of = {image_id: row for row, image_id in enumerate(cell.generated.files)}
-        rows = [row_of[image_id] for image_id in ids]
-        values = cell.generated.tasks.recall if per_concept else cell.means
-        for name in values:
-            stacked.setdefault(name, []).append(values[name][rows])
-    return ids, {name: np.stack(rows_of_seeds) for name, rows_of_seeds in stacked.items()}
 
 
 def write_values(path: Path, scored: Sequence[Scored]) -> None:

@@ -101,7 +101,17 @@ class Selection:
         The first items are as they come, each source next to the others; from the best to the worst goes over
         all cells and subjects. Both show one repeat; MAX_REPEATS repeats of the first items are details.
         """
-        self.run.replace(CONTACT_SHEET, self._contact_sheet().save)
+        # the first items as one picture
+        sheet = []
+        for image_id in self.first_ids:
+            seen = first_frame(self.stimuli.open(image_id))
+            row = [sheets.Tile(seen, [self.stimuli.label(image_id)], frame=sheets.INK)]
+            for file, values in self.first.list_files(image_id):
+                picture = first_frame(self.first.generated.open(file))
+                metrics = {shown(name): value for name, value in values.items()}
+                row.append(sheets.Tile(picture, metrics=metrics))
+            sheet.append(row)
+        self.run.replace(CONTACT_SHEET, sheets.draw_rows(f"{FIRST}: {self.described}", sheet).save)
 
         # first items, and items in the order of their scores
         source = self.first.generated.source
@@ -127,20 +137,6 @@ class Selection:
             title = f"{FIRST}, with ceiling, floor and baselines"
             shown_sheets.insert(0, Sheet(title, columns, rows, section=SECTION, note=self.described))
         return shown_sheets
-
-    def _contact_sheet(self) -> Image.Image:
-        """Draw the first items as one picture."""
-        rows = []
-        for image_id in self.first_ids:
-            seen = first_frame(self.stimuli.open(image_id))
-            row = [sheets.Tile(seen, [self.stimuli.label(image_id)], frame=sheets.INK)]
-            for file, values in self.first.list_files(image_id):
-                picture = first_frame(self.first.generated.open(file))
-                row.append(
-                    sheets.Tile(picture, metrics={shown(name): value for name, value in values.items()})
-                )
-            rows.append(row)
-        return sheets.draw_rows(f"{FIRST}: {self.described}", rows)
 
     def _sheet(
         self,
@@ -202,7 +198,22 @@ class Selection:
             for image_id in shown_ids:
                 rows[image_id] = self._row_of_clips(image_id, list(sources.values()))
                 bar.advance(1)
-        self.run.replace(CONTACT_SHEET, self._filmstrip().save)
+
+        # the frames of the first items, each a strip of what was seen and one of the first reconstruction
+        pairs = []
+        for image_id in self.first_ids:
+            seen = self.stimuli.annotation(image_id)
+            decoded = self.first.generated.annotations.get(image_id, NO_ANNOTATION)
+            file, values = self.first.list_files(image_id)[0]
+            clip = media_files.to_clip(self.first.generated.open(file))
+            words = [self.stimuli.label(image_id), *seen.lines]
+            pairs.append(
+                [
+                    Strip(self.stimuli.open(image_id).frames, "seen", words, seen.masks),
+                    Strip(clip.frames, "made", decoded.lines, decoded.masks, _shorten_names(values)),
+                ]
+            )
+        self.run.replace(CONTACT_SHEET, draw_filmstrips(f"{FIRST}: {self.described}", pairs).save)
 
         # sheets of the first items and of ranked ones, and the strips of frames
         first_rows = [rows[image_id] for image_id in self.first_ids]
@@ -268,24 +279,6 @@ class Selection:
         if not name.endswith(".mp4"):
             write = partial(media_files.write_animation)
         self.run.replace(name, partial(write, frames, rate_hz=rate_hz or media_files.RATE_HZ))
-
-    def _filmstrip(self) -> Image.Image:
-        """Draw the frames of the first items next to those of their reconstructions."""
-        # a strip of what was seen, and one of the first reconstruction
-        pairs = []
-        for image_id in self.first_ids:
-            seen = self.stimuli.annotation(image_id)
-            decoded = self.first.generated.annotations.get(image_id, NO_ANNOTATION)
-            file, values = self.first.list_files(image_id)[0]
-            clip = media_files.to_clip(self.first.generated.open(file))
-            words = [self.stimuli.label(image_id), *seen.lines]
-            pairs.append(
-                [
-                    Strip(self.stimuli.open(image_id).frames, "seen", words, seen.masks),
-                    Strip(clip.frames, "made", decoded.lines, decoded.masks, _shorten_names(values)),
-                ]
-            )
-        return draw_filmstrips(f"{FIRST}: {self.described}", pairs)
 
 
 def _shorten_names(values: Mapping[str, float]) -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.evaluation.retrieval.job import Job
@@ -31,13 +31,12 @@ FEWEST = 10
 """Pictures of a session that is tested by itself."""
 TARGET_WIDTH, TARGETS_AT_ONCE = 4096, 256
 """Numbers beyond which a target is projected; targets read at once, 280 MB of 272,896 numbers each."""
-FILINGS: Mapping[str, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
+FILINGS: Mapping[str, Callable[[Int64], Int64]] = {
     "reversed": lambda pictures: pictures[::-1],
     "shifted by one (each signal shows the picture before)": lambda pictures: np.roll(pictures, 1),
     "shifted by one (each signal shows the picture after)": lambda pictures: np.roll(pictures, -1),
 }
 """Mistakes in the order of a session's pictures."""
-Rows = NDArray[np.int64]
 
 
 class Averages(NamedTuple):
@@ -51,9 +50,9 @@ class Averages(NamedTuple):
     """
 
     features: Tensor
-    pictures: Rows
-    sessions: Rows
-    trials: Rows
+    pictures: Int64
+    sessions: Int64
+    trials: Int64
 
     @classmethod
     def read(cls, member: TrainedCell, subject: int, split: str, is_tested: bool) -> Self:
@@ -65,13 +64,13 @@ class Averages(NamedTuple):
         is_repeated = ((shown_in >= 0) & (shown_in != shown_in.max(1, keepdims=True))).any()
         is_large = 4 * np.prod(averaged.signal.shape) * shown_in.shape[1] > SIGNAL_BYTES
         if not is_repeated or is_large:
-            signal = torch.from_numpy(np.asarray(averaged.signal)).flatten(1)
+            signal = torch.from_numpy(averaged.signal).flatten(1)
             session = np.zeros(count, np.int64) if is_repeated else shown_in.max(1)
             return cls(signal, averaged.stimulus, session, np.ones(count, np.int64))
 
         # the trials of each session by themselves
         trials = member.responses(subject, split, is_tested=is_tested, with_single=True)
-        single, parts = torch.from_numpy(np.asarray(trials.single)).flatten(2), []
+        single, parts = torch.from_numpy(trials.single).flatten(2), []
         for number in np.unique(shown_in[shown_in >= 0]).tolist():
             is_of_session = shown_in == number
             rows, counts = np.flatnonzero(is_of_session.any(1)), is_of_session.sum(1)
@@ -81,7 +80,7 @@ class Averages(NamedTuple):
         features, *lists = zip(*parts, strict=True)
         return cls(torch.cat(features), *map(np.concatenate, lists))
 
-    def take(self, rows: NDArray[Any]) -> Self:
+    def take(self, rows: Array) -> Self:
         """Select averages, by index or mask."""
         lists = (self.pictures[rows], self.sessions[rows], self.trials[rows])
         return type(self)(self.features[torch.from_numpy(rows).to(self.features.device)], *lists)
@@ -95,7 +94,7 @@ class Averages(NamedTuple):
                 pictures[is_of_session] = FILINGS[filing](pictures[is_of_session])
         return self._replace(pictures=pictures)
 
-    def merge(self) -> tuple[Tensor, Rows]:
+    def merge(self) -> tuple[Tensor, Int64]:
         """Average over sessions: features [N, F] and pictures [N], ascending."""
         pictures, index = np.unique(self.pictures, return_inverse=True)
         weights = torch.from_numpy(self.trials / np.bincount(index, self.trials)[index]).to(self.features)
@@ -107,8 +106,8 @@ class Averages(NamedTuple):
 class Ranked(NamedTuple):
     """Pictures [N] that signals are filed as, and the ranks [N, P] of all candidates by them."""
 
-    pictures: Rows
-    ranks: NDArray[np.int64]
+    pictures: Int64
+    ranks: Int64
 
 
 @dataclass(frozen=True)
@@ -137,12 +136,12 @@ class Candidates:
         alike: Which of them are alike, by row.
     """
 
-    rows: Rows
+    rows: Int64
     targets: Tensor
     alike: Alike
 
     @classmethod
-    def read(cls, member: TrainedCell, split: str, rows: Rows, device: torch.device) -> Self:
+    def read(cls, member: TrainedCell, split: str, rows: Int64, device: torch.device) -> Self:
         """Read the targets of the run's encoders; wide ones are projected by a count sketch."""
         # targets of each encoder, at equal widths
         stores, parts = member.align.stores(split, member.cell), []
@@ -168,15 +167,14 @@ class Candidates:
         medium = "clip" if dataset.alike_by == "neighbours" else "picture"
         return cls(rows, torch.cat(parts, 1).to(device), Alike(dataset.alike_by, concepts, medium))
 
-    def of(self, pictures: Rows) -> Tensor:
+    def of(self, pictures: Int64) -> Tensor:
         """Look up the targets of pictures."""
         return self.targets[torch.from_numpy(np.searchsorted(self.rows, pictures)).to(self.targets.device)]
 
-    def seen(self, ranked: Ranked) -> NDArray[np.int64]:
+    def seen(self, ranked: Ranked) -> Int64:
         """Look up the ranks [N] of the pictures that signals are filed as."""
         columns = np.searchsorted(self.rows, ranked.pictures)
-        ranks: NDArray[np.int64] = np.take_along_axis(ranked.ranks, columns[:, None], 1)[:, 0]
-        return ranks
+        return np.take_along_axis(ranked.ranks, columns[:, None], 1)[:, 0]
 
     def judge(self, subjects: Sequence[Ranked]) -> Outcome:
         """Test whether signals rank the pictures that they are filed as better than others."""
@@ -317,7 +315,7 @@ def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates,
 
     # the first cell that is tested on each subject; one model is loaded at a time
     first = {subject: group for group in reversed(job.groups) for subject in group[0].tested_on}
-    fits: list[Fit] = []
+    fits = []
     tested: Candidates | None = None
     for group in dict.fromkeys(first[subject] for subject in sorted(first)):
         ensemble = Ensemble.load(job.runs, group, device, spec.head)

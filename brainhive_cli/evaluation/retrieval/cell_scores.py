@@ -9,10 +9,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console, documents, weights
+from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import TRIALS_TOGETHER
 from brainhive_cli.core.seeds import derive_seed
@@ -41,14 +41,13 @@ from brainhive_cli.measurement.reliability import (
 from brainhive_cli.measurement.units import MANY_UNITS
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
-Values = NDArray[np.float64]
-Hits = tuple[Values, Values]
+Hits = tuple[Float64, Float64]
 """Share of subsets in which an item was found first, [N] signal to image and [N] image to signal."""
 Curve = dict[float, list[list[int]]]
 """Ranks [draws, N] by the number of repetitions, or by the centre of a window in milliseconds."""
 DRAWS = 1000
 """Permutations of a control; the smallest p is 1 / (DRAWS + 1)."""
-CONTROL_METRICS: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
     "top1": lambda ranks: (ranks == 1).mean(-1),
     "top5": lambda ranks: (ranks <= 5).mean(-1),
     "mean_rank": lambda ranks: ranks.mean(-1),
@@ -107,7 +106,7 @@ class SubjectScores:
             ones are an estimate.
         curves: By name.
         ceiling: Of the signals, whatever the model.
-        control: Values [1 + K] of each metric: as it is measured, then in every draw of the control.
+        control: Float64 [1 + K] of each metric: as it is measured, then in every draw of the control.
         regions: What each region carries of each head.
         corrected: Of similarities that were corrected, by the names of the corrections.
     """
@@ -117,7 +116,7 @@ class SubjectScores:
     subsets: Mapping[str, Hits] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     ceiling: Ceiling | None = None
-    control: Mapping[str, Values] = field(default_factory=dict)
+    control: Mapping[str, Float64] = field(default_factory=dict)
     regions: RegionShares | None = None
     corrected: Mapping[str, Ranking] = field(default_factory=dict)
 
@@ -185,8 +184,6 @@ class CellScores:
         with weights.reading(path, documents.AGAIN, BrainhiveError):
             arrays = weights.read(path)
             scores = decode(documents.parse(weights.metadata_of(path)["scores"], str(path)))
-        if not isinstance(scores, cls):
-            raise BrainhiveError(f"{path} holds no scores of a cell", documents.AGAIN)
         return scores
 
 
@@ -219,7 +216,7 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
             subsets = {"top1": drawn, "top1_expected": subset_expectations(signals.tokens, images, ways)}
 
         # a control ranks all pictures of the split once, and looks up the permuted ones of each draw
-        control: Mapping[str, Values] = {}
+        control = {}
         if spec.control != "none":
             split_ranks = ranks_of_all(
                 signals.tokens, gallery.tokens, len(gallery.rows), gallery.distractors()
@@ -371,8 +368,7 @@ def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Cei
         seed = derive_seed(spec.seed, subject)
         return measure_ceiling(trials, available, ids, spec.ceiling_splits, seed, torch.from_numpy(parts))
 
-    ceiling: Ceiling = first.align.once(first.key("ceiling", subject, spec.split), measure)
-    return ceiling
+    return first.align.once(first.key("ceiling", subject, spec.split), measure)
 
 
 def measure_ceiling(

@@ -1,6 +1,6 @@
 """Why an evaluation is at chance: too little data, wrong order, one part that differs, or no target."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import LEVEL, Measurements, by_name
+from brainhive_cli.core.lines import Line, write_value
+from brainhive_cli.core.measurements import LEVEL, Measurements, Metric, by_name
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.command_lines import command, write_value
 from brainhive_cli.evaluation.retrieval.baseline import (
     FILINGS,
     Candidates,
@@ -141,51 +141,6 @@ def find_differing(fits: Sequence[Fit], tested: Candidates) -> dict[str, Fit]:
     return differing
 
 
-def try_filings(
-    fits: Sequence[Fit], candidates: Candidates, split: str, rank: Callable[[Fit, str, int | None], Ranked]
-) -> tuple[str, int]:
-    """Test whether pictures that are not found as filed are found in another order.
-
-    Args:
-        fits: Ridges of the subjects.
-        candidates: Among which pictures are ranked.
-        split: Whose pictures are filed in another order.
-        rank: Ranks the candidates by the signals of a subject, filed so, perhaps of one session only.
-
-    Returns:
-        The order that finds pictures above chance, one-sided and corrected for all that were tried
-        (Bonferroni), in words, or ""; and how many were tried.
-    """
-    # of all subjects, of each, of each session
-    parts: dict[str, tuple[Sequence[Fit], int | None]] = {}
-    if len(fits) > 1:
-        parts[f"subjects {', '.join(str(fit.subject) for fit in fits)}"] = fits, None
-    for fit in fits:
-        parts[f"subject {fit.subject}"] = [fit], None
-        for number in fit.sessions(split):
-            parts[f"session {number + 1} of subject {fit.subject}"] = [fit], number
-
-    # outcomes as filed and in each other order, with the one-sided p of the latter
-    tried: list[tuple[str, str, Outcome, Outcome, float]] = []
-    for name, (members, session) in parts.items():
-        filed = candidates.judge([rank(fit, "", session) for fit in members])
-        for filing in () if filed.verdict.side == "above chance" else FILINGS:
-            refiled = candidates.judge([rank(fit, filing, session) for fit in members])
-            p = 1.0 if refiled.verdict.better is None else refiled.verdict.better  # None: not testable
-            tried.append((name, filing, filed, refiled, p))
-    if not tried:
-        return "", 0
-
-    # the best order, if it is above chance after correction
-    name, filing, filed, best, p = min(tried, key=lambda row: (row[4], row[3].mean_rank))
-    p *= len(tried)
-    if p > LEVEL:
-        return "", len(tried)
-    numbers = f"top-1 {best.top1:.3f}, n {best.verdict.n}, p {p:.2g} after correction for {len(tried)} orders"
-    words = f"with the order of {SPLITS.get(split, split)} pictures of {name} {filing}, a closed-form ridge"
-    return f"{words} finds them ({numbers}), as filed it does not ({filed.words})", len(tried)
-
-
 def explain_fits(
     fits: Sequence[Fit], tested: Candidates, held_out: Candidates | None, facts: Facts, split: str
 ) -> Facts:
@@ -205,8 +160,35 @@ def explain_fits(
         if training.verdict.side != "above chance":
             split, tested = "train", held_out
             rank = partial(Fit.rank_training, held_out=held_out)
-    refiled, count = try_filings(suspects, tested, split, rank)
-    return replace(facts, filings=count, refiled=refiled)
+
+    # of all subjects, of each, of each session
+    parts: dict[str, tuple[Sequence[Fit], int | None]] = {}
+    if len(suspects) > 1:
+        parts[f"subjects {', '.join(str(fit.subject) for fit in suspects)}"] = suspects, None
+    for fit in suspects:
+        parts[f"subject {fit.subject}"] = [fit], None
+        for number in fit.sessions(split):
+            parts[f"session {number + 1} of subject {fit.subject}"] = [fit], number
+
+    # outcomes as filed and in each other order, with the one-sided p of the latter
+    tried: list[tuple[str, str, Outcome, Outcome, float]] = []
+    for name, (members, session) in parts.items():
+        filed = tested.judge([rank(fit, "", session) for fit in members])
+        for filing in () if filed.verdict.side == "above chance" else FILINGS:
+            refiled = tested.judge([rank(fit, filing, session) for fit in members])
+            p = 1.0 if refiled.verdict.better is None else refiled.verdict.better  # None: not testable
+            tried.append((name, filing, filed, refiled, p))
+    if not tried:
+        return facts
+
+    # the best order, if it is above chance after correction for all that were tried (Bonferroni)
+    name, filing, filed, best, p = min(tried, key=lambda row: (row[4], row[3].mean_rank))
+    count, p, words = len(tried), p * len(tried), ""
+    if p <= LEVEL:
+        numbers = f"top-1 {best.top1:.3f}, n {best.verdict.n}, p {p:.2g} after correction for {count} orders"
+        order = f"with the order of {SPLITS.get(split, split)} pictures of {name} {filing}"
+        words = f"{order}, a closed-form ridge finds them ({numbers}), as filed it does not ({filed.words})"
+    return replace(facts, filings=count, refiled=words)
 
 
 def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> Measurements:
@@ -232,7 +214,7 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
         ranked = [fit.rank() for fit in fits]
         ridge, counts = tested.judge(ranked), [fit.signals for fit in fits]
         signals = max(counts) if held_out is None else sum(counts)  # ridges of other subjects share theirs
-        check = command("check", align.dataset_config, [], "--plots")
+        check = Line("check", f"dataset={align.dataset_config}", "--plots").plain
         facts = Facts(model, ridge, signals, write_training(align, fits), check)
         facts = explain_fits(fits, tested, held_out, facts, spec.split)
     except FAILURES as error:
@@ -269,9 +251,19 @@ def write_training(align: AlignRun, fits: Sequence[Fit]) -> str:
     idle = {"repetitions", "random_k", *(() if "normalise" in knobs else ("scale",))}
     knobs = {"normalise": "channel"} | {key: value for key, value in knobs.items() if key not in idle}
     subjects = ",".join(str(fit.subject) for fit in fits)
-    more = ["--subjects", subjects, "--seeds", "0", "backbone.kind=ridge", "backbone.alpha=auto"]
+    more = [("subjects", subjects), ("seeds", "0"), "backbone.kind=ridge", "backbone.alpha=auto"]
     more += ["train.validation=0", *(f"signal.{key}={write_value(value)}" for key, value in knobs.items())]
-    return command("train-align", align.dataset_config, settings.encoders, *more)
+    parts = ("dataset", align.dataset_config), ("encoders", settings.encoders)
+    return Line("train-align", *parts, *more).plain
+
+
+HEADLINES = ("top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
+
+
+def list_headlines(metrics: Mapping[str, Metric]) -> tuple[Any, ...]:
+    """List the values below HEADLINES."""
+    top1, top5, median = (metrics[metric] for metric in ("top1", "top5", "median_rank"))
+    return (top1.value, top1.interval_text(), top5.value, median.value, top1.n, top1.pool, top1.chance)
 
 
 def baseline_table(measured: Measurements) -> Table:
@@ -280,9 +272,7 @@ def baseline_table(measured: Measurements) -> Table:
         return Table("", (), ())
     rows = []
     for name, metrics in (("this run", measured.overall), ("ridge", measured.scopes[BASELINE])):
-        top1, top5, median = (metrics[metric] for metric in ("top1", "top5", "median_rank"))
-        values = (top1.value, top1.interval_text(), top5.value, median.value)
-        rows.append((name, *values, top1.n, top1.pool, top1.chance))
-    columns = ("model", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
+        rows.append((name, *list_headlines(metrics)))
+    columns = ("model", *HEADLINES)
     title = f"{measured.notes['baseline']['sentence']}; ridge: {measured.scopes[BASELINE]['top1'].protocol}"
-    return Table(f"{title[0].upper()}{title[1:]}", columns, tuple(rows))
+    return Table(f"{title[0].upper()}{title[1:]}", columns, rows)

@@ -1,21 +1,20 @@
 """Figures of an evaluated run besides its metrics: ranks, curves, sheets, similarities, a map, tables."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import artifacts, console
+from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.core.measurements import Measurements, Metric, extend_title
+from brainhive_cli.core.measurements import Measurements, extend_title
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets import StimulusSet, stored_split
+from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.stores.ids import match_ids
 from brainhive_cli.data.stores.recordings import Voxels
@@ -71,23 +70,7 @@ def draw_artifacts(
         concept_rows: Best and worst concepts in tables; 0 for none.
         projection: The map's, pca or umap.
     """
-    # figures of all cells
-    curves = _curves(measured, ensemble, spec.split)
-    confusions = draw_confusions(measured, SECTION)
-    if confusions and ensemble is not None:
-        confusions += _draw_voxels(ensemble, spec.split)
-    drawn: list[Artifact] = [*confusions, _histogram(measured), *curves]
-
-    # figures of the first cell, and tables
-    if ensemble is not None:
-        drawn += _draw_cell(run, ensemble, spec, sheet_rows, projection)
-    details = lay_out(measured, concept_rows, DETAILS)
-    drawn += [replace(table, section="Details") for table in details]
-    return [replace(artifact, note=extend_title(artifact.note, measured.caveats)) for artifact in drawn]
-
-
-def _histogram(measured: Measurements) -> Curve:
-    """Count the ranks of all queries in bins that double, next to what guessing would give."""
+    # ranks of all queries in bins that double, next to what guessing would give
     ranks = np.concatenate([np.asarray(measured.items[name]["ranks"]) for name in measured.notes["cells"]])
     pool = measured.overall["top1"].pool or int(ranks.max())
 
@@ -99,10 +82,45 @@ def _histogram(measured: Measurements) -> Curve:
     names = [str(a) if b == a + 1 else f"{a}–{b - 1}" for a, b in bins]
 
     # shares of the queries in each, and those that guessing would give
-    shares = [float(((ranks >= a) & (ranks < b)).mean()) for a, b in bins]
+    shares = (np.histogram(ranks, edges)[0] / len(ranks)).tolist()
     lines = [Line("measured", shares), Line("guessing", [(b - a) / pool for a, b in bins])]
-    title, axis = "Ranks of the seen picture", f"rank among {pool}"
-    return Curve(title, axis, names, lines, "share of queries", "bars", section=SECTION)
+    histogram = Curve(
+        "Ranks of the seen picture", f"rank among {pool}", names, lines, "share of queries", "bars"
+    )
+
+    # top-1 over repetitions and time, and the shares of regions
+    curves = []
+    for name, notes in measured.notes["curves"].items():
+        points = points_of(measured, name)
+        lines = [Line.of(shown("top1"), [point["top1"] for point in points.values()])]
+        options: Any = {"is_logarithmic": name == "repetitions", "note": notes["description"]}
+        if name == "sliding" and ensemble is not None:
+            selection, _ = ensemble.members[0].selection(ensemble.cell.tested_on[0], spec.split)
+            options["marks"] = selection.recording.stimulus_marks
+        curves.append(Curve(*CURVES[name], list(points), lines, "top-1", **options))
+
+    # shares of regions in the predictions of each head
+    if regions := regions_of(measured):
+        heads = next(iter(regions.values()))
+        lines = [Line.of(head, [metrics[head] for metrics in regions.values()]) for head in heads]
+        title, value = "What each region carries", "share of the prediction lost without it"
+        curves.append(
+            Curve(title, "region", list(regions), lines, value, "bars", note=measured.notes["protocol"])
+        )
+
+    # confusions
+    confusions = draw_confusions(measured)
+    if confusions and ensemble is not None:
+        confusions += _draw_voxels(ensemble, spec.split)
+    drawn: list[Artifact] = [*confusions, histogram, *curves]
+
+    # figures of the first cell, and tables
+    if ensemble is not None:
+        drawn += _draw_cell(run, ensemble, spec, sheet_rows, projection)
+    drawn = [replace(artifact, section=SECTION) for artifact in drawn]
+    details = lay_out(measured, concept_rows, DETAILS)
+    drawn += [replace(table, section="Details") for table in details]
+    return [replace(artifact, note=extend_title(artifact.note, measured.caveats)) for artifact in drawn]
 
 
 def _draw_voxels(ensemble: Ensemble, split: str) -> list[Heatmap]:
@@ -121,35 +139,7 @@ def _draw_voxels(ensemble: Ensemble, split: str) -> list[Heatmap]:
     ratios, _ = f_classif(signals, np.concatenate([part.stimulus for part in parts]))
     grid = replace(space.grid, places=space.grid.places[selection.rows])
     title = f"Where the categories differ: F of each voxel over all {len(signals)} trials of {label(subject)}"
-    drawn = draw_slices(title, np.nan_to_num(ratios), grid, "F (describes the signals, no model)", 0.0)
-    return [replace(drawn, section=SECTION)]
-
-
-def _line(name: str, metrics: Sequence[Metric]) -> Line:
-    low, high = [metric.low for metric in metrics], [metric.high for metric in metrics]
-    return Line(name, [metric.value for metric in metrics], low, high, metrics[0].chance)
-
-
-def _curves(measured: Measurements, ensemble: Ensemble | None, split: str) -> list[Curve]:
-    """Draw top-1 over repetitions and time, and the shares of regions."""
-    curves: list[Curve] = []
-    for name, notes in measured.notes["curves"].items():
-        points = points_of(measured, name)
-        lines = [_line(shown("top1"), [point["top1"] for point in points.values()])]
-        options: Any = {"is_logarithmic": name == "repetitions", "note": notes["description"]}
-        if name == "sliding" and ensemble is not None:
-            selection, _ = ensemble.members[0].selection(ensemble.cell.tested_on[0], split)
-            options["marks"] = selection.recording.stimulus_marks
-        curves.append(Curve(*CURVES[name], list(points), lines, "top-1", section=SECTION, **options))
-
-    # shares of regions in the predictions of each head
-    if regions := regions_of(measured):
-        heads = next(iter(regions.values()))
-        lines = [_line(head, [metrics[head] for metrics in regions.values()]) for head in heads]
-        title, value = "What each region carries", "share of the prediction lost without it"
-        options = {"section": SECTION, "note": measured.notes["protocol"]}
-        curves.append(Curve(title, "region", list(regions), lines, value, "bars", **options))
-    return curves
+    return [draw_slices(title, np.nan_to_num(ratios), grid, "F (describes the signals, no model)", 0.0)]
 
 
 def _draw_cell(
@@ -167,7 +157,7 @@ def _draw_cell(
     whose = f"{ensemble.cell.name} on {label(subject)}"
 
     # the files of the candidates, each saved at most once
-    files: list[tuple[StimulusSet, int]] = []
+    files = []
     for split, rows in candidate_rows(ensemble, spec.splits, spec.only_shown).items():
         images = first.align.dataset.images(stored_split(first.align.dataset, split))
         if not images.has_pictures:
@@ -182,7 +172,7 @@ def _draw_cell(
         return artifacts.save_picture(run, f"gallery/{index}", first_frame(images.open(row)))
 
     # random queries, each with the pictures that are most similar to it
-    query_rows: list[Row] = []
+    query_rows = []
     drawn = np.random.default_rng(spec.seed).permutation(len(tokens))[:sheet_rows]
     scores = (tokens[drawn] @ pictures.T).cpu().numpy()
     for query, true in zip(scores, target[drawn].tolist(), strict=True):
@@ -195,7 +185,7 @@ def _draw_cell(
     columns = ["seen", *(str(rank + 1) for rank in range(RETRIEVED))]
     title = f"Seen, and the {RETRIEVED} most similar pictures"
     note = f"{whose}; queries drawn at random, not the best."
-    sheet = Sheet(title, columns, query_rows, section=SECTION, note=note)
+    sheet = Sheet(title, columns, query_rows, note=note)
 
     # queries in even steps, one a picture and sorted by concept, with the pictures that they showed
     _, queries = np.unique(target, return_index=True)
@@ -208,7 +198,7 @@ def _draw_cell(
     note = f"{whose}, sorted by concept; the diagonal is right"
     note += f"; {len(chosen)} of {len(queries)} pictures" if len(chosen) < len(queries) else ""
     title, words = "Similarity of signals and pictures", ("signal of", "picture", "cosine similarity")
-    matrix = Heatmap(title, values.tolist(), names, names, *words, section=SECTION, note=note)
+    matrix = Heatmap(title, values.tolist(), names, names, *words, note=note)
 
     # predictions and pictures in one plane, each centred on their own mean
     parts = [pictures[shown_indices], tokens[chosen]]
@@ -222,13 +212,10 @@ def _draw_cell(
     axes = ("first component", "second component") if projection == "pca" else ("UMAP 1", "UMAP 2")
     note = f"{whose}; pictures and predictions are centred apart, and projected by the pictures."
     title = "Embeddings in two dimensions"
-    return [sheet, matrix, Map(title, points, axes=axes, section=SECTION, note=note)]
+    return [sheet, matrix, Map(title, points, axes=axes, note=note)]
 
 
-Values = NDArray[np.float32]
-
-
-def project(values: Values, count: int, how: str, seed: int) -> Values:
+def project(values: Float32, count: int, how: str, seed: int) -> Float32:
     """Project vectors [N, D] to two dimensions [N, 2], which the first `count` define.
 
     Args:
@@ -243,5 +230,5 @@ def project(values: Values, count: int, how: str, seed: int) -> Values:
         fitted = UMAP(random_state=seed, n_neighbors=min(15, count - 1)).fit(values[:count])
         return np.concatenate([fitted.embedding_, fitted.transform(values[count:])])
     _, _, directions = np.linalg.svd(values[:count], full_matrices=False)
-    plane: Values = values @ directions[:2].T
+    plane = values @ directions[:2].T
     return plane if plane.shape[1] == 2 else np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))

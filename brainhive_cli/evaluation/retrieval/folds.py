@@ -7,12 +7,12 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, Metric, by_name
-from brainhive_cli.evaluation.retrieval.cell_scores import CellScores, Curve, SubjectScores
+from brainhive_cli.evaluation.retrieval.cell_scores import CellScores, SubjectScores
 from brainhive_cli.evaluation.retrieval.rankings import Ranking, SplitRanks
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import summarise
@@ -87,8 +87,26 @@ def _merge(scores: Sequence[SubjectScores], cells: Sequence[Cell]) -> SubjectSco
         empty = np.empty(0, np.int64)  # signals of other folds are no candidates of a picture
         return Ranking(**{**joined, **arrays, "groups": groups, "backward": empty, "shown": 0})
 
+    # ranks of all candidates; one has none, 0, by signals of other folds, which are not compared
+    tables = [fold.split_ranks for fold in scores if fold.split_ranks]
+    candidates = [*dict.fromkeys(chain.from_iterable(table.candidates for table in tables))]
+    column = {name: number for number, name in enumerate(candidates)}
+    ranks = np.zeros((sum(len(table.ranks) for table in tables), len(candidates)), np.uint16)
+    start = 0
+    for table in tables:
+        ranks[start : start + len(table.ranks), [column[name] for name in table.candidates]] = table.ranks
+        start += len(table.ranks)
+    split_ranks = SplitRanks(
+        candidates,
+        [*chain.from_iterable(table.image_ids for table in tables)],
+        ranks,
+        Interleaving.join([table.interleaving for table in tables]),
+        [*chain.from_iterable(table.labels for table in tables)],
+        tables[0].pool,
+    )
+
     # curves are joined draw by draw, at the points that all folds have
-    curves: dict[str, Curve] = {}
+    curves = {}
     for name in scores[0].curves:
         points = sorted(set.intersection(*(set(fold.curves[name]) for fold in scores)))
         draws = {at: zip(*(fold.curves[name][at] for fold in scores), strict=False) for at in points}
@@ -98,33 +116,13 @@ def _merge(scores: Sequence[SubjectScores], cells: Sequence[Cell]) -> SubjectSco
     sizes = [len(fold.ranking.image_ids) for fold in scores]
     return SubjectScores(
         ranking=join([fold.ranking for fold in scores]),
-        split_ranks=_merge_split_ranks([fold.split_ranks for fold in scores if fold.split_ranks]),
+        split_ranks=split_ranks,
         curves=curves,
         control={
             name: np.average([fold.control[name] for fold in scores], axis=0, weights=sizes)
             for name in scores[0].control
         },
         corrected={name: join([fold.corrected[name] for fold in scores]) for name in scores[0].corrected},
-    )
-
-
-def _merge_split_ranks(tables: Sequence[SplitRanks]) -> SplitRanks:
-    """Join the ranks of folds; a candidate has none, 0, by signals of other folds, which are not compared."""
-    # candidates of all folds; a row for each signal
-    candidates = [*dict.fromkeys(chain.from_iterable(table.candidates for table in tables))]
-    column = {name: number for number, name in enumerate(candidates)}
-    ranks = np.zeros((sum(len(table.ranks) for table in tables), len(candidates)), np.uint16)
-    start = 0
-    for table in tables:
-        ranks[start : start + len(table.ranks), [column[name] for name in table.candidates]] = table.ranks
-        start += len(table.ranks)
-    return SplitRanks(
-        candidates,
-        [*chain.from_iterable(table.image_ids for table in tables)],
-        ranks,
-        Interleaving.join([table.interleaving for table in tables]),
-        [*chain.from_iterable(table.labels for table in tables)],
-        tables[0].pool,
     )
 
 
@@ -147,7 +145,7 @@ def measure_classes(
     counts = [np.bincount(numbers) for numbers in labels]  # [K] each
     worth = float(sum(len(sizes) ** 2 / (1 / sizes).sum() for sizes in counts))
 
-    def linearise(values_of: Any) -> list[NDArray[np.float64]]:
+    def linearise(values_of: Any) -> list[Float64]:
         """Turn values of items into those whose mean, and its variance, are that over categories: [S, N]."""
         linear = []
         for group, numbers, sizes in zip(groups, labels, counts, strict=True):
@@ -219,7 +217,7 @@ def count_confusions(rankings: Iterable[Ranking]) -> dict[str, Any]:
     return {"names": names, "counts": [[counted[seen, named] for named in names] for seen in names]}
 
 
-def draw_confusions(measured: Measurements, section: str) -> list[Heatmap]:
+def draw_confusions(measured: Measurements) -> list[Heatmap]:
     """Draw the share of each concept's trials that were taken for each concept."""
     confusions = measured.notes.get("confusion_matrix")
     if not confusions:
@@ -240,7 +238,6 @@ def draw_confusions(measured: Measurements, section: str) -> list[Heatmap]:
             "share of trials",
             0.0,
             1.0,
-            section=section,
         )
     ]
 

@@ -4,17 +4,16 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from types import MappingProxyType
 from typing import Any, Self
 
 from brainhive_cli.core import runs as run_folders
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.results import Need, Work
+from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.results import Work
 from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.rankings import Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
-from brainhive_cli.training.alignment.references import Planned
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep, rejoined
 
 NOT_COMPARED: Mapping[str, Any] = {
@@ -55,15 +54,10 @@ class Job:
     variants: Sequence[Self] = ()
 
     @classmethod
-    def resolve(cls, recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Self:
-        """Find the runs and their cells; a run that is absent is what the recipe says that will train it.
-
-        Args:
-            recipe: What the user wrote.
-            trainings: Earlier trainings of a workflow, by the names that recipes give their runs.
-        """
+    def resolve(cls, recipe: Recipe) -> Self:
+        """Find the runs and their cells."""
         # the runs, named as fingerprints name them
-        runs = find_runs(recipe, trainings)
+        runs = find_runs(recipe)
         references = [
             run_folders.reference(run.folder, run.paths.under_home("runs") / "train-align", run.variant)
             for run in runs
@@ -78,13 +72,7 @@ class Job:
         return job
 
     def open(self) -> Self:
-        """Read categories, and find the runs to compare with and the variants of a sweep.
-
-        Raises:
-            MissingData: if a run is absent.
-        """
-        for run in self.runs:
-            run.require()
+        """Read categories, and find the runs to compare with and the variants of a sweep."""
         categories = read_categories(self.recipe.categories) if self.recipe.categories else {}
         against = self.find_against(self.recipe)
         references = [name for other in against for name in other.recipe.align_run or ()]
@@ -144,32 +132,29 @@ class Job:
         """Count the people whom cells are tested on."""
         return len({subject for cells in self.groups for subject in cells[0].tested_on})
 
-    def needs(self) -> Iterator[Need]:
-        """List the runs, and what they need."""
+    def inputs(self) -> Iterator[Input]:
+        """List the runs, what they are tested with, and the categories."""
+        if name := self.recipe.categories:
+            yield Input(name, digest=hashlib.sha256(repr(self.categories).encode()).hexdigest())
         for run in self.runs:
-            yield from run.needs(self.spec.splits)
+            yield from run.inputs(self.spec.splits)
+
+    def check(self) -> None:
+        """Open the embeddings of the gallery; raises as `AlignRun.stores` does."""
+        for run in self.runs:
+            for split in self.spec.splits:
+                run.stores(split)
 
     @property
     def work(self) -> Work:
         """Count what there is to measure."""
         curves = ", ".join(self.spec.curves) or "no curves"
         kind = f"{self.runs[0].dataset.name}, {self.spec.gallery}, {curves}"
-        return Work(kind, sum(len(cells[0].tested_on) for cells in self.groups), "subjects of a cell")
-
-    def describe_stores(self) -> str:
-        """Name the stores that the gallery is read from."""
-        names = [name for run in self.runs for split in self.spec.splits for name in run.stores(split)]
-        return ", ".join(dict.fromkeys(names))
-
-    def pinned(self) -> Recipe:
-        """Add to the recipe the content of what it knows by its path alone, for the fingerprint."""
-        digests = {path: digest for run in self.runs for path, digest in run.digests.items()}
-        if self.recipe.categories:
-            digests[self.recipe.categories] = hashlib.sha256(repr(self.categories).encode()).hexdigest()
-        return self.recipe.holding(digests)
+        count = sum(len(cells[0].tested_on) for cells in self.groups)
+        return Work(kind, count, "subjects of a cell", cells=len(self.groups))
 
 
-def find_runs(recipe: Recipe, trainings: Planned) -> list[AlignRun]:
+def find_runs(recipe: Recipe) -> list[AlignRun]:
     """Find the runs that a recipe names, or the newest on its data set; see `Job.resolve`.
 
     Raises:
@@ -179,7 +164,7 @@ def find_runs(recipe: Recipe, trainings: Planned) -> list[AlignRun]:
     names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
     runs = []
     for name in names:
-        run = find(name, recipe.paths, recipe.dataset, recipe.subjects, trainings)
+        run = find(name, recipe.paths, recipe.dataset, recipe.subjects)
         copies, mapping = recipe.copies == "allow", recipe.channel_mapping
         runs.append(replace(run, allows_copies=copies, channel_mapping=mapping))
     for run in runs if len(runs) > 1 else ():

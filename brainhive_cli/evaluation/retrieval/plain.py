@@ -1,17 +1,17 @@
 """Plain baselines of scikit-learn on the same folds, next to a run that holds out trials or pictures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.measurements import Measurements, by_name, merge_caveats, scope
 from brainhive_cli.core.tables import Table
-from brainhive_cli.evaluation.retrieval.baseline import Candidates, predict
+from brainhive_cli.evaluation.retrieval.baseline import Candidates, Ranked, predict
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.rankings import Ensemble
 from brainhive_cli.measurement.comparison import compare
@@ -30,55 +30,21 @@ NAMES = {
     "logistic": "logistic regression",
     "ridge": "ridge to the targets, penalty by generalised cross-validation",
 }
-Ranks = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Fold:
-    """The signals of one subject in one fold, standardised by the training signals.
-
-    Attributes:
-        train: [N, F].
-        labels: [N] row of the stimulus that each shows.
-        test: [M, F].
-        shown: [M] row of the stimulus that each shows.
-        candidates: [K] rows of the stimuli that are to be distinguished.
-    """
-
-    train: NDArray[np.float32]
-    labels: Ranks
-    test: NDArray[np.float32]
-    shown: Ranks
-    candidates: Ranks
-
-    def classify(self, classifier: Any) -> Ranks:
-        """Rank the shown stimuli by a classifier, [M]; one without training trials comes last."""
-        classifier.fit(self.train, self.labels)
-        # scores [M, classes]; of two classes there is one column
-        scores = classifier.decision_function(self.test)
-        scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
-
-        # ranks of the shown classes
-        column = np.searchsorted(classifier.classes_, self.shown)
-        is_known = np.isin(self.shown, classifier.classes_)
-        seen = np.take_along_axis(scores, np.minimum(column, scores.shape[1] - 1)[:, None], 1)
-        ranked = 1 + (scores > seen).sum(1)
-        return np.where(is_known, ranked, len(self.candidates))
 
 
 @console.progress("fitting plain baselines")
-def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Ranks]]:
+def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
     """Fit plain baselines to the training signals of each fold, and rank what its test signals show.
 
     Returns:
-        Ranks [N] by baseline and subject, in the order of the pooled folds.
+        Int64 [N] by baseline and subject, in the order of the pooled folds.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.linear_model import LogisticRegression
 
     # each subject and fold once, whatever number of seeds was trained
-    ranks: dict[str, dict[int, list[Ranks]]] = {name: {} for name in NAMES}
-    done: set[tuple[int, int]] = set()
+    ranks: dict[str, dict[int, list[Int64]]] = {name: {} for name in NAMES}
+    done = set()
     for group in job.groups:
         todo = [subject for subject in group[0].tested_on if (subject, group[0].fold) not in done]
         if not todo:
@@ -89,25 +55,39 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Ranks]]:
         # signals of this fold
         for subject in todo:
             done.add((subject, group[0].fold))
-            fold, scaled = _read_fold(ensemble, subject, job.spec.split, rows)
+            member = ensemble.members[0]
+            responses = member.responses(subject, "train", is_tested=False)
+            signals, shown = ensemble.signals(subject, job.spec.split)  # shown: [M] rows of stimuli
+            labels = responses.stimulus  # [N] rows of stimuli
+
+            # standardised by those of the training, [N, F] and [M, F]
+            train = torch.from_numpy(np.asarray(responses.signal, np.float32)).flatten(1)
+            scale = Scale.of(train)
+            train, test = scale(train), scale(signals[0].flatten(1).float())
 
             # classifiers of few stimuli, each of which was shown twice at least
-            if len(rows) <= MAX_CLASSES and np.unique(fold.labels, return_counts=True)[1].min() > 1:
+            if len(rows) <= MAX_CLASSES and np.unique(labels, return_counts=True)[1].min() > 1:
+                axes = principal_axes(train, MAX_FEATURES) if train.shape[1] > MAX_FEATURES else None
+                parts = [(part if axes is None else part @ axes).numpy() for part in (train, test)]
                 lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-                ranks["lda"].setdefault(subject, []).append(fold.classify(lda))
-                logistic = LogisticRegression(max_iter=1000)
-                ranks["logistic"].setdefault(subject, []).append(fold.classify(logistic))
+                for name, classifier in (("lda", lda), ("logistic", LogisticRegression(max_iter=1000))):
+                    # scores [M, classes]; of two classes there is one column
+                    scores = classifier.fit(parts[0], labels).decision_function(parts[1])
+                    scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
+
+                    # a stimulus without training trials comes last
+                    classes = classifier.classes_
+                    column = np.minimum(np.searchsorted(classes, shown), len(classes) - 1)
+                    ranked = 1 + (scores > np.take_along_axis(scores, column[:, None], 1)).sum(1)
+                    ranked = np.where(np.isin(shown, classes), ranked, len(rows))
+                    ranks[name].setdefault(subject, []).append(ranked)
 
             # the ridge predicts targets; less their mean, as its predictions are
-            member = ensemble.members[0]
-            learned = Candidates.read(member, "train", np.unique(fold.labels), device)
-            tested = Candidates.read(member, "test", fold.candidates, device)
-            train, test = (part.to(device) for part in scaled)
-            predicted, mean = predict(train, learned.of(fold.labels), test)
-            ranked = np.asarray(ranks_of_all(predicted, tested.targets - mean, len(fold.candidates)))
-            column = np.searchsorted(fold.candidates, fold.shown)
-            seen = np.take_along_axis(ranked, column[:, None], 1)[:, 0]
-            ranks["ridge"].setdefault(subject, []).append(np.asarray(seen, np.int64))
+            learned = Candidates.read(member, "train", np.unique(labels), device)
+            tested = Candidates.read(member, "test", rows, device)
+            predicted, mean = predict(train.to(device), learned.of(labels), test.to(device))
+            ranked = ranks_of_all(predicted, tested.targets - mean, len(rows))
+            ranks["ridge"].setdefault(subject, []).append(tested.seen(Ranked(shown, ranked)))
     return {
         name: {subject: np.concatenate(parts) for subject, parts in by_subject.items()}
         for name, by_subject in ranks.items()
@@ -115,28 +95,8 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Ranks]]:
     }
 
 
-def _read_fold(
-    ensemble: Ensemble, subject: int, split: str, rows: Ranks
-) -> tuple[Fold, tuple[torch.Tensor, torch.Tensor]]:
-    """Read a fold; also as tensors, [N, F] and [M, F]."""
-    # signals of training and test, standardised by the former
-    member = ensemble.members[0]
-    train = member.responses(subject, "train", is_tested=False)
-    learned = torch.from_numpy(np.asarray(train.signal, np.float32)).flatten(1)
-    signals, shown = ensemble.signals(subject, split)
-    scale, tested = Scale.of(learned), signals[0].flatten(1).float()
-    scaled = scale(learned), scale(tested)
-
-    # principal components of wide signals
-    parts = scaled
-    if learned.shape[1] > MAX_FEATURES:
-        axes = principal_axes(scaled[0], MAX_FEATURES)
-        parts = scaled[0] @ axes, scaled[1] @ axes
-    return Fold(parts[0].numpy(), train.stimulus, parts[1].numpy(), shown, rows), scaled
-
-
 def compare_plainly(
-    ranks: Mapping[str, Mapping[int, Ranks]],
+    ranks: Mapping[str, Mapping[int, Int64]],
     ours: Mapping[int, Sequence[Sequence[int]]],
     items: Items,
     caveats: Sequence[str],
@@ -192,5 +152,4 @@ def plain_table(measured: Measurements) -> Table:
         f"Plain baselines on the same folds, n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}; "
         f"difference: this run less the baseline; {measured.notes[PLAIN][0]['interval']}"
     )
-    columns = ("model", "top-1", "95 % CI", "difference", "its 95 % CI", "this run is")
-    return Table(title, columns, tuple(rows))
+    return Table(title, ("model", "top-1", "95 % CI", "difference", "its 95 % CI", "this run is"), rows)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.measurement.corrections import Compared
@@ -29,8 +30,10 @@ from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
+Indices = Int64
 MOST_TESTED = 2048
 """Pictures of the split among which the verdict is asked, at most: ranks of all by all take 8 MB a cell."""
+Ids = Sequence[str]
 MOST_CORRECTED = 10_000
 """Candidates whose similarities are corrected, at most: as tokens they take 400 MB."""
 Group = tuple[Cell, ...]
@@ -58,7 +61,7 @@ class Ensemble:
         """The first member's cell, whose name stands for all."""
         return self.members[0].cell
 
-    def rows(self, split: str) -> NDArray[np.int64]:
+    def rows(self, split: str) -> Indices:
         """Find the rows of the pictures that every member has an embedding of."""
         stores = [member.pictures(split) for member in self.members]
         first = stores[0]
@@ -67,11 +70,11 @@ class Ensemble:
                 raise BrainhiveError(f"{first.path} and {other.path} hold different pictures", "embed again")
         return reduce(np.intersect1d, [member.rows(split) for member in self.members])
 
-    def images(self, split: str, rows: NDArray[np.int64]) -> Tensor:
+    def images(self, split: str, rows: Indices) -> Tensor:
         """Encode pictures as tokens [M, D]."""
         return _join_tokens([member.images(split, rows) for member in self.members])
 
-    def signals(self, subject: int, split: str) -> tuple[list[Tensor], NDArray[np.int64]]:
+    def signals(self, subject: int, split: str) -> tuple[list[Tensor], Indices]:
         """Open a subject's averaged signals: [N, C, T] as each member takes them, and pictures' rows [N]."""
         responses = [member.responses(subject, split) for member in self.members]
         masks = [self.are_tested(part, subject, split) for part in responses]  # [N] each
@@ -89,7 +92,7 @@ class Ensemble:
             counts = responses.counts[are_tested]
         return signals, torch.from_numpy(counts)
 
-    def are_tested(self, responses: Responses, subject: int, split: str) -> NDArray[np.bool_]:
+    def are_tested(self, responses: Responses, subject: int, split: str) -> Bool:
         """Find the signals [N] of pictures that all members have an embedding of and none has seen."""
         are_tested = np.isin(responses.stimulus, self.rows(split))
         for member in self.members:
@@ -135,10 +138,7 @@ def group_cells(runs: Sequence[AlignRun]) -> list[Group]:
     return [tuple(cells[key] for cells in keyed) for key in keyed[0]]
 
 
-Indices = NDArray[np.int64]
-
-
-def candidate_rows(ensemble: Ensemble, splits: Sequence[str], only_shown: bool) -> dict[str, Indices]:
+def candidate_rows(ensemble: Ensemble, splits: Ids, only_shown: bool) -> dict[str, Indices]:
     """Find the rows of the candidates of each split, the one whose signals are used first.
 
     With `only_shown`, those of the pictures that a tested subject of any cell was shown.
@@ -170,14 +170,12 @@ class Gallery:
     image_ids: list[str]
     concepts: list[str]
     rows: Indices
-    random: int = 0
-    seed: int = 0
+    random: int
+    seed: int
     alike_by: AlikeBy = "concept"
 
     @classmethod
-    def of(
-        cls, ensemble: Ensemble, splits: Sequence[str], random: int, seed: int, only_shown: bool = False
-    ) -> Self:
+    def of(cls, ensemble: Ensemble, splits: Ids, random: int, seed: int, only_shown: bool = False) -> Self:
         """Encode the pictures of some splits; signals are those of the last.
 
         With `only_shown`, those of the last that a tested subject of any cell was shown.
@@ -206,7 +204,7 @@ class Gallery:
         """Rank the target of each signal among all candidates: [N]."""
         return ranks(signal_tokens, self.tokens, torch.from_numpy(target), self.distractors())
 
-    def relevant(self, target: Indices) -> NDArray[np.int64]:
+    def relevant(self, target: Indices) -> Indices:
         """Find the pictures of the same concept as each target: [N, K], -1 where there are fewer than K."""
         indices_of: dict[str, list[int]] = {}
         for index, concept in enumerate(self.concepts):
@@ -234,8 +232,8 @@ class Queries:
     target: Indices
     seen: Indices
     interleaving: Interleaving = field(default_factory=lambda: Interleaving([], []))
-    trials: Sequence[str] = ()
-    groups: Sequence[str] = ()
+    trials: Ids = ()
+    groups: Ids = ()
     depend_on_each_other: bool = False
 
 
@@ -265,15 +263,15 @@ class Ranking:
     image_ids: list[str]
     concepts: list[str]
     ranks: Indices
-    precision: NDArray[np.float64]
+    precision: Float64
     relevant: Indices
     pictures: list[str]
     backward: Indices
     shown: int
     named: list[str]
     similarity: list[float]
-    labels: Sequence[str] = ()
-    groups: Sequence[str] = ()
+    labels: Ids = ()
+    groups: Ids = ()
     wins: Sequence[float] = ()
 
 
@@ -321,7 +319,7 @@ class SplitRanks:
     image_ids: list[str]
     ranks: NDArray[np.uint16]
     interleaving: Interleaving
-    labels: Sequence[str] = ()
+    labels: Ids = ()
     pool: int = 0
 
     @classmethod
@@ -344,7 +342,7 @@ class SplitRanks:
 
 
 def controlled(
-    target: Indices, gallery: Gallery, control: str, seeds: Iterable[int], parts: Sequence[Hashable] = ()
+    target: Indices, gallery: Gallery, control: str, seeds: Iterable[int], parts: Sequence[Hashable]
 ) -> Iterator[Indices]:
     """Pair signals with wrong pictures, for a control; what is left is chance.
 
@@ -447,7 +445,7 @@ def rank_corrected(
             "gallery=test, or leave corrections out",
         )
     compared = {subject: Compared.of(part.tokens, gallery.tokens) for subject, part in queries.items()}
-    rankings: dict[str, dict[int, Ranking]] = {}
+    rankings = {}
     for count, config in enumerate(corrections, 1):
         # one correction more, of each subject's similarities
         correct = config.build()

@@ -119,7 +119,7 @@ class Recipe(AlignRunRecipe, EvaluationSpec):
         "train-align recipe that made it; or a model folder; or hub:owner/name[@revision]; default: the "
         "newest run (key: run)",
     )
-    dataset: Annotated[Any, parts.part("datasets", "things-eeg", is_optional=True)] = Field(
+    dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's: zero-shot transfer"
     )
     subjects: recipe.Subjects = Field(None, description="subjects tested on; default: the run's")

@@ -2,15 +2,15 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.measurements import (
     ALL,
     CHANNELS_MAPPED,
@@ -31,7 +31,6 @@ from brainhive_cli.evaluation.retrieval.cell_scores import (
     DRAWS,
     Ceiling,
     CellScores,
-    RegionShares,
     SubjectScores,
 )
 from brainhive_cli.evaluation.retrieval.concepts import by_category, by_concept, confusions
@@ -62,7 +61,10 @@ SUBSETS, CEILING, REGIONS, CORRECTIONS = "subsets", "ceiling", "regions", "corre
 """The first parts of further scopes."""
 CURVE = ("top1", "top5")
 """Metrics that a curve shows."""
+Fields = dict[str, Any]
 Metrics = dict[str, Metric]
+Scopes = dict[str, Metrics]
+"""Metrics by scope."""
 Groups = Sequence[Sequence[SubjectScores]]
 """One list a subject, of its cells."""
 Tested = dict[str, tuple[Cell, str, SubjectScores]]
@@ -79,7 +81,7 @@ class MetricContext:
     alike: Alike
     seeds: tuple[int, ...] = ()
 
-    def options(self, image_ids: Sequence[Sequence[str]], **changes: Any) -> dict[str, Any]:
+    def options(self, image_ids: Sequence[Sequence[str]], **changes: Any) -> Fields:
         """Give the options by which these items, one list of image ids a subject, are measured."""
         options = {"protocol": self.protocol, "split": self.split, "pool": self.pool, "seeds": self.seeds}
         return {**options, "items": self.alike.items(image_ids), **changes}
@@ -87,7 +89,7 @@ class MetricContext:
 
 @console.progress("computing statistics")
 def summarise_job(
-    job: Job, scores: Mapping[str, CellScores], plain: Mapping[str, Mapping[int, Any]] | None = None
+    job: Job, scores: Mapping[str, CellScores], plain: Mapping[str, Mapping[int, Any]]
 ) -> Measurements:
     """Describe all that was measured on the cells of a job, folds pooled.
 
@@ -141,7 +143,12 @@ def summarise_job(
         [NOT_INTERLEAVED] if any(order.follows_time for order in list_orders(groups)) else [],
     )
     context = MetricContext(describe_protocol(job.runs, spec, caveats), spec.split, gallery.pool, alike)
-    scopes = scopes_of_all(cells, groups, context, spec.subsets) | scopes_of_cells(tested, context)
+    scopes = scopes_of_all(cells, groups, context, spec.subsets)
+    for name, (cell, _, subject_scores) in tested.items():
+        cell_context = replace(context, seeds=(cell.seed,))
+        scopes[name] = _forward([[subject_scores]], cell_context)
+        if backward := _backward([[subject_scores]], cell_context, CURVE):
+            scopes[scope(name, BACKWARD)] = backward
     if alike.group_of:
         guessed = measure_guess(groups, gallery.pool)
         for name, metrics in scopes.items():
@@ -156,7 +163,21 @@ def summarise_job(
 
     # shares of regions, and ceilings of the signals
     if spec.region_shares:
-        scopes |= describe_regions(shares, cells, context)
+        # averaged over items, and over cells and subjects as every metric; regions that all subjects have
+        people = list(shares.values())
+        first, ids = people[0][0], [group[0].image_ids for group in people]
+        seeds, protocol = tuple(sorted({cell.seed for cell in cells})), f"{context.protocol}, by region"
+        options = context.options(ids, protocol=protocol, seeds=seeds, pool=None, limits=(0.0, None))
+        for region in first.voxels:
+            if all(region in group[0].voxels for group in people):
+                scopes[scope(REGIONS, region)] = {
+                    head: measure(
+                        head,
+                        [np.array([part.shares[head][region] for part in group]) for group in people],
+                        **options,
+                    )
+                    for head in first.shares
+                }
     of_signals = [*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})]
     ceilings = {subject: group[-1].ceiling for subject, group in by_subject.items()}  # the same of all cells
     described_ceilings = describe_ceilings(
@@ -170,8 +191,39 @@ def summarise_job(
         [line for align_run in job.runs for line in align_run.signal_warnings],
     )
 
+    # ranks of each concept, and the concepts that were seen and named
+    concept_ranks: dict[str, list[int]] = defaultdict(list)
+    pairs: list[tuple[str, str, float]] = []
+    for ranking in rankings.values():
+        pairs += zip(ranking.concepts, ranking.named, ranking.similarity, strict=True)
+        for concept, rank in zip(ranking.concepts, ranking.ranks.tolist(), strict=True):
+            concept_ranks[concept].append(rank)
+
+    # sides of chance of the verdict on all ranks and of the interval of top-1: few hits are expected of
+    # guesses, and an interval of so rare ones is too narrow
+    disagreement, top1, side = [], scopes[ALL]["top1"], verdict.side
+    if top1.low is not None and top1.high is not None and top1.chance is not None:
+        side = "above chance" if top1.low > top1.chance else "at chance"
+        side = "below chance" if top1.high < top1.chance else side
+    if verdict.side not in (side, "not testable"):
+        about = f" for {verdict.scope}" if verdict.scope else ""
+        why = "the ranks say whether pictures are found at all, the interval how often one is found first"
+        if NOT_INTERLEAVED in top1.caveats:
+            why = "time of recording alone can give such a top-1, as labels were not interleaved in time"
+        disagreement = [f"the ranks are {verdict.words}, the interval of top-1 is {side}{about}: {why}"]
+
+    # how each curve was made
+    how = {"repetitions": f"{spec.repetition_draws} random choices of each number"}
+    if spec.sliding is not None:
+        width = f"{spec.sliding.width_ms:g} ms wide"
+        how["sliding"] = f"{width}, outside: the mean training signal, models of the whole signal"
+
     # the gallery, by which runs are compared, is known by its digest
-    too_few = _too_few(groups, spec.subsets)
+    too_few, subsets = [], spec.subsets
+    if subsets is not None and (pools := _subset_pools(groups, subsets)) != [subsets.ways]:
+        instead = "top-1 is among all of these" if len(pools) == 1 else "a common top-1 is left out"
+        about = f"subjects were tested on {' or '.join(map(str, pools))}"
+        too_few = [f"no subsets of {subsets.ways} pictures: {about}; {instead}"]
     is_comparable = len(job.runs) == 1 and spec.control == "none"
     seed = str(spec.seed) if spec.distractors else ""
     candidates = "\n".join([*gallery.pictures, str(spec.distractors), seed])
@@ -183,7 +235,7 @@ def summarise_job(
         "caveats": caveats,
         **seen,
         "warnings": [
-            *(*seen["warnings"], *disagreement(verdict, scopes[ALL]["top1"]), *too_few),
+            *(*seen["warnings"], *disagreement, *too_few),
             *(describe_absent(merged) if alike.group_of else []),
         ],
         "gallery": {
@@ -203,7 +255,10 @@ def summarise_job(
         "scope": units.scope,
         "inflation": units.inflation,
         "control": describe_control(spec.control, groups, gallery.pool),
-        "curves": _describe_curves(groups, spec),
+        "curves": {
+            name: {"description": how[name], "at": _shared_points(name, groups)}
+            for name in groups[0][0].curves
+        },
         "voxels": {subject: dict(group[0].voxels) for subject, group in shares.items() if group},
         "prior": run.prior,
         "published": run.published(spec.split, gallery.pool) if is_comparable else {},
@@ -212,7 +267,9 @@ def summarise_job(
             name: {"cell": cell.name, "subject": subject, "seed": cell.seed}
             for name, (cell, subject, _) in tested.items()
         },
-        **concept_tables(rankings.values(), job.categories),
+        "concepts": by_concept(concept_ranks),
+        "categories": by_category(concept_ranks, job.categories),
+        "confusions": confusions(pairs),
         **({"confusion_matrix": count_confusions(rankings.values())} if alike.group_of else {}),
     }
     compared = Measurements()
@@ -256,17 +313,6 @@ def describe_protocol(runs: Sequence[AlignRun], spec: EvaluationSpec, caveats: S
     return extend_protocol(", ".join(words), caveats)
 
 
-def _describe_curves(groups: Groups, spec: EvaluationSpec) -> dict[str, Any]:
-    """Describe how each curve was made, and list its points."""
-    how = {"repetitions": f"{spec.repetition_draws} random choices of each number"}
-    if spec.sliding is not None:
-        width = f"{spec.sliding.width_ms:g} ms wide"
-        how["sliding"] = f"{width}, outside: the mean training signal, models of the whole signal"
-    return {
-        name: {"description": how[name], "at": _shared_points(name, groups)} for name in groups[0][0].curves
-    }
-
-
 def _shared_points(curve: str, groups: Groups) -> list[float]:
     """List the points that all subjects have."""
     return sorted(set.intersection(*(set(scores.curves[curve]) for group in groups for scores in group)))
@@ -274,7 +320,7 @@ def _shared_points(curve: str, groups: Groups) -> list[float]:
 
 def scopes_of_all(
     cells: Sequence[Cell], groups: Groups, context: MetricContext, subsets: Subsets | None
-) -> dict[str, Metrics]:
+) -> Scopes:
     """Describe several cells together: an item counts once, averaged over the models tried on it."""
     # both directions, subsets and corrections
     context = replace(context, seeds=tuple(sorted({cell.seed for cell in cells})))
@@ -293,16 +339,6 @@ def scopes_of_all(
     return {name: metrics for name, metrics in scopes.items() if metrics}
 
 
-def scopes_of_cells(tested: Tested, context: MetricContext) -> dict[str, Metrics]:
-    """Describe each cell and subject by itself."""
-    scopes = {}
-    for name, (cell, _, scores) in tested.items():
-        cell_context = replace(context, seeds=(cell.seed,))
-        scopes[name] = _forward([[scores]], cell_context)
-        scopes[scope(name, BACKWARD)] = _backward([[scores]], cell_context, CURVE)
-    return {name: metrics for name, metrics in scopes.items() if metrics}
-
-
 def points_of(measured: Measurements, curve: str) -> dict[float, Mapping[str, Metric]]:
     """Read the points of a curve back, by their position along it."""
     return {at: measured.scopes[scope(curve, f"{at:g}")] for at in measured.notes["curves"][curve]["at"]}
@@ -318,22 +354,6 @@ def regions_of(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
     }
 
 
-def concept_tables(rankings: Iterable[Ranking], categories: Mapping[str, str]) -> dict[str, Any]:
-    """Describe concepts, categories and confusions, over all cells and subjects."""
-    # ranks of each concept, and the concepts that were seen and named
-    ranks: dict[str, list[int]] = defaultdict(list)
-    pairs: list[tuple[str, str, float]] = []
-    for ranking in rankings:
-        pairs += zip(ranking.concepts, ranking.named, ranking.similarity, strict=True)
-        for concept, rank in zip(ranking.concepts, ranking.ranks.tolist(), strict=True):
-            ranks[concept].append(rank)
-    return {
-        "concepts": by_concept(ranks),
-        "categories": by_category(ranks, categories),
-        "confusions": confusions(pairs),
-    }
-
-
 def above_chance(groups: Groups, alike: Alike) -> list[Verdict]:
     """Test whether the seen pictures rank better than others, over all cells and subjects: see `judge`."""
     # ranks of each subject, averaged over seeds
@@ -343,15 +363,15 @@ def above_chance(groups: Groups, alike: Alike) -> list[Verdict]:
     items = alike.items([table.image_ids for table in firsts])
 
     # parts in which an item was shown, of each subject who was shown it
-    parts: dict[str, Any] = defaultdict(list)
-    concept_parts: dict[str, Any] = defaultdict(list)
+    parts: Fields = defaultdict(list)
+    concept_parts: Fields = defaultdict(list)
     for table in firsts:
         for name, part in zip(table.image_ids, table.interleaving.parts, strict=True):
             parts[name] = (*parts[name], part)
         for name, part in zip(table.image_ids, table.interleaving.concept_parts or (), strict=False):
             concept_parts[name] = (*concept_parts[name], part)
     are_known = all(table.interleaving.concept_parts for table in firsts)
-    options: dict[str, Any] = {
+    options: Fields = {
         "medium": alike.medium,
         "pool": firsts[0].pool or None,
         "parts": parts if len({*parts.values()}) > 1 else None,
@@ -378,26 +398,6 @@ def list_orders(groups: Groups) -> list[Interleaving]:
     return [scores.split_ranks.interleaving for (scores, *_) in groups if scores.split_ranks]
 
 
-def disagreement(verdict: Verdict, top1: Metric) -> list[str]:
-    """Say which counts where the verdict on all ranks and the interval of top-1 are on other sides of chance.
-
-    Few hits are expected of guesses, and an interval of so rare ones is too narrow.
-    """
-    if top1.low is None or top1.high is None or top1.chance is None or verdict.side == "not testable":
-        return []
-
-    # the side of the interval
-    side = "above chance" if top1.low > top1.chance else "at chance"
-    side = "below chance" if top1.high < top1.chance else side
-    if side == verdict.side:
-        return []
-    about = f" for {verdict.scope}" if verdict.scope else ""
-    why = "the ranks say whether pictures are found at all, the interval how often one is found first"
-    if NOT_INTERLEAVED in top1.caveats:
-        why = "time of recording alone can give such a top-1, as labels were not interleaved in time"
-    return [f"the ranks are {verdict.words}, the interval of top-1 is {side}{about}: {why}"]
-
-
 def label(subject: int) -> str:
     """Name a subject."""
     return f"sub-{subject:02d}"
@@ -407,7 +407,7 @@ def _image_ids(groups: Groups) -> list[list[str]]:
     return [group[0].ranking.image_ids for group in groups]
 
 
-def _stack(groups: Groups, values_of: Callable[[Ranking], Any]) -> list[NDArray[Any]]:
+def _stack(groups: Groups, values_of: Callable[[Ranking], Any]) -> list[Array]:
     """Collect values of the items, [S, N] of the S cells of each subject."""
     return [np.array([values_of(scores.ranking) for scores in group]) for group in groups]
 
@@ -441,7 +441,7 @@ def _backward(groups: Groups, context: MetricContext, only: Sequence[str] = ()) 
     return by_name(summarise(ranks, targets=shown, only=only, **options))
 
 
-def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[str, Metrics]:
+def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> Scopes:
     """Describe top-1 among drawn subsets, and that expected of all possible ones, in both directions.
 
     Where subjects were shown too few pictures, the pool is all of them; several pools have no common chance.
@@ -454,11 +454,11 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
     # what all subsets have in common
     drawn = f"{pool}-way, {subsets.draws} draws"
     drawn = drawn if pool == subsets.ways else f"all {pool} pictures, fewer than {subsets.ways}"
-    changes: dict[str, Any] = {"protocol": f"{context.protocol}, {drawn}", "pool": pool, "chance": 1 / pool}
+    changes: Fields = {"protocol": f"{context.protocol}, {drawn}", "pool": pool, "chance": 1 / pool}
     changes |= {"limits": (0.0, 1.0)}
 
     # signals seek images, and images signals
-    scopes: dict[str, Metrics] = {}
+    scopes: Scopes = {}
     for way, direction in enumerate(("", BACKWARD)):
         metrics = []
         for name in groups[0][0].subsets:
@@ -473,13 +473,14 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
     return scopes
 
 
-def _corrections(groups: Groups, context: MetricContext) -> dict[str, Metrics]:
+def _corrections(groups: Groups, context: MetricContext) -> Scopes:
     """Describe both directions after each correction, which no other number depends on."""
     scopes = {}
     for name in groups[0][0].corrected:
         corrected = [[SubjectScores(scores.corrected[name]) for scores in group] for group in groups]
-        protocol = f"{context.protocol}, similarities corrected by {name}, {TRANSDUCTIVE}"
-        corrected_context = replace(context, protocol=protocol)
+        corrected_context = replace(
+            context, protocol=f"{context.protocol}, similarities corrected by {name}, {TRANSDUCTIVE}"
+        )
         scopes[scope(CORRECTIONS, name)] = _forward(corrected, corrected_context)
         scopes[scope(CORRECTIONS, name, BACKWARD)] = _backward(corrected, corrected_context)
     return scopes
@@ -487,15 +488,6 @@ def _corrections(groups: Groups, context: MetricContext) -> dict[str, Metrics]:
 
 def _subset_pools(groups: Groups, subsets: Subsets) -> list[int]:
     return sorted({min(subsets.ways, len(scores.ranking.image_ids)) for group in groups for scores in group})
-
-
-def _too_few(groups: Groups, subsets: Subsets | None) -> list[str]:
-    """Say what is reported in place of subsets that are larger than what subjects were shown."""
-    if subsets is None or (pools := _subset_pools(groups, subsets)) == [subsets.ways]:
-        return []
-    instead = "top-1 is among all of these" if len(pools) == 1 else "a common top-1 is left out"
-    tested = f"subjects were tested on {' or '.join(map(str, pools))}"
-    return [f"no subsets of {subsets.ways} pictures: {tested}; {instead}"]
 
 
 def describe_ceilings(
@@ -526,8 +518,8 @@ def describe_ceilings(
         options: Any = {"protocol": protocol, "split": split, "items": items}
 
         # retrieval among halves, and reliability extrapolated to all repetitions
-        pool, ranks = len(group[0].image_ids), [ceiling.ranks for ceiling in group]
-        metrics = summarise(ranks, pool, only=("top1", "top5"), **options)
+        ranks = [ceiling.ranks for ceiling in group]
+        metrics = summarise(ranks, len(group[0].image_ids), only=("top1", "top5"), **options)
         shares = [np.array(ceiling.correlation) for ceiling in group]
         half = measure("reliability", shares, chance=0.0, limits=(-1.0, 1.0), is_share=False, **options)
         times = float(np.mean([ceiling.times for ceiling in group]))
@@ -544,14 +536,14 @@ def describe_ceilings(
 def _correct_to_all(half: Metric, times: float) -> Metric:
     """Correct a correlation of halves, and the ends of its intervals, to all repetitions."""
     low, high = (None if end is None else spearman_brown(end, times) for end in (half.low, half.high))
-    intervals: dict[str, Any] = {
+    intervals: Fields = {
         name: ends and (spearman_brown(ends[0], times), spearman_brown(ends[1], times))
         for name, ends in (("these_subjects", half.these_subjects), ("people", half.people))
     }
     return replace(half, value=spearman_brown(half.value, times), low=low, high=high, **intervals)
 
 
-def describe_control(kind: str, groups: Groups, pool: int) -> dict[str, Any]:
+def describe_control(kind: str, groups: Groups, pool: int) -> Fields:
     """Describe what was measured and the control's distribution of it, over all subjects.
 
     Args:
@@ -579,36 +571,3 @@ def describe_control(kind: str, groups: Groups, pool: int) -> dict[str, Any]:
         metrics[name] = {"measured": measured, "mean": float(drawn.mean()), "low": low, "high": high, "p": p}
     n = sum(len(group[0].ranking.ranks) for group in groups)
     return {"kind": kind, "draws": DRAWS, "n": n, "pool": pool, "metrics": metrics}
-
-
-def describe_regions(
-    shares: Mapping[str, Sequence[RegionShares]], cells: Sequence[Cell], context: MetricContext
-) -> dict[str, Metrics]:
-    """Average over items, and over cells and subjects as every metric; regions that all subjects have.
-
-    Args:
-        shares: Of each cell, by subject.
-        cells: Whose seeds the metrics name.
-        context: Of the metrics.
-
-    Returns:
-        Metrics by scope (`regions · V1`) and head.
-    """
-    # the items of each subject, and the context of all metrics
-    groups = list(shares.values())
-    first = groups[0][0]
-    seeds, protocol = tuple(sorted({cell.seed for cell in cells})), f"{context.protocol}, by region"
-    options = context.options([group[0].image_ids for group in groups], protocol=protocol, seeds=seeds)
-    options |= {"pool": None, "limits": (0.0, None)}
-
-    # metrics of each head by region
-    scopes = {}
-    for region in first.voxels:
-        if all(region in group[0].voxels for group in groups):
-            values = {
-                head: [np.array([cell.shares[head][region] for cell in group]) for group in groups]
-                for head in first.shares
-            }
-            metrics = {head: measure(head, by_subject, **options) for head, by_subject in values.items()}
-            scopes[scope(REGIONS, region)] = metrics
-    return scopes

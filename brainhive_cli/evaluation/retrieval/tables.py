@@ -17,7 +17,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.tables import Table, adjustment_text, by_subject_and_seed, p_text, published_table
-from brainhive_cli.evaluation.retrieval.diagnosis import baseline_table
+from brainhive_cli.evaluation.retrieval.diagnosis import HEADLINES, baseline_table, list_headlines
 from brainhive_cli.evaluation.retrieval.plain import plain_table
 from brainhive_cli.evaluation.retrieval.summary import (
     BACKWARD,
@@ -40,7 +40,7 @@ DETAILS = ("baseline", "control", "corrections", "subsets", "ceiling", "concepts
 """Tables on pages: what is neither metrics of cells nor drawn."""
 
 
-def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | None = None) -> list[Table]:
+def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | None) -> list[Table]:
     """Lay out the tables that a run has something for.
 
     Args:
@@ -88,10 +88,7 @@ def _cells(measured: Measurements) -> Table:
     for name, cell in measured.notes["cells"].items():
         is_named = cell["cell"].rpartition("/")[2].startswith(cell["subject"])
         scopes[cell["cell"] if is_named else f"{cell['cell']} on {cell['subject']}"] = measured.scopes[name]
-    rows = []
-    for name, metrics in scopes.items():
-        top1, top5, median = (metrics[metric] for metric in ("top1", "top5", "median_rank"))
-        rows.append((name, *_with_interval(top1), top5.value, median.value, top1.n, top1.pool, top1.chance))
+    rows = [(name, *list_headlines(metrics)) for name, metrics in scopes.items()]
 
     # the title answers whether pictures are found at all
     notes = measured.notes
@@ -104,8 +101,7 @@ def _cells(measured: Measurements) -> Table:
             f"{metric_names.shown(metric.name)} {metric.value:.3f} ({metric.interval_text()})"
             for metric in further
         ]
-    columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
-    return Table("; ".join([title, *answers, *notes["warnings"]]), columns, tuple(rows))
+    return Table("; ".join([title, *answers, *notes["warnings"]]), ("cell", *HEADLINES), rows)
 
 
 def _control(measured: Measurements) -> Table:
@@ -120,7 +116,7 @@ def _control(measured: Measurements) -> Table:
         rows.append((metric_names.shown(name), *numbers))
     draws = f"{control['draws']} draws with {CONTROLS[control['kind']]}"
     title = f"Measured, and in {draws}; n {control['n']}, pool {control['pool']}"
-    return Table(title, ("metric", "measured", "control, mean", "95 % of draws", "p"), tuple(rows))
+    return Table(title, ("metric", "measured", "control, mean", "95 % of draws", "p"), rows)
 
 
 def _corrections(measured: Measurements) -> Table:
@@ -133,7 +129,7 @@ def _corrections(measured: Measurements) -> Table:
         words = "none: the result" if name == ALL else name.removeprefix(f"{CORRECTIONS} · ")
         rows.append((words, *_with_interval(top1), top5.value, backward["top1"].value if backward else "–"))
     columns = ("correction", "top-1", "95 % CI", "top-5", "top-1, finds signal")
-    return Table(f"Similarities corrected: {TRANSDUCTIVE}", columns, tuple(rows))
+    return Table(f"Similarities corrected: {TRANSDUCTIVE}", columns, rows)
 
 
 def _directions(measured: Measurements) -> Table:
@@ -154,7 +150,7 @@ def _directions(measured: Measurements) -> Table:
             rows.append({**row, "chance": metric.chance})
     source = f"; published: {published['source']}" if published else ""
     title = f"All cells together; CI of top-1: {top1.interval}{source}"
-    return Table(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
+    return Table(title, tuple(rows[0]), [tuple(row.values()) for row in rows])
 
 
 def _seeds(measured: Measurements) -> Table:
@@ -185,7 +181,7 @@ def _subsets(measured: Measurements) -> Table:
             protocol = protocol or drawn.protocol
     title = f"Top-1 among subsets: {protocol}; MindEye's forward is: image seeks signal"
     columns = ("direction", "drawn", "95 % CI", "of all subsets", "its 95 % CI", "n", "pool", "chance")
-    return Table(title, columns, tuple(rows))
+    return Table(title, columns, rows)
 
 
 def _ceiling(measured: Measurements) -> Table:
@@ -195,7 +191,7 @@ def _ceiling(measured: Measurements) -> Table:
 
     # subjects, then all together
     subjects = dict.fromkeys(cell["subject"] for cell in measured.notes["cells"].values())
-    rows: list[tuple[Any, ...]] = []
+    rows = []
     for name in (*subjects, ALL) if len(subjects) > 1 else subjects:
         if metrics := measured.scopes.get(scope(CEILING, name)):
             top1, half = metrics["top1"], metrics["reliability"]
@@ -209,7 +205,7 @@ def _ceiling(measured: Measurements) -> Table:
     title = f"Split-half ceiling of the signals: {notes['protocol']}"
     title += f"; {notes['repetitions']} repetitions of a picture at most"
     columns = ("subject", "top-1", "95 % CI", "chance", "reliability", "its 95 % CI", "n", "pool")
-    return Table(title, columns, tuple(rows))
+    return Table(title, columns, rows)
 
 
 def _curve(measured: Measurements, name: str) -> Table:
@@ -222,7 +218,7 @@ def _curve(measured: Measurements, name: str) -> Table:
     if points:
         top1, top5 = (next(iter(points.values()))[name] for name in ("top1", "top5"))
         title += f"; n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}, {top5.chance:.3g}"
-    return Table(title, (AXES[name], "top-1", "95 % CI", "top-5", "95 % CI of it"), tuple(rows))
+    return Table(title, (AXES[name], "top-1", "95 % CI", "top-5", "95 % CI of it"), rows)
 
 
 def _regions(measured: Measurements) -> Table:
@@ -235,7 +231,7 @@ def _regions(measured: Measurements) -> Table:
         rows.append((name, sizes, *(cell for metric in metrics.values() for cell in _with_interval(metric))))
     columns = ("region", "voxels", *(column for head in heads for column in (head, f"95 % CI of {head}")))
     how = "squared change of predictions without the region, over that without all voxels"
-    return Table(f"What regions carry: {how}; voxels: {', '.join(voxels)}", columns, tuple(rows))
+    return Table(f"What regions carry: {how}; voxels: {', '.join(voxels)}", columns, rows)
 
 
 def _concepts(measured: Measurements, most: int) -> list[Table]:
@@ -247,12 +243,12 @@ def _concepts(measured: Measurements, most: int) -> list[Table]:
         chosen = listed if len(listed) <= 2 * most else [*listed[:most], *listed[-most:]]
         rows = [(name, row["top1"], row["top5"], row["mean_rank"], row["n"]) for name, row in chosen]
         title = f"{kind.capitalize()}: {len(chosen)} of {len(listed)}, best first; n over subjects and seeds"
-        tables.append(Table(title, (kind, "top-1", "top-5", "mean rank", "n"), tuple(rows)))
+        tables.append(Table(title, (kind, "top-1", "top-5", "mean rank", "n"), rows))
 
     # the most frequent confusions
     confused = [tuple(row.values()) for row in measured.notes["confusions"][:most]]
     columns = ("seen", "taken for", "times", "share", "cosine of the two")
-    return [*tables, Table("Confused concepts", columns, tuple(confused))]
+    return [*tables, Table("Confused concepts", columns, confused)]
 
 
 def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
@@ -283,6 +279,6 @@ def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, 
         *dict.fromkeys(note for row in comparisons for note in row["notes"]),
     ]
     caveats = merge_caveats(*(row["caveats"] for row in comparisons))
-    set_ups = Table("This run differs from others", ("from", "in"), tuple(differing))
-    tests = extend_tables([Table("; ".join(title), columns, tuple(rows))], caveats)
+    set_ups = Table("This run differs from others", ("from", "in"), differing)
+    tests = extend_tables([Table("; ".join(title), columns, rows)], caveats)
     return (*([set_ups] if differing else []), *tests)

@@ -3,10 +3,8 @@
 Source: Sun, Feng and Saenko 2016 (arXiv 1511.05547), algorithm 1.
 """
 
-from typing import ClassVar
-
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from brainhive_cli.measurement.alignments import Alignment, AlignmentConfig
@@ -15,9 +13,7 @@ from brainhive_cli.measurement.alignments import Alignment, AlignmentConfig
 class Config(AlignmentConfig):
     """Tokens are multiplied by two square roots of covariances; their means are not touched."""
 
-    is_paired: ClassVar[bool] = False
-
-    ridge: float = Field(1.0, gt=0, description="added to all variances of either side")
+    ridge: PositiveFloat = Field(1.0, description="added to all variances of either side")
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
         """Find the main axes of either side."""

@@ -1,7 +1,5 @@
 """Moments: each token dimension gets the mean and the standard deviation that training subjects have."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -13,8 +11,6 @@ SMALLEST = 1e-6
 
 class Config(AlignmentConfig):
     """Without knobs."""
-
-    is_paired: ClassVar[bool] = False
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
         """Measure mean and standard deviation of either side."""

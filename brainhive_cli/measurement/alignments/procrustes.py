@@ -3,8 +3,6 @@
 Source: Schönemann 1966, Psychometrika 31.
 """
 
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -15,7 +13,7 @@ from brainhive_cli.measurement.alignments import Alignment, AlignmentConfig
 class Config(AlignmentConfig):
     """The polar factor of X^T Y + rho ||X^T Y|| I; for few pairs, as lengths and angles stay."""
 
-    is_paired: ClassVar[bool] = True
+    is_paired = True
 
     rho: float = Field(
         0.3, ge=0, description="pull towards no rotation, in units of the largest singular value of X^T Y"

@@ -1,9 +1,7 @@
 """Ridge: the linear map of tokens to references of the same stimuli, shrunk towards the identity."""
 
-from typing import ClassVar
-
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from brainhive_cli.measurement.alignments import Alignment, AlignmentConfig
@@ -12,10 +10,10 @@ from brainhive_cli.measurement.alignments import Alignment, AlignmentConfig
 class Config(AlignmentConfig):
     """I + (X^T X + penalty I)^-1 X^T (Y - X); for hundreds of pairs, as every entry of the map is free."""
 
-    is_paired: ClassVar[bool] = True
+    is_paired = True
 
-    penalty: float = Field(
-        5.0, gt=0, description="pull towards the identity; of tokens of length 1, the weight of so many pairs"
+    penalty: PositiveFloat = Field(
+        5.0, description="pull towards the identity; of tokens of length 1, the weight of so many pairs"
     )
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:

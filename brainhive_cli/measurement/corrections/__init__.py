@@ -1,5 +1,6 @@
 """Similarity corrections: a correction uses all test signals together, so it is a control and no result."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brainhive_cli.core import parts
 from brainhive_cli.measurement.ranks import unit
 
 DECIMALS = 12
@@ -43,3 +45,15 @@ class Compared:
         rest = (1 - scaled.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
         one_hot = torch.eye(scaled.shape[1], device=scaled.device)
         return torch.cat([scaled, rest], dim=1), F.pad(one_hot, (0, 1))
+
+
+class Correction(parts.Config):
+    """Base of the package's corrections: `correct` is what a Config builds."""
+
+    def build(self) -> Callable[[Compared], Compared]:
+        """Make the correction."""
+        return self.correct
+
+    def correct(self, compared: Compared) -> Compared:
+        """Correct the similarities."""
+        raise NotImplementedError

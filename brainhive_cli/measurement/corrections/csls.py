@@ -3,33 +3,25 @@
 Source: Conneau et al. 2018 (arXiv 1710.04087), section 2.3.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
-from brainhive_cli.core import parts
-from brainhive_cli.measurement.corrections import Compared
+from brainhive_cli.measurement.corrections import Compared, Correction
 
 
-class Config(parts.Config):
+class Config(Correction):
     """Twice the similarity, less the mean similarities of signal and picture with their neighbours."""
 
-    neighbours: int = Field(5, gt=0, description="nearest of the other side that are averaged")
+    neighbours: PositiveInt = Field(5, description="nearest of the other side that are averaged")
 
-    def build(self) -> Callable[[Compared], Compared]:
-        """Make the correction."""
-        return partial(scale_locally, neighbours=self.neighbours)
+    def correct(self, compared: Compared) -> Compared:
+        """Subtract from twice the similarities what signals and pictures have with their neighbours."""
+        corrected = 2 * compared.similarities
+        for axis, size in enumerate(corrected.shape):
+            nearest = compared.similarities.topk(min(self.neighbours, size), axis).values
+            corrected = corrected - nearest.mean(axis, keepdim=True)
+        return replace(compared, similarities=corrected)
 
 
 TINY = Config()
-
-
-def scale_locally(compared: Compared, neighbours: int) -> Compared:
-    """Subtract from twice the similarities what signals and pictures have with their neighbours."""
-    corrected = 2 * compared.similarities
-    for axis, size in enumerate(corrected.shape):
-        nearest = compared.similarities.topk(min(neighbours, size), axis).values
-        corrected = corrected - nearest.mean(axis, keepdim=True)
-    return replace(compared, similarities=corrected)

@@ -3,34 +3,26 @@
 Source: Cuturi 2013 (arXiv 1306.0895).
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from brainhive_cli.core import parts
-from brainhive_cli.measurement.corrections import Compared
+from brainhive_cli.measurement.corrections import Compared, Correction
 
 
-class Config(parts.Config):
+class Config(Correction):
     """Published after CSLS, whose values it takes."""
 
-    temperature: float = Field(0.05, gt=0, description="similarities are divided by this")
-    rounds: int = Field(20, gt=0, description="times that rows, then columns are brought to the sum 1")
+    temperature: PositiveFloat = Field(0.05, description="similarities are divided by this")
+    rounds: PositiveInt = Field(20, description="times that rows, then columns are brought to the sum 1")
 
-    def build(self) -> Callable[[Compared], Compared]:
-        """Make the correction."""
-        return partial(balance, temperature=self.temperature, rounds=self.rounds)
+    def correct(self, compared: Compared) -> Compared:
+        """Give the logarithm of the transport plan, in which no small value becomes 0."""
+        plan = compared.similarities / self.temperature
+        for _ in range(self.rounds):
+            for axis in (1, 0):
+                plan = plan - plan.logsumexp(axis, keepdim=True)
+        return replace(compared, similarities=plan)
 
 
 TINY = Config(rounds=2)
-
-
-def balance(compared: Compared, temperature: float, rounds: int) -> Compared:
-    """Give the logarithm of the transport plan, in which no small value becomes 0."""
-    plan = compared.similarities / temperature
-    for _ in range(rounds):
-        for axis in (1, 0):
-            plan = plan - plan.logsumexp(axis, keepdim=True)
-    return replace(compared, similarities=plan)

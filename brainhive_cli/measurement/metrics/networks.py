@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, first_line
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.weights import describe_match, find_unmatched, read, reading
 from brainhive_cli.measurement.metrics import Medium, MetricPart, Scale
 from brainhive_cli.measurement.metrics.image import (
@@ -87,17 +87,17 @@ class Network:
             return hub.folder(source, allow=("config.json", self.weights), local=self.is_here())
         return from_url(source, self.title)
 
-    def need(self) -> Need:
+    def find_input(self) -> Input:
         """Look for its weights; no network is used, and what they measure is left out without them."""
         name, (scheme, _, repository) = f"weights of {self.title}", (source := self.source()).partition(":")
         if self.is_here():
-            return Need(name)
+            return Input(name)
         files = ("config.json", self.weights)
         if scheme == "hub":
             line = hub.download_line(repository, "model", files)
         else:
             line = f"curl -L --create-dirs -o {cached_file(source)} {source}"
-        return Need(name, None, MissingData(f"the {name} are not here", line), is_optional=True)
+        return Input(name, None, MissingData(f"the {name} are not here", line), is_optional=True)
 
     def build(self, device: torch.device) -> "Features":
         """Load the network onto a device.

@@ -5,14 +5,16 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.weights import read, reading
 from brainhive_cli.measurement.metrics.networks import NETWORKS, cached_file, from_url, refetch_hint
 from brainhive_cli.measurement.statistics import Metric
@@ -29,17 +31,16 @@ INCEPTION = (
 """torch-fidelity's URL_INCEPTION_V3."""
 
 
-def is_here(metric: str) -> bool:
-    """Whether the weights of LPIPS or FID are on this machine; loads nothing, and uses no network.
+def inputs_of(metric: str) -> list[Input]:
+    """Look for the libraries and the weights of LPIPS or FID; no network is used."""
+    libraries, file = partial(_require_libraries, metric), cached_file(INCEPTION)
+    way = f"curl -L --create-dirs -o {file} {INCEPTION}"
+    inception = Input.of_file([file] if file.is_file() else None, file, way)
+    weights = NETWORKS["alexnet"].find_input() if metric == "LPIPS" else inception
+    return [Input.of(f"libraries of {metric}", libraries), weights]
 
-    Raises:
-        MissingExtra: if a library that the metric needs is not installed.
-    """
-    _require_libraries(metric)
-    return NETWORKS["alexnet"].is_here() if metric == "LPIPS" else cached_file(INCEPTION).is_file()
 
-
-def lpips(true: Tensor, generated: Tensor, device: torch.device) -> NDArray[np.float64]:
+def lpips(true: Tensor, generated: Tensor, device: torch.device) -> Float64:
     """Compute the perceptual distance [N] of pictures [N, 3, H, W] in 0..1 (arXiv 1801.03924, AlexNet).
 
     Raises:

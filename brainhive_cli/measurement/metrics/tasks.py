@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from brainhive_cli.core.arrays import Bool, Float64
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.measurement.metrics import Scale
 
-Values = NDArray[np.float64]
+Values = Float64
 DICE, RECALL, OBJECT = "mask_dice", "concept_recall", "caption_object"
 BLEU = {f"bleu_{order}": order for order in range(1, 5)}
 """Longest n-grams by name."""
@@ -50,7 +51,7 @@ def dice(decoded: Tensor, true: Tensor) -> Values:
     return values.where(area > 0, torch.nan).numpy()
 
 
-def recall_concepts(likelihood: NDArray[np.floating[Any]], true: NDArray[np.bool_]) -> Values:
+def recall_concepts(likelihood: NDArray[np.floating[Any]], true: Bool) -> Values:
     """Find which concepts that a stimulus shows are among its k likeliest, k being how many it shows.
 
     Precision equals recall by this rule, so naming more concepts does not raise it, and no threshold is set.
@@ -78,9 +79,7 @@ def find_named_objects(texts: Sequence[str], objects: Sequence[str]) -> Values:
     Returns:
         [N]: 1 where the caption names it, else 0.
     """
-    captions, names = (
-        [f" {' '.join(WORD.findall(text.lower()))} " for text in column] for column in (texts, objects)
-    )
+    captions, names = ([f" {_split_words(text)} " for text in column] for column in (texts, objects))
     return np.array([float(name in caption) for caption, name in zip(captions, names, strict=True)])
 
 
@@ -100,8 +99,8 @@ def score_captions(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[
         [N] by metric; no CIDEr of one item, whose n-grams have no weight.
     """
     # words between single spaces, in lower case
-    written = [" ".join(WORD.findall(text.lower())) for text in texts]
-    truths = [[" ".join(WORD.findall(text.lower())) for text in references] for references in true]
+    written = [_split_words(text) for text in texts]
+    truths = [[_split_words(text) for text in references] for references in true]
     values: dict[str, Values] = {}
 
     # n-grams and longest common subsequences, by torchmetrics
@@ -123,6 +122,10 @@ def score_captions(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[
         _, scores = Cider().compute_score(dict(enumerate(truths)), {n: [t] for n, t in enumerate(written)})
         values["cider"] = np.asarray(scores, np.float64)
     return values
+
+
+def _split_words(text: str) -> str:
+    return " ".join(WORD.findall(text.lower()))
 
 
 def bleu(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Values]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from brainhive_cli.core.arrays import Float32, UInt8
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.measurement.metrics import MetricPart, Scale
 from brainhive_cli.measurement.metrics.image import pixcorr, resize, ssim
@@ -88,7 +88,7 @@ def find_missing_opencv() -> MissingExtra | None:
     return MissingExtra("epe needs OpenCV", "pip install 'brainhive[video]'")
 
 
-def _flow(clip: NDArray[np.uint8], side_px: int) -> NDArray[np.float32]:
+def _flow(clip: UInt8, side_px: int) -> Float32:
     """Compute the optical flow of a clip [F, 3, H, W] from each frame to the next, [F - 1, side, side, 2]."""
     import cv2
 
@@ -130,8 +130,7 @@ def displacement(clips: Tensor) -> Tensor:
 
     # normal equations of least squares
     square = slopes.transpose(1, 2) @ slopes + TINY_SLOPE * torch.eye(2).to(slopes)
-    solution: Tensor = torch.linalg.solve(square, slopes.transpose(1, 2) @ change)[..., 0]
-    return solution
+    return torch.linalg.solve(square, slopes.transpose(1, 2) @ change)[..., 0]
 
 
 def direction(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:

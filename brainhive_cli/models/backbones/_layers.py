@@ -3,18 +3,20 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.blocks import Dropout
+from brainhive_cli.models.blocks import Dropout, Share
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec, check_signal
 
 MAPS = "maps"
 """The head of feature maps from which a decoder makes a latent."""
+UnitDropout = Annotated[Share, Field(description="Probability of dropping a unit; BrainHiVE's.")]
 
 
 class BrainEncoder(nn.Sequential):
@@ -25,8 +27,7 @@ class BrainEncoder(nn.Sequential):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        tokens: Tensor = super().forward(signal)
-        return tokens
+        return super().forward(signal)
 
 
 class Residual(nn.Module):
@@ -117,8 +118,7 @@ class BySubject(nn.ModuleDict):
 
     def _map(self, index: int, signal: Tensor) -> Tensor:
         check_signal(signal, self.widths[index], 1)
-        mapped: Tensor = [*self.values()][index](signal[..., 0])
-        return mapped
+        return [*self.values()][index](signal[..., 0])
 
 
 def map_by_subject(

@@ -38,8 +38,7 @@ class MotionProjection(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens [B, S, D] to [B, F, S, D]."""
-        projected: Tensor = self.motion_proj(tokens)
-        return projected.unflatten(-1, (-1, self.frames)).permute(0, 3, 1, 2)
+        return self.motion_proj(tokens).unflatten(-1, (-1, self.frames)).permute(0, 3, 1, 2)
 
 
 class ConceptHead(nn.Module):
@@ -52,8 +51,7 @@ class ConceptHead(nn.Module):
 
     def forward(self, motion: Tensor) -> Tensor:
         """Map tokens [B, F, S, D] to logits [B, K]."""
-        logits: Tensor = self.classifier(self.vision_proj_channel(motion.mean((1, 2))))
-        return logits
+        return self.classifier(self.vision_proj_channel(motion.mean((1, 2))))
 
 
 class TextDrivenDecoder(nn.Module):
@@ -215,8 +213,7 @@ class CaptionHead(nn.Module):
 
     def prefix(self, text: Tensor) -> Tensor:
         """Make the first token [B, 1, D] of text vectors [B, E], of which only the direction counts."""
-        token: Tensor = self.clip_project["model"](F.normalize(text, dim=-1))
-        return token[:, None]
+        return self.clip_project["model"](F.normalize(text, dim=-1))[:, None]
 
     def forward(self, text: Tensor, ids: Tensor) -> Tensor:
         """Predict each id of captions [B, L] from those before it: logits [B, L, vocabulary].
@@ -231,8 +228,7 @@ class CaptionHead(nn.Module):
                 "a larger backbone.vocabulary, or another tokenizer",
             )
         words = self.decoder.transformer.wte(ids)
-        logits: Tensor = self.decoder(inputs_embeds=torch.cat([self.prefix(text), words], 1)).logits
-        return logits[:, :-1]
+        return self.decoder(inputs_embeds=torch.cat([self.prefix(text), words], 1)).logits[:, :-1]
 
     def write(self, text: Tensor, end: int) -> Tensor:
         """Write captions, each time the likeliest token: ids [B, length], with zeros behind the last."""

@@ -11,7 +11,7 @@ from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import projection_head
 from brainhive_cli.models.backbones.nice import patch_embedding
 from brainhive_cli.models.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE
-from brainhive_cli.models.blocks import rows_of
+from brainhive_cli.models.blocks import Share, rows_of
 from brainhive_cli.models.signal_spec import samples_left
 
 HEADS = 4
@@ -22,7 +22,7 @@ HIDDEN = 256
 class Config(BackboneConfig):
     """The brain encoder of ATM (arXiv 2403.07721), as BrainHiVE has it."""
 
-    dropout: float = Field(0.25, ge=0, lt=1, description="Probability of dropping a unit; the paper's.")
+    dropout: Share = Field(0.25, description="Probability of dropping a unit; the paper's.")
     convolution_dropout: float | None = Field(
         None,
         ge=0,

@@ -5,7 +5,7 @@ from torch import nn
 
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
-from brainhive_cli.models.blocks import Stack
+from brainhive_cli.models.blocks import HiddenDropout, Stack
 
 
 class Config(BackboneConfig):
@@ -14,7 +14,7 @@ class Config(BackboneConfig):
     hidden: int | None = Field(
         None, gt=0, le=2**16, description="Width inside the residual MLP; default: the token's, BrainHiVE's."
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit; BrainHiVE's.")
+    dropout: HiddenDropout = 0.1
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] (voxels: [B, V, 1]) and tokens [B, D]."""

@@ -7,15 +7,15 @@ import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import chain
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents, hub, weights
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import (
     BrainhiveError,
     MissingData,
@@ -47,7 +47,7 @@ class Config(BackboneConfig):
     `options` say its sizes; where weights state others, training refuses them with the options to set.
     """
 
-    reads_sensors: ClassVar[bool] = True
+    reads_sensors = True
 
     model: str = Field(description="braindecode's name of the model, as in EEGNeX.")
     rate_hz: float | None = Field(
@@ -70,7 +70,7 @@ class Config(BackboneConfig):
         1.0, description="Factor on the signal, or each channel over the 0.95 quantile of its magnitude."
     )
     clip: float | None = Field(None, gt=0, description="Largest magnitude of what the model gets.")
-    patch_samples: int = Field(1, gt=0, description="Windows are cut to a multiple of so many samples.")
+    patch_samples: PositiveInt = Field(1, description="Windows are cut to a multiple of so many samples.")
 
     def build(
         self, channels: int, samples: int, dim: int, subjects: int = 1, spec: SignalSpec | None = None
@@ -252,7 +252,7 @@ def choose_channels(
     return [*known], torch.tensor(np.stack(channels), dtype=torch.float32)
 
 
-def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> NDArray[np.float64]:
+def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> Float64:
     """Return what electrodes of the 10-05 system are of the signal's sensors, [E, C], by spherical splines.
 
     Source: Perrin et al. (1989), regularised as mne interpolates bad channels. `Raw.interpolate_to`, which

@@ -4,7 +4,7 @@ from pydantic import Field
 from torch import nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder, PatchSequence, projection_head
+from brainhive_cli.models.backbones._layers import BrainEncoder, PatchSequence, Share, projection_head
 from brainhive_cli.models.signal_spec import samples_left
 
 FILTERS = 40
@@ -20,7 +20,7 @@ class Config(BackboneConfig):
     """EEG-Conformer (Song et al. 2023, IEEE TNSRE 31), without its classifier."""
 
     depth: int = Field(6, gt=0, le=1_000, description="Transformer layers; the paper's.")
-    dropout: float = Field(0.5, ge=0, lt=1, description="Probability of dropping a unit; the paper's.")
+    dropout: Share = Field(0.5, description="Probability of dropping a unit; the paper's.")
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D].

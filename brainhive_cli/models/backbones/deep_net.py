@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder, convolution_encoder
+from brainhive_cli.models.backbones._layers import BrainEncoder, UnitDropout, convolution_encoder
 from brainhive_cli.models.signal_spec import samples_left
 
 FILTERS = (25, 50, 100, 200)
@@ -23,7 +23,7 @@ class Config(BackboneConfig):
         le=10_000,
         description="Samples of every temporal kernel; the paper's. Windows below 151 need less.",
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
+    dropout: UnitDropout = 0.1
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D].

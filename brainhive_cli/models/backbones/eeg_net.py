@@ -1,10 +1,9 @@
 """EEGNet: a long temporal, a spatial and a short temporal convolution, with few filters."""
 
-from pydantic import Field
 from torch import nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder, convolution_encoder
+from brainhive_cli.models.backbones._layers import BrainEncoder, UnitDropout, convolution_encoder
 from brainhive_cli.models.signal_spec import samples_left
 
 TEMPORAL, SPATIAL = 8, 16
@@ -17,7 +16,7 @@ pooling between them: BrainHiVE's."""
 class Config(BackboneConfig):
     """EEGNet (arXiv 1611.08024) with full convolutions and one pooling, as BrainHiVE has it."""
 
-    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
+    dropout: UnitDropout = 0.1
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D].

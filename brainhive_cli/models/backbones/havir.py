@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.backbones import BackboneConfig, _layers
-from brainhive_cli.models.blocks import Dropout
+from brainhive_cli.models.blocks import Dropout, Share, Width
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
@@ -20,8 +20,6 @@ SPATIAL, SEMANTIC = "spatial", "semantic"
 """Sets of `signal.region_split` that the two streams read; without them both read all voxels."""
 PROJECTED = "_projected"
 """After the name of a head: its tokens through the projector, for contrastive losses and retrieval."""
-Size = Annotated[int, Field(gt=0, le=2**16)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Config(BackboneConfig):
@@ -33,21 +31,21 @@ class Config(BackboneConfig):
     Defaults are MindEye1's; with `hidden` 1024, and `head_rank`, a model needs much less memory.
     """
 
-    takes_spec: ClassVar[bool] = True
+    takes_spec = True
     streams: ClassVar[tuple[str, ...]] = (SPATIAL, SEMANTIC)
 
-    hidden: Size = Field(4096, description="Width of the residual MLPs.")
+    hidden: Width = Field(4096, description="Width of the residual MLPs.")
     blocks: int = Field(4, ge=0, le=1_000, description="Residual MLPs in each stream.")
-    head_rank: Size | None = Field(
+    head_rank: Width | None = Field(
         None, description="Rank of the maps to the Semantic Extractor's heads; default: full."
     )
     projector: int = Field(2048, ge=0, le=2**16, description="Width of the projectors; 0: there are none.")
-    features: Size = Field(64, description="Feature maps that the Structural Generator upsamples.")
-    decoder_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=10)] = Field(
+    features: Width = Field(64, description="Feature maps that the Structural Generator upsamples.")
+    decoder_channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=10)] = Field(
         (64, 128, 256), description="Channels of its decoder, from the output; all but one double the size."
     )
     decoder_layers: int = Field(1, gt=0, le=1_000, description="Layers a block of the decoder.")
-    decoder_groups: Size = Field(32, description="Groups of the decoder's normalisations.")
+    decoder_groups: Width = Field(32, description="Groups of the decoder's normalisations.")
     input_dropout: Share = Field(0.5, description="Probability of dropping a unit after the input layers.")
     structural_dropout: Share = Field(0.25, description="The same in the Structural Generator.")
     semantic_dropout: Share = Field(0.15, description="The same in the Semantic Extractor.")

@@ -1,6 +1,6 @@
 """Linear discriminant analysis with shrinkage: which category a signal is of, in closed form."""
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,10 +26,10 @@ class Config(BackboneConfig):
     Blankertz et al. 2011, Single-trial analysis and classification of ERP components.
     """
 
-    takes_spec: ClassVar[bool] = True
+    takes_spec = True
     streams: ClassVar[tuple[str, ...]] = ()
-    is_closed_form: ClassVar[bool] = True
-    is_classifier: ClassVar[bool] = True
+    is_closed_form = True
+    is_classifier = True
 
     def build(self, spec: SignalSpec, heads: Heads) -> "Discriminant":
         """Make the model, with weights of zero.
@@ -56,7 +56,7 @@ class Discriminant(nn.Module):
     def __init__(self, spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
         self.subjects, self.heads = spec.subjects, heads
-        self.maps = nn.ModuleDict()
+        self.maps: Any = nn.ModuleDict()
         for subject, width in zip(spec.subjects, spec.widths, strict=True):
             by_head = {name: nn.Linear(width * spec.samples, head.width) for name, head in heads.items()}
             self.maps[str(subject)] = nn.ModuleDict(by_head).requires_grad_(False)
@@ -73,7 +73,7 @@ class Discriminant(nn.Module):
         for index in subject_index.unique().tolist():
             rows = subject_index == index
             for name in self.heads:
-                linear = cast(nn.ModuleDict, self.maps[str(self.subjects[index])])[name]
+                linear = self.maps[str(self.subjects[index])][name]
                 scores[name][rows] = linear(signal[rows].flatten(1)).to(scores[name])
         return scores
 
@@ -112,7 +112,7 @@ class Discriminant(nn.Module):
             offsets = offsets - weights @ mean
 
             # rows of categories that occur; the others never win
-            linear = cast(nn.Linear, cast(nn.ModuleDict, self.maps[str(subject)])[name])
+            linear = self.maps[str(subject)][name]
             linear.weight.zero_()
             linear.bias.fill_(float(offsets.min()) - 1e3)  # categories without training trials come last
             linear.weight[fitted.classes_] = torch.from_numpy(weights).to(linear.weight)

@@ -4,13 +4,13 @@ from pydantic import Field
 from torch import nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder
+from brainhive_cli.models.backbones._layers import BrainEncoder, Share
 
 
 class Config(BackboneConfig):
     """The baseline that any other brain encoder has to beat (after AlignVis)."""
 
-    dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an input value.")
+    dropout: Share = Field(0.0, description="Probability of dropping an input value.")
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] (voxels: [B, V, 1]) and tokens [B, D]."""

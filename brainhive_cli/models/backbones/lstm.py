@@ -5,7 +5,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import projection_head
+from brainhive_cli.models.backbones._layers import UnitDropout, projection_head
+from brainhive_cli.models.blocks import Width
 
 
 class Config(BackboneConfig):
@@ -15,9 +16,9 @@ class Config(BackboneConfig):
     that at chance.
     """
 
-    hidden: int = Field(128, gt=0, le=2**16, description="Width of the state; AlignVis's.")
+    hidden: Width = Field(128, description="Width of the state; AlignVis's.")
     layers: int = Field(1, gt=0, le=100, description="LSTMs on top of each other; AlignVis's.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
+    dropout: UnitDropout = 0.1
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "LSTM":
         """Make the encoder for signals [B, C, T] and tokens [B, D]."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.backbones import BackboneConfig, _layers
-from brainhive_cli.models.blocks import Dropout
+from brainhive_cli.models.blocks import Dropout, Share, Width
 from brainhive_cli.models.foreign_weights import State, below, count_numbers, rename
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -35,17 +35,17 @@ class Config(BackboneConfig):
     residual passes the blocks over features by. So models are linear up to their tokens.
     """
 
-    takes_spec: ClassVar[bool] = True
+    takes_spec = True
     streams: ClassVar[tuple[str, ...]] = ()
 
-    hidden: int = Field(4096, gt=0, le=2**16, description="Width of the space that subjects share.")
+    hidden: Width = Field(4096, description="Width of the space that subjects share.")
     mixer: Literal["blocks", "none"] = Field(
         "none",
         description="blocks: MindEye2's mixer blocks, which change nothing but a constant; none: the same "
         "outputs without them (134 M parameters fewer at MindEye2's size).",
     )
     blocks: int = Field(4, ge=0, le=1_000, description="Mixer blocks, where there are any.")
-    dropout: float = Field(0.15, ge=0, lt=1, description="Probability of dropping a unit in a mixer block.")
+    dropout: Share = Field(0.15, description="Probability of dropping a unit in a mixer block.")
 
     def build(self, spec: SignalSpec, heads: Heads) -> "MindEye2":
         """Make the model; its heads are one of tokens [S, D], of any name, and those of the class as wanted.

@@ -13,6 +13,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.backbones import BackboneConfig, mindeye2
 from brainhive_cli.models.backbones.with_prior import DENOISED
+from brainhive_cli.models.blocks import Share
 from brainhive_cli.models.clip_conditions import OPEN_CLIP, CaptionTokens
 from brainhive_cli.models.foreign_weights import adapt
 from brainhive_cli.models.heads import Decoded, Heads
@@ -37,7 +38,7 @@ class Config(BackboneConfig):
     the prior; a stage with `freeze: [backbone.brain]` the decoders.
     """
 
-    takes_spec: ClassVar[bool] = True
+    takes_spec = True
     streams: ClassVar[tuple[str, ...]] = ()
 
     brain: Annotated[mindeye2.Config, parts.part("backbones", "mindeye2")] = Field(
@@ -63,7 +64,7 @@ class Config(BackboneConfig):
         description="Channels of the video decoder, from its output; all but one double the size.",
     )
     groups: Size = Field(32, description="Groups of its normalisations.")
-    dropout: float = Field(0.3, ge=0, lt=1, description="Probability of dropping a value of its maps.")
+    dropout: Share = Field(0.3, description="Probability of dropping a value of its maps.")
     concept_width: Size = Field(1280, description="Width between the two maps of the concept head.")
     vocabulary: Size = Field(50257, description="Token ids that the caption head knows; GPT-2's number.")
     tokenizer: str = Field(
@@ -87,16 +88,16 @@ class Config(BackboneConfig):
                 f"channels {[*self.channels]} cannot be divided into {self.groups} groups",
                 "backbone.groups, a divisor of all",
             )
-        if CAPTION in heads:
-            self._check_captions(heads[CAPTION].width)
-        return Neurons(self, spec, heads)
+        if CAPTION not in heads:
+            return Neurons(self, spec, heads)
 
-    def _check_captions(self, length: int) -> None:
+        # captions need a GPT-2 of fitting sizes, and a tokenizer that is here
         if self.caption_width % self.caption_heads:
             raise RecipeError(
                 f"caption_width {self.caption_width} cannot be divided among {self.caption_heads} heads",
                 "backbone.caption_heads, a divisor of it",
             )
+        length = heads[CAPTION].width
         if self.caption_positions <= length:
             raise RecipeError(
                 f"caption_positions {self.caption_positions} are too few for captions of {length} ids",
@@ -104,6 +105,7 @@ class Config(BackboneConfig):
             )
         if self.tokenizer != OPEN_CLIP:  # or its absence would be seen when the training is done
             CaptionTokens(self.tokenizer, length)
+        return Neurons(self, spec, heads)
 
 
 TINY = Config(

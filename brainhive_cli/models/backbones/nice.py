@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder, PatchSequence, projection_head
+from brainhive_cli.models.backbones._layers import BrainEncoder, PatchSequence, Share, projection_head
 from brainhive_cli.models.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE, convolutions
 from brainhive_cli.models.signal_spec import samples_left
 
@@ -14,9 +14,7 @@ from brainhive_cli.models.signal_spec import samples_left
 class Config(BackboneConfig):
     """The brain encoder of NICE (arXiv 2308.13234)."""
 
-    dropout: float = Field(
-        0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's (NICE: 0.5)."
-    )
+    dropout: Share = Field(0.1, description="Probability of dropping a unit; BrainHiVE's (NICE: 0.5).")
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D]; the parameter names are upstream's.

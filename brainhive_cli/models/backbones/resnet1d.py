@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder, projection_head
+from brainhive_cli.models.backbones._layers import BrainEncoder, UnitDropout, projection_head
 
 
 class Config(BackboneConfig):
@@ -17,7 +17,7 @@ class Config(BackboneConfig):
     kernel: int = Field(
         17, gt=0, le=10_000, description="Samples of every kernel, an odd number; the paper's."
     )
-    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
+    dropout: UnitDropout = 0.1
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D]."""

@@ -1,7 +1,7 @@
 """Ridge regression from a subject's signals to every head, fitted in closed form."""
 
 from collections.abc import Callable
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +27,9 @@ class Config(BackboneConfig):
     `validation` has an effect.
     """
 
-    takes_spec: ClassVar[bool] = True
+    takes_spec = True
     streams: ClassVar[tuple[str, ...]] = ()
-    is_closed_form: ClassVar[bool] = True
+    is_closed_form = True
 
     alpha: float | dict[str, float] | Literal["auto"] = Field(
         60_000.0,
@@ -78,7 +78,7 @@ class Ridge(nn.Module):
         super().__init__()
         self.subjects, self.heads, self.alpha = spec.subjects, heads, alpha
         self.standardise = config.standardise
-        self.maps = nn.ModuleDict()
+        self.maps: Any = nn.ModuleDict()
         for subject, width in zip(spec.subjects, spec.widths, strict=True):
             self.maps[str(subject)] = Map(width * spec.samples, config.components, heads)
 
@@ -110,7 +110,7 @@ class Ridge(nn.Module):
             held_out: Signals [M, C, T] that spread is measured on; without any, the training's are.
         """
         # components of the signals; sums of the targets, block by block
-        ridge = cast(Map, self.maps[str(subject)])
+        ridge: Map = self.maps[str(subject)]
         basis, scores, singular = ridge.project(signal)  # [V, K], [N, K], [K]
         totals = {name: torch.zeros(2, head.width, device=signal.device) for name, head in self.heads.items()}
         at_once = max(1, NUMBERS // sum(head.width for head in self.heads.values()))

@@ -2,20 +2,22 @@
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.blocks import ResidualMLP
+from brainhive_cli.models.blocks import InnerWidth, ResidualMLP, Share
 
 
 class Config(BackboneConfig):
     """The encoder of BRIDGE (NeurIPS 2026, published repository)."""
 
-    segments: int = Field(2, gt=0, description="Parts of the window; the last takes what is left. BRIDGE's.")
-    hidden: int = Field(1024, gt=0, le=2**17, description="Width inside the block; BRIDGE's.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit of the block.")
+    segments: PositiveInt = Field(
+        2, description="Parts of the window; the last takes what is left. BRIDGE's."
+    )
+    hidden: InnerWidth = Field(1024, description="Width inside the block; BRIDGE's.")
+    dropout: Share = Field(0.1, description="Probability of dropping a hidden unit of the block.")
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "Segments":
         """Make the encoder for signals [B, C, T] and tokens [B, D].
@@ -47,5 +49,4 @@ class Segments(nn.Module):
         parts_of_window = signal.split(self.lengths, dim=-1)  # the last is the longest
         padded = [F.pad(part, (0, self.lengths[-1] - part.shape[-1])) for part in parts_of_window]
         tokens = self.block(self.proj_in(torch.stack(padded, 1).flatten(2)))  # [B, S, D]
-        pooled: Tensor = (self.attention(tokens).softmax(1) * tokens).sum(1)
-        return pooled
+        return (self.attention(tokens).softmax(1) * tokens).sum(1)

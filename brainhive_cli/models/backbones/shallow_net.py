@@ -1,10 +1,9 @@
 """ShallowNet: one temporal and one spatial convolution, pooled over long windows."""
 
-from pydantic import Field
 from torch import nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder, convolution_encoder
+from brainhive_cli.models.backbones._layers import BrainEncoder, UnitDropout, convolution_encoder
 from brainhive_cli.models.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE
 from brainhive_cli.models.signal_spec import samples_left
 
@@ -12,7 +11,7 @@ from brainhive_cli.models.signal_spec import samples_left
 class Config(BackboneConfig):
     """The shallow network of Schirrmeister et al. (2017) as BrainHiVE has it: ELU for square and log."""
 
-    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
+    dropout: UnitDropout = 0.1
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D].

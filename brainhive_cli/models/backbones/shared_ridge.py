@@ -22,10 +22,10 @@ class Config(BackboneConfig):
     starts from; no part of `train` but `validation` has an effect.
     """
 
-    takes_spec: ClassVar[bool] = True
+    takes_spec = True
     streams: ClassVar[tuple[str, ...]] = ()
-    is_closed_form: ClassVar[bool] = True
-    continues: ClassVar[bool] = True
+    is_closed_form = True
+    continues = True
 
     alpha: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",

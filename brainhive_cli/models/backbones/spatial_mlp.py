@@ -1,11 +1,11 @@
 """Visual Blur Perception's brain encoder: non-negative spatial filters, then dense layers over time."""
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
-from brainhive_cli.models.blocks import Dropout
+from brainhive_cli.models.blocks import Dropout, Share
 
 FIRST_DROPOUT = 0.25
 """Probability of dropping a unit behind the first layer over time; VBP's."""
@@ -14,9 +14,9 @@ FIRST_DROPOUT = 0.25
 class Config(BackboneConfig):
     """The encoder of Visual Blur Perception (AAAI 2026, published repository)."""
 
-    filters: int = Field(25, gt=0, description="Spatial filters; VBP's.")
-    hidden: int = Field(200, gt=0, description="Width of the layers over time; VBP's.")
-    dropout: float = Field(0.65, ge=0, lt=1, description="Behind the second layer over time; VBP's.")
+    filters: PositiveInt = Field(25, description="Spatial filters; VBP's.")
+    hidden: PositiveInt = Field(200, description="Width of the layers over time; VBP's.")
+    dropout: Share = Field(0.65, description="Behind the second layer over time; VBP's.")
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D]."""

@@ -2,11 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder, convolution_encoder
+from brainhive_cli.models.backbones._layers import BrainEncoder, UnitDropout, convolution_encoder
 from brainhive_cli.models.signal_spec import samples_left
 
 FILTERS = 40
@@ -18,7 +17,7 @@ POOL, STRIDE = 51, 5
 class Config(BackboneConfig):
     """The convolutions of NICE (arXiv 2308.13234) without its last projection."""
 
-    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
+    dropout: UnitDropout = 0.1
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D].

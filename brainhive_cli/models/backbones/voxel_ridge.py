@@ -1,7 +1,7 @@
 """Voxel ridge: a penalised linear map for each subject into a shared space, and an MLP that all share."""
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import map_by_subject
-from brainhive_cli.models.blocks import Stack, rows_of
+from brainhive_cli.models.blocks import HiddenDropout, Stack, Width, rows_of
 
 
 class Config(BackboneConfig):
@@ -19,11 +19,11 @@ class Config(BackboneConfig):
     After the subject-wise ridge of MindEye2 (arXiv 2403.11207); the shared part is BrainHiVE's block.
     """
 
-    pads_widths: ClassVar[bool] = True
+    pads_widths = True
 
-    hidden: int = Field(1024, gt=0, le=2**16, description="Width of the shared space; ours (MindEye2: 4096).")
+    hidden: Width = Field(1024, description="Width of the shared space; ours (MindEye2: 4096).")
     depth: int = Field(1, gt=0, le=1_000, description="Residual MLPs in the shared space.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit; BrainHiVE's.")
+    dropout: HiddenDropout = 0.1
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "VoxelRidge":
         """Make the encoder for signals [B, V, 1] of S subjects and tokens [B, D]."""

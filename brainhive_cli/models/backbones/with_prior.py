@@ -1,7 +1,7 @@
 """A brain model and a diffusion prior in one: tokens of a head are sampled from those that it predicts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -29,7 +29,7 @@ class Config(BackboneConfig):
     `reconstruct` takes the prior `identity`.
     """
 
-    takes_spec: ClassVar[bool] = True
+    takes_spec = True
 
     backbone: Annotated[Any, parts.part("backbones", "voxel-ridge")] = Field(
         "voxel-ridge", validate_default=True, description="Brain model that predicts the heads."
@@ -49,8 +49,7 @@ class Config(BackboneConfig):
     @property
     def streams(self) -> Sequence[str] | None:
         """Streams of its brain model."""
-        streams: Sequence[str] | None = self.backbone.streams
-        return streams
+        return self.backbone.streams
 
     def build(self, spec: SignalSpec, heads: Heads) -> "WithPrior":
         """Make both.
@@ -86,7 +85,7 @@ TINY = Config(
 class WithPrior(nn.Module):
     """The brain model predicts; what is decoded, and what training adds, goes through the prior."""
 
-    def __init__(self, brain: Any, prior: Any, heads: Heads, head: str, takes_inner: bool = False) -> None:
+    def __init__(self, brain: Any, prior: Any, heads: Heads, head: str, takes_inner: bool) -> None:
         super().__init__()
         self.brain, self.prior, self.heads, self.head = brain, prior, heads, head
         self.takes_inner = takes_inner

@@ -23,8 +23,9 @@ from pydantic import (
 from brainhive_cli.core import documents, hub, parts
 from brainhive_cli.core.errors import MissingData, RecipeError, guess
 from brainhive_cli.core.files import locate
+from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths, split, validate
-from brainhive_cli.core.results import Need
 from brainhive_cli.models.encoders._degradations import GRAMMAR, Degradation, degrade
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*")
 """What a user may call the vectors of an own model: a file name, and an attribute of a module, everywhere."""
 MAX_OWN_NAME = 64
 """Letters of such a name, which stands in paths, in tables and in figures."""
+TINY = documents.read(Path(__file__).with_name("tiny_architectures.yaml"), dict[str, dict[str, Any]])
+"""Architectures of random weights that are small enough for tests, by encoder."""
 YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "none"}
 """Words that a recipe reads as something else than a name."""
 
@@ -196,6 +199,13 @@ class EncoderConfig(parts.Config):
         "alone, counted from 0",
     )
 
+    def __str__(self) -> str:
+        """Write it as a recipe names it: by its reference or own name, where that says all."""
+        knobs = self.model_dump(mode="json", exclude_defaults=True)
+        kind, source = self.kind, str(knobs.get("source"))
+        is_named = kind in ("python", "reference") or (kind == IMPORTED and is_own_name(source))
+        return source if is_named and len(knobs) == 2 else super().__str__()
+
     @property
     def weights_from(self) -> str:
         """Source of the weights, such as `hub:owner/name`, where it has such a key; else empty."""
@@ -204,14 +214,12 @@ class EncoderConfig(parts.Config):
     @property
     def layers(self) -> str | list[str]:
         """Outputs that are asked for, where it has such a key; else the embedding."""
-        output: str | list[str] = getattr(self, "output", EMBEDDING)
-        return output
+        return getattr(self, "output", EMBEDDING)
 
     @property
     def encodes(self) -> Reads:
         """Part of a stimulus that is encoded."""
-        reads: Reads = getattr(self, "reads", "pixels")
-        return reads
+        return getattr(self, "reads", "pixels")
 
     @model_validator(mode="after")
     def _replaces_what_it_reads(self) -> Self:
@@ -286,11 +294,11 @@ class EncoderConfig(parts.Config):
             return False
         return source == "random" or bool(hub.find_weights(source, self.config_files, self.weight_files))
 
-    def needs(self) -> list[Need]:
+    def inputs(self) -> list[Input]:
         """Look for the weights, where they are the hub's."""
         source = self.weights_from
         files = (self.config_files, self.weight_files, self.also_fetched)
-        return [hub.need(source, *files)] if source.startswith("hub:") else []
+        return [hub.find_input(source, *files)] if source.startswith("hub:") else []
 
     @property
     def known_dim(self) -> int | None:
@@ -340,7 +348,7 @@ class AnnotationConfig(EncoderConfig):
 
     usual_cosine = (-1.0, 1.0)
     usual_repeats = 1.0
-    usual_dead: ClassVar[float] = 1.0
+    usual_dead = 1.0
 
     @property
     def is_here(self) -> bool:
@@ -382,9 +390,9 @@ class ImportedConfig(EncoderConfig):
         """Never: there are no weights."""
         return False
 
-    def needs(self) -> list[Need]:
+    def inputs(self) -> list[Input]:
         """Say that pictures cannot be encoded, where somebody would have to."""
-        return [Need.of(f"encoder {self.source}", self.build)]
+        return [Input.of(f"encoder {self.source}", self.build)]
 
     def build(self) -> Encoder:
         """Refuse: only vectors were imported.
@@ -394,7 +402,8 @@ class ImportedConfig(EncoderConfig):
         """
         raise MissingData(
             f"{self.source} was imported as vectors, so nothing here can encode pictures as it does",
-            f"brainhive import-embeddings FILE --as {self.source} --dataset NAME, or another encoder",
+            f"{Line('import-embeddings', 'FILE', ('as', self.source), ('dataset', 'NAME'))}"
+            ", or another encoder",
         )
 
 
@@ -419,16 +428,14 @@ def describe_bad_own_name(name: str) -> str:
     return ""
 
 
-def is_own_name(name: str, embeddings: Path | None = None) -> bool:
-    """Whether a store below `embeddings` (default: home's) has a name that only own vectors may have."""
-    root = embeddings or Paths().under_home("embeddings")
-    return not describe_bad_own_name(name) and any(root.glob(f"*/*/{name}.h5"))
+def is_own_name(name: str) -> bool:
+    """Whether a store at home has a name that only own vectors may have."""
+    return name in own_names()
 
 
-def own_names(embeddings: Path | None = None) -> list[str]:
-    """List the names of own vectors, of all data sets below `embeddings` (default: home's)."""
-    root = embeddings or Paths().under_home("embeddings")
-    names = {path.stem for path in root.glob("*/*/*.h5")}
+def own_names() -> list[str]:
+    """List the names of own vectors, of all data sets at home: those that only own vectors may have."""
+    names = {path.stem for path in Paths().under_home("embeddings").glob("*/*/*.h5")}
     return sorted(name for name in names if not describe_bad_own_name(name))
 
 
@@ -478,7 +485,7 @@ def resolve(reference: Any) -> EncoderConfig:
         return validate(ImportedConfig, {key: knobs[key] for key in knobs if key != "kind"}, "encoder")
     if isinstance(kind, str) and not parts.is_kind("encoders", kind) and not describe_bad_own_name(kind):
         known = [*parts.kinds("encoders"), *own_names()]
-        way = f"there are: {', '.join(known)}; own vectors: brainhive import-embeddings FILE --as {kind}"
+        way = f"there are: {', '.join(known)}; own vectors: {Line('import-embeddings', 'FILE', ('as', kind))}"
         raise RecipeError(f"no encoder called {kind!r}", guess(parts.name_of(kind), known) + way)
 
     # build the Config of the kind

@@ -14,11 +14,11 @@ from brainhive_cli.models.encoders import Encoder, EncoderConfig, slug
 from brainhive_cli.models.encoders._weights import require
 from brainhive_cli.models.picture_autoencoder import (
     CONFIG,
-    HOW,
     PIXELS,
     WEIGHTS,
     Architecture,
     open_autoencoder,
+    write_way,
 )
 
 
@@ -45,16 +45,15 @@ class Config(EncoderConfig):
         side = self.resolution_px
         if self.source not in (PIXELS, "random"):
             folder = locate(self.source)
-            require(folder, CONFIG, WEIGHTS, way=HOW)
+            require(folder, CONFIG, WEIGHTS, way=write_way())
             digests["digest"] = hub.digest(folder, (CONFIG, WEIGHTS))
-            side = documents.read(folder / CONFIG, Architecture, HOW, MissingData).resolution_px
+            side = documents.read(folder / CONFIG, Architecture, write_way(), MissingData).resolution_px
 
         def preprocess(picture: Any) -> Tensor:
             from torchvision.transforms import v2
 
             pixels = v2.functional.pil_to_tensor(picture.convert("RGB")).float() / 255
-            resized: Tensor = v2.functional.resize(pixels, [side, side], antialias=True)
-            return resized  # [3, H, W] in 0..1
+            return v2.functional.resize(pixels, [side, side], antialias=True)  # [3, H, W] in 0..1
 
         words = f"resize to {side} x {side} bilinear, 0..1"
         return Encoder(lambda: _Latent(self.source, side), preprocess, words, digests)

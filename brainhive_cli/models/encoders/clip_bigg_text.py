@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from brainhive_cli.models import encoders
 from brainhive_cli.models.clip_conditions import CaptionTokens
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, open_clip
 from brainhive_cli.models.encoders._weights import fetch, untrained
@@ -46,13 +47,7 @@ class Config(EncoderConfig):
         )
 
 
-TINY = Config(
-    source="random",
-    architecture={
-        **open_clip.TINY_ARCHITECTURE,
-        "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
-    },
-)
+TINY = Config(source="random", architecture=encoders.TINY["clip-bigg-text"])
 
 
 class _Pooled(nn.Module):
@@ -64,5 +59,4 @@ class _Pooled(nn.Module):
         self.model = model
 
     def forward(self, ids: Tensor) -> Tensor:
-        embeddings: Tensor = self.model.encode_text(ids)
-        return embeddings
+        return self.model.encode_text(ids)

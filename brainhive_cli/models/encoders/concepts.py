@@ -3,7 +3,7 @@
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
@@ -17,7 +17,7 @@ class Config(AnnotationConfig):
     shape = (51,)
     store_dtype = "uint8"
 
-    count: int = Field(51, gt=0, description="how many concepts the data set has names of")
+    count: PositiveInt = Field(51, description="how many concepts the data set has names of")
 
     @property
     def known_shape(self) -> tuple[int, ...]:

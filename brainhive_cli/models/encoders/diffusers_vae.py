@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 from brainhive_cli.models.foreign_weights import load_network
@@ -24,7 +25,7 @@ class Config(EncoderConfig):
 
     encodes_latents = True
     config_files = ("config.json",)
-    weight_files: ClassVar[tuple[str, ...]] = ("diffusion_pytorch_model.safetensors",)
+    weight_files = ("diffusion_pytorch_model.safetensors",)
     flattens: ClassVar[bool] = True
     """Whether `embedding` is the latent as a vector."""
     resizes: ClassVar[Literal["bytes", "floats"]] = "bytes"
@@ -67,8 +68,7 @@ class Config(EncoderConfig):
             resize = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side)])
             pictures = images if resizes_floats else [resize(image) for image in images]
             pixels = torch.stack([v2.functional.pil_to_tensor(picture) for picture in pictures]).float()
-            scaled: Tensor = (resize(pixels) if resizes_floats else pixels).div(127.5).sub_(1)
-            return scaled  # [K, 3, H, W] in -1..1
+            return (resize(pixels) if resizes_floats else pixels).div(127.5).sub_(1)  # [K, 3, H, W] in -1..1
 
         words = f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, {self.posterior}"
         words += ", in floats" if self.resizes == "floats" else ""
@@ -96,11 +96,7 @@ class Config(EncoderConfig):
         return partial(load_network, model, folder, files=files, torch_dtype=torch.float32), weights
 
 
-TINY = Config(
-    source="random",
-    resolution_px=16,
-    architecture={"block_out_channels": [8], "norm_num_groups": 4, "sample_size": 16},
-)
+TINY = Config(source="random", resolution_px=16, architecture=encoders.TINY["diffusers-vae"])
 
 
 class _Latent(nn.Module):

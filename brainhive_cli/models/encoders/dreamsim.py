@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import fill, read, reading
+from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import AlignedConfig, Encoder
 from brainhive_cli.models.encoders._tokens import Outputs, TokenConfig
 from brainhive_cli.models.encoders._weights import find, untrained, weights_of
@@ -95,17 +96,7 @@ class Vit:
 
 TIMM: Table = {r"head\.": None, "mask_token$": None, r"pos_drop\.": "norm_pre."}
 """timm's names by a checkpoint's; head and mask token are for training."""
-VITS = {
-    "dino_vitb16": Vit(
-        "vit_base_patch16_224", "dino_vitb16_pretrain.pth", "checkpoints/dino_vitbase16_pretrain.pth"
-    ),
-    "dinov2_vitb14": Vit("vit_base_patch14_dinov2", "dinov2_vitb14_pretrain.pth"),
-    "synclr_vitb16": Vit("vit_base_patch16_224", "synclr_vit_b_16.pth"),
-    "clip_vitb16": Vit("vit_base_patch16_clip_quickgelu_224", "clip_vitb16_pretrain.pth.tar"),
-    "clip_vitb32": Vit("vit_base_patch32_clip_quickgelu_224", "clip_vitb32_pretrain.pth.tar"),
-    "open_clip_vitb16": Vit("vit_base_patch16_clip_224", "open_clip_vitb16_pretrain.pth.tar"),
-    "open_clip_vitb32": Vit("vit_base_patch32_clip_224", "open_clip_vitb32_pretrain.pth.tar"),
-}
+VITS = documents.read(Path(__file__).with_name("dreamsim.yaml"), dict[str, Vit])
 """Vision transformers by DreamSim's names."""
 
 
@@ -142,8 +133,7 @@ class Config(AlignedConfig, TokenConfig):
             from torchvision.transforms import v2
 
             squash = v2.Resize((side, side), interpolation=v2.InterpolationMode.BICUBIC)
-            pixels: Tensor = v2.PILToTensor()(squash(image))
-            return pixels.float().div(255)  # [3, H, W] in 0..1
+            return v2.PILToTensor()(squash(image)).float().div(255)  # [3, H, W] in 0..1
 
         scales = ", ".join("CLIP" if vit.is_clip else "ImageNet" for vit in vits)
         words = f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: {self.adapter}"
@@ -183,10 +173,7 @@ class Config(AlignedConfig, TokenConfig):
         return load, weights_of(self.source, folder, files)
 
 
-TINY = Config(
-    source="random",
-    architecture={"embed_dim": 8, "depth": 1, "num_heads": 2, "img_size": 64},
-)
+TINY = Config(source="random", architecture=encoders.TINY["dreamsim"])
 
 
 class _Adapter(BaseModel):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.files import read_regular
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import AlignedConfig, Encoder, EncoderConfig, resolve
 from brainhive_cli.models.encoders._weights import find, weights_of
@@ -45,9 +45,9 @@ class Config(AlignedConfig):
         """Whether transform and base are on this machine."""
         return super().is_here and self.base.is_here
 
-    def needs(self) -> list[Need]:
+    def inputs(self) -> list[Input]:
         """Look for the base's weights too."""
-        return [*super().needs(), *self._named_base().needs()]
+        return [*super().inputs(), *self._named_base().inputs()]
 
     def build(self) -> Encoder:
         """Prepare base and transform; MissingData if the transform is not there, or another encoder's.

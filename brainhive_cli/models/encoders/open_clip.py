@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.weights import plain_folder, reading
+from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, resnet_anatomy
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
@@ -86,11 +87,7 @@ class Config(TokenConfig):
         return Encoder(outputs, transform, words, weights, preprocess_batch=batched)
 
 
-TINY_ARCHITECTURE: dict[str, Any] = {
-    "embed_dim": 8,
-    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 16, "layers": 2, "head_width": 8},
-}
-TINY = Config(source="random", architecture=TINY_ARCHITECTURE)
+TINY = Config(source="random", architecture=encoders.TINY["open-clip"])
 
 
 def _transform_all(steps: Sequence[Any], pictures: Sequence[Any]) -> Tensor:
@@ -98,8 +95,7 @@ def _transform_all(steps: Sequence[Any], pictures: Sequence[Any]) -> Tensor:
     *sizing, _, normalise = steps  # between these two, bytes become floats in 0..1
     resized = [np.asarray(reduce(lambda image, step: step(image), sizing, image)) for image in pictures]
     pixels = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)  # [K, 3, H, W]
-    all_normalised: Tensor = normalise(pixels.float().contiguous().div_(255))
-    return all_normalised
+    return normalise(pixels.float().contiguous().div_(255))
 
 
 def written_in(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

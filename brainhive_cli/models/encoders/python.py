@@ -10,6 +10,7 @@ from pydantic import Field
 
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 
 
@@ -28,6 +29,10 @@ class Config(EncoderConfig):
         description="what of a stimulus is encoded: pixels, or each of its captions or masks",
     )
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the function")
+
+    def inputs(self) -> list[Input]:
+        """List the function, which is called where its code may run."""
+        return [Input.of(f"encoder {self.source}", self.build)]
 
     def build(self) -> Encoder:
         """Import and call the function.

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
 from brainhive_cli.models.encoders._tokens import TokenConfig, checked
 from brainhive_cli.models.encoders.diffusers_vae import KINDS
@@ -39,9 +39,9 @@ class Config(TokenConfig):
         except MissingData:
             return False
 
-    def needs(self) -> list[Need]:
+    def inputs(self) -> list[Input]:
         """Look for what the family loads; the config that names the family is fetched."""
-        return self._part().needs()
+        return self._part().inputs()
 
     def _part(self, local: bool = False) -> EncoderConfig:
         """Choose the family by the config on this machine, or the hub's."""
@@ -63,8 +63,7 @@ class Config(TokenConfig):
         # build the family's own Config
         family = family_of(folder)
         output = {} if self.output == EMBEDDING else {"output": self.output}
-        part: EncoderConfig = parts.resolve("encoders", {"kind": family, "source": self.source, **output})
-        return part
+        return parts.resolve("encoders", {"kind": family, "source": self.source, **output})
 
 
 TINY = Config(source="demo:encoder")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import fill, read
+from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import AlignedConfig, Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import find, untrained, weights_of
@@ -57,7 +58,7 @@ class Config(AlignedConfig, TokenConfig):
         )
 
 
-TINY = Config(source="random", architecture={"embed_dim": 8, "depth": 1, "num_heads": 2, "img_size": 32})
+TINY = Config(source="random", architecture=encoders.TINY["siglip2-alignet"])
 
 
 def _load(make: Callable[[], Any], path: Path) -> Any:

@@ -12,9 +12,10 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.documents import DOWNLOAD
+from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import reading
+from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, ModelConfig, _intern_vit
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, Tower
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
@@ -33,20 +34,7 @@ class _Family:
 
 ANY = _Family("AutoModel", "AutoImageProcessor", embedding="last_hidden_state")
 """Every other vision transformer: its class token, or the mean of its patches."""
-CLIP = _Family("CLIPVisionModelWithProjection", "CLIPImageProcessor", "image_embeds", has_fixed_size=True)
-SIGLIP = _Family("SiglipVisionModel", "SiglipImageProcessor", has_fixed_size=True)
-INTERN_VIT = _Family("InternVLVisionModel", "CLIPImageProcessor", embedding="last_hidden_state")
-FAMILIES = {
-    "clip": CLIP,
-    "clip_vision_model": CLIP,
-    "dinov2": _Family("Dinov2Model", "BitImageProcessor"),
-    "dinov2_with_registers": _Family("Dinov2WithRegistersModel", "BitImageProcessor"),
-    "dinov3_vit": _Family("DINOv3ViTModel", "DINOv3ViTImageProcessor"),
-    _intern_vit.MODEL_TYPE: INTERN_VIT,
-    "internvl_vision": INTERN_VIT,
-    "siglip": SIGLIP,
-    "siglip_vision_model": SIGLIP,
-}
+FAMILIES = documents.read(Path(__file__).with_name("families.yaml"), dict[str, _Family])
 """Families with classes of their own, by the `model_type` of config.json; SigLIP 2 may be `siglip`."""
 SETTINGS = (
     "size",
@@ -109,8 +97,7 @@ class Config(TokenConfig):
             load = partial(_load, self, family, folder, seen.shape)
 
         def preprocess(images: Sequence[Any]) -> Tensor:
-            pixels: Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
-            return pixels
+            return processor(images=list(images), return_tensors="pt")["pixel_values"]
 
         def outputs() -> nn.Module:
             network = load()
@@ -129,17 +116,7 @@ class Config(TokenConfig):
         return Encoder(outputs, one, words, weights, preprocess_batch=preprocess)
 
 
-TINY = Config(
-    source="random",
-    architecture={
-        "model_type": "dinov2",
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 8,
-    },
-)
+TINY = Config(source="random", architecture=encoders.TINY["transformers-vit"])
 
 
 def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn.Module:
@@ -148,20 +125,21 @@ def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn
 
     # InternViT is renamed to transformers' module
     files = weight_files(config, folder)
-    if ModelConfig.read(folder).model_type == _intern_vit.MODEL_TYPE:
+    about = ModelConfig.read(folder)
+    if about.model_type == _intern_vit.MODEL_TYPE:
         return _intern_vit.load(folder, files)
 
     # load the tower, and compare its pictures' size with the processor's
     network = getattr(transformers, family.network)
-    options = ModelConfig.read(folder).model_dump(include={"projection_dim"}, exclude_none=True)
-    tower: Any = load_network(network, folder, files=files, dtype=torch.float32, **options)
+    options = about.model_dump(include={"projection_dim"}, exclude_none=True)
+    tower = load_network(network, folder, files=files, dtype=torch.float32, **options)
     side = tower.config.image_size
     if family.has_fixed_size and seen != (3, side, side):
         raise MissingData(
             f"{folder}: its processor makes pictures {[*seen]}, its network takes {[3, side, side]}",
-            DOWNLOAD,
+            documents.DOWNLOAD,
         )
-    return tower  # type: ignore[no-any-return]
+    return tower
 
 
 def find_anatomy(network: nn.Module, where: str) -> Anatomy:

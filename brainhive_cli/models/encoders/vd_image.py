@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from brainhive_cli.models import clip_conditions as clip
+from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located
 from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import fetch, untrained
@@ -45,15 +46,4 @@ class Config(EncoderConfig):
         return Encoder(lambda: Tower(load(), clip.of_pictures), pixels, described(processor), weights)
 
 
-TINY = Config(
-    source="random",
-    architecture={
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "projection_dim": 8,
-        "image_size": 16,
-        "patch_size": 8,
-    },
-)
+TINY = Config(source="random", architecture=encoders.TINY["vd-image"])

@@ -1,7 +1,6 @@
 """Text tokens as Versatile Diffusion takes them: CLIP ViT-L/14's, projected, by the end token's length."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import hub
 from brainhive_cli.models import clip_conditions as clip
+from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig, located
 from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import prepare_network, weight_files
@@ -30,10 +30,10 @@ class Config(EncoderConfig):
     """Captions as 77 tokens of width 768: a target for each caption of a picture, or one of all."""
 
     reads: ClassVar[Literal["captions"]] = "captions"
-    shape: ClassVar[tuple[int, ...] | None] = (LENGTH, 768)
+    shape = (LENGTH, 768)
     config_files = (f"{clip.TEXT}/config.json",)
-    weight_files: ClassVar[tuple[str, ...]] = (f"{clip.TEXT}/*.safetensors", f"{clip.TEXT}/pytorch_model.bin")
-    also_fetched: ClassVar[tuple[str, ...]] = (f"{clip.TEXT}/pytorch_model.bin", "tokenizer/*")
+    weight_files = (f"{clip.TEXT}/*.safetensors", f"{clip.TEXT}/pytorch_model.bin")
+    also_fetched = (f"{clip.TEXT}/pytorch_model.bin", "tokenizer/*")
     licence = "MIT"
     components: ClassVar[tuple[str, str]] = (clip.TEXT, clip.TOKENIZER)
     """Folders of tower and tokenizer; "" where their files lie among the whole model's."""
@@ -59,7 +59,11 @@ class Config(EncoderConfig):
     def build(self) -> Encoder:
         """Prepare tokenizer and tower; MissingData when the folder lacks either."""
         (kind, tokens), (text, tokenizer) = TOKENS[self.tokens], self.components
-        draw = partial(_drawn, kind, self.architecture)
+
+        def draw() -> nn.Module:
+            import transformers
+
+            return getattr(transformers, kind)(transformers.CLIPTextConfig(**self.architecture))
 
         def load_tower(folder: Path) -> nn.Module:
             options = ModelConfig.read(folder / text).model_dump(
@@ -85,24 +89,7 @@ class Config(EncoderConfig):
         return Encoder(lambda: Tower(load(), encode), ids, words, weights, "captions")
 
 
-TINY = Config(
-    source="random",
-    architecture={
-        "vocab_size": 129,
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "projection_dim": 8,
-    },
-)
-
-
-def _drawn(kind: str, architecture: dict[str, Any]) -> nn.Module:
-    import transformers
-
-    tower: nn.Module = getattr(transformers, kind)(transformers.CLIPTextConfig(**architecture))
-    return tower
+TINY = Config(source="random", architecture=encoders.TINY["vd-text"])
 
 
 def _letters(text: str) -> Tensor:

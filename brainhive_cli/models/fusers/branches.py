@@ -1,19 +1,19 @@
 """BRIDGE's target: a projection of each depth of a network, joined and mixed by one block."""
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from brainhive_cli.models.blocks import Dropout, ResidualMLP, refuse_other_embeddings
+from brainhive_cli.models.blocks import Dropout, InnerWidth, ResidualMLP, Share, refuse_other_embeddings
 from brainhive_cli.models.fusers import SizedFuserConfig
 
 
 class Config(SizedFuserConfig):
     """The image side of BRIDGE (NeurIPS 2026, published repository)."""
 
-    width: int = Field(256, gt=0, description="Width of each encoder's branch; BRIDGE's.")
-    hidden: int = Field(1024, gt=0, le=2**17, description="Width inside the block; BRIDGE's.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BRIDGE's.")
+    width: PositiveInt = Field(256, description="Width of each encoder's branch; BRIDGE's.")
+    hidden: InnerWidth = Field(1024, description="Width inside the block; BRIDGE's.")
+    dropout: Share = Field(0.1, description="Probability of dropping a unit; BRIDGE's.")
 
     def build(self, dims: dict[str, int], dim: int) -> "Branches":
         """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D]."""
@@ -46,5 +46,4 @@ class Branches(nn.Module):
         # one branch for each depth, joined and mixed
         pairs = zip(self.branches, self.dims, strict=True)
         joined = torch.cat([self.dropout(branch(embeddings[key])) for branch, key in pairs], -1)
-        token: Tensor = self.block(self.input_proj(joined))
-        return token
+        return self.block(self.input_proj(joined))

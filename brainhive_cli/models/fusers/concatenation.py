@@ -42,7 +42,7 @@ class Concatenation(nn.Module):
         normalise: Whether each is brought to unit length first.
     """
 
-    def __init__(self, dims: dict[str, int], dim: int, normalise: bool = True) -> None:
+    def __init__(self, dims: dict[str, int], dim: int, normalise: bool) -> None:
         super().__init__()
         if dim != sum(dims.values()):
             raise BrainhiveError(f"embeddings of {dims} make no token of {dim}", f"dim={sum(dims.values())}")

@@ -2,10 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from brainhive_cli.models.blocks import Dropout, refuse_other_embeddings
+from brainhive_cli.models.blocks import Dropout, Share, refuse_other_embeddings
 from brainhive_cli.models.fusers import SizedFuserConfig
 from brainhive_cli.models.fusers.mean import common_width
 
@@ -14,8 +14,8 @@ class Config(SizedFuserConfig):
     """The image side of Visual Blur Perception (AAAI 2026, published repository)."""
 
     learned: int = Field(4, ge=0, description="Learned vectors that are mixed in; VBP's.")
-    hidden: int = Field(768, gt=0, description="Width between the two maps; VBP's.")
-    dropout: float = Field(0.85, ge=0, lt=1, description="Probability of dropping a hidden unit; VBP's.")
+    hidden: PositiveInt = Field(768, description="Width between the two maps; VBP's.")
+    dropout: Share = Field(0.85, description="Probability of dropping a hidden unit; VBP's.")
 
     def build(self, dims: dict[str, int], dim: int) -> "Levels":
         """Make a fuser of embeddings of one width, by encoder, to tokens [B, D].
@@ -56,5 +56,4 @@ class Levels(nn.Module):
         levels = torch.cat([seen, learned], -2)  # [B, K + learned, D]
 
         # weigh the levels of each feature, then map to the token
-        token: Tensor = self.adapter((self.scale.softmax(0).to(seen.dtype) * levels).sum(-2))
-        return token
+        return self.adapter((self.scale.softmax(0).to(seen.dtype) * levels).sum(-2))

@@ -59,10 +59,8 @@ class LinearMaps(nn.Module):
         refuse_other_embeddings(embeddings, self.dims)
         # in the order that the map was trained with
         ordered = [embeddings[key] for key in self.dims]
-        token: Tensor = self.image(torch.stack(ordered).mean(0) if self.is_mean else torch.cat(ordered, -1))
-        return token
+        return self.image(torch.stack(ordered).mean(0) if self.is_mean else torch.cat(ordered, -1))
 
     def of_signal(self, predicted: Tensor) -> Tensor:
         """Map what the brain encoder gives, [B, signal_dim], to tokens [B, D]."""
-        token: Tensor = self.signal(predicted)
-        return token
+        return self.signal(predicted)

@@ -1,10 +1,8 @@
 """SAMGA's target: layers of one network, weighted by learned weights that subjects may shift."""
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from brainhive_cli.models.blocks import refuse_other_embeddings
@@ -21,10 +19,10 @@ class Config(SizedFuserConfig):
     SAMGA's token has 512 values.
     """
 
-    takes_subjects: ClassVar[bool] = True
+    takes_subjects = True
 
-    hidden: int = Field(1024, gt=0, description="Width of the map that all layers share; SAMGA's.")
-    signal_dim: int = Field(1024, gt=0, description="Width of what the brain encoder gives; SAMGA's.")
+    hidden: PositiveInt = Field(1024, description="Width of the map that all layers share; SAMGA's.")
+    signal_dim: PositiveInt = Field(1024, description="Width of what the brain encoder gives; SAMGA's.")
     centre: int | None = Field(
         None,
         ge=0,
@@ -83,8 +81,7 @@ class Router(nn.Module):
             [layer(self.pre(embeddings[key])) for layer, key in zip(self.layers, self.dims, strict=True)], -2
         )  # [B, L, D]
         weights = self.weights(subject if self.training else None)
-        token: Tensor = self.share((weights[..., None].to(mapped.dtype) * mapped).sum(-2))
-        return token
+        return self.share((weights[..., None].to(mapped.dtype) * mapped).sum(-2))
 
     def weights(self, subject: Tensor | None) -> Tensor:
         """Return the weights of the layers, [B, L] of subjects [B], or [L] for everyone."""
@@ -96,5 +93,4 @@ class Router(nn.Module):
 
     def of_signal(self, predicted: Tensor) -> Tensor:
         """Map what the brain encoder gives, [B, signal_dim], to tokens [B, D]; the last map is shared."""
-        token: Tensor = self.share(self.signal(predicted))
-        return token
+        return self.share(self.signal(predicted))

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import documents, hub, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Section
-from brainhive_cli.core.results import Need, to_download
-from brainhive_cli.models.foreign_weights import file_need, find_file, load_network
+from brainhive_cli.models.foreign_weights import file_input, find_file, load_network
 from brainhive_cli.models.generators import Media
 from brainhive_cli.models.generators._components import Placement
 from brainhive_cli.models.heads import Decoded
@@ -137,7 +137,7 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
     import transformers as tf
 
     # the network, and the processor or tokenizer that belongs to it
-    folder, kind = _folder(caption, (*FILES, *WEIGHTS))
+    folder, kind = find_folder(caption, (*FILES, *WEIGHTS))
     model = load_network(getattr(tf, kind.network), folder, f"the captioner {folder}", dtype=dtype)
     with weights.reading(f"the captioner {folder}"):
         reader: Any = getattr(tf, kind.reader).from_pretrained(folder)
@@ -156,18 +156,11 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
     return Captioner(model, reader, torch.device(device), caption.head)
 
 
-def needs(caption: str | HeadCaption) -> list[Need]:
+def inputs(caption: str | HeadCaption) -> list[Input]:
     """Look for the weights of a captioner, and for the converter of a head's tokens."""
     reference, _ = _model_of(caption)
-    converter = [] if isinstance(caption, str) else [file_need(caption.converter)]
-    return [hub.need(reference, (), WEIGHTS, (*FILES, WEIGHTS[1])), *converter]
-
-
-def check(caption: str | HeadCaption) -> str:
-    """Describe a captioner and what would be downloaded; MissingData if it is of another kind."""
-    _folder(caption)
-    source = "" if isinstance(caption, str) else f", from the head {caption.head} by {caption.converter}"
-    return f"captions by {_model_of(caption)[0]}{source}, {to_download(needs(caption))}"
+    converter = [] if isinstance(caption, str) else [file_input(caption.converter)]
+    return [hub.find_input(reference, (), WEIGHTS, (*FILES, WEIGHTS[1])), *converter]
 
 
 def _model_of(caption: str | HeadCaption) -> tuple[str, str]:
@@ -175,7 +168,7 @@ def _model_of(caption: str | HeadCaption) -> tuple[str, str]:
     return (caption, "blip-2") if isinstance(caption, str) else (caption.model, "git")
 
 
-def _folder(caption: str | HeadCaption, allow: Sequence[str] = ("config.json",)) -> tuple[Path, Kind]:
+def find_folder(caption: str | HeadCaption, allow: Sequence[str] = ("config.json",)) -> tuple[Path, Kind]:
     """Find the folder of a captioner, and refuse that of another model."""
     reference, expected = _model_of(caption)
     folder, kind = hub.folder(reference, allow=allow), KINDS[expected]

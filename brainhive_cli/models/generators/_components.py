@@ -16,7 +16,7 @@ from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.damage import RAISED
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import home_folder, locate
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.foreign_weights import load_network
 
 Architecture = dict[str, dict[str, Any]]
@@ -102,9 +102,9 @@ def weight_files(stem: str, variant: str | None) -> list[str]:
     return [f"{stem}{f'.{variant}' if variant else ''}{shard}.safetensors" for shard in ("", "-*")]
 
 
-def list_needs(
+def list_inputs(
     source: str, variant: str | None = None, stems: Sequence[str] = STEMS, files: Sequence[str] = ()
-) -> list[Need]:
+) -> list[Input]:
     """Look for the weights of a generator's components; none of random ones.
 
     Args:
@@ -114,7 +114,7 @@ def list_needs(
         files: What else must be there.
     """
     if error := describe_file(source):
-        return [Need(source, None, error)]
+        return [Input(source, None, error)]
 
     # patterns of the files that would be fetched
     patterns = ["config.json"] if stems[0] == WEIGHTS else ["*/*.json", "tokenizer*/*"]
@@ -124,7 +124,7 @@ def list_needs(
     needs = []
     for stem in stems if source != RANDOM else ():
         config = [] if source.startswith("hub:") else [str(Path(stem).with_name("config.json"))]
-        needs.append(hub.need(source, [*config, *files], weight_files(stem, variant), patterns))
+        needs.append(hub.find_input(source, [*config, *files], weight_files(stem, variant), patterns))
     return needs
 
 
@@ -138,19 +138,6 @@ def read_config(folder: Path, component: str) -> dict[str, Any]:
     if "tokenizer" not in component:  # whose model_max_length may be 10^30
         weights.check_sizes(config, file)
     return config
-
-
-def load_components(folder: Path, dtype: torch.dtype, variant: str | None = None) -> dict[str, Any]:
-    """Load U-Net, VAE and scheduler; MissingData if one is absent, damaged or half-downloaded."""
-    import diffusers
-
-    read_config(folder, "vae")
-    classes = {"unet": diffusers.UNet2DConditionModel, "vae": diffusers.AutoencoderKL}
-    components = {}
-    for name, cls in classes.items():
-        where = f"{name} of the generator {folder}"
-        components[name] = load_network(cls, folder / name, where, torch_dtype=dtype, variant=variant)
-    return {**components, "scheduler": make_scheduler(read_config(folder, "scheduler"), folder)}
 
 
 def load_network_folder(cls: Any, reference: str, dtype: torch.dtype) -> Any:

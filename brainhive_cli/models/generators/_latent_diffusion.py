@@ -12,10 +12,10 @@ from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli.core import console, hub, parts, weights
-from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.results import Need, to_download
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import Media, Objective, Sampling, _components, _denoising
 from brainhive_cli.models.generators._components import RANDOM, Architecture, Placement
 from brainhive_cli.models.generators._denoising import Random
@@ -58,7 +58,6 @@ class Config(parts.Config):
         family: Whose type the U-Net must be of.
         addition: What its U-Net takes next to tokens, as diffusers' `addition_embed_type` names it.
         usual: What to use instead of a U-Net of another type.
-        further: Keys of what is put together with the source.
     """
 
     published: ClassVar[Architecture]
@@ -66,7 +65,6 @@ class Config(parts.Config):
     family: ClassVar[str] = "Stable Diffusion 1"
     addition: ClassVar[str | None] = None
     usual: ClassVar[str] = "hub:stable-diffusion-v1-5/stable-diffusion-v1-5, or generator.kind=sdxl"
-    further: ClassVar[tuple[str, ...]] = ()
     if TYPE_CHECKING:
         source: str = ""
 
@@ -108,22 +106,9 @@ class Config(parts.Config):
             self.check_unet(architecture["unet"], "the architecture")
             return self.assemble(self.draw(architecture, device, dtype), device)
 
-    def weight_bytes(self, dtype: torch.dtype) -> int:
-        """Count the bytes of the networks by their configs alone, on the meta device."""
-        return sum(map(size_of, self.build("meta", dtype).networks))
-
-    def check(self) -> str:
-        """Describe the generator and how much of it would be downloaded; raises as `build` does."""
-        if self.source == RANDOM:
-            return "random weights"
-        self.check_configs()
-        further = ", ".join(filter(None, (getattr(self, key) for key in self.further)))
-        composition = f"{self.source} with {further}" if further else self.source
-        return f"{composition}, {to_download(self.needs())}"
-
-    def needs(self) -> list[Need]:
+    def inputs(self) -> list[Input]:
         """Look for the weights."""
-        return _components.list_needs(self.source, self._variant)
+        return _components.list_inputs(self.source, self._variant)
 
     def assemble(self, components: dict[str, Any], device: torch.device) -> "LatentDiffusion":
         """Make the generator of its components."""
@@ -131,9 +116,18 @@ class Config(parts.Config):
 
     def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
         """Load the components from a folder of diffusers, by default the source's."""
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+
+        # configs first, so that an absent component is named
         folder = folder or _components.find_folder(self.source, self._variant)
         self.check_unet(_components.read_config(folder, "unet"), folder)
-        return _components.load_components(folder, dtype, self._variant)
+        _components.read_config(folder, "vae")
+        components = {}
+        for name, cls in {"unet": UNet2DConditionModel, "vae": AutoencoderKL}.items():
+            where, variant = f"{name} of the generator {folder}", self._variant
+            components[name] = load_network(cls, folder / name, where, torch_dtype=dtype, variant=variant)
+        config = _components.read_config(folder, "scheduler")
+        return {**components, "scheduler": _components.make_scheduler(config, folder)}
 
     def draw(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         """Make the components with random weights."""
@@ -148,9 +142,10 @@ class Config(parts.Config):
                 f"use {self.usual}",
             )
 
-    def check_configs(self) -> None:
-        """Raise as `load` does, but read configs alone."""
-        self.check_unet(self.read_configs()["unet"], self.source)
+    def check(self) -> None:
+        """Raise as `build` does, but read configs alone."""
+        if self.source != RANDOM:
+            self.check_unet(self.read_configs()["unet"], self.source)
 
     def read_configs(self) -> Architecture:
         """Read the architecture of the source."""
@@ -281,10 +276,13 @@ class LatentDiffusion:
         latents = posterior.mode() if random is None else posterior.sample(random)  # [B F, C, h, w]
         return (latents.float() * self.vae.config.scaling_factor).unflatten(0, rows)
 
-    def decode(self, latents: Tensor) -> Media:
-        """Decode latents [B, C, h, w] or [B, F, C, h, w] to pictures or clips in 0..1."""
+    def decode(self, latents: Tensor, scale: float = 0.5, shift: float = 0.5) -> Media:
+        """Decode latents [B, C, h, w] or [B, F, C, h, w] to pictures or clips in 0..1.
+
+        A decoded pixel x, about −1..1, becomes scale · x + shift.
+        """
         self.placement.use(self.vae)
-        pictures = decode_pictures(self.vae, latents.flatten(0, -4), self.device)
+        pictures = decode_pictures(self.vae, latents.flatten(0, -4), self.device, scale, shift)
         return pictures.unflatten(0, latents.shape[:-3])
 
     def generate(
@@ -364,10 +362,7 @@ class LatentDiffusion:
     def run_unet(self, latents: Tensor, times: Tensor, text: Tensor, **inputs: Any) -> Tensor:
         """Predict from latents at timesteps by text tokens [B, S, D] and what else the U-Net takes."""
         dtype = self.unet.dtype
-        predicted: Tensor = self.unet(
-            latents.to(dtype), times.to(self.device), text, return_dict=False, **inputs
-        )[0]
-        return predicted
+        return self.unet(latents.to(dtype), times.to(self.device), text, return_dict=False, **inputs)[0]
 
     def sample(self, request: Request) -> Tensor:
         """Sample the latents that `generate` decodes, by diffusers' pipelines: from noise, or a noised start.
@@ -403,7 +398,7 @@ class LatentDiffusion:
             return tensors
 
         # noise is drawn on the CPU by each row's seed: the same in any batch and on any device
-        sampled: Tensor = pipeline(
+        return pipeline(
             generator=[torch.Generator().manual_seed(seed) for seed in request.seeds],
             num_inference_steps=sampling.steps,
             guidance_scale=sampling.guidance,
@@ -412,7 +407,6 @@ class LatentDiffusion:
             **extent,
             **inputs,
         ).images
-        return sampled
 
     def pipeline_inputs(self, request: Request) -> dict[str, Any]:
         """Give what diffusers' pipelines condition the U-Net on, for both sides of guidance."""
@@ -443,10 +437,7 @@ class LatentDiffusion:
 def decode_pictures(
     vae: Any, latents: Tensor, device: torch.device, scale: float = 0.5, shift: float = 0.5
 ) -> Media:
-    """Decode latents [B, C, h, w] to float32 pictures [B, 3, H, W] in 0..1.
-
-    A decoded pixel x, about −1..1, becomes scale · x + shift.
-    """
+    """Decode latents [B, C, h, w] to float32 pictures [B, 3, H, W] in 0..1, as `LatentDiffusion.decode`."""
     batches = (latents.to(device, vae.dtype) / vae.config.scaling_factor).split(AT_ONCE)
     with torch.no_grad():
         pixels = torch.cat([vae.decode(batch).sample.float() for batch in batches])

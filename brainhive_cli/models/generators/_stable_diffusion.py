@@ -62,8 +62,7 @@ class StableDiffusion(LatentDiffusion):
     @property
     def encodes_absent(self) -> bool:
         """Whether an absent condition is encoded, for which there must be weights."""
-        has_weights = self.config.source != RANDOM and self.unet.device.type != "meta"
-        return has_weights and self.config.unconditional == "encoded"
+        return self.config.source != RANDOM and self.config.unconditional == "encoded"
 
     def both_sides(self, request: Request) -> tuple[Tokens, Tokens]:
         """Give the tokens that guidance moves towards, and those that it moves away from."""

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.foreign_weights import file_need, find_file
+from brainhive_cli.models.foreign_weights import file_input, find_file
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising, _latent_diffusion
 from brainhive_cli.models.generators import _stable_diffusion as sd
 from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
@@ -55,7 +55,6 @@ class Config(_latent_diffusion.Config):
     """
 
     published = ARCHITECTURE
-    further = ("motion", "sparse_control", "domain_adapter")
 
     source: str = Field(
         "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -84,7 +83,7 @@ class Config(_latent_diffusion.Config):
         description="right: each clip has noise of its own, and blurry frames exact thirds between them; "
         "published, as NEURONS' code: the noise of seed 0 for every clip, and weights of .33 and .67.",
     )
-    frames: int = Field(16, gt=0, description="Frames sampled; at most the motion modules' 32.")
+    frames: PositiveInt = Field(16, description="Frames sampled; at most the motion modules' 32.")
     kept: tuple[int, ...] = Field(
         (4, 6, 8, 10, 12, 14),
         min_length=1,
@@ -110,14 +109,14 @@ class Config(_latent_diffusion.Config):
             )
         return self
 
-    def needs(self) -> list[Need]:
+    def inputs(self) -> list[Input]:
         """Look for the weights of every network."""
         if self.source == RANDOM:
             return []
-        needs = _components.list_needs(self.source, self.variant, (*_components.STEMS, sd.TEXT_STEM))
+        needs = _components.list_inputs(self.source, self.variant, (*_components.STEMS, sd.TEXT_STEM))
         for folder in filter(None, (self.motion, self.sparse_control)):
-            needs += _components.list_needs(folder, None, (_components.WEIGHTS,))
-        return needs + ([file_need(self.domain_adapter)] if self.domain_adapter is not None else [])
+            needs += _components.list_inputs(folder, None, (_components.WEIGHTS,))
+        return needs + ([file_input(self.domain_adapter)] if self.domain_adapter is not None else [])
 
     def read_configs(self) -> Architecture:
         """Read the architecture of all networks."""
@@ -129,8 +128,11 @@ class Config(_latent_diffusion.Config):
                 architecture[name] = _components.read_config(hub.folder(folder, allow=["config.json"]), "")
         return architecture
 
-    def check_configs(self) -> None:
+    def check(self) -> None:
         """Refuse networks that do not fit each other, by their configs alone."""
+        if self.source == RANDOM:
+            return
+
         # AnimateDiff v3 alone has SparseCtrl and a domain adapter
         configs = self.read_configs()
         self.check_unet(configs["unet"], self.source)
@@ -162,7 +164,7 @@ class Config(_latent_diffusion.Config):
         import diffusers
 
         # the adapter is added in float32, as rounding before would lose parts of it
-        self.check_configs()
+        self.check()
         components = super().load(torch.float32, folder)
         if self.domain_adapter is not None:
             file = find_file(self.domain_adapter)

@@ -27,10 +27,9 @@ class Config(parts.Config):
         """
         return Decoder(open_autoencoder(self.source).eval().requires_grad_(False).to(device), self.source)
 
-    def check(self) -> str:
-        """Describe it; raises as `build` does."""
+    def check(self) -> None:
+        """Raise as `build` does."""
         self.build()
-        return self.source
 
 
 TINY = Config(source="random")
@@ -58,13 +57,11 @@ class Decoder:
 
     def encode(self, media: Media, random: Any = None) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as latents [B, D]."""
-        latents: Tensor = self.model.encode(media.to(self.device))
-        return latents
+        return self.model.encode(media.to(self.device))
 
     def decode(self, latents: Tensor) -> Media:
         """Decode latents [B, D] to pictures [B, 3, H, W] in 0..1."""
-        pictures: Tensor = self.model.decode(latents.flatten(1).float().to(self.device))
-        return pictures
+        return self.model.decode(latents.flatten(1).float().to(self.device))
 
     def generate(
         self,

@@ -12,12 +12,12 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.core.recipe import Section
-from brainhive_cli.core.results import Need, to_download
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.foreign_weights import file_need, find_file, is_file
+from brainhive_cli.models.foreign_weights import file_input, find_file, is_file
 from brainhive_cli.models.generators import (
     DEFAULT,
     SCHEDULERS,
@@ -66,11 +66,6 @@ class Stage(Section):
     negative_prompt: str | None = Field(None, description="Text that guidance above 1 moves away from.")
     strength: float | None = Field(None, ge=0, le=1, description="Share of the steps done from a start.")
 
-    def text_needs(self) -> list[Need]:
-        """Look for the text encoders of the generator, which most need for prompts and captions alone."""
-        needs: list[Need] = getattr(self.generator, "text_needs", list)()
-        return needs
-
 
 class LowLevelMix(Section):
     """The mean of each picture and the blurry one of a head, at 256 px: better in pixels by construction."""
@@ -99,15 +94,11 @@ class LowLevelMix(Section):
             network = _components.load_network_folder(diffusers.AutoencoderKL, self.autoencoder, dtype)
         return LowLevelMixer(self, _components.cast(network, dtype), torch.device(device))
 
-    def check(self) -> str:
-        """Describe it, and how much would be downloaded; raises as `build` does."""
-        return f"blurry pictures by {self.autoencoder}, {to_download(self.needs())}"
-
-    def needs(self) -> list[Need]:
+    def inputs(self) -> list[Input]:
         """Look for the autoencoder's weights."""
         if is_file(self.autoencoder):
-            return [file_need(self.autoencoder)]
-        return _components.list_needs(self.autoencoder, None, [_components.WEIGHTS])
+            return [file_input(self.autoencoder)]
+        return _components.list_inputs(self.autoencoder, None, [_components.WEIGHTS])
 
 
 class Config(parts.Config):
@@ -151,32 +142,22 @@ class Config(parts.Config):
         mix = self.low_level_mix
         return Chain(links, None if mix is None else mix.build(device, dtype))
 
-    def check(self) -> str:
-        """Describe every stage without loading it."""
-        described = []
+    def check(self) -> None:
+        """Raise as `build` does of every stage, but read configs alone."""
         for stage in self.stages:
-            # a caption is text, which needs text encoders that the generator alone may not
-            described.append(stage.generator.check())
+            stage.generator.check()
             if stage.caption is not None:
-                described.append(_captioner.check(stage.caption))
-                if texts := stage.text_needs():
-                    described.append(f"text encoders of {stage.generator.source}, {to_download(texts)}")
-        if self.low_level_mix is not None:
-            described.append(self.low_level_mix.check())
-        return "; ".join(described)
+                _captioner.find_folder(stage.caption)
 
-    def needs(self) -> list[Need]:
+    def inputs(self) -> list[Input]:
         """Look for what every stage needs, captioners too."""
-        needs: list[Need] = []
+        needs: list[Input] = []
         for stage in self.stages:
-            needs += stage.generator.needs()
+            needs += stage.generator.inputs()
             if stage.caption is not None:
-                needs += [*_captioner.needs(stage.caption), *stage.text_needs()]
-        return needs + ([] if self.low_level_mix is None else self.low_level_mix.needs())
-
-    def weight_bytes(self, dtype: torch.dtype) -> int:
-        """Count the bytes of all stages' networks, without captioners and priors."""
-        return sum(stage.generator.weight_bytes(dtype) for stage in self.stages)
+                # text encoders, which most generators need for prompts and captions alone
+                needs += [*_captioner.inputs(stage.caption), *getattr(stage.generator, "text_inputs", list)()]
+        return needs + ([] if self.low_level_mix is None else self.low_level_mix.inputs())
 
 
 TINY = Config(stages=(Stage(generator=sdxl.TINY), Stage(generator=sdxl.TINY, steps=2, strength=0.5)))

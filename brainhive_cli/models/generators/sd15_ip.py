@@ -12,10 +12,10 @@ from torch import Tensor
 
 from brainhive_cli.core import console, weights
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.clip_conditions import VISION, tower_of
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.foreign_weights import file_need, find_file, find_neighbours
+from brainhive_cli.models.foreign_weights import file_input, find_file, find_neighbours
 from brainhive_cli.models.generators import _components, _latent_diffusion
 from brainhive_cli.models.generators import _stable_diffusion as sd
 from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
@@ -36,7 +36,6 @@ class Config(_latent_diffusion.Config):
     """
 
     published = ARCHITECTURE
-    further = ("adapter",)
 
     source: str = Field(
         "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -57,11 +56,11 @@ class Config(_latent_diffusion.Config):
         "a zero picture); or zeros for both.",
     )
 
-    def needs(self) -> list[Need]:
+    def inputs(self) -> list[Input]:
         """Look for the weights."""
         stems = (*_components.STEMS, *([sd.TEXT_STEM] if self.unconditional == "encoded" else []))
-        adapter = [] if self.source == RANDOM else [file_need(self.adapter)]
-        return _components.list_needs(self.source, self.variant, stems) + adapter
+        adapter = [] if self.source == RANDOM else [file_input(self.adapter)]
+        return _components.list_inputs(self.source, self.variant, stems) + adapter
 
     def read_configs(self) -> Architecture:
         """Read the architecture of the source; the adapter is small, and any stands for it."""

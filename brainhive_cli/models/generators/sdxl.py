@@ -13,7 +13,7 @@ from torch import Tensor
 
 from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import _components, _latent_diffusion
@@ -52,12 +52,12 @@ class Config(_latent_diffusion.Config):
         "MindEye2's refinement: 1024.",
     )
 
-    def text_needs(self) -> list[Need]:
+    def text_inputs(self) -> list[Input]:
         """Look for the text encoders that prompts and captions need."""
         if self.source == RANDOM:
             error = MissingData("a generator of random weights has no text encoders", "give a folder of SDXL")
-            return [Need("text encoders", None, error)]
-        return _components.list_needs(self.source, self.variant, TEXT_STEMS, TEXT_CONFIGS)
+            return [Input("text encoders", None, error)]
+        return _components.list_inputs(self.source, self.variant, TEXT_STEMS, TEXT_CONFIGS)
 
     def assemble(self, components: dict[str, Any], device: torch.device) -> "SDXL":
         """Make the generator of its components."""
@@ -210,7 +210,7 @@ class Prompts:
         for words in {*texts} - {*self._embedded}:
             if words:
                 embedded = self._encode(words, device)
-            elif self._config.source == RANDOM or device.type == "meta":
+            elif self._config.source == RANDOM:
                 embedded = torch.zeros(1, TEXT_TOKENS, self._width), torch.zeros(1, self._pooled_width)
             else:
                 # some folders have the embeddings of the empty prompt instead of text encoders

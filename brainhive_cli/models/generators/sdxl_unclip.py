@@ -15,21 +15,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.foreign_weights import file_need, find_file, is_file
+from brainhive_cli.models.foreign_weights import file_input, find_file, is_file
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising, _latent_diffusion, sdxl
 from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
 from brainhive_cli.models.generators._latent_diffusion import (
     LatentDiffusion,
     OnStep,
     Request,
-    decode_pictures,
     mask_weights,
 )
 
@@ -63,22 +62,21 @@ class Config(_latent_diffusion.Config):
     offset_noise: float = Field(
         0.04, ge=0, description="Spread of a shift of each picture's noise; MindEye2: 0.04."
     )
-    pixel_scale: float = Field(
+    pixel_scale: PositiveFloat = Field(
         0.8,
-        gt=0,
         description="A decoded pixel x in −1..1 becomes scale · x + shift; MindEye2: 0.8, plain: 0.5.",
     )
     pixel_shift: float = Field(0.2, description="The shift; MindEye2: 0.2, plain: 0.5.")
-    size_px: int = Field(768, gt=0, description="Size of picture that the U-Net is given; MindEye2: 768.")
+    size_px: PositiveInt = Field(768, description="Size of picture that the U-Net is given; MindEye2: 768.")
     mask_floor: float = Field(0.5, ge=0, le=1, description="Weight of tokens outside of masks; NEURONS: 0.5.")
 
-    def needs(self) -> list[Need]:
+    def inputs(self) -> list[Input]:
         """Look for the checkpoint, which is not needed once it is converted, or for the folder's weights."""
         if not is_file(self.source):
-            return super().needs()
-        need = file_need(self.source)
+            return super().inputs()
+        need = file_input(self.source)
         is_here = self.source.startswith("hub:") or need.error is None
-        return [Need(need.name) if is_here and _components.is_converted(self._converted_name) else need]
+        return [Input(need.name) if is_here and _components.is_converted(self._converted_name) else need]
 
     def check_unet(self, config: dict[str, Any], where: Path | str) -> None:
         """Refuse a U-Net that takes more than sizes next to its tokens, as SDXL's own does."""
@@ -215,10 +213,7 @@ class UnCLIP(LatentDiffusion):
 
     def to_media(self, latents: Tensor) -> Media:
         """Decode what was sampled, in MindEye2's range of pixels."""
-        self.placement.use(self.vae)
-        scale, shift = self.config.pixel_scale, self.config.pixel_shift
-        pictures = decode_pictures(self.vae, latents.flatten(0, -4), self.device, scale, shift)
-        return pictures.unflatten(0, latents.shape[:-3])  # [B, 3, H, W], of clips [B, F, 3, H, W]
+        return self.decode(latents, self.config.pixel_scale, self.config.pixel_shift)
 
     def predict(
         self, latents: Tensor, times: Tensor, conditioning: Conditioning, sizes: Tensor | None = None

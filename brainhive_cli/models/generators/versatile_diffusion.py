@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.results import Need
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.models import clip_conditions as clip
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.foreign_weights import load_network
@@ -64,14 +64,16 @@ class Config(_latent_diffusion.Config):
         "give: the empty prompt and a black picture, encoded (Brain-Diffuser), or zeros (MindEye1).",
     )
 
-    def check_configs(self) -> None:
+    def check(self) -> None:
         """Read the configs; all files of a folder that is not the hub's must be there too."""
+        if self.source == RANDOM:
+            return
         self.read_configs()
         folder = hub.folder(self.source, allow=SMALL)
         if not self.source.startswith("hub:") and not _is_converted(self.source, folder):
             _require(folder)
 
-    def needs(self) -> list[Need]:
+    def inputs(self) -> list[Input]:
         """Look for the published weights, which are not needed once they are converted."""
         if self.source == RANDOM:
             return []
@@ -79,7 +81,7 @@ class Config(_latent_diffusion.Config):
             if _is_converted(self.source, hub.folder(self.source, allow=SMALL)):
                 return []
         patterns = (*SMALL[:2], *FILES)
-        return [hub.need(self.source, (), (file,), patterns, SIZES.get(file)) for file in FILES]
+        return [hub.find_input(self.source, (), (file,), patterns, SIZES.get(file)) for file in FILES]
 
     def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
         """Load U-Net, VAE and scheduler of the converted folder, and its unconditional tokens in float32."""

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.seeds import convex_weights
@@ -59,6 +60,14 @@ class LossConfig(parts.Config):
     def mixing(self) -> tuple[float, float]:
         """Mixing of the signals of a batch: alpha (0: not at all), and the share that is mixed."""
         return 0.0, 1.0
+
+
+class Loss(nn.Module):
+    """Base of losses that read the knobs of their Config."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Pieces of the contrastive losses: similarities of a batch, and which of them are pairs."""
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import refuse_idle
 from brainhive_cli.models.course import Course, at
-from brainhive_cli.models.losses import LossConfig, Mixing
+from brainhive_cli.models.losses import Loss, LossConfig, Mixing
 
 MixAlpha = Annotated[
     float,
@@ -29,18 +29,29 @@ Temperature = Annotated[
 ]
 
 
-def refuse_idle_keys(config: Any, *with_temperature: str) -> None:
-    """Refuse keys of a contrastive loss that have no effect: some with a temperature, one without mixing."""
-    temperature = getattr(config, "temperature", None)
-    if isinstance(temperature, Course) and not (temperature.start and temperature.stop):
-        raise ValueError("a temperature is above 0")
-    if temperature is not None:
-        refuse_idle(config, with_temperature, "with a temperature", "leave it out")
-    if not config.mix_alpha:
-        refuse_idle(config, ("mix_share",), "with mix_alpha 0", "a mix_alpha above 0")
+class ContrastiveConfig(LossConfig):
+    """Base of the Configs of contrastive losses, which have the keys `mix_alpha` and `mix_share`."""
+
+    no_effect_with_temperature: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def mixing(self: Any) -> tuple[float, float]:
+        """Alpha and share of the mixing that its keys ask for."""
+        return self.mix_alpha, self.mix_share
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self: Any) -> Any:
+        temperature = getattr(self, "temperature", None)
+        if isinstance(temperature, Course) and not (temperature.start and temperature.stop):
+            raise ValueError("a temperature is above 0")
+        if temperature is not None:
+            refuse_idle(self, self.no_effect_with_temperature, "with a temperature", "leave it out")
+        if not self.mix_alpha:
+            refuse_idle(self, ("mix_share",), "with mix_alpha 0", "a mix_alpha above 0")
+        return self
 
 
-class ScaledConfig(LossConfig):
+class ScaledConfig(ContrastiveConfig):
     """The keys of a contrastive loss whose cosines are multiplied by a scale."""
 
     no_effect_with_temperature: ClassVar[tuple[str, ...]] = ("initial_logit_scale", "learn_scale")
@@ -57,18 +68,8 @@ class ScaledConfig(LossConfig):
     mix_alpha: MixAlpha = 0.0
     mix_share: MixShare = 1.0
 
-    @property
-    def mixing(self) -> tuple[float, float]:
-        """Alpha and share of the mixing that its keys ask for."""
-        return self.mix_alpha, self.mix_share
 
-    @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
-        refuse_idle_keys(self, *self.no_effect_with_temperature)
-        return self
-
-
-class ScaledLoss(nn.Module):
+class ScaledLoss(Loss):
     """A contrastive loss whose cosines are multiplied by a scale, learned or of a temperature.
 
     Args:
@@ -81,8 +82,7 @@ class ScaledLoss(nn.Module):
     logit_scale: nn.Parameter | None
 
     def __init__(self, config: ScaledConfig) -> None:
-        super().__init__()
-        self.config: Any = config
+        super().__init__(config)
         scale = nn.Parameter(torch.tensor(config.initial_logit_scale), requires_grad=config.learn_scale)
         self.register_parameter("logit_scale", scale if config.temperature is None else None)
 

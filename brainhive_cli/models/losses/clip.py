@@ -1,6 +1,6 @@
 """The contrastive loss of CLIP: each prediction should find its target, each target its prediction."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +21,7 @@ from brainhive_cli.models.losses._pairs import (
 class Config(ScaledConfig):
     """Symmetric cross-entropy of scaled cosine similarities (CLIP, arXiv 2103.00020)."""
 
-    no_effect_with_temperature: ClassVar[tuple[str, ...]] = (
-        *ScaledConfig.no_effect_with_temperature,
-        "scale_by",
-    )
+    no_effect_with_temperature = (*ScaledConfig.no_effect_with_temperature, "scale_by")
 
     cosine_weight: float = Field(
         0.0,

@@ -2,10 +2,10 @@
 
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses import LossConfig, LossContext
+from brainhive_cli.models.losses import Loss, LossConfig, LossContext
 
 
 class Config(LossConfig):
@@ -18,18 +18,14 @@ class Config(LossConfig):
 
     def build(self) -> "CrossEntropy":
         """Make the loss."""
-        return CrossEntropy(self.label_smoothing, self.ignore)
+        return CrossEntropy(self)
 
 
 TINY = Config()
 
 
-class CrossEntropy(nn.Module):
+class CrossEntropy(Loss):
     """The loss of logits [B, L, K] and ids [B, L]."""
-
-    def __init__(self, label_smoothing: float, ignore: int | None) -> None:
-        super().__init__()
-        self.label_smoothing, self.ignore = label_smoothing, ignore
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
         """Compare logits [B, L, K] with ids [B, L], as a scalar; 0 where all ids are ignored.
@@ -56,11 +52,11 @@ class CrossEntropy(nn.Module):
             )
 
         # mean over ids that are not ignored
-        ignored = -100 if self.ignore is None else self.ignore  # torch's own mark
+        ignored = -100 if self.config.ignore is None else self.config.ignore  # torch's own mark
         total = F.cross_entropy(
             *(predicted.flatten(0, -2), ids.flatten()),
             ignore_index=ignored,
-            label_smoothing=self.label_smoothing,
+            label_smoothing=self.config.label_smoothing,
             reduction="sum",
         )
         return total / (ids != ignored).sum().clamp(min=1)

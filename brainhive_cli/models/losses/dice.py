@@ -3,9 +3,9 @@
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from brainhive_cli.models.losses import LossConfig, LossContext
+from brainhive_cli.models.losses import Loss, LossConfig, LossContext
 from brainhive_cli.models.losses.mse import refuse_other_shape
 
 EPSILON = 1e-6
@@ -23,18 +23,14 @@ class Config(LossConfig):
 
     def build(self) -> "DiceLoss":
         """Make the loss."""
-        return DiceLoss(self.over)
+        return DiceLoss(self)
 
 
 TINY = Config()
 
 
-class DiceLoss(nn.Module):
+class DiceLoss(Loss):
     """The loss of masks [B, ..., H, W]."""
-
-    def __init__(self, over: str) -> None:
-        super().__init__()
-        self.over = over
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
         """Compare logits with masks of 0 and 1, as a scalar; those of mixed signals are mixed.
@@ -44,7 +40,7 @@ class DiceLoss(nn.Module):
         """
         refuse_other_shape(predicted, target)
         target = target if context.mixing is None else context.mixing.mix(target)
-        axes = tuple(range(target.ndim)) if self.over == "batch" else (-2, -1)
+        axes = tuple(range(target.ndim)) if self.config.over == "batch" else (-2, -1)
         share = predicted.sigmoid()
         overlap = (share * target).sum(axes)
         covered = 2 * overlap / (share.sum(axes) + target.sum(axes) + EPSILON)

@@ -2,10 +2,10 @@
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses import LossConfig, LossContext
+from brainhive_cli.models.losses import Loss, LossConfig, LossContext
 from brainhive_cli.models.losses.mse import refuse_other_shape
 
 
@@ -21,22 +21,14 @@ class Config(LossConfig):
 
     def build(self) -> "Discrepancy":
         """Make the loss."""
-        return Discrepancy(self.widths)
+        return Discrepancy(self)
 
 
 TINY = Config()
 
 
-class Discrepancy(nn.Module):
-    """The unbiased estimate of MMD², and 0 where that is negative.
-
-    Args:
-        widths: Standard deviations of the kernels.
-    """
-
-    def __init__(self, widths: tuple[float, ...]) -> None:
-        super().__init__()
-        self.widths = widths
+class Discrepancy(Loss):
+    """The unbiased estimate of MMD², and 0 where that is negative."""
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
         """Compare the distributions of predictions and targets, both [B, ...], as a scalar.
@@ -52,11 +44,10 @@ class Discrepancy(nn.Module):
         # means over pairs of different rows within each side, less the mean between the sides
         within = (self._kernel(rows, rows) for rows in (predicted, target))
         apart = sum((kernel.sum() - kernel.trace()) / (count * (count - 1)) for kernel in within)
-        discrepancy: Tensor = apart - 2 * self._kernel(predicted, target).mean()
-        return discrepancy.clamp(min=0)
+        return (apart - 2 * self._kernel(predicted, target).mean()).clamp(min=0)
 
     def _kernel(self, one: Tensor, other: Tensor) -> Tensor:
         """Average the kernels of all pairs of rows [B, D]: [B, B]."""
         lengths = one.square().sum(1)[:, None] + other.square().sum(1)
         squared = (lengths - 2 * one @ other.T).clamp(min=0)
-        return torch.stack([(-squared / (2 * width**2)).exp() for width in self.widths]).mean(0)
+        return torch.stack([(-squared / (2 * width**2)).exp() for width in self.config.widths]).mean(0)

@@ -1,17 +1,15 @@
 """SigLIP: each prediction and target of the batch is a pair or not, whatever the others are."""
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.models.losses import LossConfig, LossContext
-from brainhive_cli.models.losses._pairs import MixAlpha, MixShare, cosines, pair_weights, refuse_idle_keys
+from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.losses._pairs import ContrastiveConfig, MixAlpha, MixShare, cosines, pair_weights
 
 
-class Config(LossConfig):
+class Config(ContrastiveConfig):
     """Sigmoid loss of scaled and shifted cosine similarities (SigLIP, arXiv 2303.15343)."""
 
     initial_logit_scale: float = Field(
@@ -23,16 +21,6 @@ class Config(LossConfig):
     )
     mix_alpha: MixAlpha = 0.0
     mix_share: MixShare = 1.0
-
-    @property
-    def mixing(self) -> tuple[float, float]:
-        """Alpha and share of the mixing that its keys ask for."""
-        return self.mix_alpha, self.mix_share
-
-    @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
-        refuse_idle_keys(self)
-        return self
 
     def build(self) -> "SigLipLoss":
         """Make the loss."""

@@ -1,8 +1,8 @@
 """Soft CLIP: each prediction should find its target, and other targets by how similar they are to it."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -14,14 +14,10 @@ from brainhive_cli.models.losses._pairs import ScaledConfig, ScaledLoss, cosines
 class Config(ScaledConfig):
     """CLIP's loss with the similarities among the targets as labels (MindEye, arXiv 2305.18274)."""
 
-    no_effect_with_temperature: ClassVar[tuple[str, ...]] = (
-        *ScaledConfig.no_effect_with_temperature,
-        "target_temperature",
-    )
+    no_effect_with_temperature = (*ScaledConfig.no_effect_with_temperature, "target_temperature")
 
-    target_temperature: float = Field(
+    target_temperature: PositiveFloat = Field(
         0.0075,
-        gt=0,
         description="What cosines among the targets are divided by before their softmax is the label; "
         "MindEye's last. Near 0 it is CLIP's loss. A `temperature` is of both: MindEye's is "
         "{from: 0.004, to: 0.0075, course: cosine}, over the epochs in which the term is active.",

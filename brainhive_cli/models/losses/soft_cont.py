@@ -1,10 +1,10 @@
 """Soft contrast of maps: each position of a predicted map should match those of an augmented picture's."""
 
-from pydantic import Field
-from torch import Tensor, nn
+from pydantic import Field, PositiveFloat
+from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses import LossConfig, LossContext
+from brainhive_cli.models.losses import Loss, LossConfig, LossContext
 from brainhive_cli.models.losses._pairs import cosines, cross_entropy, mixed
 
 
@@ -14,8 +14,8 @@ class Config(LossConfig):
     Its labels are the similarities of the picture's positions and those of the augmented picture.
     """
 
-    temperature: float = Field(
-        0.075, gt=0, description="What cosines are divided by, of predictions and of labels; MindEye1's."
+    temperature: PositiveFloat = Field(
+        0.075, description="What cosines are divided by, of predictions and of labels; MindEye1's."
     )
     augmented: str = Field(
         "", description="Target of the augmented picture, by its name; default: the picture's own."
@@ -29,12 +29,8 @@ class Config(LossConfig):
 TINY = Config()
 
 
-class SoftContrast(nn.Module):
+class SoftContrast(Loss):
     """Mean of the cross-entropies with soft labels in both directions."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
         """Compare predictions [B, D], or maps [B, S, D] position by position, with targets, as a scalar.

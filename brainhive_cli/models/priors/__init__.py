@@ -113,8 +113,7 @@ def load(reference: str, **options: Any) -> Any:
 
 def describe(reference: str) -> Description:
     """Describe a prior of any kind without reading its weights; MissingData if its config is not whole."""
-    described: Description = parts.load("priors", kind_of(reference)).describe(reference)
-    return described
+    return parts.load("priors", kind_of(reference)).describe(reference)
 
 
 def kind_of(reference: str) -> str:

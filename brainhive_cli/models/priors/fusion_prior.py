@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
 
@@ -15,10 +14,10 @@ from typing_extensions import TypedDict
 
 from brainhive_cli.core import documents, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.results import to_download
-from brainhive_cli.models.blocks import MLP, FusionEncoder
+from brainhive_cli.core.inputs import Input
+from brainhive_cli.models.blocks import MLP, FusionEncoder, InnerWidth
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.foreign_weights import below, file_need, find_file, rename
+from brainhive_cli.models.foreign_weights import below, file_input, find_file, rename
 from brainhive_cli.models.heads import TOKEN, Decoded
 from brainhive_cli.models.priors import OWNER, Description
 
@@ -74,9 +73,9 @@ AdapterUse = Literal["apply", "skip"]
 class Config(parts.Config):
     """A Fusion Prior that is to be trained (BrainHiVE, arXiv 2602.07495)."""
 
-    hidden_size: int = Field(1024, gt=0, le=2**17, description="Width of the token; the paper's value.")
-    intermediate_size: int = Field(
-        4096, gt=0, le=2**17, description="Width inside fusion block and adapter; the paper's."
+    hidden_size: InnerWidth = Field(1024, description="Width of the token; the paper's value.")
+    intermediate_size: InnerWidth = Field(
+        4096, description="Width inside fusion block and adapter; the paper's."
     )
     sequence_length: int = Field(
         4, gt=0, le=16_384, description="Image tokens that a token becomes; IP-Adapter's value."
@@ -89,11 +88,9 @@ class Config(parts.Config):
         "Without it they start random.",
     )
 
-    def check(self) -> str:
-        """Describe what it starts from, and how much of that would be downloaded."""
-        if self.start_from is None:
-            return "from random weights"
-        return f"from {self.start_from}, {to_download([file_need(self.start_from)])}"
+    def inputs(self) -> list[Input]:
+        """Look for what it starts from."""
+        return [] if self.start_from is None else [file_input(self.start_from)]
 
     def build(self, dims: dict[str, int], generator: Any) -> "FusionPrior":
         """Make a prior for embeddings of these widths (by upstream key) and this generator's U-Net."""
@@ -125,10 +122,8 @@ class Config(parts.Config):
         prior = FusionPrior(configs, cross_sizes(unet))
 
         # replace random weights by those of an IP-Adapter
-        is_outline = prior.proj.proj.weight.is_meta  # shapes alone: nothing is fetched
-        if self.start_from is not None:
-            with suppress(*[MissingData] if is_outline else []):
-                prior.start_from(find_file(self.start_from, local=is_outline))
+        if self.start_from is not None and not prior.proj.proj.weight.is_meta:  # shapes alone need no file
+            prior.start_from(find_file(self.start_from))
         return prior
 
 
@@ -369,9 +364,7 @@ class AttentionAdapter(nn.Module):
 
     def __init__(self, names: list[str], sizes: dict[int, tuple[int, int]], scale: float) -> None:
         super().__init__()
-        self.names = list(names)
-        self.sizes = dict(sizes)
-        self.scale = scale
+        self.names, self.sizes, self.scale = names, sizes, scale
         self.attn_processors = nn.ModuleDict({str(i): KeysAndValues(*size) for i, size in sizes.items()})
 
     def attach(self, unet: Any) -> None:

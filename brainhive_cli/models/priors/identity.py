@@ -36,10 +36,6 @@ class Config(parts.Config):
     )
     masks: tuple[str, ...] = Field(("masks", "mask"), description="Heads that say where conditions hold.")
 
-    def check(self) -> str:
-        """Describe it."""
-        return "without weights"
-
     def build(self, dims: Mapping[str, int], generator: Any) -> "Identity":
         """Make the prior; it needs neither widths nor generator."""
         return Identity(self)

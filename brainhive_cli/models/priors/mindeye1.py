@@ -4,7 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -53,10 +53,6 @@ class Config(parts.Config):
     unconditional: Literal["generator", "noise"] = Field(
         "generator", description="Unconditional side of guidance: the generator's own, or random tokens."
     )
-
-    def check(self) -> str:
-        """Describe it."""
-        return "from random weights"
 
     def build(self, dims: Mapping[str, int], generator: Any) -> "DiffusionPrior":
         """Make the prior; it needs neither widths nor generator."""
@@ -226,8 +222,7 @@ class DiffusionPrior(identity.PriorOfHeads):
     def expected(self, brain: Tensor) -> Tensor:
         """Predict image tokens from the brain's alone, [B, S, D], in one pass: with the image hidden."""
         last = torch.full((len(brain),), self.config.timesteps - 1, device=brain.device)
-        tokens: Tensor = self.net(torch.zeros_like(brain), last, brain, keep_image=False)
-        return tokens / self.scale
+        return self.net(torch.zeros_like(brain), last, brain, keep_image=False) / self.scale
 
     def learn(self, brain: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Predict image tokens from noised ones, for a training step; torch's random numbers are used.
@@ -336,9 +331,9 @@ class _Transformer(nn.Module):
     def __init__(self, dim: int, depth: int, heads: int, dim_head: int) -> None:
         super().__init__()
         inner = 4 * dim
-        self.rel_pos_bias = nn.Module()
+        self.rel_pos_bias: Any = nn.Module()
         self.rel_pos_bias.relative_attention_bias = nn.Embedding(BUCKETS, heads)
-        self.layers = nn.ModuleList()
+        self.layers: Any = nn.ModuleList()
         for _ in range(depth):
             feed_forward = nn.Sequential(
                 _Norm(dim),
@@ -354,7 +349,7 @@ class _Transformer(nn.Module):
 
     def bias(self, count: int) -> Tensor:
         """T5's relative position bias [heads, S, 1 + S], the null key first."""
-        embedding = cast(nn.Embedding, self.rel_pos_bias.relative_attention_bias)
+        embedding = self.rel_pos_bias.relative_attention_bias
         position = torch.arange(count + 1, device=embedding.weight.device)
         back = (position[:count, None] - position).clamp(min=0)  # [S, 1 + S]
 
@@ -363,13 +358,11 @@ class _Transformer(nn.Module):
         share = torch.log(back.clamp(min=1).float() / exact) / math.log(MAX_DISTANCE / exact)
         far = (exact + (share * (BUCKETS - exact)).long()).clamp(max=BUCKETS - 1)
         buckets = torch.where(back < exact, back, far)
-        biases: Tensor = embedding(buckets)  # [S, 1 + S, heads]
-        return biases.permute(2, 0, 1)
+        return embedding(buckets).permute(2, 0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         bias = self.bias(x.shape[1])
-        for layer in self.layers:
-            attention, feed_forward = cast(nn.ModuleList, layer)
+        for attention, feed_forward in self.layers:
             x = attention(x, bias) + x
             x = feed_forward(x) + x
         return self.project_out(self.norm(x))
@@ -385,7 +378,7 @@ class _Attention(nn.Module):
         self.null_kv = nn.Parameter(torch.randn(2, width))
         self.to_q = nn.Linear(dim, width * heads, bias=False)
         self.to_kv = nn.Linear(dim, 2 * width, bias=False)
-        self.rotary_emb = nn.Module()
+        self.rotary_emb: Any = nn.Module()
         rotated = min(ROTATED, width)
         self.rotary_emb.freqs = nn.Parameter(10000 ** -(torch.arange(0, rotated, 2) / rotated))
         self.to_out = nn.Sequential(nn.Linear(width * heads, dim, bias=False), _Norm(dim))
@@ -408,8 +401,7 @@ class _Attention(nn.Module):
     def rotate(self, x: Tensor) -> Tensor:
         """Turn pairs of widths by angles that grow with the position."""
         # one angle for each pair of widths
-        rates = cast(Tensor, self.rotary_emb.freqs)  # [rotated / 2]
-        angles = torch.arange(x.shape[-2], device=x.device)[:, None] * rates
+        angles = torch.arange(x.shape[-2], device=x.device)[:, None] * self.rotary_emb.freqs
         angles = angles.repeat_interleave(2, -1)  # [S, rotated]
 
         # rotate the first widths, and leave the rest as they are

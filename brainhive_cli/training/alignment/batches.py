@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from brainhive_cli.core.arrays import Bool
 from brainhive_cli.core.device_memory import to_device
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
@@ -24,6 +24,8 @@ from brainhive_cli.models.losses import Mixing
 from brainhive_cli.training.alignment.feedback import Feedback
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.settings import Train
+
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class CellData:
 
     responses: list[Responses]
     targets: Targets
-    held_out: NDArray[np.bool_]
+    held_out: Bool
     fuser: nn.Module | None
     starts: Mapping[int, Sequence[Any]] = field(default_factory=dict)
     tested: list[Responses] | None = None
@@ -153,12 +155,6 @@ class CellData:
     epoch_trials: int | None = None
     adapted: EncoderGroup | None = None
     seed: int = 0
-
-    @property
-    def has_validation(self) -> bool:
-        """Whether a subject saw a picture of a held-out concept."""
-        stimuli = [trials.stimulus for trials in self.responses]
-        return any(self.held_out[rows[rows >= 0]].any() for rows in stimuli)
 
 
 @dataclass(frozen=True)
@@ -175,13 +171,13 @@ class Batch:
     """
 
     parts: list[tuple[Tensor, Tensor]]
-    targets: dict[str, Tensor]
+    targets: Tensors
     mixing: Mixing | None
     stimuli: Tensor
-    augmented: dict[str, Tensor] = field(default_factory=dict)
+    augmented: Tensors = field(default_factory=dict)
 
 
-def join_parts(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def join_parts(parts: Sequence[Tensors]) -> Tensors:
     """Join tensors of the micro-batches of a batch, by name."""
     if len(parts) == 1:
         return parts[0]
@@ -237,8 +233,7 @@ class Batches:
         # feedback chooses among alternative embeddings by how well samples were predicted
         self.feedback: Feedback | None = None
         if train.alternatives == "uncertainty":
-            samples = len(self.samples.stimulus)
-            self.feedback = Feedback(samples, self.targets.alternatives, launch.device)
+            self.feedback = Feedback(len(self.samples.stimulus), self.targets.alternatives, launch.device)
 
         # cut positions of the batches in the permuted rows
         self.taken = self.steps * train.batch_size  # or all, where they are fewer
@@ -307,8 +302,8 @@ class Batches:
         signals = [self._signals(part, generator) for part in self.samples.split(shard)]
 
         # stimuli of the whole batch and of this share
-        index = to_device(torch.from_numpy(shard), self.launch.device)
-        stimuli = self.samples.stimulus[to_device(torch.from_numpy(ordered), self.launch.device)]
+        index = to_device(torch.from_numpy(shard), device)
+        stimuli = self.samples.stimulus[to_device(torch.from_numpy(ordered), device)]
         stimulus, mixing = self.samples.stimulus[index], None
         # where a stimulus has several targets, one is drawn, or chosen by feedback
         which = {

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
@@ -69,7 +69,7 @@ class Decoder:
     subject: int | None = None
 
     @torch.inference_mode()
-    def encode(self, signal: NDArray[np.float32] | Tensor) -> Tensor:
+    def encode(self, signal: Float32 | Tensor) -> Tensor:
         """Encode a person's signals [N, C, T], not normalised, as the tokens [N, D] that retrieval compares.
 
         Raises:
@@ -145,6 +145,7 @@ class Base:
     fuser: torch.nn.Module | None = None
     launch: Launch = field(default_factory=lambda: Launch(0, 1, torch.device("cpu")))
     learned: Mapping[int, Learned] = field(default_factory=dict)
+    _statistics: dict[Any, Any] = field(default_factory=dict, init=False)  # by part and trials of a picture
 
     @property
     def is_closed_form(self) -> bool:
@@ -177,7 +178,7 @@ class Base:
     def decodes_strangers(self, signal: Signals) -> bool:
         """Whether the model decodes a person whom nothing was learned of, tried on the first signal."""
         try:
-            self.zero_shot.encode(np.asarray(signal[:1]))
+            self.zero_shot.encode(signal[:1])
         except BrainhiveError:
             return False
         return True
@@ -203,7 +204,7 @@ class Base:
             )
         if self.normalisation is None and not responses.channels:
             raise BrainhiveError("voxels of two people have nothing to be aligned by", "alignments of tokens")
-        normaliser = config.build(config.measure([np.asarray(responses.signal)]))
+        normaliser = config.build(config.measure([responses.signal]))
         if self.normalisation is not None:
             return Decoder(self.model, normaliser)
 
@@ -215,7 +216,7 @@ class Base:
                 if trials and person.single is not None and person.counts is not None:
                     most = np.minimum(person.counts, trials)[:, None]
                     person = person.of_trials(np.arange(person.single.shape[1]) < most)
-                measured.append(config.measure([np.asarray(person.signal)]))
+                measured.append(config.measure([person.signal]))
             self._statistics[key] = pool_statistics(measured)
         common = config.build(self._statistics[key])
 
@@ -230,17 +231,12 @@ class Base:
         return Decoder(self.model, aligned)
 
     @cached_property
-    def _statistics(self) -> dict[tuple[Any, int], Mapping[str, NDArray[np.float64]]]:
-        """Mean statistics of the people whom the model learned from, by part and trials of a picture."""
-        return {}
-
-    @cached_property
     def _reference_tokens(self) -> Tensor:
         """Tokens [m, D] of training signals of the people whom the model learned from."""
         tokens = []
         for responses in self.trained:
             step = max(1, len(self.trained) * len(responses.stimulus) // MAX_REFERENCES)
-            chosen = np.asarray(responses.signal[::step])
+            chosen = responses.signal[::step]
             normaliser = self._normaliser_of(responses)
             tokens.append(Decoder(self.model, normaliser, None, responses.subject).encode(chosen))
         return torch.cat(tokens)
@@ -248,7 +244,7 @@ class Base:
     def _normaliser_of(self, responses: Responses) -> Normaliser | None:
         """Fit the model's normalisation to a person's recordings."""
         part = self.normalisation
-        return None if part is None else part.build(part.measure([np.asarray(responses.signal)]))
+        return None if part is None else part.build(part.measure([responses.signal]))
 
     def align_tokens(self, config: Any, responses: Responses) -> Decoder:
         """Align the tokens of a person's signals: by pairs of signal and stimulus, or without labels.
@@ -312,51 +308,37 @@ class Base:
         if is_transfer:
             changes["start_pull"] = pull
         if arm == SUBJECT_LAYER:
-            layout, start, stages = self._add_subject_layer(responses)
-            changes["stages"] = stages
+            # a mixing of channels needs the channels of the model
+            if self.is_closed_form or not layout.spec.names:
+                what = "a model in closed form" if self.is_closed_form else "a model of voxels"
+                raise BrainhiveError(f"{what} has no subject layer", "leave subject-layer out of arms")
+            name = layout.subject_layer if layout.subject_layer in LAYERS else "linear"
+            layout = replace(layout, subject_layer=name)
+
+            # the model, which is frozen, and a layer that changes nothing yet
+            start = Aligner(layout, self.model.learned).to(self.model.device)
+            state = self.model.state_dict()
+            state = {key: value for key, value in state.items() if "subject_layer" not in key}
+            start.load_state_dict({**start.state_dict(), **state})
+            start.losses = self.model.losses
+            frozen = ["backbone", *(["fuser"] if self.model.fuser is not None else [])]
+            lr = LAYER_LR * self.train.all_stages(1)[-1].lr
+            changes["stages"] = [Stage(epochs=self.train.epochs, lr=lr, freeze=frozen)]
         elif arm == FINE_TUNING and self.is_closed_form:
             raise BrainhiveError("fine-tuning in closed form is transfer", "leave fine-tuning out of arms")
 
-        # one training
+        # one training, with the record of the person's recordings and of what normalised them
+        learned = self.learned.get(person, Learned())
+        if self.normalisation is not None and responses.normaliser is not None:
+            learned = replace(learned, normalisers={person: responses.normaliser})
         data = CellData(
             responses=[responses],
             targets=self.targets,
             held_out=np.zeros(1 + int(responses.stimulus.max()), np.bool_),
             fuser=self.fuser,
-            learned=self._describe_learned(person, responses),
+            learned=learned,
             seed=seed,
         )
         settings = self.train.model_copy(update=changes)
         model = fit(layout, data, self.terms, settings, start, derive_seed(seed, 0), launch=self.launch)
         return Decoder(model, normaliser, None, responses.subject)
-
-    def _describe_learned(self, person: int, responses: Responses) -> Learned:
-        """Describe what a model learns from: the person's recordings, and how they were normalised."""
-        learned = self.learned.get(person, Learned())
-        if self.normalisation is None or responses.normaliser is None:
-            return learned
-        return replace(learned, normalisers={person: responses.normaliser})
-
-    def _add_subject_layer(self, responses: Responses) -> tuple[Any, Aligner, list[Stage]]:
-        """Put a layer for the person before the model, which is frozen: architecture, start and stages.
-
-        Raises:
-            BrainhiveError: if it is fitted in closed form, or reads voxels.
-        """
-        # a mixing of channels needs the channels of the model
-        layout = self.model.layout
-        if self.is_closed_form or not layout.spec.names:
-            what = "a model in closed form" if self.is_closed_form else "a model of voxels"
-            raise BrainhiveError(f"{what} has no subject layer", "leave subject-layer out of arms")
-        name = layout.subject_layer if layout.subject_layer in LAYERS else "linear"
-        layout = replace(layout, subject_layer=name, spec=spec_of([responses], layout.spec.signal))
-
-        # the model, and a layer that changes nothing yet
-        start = Aligner(layout, self.model.learned).to(self.model.device)
-        state = {key: value for key, value in self.model.state_dict().items() if "subject_layer" not in key}
-        start.load_state_dict({**start.state_dict(), **state})
-        start.losses = self.model.losses
-        frozen = ["backbone", *(["fuser"] if self.model.fuser is not None else [])]
-        lr = LAYER_LR * self.train.all_stages(1)[-1].lr
-        stages = [Stage(epochs=self.train.epochs, lr=lr, freeze=frozen)]
-        return layout, start, stages

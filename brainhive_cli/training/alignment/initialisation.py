@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import console, documents, hub, parts, runs, shared_runs, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import locate, portable
+from brainhive_cli.core.files import locate
+from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.results import Need
 from brainhive_cli.core.runs import is_run
 from brainhive_cli.core.sweep import of_variant
-from brainhive_cli.models.foreign_weights import adapt, file_need, find_file
+from brainhive_cli.models.foreign_weights import adapt, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment import published_models
@@ -35,6 +37,10 @@ BACKBONE = "backbone."
 FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 """Weight files of a folder, the best first."""
 ENDINGS = tuple(pattern[1:] for pattern in FILES)
+Opened = dict[str, NamedModels]
+"""Runs that were looked for before, by reference."""
+References = Sequence[str | Mapping[str, str] | None]
+"""What each stage starts from: a reference, one for each of some parts, or nothing."""
 
 
 def initial_aligner(
@@ -75,7 +81,11 @@ def _draw_as_reference(module: nn.Module) -> None:
 def learned_by(data: CellData, train: Train) -> Learned:
     """Return the record of a cell's training data, with that of its starts and encoders."""
     # add the histories of encoders and starts
-    learned = replace(data.learned, selection=train.selected_on(data.has_validation))
+    stimuli = [trials.stimulus for trials in data.responses]
+    has_validation = any(data.held_out[rows[rows >= 0]].any() for rows in stimuli)
+    selection = "validation" if train.selection == "best" and has_validation else "last epoch"
+    selection = "test" if train.selection == "test" else selection
+    learned = replace(data.learned, selection=selection)
     starts = (start.learned for starts in data.starts.values() for start in starts)
     for before in (*data.tuned_encoders, *filter(None, starts)):
         learned = learned.after(before)
@@ -126,7 +136,17 @@ class Start:
         prefix = f"{self.part}."
         state = aligner.state_dict()
         needed = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-        given_weights = {} if self.path.is_dir() else self._read_plain(needed)
+        given_weights = dict[str, Tensor]()
+        if not self.path.is_dir():
+            # of a file of the part, or of a module around it: as many as it has by name. GPT-2's, for one,
+            # are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one that was saved
+            # with the last layer
+            read, modules = weights.read(self.path), self.part.split(".")
+            is_model = aligners.holds_model(self.path)  # whose weights are read with what it says of itself
+            for depth in range(1 if is_model else len(modules) + 1):
+                above = "".join(f"{module}." for module in modules[len(modules) - depth :])
+                matches = {name: read[above + name] for name in needed if above + name in read}
+                given_weights = max(given_weights, matches, key=len)
         if len(given_weights) < len(needed) and (self.path.is_dir() or aligners.holds_model(self.path)):
             given_weights = self._read_from_model(aligner, needed)
 
@@ -137,8 +157,7 @@ class Start:
             for name, value in needed.items()
             if name in given_weights or prefix + name not in subject_modules
         }
-        unmatched = weights.find_unmatched(required, given_weights)
-        match = weights.describe_match(unmatched, len(required))
+        match = weights.describe_match(weights.find_unmatched(required, given_weights), len(required))
         if required.keys() - given_weights.keys() or not given_weights:
             raise BrainhiveError(
                 f"{self.path} has no weights for the part {self.part}: {match}",
@@ -155,28 +174,25 @@ class Start:
                 )
         aligner.load_state_dict({prefix + name: v for name, v in given_weights.items()}, strict=False)
 
-    def _read_plain(self, needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take weights from a file of the part, or of a module around it: as many as it has by name.
-
-        GPT-2's, for one, are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one that
-        was saved with the last layer.
-        """
-        # names in the file may begin at any module around the part
-        state, modules = weights.read(self.path), self.part.split(".")
-        is_model = aligners.holds_model(self.path)  # whose weights are read with what it says of itself
-        matches = []
-        for depth in range(1 if is_model else len(modules) + 1):
-            above = "".join(f"{module}." for module in modules[len(modules) - depth :])
-            matches.append({name: state[above + name] for name in needed if above + name in state})
-        return max(matches, key=len)
-
     def _read_from_model(self, aligner: Aligner, needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take the part of a model, wherever in its backbone it lies."""
         # find the part in the other model, by its name or by the names below it
         start, prefix = aligners.load(self.path), f"{self.part}."
         state, start_prefix = start.state_dict(), prefix
         if not any(name.startswith(prefix) for name in state):
-            start_prefix = _find_prefix(needed, state, self.part)
+            # elsewhere: count the needed names below each prefix
+            counts: Counter[str] = Counter()
+            for name in state:
+                pieces = name.split(".")
+                for depth in range(1, len(pieces)):
+                    if ".".join(pieces[depth:]) in needed:
+                        counts[".".join(pieces[:depth]) + "."] += 1
+
+            # the most names win, and of equal counts the prefix with the name of the part
+            last = f".{self.part.rpartition('.')[2]}."
+            start_prefix = max(
+                counts, key=lambda name: (counts[name], f".{name}".endswith(last)), default=prefix
+            )
         renamed = {
             prefix + n.removeprefix(start_prefix): v for n, v in state.items() if n.startswith(start_prefix)
         }
@@ -202,26 +218,11 @@ class Start:
         return matching
 
 
-def _find_prefix(needed: Mapping[str, Tensor], state: Mapping[str, Tensor], part: str) -> str:
-    """Find what stands before the names of a part in a model that has it elsewhere: where most are."""
-    # count the needed names below each prefix
-    counts: Counter[str] = Counter()
-    for name in state:
-        pieces = name.split(".")
-        for depth in range(1, len(pieces)):
-            if ".".join(pieces[depth:]) in needed:
-                counts[".".join(pieces[:depth]) + "."] += 1
-
-    # the most names win, and of equal counts the prefix with the name of the part
-    last = f".{part.rpartition('.')[2]}."
-    return max(counts, key=lambda name: (counts[name], f".{name}".endswith(last)), default=f"{part}.")
-
-
 def find_starts(
-    references: Sequence[str | Mapping[str, str] | None],
+    references: References,
     cell: Cell,
     paths: Paths,
-    opened: dict[str, NamedModels] | None = None,
+    opened: Opened | None = None,
 ) -> dict[int, tuple[Start, ...]]:
     """Find what each stage starts from, by the stage's number.
 
@@ -242,9 +243,7 @@ def find_starts(
     return starts
 
 
-def name_starts(
-    references: Sequence[str | Mapping[str, str] | None], paths: Paths, opened: dict[str, NamedModels]
-) -> dict[str, str]:
+def name_starts(references: References, paths: Paths, opened: Opened) -> dict[str, str]:
     """Pin what changes under one name among what stages start from, by that name; `opened` as there.
 
     A recipe stands for its newest run, a repository of the hub for its newest commit.
@@ -265,40 +264,29 @@ def name_starts(
     return names
 
 
-def list_start_needs(
-    references: Sequence[str | Mapping[str, str] | None],
+def list_start_inputs(
+    references: References,
     cell: Cell,
     paths: Paths,
     backbone: Any,
-    opened: dict[str, NamedModels],
-) -> list[tuple[str, Need]]:
-    """Look for what stages start from: parts, and what each needs; nothing is fetched.
-
-    The key of a run is the reference; `opened` as there.
-    """
-    # weights that the backbone itself loads
+    opened: Opened,
+) -> list[Input]:
+    """Look for what stages start from, and what the backbone itself loads; nothing is fetched."""
     pretrained = getattr(backbone, "pretrained", None)
-    needs = [("backbone", hub.need(pretrained, (), FILES[:1], ("config.json",)))] if pretrained else []
-
-    # weights that the recipe names
-    for _, part, name in _list_references(references):
+    inputs = [hub.find_input(pretrained, (), FILES[:1], ("config.json",))] if pretrained else []
+    for _, _, name in _list_references(references):
         if name.startswith("hub:"):
             is_file = name.partition("@")[0].endswith(ENDINGS)
             patterns = (*FILES[:1], f"cells/**/{aligners.WEIGHTS[0]}")  # the second, of a run
-            need = (
-                file_need(name) if is_file else hub.need(str(of_variant(name)[0]), (), patterns, ("*.json",))
-            )
+            folder = str(of_variant(name)[0])
+            inputs.append(file_input(name) if is_file else hub.find_input(folder, (), patterns, ("*.json",)))
         else:
-            try:
-                need = Need(portable(str(_find_path(name, cell, paths, opened))))
-            except BrainhiveError as error:
-                need = Need(name if Path(name).suffix else f"run {name}", None, error, key=name)
-        needs.append((part, need))
-    return needs
+            inputs.append(Input.of(name, partial(_find_path, name, cell, paths, opened)))
+    return inputs
 
 
 def _list_references(
-    references: Sequence[str | Mapping[str, str] | None],
+    references: References,
 ) -> Iterator[tuple[int, str, str]]:
     """List the number of a stage, a part ("" for all) and what it starts from."""
     for number, reference in enumerate(references):
@@ -306,13 +294,13 @@ def _list_references(
         yield from ((number, part, name) for part, name in part_references.items())
 
 
-def _open_once(reference: str, paths: Paths, opened: dict[str, NamedModels]) -> NamedModels:
+def _open_once(reference: str, paths: Paths, opened: Opened) -> NamedModels:
     if reference not in opened:
         opened[reference] = open_model(reference, paths, choose="train.start_from=")
     return opened[reference]
 
 
-def _find_path(reference: str, cell: Cell, paths: Paths, opened: dict[str, NamedModels]) -> Path:
+def _find_path(reference: str, cell: Cell, paths: Paths, opened: Opened) -> Path:
     """Take a model or file as it is; of a run the only model, or that of the cell with the same name."""
     # a file or a folder of the hub; a run there is fetched and compared once for all cells
     path = locate(reference)
@@ -326,8 +314,8 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: dict[str, Named
         return path
     if path.suffix in (".pth", ".pt", ".safetensors") and reference not in opened:
         is_fetched = parts.is_kind("datasets", path.parent.name)  # as in data/cc2017/FILE
-        hint = f"brainhive fetch {path.parent.name}" if is_fetched else "train.stages start_from=FILE"
-        raise MissingData(f"no file {path}, which a stage starts from", hint)
+        way = Line("fetch", path.parent.name) if is_fetched else "train.stages start_from=FILE"
+        raise MissingData(f"no file {path}, which a stage starts from", way)
 
     named, name = _open_once(reference, paths, opened), cell.name.rpartition("/")[2]
     models = named.models

@@ -1,34 +1,36 @@
 """The job of train-align: a recipe, resolved once into what `plan` prints and `run` does."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 import torch
 from pydantic import BaseModel
 
 from brainhive_cli.core import console, runs
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.hub import SCHEME
+from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.results import Need, Work, to_download
+from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.data.datasets import Dataset, files_of, list_stimuli, people_of
+from brainhive_cli.data.datasets import Dataset, list_stimuli, people_of
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import shape_of
 from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_prior
-from brainhive_cli.data.targets.target_stores import digests_of_imported, open_stores, store_needs
+from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
 from brainhive_cli.models import backbones, priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, Head
 from brainhive_cli.models.priors import Description
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.initialisation import Start, find_starts, list_start_needs, name_starts
+from brainhive_cli.training.alignment.initialisation import Start, find_starts, list_start_inputs, name_starts
 from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.learned import LEARNED_FILE, Learned
 from brainhive_cli.training.alignment.optimisation import is_below
@@ -36,8 +38,6 @@ from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import (
     INHERITED,
     NamedModels,
-    Planned,
-    expected_recipe,
     inherited,
     open_model,
 )
@@ -53,97 +53,63 @@ TRAINED_BYTES, HELD_BYTES = 16, 4
 class Job:
     """A run of train-align, resolved.
 
-    What may be missing is looked for by the methods, so that a plan reports each failure on its own line.
-
     Attributes:
         recipe: Its settings; for fine-tuning with the keys that it inherits. To be run, it holds the digests
             of priors.
         variants: The recipe of every variant of a sweep, by label; otherwise one, labelled "".
         dataset: Whose signals and stimuli are used.
-        base_run: The run that is fine-tuned; None where none is, or it is absent.
-        base_need: The same as something that is needed, by the name that the user gave it.
+        base_run: The run that is fine-tuned; None where none is.
     """
 
     recipe: Recipe
     variants: dict[str, Recipe]
     dataset: Dataset
     base_run: AlignRun | None = None
-    base_need: Need | None = None
     _starts: dict[str, dict[int, tuple[Start, ...]]] = field(default_factory=dict, repr=False, compare=False)
     _opened: dict[str, NamedModels] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def resolve(cls, recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Self:
+    def resolve(cls, recipe: Recipe) -> Self:
         """Find the run that is fine-tuned, inherit its keys, and lay the variants of a sweep over the recipe.
 
-        Args:
-            recipe: What the user wrote.
-            trainings: Earlier trainings of a workflow, by the names that recipes give their runs: a run that
-                is fine-tuned and absent is what its recipe says.
-
         Raises:
-            BrainhiveError: if no recipe says what an absent run will be, or a run does not fit the recipe.
+            MissingData: if there is no such run.
+            BrainhiveError: if a run does not fit the recipe.
         """
-        # find the run that is fine-tuned, or the recipe that will train it
-        base_run, base_need = None, None
-        if recipe.mode == "finetune":
-            name = recipe.finetune.run or "train-align"
-            base_need = Need(f"run {name}", key=name)
-            try:
-                base_run = find_base_run(recipe)
-                recipe = inherit(recipe, base_run)
-            except MissingData as error:
-                training = expected_recipe(name, recipe.paths, trainings)
-                if training is None:
-                    raise
-                base_need = base_need if base_run else replace(base_need, error=error)
-                recipe = inherited(recipe, training)
-
+        base_run = find_base_run(recipe) if recipe.mode == "finetune" else None
+        recipe = recipe if base_run is None else inherit(recipe, base_run)
         dataset: Dataset = recipe.dataset.build(recipe.paths)
-        return cls(recipe, variants(recipe), dataset, base_run, base_need)
+        return cls(recipe, variants(recipe), dataset, base_run)
 
     def open(self) -> Self:
-        """Check that the run that is fine-tuned and the subjects are here, and add the digests of priors.
+        """Check that the subjects are here, and that the variants fit their priors.
 
         Raises:
             MissingData: if one of them is not.
             RecipeError: if a variant does not fit its prior.
         """
-        if self.base_need and self.base_need.error:
-            raise self.base_need.error
         for recipe in self.variants.values():
             self.signals(recipe).choose_subjects(recipe.subjects)
             if recipe.mode == "inter":
                 self.signals(recipe).choose_subjects(recipe.trained_on)
-        return self._holding({reference: prior.digest for reference, prior in self.describe_priors().items()})
+        self.describe_priors()
+        return self
 
-    def _holding(self, digests: Mapping[str, str]) -> Self:
-        """Add digests of what the recipe and its variants name."""
-        variant_recipes = {
-            label: recipe.holding({**recipe.digests, **digests}) for label, recipe in self.variants.items()
-        }
-        recipe = self.recipe.holding({**self.recipe.digests, **digests})
-        return replace(self, recipe=recipe, variants=variant_recipes)
+    def digests(self) -> dict[str, str]:
+        """Give the digests that make another run: of signals, own vectors and priors, and pinned starts."""
+        recipes = self.variants.values()
+        starts = [name_starts(recipe.train.starts, recipe.paths, self._opened) for recipe in recipes]
+        return digests_of(self.inputs()) | reduce(or_, starts)
 
-    def pinned(self, cells: Sequence[Cell]) -> Self:
-        """Add the identities of signals, own vectors and runs, so that others make another run."""
-        # a run is identified by the signals, vectors and weights that it reads
-        encoders, paths = self.stored_encoders(), self.recipe.paths
-        identities = digests_of_imported(self.dataset, "train", encoders, paths)
-        starts: dict[str, str] = {}
-        for recipe in self.variants.values():
-            starts |= name_starts(recipe.train.starts, recipe.paths, self._opened)
-            identities |= self.signals(recipe).identities(self._list_read(recipe, cells))
-        job = self._holding(identities | starts)
-
-        # what is of the hub stands in the recipe with its commit, as its name may move on
-        commits = {name: pinned for name, pinned in starts.items() if name.startswith(SCHEME)}
+    def pinned(self, digests: Mapping[str, str]) -> Self:
+        """Name what is of the hub with its commit, as its name may move on."""
+        commits = {name: pinned for name, pinned in digests.items() if name.startswith(SCHEME)}
 
         def pin(recipe: Recipe) -> Recipe:
             return recipe.model_copy(update={"train": recipe.train.pin_starts(commits)})
 
-        variants = {label: pin(recipe) for label, recipe in job.variants.items()}
-        return replace(job, recipe=pin(job.recipe), variants=variants)
+        variants = {label: pin(recipe) for label, recipe in self.variants.items()}
+        return replace(self, recipe=pin(self.recipe), variants=variants)
 
     def signals(self, recipe: Recipe) -> SignalSource:
         """Return the signals of a variant."""
@@ -216,21 +182,46 @@ class Job:
         shares = dict.fromkeys(recipe.train.validation for recipe in self.variants.values())
         return dict(describe_held_out(concepts, share) for share in shares)
 
-    def needs(self, list_starts: Callable[[], Iterable[tuple[str, Need]]]) -> Iterator[Need]:
-        """List all that the training reads and does not make, what its stages start from last."""
-        recipe = self.recipe
+    def inputs(self) -> list[Input]:
+        """List all that the training reads: run, signals, embeddings, what runs at each step, and starts."""
+        recipe, arguments = self.recipe, (self.stored_encoders(), self.recipe.paths)
+        cells, recipes = self.list_cells(), self.variants.values()
+        online = [config for config in recipe.encoders if config not in recipe.stored_encoders]
 
-        # the run, signals and stores
-        if self.base_need:
-            yield self.base_need
-        yield from self.signals(recipe).needs(list_subjects(self.list_cells()))
-        yield from store_needs(self.dataset, recipe.dataset, "train", self.stored_encoders(), recipe.paths)
+        def list_starts() -> list[Input]:
+            starts, backbone = recipe.train.starts, recipe.backbone
+            return list_start_inputs(starts, cells[0], recipe.paths, backbone, self._opened)
 
-        # files of the encoders that run at each step
-        for online in [config for config in recipe.encoders if config not in recipe.stored_encoders]:
-            yield from [*online.needs(), *files_of(self.dataset, "train", online.encodes)]
-        for _, start in list_starts():
-            yield start
+        return collect(
+            lambda: [Input(f"run {self.base_run.folder.name}")] if self.base_run else (),
+            lambda: [
+                one for each in recipes for one in self.signals(each).inputs(self._list_read(each, cells))
+            ],
+            lambda: store_inputs(self.dataset, recipe.dataset, "train", *arguments),
+            lambda: [
+                Input(f"prior {reference}", reference=reference, digest=prior.digest)
+                for reference, prior in self.describe_priors().items()
+            ],
+            lambda: [
+                one
+                for config in online
+                for one in (*config.inputs(), *self.dataset.files("train", config.encodes))
+            ],
+            list_starts,
+        )
+
+    def check(self) -> None:
+        """Open what is listed, and refuse what does not fit, as `run` does; nothing is made."""
+        cells = self.open().list_cells()
+        for recipe in self.variants.values():
+            self.signals(recipe).check(self._list_read(recipe, cells))
+        self._refuse_absent_sessions(cells)
+        self._refuse_empty_folds(cells)
+        self.describe_validation(self.open_stores())
+        for reference in self.describe_priors():
+            priors.load(reference)
+        for cell in cells:
+            self.find_starts(cell)
 
     def find_starts(self, cell: Cell) -> dict[int, tuple[Start, ...]]:
         """Find what stages of a cell's training start from, by the stage's number; each is looked for once.
@@ -351,47 +342,7 @@ class Job:
         train = self.recipe.train
         epochs = (self.variants[cell.variant].train.epochs * len(cell.trained_on) for cell in cells)
         kind = f"{self.recipe.backbone.kind}, {train.batch_size} a step in {train.precision}"
-        return Work(f"{self.dataset.name}, {kind}", sum(epochs), "epochs of a subject")
-
-    def describe_online(self) -> str:
-        """Name the encoders that run at each step, and what is still to be fetched of them."""
-        stored = {config.name for config in self.recipe.stored_encoders}
-        online = {config.name: config for config in self.recipe.encoders if config.name not in stored}
-        return "; ".join(f"{name}, {to_download(config.needs())}" for name, config in online.items())
-
-    def describe_signals(self, cells: Sequence[Cell]) -> str:
-        """Describe the size of the signals, and what is still to be written."""
-        # signals must exist, with the sessions that are asked for
-        source, subjects = self.signals(self.recipe), list_subjects(cells)
-        source.choose_subjects(subjects)
-        source.require(subjects)
-        self._refuse_absent_sessions(cells)
-        self._refuse_empty_folds(cells)
-
-        # variants with the same section share their stores
-        sections = {repr(recipe.signal): recipe for recipe in self.variants.values()}
-        sizes = [self.signals(recipe).store_size(subjects) for recipe in sections.values()]
-        (count, most, channels, samples), to_write = sizes[0]
-
-        # bytes in float32, of averages and single trials
-        copies = 1 if self.recipe.signal.repetitions == "average" else 1 + most
-        most_subjects = max(len(cell.trained_on) for cell in cells)
-        size_gb = 4 * copies * count * channels * samples * most_subjects / 1e9
-        stores = f"signal stores: {console.size(to_write)} to write" if to_write else "signal stores: done"
-        return f"{count}×{most}×{channels}×{samples}; a cell holds at most {size_gb:.2g} GB; {stores}"
-
-    def describe_targets(self) -> str:
-        """Name what makes the targets; priors are loaded, so that a damaged one is found."""
-        for reference in self.describe_priors():
-            priors.load(reference)
-        own_targets = {True: "a fuser of its own", False: "what encoders give"}
-        names = [recipe.prior or own_targets[recipe.is_fused] for recipe in self.variants.values()]
-        return ", ".join(dict.fromkeys(names))
-
-    def list_start_needs(self, cells: Sequence[Cell]) -> list[tuple[str, Need]]:
-        """Look for what the stages of the first cell's training start from: parts, and what each needs."""
-        recipe = self.recipe
-        return list_start_needs(recipe.train.starts, cells[0], recipe.paths, recipe.backbone, self._opened)
+        return Work(f"{self.dataset.name}, {kind}", sum(epochs), "epochs of a subject", cells=len(cells))
 
     def describe_memory(self, cells: Sequence[Cell]) -> str:
         """Estimate the device memory of the first cell's backbone in training, before a batch's tensors.
@@ -402,7 +353,8 @@ class Job:
         """
         # published shapes of targets and numbers of voxels
         cell, recipe = cells[0], self.variants[cells[0].variant]
-        voxels = getattr(getattr(self.dataset, "published_sizes", None), "voxels", {})
+        published = self.dataset.published_sizes
+        voxels = published.voxels if published else {}
         heads: dict[str, Head] = {}
         for name, target in recipe.head_targets.items():
             shape = None if target == FUSED else target.known_shape

@@ -55,6 +55,7 @@ class ChannelAttention(nn.Module):
         return weights[..., None] * signal
 
 
+Fields = dict[str, Any]
 LAYERS: dict[str, type[nn.Module]] = {"token": Token, "linear": Linear, "channel_attention": ChannelAttention}
 """By their names in a recipe; each is built from the number of subjects, C and T."""
 
@@ -91,8 +92,8 @@ class Layout:
 
     spec: SignalSpec
     heads: Heads
-    backbone: dict[str, Any]
-    fuser: dict[str, Any] = field(default_factory=dict)
+    backbone: Fields
+    fuser: Fields = field(default_factory=dict)
     dims: dict[str, int] = field(default_factory=dict)
     encoders: dict[str, str] = field(default_factory=dict)
     subject_layer: str = "none"
@@ -100,7 +101,7 @@ class Layout:
     retrieval_heads: tuple[str, ...] = ()
     prior: str = ""
     prior_digest: str = ""
-    adapter: dict[str, Any] = field(default_factory=dict)
+    adapter: Fields = field(default_factory=dict)
 
     @property
     def fused(self) -> Heads:
@@ -147,7 +148,7 @@ class Layout:
                 "use the similarity cosine, or no prior",
             )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Fields:
         """Return plain values for a model folder's config.json."""
         return {
             "format": FORMAT,

@@ -12,10 +12,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from brainhive_cli.core import documents, weights
+from brainhive_cli.core.arrays import Array, Float32, UInt64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
@@ -35,6 +35,7 @@ from brainhive_cli.data.media.near_copies import (
     find_candidates,
 )
 from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.signals.selection import Mask
 from brainhive_cli.data.stores.target_store import PIXEL_WORDS
 
 FILE = "learned.safetensors"
@@ -47,10 +48,12 @@ HARMLESS_FIRST = ("last epoch", "validation", "", "test")
 """Possible selections of an epoch ("" where nothing says). Of two, the later stands for both."""
 NORMALISER, WHITENER = "normaliser.", "whitener."
 """Before the number of a subject, in the names of arrays."""
+Ids = Sequence[str]
 JOINED = " + "
 """Between the names of several data sets."""
 
-Hashes = NDArray[np.uint64]
+Names = tuple[str, ...]
+Hashes = UInt64
 Confirm = Callable[[int, int], Likeness | None]
 """Compares the pixels of the picture of a row with those of a learned one, which the hash of its name names;
 None where one of them is not on this machine."""
@@ -60,7 +63,7 @@ Picture = tuple[StimulusSet, int]
 """A picture of a set, by its row."""
 
 
-def hashes_of(dataset: str, names: Sequence[str]) -> Hashes:
+def hashes_of(dataset: str, names: Ids) -> Hashes:
     """Hash the names of a data set's pictures to 64 bits each: [N]."""
     joined = b"".join(
         hashlib.blake2b(f"{dataset}\0{name}".encode(), digest_size=8).digest() for name in names
@@ -68,7 +71,7 @@ def hashes_of(dataset: str, names: Sequence[str]) -> Hashes:
     return np.frombuffer(joined, "<u8").astype(np.uint64)
 
 
-def hash_concepts(concepts: Sequence[str]) -> Hashes:
+def hash_concepts(concepts: Ids) -> Hashes:
     """Hash names of concepts, [N], without the numbers before them, as in `00012_owl` and `n0123_owl`."""
     return hashes_of("", [re.sub(r"^n?\d+_", "", concept).lower() for concept in concepts])
 
@@ -101,9 +104,9 @@ class LearnedPictures:
     def of(
         cls,
         dataset: str,
-        image_ids: Sequence[str],
+        image_ids: Ids,
         pixels: Hashes | None = None,
-        concepts: Sequence[str] = (),
+        concepts: Ids = (),
     ) -> Self:
         """Describe pictures of a data set.
 
@@ -141,11 +144,11 @@ class LearnedPictures:
     def contain(
         self,
         dataset: str,
-        image_ids: Sequence[str],
+        image_ids: Ids,
         pixels: Hashes | None = None,
         confirm: Confirm | None = None,
         max_distance: int = MAX_DISTANCE,
-    ) -> NDArray[np.bool_]:
+    ) -> Mask:
         """Find which pictures of a data set are among these, by name, by pixels or as near-copies: [N].
 
         Args:
@@ -156,7 +159,7 @@ class LearnedPictures:
                 be compared counts as one.
             max_distance: Of near-copies.
         """
-        among: NDArray[np.bool_] = np.isin(hashes_of(dataset, image_ids), self.names)
+        among = np.isin(hashes_of(dataset, image_ids), self.names)
         if pixels is None:
             return among
         among |= np.isin(pixels[:, 0], self.pixels)
@@ -174,7 +177,7 @@ class LearnedPictures:
 
 def find_alike(
     pixels: Hashes,
-    is_sought: NDArray[np.bool_],
+    is_sought: Mask,
     pictures: Sequence[LearnedPictures],
     confirm: Confirm,
     max_distance: int = MAX_DISTANCE,
@@ -200,7 +203,7 @@ def find_alike(
 
 
 def compare_on_pixels(
-    image_ids: Sequence[str],
+    image_ids: Ids,
     open_set: Callable[[], StimulusSet],
     learned_sets: Iterable[tuple[str, Callable[[], StimulusSet]]],
 ) -> Confirm:
@@ -258,11 +261,11 @@ class Block(BaseModel):
     has_all_subjects: bool
     signals: dict[str, str]
     split: str
-    recorded_channels: tuple[str, ...]
+    recorded_channels: Names
     is_simulated: bool
     is_whitened_by_tested: bool
-    stimulus_kinds: tuple[str, ...] = ()
-    recording_kinds: tuple[str, ...] = ()
+    stimulus_kinds: Names = ()
+    recording_kinds: Names = ()
     pictures: _Pictures
 
 
@@ -300,23 +303,23 @@ class Learned:
     has_all_subjects: bool = False
     signals: Mapping[str, str] = field(default_factory=dict)
     split: str = "train"
-    recorded_channels: tuple[str, ...] = ()
+    recorded_channels: Names = ()
     is_simulated: bool = False
     is_whitened_by_tested: bool = False
-    stimulus_kinds: tuple[str, ...] = ()
-    recording_kinds: tuple[str, ...] = ()
+    stimulus_kinds: Names = ()
+    recording_kinds: Names = ()
     pictures: LearnedPictures = field(default_factory=LearnedPictures)
     trials: Hashes = field(default_factory=_none)
     normalisers: Mapping[int, Normaliser] = field(default_factory=dict)
     normaliser: Normaliser | None = None
-    whiteners: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    whiteners: Mapping[int, Float32] = field(default_factory=dict)
 
     def after(self, before: Self) -> Self:
         """Add what the model that training started from had learned from."""
         # join data sets and people, and keep the later selection of HARMLESS_FIRST
         datasets = dict.fromkeys(filter(None, [before.dataset, self.dataset]))
 
-        def join(kinds: tuple[str, ...], kinds_before: tuple[str, ...]) -> tuple[str, ...]:
+        def join(kinds: Names, kinds_before: Names) -> Names:
             return tuple(sorted({*kinds, *kinds_before})) if kinds and kinds_before else ()
 
         return replace(
@@ -379,12 +382,10 @@ class Learned:
         caveats += [] if self.has_all_subjects else [UNKNOWN_HISTORY]
         return merge_caveats(caveats)
 
-    def has_seen_ids(self, image_ids: Sequence[str]) -> NDArray[np.bool_]:
+    def has_seen_ids(self, image_ids: Ids) -> Mask:
         """Find which image ids it learned from, in any data set: [N]; these may be other pictures."""
-        seen: NDArray[np.bool_] = np.any(
-            [self.pictures.contain(name, image_ids) for name in self.dataset.split(JOINED)], axis=0
-        )
-        return seen
+        datasets = self.dataset.split(JOINED)
+        return np.any([self.pictures.contain(name, image_ids) for name in datasets], axis=0)
 
     def normaliser_of(self, subject: int) -> Normaliser | None:
         """Return what normalises a subject's signals; None: it comes from the subject's training signals."""
@@ -405,7 +406,7 @@ class Learned:
         block = plain | {"pictures": {"count": len(pictures), **known}}
 
         # pictures, statistics and whitening matrices as arrays
-        arrays: dict[str, NDArray[Any]] = {
+        arrays: dict[str, Array] = {
             "pictures": pictures.names,
             "pixels": pictures.pixels,
             "hashes": pictures.hashes,

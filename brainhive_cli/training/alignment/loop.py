@@ -33,7 +33,7 @@ from brainhive_cli.training.alignment.initialisation import initial_aligner, lea
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective, Term
-from brainhive_cli.training.alignment.optimisation import Stages, State
+from brainhive_cli.training.alignment.optimisation import Content, Stages, State
 from brainhive_cli.training.alignment.settings import Train
 from brainhive_cli.training.alignment.validation import (
     Queries,
@@ -55,17 +55,17 @@ OnEpoch = Callable[[dict[str, Any]], None]
 class Callbacks:
     """Callbacks of a training, which do nothing by default; a subclass overrides those that it needs."""
 
-    def find_checkpoint(self) -> tuple[State, dict[str, Any] | None]:
+    def find_checkpoint(self) -> tuple[State, Content | None]:
         """Return how far an interrupted training is, and the state of its learner; as here, nothing."""
         return State(), None
 
     def before_steps(self, steps: int) -> None:
         """Handle the beginning of the loop: how many steps are left."""
 
-    def after_step(self, content: Callable[[], dict[str, Any]]) -> None:
+    def after_step(self, content: Callable[[], Content]) -> None:
         """Handle a step; `content` makes the checkpoint that `find_checkpoint` may return."""
 
-    def after_epoch(self, event: dict[str, Any]) -> None:
+    def after_epoch(self, event: Content) -> None:
         """Handle an epoch: its number from 0, `epochs`, `loss`, `validation_top1` and `samples_per_s`."""
 
     def at_end(self, epoch: int, ranks: Tensor, validation: list[Queries]) -> None:
@@ -135,7 +135,7 @@ def fit(
     if batches.feedback is not None and state.feedback:
         batches.feedback.load_state_dict(state.feedback)
 
-    def content() -> dict[str, Any]:
+    def content() -> Content:
         if batches.feedback is not None:
             state.feedback = batches.feedback.state_dict()
         return state.content(learner)
@@ -159,8 +159,7 @@ def fit(
             seed_torch(derive_seed(step_seed, launch.rank), launch.device)
 
             # draw the batch, mixed as strongly as the terms that are active now ask for
-            moment = state.epoch + state.step / batches.steps
-            batches.mix_alpha, batches.mix_share = objective.mixing(moment)
+            batches.mix_alpha, batches.mix_share = objective.mixing(state.epoch + state.step / batches.steps)
             batch = batches.draw(rows, step_seed)
 
             # tell the losses how far the training is
@@ -253,7 +252,7 @@ class CellFolder(Callbacks):
         folder: Of the run.
         launch: The processes that train the cell; one of them writes.
         on_epoch: Called after each epoch with what the log has of it.
-        bar: Counts the steps; None where nothing shows them.
+        bar: Counts the steps.
     """
 
     def __init__(
@@ -261,8 +260,8 @@ class CellFolder(Callbacks):
         name: str,
         folder: RunFolder,
         launch: Launch,
-        on_epoch: OnEpoch | None = None,
-        bar: console.Bar | None = None,
+        on_epoch: OnEpoch | None,
+        bar: console.Bar,
     ) -> None:
         self.name, self.folder, self.launch, self.on_epoch, self.bar = name, folder, launch, on_epoch, bar
         self.score = name
@@ -271,25 +270,23 @@ class CellFolder(Callbacks):
         reset_peak(launch.device)
         self.epoch, self.ranks, self.validation = 0, torch.empty(0), list[Queries]()
 
-    def find_checkpoint(self) -> tuple[State, dict[str, Any] | None]:
+    def find_checkpoint(self) -> tuple[State, Content | None]:
         """Read the newest checkpoint of the cell that is whole."""
         return State.load(self.checkpoint, self.launch)
 
     def before_steps(self, steps: int) -> None:
         """Count the steps that are left."""
-        if self.bar is not None:
-            self.bar.expect(steps)
+        self.bar.expect(steps)
 
-    def after_step(self, content: Callable[[], dict[str, Any]]) -> None:
+    def after_step(self, content: Callable[[], Content]) -> None:
         """Count the step, and write a checkpoint once a minute, and before the process is stopped."""
-        if self.bar is not None:
-            self.bar.advance(1, self.score)
+        self.bar.advance(1, self.score)
         if time.monotonic() - self.saved_s > CHECKPOINT_S or is_asked_to_stop():
             self.checkpoint.save(content())
             self.saved_s = time.monotonic()
         raise_if_asked_to_stop()
 
-    def after_epoch(self, event: dict[str, Any]) -> None:
+    def after_epoch(self, event: Content) -> None:
         """Write a line of the log."""
         event = {"cell": self.name, **event}
         self.folder.log(**event)
@@ -312,10 +309,9 @@ class CellFolder(Callbacks):
         scopes = {}
         for held in self.validation:
             protocol = extend_protocol("held-out training concepts", caveats)
-            named = {"seeds": (seed,), "protocol": protocol, "split": "validation"}
             subject_ranks, items = held.by_subject(self.ranks)
-            metrics = summarise(subject_ranks, len(held.shown), items=items, **named)  # type: ignore[arg-type]
-            scopes = {name: by_name(metrics)}
+            named: Any = {"seeds": (seed,), "protocol": protocol, "split": "validation", "items": items}
+            scopes = {name: by_name(summarise(subject_ranks, len(held.shown), **named))}
 
         # time, memory and size, then the metrics file, which marks the cell as finished
         took = {
@@ -323,8 +319,8 @@ class CellFolder(Callbacks):
             "peak_memory_bytes": peak_bytes(self.launch.device),
             "parameters": sum(parameter.numel() for parameter in aligner.parameters()),
         }
-        notes = {"epoch": self.epoch, "selected_on": aligner.learned.selection, "caveats": caveats}
-        notes["took"] = took
+        selection = aligner.learned.selection
+        notes = {"epoch": self.epoch, "selected_on": selection, "caveats": caveats, "took": took}
         self.folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, notes=notes).as_dict())
         self.checkpoint.remove()
 

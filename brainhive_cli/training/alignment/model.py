@@ -25,6 +25,7 @@ from brainhive_cli.training.alignment import published_models
 from brainhive_cli.training.alignment.layout import LAYERS, Format, Layout
 from brainhive_cli.training.alignment.learned import Block, Learned
 
+Tensors = dict[str, Tensor]
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Names of the weight file; the first is what is written, here and upstream."""
 WAY = "run train-align --again, or copy it again"
@@ -56,7 +57,7 @@ class Aligner(nn.Module):
 
         # the order of construction decides the initial weights
         self.layout, self.learned, spec = layout, learned or Learned(), layout.spec
-        self.losses: dict[str, Tensor] = {}
+        self.losses: Tensors = {}
         self.subject_layer: nn.Module | None = None
         if layout.subject_layer != "none":
             self.subject_layer = LAYERS[layout.subject_layer](len(spec.subjects), spec.channels, spec.samples)
@@ -90,7 +91,7 @@ class Aligner(nn.Module):
 
     def predict(
         self, signal: Tensor, subject_index: Tensor | None = None, names: Sequence[str] | None = None
-    ) -> dict[str, Tensor]:
+    ) -> Tensors:
         """Predict every head, [B, *shape] by name, from signals [B, C, T] of equal width.
 
         `subject_index` [B] are positions in `layout.spec.subjects`; None is a subject not seen in training.
@@ -105,7 +106,7 @@ class Aligner(nn.Module):
 
     def learn(
         self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    ) -> tuple[Tensors, Tensors]:
         """Predict for a training step: predictions, and the targets they are compared with, by head."""
         checked, heads = self._check_signal(signal, subject_index), self.backbone_heads
         predicted, replaced = backbones.learn(self.backbone, heads, checked, subject_index, targets, context)
@@ -118,16 +119,14 @@ class Aligner(nn.Module):
         with torch.inference_mode():
             return replace(decoded, tensors=self._map_signals(decoded.tensors))
 
-    def _map_signals(self, predicted: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _map_signals(self, predicted: Tensors) -> Tensors:
         """Map what the backbone gives for the fused head as the fuser does, if it has a map of signals."""
         mapping: Any = getattr(self.fuser, "of_signal", None)
         if mapping is None:
             return predicted
         return predicted | {head: mapping(predicted[head]) for head in self.layout.fused if head in predicted}
 
-    def targets(
-        self, embeddings: Mapping[str, Tensor], subject_index: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def targets(self, embeddings: Mapping[str, Tensor], subject_index: Tensor | None = None) -> Tensors:
         """Compute the targets of heads, [B, *shape] by head, from embeddings [B, *shape] by key.
 
         A head whose embedding is not given is left out. `subject_index` [B] are positions in

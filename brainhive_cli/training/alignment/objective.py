@@ -18,6 +18,8 @@ from brainhive_cli.models.course import Course, Epochs, Wave, at, place, place_c
 from brainhive_cli.models.heads import comparable
 from brainhive_cli.models.losses import LossContext
 
+Tensors = Mapping[str, Tensor]
+
 
 class Term(Section):
     """One loss term: a prediction, its target, the loss between them, and how much it counts when."""
@@ -142,9 +144,7 @@ class Objective(nn.ModuleList):
             self.append(parts.build_module(term.loss) if term.loss_of is None else self[term.loss_of])
         self.terms, self.is_centred = tuple(terms), is_centred
 
-    def forward(
-        self, predicted: Mapping[str, Tensor], targets: Mapping[str, Tensor], context: LossContext
-    ) -> Tensor:
+    def forward(self, predicted: Tensors, targets: Tensors, context: LossContext) -> Tensor:
         """Sum the active terms over the whole batch, [B, *shape] by head: a scalar.
 
         They are computed in float32, also under autocast: bfloat16 is too coarse for cosines over 0.004.
@@ -174,9 +174,7 @@ class Objective(nn.ModuleList):
                 values.append(weight * value)
             return torch.stack(values).sum()
 
-    def of_pairs(
-        self, predicted: Mapping[str, Tensor], targets: Mapping[str, Tensor], context: LossContext
-    ) -> Tensor:
+    def of_pairs(self, predicted: Tensors, targets: Tensors, context: LossContext) -> Tensor:
         """Return the scaled similarity of each prediction and its target, [B], in the first contrastive term.
 
         Raises:
@@ -185,22 +183,21 @@ class Objective(nn.ModuleList):
         for term, loss in zip(self.terms, self, strict=True):
             of_pairs: Any = getattr(loss, "of_pairs", None)
             if of_pairs is not None and term.weight_at(context.moment):
-                similarity: Tensor = of_pairs(predicted[term.prediction], targets[term.of], context)
-                return similarity
+                return of_pairs(predicted[term.prediction], targets[term.of], context)
         raise RecipeError("train.alternatives=uncertainty needs the similarities of clip", "a term of clip")
 
     def mixing(self, moment: float) -> tuple[float, float]:
         """Return how signals are mixed at a moment: alpha (0: not at all), and how many of them."""
         return mixing_of(self.terms, moment)
 
-    def continue_from(self, learned: Mapping[str, Tensor]) -> None:
+    def continue_from(self, learned: Tensors) -> None:
         """Start learned values from those of another model's losses; fixed ones stay the recipe's."""
         for name, parameter in self.named_parameters():
             if parameter.requires_grad and name in learned and learned[name].shape == parameter.shape:
                 parameter.data.copy_(learned[name])
 
 
-def _named(kind: str, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+def _named(kind: str, name: str, tensors: Tensors) -> Tensor:
     if name not in tensors:
         raise RecipeError(f"a term names the {kind} {name!r}", f"there are: {', '.join(tensors)}")
     return tensors[name].float()

@@ -23,8 +23,11 @@ from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.settings import Stage, Train
 
+Content = dict[str, Any]
+"""What a checkpoint holds."""
 Tensors = tuple[Tensor, ...] | list[Tensor]
 Count = Annotated[int, Field(ge=0)]
+Weights = dict[str, Tensor]
 HOLDS_TENSORS = ConfigDict(arbitrary_types_allowed=True)
 """Lets pydantic check dataclasses whose fields are tensors."""
 
@@ -105,12 +108,12 @@ class Learner:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Content:
         """Return all that an exact continuation needs."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         return state | ({"anchors": self.anchors} if self.anchors else {})
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Content) -> None:
         """Continue from a `state_dict`."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
@@ -126,14 +129,12 @@ class Learner:
         decay = min(self.decay, (1 + count) / (10 + count))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
-    def _parts(self) -> dict[str, Any]:
+    def _parts(self) -> Content:
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
         return parts | ({"average": self.average} if self.average else {})
 
 
-def _groups(
-    parameters: Sequence[Tensor], model: nn.ModuleList, train: Train, lr: float
-) -> list[dict[str, Any]]:
+def _groups(parameters: Sequence[Tensor], model: nn.ModuleList, train: Train, lr: float) -> list[Content]:
     """Group parameters by the weight decay and the learning rate that act on them.
 
     Source: `get_decay_parameter_names` of transformers' Trainer: scales of batch normalisation decay there;
@@ -221,7 +222,7 @@ class Stages:
         self.aligner, self.objective, self.train, self.steps = aligner, objective, train, steps
         self.all, self.starts = train.all_stages(steps), starts
         self.stops = list(accumulate(stage.epochs for stage in self.all))
-        self.anchors: dict[str, Tensor] = {}
+        self.anchors: Weights = {}
         self.first_start = 0 if is_started else min(starts, default=None)
         if train.start_pull and self.first_start is None:
             raise RecipeError(
@@ -234,7 +235,7 @@ class Stages:
         for number, stage in enumerate(self.all):
             self._check(number, stage)
 
-    def enter(self, epoch: int, saved: dict[str, Any] | None = None) -> Learner:
+    def enter(self, epoch: int, saved: Content | None = None) -> Learner:
         """Make the learner of the stage that an epoch is in; it continues from the saved state, if any."""
         # find the stage by the epoch
         number = next(index for index, stop in enumerate(self.stops) if epoch < stop)
@@ -297,8 +298,8 @@ class Kept(TypedDict):
 
     epoch: Count
     score: float | None
-    weights: dict[str, Tensor]
-    losses: dict[str, Tensor]
+    weights: Weights
+    losses: Weights
     ranks: Tensor
 
 
@@ -321,10 +322,10 @@ class State:
     loss: Tensor | float = 0.0
     best: tuple[float, Count] = (0.0, 0)
     kept: Kept | None = None
-    feedback: dict[str, Tensor] | None = None
+    feedback: Weights | None = None
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, launch: Launch) -> tuple[Self, dict[str, Any] | None]:
+    def load(cls, checkpoint: Checkpoint, launch: Launch) -> tuple[Self, Content | None]:
         """Read a checkpoint, where there is one: how far the cell is, and the state of its learner.
 
         Raises:
@@ -337,7 +338,7 @@ class State:
         learner = documents.check(saved.pop("learner", None), f"{checkpoint.path}: learner", dict, ANEW)
         return documents.check(saved, str(checkpoint.path), cls, ANEW), learner
 
-    def content(self, learner: Learner) -> dict[str, Any]:
+    def content(self, learner: Learner) -> Content:
         """Return a checkpoint, as `load` reads it."""
         return {**vars(self), "learner": learner.state_dict()}
 

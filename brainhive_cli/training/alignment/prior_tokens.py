@@ -7,8 +7,14 @@ import torch
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.command_lines import are_embedded, command, only_if_recorded, write_prior
+from brainhive_cli.data.command_lines import (
+    are_embedded,
+    only_if_recorded,
+    write_embedding,
+    write_prior,
+)
 from brainhive_cli.data.targets.encoder_keys import encoders_of, match_prior, recipe_around
 from brainhive_cli.models import priors
 from brainhive_cli.models.priors import Prior
@@ -67,13 +73,14 @@ def write_training(source: str, paths: Paths, dataset: Any) -> str:
     described = priors.describe(source)
     arguments = write_prior("train-align", source, dataset) if described.dims else []
     folder = described.folder
-    if dataset is None and "--prior" in arguments and folder and (of := recipe_around(folder).get("dataset")):
+    is_prior = ("prior", source) in arguments
+    if dataset is None and is_prior and folder and (of := recipe_around(folder).get("dataset")):
         dataset = only_if_recorded(parts.resolve("datasets", of), paths)
-    named = None if "--recipe" in arguments else dataset
-    drawing = write_prior("reconstruct", source, dataset) or ["--prior", source]
-    lines = [command("train-align", named, [], *arguments), command("reconstruct", None, [], *drawing)]
+    named = ("dataset", dataset if is_prior or not arguments else None)
+    drawing = write_prior("reconstruct", source, dataset) or [("prior", source)]
+    lines = [str(Line("train-align", named, *arguments)), str(Line("reconstruct", *drawing))]
     with suppress(RecipeError):  # a prior whose encoders have no known names
         pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
         if not are_embedded(pictures.build(paths), encoders, paths.under_home("embeddings")):
-            lines.insert(0, command("embed", pictures, encoders))
+            lines.insert(0, write_embedding(pictures, encoders))
     return " && ".join(lines)

@@ -62,7 +62,23 @@ class Watch:
         done = [name for name in self._events if self._is_finished(name)]
         done.sort(key=lambda name: -self._events[name][-1].time)
         shown = [*(name for name in self._events if name not in done), *done][:rows]
-        return Table(self._count(done), COLUMNS, tuple(self._row(name, name in done) for name in shown))
+        at_work = []
+        for name in shown:
+            cell, events = self._cells[name], self._events[name]
+            last, epochs, top1 = events[-1], self._epochs[cell.variant], events[-1].validation_top1
+            pace_s = (last.time - events[0].time) / max(1, len(events) - 1)
+            left = clock(pace_s * (epochs - 1 - last.epoch)) if len(events) > 1 else ""
+            at_work.append(
+                (
+                    name.removesuffix(f"_seed-{cell.seed}"),
+                    cell.seed,
+                    f"{last.epoch + 1}/{epochs}",
+                    f"{last.loss:.3f}",
+                    "–" if top1 is None else f"{top1:.3f}",
+                    "done" if name in done else left,
+                )
+            )
+        return Table(self._count(done), COLUMNS, tuple(at_work))
 
     def news(self, is_due: bool) -> list[str]:
         """Say which cells were finished since the last call; if none was and it is due, how far one is."""
@@ -117,21 +133,6 @@ class Watch:
                 if event.cell in self._cells:
                     self._events.setdefault(event.cell, []).append(event)
 
-    def _row(self, name: str, is_done: bool) -> tuple[Any, ...]:
-        cell, events = self._cells[name], self._events[name]
-        last, epochs = events[-1], self._epochs[self._cells[name].variant]
-        pace_s = (last.time - events[0].time) / max(1, len(events) - 1)
-        left = clock(pace_s * (epochs - 1 - last.epoch)) if len(events) > 1 else ""
-        top1 = last.validation_top1
-        return (
-            name.removesuffix(f"_seed-{cell.seed}"),
-            cell.seed,
-            f"{last.epoch + 1}/{epochs}",
-            f"{last.loss:.3f}",
-            "–" if top1 is None else f"{top1:.3f}",
-            "done" if is_done else left,
-        )
-
 
 def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     """Lay out the metrics of a finished run, cell by cell in the order of the recipe."""
@@ -163,7 +164,7 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     }
     if "" in variant_metrics and len(cells) > 1:
         rows.append((f"mean ± sd of {len(cells)}", "", spreads[""], "", "", ""))
-    laid_out = [Table(title, columns, tuple(rows))]
+    laid_out = [Table(title, columns, rows)]
     if "" not in variant_metrics:
         stamps = stamp_rows(variant_metrics)
         headings = ("variant", "val top-1, mean ± sd", "cells", "chance")

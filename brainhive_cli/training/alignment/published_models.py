@@ -89,8 +89,7 @@ def learned_in(path: Path) -> Learned:
 
     # MindEye2 keeps its last epoch; the others choose by the test
     selection = "last epoch" if dataset == NSD and _has_ridges(_state(path)) else "test"
-    people = {dataset: subjects}
-    return Learned(selection, dataset, recordings=dataset, people=people, has_all_subjects=True)
+    return Learned(selection, dataset, recordings=dataset, people={dataset: subjects}, has_all_subjects=True)
 
 
 def read_checkpoint(path: Path) -> tuple[Layout, State]:
@@ -102,9 +101,7 @@ def read_checkpoint(path: Path) -> tuple[Layout, State]:
     state, subjects = _state(path), subjects_of(path)
 
     # ridges by subject are those of MindEye2 and NEURONS
-    publisher, describe = ("MindEye1", _mindeye1)
-    if _has_ridges(state):
-        publisher, describe = ("MindEye2", _mindeye2)
+    publisher, describe = ("MindEye2", _mindeye2) if _has_ridges(state) else ("MindEye1", _mindeye1)
     problem = f"is no brain model of {publisher}"
     with weights.reading(
         path, "give the checkpoint of one of its trainings", BrainhiveError, problem=problem
@@ -198,8 +195,31 @@ def _mindeye1(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
 
 def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout, Table]:
     """Describe MindEye2's model, or NEURONS': with its prior and its decoders, where it has them."""
+    # as many ridges as the folder has subjects
+    if (count := count_numbers(state, r"ridge\.linears\.(\d+)\.weight")) != len(subjects):
+        raise BrainhiveError(
+            f"{path} has ridges of {count} subjects, its folder is named as that of {len(subjects)}",
+            "keep it in a folder named as it was published",
+        )
+
+    # no part that neither project has
+    unknown = sorted({n.partition(".")[0] for n in state if not n.startswith((*BRAIN, PRIOR, *DECODERS))})
+    if unknown:
+        raise BrainhiveError(
+            f"{path} has the part {unknown[0]}, which neither MindEye2 nor NEURONS has", "another checkpoint"
+        )
+
+    # either none of the decoders or all of them
+    prefixes = (*DECODERS, f"{PRIOR}net.")
+    missing = sorted(prefix for prefix in prefixes if not any(name.startswith(prefix) for name in state))
+    decoders = bool({*DECODERS} - {*missing})
+    if decoders and missing:
+        raise BrainhiveError(
+            f"{path} has decoders of NEURONS without their part {missing[0].partition('.')[0]}",
+            "give the checkpoint of its second training: brain_model_prior.pth, or brain_model_prior_last",
+        )
+
     # sizes of the brain model: voxels of each subject, tokens [S, D], mixer blocks
-    decoders = _check_parts(path, state, subjects)
     voxels = [state[f"{RIDGES}{index}.weight"].shape[1] for index in range(len(subjects))]
     width = len(state["backbone.clip_proj.0.weight"])
     tokens = len(state["backbone.backbone_linear.weight"]) // width
@@ -220,7 +240,7 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
     place_of_brain = "backbone."
 
     # the diffusion prior, where it was saved too
-    prior: dict[str, Any] = {}
+    prior = {}
     if any(name.startswith(f"{PRIOR}net.") for name in state):
         sizes_of = parts.load("priors", "mindeye1").sizes_of
         prior = {"kind": "mindeye1", **sizes_of(below(state, PRIOR))}
@@ -234,9 +254,35 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
 
     # NEURONS' decoders, where it was saved with them
     if decoders:
-        sizes, decoded = _neurons(state, tokens, width)
+        # sizes that only shapes of weights tell
+        stages = count_numbers(state, r"text_seg_dec\.video_decoder\.up_blocks\.(\d+)\.")
+        resnet = "text_seg_dec.video_decoder.up_blocks.{}.resnets.0.conv1.weight"
+        vocabulary, caption_width = state["text_dec.decoder.transformer.wte.weight"].shape
+        frames = len(state["motion_proj.motion_proj.weight"]) // width
+        sizes = {
+            "frames": frames,
+            "maps": [len(state[f"text_seg_dec.maps_projector.{index}.weight"]) for index in (0, 3, 6)],
+            "channels": [len(state[resnet.format(stage)]) for stage in reversed(range(stages))],
+            "concept_width": len(state["classifier.vision_proj_channel.weight"]),
+            "vocabulary": vocabulary,
+            "caption_width": caption_width,
+            "caption_layers": count_numbers(state, r"text_dec\.decoder\.transformer\.h\.(\d+)\."),
+            "caption_heads": max(1, caption_width // HEAD_WIDTH),
+            "caption_positions": len(state["text_dec.decoder.transformer.wpe.weight"]),
+        }
+
+        # each stage of the mask decoder but the first doubles the side
+        side = isqrt(tokens) << (stages - 1)
+        latent_side = side * 7 // 16  # 28 of 64: the autoencoder's, of 224 pixels
+        latent_channels = len(state["text_seg_dec.recon_head.weight"])
+        heads |= {
+            "motion": Head((frames, tokens, width)),
+            "mask": Head((frames, 1, side, side)),
+            "latents": Head((frames, latent_channels, latent_side, latent_side)),
+            "concepts": Head((len(state["classifier.classifier.weight"]),)),
+            "caption": Head((CAPTION_LENGTH,)),
+        }
         backbone = {"kind": "neurons", "brain": brain, "prior": prior, **sizes, "mode": "published"}
-        heads |= decoded
     if "backbone.blin1.weight" in state:
         # which autoencoder's latent the blurry one is, nothing says
         side = isqrt(len(state["backbone.blin1.weight"]) // len(state["backbone.bnorm.weight"]))
@@ -272,67 +318,6 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
     return layout, table
 
 
-def _check_parts(path: Path, state: State, subjects: Sequence[int]) -> bool:
-    """Refuse a checkpoint of other parts or subjects; return whether it has the decoders of NEURONS."""
-    # as many ridges as the folder has subjects
-    if (count := count_numbers(state, r"ridge\.linears\.(\d+)\.weight")) != len(subjects):
-        raise BrainhiveError(
-            f"{path} has ridges of {count} subjects, its folder is named as that of {len(subjects)}",
-            "keep it in a folder named as it was published",
-        )
-
-    # no part that neither project has
-    unknown = sorted({n.partition(".")[0] for n in state if not n.startswith((*BRAIN, PRIOR, *DECODERS))})
-    if unknown:
-        raise BrainhiveError(
-            f"{path} has the part {unknown[0]}, which neither MindEye2 nor NEURONS has", "another checkpoint"
-        )
-
-    # either none of the decoders or all of them
-    prefixes = (*DECODERS, f"{PRIOR}net.")
-    missing = sorted(prefix for prefix in prefixes if not any(name.startswith(prefix) for name in state))
-    has_decoders = bool({*DECODERS} - {*missing})
-    if has_decoders and missing:
-        raise BrainhiveError(
-            f"{path} has decoders of NEURONS without their part {missing[0].partition('.')[0]}",
-            "give the checkpoint of its second training: brain_model_prior.pth, or brain_model_prior_last",
-        )
-    return has_decoders
-
-
-def _neurons(state: State, tokens: int, width: int) -> tuple[dict[str, Any], dict[str, Head]]:
-    """Return the sizes of NEURONS' decoders of tokens [S, D], and the heads that these predict."""
-    # sizes that only shapes of weights tell
-    stages = count_numbers(state, r"text_seg_dec\.video_decoder\.up_blocks\.(\d+)\.")
-    resnet = "text_seg_dec.video_decoder.up_blocks.{}.resnets.0.conv1.weight"
-    vocabulary, caption_width = state["text_dec.decoder.transformer.wte.weight"].shape
-    frames = len(state["motion_proj.motion_proj.weight"]) // width
-    sizes = {
-        "frames": frames,
-        "maps": [len(state[f"text_seg_dec.maps_projector.{index}.weight"]) for index in (0, 3, 6)],
-        "channels": [len(state[resnet.format(stage)]) for stage in reversed(range(stages))],
-        "concept_width": len(state["classifier.vision_proj_channel.weight"]),
-        "vocabulary": vocabulary,
-        "caption_width": caption_width,
-        "caption_layers": count_numbers(state, r"text_dec\.decoder\.transformer\.h\.(\d+)\."),
-        "caption_heads": max(1, caption_width // HEAD_WIDTH),
-        "caption_positions": len(state["text_dec.decoder.transformer.wpe.weight"]),
-    }
-
-    # each stage of the mask decoder but the first doubles the side
-    side = isqrt(tokens) << (stages - 1)
-    latent_side = side * 7 // 16  # 28 of 64: the autoencoder's, of 224 pixels
-    latent_channels = len(state["text_seg_dec.recon_head.weight"])
-    heads = {
-        "motion": Head((frames, tokens, width)),
-        "mask": Head((frames, 1, side, side)),
-        "latents": Head((frames, latent_channels, latent_side, latent_side)),
-        "concepts": Head((len(state["classifier.classifier.weight"]),)),
-        "caption": Head((CAPTION_LENGTH,)),
-    }
-    return sizes, heads
-
-
 def is_upstream(state: State) -> bool:
     """Whether weights have upstream's names."""
     return any(name.startswith(UPSTREAM_BRAIN) for name in state)
@@ -356,7 +341,20 @@ def read_upstream(config: Fields, upstream: State) -> tuple[Layout, State]:
     channels, samples = config["brain_channels"], config["brain_sequence_length"]
     hidden, dim = state[FEED_FORWARD_KEY].shape
     dims = {key: len(state[f"fuser.proj_maps.{key}.weight"][0]) for key in config["proj_meta"]}
-    kind = config.get("brain_backbone") or _kind_of(state, channels, samples, dim)
+    kind, matches = config.get("brain_backbone"), [(0.0, "0 weights match by name")]
+    names = {name for name in state if name.startswith("backbone.")}
+    for candidate in () if kind else KINDS:
+        with suppress(BrainhiveError):  # too short a window for this one
+            needed = set(_shapes(candidate, channels, samples, dim, 1))
+            kind = kind or (candidate if names == needed else "")
+            count = len(names & needed)
+            words = f"of {candidate}, {count} of {len(needed)} weights match by name"
+            matches.append((count / len(needed), words))
+    if not kind:
+        raise BrainhiveError(
+            f"no brain encoder of upstream has such weights; {max(matches)[1]}",
+            f"name one as brain_backbone: {', '.join(KINDS)}",
+        )
     subjects: tuple[int, ...] = ()
 
     # ATM's shared token becomes the last row of its table
@@ -444,24 +442,6 @@ def _check(layout: Layout, state: State) -> None:
 def _upstreams(part: Fields) -> str:
     """Return upstream's name of a part's kind: with underscores."""
     return str(part.get("kind", "")).replace("-", "_")
-
-
-def _kind_of(state: State, channels: int, samples: int, dim: int) -> str:
-    """Find the brain encoder whose weights have these names."""
-    names = {name for name in state if name.startswith("backbone.")}
-    matches = [(0.0, "0 weights match by name")]
-    for kind in KINDS:
-        with suppress(BrainhiveError):  # too short a window for this one
-            needed = set(_shapes(kind, channels, samples, dim, 1))
-            if names == needed:
-                return kind
-            count = len(names & needed)
-            words = f"of {kind}, {count} of {len(needed)} weights match by name"
-            matches.append((count / len(needed), words))
-    raise BrainhiveError(
-        f"no brain encoder of upstream has such weights; {max(matches)[1]}",
-        f"name one as brain_backbone: {', '.join(KINDS)}",
-    )
 
 
 def _shapes(kind: str, channels: int, samples: int, dim: int, subjects: int) -> dict[str, Size]:

@@ -31,6 +31,8 @@ def _head_targets(heads: Any) -> Any:
     return {name: target if target == FUSED else resolve(target) for name, target in heads.items()}
 
 
+People = tuple[int, ...]
+"""Numbers of subjects."""
 MAX_CELLS = 100_000
 """Trainings of a run: more are listed for minutes."""
 FOLD = re.compile(r"_fold-\d+(?=_seed-)")
@@ -136,22 +138,15 @@ class Recipe(SweptRecipe):
 
     @model_validator(mode="before")
     @classmethod
-    def _takes_the_encoders_of_its_dataset(cls, fields: Any) -> Any:
-        """Predict labels, names or exemplars of categories where no encoders are named."""
+    def _takes_usual_encoders(cls, fields: Any) -> Any:
+        """Where no encoders are named, fuse what the prior fuses, or predict what shows categories."""
+        if isinstance(fields, dict) and "encoders" not in fields:
+            # the first prior, of the recipe or of its sweep, names the encoders
+            swept = read_sweep(fields.get("sweep") or {})
+            priors = [fields.get("prior"), *(swept.get("prior", []) if isinstance(swept, dict) else [])]
+            if named := next((prior for prior in priors if isinstance(prior, str)), None):
+                fields = {**fields, "encoders": encoders_of(named)}
         return with_usual_encoders(fields)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _takes_the_encoders_of_its_prior(cls, fields: Any) -> Any:
-        """Fuse what the prior fuses where no encoders are named."""
-        if not isinstance(fields, dict) or "encoders" in fields:
-            return fields
-
-        # the first prior, of the recipe or of its sweep, names the encoders
-        swept = read_sweep(fields.get("sweep") or {})
-        priors = [fields.get("prior"), *(swept.get("prior", []) if isinstance(swept, dict) else [])]
-        named = next((prior for prior in priors if isinstance(prior, str)), None)
-        return {**fields, "encoders": encoders_of(named)} if named else fields
 
     @model_validator(mode="before")
     @classmethod
@@ -210,13 +205,28 @@ class Recipe(SweptRecipe):
         # a loss beside terms, and an unknown head, have no effect
         if self.terms:
             self._refuse_part("loss", "where terms are given", "set the loss of each term")
-        if self.head is not None and self.head not in self.head_targets and self.mode != "finetune":
-            raise RecipeError(f"head is {self.head!r}", f"heads: {', '.join(self.head_targets)}")
         if self.mode != "finetune":  # whose run has the heads
+            if self.head is not None and self.head not in self.head_targets:
+                raise RecipeError(f"head is {self.head!r}", f"heads: {', '.join(self.head_targets)}")
             self.check_terms()
             self._check_streams()
-        if self.backbone.is_closed_form:
-            self._check_closed_form()
+        if not self.backbone.is_closed_form:
+            return self
+
+        # in one pass over averaged signals there are no settings of steps, terms or losses
+        when = f"on {self.backbone.kind}, which is fitted in closed form"
+        refuse_idle(self.train, sorted(Train.model_fields.keys() - USED_IN_CLOSED_FORM), when, "leave it out")
+        if self.terms:
+            raise RecipeError(f"terms has no effect {when}", "leave it out: every head is fitted")
+        self._refuse_part("loss", when, "leave it out: every head is fitted")
+
+        # averaged signals and no fuser that would have to learn
+        if (repetitions := self.signal.repetitions) != "average":
+            raise RecipeError(f"signal.repetitions={repetitions} has no effect {when}", "average")
+        if self.is_fused and not self.prior:
+            raise RecipeError(
+                f"no fuser is trained {when}", "fuser.kind=heads, heads of encoders, or a prior"
+            )
         return self
 
     def _check_streams(self) -> None:
@@ -237,23 +247,6 @@ class Recipe(SweptRecipe):
                 f"signal.region_split.{unread[0]} has no effect: it is no stream of {self.backbone.kind} "
                 "and no other set uses it",
                 f"{guess(unread[0], streams)}streams: {', '.join(streams)}",
-            )
-
-    def _check_closed_form(self) -> None:
-        """Refuse what has no effect on a backbone that is fitted in one pass over averaged signals."""
-        # no settings of steps, terms or losses
-        when = f"on {self.backbone.kind}, which is fitted in closed form"
-        refuse_idle(self.train, sorted(Train.model_fields.keys() - USED_IN_CLOSED_FORM), when, "leave it out")
-        if self.terms:
-            raise RecipeError(f"terms has no effect {when}", "leave it out: every head is fitted")
-        self._refuse_part("loss", when, "leave it out: every head is fitted")
-
-        # averaged signals and no fuser that would have to learn
-        if (repetitions := self.signal.repetitions) != "average":
-            raise RecipeError(f"signal.repetitions={repetitions} has no effect {when}", "average")
-        if self.is_fused and not self.prior:
-            raise RecipeError(
-                f"no fuser is trained {when}", "fuser.kind=heads, heads of encoders, or a prior"
             )
 
     def check_terms(self) -> None:
@@ -401,8 +394,8 @@ class Cell:
     """
 
     name: str
-    trained_on: tuple[int, ...]
-    tested_on: tuple[int, ...]
+    trained_on: People
+    tested_on: People
     seed: int
     variant: str = ""
     fold: int = 1
@@ -425,7 +418,7 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
         # one group of a name, trained and tested subjects for each training
         source = SignalSource(dataset, recipe.paths, recipe.signal)
         subjects = tuple(source.expect_subjects(recipe.subjects))
-        groups: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
+        groups: list[tuple[str, People, People]] = [
             (f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects
         ]
         if recipe.mode == "joint":

@@ -1,7 +1,6 @@
 """References of brain models: a run, a sweep's variant, a recipe, a model folder, the hub, or none at all."""
 
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 from brainhive_cli.core import hub, runs, shared_runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files import below, locate
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths, name_of, shipped_recipes
 from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
-from brainhive_cli.data.command_lines import command
 from brainhive_cli.training.alignment.model import is_model
 from brainhive_cli.training.alignment.recipe import Recipe
 
@@ -24,8 +23,6 @@ INHERITED = (
     *("subject_layer", "similarity", "signal"),
 )
 """Recipe keys of a model's architecture and data, which a fine-tuned model keeps."""
-Planned = Mapping[str, Recipe]
-"""The trainings that a plan does before, by how it names their runs."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +125,9 @@ def open_model(
     needed = {"the recipe": recipe_name, "the data set": wanted, "the variant": variant and repr(variant)}
     described = " and ".join(f"{what} {value}" for what, value in needed.items() if value)
     if recipe_name is not None:
-        way = command(TRAINING, None, [], "--recipe", str(name))
+        way = str(Line(TRAINING, ("recipe", name)))
     else:
-        way = command(TRAINING, dataset, [])
+        way = str(Line(TRAINING, ("dataset", dataset)))
         if wanted and choose == "--run ":
             way += ", or --run NAME of a run on another data set, zero-shot"
     way += f", with a sweep that has {variant!r}" if variant else ""
@@ -160,40 +157,6 @@ def name_of_training(reference: str | None, runs_root: Path) -> str | None:
         if file.suffix == ".yaml" and os.path.isfile(file):  # to a Path, a name that is too long is an error
             return name_of(file) or None
     return None
-
-
-def expected_recipe(reference: str | None, paths: Paths, trainings: Planned) -> Recipe | None:
-    """Return the recipe of a run that is not here yet; None where nothing says which it will be.
-
-    Args:
-        reference: How the run is named.
-        paths: Where runs lie.
-        trainings: Earlier trainings of a workflow, by the names that recipes give their runs.
-
-    Raises:
-        RecipeError: if a recipe fine-tunes what it makes.
-    """
-    # the recipe, and those of the trainings that it fine-tunes, each of the one before
-    recipes: dict[str, Recipe] = {}
-    following = reference
-    while following is not None:
-        name, _ = of_variant(following)
-        if name in recipes:
-            raise RecipeError(f"the training {name} fine-tunes itself", "name another: finetune.run=NAME")
-        if name in trainings:
-            recipe = trainings[str(name)]
-        elif name_of_training(name, paths.under_home("runs")) is not None:
-            recipe = Recipe.resolve(TRAINING, name, {}, []).model_copy(update={"paths": paths})
-        else:
-            break
-        recipes[str(name)] = recipe
-        following = recipe.finetune.run if recipe.mode == "finetune" else None
-
-    # what is fine-tuned keeps keys of what it starts from
-    expected: Recipe | None = None
-    for recipe in reversed(recipes.values()):
-        expected = recipe if expected is None else inherited(recipe, expected)
-    return expected
 
 
 def inherited(recipe: Recipe, training: Recipe) -> Recipe:

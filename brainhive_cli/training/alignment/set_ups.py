@@ -17,6 +17,9 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.settings import Published
 
+Recordings = Mapping[int, Recording]
+"""By subject."""
+Fields = dict[str, Any]
 DECIDE_NOTHING = {"paths", "run", "digests", "recipe_name", "published"} | {
     *("sweep", "ablations", "dataset", "subjects")
 }
@@ -33,7 +36,7 @@ STATED = ("dataset", "mode", "encoders", "epochs", "selection", "pool", "rate_hz
 """Keys of `published` that have the same name in a set-up."""
 
 
-def describe_recipe(recipe: Recipe) -> dict[str, Any]:
+def describe_recipe(recipe: Recipe) -> Fields:
     """Give the keys of a recipe that decide a result, by the names that users write."""
     # settings that can decide a result
     fields = recipe.model_dump(mode="json", exclude=DECIDE_NOTHING)
@@ -51,7 +54,7 @@ def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     return {SHORT.get(key, key): value for key, value in settings.items() if key not in SAID_OTHERWISE}
 
 
-def describe_model(layout: Layout, encoders: Sequence[EncoderConfig], signal: Signal) -> dict[str, Any]:
+def describe_model(layout: Layout, encoders: Sequence[EncoderConfig], signal: Signal) -> Fields:
     """Give what a model folder knows of these keys."""
     read = flatten(signal.model_dump(mode="json"), "signal")
     return {
@@ -63,9 +66,7 @@ def describe_model(layout: Layout, encoders: Sequence[EncoderConfig], signal: Si
     }
 
 
-def describe_run(
-    recipe: Recipe, dataset: Dataset, recordings: Mapping[int, Recording], subjects: Sequence[int]
-) -> dict[str, Any]:
+def describe_run(recipe: Recipe, dataset: Dataset, recordings: Recordings, subjects: Sequence[int]) -> Fields:
     """Describe a training by a recipe that is tested on subjects of its own data set.
 
     Raises:
@@ -75,9 +76,7 @@ def describe_run(
     return {"dataset": dataset.recorded_as, "subjects": [*subjects], **describe_recipe(recipe), **signals}
 
 
-def _describe_recordings(
-    dataset: Dataset, signal: Signal, recordings: Mapping[int, Recording]
-) -> dict[str, Any]:
+def _describe_recordings(dataset: Dataset, signal: Signal, recordings: Recordings) -> Fields:
     """Describe what a model of a recipe reads of recordings, by subject."""
     return describe_signals(
         [
@@ -87,7 +86,7 @@ def _describe_recordings(
     )
 
 
-def describe_signals(selections: Sequence[Selection]) -> dict[str, Any]:
+def describe_signals(selections: Sequence[Selection]) -> Fields:
     """Describe the signals of several subjects: channels, window, rate, repetitions, preparation."""
     if not selections:
         return {}
@@ -118,10 +117,10 @@ def compare_with_published(
     published: Published | None,
     here: SetUp,
     dataset: Dataset,
-    recordings: Mapping[int, Recording],
+    recordings: Recordings,
     caveats: Sequence[str],
     pool: int | None = None,
-) -> dict[str, Any]:
+) -> Fields:
     """Return what was published, and all in which a run differs; empty if its recipe names nothing.
 
     Args:
@@ -149,12 +148,18 @@ def compare_with_published(
     said += [] if recordings else ["signals of the test not known"]
 
     # the set-up of the published recipe, variant by variant
-    bases: list[SetUp] = [{}]
+    bases: list[Fields] = [{}]
     if published.recipe is None:
         said.append("all other settings not stated")
     else:
         try:
-            bases = _describe_published_recipe(published.recipe, dataset, recordings)
+            variant_bases = []
+            for recipe in variants(Recipe.resolve("train-align", published.recipe, {}, ())).values():
+                signals = _describe_recordings(dataset, recipe.signal, recordings)
+                base = {"dataset": recipe.dataset.build(recipe.paths).recorded_as, **describe_recipe(recipe)}
+                base |= {key: signals[key] for key in ("channels", "window_ms") if key in signals}
+                variant_bases.append(base)
+            bases = variant_bases
         except BrainhiveError as error:
             said.append(f"{published.recipe}: {error.message}")
     # what is stated lies over the recipe; a backbone that is stated replaces all knobs of the recipe's
@@ -164,11 +169,19 @@ def compare_with_published(
         settings = {k: base[k] for k in base if not (is_replaced and k.startswith("backbone."))}
         base_differences.append(differences(here, {**settings, **stated}))
 
+    # subjects
+    subjects, there = here["subjects"], published.subjects
+    about = "subjects not stated" if there is None else ""
+    if there is not None and sorted(subjects) != sorted(there):
+        about = f"subject{'s' if len(subjects) > 1 else ''} {', '.join(map(str, subjects))}"
+        are_fewer = set(subjects) < set(there)
+        about += f" of {len(there)}" if are_fewer else f", not {', '.join(map(str, there))}"
+
     # all differences: settings, subjects, signals and parts
     listed = [
         *said,
         *min(base_differences, key=len),  # of a sweep, by its nearest variant
-        _compare_subjects(here["subjects"], published.subjects),
+        about,
         *(caveat for caveat in caveats if not (caveat == SIMULATED and dataset.is_simulated)),
         *(f"without {part}" for part in published.lacking),
     ]
@@ -176,7 +189,7 @@ def compare_with_published(
     return {**numbers, "differs": [*filter(None, listed)]}
 
 
-def _list_stated(published: Published) -> tuple[dict[str, Any], list[str]]:
+def _list_stated(published: Published) -> tuple[Fields, list[str]]:
     """Give what is stated of the set-up, and the keys of which neither it nor its recipe says anything."""
     # statements, in the form of a set-up
     fields = published.model_dump(mode="json", include={*STATED, "backbone"}, exclude_none=True)
@@ -190,31 +203,3 @@ def _list_stated(published: Published) -> tuple[dict[str, Any], list[str]]:
     required = (*STATED, *(["backbone"] if published.recipe is None else []))
     not_stated = [key for key in required if key not in fields and key not in recipe_keys]
     return flatten(fields) | flatten(published.preparation, "preparation"), not_stated
-
-
-def _describe_published_recipe(
-    name: str, dataset: Dataset, recordings: Mapping[int, Recording]
-) -> list[SetUp]:
-    """Describe the set-up that a paper's recipe would have on these recordings, variant by variant.
-
-    Raises:
-        BrainhiveError: if there is no such recipe, or the recordings lack its channels or window.
-    """
-    set_ups: list[SetUp] = []
-    for recipe in variants(Recipe.resolve("train-align", name, {}, ())).values():
-        signals = _describe_recordings(dataset, recipe.signal, recordings)
-        recorded_as = recipe.dataset.build(recipe.paths).recorded_as
-        read: dict[str, Any] = {key: signals[key] for key in ("channels", "window_ms") if key in signals}
-        set_ups.append({"dataset": recorded_as, **describe_recipe(recipe), **read})
-    return set_ups
-
-
-def _compare_subjects(here: Sequence[int], there: Sequence[int] | None) -> str:
-    if there is None:
-        return "subjects not stated"
-    if sorted(here) == sorted(there):
-        return ""
-    named = f"subject{'s' if len(here) > 1 else ''} {', '.join(map(str, here))}"
-    return (
-        f"{named} of {len(there)}" if set(here) < set(there) else f"{named}, not {', '.join(map(str, there))}"
-    )

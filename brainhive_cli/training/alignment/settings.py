@@ -19,11 +19,6 @@ LONGEST = 100_000
 """Epochs of the longest training: each is checked for what is active in it."""
 
 
-def _word(value: object) -> object:
-    """Undo YAML's reading of a bare `yes` or `no`."""
-    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-
-
 def _parts_by_dotted_name(value: Any) -> Any:
     """Read `{backbone: {brain: RUN}}`, as overrides nest it, as `{backbone.brain: RUN}`."""
     if isinstance(value, dict) and isinstance(reference := value.get("kind"), str):  # as `put` reads it
@@ -233,15 +228,14 @@ class Train(Section):
         description="signals are trained with the pictures of others, drawn once: a control of what a model "
         "shows that has learned nothing of the pictures",
     )
-    memory_map: Annotated[Literal["auto", "yes", "no"], BeforeValidator(_word)] = Field(
+    memory_map: Annotated[
+        Literal["auto", "yes", "no"],  # of which YAML reads two as booleans
+        BeforeValidator(
+            lambda value: {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+        ),
+    ] = Field(
         "auto", description="signals stay on disk; auto: when they need more than half of the free memory"
     )
-
-    def selected_on(self, has_validation: bool) -> str:
-        """Return what selects the epoch that is kept, in the words of a model folder."""
-        if self.selection == "best":
-            return "validation" if has_validation else "last epoch"
-        return {"last": "last epoch", "test": "test"}[self.selection]
 
     @model_validator(mode="before")
     @classmethod
@@ -279,8 +273,7 @@ class Train(Section):
         """
         if stage is None:
             return 0, self.epochs
-        if stage >= max(1, len(self.stages)):
-            last = max(1, len(self.stages)) - 1
+        if stage > (last := max(0, len(self.stages) - 1)):
             raise RecipeError(f"a term is of stage {stage}", f"stages 0 to {last}" if last else "stage 0")
         lengths = [stage.epochs for stage in self.stages] or [self.epochs]
         return sum(lengths[:stage]), lengths[stage]
@@ -312,8 +305,7 @@ class Train(Section):
         Raises:
             RecipeError: if the warm-up is longer than the training.
         """
-        if self.warmup_steps > self.epochs * steps:
-            total = self.epochs * steps
+        if self.warmup_steps > (total := self.epochs * steps):
             raise RecipeError(
                 f"train.warmup_steps is {self.warmup_steps}, but the training of a cell has {total} steps",
                 f"train.warmup_steps={total // 10}, more train.epochs or a smaller train.batch_size",
@@ -347,10 +339,6 @@ class Finetune(Section):
     )
 
 
-def _backbone(value: Any) -> Any:
-    return None if value is None else parts.resolve("backbones", value, "brain-mlp")
-
-
 class Published(Section):
     """Results of a paper, shown with measurements; settings that it does not state count as differences."""
 
@@ -361,7 +349,9 @@ class Published(Section):
     mode: Literal["intra", "inter", "joint", "finetune"] | None = Field(None, description="as in a recipe")
     subjects: Numbers | None = Field(None, description="who was tested")
     encoders: Encoders | None = Field(None, description="embeddings that were fused")
-    backbone: Annotated[Any, BeforeValidator(_backbone)] = Field(None, description="brain encoder")
+    backbone: Annotated[Any, parts.part("backbones", "brain-mlp", is_optional=True)] = Field(
+        None, description="brain encoder"
+    )
     epochs: int | None = Field(None, gt=0, le=1_000_000, description="most epochs of a training")
     selection: Literal["best", "last", "test"] | None = Field(
         None, description="the epoch that was kept, as in `train`"

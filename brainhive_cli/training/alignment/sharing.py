@@ -14,6 +14,7 @@ import numpy as np
 
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.private_texts import cut_paths, find_private
 from brainhive_cli.core.recipe import write_yaml
@@ -135,7 +136,7 @@ class SharedRun:
         if command not in (TRAINING, PRIOR_TRAINING):
             model = run.measurements().notes.get("run", "RUN")
             problem = f"{run.path} is a run of {command}; aligners and priors are shared"
-            raise RecipeError(problem, f"brainhive push {model}")
+            raise RecipeError(problem, Line("push", model))
         if problems := check(run.path).problems:
             raise BrainhiveError(problems[0], documents.AGAIN_OR_DELETE)
 
@@ -186,8 +187,7 @@ class SharedRun:
         priors = {layout.prior for layout in layouts if layout and layout.prior}
         foreign = sorted(cut_paths(prior) for prior in priors if not prior.startswith("demo:"))
         terms = find_terms(learned, command == PRIOR_TRAINING, foreign)
-        cells = [*filter(None, models)]
-        return cls(run, command, files, left_out, learned, layouts[0], cells, terms, recipe)
+        return cls(run, command, files, left_out, learned, layouts[0], [*filter(None, models)], terms, recipe)
 
     def pack(self, card: str) -> Files:
         """Add card, manifest and list of digests to the files; the same run gives the same bytes."""

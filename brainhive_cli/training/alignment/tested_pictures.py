@@ -6,14 +6,15 @@ from functools import reduce
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SEEN_CONCEPTS, SEEN_COPIES, UNKNOWN_PICTURES
 from brainhive_cli.data.media.near_copies import COPIES, Likeness
+from brainhive_cli.data.signals.selection import Mask
 from brainhive_cli.data.stores.health import DUPLICATE_COSINE, units_in_blocks
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, pixels_of
+from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, first_with_pixels
 from brainhive_cli.training.alignment.learned import (
     Confirm,
     Learned,
@@ -22,6 +23,7 @@ from brainhive_cli.training.alignment.learned import (
     hash_concepts,
 )
 
+Stores = Mapping[str, TargetStore]
 MAX_SEEN = 0.2
 """Share of the tested pictures that may be left out. A fifth fewer items make intervals 12 % wider; where
 more were seen in training, the split itself is at fault, and the rest of it a selection that nobody chose."""
@@ -66,29 +68,29 @@ class TestedPictures:
 
     title: str
     image_ids: Names
-    done: NDArray[np.bool_]
-    by_subject: Mapping[int, NDArray[np.bool_]]
-    by_source: Mapping[str, NDArray[np.bool_]]
-    near: NDArray[np.bool_]
-    of_seen_concepts: NDArray[np.bool_]
+    done: Mask
+    by_subject: Mapping[int, Mask]
+    by_source: Mapping[str, Mask]
+    near: Mask
+    of_seen_concepts: Mask
     has_pixels: bool
-    same_ids: tuple[str, ...] = ()
-    copies: NDArray[np.bool_] | None = None
-    altered: Mapping[Likeness | None, NDArray[np.bool_]] = field(default_factory=dict)
+    same_ids: tuple[str, ...]
+    copies: Mask
+    altered: Mapping[Likeness | None, Mask] = field(default_factory=dict)
 
     @classmethod
     def compare(
         cls,
         title: str,
         pictured_as: str,
-        stores: Mapping[str, TargetStore],
-        train: Mapping[str, TargetStore],
+        stores: Stores,
+        train: Stores,
         models: Mapping[int, Sequence[Learned]],
         sources: Mapping[str, Learned],
         is_other_dataset: bool = False,
         confirm: Confirm = lambda row, name: None,
         allows_copies: bool = False,
-        is_tested: NDArray[np.bool_] | None = None,
+        is_tested: Mask | None = None,
     ) -> Self:
         """Look for the pictures of stores among those that models and other sources learned from.
 
@@ -105,7 +107,7 @@ class TestedPictures:
             is_tested: [M] which pictures of the stores are tested; default: all that have targets.
         """
         # pictures of all models and other sources
-        first, pixels = next(iter(stores.values())), pixels_of(stores.values())
+        first, pixels = first_with_pixels(stores)
         ids, every = (
             first.image_ids,
             [learned for subject_models in models.values() for learned in subject_models],
@@ -118,7 +120,7 @@ class TestedPictures:
         is_sought = done & ~np.logical_or.reduce([np.zeros(len(ids), bool), *known])
         alike = {} if pixels is None else find_alike(pixels, is_sought, pictures, confirm)
 
-        def are_copies(learned_pictures: LearnedPictures) -> NDArray[np.bool_]:
+        def are_copies(learned_pictures: LearnedPictures) -> Mask:
             copies = (
                 np.zeros(len(ids), bool) if pixels is None else np.isin(pixels[:, 0], learned_pictures.pixels)
             )
@@ -131,7 +133,7 @@ class TestedPictures:
             copies[near] = True
             return copies
 
-        def are_seen(learned_pictures: LearnedPictures) -> NDArray[np.bool_]:
+        def are_seen(learned_pictures: LearnedPictures) -> Mask:
             named = learned_pictures.contain(pictured_as, ids)
             return named if allows_copies else named | are_copies(learned_pictures)
 
@@ -149,13 +151,34 @@ class TestedPictures:
         )
 
         # what is tested with a warning: altered copies, equal embeddings, concepts and ids seen elsewhere
-        altered: dict[Likeness | None, NDArray[np.bool_]] = {}
+        altered = {
+            kind: np.isin(np.arange(len(ids)), [row for row, _ in alike.get(kind, ())]) & ~(seen | copies)
+            for kind in ALTERED
+        }
 
-        # rows of altered copies, by the kind of change
-        for kind in ALTERED:
-            altered[kind] = np.isin(np.arange(len(ids)), [row for row, _ in alike.get(kind, ())])
-            altered[kind] &= ~(seen | copies)
-        is_near = _are_near(stores, train, every, pictured_as) & done & ~(seen | copies)
+        # a picture is near as long as every store of float vectors that is not too large to be read agrees:
+        # one small network may take different pictures for one, and captions and labels are alike for many
+        near_stores = [
+            (store, stores[name])
+            for name, store in train.items()
+            if (store.pixels is not None or "imported" in store.attributes)
+            and store.embedding.dtype.kind == "f"
+            and store.embedding.nbytes <= NEAR_BYTES
+        ]
+        is_near = np.full(len(ids), bool(near_stores))
+        for there, ours in near_stores:
+            learned = np.any([one.pictures.contain(pictured_as, there.image_ids) for one in every], axis=0)
+            rows, candidates = np.flatnonzero(learned & there.done), np.flatnonzero(is_near & ours.done)
+
+            # highest cosine of each candidate with any learned picture
+            highest = np.full(len(candidates), -1.0, np.float32)
+            sought = np.concatenate([*units_in_blocks(ours.embedding, candidates)])
+            for block in units_in_blocks(there.embedding, rows):
+                if len(block) and len(sought):
+                    highest = np.maximum(highest, (sought @ block.T).max(1))
+            is_near = np.zeros_like(is_near)
+            is_near[candidates[highest > DUPLICATE_COSINE]] = True
+        is_near &= done & ~(seen | copies)
 
         # concepts of earlier trainings, and of this one where it was on another data set
         trained = [learned.pictures for learned in every]
@@ -178,13 +201,14 @@ class TestedPictures:
         )
 
     @classmethod
-    def of_seen(cls, title: str, stores: Mapping[str, TargetStore], subjects: Iterable[int]) -> Self:
+    def of_seen(cls, title: str, stores: Stores, subjects: Iterable[int]) -> Self:
         """Test all stimuli of stores, which were seen in other trials, as the data set's holdout asks."""
         first = next(iter(stores.values()))
         none = np.zeros(len(first.image_ids), bool)
-        return cls(title, first.image_ids, first.done, dict.fromkeys(subjects, none), {}, none, none, True)
+        by_subject = dict.fromkeys(subjects, none)
+        return cls(title, first.image_ids, first.done, by_subject, {}, none, none, True, (), none)
 
-    def are_unseen(self, subject: int, rows: NDArray[np.int64], model: str) -> NDArray[np.bool_]:
+    def are_unseen(self, subject: int, rows: Int64, model: str) -> Mask:
         """Find the signals of a subject that show no picture which was seen in training: [N].
 
         Args:
@@ -210,20 +234,18 @@ class TestedPictures:
                 )
 
         # leave out the signals of seen pictures
-        unseen: NDArray[np.bool_] = ~np.logical_or.reduce([is_seen[rows] for is_seen in seen.values()])
-        return unseen
+        return ~np.logical_or.reduce([is_seen[rows] for is_seen in seen.values()])
 
     @property
-    def is_seen(self) -> NDArray[np.bool_]:
+    def is_seen(self) -> Mask:
         """[M] whether any subject's models, or anything else, learned from them."""
-        seen: NDArray[np.bool_] = np.logical_or.reduce([*self.by_subject.values(), *self.by_source.values()])
-        return seen & self.done
+        return np.logical_or.reduce([*self.by_subject.values(), *self.by_source.values()]) & self.done
 
     @property
     def caveats(self) -> list[str]:
         """Caveats of every number that depends on them; those of the models are the models' own."""
         caveats = [] if self.has_pixels else [UNKNOWN_PICTURES]
-        caveats += [SEEN_COPIES] if self.copies is not None and self.copies.any() else []
+        caveats += [SEEN_COPIES] if self.copies.any() else []
         return caveats + ([SEEN_CONCEPTS] if self.of_seen_concepts.any() else [])
 
     @property
@@ -239,7 +261,7 @@ class TestedPictures:
             )
 
         # pictures that are tested, but resemble training pictures
-        if self.copies is not None and self.copies.any():
+        if self.copies.any():
             named = self._named(self.copies)
             lines.append(
                 f"{self.copies.sum()} {total} are copies of training pictures, and are tested: {named}"
@@ -266,12 +288,12 @@ class TestedPictures:
         ]
         return lines
 
-    def _named(self, chosen: NDArray[np.bool_]) -> str:
+    def _named(self, chosen: Mask) -> str:
         names = list(self.image_ids[np.flatnonzero(chosen)])
         return ", ".join(names[:NAMED]) + (" …" if len(names) > NAMED else "")
 
 
-def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str] = ()) -> dict[str, Any]:
+def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str]) -> dict[str, Any]:
     """Write notes of one split's pictures as several runs are tested on them: what was left out, warnings.
 
     Args:
@@ -285,39 +307,3 @@ def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str] 
     left_out = {"count": len(names), "of": int(runs[0].done.sum()), "names": names[:NAMED]}
     lines = list(dict.fromkeys([*warnings, *(line for tested in runs for line in tested.warnings)]))
     return {"seen_in_training": left_out, "warnings": lines}
-
-
-def _are_near(
-    tested: Mapping[str, TargetStore],
-    train: Mapping[str, TargetStore],
-    models: Sequence[Learned],
-    pictured_as: str,
-) -> NDArray[np.bool_]:
-    """Find tested pictures [M] that have a near-duplicate among those learned from, in all stores of vectors.
-
-    One small network may take different pictures for one; captions and labels are alike for many.
-    """
-    # stores of float vectors of pictures, not too large to be read
-    first, encoders = next(iter(tested.values())), []
-    for name, store in train.items():
-        is_of_pictures = store.pixels is not None or "imported" in store.attributes
-        is_of_floats = store.embedding.dtype.kind == "f"
-        if is_of_pictures and is_of_floats and store.embedding.nbytes <= NEAR_BYTES:
-            encoders.append(name)
-
-    # a picture stays near as long as every store agrees
-    is_near = np.full(len(first.done), bool(encoders))
-    for name in encoders:
-        there, ours = train[name], tested[name]
-        learned = np.any([model.pictures.contain(pictured_as, there.image_ids) for model in models], axis=0)
-        rows, candidates = np.flatnonzero(learned & there.done), np.flatnonzero(is_near & ours.done)
-
-        # highest cosine of each candidate with any learned picture
-        highest = np.full(len(candidates), -1.0, np.float32)
-        sought = np.concatenate([*units_in_blocks(ours.embedding, candidates)])
-        for block in units_in_blocks(there.embedding, rows):
-            if len(block) and len(sought):
-                highest = np.maximum(highest, (sought @ block.T).max(1))
-        is_near = np.zeros_like(is_near)
-        is_near[candidates[highest > DUPLICATE_COSINE]] = True
-    return is_near

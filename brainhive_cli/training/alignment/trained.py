@@ -12,10 +12,10 @@ import torch
 
 from brainhive_cli.core import documents, hub, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import CALIBRATED, CHANNELS_MAPPED, merge_caveats
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.results import Need
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
@@ -28,10 +28,9 @@ from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_keys import encoders_around, encoders_by_key
 from brainhive_cli.data.targets.target_stores import (
-    digests_of_imported,
     open_stores,
     refuse_others,
-    store_needs,
+    store_inputs,
 )
 from brainhive_cli.measurement.metric_names import headlines
 from brainhive_cli.models.encoders import EncoderConfig
@@ -39,7 +38,7 @@ from brainhive_cli.models.heads import Heads
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.learned import Confirm, Learned, compare_on_pixels
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
-from brainhive_cli.training.alignment.references import Planned, expected_recipe, known_variants, open_model
+from brainhive_cli.training.alignment.references import known_variants, open_model
 from brainhive_cli.training.alignment.set_ups import (
     SELECTION,
     compare_with_published,
@@ -75,7 +74,6 @@ class AlignRun:
         online: Encoders whose targets were computed at each step, so that they need no store.
         origin: Name of the data set that the models were trained on, when that is not `dataset`; empty when
             it is unknown: subjects are then known by their numbers. None when it is `dataset`.
-        absent: Why a run is not here that a plan describes.
         sources: Other models in the results that learned from pictures, such as a prior, by name.
         allows_copies: Whether copies of learned pictures under other names are tested.
         channel_mapping: What to do about channels of the models that recordings lack, see `map_channels`.
@@ -93,7 +91,6 @@ class AlignRun:
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     variant: str = ""
     online: frozenset[str] = frozenset()
-    absent: MissingData | None = None
     sources: Mapping[str, Learned] = field(default_factory=dict)
     allows_copies: bool = False
     channel_mapping: ChannelChoice = "none"
@@ -108,19 +105,17 @@ class AlignRun:
         paths: Paths,
         dataset: Any = None,
         subjects: Sequence[int] | None = None,
-        expected: Recipe | None = None,
     ) -> Self:
         """Open a finished run, or one variant of a sweep, on its own or another data set.
 
         On another, every cell is tested on all subjects; by default on those that it was to be tested on.
-        `expected` is the recipe of a run that is not here, so that only what it will be is known.
 
         Raises:
             MissingData: if the data set has no such subject.
             RecipeError: if the run has no such variant.
         """
         # a variant of a sweep is a run of one recipe
-        recipe = expected or folder.recipe(Recipe, paths=paths)
+        recipe = folder.recipe(Recipe, paths=paths)
         recipes, config = variants(recipe), dataset or recipe.dataset
         if variant:
             recipe = variant_of(recipes, variant, folder.name)
@@ -269,22 +264,6 @@ class AlignRun:
         """Whether it is a model folder, not a run."""
         return aligners.is_model(self.folder.path)
 
-    @property
-    def digests(self) -> dict[str, str]:
-        """Digests of the tested signals, of own vectors, and of a model folder.
-
-        A run's name tells it from others.
-        """
-        path, digests = self.folder.path, dict[str, str]()
-        for variant in self.training_settings:
-            digests |= self._identities(variant)
-            encoders = self.training_settings[variant].encoders
-            for split in self.dataset.splits:
-                digests |= digests_of_imported(self.dataset, split, encoders, self.paths)
-        if self.is_model:
-            digests[self.name] = hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
-        return digests
-
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Compute something once, for all cells."""
         if key not in self._cache:
@@ -377,28 +356,27 @@ class AlignRun:
             refuse_others(self.folder, stores)
         return stores
 
-    def needs(self, splits: Sequence[str]) -> Iterator[Need]:
-        # the run itself, then signals and embeddings of each variant
-        """List what decoding reads: the run, signals of the tested subjects, and stores of some splits."""
-        yield Need(f"run {self.name}", None, self.absent, self.name)
+    def inputs(self, splits: Sequence[str]) -> Iterator[Input]:
+        """List what decoding reads: the run, signals of the tested subjects, and stores of some splits.
+
+        A run's name tells it from others, a model folder's digest.
+        """
+        path, digest = self.folder.path, ""
+        if self.is_model:
+            digest = hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
+        yield Input(f"run {self.name}", reference=self.name, digest=digest)
         for variant, (encoders, _) in self.training_settings.items():
-            yield from self.source(variant).needs(self._tested_on(variant))
+            yield from self.source(variant).inputs(self._tested_on(variant))
             stored = [config for config in encoders if config.name not in self.online]
             for split in splits:
-                yield from store_needs(self.dataset, self.dataset_config, split, stored, self.paths)
-
-    def require(self) -> None:
-        """Raise why the run is not here, if it is only what a recipe says that it will be."""
-        if self.absent is not None:
-            raise self.absent
+                yield from store_inputs(self.dataset, self.dataset_config, split, stored, self.paths)
 
     def prepare_signals(self, launch: Launch, subjects: Collection[int] | None = None) -> None:
         """Create the missing signal stores of the subjects that cells are tested on; of some of them only.
 
         Raises:
-            MissingData: if the run is absent, or a store and the recording that it would be made from.
+            MissingData: if a store is absent, and the recording that it would be made from.
         """
-        self.require()
         for variant in self.training_settings:
             tested = self._tested_on(variant)
             self.source(variant).choose_subjects(tested)
@@ -406,11 +384,6 @@ class AlignRun:
             # people of another data set are others, whatever their numbers
             trained = [] if self.origin is not None else [s for cell in self.cells for s in cell.trained_on]
             self.source(variant).refuse_copied_people([*tested, *trained])
-
-    def _identities(self, variant: str) -> dict[str, str]:
-        """Give what the signals that cells of a variant are tested on are known by, by the store's name."""
-        tested = self._tested_on(variant)
-        return self.once(("identities", variant), lambda: self.source(variant).identities(tested))
 
     def _tested_on(self, variant: str) -> list[int]:
         """List the subjects that cells of a variant are tested on."""
@@ -513,7 +486,7 @@ class AlignRun:
         """Name the stores that were written anew, with other signals, since a model was trained on them."""
         changed = []
         for variant in self.training_settings:
-            here = self._identities(variant)
+            here = self.source(variant).identities(self._tested_on(variant))
             for cell in (cell for cell in self.cells if cell.variant == variant):
                 there = self.learned(cell).signals
                 changed += [name for name in here if here[name] != there.get(name, here[name])]
@@ -577,7 +550,6 @@ def find(
     paths: Paths,
     dataset: Any = None,
     subjects: Sequence[int] | None = None,
-    trainings: Planned | None = None,
 ) -> AlignRun:
     """Open what a reference names, as `open_model` finds it, on a data set and subjects.
 
@@ -586,21 +558,11 @@ def find(
         paths: Where runs, signals and embeddings lie.
         dataset: Config of another data set than a run's own: zero-shot.
         subjects: Who is tested on; default: those of the run.
-        trainings: Earlier trainings of a workflow, by the names that recipes give their runs: a run that is
-            absent is what its recipe says. None: it must be here.
 
     Raises:
-        MissingData: if there is none, nor a recipe of it where one would do.
+        MissingData: if there is none.
     """
-    try:
-        named = open_model(reference, paths, dataset)
-    except MissingData as error:
-        recipe = None if trainings is None else expected_recipe(reference, paths, trainings)
-        if recipe is None:
-            raise
-        name, variant = of_variant(reference)
-        folder = RunFolder(Path(str(name)))
-        return replace(AlignRun.open(folder, variant, paths, dataset, subjects, recipe), absent=error)
+    named = open_model(reference, paths, dataset)
     if named.is_model:
         return AlignRun.of_model(named.folder.path, paths, dataset, subjects)
     return AlignRun.open(named.folder, named.variant, paths, dataset, subjects)

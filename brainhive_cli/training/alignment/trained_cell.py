@@ -9,21 +9,23 @@ from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Bool, Float32
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.datasets import stored_split, tested_rows
 from brainhive_cli.data.responses import (
     Responses,
+    Rows,
     choose_input,
     match_split,
     match_stimuli,
     measure_new_subject,
 )
+from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import Recording
@@ -63,38 +65,42 @@ class TrainedCell:
             model.layout.check()
         return cls(align, cell, model)
 
+    @property
+    def source(self) -> SignalSource:
+        """Signals of the cell's fold."""
+        return self.align.source(self.cell.variant, self.cell.fold)
+
     def pictures(self, split: str) -> TargetStore:
         """Open one of the target stores; all have the same rows."""
         return next(iter(self.align.stores(split, self.cell).values()))
 
-    def rows(self, split: str) -> NDArray[np.int64]:
+    def rows(self, split: str) -> Rows:
         """Find the rows of the pictures of a split that have targets; in the cell's fold.
 
         A category that no trial shows is none of them.
         """
         store = self.pictures(split)
         is_listed = store.done & tested_rows(self.align.dataset, store, split, self.cell.fold)
-        if getattr(self.align.dataset, "are_categories", False):
-            is_listed &= self.align.once(("shown categories", split), lambda: self._are_shown(split))
+
+        def find_shown() -> Bool:
+            # categories [M] that a trial shows, in training or test; all where no signals are here
+            people = {person for cell in self.align.cells for person in (*cell.trained_on, *cell.tested_on)}
+            is_shown = np.zeros(len(store.image_ids), bool)
+            for person, part in product(sorted(people), sorted({split, "train"})):
+                with suppress(MissingData):
+                    is_shown[match_split(self.source, person, part, store)[2]] = True
+
+            if not is_shown.any():
+                return ~is_shown
+            if absent := [store.image_ids[row] for row in np.flatnonzero(~is_shown)]:
+                console.warn(f"no trial shows {', '.join(absent)}: left out of the candidates")
+            return is_shown
+
+        if self.align.dataset.are_categories:
+            is_listed &= self.align.once(("shown categories", split), find_shown)
         return np.flatnonzero(is_listed)
 
-    def _are_shown(self, split: str) -> NDArray[np.bool_]:
-        """Find the categories [M] that a trial shows, in training or test; all where no signals are here."""
-        # trials of everyone, as far as they are here: `live` needs none
-        source, store = self.align.source(self.cell.variant, self.cell.fold), self.pictures(split)
-        people = {person for cell in self.align.cells for person in (*cell.trained_on, *cell.tested_on)}
-        is_shown = np.zeros(len(store.image_ids), bool)
-        for person, part in product(sorted(people), sorted({split, "train"})):
-            with suppress(MissingData):
-                is_shown[match_split(source, person, part, store)[2]] = True
-
-        if not is_shown.any():
-            return ~is_shown
-        if absent := [store.image_ids[row] for row in np.flatnonzero(~is_shown)]:
-            console.warn(f"no trial shows {', '.join(absent)}: left out of the candidates")
-        return is_shown
-
-    def images(self, split: str, rows: NDArray[np.int64], without: str = "") -> Tensor:
+    def images(self, split: str, rows: Rows, without: str = "") -> Tensor:
         """Encode the pictures of some rows as the vectors [M, D] that retrieval compares.
 
         Args:
@@ -166,7 +172,7 @@ class TrainedCell:
         computed = compute_online([group], images, self.pictures(split))
         return {keys[name]: source for name, source in computed.items()}
 
-    def decoded(self, subject: int, split: str) -> tuple[Decoded, NDArray[np.int64]]:
+    def decoded(self, subject: int, split: str) -> tuple[Decoded, Rows]:
         """Decode a subject's averaged signals, once: answers that are sampled are then the same for everyone.
 
         Returns:
@@ -277,7 +283,7 @@ class TrainedCell:
         """
         dataset, where = self.align.dataset, f"{self.align.dataset.name} subject {subject}"
         holdout = dataset.holdout if split == "test" else None
-        source = self.align.source(self.cell.variant, self.cell.fold)
+        source = self.source
         recording = source.open(subject)[stored_split(dataset, split)]
         is_there, stimuli = recording.is_there, self.pictures(split)
 
@@ -308,8 +314,7 @@ class TrainedCell:
         interleaving = self.align.once(("interleaving", subject, split, source.name_of(subject)), find)
         rows = self.selection(subject, split, is_normalised=False)[0].pictures
         if holdout is not None and holdout.shows_seen:
-            tested = holdout.hold_out_trials(recording, self.cell.fold, where)[is_there]
-            rows = np.flatnonzero(tested)[rows]
+            rows = np.flatnonzero(holdout.hold_out_trials(recording, self.cell.fold, where)[is_there])[rows]
         return interleaving.take(rows)
 
     def selection(
@@ -320,15 +325,14 @@ class TrainedCell:
         is_tested: bool = True,
         recording: Recording | None = None,
         is_normalised: bool = True,
-    ) -> tuple[Selection, NDArray[np.int64]]:
+    ) -> tuple[Selection, Rows]:
         """Choose what `responses` reads; without its normaliser unless `is_normalised`.
 
         Returns:
             The selection, of which nothing is averaged yet, and the rows of its pictures [N].
         """
         # signals of the recording, or of the store of the subject
-        align, spec = self.align, self.model.layout.spec
-        source = align.source(self.cell.variant, self.cell.fold)
+        align, spec, source = self.align, self.model.layout.spec, self.source
         channels, stimuli = align.dataset.channels, self.pictures(split)
         if recording is not None:
             where, is_same_store = f"the recording of subject {subject}", False
@@ -371,25 +375,23 @@ class TrainedCell:
         """
         if (normaliser := self._normaliser(subject)) is not None:
             return normaliser
-        source = self.align.source(self.cell.variant, self.cell.fold)
         options = self.pictures(split), is_same_store, self.align.channel_mapping
-        return measure_new_subject(self.model.layout.spec, source, subject, *options)
+        return measure_new_subject(self.model.layout.spec, self.source, subject, *options)
 
-    def shown(self, subject: int, split: str) -> NDArray[np.int64]:
+    def shown(self, subject: int, split: str) -> Rows:
         """Find the rows of all pictures that a subject was shown, those that are left out included."""
         key = self.key("shown", subject, split)
         return self.align.once(key, lambda: np.unique(self.selection(subject, split, is_tested=False)[1]))
 
-    def mean_training_signal(self, subject: int) -> NDArray[np.float32]:
+    def mean_training_signal(self, subject: int) -> Float32:
         """Average a subject's training signals over pictures: [C, T]; kept for the cells that follow."""
 
-        def average() -> NDArray[np.float32]:
-            signal = np.asarray(self.responses(subject, "train", is_tested=False).signal)
-            return np.asarray(signal.mean(0))
+        def average() -> Float32:
+            return np.asarray(self.responses(subject, "train", is_tested=False).signal).mean(0)
 
         return self.align.once(self.key("mean", subject, "train"), average)
 
-    def are_unseen(self, subject: int, split: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def are_unseen(self, subject: int, split: str, rows: Rows) -> Bool:
         """Find the signals [N] of pictures that no model which is tested on the subject learned from.
 
         Whatever tests a model asks here: no result is of a picture that was seen in training.

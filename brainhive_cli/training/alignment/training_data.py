@@ -8,9 +8,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Bool
 from brainhive_cli.core.device_memory import free_bytes
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import portable
@@ -29,7 +29,7 @@ from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.augmentation import AUGMENTED, augmented
 from brainhive_cli.data.signals.normalisations import pool_statistics
 from brainhive_cli.data.stores.recordings import Sensors
-from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, pixels_of
+from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, first_with_pixels
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import digest_of, open_alternatives, open_stores
@@ -37,9 +37,8 @@ from brainhive_cli.data.targets.targets import OnlineTargets, Targets, TargetSou
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
+from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.lora import shapes_of
-from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.job import Job, read_tuned_encoders
 from brainhive_cli.training.alignment.layout import Layout, fused_head
@@ -90,8 +89,7 @@ class TrainingData:
     ) -> None:
         self.job, self.recipe, self.launch, self.signals = job, recipe, launch, job.signals(recipe)
         self.stores = {config.name: stores[config.name] for config in recipe.stored_encoders}
-        self.stimuli = next(iter(self.stores.values()))
-        self.pixels = pixels_of(self.stores.values())
+        self.stimuli, self.pixels = first_with_pixels(self.stores)
         self.prior = priors.load(recipe.prior) if recipe.prior else None
         self.keys = {config.name: config.name for config in recipe.encoders}
         if self.prior:
@@ -101,7 +99,19 @@ class TrainingData:
         further = open_alternatives(recipe.train.embedding_alternatives, self.stores, recipe.paths)
         stored = Targets.of(self.stores, launch, self.keys, further=further)
         self.has_foreign_targets = are_foreign([*self.stores.values(), *chain(*further.values())])
-        self.adapted = self._open_adapted()
+
+        # the network that learns with the model, whose outputs are computed together
+        self.adapted: EncoderGroup | None = None
+        if names := recipe.train.lora.encoders:
+            configs = [config for config in recipe.encoders if config.name in names]
+            groups = grouped(configs, recipe.train.precision, launch)
+            if len(groups) != 1 or any(config.encodes != "pixels" for config in configs):
+                raise RecipeError(
+                    "train.lora.encoders are to be outputs of one network of pictures, "
+                    f"and {', '.join(names)} are of {len(groups)}",
+                    "a training for each",
+                )
+            self.adapted = replace(groups[0], network=replace(groups[0].network, learns=True))
         heads = recipe.head_targets
 
         # targets of heads whose encoders run at each step
@@ -115,7 +125,19 @@ class TrainingData:
         }
         adapted = self._compute_adapted("train", self.stimuli)
         self.targets = Targets({**keyed_sources, **self.online, **adapted, **named})
-        self.augmented = self._compute_augmented_targets()
+
+        # what the encoders of some heads, which must read pictures, give for augmented ones
+        config = recipe.train.augment_pictures
+        encoders = {head: heads[head] for head in config.heads}
+        for encoder in encoders.values():
+            if encoder.encodes != "pixels":
+                raise RecipeError(
+                    f"{encoder.name} reads no pictures that could be augmented", "leave its head out"
+                )
+        encoders_by_name = {encoder.name: encoder for encoder in encoders.values()}
+        computed = self._compute_targets(encoders_by_name, partial(augmented, config=config))
+        sources = {head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()}
+        self.augmented = Targets({**sources}) if sources else None
 
         # single trials are needed where repetitions are chosen anew in each step
         is_varied = recipe.train.augment.repetitions > 0 or recipe.signal.repetitions != "average"
@@ -126,7 +148,28 @@ class TrainingData:
         shapes = [
             self.signals.select(self.signals.recording(subject, "train"), name).shape for subject in subjects
         ]
-        _check_repetitions(name, recipe, max((shape[1] for shape in shapes), default=0))
+
+        # mixed repetitions of a single trial contradict each other
+        signal, mixed = recipe.signal, recipe.train.augment.repetitions
+        if signal.repetitions == "single" and mixed:
+            raise RecipeError(
+                "single trials cannot be mixed over repetitions", "signal.repetitions=average, or random"
+            )
+
+        # normalisation undoes a scale before it
+        if getattr(signal.normalise, "removes_scale", False) and signal.scale != 1:
+            kind = signal.normalise.kind
+            console.warn(f"signal.scale={signal.scale:g} has no effect with signal.normalise={kind}")
+
+        # fewer repetitions than the setting needs
+        most = max((shape[1] for shape in shapes), default=0)
+        least = {"single": 2, "random": signal.random_k + 1}.get(signal.repetitions, 0)
+        idle = [f"signal.repetitions={signal.repetitions}"] if most < least else []
+        idle += ["train.augment.repetitions"] if mixed and most < 2 else []
+        if idle:
+            console.warn(f"{' and '.join(idle)} has no effect: {name} has {most} repetition(s) a picture")
+
+        # whether signals stay on disk
         self.is_memory_mapped = recipe.train.memory_map == "yes"
         if recipe.train.memory_map == "auto":  # where they need more than half of the free memory
             needed = sum(4 * n * (1 + r * self.with_single) * prod(rest) for n, r, *rest in shapes)
@@ -147,29 +190,6 @@ class TrainingData:
         is_same = self.recipe.model_dump(include=INPUTS) == recipe.model_dump(include=INPUTS)
         return is_same and (self.recipe.finetune.sessions is None) == (recipe.finetune.sessions is None)
 
-    def _compute_augmented_targets(self) -> Targets | None:
-        """Compute what the encoders of some heads give for augmented pictures.
-
-        Raises:
-            BrainhiveError: if the pictures are not those of the stores, or an encoder reads no pictures.
-        """
-        # the encoders of these heads must read pictures
-        config = self.recipe.train.augment_pictures
-        encoders = {head: self.recipe.head_targets[head] for head in config.heads}
-        for encoder in encoders.values():
-            if encoder.encodes != "pixels":
-                raise RecipeError(
-                    f"{encoder.name} reads no pictures that could be augmented", "leave its head out"
-                )
-        encoders_by_name = {encoder.name: encoder for encoder in encoders.values()}
-
-        # each head gets its targets under its own name
-        computed = self._compute_targets(encoders_by_name, partial(augmented, config=config))
-        sources: dict[str, TargetSource] = {
-            head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()
-        }
-        return Targets(sources) if sources else None
-
     def _compute_targets(
         self, encoders: Mapping[str, EncoderConfig], vary: Callable[[Any], Any] | None = None
     ) -> dict[str, OnlineTargets]:
@@ -182,26 +202,6 @@ class TrainingData:
             return {}
         groups = grouped(list(encoders.values()), "fp32", self.launch)
         return compute_online(groups, self.job.dataset.images("train"), self.stimuli, vary)
-
-    def _open_adapted(self) -> EncoderGroup | None:
-        """Open the network that learns with the model, if one does.
-
-        Raises:
-            RecipeError: if its encoders are of several networks, or read no pictures.
-        """
-        if not (names := self.recipe.train.lora.encoders):
-            return None
-
-        # outputs of one network are computed together
-        configs = [config for config in self.recipe.encoders if config.name in names]
-        groups = grouped(configs, self.recipe.train.precision, self.launch)
-        if len(groups) != 1 or any(config.encodes != "pixels" for config in configs):
-            raise RecipeError(
-                "train.lora.encoders are to be outputs of one network of pictures, "
-                f"and {', '.join(names)} are of {len(groups)}",
-                "a training for each",
-            )
-        return replace(groups[0], network=replace(groups[0].network, learns=True))
 
     def _compute_adapted(self, split: str, store: TargetStore) -> dict[str, TargetSource]:
         """Compute what the network that learns gives for the pictures of a split's store, by key.
@@ -229,8 +229,15 @@ class TrainingData:
             if (subject, cell.fold) not in self.responses:
                 signals = replace(self.signals, fold=cell.fold)
                 held = {"with_single": self.with_single, "memory_map": self.is_memory_mapped}
-                self.responses[subject, cell.fold] = read_training(signals, subject, self.stimuli, **held)
-                self._warn_of_absent(self.responses[subject, cell.fold], cell.fold)
+                trials = read_training(signals, subject, self.stimuli, **held)
+                self.responses[subject, cell.fold] = trials
+
+                # only a holdout of trials can leave a stimulus without a trial
+                shown = self.stimuli.rows(self.signals.open(subject)["train"].image_ids)
+                absent = np.setdiff1d(shown[shown >= 0], trials.stimulus)
+                if holdout is not None and holdout.shows_seen and len(absent):
+                    names = ", ".join(self.stimuli.image_ids[row] for row in absent[:5].tolist())
+                    console.warn(f"fold {cell.fold} of subject {subject} trains on no trial of {names}")
         responses = [self.responses[subject, cell.fold] for subject in cell.trained_on]
         if recipe.mode == "finetune":
             responses = [take_share(trials, held_out, recipe.finetune) for trials in responses]
@@ -241,13 +248,35 @@ class TrainingData:
         if train.shuffled_labels:  # each signal gets the stimulus of another, drawn once
             for index, trials in enumerate(responses):
                 random = np.random.default_rng((cell.seed, trials.subject))
-                stimulus = random.permutation(trials.stimulus)
-                responses[index] = replace(trials, stimulus=stimulus)
+                responses[index] = replace(trials, stimulus=random.permutation(trials.stimulus))
 
         # test signals, where they select the epoch
         tested, tested_targets = None, None
         if train.selection == "test":
-            tested, tested_targets = self._open_tested(cell, learned, layout.spec)
+            # targets of the test, and which of its stimuli were learned
+            dataset, spec = self.job.dataset, layout.spec
+            encoders = [config for config in self.recipe.stored_encoders if config in self.recipe.encoders]
+            stores = open_stores(dataset, self.recipe.dataset, "test", encoders, self.recipe.paths)
+            stimuli, pixels = first_with_pixels(stores)
+            open_sets = {split: partial(dataset.images, split) for split in ("test", "train")}
+            confirm = compare_on_pixels(
+                stimuli.image_ids, open_sets["test"], [(dataset.pictured_as, open_sets["train"])]
+            )
+            seen = learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels, confirm)
+
+            # unseen test signals, normalised as those of the training
+            tested = []
+            for subject in cell.tested_on:
+                recording, pictures, stimulus = match_split(self.signals, subject, "test", stimuli)
+                is_unseen, where = ~seen[stimulus], f"{dataset.name} subject {subject} test"
+                normaliser = learned.normaliser_of(subject)
+                if normaliser is None:
+                    normaliser = measure_new_subject(spec, self.signals, subject, stimuli)
+                chosen = choose_input(spec, recording, where, dataset.channels)
+                chosen = replace(chosen, pictures=pictures[is_unseen], normaliser=normaliser)
+                tested.append(Responses.of(subject, chosen, stimulus[is_unseen]))
+            stored = Targets.of(stores, self.launch, self.keys).sources
+            tested_targets = Targets({**stored, **self._compute_adapted("test", stimuli)})
         data = CellData(
             responses=responses,
             targets=self.targets,
@@ -267,44 +296,6 @@ class TrainingData:
             seed=cell.seed,
         )
         return layout, data
-
-    def _warn_of_absent(self, responses: Responses, fold: int) -> None:
-        """Name the stimuli of which a fold holds out all trials of a subject."""
-        # only a holdout of trials can leave a stimulus without a trial
-        holdout = self.job.dataset.holdout
-        if holdout is None or not holdout.shows_seen:
-            return
-        shown = self.stimuli.rows(self.signals.open(responses.subject)["train"].image_ids)
-        if len(absent := np.setdiff1d(shown[shown >= 0], responses.stimulus)):
-            names = ", ".join(self.stimuli.image_ids[row] for row in absent[:5].tolist())
-            console.warn(f"fold {fold} of subject {responses.subject} trains on no trial of {names}")
-
-    def _open_tested(self, cell: Cell, learned: Learned, spec: SignalSpec) -> tuple[list[Responses], Targets]:
-        """Open the test signals of a cell and the targets of their stimuli, which select the epoch."""
-        # targets of the test, and which of its stimuli were learned
-        recipe, dataset = self.recipe, self.job.dataset
-        encoders = [config for config in recipe.stored_encoders if config in recipe.encoders]
-        stores = open_stores(dataset, recipe.dataset, "test", encoders, recipe.paths)
-        stimuli, pixels = next(iter(stores.values())), pixels_of(stores.values())
-        open_sets = {split: partial(dataset.images, split) for split in ("test", "train")}
-        confirm = compare_on_pixels(
-            stimuli.image_ids, open_sets["test"], [(dataset.pictured_as, open_sets["train"])]
-        )
-        seen = learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels, confirm)
-
-        tested = []
-        for subject in cell.tested_on:
-            # unseen test signals, normalised as those of the training
-            recording, pictures, stimulus = match_split(self.signals, subject, "test", stimuli)
-            where, is_unseen = f"{dataset.name} subject {subject} test", ~seen[stimulus]
-            chosen = choose_input(spec, recording, where, dataset.channels)
-            normaliser = learned.normaliser_of(subject)
-            if normaliser is None:
-                normaliser = measure_new_subject(spec, self.signals, subject, stimuli)
-            chosen = replace(chosen, pictures=pictures[is_unseen], normaliser=normaliser)
-            tested.append(Responses.of(subject, chosen, stimulus[is_unseen]))
-        stored = Targets.of(stores, self.launch, self.keys)
-        return tested, Targets({**stored.sources, **self._compute_adapted("test", stimuli)})
 
     def _describe_learned(self, recipe: Recipe, responses: Sequence[Responses]) -> Learned:
         """Describe what a cell's model learns from; what selects the epoch is added later."""
@@ -386,6 +377,16 @@ class TrainingData:
             adapter |= {"maps": shapes_of(self.adapted.module, lora.modules)}
             adapter |= {"rank": lora.rank, "alpha": lora.alpha}
 
+        # heads that retrieval compares: the recipe's, all encoders, or the only one of vectors or tokens
+        compared: tuple[str, ...] = ()
+        if recipe.head is not None:
+            compared = (recipe.head,)
+        elif not recipe.heads:
+            compared = () if recipe.is_fused else tuple(heads)
+        elif TOKEN not in heads:
+            comparable = [name for name, head in heads.items() if len(head.shape) <= 2]
+            compared = tuple(comparable) if len(comparable) == 1 else ()
+
         # the section `signal`, with the channels of the data set where it names none
         section, channels = recipe.signal.model_dump(mode="json"), self.job.dataset.channels
         if section["channels"] is None and not section["region_split"] and channels is not None:
@@ -397,16 +398,16 @@ class TrainingData:
             fuser=fuser,
             dims=dims,
             encoders=self.keys,
-            retrieval_heads=_choose_compared(recipe, heads),
+            retrieval_heads=compared,
             prior=portable(recipe.prior or ""),
-            prior_digest=recipe.digests.get(recipe.prior or "", ""),
+            prior_digest=priors.describe(recipe.prior).digest if recipe.prior else "",
             subject_layer=recipe.subject_layer,
             similarity=recipe.similarity,
             adapter=adapter,
         )
 
 
-def take_share(responses: Responses, held_out: NDArray[np.bool_], finetune: Finetune) -> Responses:
+def take_share(responses: Responses, held_out: Bool, finetune: Finetune) -> Responses:
     """Take the trials of the first sessions, and of a share of their stimuli.
 
     It is an equal share of the stimuli that are held out ([M]) and the others.
@@ -421,42 +422,3 @@ def take_share(responses: Responses, held_out: NDArray[np.bool_], finetune: Fine
         count = max(1, round(finetune.share * len(pictures)))
         shares.append(random.permutation(pictures)[:count])
     return responses.take(np.flatnonzero(np.isin(responses.stimulus, np.concatenate(shares))))
-
-
-def _choose_compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:
-    """Name the heads that retrieval compares: the recipe's, else the only one of vectors or tokens."""
-    # the head that the recipe names, or all encoders of a recipe without heads
-    if recipe.head is not None:
-        return (recipe.head,)
-    if not recipe.heads:
-        return () if recipe.is_fused else tuple(heads)
-
-    # the only head that can be compared
-    comparable = [name for name, head in heads.items() if len(head.shape) <= 2]
-    return tuple(comparable) if TOKEN not in heads and len(comparable) == 1 else ()
-
-
-def _check_repetitions(dataset: str, recipe: Recipe, most: int) -> None:
-    """Refuse settings that contradict each other; warn of those without effect on `most` repetitions.
-
-    Raises:
-        RecipeError: if single trials are to be mixed over repetitions.
-    """
-    # mixed repetitions of a single trial contradict each other
-    signal, mixed = recipe.signal, recipe.train.augment.repetitions
-    if signal.repetitions == "single" and mixed:
-        raise RecipeError(
-            "single trials cannot be mixed over repetitions", "signal.repetitions=average, or random"
-        )
-
-    # normalisation undoes a scale before it
-    if getattr(signal.normalise, "removes_scale", False) and signal.scale != 1:
-        kind = signal.normalise.kind
-        console.warn(f"signal.scale={signal.scale:g} has no effect with signal.normalise={kind}")
-
-    # fewer repetitions than the setting needs
-    least = {"single": 2, "random": signal.random_k + 1}.get(signal.repetitions, 0)
-    idle = [f"signal.repetitions={signal.repetitions}"] if most < least else []
-    idle += ["train.augment.repetitions"] if mixed and most < 2 else []
-    if idle:
-        console.warn(f"{' and '.join(idle)} has no effect: {dataset} has {most} repetition(s) a picture")

@@ -5,9 +5,9 @@ from math import ceil
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from brainhive_cli.core.arrays import Bool
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.responses import Rows
@@ -15,10 +15,10 @@ from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.training.alignment.batches import CellData, SignalBank, averages_of
-from brainhive_cli.training.alignment.learned import Confirm, LearnedPictures
+from brainhive_cli.training.alignment.learned import Confirm, Hashes, LearnedPictures
 from brainhive_cli.training.alignment.model import Aligner
 
-Pictures = tuple[str, Sequence[str], NDArray[np.uint64] | None, Confirm]
+Pictures = tuple[str, Sequence[str], Hashes | None, Confirm]
 MAX_COPY_DISTANCE = 8
 """Most bits in which views of copies among training pictures differ. JPEG, squares, bars and apertures change
 fewer; there are so many pairs of training pictures that to confirm further candidates would take minutes."""
@@ -70,7 +70,7 @@ class Queries:
         return [ranks[mask] for mask in masks], self.alike.items([stimulus[mask].tolist() for mask in masks])
 
 
-def held_out_of(concepts: Sequence[str], share: float, pictures: Pictures | None = None) -> NDArray[np.bool_]:
+def held_out_of(concepts: Sequence[str], share: float, pictures: Pictures | None = None) -> Bool:
     """Choose whole training concepts for validation: [M]; the same for every cell of every run.
 
     Copies of these in other concepts are held out too, where the pictures are known: by the name of the data
@@ -79,7 +79,7 @@ def held_out_of(concepts: Sequence[str], share: float, pictures: Pictures | None
     # a fixed seed, so that all runs hold out the same concepts
     names = np.unique(np.asarray(concepts))
     chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
-    held_out: NDArray[np.bool_] = np.isin(concepts, chosen)
+    held_out = np.isin(concepts, chosen)
     if pictures is None:
         return held_out
 
@@ -142,8 +142,7 @@ def ranks_of(queries: list[Queries], aligner: Aligner, precision: str, launch: L
         aligner.eval()
         with torch.inference_mode(), launch.autocast(precision):
             ranks = torch.cat([query.ranks(aligner) for query in queries])
-    shared: Tensor = launch.gather(ranks)[0]  # each has running statistics of its own share
-    return shared
+    return launch.gather(ranks)[0]  # each has running statistics of its own share
 
 
 def top1(ranks: Tensor) -> float | None:

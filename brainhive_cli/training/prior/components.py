@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from brainhive_cli.core import console, weights
-from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, MissingExtra, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
@@ -20,9 +19,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.training.prior.recipe import Recipe, Train
 
 USUAL_WIDTH = 1024
-"""D that a plan takes for an embedding of which nothing is known yet."""
-ADAM_BYTES = {"adamw": 8, "adamw8bit": 2}
-"""Bytes of the optimiser's two averages, a weight."""
+"""D that is taken of an embedding of which nothing is known yet."""
 LAST = "last"
 """The newest checkpoint."""
 RECENT = 100
@@ -50,6 +47,30 @@ def load_generator(config: Any, recipe: Recipe, device: torch.device | str) -> A
         )
     generator.use_float32_autoencoder()
     return generator
+
+
+def require_fit(recipe: Recipe) -> None:
+    """Put generator, prior and sampler together by their shapes alone, as far as they are here.
+
+    Raises:
+        BrainhiveError: if generator, sampler, prior and embeddings do not fit each other.
+    """
+    # the width of each embedding, where a store or the encoder itself fixes it
+    root, dataset = recipe.paths.under_home("embeddings"), recipe.dataset.build(recipe.paths).name
+    dims = {}
+    for config in recipe.encoders:
+        path = path_of(root, dataset, recipe.split, config.name)
+        dim = TargetStore.open(path).embedding.shape[-1] if path.is_file() else config.known_dim
+        dims[config.name] = USUAL_WIDTH if dim is None else dim
+
+    # the networks by their shapes, trained and for samples
+    generator = load_generator(recipe.generator, recipe, "meta")
+    with torch.device("meta"):
+        prior = make_prior(recipe, dims, generator)[0].to("meta", torch.float32)
+    trainable(prior, recipe.freeze)
+    prior.attach(generator)
+    if recipe.sampler is not None and (recipe.sample_items or recipe.fid_items):
+        prior.attach(load_generator(recipe.sampler, recipe, "meta"))
 
 
 @console.progress("embedding the empty prompt")
@@ -211,38 +232,3 @@ def adamw8bit() -> Any:
             "pip install 'brainhive[adamw8bit]', or train.optimizer=adamw",
         ) from error
     return AdamW8bit
-
-
-def describe_training_memory(recipe: Recipe) -> str:
-    """Estimate what training holds on each GPU, by shapes: weights, gradients and the optimiser's averages.
-
-    A file to start from need not be there.
-
-    Raises:
-        BrainhiveError: if generator, sampler, prior and embeddings do not fit each other.
-    """
-    # the width of each embedding, where a store or the encoder itself fixes it
-    root, dataset = recipe.paths.under_home("embeddings"), recipe.dataset.build(recipe.paths).name
-    dims = {}
-    for config in recipe.encoders:
-        path = path_of(root, dataset, recipe.split, config.name)
-        dim = TargetStore.open(path).embedding.shape[-1] if path.is_file() else config.known_dim
-        dims[config.name] = USUAL_WIDTH if dim is None else dim
-
-    # the networks by their shapes, trained and for samples
-    generator = load_generator(recipe.generator, recipe, "meta")
-    with torch.device("meta"):
-        prior = make_prior(recipe, dims, generator)[0].to("meta", torch.float32)
-    learned = trainable(prior, recipe.freeze)
-    prior.attach(generator)
-    generators = [generator]
-    if recipe.sampler is not None and (recipe.sample_items or recipe.fid_items):
-        generators.append(load_generator(recipe.sampler, recipe, "meta"))
-        prior.attach(generators[-1])
-
-    # gradients, the optimiser's averages, and one more copy for the average over steps
-    per_weight = 4 + ADAM_BYTES[recipe.train.optimizer] + 4 * bool(recipe.train.ema)
-    held = size_of(prior) + per_weight * size_of(learned) // 4
-    held += sum(size_of(network) for each in generators for network in each.networks)
-    size = recipe.train.batch_size
-    return f"{console.size(held)} of weights, gradients and averages, and the tensors of {size} pictures"

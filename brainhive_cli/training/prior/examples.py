@@ -8,24 +8,24 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.lines import Line
 from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import Blank, filling
-from brainhive_cli.data.targets.targets import Targets, open_targets
+from brainhive_cli.data.targets.targets import Rows, Targets, open_targets
 from brainhive_cli.data.targets.views import Items, View, collate, loaded
 from brainhive_cli.training.prior.recipe import Recipe
 
-AGAIN = "brainhive train-prior cache_latents=true"
+AGAIN = Line("train-prior", "cache_latents=true")
 """Command that makes a store."""
 
 
@@ -61,8 +61,8 @@ class Pictures:
 
     images: StimulusSet
     targets: Targets
-    train: NDArray[np.int64]  # rows of the pictures that are learned
-    held: NDArray[np.int64]  # rows of those kept from training, in random order
+    train: Rows  # rows of the pictures that are learned
+    held: Rows  # rows of those kept from training, in random order
     view: View
     latents: Latents | None = None  # where these were computed before
 
@@ -114,7 +114,7 @@ class Pictures:
             )
         return size
 
-    def batch(self, chosen: NDArray[np.int64]) -> "Batch":
+    def batch(self, chosen: Rows) -> "Batch":
         """Read pictures in this process."""
         items = self.items
         read = collate([items[index] for index in chosen.tolist()])
@@ -175,7 +175,7 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
 class Batch:
     """Some pictures of a step."""
 
-    rows: NDArray[np.int64]  # [B]
+    rows: Rows  # [B]
     image: Tensor  # bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed before
     sizes: Tensor  # [B, 6], pixels: original height, width; top, left of the crop; target height, width
     views: dict[str, Tensor]  # preprocessed for encoders that embed in each step, [B, 3, H, W] by name
@@ -205,9 +205,9 @@ def batches(
         launch: This process among those that share the steps.
 
     Raises:
-        # positions of each pass in a step
         BrainhiveError: if a picture cannot be decoded, or there are fewer than one a pass and process.
     """
+    # positions of each pass in a step
     size = pictures.count_in_step(size, passes, launch.processes)
     cuts = np.array_split(np.asarray(launch.shard(range(size))), passes)
 

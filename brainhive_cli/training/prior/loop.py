@@ -55,9 +55,7 @@ class Training:
         embeddings = self.embeddings(batch)
         with self.launch.autocast(train.precision):
             conditioning = self.prior.condition_on_embeddings(embeddings, is_kept)
-        latents, sizes = self.latents(batch), self.ids(batch)
-        loss: Tensor = self.generator.loss(latents, conditioning, random, sizes, train)
-        return loss
+        return self.generator.loss(self.latents(batch), conditioning, random, self.ids(batch), train)
 
     def draw(self, batch: Batch) -> tuple[Tensor, list[torch.Generator]]:
         """Draw which tokens are kept, [B, 1], with each row's random number generator for the loss.
@@ -78,8 +76,7 @@ class Training:
             return image
         if self.recipe.posterior == "sample" and batch.places:
             random = [self._random(batch.step, position, 1) for position in batch.places]
-        latents: Tensor = self.generator.encode(image.float() / 255, random)
-        return latents
+        return self.generator.encode(image.float() / 255, random)
 
     def ids(self, batch: Batch) -> Tensor:
         """Return the size and crop ids of pictures [B, 6], the crop's corner as `crop_ids` says."""
@@ -106,8 +103,9 @@ class Training:
                 conditioning = self.prior.condition_on_embeddings(self.embeddings(batch))[rows]
                 latents, sizes = self.latents(batch)[rows], self.ids(batch)[rows]
                 random = self._random(int(index))
-                levels = torch.tensor(LEVELS)
-                losses.append(self.generator.loss(latents, conditioning, random, sizes, levels=levels))
+                losses.append(
+                    self.generator.loss(latents, conditioning, random, sizes, levels=torch.tensor(LEVELS))
+                )
                 bar.advance()
         return torch.stack(losses).tolist() if losses else []
 
@@ -176,5 +174,4 @@ def train(
                 learner.save(folder, at_start=saved["at_start"], size=size)
             if launch.is_main:
                 raise_if_asked_to_stop()
-    at_start: list[float] = saved["at_start"]
-    return at_start
+    return saved["at_start"]

@@ -1,23 +1,23 @@
 """Samples of pictures kept from training, next to the true pictures, and the metrics of both."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import artifacts, console
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.encoder_groups import encode
+from brainhive_cli.data.targets.targets import Rows
 from brainhive_cli.data.targets.views import to_pictures
 from brainhive_cli.measurement.metrics.perceptual import (
     inception,
@@ -37,7 +37,7 @@ from brainhive_cli.training.prior.recipe import INCEPTION
 LAST = "last"
 """Name of the samples of the finished prior, which a page shows."""
 SAMPLER_PROMPT = "sampler_prompt.safetensors"
-Values = NDArray[np.float64] | BrainhiveError
+Values = Float64 | BrainhiveError
 """Values of the items [N], or the reason why there are none."""
 Features = Callable[[Tensor], Tensor]
 """Pictures [N, 3, H, W] in 0..1 to features [N, D]."""
@@ -66,15 +66,26 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
     ]
     folder.replace(f"samples/{name}.png", draw_rows("", rows).save)
     if name == LAST:
-        artifacts.write(folder, [_sheet(folder, [images.image_ids[index] for index in chosen], rows)])
+        # each tile as a file of its own, for pages
+        sheet_rows = []
+        for row, (index, tiles) in enumerate(zip(chosen, rows, strict=True)):
+            saved = []
+            for column, tile in enumerate(tiles):
+                file = artifacts.save_picture(folder, f"samples/{row}-{column}", tile.picture)
+                saved.append(artifacts.Tile(file, tile.lines[:1]))
+            sheet_rows.append(artifacts.Row(images.image_ids[index], saved))
+        note = "Of pictures kept from training; made of their own embeddings, without a brain."
+        title, columns = "What the prior generates", ("seen", "generated")
+        artifacts.write(folder, [artifacts.Sheet(title, columns, sheet_rows, section="Samples", note=note)])
 
     # metrics of the true and generated pictures
-    metrics: dict[str, Values] = {}
+    metrics = {}
     if recipe.lpips:
         metrics["lpips"] = _or_reason(lambda: lpips(true, generated, launch.device))
     for config in recipe.similarity:
-        measure = partial(_similarity, config, true, generated, launch)
-        metrics[f"similarity_{config.name}"] = _or_reason(measure)
+        metrics[f"similarity_{config.name}"] = _or_reason(
+            partial(_similarity, config, true, generated, launch)
+        )
     return metrics
 
 
@@ -89,23 +100,6 @@ def loss_curve(run: RunFolder) -> list[artifacts.Curve]:
     return [curve] if len(loss_by_step) > 1 else []
 
 
-def _sheet(run: RunFolder, image_ids: Sequence[str], rows: Sequence[Sequence[Tile]]) -> artifacts.Sheet:
-    """Keep the pictures of a sheet one by one, for pages."""
-    sheet_rows = []
-
-    # save each tile as a file of its own
-    for row, (image_id, tiles) in enumerate(zip(image_ids, rows, strict=True)):
-        saved = []
-        for column, tile in enumerate(tiles):
-            file = artifacts.save_picture(run, f"samples/{row}-{column}", tile.picture)
-            saved.append(artifacts.Tile(file, tile.lines[:1]))
-        sheet_rows.append(artifacts.Row(image_id, saved))
-    note = "Of pictures kept from training; made of their own embeddings, without a brain."
-    return artifacts.Sheet(
-        "What the prior generates", ("seen", "generated"), sheet_rows, section="Samples", note=note
-    )
-
-
 def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     """Generate the items kept for it, each process its share, and measure FID and KID on the main process.
 
@@ -117,7 +111,7 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     # each process generates its share of the items
     chosen, features = _load_distances(training)
     share = chosen[list(launch.shard(range(len(chosen))))]
-    pairs: list[tuple[Tensor, Tensor]] = []
+    pairs = []
     with (
         _sampler(training, folder) as generator,
         console.progress("pictures for the distances of distributions", len(share)) as bar,
@@ -137,7 +131,7 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     return measure_distances(true, generated, protocol=protocol, split="validation", seeds=(recipe.seed,))
 
 
-def _load_distances(training: Training) -> tuple[NDArray[np.int64], Features]:
+def _load_distances(training: Training) -> tuple[Rows, Features]:
     """Choose the items of FID and KID, and load the network whose features these take."""
     recipe, launch = training.recipe, training.launch
     chosen, name = training.pictures.held[: recipe.fid_items], recipe.fid_features
@@ -150,7 +144,7 @@ def _load_distances(training: Training) -> tuple[NDArray[np.int64], Features]:
 def try_out(training: Training, folder: RunFolder) -> None:
     """Sample and measure before the first step, so that what is missing is known before hours of training."""
 
-    def try_distances() -> NDArray[np.float64]:
+    def try_distances() -> Float64:
         chosen, features = _load_distances(training)
         return features(_true(training, chosen[:1])).double().cpu().numpy()
 
@@ -177,7 +171,7 @@ def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
 
 
 @torch.no_grad()
-def _generate(training: Training, generator: Any, chosen: NDArray[np.int64]) -> Tensor:
+def _generate(training: Training, generator: Any, chosen: Rows) -> Tensor:
     """Generate pictures [N, 3, H, W] in 0..1 from the chosen ones' embeddings."""
     recipe, batches = training.recipe, []
     sampling = Sampling(steps=recipe.sample_steps)
@@ -192,15 +186,13 @@ def _generate(training: Training, generator: Any, chosen: NDArray[np.int64]) -> 
     return torch.cat(batches)
 
 
-def _true(training: Training, chosen: NDArray[np.int64]) -> Tensor:
+def _true(training: Training, chosen: Rows) -> Tensor:
     """Read pictures [N, 3, H, W] in 0..1 as training sees them."""
     view, images = training.pictures.view, training.pictures.images
     return torch.stack([view(images.open(index))[0] for index in chosen.tolist()]) / 255
 
 
-def _similarity(
-    config: EncoderConfig, true: Tensor, generated: Tensor, launch: Launch
-) -> NDArray[np.float64]:
+def _similarity(config: EncoderConfig, true: Tensor, generated: Tensor, launch: Launch) -> Float64:
     """Cosine of an encoder's embeddings of true and generated pictures: [N]."""
     features = _encoder_features(config, launch)
     return F.cosine_similarity(features(true), features(generated)).double().cpu().numpy()
@@ -218,7 +210,7 @@ def _encoder_features(config: EncoderConfig, launch: Launch) -> Features:
     return features
 
 
-def _or_reason(measure: Callable[[], NDArray[np.float64]]) -> Values:
+def _or_reason(measure: Callable[[], Float64]) -> Values:
     try:
         return measure()
     except RecipeError:  # a name that does not exist, not weights that are missing

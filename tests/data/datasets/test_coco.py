@@ -10,7 +10,7 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import BadPicture, StimulusDataset
+from brainhive_cli.data.datasets import BadPicture, Dataset
 from brainhive_cli.data.datasets.coco import Config
 
 NUMBERS = {"train2017": [9, 25, 30, 34], "val2017": [139], "test2017": [1]}
@@ -47,7 +47,7 @@ def annotate(root: Path, **more: Any) -> None:
     (root / "annotations/instances_train2017.json").write_text(json.dumps({**content, **more}))
 
 
-def coco(**knobs: Any) -> StimulusDataset:
+def coco(**knobs: Any) -> Dataset:
     return Config(**knobs).build(Paths())
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import BadPicture, StimulusDataset, image_folder
+from brainhive_cli.data.datasets import BadPicture, Dataset, image_folder
 from brainhive_cli.data.datasets.image_folder import Config
 
 
@@ -18,7 +18,7 @@ def draw(path: Path, colour: str = "red", mode: str = "RGB") -> None:
     Image.new(mode, (6, 4), colour).save(path)
 
 
-def opened(root: Path, **knobs: object) -> StimulusDataset:
+def opened(root: Path, **knobs: object) -> Dataset:
     return Config(root=str(root), **knobs).build(Paths())
 
 

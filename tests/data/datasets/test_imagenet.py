@@ -14,7 +14,7 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import BadPicture, StimulusDataset
+from brainhive_cli.data.datasets import BadPicture, Dataset
 from brainhive_cli.data.datasets import imagenet as part
 from brainhive_cli.data.datasets.imagenet import Config
 
@@ -108,7 +108,7 @@ def written(request: pytest.FixtureRequest, root: Path) -> Iterator[str]:
     yield request.param
 
 
-def imagenet(**knobs: Any) -> StimulusDataset:
+def imagenet(**knobs: Any) -> Dataset:
     return Config(**knobs).build(Paths())
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import BadPicture, StimulusDataset
+from brainhive_cli.data.datasets import BadPicture, Dataset
 from brainhive_cli.data.datasets.nsd import CURATED, INFO, STIMULI, Config, _map_captions
 
 COUNT = 73000
@@ -55,7 +55,7 @@ def write_captions(root: Path, captions: list[list[str]], dtype: type = str) -> 
     return path
 
 
-def nsd(**knobs: Any) -> StimulusDataset:
+def nsd(**knobs: Any) -> Dataset:
     return Config(**knobs).build(Paths())
 
 

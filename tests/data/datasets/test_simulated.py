@@ -9,7 +9,7 @@ from PIL import Image
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import StimulusDataset, demo, simulated
+from brainhive_cli.data.datasets import Dataset, demo, simulated
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter
 from brainhive_cli.demo import simulation
@@ -36,7 +36,7 @@ def pictures(home: Path) -> Path:
     return home
 
 
-def dataset(home: Path, **knobs: object) -> StimulusDataset:
+def dataset(home: Path, **knobs: object) -> Dataset:
     images = {"kind": "image-folder", "root": str(home / "photos")}
     return simulated.Config(images=images, meaning="vae", **knobs).build(Paths())
 

@@ -18,7 +18,7 @@ from PIL import Image
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import things_eeg
+from brainhive_cli.data.datasets import Dataset, things_eeg
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores import ids
@@ -63,7 +63,7 @@ def save(root: Path, split: str, made: dict[str, Any]) -> Path:
     return published.save_eeg(root, 1, split, made)
 
 
-def eeg(**knobs: Any) -> things_eeg.Things:
+def eeg(**knobs: Any) -> Dataset:
     return things_eeg.Config(**knobs).build(Paths())
 
 
@@ -382,7 +382,7 @@ def test_eeg_and_meg_below_one_root_are_told_apart(root: Path) -> None:
     assert (eeg().recorded_as, meg().recorded_as) == ("things-eeg", "things-meg")
 
 
-def meg(**knobs: Any) -> things_eeg.Things:
+def meg(**knobs: Any) -> Dataset:
     return parts.load("datasets", "things-meg").Config(**knobs).build(Paths())
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.commands import import_embeddings
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
 from brainhive_cli.data.stores import target_store
@@ -380,7 +381,7 @@ def test_what_cannot_be_right_is_told_and_leaves_nothing(import_, things, ids, t
         (np.array([[None]] * 80), "is no array of numbers|damaged|object"),
     ],
 )
-def test_arrays_without_vectors_are_refused_by_the_plan_and_the_import(
+def test_arrays_without_vectors_are_refused_by_the_check_and_the_import(
     import_, things, ids, tmp_path, values, told
 ):
     (tmp_path / "file_names.txt").write_text("\n".join(ids["train"]))
@@ -388,7 +389,7 @@ def test_arrays_without_vectors_are_refused_by_the_plan_and_the_import(
     words = (f"sources=['{tmp_path}']", "name=own")
 
     recipe = import_embeddings.Recipe.resolve("import-embeddings", None, {}, words)
-    (error,) = import_embeddings.plan(recipe).errors
+    (error,) = [one.error for one in import_embeddings.inputs(recipe) if one.is_missing]
     with pytest.raises(BrainhiveError, match=told):
         import_embeddings.run(recipe, Launch(0, 1, torch.device("cpu")))
 
@@ -402,14 +403,14 @@ def test_files_that_do_not_name_their_encoder_are_one_encoder_s(import_, things,
 
 
 @pytest.mark.parametrize("shape", [(768,), (4, 128)])
-def test_vectors_of_another_shape_than_the_encoder_s_are_refused_by_the_plan_and_the_import(
+def test_vectors_of_another_shape_than_the_encoder_s_are_refused_by_the_check_and_the_import(
     import_, things, ids, tmp_path, shape
 ):
     torch.save({name: torch.ones(shape) for name in ids["train"]}, tmp_path / "dino.pt")
     words = (f"sources=['{tmp_path / 'dino.pt'}']", "encoders=clip-b32")
     told = f"dino.pt holds vectors of {'×'.join(map(str, shape))} values, but clip-b32 makes 512"
     recipe = import_embeddings.Recipe.resolve("import-embeddings", None, {}, words)
-    (missing,) = import_embeddings.plan(recipe).missing
+    (missing,) = describe_missing(import_embeddings.inputs(recipe))
     assert told in missing and "brainhive embed --list" in missing
     with pytest.raises(BrainhiveError, match=told):
         import_(tmp_path / "dino.pt")

@@ -236,7 +236,10 @@ def test_one_trial_cannot_be_z_scored_which_a_plan_says(zscore, way):
 def test_a_picture_that_the_data_set_lacks_is_not_another_of_the_same_file_name():
     listed = {"train": ["cat/01", "cat/02"], "test": ["tree/oak"]}
     stimuli = SimpleNamespace(
-        name="mine", splits=[*listed], images=lambda split: SimpleNamespace(image_ids=listed[split])
+        name="mine",
+        are_categories=False,
+        splits=[*listed],
+        images=lambda split: SimpleNamespace(image_ids=listed[split]),
     )
     pictures = Pictures.of(stimuli)
     names = ["images/cat/01.jpg", "images/dog/01.jpg", "", "plants/oak.jpg", "s/bee/02.jpg", "s/owl/02.jpg"]

@@ -191,16 +191,16 @@ def test_a_file_that_is_missing_or_cut_short_is_named(mini, make, name: str, tmp
         preparation.files(1)
 
 
-def test_a_plan_lacks_no_folder_that_another_stands_for_and_names_the_design(tmp_path: Path) -> None:
+def test_no_folder_is_missing_that_another_stands_for_and_names_the_design(tmp_path: Path) -> None:
     paths = Paths(data=str(tmp_path))
     (tmp_path / "mindeyev2/wds/subj01/test").mkdir(parents=True)
     (tmp_path / "mindeyev2/wds/subj01/test/0.tar").write_bytes(b"")
 
     def lacking(preparation: PreparedFiles) -> list[str]:
-        return [Path(need.name).parent.name for need in preparation.needs(1) if need.is_missing]
+        return [Path(one.name).parent.name for one in preparation.inputs(1) if one.is_missing]
 
     # the pictures of 37 sessions are those of `test` as well; all 1,000 are in `new_test` alone
     assert lacking(mindeye2.Config(test_pictures=982).build(paths)) == ["mindeyev2", "train"]
     assert lacking(mindeye2.Config(test_pictures=1000).build(paths)) == ["mindeyev2", "train", "new_test"]
-    design = [need.name for need in brain_diffuser.Config().build(paths).needs(1) if need.is_missing][-1]
+    design = [one.name for one in brain_diffuser.Config().build(paths).inputs(1) if one.is_missing][-1]
     assert design == "nsd_expdesign.mat"

@@ -11,8 +11,8 @@ import nibabel
 from nibabel.freesurfer import write_annot
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.preparations._brain_images import Mask
 from brainhive_cli.data.preparations._regions import WANG, find_region_files, read_regions
-from brainhive_cli.data.preparations._volumes import Mask
 
 SHAPE, AFFINE = (3, 4, 5), np.eye(4)
 INSIDE = np.random.default_rng(0).random(SHAPE) < 0.7

@@ -12,7 +12,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import Clip, StimulusDataset, StimulusSet, image_folder
+from brainhive_cli.data.datasets import Clip, Dataset, StimulusSet, image_folder
 from brainhive_cli.data.datasets.coco import Config
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
@@ -112,12 +112,13 @@ def test_captions_can_be_encoded_at_each_step_too(coco):
     assert torch.allclose(average.gather(rows), known.mean(1), atol=SAME)
 
 
-def test_the_plan_counts_the_bytes_of_five_captions_before_any_weights_are_here(go, coco, capsys):
+def test_a_check_counts_the_bytes_of_five_captions_before_any_weights_are_here(go, coco, capsys):
     from brainhive_cli.commands import embed
 
     names = ["vd-text", "vd-text:average", "vd-image", "vd-vae"]
     recipe = embed.Recipe.resolve("embed", None, {}, ["dataset=coco", f"encoders={names}", "dtype=float16"])
-    planned = embed.plan(recipe).items
+    (table,) = embed.preview(recipe)
+    told = {store: state for store, _, state in table.rows}
 
     numbers = {
         "vd-text": 5 * 77 * 768,
@@ -126,8 +127,8 @@ def test_the_plan_counts_the_bytes_of_five_captions_before_any_weights_are_here(
         "vd-vae": 4 * 64 * 64,
     }
     for name, count in numbers.items():
-        told = planned[f"embeddings/coco/train/{name}.h5"]
-        assert told == f"to do, {console.size(2 * COUNT * count)} to write"
+        state = told[f"embeddings/coco/train/{name}.h5"]
+        assert state == f"to do, {console.size(2 * COUNT * count)} to write"
 
 
 def test_other_pictures_stand_for_stimuli_by_their_ids(go, coco):
@@ -158,7 +159,7 @@ def test_each_frame_of_a_clip_is_embedded(go, home, monkeypatch):
     frames = np.random.default_rng(0).integers(0, 256, (COUNT, FRAMES, 8, 8, 3), np.uint8)
     names = Names.of(map(str, range(COUNT)))
     clips = StimulusSet("clips", "train", names, names, lambda i: Clip(frames[i], rate_hz=3.0), frames=FRAMES)
-    listed = StimulusDataset("clips", ("train",), lambda split: clips, home / "signals")
+    listed = Dataset("clips", ("train",), lambda split: clips, home / "signals")
     monkeypatch.setattr(image_folder.Config, "build", lambda self, paths: listed)
 
     go("embed", "dataset=image-folder", f"encoders=['{COLOURS}']", "run.workers=2", "batch_size=1")

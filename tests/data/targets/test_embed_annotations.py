@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.datasets import Clip, StimulusDataset, StimulusSet, image_folder
+from brainhive_cli.data.datasets import Clip, Dataset, StimulusSet, image_folder
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 
@@ -35,7 +35,7 @@ def clips(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StimulusSet]
         label_names=NAMES,
     )
     sets = {"train": made}
-    listed = StimulusDataset("clips", ("train",), sets.__getitem__, home / "signals")
+    listed = Dataset("clips", ("train",), sets.__getitem__, home / "signals")
     monkeypatch.setattr(image_folder.Config, "build", lambda self, paths: listed)
     return sets
 

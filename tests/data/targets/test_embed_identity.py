@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from brainhive_cli.commands import embed
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -150,17 +151,23 @@ def test_a_store_of_other_numbers_is_made_anew(go, home, words, knob, key, capsy
     assert f"was made with other {key}" in capsys.readouterr().err
 
 
+def states_of(recipe: embed.Recipe) -> dict[str, str]:
+    (table,) = embed.preview(recipe)
+    return {store: state for store, _, state in table.rows}
+
+
 def test_a_store_whose_weights_are_gone_is_taken_as_it_is(go, home, network, words):
     go("embed", *words)
     inode = path(home).stat().st_ino
     shutil.rmtree(network)
     again = words[0], f"encoders=[{ {'kind': 'reference', 'source': str(network)} }]"
 
-    planned = embed.plan(embed.Recipe.resolve("embed", None, {}, again))
+    recipe = embed.Recipe.resolve("embed", None, {}, again)
+    states, listed = states_of(recipe), embed.inputs(recipe)
     go("embed", *again)
 
     assert path(home).stat().st_ino == inode
-    assert planned.items[str(path(home).relative_to(home))] == "done" and not planned.missing
+    assert states == {str(path(home).relative_to(home)): "done"} and not describe_missing(listed)
 
 
 def test_a_check_of_a_finished_store_loads_no_network(go, home, words, network, monkeypatch):
@@ -173,9 +180,10 @@ def test_a_check_of_a_finished_store_loads_no_network(go, home, words, network, 
     go("embed", *words)
     monkeypatch.setattr(transformers.Dinov2Model, "from_pretrained", None)
 
-    plan = embed.plan(embed.Recipe.resolve("embed", None, {}, words))
+    recipe = embed.Recipe.resolve("embed", None, {}, words)
 
-    assert plan.items[str(path(home).relative_to(home))] == "done" and not plan.missing
+    assert not describe_missing(embed.inputs(recipe))
+    assert states_of(recipe) == {str(path(home).relative_to(home)): "done"} and embed.work(recipe) is None
 
 
 @pytest.fixture
@@ -192,10 +200,11 @@ TOLD = "was imported from found.npz, so what made it is not known: --again makes
 
 
 def test_an_imported_store_is_kept_until_asked(go, home, pictures, network, words, imported, capsys):
-    planned = embed.plan(embed.Recipe.resolve("embed", None, {}, words))
+    recipe = embed.Recipe.resolve("embed", None, {}, words)
+    states, listed = states_of(recipe), embed.inputs(recipe)
     go("embed", *words, "dtype=float16")
 
-    assert planned.items[str(path(home).relative_to(home))] == TOLD and not planned.missing
+    assert states == {str(path(home).relative_to(home)): TOLD} and not describe_missing(listed)
     assert f"{path(home)} {TOLD}\n" in capsys.readouterr().err
     assert np.array_equal(open_store(home).embedding, imported)
     go("embed", *words, again=True)

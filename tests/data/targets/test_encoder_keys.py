@@ -7,6 +7,7 @@ import pytest
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_keys, match_prior
 from brainhive_cli.models.encoders import resolve
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -65,14 +66,14 @@ def test_the_line_without_encoders_is_the_same_run_as_with_them():
 @pytest.mark.parametrize("encoders", ["vae", "demo-clip", "demo-clip,demo-vae,vae"])
 def test_encoders_that_do_not_fit_the_prior_are_refused_before_signals_are_read(home, go, encoders):
     settings = ("prior=demo:prior", f"encoders={encoders}")
-    plan = train_align.plan(Recipe.resolve("train-align", None, {}, settings))
+    missing = describe_missing(train_align.inputs(Recipe.resolve("train-align", None, {}, settings)))
 
     with pytest.raises(
         BrainhiveError, match=f"takes the encoders demo-clip, demo-vae, not {encoders[:3]}"
     ) as e:
         go("train-align", *settings)
 
-    assert e.value.in_one_line in plan.missing
+    assert e.value.in_one_line in missing
 
 
 def test_an_encoder_of_anyones_is_named_as_it_is_typed(trained):

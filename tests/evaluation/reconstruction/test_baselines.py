@@ -12,11 +12,13 @@ from torch.nn.functional import normalize
 from brainhive_cli import aligner
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.documents import SHA256SUMS
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes
+from brainhive_cli.evaluation.reconstruction.baselines import BASELINES
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
@@ -98,20 +100,29 @@ def test_zeroed_is_generated_without_a_token_and_from_noise_alone(
     assert result.metrics.overall["ssim"].seeds == ()
 
 
+def resolve(asked) -> reconstruct.Recipe:
+    return reconstruct.Recipe.resolve("reconstruct", None, {}, asked)
+
+
+def missing_of(asked) -> list[str]:
+    return describe_missing(reconstruct.inputs(resolve(asked)))
+
+
 def test_baselines_that_cost_nothing_are_made_by_default(aligned, drawing):
     asked = [each for each in drawing if not each.startswith("sources=")]
-    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, asked))
+    (job,) = reconstruct.resolve_variants(resolve(asked)).values()
 
-    assert plan.items["pictures"].startswith("6: 3 items × 2 repeats × 1 cells and sources")
-    assert plan.items["baselines"] == "nearest, mean"
+    assert (job.work.count, job.item_count, job.set_count) == (6, 3, 1)  # in two repeats
+    assert [source for source in job.sources if source in BASELINES] == ["nearest", "mean"]
 
 
-def test_the_plan_counts_only_pictures_that_are_generated(aligned, drawing):
-    asked = [*drawing, "sources=brain,zeroed,nearest,mean"]
-    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, asked))
+def test_only_pictures_that_are_generated_count_as_work(aligned, drawing):
+    recipe = resolve([*drawing, "sources=brain,zeroed,nearest,mean"])
+    (job,) = reconstruct.resolve_variants(recipe).values()
 
-    assert plan.items["pictures"].startswith("12: 3 items × 2 repeats × 2 cells and sources")
-    assert plan.items["baselines"] == "nearest, mean"
+    assert (job.work.count, job.item_count, job.set_count) == (12, 3, 2)
+    assert reconstruct.work(recipe) == job.work and job.work.cells == 2
+    assert [source for source in job.sources if source in BASELINES] == ["nearest", "mean"]
 
 
 def test_baselines_without_training_pictures_are_missing_until_these_have_come(
@@ -137,8 +148,8 @@ def test_baselines_without_training_pictures_are_missing_until_these_have_come(
     assert "not measured: nearest training picture, mean training picture: things-eeg: no pictures in" in told
     assert ("all", "mean training picture", "missing") in [row[:3] for row in without.tables[0].rows]
     assert "nearest" in RunFolder(without.folder).measurements().missing
-    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, asked))
-    assert plan.items["baselines"] == "nearest (missing), mean (missing)" and not plan.missing
+    (job,) = reconstruct.resolve_variants(resolve(asked)).values()
+    assert not any(map(job.baselines.is_here, BASELINES)) and not missing_of(asked)
     assert go("reconstruct", *asked).folder == without.folder
     shutil.move(away, folder)
     again = go("reconstruct", *asked)

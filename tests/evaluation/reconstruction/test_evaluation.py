@@ -121,12 +121,12 @@ def test_a_look_for_finished_runs_leaves_one_that_lacks_something_as_it_is(home)
     recipe = Recipe.resolve("reconstruct", None, {}, ["prior=identity"])
     reading = Launch(0, 1, "cpu", only_reads=True)
     with pytest.raises(Unfinished):
-        open_run("look", recipe, reading, False)
+        open_run("look", recipe, reading, False, {})
     run = RunFolder.open("reconstruct", "look", recipe, Launch(0, 1, "cpu"))
     run.finish(Measurements(missing={"nearest": "no training pictures"}))
     files = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
 
-    assert open_run("look", recipe, reading, False).path == run.path
+    assert open_run("look", recipe, reading, False, {}).path == run.path
     with pytest.raises(Unfinished):
-        open_run("look", recipe, reading, False, lambda source: source == "nearest")
+        open_run("look", recipe, reading, False, {}, lambda source: source == "nearest")
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == files

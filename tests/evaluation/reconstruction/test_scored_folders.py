@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.measurement.metrics import image as metrics
 
 PIXELS = "metrics=pixcorr,ssim"
@@ -195,16 +196,18 @@ def test_a_damaged_picture_is_named(go, folders):
         go("reconstruct", *asked(folders, PIXELS))
 
 
-def test_the_plan_counts_the_pictures_that_match_and_names_absent_weights(folders, image_networks_absent):
+def test_a_check_of_a_folder_names_the_weights_of_its_metrics(folders, image_networks_absent):
     from brainhive_cli.commands import reconstruct
 
     encoders = "metric_encoders=['python:brainhive_cli.models.encoders.python:example',clip-b32]"
     recipe = reconstruct.Recipe.resolve(
         "reconstruct", None, {}, asked(folders, "metrics=ssim,clip", encoders)
     )
-    named = "ssim, clip, two_way_brainhive_cli-models-encoders-python-example, two_way_clip-b32"
-    line = f"{named}; weights not here yet: clip, two_way_clip-b32"
-    assert reconstruct.plan(recipe).items == {"pictures": 3, "metrics": line}
+    listed = reconstruct.inputs(recipe)
+
+    assert not describe_missing(listed) and reconstruct.work(recipe) is None
+    absent = {one.name for one in listed if one.state == "missing; done without"}
+    assert absent == {"weights of CLIP ViT-L/14", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"}
 
 
 def test_the_flags_reach_their_keys(folders):

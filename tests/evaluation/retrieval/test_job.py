@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.commands.eval_retrieval import plan
+from brainhive_cli.commands.eval_retrieval import inputs
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.evaluation.retrieval import job as jobs
@@ -22,12 +23,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return references
 
 
-def test_the_plan_and_the_run_open_each_run_once(go, world: Path, small, runs: str, opened: list[str]):
+def test_a_check_and_the_run_open_each_run_once(go, world: Path, small, runs: str, opened: list[str]):
     asked = [f"run={go('train-align', *small).folder}", "sheet_rows=0", "ceiling_splits=0", runs]
 
-    planned = plan(Recipe.resolve("eval-retrieval", None, {}, asked))
+    listed = inputs(Recipe.resolve("eval-retrieval", None, {}, asked))
 
-    assert planned.items["cells"] == 2 and not planned.missing and len(opened) == 1
+    assert listed and not describe_missing(listed) and len(opened) == 1
     go("eval-retrieval", *asked)
     assert len(opened) == 2
 

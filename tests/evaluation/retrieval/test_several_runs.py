@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from brainhive_cli import aligner
-from brainhive_cli.commands.eval_retrieval import Recipe, plan
+from brainhive_cli.commands.eval_retrieval import Recipe, inputs, work
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.data.stores.recordings import Recording, SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -117,15 +118,15 @@ def test_runs_on_other_subjects_or_galleries_are_not_compared(go, world, trained
         assert str(run) in caught.value.message
 
 
-def test_the_plan_names_all_runs_and_what_is_missing(world, trained, weaker):
+def test_the_inputs_name_all_runs_and_what_is_missing(world, trained, weaker):
     what = Recipe.resolve("eval-retrieval", None, {}, [f"run=[{trained}, {weaker}]", "repetitions=[1]"])
     nothing = Recipe.resolve("eval-retrieval", None, {}, ["run=nowhere"])
 
-    planned = plan(what)
+    listed = inputs(what)
 
-    assert planned.items["run"] == f"{trained}, {weaker}" and planned.items["cells"] == 2
-    assert planned.items["curves"] == "repetitions" and not planned.missing
-    assert any("no train-align run 'nowhere'" in line for line in plan(nothing).missing)
+    assert [one.name for one in listed if one.name.startswith("run ")] == [f"run {trained}", f"run {weaker}"]
+    assert (work(what).count, work(what).cells) == (2, 2) and not describe_missing(listed)
+    assert any("no train-align run 'nowhere'" in line for line in describe_missing(inputs(nothing)))
 
 
 def test_without_a_data_set_or_subjects_a_model_folder_says_what_is_missing(go, world, trained):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torchvision.models import alexnet
 
 from brainhive_cli.core.errors import MissingData, MissingExtra
-from brainhive_cli.measurement.metrics.perceptual import inception, is_here, lpips
+from brainhive_cli.measurement.metrics.perceptual import inception, inputs_of, lpips
 
 CPU = torch.device("cpu")
 
@@ -53,7 +53,7 @@ def test_lpips_weighs_differences_of_unit_features_by_the_published_heads(networ
 def test_weights_that_are_not_here_are_told_with_their_place(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
-    assert not is_here("LPIPS")
+    assert [one.state for one in inputs_of("LPIPS")] == ["here", "missing; done without"]
     with pytest.raises(MissingData, match="the weights of AlexNet are not on this machine") as caught:
         lpips(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), CPU)
     assert f"{tmp_path}/hub/checkpoints/alexnet-owt-7be5be79.pth" in caught.value.hint
@@ -64,7 +64,7 @@ def test_damaged_weights_are_told_with_their_place(network, tmp_path):
     file = tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth"
     file.write_bytes(file.read_bytes()[:1000])
 
-    assert is_here("LPIPS")
+    assert [one.state for one in inputs_of("LPIPS")] == ["here", "here"]
     with pytest.raises(MissingData, match=f"{file} is damaged"):
         lpips(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), CPU)
 

@@ -25,7 +25,7 @@ from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones.braindecode import TINY, Config, choose_channels, resampling_matrix
 from brainhive_cli.models.heads import TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.initialisation import initial_aligner, list_start_needs
+from brainhive_cli.training.alignment.initialisation import initial_aligner, list_start_inputs
 
 THINGS = tuple("Pz P3 P7 O1 Oz O2 P4 P8 P1 P5 PO7 PO3 POz PO4 PO8 P6 P2".split())
 """The 17 parietal and occipital channels of THINGS-EEG2 that most recipes choose."""
@@ -320,11 +320,11 @@ def test_training_starts_from_the_weights_and_a_trained_model_needs_them_no_more
     assert opened.backbone.model.names == [*THINGS]
 
 
-def test_the_plan_says_where_weights_come_from(hub_cache, tmp_path):
-    ((part, need),) = list_start_needs([], None, None, TOY, {})
+def test_the_inputs_say_where_weights_come_from(hub_cache, tmp_path):
+    (one,) = list_start_inputs([], None, None, TOY, {})
 
-    assert (part, need.name) == ("backbone", "owner/toy")
-    assert "hf download owner/toy --include config.json --include '*.safetensors'" in need.error.hint
+    assert one.name == "owner/toy" and one.is_missing
+    assert "hf download owner/toy --include config.json --include '*.safetensors'" in one.error.hint
 
 
 def test_no_more_than_weights_and_settings_is_fetched(published, monkeypatch):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.results import require_needs
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import vd_image, vd_text
 from brainhive_cli.models.generators import sd15_ip, versatile_diffusion
@@ -148,7 +148,9 @@ def test_encoders_by_name_fetch_from_the_hub_only_what_they_load(hub, name, tmp_
         served.lead(monkeypatch)
         config = encoders.resolve(name)
         assert config.name == name and not config.is_here
-        size = require_needs(config.needs())
+        listed = config.inputs()
+        size = sum(one.size or 0 for one in listed)
+        assert not describe_missing(listed)
         encoder = config.build()
         shape = encoder.module(encoder.preprocess(example_of(encoder))[None]).shape[1:]
         sent = [path for path in served.fetched if path.endswith((".bin", ".safetensors", ".pth"))]

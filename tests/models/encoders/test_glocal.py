@@ -71,7 +71,7 @@ def test_a_transform_of_another_width_is_refused(tmp_path: Path) -> None:
 
 def test_a_transform_without_its_base_is_refused(tmp_path: Path) -> None:
     config = encoders.resolve({"kind": "glocal", "source": str(tmp_path)})
-    for look in (config.build, config.needs):
+    for look in (config.build, config.inputs):
         with pytest.raises(RecipeError, match="says nothing of its base"):
             look()
 
@@ -79,7 +79,7 @@ def test_a_transform_without_its_base_is_refused(tmp_path: Path) -> None:
 def test_several_outputs_of_a_base_are_refused(tmp_path: Path) -> None:
     base = {"kind": "timm", "source": "random", "architecture": "test_vit", "output": ["class", "mean"]}
     config = encoders.resolve({"kind": "glocal", "base": base, "source": str(tmp_path)})
-    for look in (config.build, config.needs):
+    for look in (config.build, config.inputs):
         with pytest.raises(RecipeError, match=r"one output of its base, not .*-class-.*, .*-mean-"):
             look()
 

@@ -22,6 +22,7 @@ from sd15_repositories import SD15, TEXT
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.inputs import require
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators.animatediff import Config
@@ -59,15 +60,16 @@ def test_the_hub_sends_what_is_used_and_no_more(repositories, tmp_path, monkeypa
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with serving(repositories) as hub:
         hub.lead(monkeypatch)
-        planned = Config(**FRAMES).check()
+        Config(**FRAMES).check()
+        listed = Config(**FRAMES).inputs()
         assert not hub.fetched or not [name for name in hub.fetched if name.endswith(WEIGHTS)]
         made = make(Config(**FRAMES).build(), texts=["a b"])
 
     file = "diffusion_pytorch_model.safetensors"
     names = [f"{SD15}/{n}/{file}" for n in ("unet", "vae")] + [f"{SD15}/text_encoder/model.safetensors"]
     names += [f"{MOTION}/{file}", f"{SPARSE}/{file}", "/".join(ADAPTER)]
-    sizes = sum((repositories / name).stat().st_size for name in names) / 1e6
-    assert f"{sizes:.1f} MB to download" in planned
+    assert sum(one.size for one in listed) == sum((repositories / name).stat().st_size for name in names)
+    assert {one.state for one in listed} == {"to download"}
     assert sorted(name for name in hub.fetched if name.endswith(WEIGHTS)) == sorted(names)
     assert torch.equal(made, make(config(repositories).build(), texts=["a b"]))
 
@@ -139,14 +141,14 @@ def test_a_domain_adapter_of_another_kind_is_refused(copied):
     with pytest.raises(MissingData, match="holds no to_q_lora"):
         config(copied).build()
     file.unlink()
-    for ask in (config(copied).check, config(copied).build):
+    for ask in (lambda: require(config(copied).inputs()), config(copied).build):
         with pytest.raises(MissingData, match="no file"):
             ask()
 
 
 def test_what_is_absent_is_named(copied):
     (copied / SPARSE / "diffusion_pytorch_model.safetensors").unlink()
-    for ask in (config(copied).check, config(copied).build):
+    for ask in (lambda: require(config(copied).inputs()), config(copied).build):
         with pytest.raises(MissingData, match="sparsectrl-rgb"):
             ask()
     shutil.rmtree(copied / MOTION)

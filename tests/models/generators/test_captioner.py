@@ -67,15 +67,15 @@ def test_tokens_are_mapped_over_their_number_and_then_over_their_width(root: Pat
     assert len(captioner.reader(found[0])["input_ids"]) <= 21  # 20, and an end
 
 
-def test_its_files_are_fetched_from_the_hub_and_named_by_the_plan(
+def test_its_files_are_listed_and_fetched_from_the_hub(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with serving(root) as hub:
         hub.lead(monkeypatch)
-        planned = _captioner.check(HeadCaption())
-        assert f"captions by hub:{NAME}, " in planned and "to download" in planned
-        assert f"from the head image by hub:datasets/{CONVERTER}" in planned
+        model, converter = _captioner.inputs(HeadCaption())
+        assert (model.name, model.state) == (NAME, "to download") and model.size
+        assert (converter.name, converter.state) == (f"datasets/{CONVERTER}", "to download")
         before = [name for name in hub.fetched if not name.endswith("config.json")]
         captioner = _captioner.load(HeadCaption(), CPU, torch.float32)
     assert before == [] and not [name for name in hub.fetched if name.endswith(".bin")]
@@ -96,4 +96,4 @@ def test_other_tokens_converters_and_models_are_refused_in_one_line(root: Path, 
         _captioner.load(caption, CPU, torch.float32)
     (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
     with pytest.raises(MissingData, match=r"is no GIT \(model_type blip-2\)"):
-        _captioner.check(caption.model_copy(update={"model": str(tmp_path)}))
+        _captioner.find_folder(caption.model_copy(update={"model": str(tmp_path)}))

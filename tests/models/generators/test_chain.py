@@ -117,7 +117,8 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
     given = priors.load("identity").condition(Decoded(heads), [1, 2])
     with serving(root) as hub:
         hub.lead(monkeypatch)
-        assert "captions by hub:Salesforce/blip2-opt-2.7b" in config.check()
+        config.check()
+        assert "Salesforce/blip2-opt-2.7b" in {one.name for one in config.inputs()}
         generator = config.build()
         made = generator.generate(given, [1, 2], PX, Sampling(steps=1))
 

@@ -54,5 +54,5 @@ def test_a_file_in_place_of_a_generators_folder_is_named_by_what_it_holds(tmp_pa
     with pytest.raises(MissingData, match=said) as caught:
         sdxl.Config(source=str(tmp_path / "model.bin")).check()
     assert way in caught.value.hint
-    (need,) = _components.list_needs(str(tmp_path / "model.bin"))
-    assert need.error is not None and said in need.error.message
+    (one,) = _components.list_inputs(str(tmp_path / "model.bin"))
+    assert one.is_missing and one.error is not None and said in one.error.message

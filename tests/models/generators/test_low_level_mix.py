@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hub_server import serving
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.inputs import require
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
@@ -47,7 +48,7 @@ def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder: str) -> 
     sized = [F.interpolate(each, (256, 256), mode="bilinear", antialias=True) for each in (picture, blurry)]
     assert torch.allclose(made, 0.75 * sized[0] + 0.25 * sized[1], atol=1e-5)
     assert plain.caveats == () and mixed.caveats == (MIXED_WITH_BLURRY,)
-    assert f"blurry pictures by {autoencoder}, nothing to download" in mixed.check()
+    assert [one.state for one in mixed.inputs() if one.name == autoencoder] == ["here"]
 
 
 def test_the_autoencoder_is_fetched_from_the_hub_once_it_is_needed(
@@ -58,9 +59,8 @@ def test_the_autoencoder_is_fetched_from_the_hub_once_it_is_needed(
     config, name = LowLevelMix(), f"{sd15_repositories.SD15}/vae"
     with serving(tmp_path / "served") as hub:
         hub.lead(monkeypatch)
-        assert (
-            config.check().startswith(f"blurry pictures by hub:{name}, ") and "to download" in config.check()
-        )
+        (one,) = config.inputs()
+        assert (one.name, one.state) == (name, "to download") and one.size
         assert not [file for file in hub.fetched if file.endswith(".safetensors")]
         config.build(CPU, torch.float32)
     assert [file for file in hub.fetched if file.endswith(".safetensors")] == [
@@ -85,12 +85,12 @@ def test_the_published_file_is_read_as_its_autoencoder(
         blurry = (vae.decode(latents / 0.18215).sample / 2 + 0.5).clamp(0, 1)
     made = mixer.mix(torch.rand(2, 3, PX, PX), Decoded({"blurry": latents}))
     assert torch.allclose(made, F.interpolate(blurry, (256, 256), mode="bilinear", antialias=True), atol=1e-5)
-    assert "nothing to download" in config.check()
+    assert [one.state for one in config.inputs()] == ["here"]
     torch.save({"encoder.conv_in.weight": torch.zeros(1)}, tmp_path / "sd_image_var_autoenc.pth")
     with pytest.raises(BrainhiveError, match="is needed"):
         config.build(CPU, torch.float32)
     with pytest.raises(MissingData, match="no file"):
-        LowLevelMix(autoencoder=str(tmp_path / "none.pth")).check()
+        require(LowLevelMix(autoencoder=str(tmp_path / "none.pth")).inputs())
 
 
 def test_a_stage_with_captions_needs_text_encoders_before_anything_is_drawn(tmp_path: Path) -> None:
@@ -104,9 +104,10 @@ def test_a_stage_with_captions_needs_text_encoders_before_anything_is_drawn(tmp_
     config = Config(stages=(Stage(generator=sdxl.Config(source=str(tmp_path / "sdxl")), caption=caption),))
 
     with pytest.raises(MissingData, match=r"has no text_encoder/config\.json"):
-        config.check()
+        require(config.inputs())
     text_encoders.write(tmp_path / "sdxl")
-    assert f"text encoders of {tmp_path / 'sdxl'}, nothing to download" in config.check()
+    require(config.inputs())
+    assert f"{tmp_path / 'sdxl'}/text_encoder" in {one.name for one in config.inputs()}
 
 
 def test_without_such_a_head_and_of_clips_nothing_is_averaged(autoencoder: str) -> None:

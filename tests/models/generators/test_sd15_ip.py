@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional as F
 from transformers import CLIPImageProcessor
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.inputs import require
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators.sd15_ip import Config
@@ -128,13 +129,14 @@ def test_the_hub_sends_what_is_used_and_no_more(repositories, tmp_path, monkeypa
     with serving(repositories) as hub:
         hub.lead(monkeypatch)
         plain = Config()
-        planned = plain.check()
+        plain.check()
+        listed = plain.inputs()
         make(plain.build(), given)
 
     names = [f"{SD15}/{n}/diffusion_pytorch_model.safetensors" for n in ("unet", "vae")]
     names += [f"{IP}/models/{ADAPTER}", f"{SD15}/text_encoder/model.safetensors"]
-    sizes = sum((repositories / name).stat().st_size for name in names) / 1e6
-    assert f"{sizes:.1f} MB to download" in planned
+    assert sum(one.size for one in listed) == sum((repositories / name).stat().st_size for name in names)
+    assert {one.state for one in listed} == {"to download"}
     sent = [name for name in hub.fetched if name.endswith(".safetensors")]
     assert sorted(sent) == sorted(names)
 
@@ -166,9 +168,9 @@ def test_what_is_absent_damaged_or_of_another_kind_is_refused(repositories, tmp_
         config(root).build()
     adapter.unlink()
     with pytest.raises(MissingData, match=f"no file .*{ADAPTER}"):
-        config(root).check()
+        require(config(root).inputs())
     (root / SD15 / "vae/diffusion_pytorch_model.safetensors").unlink()
-    for ask in (config(root).check, config(root).build):
+    for ask in (lambda: require(config(root).inputs()), config(root).build):
         with pytest.raises(MissingData, match="vae"):
             ask()
     shutil.rmtree(root / IP / "models/image_encoder")

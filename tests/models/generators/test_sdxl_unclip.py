@@ -16,6 +16,7 @@ from torch import Tensor
 from unclip_checkpoint import SOURCE, TINY_WIDTHS, UNET, VAE
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.inputs import require
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, sdxl_unclip
 from brainhive_cli.models.generators.sdxl_unclip import ARCHITECTURE, TINY, Config
@@ -72,12 +73,13 @@ def test_the_checkpoint_is_converted_once_from_the_hub(home: Path, tmp_path: Pat
     config = Config(architecture=TINY_WIDTHS)
     with serving(tmp_path / "served") as hub:
         hub.lead(monkeypatch)
-        assert f"{file.stat().st_size / 1e6:.1f} MB to download" in config.check()
+        config.check()
+        assert [(one.size, one.state) for one in config.inputs()] == [(file.stat().st_size, "to download")]
         interrupt(monkeypatch, config)
         first = config.build()
     monkeypatch.setattr(sdxl_unclip, "convert_network", SAVE)
     assert config.source == SOURCE and len(hub.fetched) == 1
-    assert "nothing to download" in config.check()
+    assert [one.state for one in config.inputs()] == ["here"]
     again = config.build()  # without the hub
     kept = next((home / "models").glob("sdxl-unclip-*-float32"))
     folder = Config(source=str(kept)).build()
@@ -202,7 +204,7 @@ def test_another_checkpoint_is_refused_in_one_line(home: Path, tmp_path: Path):
         Config(source=str(file)).build()
     file.unlink()
     with pytest.raises(MissingData, match="no file"):
-        Config(source=str(file)).check()
+        require(Config(source=str(file)).inputs())
     wide = {**ARCHITECTURE["unet"], "projection_class_embeddings_input_dim": 2816}
     with pytest.raises(BrainhiveError, match="is not unCLIP's: it takes 2816 numbers"):
         Config(source="random", architecture={"unet": wide}).build()

@@ -18,6 +18,7 @@ from versatile_repository import NAME, SIDE_PX, WIDTH
 
 from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.inputs import require
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.models import priors
@@ -185,17 +186,19 @@ def test_the_hub_is_asked_for_configs_alone_once_the_weights_are_converted(publi
     with serving(published.parents[1]) as hub:
         hub.lead(monkeypatch)
         config = Config(source=f"hub:{NAME}")
-        planned = config.check()
+        config.check()
+        listed = config.inputs()
         assert not [path for path in hub.fetched if path.endswith(".bin")]
         config.build()
         fetched = [path.removeprefix(f"{NAME}/") for path in hub.fetched if path.endswith((".bin", ".pth"))]
         shutil.rmtree(home / "hub")
         hub.fetched.clear()
         config.build()
-        after = config.check()
+        after = config.inputs()
 
-    sizes = sum((published / file).stat().st_size for file in versatile_diffusion.FILES)
-    assert f"{sizes / 1e6:.1f} MB to download" in planned and "nothing to download" in after
+    sizes = {file: (published / file).stat().st_size for file in versatile_diffusion.FILES}
+    assert {one.name.removeprefix(f"{NAME}/"): one.size for one in listed} == sizes
+    assert {one.state for one in listed} == {"to download"} and after == []
     assert sorted(fetched) == sorted(versatile_diffusion.FILES)
     assert not [path for path in hub.fetched if path.endswith(".bin")]
 
@@ -259,7 +262,7 @@ def test_a_hub_without_one_component_is_refused_before_anything_large_is_fetched
     with serving(root) as hub:
         hub.lead(monkeypatch)
         with pytest.raises(MissingData, match=r"has no text_unet/diffusion_pytorch_model.bin"):
-            Config(source=f"hub:{NAME}").check()
+            require(Config(source=f"hub:{NAME}").inputs())
         with pytest.raises(MissingData, match=r"has no text_unet/diffusion_pytorch_model.bin"):
             Config(source=f"hub:{NAME}").build()
 

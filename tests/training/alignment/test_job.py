@@ -21,7 +21,7 @@ PACKAGE = Path(brainhive_cli.__file__).parent
 
 
 def entered(recipe: Recipe, kind: type) -> set[str]:
-    """Plan and run a recipe; list the files of the package in which a call has an argument of a kind."""
+    """Check and run a recipe; list the files of the package in which a call has an argument of a kind."""
     found: dict[str, set[str]] = defaultdict(set)
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
@@ -33,7 +33,7 @@ def entered(recipe: Recipe, kind: type) -> set[str]:
 
     sys.setprofile(watch)
     try:
-        train_align.plan(recipe)
+        train_align.inputs(recipe)
         train_align.run(recipe, Launch(0, 1, torch.device("cpu")))
     finally:
         sys.setprofile(None)
@@ -58,9 +58,9 @@ def test_the_variants_of_a_sweep_are_validated_once(world, small, monkeypatch):
     job = Job.resolve(recipe)
 
     cells, stores = job.list_cells(), job.open_stores()
-    lines = (job.describe_signals(cells), job.describe_targets())
+    job.check()
 
-    assert len(validated) == len(job.variants) == 2 and cells and stores and all(lines)
+    assert len(validated) == len(job.variants) == 2 and cells and stores and job.inputs()
 
 
 def test_reading_a_recipe_loads_no_weights(world, small, prior, monkeypatch):

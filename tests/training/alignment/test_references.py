@@ -10,13 +10,14 @@ from brainhive_cli import api
 from brainhive_cli.commands import eval_retrieval, reconstruct, train_align
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths, shipped_recipes
 from brainhive_cli.core.runs import FOUND, RunFolder
-from brainhive_cli.core.sweep import variants
+from brainhive_cli.core.sweep import of_variant, variants
 from brainhive_cli.training.alignment.initialisation import find_starts, name_starts
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
-from brainhive_cli.training.alignment.references import expected_recipe, open_model
+from brainhive_cli.training.alignment.references import name_of_training, open_model
 from brainhive_cli.training.alignment.trained import rejoined
 
 DECODERS = {"reconstruct": reconstruct, "eval-retrieval": eval_retrieval}
@@ -64,10 +65,10 @@ def test_the_newest_run_that_a_recipe_made_is_taken_and_its_age_said_though_anot
 def test_where_a_recipe_has_made_no_run_the_line_that_makes_one_is_given(
     home: Path, neurons: RunFolder, command: str
 ) -> None:
-    plan = DECODERS[command].plan(DECODERS[command].Recipe.resolve(command, HAVIR, {}, []))
+    inputs = DECODERS[command].inputs(DECODERS[command].Recipe.resolve(command, HAVIR, {}, []))
 
-    (missing,) = [need.error for need in plan.needs if need.key == HAVIR]
-    assert missing is not None and "has the recipe papers/havir" in missing.message
+    errors = [one.error for one in inputs if one.error is not None and one.is_missing]
+    (missing,) = [error for error in errors if "has the recipe papers/havir" in error.message]
     assert "cc2017-intra-neurons-1, finished 2 minutes ago: made by papers/neurons" in missing.message
     assert missing.hint == LINE
 
@@ -175,11 +176,12 @@ def test_a_recipe_that_another_file_finds_again_is_known_by_both_names(home: Pat
         open_model(str(home / "other.yaml"), Paths())
 
 
-def test_a_recipe_that_fine_tunes_itself_is_refused(home: Path) -> None:
+def test_recipes_that_fine_tune_each_other_lack_the_run_of_the_other(home: Path) -> None:
     for name, other in (("a", "b"), ("b", "a")):
         (home / f"{name}.yaml").write_text(f"mode: finetune\nfinetune: {{run: {home / other}.yaml}}\n")
     recipe = train_align.Recipe.resolve("train-align", str(home / "a.yaml"), {}, [])
-    assert "b.yaml fine-tunes itself" in train_align.plan(recipe).missing[0]
+    (line,) = describe_missing(train_align.inputs(recipe))
+    assert "no finished train-align run" in line and "b.yaml" in line
 
 
 def test_variants_that_were_split_at_their_commas_are_joined_however_their_run_is_named(home: Path) -> None:
@@ -209,7 +211,7 @@ def test_fine_tuning_takes_the_newest_run_of_the_recipe_that_its_own_names(
 ) -> None:
     recipe = train_align.Recipe.resolve("train-align", "papers/mindeye2-1h", {}, [])
 
-    missing = train_align.plan(recipe).missing[0]
+    (missing,) = describe_missing(train_align.inputs(recipe))
 
     assert "has the recipe papers/mindeye2" in missing and "made by papers/neurons" in missing
     assert "brainhive train-align --recipe papers/mindeye2" in missing
@@ -229,4 +231,7 @@ def test_a_file_that_a_data_set_should_have_is_answered_with_the_line_that_fetch
 def test_every_shipped_recipe_that_decodes_says_which_training_it_is_for(name: Path) -> None:
     recipe = DECODERS[name.stem].Recipe.resolve(name.stem, str(shipped_recipes() / name), {}, [])
     reference = recipe.align_run[0] if isinstance(recipe.align_run, list) else recipe.align_run
-    assert expected_recipe(reference, Paths(), {}) is not None
+    name, variant = of_variant(reference)
+    assert name_of_training(name, Paths().under_home("runs")) == name
+    training = Recipe.resolve("train-align", name, {}, [])
+    assert not variant or variant in variants(training)

@@ -60,15 +60,15 @@ def test_computed_embeddings_are_those_that_a_store_would_hold(settings, begun, 
     assert all(torch.allclose(values, stored[name], atol=ROUNDING) for name, values in none_stored.items())
 
 
-def test_the_plan_says_what_is_computed_and_loads_no_network(settings, monkeypatch):
+def test_a_check_lists_what_is_computed_and_loads_no_network(settings, monkeypatch):
     monkeypatch.setattr(timm.Config, "build", None)
     words = ["train-prior", *settings, BOTH, "--embed-missing", "--check", "--json"]
 
     ended = CliRunner().invoke(app, words)
 
-    told = json.loads(ended.stdout)["plan"]["pictures"]
-    assert ended.exit_code == 0
-    assert "; embedded in each step by local--random-" in told and told.endswith("nothing to download")
+    document = json.loads(ended.stdout)
+    assert ended.exit_code == 0, ended.stderr
+    assert document["missing"] == [] and {one["state"] for one in document["inputs"]} == {"here"}
 
 
 def test_a_prior_learns_from_computed_embeddings_beside_kept_latents(settings, go):

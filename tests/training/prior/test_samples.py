@@ -14,6 +14,7 @@ from two import in_two
 
 from brainhive_cli.commands import train_prior
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.metrics import perceptual
@@ -149,19 +150,19 @@ def test_what_will_not_be_measured_is_told_before_the_first_step(
     assert "there will be no fid: FID and KID of 2 pictures mean nothing" in told
 
 
-def test_what_will_not_be_measured_is_in_the_plan_and_stops_nothing(settings, image_networks_absent):
+def test_what_will_not_be_measured_is_listed_and_stops_nothing(settings, image_networks_absent):
     settings = (*settings, "lpips=true", "similarity=[clip-l14,demo-clip]", "fid_items=20")
     what = train_prior.Recipe.resolve("train-prior", None, {}, (*settings, "fid_features=dinov2-b14"))
 
-    planned = train_prior.plan(what)
+    listed = train_prior.inputs(what)
 
-    assert not planned.missing
-    clip, demo, lpips, fid = planned.items["metrics"].split("; ")
-    assert clip.startswith("similarity_clip-l14: skipped, openai/clip-vit-large-patch14 is not in the hub's")
-    assert demo == "similarity_demo-clip: nothing to download" and lpips == "lpips: weights to download"
-    assert fid.startswith("fid and kid: skipped, facebook/dinov2-base is not in the hub's cache")
-    nothing = train_prior.Recipe.resolve("train-prior", None, {}, (*settings, "similarity=[]", "lpips=false"))
-    assert train_prior.plan(nothing.model_copy(update={"fid_items": 0})).items["metrics"] == "none"
+    assert not describe_missing(listed)
+    without = {one.name: one.error for one in listed if one.state == "missing; done without"}
+    assert without.keys() == {"openai/clip-vit-large-patch14", "weights of AlexNet", "facebook/dinov2-base"}
+    assert "is not in the hub's cache" in without["openai/clip-vit-large-patch14"].message
+    assert "curl -L --create-dirs" in without["weights of AlexNet"].hint
+    nothing = what.model_copy(update={"similarity": [], "lpips": False, "fid_items": 0})
+    assert not without.keys() & {one.name for one in train_prior.inputs(nothing)}
 
 
 @pytest.mark.parametrize(
@@ -186,13 +187,13 @@ def test_a_wrong_name_of_what_measures_is_refused_before_the_first_step(
     assert not list(home.rglob("log.jsonl"))
 
 
-def test_a_wrong_name_of_what_measures_fails_the_plan(settings, monkeypatch):
+def test_a_wrong_name_of_what_measures_is_missing(settings, monkeypatch):
     monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "1")
     wrong = ("fid_items=20", "fid_features=python:brainhive_cli.models.encoders.python:exampel")
 
-    planned = train_prior.plan(train_prior.Recipe.resolve("train-prior", None, {}, (*settings, *wrong)))
+    listed = train_prior.inputs(train_prior.Recipe.resolve("train-prior", None, {}, (*settings, *wrong)))
 
-    assert "no attribute 'exampel'" in planned.missing[0]
+    assert "no attribute 'exampel'" in describe_missing(listed)[0]
 
 
 @pytest.fixture

@@ -6,15 +6,15 @@ from functools import cached_property
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
+from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 
 SMALLEST = 1e-6
 """Share of the largest variance below which a direction is not amplified: it holds rounding, not signal."""
-Chunks = Iterable[NDArray[np.float32]]
+Chunks = Iterable[Float32]
 """Averaged training signals of one subject [n, C, T], a part of them at a time."""
-Statistics = Mapping[str, NDArray[np.float64]]
+Statistics = Mapping[str, Float64]
 """What a part's `measure(chunks)` gives of a subject, by name; its `build(statistics)` makes a Normaliser."""
 
 
@@ -27,21 +27,18 @@ class Normaliser:
         matrix: [C, C]; or [C, 1], its diagonal, where channels are not mixed.
     """
 
-    mean: NDArray[np.float32]
-    matrix: NDArray[np.float32]
+    mean: Float32
+    matrix: Float32
 
     @cached_property
     def digest(self) -> str:
         """Identity: 16 hexadecimal digits."""
         return xxhash.xxh3_64_hexdigest(self.mean.tobytes() + self.matrix.tobytes())
 
-    def __call__(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, signal: Float32) -> Float32:
         """Map [..., C, T] to [..., C, T]."""
         centred = signal - self.mean
-        mapped: NDArray[np.float32] = (
-            self.matrix * centred if self.matrix.shape[1] == 1 else self.matrix @ centred
-        )
-        return mapped
+        return self.matrix * centred if self.matrix.shape[1] == 1 else self.matrix @ centred
 
 
 def pool_statistics(subjects: Sequence[Statistics]) -> Statistics:
@@ -73,20 +70,18 @@ def measure(signals: Chunks, with_products: bool) -> Statistics:
     return {"mean": mean, "covariance": products / count - (mean @ mean.T if with_products else mean**2)}
 
 
-def inverse_spread(variances: NDArray[np.float64]) -> NDArray[np.float64]:
+def inverse_spread(variances: Float64) -> Float64:
     """Give one over the standard deviations; of what holds rounding alone, that of the smallest signal."""
-    inverse: NDArray[np.float64] = 1 / np.sqrt(np.maximum(variances, SMALLEST * variances.max()))
-    return inverse
+    return 1 / np.sqrt(np.maximum(variances, SMALLEST * variances.max()))
 
 
-def inverse_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def inverse_root(matrix: Float64) -> Float64:
     """Give the symmetric inverse square root of a covariance [C, C]; see `inverse_spread`."""
     variances, directions = np.linalg.eigh(matrix)
-    root: NDArray[np.float64] = (directions * inverse_spread(variances)) @ directions.T
-    return root
+    return (directions * inverse_spread(variances)) @ directions.T
 
 
-def align(reference: NDArray[np.float64], shrinkage: float) -> Normaliser:
+def align(reference: Float64, shrinkage: float) -> Normaliser:
     """Build the multiplication by the inverse square root of a reference, which moves no mean.
 
     Args:

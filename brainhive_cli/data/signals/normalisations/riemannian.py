@@ -6,10 +6,10 @@ Source: Zanini et al. 2018, IEEE Transactions on Biomedical Engineering 65.
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.normalisations import SMALLEST, Chunks, Normaliser, Statistics, align
 
@@ -43,7 +43,7 @@ class Config(parts.Config):
         Raises:
             BrainhiveError: if there are more than MAX_CHANNELS channels, or the mean does not converge.
         """
-        products: list[NDArray[np.float64]] = []
+        products: list[Float64] = []
         stride = 1
         for index, trial in enumerate(trial for chunk in signals for trial in chunk):
             if len(trial) > MAX_CHANNELS:
@@ -63,7 +63,7 @@ class Config(parts.Config):
 TINY = Config(mean="log-euclidean", shrinkage=0.1)
 
 
-def mean_product(products: NDArray[np.float64], is_affine_invariant: bool) -> NDArray[np.float64]:
+def mean_product(products: Float64, is_affine_invariant: bool) -> Float64:
     """Average positive matrices by the affine-invariant, or by the log-Euclidean metric.
 
     Directions in which all matrices hold rounding alone, as after an average reference, are left out and have
@@ -118,5 +118,4 @@ def mean_product(products: NDArray[np.float64], is_affine_invariant: bool) -> ND
 
     # back to channels
     root = (directions * spread) @ np.linalg.inv(whitener)
-    mean: NDArray[np.float64] = root @ root.T
-    return mean
+    return root @ root.T

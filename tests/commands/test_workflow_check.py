@@ -1,0 +1,152 @@
+"""What `workflow --check` says: steps with states, what the next one lacks, and what later ones fetch."""
+
+import json
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import brainhive_cli
+from brainhive_cli.app import app
+from brainhive_cli.commands import reconstruct, workflow
+from brainhive_cli.core import documents
+from brainhive_cli.core.inputs import Input, describe_missing
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import shipped_recipes
+
+PAPERS = sorted(path.name for path in (shipped_recipes() / "papers").iterdir())
+PUBLISHED = Path(brainhive_cli.__file__).parent / "models" / "published_weights.yaml"
+UNET = "shi-labs/versatile-diffusion/text_unet/diffusion_pytorch_model.bin"
+COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
+
+
+@pytest.fixture(autouse=True)
+def nothing(home: Path, image_networks_absent: Path) -> Path:
+    """A home without files, and empty caches of weights."""
+    return home
+
+
+def resolve(module: Any, recipe: str) -> Any:
+    return module.Recipe.resolve(module.__name__.rpartition(".")[2], recipe, {}, ())
+
+
+def inputs_of(recipe: str) -> list[Input]:
+    return workflow.inputs(resolve(workflow, recipe))
+
+
+def steps_of(inputs: list[Input]) -> dict[str, str]:
+    """Lines of the steps, by name."""
+    return dict(one.name.split(": ", 1) for one in inputs if ": brainhive " in one.name)
+
+
+def table_of(recipe: str) -> dict[str, dict[str, str]]:
+    """Rows of the table that `--check` shows of a workflow without a network, by what they are of."""
+    shown = CliRunner().invoke(app, ["workflow", "--recipe", recipe, "--check", "--json"])
+    assert shown.exit_code == 3, shown.stderr
+    document: dict[str, Any] = json.loads(shown.stdout)
+    (table,) = document["tables"]
+    assert [one["what"] for one in document["inputs"]] == [row["what"] for row in table["rows"]]
+    return {row["what"]: row for row in table["rows"]}
+
+
+def test_the_steps_of_a_paper_stand_first_with_their_lines_and_states() -> None:
+    rows = table_of("papers/havir")
+
+    steps = [row for row in rows.values() if ": brainhive " in row["what"]]
+    assert [*rows.values()][: len(steps)] == steps
+    assert [row["what"].partition(":")[0] for row in steps] == [
+        *("prepare", "embed", "train-align", "eval-retrieval", "reconstruct", "ablations")
+    ]
+    assert [row["state"] for row in steps] == [
+        *("next", "waits for prepare", "waits for embed", "waits for train-align"),
+        *("waits for eval-retrieval", "waits for reconstruct"),
+    ]
+    assert steps[1]["what"] == "embed: brainhive embed --recipe papers/havir"
+    assert steps[3]["what"].endswith("'align_run=<train-align>'")
+
+
+def test_published_weights_of_later_steps_are_listed_with_size_and_licence() -> None:
+    rows = table_of("papers/havir")
+
+    assert rows[UNET] == {"what": UNET, "size": "6.8 GB", "state": "for reconstruct", "licence": "MIT"}
+    pictures = rows["data/nsd/nsd_stimuli.hdf5"]
+    assert (pictures["size"], pictures["state"]) == ("39.6 GB", "for embed")
+
+
+def test_only_what_the_next_step_lacks_is_missing() -> None:
+    listed = inputs_of("papers/havir")
+
+    missing = [one.name for one in listed if one.is_missing]
+    assert missing and all("webdataset_avg_split" in name for name in missing)
+    (line,) = describe_missing(listed)
+    assert "hf download pscotti/naturalscenesdataset" in line
+
+
+def test_every_paper_has_steps_from_its_data_to_its_number_and_weights_of_known_size() -> None:
+    names = set[str]()
+    for paper in PAPERS:
+        listed, folder = inputs_of(f"papers/{paper}"), shipped_recipes() / "papers" / paper
+        names |= {one.name for one in listed}
+        if (folder / "reconstruct.yaml").is_file():  # whose metrics are done without
+            names |= {one.name for one in reconstruct.inputs(resolve(reconstruct, f"papers/{paper}"))}
+
+        # what is missing is got by nobody but the reader
+        lacking = [one.name for one in listed if one.is_missing]
+        assert lacking and not any(re.match("embeddings[ /]|run ", name) for name in lacking), lacking
+        lines = describe_missing(listed)
+        assert not [line for line in lines if re.search("brainhive (embed|prepare|train-align)", line)]
+
+        # the last step is what the recipe's folder is for
+        ends = {"reconstruct": "reconstruct", "train-prior": "train-prior", "train-align": "eval-retrieval"}
+        last = next((ends[file] for file in ends if (folder / f"{file}.yaml").is_file()), "prepare")
+        assert shlex.split([*steps_of(listed).values()][-1])[1] == last
+    assert documents.read(PUBLISHED, dict[str, dict[str, Any]]).keys() <= names
+
+
+def test_a_training_that_continues_another_comes_after_it_and_its_data() -> None:
+    sessions, nice = (steps_of(inputs_of(f"papers/{name}")) for name in ("mindeye2-sessions", "nice"))
+
+    assert [*sessions][:3] == [f"{step} of mindeye2-inter" for step in ("prepare", "embed", "train-align")]
+    assert "'finetune.run=<train-align of mindeye2-inter>'" in sessions["train-align"]
+    assert nice["embed"] == "brainhive embed dataset=things-eeg 'encoders=[clip-l14]'"
+    assert nice["eval-retrieval"] == "brainhive eval-retrieval 'align_run=<train-align>'"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "way"),
+    [
+        ("own-fmri", "mkdir -p {0} && ln -s /FOLDER {0}/image-folder  # one sub-folder a concept"),
+        ("digits69", "brainhive fetch digits69"),
+    ],
+)
+def test_a_workflow_lists_its_steps_and_one_way_to_begin(recipe: str, way: str, nothing: Path) -> None:
+    listed = inputs_of(recipe)
+
+    assert {"prepare", "embed", "train-align", "eval-retrieval"} <= steps_of(listed).keys()
+    (line,) = describe_missing(listed)
+    assert line.endswith(f"({way.format(nothing / 'data')})")
+
+
+def test_of_ten_steps_those_that_are_finished_are_told_from_the_next_and_the_others() -> None:
+    names = [f"step-{number}" for number in range(1, 11)]
+    steps = {
+        name: {"command": "embed", "overrides": [COLOURS, f"dataset={{kind: demo, concepts: {2 + number}}}"]}
+        for number, name in enumerate(names)
+    }
+    recipe = workflow.Recipe.model_validate({"recipe": "demo", "steps": steps})
+    workflow.run(recipe.model_copy(update={"until": "step-4"}), Launch(0, 1, torch.device("cpu")))
+
+    listed = workflow.inputs(recipe)
+
+    states = {one.name.partition(":")[0]: one.state for one in listed if ": brainhive " in one.name}
+    assert states == {
+        **dict.fromkeys(names[:4], "finished"),
+        "step-5": "next",
+        **{name: f"waits for {before}" for before, name in pairwise(names[4:])},
+    }
+    assert describe_missing(listed) == []
