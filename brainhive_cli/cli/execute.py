@@ -152,7 +152,10 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
         return submission.run(command, module, recipe, common)
     if common["check"]:
         with console.progress(command):
-            inputs = _list_inputs(module, recipe)
+            try:
+                inputs = [*module.inputs(recipe)]
+            except MissingData as error:  # which is the one input where none can be listed yet
+                inputs = [Input(error.message, None, error)]
             plan = _plan(command, module, recipe, inputs)
         return _show_plan(plan, inputs, recipe, common["json"])
 
@@ -189,8 +192,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
 
         key = result.work.key(command, here.device_name, here.processes)
         seconds = time.monotonic() - start if result.work.seconds is None else result.work.seconds
-        peak_bytes = device_memory.peak_bytes(here.device)
-        result.work.remember(runs_folder, key, seconds, peak_bytes)
+        result.work.remember(runs_folder, key, seconds, device_memory.peak_bytes(here.device))
     _show(result, common["json"])
 
     # the page in a browser
@@ -200,14 +202,6 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
         if not webbrowser.open(page.resolve().as_uri()):
             console.warn(f"no browser was found here: {page} is the page")
     return int(result.exit_code)
-
-
-def _list_inputs(module: Any, recipe: Any) -> list[Input]:
-    """List the inputs of a command; what is absent where none can be listed yet is one."""
-    try:
-        return [*module.inputs(recipe)]
-    except MissingData as error:
-        return [Input(error.message, None, error)]
 
 
 def _plan(command: str, module: Any, recipe: Any, inputs: Sequence[Input]) -> list[Table]:
@@ -387,16 +381,22 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
     # memory, lost processes, the system
     text = f"{type(error).__name__}: {error}"
     if damage.is_out_of_memory(error):
-        way = f"{less_memory or 'a device with more memory'}; what is finished is kept"
-        return DeviceError(f"out of memory: {first_line(error)}", way)
+        return DeviceError(
+            f"out of memory: {first_line(error)}",
+            f"{less_memory or 'a device with more memory'}; what is finished is kept",
+        )
 
     # processes that ended: of the launch, or of a loader of pictures
     if re.search(LOST_PROCESS, text):
-        way = "its own error says why, on another machine if there are several; the same command continues"
-        return LostProcess("another process of this launch has ended", way)
+        return LostProcess(
+            "another process of this launch has ended",
+            "its own error says why, on another machine if there are several; the same command continues",
+        )
     if re.search(LOST_DECODER, text):
-        way = "run.workers with a smaller number, as memory may have run out; the same command continues"
-        return DeviceError("a process that decodes pictures was killed", way)
+        return DeviceError(
+            "a process that decodes pictures was killed",
+            "run.workers with a smaller number, as memory may have run out; the same command continues",
+        )
 
     # errors of the system, also those that a library wrote as text
     if (number := system_error_number(error)) and not isinstance(error, OSError):

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 
 from brainhive_cli.cli import job_script
 from brainhive_cli.core import console, documents, foreign_code, hub
-from brainhive_cli.core.cells import CellCounts, count_cells
+from brainhive_cli.core.cells import count_cells
 from brainhive_cli.core.claims import Claim, find_holder
 from brainhive_cli.core.documents import MAX_SHOWN_CHARACTERS, show_value
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, RecipeError, Unfinished
@@ -250,7 +250,7 @@ def _count_finished(command: str, module: Any, recipe: Recipe) -> int:
 
 def _propose_time(command: str, recipe: Recipe, work: Work | None, tasks: int) -> str:
     """Propose the longest time of a task: by the slowest device that has done such work, in half hours."""
-    known: list[float] = []
+    known = []
     if work is not None:
         paces = read_paces(recipe.paths.under_home("runs"))
         begin = work.key(command, "")
@@ -306,14 +306,17 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: 
         if reason := describe_bad_text(str(value)):
             raise RecipeError(f"{name} of the script {reason}: {show_value(value)}", "rename the folder")
     if "\\" in values["folder"]:  # %A would not be replaced then, nor the folder found
-        problem = f"{folder} has a backslash, which SLURM takes for an escape in names of logs"
-        raise RecipeError(problem, "paths.runs=FOLDER without one")
+        raise RecipeError(
+            f"{folder} has a backslash, which SLURM takes for an escape in names of logs",
+            "paths.runs=FOLDER without one",
+        )
 
     # a template may compute without end: it is filled in by a process with limits
-    text = read_regular(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
     done = subprocess.run(
         [sys.executable, "-P", job_script.__file__],
-        input=json.dumps([text, values]).encode(),
+        input=json.dumps(
+            [read_regular(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace"), values]
+        ).encode(),
         capture_output=True,
         check=False,
     )
@@ -321,8 +324,10 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: 
         limits = f"{job_script.MAX_CPU_S} seconds, or {job_script.MAX_MEMORY_BYTES >> 30} GiB of memory"
         raise RecipeError(f"{path}: to fill it in takes more than {limits}", "a template with shorter loops")
     if done.returncode:
-        known = f"the names it may use are {', '.join(sorted(values))}"
-        raise RecipeError(f"{path}{done.stdout.decode() or ': cannot be filled in'}", known)
+        raise RecipeError(
+            f"{path}{done.stdout.decode() or ': cannot be filled in'}",
+            f"the names it may use are {', '.join(sorted(values))}",
+        )
     return done.stdout.decode()
 
 
@@ -384,10 +389,10 @@ def _submit(
     for name in (LOGS, ENDED):  # without the first the scheduler loses the output
         (folder / name).mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "line.yaml") as part:
-        part.write_text(recipe.to_yaml(), encoding="utf-8")
+        part.write_text(recipe.to_yaml(), "utf-8")
     for step in open_steps:
         with atomic_write(folder / f"{step.name}.sh") as part:
-            part.write_text(step.script, encoding="utf-8")
+            part.write_text(step.script, "utf-8")
 
     # each job is known before the next is queued
     jobs: list[Job] = []
@@ -399,11 +404,12 @@ def _submit(
             script = str(folder / f"{step.name}.sh")
             number = _ask("sbatch", "--parsable", *after, script).strip().partition(";")[0]
             if not re.fullmatch(JOB_ID, number):
-                problem = f"sbatch answers {number[:80]!r}, no number of a job"
-                raise BrainhiveError(problem, "squeue --me lists what is queued")
+                raise BrainhiveError(
+                    f"sbatch answers {number[:80]!r}, no number of a job", "squeue --me lists what is queued"
+                )
             jobs.append(Job(step=step.name, id=number, tasks=step.tasks))
             with atomic_write(folder / JOBS) as part:
-                part.write_text(Jobs(jobs=jobs).model_dump_json(indent=2), encoding="utf-8")
+                part.write_text(Jobs(jobs=jobs).model_dump_json(indent=2), "utf-8")
         except (KeyboardInterrupt, OSError):
             console.warn(LAST_JOB)
             raise
@@ -488,8 +494,7 @@ def _cancel(folder: Path) -> int:
     """End the tasks of a line, and say what stays."""
     _require_jobs(folder)
     with _claiming(folder):
-        known = _require_jobs(folder)
-        if queued := _list_queued(known):
+        if queued := _list_queued(_require_jobs(folder)):
             # a scheduler refuses numbers that it has forgotten
             _ask("scancel", "--", *dict.fromkeys(task.partition("_")[0] for task in queued))
     console.say(f"{len(queued)} tasks cancelled{_describe_cells(folder)}; what is finished stays")
@@ -567,10 +572,8 @@ def _read_ended(folder: Path) -> dict[str, int]:
 def _describe_cells(folder: Path) -> str:
     """Count the cells of all runs that the tasks have opened."""
     counts = [count_cells(run) for run in {*list_submitted(folder)} if os.path.isdir(run)]
-    total = (
-        CellCounts(*(sum(column) for column in zip(*counts, strict=True))) if counts else CellCounts(0, 0, 0)
-    )
-    return f"; {total.finished} of {sum(total)} cells finished" if sum(total) else ""
+    finished, total = sum(count for count, _, _ in counts), sum(map(sum, counts))
+    return f"; {finished} of {total} cells finished" if total else ""
 
 
 def _last_line(log: Path) -> str:
@@ -595,8 +598,10 @@ def _ask(program: str, *words: str) -> str:
             [program, *words], capture_output=True, encoding="utf-8", errors="replace", check=False
         )
     except FileNotFoundError:
-        way = "submit on a login node; --submit --check prints the script anywhere"
-        raise MissingExtra(f"no {program} here: SLURM's programs are not on this machine", way) from None
+        raise MissingExtra(
+            f"no {program} here: SLURM's programs are not on this machine",
+            "submit on a login node; --submit --check prints the script anywhere",
+        ) from None
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[
             -1

@@ -23,20 +23,21 @@ def kinds(shelf: str) -> list[str]:
     # a row of a family is a part without a file
     files = [file.stem for file in package.glob(f"*/{shelf}/[!_]*.py")]
     for table in package.glob(f"*/{shelf}/rows.yaml"):  # read without the YAML reader, which takes time
-        files += re.findall(r"^([\w-]+):", table.read_text(encoding="utf-8"), re.MULTILINE)
+        files += re.findall(r"^([\w-]+):", table.read_text("utf-8"), re.MULTILINE)
     return [file.replace("_", "-") for file in sorted(file.replace("-", "_") for file in files)]
 
 
 def encoders() -> list[str]:
     """List the encoders by name, as `completions/build.py` wrote them down, and own vectors in home."""
-    shipped = (shipped_folder("completions") / "encoders.txt").read_text(encoding="utf-8").split()
+    shipped = (shipped_folder("completions") / "encoders.txt").read_text("utf-8").split()
 
     # own vectors by paths alone, without outputs of shipped encoders, and what references are called
-    home = Path(os.environ.get("BRAINHIVE_HOME", "."))
-    stored = {path.stem for path in home.glob("embeddings/*/*/*.h5")}
+    stored = {path.stem for path in Path(os.environ.get("BRAINHIVE_HOME", ".")).glob("embeddings/*/*/*.h5")}
     begins = tuple(f"{name}{sign}" for name in shipped for sign in "-+")
-    own = {name for name in stored if not name.startswith(begins) and "--" not in name}
-    return [*shipped, *sorted(own - {*shipped})]
+    return [
+        *shipped,
+        *sorted({name for name in stored if not name.startswith(begins) and "--" not in name} - {*shipped}),
+    ]
 
 
 def datasets() -> list[str]:
@@ -94,8 +95,9 @@ def option(
         limits: Of the value, as `typer.Option` takes them.
     """
     # recipes have the defaults; the help only shows them
-    more: dict[str, Any] = {"show_default": default or False, "autocompletion": complete, **limits}
-    info = typer.Option(None, flag, help=text, **more)
+    info = typer.Option(
+        None, flag, help=text, **{"show_default": default or False, "autocompletion": complete, **limits}
+    )
     return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=value | None)
 
 
@@ -171,7 +173,7 @@ class Command:
     flags: Mapping[str, Parameter] = field(default_factory=dict)
     switches: Mapping[str, Parameter] = field(default_factory=dict)
     paths: str = ""
-    words: str = "PATH"
+    words: str = "NAME"
     complete: Complete | None = None
     computes: bool = True
 
@@ -219,7 +221,6 @@ COMMANDS = (
             "dry_run": switch("--dry-run", "Show files, size and licence; fetch nothing."),
         },
         paths="names",
-        words="NAME",
         complete=one_of(datasets),
         computes=False,
     ),
@@ -229,7 +230,6 @@ COMMANDS = (
         "List the shipped recipes, or show each key of one: value, default, meaning.",
         "demo/train-align",
         paths="names",
-        words="NAME",
         complete=one_of(recipes),
         computes=False,
     ),
@@ -240,7 +240,6 @@ COMMANDS = (
         "train-align",
         {"yes": switch("--yes", "Remove without asking.")},
         paths="words",
-        words="NAME",
         complete=one_of(runs(), words=("show", "rm")),
         computes=False,
     ),
@@ -309,7 +308,6 @@ COMMANDS = (
             "gallery": option("--gallery", "Splits whose pictures are searched, as in train+test.", "test"),
         },
         paths="align_run",
-        words="NAME",
         complete=ALIGN_RUN,
     ),
     Command(
@@ -347,7 +345,6 @@ COMMANDS = (
             "open": switch("--open", "Open the page in a browser."),
         },
         paths="align_run",
-        words="NAME",
         complete=ALIGN_RUN,
         computes=False,
     ),
@@ -369,7 +366,6 @@ COMMANDS = (
             "control": option("--control", "permuted labels, or a model trained on them.", "permuted"),
         },
         paths="align_run",
-        words="NAME",
         complete=ALIGN_RUN,
     ),
     Command(
@@ -393,7 +389,6 @@ COMMANDS = (
             "arms": option("--arms", "Ways to calibrate, as in zero-shot,transfer.", "all"),
         },
         paths="align_run",
-        words="NAME",
         complete=ALIGN_RUN,
     ),
     Command(
@@ -452,7 +447,6 @@ COMMANDS = (
             ),
         },
         paths="align_run",
-        words="NAME",
         complete=ALIGN_RUN,
     ),
     Command(
@@ -469,6 +463,7 @@ COMMANDS = (
         PAGE_OPTIONS,
         OPEN,
         paths="runs",
+        words="PATH",
         computes=False,
     ),
     Command(
@@ -479,6 +474,7 @@ COMMANDS = (
         PAGE_OPTIONS,
         OPEN,
         paths="runs",
+        words="PATH",
         computes=False,
     ),
     Command(
@@ -500,7 +496,6 @@ COMMANDS = (
             "yes": switch("--yes", "Remove without asking."),
         },
         paths="words",
-        words="NAME",
         complete=one_of(runs("train-*")),
         computes=False,
     ),
@@ -514,6 +509,7 @@ COMMANDS = (
             "plots": switch("--plots", "Draw the reliability of signal stores, one page each."),
         },
         paths="stores",
+        words="PATH",
         complete=one_of(datasets, recipes, runs()),
         computes=False,
     ),
@@ -530,6 +526,7 @@ COMMANDS = (
             "skip_missing": switch("--skip-missing", "Accept pictures without a vector."),
         },
         paths="sources",
+        words="PATH",
         computes=False,
     ),
     Command(
@@ -542,6 +539,7 @@ COMMANDS = (
             "format": option("--format", "parquet or npy.", "parquet"),
         },
         paths="stores",
+        words="PATH",
         computes=False,
     ),
 )

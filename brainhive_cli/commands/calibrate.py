@@ -24,8 +24,6 @@ from brainhive_cli.training.alignment.few_shot import TRAINED_ARMS, TRANSFER, De
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun, find
 
-__all__ = ["Recipe", "inputs", "run"]
-
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the run, signals and embeddings."""
@@ -79,13 +77,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # all persons together
         with folder.finishing(launch) as is_due:
             if is_due and launch.is_main:
-                loaded = {part: Part.load(folder.path / part_file(*part)) for part in parts}
-                measured, drawn = conclude(Results(job, loaded), choices)
+                measured, drawn = conclude(
+                    Results(job, {part: Part.load(folder.path / part_file(*part)) for part in parts}), choices
+                )
                 for name, reason in measured.missing.items():
                     console.warn(f"{name} left out: {reason}")
                 artifacts.write(folder, drawn)
                 folder.finish(measured)
-        launch.barrier()
 
     with folder.reading() as measurements:
         tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
@@ -122,20 +120,20 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Choice]
 
     # models without one person, by all processes together; other commands do not find these runs
     paths = job.recipe.paths.model_copy(update={"runs": f"{job.recipe.paths.runs}/calibrate/.left-out"})
-    runs: dict[tuple[tuple[int, ...], int], AlignRun] = {}
+    runs = {}
     left_out: dict[str, dict[int, AlignRun]] = {_name(cell): {} for cell in todo}
     for cell in todo:
         for subject in cell.trained_on if needs_choice(job, cell) else ():
             key = tuple(one for one in cell.trained_on if one != subject), cell.seed
             if key not in runs:
-                path = train_align.run(train_without(job, cell, subject, paths), launch).folder
-                runs[key] = find(str(path), paths)
+                runs[key] = find(
+                    str(train_align.run(train_without(job, cell, subject, paths), launch).folder), paths
+                )
             left_out[_name(cell)][subject] = runs[key]
 
     # the choice of each model, by one process
     named = {f"strength for {_name(cell)}": cell for cell in todo}
-    choices = {name: files[_name(cell)] for name, cell in named.items()}
-    with folder.claim_cells(choices, launch.alone) as free:
+    with folder.claim_cells({name: files[_name(cell)] for name, cell in named.items()}, launch.alone) as free:
         for cell in map(named.__getitem__, free):
             choice = choose_pulls(job, cell, left_out[_name(cell)], launch)
             folder.write_json(files[_name(cell)], asdict(choice))

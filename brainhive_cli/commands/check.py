@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
@@ -19,8 +18,7 @@ from brainhive_cli.core.inputs import Input, describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Names, Paths, Run, Subjects, shipped_recipes
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Run, Subjects, shipped_recipes
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.tables import Table
@@ -86,11 +84,11 @@ FOLDERS: Mapping[str, Literal["runs", "data", "embeddings", "signals"]] = {
     "signals": "signals",
 }
 """Folders of the sections: the result lies in that of the first section of which anything was checked."""
-Check: TypeAlias = Callable[[bool], Checked]
-"""Checks one thing, given whether figures are measured again."""
+Check: TypeAlias = Callable[[], Checked]
+"""Checks one thing."""
 
 
-def list_checks(recipe: Recipe) -> list[tuple[str, Check]]:
+def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Check]]:
     """Sort the names of a recipe into the checks of each, by what it is called; all stores if there are none.
 
     Raises:
@@ -111,7 +109,9 @@ def list_checks(recipe: Recipe) -> list[tuple[str, Check]]:
             loadable += [(f"{word} ({name})", partial(_check_recipe, name, word)) for name in commands]
         elif word.startswith(hub.SCHEME) and (cached := _find_cached_run(word)):
             runs.append(cached)
-        elif word.startswith(("hub:", "demo:")) or (_holds_model(path) and not is_run(path)):
+        elif word.startswith(("hub:", "demo:")) or (
+            [*path.glob("config.json"), *path.glob("*/config.json")] and not is_run(path)
+        ):
             loadable.append((word, partial(_check_prior, word)))
         else:
             patterns.append(str(run_by_name.get(word, word)))
@@ -121,7 +121,7 @@ def list_checks(recipe: Recipe) -> list[tuple[str, Check]]:
     stores = [] if words == [] or (words is None and recipe.dataset) else list_stores(words, paths)
 
     # stores of signals; an unreadable file is checked as a target store
-    signals: list[Path] = []
+    signals = []
     for path in stores:
         with suppress(BrainhiveError):
             signals += [path] if is_signal_store(path) else []
@@ -133,13 +133,14 @@ def list_checks(recipe: Recipe) -> list[tuple[str, Check]]:
             kinds = ", ".join(config.kind for config in datasets)
             raise MissingData(f"plots are of signal stores, and {kinds} has none", Line("prepare"))
         if not signals:
-            way = "name a data set, or stores below signals/"
-            raise RecipeError("plots are of signal stores, and none is named", way)
+            raise RecipeError(
+                "plots are of signal stores, and none is named", "name a data set, or stores below signals/"
+            )
 
     # data sets first, recipes and priors last
     return [
-        *((f"data set {config.kind}", partial(_check_dataset, config, recipe)) for config in datasets),
-        *((str(path), partial(_check_targets, path)) for path in targets),
+        *((f"data set {config.kind}", partial(_check_dataset, config, recipe, again)) for config in datasets),
+        *((str(path), partial(_check_targets, path, again)) for path in targets),
         *((str(path), partial(_check_signals, path, recipe)) for path in signals),
         *((str(path), partial(_check_run, path)) for path in runs),
         *loadable,
@@ -154,10 +155,6 @@ def _find_signals(recipe: Recipe, datasets: Sequence[Any]) -> list[Path]:
             folder = recipe.paths.under_home("signals") / config.build(recipe.paths).recorded_as
             stored += [path for name in names for path in sorted(folder.glob(f"*/{name}"))]
     return stored
-
-
-def _holds_model(path: Path) -> bool:
-    return path.is_dir() and any(chain(path.glob("config.json"), path.glob("*/config.json")))
 
 
 def _find_cached_run(reference: str) -> Path | None:
@@ -197,11 +194,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         MissingData: if there is none.
     """
-    checked: list[Checked] = []
-    checks = list_checks(recipe)
+    checked = []
+    checks = list_checks(recipe, again)
     with console.progress("checking", len(checks)) as bar:
         for name, check in checks:
-            checked.append(check(again))
+            checked.append(check())
             bar.advance(1, name)
 
     # what is wrong, each with its way out
@@ -216,8 +213,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     notes: dict[str, dict[str, Any]] = {"stores": {}}
     for thing in checked:
         for table in thing.tables:
-            rows = [*(tables[table.title].rows if table.title in tables else ()), *table.rows]
-            tables[table.title] = replace(table, rows=tuple(rows))
+            tables[table.title] = replace(
+                table, rows=[*(tables[table.title].rows if table.title in tables else ()), *table.rows]
+            )
         section = "stores" if thing.section in ("targets", "signals") else thing.section
         notes.setdefault(section, {})[thing.name] = thing.note
 
@@ -239,7 +237,7 @@ def _check_dataset(config: Any, recipe: Recipe, again: bool) -> Checked:
     return Checked("datasets", listed.name, listed.as_dict(), listed.errors, [listed.table()])
 
 
-def _check_signals(path: Path, recipe: Recipe, again: bool) -> Checked:
+def _check_signals(path: Path, recipe: Recipe) -> Checked:
     """Verify all rows of a signal store; describe it, and draw its page where that is asked for."""
     dataset, name = short_name(path.absolute()).split("/", 1)
     title, recorded = f"Signal stores of {dataset}", f"How signals of {dataset} were recorded"
@@ -250,9 +248,8 @@ def _check_signals(path: Path, recipe: Recipe, again: bool) -> Checked:
         row = (name, *"–" * len(COUNTED), FAILED)
         return _fail("signals", path, error.in_one_line, Table(title, ("store", *COUNTED, "check"), [row]))
     note, files = {"problem": "", **describe_store(store)}, {}
-    rows = [(name, *row, PASSED) for row in count_rows(note)]
     tables = [
-        Table(title, ("store", *COUNTED, "check"), rows),
+        Table(title, ("store", *COUNTED, "check"), [(name, *row, PASSED) for row in count_rows(note)]),
         Table(recorded, ("store", *RECORDED), [(name, *recorded_row(note))]),
     ]
     if recipe.plots:
@@ -287,7 +284,7 @@ def _fail(
     return Checked(section, str(path), {**(note or {}), "problem": problem}, [error], [table])
 
 
-def _check_run(path: Path, again: bool) -> Checked:
+def _check_run(path: Path) -> Checked:
     """Read all files of a run."""
     files = run_files.check(path)
     counts = [files.counts.get(kind, 0) for kind in KINDS]
@@ -299,7 +296,7 @@ def _check_run(path: Path, again: bool) -> Checked:
     )
 
 
-def _check_recipe(command: str, word: str, again: bool) -> Checked:
+def _check_recipe(command: str, word: str) -> Checked:
     """Say what a recipe lacks: what `COMMAND --recipe WORD --check` says first."""
     module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
     reason: BrainhiveError | None = None
@@ -312,7 +309,7 @@ def _check_recipe(command: str, word: str, again: bool) -> Checked:
     return _state(f"{word} ({command})", reason)
 
 
-def _check_prior(reference: str, again: bool) -> Checked:
+def _check_prior(reference: str) -> Checked:
     """Read a prior whole, without a network."""
     reason: BrainhiveError | None = None
     try:
@@ -332,8 +329,9 @@ def _state(word: str, reason: BrainhiveError | None) -> Checked:
     if reason is not None:
         note, problems = reason.in_one_line, [reason]
         reason.message, reason.hint = f"{word}: {note}", ""
-    table = Table("Recipes and priors", ("what", "check"), [(word, state)])
-    return Checked("others", word, note, problems, [table])
+    return Checked(
+        "others", word, note, problems, [Table("Recipes and priors", ("what", "check"), [(word, state)])]
+    )
 
 
 def _alike(store: SignalStore, paths: Paths) -> dict[str, Alike]:

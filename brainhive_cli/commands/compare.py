@@ -9,8 +9,6 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.results import Result
 from brainhive_cli.reports.runs_shown import RunGroup
 
-__all__ = ["Recipe", "inputs", "run"]
-
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the runs: the first is compared with each other one."""

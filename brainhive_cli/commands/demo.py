@@ -17,8 +17,7 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, Measurements, extend_title
-from brainhive_cli.core.recipe import Names
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Names
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table
@@ -38,9 +37,7 @@ HAXBY = (
     "CC BY-SA 3.0, by way of PyMVPA"
 )
 EFFECTS = "What controls cost each head: other voxels, trained anew; trials shuffled (95 % of draws)"
-PAGE: tuple[Command, ...] = (
-    *("reconstruct", "eval-retrieval", "train-prior", "train-align", "embed", "prepare"),
-)
+PAGE = (*("reconstruct", "eval-retrieval", "train-prior", "train-align", "embed", "prepare"),)
 """Commands in the order of their sections on the page."""
 HEADS = ("latent", "image", "text")
 """Heads of HAVIR's brain model."""
@@ -74,7 +71,7 @@ class System:
         return f"{'simulated' if self.is_simulated else 'recorded'} {self.signals}"
 
 
-SYSTEMS: Mapping[str, System] = {
+SYSTEMS = {
     "brainhive": System("demo", "EEG", simulation.PROVENANCE),
     "havir": System("demo-havir", "fMRI", voxels.PROVENANCE, (joined_generators.DUAL_GUIDED,)),
     "neurons": System(
@@ -121,8 +118,9 @@ def _steps(recipe: Recipe) -> workflow.Recipe:
     run = recipe.run
     if recipe.quick and run.workers is None:  # so few pictures are decoded before a worker has started
         run = run.model_copy(update={"workers": 0})
-    steps = workflow.Recipe.resolve("workflow", SYSTEMS[recipe.system].recipe, {}, [])
-    return steps.model_copy(update={"run": run, "paths": recipe.paths})
+    return workflow.Recipe.resolve("workflow", SYSTEMS[recipe.system].recipe, {}, []).model_copy(
+        update={"run": run, "paths": recipe.paths}
+    )
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -152,7 +150,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # collect their metrics, and the effects of HAVIR's controls
     measurements = workflow.measure_steps(finished)
     caveats = [SIMULATED] if system.is_simulated else measurements.caveats
-    notes: dict[str, Any] = {"caveats": caveats, "commands": measurements.notes["commands"]}
+    notes = {"caveats": caveats, "commands": measurements.notes["commands"]}
     if recipe.system == "havir":
         swept, shuffled = (
             {head: finished[name.format(head=head)].result.metrics for head in HEADS}
@@ -173,8 +171,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     files = {"page": folder.path / "index.html"}
     others = [name for name in SYSTEMS if name != recipe.system]
     lines = [Line("demo", "--real" if name == "real" else ("system", name)) for name in others]
-    hint = ", or ".join(map(str, lines))
-    return Result(folder.path, tuple(tables), measurements, files, hint)
+    return Result(folder.path, tuple(tables), measurements, files, ", or ".join(map(str, lines)))
 
 
 def _page(

@@ -13,8 +13,7 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch, broken_libraries, library_version, library_versions
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Paths
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 
@@ -78,7 +77,7 @@ def _folders(paths: Paths, home: Path) -> dict[str, Any]:
 
     # the home folder, or the nearest folder above it that exists
     existing = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
-    facts: dict[str, Any] = {"home": home.resolve(), "home can be written": os.access(existing, os.W_OK)}
+    facts = {"home": home.resolve(), "home can be written": os.access(existing, os.W_OK)}
     # where locks hold on one node only, claims of other nodes are judged by their heartbeats
     mounts = MOUNTS.read_text(errors="surrogateescape") if MOUNTS.exists() else ""  # macOS has no such list
     system = find_file_system(home.resolve(), mounts)
@@ -98,8 +97,8 @@ def _folders(paths: Paths, home: Path) -> dict[str, Any]:
 
 def _weights() -> dict[str, Any]:
     size = sum(file.stat().st_size for file in hub.DEMO_WEIGHTS.rglob("*") if file.is_file())
-    libraries = {library: library_version(library) for library in OPTIONAL}
     libraries = {
-        library: f"absent (pip install {library})" if v == "absent" else v for library, v in libraries.items()
+        library: library_version(library).replace("absent", f"absent (pip install {library})")
+        for library in OPTIONAL
     }
     return {"demo weights": f"{size / MIB:.1f} MiB", **libraries}

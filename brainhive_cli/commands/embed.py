@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
@@ -19,8 +18,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import Names, Paths, Savings
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Savings
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.command_lines import next_command, write_embedding
@@ -32,9 +30,6 @@ from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import with_usual_encoders
 from brainhive_cli.data.targets.target_stores import warn_of_problems
 from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders, own_names
-
-CPU = Launch(0, 1, torch.device("cpu"))
-"""Launch for `inputs`."""
 
 
 class Recipe(BaseRecipe):
@@ -64,8 +59,10 @@ class Recipe(BaseRecipe):
     @model_validator(mode="after")
     def _has_encoders_that_encode(self) -> Self:
         if own := [config for config in self.encoders if config.kind == IMPORTED]:
-            problem = f"{own[0].name} was imported as vectors, so nothing here can embed pictures by it"
-            raise RecipeError(problem, write_embedding(self.dataset, own[:1]))
+            raise RecipeError(
+                f"{own[0].name} was imported as vectors, so nothing here can embed pictures by it",
+                write_embedding(self.dataset, own[:1]),
+            )
         return self
 
 
@@ -121,8 +118,7 @@ class Job:
     def due_encoders(self) -> list[EncoderConfig]:
         """Encoders of which a store is to be filled, or weights are here, which are compared with stores."""
         due = {store.config.name for store in self.all_stores if store.reason(None)}
-        encoders = self.recipe.encoders
-        return [one for one in encoders if not self.all_stores or one.is_here or one.name in due]
+        return [one for one in self.recipe.encoders if not self.all_stores or one.is_here or one.name in due]
 
     @property
     def all_stores(self) -> list[StoreJob]:
@@ -154,7 +150,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
     def check() -> None:
         """Build the encoders that are here, which loads no network."""
-        for group in grouped(recipe.encoders, recipe.precision, CPU):
+        for group in grouped(recipe.encoders, recipe.precision, Launch(0, 1, "cpu")):
             if group.configs[0].is_here:
                 with naming(", ".join(group.names)):
                     _ = group.encoder.preprocessing
@@ -171,7 +167,7 @@ def preview(recipe: Recipe) -> list[Table]:
     stores = Job.resolve(recipe).all_stores
     root = recipe.paths.under_home("embeddings").parent
     rows = [(str(store.path.relative_to(root)), len(store.images), store.describe()) for store in stores]
-    return [Table("Stores", ("store", "stimuli", "state"), tuple(rows))] if rows else []
+    return [Table("Stores", ("store", "stimuli", "state"), rows)] if rows else []
 
 
 def work(recipe: Recipe) -> Work | None:
@@ -195,7 +191,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # the stores to be filled, each with its network; encoders whose weights are on this machine are built in
     # any case, and compared with their stores
-    groups: dict[Path, EncoderGroup] = {}
+    groups = {}
     with console.progress("comparing stores with their encoders"):
         for group in grouped(recipe.encoders, recipe.precision, launch):
             stores = [store for store in job.all_stores if store.config in group.configs]
@@ -223,8 +219,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     shares, done, bad = WORKERS in os.environ, set[Path](), list[str]()
 
     def is_filled(name: str) -> bool:
-        due = {store.path for store in cells[name] if again or store.reason(groups[store.path])}
-        return due <= done
+        return {store.path for store in cells[name] if again or store.reason(groups[store.path])} <= done
 
     with (
         console.progress(f"embedding {job.dataset.name}", work.count if work else 0) as bar,
@@ -265,11 +260,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             rows.append((encoder, split, len(filled.done), shape, cosine))
             warn_of_problems(filled)
             bar.advance()
-    columns = ("encoder", "split", "pictures", "D", "pair cosine")
-    table = Table(f"Embeddings of {job.dataset.name}", columns, tuple(rows))
-    folder = recipe.paths.under_home("embeddings") / job.dataset.name
-    hint = next_command(recipe.dataset, recipe.encoders, recipe.paths)
-    return Result(folder, (table,), hint=hint, work=work)
+    table = Table(
+        f"Embeddings of {job.dataset.name}", ("encoder", "split", "pictures", "D", "pair cosine"), rows
+    )
+    return Result(
+        recipe.paths.under_home("embeddings") / job.dataset.name,
+        (table,),
+        hint=next_command(recipe.dataset, recipe.encoders, recipe.paths),
+        work=work,
+    )
 
 
 def _fill(
@@ -313,9 +312,9 @@ def list_encoders() -> Result:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     # one row per network of a family, or one for a family without named networks
-    rows: list[tuple[Any, ...]] = []
+    rows = []
     for kind in parts.kinds("encoders"):
-        config: Any = parts.load("encoders", kind).Config
+        config = parts.load("encoders", kind).Config
         plain = config()
         size = config.dim or "×".join(map(str, config.shape or ()))
         known = {plain.name: (size, config.image_px, plain.weights_from)}
@@ -329,14 +328,12 @@ def list_encoders() -> Result:
     # own vectors of home, whose width a store says
     for name in own_names():
         if path := find_own(Paths().under_home("embeddings"), name):
-            shape = "×".join(map(str, TargetStore.open(path).shape))
-            rows.append((name, shape, "–", IMPORTED, "–", "yes"))
+            rows.append((name, "×".join(map(str, TargetStore.open(path).shape)), "–", IMPORTED, "–", "yes"))
 
     # families of any source come last
     rows.sort(key=lambda row: row[1] == "–")
-    columns = ("encoder", "D", "px", "weights", "licence", "here")
     return Result(
         Path(HF_HUB_CACHE),
-        (Table("Encoders", columns, tuple(rows)),),
+        (Table("Encoders", ("encoder", "D", "px", "weights", "licence", "here"), rows),),
         hint=f"{Line('embed', '--encoders', 'NAME,NAME:OUTPUT')} (class, mean, patches, block-I.class …)",
     )

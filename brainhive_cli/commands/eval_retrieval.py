@@ -26,8 +26,6 @@ from brainhive_cli.evaluation.retrieval.summary import BACKWARD, summarise_job
 from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
 from brainhive_cli.measurement.comparison import compare_ranks
 
-__all__ = ["Recipe", "inputs", "run"]
-
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the libraries that the recipe asks for, the runs, and what they are evaluated with."""
@@ -66,8 +64,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     )
     if launch.is_main and not folder.is_finished:
         measured = {label: result.metrics for label, result in results.items()}
-        pairs = {(first, second): (measured[first], measured[second]) for first, second in job.list_pairs()}
-        compared, errors = compare_ranks(pairs)
+        compared, errors = compare_ranks(
+            {(first, second): (measured[first], measured[second]) for first, second in job.list_pairs()}
+        )
         collected = collect_variants(results)
         notes = {
             "run": job.runs[0].name,
@@ -149,15 +148,15 @@ def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch
     scores = {name: CellScores.load(folder.path / f"parts/{name}.safetensors") for name in names}
 
     # metrics over cells and subjects, next to those of the other runs
-    plain = rank_plainly(job, launch.device) if job.compares_plainly else {}
-    measurements = summarise_job(job, scores, plain)
+    measurements = summarise_job(
+        job, scores, rank_plainly(job, launch.device) if job.compares_plainly else {}
+    )
     compared, errors = compare_ranks({n: (measurements, other) for n, other in enumerate(against)})
     if errors:
         raise errors[0]
     # reports choose the best of several runs by their validation; an average has none
     validation = job.runs[0].validation if len(job.runs) == 1 else {}
-    more = {"against": list(compared.values()), "validation": validation}
-    measurements |= Measurements(notes=more)
+    measurements |= Measurements(notes={"against": list(compared.values()), "validation": validation})
 
     # explain a verdict that is not above chance
     if job.runs[0].dataset.holdout is None:

@@ -21,8 +21,6 @@ from brainhive_cli.evaluation.explanation.trial_decoding import count_folds, exp
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun, find
 
-__all__ = ["Recipe", "inputs", "run"]
-
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the run, signals and the embeddings of the levels."""
@@ -54,7 +52,6 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         with folder.finishing(launch) as is_due:
             if is_due and launch.is_main:
                 folder.finish(explain_trials(job, folder))
-        launch.barrier()
 
     # held-out pictures are explained by the trained models
     if not folder.is_finished:
@@ -82,12 +79,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 if cell is None:
                     profiles = explain_signals(reader, levels["train"], levels[spec.split], spec)
                 else:
-                    shuffled = (
+                    profiles = explain_model(
+                        reader,
+                        spec,
                         job.reader(cell, subject, shared, launch.device, control, in_time)
                         if control
-                        else None
+                        else None,
                     )
-                    profiles = explain_model(reader, spec, shuffled)
                 folder.replace(part_file(cell, subject), profiles.save)
                 bar.advance()
                 count += 1
@@ -104,14 +102,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 ]
                 loaded = {part: SubjectProfiles.load(folder.path / part_file(*part)) for part in parts}
                 folder.finish(conclude(job, folder, readers, loaded, levels.get(spec.split, {}), caveats))
-        launch.barrier()
 
     # report the tables and figures
     with folder.reading() as measurements:
         tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
         files = {"figures": folder.path / FIGURES} if recipe.figures else {}
-        hint = Line("report", folder.path)
-        return Result(folder.path, tables, measurements, files, hint, work=work)
+        return Result(folder.path, tables, measurements, files, Line("report", folder.path), work=work)
 
 
 def _train_control(job: Job, launch: Launch) -> AlignRun | None:
@@ -125,6 +121,7 @@ def _train_control(job: Job, launch: Launch) -> AlignRun | None:
     paths = recipe.paths.model_copy(update={"runs": f"{recipe.paths.runs}/explain/controls"})
     train = training.train.model_copy(update={"shuffled_labels": True})
     control = training.model_copy(update={"paths": paths, "train": train, "run": recipe.run})
-    folder = train_align.run(control, launch).folder
-    shuffled = find(str(folder), paths, recipe.dataset, recipe.subjects)
-    return replace(shuffled, allows_copies=job.align.allows_copies)
+    return replace(
+        find(str(train_align.run(control, launch).folder), paths, recipe.dataset, recipe.subjects),
+        allows_copies=job.align.allows_copies,
+    )

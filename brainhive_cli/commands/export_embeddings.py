@@ -13,8 +13,7 @@ from brainhive_cli.core.files import atomic_write, below
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import Names, Run
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Names, Run
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.vectors import BATCH, NAMES, PARQUET_PART, write_parquet
@@ -60,7 +59,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 rows.append((short_name(store.path), len(done), str(written)))
             bar.advance()
     launch.barrier()
-    table = Table("Exported embeddings", ("store", "vectors", "file"), tuple(rows))
+    table = Table("Exported embeddings", ("store", "vectors", "file"), rows)
 
     # parquet files of one data set are read back by one line
     hint = ""
@@ -102,10 +101,10 @@ def _write_npy(store: TargetStore, rows: Int64, to: Path) -> Path:
     with atomic_write(file) as part, atomic_write(listed) as names_part:
         image_ids = list(store.image_ids[rows])
         if folded := [image_id for image_id in image_ids if "\n" in image_id]:
-            problem = (
-                f"{store.path}: the name {folded[0]!r} has a line break, and {NAMES} has one name a line"
+            raise BrainhiveError(
+                f"{store.path}: the name {folded[0]!r} has a line break, and {NAMES} has one name a line",
+                "format=parquet, or rename the picture",
             )
-            raise BrainhiveError(problem, "format=parquet, or rename the picture")
         names_part.write_text("".join(f"{image_id}\n" for image_id in image_ids), "utf-8")
         with part.open("wb") as stream:
             np.lib.format.write_array_header_1_0(stream, header)

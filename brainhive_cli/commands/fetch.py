@@ -18,8 +18,7 @@ from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Names, Run, Subjects
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Names, Run, Subjects
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.downloads import (
@@ -151,8 +150,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
     def look(job: Job) -> list[Input]:
         if not (job.repositories or job.source.web):
-            steps = " && ".join(job.steps())
-            raise MissingData(f"{job.name} is not on the hub; {job.source.about}", steps)
+            raise MissingData(f"{job.name} is not on the hub; {job.source.about}", " && ".join(job.steps()))
         try:
             files = job.list_files()
         except hub.Unreachable:  # what is known without it
@@ -177,22 +175,21 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         BrainhiveError: if the disk has no room.
     """
     # fetch each data set from its source, or list the steps that people do themselves
-    tables: list[Table] = []
-    notes: dict[str, Any] = {}
+    tables = []
+    notes = {}
     lacks = False
     jobs = _resolve(recipe)
     for job in jobs:
         if job.repositories:
             table, notes[job.name] = _fetch(job, recipe.dry_run)
-            tables.append(table)
         elif job.source.web:
             table, notes[job.name] = _fetch_web_files(job, recipe.dry_run)
-            tables.append(table)
         else:
             rows = tuple(enumerate(job.steps(), start=1))
             title = f"{job.name}: get it by yourself; terms: {job.source.terms}"
-            tables.append(Table(title, ("", "step"), rows, is_copied=True))
+            table = Table(title, ("", "step"), rows, is_copied=True)
             lacks |= not _is_there(job, recipe)
+        tables.append(table)
         if job.source.elsewhere:
             console.say(f"{job.name}, also: {job.source.elsewhere}")
 
@@ -212,7 +209,7 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
     files = job.list_files()
     console.say(job.summary(files))
     missing, to_unpack = job.bytes_needed(files)
-    notes: dict[str, Any] = {
+    notes = {
         "repositories": [repository.name for repository in job.repositories],
         "files": len(files),
         "bytes": sum(file.size for file in files),
@@ -221,13 +218,14 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
     }
 
     # list the largest files, and the others together
-    rows: list[tuple[str, ...]] = []
     largest = sorted(files, key=lambda file: -file.size)
-    for file in largest[:LISTED]:
-        rows.append((file.name, console.size(file.size), "there" if file.is_there else "to download"))
+    rows = [
+        (file.name, console.size(file.size), "there" if file.is_there else "to download")
+        for file in largest[:LISTED]
+    ]
     if rest := largest[LISTED:]:
         rows.append((f"{len(rest)} more", console.size(sum(file.size for file in rest)), ""))
-    table = Table(f"Files of {job.name}", ("file", "size", "state"), tuple(rows))
+    table = Table(f"Files of {job.name}", ("file", "size", "state"), rows)
     if is_dry_run:
         return table, notes
 
@@ -252,8 +250,8 @@ def _fetch_web_files(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]
     console.say(job.summary([]))
     due = [file for file in files if not file.is_there(root)]
     rows = [(file.name, console.size(file.size), "to download" if file in due else "there") for file in files]
-    table = Table(f"Files of {job.name}", ("file", "size", "state"), tuple(rows))
-    notes: dict[str, Any] = {"files": [file.url for file in files], "bytes": sum(file.size for file in files)}
+    table = Table(f"Files of {job.name}", ("file", "size", "state"), rows)
+    notes = {"files": [file.url for file in files], "bytes": sum(file.size for file in files)}
     if is_dry_run:
         return table, notes
 

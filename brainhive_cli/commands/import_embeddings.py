@@ -16,8 +16,7 @@ from brainhive_cli.core.files import portable
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import Names, Run, Section
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Names, Run, Section
 from brainhive_cli.core.results import Result
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.datasets import Dataset, StimulusSet
@@ -90,8 +89,9 @@ class Recipe(BaseRecipe):
         own = resolve({"kind": IMPORTED, "source": name})
         shipped = encoders_by_key([name]).get(name)
         if shipped is not None and shipped.kind != IMPORTED:
-            problem = f"own vectors cannot be called {name!r}: BrainHiVE calls {shipped.name} so"
-            raise RecipeError(problem, OWN_NAME_HINT)
+            raise RecipeError(
+                f"own vectors cannot be called {name!r}: BrainHiVE calls {shipped.name} so", OWN_NAME_HINT
+            )
         check_names([name])
         if name == FUSED:
             raise RecipeError(f"own vectors cannot be called {name!r}: a fuser's target is", OWN_NAME_HINT)
@@ -118,8 +118,10 @@ class Job:
     def resolve(cls, recipe: Recipe) -> Self:
         """List the files that are named, and the pictures of the data set; both must be here."""
         if not recipe.sources:
-            line = Line("import-embeddings", "FILE", "--dataset", "NAME", "--encoders", "NAME")
-            raise MissingData("nothing to import", line)
+            raise MissingData(
+                "nothing to import",
+                Line("import-embeddings", "FILE", "--dataset", "NAME", "--encoders", "NAME"),
+            )
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         files = expand_patterns(recipe.sources)
         return cls(recipe, files, [dataset.images(split) for split in recipe.splits or dataset.splits])
@@ -155,8 +157,9 @@ class MatchedVectors:
         vectors = open_vectors(job.files, config.known_as, recipe.suffix, keys, in_order)
         first_file = vectors.files[0]
         if len(recipe.encoders) > 1 and not vectors.says_encoder:
-            problem = f"{first_file} does not say which of the encoders made it"
-            raise BrainhiveError(problem, "give one: --encoders NAME")
+            raise BrainhiveError(
+                f"{first_file} does not say which of the encoders made it", "give one: --encoders NAME"
+            )
 
         # the rows of each split; pictures without a vector are gaps, where these are accepted
         matched = match_names(vectors.names, [image_id for images in splits for image_id in images.image_ids])
@@ -251,7 +254,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         BrainhiveError: if a store of other vectors is there and `again` is not set.
     """
     job = Job.resolve(recipe)
-    stores: list[TargetStore] = []
+    stores = []
     for config in recipe.encoders:
         # match names and pictures, and leave out stores that hold these vectors already
         with console.progress(f"matching the vectors of {config.name}"):

@@ -44,8 +44,6 @@ from brainhive_cli.models import priors
 from brainhive_cli.reports.live_page import LivePage, resolve_host
 from brainhive_cli.training.alignment.prior_tokens import check_tokens
 
-__all__ = ["Recipe", "inputs", "run"]
-
 T = TypeVar("T")
 PICTURE_PX = 256
 """Longer side of the pictures on the page, at most."""
@@ -133,8 +131,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     console.say(str(measurements.notes["finding"]))
     if recipe.lines:  # which are all that goes to stdout
         return Result(folder.path, tables, measurements, shown=())
-    files = {} if recorder is None else {"session": folder.path / "session"}
-    return Result(folder.path, tables, measurements, files)
+    return Result(
+        folder.path, tables, measurements, {} if recorder is None else {"session": folder.path / "session"}
+    )
 
 
 def _try(problem: str, act: Callable[[], T]) -> T | None:
@@ -155,7 +154,7 @@ def _open_sinks(
     outlets: list[Callable[[], None]],
 ) -> tuple[list[Callable[[dict[str, Any]], None]], Drawer | None]:
     """Open what results go to: lines of JSON, an LSL outlet, the page; and what draws."""
-    sinks: list[Callable[[dict[str, Any]], None]] = []
+    sinks = []
     if recipe.lines:
         sinks.append(lambda event: console.show_json(event, indent=None))
     if recipe.outlet:
@@ -180,7 +179,18 @@ def _open_sinks(
         has_display = sys.platform in ("darwin", "win32") or DISPLAYS & os.environ.keys()
         if recipe.open and has_display and not webbrowser.open(url):
             console.warn("no browser was found here")
-        page.publish(_describe(session, title))
+        page.publish(
+            {
+                "kind": "start",
+                "title": title,
+                "model": f"{session.job.align.label}, {session.job.cell.name}",
+                "source": session.source_name,
+                "pool": len(session.decoder.gallery.image_ids),
+                "caveats": session.caveats(),
+                "differs": [*session.differs],
+                "is_simulated": SIMULATED in session.caveats(),
+            }
+        )
         sinks.append(page.publish)
 
     drawer = None
@@ -199,28 +209,14 @@ def _open_sinks(
     return sinks, drawer
 
 
-def _describe(session: OpenSession, title: str) -> dict[str, Any]:
-    """Describe a session in plain values, as the page and the run know it."""
-    pool, job = len(session.decoder.gallery.image_ids), session.job
-    return {
-        "kind": "start",
-        "title": title,
-        "model": f"{job.align.label}, {job.cell.name}",
-        "source": session.source_name,
-        "pool": pool,
-        "caveats": session.caveats(),
-        "differs": [*session.differs],
-        "is_simulated": SIMULATED in session.caveats(),
-    }
-
-
 def _find_pictures(session: OpenSession) -> Callable[[str], Image.Image | None]:
     """Find the pictures of the gallery; what is returned reads a small one, of a clip the first frame."""
     dataset, index_of = session.job.align.dataset, dict[str, int]()
     with suppress(MissingData):
         images = dataset.images(stored_split(dataset, session.job.recipe.gallery))
-        ids = images.image_ids if images.has_pictures else ()
-        index_of = {image_id: index for index, image_id in enumerate(ids)}
+        index_of = {
+            image_id: index for index, image_id in enumerate(images.image_ids if images.has_pictures else ())
+        }
     if not index_of:
         console.warn(f"no pictures of {dataset.name} are here: what is shown and decoded is named, not drawn")
 
@@ -255,8 +251,7 @@ def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable
     drawing, member = Reconstruction.resolve("reconstruct", name, {}, []), session.member
     prior = priors.load(drawing.prior.source, scale=drawing.prior.scale, adapter=drawing.adapter)
     if prior.fuser is not None:
-        dataset = member.align.dataset_config
-        check_tokens(member.align, prior, drawing.prior.source, dataset, is_named=True)
+        check_tokens(member.align, prior, drawing.prior.source, member.align.dataset_config, is_named=True)
     build, device = drawing.generator.build, launch.device
     sampler = Sampler(build, prior.to(device), drawing, drawing.sampling, device, member.align.heads)
     _ = sampler.generator  # loaded before the session starts
@@ -277,7 +272,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     caveats, split = score.caveats, job.recipe.gallery
     selected = job.align.learned(job.cell).selection == "test"
     common: Any = {"pool": score.pool, "seeds": (job.cell.seed,), "split": split}
-    scopes: dict[str, dict[str, Metric]] = {}
+    scopes = {}
     if score.ranks:
         protocol = extend_protocol(PROTOCOL, caveats)
         low, high = score.hits.interval
@@ -318,7 +313,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             finding += f"; p {summary['p']:.2g} at every moment, of answers that say nothing of pictures."
         if UNKNOWN_TRIALS in caveats:
             finding += " Nothing says whether the model was trained on these trials."
-    notes: dict[str, Any] = {
+    notes = {
         "caveats": caveats,
         "finding": finding,
         "dataset": job.align.dataset.name,
@@ -352,7 +347,7 @@ def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     counts = [(name, value) for name, value in stream.items() if name != "dropped"]
     counts += [(f"dropped: {reason}", count) for reason, count in stream["dropped"].items()]
     return (
-        *([Table("Shown picture ranked first", columns, tuple(rows), note=note)] if rows else []),
-        *([Table("Latency, ms", ("stage", "median", "95 %", "most"), tuple(timed))] if timed else []),
-        Table("Stream", ("what", "count"), tuple(counts)),
+        *([Table("Shown picture ranked first", columns, rows, note=note)] if rows else []),
+        *([Table("Latency, ms", ("stage", "median", "95 %", "most"), timed)] if timed else []),
+        Table("Stream", ("what", "count"), counts),
     )

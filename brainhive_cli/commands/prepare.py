@@ -22,8 +22,7 @@ from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch, library_version, library_versions
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import extend_title, merge_caveats
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.recipe import Run, Subjects
+from brainhive_cli.core.recipe import BaseRecipe, Run, Subjects
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import session_stores
@@ -32,7 +31,7 @@ from brainhive_cli.data.preparations import Finished, LookedOver, Merged, Prepar
 from brainhive_cli.data.published_data import PUBLISHED
 from brainhive_cli.data.session_stores import DType, Kept, cast_signal, join, write_session
 from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store, require_each
-from brainhive_cli.data.stores.recordings import Recording, SignalStore, path_of
+from brainhive_cli.data.stores.recordings import SignalStore, path_of
 
 LIBRARIES = ("mne", "nibabel", "scipy")
 """Whose versions signals depend on, apart from those of all numbers."""
@@ -108,6 +107,10 @@ class Job:
         """Return where a subject's store lies."""
         return path_of(self.signals, self.preparation.dataset, self.name, subject)
 
+    def list_due(self) -> list[int]:
+        """List the subjects who have no store yet."""
+        return [subject for subject in self.subjects if not self.path(subject).is_file()]
+
     @property
     def sessions_folder(self) -> Path:
         """The folder where sessions are kept until all of their subject are done."""
@@ -123,8 +126,7 @@ class Job:
         stats = [(str(path), path.stat()) for path in self.preparation.files(subject)]
         files = [(portable(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
         known = json.dumps([self.settings, self.versions, files], sort_keys=True)
-        digest = hashlib.sha256(known.encode()).hexdigest()[:10]
-        return Kept(self.sessions_folder, subject, digest)
+        return Kept(self.sessions_folder, subject, hashlib.sha256(known.encode()).hexdigest()[:10])
 
     def files(self, subject: int) -> session_stores.Known:
         """List the files of a subject, and what each is known by."""
@@ -178,7 +180,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     """List the files of each subject who has no store yet, and what is read, made and written of each."""
     job = Job.resolve(recipe)
     list_files = getattr(job.preparation, "inputs", lambda subject: ())
-    todo = [subject for subject in job.subjects if not job.path(subject).is_file()]
+    todo = job.list_due()
 
     def describe(subject: int) -> list[Input]:
         return [Input(f"subject {subject}", note=_describe_subject(job, subject))]
@@ -190,7 +192,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 def preview(recipe: Recipe) -> tuple[Table, ...]:
     """Describe recordings of which little is known, as soon as all files are there."""
     job = Job.resolve(recipe)
-    todo = [subject for subject in job.subjects if not job.path(subject).is_file()]
+    todo = job.list_due()
     is_due = job.missing is None and todo
     return (
         _look_over(job)
@@ -201,7 +203,7 @@ def preview(recipe: Recipe) -> tuple[Table, ...]:
 
 def work(recipe: Recipe) -> Work | None:
     """Count the subjects to prepare."""
-    return _count_work(job := Job.resolve(recipe), [s for s in job.subjects if not job.path(s).is_file()])
+    return _count_work(job := Job.resolve(recipe), job.list_due())
 
 
 def _count_work(job: Job, due: Sequence[int]) -> Work | None:
@@ -231,7 +233,7 @@ def _describe_subject(job: Job, subject: int) -> str:
     files, preparation = job.files(subject), job.preparation
 
     # how many trials there are of each split, and how large they are
-    shapes: list[tuple[str, tuple[int, ...]]] = []  # split, and [trials, channels, samples]
+    shapes = []  # split, and [trials, channels, samples]
     if isinstance(preparation, Merged):
         for split in preparation.splits:
             recording = preparation.recording(subject, split)
@@ -286,7 +288,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         for name in free:
             subject = int(name)
             if isinstance(job.preparation, Merged):
-                recordings: dict[str, Recording] = {}
+                recordings = {}
                 for split in job.preparation.splits:
                     recording = job.preparation.recording(subject, split)
                     signal = cast_signal(recording.signal, np.dtype(job.dtype))  # [N, R, C, T]
@@ -314,11 +316,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     signal_name = [] if job.name == "default" else [f"signal.name={job.name}"]
     stimuli = getattr(recipe.preparation, "stimuli", None)  # whose own name is not its kind
     try:
-        dataset = stimuli or parts.resolve("datasets", job.preparation.dataset)
-        hint = next_command(dataset, [], recipe.paths, *signal_name)
+        hint = next_command(
+            stimuli or parts.resolve("datasets", job.preparation.dataset), [], recipe.paths, *signal_name
+        )
     except RecipeError:  # a data set outside the package: a module of the user's has its pictures
         hint = str(Line("embed", "dataset.kind=MODULE"))
-    table = Table(title, ("subject", *COUNTED), tuple(rows))
+    table = Table(title, ("subject", *COUNTED), rows)
     work = _count_work(job, due) if done >= {str(subject) for subject in due} else None
     return Result(job.path(1).parent, (table, *overview), hint=hint, work=work)
 

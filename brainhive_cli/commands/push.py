@@ -17,8 +17,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import caveats_of, merge_caveats
 from brainhive_cli.core.private_texts import find_private
-from brainhive_cli.core.recipe import Names, Paths, Run, write_yaml
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Run, write_yaml
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.set_up import SET_UP, say
 from brainhive_cli.core.shared_runs import CARD
@@ -41,7 +40,7 @@ LICENCES = {
 """Licences of the hub's list that weights have; any other is written as `other` with its name."""
 SCALING = ("scale", "normalise", "normalise_by", "repetitions", "region_split")
 """Keys of the section `signal` that say how a model's input is scaled, averaged and divided."""
-RECIPES: dict[str, dict[str, Any]] = {
+RECIPES = {
     "train-align": AlignRecipe.model_fields,
     "train-prior": PriorRecipe.model_fields,
 }
@@ -116,10 +115,10 @@ class Job:
         run = runs.find(recipe.paths.under_home("runs"), None, str(name))
         resolved: dict[str, Any] = run.recipe()
         if further := sorted(resolved.keys() - RECIPES.get(run.command, resolved).keys()):
-            problem = (
-                f"{run.path / 'recipe.yaml'} has {further[0]}, a key that no recipe of {run.command} has"
+            raise BrainhiveError(
+                f"{run.path / 'recipe.yaml'} has {further[0]}, a key that no recipe of {run.command} has",
+                "leave it out, or train again",
             )
-            raise BrainhiveError(problem, "leave it out, or train again")
         with run.reading(), console.progress("reading the run"):
             shared = SharedRun.of(run, recipe.with_positions, recipe.with_whiteners)
 
@@ -127,8 +126,10 @@ class Job:
         licence = recipe.licence or shared.terms.licence
         unsigned = recipe.model_copy(update={"contact": "", "citation": "", "licence": ""})
         if private := next(find_private(f"{_describe(shared, unsigned, target, '')}\n{target.tag}"), ""):
-            problem = f"the card or tag holds {private}, which would be shared"
-            raise BrainhiveError(problem, "rename it, and train again; or another tag")
+            raise BrainhiveError(
+                f"the card or tag holds {private}, which would be shared",
+                "rename it, and train again; or another tag",
+            )
         card = _describe(shared, recipe, target, licence)
         return cls(recipe, target, shared, licence, card, shared.pack(card))
 
@@ -151,12 +152,13 @@ class Job:
 
     def tabulate(self) -> Table:
         """List the files with their sizes."""
-        rows = []
-        for name, content in sorted(self.files.items()):
-            is_changed = isinstance(content, bytes)
-            size = len(content) if isinstance(content, bytes) else content.stat().st_size
-            rows.append((name, size, "written for sharing" if is_changed else "the run's own"))
-        return Table(f"Files of {self.target}", ("file", "bytes", "content"), tuple(rows), is_list=True)
+        rows = [
+            (name, len(content), "written for sharing")
+            if isinstance(content, bytes)
+            else (name, content.stat().st_size, "the run's own")
+            for name, content in sorted(self.files.items())
+        ]
+        return Table(f"Files of {self.target}", ("file", "bytes", "content"), rows, is_list=True)
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -205,8 +207,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         console.say(f"removed: {hub_uploads.delete(target, repository)}")
         if target.tag:
             console.say(f"its commit can still be read; all goes by --delete {SCHEME}{target.repository}")
-        removed = Table("Removed from the hub", ("what",), ((str(target),),), is_list=True)
-        return Result(root, (removed,))
+        return Result(root, (Table("Removed from the hub", ("what",), ((str(target),),), is_list=True),))
 
     # one commit with all files
     job = Job.resolve(recipe)
@@ -249,7 +250,7 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
     # the model, by the recipe and the architecture of its first cell
     fields, layout, learned = shared.recipe, shared.layout, shared.learned
     about: dict[str, Any] = {"command": shared.command, "run": shared.run.path.name}
-    contract: dict[str, Any] = {}
+    contract = {}
     modality = ""
     if layout is not None:
         is_meg = any(map(MEG.match, layout.spec.names))
@@ -268,15 +269,15 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
         if layout.prior and not layout.prior.startswith((SCHEME, "demo:")):
             about["prior"] += ", which is not on the hub: others retrieve, and cannot draw, with this model"
     else:
-        encoders = [str(encoder["kind"]) for encoder in fields.get("encoders", [])]
         about |= {
-            "encoders of the pictures": encoders,
+            "encoders of the pictures": [str(encoder["kind"]) for encoder in fields.get("encoders", [])],
             "generator": fields.get("generator", {}).get("source", ""),
         }
-    selected = {"": "not known", "test": "on the test: its numbers are too good"}
     about |= {
         "pictures learned from": f"{len(learned.pictures):,}" if len(learned.pictures) else "not known",
-        "epoch selected": selected.get(learned.selection, learned.selection),
+        "epoch selected": {"": "not known", "test": "on the test: its numbers are too good"}.get(
+            learned.selection, learned.selection
+        ),
     }
     if layout is not None:
         is_alone = {*learned.recording_kinds} <= {"simulated"}
@@ -288,7 +289,6 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
     measured = [metric for table in scores for row in table.metrics.values() for metric in row]
     environment: dict[str, Any] = shared.run.read_json("environment.json")
     commit = {"code": environment["commit"]} if environment.get("commit") else {}
-    sources = [SOURCES[name].repository for name in shared.terms.sources if name in SOURCES]
     return ModelCard(
         name=target.repository.partition("/")[2],
         reference=f"{SCHEME}{target.repository}",
@@ -297,7 +297,9 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
         licence=licence if licence in LICENCES else "",
         licence_name=licence,
         terms=shared.terms.sources,
-        hub_datasets=[*filter(None, sources)],
+        hub_datasets=[
+            *filter(None, [SOURCES[name].repository for name in shared.terms.sources if name in SOURCES])
+        ],
         modality=modality,
         about=about,
         contract=contract,
@@ -315,7 +317,7 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
 def _describe_signals(spec: SignalSpec) -> dict[str, Any]:
     """Describe the signals that a model takes; others are refused when it is used."""
     if spec.names:
-        described: dict[str, Any] = {"channels, in order": ", ".join(spec.names)}
+        described = {"channels, in order": ", ".join(spec.names)}
     else:
         widths = zip(spec.subjects, spec.widths, strict=True)
         described = {"voxels": ", ".join(f"{width} of subject {subject}" for subject, width in widths)}

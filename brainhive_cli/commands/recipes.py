@@ -14,8 +14,7 @@ from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import Names, Run, read_recipe, shipped_recipes
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Names, Run, read_recipe, shipped_recipes
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.set_up import flatten
 from brainhive_cli.core.tables import Table
@@ -60,7 +59,7 @@ class Shipped:
         """First sentence of its first comment."""
         # the lines of the comment at the top
         comment = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_text("utf-8").splitlines():
             if not line.startswith("#"):
                 break
             comment.append(line[1:].strip())
@@ -82,8 +81,7 @@ class Shipped:
             shown, source = written(value), "recipe" if is_set else "default"
             source += f", default {default}" if shown != default and not field.is_required() else ""
             rows.append((key, shown, source, field.description or ""))
-        columns = ("key", "value", "from", "meaning")
-        return Table(f"{self.line}: {self.about}", columns, tuple(rows), is_list=True)
+        return Table(f"{self.line}: {self.about}", ("key", "value", "from", "meaning"), rows, is_list=True)
 
 
 def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -66,7 +66,6 @@ from brainhive_cli.training.alignment.references import name_of_training
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
 
-__all__ = ["Recipe", "inputs", "run"]
 PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""
 RUN_KEYS = PRIOR_KEYS | {"align_run", "dataset", "subjects", "copies"}
@@ -111,8 +110,9 @@ class Job:
             align: What `find_run` returns.
         """
         # the cells of the seeds that the recipe names, with each subject that they are tested on
-        root = recipe.paths.under_home("runs") / "train-align"
-        reference = runs.reference(align.folder, root, align.variant)
+        reference = runs.reference(
+            align.folder, recipe.paths.under_home("runs") / "train-align", align.variant
+        )
         known_seeds = sorted({cell.seed for cell in align.cells})
         seeds = recipe.seeds or [align.cells[0].seed]
         if absent := [seed for seed in seeds if seed not in known_seeds]:
@@ -138,8 +138,9 @@ class Job:
             raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
         encoders = align.training_settings[align.cells[0].variant].encoders
         if recipe.best_of > 1 and (own := [config.name for config in encoders if config.kind == IMPORTED]):
-            problem = f"best_of encodes what is drawn, and {own[0]} was imported as vectors"
-            raise RecipeError(problem, "best_of=1")
+            raise RecipeError(
+                f"best_of encodes what is drawn, and {own[0]} was imported as vectors", "best_of=1"
+            )
 
         baselines = Baselines(align, recipe.split, recipe.resolution_px, recipe.protocol)
         sources = recipe.sources or [*DEFAULT[images.medium]]
@@ -174,11 +175,6 @@ class Job:
         candidates = (self.set_count - unchosen) * recipe.best_of + unchosen
         return Work(kind, candidates * self.item_count * recipe.repeats, "pictures", cells=self.set_count)
 
-    @property
-    def named(self) -> Recipe:
-        """The recipe with the run that decodes and the sources by name."""
-        return self.recipe.model_copy(update={"align_run": self.align_reference, "sources": self.sources})
-
     def inputs(self) -> list[Input]:
         """List the prior, the run, what it is tested with, and where it starts."""
         recipe, source = self.recipe, self.recipe.prior.source
@@ -193,8 +189,10 @@ class Job:
     def list_scored(self) -> list[Input]:
         """List the stimuli that media are compared with, and the networks of metrics."""
         recipe, metrics = self.recipe, choose_metrics(self.images.medium, self.recipe.metrics)
-        files = self.align.dataset.files(recipe.split, "pixels")
-        return [*files, *inputs_of_metrics(metrics, recipe.metric_encoders)]
+        return [
+            *self.align.dataset.files(recipe.split, "pixels"),
+            *inputs_of_metrics(metrics, recipe.metric_encoders),
+        ]
 
     def describe_models(self, start: StartPictures | None) -> str:
         """Say what a reader must know of the brain models, also of those that decoded the start pictures."""
@@ -254,8 +252,7 @@ class Job:
         floors = []
         for decoded_set in brain:
             if len(decoded_set.image_ids) > 1:
-                shuffled = decoded_set.shuffled().first(self.recipe.items)
-                floor = self.generated(shuffled, models, folder)
+                floor = self.generated(decoded_set.shuffled().first(self.recipe.items), models, folder)
                 if floor.tasks.values:
                     floors.append(replace(floor, files={image_id: [] for image_id in floor.files}))
         return floors
@@ -264,10 +261,9 @@ class Job:
         """Open what was seen, by image id."""
         images = self.images
         rows = {image_id: row for row, image_id in enumerate(images.image_ids)}
-        concept_of = dict(zip(images.image_ids, images.concepts, strict=True))
         return Stimuli(
             lambda image_id: images.open(rows[image_id]),
-            concept_of.__getitem__,
+            dict(zip(images.image_ids, images.concepts, strict=True)).__getitem__,
             lambda image_id: annotate_stimulus(images, rows[image_id]),
             replace(
                 alike_of(self.align.dataset, images.image_ids, images.concepts),
@@ -301,8 +297,7 @@ def find_run(recipe: Recipe, prior: Any) -> AlignRun:
     align = replace(align, allows_copies=recipe.copies == "allow")
     refuse_sweep(align)
     if prior.fuser is not None:
-        dataset = recipe.dataset or align.dataset_config
-        check_tokens(align, prior, source, dataset, is_named=not is_newest)
+        check_tokens(align, prior, source, recipe.dataset or align.dataset_config, is_named=not is_newest)
 
     # what the prior was trained to generate is no test of it either
     folder = priors.describe(source).folder
@@ -318,7 +313,7 @@ def resolve_variants(recipe: Recipe) -> dict[str, Job]:
     """
     # `reference` is how the first variant's run is found again, `requested` how the recipe names it
     jobs: dict[str, Job] = {}
-    opened: dict[str, Any] = {}  # priors and runs, by the keys that choose them
+    opened = {}  # priors and runs, by the keys that choose them
     requested = reference = None
     for label, variant in variants(recipe).items():
         # the run of the first variant, unless it names another one, or another variant of it
@@ -467,7 +462,8 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
     """
     recipe, align = job.recipe, job.align
     align.prepare_signals(launch)
-    folder = open_run(align.label, job.named, launch, again, digests_of(job.inputs()), job.baselines.is_here)
+    resolved = recipe.model_copy(update={"align_run": job.align_reference, "sources": job.sources})
+    folder = open_run(align.label, resolved, launch, again, digests_of(job.inputs()), job.baselines.is_here)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         job = job.open(launch.device)
@@ -529,7 +525,6 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
         with folder.finishing(launch) as is_due:
             if is_due:
                 _finish(job, folder, brain, sets, heads, start, launch)
-    launch.barrier()
     return folder, work
 
 

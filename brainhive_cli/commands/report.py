@@ -15,15 +15,13 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Names, Run
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Names, Run
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, newest, showing
 from brainhive_cli.core.set_up import SET_UP, say
 from brainhive_cli.reports.paper_tables import WRITERS, comma_separated, paper_table
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, find
 
-__all__ = ["Recipe", "inputs", "run"]
 # endings of the names of runs: digests of recipes, and a number
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
 FOLDER = "reports"
@@ -95,11 +93,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     with console.progress("drawing the page"):
                         page_of(groups).write(part)
                 elif recipe.written_as == "csv":
-                    part.write_text(comma_separated(groups), encoding="utf-8")
+                    part.write_text(comma_separated(groups), "utf-8")
                 else:
                     write_table = WRITERS[recipe.written_as]
-                    text = "\n".join(write_table(paper_table(group)) for group in groups)
-                    part.write_text(text, encoding="utf-8")
+                    part.write_text(
+                        "\n".join(write_table(paper_table(group)) for group in groups), encoding="utf-8"
+                    )
 
         # the figures, each in a file of its own
         files = {"page" if recipe.written_as == "html" else "table": path}
@@ -113,8 +112,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 console.say(f"{len(saved)} files of figures in {figures}")
 
         # the same tables in the terminal, and the comparisons for programs
-        comparisons = [vars(compared) for group in groups for compared in group.compared]
-        measurements = Measurements(notes={"comparisons": comparisons})
+        measurements = Measurements(
+            notes={"comparisons": [vars(compared) for group in groups for compared in group.compared]}
+        )
         return Result(path.parent, tuple(map(paper_table, groups)), measurements, files)
 
 
@@ -206,8 +206,7 @@ def newest_two(root: Path) -> list[str]:
     def differs(run: RunFolder) -> str:
         return "; ".join(_compare([shown, ShownRun("", run)]).not_compared)
 
-    needed = f"another of {two}"
-    second = newest(root, first.command, differs, needed=needed, choose="", apart_from=first)
+    second = newest(root, first.command, differs, needed=f"another of {two}", choose="", apart_from=first)
     return [str(run.path) for run in (first, second)]
 
 
@@ -218,7 +217,6 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
         RecipeError: if it lies in the folder of a run, whose files have digests.
     """
     # the user's own file, outside of runs
-    folders = [shown_run.folder.path for shown_run in runs]
     if recipe.to is not None:
         path = locate(recipe.to)
         if path.is_dir() or _is_in_run(path, runs):
@@ -229,9 +227,9 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
 
     # a file named after the first run; a digest of all tells pages of several runs apart
     name = runs[0].folder.label
-    if len(folders) > 1:
-        digest = hashlib.sha256("\n".join(map(str, folders)).encode()).hexdigest()[:6]
-        name += f"-and-{len(folders) - 1}-more-{digest}"
+    if len(runs) > 1:
+        folders = "\n".join(str(shown_run.folder.path) for shown_run in runs)
+        name += f"-and-{len(runs) - 1}-more-{hashlib.sha256(folders.encode()).hexdigest()[:6]}"
     return home_folder() / FOLDER / f"{name}.{recipe.written_as}"
 
 
@@ -287,8 +285,9 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
         ends, limits = (values["difference"], values["low"], values["high"]), tuple(result["notes"])
         n, p, over = values["n"], values["p_adjusted"], result["adjusted_over"]
         units = first.measured.notes.get("scope", "")
-        pair = Compared(first.label, second, metric, *ends, n, p, values["test"], limits, over, units)
-        compared.append(pair)
+        compared.append(
+            Compared(first.label, second, metric, *ends, n, p, values["test"], limits, over, units)
+        )
     reasons = [
         f"{first.label} and {run.label} did not measure the same"
         for run in following

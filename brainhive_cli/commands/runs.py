@@ -3,12 +3,11 @@
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -27,8 +26,7 @@ from brainhive_cli.core.measurements import (
     find_caveats,
     stamp,
 )
-from brainhive_cli.core.recipe import Names, Run
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Names, Run
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import LARGEST_RECIPE, LOCK, RunFolder, age, showing
 from brainhive_cli.core.tables import Cell, Table
@@ -55,20 +53,17 @@ class Recipe(BaseRecipe):
     run: Run = Run(device="cpu")
 
 
-@dataclass(frozen=True)
-class RunOnDisk:
+class RunOnDisk(RunFolder):
     """Run on disk, finished or not."""
 
-    path: Path
-
     @property
-    def name(self) -> str:
+    def full_name(self) -> str:
         """Its command and name."""
-        return f"{RunFolder(self.path).command}/{RunFolder(self.path).name}"
+        return f"{self.command}/{self.name}"
 
     def is_called(self, name: str, exactly: bool) -> bool:
         """Tell whether a name means it: its own name or path, or its command's unless `exactly` is set."""
-        references = {self.path.name, self.name, str(self.path), os.path.abspath(self.path)}
+        references = {self.path.name, self.full_name, str(self.path), os.path.abspath(self.path)}
         name = name.rstrip("/")
         is_command = not exactly and name == self.path.parent.name
         return is_command or not references.isdisjoint((name, os.path.abspath(name)))
@@ -76,23 +71,23 @@ class RunOnDisk:
     @cached_property
     def changed(self) -> float:
         """Time of the last change that its documents tell of, in seconds since 1970."""
-        return RunFolder(self.path).changed_s
+        return self.changed_s
 
     @property
     def state(self) -> str:
         """Finished with metrics, running while a command writes it, or interrupted."""
-        if RunFolder(self.path).is_in_use:
+        if self.is_in_use:
             return "running"
-        return "finished" if RunFolder(self.path).is_finished else "interrupted"
+        return "finished" if self.is_finished else "interrupted"
 
     @property
     def headline(self) -> str | Cell:
         """Its main result in a few words, for programs with the caveats in full; empty if not finished."""
-        if not RunFolder(self.path).is_finished:
+        if not self.is_finished:
             return ""
-        run = ShownRun(self.path.name, RunFolder(self.path))
+        run = ShownRun(self.path.name, self)
         try:
-            with showing([run.folder]):
+            with showing([self]):
                 measurements = run.measured
 
                 # the metrics of everything together, or of each source, variant or cell
@@ -103,10 +98,10 @@ class RunOnDisk:
                     return ""
 
                 # the headline of its page, which has chance; values selected on test if there are no others
-                with_chance = (
-                    n for n in names for metrics in parts if n in metrics and metrics[n].chance is not None
+                name = next(
+                    (n for n in names for metrics in parts if n in metrics and metrics[n].chance is not None),
+                    names[0],
                 )
-                name = next(with_chance, names[0])
                 all_values = [metrics[name] for metrics in parts if name in metrics]
                 values = [metric for metric in all_values if not metric.selected] or all_values
                 interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
@@ -133,7 +128,7 @@ class RunOnDisk:
         """Its line in the table; for programs with the time in ISO 8601, and the size in bytes."""
         time = datetime.fromtimestamp(self.changed, UTC).isoformat(timespec="seconds") if self.changed else ""
         size = Cell(console.size(self.bytes), value=self.bytes)
-        return self.name, self.state, self.headline, Cell(age(self.changed), value=time), size
+        return self.full_name, self.state, self.headline, Cell(age(self.changed), value=time), size
 
 
 def _find_shown(recipe: Recipe) -> ShownRun:
@@ -170,8 +165,10 @@ def _find_named(recipe: Recipe, removes: bool) -> list[RunOnDisk]:
     # every name must mean a run
     for name in names:
         if not any(run.is_called(name, removes) for run in runs):
-            hint = f"{guess(name, [run.path.name for run in runs])}they are listed by: {Line('runs')}"
-            raise MissingData(f"no run {name!r} under {root}", hint)
+            raise MissingData(
+                f"no run {name!r} under {root}",
+                f"{guess(name, [run.path.name for run in runs])}they are listed by: {Line('runs')}",
+            )
     return [run for run in runs if not names or any(run.is_called(name, removes) for name in names)]
 
 
@@ -180,7 +177,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     verb = recipe.words[0] if recipe.words else ""
     if verb == SHOW:
         return [Input(_find_shown(recipe).folder.path.name)]
-    return [Input(run.name) for run in _find_named(recipe, verb == REMOVE)]
+    return [Input(run.full_name) for run in _find_named(recipe, verb == REMOVE)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -199,8 +196,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     runs = _find_named(recipe, verb == REMOVE)
     if verb == REMOVE:
         _remove(runs, root, recipe.yes)
-        removed = Table("Removed runs", ("run",), tuple((run.name,) for run in runs), is_list=True)
-        return Result(root, (removed,))
+        return Result(
+            root, (Table("Removed runs", ("run",), tuple((run.full_name,) for run in runs), is_list=True),)
+        )
 
     # else list; the note explains the stamps of the results
     columns = ("run", "state", "result", "last changed", "size")
@@ -231,35 +229,35 @@ def _show(run: ShownRun) -> Result:
     tables = [Table(f"Run {run.folder.name}", ("item", "value"), rows)]
 
     # its metrics, scope by scope
-    metrics: list[tuple[Any, ...]] = []
-    for scope in summary_scopes(run):
-        for m in run.measured.scopes[scope].values():
-            chance = "–" if m.chance is None else m.chance
-            metrics.append((scope, shown(m.name), m.value, m.interval_text(), m.n, chance))
+    metrics = [
+        (scope, shown(m.name), m.value, m.interval_text(), m.n, "–" if m.chance is None else m.chance)
+        for scope in summary_scopes(run)
+        for m in run.measured.scopes[scope].values()
+    ]
     if metrics:
-        tables.append(Table("Metrics", ("of", "metric", "value", "95 % CI", "n", "chance"), tuple(metrics)))
+        tables.append(Table("Metrics", ("of", "metric", "value", "95 % CI", "n", "chance"), metrics))
     return Result(run.folder.path, tuple(tables), run.measured, hint=Line("report", reference))
 
 
 def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:
     """Remove runs, after showing their state and the runs whose recipes name them."""
     # a run that a command writes stays
-    if busy := [run.name for run in runs if RunFolder(run.path).is_in_use]:
+    if busy := [run.full_name for run in runs if run.is_in_use]:
         raise BrainhiveError(f"{busy[0]} is in use by a running command", "wait for it, or stop it first")
 
     # read the recipes of the other runs
-    removed = {run.name for run in runs}
+    removed = {run.full_name for run in runs}
     recipes = {}
     for folder in (path.parent for path in root.glob("*/*/recipe.yaml")):
-        if RunOnDisk(folder).name not in removed:
+        if (run := RunOnDisk(folder)).full_name not in removed:
             with suppress(OSError):  # a pipe or a large one: it is not of a run that reads another
-                recipes[RunOnDisk(folder).name] = RunFolder(folder).read_text("recipe.yaml", LARGEST_RECIPE)
+                recipes[run.full_name] = run.read_text("recipe.yaml", LARGEST_RECIPE)
 
     # show each run with those that use it, and ask
     for run in runs:
         users = [name for name, text in recipes.items() if run.path.name in text]
         used = f"; used by {', '.join(users)}" if users else ""
-        console.say(f"{run.name}: {run.state}, {console.size(run.bytes)}{used}")
+        console.say(f"{run.full_name}: {run.state}, {console.size(run.bytes)}{used}")
     if not agreed and not console.confirm(f"remove {len(runs)} run{'s' if len(runs) > 1 else ''}?"):
         raise BrainhiveError("nothing was removed", "--yes removes without asking")
 

@@ -20,8 +20,8 @@ FOLDER_ARGUMENTS = {"wandb": "dir", "swanlab": "log_dir"}
 """Trackers that resume a run by its id, and their argument for the folder of its files."""
 
 
-def require(names: Sequence[str]) -> Sequence[str]:
-    """Return the trackers' names if they are installed; called before anything is trained.
+def require(names: Sequence[str]) -> None:
+    """Require the trackers to be installed; called before anything is trained.
 
     Raises:
         MissingExtra: with the pip line.
@@ -31,7 +31,6 @@ def require(names: Sequence[str]) -> Sequence[str]:
         raise MissingExtra(
             f"run.trackers: {', '.join(absent)} is not installed", f"pip install {' '.join(absent)}"
         )
-    return names
 
 
 def inputs(names: Sequence[str]) -> list[Input]:

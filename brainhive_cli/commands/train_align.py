@@ -76,8 +76,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         job.prepare_signals(cells, launch)
         digests = job.digests()
         job = job.pinned(digests)
-    label = job.recipe.run_label(job.recipe.paths)
-    folder = RunFolder.open("train-align", label, job.recipe, launch, again, digests)
+    folder = RunFolder.open(
+        "train-align", job.recipe.run_label(job.recipe.paths), job.recipe, launch, again, digests
+    )
 
     # train what an earlier command has not trained, and write what all cells measured
     work = None
@@ -94,10 +95,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 notes["warnings"] = [*list_failed_stores(stores), *warnings]
                 if all(variant.backbone.is_closed_form for variant in job.variants.values()):
                     notes[CLOSED_FORM] = True
-                curves = learning_curves(folder, [cell.name for cell in cells])
-                artifacts.write(folder, [*curves, describe_health(stores)])
+                artifacts.write(
+                    folder, [*learning_curves(folder, [cell.name for cell in cells]), describe_health(stores)]
+                )
                 folder.finish(_collect_measurements(folder, cells, notes))
-        launch.barrier()
 
     # show the tables, and the line of what comes next
     hint = _next_command(job, folder) if launch.is_main else ""
@@ -131,7 +132,7 @@ def _train(
     # train cell by cell; variants that read the same data share them
     watch = Watch(folder.path, todo, {label: recipe.train.epochs for label, recipe in job.variants.items()})
     subjects = list_subjects(cells, with_tested=False)
-    opened: TrainingData | None = None
+    opened = None
     trained, started_s = list[Cell](), time.monotonic()
     by_name = {cell.name: cell for cell in todo}
     files = {name: f"cells/{name}/{FINISHED}" for name in by_name}

@@ -11,8 +11,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.recipe import Run
+from brainhive_cli.core.recipe import BaseRecipe, Run
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
@@ -54,8 +53,10 @@ def find_pictures(recipe: Recipe) -> StimulusSet:
     """
     images: StimulusSet = recipe.dataset.build(recipe.paths).images(recipe.split)
     if not 2 <= len(images) <= MOST or images.medium != "picture":
-        problem = f"{images.dataset} has {len(images)} {images.medium}s in {recipe.split}"
-        raise BrainhiveError(problem, f"2 to {MOST:,} pictures")
+        raise BrainhiveError(
+            f"{images.dataset} has {len(images)} {images.medium}s in {recipe.split}",
+            f"2 to {MOST:,} pictures",
+        )
     return images
 
 
@@ -79,8 +80,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # report the metrics
     measured = folder.measurements()
     rows = [(name, m.value, m.interval_text(2), m.n) for name, m in measured.overall.items()]
-    table = Table("autoencoder", ("metric", "value", "95 % CI", "n"), tuple(rows))
-    return Result(folder.path, (table,), measured)
+    return Result(folder.path, (Table("autoencoder", ("metric", "value", "95 % CI", "n"), rows),), measured)
 
 
 def _train(recipe: Recipe, images: StimulusSet, folder: RunFolder) -> Measurements:
@@ -112,8 +112,9 @@ def _train(recipe: Recipe, images: StimulusSet, folder: RunFolder) -> Measuremen
             folder.log(loss=loss)
             bar.advance(1, f"loss {loss:.1f}")
 
-        learned = pixels[order[len(held) :]]
-        network.fit(learned, recipe.epochs, recipe.batch_size, recipe.lr, random, after_epoch)
+        network.fit(
+            pixels[order[len(held) :]], recipe.epochs, recipe.batch_size, recipe.lr, random, after_epoch
+        )
     folder.replace("model", network.eval().save)
 
     # measure the held pictures, with one draw of noise

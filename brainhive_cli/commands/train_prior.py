@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console
@@ -32,9 +31,7 @@ from brainhive_cli.training.prior.examples import Pictures
 from brainhive_cli.training.prior.loop import Training, train
 from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
 from brainhive_cli.training.prior.samples import LAST as LAST_SAMPLES
-from brainhive_cli.training.prior.samples import Values, loss_curve, measure_distribution, show, try_out
-
-__all__ = ["Recipe", "inputs", "run"]
+from brainhive_cli.training.prior.samples import loss_curve, measure_distribution, show, try_out
 
 
 @dataclass(frozen=True)
@@ -76,12 +73,13 @@ class Job:
 def inputs(recipe: Recipe) -> list[Input]:
     """List the pictures with their embeddings, what is trained, and the networks of metrics."""
     parts = [recipe.generator, *([] if recipe.sampler is None else [recipe.sampler])]
-    job = cache(lambda: Job.resolve(recipe, Launch(0, 1, torch.device("cpu"))))
+    job = cache(lambda: Job.resolve(recipe, Launch(0, 1, "cpu")))
 
     def count_pictures() -> None:
         train, processes = recipe.train, num_processes(recipe.run)
-        size = train.batch_size * train.accumulate * processes
-        job().pictures.count_in_step(size, train.accumulate, processes)
+        job().pictures.count_in_step(
+            train.batch_size * train.accumulate * processes, train.accumulate, processes
+        )
 
     return collect(
         lambda: trackers.inputs(recipe.run.trackers),
@@ -101,7 +99,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 def work(recipe: Recipe) -> Work:
     """Count the steps."""
-    return Job.resolve(recipe, Launch(0, 1, torch.device("cpu"))).work
+    return Job.resolve(recipe, Launch(0, 1, "cpu")).work
 
 
 def _list_metrics(recipe: Recipe) -> list[Input]:
@@ -138,20 +136,18 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     artifacts.write(folder, [*loss_curve(folder), *artifacts.read(folder)])
                     folder.finish(measurements)
                     Checkpoint(folder.checkpoint_path(LAST)).remove()
-        launch.barrier()
 
     # report metrics, the sheet of samples and the next command
     measurements = folder.measurements()
     for name, reason in measurements.missing.items():
         console.warn(f"no {name}: {reason}")
     rows = [(name, m.value, m.interval_text(4), m.n) for name, m in measurements.overall.items()]
-    table = Table("prior", ("metric", "value", "95 % CI", "n"), tuple(rows))
+    table = Table("prior", ("metric", "value", "95 % CI", "n"), rows)
     sheet = folder.path / "samples" / f"{LAST_SAMPLES}.png"
     files = {"samples": sheet} if sheet.is_file() else {}
     dataset = only_if_recorded(recipe.dataset, recipe.paths)
     parts = ("dataset", dataset), ("encoders", recipe.encoders), ("prior", folder.path / "model")
-    hint = Line("train-align", *parts)
-    return Result(folder.path, (table,), measurements, files, hint, work=work)
+    return Result(folder.path, (table,), measurements, files, Line("train-align", *parts), work=work)
 
 
 def _train(job: Job, folder: RunFolder, launch: Launch) -> Measurements:
@@ -167,7 +163,7 @@ def _train(job: Job, folder: RunFolder, launch: Launch) -> Measurements:
     # save and measure the averaged weights
     with learner.averaged():
         losses = {"validation_loss_at_start": at_start, "validation_loss": training.validate()}
-        samples: dict[str, Values] = {}
+        samples = {}
         if launch.is_main:
             folder.replace("model", lambda part: _save(training, part))
             samples = show(training, folder, LAST_SAMPLES)
@@ -183,7 +179,7 @@ def _train(job: Job, folder: RunFolder, launch: Launch) -> Measurements:
         "noise prediction, fixed noise": losses,
         f"{recipe.sample_steps} steps": samples,
     }
-    metrics: dict[str, Metric] = {}
+    metrics = {}
     for protocol, metric_values in protocols.items():
         for name, values in metric_values.items():
             if isinstance(values, BrainhiveError):
@@ -201,8 +197,7 @@ def _save(training: Training, folder: Path) -> None:
     training.prior.save(folder)
     images, recipe = training.pictures.images, training.recipe
     name, source = recipe.dataset.build(recipe.paths).pictured_as, recipe.continue_from
-    pixels = training.pictures.targets.pixels
-    pictures = LearnedPictures.of(name, images.image_ids, pixels, images.concepts)
+    pictures = LearnedPictures.of(name, images.image_ids, training.pictures.targets.pixels, images.concepts)
     learned = Learned(
         *("last epoch", name),
         has_all_subjects=True,

@@ -31,6 +31,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.recipe import (
     MAX_STEPS,
+    BaseRecipe,
     Names,
     Section,
     find_recipe,
@@ -38,7 +39,6 @@ from brainhive_cli.core.recipe import (
     read_extended,
     shipped_recipes,
 )
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant
@@ -207,8 +207,7 @@ def derive_steps(name: str) -> dict[str, dict[str, Any]]:
     if has[TRAINING]:
         train(name)
     elif has["reconstruct"]:
-        drawing = import_command("reconstruct").Recipe.resolve("reconstruct", name, {}, ())
-        train(drawing.align_run)
+        train(import_command("reconstruct").Recipe.resolve("reconstruct", name, {}, ()).align_run)
     elif has["prepare"]:
         add("prepare", name, name)
     if has[TRAINING] and (has["eval-retrieval"] or not has["reconstruct"]):
@@ -304,22 +303,24 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     is_whole = recipe.until in (None, [*recipe.steps][-1])
     folder = RunFolder(recipe.paths.under_home("runs"))
     if is_whole:
-        label = (recipe.recipe or "steps").replace("/", "-")
-        folder = RunFolder.open("workflow", label, recipe, launch, again)
+        folder = RunFolder.open(
+            "workflow", (recipe.recipe or "steps").replace("/", "-"), recipe, launch, again
+        )
     steps = dict(run_steps(recipe, launch, again))
     measurements = measure_steps(steps)
     if is_whole:
         with folder.finishing(launch) as is_due:
             if is_due and launch.is_main:
                 folder.finish(measurements)
-        launch.barrier()
 
     # all tables and files of the steps, and what each step took
     tables = [table for step in steps.values() for table in step.result.tables]
-    files = {
-        f"{name} {kind}": path for name, step in steps.items() for kind, path in step.result.files.items()
-    }
-    return Result(folder.path, (*tables, summarise_steps(steps, "Steps")), measurements, files)
+    return Result(
+        folder.path,
+        (*tables, summarise_steps(steps, "Steps")),
+        measurements,
+        {f"{name} {kind}": path for name, step in steps.items() for kind, path in step.result.files.items()},
+    )
 
 
 def run_steps(
@@ -366,8 +367,9 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
 
     # overrides of the step, and the earlier steps that train brain models, by the name of their recipe
     overrides = [MADE.sub(name_run, override) for override in recipe.steps[name].overrides]
-    earlier = [*recipe.steps][: [*recipe.steps].index(name)]
-    trainings = [step for step in earlier if recipe.command_of(step) == TRAINING]
+    trainings = [
+        step for step in [*recipe.steps][: [*recipe.steps].index(name)] if recipe.command_of(step) == TRAINING
+    ]
     step_of = {name_of(find_recipe(TRAINING, recipe.recipe_of(step))): step for step in trainings}
     if not trainings or recipe.command_of(name) not in DECODING:
         return overrides
@@ -397,8 +399,9 @@ def _resolve(recipe: Recipe, name: str, overrides: Sequence[str]) -> tuple[Any, 
     """Import the module of a step's command, and resolve the step's recipe."""
     command = recipe.command_of(name)
     module = import_command(command)
-    resolved = module.Recipe.resolve(command, recipe.recipe_of(name), {}, overrides)
-    return module, resolved.model_copy(update={"run": recipe.run, "paths": recipe.paths})
+    return module, module.Recipe.resolve(command, recipe.recipe_of(name), {}, overrides).model_copy(
+        update={"run": recipe.run, "paths": recipe.paths}
+    )
 
 
 def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
@@ -415,9 +418,10 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
 def summarise_steps(steps: Mapping[str, FinishedStep], title: str) -> Table:
     """Say of each step how long it took and what it achieved."""
     rows = [(name, f"{step.duration_s:.0f} s", step.headline) for name, step in steps.items()]
-    measured = [metric for step in steps.values() for metric in step.result.metrics.overall.values()]
-    note = explain_stamps(caveats_of(measured))
-    return Table(title, ("step", "time", "result"), tuple(rows), is_list=True, note=note)
+    note = explain_stamps(
+        caveats_of([metric for step in steps.values() for metric in step.result.metrics.overall.values()])
+    )
+    return Table(title, ("step", "time", "result"), rows, is_list=True, note=note)
 
 
 def _headline(command: Command, result: Result) -> str:

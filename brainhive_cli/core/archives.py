@@ -21,7 +21,10 @@ from brainhive_cli.core.files import atomic_write, below
 ZIP = ".zip"
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TAR_OPENERS: dict[str, Callable[..., Any]] = {
-    **{".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    ".gz": gzip.open,
+    ".tgz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
 }
 MAX_HEADER_BYTES, MAX_LENGTH_DIGITS = 2**20, 20
 """Of what a tar's header says of the next member, and of a length in it."""
@@ -77,8 +80,9 @@ def destination(path: Path, root: Path, tops: Sequence[str]) -> Path:
         return root
 
     # they do: they get a folder of the name of the archive
-    ending = next(ending for ending in (ZIP, *TAR) if path.name.endswith(ending))
-    return path.with_name(path.name.removesuffix(ending))
+    return path.with_name(
+        path.name.removesuffix(next(ending for ending in (ZIP, *TAR) if path.name.endswith(ending)))
+    )
 
 
 def bytes_to_write(path: Path, into: Path) -> int:
@@ -221,7 +225,7 @@ def _extensions(kind: bytes, content: bytes) -> dict[bytes, bytes]:
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {b"path": content.partition(b"\0")[0]}
     at = 0
-    extended: dict[bytes, bytes] = {}
+    extended = {}
 
     # pax: one line after another, whose length stands first
     while kind == tarfile.XHDTYPE and at < len(content.rstrip(b"\0")):

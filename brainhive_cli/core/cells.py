@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.claims import Claim, find_holder, is_held
@@ -29,14 +28,6 @@ MAX_FAILING_S = 120.0
 Finished = Callable[[str], bool]
 OnClaim = Callable[[str, str], None]
 """Is called with a cell's name and the dead worker that it is taken over from, empty if there is none."""
-
-
-class CellCounts(NamedTuple):
-    """Number of a run's cells by their state."""
-
-    finished: int
-    running: int
-    open: int
 
 
 @contextmanager
@@ -146,8 +137,9 @@ class _Queue:
 
     def describe_holders(self) -> str:
         """Name a few cells with their workers."""
-        held = [f"{name} ({find_holder(claim_path(self.cells[name])) or 'free'})" for name in self.todo]
-        return console.summarise_names(held)
+        return console.summarise_names(
+            [f"{name} ({find_holder(claim_path(self.cells[name])) or 'free'})" for name in self.todo]
+        )
 
 
 def claim_path(file: Path) -> Path:
@@ -155,19 +147,19 @@ def claim_path(file: Path) -> Path:
     return file.with_name(f".{file.name}.cell")
 
 
-def count_cells(run: Path) -> CellCounts:
-    """Count the cells of a run; all 0 where it has not listed them.
+def count_cells(run: Path) -> tuple[int, int, int]:
+    """Count the finished, running and open cells of a run; all 0 where it has not listed them.
 
     Raises:
         BrainhiveError: if the list is damaged.
     """
     if not (run / CELLS).is_file():
-        return CellCounts(0, 0, 0)
+        return 0, 0, 0
     files = [below(run, file, source="a cell of a run,") for file in read_cells(run).values()]
     is_finished = [file.is_file() for file in files]
     claims = [claim_path(file) for file, is_done in zip(files, is_finished, strict=True) if not is_done]
     running = sum(map(is_held, claims))
-    return CellCounts(sum(is_finished), running, len(claims) - running)
+    return sum(is_finished), running, len(claims) - running
 
 
 def read_cells(run: Path) -> dict[str, str]:

@@ -57,8 +57,7 @@ def _name_job() -> str:
 
 def find_holder(path: Path) -> str:
     """Name the process in a claim's file, as `name_worker` does; empty if there is none."""
-    holder = _read_holder(path)
-    return _describe(holder) if holder else ""
+    return _describe(_read_holder(path))
 
 
 def is_own(path: Path) -> bool:
@@ -99,8 +98,10 @@ class Claim:
         delay_s = 0.01
         while (taken := _take(path)) is None:
             if not wait:
-                way = "wait for it, or give this one another recipe"
-                raise BrainhiveError(f"{name} is being written by another command", way)
+                raise BrainhiveError(
+                    f"{name} is being written by another command",
+                    "wait for it, or give this one another recipe",
+                )
             raise_if_asked_to_stop()
             time.sleep(delay_s * random.uniform(0.5, 1))
             delay_s = min(2 * delay_s, LONGEST_POLL_S)
@@ -168,7 +169,7 @@ def _take(path: Path) -> tuple[int, str] | None:
             except OSError:  # a disk without locks, or one that fails now
                 lock = " unlocked"
             os.pwrite(number, f"{name_machine()} {os.getpid()} {_name_job() or '-'}{lock}".encode(), 0)
-            if os.path.samestat(os.fstat(number), os.stat(path)):
+            if _is_open_as(number, path):
                 return number, taken_from
         except FileNotFoundError:  # removed as that of a dead process, which this one is not
             pass
@@ -189,22 +190,27 @@ def _evict(path: Path) -> str | None:
     try:
         if _is_alive(path, number):
             return None
-        if not os.path.samestat(os.fstat(number), os.stat(path)):
+        if not _is_open_as(number, path):
             return ""  # another process was faster
 
         # moved first: of several that find it dead, one moves it
         aside = name_part(path)
         os.rename(path, aside)
-        if not os.path.samestat(os.fstat(number), os.stat(aside)):
+        if not _is_open_as(number, aside):
             os.rename(aside, path)  # a new holder's claim was moved
             return None
         os.unlink(aside)
         holder = HOLDER.fullmatch(os.pread(number, MAX_CLAIM_BYTES, 0).decode(errors="replace"))
-        return (_describe(holder) if holder else "") or "a process without a name"
+        return _describe(holder) or "a process without a name"
     except FileNotFoundError:
         return ""
     finally:
         os.close(number)
+
+
+def _is_open_as(number: int, path: Path) -> bool:
+    """Whether an open file is the one that has this path now."""
+    return os.path.samestat(os.fstat(number), os.stat(path))
 
 
 def _is_alive(path: Path, number: int) -> bool:
@@ -248,14 +254,14 @@ def _give_up(path: Path, number: int, is_over: threading.Event, guard: threading
     is_over.set()
     with guard, suppress(OSError):
         try:
-            if os.path.samestat(os.fstat(number), os.stat(path)):
+            if _is_open_as(number, path):
                 path.unlink()
         finally:
             os.close(number)
 
 
-def _describe(holder: re.Match[str]) -> str:
-    if not holder["process"]:
+def _describe(holder: re.Match[str] | None) -> str:
+    if holder is None or not holder["process"]:
         return ""
     job = "" if holder["job"] == "-" else f", job {holder['job']}"
     return f"{holder['machine'].split()[0]} {holder['process']}{job}"

@@ -103,7 +103,7 @@ def clock(seconds: float) -> str:
 def hushed() -> Iterator[None]:
     """Silence the progress bars and messages of transformers and diffusers, if they are imported."""
     names = [f"{library}.utils.logging" for library in ("diffusers", "transformers")]
-    libraries: list[Any] = [sys.modules[name] for name in names if name in sys.modules]
+    libraries = [sys.modules[name] for name in names if name in sys.modules]
 
     # bars and messages off, and back as they were
     before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
@@ -149,8 +149,7 @@ def show_json(document: Any, indent: int | None = 2) -> None:
     """Write one JSON document as the result, on stdout; in one line without an indent."""
     import json
 
-    text = json.dumps(document, indent=indent, default=str).replace("\x7f", "\\u007f")
-    show_text(*text.split("\n"))
+    show_text(*json.dumps(document, indent=indent, default=str).replace("\x7f", "\\u007f").split("\n"))
 
 
 def show_table(table: Table) -> None:

@@ -157,12 +157,13 @@ def check(
     """Check plain values, wherever they come from, against a type."""
     try:
         # a type checks plain values; its adapter is built once
-        adapter: TypeAdapter[T] = kind if isinstance(kind, TypeAdapter) else _adapter(cast(Hashable, kind))
+        adapter = kind if isinstance(kind, TypeAdapter) else _adapter(cast(Hashable, kind))
         return adapter.validate_python(value)
     except ValidationError as reason:
         # the first problem: key, reason, value
         first = reason.errors()[0]
-        key = "".join(f"{step}: " for step in [".".join(map(str, first["loc"]))] if step)
+        path = ".".join(map(str, first["loc"]))
+        key = f"{path}: " if path else ""
         message = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
         got = "" if first["type"] == "missing" else f", got {show_value(first['input'])}"
         raise error(f"{where}: {key}{message}{got}", hint) from reason
@@ -235,7 +236,7 @@ class _Loader(yaml.SafeLoader):
     }
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        node: Any = super().compose_mapping_node(anchor)
+        node = super().compose_mapping_node(anchor)
 
         # keys are texts, each once
         first: dict[tuple[str, str], Any] = {}
@@ -248,13 +249,13 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_yaml_int(self, node: Any) -> int:
-        number: int = super().construct_yaml_int(node)
+        number = super().construct_yaml_int(node)
         if abs(number) >= 1 << 63:
             raise ValueError(f"the number in line {node.start_mark.line + 1} has more than 64 bits")
         return number
 
     def construct_yaml_str(self, node: Any) -> str:
-        text: str = super().construct_yaml_str(node)
+        text = super().construct_yaml_str(node)
         if "\0" in text:
             raise ValueError(f"the text in line {node.start_mark.line + 1} holds a NUL character")
         return text
@@ -280,7 +281,7 @@ _Loader.add_constructor(None, _Loader.construct_undefined)  # type: ignore[type-
 def write_digests(folder: Path, listed: Mapping[str, str]) -> None:
     """Write digests by name as a folder's list, under the final name only when complete."""
     with atomic_write(folder / SHA256SUMS) as part:
-        part.write_text("".join(f"{listed[name]}  {name}\n" for name in sorted(listed)), encoding="utf-8")
+        part.write_text("".join(f"{listed[name]}  {name}\n" for name in sorted(listed)), "utf-8")
     _parsed.cache_clear()
 
 

@@ -179,8 +179,10 @@ def find_rows(wanted: Sequence[str], names: Sequence[str], where: str) -> list[i
             near = [row for row, other in enumerate(names) if other.casefold() == folded and row not in rows]
             if len(near) > 1:
                 listed = ", ".join(names[row] for row in near)
-                problem = f"{where} has {len(near)} names that may be {name!r}: {listed}"
-                raise RecipeError(problem, "write the name as one of them is written, or rename one of them")
+                raise RecipeError(
+                    f"{where} has {len(near)} names that may be {name!r}: {listed}",
+                    "write the name as one of them is written, or rename one of them",
+                )
             rows[index] = near[0] if near else None
     return rows
 

@@ -63,8 +63,9 @@ def require_room(folder: Path, size: int, what: str, way: str) -> int:
     """
     disk = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     if size > (free := shutil.disk_usage(disk).free):
-        problem = f"{what} needs {console.size(size)}; {console.size(free)} are free in {disk}"
-        raise BrainhiveError(problem, way)
+        raise BrainhiveError(
+            f"{what} needs {console.size(size)}; {console.size(free)} are free in {disk}", way
+        )
     return free
 
 
@@ -78,7 +79,7 @@ def find_file_system(path: Path, mounts: str) -> FileSystem | None:
     Returns:
         The one that is mounted nearest above the path; None if the list has none.
     """
-    nearest: FileSystem | None = None
+    nearest = None
     for line in mounts.split("\n"):
         # number, parent, device, root, folder, options, any number of tags; a dash; kind, source, options
         mount, _, system = line.partition(" - ")

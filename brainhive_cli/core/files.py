@@ -26,6 +26,7 @@ from typing import Any
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, system_error_number
 
+AnyPath = str | os.PathLike[str]
 MAX_TEXT_BYTES = 1 << 28
 """Bytes of the largest table or list that is read whole; NSD's has 73,000 lines in 10 MB."""
 TRACKERS = ("tensorboard", "wandb", "swan", "run-")
@@ -121,7 +122,7 @@ def portable(value: Any) -> Any:
 class UnfitFile(BrainhiveError, OSError):
     """A file that is not opened, since it is no plain file, too large, or a link where none belongs."""
 
-    def __init__(self, number: int, problem: str, path: str | os.PathLike[str], way: str) -> None:
+    def __init__(self, number: int, problem: str, path: AnyPath, way: str) -> None:
         OSError.__init__(self, number, problem, os.fspath(path))
         self.message, self.hint = f"{self.filename} is {problem}", way
 
@@ -130,9 +131,7 @@ class UnfitFile(BrainhiveError, OSError):
         return type(self), (self.errno, self.strerror, self.filename, self.hint)
 
 
-def open_regular(
-    path: str | os.PathLike[str], max_bytes: int | None = None, within: Path | None = None
-) -> BufferedReader:
+def open_regular(path: AnyPath, max_bytes: int | None = None, within: Path | None = None) -> BufferedReader:
     """Open a plain file for reading.
 
     Args:
@@ -146,21 +145,19 @@ def open_regular(
     """
     if within is not None:
         refuse_link(Path(path), within)
-    follow = within is None or _is_cached(Path(path))
-    return open(open_plain(path, os.O_RDONLY, follow=follow, max_bytes=max_bytes), "rb")
+    return open(
+        open_plain(path, os.O_RDONLY, follow=within is None or _is_cached(Path(path)), max_bytes=max_bytes),
+        "rb",
+    )
 
 
-def read_regular(
-    path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES, within: Path | None = None
-) -> bytes:
+def read_regular(path: AnyPath, max_bytes: int = MAX_TEXT_BYTES, within: Path | None = None) -> bytes:
     """Read a plain file whole; see `open_regular`."""
     with open_regular(path, max_bytes, within) as file:
         return file.read(max_bytes)
 
 
-def open_plain(
-    path: str | os.PathLike[str], flags: int, follow: bool = True, max_bytes: int | None = None
-) -> int:
+def open_plain(path: AnyPath, flags: int, follow: bool = True, max_bytes: int | None = None) -> int:
     """Open the descriptor of a plain file, or make one; see `open_regular`.
 
     A file that is opened for writing must have one name: another, a hard link, may be somebody's file.
@@ -187,9 +184,7 @@ def open_no_link(path: str, flags: int) -> int:
     return open_plain(path, flags, follow=False)
 
 
-def require_regular(
-    path: str | os.PathLike[str], max_bytes: int | None = None, about: os.stat_result | None = None
-) -> None:
+def require_regular(path: AnyPath, max_bytes: int | None = None, about: os.stat_result | None = None) -> None:
     """Refuse, as `open_regular` does, a path that a library is to open; `about` is its state."""
     about = about or os.stat(path)
     if stat.S_ISDIR(about.st_mode):

@@ -161,8 +161,10 @@ def mistake(error: BaseException) -> BrainhiveError | None:
     """Describe an error that was made in a user's code by part and line; None if it was not made there."""
     if not (where := _place_of_error(error)):
         return None
-    problem = f"{where}: {type(error).__name__}: {first_line(error)}"
-    return BrainhiveError(problem, "correct it there; --debug shows how it was called")
+    return BrainhiveError(
+        f"{where}: {type(error).__name__}: {first_line(error)}",
+        "correct it there; --debug shows how it was called",
+    )
 
 
 def _place_of_error(error: BaseException) -> str:
@@ -220,6 +222,5 @@ def _part_of(module: Any) -> str:
         return _imported[module]
 
     # modules of the same package are of the same author
-    package = str(module).partition(".")[0]
-    is_users = package in {path.partition(".")[0] for path in _imported}
+    is_users = str(module).partition(".")[0] in {path.partition(".")[0] for path in _imported}
     return str(module) if is_users else ""

@@ -80,7 +80,7 @@ def folder(
     scheme, colon, rest = reference.partition(":")
     if colon and scheme == "hub":
         kind, repository, subfolder, revision = _parse(rest, owner)
-        options: dict[str, Any] = {"revision": revision, "local_files_only": local}
+        options = {"revision": revision, "local_files_only": local}
         patterns = _patterns(subfolder, allow or ["**"])
 
         # from the cache, or fetched into it

@@ -46,8 +46,10 @@ class Target:
         """
         match = TARGET.fullmatch(reference)
         if match is None or "--" in reference or ".." in reference:
-            problem = f"{documents.show_value(reference)} names no repository of the hub"
-            raise RecipeError(problem, "hub:owner/name, or hub:owner/name@v2")
+            raise RecipeError(
+                f"{documents.show_value(reference)} names no repository of the hub",
+                "hub:owner/name, or hub:owner/name@v2",
+            )
         if match["tag"] and RESERVED_TAG.fullmatch(match["tag"]):
             raise RecipeError(f"{match['tag']} is no name of a tag", "hub:owner/name@v2")
         return cls(match["repository"], match["tag"] or "")
@@ -104,8 +106,9 @@ class Repository:
             with quiet():
                 folder = Path(hub.snapshot(name, revision=info.sha, allow_patterns=[*wanted]))
             texts = {file: read_regular(folder / file) for file in wanted}
-        tags = {tag.name: tag.target_commit for tag in refs.tags}
-        return cls(info.sha, names, texts, tags, bool(info.private))
+        return cls(
+            info.sha, names, texts, {tag.name: tag.target_commit for tag in refs.tags}, bool(info.private)
+        )
 
     @property
     def pushed(self) -> frozenset[str]:
@@ -156,8 +159,9 @@ def push(target: Target, files: Mapping[str, Content], message: str, is_public: 
             api.create_repo(name, private=not is_public, exist_ok=True)
             repository = Repository.open(api, name)
         if not repository.is_private and not is_public:
-            way = "--public, if everybody may see the model"
-            raise BrainhiveError(f"{SCHEME}{name} is public on the hub", way)
+            raise BrainhiveError(
+                f"{SCHEME}{name} is public on the hub", "--public, if everybody may see the model"
+            )
 
         # what is there is of a version that this one knows
         manifest = None
@@ -169,16 +173,18 @@ def push(target: Target, files: Mapping[str, Content], message: str, is_public: 
         if target.tag in repository.tags:
             tagged = Repository.open(api, name, repository.tags[target.tag])
             if not tagged.holds(digests):
-                way = f"another tag: {SCHEME}{name}@TAG"
-                raise BrainhiveError(f"{target} exists with other contents", way)
+                raise BrainhiveError(
+                    f"{target} exists with other contents", f"another tag: {SCHEME}{name}@TAG"
+                )
             return Pushed(tagged.commit, "", False, page, is_private)
 
         # the files that differ: all of another model, or the card of the same one
         is_same, is_edited = repository.holds(digests), False
         sent = dict(files)
         if is_same:
-            pushed_card = hashlib.sha256(repository.texts.get(CARD, b"")).hexdigest()
-            is_edited = card != repository.texts.get(CARD) and pushed_card != (manifest and manifest.card)
+            is_edited = card != repository.texts.get(CARD) and hashlib.sha256(
+                repository.texts.get(CARD, b"")
+            ).hexdigest() != (manifest and manifest.card)
             is_sent = card != repository.texts.get(CARD) and not is_edited
             sent = {path: files[path] for path in (MANIFEST, documents.SHA256SUMS, CARD) if is_sent}
         elif repository.names and not (target.tag and repository.pushed):
@@ -195,8 +201,7 @@ def push(target: Target, files: Mapping[str, Content], message: str, is_public: 
             for path, content in sorted(sent.items())
         ]
         if not is_same:
-            outdated = sorted(repository.pushed - files.keys())
-            operations += [CommitOperationDelete(path) for path in outdated]
+            operations += [CommitOperationDelete(path) for path in sorted(repository.pushed - files.keys())]
         commit = repository.commit
         if operations:
             with quiet():
@@ -228,8 +233,10 @@ def find_pushed(target: Target) -> Repository:
         if not repository.pushed and repository.names:
             raise BrainhiveError(f"{name} has nothing that was pushed by brainhive", "remove it on its page")
         if not target.tag and (foreign := repository.names - repository.pushed):
-            problem = f"{name} holds files of others ({summarise_names(sorted(foreign))})"
-            raise BrainhiveError(problem, "remove them, or the repository, on its page")
+            raise BrainhiveError(
+                f"{name} holds files of others ({summarise_names(sorted(foreign))})",
+                "remove them, or the repository, on its page",
+            )
         return repository
 
 
@@ -244,16 +251,16 @@ def delete(target: Target, repository: Repository) -> str:
             return f"the repository {name} with all its commits"
 
         # the newest version loses the files of this model, unless another tag stands for it
-        tagged = Repository.open(api, name, repository.tags[target.tag])
-        digests = tagged.texts.get(documents.SHA256SUMS, b"")
+        digests = Repository.open(api, name, repository.tags[target.tag]).texts.get(documents.SHA256SUMS, b"")
         api.delete_tag(name, tag=target.tag)
         remaining = {commit for tag, commit in repository.tags.items() if tag != target.tag}
         is_tagged = any(Repository.open(api, name, commit).holds(digests) for commit in sorted(remaining))
         if is_tagged or not repository.pushed or not repository.holds(digests):
             return f"the tag {target.tag}"
-        operations: list[Any] = [CommitOperationDelete(path) for path in sorted(repository.pushed)]
-        message = f"Withdraw {target.tag}"
-        api.create_commit(name, operations, commit_message=message, parent_commit=repository.commit)
+        operations = [CommitOperationDelete(path) for path in sorted(repository.pushed)]
+        api.create_commit(
+            name, operations, commit_message=f"Withdraw {target.tag}", parent_commit=repository.commit
+        )
         return f"the tag {target.tag}, and its {len(operations)} files from the newest version"
 
 
@@ -291,9 +298,12 @@ def _writing(target: Target) -> Iterator[None]:
     except ValueError as error:  # of a card or a name that the hub does not accept
         if isinstance(error, BrainhiveError):
             raise
-        problem = f"the hub refuses {name}: {' '.join(str(error).split())}"
-        raise BrainhiveError(problem, "other words in the recipe of push, or another name") from error
+        raise BrainhiveError(
+            f"the hub refuses {name}: {' '.join(str(error).split())}",
+            "other words in the recipe of push, or another name",
+        ) from error
     except (ConnectionError, TimeoutError, RuntimeError, transport_error()) as error:
-        way = "the same command continues: what has arrived is not sent again"
-        problem = f"the hub cannot be reached, or has stopped answering: {first_line(error)}"
-        raise MissingData(problem, way) from error
+        raise MissingData(
+            f"the hub cannot be reached, or has stopped answering: {first_line(error)}",
+            "the same command continues: what has arrived is not sent again",
+        ) from error

@@ -140,4 +140,4 @@ def tabulate(inputs: Iterable[Input], published: Mapping[str, Mapping[str, Any]]
         known = published.get(one.name, {}) if one.state != "here" else {}
         size = one.size or round(known.get("gb", 0) * 1e9)
         rows.append((one.name, console.size(size) if size else "–", one.state, known.get("licence", "–")))
-    return Table("Inputs", ("what", "size", "state", "licence"), tuple(rows), is_list=True)
+    return Table("Inputs", ("what", "size", "state", "licence"), rows, is_list=True)

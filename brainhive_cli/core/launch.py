@@ -170,7 +170,7 @@ class Launch:
         import torch.distributed
 
         # objects are pickled, and so of any size
-        everyone: list[Any] = [None] * self.processes
+        everyone = [None] * self.processes
         torch.distributed.all_gather_object(everyone, item)
         return everyone
 
@@ -271,8 +271,10 @@ def start(run: Run) -> Launch:
     for name in ("RANK", "LOCAL_RANK"):
         _read_number(name, 0)
     if absent := [name for name in BY_LAUNCHERS if name not in os.environ]:
-        problem = f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but no launcher has set {', '.join(absent)}"
-        raise RecipeError(problem, "unset WORLD_SIZE; --processes starts several processes")
+        raise RecipeError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but no launcher has set {', '.join(absent)}",
+            "unset WORLD_SIZE; --processes starts several processes",
+        )
     from accelerate import PartialState
 
     state = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
@@ -292,8 +294,7 @@ def open_device(name: object) -> "torch.device":
         device = torch.device(str(name))
     except (RuntimeError, ValueError):
         device = torch.device("meta")
-    known = ["cpu", "cuda", *["mps"] * torch.backends.mps.is_available()]
-    if device.type not in known:
+    if device.type not in ["cpu", "cuda", *["mps"] * torch.backends.mps.is_available()]:
         raise DeviceError(f"no device {str(name)[:80]!r}", "device is cpu, cuda or cuda:0")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
         raise DeviceError(
@@ -311,8 +312,10 @@ def _read_number(name: str, least: int) -> int:
     # a launcher may be a script of the user, with any text
     text = os.environ.get(name, str(least))
     if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < least:
-        problem = f"the environment variable {name} is {text[:80]!r}, no number from {least} on"
-        raise RecipeError(problem, f"unset {name}; --processes starts several processes")
+        raise RecipeError(
+            f"the environment variable {name} is {text[:80]!r}, no number from {least} on",
+            f"unset {name}; --processes starts several processes",
+        )
     return int(text)
 
 
@@ -429,8 +432,9 @@ def _cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> tuple[in
     reports = [documents.read(file, tuple[int, str, str, bool]) for file in files]
     signals = {rank: Signals(-code) for rank, code in codes.items() if code < 0}
     killed = {rank: number for rank, number in signals.items() if number != Signals.SIGTERM}
-    causes = [report for report in reports if not report[3]]
-    if first := next(iter(causes or ([] if killed else reports)), None):
+    if first := next(
+        iter([report for report in reports if not report[3]] or ([] if killed else reports)), None
+    ):
         return first[0], BrainhiveError(first[1], first[2])
 
     # no report: an interrupt, an exit code, or a signal
@@ -443,9 +447,10 @@ def _cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> tuple[in
     if number == Signals.SIGUSR1:  # asked to stop before it could listen
         return OUT_OF_TIME, OutOfTime(f"process {rank} of the launch was stopped by a signal", CONTINUES)
     if number == Signals.SIGKILL:
-        problem = f"process {rank} of the launch was killed (SIGKILL), as systems do when memory runs out"
-        way = f"{less_memory or 'fewer processes, or a machine with more memory'}; {CONTINUES}"
-        return DeviceError.exit_code, DeviceError(problem, way)
+        return DeviceError.exit_code, DeviceError(
+            f"process {rank} of the launch was killed (SIGKILL), as systems do when memory runs out",
+            f"{less_memory or 'fewer processes, or a machine with more memory'}; {CONTINUES}",
+        )
     return 1, BrainhiveError(f"process {rank} of the launch was ended by {number.name}", CONTINUES)
 
 

@@ -75,5 +75,5 @@ def write_value(value: Any) -> str:
     """Write a value as an override takes it, in one line."""
     import yaml
 
-    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
     return text.removesuffix("...\n").strip()

@@ -133,8 +133,9 @@ class Metric:
     def __post_init__(self) -> None:
         """Complete the caveats by those of the protocol, so that none is lost whoever makes the metric."""
         # caveats of the metric, of its protocol, and of its selection
-        selected = [SELECTED_ON_TEST] if self.selected else []
-        complete = merge_caveats(self.caveats, find_caveats(self.protocol), selected)
+        complete = merge_caveats(
+            self.caveats, find_caveats(self.protocol), [SELECTED_ON_TEST] if self.selected else []
+        )
         object.__setattr__(self, "caveats", tuple(complete))
 
     def as_dict(self) -> dict[str, Any]:
@@ -314,8 +315,9 @@ class Measurements:
 
         # notes first: their errors name the key in them
         notes = documents.check(document.get("notes"), f"{path}: notes", Notes)
-        content = {field.name: document.get(field.name) for field in fields(cls)}
-        measurements = documents.check(content, str(path), cls)
+        measurements = documents.check(
+            {field.name: document.get(field.name) for field in fields(cls)}, str(path), cls
+        )
         if absent := [name for name in notes.get("sources", []) if name not in measurements.scopes]:
             raise BrainhiveError(
                 f"{path}: notes.sources names {documents.show_value(absent[0])}, which is no scope of it",

@@ -156,8 +156,10 @@ def load(shelf: str, kind: str) -> ModuleType:
     # a row of a family, or a file
     if not is_kind(shelf, kind):
         known = kinds(shelf)
-        hint = f"{guess(name_of(kind), known)}there are: {', '.join(known)}"
-        raise RecipeError(f"no {SHELVES[shelf]} called {kind!r}", hint)
+        raise RecipeError(
+            f"no {SHELVES[shelf]} called {kind!r}",
+            f"{guess(name_of(kind), known)}there are: {', '.join(known)}",
+        )
     if (name := name_of(file_of(kind))) in rows(shelf):
         return _module_of_row(shelf, name)
     return importlib.import_module(f"{path_of(shelf)}.{file_of(kind)}")

@@ -136,8 +136,8 @@ def find_private(text: str) -> Iterator[str]:
 
     # this machine and its user, wherever they stand
     host, home = socket.gethostname(), os.path.expanduser("~")
-    names = {name: "the folder of this user" for name in (home, os.path.realpath(home))}
-    names |= {name: "the name of this machine" for name in (host, host.partition(".")[0])}
+    names = dict.fromkeys((home, os.path.realpath(home)), "the folder of this user")
+    names |= dict.fromkeys((host, host.partition(".")[0]), "the name of this machine")
     with suppress(OSError, KeyError):  # of a user whom the system does not know
         names[getpass.getuser()] = "the login of this user"
     for name, kind in names.items():

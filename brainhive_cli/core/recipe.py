@@ -319,8 +319,9 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _is_launched_only_if_it_computes(self) -> Self:
         if not self.computes:
-            when = "in this command, which only reads and writes files"
-            refuse_idle(self.run, LAUNCHED, when, "leave it out")
+            refuse_idle(
+                self.run, LAUNCHED, "in this command, which only reads and writes files", "leave it out"
+            )
         return self
 
     @model_validator(mode="before")
@@ -447,6 +448,10 @@ class Recipe(Section):
         return recipe
 
 
+BaseRecipe = Recipe
+"""The same by the name that commands use, each of which has a `Recipe` of its own."""
+
+
 class AlignRunRecipe(Recipe):
     """Base of recipes that measure an align run: `run=FOLDER` is short for `align_run=FOLDER`."""
 
@@ -455,8 +460,9 @@ class AlignRunRecipe(Recipe):
         cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
     ) -> Self:
         """Resolve as every recipe, with the short form."""
-        full = [f"align_{word}" if word.startswith("run=") else word for word in overrides]
-        return super().resolve(command, name, flags, full)
+        return super().resolve(
+            command, name, flags, [f"align_{word}" if word.startswith("run=") else word for word in overrides]
+        )
 
     def select(self, section: type[M]) -> M:
         """Take the keys of one section that the recipe inherits: all that functions get which measure."""
@@ -509,8 +515,10 @@ def _in_one_line(model: type[BaseModel], error: ValidationError, where: str) -> 
     if first["type"] == "extra_forbidden":
         section, path = _below(model, first["loc"][:-1])
         known, before = list(section.model_fields), ".".join([*filter(None, [where]), *path, ""])
-        hint = f"{guess(str(first['loc'][-1]), known, before)}known here: {', '.join(known)}"
-        return RecipeError(f"unknown recipe key {key!r}", hint)
+        return RecipeError(
+            f"unknown recipe key {key!r}",
+            f"{guess(str(first['loc'][-1]), known, before)}known here: {', '.join(known)}",
+        )
 
     # a value that does not fit: what is wrong, and what would fit
     reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
@@ -623,8 +631,10 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
         if file.resolve() in map(Path.resolve, read):
             raise RecipeError(f"{path} extends itself", "another recipe after `extends`")
         if len(read) > MAX_EXTENDED:
-            problem = f"{path} extends more than {MAX_EXTENDED} recipes, one after the other"
-            raise RecipeError(problem, "write the keys of some of them into one file")
+            raise RecipeError(
+                f"{path} extends more than {MAX_EXTENDED} recipes, one after the other",
+                "write the keys of some of them into one file",
+            )
 
         # the keys of this file
         fields = documents.read(file, kind, "fix the file", RecipeError, is_yaml=True) or {}

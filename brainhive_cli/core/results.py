@@ -50,7 +50,7 @@ class Work:
         """Keep how long a unit took and how much memory was in use, instead of what was known before."""
         paces = {**read_paces(runs), key: Pace(seconds / self.count, peak_bytes)}
         with atomic_write(runs / PACE) as part:
-            part.write_text(json.dumps(paces, indent=2), encoding="utf-8")
+            part.write_text(json.dumps(paces, indent=2), "utf-8")
 
     def estimate(self, runs: Path, key: str) -> dict[str, str]:
         """Write the time, and the memory where work of the same kind was done on this device before."""

@@ -38,8 +38,7 @@ def check(folder: Path) -> RunFiles:
     problems = list(documents.find_changes(folder, but=READERS))  # which compare the digest too
     if listed:
         # which recipes have found a run is written after it was finished
-        names = {*documents.list_documents(folder)} - {FOUND, *listed}
-        unlisted = [folder / name for name in sorted(names)]
+        unlisted = [folder / name for name in sorted({*documents.list_documents(folder)} - {FOUND, *listed})]
         problems += [f"{path} is not in {documents.SHA256SUMS}" for path in unlisted]
 
     # files of known kinds are read to their end

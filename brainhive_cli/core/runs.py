@@ -94,8 +94,10 @@ def showing(runs: Sequence["RunFolder"]) -> Iterator[None]:
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         paths = " or ".join(str(run.path) for run in runs)
         problem = f"documents in {paths} do not hold what this version writes there"
-        way = "if it was changed, copy or make it again; if not, report what --debug shows"
-        raise BrainhiveError(f"{problem}: {type(error).__name__}: {first_line(error)}", way) from error
+        raise BrainhiveError(
+            f"{problem}: {type(error).__name__}: {first_line(error)}",
+            "if it was changed, copy or make it again; if not, report what --debug shows",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,12 @@ class RunFolder:
                 if run.parent == base.absolute() and run.name.startswith(name)
             ]
             path = submitted[-1] if again and submitted else _numbered(base, name, again)
-            while again and not submitted and not _make_folder(path):
-                path = _numbered(base, name, again)
+            while again and not submitted:
+                try:
+                    path.mkdir(parents=True)
+                    break
+                except FileExistsError:
+                    path = _numbered(base, name, again)
             if submission:
                 with open(submission / SUBMITTED_RUNS, "a", encoding="utf-8", opener=open_no_link) as stream:
                     stream.write(json.dumps(str(path.absolute())) + "\n")
@@ -172,8 +178,7 @@ class RunFolder:
                 workers = [claim for claim in held if not is_own(claim)]
                 if not run.is_finished:  # by another worker, just before this one had the lock
                     own = name_part(path / f"worker-{next(PRESENCES)}")
-                    presence = path / WORKERS / own.name.removeprefix(".")
-                    run = cls(path, Claim(presence, f"run {path}"))
+                    run = cls(path, Claim(path / WORKERS / own.name.removeprefix("."), f"run {path}"))
                     is_new = not (path / "recipe.yaml").is_file()
                     if not workers:
                         run.write_text("recipe.yaml", write_yaml(portable(recipe.model_dump(mode="json"))))
@@ -189,8 +194,9 @@ class RunFolder:
         if run.is_finished:
             console.say(f"found run {path.name}, finished {run.age}; --again starts a new one")
             with suppress(OSError, BrainhiveError):  # a run of somebody else, which may be read only
-                names = sorted({*run.found_by, recipe.recipe_name})
-                run.write_json(FOUND, {"recipe_names": names, "found": _now()})
+                run.write_json(
+                    FOUND, {"recipe_names": sorted({*run.found_by, recipe.recipe_name}), "found": _now()}
+                )
         launch.gather(path)
         return run
 
@@ -224,11 +230,14 @@ class RunFolder:
     def finishing(self, launch: Launch) -> Iterator[bool]:
         """Wait until this worker may finish the run, for which the block gets True, or another has done it.
 
+        All processes go on together.
+
         Args:
             launch: The processes that finish it together.
         """
         with self.claim_cells({FINISHED: FINISHED}, launch) as free:
             yield next(free, None) is not None
+        launch.barrier()
 
     @property
     def is_shared(self) -> bool:
@@ -360,7 +369,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file under its final name only when complete."""
-        self.replace(name, lambda part: part.write_text(text, encoding="utf-8"))
+        self.replace(name, lambda part: part.write_text(text, "utf-8"))
 
     def replace(self, name: str, write: Callable[[Path], Any]) -> Path:
         """Let `write` fill a path next to the final one, then rename it; works for files and folders."""
@@ -473,20 +482,6 @@ def _numbered(base: Path, name: str, again: bool) -> Path:
     return base / (name if number == 1 else f"{name}-{number}")
 
 
-def _make_folder(path: Path) -> bool:
-    """Make a folder; return whether there was none."""
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _is_others(claim: Path) -> bool:
-    """Whether a living process other than this one works on a run, by its claim in the run's folder."""
-    return is_held(claim) and not is_own(claim)
-
-
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run's, damaged as it may be."""
     return (folder / "recipe.yaml").is_file() or (folder / FINISHED).is_file()
@@ -500,7 +495,7 @@ def remove_unused(runs: Path) -> None:
         if not is_own(claim) or not folder.is_untouched:
             continue
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
-        if not any(map(_is_others, claim.parent.glob("*"))):
+        if not any(is_held(other) and not is_own(other) for other in claim.parent.glob("*")):
             remove(folder.path)
             with suppress(OSError):  # as another command has runs there
                 folder.path.parent.rmdir()
@@ -565,8 +560,10 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
     resolved = RunFolder(run.path.resolve())
     is_known = run.is_shared or resolved.path.parents[1] == runs.resolve()
     if command and is_known and resolved.command != command:
-        hint = f"a repository with a run of {command}; priors are named by --prior" if run.is_shared else hint
-        raise MissingData(f"{run.reference} is a run of {resolved.command}, not of {command}", hint)
+        raise MissingData(
+            f"{run.reference} is a run of {resolved.command}, not of {command}",
+            f"a repository with a run of {command}; priors are named by --prior" if run.is_shared else hint,
+        )
     run.measurements()  # which says what is missing
     return run
 
@@ -602,7 +599,7 @@ def newest(
     finished = [
         run for run in finished_runs(runs, command) if apart_from is None or run.path != apart_from.path
     ]
-    rejected: list[str] = []
+    rejected = []
     for index, run in enumerate(finished):
         if reason := _rejection(run, lacks):
             rejected.append(f"{run.path.name}, finished {run.age}: {reason}")
@@ -683,15 +680,18 @@ def _size(run: RunFolder) -> tuple[tuple[Any, ...], tuple[int, int]]:
     # no more of the documents is checked than is used
     notes = run.read_json(FINISHED, _Metrics).notes
     train = (run.recipe(_Made) if (run.path / "recipe.yaml").is_file() else _Made()).train
-    epochs = 0 if notes.get(CLOSED_FORM) else train.epochs
-    return (notes.get("dataset"), notes.get("mode")), (epochs, len(notes.get("cells", ())))
+    return (notes.get("dataset"), notes.get("mode")), (
+        0 if notes.get(CLOSED_FORM) else train.epochs,
+        len(notes.get("cells", ())),
+    )
 
 
 def _described(run: RunFolder) -> str:
     """Describe a run's age and size."""
     counts = zip(_size(run)[1], ("epoch", "cell"), strict=True)
-    sizes = [f"{count} {unit}{'s' if count > 1 else ''}" for count, unit in counts if count]
-    return ", ".join([run.age, *sizes])
+    return ", ".join(
+        [run.age, *[f"{count} {unit}{'s' if count > 1 else ''}" for count, unit in counts if count]]
+    )
 
 
 def age(since: float) -> str:

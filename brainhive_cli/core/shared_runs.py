@@ -78,8 +78,9 @@ def parse_manifest(content: bytes, source: str) -> Manifest:
     fields = documents.parse(content.decode("utf-8", "replace"), source, dict[str, Any], way)
     number = fields.get("format")
     if type(number) is int and number != FORMAT:
-        problem = f"{source} is of format {documents.show_value(number)}, this version reads {FORMAT}"
-        raise BrainhiveError(problem, way)
+        raise BrainhiveError(
+            f"{source} is of format {documents.show_value(number)}, this version reads {FORMAT}", way
+        )
     return documents.check(fields, source, Manifest, way)
 
 
@@ -126,8 +127,10 @@ def fetch(reference: str) -> Path:
     if kind == "model":
         return hub.folder(pinned, allow=MODEL)
     if kind != "run":
-        problem = f"{reference} has no {MANIFEST}, and no {MODEL[0]} of a brain model"
-        raise MissingData(problem, "check the name; priors are named by --prior")
+        raise MissingData(
+            f"{reference} has no {MANIFEST}, and no {MODEL[0]} of a brain model",
+            "check the name; priors are named by --prior",
+        )
     manifest = read_manifest(hub.folder(pinned, allow=[MANIFEST]))
     assert manifest is not None  # which a run has
     patterns = FILES[manifest.command]

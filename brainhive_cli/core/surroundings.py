@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from traceback import walk_tb
 from urllib.parse import urlsplit
@@ -32,7 +31,9 @@ INNERMOST, MAX_CONFIG_BYTES = 4, 1 << 20
 def explain(error: BaseException) -> RecipeError | None:
     """Name the variable or the dotfile that made a library fail; None where none is known to be the cause."""
     # what was said, and where
-    chain = [*_chain(error)]
+    chain = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
     text, reason = " ".join(map(str, chain)), first_line(error)
     frames = [frame for one in chain for frame, _ in walk_tb(one.__traceback__)]
     packages = {str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames}
@@ -79,12 +80,6 @@ def _is_address(name: str) -> bool:
 
 def _without_password(address: str) -> str:
     return re.sub("//[^/@]*@", "//…@", address)[:80]
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _describe_address(value: str, schemes: tuple[str, ...]) -> tuple[str, str]:

@@ -84,7 +84,7 @@ def variants(recipe: R) -> dict[str, R]:
         return {"": recipe}
 
     # the label of each variant, and the keys in which it differs
-    listed: list[tuple[str, Mapping[str, Any]]] = [(FULL, {}), *recipe.ablations.items()]
+    listed = [(FULL, {}), *recipe.ablations.items()]
     if not recipe.ablations:
         combinations = itertools.product(*recipe.sweep.values())
         chosen = [dict(zip(recipe.sweep, values, strict=True)) for values in combinations]
@@ -92,7 +92,7 @@ def variants(recipe: R) -> dict[str, R]:
 
     # the changes of each variant are laid over the recipe without its sweep
     base = {**recipe.model_dump(mode="json"), "sweep": {}, "ablations": {}}
-    recipes: dict[str, R] = {}
+    recipes = {}
     for label, changes in listed:
         fields = copy.deepcopy(base)
         for key, value in changes.items():
@@ -128,9 +128,10 @@ def variant_of(known: Mapping[str, R], variant: str, run: str) -> R:
         RecipeError: if a sweep has no such variant, or none is named; the hint lists them.
     """
     if variant not in known:
-        message = f"{run} has no {variant!r}" if variant else f"{run} is a sweep: name one of its variants"
-        listed = " or ".join(f"{run}:{label}" for label in known if label) or f"{run}, which is no sweep"
-        raise RecipeError(message, listed)
+        raise RecipeError(
+            f"{run} has no {variant!r}" if variant else f"{run} is a sweep: name one of its variants",
+            " or ".join(f"{run}:{label}" for label in known if label) or f"{run}, which is no sweep",
+        )
     return known[variant]
 
 

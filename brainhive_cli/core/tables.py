@@ -80,6 +80,7 @@ class Table:
                 raise ValueError(f"{self.title}: a cell is a text, a number or nothing")
             if len(row) != len(self.columns):
                 raise ValueError(f"{self.title}: a row of {len(row)} cells, not {len(self.columns)}")
+        object.__setattr__(self, "rows", tuple(self.rows))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the table as one dict a row, for JSON."""
@@ -100,7 +101,7 @@ def published_table(published: Mapping[str, dict[str, Any]]) -> Table:
         rows.append((*label, *(known.get(metric, "–") for metric in ("top1", "top5")), how))
     columns = [*(["variant"] if "" not in published else []), "top-1", "top-5", "measured with"]
     source = next(iter(published.values()))["source"]
-    return Table(f"Published, on the test pictures: {source}", columns, tuple(rows))
+    return Table(f"Published, on the test pictures: {source}", columns, rows)
 
 
 def number(value: Any) -> str:
@@ -162,15 +163,14 @@ def by_subject_and_seed(
     """
     # several models of a seed count as their mean
     means = {subject: {seed: mean(scores) for seed, scores in row.items()} for subject, row in values.items()}
-    rows: list[tuple[Any, ...]] = [
+    rows = [
         (subject, *(row.get(seed) for seed in seeds), mean_sd(row.values())) for subject, row in means.items()
     ]
 
     # the last row: over subjects, seed by seed
     over = [mean_sd(row[seed] for row in means.values() if seed in row) for seed in seeds]
     rows.append(("mean ± sd", *over, mean_sd(mean(row.values()) for row in means.values())))
-    headings = [f"seed {seed}" for seed in seeds]
-    return Table(title, ("subject", *headings, "mean ± sd"), rows, note=note)
+    return Table(title, ("subject", *[f"seed {seed}" for seed in seeds], "mean ± sd"), rows, note=note)
 
 
 def draw(table: Table, width: int) -> Any:

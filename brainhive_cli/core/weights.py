@@ -154,7 +154,7 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         BrainhiveError: if it is damaged.
     """
     with reading(path, "training goes on from the one before, or anew", BrainhiveError, files=(path,)):
-        content: dict[str, Any] = _load(path, device)
+        content = _load(path, device)
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}")
         return content
