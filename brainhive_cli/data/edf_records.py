@@ -33,7 +33,7 @@ class Pauses:
     def leave_out(self, times_s: Float64) -> Float64:
         """Turn times [n] since the start into seconds of samples; a time in a pause becomes its end."""
         begins_s = self.starts_s + np.cumsum(self.lengths_s) - self.lengths_s
-        return times_s - np.clip(times_s[:, None] - begins_s, 0, self.lengths_s).sum(axis=1)
+        return times_s - np.clip(times_s[:, None] - begins_s, 0, self.lengths_s).sum(1)
 
 
 def read_pauses(path: Path) -> Pauses:

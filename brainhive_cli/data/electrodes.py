@@ -63,7 +63,7 @@ class Cap:
         inputs = (f"{bank}{number}" for bank in "ABCDEFGH" for number in range(1, BANK + 1))
         by_input: dict[str, str] = dict(zip(inputs, electrodes, strict=False))
         types: dict[str, str] = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
-        names: dict[str, str] = {}
+        names = {}
         for name, kind in types.items():
             new = self.rename.get(name) or (by_input.get(name, name) if kind == "eeg" else name)
             names[name] = standard_name(new) if kind == "eeg" else new

@@ -13,7 +13,6 @@ from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.data.stores.recordings import Recording
 
-Mask = Bool
 STEPS_WITHIN = {"run": ("runs",), "session": ("sessions",), "no": ("pictures", "trials", "runs", "sessions")}
 """Z-scoring that has no part in the training trials of a fold, by what may be held out."""
 
@@ -74,7 +73,7 @@ class Holdout(Section):
         is_own = recording.preparation.get("zscore") in (self.by.removesuffix("s"),)
         return ([SEEN_PICTURES] if self.shows_seen else []) + ([NORMALISED_BY_TESTED] if is_own else [])
 
-    def hold_out_pictures(self, image_ids: Sequence[str], concepts: Sequence[str], fold: int) -> Mask:
+    def hold_out_pictures(self, image_ids: Sequence[str], concepts: Sequence[str], fold: int) -> Bool:
         """Choose the pictures [M] that a fold tests: of each concept about as many.
 
         Folds have equally many, so that chance is the same in all; pictures that are left over are training
@@ -105,7 +104,7 @@ class Holdout(Section):
         is_tested[chosen] = True
         return is_tested
 
-    def hold_out_trials(self, recording: Recording, fold: int, where: str) -> Mask:
+    def hold_out_trials(self, recording: Recording, fold: int, where: str) -> Bool:
         """Choose the trials [N, R] of a recording that a fold tests.
 
         Raises:

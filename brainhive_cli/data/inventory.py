@@ -251,8 +251,8 @@ def _raw_recordings(config: Any, paths: Paths, subject: int) -> Part:
     # count the trials of each session whose files are complete
     files: set[Path] = set()
     trials: Counter[str] = Counter()
-    complete: list[int] = []
-    absent: list[MissingData] = []
+    complete = []
+    absent = []
     with part.noting():
         if isinstance(raw, Merged):  # files that hold all sessions together
             files.update(raw.files(subject))
@@ -323,7 +323,7 @@ def _bad_values(recording: Recording) -> str:
     sample = np.stack(rows)  # [n, C, T]
     if not np.isfinite(sample).all():
         return "values that are not finite"
-    is_flat = (sample == sample[:1, :, :1]).all(axis=(0, 2))  # [C]
+    is_flat = (sample == sample[:1, :, :1]).all((0, 2))  # [C]
     if not is_flat.any() or len(sample) < 2:
         return ""
     return f"{is_flat.sum()} flat channels or voxels of {len(is_flat)}"

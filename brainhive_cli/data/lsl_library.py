@@ -95,7 +95,7 @@ class ResultOutlet:
         lsl = import_lsl()
         self._name = name
         with explain_lsl_errors(f"results cannot be sent as stream {name!r}"):
-            self._outlet: Any = lsl.StreamOutlet(lsl.StreamInfo(name, RESULTS, 1, 0.0, "string", source_id))
+            self._outlet = lsl.StreamOutlet(lsl.StreamInfo(name, RESULTS, 1, 0.0, "string", source_id))
 
     def push(self, result: Mapping[str, Any], time_s: float = 0.0) -> None:
         """Send a result.

@@ -439,7 +439,7 @@ def _check_before_mne(path: Path) -> None:
     """
     import mne
 
-    named: list[str] = []
+    named = []
     if path.suffix.lower() == ".vhdr":
         # mne would make room for all channels that a header claims
         header = read_regular(path).decode("latin-1")
@@ -550,7 +550,7 @@ class StillPieces:
     def add(self, row: Float64) -> None:
         """Add a channel [samples]."""
         pieces = row[: len(self._counts) * self._size].reshape(-1, self._size)
-        self._counts += (pieces == pieces[:, :1]).all(axis=1)
+        self._counts += (pieces == pieces[:, :1]).all(1)
 
     def are_still(self, onsets: Int64, span: tuple[int, int], channels: int) -> Bool:
         """Mark the trials [n] in most of which most channels stand still."""

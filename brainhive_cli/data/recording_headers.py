@@ -167,8 +167,8 @@ def read_header(
         length = min(int(raw.n_times), max(2, round(rate_hz)))
         starts = np.unique(np.linspace(0, raw.n_times - length, STRETCHES).astype(int)).tolist()
         with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused in trials
-            stretches = np.array([raw.get_data(start=at, stop=at + length).var(axis=1) for at in starts])
-            variances = np.asarray(np.mean(stretches, axis=0), np.float64)  # [C]
+            stretches = np.array([raw.get_data(start=at, stop=at + length).var(1) for at in starts])
+            variances = np.asarray(np.mean(stretches, 0), np.float64)  # [C]
 
         # mne writes zeros where a position is not known
         positions = np.array([channel["loc"][:3] for channel in raw.info["chs"]], np.float64)  # [C, 3]
@@ -177,7 +177,7 @@ def read_header(
             tuple(raw.ch_names),
             tuple(raw.get_channel_types()),
             tuple(raw.info["bads"]),
-            np.where(np.any(positions, axis=1, keepdims=True), positions, np.nan),
+            np.where(np.any(positions, 1, keepdims=True), positions, np.nan),
             rate_hz,
             (float(raw.info["highpass"] or 0), float(raw.info["lowpass"] or rate_hz / 2)),
             int(raw.n_times),
@@ -186,7 +186,7 @@ def read_header(
             source,
             variances,
             tuple(text for at, text in events if at is None),
-            stretches <= STILL * stretches.max(axis=0),
+            stretches <= STILL * stretches.max(0),
             raw.compensation_grade,
             tuple(doubts),
         )
@@ -197,9 +197,9 @@ def _read_annotations(raw: Any, path: Path) -> tuple[list[tuple[int, str]], list
     rate_hz = float(raw.info["sfreq"])
     onsets = np.rint((raw.annotations.onset - raw.first_time) * rate_hz).astype(np.int64).tolist()
     texts = [REFERENCE.sub(lambda match: unescape(match[0]), text) for text in raw.annotations.description]
-    markers: list[tuple[int, str]] = []
-    spans: list[tuple[int, int, str]] = []
-    cuts: list[tuple[int, int, str]] = []
+    markers = []
+    spans = []
+    cuts = []
     is_eeglab = path.suffix.lower() == ".set"
     for at, length_s, text in zip(onsets, raw.annotations.duration, texts, strict=True):
         if BAD.fullmatch(text):
@@ -411,7 +411,7 @@ def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, Int64]:
     """Read the codes of a channel, that of several which combines the others: by its name, or its values."""
     combined = [name for name in names if COMBINED.fullmatch(name)]
     chosen = sorted(combined, key=lambda name: "101" not in name)[:1] or names
-    codes: dict[str, Int64] = {}
+    codes = {}
     for name in chosen:
         picks = [raw.ch_names.index(name)]
         (values,), (kind,) = raw.get_data(picks=picks), raw.get_channel_types(picks=picks)

@@ -28,7 +28,6 @@ from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels, tak
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.models.signal_spec import SignalSpec
 
-Rows = Int64
 Signals = Float32 | StoredRows
 """Signals in memory, or in a file."""
 AGAIN = "run the same command again"
@@ -61,11 +60,11 @@ class Responses:
 
     subject: int
     signal: Signals
-    stimulus: Rows
+    stimulus: Int64
     channels: tuple[str, ...]
     rate_hz: float | None = 250.0
     single: Signals | None = None
-    counts: Rows | None = None
+    counts: Int64 | None = None
     statistics: Statistics | None = None
     times_s: tuple[float, ...] | None = None
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -83,7 +82,7 @@ class Responses:
         cls,
         subject: int,
         selection: Selection,
-        stimulus: Rows,
+        stimulus: Int64,
         *,
         statistics: Statistics | None = None,
         with_single: bool = False,
@@ -120,7 +119,7 @@ class Responses:
             onset_s=take(recording.onset_s, selection.pictures),
         )
 
-    def take(self, rows: Rows) -> Self:
+    def take(self, rows: Int64) -> Self:
         """Take some of the N signals."""
         return replace(
             self,
@@ -133,11 +132,6 @@ class Responses:
             onset_s=take(self.onset_s, rows),
             digests=take(self.digests, rows),
         )
-
-    def of_first_sessions(self, count: int) -> Self:
-        """Take the trials of the first sessions; sessions and single trials must be there."""
-        assert self.sessions is not None
-        return self.of_trials((self.sessions >= 0) & (self.sessions < count))
 
     def of_trials(self, is_chosen: Bool) -> Self:
         """Take some of the single trials [N, R], and average those of each stimulus anew.
@@ -152,7 +146,7 @@ class Responses:
 
         # the chosen trials of each stimulus first, and as many columns as the most of them
         is_chosen, counts = is_chosen[rows], is_chosen[rows].sum(1)
-        order = np.argsort(~is_chosen, axis=1, kind="stable")  # [n, R]
+        order = np.argsort(~is_chosen, 1, kind="stable")  # [n, R]
         order = order[:, : counts.max(initial=0)]  # [n, r]
 
         def choose(values: Array | None, padding: float) -> Array | None:
@@ -306,7 +300,7 @@ def measure_new_subject(
 
 def match_split(
     source: SignalSource, subject: int, split: str, stimuli: TargetStore
-) -> tuple[Recording, Rows, Rows]:
+) -> tuple[Recording, Int64, Int64]:
     """Open a subject's recording of a split, and match it with the stimuli that its fold has of the split.
 
     Returns:
@@ -349,7 +343,7 @@ def match_split(
     return recording, pictures[is_in_fold], stimulus[is_in_fold]
 
 
-def match_stimuli(image_ids: Sequence[str], stimuli: TargetStore, where: str) -> tuple[Rows, Rows]:
+def match_stimuli(image_ids: Sequence[str], stimuli: TargetStore, where: str) -> tuple[Int64, Int64]:
     """Match what was shown with the stimuli of a target store.
 
     What is not there could not be decoded: it is left out, with a warning.

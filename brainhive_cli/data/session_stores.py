@@ -121,7 +121,7 @@ def join(
     space = spaces[0]
     if isinstance(space, Voxels):  # whose maps are those of the mean session
         maps = {
-            name: np.mean([other.maps[name] for other in spaces if isinstance(other, Voxels)], axis=0)
+            name: np.mean([other.maps[name] for other in spaces if isinstance(other, Voxels)], 0)
             for name in space.maps
         }
         space = replace(space, maps=maps)

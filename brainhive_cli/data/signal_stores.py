@@ -216,7 +216,7 @@ class SignalSource:
 
     def caveats(self, subjects: Sequence[int]) -> list[str]:
         """List the caveats of the signals that subjects are tested on."""
-        tested: list[Recording] = []
+        tested = []
         for store in self._open_stores(subjects).values():
             names = [split for split in store.splits if split != "train"] or [*store.splits]
             tested += [store.splits[name] for name in names]
@@ -251,7 +251,7 @@ def require_each(subjects: Sequence[int], check: Callable[[int], object]) -> Non
     Raises:
         MissingData: naming the first thing that is missing, and the subjects that lack nothing.
     """
-    missing: dict[int, MissingData] = {}
+    missing = {}
     for subject in subjects:
         try:
             check(subject)
@@ -290,7 +290,7 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
         dropped[split].update(reasons)
 
     # trials of each split, also of one that was dropped as a whole
-    splits: dict[str, dict[str, Any]] = {}
+    splits = {}
     for split in {**store.splits, **dropped}:
         counts = store.splits[split].repetitions if split in store.splits else np.zeros(0, np.int64)
         assert counts is not None  # as in every store
@@ -301,7 +301,7 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
 
     # axes, caveats and origin are those of all splits
     first = next(iter(store.splits.values()))
-    space: dict[str, Any] = {"channels": first.signal.shape[2]}
+    space = {"channels": first.signal.shape[2]}
     if isinstance(first.space, Voxels):
         space = {"voxels": first.signal.shape[2], "regions": list(first.space.regions)}
     else:

@@ -205,7 +205,7 @@ def make_recording(
     # a channel list found with the data always wins; NeuroBridge writes an empty one
     names = pickles.array(next((content[key] for key in CHANNELS if key in content), ())).astype(str)
     recording = Recording(
-        signal=signal,
+        signal,
         image_ids=list_pictures() if images is None else _image_ids(images, signal.shape),
         space=Sensors(tuple(names.tolist()) or tuple(montage)),
         times_s=_times_s(content, signal.shape[3], rate_hz),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core import set_up
-from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import LEVEL, Measurements
 from brainhive_cli.measurement.metric_names import lower_is_better
@@ -287,7 +287,7 @@ def compare_ranks(
         other subjects or items.
     """
     # pairs that can be compared
-    compared: dict[Key, dict[str, Any]] = {}
+    compared = {}
     errors = []
     for key, pair in pairs.items():
         try:
@@ -317,7 +317,7 @@ def _compare_ranks(first: Measurements, second: Measurements) -> dict[str, Any]:
     items = _group(first, ids, units)
 
     # ranks [S, N] of the cells of each subject in the same order
-    sides: list[list[Int64]] = []
+    sides = []
     for cells_of in subjects:
         ranks = []
         for subject in subjects[0]:

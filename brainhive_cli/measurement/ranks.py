@@ -137,7 +137,7 @@ def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor
     best_index, start = torch.zeros(len(signal_tokens), dtype=torch.long), 0
     for block in [gallery] if isinstance(gallery, Tensor) else gallery:
         # the best of the block, for as many signals at once as memory is meant to hold
-        directions = F.normalize(block.float(), dim=1)
+        directions = F.normalize(block.float())
         rows = max(1, SIMILARITIES_AT_ONCE // len(block))
         best_of_rows = [(tokens.float() @ directions.T).max(1) for tokens in signal_tokens.split(rows)]
         value, index = (torch.cat([pair[n].cpu() for pair in best_of_rows]) for n in (0, 1))

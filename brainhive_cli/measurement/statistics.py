@@ -182,7 +182,7 @@ def _metric(
     # spread over seeds, where there is a model of each
     seeds, spread = tuple(context.get("seeds", ())), None
     if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
-        spread = float(np.mean([statistic(group, axis=-1) for group in models], axis=0).std(ddof=1))
+        spread = float(np.mean([statistic(group, axis=-1) for group in models], 0).std(ddof=1))
 
     # a selection by the test scores is told by the protocol
     caveats = find_caveats(context["protocol"])
@@ -367,7 +367,7 @@ def _resampled_scatter(groups: Sequence[Float64], items: Items) -> Scatter:
     resampled = np.concatenate(drawn)  # [draws, S]
     estimates = np.array([np.median(group) for group in groups])
     joined = np.column_stack([resampled, resampled.mean(1)])
-    low, high = np.percentile(joined, [2.5, 97.5], axis=0)
+    low, high = np.percentile(joined, [2.5, 97.5], 0)
     variances = ((high - low) / (2 * norm.ppf(UPPER))) ** 2
 
     # bias-reduced by the mean leverage of the units, with the freedom that means have

@@ -285,7 +285,7 @@ def _over_units(
     distances = []  # [N] by subject
     for matrix, ids in zip(ranks, items.ids, strict=True):
         rows, shown = np.arange(len(ids)), [columns[name] for name in ids]
-        guessed: Any = (pool + 1) / 2
+        guessed = (pool + 1) / 2
         if parts is not None:
             (part,) = number_names([[parts[name] for name in ids]])
             is_of_part = np.eye(part.max() + 1)[part]  # [N, parts]

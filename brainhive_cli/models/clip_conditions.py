@@ -100,7 +100,7 @@ class CaptionTokens:
         if source == OPEN_CLIP:
             from open_clip.tokenizer import SimpleTokenizer
 
-            tokenizer: Any = SimpleTokenizer()
+            tokenizer = SimpleTokenizer()
             self.start, self.end = tokenizer.sot_token_id, tokenizer.eot_token_id
             self._encode: Callable[[str], list[int]] = tokenizer.encode
         else:

@@ -107,7 +107,7 @@ def check_names(names: Iterable[str]) -> None:
 
 def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:
     """Cut vectors [B, sum of the widths] into the heads, in their order: [B, *shape] by name."""
-    parts = values.split([head.width for head in heads.values()], dim=-1)
+    parts = values.split([head.width for head in heads.values()], -1)
     return {
         name: part.unflatten(-1, head.shape) if len(head.shape) > 1 else part
         for (name, head), part in zip(heads.items(), parts, strict=True)

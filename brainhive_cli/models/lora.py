@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +58,7 @@ def shapes_of(network: nn.Module, endings: Sequence[str]) -> dict[str, list[int]
         )
 
     # linear maps whose names end as the recipe says
-    maps: dict[str, Any] = {n: m for n, m in network.named_modules() if isinstance(m, nn.Linear)}
+    maps = {n: m for n, m in network.named_modules() if isinstance(m, nn.Linear)}
     for ending in endings:
         if not any(name.endswith(ending) for name in maps):
             known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in maps))

@@ -141,7 +141,7 @@ class SignalSpec:
         """
         # unit and rate, where both sides know them
         rates_hz = tuple(rate and round(rate, 3) for rate in (rate_hz, self.rate_hz))
-        pairs: dict[str, tuple[Any, ...]] = {"unit": (unit, self.unit), "rate_hz": rates_hz}
+        pairs = {"unit": (unit, self.unit), "rate_hz": rates_hz}
         if unit.translate(MICRO) == self.unit.translate(MICRO):
             del pairs["unit"]
         pairs = {key: pair for key, pair in pairs.items() if all(pair)}

@@ -228,7 +228,7 @@ def _draw_lines(axes: Any, curve: Curve) -> None:
             axes.axvspan(*mark, color=SOFT, alpha=0.15, linewidth=0)
         axes.axvline(start, color=SOFT, linestyle=":", linewidth=1)
         side = "left" if start < (at[0] + at[-1]) / 2 else "right"  # into the drawing, not out of it
-        at_top: Any = {"xycoords": ("data", "axes fraction"), "ha": side, "va": "top"}
+        at_top = {"xycoords": ("data", "axes fraction"), "ha": side, "va": "top"}
         below = {"xytext": (0, -row * LEGEND_INCH * 72), "textcoords": "offset points"}
         axes.annotate(f" {name} ", (start, 1), **below, **at_top, **SMALL)
 

@@ -97,9 +97,7 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
             if not isinstance(artifact, Curve | Heatmap | Map | Sheet):
                 continue
             title = artifact.title if is_one else f"{artifact.title}: {run.label}"
-            titled: Curve | Heatmap | Map | Sheet = replace(
-                artifact, title=extend_title(title, run.measured.caveats)
-            )
+            titled = replace(artifact, title=extend_title(title, run.measured.caveats))
             if isinstance(titled, Sheet):
                 if titled.rows:
                     yield label, artifact.title, partial(_save_sheet, titled, run.folder.path)

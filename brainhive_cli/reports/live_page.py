@@ -239,7 +239,7 @@ class LivePage:
 
     def count_viewers(self) -> int:
         """Count the browsers that see events, or ask for them."""
-        connections: Any = self._server.server_state.connections
+        connections = self._server.server_state.connections
         cycles = [connection.cycle for connection in connections if connection.cycle]
         return sum(not cycle.response_complete and cycle.scope["path"] == "/events" for cycle in cycles)
 

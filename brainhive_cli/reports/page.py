@@ -138,7 +138,7 @@ def fold(
     blocks: Sequence[Table | Figure], is_of_many: bool
 ) -> tuple[list[Table | Figure], list[Table | Figure]]:
     """Split the blocks below a heading into those that are shown and those that unfold, in their order."""
-    left: dict[type, int] = dict(zip((Table, Sheet, Curve), SHOWN[is_of_many], strict=True))
+    left = dict(zip((Table, Sheet, Curve), SHOWN[is_of_many], strict=True))
     shown: list[Table | Figure] = []
     folded: list[Table | Figure] = []
     for block in blocks:
@@ -190,7 +190,7 @@ class _Renderer:
         return Markup("\n").join(self._draw_artifact(*part) for part in block)
 
     def _draw_artifact(self, label: str, shown: Artifact, folder: Path) -> Markup:
-        points: list[tuple[str, str]] = []
+        points = []
         match shown:
             case Curve() | Heatmap() | Map():
                 drawing = svg_of(shown)

@@ -60,7 +60,7 @@ def paper_table(group: RunGroup) -> Table:
     # the cells, with the marks of differences and the best in bold
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
     stamps = stamp_rows({run.label: run.metrics.values() for run in runs})
-    table_rows: list[list[Any]] = []
+    table_rows = []
     for label, row in rows.items():
         cells: list[Any] = [stamps.get(label, label)]
         for name in names:
@@ -195,7 +195,7 @@ def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
     rows = []
     for row in run.measured.rows():
         # the cell that the scope is of, or is a further measurement of, as `sub-01 · backward`
-        source: dict[str, Any] = {}
+        source = {}
         for name, about in run.measured.notes.get("cells", {}).items():
             if row["scope"] == name or row["scope"].startswith(f"{name} · "):
                 subject, seed = subject_and_seed(about, run.measured.scopes[row["scope"]])

@@ -3,7 +3,6 @@
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -189,25 +188,19 @@ def draw_filmstrips(title: str, pairs: Sequence[Sequence[Strip]]) -> Image.Image
     sheet, pen = _new_sheet(width, top + MARGIN_PX + total, heads, bold)
     for pair, words, sizes in zip(pairs, texts, heights, strict=True):
         for strip, lines, height in zip(pair, words, sizes, strict=True):
-            _draw_strip(sheet, pen, strip, lines, top, (bold, font))
+            # the frames, evenly spaced in time, with their masks if each frame has one
+            shown = np.linspace(0, len(strip.frames) - 1, min(FRAMES, len(strip.frames))).round().astype(int)
+            masks = strip.masks
+            if masks is not None and len(masks) == len(strip.frames):
+                masks = masks[shown]
+            for index, frame in enumerate(outlined(strip.frames[shown], masks, SIDE_PX)):
+                sheet.paste(Image.fromarray(frame), (MARGIN_PX + index * SIDE_PX, top))
+
+            # the text, right of the frames
+            left = sheet.width - MARGIN_PX - TEXT_PX
+            pen.text((left, top), strip.title, INK, bold)
+            for number, line in enumerate(lines):
+                pen.text((left, top + (number + 1) * LINE_PX + 3), line, SOFT, font)
             top += height + 2
         top += 2 * GAP_PX
     return sheet
-
-
-def _draw_strip(
-    sheet: Image.Image, pen: ImageDraw.ImageDraw, strip: Strip, lines: Sequence[str], top: int, fonts: Any
-) -> None:
-    # the frames, evenly spaced in time, with their masks if each frame has one
-    shown = np.linspace(0, len(strip.frames) - 1, min(FRAMES, len(strip.frames))).round().astype(int)
-    masks = strip.masks
-    if masks is not None and len(masks) == len(strip.frames):
-        masks = masks[shown]
-    for index, frame in enumerate(outlined(strip.frames[shown], masks, SIDE_PX)):
-        sheet.paste(Image.fromarray(frame), (MARGIN_PX + index * SIDE_PX, top))
-
-    # the text, right of the frames
-    left = sheet.width - MARGIN_PX - TEXT_PX
-    pen.text((left, top), strip.title, INK, fonts[0])
-    for number, line in enumerate(lines):
-        pen.text((left, top + (number + 1) * LINE_PX + 3), line, SOFT, fonts[1])

@@ -68,7 +68,7 @@ def _lay_out_run(run: ShownRun) -> list[Table]:
     # everything together: all metrics, or the sources of pictures side by side with ceiling and baselines
     if run.source:
         scopes, titles = run.measured.scopes, run.measured.notes.get("titles", {})
-        columns: Columns = {}
+        columns = {}
         for source in run.measured.notes["sources"]:
             cells = [with_interval(scopes[source].get(name)) for name in run.metrics]
             columns[titles.get(source, source)] = cells
@@ -277,7 +277,7 @@ def _cell_tables(run: ShownRun) -> list[Table]:
     names = list(cells[0].metrics)
     has_subjects = "" not in subjects and len(subjects) == len(cells)
     epochs = ["epoch"] if "epoch" in cells[0].about else []
-    rows: list[list[Any]] = [
+    rows = [
         [
             cell.subject if has_subjects else cell.name,
             *(cell.about[key] for key in epochs),
@@ -379,11 +379,11 @@ def control_effects(
         `low` to `high`. The interval of shuffled trials is over the draws. Without a control `loss` is 0 and
         the interval is that of top1.
     """
-    effects: list[dict[str, Any]] = []
+    effects = []
     for head, measured in swept.items():
         # the head without a control, then each control that was compared with it
         top1 = measured.scopes[scope(NO_CONTROL, ALL)]["top1"]
-        rows: list[tuple[Any, ...]] = [(NO_CONTROL, top1.value, 0.0, top1.low, top1.high)]
+        rows = [(NO_CONTROL, top1.value, 0.0, top1.low, top1.high)]
         for pair in measured.notes["comparisons"]:
             if pair["pair"][0] == NO_CONTROL:
                 control = pair["pair"][1]

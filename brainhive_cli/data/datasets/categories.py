@@ -11,7 +11,6 @@ from PIL.Image import Resampling
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
@@ -134,7 +133,7 @@ def _list(config: Config, names: Sequence[str], root: Path | None, split: str) -
 
 def _open(root: Path, files: Sequence[Sequence[str]], most: int, index: int) -> Clip:
     """Open the exemplars of a category; one that has fewer repeats them, which an average counts once."""
-    exemplars: list[UInt8] = []  # [256, 256, 3] each
+    exemplars = []  # [256, 256, 3] each
     for file in files[index]:
         # resize the short side, and crop the centre
         picture = decode(str(root / file), root / file)

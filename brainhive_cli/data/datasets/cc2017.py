@@ -145,7 +145,7 @@ def _clips(root: Path, name: str, captions: str, split: str) -> StimulusSet:
     frames, count = _open_frames(root, split)
 
     # one caption and one list of labels for each clip, or hints on how to get them
-    absent: dict[str, str] = {}
+    absent = {}
     texts = labels = None
     if captions_path := find_below(root, captions := captions.format(split=split)):
         with reading(captions_path, SOURCE):

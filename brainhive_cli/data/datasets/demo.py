@@ -124,8 +124,8 @@ def simulated(
 
     signal = simulation.simulate(low, semantic, *knobs)  # [N, R, C, T]
     return Recording(
-        signal=signal,
-        image_ids=image_ids,
+        signal,
+        image_ids,
         space=Sensors(tuple(simulation.CHANNELS)),
         times_s=np.arange(signal.shape[-1]) / simulation.RATE_HZ,
         rate_hz=simulation.RATE_HZ,

@@ -337,9 +337,9 @@ def list_parquet(files: Sequence[Path]) -> tuple[list[str], list[str], "Tars | R
         MissingExtra: if pyarrow is not installed.
         BrainhiveError: naming a file that is no parquet, is cut short, or holds no pictures.
     """
-    names: list[str] = []
-    labels: list[str] = []
-    groups: list[tuple[int, int, int]] = []
+    names = []
+    labels = []
+    groups = []
     column = ""
     for number, path in enumerate(files):
         with reading(path, AGAIN), open_parquet(path) as file:

@@ -115,7 +115,7 @@ def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
         return replace(images, absent={"captions": f"get stimuli/{CAPTIONS}"})
 
     # captions of each picture in the order of their numbers
-    texts: defaultdict[str, list[str]] = defaultdict(list)
+    texts = defaultdict(list)
     entries = published.read_table(
         captions,
         SOURCE,
@@ -131,5 +131,5 @@ def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
     """Decode the file in a row of `images`; the HDF5 file is closed again afterwards."""
     name = f"row {rows[index]} of {path}"
     with datasets.decoding(name), h5py.File(path, "r") as file:
-        content: Any = hdf5.find_dataset(file, "images")[int(rows[index])]
+        content = hdf5.find_dataset(file, "images")[int(rows[index])]
         return datasets.decode(BytesIO(content.astype(np.uint8).tobytes()), name)

@@ -66,5 +66,5 @@ def _simulate(config: Config, paths: Paths, source: datasets.Dataset, subject: i
     meaning = np.asarray(stores[split].embedding[stores[split].rows(images.image_ids)])
     learned = np.asarray(stores["train"].embedding)
     # 1e-6: a dimension that never varies
-    semantic = simulation.standardise(meaning, learned.mean(axis=0), learned.std(axis=0) + 1e-6)
+    semantic = simulation.standardise(meaning, learned.mean(0), learned.std(0) + 1e-6)
     return simulated(config.space, low, semantic, subject, split, config.noise, list(images.image_ids))

@@ -234,7 +234,7 @@ def unpacking(root: Path, needed: Sequence[str]) -> str:
     paths = (root / path for path, entry in walk(root) if not entry.is_dir())
     for path in sorted(filter(is_archive, paths)):
         # all files of a zip, the first of a tar, which has no list, and nothing of a damaged archive
-        names: list[str] = []
+        names = []
         most = None if path.suffix == ZIP else MAX_MEMBERS
         with suppress(BrainhiveError), open_members(path) as members:
             files = (n.removeprefix("./") for n, _, _ in islice(members, most) if n and "\0" not in n)

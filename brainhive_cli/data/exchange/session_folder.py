@@ -255,7 +255,7 @@ class SessionFolder:
         """Write the channels, their positions and the facts of the recording."""
         # channels, and facts that nothing here knows
         types = [BIDS_TYPES.get(kind, "MISC") for kind in self.format.kinds]
-        columns: dict[str, Sequence[str]] = {"name": self._names, "type": types, "units": units}
+        columns = {"name": self._names, "type": types, "units": units}
         if self._names != list(self.format.channels):
             columns["original_name"] = [json.dumps(name)[1:-1] for name in self.format.channels]
         lines = ["\t".join(columns), *map("\t".join, zip(*columns.values(), strict=True))]

@@ -143,7 +143,8 @@ def decoded(
         gc.unfreeze()
         if pinned:
             torch.cuda.synchronize()
-            ring.unpin()
+            for memory in (memory for batch in ring.batches for memory in batch.values()):
+                torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
 
 
 class Ring:
@@ -184,11 +185,6 @@ class Ring:
                 problem = f"CUDA cannot lock {memory.nbytes / 1e6:.0f} MB of pictures (error {failed})"
                 raise DeviceError(problem, "lower batch_size or run.workers")
 
-    def unpin(self) -> None:
-        """Unlock the pages."""
-        for memory in (memory for batch in self.batches for memory in batch.values()):
-            torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
-
 
 @dataclass(eq=False)
 class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
@@ -226,7 +222,7 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
             decoding = [name for name in names if name in pixels]
             try:
                 # each encoder's picture or clip, decoded once, or what it reads in its place
-                sources: dict[str, Any] = {n: self.readers[n](row) for n in names if n in self.readers}
+                sources = {n: self.readers[n](row) for n in names if n in self.readers}
                 if decoding or not names:
                     sources |= dict.fromkeys(decoding, self.images.open(row))
             except BadPicture as error:

@@ -19,7 +19,6 @@ from brainhive_cli.data.bids_labels import natural_key
 from brainhive_cli.data.datasets import Clip, decode, decoding, turn_upright
 from brainhive_cli.data.stores.ids import PICTURES
 
-Pixels = UInt8
 RATE_HZ = 8.0
 """Of a clip whose own rate nothing says: how fast browsers show it."""
 PNG_LEVEL = 1
@@ -38,12 +37,12 @@ CRF, SMALL_CRF = 18, 28
 """Of H.264: one that looks like the original (x264's guide), and one of half its size, for pages."""
 
 
-def to_bytes(media: Tensor) -> Pixels:
+def to_bytes(media: Tensor) -> UInt8:
     """Round media [B, 3, H, W] or [B, F, 3, H, W] in 0..1 to bytes, channels last, on the CPU."""
     return media.mul(255).round().byte().movedim(-3, -1).cpu().numpy()
 
 
-def save(pixels: Pixels, path: Path, rate_hz: float | None = None) -> None:
+def save(pixels: UInt8, path: Path, rate_hz: float | None = None) -> None:
     """Write one picture [H, W, 3] or clip [F, H, W, 3]; of a clip the frames a second."""
     if pixels.ndim == 3:
         Image.fromarray(pixels).save(path, compress_level=PNG_LEVEL)
@@ -138,9 +137,9 @@ def read_animation(path: Path) -> Clip:
         BrainhiveError: if it is too long for a clip, or its frames are shown for durations that are no
             multiples of the shortest.
     """
-    durations: list[float] = []
+    durations = []
 
-    def decoded(file: Image.Image) -> Iterator[Pixels]:
+    def decoded(file: Image.Image) -> Iterator[UInt8]:
         for frame in ImageSequence.Iterator(file):
             pixels = np.asarray(turn_upright(frame, frame.convert("RGB")))
             durations.append(float(frame.info.get("duration", 0)))  # which a WebP has once it is decoded
@@ -161,7 +160,7 @@ def read_animation(path: Path) -> Clip:
         problem = f"the frames of {path} are shown for {listed} ms"
         raise BrainhiveError(problem, "write the clip at one rate")
     _refuse_long(path, times.sum(), frames[0].nbytes * times.sum())
-    return Clip(np.repeat(frames, times.round().astype(int), axis=0), float(1000 / shown_ms.min()))
+    return Clip(np.repeat(frames, times.round().astype(int), 0), float(1000 / shown_ms.min()))
 
 
 def read_video(path: Path) -> Clip:
@@ -186,9 +185,9 @@ def read_video(path: Path) -> Clip:
     return Clip(frames, float(rate) if rate else None)
 
 
-def _collect(frames: Iterable[Pixels], path: Path) -> list[Pixels]:
+def _collect(frames: Iterable[UInt8], path: Path) -> list[UInt8]:
     """List the frames [H, W, 3] of a clip as they are decoded, until they are too many for one."""
-    collected: list[Pixels] = []
+    collected: list[UInt8] = []
     total = 0
     for frame in frames:
         total += frame.nbytes
@@ -211,7 +210,7 @@ def has_pyav() -> bool:
     return importlib.util.find_spec("av") is not None
 
 
-def write_video(frames: Pixels, path: Path, rate_hz: float, crf: int = CRF) -> None:
+def write_video(frames: UInt8, path: Path, rate_hz: float, crf: int = CRF) -> None:
     """Write frames [F, H, W, 3] as H.264 in MP4, which every browser plays; odd sides get one more pixel.
 
     Raises:
@@ -229,7 +228,7 @@ def write_video(frames: Pixels, path: Path, rate_hz: float, crf: int = CRF) -> N
         video.mux(stream.encode(None))
 
 
-def write_animation(frames: Pixels, path: Path, rate_hz: float) -> None:
+def write_animation(frames: UInt8, path: Path, rate_hz: float) -> None:
     """Write frames [F, H, W, 3] as animated WebP, which every browser shows, without PyAV."""
     first, *rest = map(Image.fromarray, frames)
     shown_ms = round(1000 / rate_hz)

@@ -18,9 +18,6 @@ from PIL import Image, ImageOps
 from brainhive_cli.core.arrays import Float32, Float64, UInt64
 from brainhive_cli.data.datasets import Clip
 
-Hashes = UInt64
-Details = Float32
-Margins = Float64
 Likeness = Literal["copy", "mirrored", "cropped", ""]
 
 COPIES: tuple[Likeness, ...] = ("copy", "cropped")
@@ -82,7 +79,7 @@ _FIRSTS, _SECONDS = np.transpose(_PAIRS)
 _MIRRORED_VIEWS = [0, 1, 2, 5, 4, 3, *range(6, VIEWS)]  # without its left side is without its right side
 
 _FREQUENCY = np.hypot(*np.mgrid[:_SIDE_PX, :_SIDE_PX])  # [64, 64], in half cycles a picture
-_LOWEST = np.argsort(_FREQUENCY[:16, :16], axis=None, kind="stable")[1:]  # without the mean, [255]
+_LOWEST = np.argsort(_FREQUENCY[:16, :16], None, kind="stable")[1:]  # without the mean, [255]
 _BY_PARITY = (_LOWEST[_LOWEST % 2 == 0], _LOWEST[_LOWEST % 2 == 1])  # of columns
 _HASHED = np.concatenate([lowest[:64] for lowest in _BY_PARITY])  # [128]
 _HAS_FEW_DETAILS = np.packbits(np.arange(64) == 63).view(np.uint64)  # the bit in the word of odd frequencies
@@ -105,7 +102,7 @@ def _make_dct(low: float, high: float, side_px: int, count: int) -> Float32:
     return np.asarray(dct * _SIDE_PX / (stop - start), np.float32)
 
 
-def _measure_details(square: Float32, margins: Margins, count: int) -> Details:
+def _measure_details(square: Float32, margins: Float64, count: int) -> Float32:
     """Measure the lowest frequencies of a window of squares [..., S, S]: [..., count * count]."""
     left, upper, right, lower = np.round(margins, 4).tolist()
     side_px = square.shape[-1]
@@ -127,7 +124,7 @@ class Candidate(NamedTuple):
     distance: int
 
 
-def hash_picture(stimulus: Image.Image | Clip) -> Hashes:
+def hash_picture(stimulus: Image.Image | Clip) -> UInt64:
     """Hash what a picture shows, or the middle frame of a clip: signs of its views' lowest DCT frequencies.
 
     Args:
@@ -164,10 +161,10 @@ def count_details(grey: Image.Image) -> float:
     return float(energy.sum() ** 2 / np.square(energy).sum()) if energy.any() else 0.0
 
 
-def _place_views(grey: Image.Image, size: tuple[int, int]) -> Margins:
+def _place_views(grey: Image.Image, size: tuple[int, int]) -> Float64:
     """Return left, upper, right and lower margins of a picture's views, as shares of its sides: [12, 4]."""
 
-    def place(windows: Margins, margins: Margins) -> Margins:
+    def place(windows: Float64, margins: Float64) -> Float64:
         return windows + margins * np.tile(1 - windows[:, :2] - windows[:, 2:], 2)
 
     # what lies within the borders, all of the picture, and the centre squares of both
@@ -177,7 +174,7 @@ def _place_views(grey: Image.Image, size: tuple[int, int]) -> Margins:
     return place(np.concatenate([windows, squares])[_WINDOWS], _MARGINS)
 
 
-def _measure_borders(grey: NDArray[np.int16]) -> Margins:
+def _measure_borders(grey: NDArray[np.int16]) -> Float64:
     """Return the margins of a border of one level around a rectangle, none around what has another shape."""
     differs = np.abs(grey - grey[0, 0]) > BORDER_LEVELS
     rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
@@ -191,7 +188,7 @@ def _measure_borders(grey: NDArray[np.int16]) -> Margins:
     return margins if is_rectangle else _NO_MARGINS
 
 
-def find_candidates(tested: Hashes, learned: Hashes, max_distance: int = MAX_DISTANCE) -> list[Candidate]:
+def find_candidates(tested: UInt64, learned: UInt64, max_distance: int = MAX_DISTANCE) -> list[Candidate]:
     """Find the learned pictures that each tested picture may be a near-copy of.
 
     All of one picture is compared with each view of the other, and inner parts with each other: as they are
@@ -269,8 +266,8 @@ class _Prepared(NamedTuple):
 
     square: Float32  # [3, 128, 128]
     lights: Float32  # [2, 128, 128]
-    views: Margins  # [12, 4]
-    details: Details  # [2, 12, 625]
+    views: Float64  # [12, 4]
+    details: Float32  # [2, 12, 625]
     detail_count: float
 
     @classmethod
@@ -279,7 +276,7 @@ class _Prepared(NamedTuple):
         grey = light.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR)
         views = _place_views(grey, size)
         lights = np.stack([np.asarray(each, np.float32) for each in (light, ImageOps.equalize(light))])
-        details = np.stack([_measure_details(lights, view, _BAND + 1) for view in views], axis=1)
+        details = np.stack([_measure_details(lights, view, _BAND + 1) for view in views], 1)
         channels = np.moveaxis(np.asarray(square, np.float32), -1, 0)
         return cls(channels, lights, views, details, count_details(grey))
 
@@ -316,7 +313,7 @@ def _share_part(first: _Prepared, second: _Prepared) -> bool:
 
 
 def _align(
-    full: _Prepared, full_light: int, start: Margins, part: _Prepared, part_light: int, part_window: Margins
+    full: _Prepared, full_light: int, start: Float64, part: _Prepared, part_light: int, part_window: Float64
 ) -> bool:
     """Say whether a window of a picture, not far from that at the start, shows a window of another."""
     details = _measure_details(part.lights[part_light], part_window, _BAND + 1)
@@ -338,7 +335,7 @@ def _align(
     return _have_equal_colours(full, window, part, part_window)
 
 
-def _have_equal_colours(first: _Prepared, window: Margins, second: _Prepared, other: Margins) -> bool:
+def _have_equal_colours(first: _Prepared, window: Float64, second: _Prepared, other: Float64) -> bool:
     """Say whether the colours of two windows agree; those of a picture in grey or of one tint do with any."""
     all_details, own_chromas = [], []
     for prepared, margins in ((first, window), (second, other)):
@@ -353,7 +350,7 @@ def _have_equal_colours(first: _Prepared, window: Margins, second: _Prepared, ot
         all_details.append(details)
         own_chromas.append(own_chroma)
 
-    def correlate(left: Details, right: Details) -> float:
+    def correlate(left: Float32, right: Float32) -> float:
         return float(np.vdot(left, right) / (np.linalg.norm(left) * np.linalg.norm(right)))
 
     # faint colours, which a small mark changes, count less
@@ -369,7 +366,7 @@ def _frame(stimulus: Image.Image | Clip) -> Image.Image:
     return stimulus if stimulus.mode == "RGB" else stimulus.convert("RGB")
 
 
-def _correlate(first: Details, second: Details, highest: int = _BAND) -> NDArray[np.floating]:
+def _correlate(first: Float32, second: Float32, highest: int = _BAND) -> NDArray[np.floating]:
     """Correlate details [..., 625] by rings of frequencies; average over those that neither lacks: [...]."""
     rings = _RINGS[:, : highest - 1]
     counts = rings.sum(0)

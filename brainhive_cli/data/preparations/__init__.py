@@ -4,11 +4,12 @@ Private files begin with the name of the part that they belong to (`_nsd_…`, `
 `_prepared` is shared.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from pydantic import Field
 
@@ -16,6 +17,16 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.recordings import Recording
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def cached_method(
+    method: Callable[Concatenate[Any, Arguments], Result],
+) -> cached_property[Callable[Arguments, Result]]:
+    """Compute a method once for each of its arguments, as long as the object lives."""
+    return cached_property(lambda self: cache(partial(method, self)))  # type: ignore[arg-type, return-value]
 
 
 class SubjectFiles(Protocol):

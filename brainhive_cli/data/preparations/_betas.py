@@ -18,7 +18,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import no
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.session_folder import read_simulated
-from brainhive_cli.data.preparations import Overview, Preparation, keys_of_stimuli
+from brainhive_cli.data.preparations import Overview, Preparation, cached_method, keys_of_stimuli
 from brainhive_cli.data.preparations._prepared import list_subjects
 from brainhive_cli.data.preparations._recording_overview import spans
 from brainhive_cli.data.published_data import FOLDERS
@@ -165,19 +165,13 @@ class Betas(Preparation, ABC):
             raise BrainhiveError(f"{problem} to choose voxels by, which takes {REPEATED}", way)
         return trials, rows, groups
 
-    @cached_property
-    def _count_repeated(self) -> Callable[[int], int]:
+    @cached_method
+    def _count_repeated(self, subject: int) -> int:
         """Count, once, the training stimuli of a subject that were shown twice or more."""
-
-        def count(subject: int) -> int:
-            sessions = [self.trials(subject, session) for session in self.sessions(subject)]
-            pairs = (
-                pair for trials in sessions for pair in zip(trials.image_ids, trials.splits, strict=True)
-            )
-            shown = Counter(image_id for image_id, split in pairs if split == "train")
-            return sum(number > 1 for number in shown.values())
-
-        return cache(count)
+        sessions = [self.trials(subject, session) for session in self.sessions(subject)]
+        pairs = (pair for trials in sessions for pair in zip(trials.image_ids, trials.splits, strict=True))
+        shown = Counter(image_id for image_id, split in pairs if split == "train")
+        return sum(number > 1 for number in shown.values())
 
     def session(self, subject: int, session: int) -> Mapping[str, Recording]:
         """Read the betas of a session, by split, z-scored."""
@@ -188,7 +182,7 @@ class Betas(Preparation, ABC):
         # a voxel that was not recorded, or never changes, in some session is left out of all in the end
         is_sound = np.isfinite(values).all(0)
         values[:, ~is_sound] = 0
-        is_sound &= np.ptp(values, axis=0) > 0
+        is_sound &= np.ptp(values, 0) > 0
 
         # z-score each group by its training trials, or by all where it has none
         untrained = []
@@ -269,8 +263,8 @@ class Betas(Preparation, ABC):
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
         """Count voxels and the trials of each session, and list unusual facts about them."""
-        rows: list[tuple[object, ...]] = []
-        widths: list[tuple[object, ...]] = []
+        rows = []
+        widths = []
         lines = self.notes(subjects)
         for subject in subjects:
             try:
@@ -439,7 +433,7 @@ def match_pictures(
     image_ids = [image_id for image_id, _ in pairs]
     distinct = list(dict.fromkeys(filter(None, names)))
     stems = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
-    rows: dict[str, int] = {}
+    rows = {}
     ends = {name: name.replace("\\", "/") for name in distinct}
     exact_names: set[str] | None = None  # names that are ids themselves, or contain all of one
     if pictures.are_categories:  # `cue/face` is no `face`

@@ -239,7 +239,7 @@ class BoldRun:
             shapes = " and ".join(str([*side.shape]) for side in sides)
             problem = f"{self.series[0]} has {shapes}, other runs {[*space.values()]} vertices"
             raise BrainhiveError(problem, AGAIN)
-        return np.concatenate(sides, axis=1, dtype=np.float32)
+        return np.concatenate(sides, 1, dtype=np.float32)
 
 
 class Sidecar(BaseModel):

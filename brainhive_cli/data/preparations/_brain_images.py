@@ -138,7 +138,7 @@ def _check_gifti(path: Path) -> None:
 
     with open_regular(path) as file:
         parser = ParserCreate()
-        arrays: list[tuple[int, str]] = []  # bytes in memory, and encoding
+        arrays = []  # bytes in memory, and encoding
         text: list[str] = []
 
         def start(name: str, attributes: dict[str, str]) -> None:

@@ -147,7 +147,7 @@ class Masks:
 
         A region that a subject does not have is there, and empty, so that all subjects have the same list.
         """
-        regions: dict[str, Bool] = {}
+        regions = {}
         for name, path in self.files.items():
             # only the user's own masks must name the same space in their headers
             is_own = name in self.drawn

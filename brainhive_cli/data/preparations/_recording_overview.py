@@ -62,8 +62,8 @@ def describe_subjects(
         split_rows: The rows of each split among them.
     """
     # one line for all subjects with the same warning
-    warnings: dict[str, list[int]] = defaultdict(list)
-    suspects: list[str] = []
+    warnings = defaultdict(list)
+    suspects = []
     for subject, channels in subject_channels.items():
         for text, names in _unusual_channels(channels):
             warnings[text].append(subject)
@@ -105,7 +105,7 @@ def spans(numbers: Sequence[int]) -> str:
 
 def _group_by_entry(items: Mapping[int, Sequence[Hashable]]) -> dict[Hashable, list[int]]:
     """Group numbers that have an entry in common."""
-    groups: dict[Hashable, list[int]] = defaultdict(list)
+    groups = defaultdict(list)
     for number, entries in items.items():
         for entry in entries:
             groups[entry].append(number)
@@ -161,7 +161,7 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
 
     # names outside the 10-05 system, where most names are in it
     if "eeg" in kinds and not channels.has_own_positions:
-        is_unknown = ~np.isfinite(standard_positions(channels.names)).all(axis=1)
+        is_unknown = ~np.isfinite(standard_positions(channels.names)).all(1)
         if is_unknown.mean() < 0.5 and (strange := names[is_unknown & ~has_such_name].tolist()):
             yield f"{', '.join(strange)}: no electrode of the 10-05 system has that name", strange
 
@@ -181,7 +181,7 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
     # channels that stand still for a part of their file
     for path, header in channels.headers.items():
         is_still = header.is_still[:, [header.names.index(name) for name in names if name in header.names]]
-        shares = zip(names, is_still.sum(axis=0).tolist(), strict=False)
+        shares = zip(names, is_still.sum(0).tolist(), strict=False)
         if some := [f"{name} in {share}" for name, share in shares if 1 < share < len(is_still)]:
             summary, parts = summarise_names(some, len(names)), f"{len(is_still)} parts of {path.name}"
             yield f"channels stand still in some of {parts}, {summary}: flat trials are dropped", []
@@ -207,15 +207,15 @@ def _unusual_positions(channels: KeptChannels) -> str:
     if not (is_eeg and channels.has_own_positions):
         return ""
     own, standard = channels.positions, standard_positions(channels.names)
-    radius_m = float(np.median(np.linalg.norm(own - own.mean(axis=0), axis=1)))
+    radius_m = float(np.median(np.linalg.norm(own - own.mean(0), axis=1)))
     if not HEAD_M[0] < radius_m < HEAD_M[1]:
         return f"electrodes lie {radius_m:.3g} m from their middle, which is no head: another unit"
-    is_known = np.isfinite(standard).all(axis=1)
+    is_known = np.isfinite(standard).all(1)
     if is_known.sum() < LEAST_ELECTRODES:
         return ""
-    centred = np.array([where[is_known] - where[is_known].mean(axis=0) for where in (own, standard)])
+    centred = np.array([where[is_known] - where[is_known].mean(0) for where in (own, standard)])
     directions = centred / np.linalg.norm(centred, axis=2, keepdims=True)  # [2, C, 3]
-    angle = float(np.degrees(np.arccos(np.median(directions.prod(axis=0).sum(axis=1)).clip(-1, 1))))
+    angle = float(np.degrees(np.arccos(np.median(directions.prod(0).sum(1)).clip(-1, 1))))
     return f"electrodes are turned by some {angle:.0f}° against their names" if angle > MOST_ANGLE else ""
 
 

@@ -166,7 +166,7 @@ class KeptChannels:
     @property
     def without_position(self) -> list[str]:
         """Names of the channels whose position is not known."""
-        unknown = np.flatnonzero(~np.isfinite(self.positions).all(axis=1)).tolist()
+        unknown = np.flatnonzero(~np.isfinite(self.positions).all(1)).tolist()
         return [self.names[row] for row in unknown]
 
     @property

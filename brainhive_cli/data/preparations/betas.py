@@ -146,7 +146,7 @@ class OwnBetas(PublishedBetas):
         mask = next((Mask.open(path, MASK, least=least) for (path, *_) in masks.values()), None)
 
         # a trial for each line of the tables, and the row of its beta
-        trials: list[tuple[str, str, int, int]] = []
+        trials = []
         session_rows: dict[int, dict[Source, list[int]]] = {}  # rows of each source, by session
         counts, known = Counter[Source](), dict[tuple[str, int], str]()
         wanted = [session for session in self.config.sessions or () if isinstance(session, int)]

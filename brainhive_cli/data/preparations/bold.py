@@ -1,9 +1,9 @@
 """Your own fMRI: single-trial betas of BOLD in BIDS, preprocessed by fMRIPrep."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -18,7 +18,7 @@ from brainhive_cli.core.files import is_file, locate, matches, way_to_folder
 from brainhive_cli.core.recipe import Names, Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.bids_labels import SplitSessions, SubjectNumbers, find_pattern, number_sessions
-from brainhive_cli.data.preparations import Overview, Stimuli, keys_of_stimuli
+from brainhive_cli.data.preparations import Overview, Stimuli, cached_method, keys_of_stimuli
 from brainhive_cli.data.preparations._betas import (
     Betas,
     BetaSteps,
@@ -30,7 +30,6 @@ from brainhive_cli.data.preparations._bold_files import (
     AGAIN,
     SERIES,
     BoldRun,
-    Picture,
     Tree,
     find_runs,
     guess_unit,
@@ -201,22 +200,18 @@ class Bold(Betas):
         """Name the regions of voxels or vertices."""
         return self._voxels(subject)
 
-    @cached_property
-    def _voxels(self) -> Callable[[int], Voxels]:
+    @cached_method
+    def _voxels(self, subject: int) -> Voxels:
         """Read the regions of a subject, once."""
-
-        def name_voxels(subject: int) -> Voxels:
-            space, files = self._space(subject), self._region_files(subject)
-            vertices = space if isinstance(space, Mask) else [*space.values()]
-            regions, self.readings[subject] = read_regions(files, vertices, self.config.thresholds)
-            if isinstance(space, Mask):
-                own = {"mask": space.kind} if self.config.mask else {}
-                self.readings[subject] = {**own, **self.readings[subject]}
-                return Voxels(regions, grid=space.grid)
-            sides = np.repeat([*space], [*space.values()])
-            return Voxels({side: sides == side for side in space} | regions)
-
-        return cache(name_voxels)
+        space, files = self._space(subject), self._region_files(subject)
+        vertices = space if isinstance(space, Mask) else [*space.values()]
+        regions, self.readings[subject] = read_regions(files, vertices, self.config.thresholds)
+        if isinstance(space, Mask):
+            own = {"mask": space.kind} if self.config.mask else {}
+            self.readings[subject] = {**own, **self.readings[subject]}
+            return Voxels(regions, grid=space.grid)
+        sides = np.repeat([*space], [*space.values()])
+        return Voxels({side: sides == side for side in space} | regions)
 
     def notes(self, subjects: Sequence[int]) -> list[str]:
         """Name the subjects whose labels are not their numbers."""
@@ -344,11 +339,8 @@ class Bold(Betas):
             raise MissingData(problem, f"preparation.{key}=ONE")
         return matches[0]
 
-    @cached_property
-    def _space(self) -> Callable[[int], Mask | dict[str, int]]:
-        return cache(self._find_space)
-
-    def _find_space(self, subject: int) -> Mask | dict[str, int]:
+    @cached_method
+    def _space(self, subject: int) -> Mask | dict[str, int]:
         """Read the mask of voxels that all runs have; on surfaces, count the vertices of each hemisphere."""
         # surfaces have vertices, not voxels
         runs, way_out = self._all_runs(subject), "preparation.mask=FILE, a mask on the grid of the BOLD"
@@ -385,17 +377,14 @@ class Bold(Betas):
         drawn = find_region_files(self.config.regions, subject, self.root, self._label(subject))
         return {**({"aparcaseg": labels[:1]} if labels else {}), **drawn}
 
-    @cached_property
-    def _design(self) -> Callable[[int, int], Design]:
-        return cache(self._plan_session)
-
-    def _plan_session(self, subject: int, session: int) -> Design:
+    @cached_method
+    def _design(self, subject: int, session: int) -> Design:
         """Read events, times and confounds of a session, and choose the pictures that are modelled."""
         config, where = self.config, f"session {session} of subject {subject}"
         dropped, noted = Counter[str](), Counter[str]()
 
         # pictures with a response in their run that can be modelled
-        shown: list[tuple[BoldRun, Picture]] = []
+        shown = []
         for run in self._runs[subject][session]:
             unit_s = {"s": 1, "ms": 1e-3, "volumes": run.timing.tr_s}[config.onset_unit]
             pictures, no_pictures = read_events(run.events, config.stimulus, config.where, unit_s)

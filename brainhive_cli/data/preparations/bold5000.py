@@ -92,7 +92,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     def read(session: int) -> Array:
         if config.form == "volumes":
             return mask.read_series(files[session - 1])
-        return np.concatenate([_open_array(path) for path in files], axis=1)
+        return np.concatenate([_open_array(path) for path in files], 1)
 
     # pictures by session and run
     lists = [find_file(root, BOLD5000_LIST % whose, SOURCE) for whose in (subject, "[1-4]")]

@@ -84,9 +84,9 @@ def _read(
         parts = [slice(start, start + CHUNK) for start in range(0, len(training), CHUNK)]
         mean, squares = np.zeros((2, training.shape[1]))
         for part in parts:
-            mean += (training[part] / PERCENT).sum(axis=0) / len(training)
+            mean += (training[part] / PERCENT).sum(0) / len(training)
         for part in parts:
-            squares += ((training[part] / PERCENT - mean) ** 2).sum(axis=0)
+            squares += ((training[part] / PERCENT - mean) ** 2).sum(0)
         spread = np.sqrt(squares / max(1, len(training) - 1))
         # 1e-12 percent: rounding
         return mean, np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-12)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import h5py
 import numpy as np
@@ -62,8 +62,8 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     source = fetch_line(config.name)
     paths = [find_file(root, name, source) for name in form]
 
-    trials: list[tuple[str, str, int, int]] = []
-    regions: list[dict[str, Bool]] = []  # masks [V] of each file
+    trials = []
+    regions = []  # masks [V] of each file
     for session, (path, split) in enumerate(zip(paths, form.values(), strict=True), 1):
         with hdf5.open_file(path, source) as file:
             # the column of each label, [n]
@@ -74,7 +74,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
 
             # names of pictures: those that the file lists, or those that ImageNet's numbers stand for
             key = next((key for key in PICTURES if key in labels), PICTURES[0])
-            group: Any = file.get(f"vmap/{key}", {})
+            group = file.get(f"vmap/{key}", {})
             names = {float(number): str(np.asarray(group[number]).astype(str)) for number in group}
             if not names and samples.dtype.itemsize < 8:
                 raise ValueError(f"{key} is {samples.dtype}, which rounds the numbers of pictures")

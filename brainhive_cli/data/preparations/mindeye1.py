@@ -58,7 +58,7 @@ def _read(
         image_ids.append(name_nsd_picture(int(row[0])))
 
     # rows of each signal that are trials of their own, in the order of time
-    repetitions: list[list[int]] = []
+    repetitions = []
     for sample in samples:
         count = int(sample.array(COUNT).ravel()[0])
         trials = sample.array(TRIALS).ravel() if TRIALS in sample.members else np.arange(count)

@@ -4,9 +4,8 @@ Source: Allen et al. 2022; z-scores as MindEye2 has them, by the training trials
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal, Self
 
@@ -20,6 +19,7 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
+from brainhive_cli.data.preparations import cached_method
 from brainhive_cli.data.preparations._brain_images import NIFTI, Mask, open_image
 from brainhive_cli.data.preparations._nsd import (
     ATLASES,
@@ -165,13 +165,13 @@ class Betas:
             for split, numbers in trials.items()
         }
 
-    @cached_property
-    def _design(self) -> Callable[[int], Design]:
-        return cache(lambda subject: Design.open(find_design(self.root), subject))
+    @cached_method
+    def _design(self, subject: int) -> Design:
+        return Design.open(find_design(self.root), subject)
 
-    @cached_property
-    def _mask(self) -> Callable[[int], Mask]:
-        return cache(lambda subject: self._masks(subject).mask())
+    @cached_method
+    def _mask(self, subject: int) -> Mask:
+        return self._masks(subject).mask()
 
     def _masks(self, subject: int) -> Masks:
         folder = self.root / f"nsddata/ppdata/subj{subject:02d}/{self.config.space}/roi"
@@ -210,7 +210,7 @@ def zscore(signal: Float32, trials: Int64) -> int:
     """
     known = signal[trials]
     mean, std = (measure(known, axis=0, dtype=np.float64) for measure in (np.mean, np.std))
-    varies = known.min(axis=0) < known.max(axis=0)
+    varies = known.min(0) < known.max(0)
     signal -= mean
     signal *= np.divide(1, std, out=np.zeros_like(std), where=varies)
     return int((~varies).sum())

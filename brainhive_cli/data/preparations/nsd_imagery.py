@@ -83,8 +83,8 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     tables = [TABLES.format(subject=subject, run=run) for run in RUNS]
 
     # block and stimulus of each beta, by the laboratory's pickle or the public tables
-    blocks: list[str] = []
-    stimuli: list[str] = []
+    blocks = []
+    stimuli = []
     if not any((root / name).exists() for name in tables) and (pickle := find_below(root, f"**/{PICKLE}")):
         paths = [pickle]
         with reading(pickle, SOURCE):
@@ -108,7 +108,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
 
     # a run begins where the block changes
     runs = np.cumsum([1, *(block != before for before, block in pairwise(blocks))]).tolist()
-    trials: list[tuple[str, str, int, int]] = []
+    trials = []
     with reading(paths[0], SOURCE):
         for block, stimulus, run in zip(blocks, stimuli, runs, strict=True):
             # a picture's file, or the set and the cue

@@ -2,14 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from brainhive_cli.core.arrays import Bool, Float32, Float64, Int64
@@ -20,7 +19,7 @@ from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers
 from brainhive_cli.data.electrodes import Cap, standard_name
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.exchange.session_folder import read_simulated
-from brainhive_cli.data.preparations import Overview, Stimuli, keys_of_stimuli
+from brainhive_cli.data.preparations import Overview, Stimuli, cached_method, keys_of_stimuli
 from brainhive_cli.data.preparations._recording_overview import describe_subjects
 from brainhive_cli.data.preparations._recording_selection import (
     KeptChannels,
@@ -216,10 +215,10 @@ class Own:
         channels, cutting, trials, dropped = self._choose(subject, session)
 
         # cut the trials of each split
-        epochs: dict[str, Float32] = {}  # [n, C, T]
-        runs: dict[str, NDArray[np.int16]] = {}  # each file is a run
-        onset_s: dict[str, Float64] = {}
-        rows: dict[str, Int64] = {}
+        epochs = {}  # [n, C, T]
+        runs = {}  # each file is a run
+        onset_s = {}
+        rows = {}
         for split, those in self._pictures.rows.items():
             selected = [recording.select(those) for recording in trials]
             rows[split] = np.concatenate([recording.rows for recording in selected])
@@ -247,7 +246,7 @@ class Own:
         # facts for the store
         headers = self._headers(subject, session)
         highpass_hz, lowpass_hz = np.array([header.filtered_hz for header in headers.values()]).T
-        provenance: dict[str, Any] = {
+        provenance = {
             "time_shift": cutting.resampling.time_shift,
             "recorded_hz": cutting.recorded_hz,
             "stimulus_ms": self.config.stimulus_ms,
@@ -283,13 +282,13 @@ class Own:
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
         """Describe channels and pictures shown; warn of unusual facts and of leftovers."""
-        channels: dict[int, KeptChannels] = {}
-        counts: dict[int, dict[int, Int64]] = {}  # [pictures] by session
+        channels = {}
+        counts = {}  # [pictures] by session
         lines = describe_labels(self._recordings, self.root, subjects, self.config.subject_numbers)
         for subject in subjects:
             try:
                 kept_channels = self._channels(subject)
-                session_counts: dict[int, Int64] = {}
+                session_counts = {}
                 for session in self._sessions(subject):
                     # how often the recordings of the session show each picture
                     headers = self._headers(subject, session).values()
@@ -397,19 +396,12 @@ class Own:
     def _names(self) -> EventNames:
         return EventNames.read(self._table, self._pictures.image_ids, self.stimuli.are_categories)
 
-    @cached_property
-    def _read_header(self) -> Callable[[Path], Header]:
+    @cached_method
+    def _read_header(self, path: Path) -> Header:
         """Read the header of a recording, once."""
         config = self.config
-        return cache(
-            lambda path: read_header(
-                path,
-                config.column,
-                config.stim_channel,
-                config.onset_unit,
-                self._cap,
-                config.delay_ms / 1000,
-            )
+        return read_header(
+            *(path, config.column, config.stim_channel, config.onset_unit, self._cap, config.delay_ms / 1000)
         )
 
     def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
@@ -462,23 +454,19 @@ class Own:
             raise BrainhiveError(f"{problem}, whose noise is to be measured", hint)
         return session_trials
 
-    @cached_property
-    def _average_noise(self) -> Callable[[int], tuple[Float64, list[int]]]:
+    @cached_method
+    def _average_noise(self, subject: int) -> tuple[Float64, list[int]]:
         """Average the noise [C, C] of a subject's training trials over sessions, once, and list these."""
-
-        def average(subject: int) -> tuple[Float64, list[int]]:
-            session_trials = self._training_trials(subject)
-            noise = []  # [C, C] of each session
-            for session, trials in session_trials.items():
-                channels, cutting, *_ = self._choose(subject, session)
-                signal, is_live = self._cut(trials, channels, cutting)
-                epochs = {"train": signal}
-                rows = {"train": np.concatenate([recording.rows for recording in trials])[is_live]}
-                with naming(trials[0].path):
-                    noise.append(measure_noise(epochs, rows, self.config, channels.names))
-            return np.mean(noise, axis=0), [*session_trials]
-
-        return cache(average)
+        session_trials = self._training_trials(subject)
+        noise = []  # [C, C] of each session
+        for session, trials in session_trials.items():
+            channels, cutting, *_ = self._choose(subject, session)
+            signal, is_live = self._cut(trials, channels, cutting)
+            epochs = {"train": signal}
+            rows = {"train": np.concatenate([recording.rows for recording in trials])[is_live]}
+            with naming(trials[0].path):
+                noise.append(measure_noise(epochs, rows, self.config, channels.names))
+        return np.mean(noise, 0), [*session_trials]
 
     def _cut(
         self, trials: Sequence[RecordingTrials], channels: KeptChannels, cutting: Cutting

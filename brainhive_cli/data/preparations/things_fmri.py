@@ -3,7 +3,7 @@
 import csv
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -63,7 +63,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
 
     # the block [V, trials] of pandas' table that holds the betas
     with hdf5.open_file(responses, SOURCE) as file:
-        group: Any = file["ResponseData"]
+        group = file["ResponseData"]
         name = max(
             (name for name in group if name.endswith("_values")), key=lambda name: group[name].shape[-1]
         )
@@ -104,7 +104,7 @@ def _read_voxels(path: Path, width: int) -> Voxels:
     regions, maps = {}, {}
     with reading(path, SOURCE), path.open(encoding="utf-8-sig") as file:
         names = next(csv.reader(file))
-        table: Any = np.loadtxt(
+        table = np.loadtxt(
             file, np.float32, delimiter=",", converters=lambda text: float(text or "nan"), ndmin=2
         )
         if len(table) != width:

@@ -4,9 +4,8 @@ They are filtered (0.1 to 40 Hz), z-scored by their baseline and decimated to 20
 is done again. Source: Hebart et al. 2023, OpenNeuro ds004212.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from brainhive_cli.core.arrays import Float32, Float64, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.preparations import cached_method
 from brainhive_cli.data.signals.noise import refuse_flat
 from brainhive_cli.data.stores.recordings import Recording, Sensors
 from brainhive_cli.data.things_files import SHOWN
@@ -106,7 +106,7 @@ class TrialTable:
 
         # channels that hold no signal
         if not np.isfinite(signal).all():
-            bad = np.flatnonzero(~np.isfinite(signal).all(axis=(0, 2)))[0]
+            bad = np.flatnonzero(~np.isfinite(signal).all((0, 2)))[0]
             raise BrainhiveError(f"{self.path}: channel {self.sensors.names[bad]} has NaN", SOURCE)
         try:
             refuse_flat(np.einsum("nct,nct->c", signal, signal), tuple(self.sensors.names))
@@ -166,9 +166,9 @@ class Epochs:
                 )
         return recordings
 
-    @cached_property
-    def _open(self) -> Callable[[int], TrialTable]:
-        return cache(lambda subject: open_table(self._path(subject), self.config.keep_ms))
+    @cached_method
+    def _open(self, subject: int) -> TrialTable:
+        return open_table(self._path(subject), self.config.keep_ms)
 
     def _path(self, subject: int) -> Path:
         name = f"preprocessed_P{subject}-epo.fif"

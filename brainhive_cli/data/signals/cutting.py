@@ -264,7 +264,7 @@ class Cutting:
             windows = sliding_window_view(samples, resampling.samples)  # a view: nothing is copied yet
             for start in range(0, len(onsets), ROWS):
                 trials = windows[onsets[start : start + ROWS] + first]  # [n, samples]
-                means = trials[:, baseline].mean(axis=1, keepdims=True)
+                means = trials[:, baseline].mean(1, keepdims=True)
                 centred = np.multiply(
                     np.subtract(trials, means, out=trials), scale, dtype=np.float32, casting="same_kind"
                 )
@@ -312,10 +312,10 @@ def measure_noise(
     measured = require_noise_splits(epochs, steps)
     with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused below
         noise = np.mean(
-            [covariance(epochs[split], stimuli[split], steps.whiten) for split in measured], axis=0
+            [covariance(epochs[split], stimuli[split], steps.whiten) for split in measured], 0
         )  # [C, C]
     if not np.isfinite(noise).all():
-        most = np.max([np.abs(epochs[split]).max(axis=(0, 2)) for split in measured], axis=0)  # [C]
+        most = np.max([np.abs(epochs[split]).max((0, 2)) for split in measured], 0)  # [C]
         problem = f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too large to whiten"
         raise BrainhiveError(problem, "leave it out: preparation.channels=[...]; or correct its unit")
     return noise

@@ -38,7 +38,7 @@ def covariance(epochs: Signal, stimuli: Int64, across: Across) -> Float64:
     """
     total = np.zeros((epochs.shape[1],) * 2)  # [C, C]
     for blocks, weights in (_trials if across == "epochs" else _times)(epochs, stimuli):
-        centred = blocks - blocks.mean(axis=2, keepdims=True)
+        centred = blocks - blocks.mean(2, keepdims=True)
         is_long = centred.shape[2] >= centred.shape[1]
         total += (_sum_long if is_long else _sum_short)(centred, weights)
     return total
@@ -87,7 +87,7 @@ def _sum_long(centred: Signal, weights: Float64) -> Float64:
     variances = np.diagonal(products, axis1=1, axis2=2) / observations  # [n, C]
     precisions = np.divide(1, variances, out=np.zeros_like(variances), where=variances > 0)[:, :, None]
     channel_sums = ((products * products) @ precisions).astype(np.float64)  # [n, C, 1]
-    squares = (channel_sums * precisions).sum(axis=(1, 2)) / observations**2  # [n]
+    squares = (channel_sums * precisions).sum((1, 2)) / observations**2  # [n]
 
     # λ by the spread of the squared lengths of standardised observations
     lengths = precisions.transpose(0, 2, 1) @ np.square(centred, out=centred)  # [n, 1, T]
@@ -130,7 +130,7 @@ def _estimate_shrinkage(squares: Float64, lengths: Signal, channels: int) -> Flo
         channels: C.
     """
     # Ledoit and Wolf 2004: the variance of the estimate over its distance from the identity
-    fourth = (lengths.astype(np.float64) ** 2).mean(axis=1)
+    fourth = (lengths.astype(np.float64) ** 2).mean(1)
     distance = (squares - channels) / channels
     spread = np.minimum((fourth - squares) / (channels * lengths.shape[1]), distance)
     return np.divide(spread, distance, out=np.zeros(len(squares)), where=distance > 0)

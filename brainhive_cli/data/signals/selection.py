@@ -44,11 +44,10 @@ Content = Literal["averages", "trials"]
 """The average over the repetitions of each stimulus [N, C, T], or each repetition by itself [N, R, C, T]."""
 Chunk = tuple[slice, Float32]
 """Rows of the whole, and the signals of these stimuli."""
-Mask = Bool
 Control = Literal["none", "swapped", "random", "all"]
 WAY = "names of regions, & | - and parentheses, with spaces around -: nsdgeneral - (V1v | V1d)"
 _TOKEN = re.compile(r"[&|()]|[^\s&|()]+")
-_OPERATIONS: Mapping[str, Callable[[Mask, Mask], Mask]] = {
+_OPERATIONS: Mapping[str, Callable[[Bool, Bool], Bool]] = {
     "|": operator.or_,
     "&": operator.and_,
     "-": lambda one, other: one & ~other,
@@ -62,7 +61,7 @@ def channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:
     Raises:
         RecipeError: naming what the data do not have, and the nearest name.
     """
-    chosen: list[int] = []
+    chosen = []
     for name in names:
         region = name.lower()
         if region in REGIONS:
@@ -196,12 +195,12 @@ class Selection:
             rows = channel_rows(space.names, channels)
         elif channels is not None and isinstance(space, Voxels):
             masks = [space.regions[_find_region(name, space.regions)] for name in channels]
-            rows = np.flatnonzero(np.any(masks, axis=0))
+            rows = np.flatnonzero(np.any(masks, 0))
             if not len(rows):
                 problem = f"no voxel lies in {', '.join(channels)}"
                 raise RecipeError(problem, f"regions: {' '.join(space.regions)}")
         if sets:
-            rows = np.flatnonzero(np.any(list(sets.values()), axis=0))
+            rows = np.flatnonzero(np.any(list(sets.values()), 0))
         samples = sample_range(recording.times_s, window_ms)
         pictures = np.arange(len(recording.signal))
         return cls(recording, pictures, rows, samples, scale, where, sets=sets)
@@ -421,8 +420,8 @@ def parsed(expression: str) -> list[str]:
         RecipeError: if it is none.
     """
     # operators in the order of their binding, regions in between (shunting yard)
-    postfix: list[str] = []
-    operators: list[str] = []
+    postfix = []
+    operators = []
     wants_region = True
     for token in _TOKEN.findall(expression):
         is_region = token not in (*_BINDS, "(", ")")
@@ -451,7 +450,7 @@ def split_masks(
     control: Control = "none",
     seed: int = 0,
     where: str = "the recording",
-) -> dict[str, Mask]:
+) -> dict[str, Bool]:
     """Find the voxels of each stream: masks [V] by name.
 
     Args:
@@ -471,9 +470,9 @@ def split_masks(
     if isinstance(space, Sensors):
         problem = f"signal.region_split needs voxels, {where} has sensors"
         raise BrainhiveError(problem, "leave region_split out")
-    masks: dict[str, Mask] = {}
+    masks: dict[str, Bool] = {}
     for name, expression in expressions.items():
-        operands: list[Mask] = []
+        operands: list[Bool] = []
         for token in parsed(expression):
             if token in _OPERATIONS:
                 second = operands.pop()
@@ -489,7 +488,7 @@ def split_masks(
 
     # other sets of the same voxels, as a control
     sets = list(masks.values())
-    union: Mask = np.any(sets, axis=0)
+    union: Bool = np.any(sets, 0)
     if control == "swapped":
         sets = [*sets[1:], sets[0]]
     elif control == "all":

@@ -234,7 +234,7 @@ def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     Raises:
         ValueError: if it is not there.
     """
-    node: Any = file
+    node = file
     for part in name.split("/"):
         is_group = isinstance(node, h5py.Group)
         if not is_group or not isinstance(node.get(part, getlink=True), h5py.HardLink):
@@ -543,7 +543,7 @@ def _checksummed(file: h5py.File) -> Iterator[tuple[str, Array, UInt64]]:
 
 def damaged_rows(file: h5py.File) -> dict[str, Int64]:
     """Find the rows that do not match their checksums, by dataset; reads all rows that were written."""
-    damaged: dict[str, Int64] = {}
+    damaged = {}
     for name, values, sums in _checksummed(file):
         written = np.flatnonzero(sums)
         step = max(1, VERIFIED_BYTES // values[:1].nbytes)

@@ -123,21 +123,21 @@ def measure(embedding: Any, rows: Int64) -> Health:
     for values in _blocks(embedding, rows, width):  # [n, D]
         finite = np.isfinite(values)
         non_finite += finite.size - int(np.count_nonzero(finite))
-        values = values[finite.all(axis=1)].astype(np.float64)
+        values = values[finite.all(1)].astype(np.float64)
         if not vectors and len(values):
             origin = values[0].copy()  # sums of what is left of it lose no digits
         lengths = np.sqrt(np.einsum("nd,nd->n", values, values))
-        near += ((_units(values, lengths) @ checked.T) > DUPLICATE_COSINE).sum(axis=0)
+        near += ((_units(values, lengths) @ checked.T) > DUPLICATE_COSINE).sum(0)
         values -= origin
-        total += values.sum(axis=0)
+        total += values.sum(0)
         squares += np.einsum("nd,nd->d", values, values)
         vectors, norms, zeros = vectors + len(values), norms + lengths.sum(), zeros + (lengths == 0).sum()
     count = max(vectors, 1)
     spread = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
     pairs = (sample @ sample.T)[np.triu_indices(len(sample), 1)]  # of different vectors
-    is_near = (near > 1) | (~checked.any(axis=1) & (zeros > 1))  # each is near itself, but for zeros
+    is_near = (near > 1) | (~checked.any(1) & (zeros > 1))  # each is near itself, but for zeros
     return Health(
-        vectors=vectors,
+        vectors,
         dimensions=width,
         mean_norm=float(norms / count),
         spread=np.quantile(spread, (0, 0.05, 0.5, 0.95, 1)).tolist(),
@@ -155,7 +155,7 @@ def _sample(embedding: Any, rows: Int64, width: int) -> Float32:
     values = np.empty((count, width), np.float32)
     for place, row in enumerate(drawn):
         values[place] = np.asarray(embedding[row]).reshape(width)
-    values = values[np.isfinite(values).all(axis=1)]
+    values = values[np.isfinite(values).all(1)]
     return _units(values, np.linalg.norm(values, axis=1))
 
 
@@ -171,7 +171,7 @@ def _blocks(embedding: Any, rows: Int64, width: int) -> Iterator[Array]:
 def units_in_blocks(embedding: Any, rows: Int64) -> Iterator[Float32]:
     """Yield the vectors of some rows as units [n, D], in ascending order; zeros where one is not finite."""
     for values in _blocks(embedding, rows, prod(embedding.shape[1:])):
-        finite = np.where(np.isfinite(values).all(axis=1, keepdims=True), values, 0).astype(np.float64)
+        finite = np.where(np.isfinite(values).all(1, keepdims=True), values, 0).astype(np.float64)
         yield _units(finite, np.linalg.norm(finite, axis=1))
 
 

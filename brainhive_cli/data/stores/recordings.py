@@ -359,7 +359,7 @@ class Recording:
     def made_by(self) -> tuple[str, ...]:
         """Kinds of the preparations that wrote it; or `simulated`, or `unknown` where nothing says it."""
         # of each session, by itself or by what is said of all
-        kinds: set[str] = set()
+        kinds = set()
         for session in self.provenance.get("sessions", ()) or [{}]:
             source = {**self.provenance, **session}
             kinds |= {str(source["preparation"].get("kind", "unknown"))} if "preparation" in source else set()
@@ -492,7 +492,7 @@ class SignalStore:
         first = next(iter(self.splits.values()))
 
         # what the axes mean, then each split: shape, checksums, stimuli and steps
-        about: list[Any] = [first.unit, first.rate_hz, first.times_s.tolist()]
+        about = [first.unit, first.rate_hz, first.times_s.tolist()]
         for name, values in first.space.lists.items():
             about.append((name, xxhash.xxh3_64_hexdigest(repr(np.asarray(values).tolist()).encode())))
         for split, recording in self.splits.items():
@@ -540,7 +540,7 @@ class SignalStore:
                 )
 
         # attributes and arrays of the axes
-        space: Any = first.space
+        space = first.space
         about: dict[str, Any] = {"format": FORMAT, "holds": "signal", "splits": list(recordings)}
         if isinstance(space, Voxels):
             about |= {"space": "voxels", "regions": list(space.regions), "maps": list(space.maps)}

@@ -240,7 +240,7 @@ class Blank:
         """Create the unfinished store, or keep one that holds the same stimuli and encoder."""
         part, ids, count = hdf5.part_of(self.path), Names.of(self.image_ids), len(self.image_ids)
         attributes = {"format": FORMAT, "dtype": self.dtype, "pictures": ids.digest, **self.attributes}
-        spaces: dict[str, tuple[tuple[int, ...], str]] = {"embedding": ((count, *self.shape), self.dtype)}
+        spaces = {"embedding": ((count, *self.shape), self.dtype)}
         spaces |= {name: ((count, *row), "float32") for name, row in self.more.items()}
         spaces |= {PIXELS: ((count, PIXEL_WORDS), "uint64")} if self.has_pixels else {}
         arrays = {"image_id": ids.packed, "concept": Names.of(self.concepts).packed}
@@ -259,7 +259,7 @@ def find_finite(embedding: Any) -> Bool:
     """Find the rows [N] of embeddings [N, …] whose values are all finite, some at a time."""
     starts = range(0, len(embedding), ROWS_READ)
     blocks = (np.isfinite(embedding[start : start + ROWS_READ]) for start in starts)
-    is_finite = [block.reshape(len(block), -1).all(axis=1) for block in blocks]
+    is_finite = [block.reshape(len(block), -1).all(1) for block in blocks]
     return np.concatenate([np.ones(0, bool), *is_finite])
 
 
@@ -478,7 +478,7 @@ def expand_patterns(names: Iterable[str]) -> list[Path]:
     Raises:
         MissingData: for a name that stands for none.
     """
-    expanded: dict[Path, None] = {}
+    expanded = {}
     for name in names:
         if not (paths := expand_pattern(os.path.expanduser(name))):
             raise MissingData(f"no file, folder or pattern {name}", "check the name")

@@ -10,8 +10,6 @@ from brainhive_cli.core.arrays import Float64
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.stores.recordings import Recording
 
-Signals = Float64
-
 
 class StreamConfig(parts.Config):
     """Base of the Configs of streams; `build(wanted)` opens a `Stream`, or a `WindowStream`."""
@@ -67,8 +65,8 @@ class Chunk:
         events: They may come before or after the samples of their time.
     """
 
-    samples: Signals
-    times_s: Signals
+    samples: Float64
+    times_s: Float64
     events: tuple[Event, ...] = ()
 
 

@@ -92,7 +92,7 @@ class SampleTimes:
             [m] times, ascending; fewer than came while it is open whether samples were lost, for HOLD_S at
             most. NaN for samples to leave out, whose times others had before: the clock went back.
         """
-        times: list[float] = []
+        times = []
         for stamp in stamps.tolist():
             if self._last_s == -math.inf:
                 self._last_s = stamp - self._period_s

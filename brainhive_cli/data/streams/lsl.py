@@ -11,13 +11,14 @@ from xml.etree import ElementTree
 import numpy as np
 from pydantic import Field, model_validator
 
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.console import say, warn
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, find_rows
 from brainhive_cli.core.recipe import Names, refuse_idle
 from brainhive_cli.data.electrodes import standard_name
 from brainhive_cli.data.lsl_library import explain_lsl_errors, import_lsl, resolve_streams
 from brainhive_cli.data.recording_files import read_number
-from brainhive_cli.data.streams import Chunk, Event, Signals, StreamConfig, StreamFormat, Wanted
+from brainhive_cli.data.streams import Chunk, Event, StreamConfig, StreamFormat, Wanted
 from brainhive_cli.data.streams._sample_times import RateMeasurement, SampleTimes
 
 TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
@@ -165,7 +166,7 @@ class Receiver:
         """Pull a sample and its time, if one has come."""
         return self._pull(lambda: self._inlet.pull_sample(timeout=0.0)) or ([], None)
 
-    def pull_chunk(self, wait_s: float, most: int) -> tuple[Signals, Signals]:
+    def pull_chunk(self, wait_s: float, most: int) -> tuple[Float64, Float64]:
         """Pull samples [n, C], at most so many, and their times [n]; they are overwritten by the next."""
         pulled = self._pull(lambda: self._inlet.pull_chunk(timeout=wait_s, max_samples=most))
         if pulled is None:
@@ -254,7 +255,7 @@ class LslStream:
         stream_format: StreamFormat,
         signal: Receiver,
         markers: Receiver | None,
-        scale: Signals,
+        scale: Float64,
         code_row: int | None,
         delay_s: float,
         clock: Callable[[], float],
@@ -300,7 +301,16 @@ class LslStream:
             samples, times_s, events = np.empty((0, len(self._scale))), np.empty(0), list[Event]()
             while True:
                 left_s = max(0.0, end_s - time.monotonic())
-                self._read_markers(events)
+                while self._markers is not None:
+                    try:
+                        values, stamp = self._markers.pull_sample()
+                    except UnicodeDecodeError:
+                        warn("a marker that is not UTF-8 is left out")
+                        continue
+                    if stamp is None:
+                        break
+                    name = values[0] if isinstance(values[0], str) else f"{float(values[0]):.15g}"
+                    events.append(Event(stamp + self._delay_s, name[:MAX_MARKER]))
                 samples, times_s = self._read_samples(0.0 if events else min(left_s, MARKER_POLL_S))
                 if self._code_row is not None and len(times_s):
                     events += self._read_codes(samples[:, self._code_row], times_s)
@@ -315,7 +325,7 @@ class LslStream:
                 for receiver in self._receivers:
                     receiver.close()
 
-    def _read_samples(self, wait_s: float) -> tuple[Signals, Signals]:
+    def _read_samples(self, wait_s: float) -> tuple[Float64, Float64]:
         """Read all samples whose times are settled: [n, C] and [n]."""
         # waiting for more than one sample would wait for all of them
         blocks, stamps = [self._untimed], [np.empty(0)]
@@ -360,20 +370,7 @@ class LslStream:
         is_timed = ~np.isnan(times_s)
         return samples[is_timed] * self._scale, times_s[is_timed]
 
-    def _read_markers(self, events: list[Event]) -> None:
-        """Add all markers that have come."""
-        while self._markers is not None:
-            try:
-                values, stamp = self._markers.pull_sample()
-            except UnicodeDecodeError:
-                warn("a marker that is not UTF-8 is left out")
-                continue
-            if stamp is None:
-                break
-            name = values[0] if isinstance(values[0], str) else f"{float(values[0]):.15g}"
-            events.append(Event(stamp + self._delay_s, name[:MAX_MARKER]))
-
-    def _read_codes(self, values: Signals, times_s: Signals) -> list[Event]:
+    def _read_codes(self, values: Float64, times_s: Float64) -> list[Event]:
         """Find changes to a code but 0; a code after lost samples, or at the start, has no known time."""
         codes = np.nan_to_num(values).round().astype(np.int64)
         before = np.concatenate([[self._code], codes[:-1]])
@@ -508,7 +505,7 @@ def _list_declared(described: ElementTree.Element) -> dict[str, str]:
 
 def _read_format(
     described: ElementTree.Element, config: Config, wanted: Wanted
-) -> tuple[StreamFormat, Signals]:
+) -> tuple[StreamFormat, Float64]:
     """Read a stream's description (LSL's XML): its format, and [C] factors to the units of the format."""
     name, count = described.findtext("name", ""), int(described.findtext("channel_count", "0"))
     rows = described.findall("desc/channels/channel")
@@ -556,7 +553,7 @@ def _read_format(
     # positions as mne-lsl sends them: NaN or zeros where there is none
     located = [[row.findtext(f"loc/R0{axis}", "") for axis in "xyz"] for row in rows]
     positions = np.array([[read_number(text) for text in row] for row in located])  # [C, 3]
-    positions[~np.any(positions, axis=1) | ~np.isfinite(positions).all(axis=1)] = np.nan
+    positions[~np.any(positions, 1) | ~np.isfinite(positions).all(1)] = np.nan
     rate_hz = read_number(described.findtext("nominal_srate", ""))
     is_located = bool(np.isfinite(positions).any())
     return (

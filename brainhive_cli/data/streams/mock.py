@@ -65,7 +65,7 @@ class MockStream:
         self.clock, self._recording, self._next = clock, recording, 0
         self._random = np.random.default_rng(config.seed)
         rate_hz, channels, simulated = wanted.rate_hz, wanted.channels, PROVENANCE
-        self._names: list[str] = list(wanted.image_ids)
+        self._names = list(wanted.image_ids)
         if recording is not None:
             assert isinstance(recording.space, Sensors) and recording.rate_hz is not None
             rate_hz, channels = recording.rate_hz, tuple(recording.space.names)
@@ -117,7 +117,7 @@ class MockStream:
 
         # the trial, as far as the interval reaches
         if number >= self._count:
-            return np.repeat(self._trial(number - 1)[-1:], self._interval, axis=0)
+            return np.repeat(self._trial(number - 1)[-1:], self._interval, 0)
         trial = self._trial(number)  # [T, C]
         name = self._recording.image_ids[int(self._trials[number][0])]
         self._events.append(Event(first / self._rate_hz, name))

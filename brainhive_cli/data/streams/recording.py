@@ -3,7 +3,7 @@
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -97,7 +97,7 @@ class ReplayedRecording:
             raise
         for doubt in header.doubts:
             warn(f"{path.name}: {doubt}")
-        self._raw: Any = open_raw(path, config.onset_unit == "s", cap)
+        self._raw = open_raw(path, config.onset_unit == "s", cap)
         self._samples, self._rate_hz = header.samples, header.rate_hz
 
         # events outside of BAD spans, each once

@@ -1,7 +1,5 @@
 """Single trials of a signal store, one after the other, as if each had just been recorded and prepared."""
 
-from typing import ClassVar
-
 import numpy as np
 from pydantic import Field
 
@@ -14,7 +12,7 @@ from brainhive_cli.data.streams import Clock, StreamConfig, Wanted
 class Config(StreamConfig):
     """Signal store of the person in the run's data set, whose trials come in random order."""
 
-    has_windows: ClassVar[bool] = True
+    has_windows = True
 
     interval_s: float = Field(1.2, gt=0, le=3600, description="seconds from trial to trial")
     speed: float = Field(1.0, gt=0, le=1e6, description="seconds of the replay in a second")

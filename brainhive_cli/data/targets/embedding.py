@@ -214,7 +214,7 @@ def stream(
         What could not be decoded.
     """
     # encoders of each group that still lack rows, and the rows that they lack
-    bad: list[str] = []
+    bad = []
     writes: deque[tuple[str, Future[tuple[float, float]]]] = deque()
     on_gpu = launch.device.type == "cuda"
     names = {group.name: [name for name in group.names if name in writers] for group in groups}

@@ -116,7 +116,7 @@ class EncoderGroup:
         Raises:
             MissingData: if the encoder reads something else than pixels, and is given them.
         """
-        preprocess: Any = self.encoder.preprocess
+        preprocess = self.encoder.preprocess
         if (reads := self.encoder.reads) != "pixels" and isinstance(stimulus, Image.Image | Clip):
             raise MissingData(f"{self.name} reads {reads}, and has no store", Line("embed"))
         if isinstance(stimulus, Clip | list):

@@ -48,7 +48,7 @@ def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) ->
 
 def _named(key: str) -> EncoderConfig | None:
     match = NAME.fullmatch(key)
-    seen: dict[str, Any] = match.groupdict() if match else {}
+    seen = match.groupdict() if match else {}
     knobs = {knob: value for knob, value in seen.items() if value}
     with suppress(RecipeError):
         config = resolve(knobs if len(knobs) > 1 else key)

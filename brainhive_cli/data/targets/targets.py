@@ -34,7 +34,6 @@ from brainhive_cli.data.targets.encoder_groups import (
 from brainhive_cli.data.targets.target_stores import open_stores
 from brainhive_cli.models.encoders import EncoderConfig
 
-Rows = Int64
 ONLINE_AT_ONCE = 512
 """Stimuli that networks encode at once: pictures of 224 pixels are 308 MB."""
 CPU = torch.device("cpu")
@@ -70,7 +69,7 @@ class StoreTargets:
             hold: Copy everything to the device.
             further: Stores of the same stimuli and shape, whose targets are alternatives too.
         """
-        arrays: list[StoredRows] = []
+        arrays = []
         for opened in (store, *further):
             count = opened.alternatives
             arrays += (
@@ -91,7 +90,7 @@ class StoreTargets:
         """Number of targets of each stimulus: further stores, five captions, six frames."""
         return 1 + len(self.further)
 
-    def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
+    def gather(self, rows: Int64 | Tensor, which: Tensor | None = None) -> Tensor:
         """Gather the targets of some rows: float32 [B, *shape], on the device.
 
         Args:
@@ -109,7 +108,7 @@ class StoreTargets:
             gathered[is_this] = self._gather(values, chosen)
         return gathered
 
-    def _gather(self, values: Tensor | StoredRows, rows: Rows | Tensor) -> Tensor:
+    def _gather(self, values: Tensor | StoredRows, rows: Int64 | Tensor) -> Tensor:
         if isinstance(values, Tensor):
             index = rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
             return values[to_device(index, values.device)].float()
@@ -148,7 +147,7 @@ class OnlineTargets:
         """Number of frames or captions of each stimulus."""
         return alternatives(self._config, self.stimuli) or 1
 
-    def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
+    def gather(self, rows: Int64 | Tensor, which: Tensor | None = None) -> Tensor:
         """Gather as `StoreTargets` does; raises BadPicture if a stimulus cannot be decoded."""
         return self.chosen(self.group.encode(self.views(rows, which))[self.name], which)
 
@@ -158,7 +157,7 @@ class OnlineTargets:
         return _choose(values, which) if has_several else values
 
     def views(
-        self, rows: Rows | Tensor, which: Tensor | None = None, opened: dict[int, Any] | None = None
+        self, rows: Int64 | Tensor, which: Tensor | None = None, opened: dict[int, Any] | None = None
     ) -> Tensor:
         """Decode and preprocess stimuli in this process: [B, 3, H, W].
 
@@ -310,7 +309,7 @@ class Targets:
 
     def gather(
         self,
-        rows: Rows | Tensor,
+        rows: Int64 | Tensor,
         views: Mapping[str, Tensor] | None = None,
         which: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> dict[str, Tensor]:
@@ -328,7 +327,7 @@ class Targets:
             return {key: torch.cat([block[key] for block in gathered]) for key in gathered[0]}
 
         # stored targets are read; encoders of a group share one forward pass
-        computed: dict[EncoderGroup, dict[str, Tensor]] = {}
+        computed = {}
         opened: dict[int, Any] = {}
         by_key = {}
         for key, source in self.sources.items():

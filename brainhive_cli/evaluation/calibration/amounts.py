@@ -7,11 +7,10 @@ from typing import Literal, Self
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.lines import Line
 from brainhive_cli.data.responses import Responses
-from brainhive_cli.data.signals.selection import Mask
 
 Unit = Literal["pictures", "trials", "minutes"]
 Order = Literal["draws", "recording"]
@@ -36,7 +35,7 @@ class Pool:
     dropped: int = 0
 
     @property
-    def is_there(self) -> Mask:
+    def is_there(self) -> Bool:
         """[N, R] which trials there are."""
         known = (self.responses.single, self.responses.onset_s)
         most = next((each.shape[1] for each in known if each is not None), int(self.counts.max(initial=1)))
@@ -76,13 +75,13 @@ class Pool:
             before_s += times_s[-1] - times_s[0] + step_s
         return elapsed_s / 60, before_s / 60
 
-    def describe(self, is_chosen: Mask) -> "Size":
+    def describe(self, is_chosen: Bool) -> "Size":
         """Count pictures, trials and minutes of some trials [N, R], at the pace of all with its breaks."""
         trials, total = int(is_chosen.sum()), self.total_min
         minutes = None if total is None else total * trials / max(1, int(self.is_there.sum()))
         return Size(int(is_chosen.any(1).sum()), trials, minutes)
 
-    def without(self, is_tested: Mask) -> Self:
+    def without(self, is_tested: Bool) -> Self:
         """Leave out pictures [N] that are tested."""
         rows = np.flatnonzero(~is_tested)
         return replace(
@@ -101,7 +100,7 @@ class Size:
 
 def choose_trials(
     pool: Pool, unit: Unit, amounts: Sequence[float], order: Order, random: np.random.Generator
-) -> list[Mask]:
+) -> list[Bool]:
     """Choose the trials of each amount; a smaller amount is part of a larger one.
 
     Drawn at random, a picture brings all its trials, and minutes are recording from a random moment on (from

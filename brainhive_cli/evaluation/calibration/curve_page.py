@@ -106,7 +106,7 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
     tested = describe_tested([align.tested_pictures("test")], align.signal_warnings)
     sizes = [results.sizes(column).round(2).tolist() for column in results.columns]
     columns = list(zip(names, results.columns, strict=True))
-    notes: dict[str, Any] = {
+    notes = {
         "run": portable(align.folder.reference),
         "runs": [align.name],
         "dataset": align.dataset.name,

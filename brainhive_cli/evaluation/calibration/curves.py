@@ -84,7 +84,7 @@ class Results:
         had = {subject: np.zeros(len(self.job.amounts), np.bool_) for subject in self.job.people}
         for (cell, _), part in self.parts.items():
             had[cell.tested_on[0]] |= part.sizes[:, 0] > 0
-        return [int(column) for column in np.flatnonzero(np.all([*had.values()], axis=0))]
+        return [int(column) for column in np.flatnonzero(np.all([*had.values()], 0))]
 
     @property
     def names(self) -> list[str]:
@@ -128,7 +128,7 @@ class Results:
 
     def sizes(self, column: int) -> Float64:
         """Average pictures, trials and minutes (NaN where not known) of an amount: [3]."""
-        return np.mean([part.sizes[column] for part in self.parts.values()], axis=0)
+        return np.mean([part.sizes[column] for part in self.parts.values()], 0)
 
     def seconds(self, arm: str) -> float:
         """Average the seconds of processor time that an arm took with everything."""

@@ -361,7 +361,7 @@ def _split_days(pool: Pool, trials: Responses) -> tuple[Pool, dict[str, Response
 
     # pictures that both sessions show, with as many trials of each
     masks = [tested == session for session in (first, last)]
-    fewest = np.min([mask.sum(1) for mask in masks], axis=0)[:, None]
+    fewest = np.min([mask.sum(1) for mask in masks], 0)[:, None]
     masks = [mask & (mask.cumsum(1) <= fewest) for mask in masks]
     if not masks[0].any():
         raise BrainhiveError(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +71,7 @@ def train_without(job: Job, cell: Cell, subject: int, paths: Paths) -> Training:
     training = job.training
     validation = max(LEAST_VALIDATION, training.train.validation)
     selection = "best" if training.train.selection == "test" else training.train.selection
-    update: dict[str, Any] = {
+    update = {
         "mode": "joint",
         "subjects": [one for one in cell.trained_on if one != subject],
         "trained_on": None,

@@ -156,7 +156,7 @@ def conclude(
             scopes[name] = scopes.get(name, {}) | metrics
     if course is not None:
         scopes |= ceiling_scopes(course, without_model, spec.split)
-    notes: dict[str, Any] = {
+    notes = {
         **describe_job(job, protocol, caveats, pictures),
         **describe_tested([align.tested_pictures(spec.split)], align.signal_warnings),
         "draws": len(readers[0].labels.permuted),
@@ -326,7 +326,7 @@ def encoding_artifacts(
     # correlation by sensor and time, averaged over subjects
     maps = [part.arrays["encoding map"] for part in groups]  # [E, T] each
     if len({correlations.shape for correlations in maps}) == 1 and len(names) == len(maps[0]):
-        title, values = f"encoding: {MEANINGS['encoding']}", np.mean(maps, axis=0).tolist()
+        title, values = f"encoding: {MEANINGS['encoding']}", np.mean(maps, 0).tolist()
         labels = (list(names), [f"{time:g}" for time in times_ms], "sensor", TIME, "correlation")
         yield "encoding-matrix", Heatmap(title, values, *labels, is_diverging=True, section=SECTION)
 
@@ -335,7 +335,7 @@ def encoding_artifacts(
         title = "encoding: prediction of half of the repetitions, with ceilings"
         note = "The lower ceiling is the correlation of halves, and a perfect model reaches its root; "
         note += "the upper one is above 0 on noise."
-        mean = {name: np.mean([part.arrays[name].mean(0) for part in groups], axis=0) for name in CEILINGS}
+        mean = {name: np.mean([part.arrays[name].mean(0) for part in groups], 0) for name in CEILINGS}
         lines = [Line(name, mean[name].tolist()) for name in CEILINGS]
         drawn = Curve(
             title, TIME, list(times_ms), lines, "correlation, mean over sensors", section=SECTION, note=note

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation import sensor_space
@@ -22,7 +22,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
     TIME_PART,
     Axis,
-    Indices,
     Labels,
     Profile,
     SubjectProfiles,
@@ -69,7 +68,7 @@ def predict_signals(
     test: Mapping[str, Tensor],
     signals: Callable[[], Iterator[Tensor]],
     shape: tuple[int, ...],
-    wrong: tuple[Indices, Indices],
+    wrong: tuple[Int64, Int64],
     components: int,
     alpha: float | None,
     seed: int = 0,
@@ -97,7 +96,7 @@ def predict_signals(
     width, stops = learned.shape[1], np.cumsum([pair[0].shape[1] for pair in pairs.values()])
     columns_of = dict(zip(pairs, np.split(np.arange(width), stops[:-1]), strict=True))
 
-    def predict(columns: Indices, penalty: float) -> Float64:
+    def predict(columns: Int64, penalty: float) -> Float64:
         inputs = everything[:, torch.from_numpy(columns).to(everything.device)]  # [N, columns]
         outputs = products.select(columns).predict(inputs, penalty)  # [N, E T]
         return outputs.double().cpu().numpy().reshape(-1, *shape)
@@ -128,7 +127,7 @@ class Slices(NamedTuple):
     """
 
     axis: str
-    indices: Mapping[Any, Indices]
+    indices: Mapping[Any, Int64]
     dim: int
 
     def split(self, values: Float64) -> Iterator[Float64]:
@@ -288,7 +287,7 @@ def _encode(
     return {part: along(predicted, measured, slices, labels) for part, slices in parts.items()}
 
 
-def read_embeddings(store: TargetStore, rows: Indices, device: torch.device) -> Tensor:
+def read_embeddings(store: TargetStore, rows: Int64, device: torch.device) -> Tensor:
     """Read embeddings of pictures, flattened [n, F]; the first where there are alternatives."""
     values = store.embedding if store.alternatives is None else store.embedding.column(0)
     return torch.from_numpy(np.asarray(values[rows], np.float32).reshape(len(rows), -1)).to(device)

@@ -78,4 +78,4 @@ def latest_beginnings(recording: Recording) -> Float64:
             latest.append(times_ms)
         else:
             latest.append(np.full(len(times_ms), np.nan))
-    return np.max(latest, axis=0)
+    return np.max(latest, 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.measurements import ALL, Metric, scope
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.signals.selection import Selection
@@ -20,7 +21,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     PermutationTest,
     Profile,
     SubjectProfiles,
-    Values,
     correct_together,
 )
 from brainhive_cli.evaluation.explanation.similarity import Course
@@ -73,7 +73,7 @@ class Finding:
     measured: list[Metric]
     controls: Mapping[str, list[Metric]]
     test: PermutationTest | None = None
-    latest_ms: Values | None = None
+    latest_ms: Float64 | None = None
 
     @property
     def metric(self) -> str:
@@ -123,7 +123,7 @@ class Finding:
     @property
     def scopes(self) -> Scopes:
         """Metrics by scope and name; of a course, at most so many times as `TIMES`, and the strongest."""
-        scopes: Scopes = {}
+        scopes = {}
         step = -(-len(self.measured) // TIMES) if self.axis.name == TIME else 1
         for index, label in enumerate(self.axis.labels):
             if index % step == 0 or index == self.peak:
@@ -252,7 +252,7 @@ def bound_onsets(results: Findings, selections: Sequence[Selection]) -> tuple[li
 
     # over all subjects, at the samples [T] that the model reads
     by_subject = [latest_beginnings(chosen.recording)[chosen.samples] for chosen in selections]
-    times_ms, latest_ms, bounded = selections[0].times_s * 1000, np.max(by_subject, axis=0), []
+    times_ms, latest_ms, bounded = selections[0].times_s * 1000, np.max(by_subject, 0), []
     for finding in results:
         if finding.axis.name == TIME:
             axis = finding.axis
@@ -317,7 +317,7 @@ def _describe(
     # controls: permuted labels, and what was measured once with shuffled ones
     test, controls = None, {}
     if all(len(profile.null) for profile in profiles):
-        null = np.mean([np.mean([profile.null for profile in group], axis=0) for group in groups], axis=0)
+        null = np.mean([np.mean([profile.null for profile in group], 0) for group in groups], 0)
         test, controls[SHUFFLED] = compare_permutations(measured, null)
     if all(profile.shuffled.size for profile in profiles):
         kind = TRAINED if test is not None or name.startswith("encoding") else SHUFFLED
@@ -336,7 +336,7 @@ def for_all(pictures: Items, subjects: int) -> Items:
 
 
 def compare_permutations(
-    measured: Sequence[Metric], null: Values, values: Values | None = None
+    measured: Sequence[Metric], null: Float64, values: Float64 | None = None
 ) -> tuple[PermutationTest, list[Metric]]:
     """Compare metrics with their control of permuted labels, and describe that control as metrics.
 
@@ -347,7 +347,7 @@ def compare_permutations(
     """
     statistic = np.array([metric.value for metric in measured]) if values is None else values
     method = f"the middle 95 % of {len(null)} permutations of the labels"
-    low, high = np.percentile(null, ENDS, axis=0)
+    low, high = np.percentile(null, ENDS, 0)
     metrics = []
     for metric, *numbers in zip(measured, null.mean(0), low, high, strict=True):
         mean, least, most = map(float, numbers)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.explanation.occlusion import regions_of
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -21,7 +21,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     TIME_PART,
     Axis,
     Profile,
-    Values,
 )
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation
@@ -73,10 +72,10 @@ def attribute(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     return profiles
 
 
-def _shares(reader: Reader, space: SensorSpace, labels: Int64, points: int) -> Values:
+def _shares(reader: Reader, space: SensorSpace, labels: Int64, points: int) -> Float64:
     """Share the margins with the pictures of some labels among sensors and times: [N, E, T]."""
     # the margin is the product of a token with its target
-    gallery = F.normalize(reader.gallery, dim=1)
+    gallery = F.normalize(reader.gallery)
     targets = gallery[torch.from_numpy(labels).to(gallery.device)] - gallery.mean(0)  # [N, D]
 
     # integrated gradients in chunks, shared among the sensors
@@ -89,7 +88,7 @@ def _shares(reader: Reader, space: SensorSpace, labels: Int64, points: int) -> V
 
         def margin(signal: Tensor, index: Any = index, seen: Tensor = seen) -> Tensor:
             tokens = model.encode_signal(signal.to(model.device), index)
-            return (F.normalize(tokens.float(), dim=1) * seen.to(tokens.device)).sum(1)
+            return (F.normalize(tokens.float()) * seen.to(tokens.device)).sum(1)
 
         gradient = mean_gradient(margin, signal.to(model.device), baseline.to(model.device), points).cpu()
         parts.append(chunk.by_sensor(gradient).double())
@@ -97,8 +96,8 @@ def _shares(reader: Reader, space: SensorSpace, labels: Int64, points: int) -> V
 
 
 def _sum_by_axis(
-    reader: Reader, space: SensorSpace, shares: Values, step_ms: float
-) -> list[tuple[Axis, Values]]:
+    reader: Reader, space: SensorSpace, shares: Float64, step_ms: float
+) -> list[tuple[Axis, Float64]]:
     """Sum shares [N, E, T] over all axes but one: [P, N] by axis."""
     # bins of times, named by the mean of their samples
     sums, times_ms = [], reader.times_ms

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -21,7 +22,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
     Axis,
     Profile,
-    Values,
 )
 from brainhive_cli.evaluation.explanation.reader import Reader, margins_among
 from brainhive_cli.evaluation.explanation.recipe import Explanation, Window
@@ -36,7 +36,7 @@ MIN_HZ = 0.1
 """Lowest corner frequency of a band: a Butterworth band-pass has none at 0 Hz."""
 
 
-def window_masks(times_ms: Values, window: Window) -> tuple[Axis, list[Tensor]]:
+def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]:
     """List sliding windows, and their samples [T] as masks.
 
     Raises:
@@ -158,7 +158,7 @@ def occlude_columns(reader: Reader, _: Explanation) -> Profile:
     unchanged = reader.whole  # [N, M]
 
     # margins without each column
-    def lost() -> Iterator[Values]:
+    def lost() -> Iterator[Float64]:
         for column in range(len(columns.spans)):
             with columns.replaced(column, baseline):
                 yield unchanged - reader.margins(reader.signal)

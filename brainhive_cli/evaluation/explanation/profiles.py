@@ -14,8 +14,6 @@ from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.recipe import Cell
 
-Values = Float64
-Indices = Int64
 Arrays = dict[str, Array]
 EXCHANGES = 20
 """Permutations of which that with the fewest items left in their unit is chosen: one in three leaves none."""
@@ -77,14 +75,14 @@ class Profile:
 
     metric: str
     axis: Axis
-    values: Values
-    null: Values
-    shuffled: Values
+    values: Float64
+    null: Float64
+    shuffled: Float64
     chance: float = 0.0
     pool: int = 0
 
     @classmethod
-    def of(cls, metric: str, axis: Axis, matrices: Iterable[Values], labels: "Labels") -> Self:
+    def of(cls, metric: str, axis: Axis, matrices: Iterable[Float64], labels: "Labels") -> Self:
         """Look up the value of each item with its own label, and with those of others.
 
         Args:
@@ -103,7 +101,7 @@ class Profile:
         return cls(metric, axis, values, null, np.empty((0, 0)))
 
     @classmethod
-    def of_ranks(cls, axis: Axis, ranks: Iterable[Indices], labels: "Labels") -> dict[str, Self]:
+    def of_ranks(cls, axis: Axis, ranks: Iterable[Int64], labels: "Labels") -> dict[str, Self]:
         """Describe ranks [N, M] of each candidate by each item, at each position, as shares by name."""
         # ranks of the candidates with the seen and the permuted labels
         looked_up, pool = [], 1
@@ -114,7 +112,7 @@ class Profile:
                 bar.advance()
 
         # hits, and the share of the other candidates that rank below
-        measures: dict[str, tuple[float, Callable[[Indices], Array]]] = {
+        measures: dict[str, tuple[float, Callable[[Int64], Array]]] = {
             "top1": (1 / pool, lambda ranks: ranks <= 1),
             "top5": (min(1, 5 / pool), lambda ranks: ranks <= 5),
             "two_way": (0.5, lambda ranks: 1 - (ranks - 1) / max(1, pool - 1)),
@@ -127,7 +125,7 @@ class Profile:
             profiles[metric] = cls(metric, axis, values, null, np.empty((0, 0)), chance, pool)
         return profiles
 
-    def take(self, at: Sequence[Any], items: Indices) -> Self:
+    def take(self, at: Sequence[Any], items: Int64) -> Self:
         """Select positions, in this order, and some of the N items."""
         columns, spans = [self.axis.at.index(position) for position in at], self.axis.spans
         return replace(
@@ -169,13 +167,13 @@ class Labels:
             subject alone was shown the right ones.
     """
 
-    right: Indices
-    shared: Indices
-    permuted: Indices
-    wrong: Indices
+    right: Int64
+    shared: Int64
+    permuted: Int64
+    wrong: Int64
 
     @classmethod
-    def of(cls, right: Indices, pictures: Indices, units: Items, draws: int, seed: int) -> Self:
+    def of(cls, right: Int64, pictures: Int64, units: Items, draws: int, seed: int) -> Self:
         """Permute the labels of pictures that are exchangeable, K times at most.
 
         Args:
@@ -211,7 +209,7 @@ class Labels:
         return replace(self, right=np.arange(len(self.right)), permuted=permuted, wrong=wrong)
 
 
-def permutations(units: Items, draws: int, seed: int) -> Indices:
+def permutations(units: Items, draws: int, seed: int) -> Int64:
     """Permute the labels of one list of n items: [K, n] the item whose label each gets.
 
     K is `draws`, or fewer where no more permutations leave exchangeable items together: see `Items`.
@@ -235,12 +233,12 @@ class PermutationTest:
         scores: [1 + K, P] what was measured, then the permutations, each position by its spread.
     """
 
-    p_values: Values
-    corrected: Values
-    scores: Values
+    p_values: Float64
+    corrected: Float64
+    scores: Float64
 
     @classmethod
-    def of(cls, measured: Values, null: Values) -> Self:
+    def of(cls, measured: Float64, null: Float64) -> Self:
         """Compare what was measured [P] with its control [K, P], each position by its spread.
 
         Mean and spread are those of both together: by those of the control alone what was measured, which has
@@ -265,14 +263,14 @@ def correct_together(tests: Sequence[PermutationTest]) -> list[PermutationTest]:
     # a height below 1 is that of a control which does not vary
     heights = [max(1.0, float(np.quantile(test.scores.max(1), 1 - SIGNIFICANT))) for test in tests]
     scaled = [test.scores / height for test, height in zip(tests, heights, strict=True)]
-    largest = np.max([scores[1:].max(1) for scores in scaled], axis=0)[:, None]  # [K, 1]
+    largest = np.max([scores[1:].max(1) for scores in scaled], 0)[:, None]  # [K, 1]
     return [
         replace(test, corrected=_count_larger(scores, largest))
         for test, scores in zip(tests, scaled, strict=True)
     ]
 
 
-def _count_larger(scores: Values, drawn: Values) -> Values:
+def _count_larger(scores: Float64, drawn: Float64) -> Float64:
     """Return the share of permutations [K, P or 1] that are as large as measured scores."""
     # equal scores may differ by rounding
     return np.asarray((1 + (drawn >= scores[0] - 1e-12).sum(0)) / len(scores), np.float64)

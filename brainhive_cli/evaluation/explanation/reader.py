@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import Sensors
-from brainhive_cli.evaluation.explanation.profiles import Indices, Labels, Values
+from brainhive_cli.evaluation.explanation.profiles import Labels
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, refuse_unknown_whitening
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
@@ -39,8 +40,8 @@ class Reader:
     subject: int
     split: str
     selection: Selection
-    rows: Indices
-    gallery_rows: Indices
+    rows: Int64
+    gallery_rows: Int64
     labels: Labels
     shared: Items
 
@@ -50,7 +51,7 @@ class Reader:
         member: TrainedCell,
         subject: int,
         split: str,
-        shared: Indices,
+        shared: Int64,
         parts: Sequence[Mapping[Hashable, Hashable]],
         draws: int,
         seed: int,
@@ -96,7 +97,7 @@ class Reader:
         return SensorSpace.of(self.selection, learned, self.signal.numpy(), self.baseline.numpy())
 
     @property
-    def times_ms(self) -> Values:
+    def times_ms(self) -> Float64:
         """[T] times of the samples after stimulus onset."""
         return self.selection.times_s * 1000
 
@@ -123,12 +124,12 @@ class Reader:
         image_ids = self.member.pictures(self.split).image_ids
         return [image_ids[row] for row in self.rows]
 
-    def margins(self, signal: Tensor) -> Values:
+    def margins(self, signal: Tensor) -> Float64:
         """Compute the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""
         return margins_among(self.member.encode(self.subject, signal), self.gallery)
 
     @cached_property
-    def whole(self) -> Values:
+    def whole(self) -> Float64:
         """[N, M] margins of the signals as they are."""
         return self.margins(self.signal)
 
@@ -138,14 +139,14 @@ class Reader:
         return self.member.model.predict(signal.to(self.member.model.device), index)
 
 
-def margins_among(tokens: Tensor, gallery: Tensor) -> Values:
+def margins_among(tokens: Tensor, gallery: Tensor) -> Float64:
     """Compute cosine similarities [N, M] of tokens with candidates, less their mean over candidates."""
-    candidates = F.normalize(gallery, dim=1)
-    cosine = (F.normalize(tokens.to(candidates), dim=1) @ candidates.T).double().cpu().numpy()  # [N, M]
+    candidates = F.normalize(gallery)
+    cosine = (F.normalize(tokens.to(candidates)) @ candidates.T).double().cpu().numpy()  # [N, M]
     return cosine - cosine.mean(1, keepdims=True)
 
 
-def units_of(member: TrainedCell, split: str, rows: Indices) -> Items:
+def units_of(member: TrainedCell, split: str, rows: Int64) -> Items:
     """List the image ids of pictures by their rows [n], and which of them are alike."""
     store = member.pictures(split)
     alike = alike_of(member.align.dataset, store.image_ids, store.concepts)

@@ -32,9 +32,6 @@ OF_TRIALS = {
     "generalisation": "classifiers of one window tested on every other",
 }
 """Analyses of runs that hold out trials of seen stimuli: all that there are of these."""
-OF_SENSORS: tuple[str, ...] = ("windows", "occlusion", "columns", "sensors", "bands")
-OF_VOXELS: tuple[str, ...] = ("regions",)
-"""Analyses of EEG and MEG alone, and of fMRI alone."""
 ANALYSES = (*OF_MODEL, *OF_SIGNALS)
 BANDS = {
     "delta": (1.0, 4.0),

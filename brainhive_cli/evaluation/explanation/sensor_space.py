@@ -135,7 +135,7 @@ def separate_in_time(recording: Recording, rows: Int64) -> tuple[Int64, Int64]:
         BrainhiveError: if those of most stimuli follow one another.
     """
     is_there = recording.is_there[rows]
-    known: Any = (recording.sessions, recording.runs, recording.onset_s)
+    known = (recording.sessions, recording.runs, recording.onset_s)
     parts = separate_repetitions(is_there, *(None if values is None else values[rows] for values in known))
     if parts is None:
         raise BrainhiveError(

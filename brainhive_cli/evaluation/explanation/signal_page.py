@@ -193,7 +193,7 @@ def write_signal_page(
     # a section for each split whose stimuli were repeated
     folder.mkdir(parents=True, exist_ok=True)
     name, sections, figures, reasons = short_name(store.path), [], {}, []
-    caveats: list[str] = []
+    caveats = []
     headlines: list[Curve | Map] = []
     for split, recording in store.splits.items():
         try:
@@ -263,7 +263,7 @@ def write_signal_page(
         ]
         maps = Table("What was measured of voxels", ("map", "median", "90 % quantile", "highest"), rows)
         figures["maps"] = {row[0]: dict(zip(maps.columns[1:], row[1:], strict=True)) for row in rows}
-        slices: list[Figure] = []
+        slices = []
         for name, values in space.maps.items():
             if space.grid is None:
                 continue

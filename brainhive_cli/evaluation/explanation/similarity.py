@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array, Float32, Float64
+from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.explanation.encoding_model import Levels, read_embeddings
 from brainhive_cli.evaluation.explanation.occlusion import regions_of
-from brainhive_cli.evaluation.explanation.profiles import REGION, TIME, Axis, Indices, permutations
+from brainhive_cli.evaluation.explanation.profiles import REGION, TIME, Axis, permutations
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation
 from brainhive_cli.evaluation.explanation.sensor_space import separate_in_time
@@ -318,7 +318,7 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
     return Course(axis, measured, first.shared, halves)
 
 
-def _average_halves(reader: Reader, rows: Indices) -> list[Array]:
+def _average_halves(reader: Reader, rows: Int64) -> list[Array]:
     """Average repetitions of the even and of the odd parts of the recording, [n, C, T] each.
 
     None where there are no two parts that are far apart in time.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import NOT_INTERLEAVED, Measurements, scope
@@ -28,7 +28,7 @@ from brainhive_cli.evaluation.explanation.findings import (
     state_claims,
 )
 from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis, Indices
+from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.statistics import measure_each
@@ -58,8 +58,8 @@ class Decoded:
 
     names: list[str]
     groups: list[str]
-    shown: Indices
-    predicted: Indices
+    shown: Int64
+    predicted: Int64
     spans: Float64
     candidates: int
     selection: Selection
@@ -98,7 +98,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     # labels [K, N] of each subject, permuted within what was interleaved; none where time says the same
     draws = 0 if problem else spec.draws
     permuted = [permute_blocks(decoded.shown, decoded.order, draws, spec.seed) for decoded in subjects]
-    options: dict[str, Any] = {
+    options = {
         "protocol": protocol,
         "split": spec.split,
         "items": items,
@@ -118,7 +118,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     (finding,), reason = bound_onsets(findings[:1], [decoded.selection for decoded in subjects])
     missing = {FIRST_ABOVE: reason} if reason else {}
     missing |= {"test against permuted labels": problem} if problem else {}
-    drawn: dict[str, Any] = dict(curves([finding], {}))
+    drawn = dict(curves([finding], {}))
     scopes = overall([finding]) | finding.scopes
     notes: dict[str, Any] = {"profiles": [finding.note]}
 
@@ -165,7 +165,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     return Measurements(scopes, missing, notes)
 
 
-def permute_blocks(shown: Indices, order: Interleaving, draws: int, seed: int) -> Indices:
+def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> Int64:
     """Permute the labels of trials [N] within parts, those of a block together: [K, N]."""
     _, first, block = np.unique(np.array(order.blocks), return_index=True, return_inverse=True)
     number = {name: row for row, name in enumerate(dict.fromkeys(order.parts))}
@@ -177,7 +177,7 @@ def permute_blocks(shown: Indices, order: Interleaving, draws: int, seed: int) -
     return labels[:, block]
 
 
-def guess_most_frequent(shown: Sequence[Indices]) -> float:
+def guess_most_frequent(shown: Sequence[Int64]) -> float:
     """Return the accuracy of always naming the most frequent stimulus, mean over subjects with trials [N]."""
     return float(np.mean([np.bincount(stimuli).max() / len(stimuli) for stimuli in shown]))
 
@@ -235,8 +235,8 @@ def _describe(
     name: str,
     axis: Axis,
     subjects: Sequence[Decoded],
-    permuted: Sequence[Indices],
-    windows: tuple[Indices, Indices],
+    permuted: Sequence[Int64],
+    windows: tuple[Int64, Int64],
     options: Mapping[str, Any],
 ) -> Finding:
     """Measure the accuracy at pairs of windows, against labels that are permuted; p is corrected over all."""
@@ -251,7 +251,7 @@ def _describe(
     for predicted, labels in zip(predictions, permuted, strict=True):
         chunks = torch.from_numpy(labels).split(max(1, AT_ONCE // predicted.size))
         shares.append(np.concatenate([(chunk.numpy()[:, None] == predicted).mean(2) for chunk in chunks]))
-    null = np.mean(shares, axis=0)
+    null = np.mean(shares, 0)
     if options["items"].inflation > 1:  # as of a verdict over folds
         null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
     test, control = compare_permutations(measured, null)

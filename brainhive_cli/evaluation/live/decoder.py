@@ -126,7 +126,7 @@ class Decoder:
         self._shown: OrderedDict[str, int | None] = OrderedDict()  # row by the name of an event
         self._sums: OrderedDict[int, tuple[Float64, int]] = OrderedDict()  # [E, T], and trials
         self._noise_trials: list[tuple[Float32, str]] = []
-        self._units = normalize(gallery.tokens.float(), dim=1)  # [M, D]
+        self._units = normalize(gallery.tokens.float())  # [M, D]
         self._number = 0
 
     @property
@@ -156,7 +156,7 @@ class Decoder:
     def warm_up(self) -> None:
         """Decode the template once: the first window takes longer than all others."""
         tokens = self.member.encode(self.subject, self._read(np.asarray(self.template.signal)[:, 0]))
-        (normalize(tokens, dim=1) @ self._units.T).cpu().topk(1)
+        (normalize(tokens) @ self._units.T).cpu().topk(1)
         ranks(tokens, self.gallery.tokens, torch.zeros(1, dtype=torch.long, device=tokens.device))
 
     def decode(self, windows: Sequence[CutWindow]) -> list[LiveResult]:
@@ -165,7 +165,7 @@ class Decoder:
         Raises:
             BrainhiveError: if a signal is not what the model takes, or noise cannot be measured.
         """
-        rows: Sequence[int | None] = [self.find_shown(window.name) for window in windows]
+        rows = [self.find_shown(window.name) for window in windows]
 
         # the first trials are kept for the whitener; those after them are decoded
         if self.whitening is not None and (missing := self.missing_trials):
@@ -201,7 +201,7 @@ class Decoder:
         averaged = np.flatnonzero(counts > 1)
         signals = self._read(np.concatenate([epochs, averages[averaged]]))  # [n + a, C, T]
         tokens = self.member.encode(self.subject, signals)  # [n + a, D]
-        similar = (normalize(tokens, dim=1) @ self._units.T).cpu()  # [n + a, M]
+        similar = (normalize(tokens) @ self._units.T).cpu()  # [n + a, M]
         best = similar.topk(min(BEST, len(self.gallery.image_ids)), dim=1)
         shown = [*rows, *(rows[index] for index in averaged.tolist())]
         known = [index for index, row in enumerate(shown) if row is not None]

@@ -1,6 +1,6 @@
 """The recipe of live: which model, which stream, whose brain, what is shown, sent and saved."""
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -42,7 +42,7 @@ class Decoding(Section):
 class Recipe(AlignRunRecipe, Decoding):
     """Recipe of live."""
 
-    computes: ClassVar[bool] = False
+    computes = False
 
     align_run: recipe.OneRun = Field(
         None,

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet, list_stimuli, tested_rows
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.media_files import Pixels
 from brainhive_cli.data.stores.ids import match_ids
 from brainhive_cli.evaluation.reconstruction.conditions import TRAIN, DecodedSet, Source, StimulusHeads
 from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet
@@ -88,8 +88,8 @@ class Baselines:
             On every process the pictures, and for each baseline that is missing the way to get it.
         """
         # the main process writes every baseline
-        baselines: list[GeneratedSet] = []
-        missing: dict[str, str] = {}
+        baselines = []
+        missing = {}
         for source in BASELINES:
             if source not in sources or not launch.is_main:
                 continue
@@ -125,7 +125,7 @@ class Baselines:
         """Write the training picture nearest to each decoded head: its central square, resized."""
         # training pictures whose embeddings are there
         images, stores, side = self._training_images(), self.align.stores(TRAIN), self.resolution_px
-        done = np.all([store.done for store in stores.values()], axis=0)
+        done = np.all([store.done for store in stores.values()], 0)
         first = next(iter(stores.values()))
 
         def write(file: Path, row: int) -> None:
@@ -240,7 +240,7 @@ def _locate_item(folder: RunFolder, name: str, image_id: str) -> Path:
     return below(folder.path / "baselines" / name, image_id, source="the stimulus id")
 
 
-def _save(pixels: Pixels, file: Path, folder: RunFolder, rate_hz: float | None = None) -> None:
+def _save(pixels: UInt8, file: Path, folder: RunFolder, rate_hz: float | None = None) -> None:
     """Write a picture or clip of the run's folder."""
     save = partial(media_files.save, pixels, rate_hz=rate_hz)
     folder.replace(file.relative_to(folder.path).as_posix(), save)

@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.arrays import Int64, UInt8
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.media.media_files import Pixels
 from brainhive_cli.data.targets.encoder_groups import grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.targets import Targets
@@ -105,7 +104,7 @@ class StimulusHeads:
 
     def average(self, split: str) -> Decoded:
         """Average the heads of all stimuli of a split: one row."""
-        rows = np.flatnonzero(np.all([store.done for store in self.align.stores(split).values()], axis=0))
+        rows = np.flatnonzero(np.all([store.done for store in self.align.stores(split).values()], 0))
         totals: dict[str, Tensor] = {}
         for block in self.iterate_blocks(split, rows):
             for name, head in block.tensors.items():
@@ -131,7 +130,7 @@ class Reranker:
         self._groups = grouped(encoders, "fp32", launch)
 
     @torch.inference_mode()
-    def similarity(self, pixels: Pixels, decoded: Decoded) -> Tensor:
+    def similarity(self, pixels: UInt8, decoded: Decoded) -> Tensor:
         """Compute the cosine [B] of the heads of pictures [B, H, W, 3] with decoded ones.
 
         Raises:

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core import console, foreign_code
+from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.device_memory import keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_asked_to_stop
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import decode
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.media_files import Pixels
 from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet, Reranker
 from brainhive_cli.evaluation.reconstruction.folders import find_by_name, list_pictures, read_caveats_around
 from brainhive_cli.evaluation.reconstruction.recipe import Output, Recipe
@@ -151,7 +151,7 @@ class FromTokens:
         device = next(iter(decoded_set.decoded.tensors.values())).device
         member = TrainedCell.load(self.align, self._cell(decoded_set.subject, decoded_set.cell.seed), device)
         decoded, rows = member.decoded(decoded_set.subject, self.split)
-        latents = F.normalize(self._select_latents(decoded.tensors, member.model), dim=1) * self._mean_length
+        latents = F.normalize(self._select_latents(decoded.tensors, member.model)) * self._mean_length
         return dict(zip([store.image_ids[row] for row in rows], latents, strict=True))
 
     def _cell(self, subject: int, seed: int) -> Cell:
@@ -170,7 +170,7 @@ class FromTokens:
             if head.target in keys:
                 return decoded[name].flatten(1)
             if layout.fuser.get("kind") == CONCATENATION and name in layout.fused:
-                parts = decoded[name].split(list(layout.dims.values()), dim=1)
+                parts = decoded[name].split(list(layout.dims.values()), 1)
                 return next(part for key, part in zip(layout.dims, parts, strict=True) if key in keys)
         raise BrainhiveError(
             f"{self.align.folder.path} predicts no latents", f"train-align fuser.kind={CONCATENATION}"
@@ -356,7 +356,7 @@ class GenerationJob:
 
     def _sample(
         self, decoded_set: DecodedSet, candidates: Sequence[tuple[int, int, int]], bar: console.Bar
-    ) -> Pixels:
+    ) -> UInt8:
         """Generate the media of candidates (row, repeat, number of the candidate) at once."""
         # pictures to start from; for `zeroed` they would tell of the brain
         sampler, rows = self.sampler, [row for row, _, _ in candidates]

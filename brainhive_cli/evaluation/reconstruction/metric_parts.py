@@ -77,8 +77,8 @@ def load(
         The metrics by name, and for each one without weights the way to get them.
     """
     # metrics without weights; those of one network together
-    parts: dict[str, MetricPart] = {}
-    missing: dict[str, str] = {}
+    parts = {}
+    missing = {}
     feature_metrics: dict[str, dict[str, Any]] = {}
     for name in names:
         if name in FEATURE_METRICS:

@@ -1,7 +1,7 @@
 """The recipe of reconstruct."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -12,7 +12,6 @@ from brainhive_cli.core.recipe import (
     Names,
     Numbers,
     OneRun,
-    Savings,
     Section,
     Subjects,
     find_recipe,
@@ -131,11 +130,11 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     is what a run is compared with.
     """
 
-    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {
+    FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {
         *("batch_size", "offload", "tiling", "metric_batch_size", "against", "published")
     }
-    is_tracked: ClassVar[bool] = True
-    LESS_MEMORY: ClassVar[Savings] = (
+    is_tracked = True
+    LESS_MEMORY = (
         *({"batch_size": 0.5}, {"tiling": True}, {"offload": True}),
         {"metric_batch_size": 0.5},
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Bool, Int64
+from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.device_memory import free_bytes, size_of
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
@@ -26,7 +26,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
 from brainhive_cli.measurement.metric_names import lower_is_better
 from brainhive_cli.measurement.metrics import MetricPart, tasks
 from brainhive_cli.measurement.metrics.image import prepare
-from brainhive_cli.measurement.metrics.tasks import RECALL, SCALES, Values
+from brainhive_cli.measurement.metrics.tasks import RECALL, SCALES
 from brainhive_cli.measurement.metrics.video import FRAME_PX
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike
@@ -138,9 +138,9 @@ class TaskScores:
         missing: Scores whose library is missing, and how to get it.
     """
 
-    values: Mapping[str, Values] = field(default_factory=dict)
-    recall: Mapping[str, Values] = field(default_factory=dict)
-    guess: Mapping[str, Values] = field(default_factory=dict)
+    values: Mapping[str, Float64] = field(default_factory=dict)
+    recall: Mapping[str, Float64] = field(default_factory=dict)
+    guess: Mapping[str, Float64] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -150,7 +150,7 @@ class TaskScores:
         row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
         rows = [row_of[image_id] for image_id in image_ids]
         masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
-        values, recall, guess = dict[str, Values](), dict[str, Values](), dict[str, Values]()
+        values, recall, guess = dict[str, Float64](), dict[str, Float64](), dict[str, Float64]()
         missing = {}
 
         # overlap of masks
@@ -340,7 +340,7 @@ class Scorer:
         stimulus_rows: Int64,
         among: Int64,
         bar: console.Bar,
-    ) -> dict[str, Values]:
+    ) -> dict[str, Float64]:
         """Compare reconstructions with their stimuli.
 
         Args:
@@ -377,7 +377,7 @@ class Scorer:
             bar.advance(len(rows[batch]))
         return {name: torch.cat(compared).cpu().numpy() for name, compared in values.items()}
 
-    def describe(self) -> dict[str, Values]:
+    def describe(self) -> dict[str, Float64]:
         """Compute the values [N] of the stimuli, by the metrics that describe media by themselves."""
         rows = torch.arange(len(self.stimuli))
         parts = {name: part for name, part in self.parts.items() if part.is_of_one}
@@ -436,7 +436,7 @@ class Scored:
     """
 
     generated: GeneratedSet
-    values: Mapping[str, Values]
+    values: Mapping[str, Float64]
 
     @classmethod
     def of(cls, generated: GeneratedSet, scorer: Scorer, rows: Mapping[str, int], launch: Launch) -> Self:
@@ -455,7 +455,7 @@ class Scored:
         return cls(generated, {name: np.concatenate([values[name] for values in shares]) for name in names})
 
     @cached_property
-    def means(self) -> dict[str, Values]:
+    def means(self) -> dict[str, Float64]:
         """Mean over an item's repeats of each metric, and its task scores, [N]; NaN where it has none."""
         ends = np.cumsum([len(files) for files in self.generated.files.values()])[:-1]
         means = {
@@ -481,7 +481,7 @@ def rank_items(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
     chosen = [name for name in scored[0].values if scale_of(name).ranks] or [*scored[0].values]
     joined = {name: np.concatenate([cell.means[name] for cell in scored]) for name in chosen}
     ranks = [rankdata(values if lower_is_better(name) else -values) for name, values in joined.items()]
-    return [items[row] for row in np.argsort(np.mean(ranks, axis=0), kind="stable")]
+    return [items[row] for row in np.argsort(np.mean(ranks, 0), kind="stable")]
 
 
 def measure_sets(
@@ -507,7 +507,7 @@ def measure_sets(
     ids, stacks = [], []  # [N] image ids of each subject, and [S, N] by name
     for group in groups.values():
         ids.append(list(group[0].generated.files))
-        stacked: dict[str, list[Values]] = {}
+        stacked: dict[str, list[Float64]] = {}
         for cell in group:
             row_of = {image_id: row for row, image_id in enumerate(cell.generated.files)}
             rows = [row_of[image_id] for image_id in ids[-1]]

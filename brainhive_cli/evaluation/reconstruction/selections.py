@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from brainhive_cli.core import artifacts, console
+from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.artifacts import Artifact, Media, Row, Sheet, Tile
 from brainhive_cli.core.files import below
 from brainhive_cli.core.measurements import Metric
@@ -272,12 +273,11 @@ class Selection:
         return Tile(file, list(lines), poster=poster if file.endswith(".mp4") else "")
 
     def _write_clip(
-        self, name: str, frames: media_files.Pixels, rate_hz: float | None, crf: int = media_files.CRF
+        self, name: str, frames: UInt8, rate_hz: float | None, crf: int = media_files.CRF
     ) -> None:
         """Write a film, or an animated picture, by the ending of its name."""
-        write = partial(media_files.write_video, crf=crf)
-        if not name.endswith(".mp4"):
-            write = partial(media_files.write_animation)
+        is_video = name.endswith(".mp4")
+        write = partial(media_files.write_video, crf=crf) if is_video else media_files.write_animation
         self.run.replace(name, partial(write, frames, rate_hz=rate_hz or media_files.RATE_HZ))
 
 

@@ -158,7 +158,7 @@ class Candidates:
                 values = source.gather(rows[start : start + TARGETS_AT_ONCE]).flatten(1)
                 if size > width:
                     values = torch.zeros(len(values), width).index_add_(1, column, values * sign)
-                chunks.append(normalize(values, dim=1))
+                chunks.append(normalize(values))
             parts.append(torch.cat(chunks))
 
         # pictures that are alike

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core import console, documents, weights
-from brainhive_cli.core.arrays import Array, Float64
+from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import TRIALS_TOGETHER
 from brainhive_cli.core.seeds import derive_seed
@@ -21,7 +21,6 @@ from brainhive_cli.data.signals.selection import inside, region_masks, window_st
 from brainhive_cli.evaluation.retrieval.rankings import (
     Ensemble,
     Gallery,
-    Indices,
     Ranking,
     SplitRanks,
     controlled,
@@ -166,7 +165,7 @@ class CellScores:
         Raises:
             BrainhiveError: if the file is damaged.
         """
-        kinds: dict[str, Any] = {kind.__name__: kind for kind in STORED_KINDS}
+        kinds = {kind.__name__: kind for kind in STORED_KINDS}
 
         def decode(value: Any) -> Any:
             if not isinstance(value, dict):
@@ -256,7 +255,7 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
 
 
 def over_repetitions(
-    ensemble: Ensemble, gallery: Gallery, target: Indices, subject: int, spec: EvaluationSpec
+    ensemble: Ensemble, gallery: Gallery, target: Int64, subject: int, spec: EvaluationSpec
 ) -> Curve:
     """Rank with k repetitions averaged, for each k; which ones is drawn at random, several times.
 
@@ -302,7 +301,7 @@ def doubling(most: int) -> list[int]:
 
 
 def over_time(
-    ensemble: Ensemble, gallery: Gallery, target: Indices, subject: int, spec: EvaluationSpec
+    ensemble: Ensemble, gallery: Gallery, target: Int64, subject: int, spec: EvaluationSpec
 ) -> Curve:
     """Rank with all of the signal but a window replaced, by the window's centre in milliseconds.
 
@@ -334,7 +333,7 @@ CURVES = {"repetitions": over_repetitions, "sliding": over_time}
 """Function that measures each curve."""
 
 
-def _rank_ways(gallery: Gallery, tokens: Sequence[Tensor], target: Indices) -> list[list[int]]:
+def _rank_ways(gallery: Gallery, tokens: Sequence[Tensor], target: Int64) -> list[list[int]]:
     """Rank what the same items showed in several ways: [ways, N]."""
     ranked = gallery.rank(torch.cat(list(tokens)), np.tile(target, len(tokens)))
     return ranked.reshape(len(tokens), -1).tolist()  # type: ignore[no-any-return]

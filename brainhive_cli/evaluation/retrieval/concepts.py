@@ -61,7 +61,7 @@ def confusions(pairs: Iterable[tuple[str, str, float]]) -> list[dict[str, Any]]:
     # counts and similarities of pairs of different concepts
     counts: Counter[tuple[str, str]] = Counter()
     shown: Counter[str] = Counter()
-    similarities: dict[tuple[str, str], list[float]] = defaultdict(list)
+    similarities = defaultdict(list)
     for seen, named, similarity in pairs:
         shown[seen] += 1
         if seen != named:

@@ -171,7 +171,7 @@ def explain_fits(
             parts[f"session {number + 1} of subject {fit.subject}"] = [fit], number
 
     # outcomes as filed and in each other order, with the one-sided p of the latter
-    tried: list[tuple[str, str, Outcome, Outcome, float]] = []
+    tried = []
     for name, (members, session) in parts.items():
         filed = tested.judge([rank(fit, "", session) for fit in members])
         for filing in () if filed.verdict.side == "above chance" else FILINGS:

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from torch.nn.functional import normalize
@@ -93,7 +92,7 @@ def draw_artifacts(
     for name, notes in measured.notes["curves"].items():
         points = points_of(measured, name)
         lines = [Line.of(shown("top1"), [point["top1"] for point in points.values()])]
-        options: Any = {"is_logarithmic": name == "repetitions", "note": notes["description"]}
+        options = {"is_logarithmic": name == "repetitions", "note": notes["description"]}
         if name == "sliding" and ensemble is not None:
             selection, _ = ensemble.members[0].selection(ensemble.cell.tested_on[0], spec.split)
             options["marks"] = selection.recording.stimulus_marks
@@ -151,8 +150,8 @@ def _draw_cell(
     subject, first = ensemble.cell.tested_on[0], ensemble.members[0]
     signals, rows = ensemble.signals(subject, spec.split)
     target = np.searchsorted(gallery.rows, rows)  # [N]
-    tokens = normalize(ensemble.tokens(subject, signals), dim=1)  # [N, D]
-    pictures = normalize(gallery.tokens, dim=1)  # [M, D]
+    tokens = normalize(ensemble.tokens(subject, signals))  # [N, D]
+    pictures = normalize(gallery.tokens)  # [M, D]
     concepts = [concept.replace("_", " ") for concept in gallery.concepts]
     whose = f"{ensemble.cell.name} on {label(subject)}"
 

@@ -51,7 +51,7 @@ def merge_folds(cells: Sequence[Cell], scores: Mapping[str, CellScores]) -> dict
         raise BrainhiveError(problem, "gallery=test, without only_shown")
 
     # a cell for all folds of a training
-    merged: dict[Cell, CellScores] = {}
+    merged = {}
     for name, members in folds.items():
         measured, first = [scores[cell.name] for cell in members], members[0]
         if len(members) == 1:
@@ -77,7 +77,7 @@ def _merge(scores: Sequence[SubjectScores], cells: Sequence[Cell]) -> SubjectSco
             for group in ranking.groups or [f"fold {cell.fold}"] * len(ranking.image_ids)
         ]
         lists = ("image_ids", "concepts", "named", "similarity", "labels", "wins", "pictures")
-        joined: dict[str, Any] = {
+        joined = {
             name: [*chain.from_iterable(getattr(ranking, name) for ranking in rankings)] for name in lists
         }
         arrays: dict[str, Any] = {

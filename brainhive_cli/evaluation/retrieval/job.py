@@ -72,9 +72,17 @@ class Job:
         return job
 
     def open(self) -> Self:
-        """Read categories, and find the runs to compare with and the variants of a sweep."""
+        """Read categories, and find the runs to compare with and the variants of a sweep.
+
+        Raises:
+            RecipeError: if one to compare with is a sweep.
+        """
         categories = read_categories(self.recipe.categories) if self.recipe.categories else {}
-        against = self.find_against(self.recipe)
+        against = []
+        for name in rejoined(self.recipe.against or [], self.recipe.paths):
+            update = {**NOT_COMPARED, "align_run": [name]}
+            against.append(self.resolve(self.recipe.model_copy(update=update)).open())
+            refuse_sweep(against[-1].runs[0])
         references = [name for other in against for name in other.recipe.align_run or ()]
         recipe = self.recipe.model_copy(update={"against": references or None})
         job = replace(self, recipe=recipe, categories=categories, against=against)
@@ -106,20 +114,6 @@ class Job:
             ] or labels[:1]
             chosen = max(comparable, key=lambda label: by_label[label].get("value", -1.0))
         return [(chosen, other) for other in labels if other != chosen]
-
-    @classmethod
-    def find_against(cls, recipe: Recipe) -> list[Self]:
-        """Find the runs to compare with.
-
-        Raises:
-            RecipeError: if one is a sweep.
-        """
-        against = []
-        for name in rejoined(recipe.against or [], recipe.paths):
-            update = {**NOT_COMPARED, "align_run": [name]}
-            against.append(cls.resolve(recipe.model_copy(update=update)).open())
-            refuse_sweep(against[-1].runs[0])
-        return against
 
     @property
     def compares_plainly(self) -> bool:
@@ -161,7 +155,7 @@ def find_runs(recipe: Recipe) -> list[AlignRun]:
         BrainhiveError: if they are not of one data set, or one of several is a sweep.
         RecipeError: if the data set has no such split.
     """
-    names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
+    names = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
     runs = []
     for name in names:
         run = find(name, recipe.paths, recipe.dataset, recipe.subjects)

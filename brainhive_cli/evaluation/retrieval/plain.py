@@ -142,7 +142,7 @@ def plain_table(measured: Measurements) -> Table:
 
     # the run, then each baseline
     top1 = measured.overall["top1"]
-    rows: list[tuple[Any, ...]] = [("this run", top1.value, top1.interval_text(), "–", "–", "–")]
+    rows = [("this run", top1.value, top1.interval_text(), "–", "–", "–")]
     for row in measured.notes[PLAIN]:
         plain = measured.scopes[scope(PLAIN, row["name"])]["top1"]
         ends = "–" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"

@@ -30,7 +30,6 @@ from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
-Indices = Int64
 MOST_TESTED = 2048
 """Pictures of the split among which the verdict is asked, at most: ranks of all by all take 8 MB a cell."""
 Ids = Sequence[str]
@@ -61,7 +60,7 @@ class Ensemble:
         """The first member's cell, whose name stands for all."""
         return self.members[0].cell
 
-    def rows(self, split: str) -> Indices:
+    def rows(self, split: str) -> Int64:
         """Find the rows of the pictures that every member has an embedding of."""
         stores = [member.pictures(split) for member in self.members]
         first = stores[0]
@@ -70,11 +69,11 @@ class Ensemble:
                 raise BrainhiveError(f"{first.path} and {other.path} hold different pictures", "embed again")
         return reduce(np.intersect1d, [member.rows(split) for member in self.members])
 
-    def images(self, split: str, rows: Indices) -> Tensor:
+    def images(self, split: str, rows: Int64) -> Tensor:
         """Encode pictures as tokens [M, D]."""
         return _join_tokens([member.images(split, rows) for member in self.members])
 
-    def signals(self, subject: int, split: str) -> tuple[list[Tensor], Indices]:
+    def signals(self, subject: int, split: str) -> tuple[list[Tensor], Int64]:
         """Open a subject's averaged signals: [N, C, T] as each member takes them, and pictures' rows [N]."""
         responses = [member.responses(subject, split) for member in self.members]
         masks = [self.are_tested(part, subject, split) for part in responses]  # [N] each
@@ -107,7 +106,7 @@ class Ensemble:
 
 
 def _join_tokens(tokens: Sequence[Tensor]) -> Tensor:
-    return tokens[0] if len(tokens) == 1 else torch.cat([normalize(part, dim=1) for part in tokens], dim=1)
+    return tokens[0] if len(tokens) == 1 else torch.cat([normalize(part) for part in tokens], 1)
 
 
 def group_cells(runs: Sequence[AlignRun]) -> list[Group]:
@@ -117,7 +116,7 @@ def group_cells(runs: Sequence[AlignRun]) -> list[Group]:
         BrainhiveError: if the runs do not have the same cells; it names two.
     """
     # cells of each run by the subjects tested on, and the number of cells before it that are tested on them
-    keyed: list[dict[tuple[tuple[int, ...], int], Cell]] = []
+    keyed = []
     for run in runs:
         cells: dict[tuple[tuple[int, ...], int], Cell] = {}
         for cell in run.cells:
@@ -138,7 +137,7 @@ def group_cells(runs: Sequence[AlignRun]) -> list[Group]:
     return [tuple(cells[key] for cells in keyed) for key in keyed[0]]
 
 
-def candidate_rows(ensemble: Ensemble, splits: Ids, only_shown: bool) -> dict[str, Indices]:
+def candidate_rows(ensemble: Ensemble, splits: Ids, only_shown: bool) -> dict[str, Int64]:
     """Find the rows of the candidates of each split, the one whose signals are used first.
 
     With `only_shown`, those of the pictures that a tested subject of any cell was shown.
@@ -169,7 +168,7 @@ class Gallery:
     tokens: Tensor
     image_ids: list[str]
     concepts: list[str]
-    rows: Indices
+    rows: Int64
     random: int
     seed: int
     alike_by: AlikeBy = "concept"
@@ -200,11 +199,11 @@ class Gallery:
         """Draw the random candidates; the same every time."""
         return Distractors(self.tokens, self.random, self.seed)
 
-    def rank(self, signal_tokens: Tensor, target: Indices) -> Tensor:
+    def rank(self, signal_tokens: Tensor, target: Int64) -> Tensor:
         """Rank the target of each signal among all candidates: [N]."""
         return ranks(signal_tokens, self.tokens, torch.from_numpy(target), self.distractors())
 
-    def relevant(self, target: Indices) -> Indices:
+    def relevant(self, target: Int64) -> Int64:
         """Find the pictures of the same concept as each target: [N, K], -1 where there are fewer than K."""
         indices_of: dict[str, list[int]] = {}
         for index, concept in enumerate(self.concepts):
@@ -229,8 +228,8 @@ class Queries:
     """
 
     tokens: Tensor
-    target: Indices
-    seen: Indices
+    target: Int64
+    seen: Int64
     interleaving: Interleaving = field(default_factory=lambda: Interleaving([], []))
     trials: Ids = ()
     groups: Ids = ()
@@ -262,11 +261,11 @@ class Ranking:
 
     image_ids: list[str]
     concepts: list[str]
-    ranks: Indices
+    ranks: Int64
     precision: Float64
-    relevant: Indices
+    relevant: Int64
     pictures: list[str]
-    backward: Indices
+    backward: Int64
     shown: int
     named: list[str]
     similarity: list[float]
@@ -342,8 +341,8 @@ class SplitRanks:
 
 
 def controlled(
-    target: Indices, gallery: Gallery, control: str, seeds: Iterable[int], parts: Sequence[Hashable]
-) -> Iterator[Indices]:
+    target: Int64, gallery: Gallery, control: str, seeds: Iterable[int], parts: Sequence[Hashable]
+) -> Iterator[Int64]:
     """Pair signals with wrong pictures, for a control; what is left is chance.
 
     Labels of exchangeable pictures move, alike for all subjects and models, whose ranks vary together.

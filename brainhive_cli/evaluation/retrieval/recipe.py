@@ -1,6 +1,6 @@
 """The recipe of eval-retrieval: which runs are evaluated, and what is measured on them."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
@@ -111,7 +111,7 @@ class EvaluationSpec(Section):
 class Recipe(AlignRunRecipe, EvaluationSpec):
     """Recipe of eval-retrieval: the runs, the subjects, the measurements."""
 
-    is_tracked: ClassVar[bool] = True
+    is_tracked = True
 
     align_run: recipe.Names | None = Field(
         None,

@@ -106,12 +106,12 @@ def summarise_job(
     cells, gallery = [*merged], next(iter(merged.values()))
 
     # scores of each cell and subject by the scope that they are shown in
-    tested: Tested = {
+    tested = {
         scope(cell.name, label(subject)): (cell, label(subject), subject_scores)
         for cell, cell_scores in merged.items()
         for subject, subject_scores in cell_scores.subjects.items()
     }
-    by_subject: dict[str, list[SubjectScores]] = defaultdict(list)
+    by_subject = defaultdict(list)
     for _, subject, subject_scores in tested.values():
         by_subject[subject].append(subject_scores)
     groups = list(by_subject.values())
@@ -192,7 +192,7 @@ def summarise_job(
     )
 
     # ranks of each concept, and the concepts that were seen and named
-    concept_ranks: dict[str, list[int]] = defaultdict(list)
+    concept_ranks = defaultdict(list)
     pairs: list[tuple[str, str, float]] = []
     for ranking in rankings.values():
         pairs += zip(ranking.concepts, ranking.named, ranking.similarity, strict=True)
@@ -454,11 +454,11 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> Scopes
     # what all subsets have in common
     drawn = f"{pool}-way, {subsets.draws} draws"
     drawn = drawn if pool == subsets.ways else f"all {pool} pictures, fewer than {subsets.ways}"
-    changes: Fields = {"protocol": f"{context.protocol}, {drawn}", "pool": pool, "chance": 1 / pool}
+    changes = {"protocol": f"{context.protocol}, {drawn}", "pool": pool, "chance": 1 / pool}
     changes |= {"limits": (0.0, 1.0)}
 
     # signals seek images, and images signals
-    scopes: Scopes = {}
+    scopes = {}
     for way, direction in enumerate(("", BACKWARD)):
         metrics = []
         for name in groups[0][0].subsets:
@@ -562,7 +562,7 @@ def describe_control(kind: str, groups: Groups, pool: int) -> Fields:
         # means over the cells of a subject, then over subjects
         values = [[scores.control[name] for scores in group] for group in groups]  # [1 + K] of each cell
         measured = float(np.mean([np.mean([cell[0] for cell in cells]) for cells in values]))
-        drawn = np.mean([np.mean([cell[1:] for cell in cells], axis=0) for cells in values], axis=0)
+        drawn = np.mean([np.mean([cell[1:] for cell in cells], 0) for cells in values], 0)
 
         # draws that are at least as good
         as_good = drawn <= measured if name == "mean_rank" else drawn >= measured

@@ -44,7 +44,7 @@ class Compared:
         scaled = centred / torch.linalg.vector_norm(centred, dim=1).max().clamp(min=1)
         rest = (1 - scaled.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
         one_hot = torch.eye(scaled.shape[1], device=scaled.device)
-        return torch.cat([scaled, rest], dim=1), F.pad(one_hot, (0, 1))
+        return torch.cat([scaled, rest], 1), F.pad(one_hot, (0, 1))
 
 
 class Correction(parts.Config):

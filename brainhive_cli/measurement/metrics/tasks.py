@@ -14,7 +14,6 @@ from brainhive_cli.core.arrays import Bool, Float64
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.measurement.metrics import Scale
 
-Values = Float64
 DICE, RECALL, OBJECT = "mask_dice", "concept_recall", "caption_object"
 BLEU = {f"bleu_{order}": order for order in range(1, 5)}
 """Longest n-grams by name."""
@@ -35,7 +34,7 @@ SCALES = {
 """Items are not sorted by them: they are no scores of the pictures and clips that people are shown."""
 
 
-def dice(decoded: Tensor, true: Tensor) -> Values:
+def dice(decoded: Tensor, true: Tensor) -> Float64:
     """Compute the Dice coefficient of decoded masks with their stimuli's: 2 |A ∩ B| / (|A| + |B|).
 
     Args:
@@ -51,7 +50,7 @@ def dice(decoded: Tensor, true: Tensor) -> Values:
     return values.where(area > 0, torch.nan).numpy()
 
 
-def recall_concepts(likelihood: NDArray[np.floating[Any]], true: Bool) -> Values:
+def recall_concepts(likelihood: NDArray[np.floating[Any]], true: Bool) -> Float64:
     """Find which concepts that a stimulus shows are among its k likeliest, k being how many it shows.
 
     Precision equals recall by this rule, so naming more concepts does not raise it, and no threshold is set.
@@ -65,11 +64,11 @@ def recall_concepts(likelihood: NDArray[np.floating[Any]], true: Bool) -> Values
     Returns:
         [N, K]: 1 where a concept is recalled, 0 where it is not, NaN where the stimulus does not show it.
     """
-    rank = np.argsort(np.argsort(-likelihood, axis=1, kind="stable"), axis=1)
+    rank = np.argsort(np.argsort(-likelihood, 1, kind="stable"), 1)
     return np.where(true, rank < true.sum(1, keepdims=True), np.nan)
 
 
-def find_named_objects(texts: Sequence[str], objects: Sequence[str]) -> Values:
+def find_named_objects(texts: Sequence[str], objects: Sequence[str]) -> Float64:
     """Find which captions name the object of their stimulus, as a word of its own or several in a row.
 
     Args:
@@ -83,7 +82,7 @@ def find_named_objects(texts: Sequence[str], objects: Sequence[str]) -> Values:
     return np.array([float(name in caption) for caption, name in zip(captions, names, strict=True)])
 
 
-def score_captions(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Values]:
+def score_captions(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Float64]:
     """Compare captions with all true ones of their stimuli, by the metrics whose library is installed.
 
     Words are in lower case, without punctuation, as the tokenizer of COCO's evaluation leaves them, which
@@ -101,7 +100,7 @@ def score_captions(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[
     # words between single spaces, in lower case
     written = [_split_words(text) for text in texts]
     truths = [[_split_words(text) for text in references] for references in true]
-    values: dict[str, Values] = {}
+    values: dict[str, Float64] = {}
 
     # n-grams and longest common subsequences, by torchmetrics
     if not find_missing_library("bleu_1"):
@@ -128,7 +127,7 @@ def _split_words(text: str) -> str:
     return " ".join(WORD.findall(text.lower()))
 
 
-def bleu(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Values]:
+def bleu(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Float64]:
     """Compute BLEU of all captions together, as papers give it, and share it out among the items.
 
     BLEU is a ratio of sums over items, no mean of items. The value of an item is the BLEU of all plus what

@@ -88,7 +88,7 @@ def predict(
     Raises:
         BrainhiveError: if the module gives other heads.
     """
-    predict_some: Any = getattr(module, "some", None)
+    predict_some = getattr(module, "some", None)
     if names is not None and predict_some is not None:
         return dict(predict_some(signal, subject, names))
     predicted = module(signal, subject)
@@ -109,7 +109,7 @@ def learn(
     Returns:
         Predictions by head, and the targets that replace the given ones; by default none.
     """
-    learn_step: Any = getattr(module, "learn", None)
+    learn_step = getattr(module, "learn", None)
     if learn_step is None:
         return predict(module, heads, signal, subject), {}
     pair: tuple[Tensors, Tensors] = learn_step(signal, subject, targets, context)
@@ -126,7 +126,7 @@ def decode(
 ) -> Decoded:
     """Decode signals; a part whose answers are sampled or written word by word uses one seed a signal."""
     # the part's own way of decoding, or its predictions
-    sample: Any = getattr(module, "decode", None)
+    sample = getattr(module, "decode", None)
     with torch.inference_mode():
         if sample is None:
             return Decoded(predict(module, heads, signal, subject))

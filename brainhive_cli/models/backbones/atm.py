@@ -86,7 +86,7 @@ class ChannelEmbedding(nn.Module):
         """Map [B, C, T] to [B, 1 + C, T]."""
         channels = self.value_embedding(signal)
         token = self.subject_embedding(subject_index).expand(len(signal), -1, -1)
-        return self.dropout(torch.cat([token.to(channels.dtype), channels], dim=1))
+        return self.dropout(torch.cat([token.to(channels.dtype), channels], 1))
 
 
 class SubjectEmbedding(nn.Module):

@@ -141,7 +141,7 @@ class SemanticExtractor(nn.Module):
         # a linear map for each head, of full or low rank
         self.lin1 = nn.ModuleDict()
         for name, head in heads.items():
-            linear: nn.Module = nn.Linear(hidden, head.width if rank is None else rank, bias=rank is None)
+            linear = nn.Linear(hidden, head.width if rank is None else rank, bias=rank is None)
             self.lin1[name] = linear if rank is None else nn.Sequential(linear, nn.Linear(rank, head.width))
 
         # a projector for each head: three times LayerNorm, GELU and a linear map

@@ -70,7 +70,18 @@ class MindEye2(nn.Module):
     def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
         _layers.refuse_sensors("mindeye2", spec)
-        self.image, (tokens, width) = _image_of(heads)
+        # the head of tokens, and its shape
+        axes = {TEXT: 1, BLURRY: 3, _layers.MAPS: 2}
+        images = {name: head.shape for name, head in heads.items() if name not in axes}
+        has_other_axes = any(axes.get(name, 2) != len(head.shape) for name, head in heads.items())
+        if has_other_axes or len(images) != 1 or (_layers.MAPS in heads and BLURRY not in heads):
+            raise RecipeError(
+                f"the backbone mindeye2 predicts tokens, {TEXT}, {BLURRY} and maps, the heads are "
+                f"{', '.join(heads) or 'none'}",
+                f"one head of tokens [S, D], and perhaps {TEXT}, a vector, {BLURRY}, a latent, and its maps",
+            )
+        self.image, (tokens, width) = next(iter(images.items()))
+
         # a linear map for each subject, from its voxels to the space that all share
         ridges = [nn.Linear(voxels, config.hidden) for voxels in spec.widths]
         self.ridge = nn.ModuleDict({"linears": _layers.BySubject("mindeye2", spec, ridges)})
@@ -192,17 +203,3 @@ def mixer_constant(state: State) -> Tensor:
         hidden = block["1.0.weight"][0] * block["0.bias"] + block["1.0.bias"]
         total = total + block["1.3.weight"][0] * nn.functional.gelu(hidden) + block["1.3.bias"]
     return total
-
-
-def _image_of(heads: Heads) -> tuple[str, tuple[int, ...]]:
-    """Find the head of tokens, and its shape."""
-    axes = {TEXT: 1, BLURRY: 3, _layers.MAPS: 2}
-    tokens = {name: head.shape for name, head in heads.items() if name not in axes}
-    has_other_axes = any(axes.get(name, 2) != len(head.shape) for name, head in heads.items())
-    if has_other_axes or len(tokens) != 1 or (_layers.MAPS in heads and BLURRY not in heads):
-        raise RecipeError(
-            f"the backbone mindeye2 predicts tokens, {TEXT}, {BLURRY} and maps, the heads are "
-            f"{', '.join(heads) or 'none'}",
-            f"one head of tokens [S, D], and perhaps {TEXT}, a vector, {BLURRY}, a latent, and its maps",
-        )
-    return next(iter(tokens.items()))

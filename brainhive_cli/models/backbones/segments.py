@@ -46,7 +46,7 @@ class Segments(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        parts_of_window = signal.split(self.lengths, dim=-1)  # the last is the longest
+        parts_of_window = signal.split(self.lengths, -1)  # the last is the longest
         padded = [F.pad(part, (0, self.lengths[-1] - part.shape[-1])) for part in parts_of_window]
         tokens = self.block(self.proj_in(torch.stack(padded, 1).flatten(2)))  # [B, S, D]
         return (self.attention(tokens).softmax(1) * tokens).sum(1)

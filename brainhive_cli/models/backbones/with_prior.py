@@ -66,7 +66,7 @@ class Config(BackboneConfig):
             )
         count, dim = heads[head_name].shape
         prior = self.prior.model_copy(update={"tokens": count, "dim": dim}).build({}, None)
-        brain: Any = backbones.build(self.backbone, spec, heads)
+        brain = backbones.build(self.backbone, spec, heads)
         if self.condition == "voxel_tokens" and not hasattr(brain, "with_voxel_tokens"):
             raise RecipeError(
                 f"backbone.condition is voxel_tokens, which {self.backbone.kind} does not have",

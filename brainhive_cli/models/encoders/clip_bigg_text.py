@@ -1,6 +1,5 @@
 """OpenCLIP ViT-bigG/14's text embedding of captions, which MindEye2 and NEURONS compare brain tokens with."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -35,7 +34,7 @@ class Config(EncoderConfig):
             from open_clip import CLIP
 
             model, weights = self.architecture, {"source": self.source}
-            load: Callable[[], Any] = partial(untrained, partial(CLIP, **model))
+            load = partial(untrained, partial(CLIP, **model))
         else:
             folder, weights = fetch(self)
             model, _ = open_clip.written_in(folder)

@@ -86,7 +86,7 @@ class Vit:
                 grid = nn.functional.interpolate(
                     grid.permute(0, 3, 1, 2), scale_factor=(scale, scale), mode="bicubic"
                 )  # [1, D, H, W]
-                state["pos_embed"] = torch.cat([positions[:, :1], grid.flatten(2).mT], dim=1)
+                state["pos_embed"] = torch.cat([positions[:, :1], grid.flatten(2).mT], 1)
             if not self.is_clip:
                 state = {name: value for name, value in state.items() if not name.startswith("norm.")}
             where = f"{path} does not hold the weights of timm's {self.network}"
@@ -217,7 +217,7 @@ class _ClassAndPatches(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.network.forward_features(images)  # [B, S, D]
         tokens = nn.functional.normalize(tokens - tokens.mean(-1, keepdim=True), dim=-1)
-        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=-1)
+        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], -1)
 
 
 class _SideBySide(nn.Module):
@@ -243,5 +243,5 @@ class _SideBySide(nn.Module):
 
         # join along D: [B, D_1 + D_2 + …]
         if isinstance(outputs[0], Tensor):
-            return torch.cat(outputs, dim=-1)
-        return [torch.cat(same, dim=-1) for same in zip(*outputs, strict=True)]
+            return torch.cat(outputs, -1)
+        return [torch.cat(same, -1) for same in zip(*outputs, strict=True)]

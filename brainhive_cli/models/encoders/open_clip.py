@@ -118,7 +118,7 @@ def _architecture(architecture: str | dict[str, Any]) -> dict[str, Any]:
 
     if isinstance(architecture, dict):
         return architecture
-    model: dict[str, Any] | None = open_clip.get_model_config(architecture)
+    model = open_clip.get_model_config(architecture)
     if not model:
         near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
         raise RecipeError(f"open_clip has no model {architecture!r}", f"near: {', '.join(near) or 'none'}")

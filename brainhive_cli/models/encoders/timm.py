@@ -1,7 +1,6 @@
 """Any timm model, by its pooled features."""
 
 from functools import partial
-from typing import Any
 
 from PIL import Image
 from pydantic import Field
@@ -35,7 +34,7 @@ class Config(TokenConfig):
             with reading(folder, files=files), plain_folder(folder, files) as plain:
                 model = timm.create_model(f"local-dir:{plain.resolve()}", pretrained=True, num_classes=0)
         with reading(self.source):
-            settings: dict[str, Any] = timm.data.resolve_model_data_config(model)
+            settings = timm.data.resolve_model_data_config(model)
             transform = timm.data.create_transform(**settings, is_training=False)
             transform(Image.new("RGB", (64, 64)))
         return Encoder(outputs_of(model, self.output), transform, f"timm {settings}", weights)

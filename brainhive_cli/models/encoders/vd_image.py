@@ -34,7 +34,7 @@ class Config(EncoderConfig):
         if self.source == "random":
             side = self.architecture["image_size"]
             crop = {"height": side, "width": side}
-            processor: Any = transformers.CLIPImageProcessor(size=crop, crop_size=crop)
+            processor = transformers.CLIPImageProcessor(size=crop, crop_size=crop)
             config = transformers.CLIPVisionConfig(**self.architecture)
             load = partial(untrained, partial(getattr(transformers, clip.VISION), config))
             weights = {"source": self.source}

@@ -59,4 +59,4 @@ class Concatenation(nn.Module):
         ordered = [embeddings[key] for key in self.dims]
         if self.normalise:
             ordered = [F.normalize(embedding, dim=-1) for embedding in ordered]
-        return torch.cat(ordered, dim=-1)
+        return torch.cat(ordered, -1)

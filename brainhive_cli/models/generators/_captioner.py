@@ -140,7 +140,7 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
     folder, kind = find_folder(caption, (*FILES, *WEIGHTS))
     model = load_network(getattr(tf, kind.network), folder, f"the captioner {folder}", dtype=dtype)
     with weights.reading(f"the captioner {folder}"):
-        reader: Any = getattr(tf, kind.reader).from_pretrained(folder)
+        reader = getattr(tf, kind.reader).from_pretrained(folder)
     if isinstance(caption, str):
         return Captioner(model, reader, torch.device(device))
 

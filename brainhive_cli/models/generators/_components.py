@@ -81,7 +81,7 @@ def describe_file(source: str) -> MissingData | None:
     path = Path() if source.startswith("hub:") else locate(source)
     if not path.is_file():
         return None
-    names: list[str] = []
+    names = []
     with suppress(*RAISED):  # of no file of weights
         names = weights.list_names(path)
     text = " ".join(names)
@@ -184,8 +184,8 @@ def draw_components(
     gpus = [device] if device.type == "cuda" else []  # by default all, which would wake the others
     with torch.random.fork_rng(gpus), device:
         torch.manual_seed(seed)
-        unet: Any = change(diffusers.UNet2DConditionModel.from_config(architecture["unet"]))
-        vae: Any = diffusers.AutoencoderKL.from_config(architecture["vae"])
+        unet = change(diffusers.UNet2DConditionModel.from_config(architecture["unet"]))
+        vae = diffusers.AutoencoderKL.from_config(architecture["vae"])
 
     # bring networks to their dtype, and make the scheduler
     sampler = {"_class_name": "EulerDiscreteScheduler", **architecture["scheduler"]}

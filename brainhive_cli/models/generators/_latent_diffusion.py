@@ -377,7 +377,7 @@ class LatentDiffusion:
         self.pipeline.scheduler = _denoising.choose_scheduler(self._scheduler, sampling)
 
         # begin at noise, or at the encoded start, which strength 0 returns as it is
-        pipeline: Any = self.pipeline
+        pipeline = self.pipeline
         extent: dict[str, Any] = {"height": size_px, "width": size_px}
         if conditioning.start is not None and sampling.strength < 1:
             latents = self.encode_start(conditioning.start, size_px)

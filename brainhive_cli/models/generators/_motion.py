@@ -36,7 +36,7 @@ def normalise_frame_by_frame(network: nn.Module) -> nn.Module:
 
     for module in network.modules():
         if isinstance(module, AnimateDiffTransformer3D):
-            norm: Any = module.norm
+            norm = module.norm
             module.norm = FrameNorm(norm.num_groups, norm.num_channels, norm.eps, device="meta")
             module.norm.weight, module.norm.bias = norm.weight, norm.bias
     return network

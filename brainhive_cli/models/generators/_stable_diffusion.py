@@ -51,7 +51,7 @@ class StableDiffusion(LatentDiffusion):
         folder = _components.find_folder(self.config.source, variant, text=True)
         for name in ("text_encoder", "tokenizer"):
             _components.read_config(folder, name)
-        tower: Any = tower_of(folder, "text_encoder", PLAIN_TEXT, variant)
+        tower = tower_of(folder, "text_encoder", PLAIN_TEXT, variant)
         ids = token_ids(folder)
         return lambda words: tower(input_ids=ids(words)[None]).last_hidden_state
 

@@ -195,15 +195,27 @@ class Config(_latent_diffusion.Config):
         derived = _derive_architecture(architecture["unet"])
 
         def add_motion(unet: Any) -> Any:
-            motion: Any = diffusers.MotionAdapter.from_config({**derived[MOTION], **architecture[MOTION]})
+            motion = diffusers.MotionAdapter.from_config({**derived[MOTION], **architecture[MOTION]})
             return in_motion(unet, motion)
 
         # SparseCtrl is drawn apart: diffusers would set its last convolutions to zero
         components = _components.draw_components(architecture, device, dtype, self.seed, add_motion)
         components[SPARSE] = None
         if self.sparse_control is not None:
-            config = {**derived[SPARSE], **architecture[SPARSE]}
-            components[SPARSE] = _draw_sparse_control(config, device, dtype, self.seed)
+            # its zero convolutions are drawn too, as they would hide the keyframe
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), device:
+                torch.manual_seed(self.seed)
+                network = diffusers.SparseControlNetModel.from_config(
+                    {**derived[SPARSE], **architecture[SPARSE]}
+                )
+                for zeroed in (
+                    network.controlnet_cond_embedding,
+                    network.controlnet_mid_block,
+                    network.controlnet_down_blocks,
+                ):
+                    for weight in zeroed.parameters():
+                        torch.nn.init.normal_(weight, std=0.1)
+            components[SPARSE] = _components.cast(normalise_frame_by_frame(network), dtype)
         self._check_frames(architecture[MOTION])
         return components
 
@@ -327,7 +339,7 @@ class AnimateDiff(sd.StableDiffusion):
         times, text = times.to(self.device), text.repeat_interleave(frames, 0)
 
         # SparseCtrl's outputs are added inside the U-Net
-        residuals: dict[str, Any] = {}
+        residuals = {}
         if keyframe is not None:
             down, mid = self.sparse_control(
                 latents, times, text, keyframe.latents, conditioning_mask=keyframe.mask, return_dict=False
@@ -390,22 +402,3 @@ def _derive_architecture(unet: dict[str, Any]) -> Architecture:
     if types is not None:
         sparse["down_block_types"] = [block.replace("Block2D", "BlockMotion") for block in types]
     return {MOTION: motion, SPARSE: sparse}
-
-
-def _draw_sparse_control(
-    config: dict[str, Any], device: torch.device, dtype: torch.dtype, seed: int
-) -> torch.nn.Module:
-    """Draw SparseCtrl with random weights; its zero convolutions too, as they would hide the keyframe."""
-    import diffusers
-
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), device:
-        torch.manual_seed(seed)
-        network: Any = diffusers.SparseControlNetModel.from_config(config)
-        for zeroed in (
-            network.controlnet_cond_embedding,
-            network.controlnet_mid_block,
-            network.controlnet_down_blocks,
-        ):
-            for weight in zeroed.parameters():
-                torch.nn.init.normal_(weight, std=0.1)
-    return _components.cast(normalise_frame_by_frame(network), dtype)

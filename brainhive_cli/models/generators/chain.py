@@ -151,7 +151,7 @@ class Config(parts.Config):
 
     def inputs(self) -> list[Input]:
         """Look for what every stage needs, captioners too."""
-        needs: list[Input] = []
+        needs = []
         for stage in self.stages:
             needs += stage.generator.inputs()
             if stage.caption is not None:
@@ -192,7 +192,7 @@ class Chain:
         networks = [network for link in links for network in link.generator.networks]
         networks += [helper.model for helper in self.helpers]
         networks += [link.prior for link in links if link.prior is not None]
-        self.networks: tuple[Any, ...] = tuple(networks)
+        self.networks = tuple(networks)
 
     @property
     def latent_space(self) -> str:

@@ -67,8 +67,18 @@ class Config(_latent_diffusion.Config):
         return {**super().read_configs(), ADAPTER: ARCHITECTURE[ADAPTER]}
 
     def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
-        """Load the components and the adapter."""
-        return {**super().load(dtype, folder), ADAPTER: _read_adapter(find_file(self.adapter))}
+        """Load the components and the adapter, as diffusers takes it."""
+        components, file = super().load(dtype, folder), find_file(self.adapter)
+        adapter: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+        for name, value in weights.read(file).items():
+            part, _, rest = name.partition(".")
+            if part in adapter:
+                adapter[part][rest] = value
+        if not all(adapter.values()):
+            raise MissingData(
+                f"{file} holds no image_proj and ip_adapter", "give an IP-Adapter's safetensors file"
+            )
+        return {**components, ADAPTER: adapter}
 
     def draw(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         """Make the components and the adapter with random weights."""
@@ -141,20 +151,6 @@ class StableDiffusionIP(sd.StableDiffusion):
                 encoded = tower(torch.zeros(1, 3, side, side), output_hidden_states=True)
             self._zero_picture = encoded.hidden_states[-2]
         return self._zero_picture
-
-
-def _read_adapter(file: Path) -> dict[str, dict[str, Tensor]]:
-    """Read an IP-Adapter as diffusers takes it."""
-    adapter: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-    for name, value in weights.read(file).items():
-        part, _, rest = name.partition(".")
-        if part in adapter:
-            adapter[part][rest] = value
-    if not all(adapter.values()):
-        raise MissingData(
-            f"{file} holds no image_proj and ip_adapter", "give an IP-Adapter's safetensors file"
-        )
-    return adapter
 
 
 def _draw_adapter(unet: Any, width: int, seed: int) -> dict[str, dict[str, Tensor]]:

@@ -265,7 +265,7 @@ class Prompts:
 
         # check configs first, so that an absent component is named
         folder = _components.find_folder(self._config.source, self._config.variant, text=True)
-        components: dict[str, Any] = dict.fromkeys(("vae", "unet", "scheduler"))
+        components = dict.fromkeys(("vae", "unet", "scheduler"))
         for name in TEXT:
             _components.read_config(folder, name)
 

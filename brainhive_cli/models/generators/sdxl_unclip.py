@@ -278,7 +278,7 @@ def convert_network(
 
     # shapes alone, to check the weights against
     with weights.reading(f"the architecture of {name}", ANOTHER, BrainhiveError), torch.device("meta"):
-        network: Any = getattr(diffusers, NETWORKS[name]).from_config(config)
+        network = getattr(diffusers, NETWORKS[name]).from_config(config)
 
     # rename the weights as diffusers does
     convert = convert_ldm_unet_checkpoint if name == "unet" else convert_ldm_vae_checkpoint

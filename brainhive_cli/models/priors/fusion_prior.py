@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self
+from typing import Annotated, Any, Literal, NotRequired, Self
 
 import torch
 import torch.nn.functional as F
@@ -203,7 +203,7 @@ class FusionPrior(nn.Module):
     Source: BrainHiVE (arXiv 2602.07495), published repository.
     """
 
-    kind: ClassVar[str] = KIND
+    kind = KIND
 
     def __init__(self, configs: dict[str, dict[str, Any]], sizes: dict[int, tuple[int, int]]) -> None:
         super().__init__()
@@ -370,7 +370,7 @@ class AttentionAdapter(nn.Module):
     def attach(self, unet: Any) -> None:
         """Put the adapter into the U-Net, whose own weights stay; BrainhiveError if it does not fit."""
         self._check(unet)
-        processors: dict[str, Any] = dict(unet.attn_processors)
+        processors = dict(unet.attn_processors)
         for index, pair in self.attn_processors.items():
             name = self.names[int(index)]
             processors[name] = ImageAttention(processors[name], self, pair)

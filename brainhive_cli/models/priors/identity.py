@@ -72,7 +72,7 @@ class PriorOfHeads(nn.Module):
 class Identity(PriorOfHeads):
     """A prior without weights, which therefore cannot be trained."""
 
-    kind: ClassVar[str] = KIND
+    kind = KIND
 
     def __init__(self, config: Config = TINY) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Identity(PriorOfHeads):
             BrainhiveError: if no head has the name of a condition.
         """
         # choose for each condition the first of its heads that the brain model has
-        heads: dict[str, Any] = {**decoded.tensors, **decoded.texts}
+        heads = {**decoded.tensors, **decoded.texts}
         head_names = {name: names for name, names in dict(self.config).items() if name != "vocabulary"}
         conditions: dict[str, Any] = {}
         for condition, names in head_names.items():

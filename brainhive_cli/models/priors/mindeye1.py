@@ -4,7 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -144,7 +144,7 @@ class DiffusionPrior(identity.PriorOfHeads):
     Source: BrainDiffusionPrior of MindEye1 (arXiv 2305.18274, MIT); it predicts the clean tokens, times √D.
     """
 
-    kind: ClassVar[str] = KIND
+    kind = KIND
 
     def __init__(self, config: Config) -> None:
         super().__init__()

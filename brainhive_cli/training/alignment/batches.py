@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.arrays import Bool
+from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.device_memory import to_device
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.responses import Responses, Rows, Signals
+from brainhive_cli.data.responses import Responses, Signals
 from brainhive_cli.data.signals.augmentation import mix_repetitions, shuffle_repetitions
 from brainhive_cli.data.signals.augmentations import Augmentation
 from brainhive_cli.data.stores.hdf5 import StoredRows
@@ -44,7 +44,7 @@ class SignalBank:
 
     signals: list[Tensor]
     stored: dict[int, StoredRows]
-    first: Rows
+    first: Int64
     stimulus: Tensor
     subject: Tensor
 
@@ -52,7 +52,7 @@ class SignalBank:
     def of(
         cls,
         signals: Sequence[Signals],
-        stimuli: Sequence[Rows],
+        stimuli: Sequence[Int64],
         device: torch.device,
         are_single: bool = False,
     ) -> "SignalBank":
@@ -77,13 +77,13 @@ class SignalBank:
             torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
         )
 
-    def split(self, rows: Rows) -> list[Rows]:
+    def split(self, rows: Int64) -> list[Int64]:
         """Split ascending rows into those that `gather` takes together: all, or one subject's each."""
         if len({signal.shape[1:] for signal in self.signals}) == 1:
             return [rows]
         return [part for part in np.split(rows, np.searchsorted(rows, self.first[1:])) if len(part)]
 
-    def gather(self, rows: Rows) -> Tensor:
+    def gather(self, rows: Int64) -> Tensor:
         """Gather the signals of ascending rows of one width: [B, ...], on the device."""
         # ascending rows are contiguous by subject
         ends = [*np.searchsorted(rows, self.first), len(rows)]
@@ -242,7 +242,7 @@ class Batches:
             self.cuts = self.steps
         self._check(train, data)
 
-    def epoch(self, seed: int, epoch: int) -> list[Rows]:
+    def epoch(self, seed: int, epoch: int) -> list[Int64]:
         """Cut an epoch into batches, in an order that seed and epoch decide."""
         random = np.random.default_rng((seed, epoch))
         if self.share is None:
@@ -253,7 +253,7 @@ class Batches:
         for rows in self.rows_of:  # in as many rounds as it takes
             rounds = [random.permutation(rows) for _ in range(-(-count // len(rows)))]
             drawn.append(np.concatenate(rounds)[:count].reshape(self.steps, self.share))
-        return list(np.concatenate(drawn, axis=1))
+        return list(np.concatenate(drawn, 1))
 
     def _check(self, train: Train, data: CellData) -> None:
         # the held-out pictures leave trials to learn from
@@ -281,13 +281,13 @@ class Batches:
                 "another train.batch_size, or train.last_batch=even",
             )
 
-    def learn(self, rows: Rows, similarity: Tensor) -> None:
+    def learn(self, rows: Int64, similarity: Tensor) -> None:
         """Learn from the scaled similarities of a batch's pairs, in the order of `Batch.stimuli`."""
         if self.feedback is not None:
             index = to_device(torch.from_numpy(np.sort(rows)), self.launch.device)
             self.feedback.learn(index, similarity)
 
-    def draw(self, rows: Rows, seed: int) -> Batch:
+    def draw(self, rows: Int64, seed: int) -> Batch:
         """Gather and augment this process's share of a batch, whose rows are given for all processes.
 
         The seed decides, with this process's rank, what is random.
@@ -296,7 +296,7 @@ class Batches:
         ordered = np.sort(rows)
 
         # gather and augment this process's signals [B, C, T]
-        shard: Rows = self.launch.shard(ordered)  # type: ignore[arg-type,assignment]
+        shard: Int64 = self.launch.shard(ordered)  # type: ignore[arg-type,assignment]
         device = self.launch.device
         generator = torch.Generator(device).manual_seed(derive_seed(seed, self.launch.rank))
         signals = [self._signals(part, generator) for part in self.samples.split(shard)]
@@ -321,7 +321,7 @@ class Batches:
             rank_mixings = []
             for rank in range(self.launch.processes):
                 # partners lie in the same micro-batch of the same process
-                share: Rows = replace(self.launch, rank=rank).shard(ordered)  # type: ignore[arg-type,assignment]
+                share: Int64 = replace(self.launch, rank=rank).shard(ordered)  # type: ignore[arg-type,assignment]
                 mixer = torch.Generator(device).manual_seed(derive_seed(seed, rank, 1))
                 split = self.samples.split(share)
                 rank_mixings.append(
@@ -349,7 +349,7 @@ class Batches:
             drawn.append(self.augmentations[index].draw((count, channels, samples), generator).numpy())
         return SignalBank.of(drawn, [trials.stimulus for trials in data.responses], self.launch.device)
 
-    def _signals(self, rows: Rows, generator: torch.Generator) -> Tensor:
+    def _signals(self, rows: Int64, generator: torch.Generator) -> Tensor:
         """Gather the signals of ascending rows, and vary them: [B, C, T]."""
         signal = self.samples.gather(rows)
 

@@ -300,7 +300,7 @@ class Base:
         # an architecture for this one person; the last epoch is kept, as no picture is held out
         layout = replace(layout, spec=spec_of([responses], layout.spec.signal))
         start = None if arm in (SCRATCH, PERMUTED_SCRATCH) else self.model
-        changes: dict[str, Any] = {"validation": 0.0, "selection": "last", "patience": None}
+        changes = {"validation": 0.0, "selection": "last", "patience": None}
         stages = [stage.model_copy(update={"start_from": None}) for stage in self.train.stages]
         changes |= {"start_from": None, "stages": stages}
         if self.train.last_batch == "drop":  # few pictures may fill no batch

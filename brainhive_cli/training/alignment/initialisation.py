@@ -55,7 +55,7 @@ def initial_aligner(
 
     # parts that bring public weights load them themselves
     for module in aligner.backbone.modules():
-        load_pretrained: Any = getattr(module, "load_pretrained", None)
+        load_pretrained = getattr(module, "load_pretrained", None)
         if load_pretrained is not None:
             load_pretrained()
 

@@ -355,7 +355,7 @@ class Job:
         cell, recipe = cells[0], self.variants[cells[0].variant]
         published = self.dataset.published_sizes
         voxels = published.voxels if published else {}
-        heads: dict[str, Head] = {}
+        heads = {}
         for name, target in recipe.head_targets.items():
             shape = None if target == FUSED else target.known_shape
             if shape is None or not voxels.keys() >= {*cell.trained_on}:
@@ -371,7 +371,7 @@ class Job:
 
         # count weights without allocating them
         with torch.device("meta"):
-            module: Any = backbones.build(recipe.backbone, spec, heads)
+            module = backbones.build(recipe.backbone, spec, heads)
 
         # a part costs gradients and moments unless every stage freezes it
         frozen = [{*stage.freeze} for stage in recipe.train.stages] or [set()]

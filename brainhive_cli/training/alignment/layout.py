@@ -24,7 +24,7 @@ class Token(nn.Module):
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Map [B, C, T] to [B, C + 1, T], the token first."""
         token = rows_of(self.token, subject_index).to(signal.dtype)
-        return torch.cat([token.expand(len(signal), -1, -1), signal], dim=1)
+        return torch.cat([token.expand(len(signal), -1, -1), signal], 1)
 
 
 class Linear(nn.Module):
@@ -51,7 +51,7 @@ class ChannelAttention(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Map [B, C, T] to [B, C, T]."""
-        weights = rows_of(self.logits, subject_index).softmax(dim=-1) * signal.shape[1]  # [B, C]
+        weights = rows_of(self.logits, subject_index).softmax(-1) * signal.shape[1]  # [B, C]
         return weights[..., None] * signal
 
 

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from brainhive_cli.core import documents, weights
-from brainhive_cli.core.arrays import Array, Float32, UInt64
+from brainhive_cli.core.arrays import Array, Bool, Float32, UInt64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
@@ -35,7 +35,6 @@ from brainhive_cli.data.media.near_copies import (
     find_candidates,
 )
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.selection import Mask
 from brainhive_cli.data.stores.target_store import PIXEL_WORDS
 
 FILE = "learned.safetensors"
@@ -53,7 +52,6 @@ JOINED = " + "
 """Between the names of several data sets."""
 
 Names = tuple[str, ...]
-Hashes = UInt64
 Confirm = Callable[[int, int], Likeness | None]
 """Compares the pixels of the picture of a row with those of a learned one, which the hash of its name names;
 None where one of them is not on this machine."""
@@ -63,7 +61,7 @@ Picture = tuple[StimulusSet, int]
 """A picture of a set, by its row."""
 
 
-def hashes_of(dataset: str, names: Ids) -> Hashes:
+def hashes_of(dataset: str, names: Ids) -> UInt64:
     """Hash the names of a data set's pictures to 64 bits each: [N]."""
     joined = b"".join(
         hashlib.blake2b(f"{dataset}\0{name}".encode(), digest_size=8).digest() for name in names
@@ -71,12 +69,12 @@ def hashes_of(dataset: str, names: Ids) -> Hashes:
     return np.frombuffer(joined, "<u8").astype(np.uint64)
 
 
-def hash_concepts(concepts: Ids) -> Hashes:
+def hash_concepts(concepts: Ids) -> UInt64:
     """Hash names of concepts, [N], without the numbers before them, as in `00012_owl` and `n0123_owl`."""
     return hashes_of("", [re.sub(r"^n?\d+_", "", concept).lower() for concept in concepts])
 
 
-def _none() -> Hashes:
+def _none() -> UInt64:
     return np.empty(0, np.uint64)
 
 
@@ -93,19 +91,19 @@ class LearnedPictures:
         start_concepts: [S] the same of what the model started from, without its own.
     """
 
-    names: Hashes = field(default_factory=_none)
-    pixels: Hashes = field(default_factory=_none)
+    names: UInt64 = field(default_factory=_none)
+    pixels: UInt64 = field(default_factory=_none)
     has_all_pixels: bool = False
-    hashes: Hashes = field(default_factory=lambda: np.empty((0, PIXEL_WORDS), np.uint64))
-    concepts: Hashes = field(default_factory=_none)
-    start_concepts: Hashes = field(default_factory=_none)
+    hashes: UInt64 = field(default_factory=lambda: np.empty((0, PIXEL_WORDS), np.uint64))
+    concepts: UInt64 = field(default_factory=_none)
+    start_concepts: UInt64 = field(default_factory=_none)
 
     @classmethod
     def of(
         cls,
         dataset: str,
         image_ids: Ids,
-        pixels: Hashes | None = None,
+        pixels: UInt64 | None = None,
         concepts: Ids = (),
     ) -> Self:
         """Describe pictures of a data set.
@@ -145,10 +143,10 @@ class LearnedPictures:
         self,
         dataset: str,
         image_ids: Ids,
-        pixels: Hashes | None = None,
+        pixels: UInt64 | None = None,
         confirm: Confirm | None = None,
         max_distance: int = MAX_DISTANCE,
-    ) -> Mask:
+    ) -> Bool:
         """Find which pictures of a data set are among these, by name, by pixels or as near-copies: [N].
 
         Args:
@@ -176,8 +174,8 @@ class LearnedPictures:
 
 
 def find_alike(
-    pixels: Hashes,
-    is_sought: Mask,
+    pixels: UInt64,
+    is_sought: Bool,
     pictures: Sequence[LearnedPictures],
     confirm: Confirm,
     max_distance: int = MAX_DISTANCE,
@@ -191,7 +189,7 @@ def find_alike(
 
     # one copy settles a picture; other likenesses are listed once
     learned = np.unique(np.concatenate([some.hashes for some in pictures]), axis=0)  # [H, 25]
-    settled: set[int] = set()
+    settled = set()
     hashes = np.where(is_sought[:, None], pixels[:, 1:], 0)
     for candidate in find_candidates(hashes, learned[:, 1:], max_distance):
         name = int(learned[candidate.learned, 0])
@@ -217,7 +215,7 @@ def compare_on_pixels(
 
     @cache
     def list_pictures() -> tuple[dict[str, Picture], dict[int, Picture]]:
-        tested: dict[str, Picture] = {}
+        tested = {}
         learned: dict[int, Picture] = {}
         with suppress(MissingData):
             images = open_set()
@@ -309,7 +307,7 @@ class Learned:
     stimulus_kinds: Names = ()
     recording_kinds: Names = ()
     pictures: LearnedPictures = field(default_factory=LearnedPictures)
-    trials: Hashes = field(default_factory=_none)
+    trials: UInt64 = field(default_factory=_none)
     normalisers: Mapping[int, Normaliser] = field(default_factory=dict)
     normaliser: Normaliser | None = None
     whiteners: Mapping[int, Float32] = field(default_factory=dict)
@@ -382,10 +380,10 @@ class Learned:
         caveats += [] if self.has_all_subjects else [UNKNOWN_HISTORY]
         return merge_caveats(caveats)
 
-    def has_seen_ids(self, image_ids: Ids) -> Mask:
+    def has_seen_ids(self, image_ids: Ids) -> Bool:
         """Find which image ids it learned from, in any data set: [N]; these may be other pictures."""
         datasets = self.dataset.split(JOINED)
-        return np.any([self.pictures.contain(name, image_ids) for name in datasets], axis=0)
+        return np.any([self.pictures.contain(name, image_ids) for name in datasets], 0)
 
     def normaliser_of(self, subject: int) -> Normaliser | None:
         """Return what normalises a subject's signals; None: it comes from the subject's training signals."""

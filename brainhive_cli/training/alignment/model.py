@@ -20,7 +20,7 @@ from brainhive_cli.models import backbones, fusers
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.lora import Adapter
-from brainhive_cli.models.signal_spec import SignalSpec, check_signal
+from brainhive_cli.models.signal_spec import check_signal
 from brainhive_cli.training.alignment import published_models
 from brainhive_cli.training.alignment.layout import LAYERS, Format, Layout
 from brainhive_cli.training.alignment.learned import Block, Learned
@@ -62,7 +62,17 @@ class Aligner(nn.Module):
         if layout.subject_layer != "none":
             self.subject_layer = LAYERS[layout.subject_layer](len(spec.subjects), spec.channels, spec.samples)
         if layout.subject_layer == "token":
-            spec = _with_token(spec)
+            # the subject's token becomes the first channel
+            spec = replace(
+                spec,
+                names=("subject token", *spec.names) if spec.names else (),
+                widths=tuple(width + 1 for width in spec.widths),
+                positions=None,
+                regions={
+                    region: tuple(tuple(index + 1 for index in indices) for indices in subject_indices)
+                    for region, subject_indices in spec.regions.items()
+                },
+            )
 
         # the fuser may predict its input from signals, so the backbone is built for its width
         fuser = parts.resolve("fusers", layout.fuser) if layout.fused else None
@@ -121,7 +131,7 @@ class Aligner(nn.Module):
 
     def _map_signals(self, predicted: Tensors) -> Tensors:
         """Map what the backbone gives for the fused head as the fuser does, if it has a map of signals."""
-        mapping: Any = getattr(self.fuser, "of_signal", None)
+        mapping = getattr(self.fuser, "of_signal", None)
         if mapping is None:
             return predicted
         return predicted | {head: mapping(predicted[head]) for head in self.layout.fused if head in predicted}
@@ -188,7 +198,7 @@ class Aligner(nn.Module):
         vectors = [outputs.comparable(values[head], is_centred) for head in self.layout.compared]
         if len(vectors) == 1:
             return vectors[0]
-        return torch.cat([F.normalize(vector.float(), dim=-1) for vector in vectors], dim=-1)
+        return torch.cat([F.normalize(vector.float(), dim=-1) for vector in vectors], -1)
 
     def _check_signal(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Check signals [B, C, T], and pass them through what is learned for each subject."""
@@ -228,20 +238,6 @@ class Aligner(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         weights.save(folder / WEIGHTS[0], renamed)
-
-
-def _with_token(spec: SignalSpec) -> SignalSpec:
-    """Add the channel that the subject layer `token` puts first."""
-    return replace(
-        spec,
-        names=("subject token", *spec.names) if spec.names else (),
-        widths=tuple(width + 1 for width in spec.widths),
-        positions=None,
-        regions={
-            region: tuple(tuple(index + 1 for index in indices) for indices in subject_indices)
-            for region, subject_indices in spec.regions.items()
-        },
-    )
 
 
 def load(path: Path | str) -> Aligner:

@@ -181,7 +181,7 @@ class Objective(nn.ModuleList):
             RecipeError: if no active term has one.
         """
         for term, loss in zip(self.terms, self, strict=True):
-            of_pairs: Any = getattr(loss, "of_pairs", None)
+            of_pairs = getattr(loss, "of_pairs", None)
             if of_pairs is not None and term.weight_at(context.moment):
                 return of_pairs(predicted[term.prediction], targets[term.of], context)
         raise RecipeError("train.alternatives=uncertainty needs the similarities of clip", "a term of clip")

@@ -141,7 +141,7 @@ def _groups(parameters: Sequence[Tensor], model: nn.ModuleList, train: Train, lr
     and the trainings of MindEye1 and MindEye2, which exempt every name that holds `bias`.
     """
     # parameters without weight decay
-    exempt: set[Tensor] = set()
+    exempt = set()
     if train.decay == "not_biases":
         exempt = {p for name, p in model.named_parameters() if "bias" in name}
     elif train.decay == "weights":
@@ -264,9 +264,7 @@ class Stages:
             if name in self.learnable:
                 parameter.requires_grad_(not is_below(name, stage.freeze))
         stop = self.stops[number]
-        learner = Learner(
-            self.aligner, self.objective, self.train, stage, self.steps, stop, anchors=self.anchors
-        )
+        learner = Learner(self.aligner, self.objective, self.train, stage, self.steps, stop, self.anchors)
         if saved is not None:
             with weights.reading(f"the checkpoint of epoch {epoch}", ANEW, BrainhiveError):
                 learner.load_state_dict(saved)

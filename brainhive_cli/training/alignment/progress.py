@@ -4,12 +4,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.artifacts import Curve, Line, Number
+from brainhive_cli.core.artifacts import Curve, Line
 from brainhive_cli.core.console import clock
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, Metric, extend_tables, stamp_rows
@@ -149,7 +148,7 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     columns = ("cell", "epoch", "val top-1", "95 % CI", "n", "chance")
 
     # a row for each cell; one without validation has no figures
-    rows: list[tuple[Any, ...]] = []
+    rows = []
     for name, metric in top1.items():
         figures = (metric.value, metric.interval_text(), metric.n, metric.chance) if metric else ("–",) * 4
         rows.append((name, notes["cells"][name]["epoch"], *figures))
@@ -197,8 +196,8 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
         lines = [Line(cell, [values.get(epoch) for epoch in epochs]) for cell, values in cell_values.items()]
         if len(lines) > MOST:
             at = [[values[epoch] for values in cell_values.values() if epoch in values] for epoch in epochs]
-            low: list[Number] = [min(values) for values in at]
-            high: list[Number] = [max(values) for values in at]
+            low = [min(values) for values in at]
+            high = [max(values) for values in at]
             lines = [Line(f"mean of {len(lines)} cells", [statistics.mean(v) for v in at], low, high)]
             note = "The band goes from the lowest cell to the highest."
         if lines:

@@ -146,7 +146,7 @@ def _mindeye1(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
     subject = subjects[0]
     hidden, voxels = state["lin0.0.weight"].shape
     blocks = count_numbers(state, r"mlp\.(\d+)\.0\.weight")
-    backbone: dict[str, Any] = {"kind": "havir", "hidden": hidden, "blocks": blocks}
+    backbone = {"kind": "havir", "hidden": hidden, "blocks": blocks}
     table: dict[str, str | None] = {r"maps_projector\.": None}
     if "upsampler.conv_norm_out.weight" in state:
         # low level: latents [C, H, W] of an autoencoder, by a decoder of several stages
@@ -236,7 +236,7 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
     if "clipproj.proj" in state:
         heads["text"] = Head((state["clipproj.proj"].shape[1],), TEXT)
     # MindEye2's parts lie below `backbone.brain` where a prior or decoders come with them
-    backbone: dict[str, Any] = brain
+    backbone = brain
     place_of_brain = "backbone."
 
     # the diffusion prior, where it was saved too
@@ -306,7 +306,7 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
         )
 
     # table of names; the first match counts
-    table: dict[str, str | None] = {
+    table = {
         r"diffusion_prior\.noise_scheduler\.": None,  # follows from the prior's steps
         r"text_dec\.decoder\.lm_head\.weight$": None,  # is GPT-2's embedding
         r"diffusion_prior\.": "backbone.prior.",

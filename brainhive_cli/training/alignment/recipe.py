@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
-from brainhive_cli.core.recipe import Numbers, Paths, Savings, Subjects, refuse_idle
+from brainhive_cli.core.recipe import Numbers, Paths, Subjects, refuse_idle
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.datasets import Dataset
@@ -47,12 +47,12 @@ HeadTargets = Annotated[
 class Recipe(SweptRecipe):
     """Recipe of train-align: signals, embeddings and the alignment of the two."""
 
-    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {
+    FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {
         "published",
         "train.memory_map",
     }
-    is_tracked: ClassVar[bool] = True
-    LESS_MEMORY: ClassVar[Savings] = ({"train.batch_size": 0.5},)
+    is_tracked = True
+    LESS_MEMORY = ({"train.batch_size": 0.5},)
 
     dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
         "things-eeg", validate_default=True, description="signals and pictures"

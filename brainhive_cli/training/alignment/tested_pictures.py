@@ -7,11 +7,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SEEN_CONCEPTS, SEEN_COPIES, UNKNOWN_PICTURES
 from brainhive_cli.data.media.near_copies import COPIES, Likeness
-from brainhive_cli.data.signals.selection import Mask
 from brainhive_cli.data.stores.health import DUPLICATE_COSINE, units_in_blocks
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, first_with_pixels
@@ -68,15 +67,15 @@ class TestedPictures:
 
     title: str
     image_ids: Names
-    done: Mask
-    by_subject: Mapping[int, Mask]
-    by_source: Mapping[str, Mask]
-    near: Mask
-    of_seen_concepts: Mask
+    done: Bool
+    by_subject: Mapping[int, Bool]
+    by_source: Mapping[str, Bool]
+    near: Bool
+    of_seen_concepts: Bool
     has_pixels: bool
     same_ids: tuple[str, ...]
-    copies: Mask
-    altered: Mapping[Likeness | None, Mask] = field(default_factory=dict)
+    copies: Bool
+    altered: Mapping[Likeness | None, Bool] = field(default_factory=dict)
 
     @classmethod
     def compare(
@@ -90,7 +89,7 @@ class TestedPictures:
         is_other_dataset: bool = False,
         confirm: Confirm = lambda row, name: None,
         allows_copies: bool = False,
-        is_tested: Mask | None = None,
+        is_tested: Bool | None = None,
     ) -> Self:
         """Look for the pictures of stores among those that models and other sources learned from.
 
@@ -120,7 +119,7 @@ class TestedPictures:
         is_sought = done & ~np.logical_or.reduce([np.zeros(len(ids), bool), *known])
         alike = {} if pixels is None else find_alike(pixels, is_sought, pictures, confirm)
 
-        def are_copies(learned_pictures: LearnedPictures) -> Mask:
+        def are_copies(learned_pictures: LearnedPictures) -> Bool:
             copies = (
                 np.zeros(len(ids), bool) if pixels is None else np.isin(pixels[:, 0], learned_pictures.pixels)
             )
@@ -133,7 +132,7 @@ class TestedPictures:
             copies[near] = True
             return copies
 
-        def are_seen(learned_pictures: LearnedPictures) -> Mask:
+        def are_seen(learned_pictures: LearnedPictures) -> Bool:
             named = learned_pictures.contain(pictured_as, ids)
             return named if allows_copies else named | are_copies(learned_pictures)
 
@@ -167,7 +166,7 @@ class TestedPictures:
         ]
         is_near = np.full(len(ids), bool(near_stores))
         for there, ours in near_stores:
-            learned = np.any([one.pictures.contain(pictured_as, there.image_ids) for one in every], axis=0)
+            learned = np.any([one.pictures.contain(pictured_as, there.image_ids) for one in every], 0)
             rows, candidates = np.flatnonzero(learned & there.done), np.flatnonzero(is_near & ours.done)
 
             # highest cosine of each candidate with any learned picture
@@ -200,15 +199,7 @@ class TestedPictures:
             *(are_known, (*same_ids,), copies, altered),
         )
 
-    @classmethod
-    def of_seen(cls, title: str, stores: Stores, subjects: Iterable[int]) -> Self:
-        """Test all stimuli of stores, which were seen in other trials, as the data set's holdout asks."""
-        first = next(iter(stores.values()))
-        none = np.zeros(len(first.image_ids), bool)
-        by_subject = dict.fromkeys(subjects, none)
-        return cls(title, first.image_ids, first.done, by_subject, {}, none, none, True, (), none)
-
-    def are_unseen(self, subject: int, rows: Int64, model: str) -> Mask:
+    def are_unseen(self, subject: int, rows: Int64, model: str) -> Bool:
         """Find the signals of a subject that show no picture which was seen in training: [N].
 
         Args:
@@ -237,7 +228,7 @@ class TestedPictures:
         return ~np.logical_or.reduce([is_seen[rows] for is_seen in seen.values()])
 
     @property
-    def is_seen(self) -> Mask:
+    def is_seen(self) -> Bool:
         """[M] whether any subject's models, or anything else, learned from them."""
         return np.logical_or.reduce([*self.by_subject.values(), *self.by_source.values()]) & self.done
 
@@ -288,7 +279,7 @@ class TestedPictures:
         ]
         return lines
 
-    def _named(self, chosen: Mask) -> str:
+    def _named(self, chosen: Bool) -> str:
         names = list(self.image_ids[np.flatnonzero(chosen)])
         return ", ".join(names[:NAMED]) + (" …" if len(names) > NAMED else "")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, Self, TypeVar
 
+import numpy as np
 import torch
 
 from brainhive_cli.core import documents, hub, parts
@@ -406,7 +407,9 @@ class AlignRun:
 
             # a holdout of trials tests stimuli that were seen in other trials
             if dataset.holdout is not None and dataset.holdout.shows_seen and split == "test":
-                return TestedPictures.of_seen(f"stimuli of {dataset.name}", stores, [*models])
+                none = np.zeros(len(first.image_ids), bool)
+                tested = (f"stimuli of {dataset.name}", first.image_ids, first.done)
+                return TestedPictures(*tested, dict.fromkeys(models, none), {}, none, none, True, (), none)
             is_tested = tested_rows(dataset, first, split, fold)
 
             # embeddings of the training pictures, to look for near-duplicates

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Bool, Float32
+from brainhive_cli.core.arrays import Bool, Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.datasets import stored_split, tested_rows
 from brainhive_cli.data.responses import (
     Responses,
-    Rows,
     choose_input,
     match_split,
     match_stimuli,
@@ -74,7 +73,7 @@ class TrainedCell:
         """Open one of the target stores; all have the same rows."""
         return next(iter(self.align.stores(split, self.cell).values()))
 
-    def rows(self, split: str) -> Rows:
+    def rows(self, split: str) -> Int64:
         """Find the rows of the pictures of a split that have targets; in the cell's fold.
 
         A category that no trial shows is none of them.
@@ -100,7 +99,7 @@ class TrainedCell:
             is_listed &= self.align.once(("shown categories", split), find_shown)
         return np.flatnonzero(is_listed)
 
-    def images(self, split: str, rows: Rows, without: str = "") -> Tensor:
+    def images(self, split: str, rows: Int64, without: str = "") -> Tensor:
         """Encode the pictures of some rows as the vectors [M, D] that retrieval compares.
 
         Args:
@@ -172,7 +171,7 @@ class TrainedCell:
         computed = compute_online([group], images, self.pictures(split))
         return {keys[name]: source for name, source in computed.items()}
 
-    def decoded(self, subject: int, split: str) -> tuple[Decoded, Rows]:
+    def decoded(self, subject: int, split: str) -> tuple[Decoded, Int64]:
         """Decode a subject's averaged signals, once: answers that are sampled are then the same for everyone.
 
         Returns:
@@ -325,7 +324,7 @@ class TrainedCell:
         is_tested: bool = True,
         recording: Recording | None = None,
         is_normalised: bool = True,
-    ) -> tuple[Selection, Rows]:
+    ) -> tuple[Selection, Int64]:
         """Choose what `responses` reads; without its normaliser unless `is_normalised`.
 
         Returns:
@@ -378,7 +377,7 @@ class TrainedCell:
         options = self.pictures(split), is_same_store, self.align.channel_mapping
         return measure_new_subject(self.model.layout.spec, self.source, subject, *options)
 
-    def shown(self, subject: int, split: str) -> Rows:
+    def shown(self, subject: int, split: str) -> Int64:
         """Find the rows of all pictures that a subject was shown, those that are left out included."""
         key = self.key("shown", subject, split)
         return self.align.once(key, lambda: np.unique(self.selection(subject, split, is_tested=False)[1]))
@@ -391,7 +390,7 @@ class TrainedCell:
 
         return self.align.once(self.key("mean", subject, "train"), average)
 
-    def are_unseen(self, subject: int, split: str, rows: Rows) -> Bool:
+    def are_unseen(self, subject: int, split: str, rows: Int64) -> Bool:
         """Find the signals [N] of pictures that no model which is tested on the subject learned from.
 
         Whatever tests a model asks here: no result is of a picture that was seen in training.

@@ -278,9 +278,9 @@ class TrainingData:
             stored = Targets.of(stores, self.launch, self.keys).sources
             tested_targets = Targets({**stored, **self._compute_adapted("test", stimuli)})
         data = CellData(
-            responses=responses,
-            targets=self.targets,
-            held_out=held_out,
+            responses,
+            self.targets,
+            held_out,
             fuser=self.prior.fuser if self.prior else None,
             starts=self.job.find_starts(cell),
             tested=tested,
@@ -351,7 +351,7 @@ class TrainingData:
         # width of the fused token: of the fuser, or of the prior
         shapes, fused = self.targets.shapes, {self.keys[config.name] for config in recipe.fused_encoders}
         dims = {key: shapes[key][-1] for key in shapes if key in fused}
-        fuser: dict[str, Any] = recipe.fuser.model_dump(mode="json") if fused else {}
+        fuser = recipe.fuser.model_dump(mode="json") if fused else {}
         dim = recipe.fuser.token_dim(dims, recipe.dim or DIM) if fused else None
         if self.prior and recipe.prior:
             hidden = priors.describe(recipe.prior).fuser["intermediate_size"]
@@ -414,7 +414,9 @@ def take_share(responses: Responses, held_out: Bool, finetune: Finetune) -> Resp
     """
     # an equal share of learned and held-out pictures, chosen by the seed
     if finetune.sessions is not None:
-        responses = responses.of_first_sessions(finetune.sessions)
+        assert responses.sessions is not None
+        is_first = (responses.sessions >= 0) & (responses.sessions < finetune.sessions)
+        responses = responses.of_trials(is_first)
     random = np.random.default_rng(finetune.seed)
     shares = []
     for is_held_out in (False, True):

@@ -7,18 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.arrays import Bool
+from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.responses import Rows
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.training.alignment.batches import CellData, SignalBank, averages_of
-from brainhive_cli.training.alignment.learned import Confirm, Hashes, LearnedPictures
+from brainhive_cli.training.alignment.learned import Confirm, LearnedPictures
 from brainhive_cli.training.alignment.model import Aligner
 
-Pictures = tuple[str, Sequence[str], Hashes | None, Confirm]
+Pictures = tuple[str, Sequence[str], UInt64 | None, Confirm]
 MAX_COPY_DISTANCE = 8
 """Most bits in which views of copies among training pictures differ. JPEG, squares, bars and apertures change
 fewer; there are so many pairs of training pictures that to confirm further candidates would take minutes."""
@@ -36,7 +35,7 @@ class Queries:
     def __init__(
         self,
         pool: SignalBank,
-        rows: Rows,
+        rows: Int64,
         targets: Targets,
         subject: Tensor | None,
         alike: Alike | None = None,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
@@ -21,7 +22,7 @@ from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import Blank, filling
-from brainhive_cli.data.targets.targets import Rows, Targets, open_targets
+from brainhive_cli.data.targets.targets import Targets, open_targets
 from brainhive_cli.data.targets.views import Items, View, collate, loaded
 from brainhive_cli.training.prior.recipe import Recipe
 
@@ -61,8 +62,8 @@ class Pictures:
 
     images: StimulusSet
     targets: Targets
-    train: Rows  # rows of the pictures that are learned
-    held: Rows  # rows of those kept from training, in random order
+    train: Int64  # rows of the pictures that are learned
+    held: Int64  # rows of those kept from training, in random order
     view: View
     latents: Latents | None = None  # where these were computed before
 
@@ -114,7 +115,7 @@ class Pictures:
             )
         return size
 
-    def batch(self, chosen: Rows) -> "Batch":
+    def batch(self, chosen: Int64) -> "Batch":
         """Read pictures in this process."""
         items = self.items
         read = collate([items[index] for index in chosen.tolist()])
@@ -175,7 +176,7 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
 class Batch:
     """Some pictures of a step."""
 
-    rows: Rows  # [B]
+    rows: Int64  # [B]
     image: Tensor  # bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed before
     sizes: Tensor  # [B, 6], pixels: original height, width; top, left of the crop; target height, width
     views: dict[str, Tensor]  # preprocessed for encoders that embed in each step, [B, 3, H, W] by name

@@ -1,12 +1,12 @@
 """The recipe of train-prior."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Names, Savings, Section
+from brainhive_cli.core.recipe import Names, Section
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.models import encoders, generators, priors
 from brainhive_cli.models.encoders import Encoders
@@ -68,9 +68,9 @@ class Published(Section):
 class Recipe(BaseRecipe):
     """Recipe of train-prior: the prior, its pictures and its diffusion model."""
 
-    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {"published"}
-    is_tracked: ClassVar[bool] = True
-    LESS_MEMORY: ClassVar[Savings] = (
+    FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {"published"}
+    is_tracked = True
+    LESS_MEMORY = (
         {"train.batch_size": 0.5, "train.accumulate": 2},
         *({"cache_latents": True}, {"train.gradient_checkpointing": True}),
     )

@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.encoder_groups import encode
-from brainhive_cli.data.targets.targets import Rows
 from brainhive_cli.data.targets.views import to_pictures
 from brainhive_cli.measurement.metrics.perceptual import (
     inception,
@@ -131,7 +130,7 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     return measure_distances(true, generated, protocol=protocol, split="validation", seeds=(recipe.seed,))
 
 
-def _load_distances(training: Training) -> tuple[Rows, Features]:
+def _load_distances(training: Training) -> tuple[Int64, Features]:
     """Choose the items of FID and KID, and load the network whose features these take."""
     recipe, launch = training.recipe, training.launch
     chosen, name = training.pictures.held[: recipe.fid_items], recipe.fid_features
@@ -171,7 +170,7 @@ def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
 
 
 @torch.no_grad()
-def _generate(training: Training, generator: Any, chosen: Rows) -> Tensor:
+def _generate(training: Training, generator: Any, chosen: Int64) -> Tensor:
     """Generate pictures [N, 3, H, W] in 0..1 from the chosen ones' embeddings."""
     recipe, batches = training.recipe, []
     sampling = Sampling(steps=recipe.sample_steps)
@@ -186,7 +185,7 @@ def _generate(training: Training, generator: Any, chosen: Rows) -> Tensor:
     return torch.cat(batches)
 
 
-def _true(training: Training, chosen: Rows) -> Tensor:
+def _true(training: Training, chosen: Int64) -> Tensor:
     """Read pictures [N, 3, H, W] in 0..1 as training sees them."""
     view, images = training.pictures.view, training.pictures.images
     return torch.stack([view(images.open(index))[0] for index in chosen.tolist()]) / 255

@@ -51,7 +51,7 @@ def pool_statistics(subjects: Sequence[Statistics]) -> Statistics:
     if any(other[name].shape != first[name].shape for other in subjects for name in first):
         problem = "subjects of different widths have no mean normalisation"
         raise BrainhiveError(problem, "signal.normalise_by=subject")
-    return {name: np.mean([statistics[name] for statistics in subjects], axis=0) for name in first}
+    return {name: np.mean([statistics[name] for statistics in subjects], 0) for name in first}
 
 
 def measure(signals: Chunks, with_products: bool) -> Statistics:

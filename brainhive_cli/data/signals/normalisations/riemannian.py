@@ -43,7 +43,7 @@ class Config(parts.Config):
         Raises:
             BrainhiveError: if there are more than MAX_CHANNELS channels, or the mean does not converge.
         """
-        products: list[Float64] = []
+        products = []
         stride = 1
         for index, trial in enumerate(trial for chunk in signals for trial in chunk):
             if len(trial) > MAX_CHANNELS:
@@ -105,7 +105,7 @@ def mean_product(products: Float64, is_affine_invariant: bool) -> Float64:
         gradient = (flat * logarithms.ravel()) @ flat.T / len(trials)
 
         # the best constant step between curvature 1 and that of the widest spread of eigenvalues
-        half_range = np.maximum(np.ptp(logarithms, axis=1) / 2, 1e-9)
+        half_range = np.maximum(np.ptp(logarithms, 1) / 2, 1e-9)
         curvature = (half_range / np.tanh(half_range)).mean()
         step = 2 / (1 + curvature) if is_affine_invariant else 1.0
         values, vectors = np.linalg.eigh(gradient)
