@@ -337,7 +337,7 @@ def test_what_was_published_stands_next_to_what_was_measured_only_with_the_same_
         RunGroup([run(tmp_path, "other", published={**published, "differs": ["epochs 3, not 40"]})])
     )
     assert "published" in same[0].columns and 0.625 in same[0].rows[0]
-    assert "published" not in other[0].columns and other[-1].rows == [["other", 0.625, "epochs 3, not 40"]]
+    assert "published" not in other[0].columns and other[-1].rows == (["other", 0.625, "epochs 3, not 40"],)
 
 
 TEST = "sign flips over 40 pictures, for these 2 subjects"
@@ -487,7 +487,7 @@ def test_a_page_lists_in_what_runs_differ(tmp_path):
     group = RunGroup([run(tmp_path, "ours", set_up=SET_UP), run(tmp_path, "theirs", set_up=fewer)])
 
     differing = next(table for table in tables_of(group) if table.title.startswith("Set-ups"))
-    assert differing.rows == [["theirs", "train.lr 1, not 0.0005"], ["theirs", "repetitions 8, not 80"]]
+    assert differing.rows == (["theirs", "train.lr 1, not 0.0005"], ["theirs", "repetitions 8, not 80"])
 
 
 def test_what_stands_after_plus_minus_is_said_for_one_subject_too(tmp_path):
