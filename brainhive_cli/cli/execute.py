@@ -58,24 +58,14 @@ LOST_PROCESS = r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|nc
 """What torch says where another process of the launch has ended."""
 LOST_DECODER = r"DataLoader worker \(pid.*\) (is killed|exited)"
 """What torch says where a process that decodes pictures has ended."""
-SPACE = "free space, or set BRAINHIVE_HOME to another disk; the same command continues"
-PERMISSIONS = "fix permissions, or set BRAINHIVE_HOME to a folder of yours; the same command continues"
-IN_THE_WAY = "move away what has the place of this file or folder; the same command continues"
-DISK = "check the disk or network drive (dmesg), and copy the file elsewhere; the same command continues"
-NETWORK = "check run.main_process_ip, run.main_process_port and the network between the machines"
+OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENXIO}
+"""Errors of disks, full or damaged, which no surroundings of the user explain."""
 WAYS = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), SPACE),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), PERMISSIONS),
-    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY), IN_THE_WAY),
-    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENXIO), DISK),
-    **dict.fromkeys((errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ECONNREFUSED, errno.ETIMEDOUT), NETWORK),
-    **dict.fromkeys((errno.ECONNRESET, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EPIPE), NETWORK),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "ulimit -n 65536, or fewer run.workers or --processes"),
-    errno.ENOENT: "check that it exists, and that nothing else removes it; the same command continues",
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f); the same command continues",
-    errno.ENAMETOOLONG: "shorter names, or a home with a shorter path",
-    errno.ELOOP: "remove the link; the same command continues",
-    errno.ENODEV: "copy it to a disk whose files can be mapped into memory",
+    getattr(errno, name): way
+    for way, names in documents.read(
+        Path(__file__).with_name("system_errors.yaml"), dict[str, list[str]]
+    ).items()
+    for name in names
 }
 """What to do about an error of the system, by its number."""
 LOCAL_HINTS = ("copy it again", "download it again", "run ")
@@ -366,7 +356,7 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
     from brainhive_cli.core import damage, launch, surroundings
 
     # what the user's surroundings made a library do; unless it is of memory or a disk
-    is_of_a_disk = isinstance(error, OSError) and WAYS.get(error.errno or 0) in (SPACE, DISK)
+    is_of_a_disk = isinstance(error, OSError) and error.errno in OF_DISKS
     is_known = isinstance(error, BrainhiveError) or is_of_a_disk or damage.is_out_of_memory(error)
     if not is_known and (cause := surroundings.explain(error)):
         return cause

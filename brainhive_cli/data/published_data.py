@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import MissingData
@@ -16,32 +17,7 @@ from brainhive_cli.data.stores import pickles
 
 T = TypeVar("T")
 
-PUBLISHED = {
-    # float16 of [16540, 4, 63, 250] and [200, 80, 63, 250]; of [19848, 1, 271, 201] and [200, 12, 271, 201]
-    "things-eeg": Published(
-        {"train": 16_540, "test": 200}, captions=1, subject_bytes=2 * (16_540 * 4 + 200 * 80) * 63 * 250
-    ),
-    "things-meg": Published(
-        {"train": 19_848, "test": 200}, captions=1, subject_bytes=2 * (19_848 + 200 * 12) * 271 * 201
-    ),
-    "imagenet": Published({"train": 1_281_167, "validation": 50_000, "test": 100_000}),
-    # Allen et al. 2022; voxels of nsdgeneral in func1pt8mm
-    "nsd": Published(
-        {"train": 72_000, "test": 1_000},
-        {1: 15724, 2: 14278, 3: 15226, 4: 13153, 5: 13039, 6: 17907, 7: 12682, 8: 14386},
-        captions=5,
-    ),
-    # gongzx/cc2017_dataset: tensors [N, 2, V] and [N, 10, V] of responses, [N, 6, 3, 224, 224] of frames
-    "cc2017": Published({"train": 4_320, "test": 1_200}, {1: 13447, 2: 14828, 3: 9114}, frames=6, captions=1),
-    # of shared/random_0, 896 and 225, in copies of May 2026 897 and 224; other pools and splits differ
-    "laion-fmri": Published({"train": 896, "test": 224}),
-    # Hebart et al. 2023; Chang et al. 2019, subjects 1 to 3; Horikawa and Kamitani 2017; Shen et al. 2019
-    "things-fmri": Published({"train": 8_640, "test": 100}),
-    "bold5000": Published({"train": 4_803, "test": 113}),
-    "god": Published({"train": 1_200, "test": 50, "imagery": 50}),
-    "deeprecon": Published({"train": 1_200, "test": 50}),
-    "nsd-imagery": Published({"test": 18, "imagery": 18}),
-}
+PUBLISHED = documents.read(Path(__file__).with_suffix(".yaml"), dict[str, Published])
 """By the name of the data set."""
 
 FOLDERS = ("", "*/", "*/*/", "*/*/*/")
