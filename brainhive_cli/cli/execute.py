@@ -30,7 +30,7 @@ from brainhive_cli.core.errors import (
     system_error_number,
 )
 from brainhive_cli.core.foreign_code import OVERRIDE
-from brainhive_cli.core.inputs import Input, describe_missing, tabulate
+from brainhive_cli.core.inputs import Input, describe_missing, list_inputs, tabulate
 from brainhive_cli.core.lines import Line, completed_by
 from brainhive_cli.core.recipe import (
     find_recipe,
@@ -142,12 +142,9 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
         return submission.run(command, module, recipe, common)
     if common["check"]:
         with console.progress(command):
-            try:
-                inputs = [*module.inputs(recipe)]
-            except MissingData as error:  # which is the one input where none can be listed yet
-                inputs = [Input(error.message, None, error)]
-            plan = _plan(command, module, recipe, inputs)
-        return _show_plan(plan, inputs, recipe, common["json"])
+            inputs = list_inputs(module, recipe)
+            tables = _plan(command, module, recipe, inputs)
+        return _show_plan(tables, inputs, recipe, common["json"])
 
     from brainhive_cli.core import launch
 
@@ -194,26 +191,36 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
     return int(result.exit_code)
 
 
-def _plan(command: str, module: Any, recipe: Any, inputs: Sequence[Input]) -> list[Table]:
-    """Lay out what a command would do, with its time and memory where nothing is missing."""
+def _plan(command: str, module: Any, recipe: Any, inputs: list[Input]) -> list[Table]:
+    """Lay out what a command would do, with its time and memory where nothing is missing.
+
+    A device that is not here is added to the inputs.
+    """
     tables = list[Table]()
     if hasattr(module, "preview"):
         with suppress(BrainhiveError):  # which the inputs say
             tables += module.preview(recipe)
-    if inputs:
-        path = Path(__file__).parents[1] / "models" / "published_weights.yaml"
-        tables.append(tabulate(inputs, documents.read(path, dict[str, dict[str, Any]])))
+
+    # time and memory by the last work of its kind on this device
+    estimate: dict[str, str] = {}
     with redirect_stderr(StringIO()):  # what there is to say was said when inputs were listed
         is_known = hasattr(module, "work") and not describe_missing(inputs)
         work = module.work(recipe) if is_known else None
     if work:
         from brainhive_cli.core import launch
 
-        device, processes = launch.start(recipe.run).device_name, launch.num_processes(recipe.run)
-        key = work.key(command, device, processes)
-        estimate = work.estimate(recipe.paths.under_home("runs"), key)
-        tables.append(Table("Work", ("item", "value"), tuple(estimate.items())))
-    return tables
+        try:
+            device, processes = launch.start(recipe.run).device_name, launch.num_processes(recipe.run)
+        except DeviceError as error:
+            inputs.append(Input(f"device {recipe.run.device}", None, error))
+        else:
+            key = work.key(command, device, processes)
+            estimate = work.estimate(recipe.paths.under_home("runs"), key)
+
+    if inputs:
+        path = Path(__file__).parents[1] / "models" / "published_weights.yaml"
+        tables.append(tabulate(inputs, documents.read(path, dict[str, dict[str, Any]])))
+    return [*tables, *([Table("Work", ("item", "value"), tuple(estimate.items()))] if estimate else [])]
 
 
 def _show_plan(tables: Sequence[Table], inputs: Sequence[Input], recipe: Any, as_json: bool) -> int:

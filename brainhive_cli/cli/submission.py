@@ -36,7 +36,7 @@ from brainhive_cli.core.files import (
     remove,
     shipped_folder,
 )
-from brainhive_cli.core.inputs import Input, describe_missing, require
+from brainhive_cli.core.inputs import Input, describe_missing, list_inputs, require
 from brainhive_cli.core.launch import READING
 from brainhive_cli.core.recipe import MAX_STEPS, MAX_TASKS, Recipe
 from brainhive_cli.core.results import Work, read_paces, write_duration
@@ -165,9 +165,10 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
                 f"{command} --again makes each store once more in each task", "--submit without it"
             )
         with console.progress(command):
-            inputs: list[Input] = module.inputs(recipe)
+            inputs = list_inputs(module, recipe)
             steps = _plan_steps(command, module, recipe, folder, common)
-        unreachable = [one.error.hint for one in inputs if isinstance(one.error, hub.Unreachable)]
+        needed = [one.error for one in inputs if not one.is_optional]
+        unreachable = [error.hint for error in needed if isinstance(error, hub.Unreachable)]
         lines = [hint.removeprefix(hub.ELSEWHERE) for hint in unreachable]
         lines = [*dict.fromkeys([*(one.line for one in inputs if one.line), *lines])]
         if common["check"]:
@@ -203,19 +204,19 @@ def _plan_steps(
     command: str, module: Any, recipe: Any, folder: Path, common: Mapping[str, Any]
 ) -> list[Step]:
     """Fill in the script of each step: one of a command, those of a workflow."""
-    works = {command: (command, _count_work(module, recipe))}
+    works = {command: (command, *_count_work(module, recipe))}
     if command == "workflow":
         jobs = {name: module.Job.resolve(recipe, name, {}) for name in recipe.steps_until}
         works = {
-            name: (recipe.command_of(name), _count_work(job.module, job.recipe)) for name, job in jobs.items()
+            name: (recipe.command_of(name), *_count_work(job.module, job.recipe))
+            for name, job in jobs.items()
         }
     # code that the user's line names is named by a file in the job's
     words = ["--allow-code"] if common["allow_code"] or foreign_code.ran() else []
     words += ["--again"] if common.get("again") else []
     steps, names = list[Step](), dict[str, str]()
-    for name, (step_command, work) in works.items():
-        most = recipe.run.cluster.tasks
-        tasks = most if work is None else max(1, min(most, work.cells))
+    for name, (step_command, work, cells) in works.items():
+        tasks = min(recipe.run.cluster.tasks, cells)
         text = yaml.safe_dump(name, default_style='"', width=math.inf, allow_unicode=True).strip()
         until = [f"until={text}"] if command == "workflow" else []
         line = [command, "--recipe", str(folder / "line.yaml"), *words, *until]
@@ -227,12 +228,16 @@ def _plan_steps(
     return steps
 
 
-def _count_work(module: Any, recipe: Recipe) -> Work | None:
-    """Count the work of a command as far as it is known: not where it reads what is still to be made."""
-    with suppress(BrainhiveError):
+def _count_work(module: Any, recipe: Recipe) -> tuple[Work | None, int]:
+    """Count the work of a command, and its cells: one where none are counted.
+
+    Of a command that reads what is still to be made, no work is known: there are as many as may be had.
+    """
+    try:
         work: Work | None = module.work(recipe) if hasattr(module, "work") else None
-        return work
-    return None
+    except BrainhiveError:
+        return None, recipe.run.cluster.tasks
+    return work, work.cells if work else 1
 
 
 def _count_finished(command: str, module: Any, recipe: Recipe) -> int:

@@ -1,9 +1,8 @@
 """reconstruct: from test signals to pictures or clips, through a prior and a generator."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -358,26 +357,25 @@ def inputs(recipe: Recipe) -> list[Input]:
             return inputs_of_metrics(choose_metrics(medium, recipe.metrics), recipe.metric_encoders)
 
         return collect(others, list_networks)
-    jobs = cache(lambda: resolve_variants(recipe).values())
 
-    def list_without_run() -> list[Input]:
-        """List priors, and metrics of both media: which one it is, the run says."""
-        with suppress(BrainhiveError):
-            _ = jobs()  # which list theirs
-            return []
-        sources = dict.fromkeys(variant.prior.source for variant in variants(recipe).values())
-        metrics = recipe.metrics or [*choose_metrics("picture", None), *choose_metrics("clip", None)]
-        return [
-            *(Input.of(f"prior {source}", partial(priors.describe, source)) for source in sources),
-            *inputs_of_metrics(metrics, recipe.metric_encoders),
-        ]
+    def list_jobs() -> list[Input]:
+        try:
+            jobs = resolve_variants(recipe).values()
+        except BrainhiveError as error:  # priors, and metrics of both media: which one it is, the run says
+            sources = dict.fromkeys(variant.prior.source for variant in variants(recipe).values())
+            metrics = recipe.metrics or [*choose_metrics("picture", None), *choose_metrics("clip", None)]
+            return [
+                Input(error.message, None, error),
+                *(Input.of(f"prior {source}", partial(priors.describe, source)) for source in sources),
+                *inputs_of_metrics(metrics, recipe.metric_encoders),
+            ]
+        return [one for job in jobs for one in (*job.inputs(), *job.list_scored())]
 
     generators = [variant.generator for variant in variants(recipe).values()]
     return collect(
         lambda: trackers.inputs(recipe.run.trackers),
-        lambda: [one for job in jobs() for one in (*job.inputs(), *job.list_scored())],
+        list_jobs,
         lambda: [one for generator in generators for one in generator.inputs()],
-        list_without_run,
         others,
         checks=[*(generator.check for generator in generators), lambda: find_start_pictures(recipe)],
     )

@@ -45,8 +45,11 @@ class CellNotes(BaseModel):
 def inputs(recipe: Recipe) -> list[Input]:
     """List the trackers, and all that the training reads; see `Job.inputs`."""
     job = cache(lambda: Job.resolve(recipe))
-    sources = [lambda: trackers.inputs(recipe.run.trackers), lambda: job().inputs()]
-    return collect(*sources, checks=[lambda: job().check()])
+    return collect(
+        lambda: trackers.inputs(recipe.run.trackers),
+        lambda: job().inputs(),
+        checks=[lambda: job().check()],
+    )
 
 
 def work(recipe: Recipe) -> Work:
@@ -59,9 +62,9 @@ def preview(recipe: Recipe) -> list[Table]:
     """Lay out the cells, and the memory that the weights of the first take."""
     job = Job.resolve(recipe)
     cells = job.list_cells()
-    items = {"cells": console.summarise_names([cell.name for cell in cells])}
-    items["memory, estimated"] = job.describe_memory(cells)
-    return [Table("Cells", ("item", "value"), tuple(items.items()))]
+    names, memory = console.summarise_names([cell.name for cell in cells]), job.describe_memory(cells)
+    rows = [("cells", names), *([("memory, estimated", memory)] if memory else [])]
+    return [Table("Cells", ("item", "value"), rows)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -69,7 +72,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     trackers.require(recipe.run.trackers)
     # resolve: cells, signals, and the identities of all that is read, which name the run
     with console.progress("opening signals and embeddings"):
-        job = Job.resolve(recipe).open()
+        job = Job.resolve(recipe)
+        job.require()
         cells = job.list_cells()
         # a missing store ends it before signals are made
         stores = {} if job.has_signals(cells) else job.open_stores()

@@ -90,6 +90,18 @@ def require(inputs: Iterable[Input]) -> None:
             raise one.error
 
 
+def list_inputs(module: Any, recipe: Any) -> list[Input]:
+    """List the inputs of a command, by its module; what is absent where none can be listed yet is one.
+
+    Raises:
+        RecipeError: if the recipe does not hold.
+    """
+    try:
+        return [*module.inputs(recipe)]
+    except MissingData as error:
+        return [Input(error.message, None, error)]
+
+
 def collect(*sources: Callable[[], Iterable[Input]], checks: Iterable[Callable[[], Any]] = ()) -> list[Input]:
     """List the inputs of several sources, each once.
 

@@ -13,7 +13,7 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import UInt64
 from brainhive_cli.core.cells import claiming
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.inputs import Input, digests_of
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
@@ -93,7 +93,8 @@ class SignalSource:
 
     def identities(self, subjects: Sequence[int]) -> dict[str, str]:
         """Give what the signals of subjects are known by, of those who have a store, by its name."""
-        return digests_of(self.inputs(subjects))
+        stores = self._open_stores(subjects).items()
+        return {self.name_of(subject): store.identity for subject, store in stores}
 
     def name_of(self, subject: int) -> str:
         """Name a subject's store, as recipes and models do among what they have read."""
@@ -144,19 +145,20 @@ class SignalSource:
 
     def inputs(self, subjects: Sequence[int]) -> list[Input]:
         """List the stores of subjects, each with its identity, or else what it would be made from."""
-        absent = [subject for subject in subjects if not self.path(subject).is_file()]
+        here = self.identities(subjects)
         look = self.require if self.dataset.subjects else self.choose_subjects
-        error = Input.of("", partial(look, subjects)).error if absent else None  # one of all
+        names = {subject: self.name_of(subject) for subject in subjects}
+        is_whole = here.keys() >= {*names.values()}
+        error = None if is_whole else Input.of("", partial(look, subjects)).error  # one of all
         published = self.dataset.published_sizes
         size = published.subject_bytes if published and self.dataset.subjects else None
         listed = []
-        for subject in subjects:
-            name = self.name_of(subject)
-            if subject in absent:
+        for subject, name in names.items():
+            if name in here:
+                listed.append(Input(name, digest=here[name]))
+            else:
                 one = Input.of(name, partial(look, [subject]), size)
                 listed.append(replace(one, error=one.error and error))
-            else:
-                listed.append(Input(name, digest=self.open(subject).identity))
         return listed
 
     def require(self, subjects: Sequence[int]) -> None:

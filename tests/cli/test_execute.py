@@ -15,7 +15,7 @@ from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.commands import doctor
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData
 from brainhive_cli.core.lines import Line, completed_by
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
@@ -70,6 +70,22 @@ def test_the_time_of_finished_work_is_kept_for_the_next_check_of_its_kind(home: 
     assert brainhive(*embed, "dataset.concepts=8").exit_code == 0
     second = brainhive(*embed, "dataset.concepts=9", "--check", "--json")
     assert estimate_of(second)["time"].endswith("in the last run of this kind")
+
+
+def test_a_check_says_that_the_device_is_not_here_with_the_inputs(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: Any) -> None:
+        raise DeviceError("no device cuda here", "run.device=cpu")
+
+    monkeypatch.setattr("brainhive_cli.core.launch.start", absent)
+    encoder = "python:brainhive_cli.models.encoders.python:example"
+    shown = brainhive(
+        "embed", "--recipe", "demo", "--encoders", encoder, "run.device=cuda", "--check", "--json"
+    )
+    document = json.loads(shown.stdout)
+    assert shown.exit_code == 3 and document["missing"] == ["no device cuda here (run.device=cpu)"]
+    assert [one["state"] for one in document["inputs"] if one["what"] == "device cuda"] == ["missing"]
 
 
 def test_a_command_that_fails_leaves_no_empty_run(home: Path) -> None:

@@ -22,6 +22,9 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.cli import submission
+from brainhive_cli.commands import train_align
+from brainhive_cli.core import hub
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
@@ -96,6 +99,22 @@ def run_task(folder: Path, job: int, number: int, step: str = "train-align") -> 
         script = ["bash", str(folder / f"{step}.sh")]
         done = subprocess.run(script, env={**os.environ, **variables}, stdout=log, stderr=log, check=False)
     return done.returncode
+
+
+def test_a_command_of_one_cell_is_submitted_as_one_task(world, runs):
+    shown = call("train-autoencoder", DEMO, runs, "run.cluster.tasks=4", "--submit", "--check")
+
+    assert shown.exit_code == 0 and "#SBATCH --array=0-0\n" in shown.stdout, shown.output
+
+
+def test_weights_that_are_done_without_are_not_to_be_downloaded_first(line, tmp_path, monkeypatch):
+    absent = hub.Unreachable("no weights", f"{hub.ELSEWHERE}hf download owner/metric")
+    optional = Input("weights of a metric", None, absent, is_optional=True)
+    monkeypatch.setattr(train_align, "inputs", lambda recipe: [optional])
+
+    shown = call(*line, "--submit", "--check")
+
+    assert shown.exit_code == 0 and "# Nothing is to be downloaded first" in shown.stdout, shown.output
 
 
 def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeypatch):

@@ -1,9 +1,7 @@
 """The job of train-align: a recipe, resolved once into what `plan` prints and `run` does."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import or_
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,7 +79,7 @@ class Job:
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         return cls(recipe, variants(recipe), dataset, base_run)
 
-    def open(self) -> Self:
+    def require(self) -> None:
         """Check that the subjects are here, and that the variants fit their priors.
 
         Raises:
@@ -93,13 +91,13 @@ class Job:
             if recipe.mode == "inter":
                 self.signals(recipe).choose_subjects(recipe.trained_on)
         self.describe_priors()
-        return self
 
     def digests(self) -> dict[str, str]:
         """Give the digests that make another run: of signals, own vectors and priors, and pinned starts."""
-        recipes = self.variants.values()
-        starts = [name_starts(recipe.train.starts, recipe.paths, self._opened) for recipe in recipes]
-        return digests_of(self.inputs()) | reduce(or_, starts)
+        starts: dict[str, str] = {}
+        for recipe in self.variants.values():
+            starts |= name_starts(recipe.train.starts, recipe.paths, self._opened)
+        return digests_of(one for look in self._contents for one in look()) | starts
 
     def pinned(self, digests: Mapping[str, str]) -> Self:
         """Name what is of the hub with its commit, as its name may move on."""
@@ -182,26 +180,37 @@ class Job:
         shares = dict.fromkeys(recipe.train.validation for recipe in self.variants.values())
         return dict(describe_held_out(concepts, share) for share in shares)
 
-    def inputs(self) -> list[Input]:
-        """List all that the training reads: run, signals, embeddings, what runs at each step, and starts."""
-        recipe, arguments = self.recipe, (self.stored_encoders(), self.recipe.paths)
-        cells, recipes = self.list_cells(), self.variants.values()
-        online = [config for config in recipe.encoders if config not in recipe.stored_encoders]
-
-        def list_starts() -> list[Input]:
-            starts, backbone = recipe.train.starts, recipe.backbone
-            return list_start_inputs(starts, cells[0], recipe.paths, backbone, self._opened)
-
-        return collect(
-            lambda: [Input(f"run {self.base_run.folder.name}")] if self.base_run else (),
+    @property
+    def _contents(self) -> list[Callable[[], list[Input]]]:
+        """What lists signals, embeddings and priors, whose contents name the run."""
+        recipe = self.recipe
+        return [
             lambda: [
-                one for each in recipes for one in self.signals(each).inputs(self._list_read(each, cells))
+                one
+                for each in self.variants.values()
+                for one in self.signals(each).inputs(self._list_read(each, self.list_cells()))
             ],
-            lambda: store_inputs(self.dataset, recipe.dataset, "train", *arguments),
+            lambda: store_inputs(
+                *(self.dataset, recipe.dataset, "train", self.stored_encoders(), recipe.paths)
+            ),
             lambda: [
                 Input(f"prior {reference}", reference=reference, digest=prior.digest)
                 for reference, prior in self.describe_priors().items()
             ],
+        ]
+
+    def inputs(self) -> list[Input]:
+        """List all that the training reads: run, signals, embeddings, what runs at each step, and starts."""
+        recipe = self.recipe
+        online = [config for config in recipe.encoders if config not in recipe.stored_encoders]
+
+        def list_starts() -> list[Input]:
+            starts, cell = recipe.train.starts, self.list_cells()[0]
+            return list_start_inputs(starts, cell, recipe.paths, recipe.backbone, self._opened)
+
+        return collect(
+            lambda: [Input(f"run {self.base_run.folder.name}")] if self.base_run else (),
+            *self._contents,
             lambda: [
                 one
                 for config in online
@@ -212,7 +221,8 @@ class Job:
 
     def check(self) -> None:
         """Open what is listed, and refuse what does not fit, as `run` does; nothing is made."""
-        cells = self.open().list_cells()
+        self.require()
+        cells = self.list_cells()
         for recipe in self.variants.values():
             self.signals(recipe).check(self._list_read(recipe, cells))
         self._refuse_absent_sessions(cells)

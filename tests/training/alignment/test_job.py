@@ -12,6 +12,8 @@ import torch
 
 import brainhive_cli
 from brainhive_cli.commands import train_align
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.training.alignment.job import Job
@@ -73,3 +75,26 @@ def test_reading_a_recipe_loads_no_weights(world, small, prior, monkeypatch):
     recipe = Recipe.resolve("train-align", None, {}, (*small, f"prior={prior}"))
 
     assert Job.resolve(recipe).describe_priors().keys() == {str(prior)}
+
+
+def test_what_names_a_run_is_read_whole_or_not_at_all(world, small, monkeypatch):
+    def damaged(*_: Any) -> None:
+        raise BrainhiveError("a store is damaged", "embed again")
+
+    job = Job.resolve(Recipe.resolve("train-align", None, {}, small))
+    monkeypatch.setattr(importlib.import_module(Job.__module__), "store_inputs", damaged)
+
+    assert "a store is damaged" in describe_missing(job.inputs())[0]
+    with pytest.raises(BrainhiveError, match="a store is damaged"):
+        job.digests()
+
+
+def test_what_names_a_run_looks_for_no_weights(world, small, monkeypatch):
+    def refused(*_: Any) -> None:
+        raise AssertionError("weights were looked for, which may ask the hub")
+
+    job = Job.resolve(Recipe.resolve("train-align", None, {}, small))
+    monkeypatch.setattr(importlib.import_module(Job.__module__), "list_start_inputs", refused)
+
+    digests = job.digests()
+    assert digests and all(name.startswith("signals ") for name in digests)
