@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -52,26 +52,18 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # one part for each model, person and draw, by all processes
         draws = range(job.spec.draw_count)
         parts = [(cell, draw) for cell in job.cells for draw in draws]
-        todo = [part for part in parts if not (folder.path / part_file(*part)).is_file()]
-        named = {f"{_name(cell)}, draw {draw}": (cell, draw) for cell, draw in todo}
+        named = {f"{_name(cell)}, draw {draw}": (cell, draw) for cell, draw in parts}
+        open_base = lru_cache(1)(lambda cell: job.load_base(cell, launch))
+
+        def measure(name: str) -> Part:
+            cell, draw = named[name]
+            person, spec, pulls = job.people[cell.tested_on[0]], job.spec, choices[_name(cell)].pulls
+            random = np.random.default_rng((spec.seed, person.subject, draw))
+            keep = _keep(job, cell, folder) if draw == 0 else None
+            return measure_draw(open_base(cell), person, spec, job.amounts, pulls, draw, random, keep)
+
         files = {name: part_file(*part) for name, part in named.items()}
-        base, opened, count = None, None, 0
-        with (
-            console.progress("models, persons and draws", len(todo)) as bar,
-            folder.claim_cells(files, launch.alone) as free,
-        ):
-            for cell, draw in map(named.__getitem__, free):
-                if opened != cell or base is None:
-                    base, opened = job.load_base(cell, launch), cell
-                person, spec = job.people[cell.tested_on[0]], job.spec
-                random = np.random.default_rng((spec.seed, person.subject, draw))
-                pulls = choices[_name(cell)].pulls
-                keep = _keep(job, cell, folder) if draw == 0 else None
-                part = measure_draw(base, person, spec, job.amounts, pulls, draw, random, keep)
-                folder.replace(part_file(cell, draw), part.save)
-                bar.advance(1, _name(cell))
-                count += 1
-        if sum(launch.gather(count)) < len(todo):  # no pace is known of what others have shared
+        if not folder.fill("models, persons and draws", files, launch, measure):
             work = None
 
         # all persons together

@@ -94,14 +94,11 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         # rankings, curves and ceilings of the cells, by whoever is free
         groups = {cells[0].name: cells for cells in job.groups}
         files = {name: f"parts/{name}.safetensors" for name in groups}
-        count = 0
-        with console.progress("cells", len(files)) as bar, folder.claim_cells(files, launch.alone) as free:
-            for name in free:
-                ensemble = Ensemble.load(job.runs, groups[name], launch.device, spec.head)
-                folder.replace(files[name], measure_cell(ensemble, spec).save)
-                bar.advance(1, name)
-                count += 1
-        if sum(launch.gather(count)) < len(files):  # no pace is known of what others have shared
+
+        def measure(name: str) -> CellScores:
+            return measure_cell(Ensemble.load(job.runs, groups[name], launch.device, spec.head), spec)
+
+        if not folder.fill("cells", files, launch, measure):
             work = None
 
         # the run is finished by one process

@@ -1,7 +1,7 @@
 """explain: sensors, times, bands and levels at which the signal carries information on stimuli."""
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import artifacts, console
@@ -66,30 +66,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             parts += job.pairs
         if "encoding" in spec.analyses:
             parts += [(None, subject) for subject in job.subjects]
-        todo = [part for part in parts if not (folder.path / part_file(*part)).is_file()]
-        named, count = {part_file(*part): part for part in todo}, 0
-        with (
-            console.progress("cells and subjects", len(todo)) as bar,
-            folder.claim_cells({name: name for name in named}, launch.alone) as free,
-        ):
-            for cell, subject in map(named.__getitem__, free):
-                reader = job.reader(
-                    cell or job.subjects[subject][0], subject, shared, launch.device, parts=in_time
-                )
-                if cell is None:
-                    profiles = explain_signals(reader, levels["train"], levels[spec.split], spec)
-                else:
-                    profiles = explain_model(
-                        reader,
-                        spec,
-                        job.reader(cell, subject, shared, launch.device, control, in_time)
-                        if control
-                        else None,
-                    )
-                folder.replace(part_file(cell, subject), profiles.save)
-                bar.advance()
-                count += 1
-        if sum(launch.gather(count)) < len(todo):  # no pace is known of what others have shared
+        named = {part_file(*part): part for part in parts}
+
+        def explain(name: str) -> SubjectProfiles:
+            cell, subject = named[name]
+            open_reader = partial(
+                job.reader, cell or job.subjects[subject][0], subject, shared, launch.device
+            )
+            reader = open_reader(parts=in_time)
+            if cell is None:
+                return explain_signals(reader, levels["train"], levels[spec.split], spec)
+            return explain_model(reader, spec, open_reader(control, in_time) if control else None)
+
+        if not folder.fill("cells and subjects", {name: name for name in named}, launch, explain):
             work = None
         launch.barrier()
 

@@ -56,7 +56,6 @@ LEARNING = ("train-prior", "train-autoencoder")
 """Commands that say how well they fit pictures kept from training."""
 SENTENCE_LETTERS = 74
 """Letters in a line of what a step says: a terminal of 80 columns has room for it."""
-NO_STEPS = RecipeError("the workflow has no steps", "--recipe papers/neurons, or a file with `steps`")
 
 
 class Step(Section):
@@ -109,8 +108,9 @@ class Recipe(BaseRecipe):
 
     @property
     def steps_until(self) -> list[str]:
-        """Names of the steps up to the last one that is run."""
-        names = [*self.steps]
+        """Names of the steps up to the last one that is run; RecipeError if there are none."""
+        if not (names := [*self.steps]):
+            raise RecipeError("the workflow has no steps", "--recipe papers/neurons, or a file with `steps`")
         return names if self.until is None else names[: names.index(self.until) + 1]
 
     def command_of(self, name: str) -> Command:
@@ -272,8 +272,6 @@ class FinishedStep:
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the steps with their lines and states, the inputs of the next, and what is fetched for others."""
-    if not recipe.steps:
-        raise NO_STEPS
     steps, listed = list[Input](), list[Input]()
     results: dict[str, Result] = {}
     before, is_next = "", True
@@ -296,11 +294,8 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Run the steps; those that are finished are found, and an interrupted one continues."""
-    if not recipe.steps:
-        raise NO_STEPS
-
     # the steps first: their runs are what this one consists of
-    is_whole = recipe.until in (None, [*recipe.steps][-1])
+    is_whole = recipe.steps_until == [*recipe.steps]
     folder = RunFolder(recipe.paths.under_home("runs"))
     if is_whole:
         folder = RunFolder.open(

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import AwareDatetime, BaseModel
 
@@ -44,6 +44,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.core.measurements import Measurements, Notes
 from brainhive_cli.core.recipe import Recipe, write_yaml
+
+if TYPE_CHECKING:
+    from brainhive_cli.core.cell_files import CellFile
 
 T = TypeVar("T")
 LARGEST = 1 << 30
@@ -225,6 +228,29 @@ class RunFolder:
         paths = {name: within(self.path, file, "a cell of a run,") for name, file in files.items()}
         with claiming(paths, launch, note, is_finished) as free:
             yield free
+
+    def fill(
+        self, title: str, files: Mapping[str, str], launch: Launch, measure: Callable[[str], "CellFile"]
+    ) -> bool:
+        """Measure the cells that lack their files, each by whoever is free.
+
+        Args:
+            title: Name of the cells in the progress display.
+            files: Name of each cell, and its file in the run.
+            launch: The processes, each of which measures cells by itself.
+            measure: Measures a cell, by its name.
+
+        Returns:
+            Whether this launch measured all of them, so that their pace is known.
+        """
+        todo = {name: file for name, file in files.items() if not (self.path / file).is_file()}
+        count = 0
+        with console.progress(title, len(todo)) as bar, self.claim_cells(todo, launch.alone) as free:
+            for name in free:
+                self.replace(todo[name], measure(name).save)
+                bar.advance(1, name)
+                count += 1
+        return bool(sum(launch.gather(count)) >= len(todo))
 
     @contextmanager
     def finishing(self, launch: Launch) -> Iterator[bool]:

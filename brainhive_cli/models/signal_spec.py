@@ -10,9 +10,7 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.set_up import say
-
-MICRO = str.maketrans("µμ", "uu")
-"""Two letters mu that units are written with, and what is written where neither is at hand."""
+from brainhive_cli.models.physical_units import name_unit
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ class SignalSpec:
         # unit and rate, where both sides know them
         rates_hz = tuple(rate and round(rate, 3) for rate in (rate_hz, self.rate_hz))
         pairs = {"unit": (unit, self.unit), "rate_hz": rates_hz}
-        if unit.translate(MICRO) == self.unit.translate(MICRO):
+        if name_unit(unit) == name_unit(self.unit):
             del pairs["unit"]
         pairs = {key: pair for key, pair in pairs.items() if all(pair)}
 

@@ -79,7 +79,10 @@ def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found
 
 
 def test_the_units_are_those_of_the_data_set_and_one_permutation_is_for_all_subjects(folder, found):
-    parts = [SubjectProfiles.load(folder.path / f"parts/signals/sub-{subject:02d}.npz") for subject in (1, 2)]
+    parts = [
+        SubjectProfiles.load(folder.path / f"parts/signals/sub-{subject:02d}.safetensors")
+        for subject in (1, 2)
+    ]
     nulls = [part.profiles["encoding:time"].null for part in parts]
     assert np.corrcoef(*(null.mean(1) for null in nulls))[0, 1] > 0.3  # what a permutation leaves is shared
     assert (found.notes["unit_count"], found.notes["units"]) == (100, "pictures")
@@ -91,7 +94,7 @@ def test_the_model_loses_most_without_the_slow_bands_which_the_responses_are_in(
 
 
 def test_shares_of_times_and_of_sensors_sum_to_the_same_margin(folder):
-    part = SubjectProfiles.load(next(folder.path.glob("parts/sub-01*/sub-01.npz")))
+    part = SubjectProfiles.load(next(folder.path.glob("parts/sub-01*/sub-01.safetensors")))
     time, space = (part.profiles[f"gradients:{axis}"].values.sum(0) for axis in ("time", "space"))
     np.testing.assert_allclose(time, space, atol=1e-6)
 
@@ -135,7 +138,7 @@ def test_an_interrupted_explanation_keeps_the_parts_that_it_has(
     monkeypatch.setenv("BRAINHIVE_HOME", str(shared_world))
     run, how = folder.measurements().notes["run"], ("subjects=1", "analyses=bands", f"paths.runs={tmp_path}")
     first = go("explain", f"align_run={run}", *QUICK[:1], "figures=[]", *how)
-    (part,) = first.folder.glob("parts/*/sub-01.npz")
+    (part,) = first.folder.glob("parts/*/sub-01.safetensors")
     kept, before = part.stat().st_mtime_ns, (first.folder / "metrics.json").read_text()
     (first.folder / "metrics.json").unlink()
 

@@ -20,6 +20,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import atomic_write, open_no_link
 from brainhive_cli.data.stores.ids import table_text
 from brainhive_cli.data.streams import StreamFormat
+from brainhive_cli.models.physical_units import SIZES, name_unit
 
 DESCRIPTION, SIMULATED = "dataset_description.json", "Simulated"
 """File of a BIDS data set about all of it, and our key in it: the program that made the signals."""
@@ -32,17 +33,6 @@ BIDS_TYPES = {
 """Types of channels in BIDS, by their types in mne; all others are MISC."""
 VOLTAGES = ("eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs")
 """Types of channels that mne has in volts."""
-VOLTS = {
-    name: unit
-    for unit, word in (("V", "volt"), ("mV", "millivolt"), ("µV", "microvolt"), ("nV", "nanovolt"))
-    for name in (unit, word, f"{word}s", unit.replace("µ", "u"), unit.replace("µ", "μ"))
-}
-"""Units of voltage as streams write them, the two letters mu among them: the unit in BrainVision and BIDS."""
-TESLA = {
-    **{"T": (1.0, "T"), "pT": (1e-12, "T"), "fT": (1e-15, "T")},
-    **{"T/m": (1.0, "T/m"), "fT/m": (1e-15, "T/m"), "fT/cm": (1e-13, "T/m")},
-}
-"""Units of MEG: the factor to the unit that mne has, and that one."""
 BAD_PREFIX = re.compile("bad|edge", re.IGNORECASE)
 """Beginning of an annotation of which mne, and `prepare`, take no trial."""
 TASK = "live"
@@ -449,15 +439,14 @@ def _scale_of(name: str, kind: str, unit: str) -> tuple[float, str, str]:
     Raises:
         BrainhiveError: if it is of another quantity than the type of the channel.
     """
+    usual, (factor, base) = name_unit(unit), SIZES.get(name_unit(unit), (0.0, ""))
     if kind in ("mag", "grad"):
-        factor, base = TESLA.get(unit, (0.0, ""))
         if base == {"mag": "T", "grad": "T/m"}[kind]:
             return factor, base, base
     elif not unit.strip():
         return 1.0, "n/a", "" if kind in VOLTAGES else "n/a"
-    elif unit in VOLTS or unit.lower() in VOLTS:
-        volts = VOLTS.get(unit) or VOLTS[unit.lower()]
-        return 1.0, volts, "n/a" if kind == "stim" else volts
+    elif base == "V":
+        return 1.0, usual, "n/a" if kind == "stim" else usual
     elif kind not in VOLTAGES:
         return 1.0, table_text(unit), "n/a"  # mne reads the numbers as they are
     problem = f"channel {name} of type {kind} has the unit {unit or 'of nothing'}"

@@ -20,6 +20,7 @@ from brainhive_cli.data.lsl_library import explain_lsl_errors, import_lsl, resol
 from brainhive_cli.data.recording_files import read_number
 from brainhive_cli.data.streams import Chunk, Event, StreamConfig, StreamFormat, Wanted
 from brainhive_cli.data.streams._sample_times import RateMeasurement, SampleTimes
+from brainhive_cli.models.physical_units import SIZES, name_unit
 
 TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
 """Types of streams, as LSL's conventions have them, by the type of a model's channels."""
@@ -29,17 +30,6 @@ KINDS = {*"eeg mag grad ref_meg seeg ecog dbs eog ecg emg bio resp gsr stim".spl
 """Types of channels that keep their names; others are `misc`."""
 STIM = {"marker", "markers", "trigger", "trig", "stim"}
 """Types of channels with codes of events, as programs write them."""
-SIZES = {
-    **{"V": (1.0, "V"), "mV": (1e-3, "V"), "µV": (1e-6, "V"), "nV": (1e-9, "V")},
-    **{"T": (1.0, "T"), "pT": (1e-12, "T"), "fT": (1e-15, "T"), "T/m": (1.0, "T/m"), "fT/cm": (1e-13, "T/m")},
-}
-"""Sizes of units in units of SI."""
-SPELLINGS = {unit.casefold(): unit for unit in SIZES} | {
-    **{"volt": "V", "volts": "V", "millivolt": "mV", "millivolts": "mV", "uv": "µV"},
-    **{"microvolt": "µV", "microvolts": "µV", "nanovolt": "nV", "nanovolts": "nV"},
-    **{"tesla": "T", "picotesla": "pT", "femtotesla": "fT"},
-}
-"""Units by their spellings in descriptions of streams, in lower case."""
 RESOLVE_S = 1.5
 """Seconds of one search for streams: known hosts are asked again after .5 s, and 1 s is LSL's own default."""
 SAY_S = 5.0
@@ -536,7 +526,7 @@ def _read_format(
     units = [_read_unit(row.findtext("unit", ""), kind) for row, kind in zip(rows, kinds, strict=True)]
     scale = np.ones(count)
     if config.unit:
-        unit = SPELLINGS.get(config.unit.strip().casefold(), config.unit)
+        unit = name_unit(config.unit)
         size, target = SIZES.get(unit), SIZES.get(wanted.unit)
         if unit != wanted.unit and (size is None or target is None or size[1] != target[1]):
             known = ", ".join(other for other in SIZES if target is not None and SIZES[other][1] == target[1])
@@ -566,7 +556,7 @@ def _read_format(
 
 def _read_unit(declared: str, kind: str) -> str:
     """Read a unit; mne-lsl's player writes the power of ten of mne's unit instead."""
-    unit = SPELLINGS.get(declared.strip().casefold(), declared.strip())
+    unit = name_unit(declared)
     base = {"mag": "T", "grad": "T/m"}.get(kind, "V" if kind in KINDS - {"stim", "misc"} else "")
     power = read_number(unit)
     if math.isnan(power):

@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
 
-from brainhive_cli.core import documents, parts, weights
+from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.cell_files import CellFile
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.responses import Responses
@@ -34,7 +33,7 @@ ABSENT = 0
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(CellFile):
     """Ranks of one model and person in one draw.
 
     Attributes:
@@ -50,34 +49,6 @@ class Part:
     sizes: Float64
     missing: Mapping[str, str]
     together: Sequence[str] = ()
-
-    def save(self, path: Path) -> None:
-        """Write everything to one file."""
-        arrays = {f"ranks.{name}": torch.from_numpy(values) for name, values in self.ranks.items()}
-        arrays |= {"seconds": torch.from_numpy(self.seconds), "sizes": torch.from_numpy(self.sizes)}
-        about = {f"missing.{arm}": reason for arm, reason in self.missing.items()}
-        weights.save(path, arrays, about | {"together": ",".join(self.together)})
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read back what `save` wrote.
-
-        Raises:
-            BrainhiveError: if the file is damaged.
-        """
-        with weights.reading(path, documents.AGAIN, BrainhiveError):
-            arrays = {name: value.numpy() for name, value in weights.read(path).items()}
-            about = weights.metadata_of(path)
-            ranked = {
-                name.removeprefix("ranks."): values for name, values in arrays.items() if "ranks." in name
-            }
-            missing = {
-                name.removeprefix("missing."): why
-                for name, why in about.items()
-                if name.startswith("missing.")
-            }
-            together = [arm for arm in about.get("together", "").split(",") if arm]
-            return cls(ranked, arrays["seconds"], arrays["sizes"], missing, together)
 
 
 def part_file(cell: Cell, draw: int) -> str:

@@ -1,15 +1,14 @@
 """Courses of values over times, sensors, regions or levels, next to shuffled labels, and their files."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64, Int64
+from brainhive_cli.core.cell_files import CellFile
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.recipe import Cell
@@ -135,21 +134,6 @@ class Profile:
             null=self.null[:, columns],
             shuffled=self.shuffled[columns][:, items] if self.shuffled.size else self.shuffled,
         )
-
-    def as_arrays(self) -> Arrays:
-        """Give plain arrays, for a file."""
-        spans = np.empty((0, 2)) if self.axis.spans is None else self.axis.spans
-        plain = {**vars(self), "axis": self.axis.name, "at": self.axis.at, "spans": spans}
-        return {name: np.array(value) for name, value in plain.items()}
-
-    @classmethod
-    def from_arrays(cls, plain: Mapping[str, Array]) -> Self:
-        """Read back `as_arrays`."""
-        spans = plain["spans"] if len(plain["spans"]) else None
-        axis = Axis(str(plain["axis"]), plain["at"].tolist(), spans)
-        values, null, shuffled = (plain[name] for name in ("values", "null", "shuffled"))
-        numbers = float(plain["chance"]), int(plain["pool"])
-        return cls(str(plain["metric"]), axis, values, null, shuffled, *numbers)
 
 
 @dataclass(frozen=True)
@@ -283,7 +267,7 @@ TIME_PART, SPACE_PART = "time", "space"
 
 
 @dataclass
-class SubjectProfiles:
+class SubjectProfiles(CellFile):
     """Measurements of one cell and subject, or of one subject's signals.
 
     Attributes:
@@ -297,6 +281,8 @@ class SubjectProfiles:
     profiles: dict[str, Profile] = field(default_factory=dict)
     arrays: Arrays = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+
+    stored_types = (Profile, Axis)
 
     def attempt(self, analysis: str, measure: Callable[[], Profiles]) -> None:
         """Add the profiles of an analysis, by their parts; or the reason why there are none.
@@ -317,35 +303,7 @@ class SubjectProfiles:
         else:
             self.profiles |= {f"{analysis}:{part}": profile for part, profile in profiles.items()}
 
-    def save(self, path: Path) -> None:
-        """Write everything to one file."""
-        plain = {"image_ids": np.array(self.image_ids)}
-        for name, profile in self.profiles.items():
-            plain |= {f"profiles/{name}/{key}": array for key, array in profile.as_arrays().items()}
-        plain |= {f"arrays/{name}": array for name, array in self.arrays.items()}
-        plain |= {f"missing/{name}": np.array(reason) for name, reason in self.missing.items()}
-        with open(path, "wb") as stream:
-            np.savez(stream, **plain)  # type: ignore[arg-type]
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read back what `save` wrote."""
-        profiles: dict[str, Arrays] = defaultdict(dict)
-        with np.load(path, allow_pickle=False) as file:
-            loaded = cls(file["image_ids"].tolist())
-            for name in file.files:
-                kind, _, rest = name.partition("/")
-                if kind == "profiles":
-                    profile, _, key = rest.rpartition("/")
-                    profiles[profile][key] = file[name]
-                elif kind == "arrays":
-                    loaded.arrays[rest] = file[name]
-                elif kind == "missing":
-                    loaded.missing[rest] = str(file[name])
-        loaded.profiles = {name: Profile.from_arrays(arrays) for name, arrays in profiles.items()}
-        return loaded
-
 
 def part_file(cell: Cell | None, subject: int) -> str:
     """Name the file that keeps what was measured of a cell and subject, or of a subject's signals."""
-    return f"parts/{'signals' if cell is None else cell.name}/sub-{subject:02d}.npz"
+    return f"parts/{'signals' if cell is None else cell.name}/sub-{subject:02d}.safetensors"

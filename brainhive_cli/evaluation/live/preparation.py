@@ -12,7 +12,8 @@ from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.signals.cutting import Cutting, Steps, measure_noise
 from brainhive_cli.data.signals.noise import whitener
 from brainhive_cli.data.stores.recordings import Recording, Sensors
-from brainhive_cli.models.signal_spec import MICRO, SignalSpec
+from brainhive_cli.models.physical_units import name_unit
+from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.learned import Learned
 
 KNOWN = {*Steps.model_fields, "kind", "band_hz", "phase", "interpolate", "simulated"}
@@ -173,8 +174,7 @@ def plan_preparation(
             "--whiten-trials 100"
         )
     channels = whitening.channels if whitening else spec.names
-    unit = recorded_unit if spec.unit in ("", WHITENED) else spec.unit
-    unit = "µV" if unit.translate(MICRO) == "uV" else unit  # as streams spell it
+    unit = name_unit(recorded_unit if spec.unit in ("", WHITENED) else spec.unit)
     return LivePreparation(steps, tuple(channels), unit, band_hz, whitening, tuple(differs))
 
 

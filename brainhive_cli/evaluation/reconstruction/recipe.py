@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import (
+    BaseRecipe,
     Copies,
     Names,
     Numbers,
@@ -19,7 +20,6 @@ from brainhive_cli.core.recipe import (
     refuse_idle,
     split,
 )
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe
 from brainhive_cli.evaluation.reconstruction.conditions import Source
 from brainhive_cli.evaluation.reconstruction.metric_parts import CLIP_METRICS, PICTURE_METRICS, known_metrics

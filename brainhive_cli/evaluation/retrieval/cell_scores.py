@@ -1,19 +1,17 @@
 """All that is measured on one cell: rankings, subsets, curves, ceiling, regions and control, by subject."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from itertools import compress
-from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import console, documents, weights
+from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.cell_files import CellFile
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import TRIALS_TOGETHER
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.augmentation import Augment, mix_repetitions, shuffle_repetitions
@@ -121,7 +119,7 @@ class SubjectScores:
 
 
 @dataclass(frozen=True)
-class CellScores:
+class CellScores(CellFile):
     """Measurements of one cell.
 
     Attributes:
@@ -138,56 +136,7 @@ class CellScores:
     subjects: dict[int, SubjectScores]
     are_trialwise: bool = True
 
-    def save(self, path: Path) -> None:
-        """Write everything to one file: arrays as tensors, and what refers to them as JSON in its header."""
-        arrays: dict[str, Tensor] = {}
-
-        def encode(value: Any) -> Any:
-            if isinstance(value, np.ndarray):
-                arrays[name := str(len(arrays))] = torch.from_numpy(np.array(value))
-                return {"array": name}
-            if is_dataclass(value):
-                about = {item.name: encode(getattr(value, item.name)) for item in fields(value)}
-                return {"type": type(value).__name__, "fields": about}
-            if isinstance(value, Mapping):  # keys may be numbers
-                return {"items": [[encode(key), encode(item)] for key, item in value.items()]}
-            if isinstance(value, list | tuple):
-                return {type(value).__name__: [encode(item) for item in value]}
-            return value.item() if isinstance(value, np.generic) else value
-
-        about = json.dumps(encode(self))  # which names the arrays
-        weights.save(path, arrays, {"scores": about})
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read back what `save` wrote.
-
-        Raises:
-            BrainhiveError: if the file is damaged.
-        """
-        kinds = {kind.__name__: kind for kind in STORED_KINDS}
-
-        def decode(value: Any) -> Any:
-            if not isinstance(value, dict):
-                return value
-            if "array" in value:
-                return arrays[value["array"]].numpy()
-            if "type" in value:
-                return kinds[value["type"]](**{name: decode(item) for name, item in value["fields"].items()})
-            if "items" in value:
-                return {decode(key): decode(item) for key, item in value["items"]}
-            if "tuple" in value:
-                return tuple(map(decode, value["tuple"]))
-            return [decode(item) for item in value["list"]]
-
-        with weights.reading(path, documents.AGAIN, BrainhiveError):
-            arrays = weights.read(path)
-            scores = decode(documents.parse(weights.metadata_of(path)["scores"], str(path)))
-        return scores
-
-
-STORED_KINDS = (CellScores, SubjectScores, Ranking, SplitRanks, Interleaving, Ceiling, RegionShares)
-"""What the file of a cell's scores holds."""
+    stored_types = (SubjectScores, Ranking, SplitRanks, Interleaving, Ceiling, RegionShares)
 
 
 @console.progress("ranking pictures by signals")

@@ -10,8 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
-from brainhive_cli.core.recipe import Numbers, Paths, Subjects, refuse_idle
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Numbers, Paths, Subjects, refuse_idle
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.holdout import Holdout

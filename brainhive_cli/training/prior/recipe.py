@@ -6,8 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Names, Section
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import BaseRecipe, Names, Section
 from brainhive_cli.models import encoders, generators, priors
 from brainhive_cli.models.encoders import Encoders
 from brainhive_cli.models.generators import Objective
