@@ -22,7 +22,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets.things_eeg import POSTERIOR
-from brainhive_cli.data.responses import read_training
+from brainhive_cli.data.model_input import read_training
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
@@ -52,7 +52,7 @@ def train_model(on: Bench, model: Model, data: CellData, precision: str, epochs:
 def train_bare(on: Bench, model: Model, data: CellData, precision: str) -> float:
     """Train the same model as one writes it by hand; return the seconds of the faster epoch."""
     aligner, objective = model.aligner(on.device), Objective(model.terms).to(on.device)
-    signal = torch.from_numpy(np.asarray(data.responses[0].signal)).to(on.device)
+    signal = torch.from_numpy(data.trials[0].averages).to(on.device)
     parameters = [each for each in [*objective.parameters(), *aligner.parameters()] if each.requires_grad]
     optimizer = torch.optim.AdamW(parameters, 5e-4, betas=(0.9, 0.995), weight_decay=0.05, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2 * model.steps)
@@ -163,10 +163,10 @@ def opening(on: Bench) -> None:
 
     def read() -> None:
         for subject in range(1, subjects + 1):
-            opened.append(read_training(source, subject, pictures))
+            opened.append(read_training(source, subject, pictures)[0].averages)
 
     took_s = on.seconds(read)
-    rate = 4 * sum(each.signal.nbytes for each in opened) / took_s / 1e9
+    rate = 4 * sum(each.nbytes for each in opened) / took_s / 1e9
     note = f"{rate:.1f} GB/s from the page cache"
     on.show(f"opening {subjects} subjects", took_s, unit="s", target=15, at_most=True, note=note)
 

@@ -10,14 +10,15 @@ from functools import partial
 from statistics import median
 
 import numpy as np
+import synthetic
 import torch
 from harness import Bench, main
 from torch import nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.data.datasets.things_eeg import POSTERIOR
-from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.recipe import PICTURES
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.losses import LossContext
@@ -35,11 +36,11 @@ CELLS, MOST_MINUTES, DRAWS = 2000, 20.0, 10
 TERMS = [Term(prediction=TOKEN)]
 
 
-def open_base(count: int, epochs: int, batch: int) -> tuple[Base, Responses]:
+def open_base(count: int, epochs: int, batch: int) -> tuple[Base, Trials]:
     """Make a model of other people with random weights, and a new person's recordings of random numbers."""
     random = np.random.default_rng(0)
     signal = random.standard_normal((count, len(POSTERIOR), SAMPLES), np.float32)
-    person = Responses(9, signal, np.arange(count), POSTERIOR, float(SAMPLES))
+    person = synthetic.make_trials(9, signal, POSTERIOR, float(SAMPLES))
     targets = {name: torch.randn(count, width) for name, width in DIMS.items()}
     layout = Layout(
         SignalSpec(POSTERIOR, SAMPLES, (1, 2), (len(POSTERIOR),) * 2, float(SAMPLES)),
@@ -58,14 +59,14 @@ def open_base(count: int, epochs: int, batch: int) -> tuple[Base, Responses]:
     return Base(model, stored, TERMS, train, trained, model.fuser), person
 
 
-def train_bare(base: Base, responses: Responses) -> None:
+def train_bare(base: Base, trials: Trials) -> None:
     """Train the same model on the same recordings as one writes it by hand."""
     model, objective, train = Aligner(base.model.layout).train(), Objective(TERMS), base.train
     assert model.fuser is not None
     model.fuser.eval().requires_grad_(False)
     parameters = [each for each in [*objective.parameters(), *model.parameters()] if each.requires_grad]
     optimizer = torch.optim.AdamW(parameters, train.lr, betas=train.betas, weight_decay=0.05, fused=True)
-    signal, stimulus = torch.from_numpy(np.asarray(responses.signal)), torch.from_numpy(responses.stimulus)
+    signal, stimulus = torch.from_numpy(trials.averages), torch.from_numpy(trials.stimulus)
     subject, steps = torch.zeros(len(signal), dtype=torch.long), -(-len(signal) // train.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, train.epochs * steps)
     for _ in range(train.epochs):

@@ -22,7 +22,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import simulation
 from brainhive_cli.evaluation.explanation.sensor_places import flattened
 from brainhive_cli.measurement.ranks import ranks
@@ -51,7 +52,7 @@ def train(subjects: int, epochs: int, names: Sequence[str]) -> AlignRun:
     return find(str(training.folder), Paths())
 
 
-def cut(recording: Recording, names: Sequence[str]) -> Recording:
+def cut(recording: Trials, names: Sequence[str]) -> Trials:
     """Keep some channels."""
     rows = [recording.space.names.index(name) for name in names]
     return replace(recording, signal=np.asarray(recording.signal)[:, :, rows], space=Sensors(tuple(names)))
@@ -64,8 +65,8 @@ def show_top1(align: AlignRun, names: Sequence[str], kind: ChannelChoice, words:
         (subject,), device = cell.tested_on, torch.device("cpu")
         member = TrainedCell.load(replace(align, channel_mapping=kind), cell, device)
         recording = cut(align.source(cell.variant).recording(subject, "test"), names)
-        responses, gallery = member.responses(subject, "test", recording=recording), member.rows("test")
-        tokens = member.encode(subject, torch.from_numpy(np.asarray(responses.signal)))
+        responses, gallery = member.trials(subject, "test", recording=recording), member.rows("test")
+        tokens = member.encode(subject, torch.from_numpy(responses.averages))
         target = torch.from_numpy(np.searchsorted(gallery, responses.stimulus))
         shares.append(float((ranks(tokens, member.images("test", gallery), target) == 1).float().mean()))
     figures = " ".join(f"{share:.3f}" for share in shares)

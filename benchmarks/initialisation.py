@@ -21,7 +21,6 @@ from brainhive_cli import aligner
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets.things_eeg import POSTERIOR
-from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.demo import simulation
 from brainhive_cli.measurement.ranks import ranks
@@ -60,8 +59,8 @@ def simulate(
     signal = np.concatenate(list(trials))
     scale = scale or SIGNAL_SD / float(signal.std())
     held_out = np.arange(count) >= round(0.9 * concepts) * each
-    responses = Responses(1, scale * signal, np.arange(count), POSTERIOR, synthetic.RATE_HZ)
-    return CellData([responses], embed(look, meaning), held_out, None), scale
+    trials = synthetic.make_trials(1, scale * signal, POSTERIOR, synthetic.RATE_HZ)
+    return CellData([trials], embed(look, meaning), held_out, None), scale
 
 
 def embed(look: Floats, meaning: Floats) -> Targets:
@@ -94,7 +93,7 @@ def train(data: CellData, new: CellData, epochs: int, init: str, seed: int) -> l
         train_cell("cell", seed, *fixed, events.append)
         trained = aligner.load(folder.path / "cells/cell/model").eval()
     with torch.inference_mode():
-        signal = trained.encode_signal(torch.from_numpy(new.responses[0].signal))
+        signal = trained.encode_signal(torch.from_numpy(new.trials[0].averages))
         image = trained.encode_image(new.targets.gather(np.arange(len(signal))))
         hits = ranks(signal, image, torch.arange(len(signal))) == 1
     return [events[-1]["loss"], events[-1]["validation_top1"], float(hits.double().mean())]

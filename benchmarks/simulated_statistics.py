@@ -28,7 +28,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.recording_files import filter_samples
 from brainhive_cli.data.signals.cutting import Cutting, Steps
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_range
 from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, predict_signals
 from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
@@ -785,7 +786,7 @@ def onsets(random: Random, band_hz: Any, baseline: bool, length_ms: int) -> list
 
     # what is said of it
     signal, source = trials[:, None], {"preparation": {**fields, "band_hz": band_hz}}
-    recording = Recording(signal, (), Sensors(names), cutting.times_s, 250.0, "uV", source)
+    recording = Trials(signal, (), Sensors(names), cutting.times_s, 250.0, "uV", source)
     latest_ms = latest_beginnings(recording)[:240].reshape(20, 12).max(1)
     axis = Axis.of_windows(-200 + 48 * np.stack([np.arange(20), np.arange(1, 21)], 1).astype(float))
     finding = Finding("decoding", axis, [], {}, test, latest_ms)

@@ -17,11 +17,12 @@ from shapes import peak
 from brainhive_cli.core import parts
 from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.data.datasets.things_eeg import POSTERIOR
-from brainhive_cli.data.responses import Responses
+from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores import recordings
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
+from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.backbones import havir, mindeye2, neurons
 from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.models.losses import LossContext
@@ -55,6 +56,20 @@ def paint(root: Path, count: int, size_px: int = 500) -> list[Path]:
     return files
 
 
+def make_trials(
+    subject: int,
+    signal: NDArray[np.float32],
+    names: Sequence[str],
+    rate_hz: float | None,
+    regions: Mapping[str, Sequence[int]] | None = None,
+) -> Trials:
+    """Make trials of signals [N, C, T], each of which shows the stimulus of its row."""
+    masks = {name: np.isin(np.arange(signal.shape[1]), rows) for name, rows in (regions or {}).items()}
+    space, times_s = Sensors(names) if names else Voxels(masks), np.arange(signal.shape[2]) / (rate_hz or 1)
+    rows = np.arange(len(signal))
+    return Trials(signal[:, None], (), space, times_s, rate_hz, "", subject=subject, stimulus=rows)
+
+
 def things_ids(split: str, concepts: int | None = None) -> list[str]:
     """Name pictures as THINGS-EEG does."""
     folder, all_concepts, pictures, _ = SPLITS[split]
@@ -86,7 +101,7 @@ def write_signals(home: Path, ids: Sequence[str], subjects: int, repetitions: in
     shape, times_s = (len(ids), repetitions, len(POSTERIOR), SAMPLES), np.arange(SAMPLES) / RATE_HZ
     for subject in range(1, subjects + 1):
         signal = np.random.default_rng(subject).standard_normal(shape, np.float32)
-        recording = Recording(signal, list(ids), Sensors(POSTERIOR), times_s, RATE_HZ, "random")
+        recording = Trials(signal, list(ids), Sensors(POSTERIOR), times_s, RATE_HZ, "random")
         path = recordings.path_of(home / "signals", "things-eeg", "default", subject)
         SignalStore.write(path, {"train": recording})
 
@@ -151,8 +166,8 @@ class Model:
         )
         regions = {name: by_subject[0] for name, by_subject in spec.regions.items()}
         rate_hz = RATE_HZ if spec.names else None
-        responses = Responses(1, signal, np.arange(count), spec.names, rate_hz, regions=regions)
-        return CellData([responses], Targets(targets), np.zeros(count, bool), None)
+        trials = make_trials(1, signal, spec.names, rate_hz, regions)
+        return CellData([trials], Targets(targets), np.zeros(count, bool), None)
 
     def aligner(self, device: torch.device) -> Aligner:
         """Build the model, with random weights."""

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.core.runs import RunFolder
     from brainhive_cli.data.datasets import Dataset, StimulusSet
-    from brainhive_cli.data.responses import model_input
+    from brainhive_cli.data.model_input import model_input
     from brainhive_cli.data.signals.normalisations import Normaliser
+    from brainhive_cli.data.spaces import Sensors, Voxels
     from brainhive_cli.data.stores.ids import Names
-    from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
+    from brainhive_cli.data.stores.recordings import SignalStore
     from brainhive_cli.data.stores.target_store import TargetStore
+    from brainhive_cli.data.trials import Trials
     from brainhive_cli.measurement.metrics import MetricPart
     from brainhive_cli.models.backbones import BackboneConfig
     from brainhive_cli.models.conditioning import Conditioning
@@ -63,13 +65,13 @@ PLACES = {
     "Names": "data.stores.ids",
     "Normaliser": "data.signals.normalisations",
     "Paths": "core.recipe",
-    "Recording": "data.stores.recordings",
+    "Trials": "data.trials",
     "Sampling": "models.generators",
-    "Sensors": "data.stores.recordings",
+    "Sensors": "data.spaces",
     "SignalSpec": "models.signal_spec",
     "StimulusSet": "data.datasets",
-    "Voxels": "data.stores.recordings",
-    "model_input": "data.responses",
+    "Voxels": "data.spaces",
+    "model_input": "data.model_input",
 }
 """Modules of the names that a part outside the package needs."""
 __all__ = [
@@ -92,12 +94,12 @@ __all__ = [
     "Paths",
     "Predictions",
     "Ranks",
-    "Recording",
     "Run",
     "Sampling",
     "Sensors",
     "SignalSpec",
     "StimulusSet",
+    "Trials",
     "Voxels",
     "compare",
     "decode",
@@ -406,7 +408,7 @@ def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
 
 
 def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalStore":
-    """Open a subject's signals: by split, a `Recording` with `signal` [N, R, C, T] and `image_ids` [N].
+    """Open a subject's signals: by split, a `Trials` with `signal` [N, R, C, T] and `image_ids` [N].
 
     Args:
         dataset: Name of the data set, as its folder below `signals/` is called.
@@ -423,7 +425,7 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
 
 def decode(
     run: Run,
-    signal: "Recording",
+    signal: "Trials",
     subject: int | None = None,
     split: str = "test",
     cell: str = "",
@@ -448,21 +450,21 @@ def decode(
 
     from brainhive_cli.core.errors import require_kind
     from brainhive_cli.core.measurements import merge_caveats
-    from brainhive_cli.data.stores.recordings import Recording
+    from brainhive_cli.data.trials import Trials
     from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery
 
     # arguments of the right types
     usage = 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
     require_kind("run", run, Run, usage)
-    require_kind("signal", signal, Recording, usage)
+    require_kind("signal", signal, Trials, usage)
     _check(split=split, **({} if subject is None else {"subject": subject}))
 
     # tokens of the signals, and ranks among the pictures of the split
     member = run.member(cell, device)
     subject = _only_subject(member, subject)
-    trials = member.responses(subject, split, recording=signal)
+    trials = member.trials(subject, split, recording=signal)
     gallery = Gallery.of(Ensemble((member,)), [split], 0, 0)
-    tokens = member.encode(subject, torch.from_numpy(trials.signal))  # [N, D]
+    tokens = member.encode(subject, torch.from_numpy(trials.averages))  # [N, D]
     target = np.searchsorted(gallery.rows, trials.stimulus)
     similarity = normalize(tokens, dim=1) @ normalize(gallery.tokens, dim=1).T  # [N, M]
     return Ranks(

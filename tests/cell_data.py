@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from layouts import one_token, spec_of
+from trials import make_trials
 
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.training.alignment.batches import Batches, CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.settings import Train
@@ -18,16 +19,14 @@ PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
 HERE = Launch(0, 1, torch.device("cpu"))
 
 
-def trials_of(subject: int, embedding: np.ndarray, how: str | None = None) -> Responses:
+def trials_of(subject: int, embedding: np.ndarray) -> Trials:
     """Signals [N, C, T] in which the pictures' embeddings [N, 8] lie, with noise; the last lacks trials."""
     random = np.random.default_rng(subject)
     clean = (embedding @ random.normal(size=(8, 24))).reshape(len(embedding), 1, 2, 12)
     signal = (clean + 0.5 * random.normal(size=(len(clean), REPETITIONS, 2, 12))).astype(np.float32)
     count = np.full(len(signal), REPETITIONS)
     count[-1], signal[-1, 1:] = 1, np.nan
-    averaged = np.stack([trials[:n].mean(0) for trials, n in zip(signal, count, strict=True)])
-    single = (signal, count) if how else (None, None)
-    return Responses(subject, averaged, np.arange(len(signal)), CHANNELS, 100.0, *single)
+    return make_trials(subject, signal, np.arange(len(signal)), CHANNELS, 100.0, count)
 
 
 def targets_of(tensors: dict[str, torch.Tensor], others: Sequence[np.ndarray] = ()) -> Targets:
@@ -43,7 +42,7 @@ def data_of(
     others: Sequence[np.ndarray] = (),
     **more: Any,
 ) -> CellData:
-    trials = [trials_of(subject, embedding, how) for subject in range(1, subjects + 1)]
+    trials = [trials_of(subject, embedding) for subject in range(1, subjects + 1)]
     more |= {"repetitions": how} if how else {}
     return CellData(
         trials, targets_of({"e": torch.from_numpy(embedding)}, others), np.arange(PICTURES) < 15, None, **more
@@ -51,7 +50,7 @@ def data_of(
 
 
 def layout_of(data: CellData, kind: str = "brain_mlp") -> Layout:
-    spec = spec_of(CHANNELS, SAMPLES, tuple(trials.subject for trials in data.responses))
+    spec = spec_of(CHANNELS, SAMPLES, tuple(trials.subject for trials in data.trials))
     fuser = {"kind": "fusion_encoder", "intermediate_size": 16}
     return one_token(spec, 16, {"e": 8}, backbone={"kind": kind}, fuser=fuser)
 

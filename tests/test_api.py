@@ -83,8 +83,8 @@ def test_channels_in_another_order_are_decoded_alike_and_a_missing_one_is_refuse
     recording, cell = page["new"], page["cell"]
     names = list(recording.space.names)
 
-    def of_channels(order: list[int]) -> api.Recording:
-        return api.Recording(
+    def of_channels(order: list[int]) -> api.Trials:
+        return api.Trials(
             np.asarray(recording.signal)[:, :, order],
             image_ids=recording.image_ids,
             space=api.Sensors([names[place] for place in order]),
@@ -93,7 +93,7 @@ def test_channels_in_another_order_are_decoded_alike_and_a_missing_one_is_refuse
             unit=recording.unit,
         )
 
-    def ranks(signal: api.Recording) -> list[int]:
+    def ranks(signal: api.Trials) -> list[int]:
         return api.decode(page["trained"], signal, cell.tested_on[0], cell=cell.name).ranks.tolist()
 
     backwards = list(range(len(names)))[::-1]
@@ -216,9 +216,7 @@ def test_labels_of_another_type_are_refused_as_on_the_command_line(
 @pytest.mark.parametrize("odd", [None, 1, "x", ["a"], {}, np.zeros(3), api], ids=repr)
 def test_signals_of_another_type_are_refused_by_the_name_of_the_argument(trained: Path, odd: Any) -> None:
     spec = api.open_model(trained / "cells" / api.open_run(trained).cells[0].name / "model").layout.spec
-    recording = api.Recording(
-        np.zeros((2, 1, 1, 1)), ["a", "b"], api.Sensors(["Cz"]), np.zeros(1), None, "µV"
-    )
+    recording = api.Trials(np.zeros((2, 1, 1, 1)), ["a", "b"], api.Sensors(["Cz"]), np.zeros(1), None, "µV")
     for name in ("spec", "recording", *(["normaliser"] if odd is not None else [])):
         arguments = {"spec": spec, "recording": recording, "normaliser": None, name: odd}
         with pytest.raises(RecipeError, match=f"{name} is of type {type(odd).__name__}"):
@@ -255,10 +253,10 @@ def test_a_recording_of_odd_fields_is_refused(field: str) -> None:
         "rate_hz": None,
         "unit": "µV",
     }
-    api.Recording(**sound)
+    api.Trials(**sound)
     with pytest.raises(BrainhiveError, match="a recording has a field of another type"):
-        api.Recording(**{**sound, field: 3.5})
+        api.Trials(**{**sound, field: 3.5})
     odd = {"unit": 3, "image_ids": [1, 2], "provenance": {"preparation": "filtered by hand"}}
     for name, value in odd.items():
         with pytest.raises(BrainhiveError, match=f"{name.replace('_', ' ')} of a recording"):
-            api.Recording(**{**sound, name: value})
+            api.Trials(**{**sound, name: value})

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from pretended_gpu import GPU, PretendedGpu, pretended_gpu
 from torch import Tensor
+from trials import make_trials
 from worlds import COLOURS, DEMO, SMALL
 
 from brainhive_cli import aligner
@@ -21,7 +22,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.responses import Responses, spec_of
+from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.targets.encoder_groups import BLANK, grouped
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.measurement import ranks
@@ -107,9 +108,7 @@ def cell_of(config: Any) -> tuple[Layout, CellData]:
         regions = {"spatial": (0, 2), "semantic": (1, 3, 4)} if is_of_voxels else {}
         names, rate_hz = ((), None) if is_of_voxels else (tuple("ABCDE"), 100.0)
         counts, rows = np.full(PICTURES, 3), np.arange(PICTURES)
-        responses.append(
-            Responses(subject, trials.mean(1), rows, names, rate_hz, trials, counts, regions=regions)
-        )
+        responses.append(make_trials(subject, trials, rows, names, rate_hz, counts, regions))
     refusals = []
     for shapes in HEADS:
         heads = {name: Head(shape, name) for name, shape in shapes.items()}
@@ -149,7 +148,7 @@ def test_every_brain_model_learns_and_decodes_there(kind: str, gpu: PretendedGpu
 
     train(layout, data, tmp_path, {"kind": "mse"})
     model = aligner.load(tmp_path / "cells/cell/model").to(HERE.device)
-    signal = torch.from_numpy(data.responses[0].signal[:3]).to(HERE.device)
+    signal = torch.from_numpy(data.trials[0].averages[:3]).to(HERE.device)
     decoded = model.decode(signal, torch.zeros(3, dtype=torch.long, device="cuda"), range(3))
 
     assert all_on_gpu(*decoded.tensors.values()) and decoded.tensors.keys() == layout.heads.keys()

@@ -10,7 +10,8 @@ from brainhive_cli.commands import embed, reconstruct, train_align
 from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import read_extended, shipped_recipes
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.training.alignment.set_ups import compare_with_published, describe_run
 
 PAPERS = sorted(path.parent.name for path in shipped_recipes().glob("papers/*/train-align.yaml"))
@@ -155,12 +156,12 @@ def beside(what: train_align.Recipe) -> list:
     return compare_with_published(what.published, here, built, recordings, [], 200)["differs"]
 
 
-def recorded(dataset: Any) -> Recording:
+def recorded(dataset: Any) -> Trials:
     """A test picture that was shown as often as to each subject of THINGS-EEG or THINGS-MEG."""
     repetitions, samples = (80, 250) if "eeg" in dataset.name else (12, 201)
     signal = np.zeros((1, repetitions, len(dataset.montage), samples), np.float16)
     times_s = np.arange(samples) / dataset.rate_hz
-    return Recording(signal, ["one"], Sensors(dataset.montage), times_s, dataset.rate_hz, dataset.unit)
+    return Trials(signal, ["one"], Sensors(dataset.montage), times_s, dataset.rate_hz, dataset.unit)
 
 
 @pytest.mark.parametrize("paper", PAPERS)

@@ -11,7 +11,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.core.recipe import Section
-from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.trials import Trials
 
 STEPS_WITHIN = {"run": ("runs",), "session": ("sessions",), "no": ("pictures", "trials", "runs", "sessions")}
 """Z-scoring that has no part in the training trials of a fold, by what may be held out."""
@@ -68,7 +68,7 @@ class Holdout(Section):
         how = how or f"{self.by} {', '.join(map(str, self.test or ()))}"
         return f"{self.by} held out, {how}"
 
-    def caveats(self, recording: Recording) -> list[str]:
+    def caveats(self, recording: Trials) -> list[str]:
         """Caveats of every number that was measured on held-out trials of a recording."""
         is_own = recording.preparation.get("zscore") in (self.by.removesuffix("s"),)
         return ([SEEN_PICTURES] if self.shows_seen else []) + ([NORMALISED_BY_TESTED] if is_own else [])
@@ -104,7 +104,7 @@ class Holdout(Section):
         is_tested[chosen] = True
         return is_tested
 
-    def hold_out_trials(self, recording: Recording, fold: int, where: str) -> Bool:
+    def hold_out_trials(self, recording: Trials, fold: int, where: str) -> Bool:
         """Choose the trials [N, R] of a recording that a fold tests.
 
         Raises:
@@ -149,7 +149,7 @@ class Holdout(Section):
             )
         return is_there & np.isin(groups, tested)
 
-    def number_groups(self, recording: Recording, where: str) -> Int64:
+    def number_groups(self, recording: Trials, where: str) -> Int64:
         """Number the runs or sessions of trials from 0, [N, R]: -1 where there is none.
 
         Raises:
@@ -169,14 +169,14 @@ class Holdout(Section):
         numbers[is_there] = np.unique(pairs[is_there], return_inverse=True)[1]
         return numbers
 
-    def number_tested(self, recording: Recording, where: str) -> Int64:
+    def number_tested(self, recording: Trials, where: str) -> Int64:
         """Number the fold (from 1, 0 if none), run or session that tests each trial, [N, R]."""
         if self.by != "trials":
             return self.number_groups(recording, where)
         masks = [fold * self.hold_out_trials(recording, fold, where) for fold in self.fold_numbers]
         return np.asarray(sum(masks), np.int64)
 
-    def refuse_fitted(self, recording: Recording, where: str) -> None:
+    def refuse_fitted(self, recording: Trials, where: str) -> None:
         """Refuse signals whose preparation was fitted to trials that are held out here.
 
         Raises:

@@ -21,8 +21,9 @@ from brainhive_cli.data.datasets import Dataset, StimulusSet, describe_test_clai
 from brainhive_cli.data.preparations import Merged
 from brainhive_cli.data.signal_stores import recorded_subjects
 from brainhive_cli.data.stores.ids import PICTURES, match_names, summarise_names
-from brainhive_cli.data.stores.recordings import Recording, SignalStore, size_of
+from brainhive_cli.data.stores.recordings import SignalStore, size_of
 from brainhive_cli.data.stores.target_store import TargetStore, holds_own_vectors, making
+from brainhive_cli.data.trials import Trials
 
 PUBLISHED = {name: published.stimuli for name, published in published_data.PUBLISHED.items()}
 """Pictures of each split, as their publishers say."""
@@ -286,7 +287,7 @@ def _raw_recordings(config: Any, paths: Paths, subject: int) -> Part:
 def _look(
     part: Part,
     dataset: Dataset,
-    recording: Recording,
+    recording: Trials,
     split: str,
     images: Mapping[str, StimulusSet],
     where: str,
@@ -302,7 +303,7 @@ def _look(
         part.note(BrainhiveError(f"{where}, {split}: {text}", "download it, or prepare it, again"))
 
 
-def _unknown_pictures(recording: Recording, split: str, images: Mapping[str, StimulusSet]) -> str:
+def _unknown_pictures(recording: Trials, split: str, images: Mapping[str, StimulusSet]) -> str:
     if split not in images:  # whose own line says so
         return ""
     names = list(recording.image_ids)
@@ -318,7 +319,7 @@ def _unknown_pictures(recording: Recording, split: str, images: Mapping[str, Sti
     return f"signals of pictures that the data set does not have: {summarise_names(unknown, len(names))}"
 
 
-def _bad_values(recording: Recording) -> str:
+def _bad_values(recording: Trials) -> str:
     rows = [np.asarray(recording.signal[row][0], np.float32) for row in _some(len(recording.image_ids))]
     sample = np.stack(rows)  # [n, C, T]
     if not np.isfinite(sample).all():

@@ -13,17 +13,12 @@ from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import portable, read_regular
 from brainhive_cli.core.seeds import shuffled
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.recordings import (
-    Recording,
-    SignalStore,
-    Sliced,
-    Voxels,
-    difference_of,
-    group_trials,
-)
+from brainhive_cli.data.stores.recordings import SignalStore, difference_of
+from brainhive_cli.data.trials import Lazy, Trials, group_trials
 
 DType = Literal["float32", "float16"]
 Known = Mapping[str, Mapping[str, Any]]
@@ -33,7 +28,7 @@ SMALL_BYTES = 2**20
 """Bytes of a file below which it is known by its content, as tables are; others are known by their size."""
 
 
-def cast_signal(signal: Any, dtype: np.dtype[Any]) -> Sliced:
+def cast_signal(signal: Any, dtype: np.dtype[Any]) -> Lazy:
     """Give a signal [N, R, C, T] in another dtype, float16 or float32; it is cast where it is sliced.
 
     Slicing raises BrainhiveError if values are too large for the dtype; or all too small, as volts are for
@@ -51,7 +46,7 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> Sliced:
         hdf5.release_pages(signal)
         return cast
 
-    return Sliced(None, tuple(signal.shape), dtype, read)
+    return Lazy(None, tuple(signal.shape), dtype, read)
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ class Kept:
         return [*self.folder.glob(pattern), *self.folder.glob(f".{pattern}")]
 
 
-def write_session(path: Path, session: int, recordings: Mapping[str, Recording], dtype: DType) -> None:
+def write_session(path: Path, session: int, recordings: Mapping[str, Trials], dtype: DType) -> None:
     """Write the trials of one session, by split; the final name appears when all is there."""
     stored = {}
     for split, trials in recordings.items():
@@ -102,7 +97,7 @@ def write_session(path: Path, session: int, recordings: Mapping[str, Recording],
 
 def join(
     stores: Sequence[SignalStore], order_seed: int | None, provenance: Mapping[str, Any]
-) -> dict[str, Recording]:
+) -> dict[str, Trials]:
     """Join the sessions of a subject by split: stimuli by id, their repetitions by session and time.
 
     Args:
@@ -113,7 +108,7 @@ def join(
     Raises:
         BrainhiveError: if sessions differ in channels, times, rate or unit.
     """
-    by_split: dict[str, list[Recording]] = {}
+    by_split: dict[str, list[Trials]] = {}
     for store in stores:
         for split, recording in store.splits.items():
             by_split.setdefault(split, []).append(recording)
@@ -131,9 +126,7 @@ def join(
     }
 
 
-def _join(
-    recordings: Sequence[Recording], order_seed: int | None, provenance: Mapping[str, Any]
-) -> Recording:
+def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapping[str, Any]) -> Trials:
     # sessions have the same axes
     first = recordings[0]
     for other in recordings[1:]:
@@ -175,8 +168,8 @@ def _join(
             gathered[is_of_session] = signal.read(rows[part][is_of_session])[:, 0]
         return gathered
 
-    return Recording(
-        signal=Sliced(None, (*sessions.shape, *trial_shape), signals[0].dtype, read),
+    return Trials(
+        signal=Lazy(None, (*sessions.shape, *trial_shape), signals[0].dtype, read),
         image_ids=Names(stimuli),
         space=first.space,
         times_s=first.times_s,

@@ -19,9 +19,11 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
 from brainhive_cli.core.recipe import SIGNALS, Paths
 from brainhive_cli.data.datasets import Dataset, Published, stored_split
-from brainhive_cli.data.signals.selection import Selection, Signal
+from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, recordings
-from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.trials import Trials
 
 COUNTED = ("split", "pictures", "repetitions", "trials", "dropped")
 """Columns of `count_rows`."""
@@ -61,7 +63,7 @@ class SignalSource:
             raise MissingData(f"no signals {path}", "train-align, eval-retrieval and reconstruct create them")
         return _open_once(path, hdf5.state_of(path))
 
-    def recording(self, subject: int, split: str) -> Recording:
+    def recording(self, subject: int, split: str) -> Trials:
         """Open a subject's recording of a split: in the fold, where trials of `train` are held out.
 
         Raises:
@@ -76,9 +78,9 @@ class SignalSource:
             holdout.refuse_fitted(recording, where)
             return recording
         is_tested = holdout.hold_out_trials(recording, self.fold, where)
-        return recording.take_trials(is_tested if split == "test" else recording.is_there & ~is_tested)
+        return recording.split(is_tested if split == "test" else recording.is_there & ~is_tested)
 
-    def recordings(self, subjects: Sequence[int], split: str) -> dict[int, Recording]:
+    def recordings(self, subjects: Sequence[int], split: str) -> dict[int, Trials]:
         """Open the recordings of a split, of those subjects who have a store with it."""
         stored, stores = stored_split(self.dataset, split), self._open_stores(subjects)
         return {
@@ -100,7 +102,7 @@ class SignalSource:
         """Name a subject's store, as recipes and models do among what they have read."""
         return f"{SIGNALS} {hdf5.short_name(self.path(subject))}"
 
-    def select(self, recording: Recording, where: str) -> Selection:
+    def select(self, recording: Trials, where: str) -> Trials:
         """Select what a brain model sees of a recording, not normalised; `where` names it in errors.
 
         Raises:
@@ -238,7 +240,7 @@ def _open_once(path: Path, state: tuple[int, ...]) -> SignalStore:
     return SignalStore.open(path)
 
 
-def caveats_of(dataset: Dataset, recordings: Iterable[Recording]) -> list[str]:
+def caveats_of(dataset: Dataset, recordings: Iterable[Trials]) -> list[str]:
     """List the caveats of recordings that are kept under a data set: those that their stores carry.
 
     Of a data set that simulates its signals, all are simulated, though files of them do not say so.

@@ -15,8 +15,9 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
+from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.recordings import Recording, Sensors, Sliced, gather_trials, group_trials
+from brainhive_cli.data.trials import Lazy, Trials, gather_trials, group_trials
 
 THINGS_EEG = tuple(
     "Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 FT10 T7 C5 "
@@ -165,7 +166,7 @@ def make_recording(
     montage: Sequence[str],
     list_pictures: Callable[[], Sequence[str]],
     provenance: dict[str, Any],
-) -> Recording:
+) -> Trials:
     """Turn the content of a file into a recording; its signal stays where it is.
 
     Args:
@@ -198,13 +199,13 @@ def make_recording(
             raise BrainhiveError(f"{list(trials.shape)} trials come with {list(names.shape)} pictures")
         images, table, counts = group_trials(names)
         read = gather_trials(table, trials.shape[1:], trials.dtype, trials.__getitem__)
-        signal = Sliced(path, (*table.shape, *trials.shape[1:]), trials.dtype, read)
+        signal = Lazy(path, (*table.shape, *trials.shape[1:]), trials.dtype, read)
     if len(signal.shape) != 4:
         raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
 
     # a channel list found with the data always wins; NeuroBridge writes an empty one
     names = pickles.array(next((content[key] for key in CHANNELS if key in content), ())).astype(str)
-    recording = Recording(
+    recording = Trials(
         signal,
         image_ids=list_pictures() if images is None else _image_ids(images, signal.shape),
         space=Sensors(tuple(names.tolist()) or tuple(montage)),

@@ -17,7 +17,7 @@ from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
 
 if TYPE_CHECKING:  # which loads h5py
-    from brainhive_cli.data.stores.recordings import Grid
+    from brainhive_cli.data.spaces import Grid
 
 Drawable = Curve | Heatmap | Map
 

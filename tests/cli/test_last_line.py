@@ -18,8 +18,10 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import nsd, things_eeg
 from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.preparations import _nsd
+from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.trials import Trials
 
 LONG = "x" * 300
 RIGHT_TO_LEFT = "\u202e\u2066\u200f\u061c"
@@ -112,8 +114,8 @@ def test_no_character_that_turns_the_direction_of_text_reaches_the_terminal(
 
 
 def test_splits_with_other_channels_than_the_first_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    def recorded(*names: str) -> Recording:
-        return Recording(
+    def recorded(*names: str) -> Trials:
+        return Trials(
             np.zeros((2, 1, len(names), 4), np.float32),
             ["a", "b"],
             times_s=np.arange(4) / 100,

@@ -15,7 +15,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import TRIALS_TOGETHER
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.responses import model_input
+from brainhive_cli.data.model_input import model_input
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.calibration.measure import Part

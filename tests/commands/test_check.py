@@ -18,11 +18,13 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SCHEMA, Measurements
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import hdf5, target_store
 from brainhive_cli.data.stores.health import measure
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
+from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from brainhive_cli.data.targets.target_stores import problem_of
+from brainhive_cli.data.trials import Trials
 from tests.resealed import resealed
 
 
@@ -109,7 +111,7 @@ def test_signal_stores_are_checked_too(go, tmp_path):
     signal = np.random.default_rng(0).normal(size=(50, 2, 3, 4)).astype(np.float32)
     ids = [f"p{number}" for number in range(50)]
     sensors = Sensors(["a", "b", "c"])
-    SignalStore.write(path, {"train": Recording(signal, ids, sensors, np.arange(4) / 100, 100.0, "V")})
+    SignalStore.write(path, {"train": Trials(signal, ids, sensors, np.arange(4) / 100, 100.0, "V")})
     assert go("check", f"stores=[{path}]").exit_code == 0
     with h5py.File(path, "r+") as file:
         file["train/signal"][30] = 0
@@ -122,7 +124,7 @@ def test_a_signal_store_has_rows_of_its_own(go, home):
     path.parent.mkdir(parents=True)
     made = {"preparation": {"kind": "recording"}, "sessions": [{"session": 1, "dropped": {"BAD_blink": 4}}]}
     recordings = {
-        split: Recording(
+        split: Trials(
             signal=np.random.default_rng(0).normal(size=(count, 3, 2, 5)).astype(np.float32),
             image_ids=[f"p{number}" for number in range(count)],
             space=Sensors(("Oz", "O1")),

@@ -24,9 +24,11 @@ from brainhive_cli.core.recipe import shipped_recipes
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.datasets import list_stimuli
 from brainhive_cli.data.published_data import PUBLISHED
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
+from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, filling, path_of
 from brainhive_cli.data.targets.encoder_groups import alternatives, shape_of
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.job import Job
 
@@ -100,7 +102,7 @@ def write_signals(job: Job, subjects: Sequence[int]) -> None:
             if rate_hz is None:  # forty sessions, as of NSD, however few trials each has
                 sessions = np.arange(PICTURES * REPETITIONS, dtype=np.int8).reshape(PICTURES, REPETITIONS)
             ids = names_of(split)
-            recordings[split] = Recording(signal, ids, space, times_s, rate_hz, unit, sessions=sessions)
+            recordings[split] = Trials(signal, ids, space, times_s, rate_hz, unit, sessions=sessions)
         SignalStore.write(path, recordings)
 
 

@@ -18,7 +18,9 @@ from worlds import COLOURS, SMALL, Go, at_home
 
 from brainhive_cli.app import app
 from brainhive_cli.core.results import Result
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, path_of
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.stores.recordings import SignalStore, path_of
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.encoders.python import example
 
 SCOPE, WIDER = "these 2 concepts", "concepts in general: not possible with 2 concepts"
@@ -59,7 +61,7 @@ def record(home: Path, dataset: str, are_right: bool) -> None:
         ids = [file.relative_to(home / dataset).with_suffix("").as_posix() for file in files]
         sessions = np.tile(np.array([0, 0, 1, 1], np.int8), (len(files), 1))
         space, times = Sensors(("P7", "P8", "O1", "Oz", "O2")), np.arange(20) / 100
-        recordings[split] = Recording(signal, ids, space, times, 100.0, "µV", sessions=sessions)
+        recordings[split] = Trials(signal, ids, space, times, 100.0, "µV", sessions=sessions)
     path = path_of(home / "signals", dataset, "default", 1)
     path.parent.mkdir(parents=True)
     SignalStore.write(path, recordings)

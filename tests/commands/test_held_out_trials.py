@@ -14,7 +14,9 @@ from brainhive_cli.commands import train_align
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import NOT_INTERLEAVED, SEEN_PICTURES
 from brainhive_cli.core.results import Result
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, path_of
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.stores.recordings import SignalStore, path_of
+from brainhive_cli.data.trials import Trials
 
 NAMES, RUNS, SENSORS = ("face", "house", "shoe"), 12, 20
 LABELS = "encoders=[{kind: concepts, count: 3}]"
@@ -39,7 +41,7 @@ def record(home: Path, subject: int, effect: float, names: Sequence[str] = NAMES
         noise = random.normal(size=(count, SENSORS))
         signal[row, :count, :, 0] = patterns[row] + offsets[runs[row, :count]] + noise
     space = Sensors([f"E{number}" for number in range(SENSORS)])
-    recording = Recording(
+    recording = Trials(
         *(signal, names, space, np.zeros(1), None, "µV"), repetitions=np.array(times), runs=runs
     )
     path = path_of(home / "signals", f"of-{len(names)}", "default", subject)
@@ -132,7 +134,7 @@ def test_a_fold_that_cannot_be_trained_or_tested_is_refused_by_the_check(
         numbers[row, : len(listed)] = listed
     signal = np.random.default_rng(0).normal(size=(*numbers.shape, SENSORS, 1)).astype(np.float32)
     space = Sensors([f"E{number}" for number in range(SENSORS)])
-    recording = Recording(
+    recording = Trials(
         *(signal, NAMES, space, np.zeros(1), None, "µV"), repetitions=np.array(counts), runs=numbers
     )
     with at_home(tmp_path):
@@ -191,7 +193,7 @@ def test_drift_without_any_label_is_never_above_chance(
     signal = (walks[:1] if design == "same blocks" else walks) + random.normal(size=walks.shape)
     rows = np.array([[np.flatnonzero(order == label) for order in shown] for label in range(3)])  # [3, 4, 8]
     sessions = np.repeat(np.arange(4), 8)
-    recording = Recording(
+    recording = Trials(
         *(signal[sessions, rows.reshape(3, 32), :, None].astype(np.float32), names),
         *(Sensors([f"E{number}" for number in range(SENSORS)]), np.zeros(1), None, "µV"),
         sessions=np.tile(sessions.astype(np.int8), (3, 1)),

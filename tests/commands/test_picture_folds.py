@@ -12,7 +12,9 @@ from worlds import COLOURS, Go, at_home
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import SEEN_PICTURES
 from brainhive_cli.core.results import Result
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, path_of
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.stores.recordings import SignalStore, path_of
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.encoders.python import example
 
 COUNT, FOLDS = 26, 4
@@ -36,7 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
         evoked = (module(torch.stack(seen)).numpy() - 0.5) @ random.normal(size=(12, 40))
         signal = evoked[:, None, :, None] + 0.3 * random.normal(size=(COUNT, 2, 40, 1))
         space = Sensors([f"E{number}" for number in range(40)])
-        recording = Recording(signal.astype(np.float32), ids, space, np.zeros(1), None, "µV")
+        recording = Trials(signal.astype(np.float32), ids, space, np.zeros(1), None, "µV")
         store = path_of(home / "signals", "image-folder", "default", 1)
         store.parent.mkdir(parents=True)
         SignalStore.write(store, {"train": recording})

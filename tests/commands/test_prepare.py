@@ -21,7 +21,9 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import WHITENED_BY_TESTED
-from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
+from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.trials import Trials
 
 FIRST, SESSION = (f"data/things-eeg/raw_eeg/sub-01/ses-0{session}" for session in (1, 4))
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
@@ -52,7 +54,7 @@ def left(home: Path) -> list[str]:
     return sorted(path.name.rsplit("_", 1)[0] for path in found)
 
 
-def single(recording: Recording, session: int, image: int) -> np.ndarray:
+def single(recording: Trials, session: int, image: int) -> np.ndarray:
     assert recording.sessions is not None
     return np.asarray(recording.signal[image])[recording.sessions[image] == session]
 

@@ -19,7 +19,8 @@ from brainhive_cli.core.measurements import UNKNOWN_PICTURES
 from brainhive_cli.core.private_texts import cut_paths, find_private
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.electrodes import are_standard
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.training.alignment.learned import Learned, hashes_of
 from brainhive_cli.training.alignment.sharing import are_public, find_terms
 
@@ -196,7 +197,7 @@ def test_terms_follow_from_kinds_and_not_from_names(
 )
 def test_a_recording_says_what_prepared_each_session(provenance: Any, kinds: tuple[str, ...]) -> None:
     signal, times = np.zeros((1, 1, 2, 3), np.float32), np.arange(3.0)
-    recording = Recording(signal, ["a"], Sensors(("Cz", "Pz")), times, 1.0, "uV", provenance)
+    recording = Trials(signal, ["a"], Sensors(("Cz", "Pz")), times, 1.0, "uV", provenance)
     assert recording.made_by == kinds
 
 

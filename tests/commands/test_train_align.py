@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from trials import make_trials
 from typer.testing import CliRunner
 
 from brainhive_cli import aligner
@@ -21,7 +22,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import next_command
-from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.models.encoders import resolve_all
@@ -173,7 +173,7 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
     pictures = TargetStore.open(path_of(world / "embeddings", DATASET, "train", ENCODER))
     concepts = np.asarray(pictures.concepts)
     held_out = held_out_of(pictures.concepts, 0.1)
-    trials = Responses(1, np.zeros((len(concepts), 1, 1), np.float32), np.arange(len(concepts)), ("O1",))
+    trials = make_trials(1, np.zeros((len(concepts), 1, 1), np.float32), np.arange(len(concepts)), ("O1",))
 
     data = CellData([trials, trials], Targets({}), held_out, None)
     batches = Batches(data, Train(batch_size=128), 0.0, Launch(0, 1, torch.device("cpu")))

@@ -9,7 +9,8 @@ import pytest
 from brainhive_cli.core import artifacts, documents
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores.recordings import SignalStore, Voxels
+from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.models.signal_spec import SignalSpec
 
 VOXELS = (

@@ -36,7 +36,7 @@ def replay(raw: Any, onset_s: NDArray[np.float64], learned: Any, times_s: NDArra
         window = stream[:, onset : onset + len(times_s)] - baseline
         windows.append(learned.whiteners[1][0] @ window)
     signal = np.stack(windows)[:, None].astype(np.float32)
-    return api.Recording(signal, (), api.Sensors(raw.ch_names), times_s, float(RATE_HZ), "whitened")
+    return api.Trials(signal, (), api.Sensors(raw.ch_names), times_s, float(RATE_HZ), "whitened")
 
 
 def test_windows_of_a_continuous_recording_give_the_tokens_of_single_trials(home: Path, go: Any) -> None:
@@ -54,8 +54,8 @@ def test_windows_of_a_continuous_recording_give_the_tokens_of_single_trials(home
     ).folder
 
     member = api.open_run(run).member()
-    trials = member.responses(1, "test", with_single=True)
-    expected = member.encode(1, torch.from_numpy(trials.single.reshape(-1, *trials.signal.shape[1:])))
+    trials = member.trials(1, "test")
+    expected = member.encode(1, torch.from_numpy(trials.singles.reshape(-1, *trials.signal.shape[2:])))
 
     model, stored = member.model, api.open_signals("image-folder", 1)["test"]
     raw = mne.io.read_raw(file, verbose="ERROR")
@@ -78,12 +78,12 @@ def test_fifty_fits_of_a_new_subject_take_one_process(world: Path, go: Any, smal
     job = Job.resolve(Recipe.resolve("train-align", None, {}, words))
     (cell,), stores = job.list_cells(), job.open_stores()
     layout, data = TrainingData(job, job.recipe, stores, [2], Launch(0, 1, "cpu")).select_cell(cell)
-    (trials,) = data.responses
+    (trials,) = data.trials
     before, learned = {path: path.stat().st_mtime_ns for path in world.rglob("*")}, {}
     for amount in (8, 16, 32, 64, 96):
         for seed in range(10):
             rows = np.random.default_rng(seed).permutation(len(trials.signal))[:amount]
-            some = replace(data, responses=[trials.take(np.sort(rows))])
+            some = replace(data, trials=[trials.take(np.sort(rows))])
             model = fit(layout, some, job.recipe.loss_terms, job.recipe.train, start, seed)
             learned[amount, seed] = float(sum(weight.detach().abs().sum() for weight in model.parameters()))
             assert model.learned.people == {"demo-noise-0.3": (1, 2)}
@@ -101,8 +101,8 @@ def test_signals_that_select_an_epoch_are_normalised_as_those_of_the_test(
     opened = TrainingData(job, job.recipe, job.open_stores(), [1, 2], Launch(0, 1, "cpu"))
     for cell in job.list_cells():
         _, data = opened.select_cell(cell)
-        expected = run.member(cell.name).responses(cell.tested_on[0], "test").signal
-        np.testing.assert_allclose(data.tested[0].signal, expected, rtol=1e-5, atol=1e-6)
+        expected = run.member(cell.name).trials(cell.tested_on[0], "test").averages
+        np.testing.assert_allclose(data.tested[0].averages, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_model_folder_alone_decodes_a_recording(
@@ -145,7 +145,7 @@ def test_model_input_reads_what_training_and_retrieval_read(
     assert spec.signal["name"] == "default" and (1 in learned.normalisers) == ("normalise" in words[0])
     for split in ("train", "test"):
         recording = member.align.source("").recording(1, split)
-        expected = member.responses(1, split, is_tested=False).signal
+        expected = member.trials(1, split, is_tested=False).averages
         found = api.model_input(spec, recording, learned.normaliser_of(1))
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
     if learned.normalisers:

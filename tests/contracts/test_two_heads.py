@@ -146,7 +146,7 @@ def test_sampled_heads_are_the_same_for_whoever_decodes_them(world: Any) -> None
     one, rows = TrainedCell.load(first, cell, cpu).decoded(2, "test")
     other, _ = TrainedCell.load(second, cell, cpu).decoded(2, "test")
     member = TrainedCell.load(second, cell, cpu)
-    predicted = member.encode(2, torch.from_numpy(member.responses(2, "test").signal))
+    predicted = member.encode(2, torch.from_numpy(member.trials(2, "test").averages))
 
     assert len(one) == len(rows) == len(set(one.texts["note"]))
     assert torch.equal(one.tensors["tokens"], other.tensors["tokens"])

@@ -26,9 +26,11 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import coco, imagenet, nsd
 from brainhive_cli.data.exchange.vectors import checked_batches, open_vectors
+from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
+from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 
 COUNT = 20
@@ -95,7 +97,7 @@ def read_targets(path: Path) -> Any:
 def signals(path: Path) -> None:
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     space, ids = Sensors(("O1", "Oz", "O2")), IDS[:4]
-    made = Recording(signal, ids, space, np.arange(5) / 250, 250.0, "µV", {"source": "test"})
+    made = Trials(signal, ids, space, np.arange(5) / 250, 250.0, "µV", {"source": "test"})
     SignalStore.write(path, {"train": made})
 
 

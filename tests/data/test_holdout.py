@@ -8,10 +8,11 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.data.holdout import Holdout
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 
 
-def record(runs: Any = None, sessions: Any = None, repetitions: Any = None, **steps: Any) -> Recording:
+def record(runs: Any = None, sessions: Any = None, repetitions: Any = None, **steps: Any) -> Trials:
     """Three stimuli in four trials each; a trial's value is its number."""
     signal = np.arange(12, dtype=np.float32).reshape(3, 4, 1, 1)
     arrays = {
@@ -20,7 +21,7 @@ def record(runs: Any = None, sessions: Any = None, repetitions: Any = None, **st
         "repetitions": None if repetitions is None else np.array(repetitions),
     }
     about = {"preparation": steps} if steps else {}
-    return Recording(signal, ["a", "b", "c"], Sensors(["Oz"]), np.zeros(1), None, "µV", about, **arrays)
+    return Trials(signal, ["a", "b", "c"], Sensors(["Oz"]), np.zeros(1), None, "µV", about, **arrays)
 
 
 IN_FOUR_RUNS = [[0, 1, 2, 3]] * 3
@@ -83,7 +84,7 @@ def test_chosen_trials_are_rows_whose_values_and_runs_are_those_of_the_file() ->
     recording = record(IN_FOUR_RUNS)
     is_tested = Holdout(by="runs", test=[2, 4]).hold_out_trials(recording, 1, "here")
 
-    chosen = recording.take_trials(is_tested)
+    chosen = recording.split(is_tested)
 
     assert list(chosen.image_ids) == ["a", "a", "b", "b", "c", "c"]
     assert chosen.signal[0:6].ravel().tolist() == [1, 3, 5, 7, 9, 11]

@@ -11,7 +11,9 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import inventory
 from brainhive_cli.data.datasets import things_eeg
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, path_of
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.stores.recordings import SignalStore, path_of
+from brainhive_cli.data.trials import Trials
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def take(kind="image_folder", **how):
 def recording(ids, **changes):
     signal = np.random.default_rng(0).normal(size=(len(ids), 2, 3, 5)).astype(np.float32)
     counts = np.array([1, *[2] * (len(ids) - 1)])
-    return Recording(
+    return Trials(
         **{
             **{"signal": signal, "image_ids": ids, "space": Sensors(("a", "b", "c")), "rate_hz": 250.0},
             **{"times_s": np.arange(5) / 250, "unit": "µV", "repetitions": counts, **changes},

@@ -6,7 +6,9 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.session_stores import cast_signal, join, write_session
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.trials import Trials
 
 C, T = 3, 5
 
@@ -24,7 +26,7 @@ def trials(ids, first, **fields):
         "whiteners": np.eye(C)[None] * (first + 1),
         "provenance": {"dropped": {"target": 1}},
     }
-    return Recording(**{**made, **fields})
+    return Trials(**{**made, **fields})
 
 
 def stores(tmp_path, *sessions, dtype="float32"):
@@ -60,7 +62,7 @@ def test_onsets_of_trials_are_kept_where_every_session_knows_them(tmp_path):
     again = SignalStore.open(tmp_path / "whole.h5")
     nan = np.nan
     np.testing.assert_array_equal(again["train"].onset_s, [[1, nan, nan], [0.5, 1.5, 2], [0.25, nan, nan]])
-    chosen = again["train"].take_trials(np.array([[True, False, False], [False, True, True], [False] * 3]))
+    chosen = again["train"].split(np.array([[True, False, False], [False, True, True], [False] * 3]))
     assert chosen.onset_s.ravel().tolist() == [1, 1.5, 2]
 
     assert join(stores(tmp_path, timed[0], trials(["b"], 10)), None, {})["train"].onset_s is None

@@ -12,7 +12,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 
 HERE = Launch(0, 1, torch.device("cpu"))
 
@@ -31,11 +32,11 @@ class Recorded:
         if subject not in self.subjects:
             raise MissingData("no recording", "download it")
 
-    def recording(self, subject: int, split: str) -> Recording:
+    def recording(self, subject: int, split: str) -> Trials:
         """Make one stimulus's signal."""
         self.opened.append((subject, split))
         signal = torch.full((1, 1, 2, 1), float(subject)).numpy()
-        return Recording(signal, ["a"], Sensors(("O1", "O2")), torch.zeros(1).numpy(), None, "uV")
+        return Trials(signal, ["a"], Sensors(("O1", "O2")), torch.zeros(1).numpy(), None, "uV")
 
 
 def source_of(dataset: Recorded, **signal: str) -> SignalSource:

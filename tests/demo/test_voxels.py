@@ -6,7 +6,7 @@ import pytest
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.data.signals.selection import split_masks
-from brainhive_cli.data.stores.recordings import Voxels
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.demo import voxels
 from brainhive_cli.demo.pictures import COLOURS, SHAPES, TEXTURES, draw, scenes
 

@@ -18,7 +18,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import demo
-from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import pictures
 from brainhive_cli.training.alignment.settings import Train
 from brainhive_cli.training.alignment.validation import held_out_of
@@ -59,7 +59,7 @@ def list_scenes(split: str) -> tuple[pictures.Scene, ...]:
     return tuple(sorted(chosen, key=lambda scene: scene.image_id[-2:]) if is_test else chosen)
 
 
-def simulate(subject: int, split: str) -> Recording:
+def simulate(subject: int, split: str) -> Trials:
     """Simulate fMRI; held-out pictures have as many trials as the demo's test pictures."""
     scenes = list_scenes(split)
     looks, meaning = demo.measure_features(scenes, "voxels")

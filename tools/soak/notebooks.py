@@ -94,7 +94,7 @@ def _sound() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "member": (run.member, one),
         "predictions": (run.predictions, {"subject": 1, "split": "test", **one}),
         "decode": (api.decode, {"run": run, "signal": recording, "subject": 1, "split": "test", **one}),
-        "Recording": (api.Recording, fields),
+        "Trials": (api.Trials, fields),
         "Sensors": (api.Sensors, {"names": names, "positions": np.zeros((len(names), 3))}),
         "Voxels": (api.Voxels, {"regions": grid["regions"]}),
         "Paths": (api.Paths, {"data": "data", "runs": "runs"}),

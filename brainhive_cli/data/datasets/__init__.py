@@ -21,7 +21,7 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.lines import Line
 from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.stores.ids import PICTURES, Names
-from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import MANY_UNITS, Alike, AlikeBy, describe_claims
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -239,7 +239,7 @@ class Dataset:
     pictures: str = ""
     people: str = ""
     subjects: tuple[int, ...] = ()
-    open_recording: Callable[[int, str], Recording] | None = None
+    open_recording: Callable[[int, str], Trials] | None = None
     check_recording: Callable[[int], object] = lambda subject: None
     is_simulated: bool = False
     channels: tuple[str, ...] | None = None
@@ -269,7 +269,7 @@ class Dataset:
                 f"{Line('prepare', ('from', 'recording'))}, or dataset.kind=simulated",
             )
 
-    def recording(self, subject: int, split: str) -> Recording:
+    def recording(self, subject: int, split: str) -> Trials:
         """Open one subject's recording of a split."""
         if self.open_recording is None:
             self.require(subject)

@@ -11,8 +11,9 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
+from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import pictures, simulation, voxels
 
 SPLITS = ("train", "test")
@@ -48,7 +49,7 @@ class Config(parts.Config):
         name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
         read_scenes = partial(_list_scenes, name, self.concepts)  # [N] of a split
 
-        def simulate(subject: int, split: str) -> Recording:
+        def simulate(subject: int, split: str) -> Trials:
             scenes = read_scenes(split)
             image_ids = [scene.image_id for scene in scenes]
             features = measure_features(scenes, self.space)
@@ -114,7 +115,7 @@ def simulated(
     split: str,
     noise: float,
     image_ids: list[str],
-) -> Recording:
+) -> Trials:
     """Simulate a recording of features [N, F] and [N, G], and label it as such."""
     # splits of other data sets than the demo are simulated as its test
     repetitions, seed = (values.get(split, values["test"]) for values in (REPETITIONS, SEEDS))
@@ -123,7 +124,7 @@ def simulated(
         return simulate_voxels({"looks": low, "meaning": semantic}, *knobs, image_ids)
 
     signal = simulation.simulate(low, semantic, *knobs)  # [N, R, C, T]
-    return Recording(
+    return Trials(
         signal,
         image_ids,
         space=Sensors(tuple(simulation.CHANNELS)),
@@ -142,7 +143,7 @@ def simulate_voxels(
     noise: float,
     image_ids: list[str],
     cortex: voxels.Cortex = voxels.PICTURES,
-) -> Recording:
+) -> Trials:
     """Simulate fMRI of features [N, F] by name, and label it as such; arguments as `voxels.simulate`."""
     # pictures are shown less often than `repetitions` to some subjects; the rest is zero
     shown = voxels.repetitions(subject, len(image_ids), repetitions, seed)  # [N]
@@ -152,4 +153,4 @@ def simulate_voxels(
 
     space = Voxels(voxels.regions(subject, cortex))
     provenance = {"simulated": voxels.PROVENANCE}
-    return Recording(signal, image_ids, space, np.zeros(1), None, voxels.UNIT, provenance, repetitions=shown)
+    return Trials(signal, image_ids, space, np.zeros(1), None, voxels.UNIT, provenance, repetitions=shown)

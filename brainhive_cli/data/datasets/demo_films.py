@@ -12,7 +12,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets.demo import REPETITIONS, SEEDS, SPLITS, simulate_voxels
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import films, pictures, simulation, voxels
 
 
@@ -42,7 +42,7 @@ class Config(parts.Config):
         name += "" if self.test_films == pictures.TEST_CONCEPTS else f"-{self.test_films}-tested"
         counts = {"train": self.concepts * films.TRAIN_FILMS_PER_CONCEPT, "test": self.test_films}
 
-        def simulate(subject: int, split: str) -> Recording:
+        def simulate(subject: int, split: str) -> Trials:
             shown = _list_films(name, counts, split)
             knobs = REPETITIONS[split], SEEDS[split], self.noise
             ids = [film.scene.image_id for film in shown]

@@ -12,7 +12,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets.demo import SPACE, SUBJECTS, Space, simulated
 from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import simulation, voxels
 
 
@@ -48,7 +48,7 @@ class Config(parts.Config):
 TINY = Config(images={"kind": "demo"}, subjects=1)
 
 
-def _simulate(config: Config, paths: Paths, source: datasets.Dataset, subject: int, split: str) -> Recording:
+def _simulate(config: Config, paths: Paths, source: datasets.Dataset, subject: int, split: str) -> Trials:
     """Simulate a recording of low-level features and of embeddings, scaled by the training ones alone."""
     # stored embeddings of the training pictures and of the split
     root, stores = paths.under_home("embeddings"), {}

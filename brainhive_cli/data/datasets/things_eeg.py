@@ -21,7 +21,6 @@ from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, from_
 from brainhive_cli.data.published_data import PUBLISHED, fetch_line
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.data.things_files import (
     CALLED,
     FOLDERS,
@@ -34,6 +33,7 @@ from brainhive_cli.data.things_files import (
     make_recording,
     refusing,
 )
+from brainhive_cli.data.trials import Trials
 
 FILES = {
     "train": ("train.pt", "preprocessed_eeg_training.npy"),
@@ -167,7 +167,7 @@ class Things:
         for split in FILES:
             self._file(subject, split)
 
-    def recording(self, subject: int, split: str) -> Recording:
+    def recording(self, subject: int, split: str) -> Trials:
         """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T] and `img` [N, R].
 
         Files without `img` (NICE's) are in the order of the pictures' paths.

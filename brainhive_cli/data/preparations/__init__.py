@@ -16,7 +16,7 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.trials import Trials
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -67,7 +67,7 @@ class Preparation(SubjectFiles, Protocol):
             BrainhiveError: naming a file that is damaged or does not hold what it should.
         """
 
-    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
+    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read one session and prepare its trials [n, 1, C, T], by split; none that is empty.
 
         The provenance has the number of other trials as `dropped`, by reason.
@@ -104,7 +104,7 @@ class LookedOver(Protocol):
 class Finished(Preparation, Protocol):
     """A preparation with steps that need all sessions of a subject."""
 
-    def finish(self, subject: int, recordings: Mapping[str, Recording]) -> dict[str, Recording]:
+    def finish(self, subject: int, recordings: Mapping[str, Trials]) -> dict[str, Trials]:
         """Complete the joined recordings [N, R, C, T], by split; signals need not be in memory."""
 
 
@@ -116,7 +116,7 @@ class Merged(SubjectFiles, Protocol):
     def splits(self) -> tuple[str, ...]:
         """The splits that the files hold."""
 
-    def recording(self, subject: int, split: str) -> Recording:
+    def recording(self, subject: int, split: str) -> Trials:
         """Open a subject's recording of a split; its signal is sliced later, so it need not be in memory.
 
         Raises:

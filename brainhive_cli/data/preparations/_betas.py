@@ -22,8 +22,9 @@ from brainhive_cli.data.preparations import Overview, Preparation, cached_method
 from brainhive_cli.data.preparations._prepared import list_subjects
 from brainhive_cli.data.preparations._recording_overview import spans
 from brainhive_cli.data.published_data import FOLDERS
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import match_names, plain_id, read_category, summarise_names
-from brainhive_cli.data.stores.recordings import Recording, Sliced, Voxels
+from brainhive_cli.data.trials import Lazy, Trials
 
 BLOCK_BYTES = 2**27
 """Limit of the signals in memory while voxels are measured."""
@@ -48,7 +49,7 @@ class BetaSteps(parts.Config):
 
 
 @dataclass(frozen=True)
-class Trials:
+class SessionTrials:
     """The trials of a session, in the order of its betas.
 
     Attributes:
@@ -77,7 +78,7 @@ class SessionBetas:
     """The betas of a session.
 
     Attributes:
-        values: [n, V] float32, in the order of `Trials`; NaN where a voxel was not recorded.
+        values: [n, V] float32, in the order of `SessionTrials`; NaN where a voxel was not recorded.
         maps: Measures of voxels by the session's estimation, [V] by name.
         unit: Unit of the values.
         provenance: Facts on the estimation.
@@ -117,7 +118,7 @@ class Betas(Preparation, ABC):
         """Count the voxels of a subject."""
 
     @abstractmethod
-    def trials(self, subject: int, session: int) -> Trials:
+    def trials(self, subject: int, session: int) -> SessionTrials:
         """List the trials of a session; no beta is read."""
 
     @abstractmethod
@@ -134,7 +135,7 @@ class Betas(Preparation, ABC):
         splits, width = trials.splits[rows], self.width(subject)
         return {split: (int((splits == split).sum()), width, 1) for split in _list_splits(splits)}
 
-    def _choose_trials(self, subject: int, session: int) -> tuple[Trials, Array, Array]:
+    def _choose_trials(self, subject: int, session: int) -> tuple[SessionTrials, Array, Array]:
         """List the trials of a session, the rows that are used, and the z-scored group of each; none is read.
 
         Raises:
@@ -173,7 +174,7 @@ class Betas(Preparation, ABC):
         shown = Counter(image_id for image_id, split in pairs if split == "train")
         return sum(number > 1 for number in shown.values())
 
-    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
+    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read the betas of a session, by split, z-scored."""
         trials, rows, groups = self._choose_trials(subject, session)
         betas, space = self.read(subject, session), self.voxels(subject)
@@ -209,21 +210,21 @@ class Betas(Preparation, ABC):
             provenance["simulated"] = ", ".join(sorted(programs))
 
         # one recording for each split, training first
-        recordings: dict[str, Recording] = {}
+        recordings: dict[str, Trials] = {}
         for split in _list_splits(splits):
             dropped = {} if recordings else dict(trials.dropped)  # of no split: the first has them
             signal = values[splits == split][:, None, :, None]  # [n, 1, V, 1]
             ids = [trials.image_ids[row] for row in rows[splits == split].tolist()]
             about = {"dropped": dropped, **provenance}
             split_rows = rows[splits == split][:, None]  # [n, 1]
-            recordings[split] = Recording(
+            recordings[split] = Trials(
                 *(signal, ids, space, np.zeros(1), None, unit, about),
                 runs=trials.runs[split_rows].astype(np.int16),
                 onset_s=None if trials.onset_s is None else trials.onset_s[split_rows],
             )
         return recordings
 
-    def finish(self, subject: int, recordings: Mapping[str, Recording]) -> dict[str, Recording]:
+    def finish(self, subject: int, recordings: Mapping[str, Trials]) -> dict[str, Trials]:
         """Measure voxels by the repetitions of training stimuli, and keep those that are wanted."""
         space = next(iter(recordings.values())).space
         assert isinstance(space, Voxels)
@@ -365,7 +366,7 @@ class PublishedBetas(Betas):
         """Count the voxels."""
         return self.subject(subject).width
 
-    def trials(self, subject: int, session: int) -> Trials:
+    def trials(self, subject: int, session: int) -> SessionTrials:
         """List the trials of a session."""
         # a split that is none of SPLITS is the reason why a trial is left out
         trials = [trial for trial in self.subject(subject).trials if trial[2] == session]
@@ -373,7 +374,7 @@ class PublishedBetas(Betas):
         dropped = Counter(split for split in splits if split not in SPLITS)
         used = np.where(np.isin(splits, SPLITS), splits, "")
         fitted = {"fitted": self.subject(subject).fitted}
-        return Trials(names, used, np.array(runs), dropped, provenance=fitted)
+        return SessionTrials(names, used, np.array(runs), dropped, provenance=fitted)
 
     def read(self, subject: int, session: int) -> SessionBetas:
         """Read the betas of a session."""
@@ -462,7 +463,7 @@ def match_pictures(
     return [image_id for image_id, _ in matches], np.array([split for _, split in matches], str), dropped
 
 
-def measure_ncsnr(recording: Recording) -> tuple[Float64, int]:
+def measure_ncsnr(recording: Trials) -> tuple[Float64, int]:
     """Measure the noise-ceiling signal-to-noise ratio of voxels.
 
     The variance of the noise is the mean, over stimuli that were shown twice or more, of that over
@@ -500,7 +501,7 @@ def _list_splits(splits: NDArray[np.str_]) -> list[str]:
     return sorted({*splits.tolist()} - {""}, key=lambda split: (split != "train", split))
 
 
-def _select_voxels(signal: Any, rows: Int64) -> Sliced:
+def _select_voxels(signal: Any, rows: Int64) -> Lazy:
     """Select voxels of a signal [N, R, V, 1]; values are read where the result is sliced."""
     shape = (*signal.shape[:2], len(rows), 1)
-    return Sliced(None, shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows])
+    return Lazy(None, shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows])

@@ -14,8 +14,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import files_called, is_file
 from brainhive_cli.data.preparations._brain_images import NIFTI, Mask
 from brainhive_cli.data.published_data import fetch_line
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.recordings import Voxels
 
 SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 """Sessions of subjects 1 to 8."""

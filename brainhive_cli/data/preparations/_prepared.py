@@ -11,7 +11,7 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.trials import Trials
 
 SUBJECT = re.compile(r"\{subject(?::0\dd)?\}")
 
@@ -71,7 +71,7 @@ class PreparedFiles:
     root: Path
     source: str
     rows: Mapping[str, Files]
-    read: Callable[[FilesByRow, int, str], Recording]
+    read: Callable[[FilesByRow, int, str], Trials]
     design: tuple[str, Callable[[], Path]] | None = None
     splits: tuple[str, ...] = ("train", "test")
 
@@ -94,7 +94,7 @@ class PreparedFiles:
             listed.append(replace(one, is_optional=row.is_optional))
         return [*listed, Input.of(*self.design)] if self.design else listed
 
-    def recording(self, subject: int, split: str) -> Recording:
+    def recording(self, subject: int, split: str) -> Trials:
         """Open a split's signals, which are read, and must be finite, when they are sliced."""
         return self.read(self._find(subject), subject, split)
 

@@ -16,7 +16,7 @@ from brainhive_cli.data.event_names import NO_PICTURE, UNNAMED, EventNames
 from brainhive_cli.data.recording_files import RUN, UNITS
 from brainhive_cli.data.recording_headers import Header
 from brainhive_cli.data.signals.cutting import Cutting
-from brainhive_cli.data.stores.recordings import Sensors
+from brainhive_cli.data.spaces import Sensors
 
 MEG = ("mag", "grad")
 MIN_GOOD = 4

@@ -27,8 +27,8 @@ from brainhive_cli.data.preparations._betas import (
     BetaSteps,
     Pictures,
     PublishedBetas,
+    SessionTrials,
     Subject,
-    Trials,
     match_pictures,
 )
 from brainhive_cli.data.preparations._brain_images import CIFTI, CORTEX, NIFTI, Mask, open_image
@@ -42,8 +42,8 @@ from brainhive_cli.data.recording_files import (
     read_session,
     read_table,
 )
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.stores.recordings import Voxels
 
 HDF5 = (".h5", ".hdf5", ".mat")
 """Endings of HDF5; MATLAB writes it with -v7.3."""
@@ -231,13 +231,13 @@ class OwnBetas(PublishedBetas):
             raise MissingData(problem, f"preparation.sessions={','.join(map(str, there))}")
         return sorted(numbers)
 
-    def trials(self, subject: int, session: int) -> Trials:
+    def trials(self, subject: int, session: int) -> SessionTrials:
         """Match the lines of a session with pictures."""
         lines = [(name, run) for name, _, number, run in self.subject(subject).trials if number == session]
         names, runs = zip(*lines, strict=True)
         image_ids, splits, dropped = match_pictures(names, self._pictures)
         unmatched = {name for name, image_id in zip(names, image_ids, strict=True) if name and not image_id}
-        return Trials(image_ids, splits, np.array(runs), dropped, unmatched=sorted(unmatched))
+        return SessionTrials(image_ids, splits, np.array(runs), dropped, unmatched=sorted(unmatched))
 
     @cached_property
     def _pictures(self) -> Pictures:

@@ -23,7 +23,7 @@ from brainhive_cli.data.preparations._betas import (
     Betas,
     BetaSteps,
     SessionBetas,
-    Trials,
+    SessionTrials,
     match_pictures,
 )
 from brainhive_cli.data.preparations._bold_files import (
@@ -50,8 +50,8 @@ from brainhive_cli.data.recording_files import (
     read_table,
 )
 from brainhive_cli.data.signals.single_trials import TrialRun, estimate_trials
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import plain_id
-from brainhive_cli.data.stores.recordings import Voxels
 
 PEAK_S = 6.0
 """Time after the onset of a picture at which its response is about largest."""
@@ -145,7 +145,7 @@ class Design(NamedTuple):
 
     files: list[BoldRun]
     runs: list[TrialRun]
-    trials: Trials
+    trials: SessionTrials
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Bold(Betas):
         }
         return describe_labels(paths, self.derived, subjects, self.config.subject_numbers)
 
-    def trials(self, subject: int, session: int) -> Trials:
+    def trials(self, subject: int, session: int) -> SessionTrials:
         """List the pictures that are modelled, and count those that are not."""
         return self._design(subject, session).trials
 
@@ -482,7 +482,7 @@ class Bold(Betas):
         }
         unknown = sorted({name for name, image_id in zip(names, image_ids, strict=True) if not image_id})
         splits = np.where(peaks_inside, splits, "")
-        trials = Trials(image_ids, splits, numbers, +dropped, +noted, unknown, provenance, onsets_s)
+        trials = SessionTrials(image_ids, splits, numbers, +dropped, +noted, unknown, provenance, onsets_s)
         return Design([*files.values()], runs, trials)
 
     def _read_confounds(self, run: BoldRun, noted: Counter[str]) -> dict[str, Float64]:

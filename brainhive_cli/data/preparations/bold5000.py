@@ -22,8 +22,8 @@ from brainhive_cli.data.published_data import (
     find_file,
     read_bold5000_names,
 )
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.stores.recordings import Voxels
 
 SOURCE = fetch_line("bold5000")
 SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}

@@ -23,7 +23,7 @@ from brainhive_cli.data.preparations._nsd import (
 from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles
 from brainhive_cli.data.published_data import name_nsd_picture
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.recordings import Recording, Sliced
+from brainhive_cli.data.trials import Lazy, Trials
 
 MEANS = "processed_data/subj{subject:02d}/nsd_%s_fmriavg_nsdgeneral_sub{subject}.npy"
 FILES = {split: Files((MEANS % split,)) for split in ("train", "test")}
@@ -68,7 +68,7 @@ def _read(
     files: FilesByRow,
     subject: int,
     split: str,
-) -> Recording:
+) -> Trials:
     """Open the means of a split, in percent of signal change, or z-scored."""
     # [pictures, V]
     path = files[split][0]
@@ -96,8 +96,8 @@ def _read(
         values = (np.asarray(signal[part]) / PERCENT - mean) * scale
         return values[:, None, :, None].astype(np.float32)
 
-    return Recording(
-        Sliced(path, (len(signal), 1, width, 1), np.dtype(np.float32), read),
+    return Trials(
+        Lazy(path, (len(signal), 1, width, 1), np.dtype(np.float32), read),
         _list_pictures(path, design(), subject, split, len(signal)),
         name_voxels(subject, width, roots, SOURCE),
         np.zeros(1),

@@ -12,8 +12,9 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles
 from brainhive_cli.data.published_data import FOLDERS, PUBLISHED, TensorRows, fetch_line, find_below
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.recordings import Recording, Sliced, Voxels
+from brainhive_cli.data.trials import Lazy, Trials
 
 FILE, FRAMES = "subj{subject:02d}_{split}_fmri.pt", "GT_{split}_3fps.pt"
 REPETITIONS = {"train": 2, "test": 10}
@@ -42,7 +43,7 @@ class Config(parts.Config):
 TINY = Config()
 
 
-def _read(root: Path, files: FilesByRow, subject: int, split: str) -> Recording:
+def _read(root: Path, files: FilesByRow, subject: int, split: str) -> Trials:
     """Open the responses of a split; as many as clips, and voxels as in training."""
     path = files[split][0]
     with reading(path, SOURCE):
@@ -64,8 +65,8 @@ def _read(root: Path, files: FilesByRow, subject: int, split: str) -> Recording:
         difference = f"{path} has {signal.shape[2]} voxels, and {training.name} has {width}"
         raise BrainhiveError(difference, f"get both from one place: {SOURCE}")
 
-    return Recording(
-        Sliced(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),
+    return Trials(
+        Lazy(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),
         [f"{split}/{index}" for index in range(len(signal))],
         Voxels({}),
         np.zeros(1),

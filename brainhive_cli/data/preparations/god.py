@@ -14,8 +14,8 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._betas import BetaSteps, PublishedBetas, Subject
 from brainhive_cli.data.published_data import fetch_line, find_below, find_file
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.recordings import Voxels
 
 SPLITS = {1: "train", 2: "test", 3: "imagery"}
 """Split of a sample by its DataType."""

@@ -14,7 +14,7 @@ from brainhive_cli.data.preparations import keys_of_stimuli
 from brainhive_cli.data.preparations._betas import BetaSteps, PublishedBetas, Subject
 from brainhive_cli.data.preparations._brain_images import Mask
 from brainhive_cli.data.published_data import cut_ending, fetch_line, find_below, find_file, read_table
-from brainhive_cli.data.stores.recordings import Voxels
+from brainhive_cli.data.spaces import Voxels
 
 NAME = "laion-fmri"
 SOURCE = fetch_line(NAME)

@@ -14,7 +14,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._nsd import PICTURES, name_voxels
 from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles, list_samples
 from brainhive_cli.data.published_data import name_nsd_picture
-from brainhive_cli.data.stores.recordings import Recording, Sliced
+from brainhive_cli.data.trials import Lazy, Trials
 
 TARS = "webdataset_avg_split/{0}/{0}_subj{{subject:02d}}_*.tar"
 FILES = {name: Files((TARS.format(name),), is_optional=name == "val") for name in ("train", "val", "test")}
@@ -46,7 +46,7 @@ TINY = Config(root="naturalscenesdataset")
 
 def _read(
     roots: tuple[Path, Path], needs_regions: bool, files: FilesByRow, subject: int, split: str
-) -> Recording:
+) -> Trials:
     """Open the pictures of a split, in the order of the files."""
     # one sample for each picture
     samples = list(list_samples((path for name in FOLDERS[split] for path in files[name]), SOURCE))
@@ -86,8 +86,8 @@ def _read(
             target[: len(rows), :, 0] = values[rows]
         return signal
 
-    return Recording(
-        Sliced(samples[0].path.parents[1], (len(samples), most, width, 1), first.dtype, read),
+    return Trials(
+        Lazy(samples[0].path.parents[1], (len(samples), most, width, 1), first.dtype, read),
         image_ids,
         voxels,
         np.zeros(1),

@@ -23,7 +23,7 @@ from brainhive_cli.data.preparations._nsd import (
 from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles, list_samples
 from brainhive_cli.data.published_data import PUBLISHED, name_nsd_picture
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.recordings import Recording, Sliced, gather_trials, group_trials
+from brainhive_cli.data.trials import Lazy, Trials, gather_trials, group_trials
 
 BETAS = "betas_all_subj{subject:02d}_fp32_renorm.hdf5"
 TARS = "wds/subj{subject:02d}/%s/*.tar"
@@ -70,7 +70,7 @@ TINY = Config(root="mindeyev2")
 
 def _read(
     roots: tuple[Path, Path], test_pictures: Literal[982, 1000], files: FilesByRow, subject: int, split: str
-) -> Recording:
+) -> Trials:
     """Open the trials of a split, grouped by picture in the order of time."""
     # shape of the betas [trials, V], which stay on disk
     path = files["betas"][0]
@@ -111,8 +111,8 @@ def _read(
         with hdf5.open_file(path, SOURCE) as file:
             return gather_trials(trials, (width, 1), dtype, lambda row: file["betas"][row][:, None])(part)
 
-    return Recording(
-        Sliced(path, (*trials.shape, width, 1), dtype, read),
+    return Trials(
+        Lazy(path, (*trials.shape, width, 1), dtype, read),
         [name_nsd_picture(row) for row in pictures.tolist()],
         name_voxels(subject, width, roots, SOURCE),
         np.zeros(1),

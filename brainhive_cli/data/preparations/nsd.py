@@ -38,7 +38,7 @@ from brainhive_cli.data.preparations._nsd import (
 from brainhive_cli.data.preparations._prepared import SUBJECT, list_subjects
 from brainhive_cli.data.published_data import name_nsd_picture
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.recordings import REGION_NAME, Recording
+from brainhive_cli.data.trials import REGION_NAME, Trials
 
 SPLITS = ("train", "test")
 FOLDER = "nsddata_betas/ppdata/subj{subject:02d}"
@@ -136,7 +136,7 @@ class Betas:
             split: (len(trials), mask.width, 1) for split, trials in self._trials(subject, session).items()
         }
 
-    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
+    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read the betas of a session, by split."""
         # betas [trials, V] in percent, z-scored by the training trials
         masks, mask = self._masks(subject), self._mask(subject)
@@ -153,7 +153,7 @@ class Betas:
         # pictures of the trials, by the design
         rows = self._design(subject).rows[(session - 1) * SESSION_TRIALS :]
         return {
-            split: Recording(
+            split: Trials(
                 signal[numbers][:, None, :, None],
                 [name_nsd_picture(row) for row in rows[numbers].tolist()],
                 space,

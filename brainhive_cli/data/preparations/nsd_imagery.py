@@ -21,7 +21,7 @@ from brainhive_cli.data.preparations.nsd import check_betas, read_betas
 from brainhive_cli.data.published_data import fetch_line, find_below, find_file, read_table
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import PICTURES
-from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.trials import Trials
 
 SOURCE = fetch_line("nsd-imagery")
 FOLDER = "nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
@@ -68,7 +68,7 @@ TINY = Config()
 class ImageryBetas(PublishedBetas):
     """The betas below NSD's root."""
 
-    def finish(self, subject: int, recordings: Mapping[str, Recording]) -> dict[str, Recording]:
+    def finish(self, subject: int, recordings: Mapping[str, Trials]) -> dict[str, Trials]:
         """Keep voxels that never vary, too, as NSD's preparation does: models know voxels by their order."""
         space = self.voxels(subject)
         return {split: replace(recording, space=space) for split, recording in recordings.items()}

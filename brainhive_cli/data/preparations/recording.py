@@ -51,7 +51,7 @@ from brainhive_cli.data.signals.cutting import (
     require_noise_splits,
 )
 from brainhive_cli.data.stores.ids import summarise_names
-from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.trials import Trials
 
 TABLES = ("events.csv", "events.tsv")
 """Names of the table of events in the folder of the recordings."""
@@ -208,7 +208,7 @@ class Own:
             self._training_trials(subject)  # which refuses a subject without any
         return {split: (count, *shape) for split, count in counts.items() if count}
 
-    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
+    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Prepare the trials of a session, by split."""
         averages_noise = self.config.whiten_by == "all_training"
         noise, noise_sessions = self._average_noise(subject) if averages_noise else (None, [])
@@ -265,7 +265,7 @@ class Own:
             provenance["noise_of_sessions"] = noise_sessions
         provenance["dropped_by_split"] = {split: dict(counts) for split, counts in dropped.items()}
         return {
-            split: Recording(
+            split: Trials(
                 signal[:, None],
                 [self._pictures.image_ids[row] for row in rows[split]],
                 channels.space,

@@ -18,9 +18,10 @@ from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.preparations._prepared import list_subjects
 from brainhive_cli.data.signals.cutting import Cutting, Steps, normalise
+from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.stores.recordings import Recording, Sensors, group_trials
 from brainhive_cli.data.things_files import METADATA, SHOWN, THINGS_EEG, read_metadata
+from brainhive_cli.data.trials import Trials, group_trials
 
 PARTITIONS = {"train": "training", "test": "test"}
 """Name of a split in the names of its files."""
@@ -175,7 +176,7 @@ class Raw:
         recorded = self._open(subject, session)
         return {split: (len(recording.codes), *shape) for split, recording in recorded.items()}
 
-    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
+    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Prepare the trials of a session, by split."""
         # cut the trials, in microvolts
         recorded, cutting, names = self._open(subject, session), self._cutting, self._channels
@@ -189,7 +190,7 @@ class Raw:
         with naming(recorded["train"].path):
             matrix = normalise(epochs, codes, self.config, names)
         return {
-            split: Recording(
+            split: Trials(
                 epochs[split][:, None],
                 [self._image_ids[split][code - 1] for code in recording.codes],
                 Sensors(names),

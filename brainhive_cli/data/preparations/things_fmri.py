@@ -13,8 +13,8 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.recipe import Paths, no
 from brainhive_cli.data.preparations._betas import BetaSteps, PublishedBetas, Subject
 from brainhive_cli.data.published_data import cut_ending, fetch_line, find_file, read_table
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.recordings import Voxels
 
 NAME = "things-fmri"
 SOURCE = fetch_line(NAME)

@@ -20,8 +20,9 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import cached_method
 from brainhive_cli.data.signals.noise import refuse_flat
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.things_files import SHOWN
+from brainhive_cli.data.trials import Trials
 
 FOLDERS = ("derivatives/preprocessed", "preprocessed", "raw_meg", "")
 """Folders below root in which the epochs may lie."""
@@ -147,7 +148,7 @@ class Epochs:
         chosen = {split: self._choose(table, session, split)[0] for split in TYPES}
         return {split: (len(trials), *shape) for split, trials in chosen.items() if len(trials)}
 
-    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
+    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read the trials of a session, by split."""
         # rate and filter as the file has them
         table, recordings = self._open(subject), {}
@@ -160,7 +161,7 @@ class Epochs:
                 signal = table.read(trials)[:, None]  # [n, 1, C, T]
                 image_ids = [table.image_ids[trial] for trial in trials.tolist()]
                 about = {"dropped": dropped, "filtered_hz": filtered_hz, **SHOWN[self.dataset]}
-                recordings[split] = Recording(
+                recordings[split] = Trials(
                     *(signal, image_ids, table.sensors, table.times_s, rate_hz, "z-score", about),
                     onset_s=None if table.onset_s is None else table.onset_s[trials][:, None],
                 )

@@ -19,7 +19,6 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.recordings import Recording, Sliced
 from brainhive_cli.data.things_files import (
     METADATA,
     SHOWN,
@@ -30,6 +29,7 @@ from brainhive_cli.data.things_files import (
     read_metadata,
     refusing,
 )
+from brainhive_cli.data.trials import Lazy, Trials
 
 NAMES = {
     "train": (
@@ -87,7 +87,7 @@ class Config(parts.Config):
 TINY = Config(root="prepared")
 
 
-def _read(root: Path, stimuli: Any, unit: str, files: FilesByRow, subject: int, split: str) -> Recording:
+def _read(root: Path, stimuli: Any, unit: str, files: FilesByRow, subject: int, split: str) -> Trials:
     """Read the signals of a split, in any of the forms."""
     path = files[split][0]
     content = pickles.load(path)
@@ -118,7 +118,7 @@ def _read(root: Path, stimuli: Any, unit: str, files: FilesByRow, subject: int, 
 
     signal = recording.signal
     shape, dtype = tuple(signal.shape), np.dtype(signal.dtype)
-    return replace(recording, signal=Sliced(path, shape, dtype, lambda part: np.asarray(signal[part])))
+    return replace(recording, signal=Lazy(path, shape, dtype, lambda part: np.asarray(signal[part])))
 
 
 def _list_pictures(root: Path, stimuli: Any, split: str) -> Sequence[str]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, find_rows
 from brainhive_cli.data.electrodes import standard_positions
-from brainhive_cli.data.stores.recordings import Sensors
+from brainhive_cli.data.spaces import Sensors
 
 ChannelChoice = Literal["none", "spline", "common"]
 """Channels that a recording lacks are refused, interpolated between its sensors, or filled with the mean."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.stores.recordings import group_trials
+from brainhive_cli.data.trials import group_trials
 
 Across = Literal["epochs", "time"]
 """Observations of a block: `epochs`, the samples of one trial, so that the response itself counts as noise;

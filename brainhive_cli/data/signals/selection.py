@@ -1,10 +1,8 @@
 """Selection of a part of a recording [N, R, C, T] for a brain model: the section `signal` and its choices."""
 
-import hashlib
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
@@ -13,19 +11,11 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Bool, Float32, Float64, Int64
+from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, find_rows, guess
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
-from brainhive_cli.data.signals.channel_mapping import ChannelMapping
-from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.stores.recordings import (
-    COPIED_STIMULI,
-    REGION_NAME,
-    ChosenTrials,
-    Recording,
-    Sensors,
-    Voxels,
-)
+from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.trials import REGION_NAME, Trials
 
 REGIONS = {
     "frontal": ("Fp", "AF", "F"),
@@ -40,10 +30,6 @@ _REGION_OF = {letters.lower(): region for region, all_of in REGIONS.items() for 
 _NAME = re.compile(r"([a-z]+?)(z|\d+h?)$", re.IGNORECASE)
 CLOSE_MS = 1e-6
 """Times closer than this are one: above the rounding of seconds to milliseconds."""
-Content = Literal["averages", "trials"]
-"""The average over the repetitions of each stimulus [N, C, T], or each repetition by itself [N, R, C, T]."""
-Chunk = tuple[slice, Float32]
-"""Rows of the whole, and the signals of these stimuli."""
 Control = Literal["none", "swapped", "random", "all"]
 WAY = "names of regions, & | - and parentheses, with spaces around -: nsdgeneral - (V1v | V1d)"
 _TOKEN = re.compile(r"[&|()]|[^\s&|()]+")
@@ -149,171 +135,34 @@ def region_masks(regions: Mapping[str, Sequence[int]], voxels: int) -> dict[str,
     return masks
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The chosen stimuli, channels or voxels, and samples of a recording, scaled and normalised.
+def select(
+    trials: Trials,
+    channels: Sequence[str] | None = None,
+    window_ms: tuple[float, float] | None = None,
+    scale: float = 1.0,
+    where: str = "the recording",
+    sets: Mapping[str, Bool] = MappingProxyType({}),
+) -> Trials:
+    """Select channels by name or region, or voxels by region (all when None), and a window in ms.
 
-    Attributes:
-        pictures: [N] which stimuli of the recording, ascending.
-        rows: [C] which channels, or [V] which voxels.
-        samples: Which T samples.
-        where: What the recording is, for errors.
-        sets: Mask [V] of all voxels of the recording, by name: those that streams of a model read.
-        mapping: From the chosen channels to the model's, before the normaliser; None where they are these.
+    Channels come in the order of their names, voxels in that of the data. Where there are sets of voxels,
+    all that lie in one of them are selected.
+
+    Raises:
+        RecipeError: naming what the data do not have, and the nearest name.
     """
-
-    recording: Recording
-    pictures: Int64
-    rows: Int64
-    samples: slice
-    scale: float
-    where: str
-    normaliser: Normaliser | None = None
-    sets: Mapping[str, Bool] = field(default_factory=dict)
-    mapping: ChannelMapping | None = None
-
-    @classmethod
-    def of(
-        cls,
-        recording: Recording,
-        channels: Sequence[str] | None,
-        window_ms: tuple[float, float] | None,
-        scale: float,
-        where: str,
-        sets: Mapping[str, Bool] = MappingProxyType({}),
-    ) -> Self:
-        """Choose channels by name or region, or voxels by region (all when None), and a window in ms.
-
-        Channels come in the order of their names, voxels in that of the data. Where there are sets of voxels,
-        all that lie in one of them are chosen.
-
-        Raises:
-            RecipeError: naming what the data do not have, and the nearest name.
-        """
-        space, rows = recording.space, np.arange(recording.signal.shape[2])
-        if channels is not None and isinstance(space, Sensors):
-            rows = channel_rows(space.names, channels)
-        elif channels is not None and isinstance(space, Voxels):
-            masks = [space.regions[_find_region(name, space.regions)] for name in channels]
-            rows = np.flatnonzero(np.any(masks, 0))
-            if not len(rows):
-                problem = f"no voxel lies in {', '.join(channels)}"
-                raise RecipeError(problem, f"regions: {' '.join(space.regions)}")
-        if sets:
-            rows = np.flatnonzero(np.any(list(sets.values()), 0))
-        samples = sample_range(recording.times_s, window_ms)
-        pictures = np.arange(len(recording.signal))
-        return cls(recording, pictures, rows, samples, scale, where, sets=sets)
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Names of the chosen channels; () for voxels."""
-        space = self.recording.space
-        return tuple(space.names[row] for row in self.rows) if isinstance(space, Sensors) else ()
-
-    @property
-    def positions(self) -> tuple[tuple[float, float, float], ...] | None:
-        """Places of the chosen channels, in metres; None for voxels, or where one is not known."""
-        space = self.recording.space
-        if not isinstance(space, Sensors) or space.positions is None:
-            return None
-        places = np.asarray(space.positions, np.float64)[self.rows]
-        return tuple((x, y, z) for x, y, z in places.tolist()) if np.isfinite(places).all() else None
-
-    @property
-    def regions(self) -> dict[str, tuple[int, ...]]:
-        """Places among the chosen voxels, by region or set; empty for sensors."""
-        space = self.recording.space
-        if isinstance(space, Sensors):
-            return {}
-        masks = {**space.regions, **self.sets}
-        return {name: tuple(np.flatnonzero(mask[self.rows]).tolist()) for name, mask in masks.items()}
-
-    @property
-    def times_s(self) -> Float64:
-        """[T] seconds of the chosen samples."""
-        return self.recording.times_s[self.samples]
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """N, R, C, T of what is read; C of the model, where channels are mapped."""
-        most, samples = self.recording.signal.shape[1], self.samples.stop - self.samples.start
-        channels = len(self.rows) if self.mapping is None else len(self.mapping.matrix)
-        return len(self.pictures), most, channels, samples
-
-    @property
-    def repetitions(self) -> Int64:
-        """[N] how many repetitions of each picture there are."""
-        counts = self.recording.repetitions
-        return np.full(self.shape[0], self.shape[1]) if counts is None else counts[self.pictures]
-
-    def fingerprint(self) -> str:
-        """Digest what is chosen of the recording (10 hexadecimal digits)."""
-        chosen = hashlib.sha256(f"{self.samples} {self.scale!r}".encode())
-        arrays = [self.normaliser.mean, self.normaliser.matrix] if self.normaliser else []
-        arrays += [self.mapping.matrix] if self.mapping else []
-        signal = self.recording.signal
-        trials = (signal.rows, signal.places) if isinstance(signal, ChosenTrials) else ()
-        for array in (self.pictures, self.rows, *trials, *arrays):
-            chosen.update(array.tobytes())
-        return chosen.hexdigest()[:10]
-
-    def shape_of(self, content: Content) -> tuple[int, ...]:
-        """Give the shape of what `read` yields, all together."""
-        count, most, *shape = self.shape
-        return (count, *shape) if content == "averages" else (count, most, *shape)
-
-    def read(self, content: Content) -> Iterator[Chunk]:
-        """Yield where, and the averages or the trials of some stimuli; raises as these do."""
-        return self.averages() if content == "averages" else self.trials()
-
-    def averages(self) -> Iterator[Chunk]:
-        """Yield where, and the averages of the repetitions of some stimuli [n, C, T].
-
-        Raises:
-            BrainhiveError: if a value is not finite; it names the picture and the channel.
-        """
-        for part, chosen, repetitions in self._read():
-            share = (self.scale / repetitions[:, None, None]).astype(np.float32)
-            yield part, self._finish(chosen.sum(1) * share, part)
-
-    def trials(self) -> Iterator[Chunk]:
-        """Yield where, and the single repetitions of some stimuli [n, R, C, T]; missing ones are zeros.
-
-        Raises:
-            BrainhiveError: if a value is not finite; it names the picture and the channel.
-        """
-        for part, chosen, _ in self._read():
-            yield part, self._finish(chosen * np.float32(self.scale), part)
-
-    def _read(self) -> Iterator[tuple[slice, Float32, Int64]]:
-        """Yield where, what was chosen [n, R, C, T] (0 where nothing is), and how many there are [n]."""
-        for start in range(0, len(self.pictures), COPIED_STIMULI):
-            part = slice(start, min(start + COPIED_STIMULI, len(self.pictures)))
-            pictures, repetitions = self.pictures[part], self.repetitions[part]
-            among = slice(pictures[0], pictures[-1] + 1)  # a slice is read at once
-            chosen = np.asarray(self.recording.signal[among, :, :, self.samples])[:, :, self.rows]
-            chosen = chosen.astype(np.float32, copy=False)  # before sums, for which float16 is too coarse
-            if len(chosen) > len(pictures):
-                chosen = chosen[pictures - pictures[0]]
-            if (repetitions < chosen.shape[1]).any():
-                is_there = np.arange(chosen.shape[1]) < repetitions[:, None]
-                chosen = np.where(is_there[..., None, None], chosen, 0)
-            yield part, chosen, repetitions
-
-    def _finish(self, signal: Float32, part: slice) -> Float32:
-        if not np.isfinite(signal).all():
-            place, *_, row, _ = np.argwhere(~np.isfinite(signal))[0]
-            number, known = int(self.pictures[part.start + place]), self.recording.image_ids
-            picture = f"picture {known[number]}" if len(known) else f"row {number}"
-            which = f"channel {self.channels[row]}" if self.channels else f"voxel {self.rows[row]}"
-            raise BrainhiveError(
-                f"{self.where}: a signal is not finite, of {picture}, {which}",
-                "repair the recording, or leave the channel out with signal.channels",
-            )
-        if self.mapping:
-            signal = self.mapping(signal, self.normaliser.mean if self.normaliser else None)
-        return self.normaliser(signal) if self.normaliser else signal
+    space, rows = trials.space, np.arange(trials.signal.shape[2])
+    if channels is not None and isinstance(space, Sensors):
+        rows = channel_rows(space.names, channels)
+    elif channels is not None and isinstance(space, Voxels):
+        masks = [space.regions[_find_region(name, space.regions)] for name in channels]
+        rows = np.flatnonzero(np.any(masks, 0))
+        if not len(rows):
+            problem = f"no voxel lies in {', '.join(channels)}"
+            raise RecipeError(problem, f"regions: {' '.join(space.regions)}")
+    if sets:
+        rows = np.flatnonzero(np.any(list(sets.values()), 0))
+    return trials.select(rows, sample_range(trials.times_s, window_ms), scale, where, sets)
 
 
 def _write_normalisation(config: Any) -> str | dict[str, Any]:
@@ -397,20 +246,20 @@ class Signal(Section):
             refuse_idle(self, ("normalise_by",), "with normalise none", "normalise: channel")
         return self
 
-    def select(self, recording: Recording, default: Sequence[str] | None, where: str) -> Selection:
-        """Select what a brain model sees of a recording, not normalised.
+    def select(self, trials: Trials, default: Sequence[str] | None, where: str) -> Trials:
+        """Select what a brain model sees of trials, not normalised.
 
         Args:
-            recording: The recording.
+            trials: The trials.
             default: Channels or regions where the recipe names none; None is all.
-            where: What the recording is, for errors.
+            where: Name of the trials, for errors.
 
         Raises:
-            BrainhiveError: naming channels, regions or a window that the recording does not have.
+            BrainhiveError: naming channels, regions or a window that the trials do not have.
         """
-        split = self.region_split, recording.space, self.region_control, self.region_seed, where
+        split = self.region_split, trials.space, self.region_control, self.region_seed, where
         channels = self.channels or default
-        return Selection.of(recording, channels, self.window_ms, self.scale, where, split_masks(*split))
+        return select(trials, channels, self.window_ms, self.scale, where, split_masks(*split))
 
 
 def parsed(expression: str) -> list[str]:

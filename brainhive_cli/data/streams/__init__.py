@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.data.signals.windows import CutWindow
-from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.trials import Trials
 
 
 class StreamConfig(parts.Config):
@@ -118,7 +118,7 @@ class Wanted:
     rate_hz: float
     span_s: tuple[float, float]
     image_ids: Sequence[str]
-    open_recording: Callable[[], Recording | None]
+    open_recording: Callable[[], Trials | None]
 
 
 @runtime_checkable
@@ -126,7 +126,7 @@ class WindowStream(Protocol):
     """A stream whose windows are prepared already, such as a signal store."""
 
     @property
-    def template(self) -> Recording:
+    def template(self) -> Trials:
         """Recording of one trial, which says channels, times, unit and preparation of all windows."""
 
     def now_s(self) -> float:

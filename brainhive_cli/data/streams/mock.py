@@ -4,8 +4,9 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core.arrays import Float64
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.streams import Chunk, Clock, Event, StreamConfig, StreamFormat, Wanted
+from brainhive_cli.data.trials import Trials
 
 CHUNK_S = 0.02
 """Samples arrive in chunks of this length."""
@@ -61,7 +62,7 @@ class MockStream:
         clock: Decides what has arrived.
     """
 
-    def __init__(self, config: Config, wanted: Wanted, recording: Recording | None, clock: Clock) -> None:
+    def __init__(self, config: Config, wanted: Wanted, recording: Trials | None, clock: Clock) -> None:
         self.clock, self._recording, self._next = clock, recording, 0
         self._random = np.random.default_rng(config.seed)
         rate_hz, channels, simulated = wanted.rate_hz, wanted.channels, PROVENANCE

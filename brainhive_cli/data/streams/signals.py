@@ -5,8 +5,8 @@ from pydantic import Field
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.signals.windows import CutWindow
-from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.data.streams import Clock, StreamConfig, Wanted
+from brainhive_cli.data.trials import Trials
 
 
 class Config(StreamConfig):
@@ -42,17 +42,17 @@ class ReplayedTrials:
         clock: Decides which are due.
     """
 
-    def __init__(self, recording: Recording, interval_s: float, seed: int, clock: Clock) -> None:
+    def __init__(self, recording: Trials, interval_s: float, seed: int, clock: Clock) -> None:
         self.recording, self.clock, self._interval_s, self._next = recording, clock, interval_s, 0
         rows = np.argwhere(recording.is_there)  # [trials, 2]
         self._trials = rows[np.random.default_rng(seed).permutation(len(rows))]
 
     @property
-    def template(self) -> Recording:
+    def template(self) -> Trials:
         """Recording of the first trial."""
         is_first = np.zeros_like(self.recording.is_there)
         is_first[0, 0] = True
-        return self.recording.take_trials(is_first)
+        return self.recording.split(is_first)
 
     def now_s(self) -> float:
         """Read the clock of the replay, whose first trial begins at 0."""

@@ -1,16 +1,16 @@
 """Amounts of calibration: which trials of a new person are learned from, drawn at random or as recorded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Bool, Float64, Int64
+from brainhive_cli.core.arrays import Bool, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.lines import Line
-from brainhive_cli.data.responses import Responses
+from brainhive_cli.data.trials import Trials
 
 Unit = Literal["pictures", "trials", "minutes"]
 Order = Literal["draws", "recording"]
@@ -24,22 +24,12 @@ class Pool:
     """Trials of a new person that may be learned from.
 
     Attributes:
-        responses: Of training pictures that are not tested, with single trials where a part of a picture's
-            trials may be taken.
-        counts: [N] trials of each picture.
+        trials: Of training pictures that are not tested.
         dropped: Pictures that were left out because they, or copies of them, are tested.
     """
 
-    responses: Responses
-    counts: Int64
+    trials: Trials
     dropped: int = 0
-
-    @property
-    def is_there(self) -> Bool:
-        """[N, R] which trials there are."""
-        known = (self.responses.single, self.responses.onset_s)
-        most = next((each.shape[1] for each in known if each is not None), int(self.counts.max(initial=1)))
-        return np.arange(most) < self.counts[:, None]
 
     @cached_property
     def elapsed_min(self) -> Float64 | None:
@@ -57,7 +47,7 @@ class Pool:
 
         Breaks within a run are counted; time between runs is not, as nothing says how long it was.
         """
-        onset_s, runs, sessions = self.responses.onset_s, self.responses.runs, self.responses.sessions
+        onset_s, runs, sessions = self.trials.onset_s, self.trials.runs, self.trials.sessions
         if onset_s is None:
             return None, None
 
@@ -66,9 +56,9 @@ class Pool:
         blocks = (zeros if sessions is None else sessions.astype(np.int64)) * 10**6
         blocks = blocks + (zeros if runs is None else runs)
         elapsed_s, before_s = np.full(blocks.shape, np.nan), 0.0
-        for block in np.unique(blocks[self.is_there]):
+        for block in np.unique(blocks[self.trials.is_there]):
             # a run lasts from its first trial to its last, and as long as one trial takes
-            is_of_block = self.is_there & (blocks == block)
+            is_of_block = self.trials.is_there & (blocks == block)
             times_s = np.sort(onset_s[is_of_block])
             elapsed_s[is_of_block] = before_s + onset_s[is_of_block] - times_s[0]
             step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
@@ -78,15 +68,12 @@ class Pool:
     def describe(self, is_chosen: Bool) -> "Size":
         """Count pictures, trials and minutes of some trials [N, R], at the pace of all with its breaks."""
         trials, total = int(is_chosen.sum()), self.total_min
-        minutes = None if total is None else total * trials / max(1, int(self.is_there.sum()))
+        minutes = None if total is None else total * trials / max(1, int(self.trials.is_there.sum()))
         return Size(int(is_chosen.any(1).sum()), trials, minutes)
 
-    def without(self, is_tested: Bool) -> Self:
+    def without(self, is_tested: Bool) -> "Pool":
         """Leave out pictures [N] that are tested."""
-        rows = np.flatnonzero(~is_tested)
-        return replace(
-            self, responses=self.responses.take(rows), counts=self.counts[rows], dropped=int(is_tested.sum())
-        )
+        return Pool(self.trials.take(~is_tested), int(is_tested.sum()))
 
 
 @dataclass(frozen=True)
@@ -119,7 +106,7 @@ def choose_trials(
     Raises:
         BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
     """
-    is_there, elapsed = pool.is_there, pool.elapsed_min
+    is_there, elapsed = pool.trials.is_there, pool.elapsed_min
     _require_onsets(pool, unit, order)
     count = len(is_there)
 
@@ -155,7 +142,7 @@ def _require_onsets(pool: Pool, unit: Unit, order: Order) -> None:
     """Refuse minutes and the order of recording of trials whose onsets are not known."""
     if pool.elapsed_min is None and (unit == "minutes" or order == "recording"):
         raise BrainhiveError(
-            f"subject {pool.responses.subject}: {NO_TIMES}",
+            f"subject {pool.trials.subject}: {NO_TIMES}",
             f"prepare the signals again, with onsets ({Line('prepare')}), "
             "or count pictures or trials, in draws",
         )
@@ -173,7 +160,8 @@ def limit_amounts(
     most = []
     for pool in pools:
         _require_onsets(pool, unit, order)
-        totals: dict[str, float] = {"pictures": len(pool.counts), "trials": int(pool.counts.sum())}
+        counts = pool.trials.counts
+        totals: dict[str, float] = {"pictures": len(counts), "trials": int(counts.sum())}
         totals["minutes"] = pool.total_min or 0.0
         most.append(totals[unit])
     return [*sorted(amount for amount in amounts if amount < min(most)), ALL]

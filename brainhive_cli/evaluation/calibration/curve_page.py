@@ -227,7 +227,7 @@ def describe_source(job: Job) -> str:
         is_common = learned.contain(
             job.align.dataset.pictured_as, store.image_ids, pixels, job.align.confirm_copy("train")
         )
-        shares.append(is_common[job.people[cell.tested_on[0]].pool.responses.stimulus].mean())
+        shares.append(is_common[job.people[cell.tested_on[0]].pool.trials.stimulus].mean())
     people = " to ".join(map(str, sorted({min(counts), max(counts)})))
     share = 100 * float(np.mean(shares))
     seen = "all" if share == 100 else "none" if share == 0 else f"{share:.0f} %"

@@ -18,9 +18,9 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, extend_protocol
 from brainhive_cli.core.results import Work
 from brainhive_cli.data.datasets import alike_of, people_of
-from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.stores.target_store import first_with_pixels, pixels_of
 from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import Pool, limit_amounts
 from brainhive_cli.evaluation.calibration.recipe import Calibration, Recipe
 from brainhive_cli.measurement.units import Items
@@ -177,18 +177,17 @@ class Job:
         ).gather(torch.from_numpy(rows))
 
         # trials that are learned from: never a tested picture, whatever it is called
-        responses, counts = read_raw(member, subject, "train", with_single=self.needs_trials)
-        pool = Pool(responses, counts)
+        pool = Pool(read_raw(member, subject, "train", with_single=self.needs_trials))
         stores = self.align.stores("train", cell), self.align.stores("test", cell)
         train_pixels, test_pixels = (pixels_of(each.values()) for each in stores)
         name, known = self.align.dataset.pictured_as, None if test_pixels is None else test_pixels[rows]
         is_tested = LearnedPictures.of(name, [pictures.image_ids[row] for row in rows], known).contain(
             name, member.pictures("train").image_ids, train_pixels, self.align.confirm_copy("train", "test")
         )
-        pool = pool.without(is_tested[responses.stimulus])
+        pool = pool.without(is_tested[pool.trials.stimulus])
 
         # test trials, of some sessions only where days differ
-        trials, _ = read_raw(member, subject, "test", with_single=self.spec.days == "next")
+        trials = read_raw(member, subject, "test", with_single=self.spec.days == "next")
         parts = {TEST: trials}
         if self.spec.days == "next":
             pool, parts = _split_days(pool, trials)
@@ -196,8 +195,8 @@ class Job:
         for name, part in parts.items():
             is_known = np.isin(part.stimulus, rows)
             target = torch.from_numpy(np.searchsorted(rows, part.stimulus[is_known]))
-            tested[name] = Tested(np.asarray(part.signal)[is_known], target, part.stimulus[is_known])
-        if not len(pool.counts):
+            tested[name] = Tested(part.averages[is_known], target, part.stimulus[is_known])
+        if not len(pool.trials.stimulus):
             raise BrainhiveError(f"subject {subject} has no picture to learn from", "other subjects")
         return Person(subject, pool, tested, gallery, [pictures.image_ids[row] for row in rows])
 
@@ -226,7 +225,7 @@ class Job:
         reader, most = TrainedCell(run, own_cell, model), few_shot.MAX_REFERENCES
         most = most // 4 if self.needs_trials else most
         trained = [
-            read_raw(reader, subject, "train", with_single=self.needs_trials, most=most)[0]
+            read_raw(reader, subject, "train", with_single=self.needs_trials, most=most)
             for subject in own_cell.trained_on
         ]
         fuser = model.fuser if model.layout.prior else None
@@ -242,7 +241,7 @@ class Job:
         """Describe the recordings that models which are kept have learned from."""
         # all training pictures of the person, by name, pixels and concept
         (subject,), stores, dataset = cell.tested_on, self.align.stores("train", cell), self.align.dataset
-        rows = self.people[subject].pool.responses.stimulus
+        rows = self.people[subject].pool.trials.stimulus
         store, pixels = first_with_pixels(stores)
         shown = store.image_ids[rows], None if pixels is None else pixels[rows], store.concepts[rows]
         people, source = people_of(dataset), self.align.source(cell.variant)
@@ -317,25 +316,25 @@ def _check_kept(recipe: Recipe, training: Training) -> None:
 
 def read_raw(
     member: TrainedCell, subject: int, split: str, with_single: bool = False, most: int | None = None
-) -> tuple[Responses, Int64]:
-    """Read a person's signals as a model takes them, but not normalised, with the trials [N] of each.
+) -> Trials:
+    """Read a person's signals as a model takes them, but not normalised.
 
     Args:
         member: The model.
         subject: Whose signals.
         split: Of the data set; tested pictures that the model has seen are left out.
-        with_single: Whether single trials are read, too.
+        with_single: Whether single trials are read, not their averages.
         most: Pictures at most, evenly spaced; default: all.
     """
     is_tested = split == "test"
-    selection, stimulus = member.selection(subject, split, is_tested=is_tested, is_normalised=False)
-    step = 1 if most is None else max(1, len(stimulus) // most)
-    selection = replace(selection, pictures=selection.pictures[::step])
-    responses = Responses.of(subject, selection, stimulus[::step], with_single=with_single)
-    return responses, selection.repetitions
+    trials = member.trials(subject, split, is_tested=is_tested, is_normalised=False)
+    step = 1 if most is None else max(1, len(trials.stimulus) // most)
+    trials = trials.take(np.arange(0, len(trials.stimulus), step))
+    _ = trials.singles if with_single else trials.averages
+    return trials
 
 
-def _split_days(pool: Pool, trials: Responses) -> tuple[Pool, dict[str, Responses]]:
+def _split_days(pool: Pool, trials: Trials) -> tuple[Pool, dict[str, Trials]]:
     """Learn from the first session, and test the last and, for the drift, the first one.
 
     As many trials of each picture are averaged of both, so that the sessions compare.
@@ -343,8 +342,8 @@ def _split_days(pool: Pool, trials: Responses) -> tuple[Pool, dict[str, Response
     Raises:
         BrainhiveError: if there are not two sessions, or no picture was tested in both.
     """
-    subject = pool.responses.subject
-    learned, tested = pool.responses.sessions, trials.sessions
+    subject = pool.trials.subject
+    learned, tested = pool.trials.sessions, trials.sessions
     if learned is None or tested is None:
         raise BrainhiveError(
             f"subject {subject}: signals do not say which session a trial is of",
@@ -355,9 +354,7 @@ def _split_days(pool: Pool, trials: Responses) -> tuple[Pool, dict[str, Response
         raise BrainhiveError(f"subject {subject} was tested in one session", "days=all, or other subjects")
 
     # trials of the first session
-    is_learned = learned == first
-    rows = np.flatnonzero(is_learned.any(1))
-    pool = replace(pool, responses=pool.responses.of_trials(is_learned), counts=is_learned[rows].sum(1))
+    pool = replace(pool, trials=pool.trials.choose(learned == first))
 
     # pictures that both sessions show, with as many trials of each
     masks = [tested == session for session in (first, last)]
@@ -367,4 +364,4 @@ def _split_days(pool: Pool, trials: Responses) -> tuple[Pool, dict[str, Response
         raise BrainhiveError(
             f"subject {subject}: no picture was tested in sessions {first + 1} and {last + 1}", "days=all"
         )
-    return pool, {LAST_DAY: trials.of_trials(masks[1]), FIRST_DAY: trials.of_trials(masks[0])}
+    return pool, {LAST_DAY: trials.choose(masks[1]), FIRST_DAY: trials.choose(masks[0])}

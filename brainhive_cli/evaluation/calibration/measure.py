@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.cell_files import CellFile
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.responses import Responses
+from brainhive_cli.data.trials import BY_TRIAL, Trials
 from brainhive_cli.evaluation.calibration.amounts import ALL, choose_trials
 from brainhive_cli.evaluation.calibration.job import Person
 from brainhive_cli.evaluation.calibration.recipe import SHELVES, Calibration
@@ -64,7 +65,7 @@ def list_arms(spec: Calibration) -> list[str]:
 
 
 def fit_decoder(
-    base: Base, arm: str, spec: Calibration, responses: Responses, seed: int, pull: float | None
+    base: Base, arm: str, spec: Calibration, trials: Trials, seed: int, pull: float | None
 ) -> Decoder:
     """Fit what an arm decodes with to a person's recordings.
 
@@ -72,7 +73,7 @@ def fit_decoder(
         base: The model of other people.
         arm: Name of the arm.
         spec: What is measured: alignments, and what aligns signals before transfer.
-        responses: The recordings, not normalised.
+        trials: The recordings, not normalised.
         seed: Decides all that is random.
         pull: Strength of transfer; None is zero-shot.
 
@@ -80,18 +81,18 @@ def fit_decoder(
         BrainhiveError: if the model has no such arm.
     """
     # of too few pictures transfer is zero-shot, where the model decodes strangers
-    is_transfer, is_small = arm in (TRANSFER, PERMUTED_TRANSFER), len(responses.stimulus) < FEWEST_PICTURES
-    is_zero_shot = is_transfer and (pull is None or (is_small and base.decodes_strangers(responses.signal)))
+    is_transfer, is_small = arm in (TRANSFER, PERMUTED_TRANSFER), len(trials.stimulus) < FEWEST_PICTURES
+    is_zero_shot = is_transfer and (pull is None or (is_small and base.decodes_strangers(trials)))
     if arm == ZERO_SHOT or is_zero_shot:
         return base.zero_shot
 
     # an alignment, or a training
     config = next((each for each in spec.alignments if each.kind == arm), None)
     if config is None:
-        align = spec.transfer.align if responses.channels else None
-        return base.train_arm(arm, responses, seed, pull or 0.0, align)
+        align = spec.transfer.align if trials.channels else None
+        return base.train_arm(arm, trials, seed, pull or 0.0, align)
     is_of_signals = parts.is_kind(SHELVES[0], arm)
-    return base.align_signals(config, responses) if is_of_signals else base.align_tokens(config, responses)
+    return base.align_signals(config, trials) if is_of_signals else base.align_tokens(config, trials)
 
 
 def rank_tested(decoder: Decoder, person: Person) -> dict[str, Int64]:
@@ -146,17 +147,18 @@ def measure_draw(
         sizes[column] = size.pictures, size.trials, np.nan if size.minutes is None else size.minutes
         if (amount == ALL and draw > 0) or not size.pictures:
             continue
-        responses = person.pool.responses.of_trials(is_chosen)
+        trials = person.pool.trials.choose(is_chosen)
 
         # every arm on the same recordings
         for row, arm in enumerate(arms):
             if arm in missing:
                 continue
             started_s, seed = time.process_time(), derive_seed(spec.seed, person.subject, draw)
-            recordings, is_label_free = responses, arm in label_free
+            recordings, is_label_free = trials, arm in label_free
             if is_label_free and spec.align_on == "test":  # a control
-                tested = {"signal": first.signal, "stimulus": first.stimulus}
-                recordings = replace(responses, **tested, single=None, counts=None)  # type: ignore[arg-type]
+                unknown: dict[str, Any] = dict.fromkeys((*BY_TRIAL, "repetitions", "index", "recorded"))
+                signal = first.signal[:, None]
+                recordings = replace(trials, signal=signal, image_ids=(), stimulus=first.stimulus, **unknown)
                 together.add(arm)
             try:
                 decoder = fit_decoder(base, arm, spec, recordings, seed, pulls[column])

@@ -121,32 +121,32 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Lau
             # the model, and the signals of the person as it reads them
             base, (without,) = job.load_base(cell, launch, run), run.cells
             member = TrainedCell(run, replace(without, tested_on=(subject,)), base.model)
-            responses, counts = read_raw(member, subject, "train", with_single=job.needs_trials)
+            trials = read_raw(member, subject, "train", with_single=job.needs_trials)
 
             # pictures of held-out concepts are tested, all others are learned from
             store = member.pictures("train")
             share = max(LEAST_VALIDATION, job.training.train.validation)
             pictures = run.dataset.pictured_as, store.image_ids, store.pixels, run.confirm_copy("train")
-            is_tested = held_out_of(store.concepts, share, pictures)[responses.stimulus]
-            tested = responses.take(np.flatnonzero(is_tested))
+            is_tested = held_out_of(store.concepts, share, pictures)[trials.stimulus]
+            tested = trials.take(is_tested)
             rows = np.unique(tested.stimulus)
             target = torch.from_numpy(np.searchsorted(rows, tested.stimulus))
             gallery = base.targets.gather(torch.from_numpy(rows))
-            signals = {TEST: Tested(np.asarray(tested.signal), target, tested.stimulus)}
-            pool, ids = Pool(responses, counts).without(is_tested), [store.image_ids[row] for row in rows]
+            signals = {TEST: Tested(tested.averages, target, tested.stimulus)}
+            pool, ids = Pool(trials).without(is_tested), [store.image_ids[row] for row in rows]
             person = Person(subject, pool, signals, gallery, ids)
 
             # scores of the person, draw by draw
-            is_decodable = base.decodes_strangers(person.tested[TEST].signal)
+            is_decodable = base.decodes_strangers(tested)
             strengths = [*([None] if is_decodable else []), *sorted(pulls, reverse=True)]
             drawn: list[dict[float | None, list[float]]] = [{} for _ in amounts]
             for draw in range(spec.transfer.draws):
                 random = np.random.default_rng((spec.seed, subject, draw))
                 chosen_trials = choose_trials(pool, spec.unit, amounts, spec.order, random)
                 for by_strength, is_chosen in zip(drawn, chosen_trials, strict=True):
-                    if draw > 0 and np.array_equal(is_chosen, pool.is_there):  # the same in all draws
+                    if draw > 0 and np.array_equal(is_chosen, pool.trials.is_there):  # the same in all draws
                         continue
-                    learned = pool.responses.of_trials(is_chosen)
+                    learned = pool.trials.choose(is_chosen)
                     for strength in strengths:
                         seed = derive_seed(spec.seed, subject, draw)
                         decoder = fit_decoder(base, TRANSFER, spec, learned, seed, strength)

@@ -15,7 +15,7 @@ from brainhive_cli.core.files import portable
 from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
-from brainhive_cli.data.stores.recordings import Sensors, Voxels
+from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS, Levels
 from brainhive_cli.evaluation.explanation.findings import (
     FIRST_ABOVE,
@@ -99,7 +99,7 @@ def conclude(
             results += describe_similarity(course, without_model, spec.split)
 
     # p over all that the page claims, and the reach of filters
-    results, reason = bound_onsets(correct_findings(results), [reader.selection for reader in readers])
+    results, reason = bound_onsets(correct_findings(results), [reader.trials for reader in readers])
     missing |= {FIRST_ABOVE: reason} if reason else {}
 
     # what pages show, and figures of the same
@@ -127,7 +127,7 @@ def conclude(
         )
 
     # positions of sensors on the head, from left to right and from back to front
-    space, positions = reader.selection.recording.space, dict[str, tuple[float, float]]()
+    space, positions = reader.recorded.space, dict[str, tuple[float, float]]()
     if isinstance(space, Sensors) and (known := known_places(space)) is not None:
         names = [space.names[row] for row in known[0]]
         plane = flattened(known[1]).tolist()  # [K, 2]
@@ -140,7 +140,7 @@ def conclude(
         drawn |= dict(region_slices(results, space))
     if encoded:
         drawn |= dict(encoding_artifacts(encoded, reader.sensors, reader.times_ms.round(3).tolist()))
-    stimulus = reader.selection.recording.stimulus_marks
+    stimulus = reader.trials.stimulus_marks
     for name, artifact in drawn.items():
         if isinstance(artifact, Curve) and artifact.style == "lines":
             drawn[name] = replace(artifact, marks=stimulus | artifact.marks)

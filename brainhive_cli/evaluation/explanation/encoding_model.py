@@ -226,11 +226,12 @@ def _encode(
 ) -> dict[str, Profile]:
     """Measure the correlation by time, and by sensor or region; collect maps, ceilings and unique parts."""
     # tested signals in sensor space, where whiteners are known
-    learned, rows = reader.member.selection(reader.subject, "train", is_tested=False)
+    learned = reader.member.trials(reader.subject, "train", is_tested=False)
+    rows = learned.stimulus
     is_mixed, device = bool(reader.mixture), reader.member.model.device
     if is_mixed:
         collected.missing["encoding by sensor"] = reader.mixture
-    chunks = [*sensor_space.averages(reader.selection, is_mixed)]
+    chunks = [*sensor_space.averages(reader.trials, is_mixed)]
     measured = np.concatenate(chunks).astype(np.float64)  # [N, E, T]
     shape = measured.shape[1:]
 
@@ -263,7 +264,7 @@ def _encode(
 
     # what any model could reach, where stimuli were shown more than once
     try:
-        numbers, counts = sensor_space.separate_in_time(reader.selection.recording, reader.selection.pictures)
+        numbers, counts = sensor_space.separate_in_time(reader.trials)
         if counts.min() < 2:
             raise BrainhiveError("a picture was shown once", "a split with repetitions")
     except BrainhiveError as error:
@@ -271,7 +272,7 @@ def _encode(
     else:
 
         def trials() -> Iterator[Float64]:
-            repetitions = sensor_space.trials(reader.selection, is_mixed)
+            repetitions = sensor_space.repetitions(reader.trials, is_mixed)
             for stimulus, parts in zip(repetitions, numbers, strict=True):
                 yield average_parts(stimulus, parts[: len(stimulus)])
 

@@ -6,7 +6,7 @@ from scipy.signal.windows import tukey
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.data.recording_files import filter_samples
 from brainhive_cli.data.signals.cutting import Cutting, Steps
-from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.trials import Trials
 
 EFFECTS_MS, RAMP_MS = (50, 100, 300, 500), 20
 """Lengths of the effects that are tried, and how long they rise: a high-pass filter spreads long ones
@@ -21,7 +21,7 @@ BASELINE_MS = -100
 """Start of the baseline where a store names none, as of THINGS-MEG."""
 
 
-def latest_beginnings(recording: Recording) -> Float64:
+def latest_beginnings(recording: Trials) -> Float64:
     """Find how late an effect may begin that shows at each sample.
 
     Effects that begin at each sample go through the filter, the cut, the baseline and the resampling that the

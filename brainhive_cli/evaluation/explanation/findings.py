@@ -9,7 +9,7 @@ import numpy as np
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.measurements import ALL, Metric, scope
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.signals.selection import Selection
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.encoding_model import CORRELATION, UNIQUE
 from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -237,12 +237,12 @@ def correct_findings(results: Findings) -> list[Finding]:
     ]
 
 
-def bound_onsets(results: Findings, selections: Sequence[Selection]) -> tuple[list[Finding], str]:
+def bound_onsets(results: Findings, signals: Sequence[Trials]) -> tuple[list[Finding], str]:
     """Add to analyses over time how late an effect may begin that shows at each position.
 
     Args:
         results: All analyses.
-        selections: The signals of each subject; all have the same samples.
+        signals: Those of each subject; all have the same samples.
 
     Returns:
         The analyses; and why a first time above chance cannot be said, empty where it can.
@@ -251,8 +251,8 @@ def bound_onsets(results: Findings, selections: Sequence[Selection]) -> tuple[li
         return list(results), ""
 
     # over all subjects, at the samples [T] that the model reads
-    by_subject = [latest_beginnings(chosen.recording)[chosen.samples] for chosen in selections]
-    times_ms, latest_ms, bounded = selections[0].times_s * 1000, np.max(by_subject, 0), []
+    by_subject = [latest_beginnings(one.recorded or one)[one.samples] for one in signals]
+    times_ms, latest_ms, bounded = signals[0].times_s * 1000, np.max(by_subject, 0), []
     for finding in results:
         if finding.axis.name == TIME:
             axis = finding.axis

@@ -112,7 +112,7 @@ def _sum_by_axis(
     # sensors, or regions of voxels
     if space.names:
         sums.append((Axis(SENSOR, space.names), shares.sum(2).T))
-    elif not reader.selection.channels:
+    elif not reader.trials.channels:
         regions = regions_of(reader)
         by_region = np.stack([shares[:, list(voxels)].sum((1, 2)) for voxels in regions.values()])
         sums.append((Axis(REGION, [*regions]), by_region))

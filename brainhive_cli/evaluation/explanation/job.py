@@ -176,7 +176,7 @@ class Job:
                 member.pictures(self.spec.split).image_ids,
                 member.interleaving(subject, self.spec.split),
             )
-            rows = member.selection(subject, self.spec.split)[1].tolist()
+            rows = member.trials(subject, self.spec.split).stimulus.tolist()
             are_known &= order.concept_parts is not None
             caveats = merge_caveats(caveats, [NOT_INTERLEAVED] if order.follows_time else [])
             for index in np.flatnonzero(np.isin(rows, shared)).tolist():

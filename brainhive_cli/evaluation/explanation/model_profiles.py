@@ -64,14 +64,14 @@ def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     Raises:
         BrainhiveError: if voxels belong to no region.
     """
-    training = reader.member.responses(reader.subject, "train", is_tested=False)
-    learned = torch.from_numpy(training.signal)
+    training = reader.member.trials(reader.subject, "train", is_tested=False)
+    learned = torch.from_numpy(training.averages)
     rows, indices = np.unique(training.stimulus, return_inverse=True)
     targets = reader.member.images("train", rows)[torch.from_numpy(indices)]  # [n, D]
 
     # the part [C, T] of the signals that each ridge reads, as indices
     parts: list[tuple[Any, ...]]
-    if reader.selection.channels:
+    if reader.trials.channels:
         axis, masks = window_masks(reader.times_ms, spec.window)
         parts = [(..., mask) for mask in masks]
     else:

@@ -80,7 +80,7 @@ def occlude(axis_name: str, reader: Reader, spec: Explanation) -> Profile:
     # the parts, and the signals without each of them
     signals: Iterator[Tensor]  # [N, C, T] each
     if axis_name == SENSOR:
-        if not reader.selection.channels:
+        if not reader.trials.channels:
             raise BrainhiveError("the signals are of voxels", "fMRI has regions instead of sensors")
         space = reader.space
         axis, signals = Axis(SENSOR, space.names), map(space.without, range(space.deviation.shape[2]))
@@ -88,7 +88,7 @@ def occlude(axis_name: str, reader: Reader, spec: Explanation) -> Profile:
         # one band at a time is filtered, without a delay, out of what deviates from the mean signal
         from scipy.signal import butter, sosfiltfilt
 
-        rate_hz = reader.selection.recording.rate_hz
+        rate_hz = reader.trials.rate_hz
         if rate_hz is None:
             raise BrainhiveError("the signals have one sample", "fMRI has no frequency bands")
 
@@ -134,9 +134,9 @@ def regions_of(reader: Reader) -> dict[str, tuple[int, ...]]:
     Raises:
         BrainhiveError: if there are none.
     """
-    if reader.selection.channels:
+    if reader.trials.channels:
         raise BrainhiveError("the signals are of sensors", "EEG and MEG have sensors instead of regions")
-    regions = {name: rows for name, rows in reader.selection.regions.items() if rows}
+    regions = {name: rows for name, rows in reader.trials.regions.items() if rows}
     if not regions:
         raise BrainhiveError("the voxels belong to no region", "prepare the signals with regions")
     return regions

@@ -13,8 +13,8 @@ from torch import Tensor
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.data.signals.selection import Selection
-from brainhive_cli.data.stores.recordings import Sensors
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.profiles import Labels
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, refuse_unknown_whitening
 from brainhive_cli.measurement.units import Items
@@ -29,8 +29,7 @@ class Reader:
         member: The model.
         subject: Whose signals.
         split: Which of them.
-        selection: What the model reads of the recording.
-        rows: [N] picture of each signal in the target stores.
+        trials: The signals as the model reads them.
         gallery_rows: [M] rows of the candidates.
         labels: Index of each signal's picture among the candidates, and permutations.
         shared: One list: the pictures that all subjects were shown, and which of them are alike.
@@ -39,8 +38,7 @@ class Reader:
     member: TrainedCell
     subject: int
     split: str
-    selection: Selection
-    rows: Int64
+    trials: Trials
     gallery_rows: Int64
     labels: Labels
     shared: Items
@@ -67,13 +65,12 @@ class Reader:
             draws: Permutations.
             seed: Of the permutations.
         """
-        selection, rows = member.selection(subject, split)
+        trials = member.trials(subject, split)
         candidates, units = np.flatnonzero(member.pictures(split).done), units_of(member, split, shared)
         units = units.within(*parts) if parts else units
-        labels = Labels.of(
-            np.searchsorted(candidates, rows), np.searchsorted(candidates, shared), units, draws, seed
-        )
-        return cls(member, subject, split, selection, rows, candidates, labels, units)
+        shown, among = (np.searchsorted(candidates, rows) for rows in (trials.stimulus, shared))
+        labels = Labels.of(shown, among, units, draws, seed)
+        return cls(member, subject, split, trials, candidates, labels, units)
 
     @cached_property
     def gallery(self) -> Tensor:
@@ -83,7 +80,7 @@ class Reader:
     @cached_property
     def signal(self) -> Tensor:
         """[N, C, T] repetitions averaged."""
-        return torch.from_numpy(self.member.responses(self.subject, self.split).signal)
+        return torch.from_numpy(self.trials.averages)
 
     @cached_property
     def baseline(self) -> Tensor:
@@ -93,19 +90,19 @@ class Reader:
     @cached_property
     def space(self) -> SensorSpace:
         """Signals in sensor space, where mixing is undone."""
-        learned, _ = self.member.selection(self.subject, "train", is_tested=False)
-        return SensorSpace.of(self.selection, learned, self.signal.numpy(), self.baseline.numpy())
+        learned = self.member.trials(self.subject, "train", is_tested=False)
+        return SensorSpace.of(self.trials, learned, self.signal.numpy(), self.baseline.numpy())
 
     @property
     def times_ms(self) -> Float64:
         """[T] times of the samples after stimulus onset."""
-        return self.selection.times_s * 1000
+        return self.trials.times_s * 1000
 
     @property
     def mixture(self) -> str:
         """Reason why channels are unknown mixtures of sensors; empty where they are not."""
         try:
-            refuse_unknown_whitening(self.selection.recording)
+            refuse_unknown_whitening(self.recorded)
         except BrainhiveError as error:
             return error.in_one_line
         return ""
@@ -113,10 +110,20 @@ class Reader:
     @property
     def sensors(self) -> tuple[str, ...]:
         """[E] sensors whose signals are known, all where whitening is undone; () of voxels and mixtures."""
-        recording = self.selection.recording
-        if not isinstance(recording.space, Sensors) or self.mixture:
+        space = self.recorded.space
+        if not isinstance(space, Sensors) or self.mixture:
             return ()
-        return self.selection.channels if recording.whiteners is None else tuple(recording.space.names)
+        return self.trials.channels if self.recorded.whiteners is None else tuple(space.names)
+
+    @property
+    def recorded(self) -> Trials:
+        """The same trials with all channels and samples."""
+        return self.trials.recorded or self.trials
+
+    @property
+    def rows(self) -> Int64:
+        """[N] picture of each signal in the target stores."""
+        return self.trials.stimulus
 
     @cached_property
     def image_ids(self) -> list[str]:

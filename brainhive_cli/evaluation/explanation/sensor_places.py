@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.data.stores.recordings import Sensors
+from brainhive_cli.data.spaces import Sensors
 
 MIN_SENSORS = 4
 """Fewest sensors with a known position of which a map is drawn."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from brainhive_cli.core.arrays import Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.selection import Selection
-from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import COPIED_STIMULI, Trials
 from brainhive_cli.measurement.interleaving import separate_repetitions
 
 WHITENED = "whitened"
@@ -40,8 +40,8 @@ class SensorSpace:
     mixing: Tensor | None
 
     @classmethod
-    def of(cls, tested: Selection, learned: Selection, signal: Float32, mean: Float32) -> Self:
-        """Undo what mixes the channels of a selection.
+    def of(cls, tested: Trials, learned: Trials, signal: Float32, mean: Float32) -> Self:
+        """Undo what mixes the channels of trials.
 
         Args:
             tested: What a model reads of the signals that are explained.
@@ -53,18 +53,19 @@ class SensorSpace:
             BrainhiveError: if the signals were whitened, and the store does not say how.
         """
         # without whitening at most one matrix mixes channels
-        refuse_unknown_whitening(tested.recording)
+        recorded = tested.recorded or tested
+        refuse_unknown_whitening(recorded)
         read, matrix = torch.from_numpy(signal), None
         if tested.normaliser is not None and tested.normaliser.matrix.shape[1] > 1:
             matrix = torch.from_numpy(tested.normaliser.matrix)
-        if tested.recording.whiteners is None:
+        if recorded.whiteners is None:
             from_mean = read - torch.from_numpy(mean)  # [N, C, T]
             deviation = from_mean if matrix is None else torch.linalg.solve(matrix, from_mean)
             mixing = None if matrix is None else matrix[None]
             return cls(tested.channels, read, read - from_mean, deviation[:, None], mixing)
 
         # whitening is followed by the choice of channels, scaling and normalisation
-        whiteners = torch.from_numpy(tested.recording.whiteners).float()  # [S, E, E]
+        whiteners = torch.from_numpy(recorded.whiteners).float()  # [S, E, E]
         mixing = whiteners[:, torch.from_numpy(tested.rows)] * (1 if tested.normaliser else tested.scale)
         if tested.normaliser is not None:
             scaled = torch.from_numpy(tested.normaliser.matrix) * tested.scale
@@ -78,7 +79,7 @@ class SensorSpace:
         parts, shares = (np.concatenate(chunks) for chunks in zip(*_by_session(tested), strict=True))
         deviation = torch.from_numpy((parts - shares[..., None, None] * means).astype(np.float32))
         baseline = read - torch.einsum("sce,nset->nct", mixing, deviation)
-        space = tested.recording.space
+        space = recorded.space
         names = tuple(space.names) if isinstance(space, Sensors) else ()
         return cls(names, read, baseline, deviation, mixing)
 
@@ -104,7 +105,7 @@ class SensorSpace:
         return shares
 
 
-def refuse_unknown_whitening(recording: Recording) -> None:
+def refuse_unknown_whitening(recording: Trials) -> None:
     """Refuse whitened signals whose whiteners are not known, or not which session a trial is of.
 
     Raises:
@@ -124,7 +125,7 @@ def refuse_unknown_whitening(recording: Recording) -> None:
         )
 
 
-def separate_in_time(recording: Recording, rows: Int64) -> tuple[Int64, Int64]:
+def separate_in_time(trials: Trials) -> tuple[Int64, Int64]:
     """Find the repetitions of stimuli that are far apart in time.
 
     Returns:
@@ -134,9 +135,8 @@ def separate_in_time(recording: Recording, rows: Int64) -> tuple[Int64, Int64]:
     Raises:
         BrainhiveError: if those of most stimuli follow one another.
     """
-    is_there = recording.is_there[rows]
-    known = (recording.sessions, recording.runs, recording.onset_s)
-    parts = separate_repetitions(is_there, *(None if values is None else values[rows] for values in known))
+    is_there, known = trials.is_there, (trials.sessions, trials.runs, trials.onset_s)
+    parts = separate_repetitions(is_there, *known)
     if parts is None:
         raise BrainhiveError(
             "repetitions of a stimulus follow one another, so they agree by slow drift alone",
@@ -146,7 +146,7 @@ def separate_in_time(recording: Recording, rows: Int64) -> tuple[Int64, Int64]:
 
     # in one run the first repetitions of stimuli whose first is late are late, too: their order is drawn
     if any(values is not None for values in known):
-        sessions, runs = (0 if values is None else values[rows].astype(np.int64) for values in known[:2])
+        sessions, runs = (0 if values is None else values.astype(np.int64) for values in known[:2])
         run, random = np.zeros(is_there.shape, np.int64) + sessions * 2**16 + runs, np.random.default_rng(0)
         for numbers, mask, shown_in, count in zip(parts, is_there, run, counts, strict=True):
             if len(np.unique(shown_in[mask])) < count:
@@ -154,61 +154,64 @@ def separate_in_time(recording: Recording, rows: Int64) -> tuple[Int64, Int64]:
     return parts, counts
 
 
-def averages(selection: Selection, is_mixed: bool = False) -> Iterator[Float32]:
-    """Average the repetitions of selected stimuli in chunks [n, E, T].
+def averages(trials: Trials, is_mixed: bool = False) -> Iterator[Float32]:
+    """Average the repetitions of stimuli in chunks [n, E, T].
 
     In sensor space, not scaled; as the model reads them where channels are mixtures that are not known.
     """
     if is_mixed:
-        return (part for _, part in selection.averages())
-    return (part.sum(1) for part, _ in _by_session(selection))
+        return (trials.read(part) for part in _parts(trials))
+    return (part.sum(1) for part, _ in _by_session(trials))
 
 
-def trials(selection: Selection, is_mixed: bool = False) -> Iterator[Float32]:
-    """Give the repetitions [R, E, T] of each selected stimulus, as `averages` does their averages."""
-    recording = selection.recording
+def repetitions(trials: Trials, is_mixed: bool = False) -> Iterator[Float32]:
+    """Give the repetitions [R, E, T] of each stimulus, as `averages` does their averages."""
+    recorded = trials.recorded or trials
     inverse = None  # [S, E, E]
-    if recording.whiteners is not None and not is_mixed:
-        inverse = np.linalg.inv(recording.whiteners).astype(np.float32)
+    if recorded.whiteners is not None and not is_mixed:
+        inverse = np.linalg.inv(recorded.whiteners).astype(np.float32)
 
     # whitening is undone by session; mixtures stay as the model reads them
-    for row, count in zip(selection.pictures, selection.repetitions, strict=True):
-        repetitions = np.asarray(recording.signal[row][:count, ..., selection.samples], np.float32)
+    for row, count in enumerate(trials.counts):
         if inverse is not None:
-            yield inverse[_sessions(recording, row)[:count]] @ repetitions
-        elif is_mixed and selection.normaliser is not None:
-            yield selection.normaliser(repetitions[:, selection.rows] * selection.scale)
+            signal = np.asarray(recorded.signal[row][:count, ..., trials.samples], np.float32)
+            yield inverse[_sessions(recorded, row)[:count]] @ signal
+        elif is_mixed:
+            yield trials.read(np.array([row]), as_singles=True)[0, :count]
         else:
-            yield repetitions[:, selection.rows]
+            yield np.asarray(trials.signal[row][:count], np.float32) / np.float32(trials.scale)
 
 
-def _by_session(selection: Selection) -> Iterator[tuple[Float32, Float64]]:
+def _parts(trials: Trials) -> list[slice]:
+    return [slice(start, start + COPIED_STIMULI) for start in range(0, len(trials.signal), COPIED_STIMULI)]
+
+
+def _by_session(trials: Trials) -> Iterator[tuple[Float32, Float64]]:
     """Yield the part of each session in the averages of a chunk, [n, S, E, T] in sensor space, and [n, S].
 
     The second is the share of each session in the repetitions that are averaged.
     """
-    recording = selection.recording
-    inverse = None if recording.whiteners is None else np.linalg.inv(recording.whiteners)  # [S, E, E]
+    recorded = trials.recorded or trials
+    inverse = None if recorded.whiteners is None else np.linalg.inv(recorded.whiteners)  # [S, E, E]
     count = 1 if inverse is None else len(inverse)
-    channels = slice(None) if inverse is not None else selection.rows  # whiteners mix all channels
-    for start in range(0, len(selection.pictures), COPIED_STIMULI):
-        pictures = selection.pictures[start : start + COPIED_STIMULI]
-        trials = np.stack([recording.signal[row][..., selection.samples] for row in pictures])
-        trials = trials[:, :, channels].astype(np.float32)  # [n, R, E, T]
+    channels = slice(None) if inverse is not None else trials.rows  # whiteners mix all channels
+    for part in _parts(trials):
+        signal = np.asarray(recorded.signal[part])[..., trials.samples][:, :, channels]
+        signal = signal.astype(np.float32)  # [n, R, E, T]
 
         # sums of the trials of each session over all repetitions, whitening undone
-        session = _sessions(recording, pictures)
-        repetitions = selection.repetitions[start : start + COPIED_STIMULI]
+        session = _sessions(recorded, part)
+        counts = trials.counts[part]
         is_of = [session == number for number in range(count)]  # [n, R] each
-        sums = np.stack([np.where(chosen[..., None, None], trials, 0).sum(1) for chosen in is_of], 1)
-        parts = sums / repetitions[:, None, None, None]
+        sums = np.stack([np.where(chosen[..., None, None], signal, 0).sum(1) for chosen in is_of], 1)
+        parts = sums / counts[:, None, None, None]
         if inverse is not None:
             parts = np.einsum("sef,nsft->nset", inverse, parts, optimize=True)
-        weights = np.stack([chosen.sum(1) for chosen in is_of], 1) / repetitions[:, None]
+        weights = np.stack([chosen.sum(1) for chosen in is_of], 1) / counts[:, None]
         yield parts.astype(np.float32), weights
 
 
-def _sessions(recording: Recording, pictures: Any) -> Int64:
+def _sessions(recording: Trials, pictures: Any) -> Int64:
     """Return the session of each repetition [n, R], -1 where there is none."""
     if recording.sessions is not None and recording.whiteners is not None:
         return recording.sessions[pictures].astype(int)

@@ -13,8 +13,10 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Po
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import Metric, extend_title
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.hdf5 import short_name
-from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.profiles import TIME
 from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
 from brainhive_cli.evaluation.explanation.sensor_space import WHITENED, separate_in_time
@@ -97,7 +99,7 @@ class Reliability:
     spectrum: Float64
 
 
-def measure_reliability(recording: Recording, split: str, alike: Alike | None = None) -> Reliability:
+def measure_reliability(recording: Trials, split: str, alike: Alike | None = None) -> Reliability:
     """Measure how reliable a recording is.
 
     Args:
@@ -122,7 +124,7 @@ def measure_reliability(recording: Recording, split: str, alike: Alike | None = 
     rows = np.sort(random.permutation(rows)[:STIMULI])
 
     # those whose repetitions are far apart in time; successive ones of a stimulus count as one
-    parts, part_counts = separate_in_time(recording, rows)
+    parts, part_counts = separate_in_time(recording.take(rows))
     is_apart = part_counts > 1
     rows, parts, part_counts = rows[is_apart], parts[is_apart], part_counts[is_apart]
     counts = counts[rows]
@@ -316,7 +318,7 @@ def _draw_voxels(reliability: Reliability, space: Voxels) -> tuple[list[Artifact
 
 
 def _draw_sensors(
-    reliability: Reliability, recording: Recording
+    reliability: Reliability, recording: Trials
 ) -> tuple[list[Artifact], list[str], dict[str, Any]]:
     """Draw the evoked response, its maps at peaks, and the reliability of each channel and time."""
     space, times_ms = recording.space, (recording.times_s * 1000).round(3)
@@ -425,7 +427,7 @@ def _draw_sensors(
     return drawn, [*lead, *filter(None, [drawn[1].note])], numbers
 
 
-def _list_steps(recording: Recording) -> list[Table]:
+def _list_steps(recording: Trials) -> list[Table]:
     """List the steps of the preparation, whitening last, with the unit of the signals after each.
 
     Steps of sensors before whitening keep the recorded unit. Of voxels only the last unit is known.
@@ -448,7 +450,7 @@ def _list_steps(recording: Recording) -> list[Table]:
     return [Table("Preparation, with the unit after each step", ("step", "setting", "unit"), rows)]
 
 
-def _list_dropped(recording: Recording, split: str) -> list[Table]:
+def _list_dropped(recording: Trials, split: str) -> list[Table]:
     """List the trials that were dropped, by session and reason, where the provenance counts them."""
     rows = []
     for source in recording.provenance.get("sessions", [recording.provenance]):

@@ -289,7 +289,7 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
 
     # the channels or voxels, and the sample, that signals [N, C, T] have at each position, by subject
     slices: dict[Any, list[Any]]
-    if first.selection.channels:
+    if first.trials.channels:
         times = [float(time.round(3)) for time in first.times_ms]
         slices = {time: [(slice(None), row)] * len(readers) for row, time in enumerate(times)}
     else:
@@ -314,7 +314,7 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
     if len(readers) == 1 and (means := _average_halves(first, items[0])):
         pairs = [[half[:, channels, sample] for half in means] for ((channels, sample),) in slices.values()]
         halves = np.array([halves_ceiling(pair) for pair in pairs])
-    axis = Axis(TIME if first.selection.channels else REGION, [*slices])
+    axis = Axis(TIME if first.trials.channels else REGION, [*slices])
     return Course(axis, measured, first.shared, halves)
 
 
@@ -324,17 +324,14 @@ def _average_halves(reader: Reader, rows: Int64) -> list[Array]:
     None where there are no two parts that are far apart in time.
     """
     try:
-        parts, counts = separate_in_time(reader.selection.recording, reader.selection.pictures)
+        parts, counts = separate_in_time(reader.trials)
     except BrainhiveError:
         return []
     if counts.min() < 2:
         return []
-    responses = reader.member.responses(reader.subject, reader.split, with_single=True)
-    assert responses.single is not None and responses.counts is not None
-    trials = np.asarray(responses.single)  # [N, R, C, T]
-    is_repeated = np.arange(trials.shape[1]) < responses.counts[:, None]  # [N, R]
+    trials, is_repeated = reader.trials.singles, reader.trials.is_there  # [N, R, C, T] and [N, R]
     means = []
     for first in (0, 1):
-        mask = (is_repeated & (parts[:, : trials.shape[1]] % 2 == first))[..., None, None]
+        mask = (is_repeated & (parts % 2 == first))[..., None, None]
         means.append((trials * mask).sum(1)[rows] / mask.sum(1)[rows])
     return means

@@ -14,7 +14,8 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import NOT_INTERLEAVED, Measurements, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.data.signals.selection import Selection, inside, window_starts
+from brainhive_cli.data.signals.selection import inside, window_starts
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.conclusion import curves, describe_job, write_artifacts
 from brainhive_cli.evaluation.explanation.findings import (
     FIRST_ABOVE,
@@ -52,7 +53,7 @@ class Decoded:
         predicted: [P, P, N] rows that a classifier of training time p names at test time q.
         spans: [P, 2] windows in milliseconds.
         candidates: How many stimuli are distinguished.
-        selection: The signals of held-out trials.
+        trials: Those that are held out.
         order: Which labels may be exchanged.
     """
 
@@ -62,7 +63,7 @@ class Decoded:
     predicted: Int64
     spans: Float64
     candidates: int
-    selection: Selection
+    trials: Trials
     order: Interleaving
 
 
@@ -115,7 +116,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         train, test = (indices.ravel() for indices in np.meshgrid(diagonal, diagonal, indexing="ij"))
         findings.append(_describe(GENERALISATION, axis, subjects, permuted, (train, test), options))
     findings = correct_findings(findings)
-    (finding,), reason = bound_onsets(findings[:1], [decoded.selection for decoded in subjects])
+    (finding,), reason = bound_onsets(findings[:1], [decoded.trials for decoded in subjects])
     missing = {FIRST_ABOVE: reason} if reason else {}
     missing |= {"test against permuted labels": problem} if problem else {}
     drawn = dict(curves([finding], {}))
@@ -193,21 +194,20 @@ def decode(job: Job, subject: int) -> Decoded:
     shown, predicted, orders, spans, candidates = [], [], [], np.empty((0, 2)), 0
     for _, cell in sorted(folds.items()):
         member = TrainedCell.load(job.align, cell, device)
-        train, test = (member.responses(subject, name, is_tested=False) for name in ("train", split))
-        if train.times_s is None or len(train.times_s) < 2:
+        train, test = (member.trials(subject, name, is_tested=False) for name in ("train", split))
+        if len(train.times_s) < 2:
             raise RecipeError(
                 "decoding by time is of EEG and MEG, and the signals have one sample", "eval-retrieval"
             )
         candidates = len(member.rows(split))
 
         # windows [P, 2], and the mean signals [N, C] of training and held-out trials in each
-        times_ms, width_ms = np.asarray(train.times_s) * 1000, job.spec.window.width_ms
+        times_ms, width_ms = train.times_s * 1000, job.spec.window.width_ms
         starts = [*window_starts(times_ms, width_ms, job.spec.window.step_ms)]
         spans = np.array([(start, start + width_ms) for start in starts])
         masks = [inside(times_ms, start, width_ms) for start in starts]
         learned, tested = (
-            [np.asarray(np.asarray(part.signal)[:, :, mask].mean(2), np.float64) for mask in masks]
-            for part in (train, test)
+            [part.averages[:, :, mask].mean(2).astype(np.float64) for mask in masks] for part in (train, test)
         )
 
         # predictions [P, P, N] of the classifier of every window at every window
@@ -226,9 +226,9 @@ def decode(job: Job, subject: int) -> Decoded:
         names += fold_names
         groups += fold_groups
         orders.append(member.interleaving(subject, split))
-    selection, _ = member.selection(subject, split, is_tested=False)
+    trials = member.trials(subject, split, is_tested=False)
     rows = np.concatenate(shown), np.concatenate(predicted, 2)
-    return Decoded(names, groups, *rows, spans, candidates, selection, Interleaving.join(orders))
+    return Decoded(names, groups, *rows, spans, candidates, trials, Interleaving.join(orders))
 
 
 def _describe(

@@ -14,12 +14,12 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool, Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.event_names import EventNames
-from brainhive_cli.data.responses import choose_input
+from brainhive_cli.data.model_input import choose_input
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.noise import whiten
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.windows import CutWindow
-from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.preparation import Whitening
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
@@ -114,7 +114,7 @@ class Decoder:
         gallery: LiveGallery,
         names: EventNames,
         normaliser: Normaliser | None,
-        template: Recording,
+        template: Trials,
         whitening: Whitening | None = None,
         channel_mapping: ChannelChoice = "none",
         learned_trials: Tensor | None = None,
@@ -251,9 +251,8 @@ class Decoder:
         spec, channels = self.member.model.layout.spec, self.member.align.dataset.channels
         trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s"))
         windows = replace(self.template, signal=epochs[:, None], image_ids=(), **trials)
-        selection = choose_input(spec, windows, "the stream", channels, channel_mapping=self._mapping)
-        selection = replace(selection, normaliser=self._normaliser)
-        return torch.from_numpy(np.concatenate([signal for _, signal in selection.averages()]))
+        chosen = choose_input(spec, windows, "the stream", channels, channel_mapping=self._mapping)
+        return torch.from_numpy(chosen.normalise(self._normaliser).read(slice(None)))
 
 
 def describe_trials(signals: Tensor) -> Tensor:
@@ -272,9 +271,7 @@ def read_learned_trials(member: TrainedCell) -> tuple[Tensor | None, bool]:
     learned, source = member.model.learned, member.source
     stored = source.identities(learned.subjects)
     described = [
-        describe_trials(
-            torch.from_numpy(np.asarray(member.responses(subject, "train", is_tested=False).signal))
-        )
+        describe_trials(torch.from_numpy(member.trials(subject, "train", is_tested=False).averages))
         for subject in learned.subjects
         if (name := source.name_of(subject)) in stored and stored[name] == learned.signals.get(name)
     ]

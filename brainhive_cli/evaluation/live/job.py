@@ -23,8 +23,8 @@ from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
-from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.data.streams import Stream, StreamConfig, StreamFormat, Wanted, WindowStream
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.decoder import Decoder, LiveGallery, read_learned_trials
 from brainhive_cli.evaluation.live.preparation import LivePreparation, plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
@@ -163,7 +163,7 @@ class Job:
         names.require_pictures(f"the gallery, {self.align.dataset.name}, {split}")
         normaliser = member.find_normaliser(self.subject, split)
 
-        def open_recording() -> Recording | None:
+        def open_recording() -> Trials | None:
             try:
                 self.align.prepare_signals(launch, [self.subject])
             except MissingData:

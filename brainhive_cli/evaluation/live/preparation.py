@@ -11,7 +11,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.signals.cutting import Cutting, Steps, measure_noise
 from brainhive_cli.data.signals.noise import whitener
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.physical_units import name_unit
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.learned import Learned
@@ -84,14 +85,14 @@ class LivePreparation:
         start, stop = self.steps.epoch_ms
         return start / 1000, stop / 1000
 
-    def make_template(self, cutting: Cutting, spec: SignalSpec) -> Recording:
+    def make_template(self, cutting: Cutting, spec: SignalSpec) -> Trials:
         """Make a recording [1, 1, E, T] of zeros that says of prepared windows what stores say of trials."""
         # positions of the model's electrodes, or standard ones; none if one is unknown
         known = dict(zip(self.channels, standard_positions(list(self.channels)), strict=True))
         known |= dict(zip(spec.names, spec.positions or (), strict=False))
         positions = np.array([known[name] for name in self.channels])  # [E, 3]
 
-        return Recording(
+        return Trials(
             np.zeros((1, 1, len(self.channels), len(cutting.times_s)), np.float32),
             (),
             Sensors(self.channels, positions if np.isfinite(positions).all() else None),

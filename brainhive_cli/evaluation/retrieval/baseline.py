@@ -58,19 +58,18 @@ class Averages(NamedTuple):
     def read(cls, member: TrainedCell, subject: int, split: str, is_tested: bool) -> Self:
         """Read signals as the cell's model does, by session where pictures were shown in several."""
         # pictures that were shown in several sessions are averaged by session, if memory allows
-        averaged = member.responses(subject, split, is_tested=is_tested)
-        count, shown_in = len(averaged.stimulus), averaged.sessions  # [N, R]
+        trials = member.trials(subject, split, is_tested=is_tested)
+        count, shown_in = len(trials.stimulus), trials.sessions  # [N, R]
         shown_in = np.zeros((count, 1), np.int64) if shown_in is None else shown_in.astype(np.int64)
         is_repeated = ((shown_in >= 0) & (shown_in != shown_in.max(1, keepdims=True))).any()
-        is_large = 4 * np.prod(averaged.signal.shape) * shown_in.shape[1] > SIGNAL_BYTES
+        is_large = 4 * np.prod(trials.signal.shape) > SIGNAL_BYTES
         if not is_repeated or is_large:
-            signal = torch.from_numpy(averaged.signal).flatten(1)
+            signal = torch.from_numpy(trials.averages).flatten(1)
             session = np.zeros(count, np.int64) if is_repeated else shown_in.max(1)
-            return cls(signal, averaged.stimulus, session, np.ones(count, np.int64))
+            return cls(signal, trials.stimulus, session, np.ones(count, np.int64))
 
         # the trials of each session by themselves
-        trials = member.responses(subject, split, is_tested=is_tested, with_single=True)
-        single, parts = torch.from_numpy(trials.single).flatten(2), []
+        single, parts = torch.from_numpy(trials.singles).flatten(2), []
         for number in np.unique(shown_in[shown_in >= 0]).tolist():
             is_of_session = shown_in == number
             rows, counts = np.flatnonzero(is_of_session.any(1)), is_of_session.sum(1)

@@ -264,8 +264,7 @@ def over_time(
     # signals, times and mean training signals as each member takes them
     sliding = spec.sliding or Sliding()
     signals, _ = ensemble.signals(subject, spec.split)
-    responses = [member.responses(subject, spec.split) for member in ensemble.members]
-    times_ms = [1000 * np.array(part.times_s) for part in responses]
+    times_ms = [1000 * member.trials(subject, spec.split).times_s for member in ensemble.members]
     rest = [torch.from_numpy(member.mean_training_signal(subject)) for member in ensemble.members]
 
     # ranks with each window alone
@@ -299,10 +298,8 @@ def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Cei
         ids = [image_ids[row] for row in picture]
 
         # halves are of repetitions that are far apart, as far as their times are known
-        responses = first.responses(subject, spec.split)
-        is_tested = ensemble.are_tested(responses, subject, spec.split)
-        known = (responses.sessions, responses.runs, responses.onset_s)
-        sessions, *times = (None if values is None else values[is_tested] for values in known)
+        tested = ensemble.tested_trials(first, subject, spec.split)
+        sessions, times = tested.sessions, (tested.runs, tested.onset_s)
         is_there = (torch.arange(trials.shape[1]) < available[:, None]).numpy()
         parts = separate_repetitions(is_there, sessions, *times)
         if parts is None:
@@ -370,7 +367,7 @@ def measure_region_shares(member: TrainedCell, subject: int, split: str) -> Regi
         RecipeError: if the signals are not of voxels.
     """
     # voxels of each region, and the mean training signal
-    trials = member.responses(subject, split)
+    trials = member.trials(subject, split)
     rest = torch.from_numpy(member.mean_training_signal(subject))  # [V, 1]
     regions = region_masks(trials.regions, len(rest))
     masks = {name: torch.from_numpy(mask) for name, mask in regions.items()}
@@ -380,7 +377,7 @@ def measure_region_shares(member: TrainedCell, subject: int, split: str) -> Regi
     # squared change of each head without a region, over that without all voxels, [N] each
     empty = member.predicted(subject, rest[None])
     shares: dict[str, dict[str, list[float]]] = {head: {name: [] for name in masks} for head in empty}
-    for part in torch.from_numpy(trials.signal).split(SIGNALS_AT_ONCE):
+    for part in torch.from_numpy(trials.averages).split(SIGNALS_AT_ONCE):
         predicted = member.predicted(subject, part)
         total = {
             head: (values - empty[head]).flatten(1).square().sum(1).cpu()

@@ -15,8 +15,8 @@ from brainhive_cli.core.measurements import Measurements, extend_title
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.media.media_files import first_frame
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import match_ids
-from brainhive_cli.data.stores.recordings import Voxels
 from brainhive_cli.evaluation.retrieval.folds import draw_confusions
 from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery, candidate_rows
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec
@@ -94,8 +94,8 @@ def draw_artifacts(
         lines = [Line.of(shown("top1"), [point["top1"] for point in points.values()])]
         options = {"is_logarithmic": name == "repetitions", "note": notes["description"]}
         if name == "sliding" and ensemble is not None:
-            selection, _ = ensemble.members[0].selection(ensemble.cell.tested_on[0], spec.split)
-            options["marks"] = selection.recording.stimulus_marks
+            trials = ensemble.members[0].trials(ensemble.cell.tested_on[0], spec.split)
+            options["marks"] = trials.stimulus_marks
         curves.append(Curve(*CURVES[name], list(points), lines, "top-1", **options))
 
     # shares of regions in the predictions of each head
@@ -127,18 +127,16 @@ def _draw_voxels(ensemble: Ensemble, split: str) -> list[Heatmap]:
     from sklearn.feature_selection import f_classif
 
     member, subject = ensemble.members[0], ensemble.cell.tested_on[0]
-    parts = [member.responses(subject, name, is_tested=False) for name in ("train", split)]
-    selection, _ = member.selection(subject, split, is_tested=False)
-    space = selection.recording.space
+    parts = [member.trials(subject, name, is_tested=False) for name in ("train", split)]
+    space = parts[1].space
     if not isinstance(space, Voxels) or space.grid is None:
         return []
 
     # F of each voxel, over training and test trials
-    signals = np.concatenate([np.asarray(part.signal)[:, :, 0] for part in parts])
+    signals = np.concatenate([part.averages[:, :, 0] for part in parts])
     ratios, _ = f_classif(signals, np.concatenate([part.stimulus for part in parts]))
-    grid = replace(space.grid, places=space.grid.places[selection.rows])
     title = f"Where the categories differ: F of each voxel over all {len(signals)} trials of {label(subject)}"
-    return [draw_slices(title, np.nan_to_num(ratios), grid, "F (describes the signals, no model)", 0.0)]
+    return [draw_slices(title, np.nan_to_num(ratios), space.grid, "F (describes the signals, no model)", 0.0)]
 
 
 def _draw_cell(

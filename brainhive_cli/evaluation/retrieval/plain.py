@@ -56,12 +56,12 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
         for subject in todo:
             done.add((subject, group[0].fold))
             member = ensemble.members[0]
-            responses = member.responses(subject, "train", is_tested=False)
+            trials = member.trials(subject, "train", is_tested=False)
             signals, shown = ensemble.signals(subject, job.spec.split)  # shown: [M] rows of stimuli
-            labels = responses.stimulus  # [N] rows of stimuli
+            labels = trials.stimulus  # [N] rows of stimuli
 
             # standardised by those of the training, [N, F] and [M, F]
-            train = torch.from_numpy(np.asarray(responses.signal, np.float32)).flatten(1)
+            train = torch.from_numpy(trials.averages).flatten(1)
             scale = Scale.of(train)
             train, test = scale(train), scale(signals[0].flatten(1).float())
 

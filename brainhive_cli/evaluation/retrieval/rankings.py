@@ -14,7 +14,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.responses import Responses
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.corrections import Compared
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import (
@@ -75,27 +75,25 @@ class Ensemble:
 
     def signals(self, subject: int, split: str) -> tuple[list[Tensor], Int64]:
         """Open a subject's averaged signals: [N, C, T] as each member takes them, and pictures' rows [N]."""
-        responses = [member.responses(subject, split) for member in self.members]
-        masks = [self.are_tested(part, subject, split) for part in responses]  # [N] each
-        signals = [torch.from_numpy(part.signal[mask]) for part, mask in zip(responses, masks, strict=True)]
-        return signals, responses[0].stimulus[masks[0]]
+        tested = [self.tested_trials(member, subject, split) for member in self.members]
+        return [torch.from_numpy(trials.averages) for trials in tested], tested[0].stimulus
 
     def single_trials(self, subject: int, split: str) -> tuple[list[Tensor], Tensor]:
         """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""
-        signals, counts = [], np.empty(0, np.int64)
-        for member in self.members:
-            responses = member.responses(subject, split, with_single=True)
-            assert responses.single is not None and responses.counts is not None
-            are_tested = self.are_tested(responses, subject, split)
-            signals.append(torch.from_numpy(responses.single[are_tested]))
-            counts = responses.counts[are_tested]
-        return signals, torch.from_numpy(counts)
+        tested = [self.tested_trials(member, subject, split) for member in self.members]
+        return [torch.from_numpy(trials.singles) for trials in tested], torch.from_numpy(tested[0].counts)
 
-    def are_tested(self, responses: Responses, subject: int, split: str) -> Bool:
+    def tested_trials(self, member: TrainedCell, subject: int, split: str) -> Trials:
+        """Open the trials of pictures that all members have an embedding of and none has seen."""
+        trials = member.trials(subject, split)
+        _ = trials.averages  # which the cells that follow read, too
+        return trials.take(self.are_tested(trials, subject, split))
+
+    def are_tested(self, trials: Trials, subject: int, split: str) -> Bool:
         """Find the signals [N] of pictures that all members have an embedding of and none has seen."""
-        are_tested = np.isin(responses.stimulus, self.rows(split))
+        are_tested = np.isin(trials.stimulus, self.rows(split))
         for member in self.members:
-            are_tested &= np.isin(responses.stimulus, member.responses(subject, split).stimulus)
+            are_tested &= np.isin(trials.stimulus, member.trials(subject, split).stimulus)
         return are_tested
 
     def tokens(self, subject: int, signals: Sequence[Tensor]) -> Tensor:
@@ -285,7 +283,7 @@ def encode_queries(
         seen = np.searchsorted(gallery.rows, picture)
 
         # what was interleaved; names and runs or sessions of held-out trials, which no other designs have
-        is_tested = ensemble.are_tested(member.responses(subject, split), subject, split)
+        is_tested = ensemble.are_tested(member.trials(subject, split), subject, split)
         interleaving = member.interleaving(subject, split).take(np.flatnonzero(is_tested))
         trials, groups = ([*compress(names, is_tested)] for names in member.name_trials(subject, split))
         target = next(controlled(seen, gallery, control, [seed], interleaving.parts if trials else ()))

@@ -2,23 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.arrays import Bool, Int64
+from brainhive_cli.core.arrays import Bool, Float32, Int64
 from brainhive_cli.core.device_memory import to_device
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.responses import Responses, Signals
 from brainhive_cli.data.signals.augmentation import mix_repetitions, shuffle_repetitions
 from brainhive_cli.data.signals.augmentations import Augmentation
-from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup
 from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.data.trials import Lazy, Trials
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.losses import Mixing
 from brainhive_cli.training.alignment.feedback import Feedback
@@ -26,6 +26,7 @@ from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.settings import Train
 
 Tensors = dict[str, Tensor]
+FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -35,43 +36,31 @@ class SignalBank:
     Subjects of one width are gathered together; where widths differ, each by itself.
 
     Attributes:
-        signals: [N_subject, ...] a subject, on the device or mapped.
-        stored: The file of each subject's signals that are mapped, by the subject's index.
+        signals: [N_subject, ...] a subject, on the device or in a file.
         first: Row of each subject's first signal.
         stimulus: [N] row of each signal's stimulus, on the device.
         subject: [N] subject index, on the device.
     """
 
-    signals: list[Tensor]
-    stored: dict[int, StoredRows]
+    signals: Sequence[Tensor | Lazy]
     first: Int64
     stimulus: Tensor
     subject: Tensor
 
     @classmethod
     def of(
-        cls,
-        signals: Sequence[Signals],
-        stimuli: Sequence[Int64],
-        device: torch.device,
-        are_single: bool = False,
+        cls, signals: Sequence[Float32 | Lazy], stimuli: Sequence[Int64], device: torch.device
     ) -> "SignalBank":
-        """Put signals on the device, unless they are mapped.
+        """Put signals on the device, unless they stay in files.
 
         Args:
             signals: [N_subject, …] of each subject.
             stimuli: Row of each signal's stimulus, of each subject.
             device: Where gathered signals go.
-            are_single: Whether they are [N_subject, R, …], of which each repetition is a signal by itself.
         """
-        # single repetitions become signals by themselves: [N R, ...]
-        tensors = [_tensor(signal, device) for signal in signals]
-        if are_single:
-            tensors = [signal.flatten(0, 1) for signal in tensors]
-        counts = [len(signal) for signal in tensors]
+        counts = [len(signal) for signal in signals]
         return cls(
-            tensors,
-            {index: signal for index, signal in enumerate(signals) if isinstance(signal, StoredRows)},
+            [one if isinstance(one, Lazy) else torch.from_numpy(one).to(device) for one in signals],
             np.cumsum([0, *counts[:-1]]),
             torch.from_numpy(np.concatenate(stimuli)).to(device),
             torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
@@ -88,33 +77,29 @@ class SignalBank:
         # ascending rows are contiguous by subject
         ends = [*np.searchsorted(rows, self.first), len(rows)]
         subjects = [subject for subject in range(len(self.signals)) if ends[subject] < ends[subject + 1]]
-        shape = self.signals[subjects[0] if subjects else 0].shape[1:]
+        shape, device = self.signals[subjects[0] if subjects else 0].shape[1:], self.stimulus.device
 
         # [B, ...]
-        gathered = torch.empty((len(rows), *shape), device=self.signals[0].device)
+        gathered = torch.empty((len(rows), *shape), device=device)
         for subject in subjects:
-            start, stop = ends[subject], ends[subject + 1]
-            signal, chosen = self.signals[subject], rows[start:stop] - self.first[subject]
-            if stored := self.stored.get(subject):
-                stored.verify(chosen // (len(signal) // len(stored)))  # where a row holds R signals, that row
-            index = to_device(torch.from_numpy(chosen), signal.device)
-            torch.index_select(signal, 0, index, out=gathered[start:stop])
-        return to_device(gathered, self.stimulus.device)
+            part = slice(ends[subject], ends[subject + 1])
+            signal, chosen = self.signals[subject], rows[part] - self.first[subject]
+            if isinstance(signal, Lazy):
+                gathered[part] = to_device(torch.from_numpy(signal[chosen]), device)
+            else:
+                index = to_device(torch.from_numpy(chosen), device)
+                torch.index_select(signal, 0, index, out=gathered[part])
+        return gathered
 
 
-def _tensor(signal: Signals, device: torch.device) -> Tensor:
-    if not isinstance(signal, StoredRows):
-        return torch.from_numpy(signal).to(device)
-    values = signal.values
-    if isinstance(values, np.memmap):  # copy-on-write, since torch warns of read-only arrays
-        values = np.memmap(str(values.filename), np.float32, "c", values.offset, values.shape)
-    return torch.from_numpy(values)
-
-
-def averages_of(responses: Sequence[Responses], device: torch.device) -> SignalBank:
+def averages_of(data: "CellData", device: torch.device) -> SignalBank:
     """Lay out the averaged signals of several subjects."""
-    stimuli = [trials.stimulus for trials in responses]
-    return SignalBank.of([trials.signal for trials in responses], stimuli, device)
+
+    def lay_out(trials: Trials) -> Float32 | Lazy:
+        shape = (len(trials.stimulus), trials.width, len(trials.times_s))
+        return Lazy(None, shape, FLOAT32, trials.read) if data.is_mapped else trials.averages
+
+    return SignalBank.of([*map(lay_out, data.trials)], [trials.stimulus for trials in data.trials], device)
 
 
 @dataclass(frozen=True)
@@ -122,7 +107,7 @@ class CellData:
     """Signals, targets and settings from which a cell learns.
 
     Attributes:
-        responses: Signals by subject; the position in the list is the subject index.
+        trials: Signals by subject; the position in the list is the subject index.
         targets: Targets of all stimuli, by the fuser's key.
         held_out: [M] whether the picture's concept is kept for validation.
         fuser: A prior's frozen fusion encoder, or None.
@@ -131,20 +116,21 @@ class CellData:
         learned: Record of all this for the model folder, without what selects the epoch.
         tuned_encoders: Training data of tuned encoders, where their folder records it.
         repetitions: A training sample is the average of a stimulus's trials, each single trial, or an average
-            of `random_k` trials at random. Responses' single repetitions are used where they exist.
+            of `random_k` trials at random.
         augmented: Further targets, by name, of augmented pictures; computed at each step.
         alike: Which pictures are, by their rows.
         epoch_trials: Samples of an epoch, as many of each subject in every step; None: each sample once.
         adapted: The encoders that learn with the model; their targets are computed at each step.
         seed: Of the cell; it decides what is drawn once.
+        is_mapped: Whether signals are read from their files batch by batch.
     """
 
-    responses: list[Responses]
+    trials: list[Trials]
     targets: Targets
     held_out: Bool
     fuser: nn.Module | None
     starts: Mapping[int, Sequence[Any]] = field(default_factory=dict)
-    tested: list[Responses] | None = None
+    tested: list[Trials] | None = None
     tested_targets: Targets | None = None
     learned: Learned = field(default_factory=Learned)
     tuned_encoders: tuple[Learned, ...] = ()
@@ -155,6 +141,7 @@ class CellData:
     epoch_trials: int | None = None
     adapted: EncoderGroup | None = None
     seed: int = 0
+    is_mapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,11 +189,13 @@ class Batches:
         self.random_k = data.random_k if data.repetitions == "random" else None
 
         # training samples: averages [N, C, T], single trials [N R, C, T] or all trials [N, R, C, T]
-        self.averages = averages_of(data.responses, launch.device)
-        self.samples, self.counts = _samples(data, self.averages, launch.device)
+        self.averages = averages_of(data, launch.device)
+        self.samples, self.counts = _samples(
+            data, self.averages, train.augment.repetitions > 0, launch.device
+        )
 
         # parts of the augmentation; some are drawn once for the whole training
-        rate_hz = data.responses[0].rate_hz
+        rate_hz = data.trials[0].rate_hz
         self.augmentations: list[Augmentation] = [part.build(rate_hz) for part in train.augment.parts]
         self.drawn_once = {
             index: self._draw_once(index, data)
@@ -218,7 +207,7 @@ class Batches:
         stimulus = self.samples.stimulus.cpu().numpy()
         self.rows = np.flatnonzero((stimulus >= 0) & ~data.held_out[stimulus])
         sample_subjects = self.samples.subject.cpu().numpy()[self.rows]
-        self.rows_of = [self.rows[sample_subjects == subject] for subject in range(len(data.responses))]
+        self.rows_of = [self.rows[sample_subjects == subject] for subject in range(len(data.trials))]
 
         # steps of an epoch, with or without the smaller last batch
         full, rest = divmod(len(self.rows), train.batch_size)
@@ -343,11 +332,11 @@ class Batches:
         """Draw an augmentation for all samples: by seed, subject and row, independent of the step."""
         # the generator depends on the subject, not on the other subjects of the cell
         drawn = []
-        for trials, signal in zip(data.responses, self.samples.signals, strict=True):
+        for trials, signal in zip(data.trials, self.samples.signals, strict=True):
             generator = torch.Generator().manual_seed(derive_seed(data.seed, trials.subject, index))
             count, (channels, samples) = len(signal), signal.shape[-2:]
             drawn.append(self.augmentations[index].draw((count, channels, samples), generator).numpy())
-        return SignalBank.of(drawn, [trials.stimulus for trials in data.responses], self.launch.device)
+        return SignalBank.of(drawn, [trials.stimulus for trials in data.trials], self.launch.device)
 
     def _signals(self, rows: Int64, generator: torch.Generator) -> Tensor:
         """Gather the signals of ascending rows, and vary them: [B, C, T]."""
@@ -370,25 +359,44 @@ class Batches:
         return signal
 
 
-def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tuple[SignalBank, Tensor | None]:
+def _samples(
+    data: CellData, averages: SignalBank, are_mixed: bool, device: torch.device
+) -> tuple[SignalBank, Tensor | None]:
     """Return the averages; or single trials [N R, C, T], where missing ones have stimulus -1.
 
     Or all trials of each stimulus [N, R, C, T], and then also how many of R there are [N].
     """
     # without single trials the averages are the samples
-    single = [trials.single for trials in data.responses if trials.single is not None]
-    counts = [trials.counts for trials in data.responses if trials.counts is not None]
-    stimuli = [trials.stimulus for trials in data.responses]
-    if not single:
+    if data.repetitions == "average" and not are_mixed:
         return averages, None
 
     # all trials of a stimulus stay together, to be averaged in each step
     if data.repetitions != "single":
-        return SignalBank.of(single, stimuli, device), torch.from_numpy(np.concatenate(counts)).to(device)
+        signals = [_read_trials(trials, data.is_mapped) for trials in data.trials]
+        counts = torch.from_numpy(np.concatenate([trials.counts for trials in data.trials]))
+        return SignalBank.of(signals, [trials.stimulus for trials in data.trials], device), counts.to(device)
 
     # each trial is a sample; padding gets stimulus -1, which is never trained on
-    shown = [
-        np.where(np.arange(signal.shape[1]) < count[:, None], stimulus[:, None], -1).ravel()
-        for signal, count, stimulus in zip(single, counts, stimuli, strict=True)
-    ]
-    return SignalBank.of(single, shown, device, are_single=True), None
+    signals, shown = [], []
+    for trials in data.trials:
+        signal, most = _read_trials(trials, data.is_mapped), trials.signal.shape[1]
+        shown.append(np.where(trials.is_there, trials.stimulus[:, None], -1).ravel())
+        shape = (len(signal) * most, *signal.shape[2:])
+        if isinstance(signal, Lazy):
+            whole = signal
+            signal = Lazy(None, shape, FLOAT32, partial(_read_repetitions, whole, most))
+        else:
+            signal = signal.reshape(shape)
+        signals.append(signal)
+    return SignalBank.of(signals, shown, device), None
+
+
+def _read_trials(trials: Trials, is_mapped: bool) -> Float32 | Lazy:
+    """Lay out each repetition by itself, [N, R, C, T]."""
+    shape = (*trials.signal.shape[:2], trials.width, len(trials.times_s))
+    return Lazy(None, shape, FLOAT32, partial(trials.read, as_singles=True)) if is_mapped else trials.singles
+
+
+def _read_repetitions(signal: Lazy, most: int, rows: Int64) -> Float32:
+    """Read rows of signals [N, R, C, T] that are laid out as [N R, C, T]."""
+    return signal[rows // most][np.arange(len(rows)), rows % most]

@@ -15,9 +15,10 @@ from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.responses import Responses, Signals, spec_of
+from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.signals.normalisations import Normaliser, pool_statistics
 from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import LAYERS
 from brainhive_cli.training.alignment.learned import Learned
@@ -141,7 +142,7 @@ class Base:
     targets: Targets
     terms: Sequence[Term]
     train: Train
-    trained: Sequence[Responses]
+    trained: Sequence[Trials]
     fuser: torch.nn.Module | None = None
     launch: Launch = field(default_factory=lambda: Launch(0, 1, torch.device("cpu")))
     learned: Mapping[int, Learned] = field(default_factory=dict)
@@ -175,15 +176,15 @@ class Base:
         )
         return Decoder(self.model, Normaliser(mean, matrix))
 
-    def decodes_strangers(self, signal: Signals) -> bool:
+    def decodes_strangers(self, trials: Trials) -> bool:
         """Whether the model decodes a person whom nothing was learned of, tried on the first signal."""
         try:
-            self.zero_shot.encode(signal[:1])
+            self.zero_shot.encode(trials.read(slice(1)))
         except BrainhiveError:
             return False
         return True
 
-    def align_signals(self, config: Any, responses: Responses) -> Decoder:
+    def align_signals(self, config: Any, trials: Trials) -> Decoder:
         """Align a person's signals without labels.
 
         Signals of a model that was trained on aligned ones are aligned as these were; else the person's are
@@ -191,7 +192,7 @@ class Base:
 
         Args:
             config: Part of the shelf `normalisations`.
-            responses: The person's recordings, not normalised; their stimuli have no part in it.
+            trials: The person's recordings, not normalised; their stimuli have no part in it.
 
         Raises:
             BrainhiveError: if the model was trained on signals that were normalised in another way.
@@ -202,21 +203,19 @@ class Base:
                 f"the model was trained on signals that {self.normalisation.kind} normalised",
                 f"alignments={self.normalisation.kind}, or a model without signal.normalise",
             )
-        if self.normalisation is None and not responses.channels:
+        if self.normalisation is None and not trials.channels:
             raise BrainhiveError("voxels of two people have nothing to be aligned by", "alignments of tokens")
-        normaliser = config.build(config.measure([responses.signal]))
+        normaliser = config.build(config.measure([trials.averages]))
         if self.normalisation is not None:
             return Decoder(self.model, normaliser)
 
         # mean statistics of the people whom the model learned from, of as many trials of each picture
-        trials = 0 if responses.counts is None else round(float(np.mean(responses.counts)))
-        if (key := (config, trials)) not in self._statistics:
+        count = round(float(np.mean(trials.counts)))
+        if (key := (config, count)) not in self._statistics:
             measured = []
             for person in self.trained:
-                if trials and person.single is not None and person.counts is not None:
-                    most = np.minimum(person.counts, trials)[:, None]
-                    person = person.of_trials(np.arange(person.single.shape[1]) < most)
-                measured.append(config.measure([person.signal]))
+                few = person.choose(person.is_there & (np.arange(person.signal.shape[1]) < count))
+                measured.append(config.measure([few.averages]))
             self._statistics[key] = pool_statistics(measured)
         common = config.build(self._statistics[key])
 
@@ -234,41 +233,41 @@ class Base:
     def _reference_tokens(self) -> Tensor:
         """Tokens [m, D] of training signals of the people whom the model learned from."""
         tokens = []
-        for responses in self.trained:
-            step = max(1, len(self.trained) * len(responses.stimulus) // MAX_REFERENCES)
-            chosen = responses.signal[::step]
-            normaliser = self._normaliser_of(responses)
-            tokens.append(Decoder(self.model, normaliser, None, responses.subject).encode(chosen))
+        for trials in self.trained:
+            step = max(1, len(self.trained) * len(trials.stimulus) // MAX_REFERENCES)
+            normaliser = self._normaliser_of(trials)
+            decoder = Decoder(self.model, normaliser, None, trials.subject)
+            tokens.append(decoder.encode(trials.averages[::step]))
         return torch.cat(tokens)
 
-    def _normaliser_of(self, responses: Responses) -> Normaliser | None:
+    def _normaliser_of(self, trials: Trials) -> Normaliser | None:
         """Fit the model's normalisation to a person's recordings."""
         part = self.normalisation
-        return None if part is None else part.build(part.measure([responses.signal]))
+        return None if part is None else part.build(part.measure([trials.averages]))
 
-    def align_tokens(self, config: Any, responses: Responses) -> Decoder:
+    def align_tokens(self, config: Any, trials: Trials) -> Decoder:
         """Align the tokens of a person's signals: by pairs of signal and stimulus, or without labels.
 
         Args:
             config: Part of the shelf `alignments`.
-            responses: The person's recordings, not normalised.
+            trials: The person's recordings, not normalised.
         """
-        decoder = Decoder(self.model, self._normaliser_of(responses))
+        decoder = Decoder(self.model, self._normaliser_of(trials))
         references = self._reference_tokens
         if config.is_paired:
             with torch.inference_mode():
-                stimulus = torch.from_numpy(responses.stimulus)
+                stimulus = torch.from_numpy(trials.stimulus)
                 references = self.model.encode_image(self.targets.gather(stimulus)).float()
-        return replace(decoder, align=config.fit(decoder.encode(np.asarray(responses.signal)), references))
+        return replace(decoder, align=config.fit(decoder.encode(trials.averages), references))
 
     def train_arm(
-        self, arm: str, responses: Responses, seed: int, pull: float = 0.0, alignment: Any = None
+        self, arm: str, trials: Trials, seed: int, pull: float = 0.0, alignment: Any = None
     ) -> Decoder:
         """Train a model on a person's recordings with their stimuli.
 
         Args:
             arm: One of `TRAINED_ARMS`.
-            responses: The person's recordings, not normalised.
+            trials: The person's recordings, not normalised.
             seed: Decides all that is random.
             pull: Strength of transfer: `train.start_pull`.
             alignment: Of the shelf `normalisations`: what aligns signals before transfer, where the model was
@@ -278,27 +277,25 @@ class Base:
             BrainhiveError: if the model has no such arm, as closed form has no subject layer.
         """
         # signals as the model reads them; a control moves their stimuli
-        normaliser, is_transfer = self._normaliser_of(responses), arm in (TRANSFER, PERMUTED_TRANSFER)
+        normaliser, is_transfer = self._normaliser_of(trials), arm in (TRANSFER, PERMUTED_TRANSFER)
         if is_transfer and alignment is not None and self.normalisation is None:
-            normaliser = self.align_signals(alignment, responses).normaliser
+            normaliser = self.align_signals(alignment, trials).normaliser
         is_fixed = is_transfer and pull >= 1 and not self.is_closed_form
-        if is_fixed and self.decodes_strangers(responses.signal):  # else modules of the person are trained
+        if is_fixed and self.decodes_strangers(trials):  # else modules of the person are trained
             return Decoder(self.model, normaliser)
         if normaliser is not None:
-            normalised = normaliser(np.asarray(responses.signal, np.float32))
-            responses = replace(responses, signal=normalised, normaliser=normaliser)
-        responses = replace(responses, single=None, counts=None)  # averages are learned from
+            trials = trials.normalise(normaliser)
         if arm in (PERMUTED_TRANSFER, PERMUTED_SCRATCH):
-            random = np.random.default_rng((seed, len(responses.stimulus)))
-            responses = replace(responses, stimulus=random.permutation(responses.stimulus))
+            random = np.random.default_rng((seed, len(trials.stimulus)))
+            trials = trials.change(stimulus=random.permutation(trials.stimulus))
 
         # a number that nobody has whom the model learned from
-        layout, person = self.model.layout, responses.subject
+        layout, person = self.model.layout, trials.subject
         if person in layout.spec.subjects:
-            responses = replace(responses, subject=1 + max(layout.spec.subjects))
+            trials = trials.change(subject=1 + max(layout.spec.subjects))
 
         # an architecture for this one person; the last epoch is kept, as no picture is held out
-        layout = replace(layout, spec=spec_of([responses], layout.spec.signal))
+        layout = replace(layout, spec=spec_of([trials], layout.spec.signal))
         start = None if arm in (SCRATCH, PERMUTED_SCRATCH) else self.model
         changes = {"validation": 0.0, "selection": "last", "patience": None}
         stages = [stage.model_copy(update={"start_from": None}) for stage in self.train.stages]
@@ -329,16 +326,16 @@ class Base:
 
         # one training, with the record of the person's recordings and of what normalised them
         learned = self.learned.get(person, Learned())
-        if self.normalisation is not None and responses.normaliser is not None:
-            learned = replace(learned, normalisers={person: responses.normaliser})
+        if self.normalisation is not None and trials.normaliser is not None:
+            learned = replace(learned, normalisers={person: trials.normaliser})
         data = CellData(
-            responses=[responses],
+            trials=[trials],
             targets=self.targets,
-            held_out=np.zeros(1 + int(responses.stimulus.max()), np.bool_),
+            held_out=np.zeros(1 + int(trials.stimulus.max()), np.bool_),
             fuser=self.fuser,
             learned=learned,
             seed=seed,
         )
         settings = self.train.model_copy(update=changes)
         model = fit(layout, data, self.terms, settings, start, derive_seed(seed, 0), launch=self.launch)
-        return Decoder(model, normaliser, None, responses.subject)
+        return Decoder(model, normaliser, None, trials.subject)

@@ -81,7 +81,7 @@ def _draw_as_reference(module: nn.Module) -> None:
 def learned_by(data: CellData, train: Train) -> Learned:
     """Return the record of a cell's training data, with that of its starts and encoders."""
     # add the histories of encoders and starts
-    stimuli = [trials.stimulus for trials in data.responses]
+    stimuli = [trials.stimulus for trials in data.trials]
     has_validation = any(data.held_out[rows[rows >= 0]].any() for rows in stimuli)
     selection = "validation" if train.selection == "best" and has_validation else "last epoch"
     selection = "test" if train.selection == "test" else selection

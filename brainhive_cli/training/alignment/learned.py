@@ -283,7 +283,7 @@ class Learned:
         is_whitened_by_tested: Whether it says that noise of test trials had a part in their whitening.
         stimulus_kinds: Kinds of the data sets of all pictures that it and what it started from learned from,
             as `things-eeg` or `image-folder`; empty where one is not known. A name does not say the kind.
-        recording_kinds: Kinds of the preparations of all their signals (`Recording.made_by`); empty where one
+        recording_kinds: Kinds of the preparations of all their signals (`Trials.made_by`); empty where one
             is not known, and of priors.
         pictures: With those held out for validation; empty where they are not known.
         trials: [K] digests of all trials that it and what it started from learned from, ascending.

@@ -356,28 +356,28 @@ def _fit_in_closed_form(aligner: Aligner, data: CellData, callbacks: Callbacks, 
             source.give(aligner)
 
     backbone: Any = aligner.backbone
-    for responses in data.responses:
+    for trials in data.trials:
         # split the known stimuli into learned and held-out ones
-        is_known = responses.stimulus >= 0
-        held_out = is_known & data.held_out[responses.stimulus]
+        is_known = trials.stimulus >= 0
+        held_out = is_known & data.held_out[trials.stimulus]
         learned = np.flatnonzero(is_known & ~held_out)
-        stimulus = torch.from_numpy(responses.stimulus[learned]).to(launch.device)
+        stimulus = torch.from_numpy(trials.stimulus[learned]).to(launch.device)
 
         def targets(rows: slice, stimulus: Tensor = stimulus) -> Tensors:
             return aligner.targets(data.targets.gather(stimulus[rows]))
 
         # signals [N, C, T] of the learned and of the held-out stimuli
         signal, rest = (
-            torch.from_numpy(np.asarray(responses.signal[rows], np.float32)).to(launch.device)
+            torch.from_numpy(trials.read(rows)).to(launch.device)
             for rows in (learned, np.flatnonzero(held_out))
         )
-        backbone.fit(responses.subject, signal, targets, rest)
+        backbone.fit(trials.subject, signal, targets, rest)
     if hasattr(backbone, "solve"):
         backbone.solve()
 
     # validate as an iterative training would
     aligner.eval()
-    validation = held_out_queries(data, averages_of(data.responses, launch.device))
+    validation = held_out_queries(data, averages_of(data, launch.device))
     ranks = ranks_of(validation, aligner, "fp32", Launch(0, 1, launch.device))
     callbacks.at_end(1, ranks, validation)
     return aligner

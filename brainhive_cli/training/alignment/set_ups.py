@@ -10,14 +10,15 @@ from brainhive_cli.core.measurements import SIMULATED
 from brainhive_cli.core.set_up import SetUp, differences, flatten
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.signals.selection import Selection, Signal
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.settings import Published
 
-Recordings = Mapping[int, Recording]
+Recordings = Mapping[int, Trials]
 """By subject."""
 Fields = dict[str, Any]
 DECIDE_NOTHING = {"paths", "run", "digests", "recipe_name", "published"} | {
@@ -86,18 +87,18 @@ def _describe_recordings(dataset: Dataset, signal: Signal, recordings: Recording
     )
 
 
-def describe_signals(selections: Sequence[Selection]) -> Fields:
+def describe_signals(subjects: Sequence[Trials]) -> Fields:
     """Describe the signals of several subjects: channels, window, rate, repetitions, preparation."""
-    if not selections:
+    if not subjects:
         return {}
 
     # shapes over all subjects
-    first, widths = selections[0], sorted({selection.shape[2] for selection in selections})
-    counts = np.concatenate([selection.repetitions for selection in selections])
-    times_ms, rate_hz = 1000 * first.times_s, first.recording.rate_hz
+    first, widths = subjects[0], sorted({trials.width for trials in subjects})
+    counts = np.concatenate([trials.counts for trials in subjects])
+    times_ms, rate_hz = 1000 * first.times_s, first.rate_hz
     channels: Any = f"{' to '.join(str(width) for width in dict.fromkeys((widths[0], widths[-1])))} voxels"
-    if isinstance(first.recording.space, Sensors):
-        channels = list(first.channels)
+    if isinstance(first.space, Sensors):
+        channels = list(first.space.names)
 
     # a window and a rate, where signals have more than one sample
     described = {"channels": channels}
@@ -107,10 +108,10 @@ def describe_signals(selections: Sequence[Selection]) -> Fields:
     described["repetitions"] = [int(counts.min(initial=counts.max(initial=0))), int(counts.max(initial=0))]
 
     # how they were prepared, as far as their store says
-    provenance = first.recording.provenance
+    provenance = first.provenance
     preparation = dict(provenance.get("preparation", {}))
     preparation |= {key: provenance[key] for key in OF_FILES if key in provenance}
-    return {**described, "unit": first.recording.unit, **flatten(preparation, "preparation")}
+    return {**described, "unit": first.unit, **flatten(preparation, "preparation")}
 
 
 def compare_with_published(

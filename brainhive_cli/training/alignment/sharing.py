@@ -24,8 +24,8 @@ from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.core.shared_runs import CARD, FORMAT, MANIFEST, PRIOR, Manifest
 from brainhive_cli.data.electrodes import are_standard, standard_positions
 from brainhive_cli.data.exchange.downloads import SOURCES
-from brainhive_cli.data.stores.recordings import SELECTING
 from brainhive_cli.data.targets.target_stores import IDENTITIES
+from brainhive_cli.data.trials import SELECTING
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import FILE, LEARNED_FILE, Block, Learned, LearnedPictures
 from brainhive_cli.training.alignment.model import WEIGHTS

@@ -21,7 +21,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
 from brainhive_cli.data.datasets import Dataset, people_of, stored_split, tested_rows
-from brainhive_cli.data.responses import match_recording
+from brainhive_cli.data.model_input import match_recording
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.selection import Signal

@@ -17,8 +17,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.datasets import stored_split, tested_rows
-from brainhive_cli.data.responses import (
-    Responses,
+from brainhive_cli.data.model_input import (
     choose_input,
     match_split,
     match_stimuli,
@@ -26,13 +25,12 @@ from brainhive_cli.data.responses import (
 )
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.signals.selection import Selection
-from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import digest_of
 from brainhive_cli.data.targets.targets import Targets, TargetSource, compute_online
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.interleaving import Interleaving, TrialOrder, of_pictures, of_trials
 from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.training.alignment.model import Aligner
@@ -87,7 +85,7 @@ class TrainedCell:
             is_shown = np.zeros(len(store.image_ids), bool)
             for person, part in product(sorted(people), sorted({split, "train"})):
                 with suppress(MissingData):
-                    is_shown[match_split(self.source, person, part, store)[2]] = True
+                    is_shown[match_split(self.source, person, part, store).stimulus] = True
 
             if not is_shown.any():
                 return ~is_shown
@@ -178,20 +176,20 @@ class TrainedCell:
             Heads [N, *shape], and the row of each one's picture [N].
         """
         # one seed for each signal, by the cell and the picture
-        responses = self.responses(subject, split)
-        ids = self.pictures(split).image_ids[responses.stimulus]
+        trials = self.trials(subject, split)
+        ids = self.pictures(split).image_ids[trials.stimulus]
         seeds = [derive_seed(self.cell.seed, zlib.crc32(image_id.encode())) for image_id in ids]
 
         def decode() -> Decoded:
             blocks = []
             for start in range(0, len(seeds), SIGNALS):
-                signal = torch.from_numpy(responses.signal[start : start + SIGNALS]).to(self.model.device)
+                signal = torch.from_numpy(trials.read(slice(start, start + SIGNALS))).to(self.model.device)
                 index = self.index(subject, len(signal))
                 blocks.append(self.model.decode(signal, index, seeds[start : start + SIGNALS]).float())
             return Decoded.join(blocks)
 
         decoded = self.align.once(("decoded", self.cell.name, subject, split), decode)
-        return decoded, responses.stimulus
+        return decoded, trials.stimulus
 
     def encode(self, subject: int, signal: Tensor) -> Tensor:
         """Encode a subject's signals [N, C, T] as the vectors [N, D] that retrieval compares."""
@@ -216,37 +214,6 @@ class TrainedCell:
             return None
         return torch.full((count,), known.index(subject), device=self.model.device)
 
-    def responses(
-        self,
-        subject: int,
-        split: str,
-        *,
-        is_tested: bool = True,
-        with_single: bool = False,
-        recording: Recording | None = None,
-    ) -> Responses:
-        """Open a subject's signals as the model reads them, repetitions averaged.
-
-        Args:
-            subject: Whose.
-            split: Of the data set.
-            is_tested: Whether they test the model: those of pictures that were seen in training, validation
-                included, are then left out, and what is read is kept for the cells that follow.
-            with_single: Whether single trials are read, too.
-            recording: Signals of the split that no store holds; default: those of the subject's store.
-
-        Raises:
-            BrainhiveError: if the recording is not what the model takes, or too many pictures were seen.
-        """
-
-        def read() -> Responses:
-            selected = self.selection(subject, split, is_tested=is_tested, recording=recording)
-            return Responses.of(subject, *selected, with_single=with_single)
-
-        if with_single or recording is not None or not is_tested:
-            return read()
-        return self.align.once(self.key("responses", subject, split), read)
-
     def name_trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
         """Name each of a subject's held-out trials, and its run or session, [N]; none of other designs.
 
@@ -258,11 +225,9 @@ class TrainedCell:
             return [], []
 
         # sessions and runs of the trials; 0 where they are not known
-        responses = self.responses(subject, split)
-        absent = np.zeros((len(responses.stimulus), 1), np.int64)
-        sessions, runs = (
-            absent if known is None else known for known in (responses.sessions, responses.runs)
-        )
+        trials = self.trials(subject, split)
+        absent = np.zeros((len(trials.stimulus), 1), np.int64)
+        sessions, runs = (absent if known is None else known for known in (trials.sessions, trials.runs))
         shown = {
             "runs": [f"session {s + 1} run {r}" for s, r in zip(sessions[:, 0], runs[:, 0], strict=True)],
             "sessions": [f"session {session + 1}" for session in sessions[:, 0]],
@@ -271,7 +236,7 @@ class TrainedCell:
 
         # a name for each group and each trial
         groups = [f"subject {subject} {name}" for name in shown]
-        stimuli = self.pictures(split).image_ids[responses.stimulus]
+        stimuli = self.pictures(split).image_ids[trials.stimulus]
         names = [f"{image_id}, {group}" for image_id, group in zip(stimuli, groups, strict=True)]
         return [f"{name}, trial {number}" for number, name in enumerate(names, 1)], groups
 
@@ -311,55 +276,62 @@ class TrainedCell:
 
         # those of the cell's fold
         interleaving = self.align.once(("interleaving", subject, split, source.name_of(subject)), find)
-        rows = self.selection(subject, split, is_normalised=False)[0].pictures
+        rows = np.asarray(self.trials(subject, split).index)
         if holdout is not None and holdout.shows_seen:
             rows = np.flatnonzero(holdout.hold_out_trials(recording, self.cell.fold, where)[is_there])[rows]
         return interleaving.take(rows)
 
-    def selection(
+    def trials(
         self,
         subject: int,
         split: str,
         *,
         is_tested: bool = True,
-        recording: Recording | None = None,
+        recording: Trials | None = None,
         is_normalised: bool = True,
-    ) -> tuple[Selection, Int64]:
-        """Choose what `responses` reads; without its normaliser unless `is_normalised`.
+    ) -> Trials:
+        """Open a subject's trials as the model reads them.
 
-        Returns:
-            The selection, of which nothing is averaged yet, and the rows of its pictures [N].
+        Args:
+            subject: Whose.
+            split: Of the data set.
+            is_tested: Whether they test the model: those of pictures that were seen in training, validation
+                included, are then left out, and what is read is kept for the cells that follow.
+            recording: Trials of the split that no store holds; default: those of the subject's store.
+            is_normalised: Whether they are normalised.
+
+        Raises:
+            BrainhiveError: if the recording is not what the model takes, or too many pictures were seen.
         """
-        # signals of the recording, or of the store of the subject
-        align, spec, source = self.align, self.model.layout.spec, self.source
-        channels, stimuli = align.dataset.channels, self.pictures(split)
-        if recording is not None:
-            where, is_same_store = f"the recording of subject {subject}", False
-            pictures, stimulus = match_stimuli(recording.image_ids, stimuli, where)
-        else:
-            where, folder = (
-                f"{align.dataset.name} subject {subject}",
-                source.name_of(subject).rpartition("/")[0],
-            )
-            is_same_store = any(name.rpartition("/")[0] == folder for name in self.model.learned.signals)
-            recording, pictures, stimulus = match_split(source, subject, split, stimuli)
 
-        # match channels and window to the input of the model
-        options = is_same_store, align.channel_mapping
-        chosen = choose_input(spec, recording, where, channels, *options)
-        if not align.tests_new_subjects:
-            spec.refuse_other_voxels(subject, len(chosen.rows), chosen.regions, f"{where} {split}")
+        def choose() -> Trials:
+            # trials of the recording, or of the store of the subject
+            align, spec, source = self.align, self.model.layout.spec, self.source
+            where, is_same_store = f"{align.dataset.name} subject {subject}", False
+            if recording is not None:
+                where = f"the recording of subject {subject}"
+                trials = match_stimuli(recording, self.pictures(split), where)
+            else:
+                folder = source.name_of(subject).rpartition("/")[0]
+                is_same_store = any(name.rpartition("/")[0] == folder for name in self.model.learned.signals)
+                trials = match_split(source, subject, split, self.pictures(split))
 
-        # leave out pictures that were seen in training
-        if is_tested:
-            is_read = self.are_unseen(subject, split, stimulus)
-            pictures, stimulus = pictures[is_read], stimulus[is_read]
+            # match channels and window to the input of the model
+            options = align.dataset.channels, is_same_store, align.channel_mapping
+            trials = choose_input(spec, trials, where, *options)
+            if not align.tests_new_subjects:
+                spec.refuse_other_voxels(subject, trials.signal.shape[2], trials.regions, f"{where} {split}")
 
-        chosen = replace(chosen, pictures=pictures)
-        if not is_normalised:
-            return chosen, stimulus
+            # leave out pictures that were seen in training
+            if is_tested:
+                trials = trials.take(self.are_unseen(subject, split, trials.stimulus))
+            if not is_normalised:
+                return trials
+            return trials.normalise(self.find_normaliser(subject, split, is_same_store))
 
-        return replace(chosen, normaliser=self.find_normaliser(subject, split, is_same_store)), stimulus
+        if recording is not None or not is_tested or not is_normalised:
+            return choose()
+        return self.align.once(self.key("trials", subject, split), choose)
 
     def find_normaliser(self, subject: int, split: str, is_same_store: bool = False) -> Normaliser | None:
         """Find what normalises a subject's signals: of new subjects, their own training signals say it.
@@ -380,13 +352,15 @@ class TrainedCell:
     def shown(self, subject: int, split: str) -> Int64:
         """Find the rows of all pictures that a subject was shown, those that are left out included."""
         key = self.key("shown", subject, split)
-        return self.align.once(key, lambda: np.unique(self.selection(subject, split, is_tested=False)[1]))
+        return self.align.once(
+            key, lambda: np.unique(self.trials(subject, split, is_tested=False, is_normalised=False).stimulus)
+        )
 
     def mean_training_signal(self, subject: int) -> Float32:
         """Average a subject's training signals over pictures: [C, T]; kept for the cells that follow."""
 
         def average() -> Float32:
-            return np.asarray(self.responses(subject, "train", is_tested=False).signal).mean(0)
+            return self.trials(subject, "train", is_tested=False).averages.mean(0)
 
         return self.align.once(self.key("mean", subject, "train"), average)
 

@@ -17,8 +17,7 @@ from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
 from brainhive_cli.data.datasets import people_of
-from brainhive_cli.data.responses import (
-    Responses,
+from brainhive_cli.data.model_input import (
     choose_input,
     match_split,
     measure_new_subject,
@@ -27,13 +26,14 @@ from brainhive_cli.data.responses import (
 )
 from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.augmentation import AUGMENTED, augmented
-from brainhive_cli.data.signals.normalisations import pool_statistics
-from brainhive_cli.data.stores.recordings import Sensors
+from brainhive_cli.data.signals.normalisations import Statistics, pool_statistics
+from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, first_with_pixels
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import digest_of, open_alternatives, open_stores
 from brainhive_cli.data.targets.targets import OnlineTargets, Targets, TargetSource, compute_online
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
@@ -76,7 +76,8 @@ class TrainingData:
         keys: The fuser's key of each encoder, by the encoder's store name.
         targets: Targets of the stimuli, by the fuser's key, and by the names of those that terms alone read.
         augmented: Targets of augmented pictures, by the head's name; None where none are asked for.
-        responses: Training signals, by subject and fold; they are opened when a cell first learns from them.
+        trials: Training trials, by subject and fold, which are opened when a cell first learns from them; and
+            the statistics that normalise them.
     """
 
     def __init__(
@@ -139,14 +140,11 @@ class TrainingData:
         sources = {head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()}
         self.augmented = Targets({**sources}) if sources else None
 
-        # single trials are needed where repetitions are chosen anew in each step
-        is_varied = recipe.train.augment.repetitions > 0 or recipe.signal.repetitions != "average"
-        self.with_single = is_varied or recipe.finetune.sessions is not None
-
         # shapes [N, R, ...] of the training signals of each subject
         name = job.dataset.name
         shapes = [
-            self.signals.select(self.signals.recording(subject, "train"), name).shape for subject in subjects
+            self.signals.select(self.signals.recording(subject, "train"), name).signal.shape
+            for subject in subjects
         ]
 
         # mixed repetitions of a single trial contradict each other
@@ -172,11 +170,12 @@ class TrainingData:
         # whether signals stay on disk
         self.is_memory_mapped = recipe.train.memory_map == "yes"
         if recipe.train.memory_map == "auto":  # where they need more than half of the free memory
-            needed = sum(4 * n * (1 + r * self.with_single) * prod(rest) for n, r, *rest in shapes)
+            is_varied = mixed > 0 or signal.repetitions != "average"
+            needed = sum(4 * n * (1 + r * is_varied) * prod(rest) for n, r, *rest in shapes)
             self.is_memory_mapped = launch.processes * needed > free_bytes(launch.device) / 2
             if self.is_memory_mapped:
                 console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
-        self.responses: dict[tuple[int, int], Responses] = {}
+        self.trials: dict[tuple[int, int], tuple[Trials, Statistics | None]] = {}
         self._pictures: dict[bytes, LearnedPictures] = {}
 
         # pictures that validate, and their copies, by the share of concepts
@@ -187,8 +186,7 @@ class TrainingData:
 
     def is_compatible(self, recipe: Recipe) -> bool:
         """Check that another recipe learns from the same targets and signals."""
-        is_same = self.recipe.model_dump(include=INPUTS) == recipe.model_dump(include=INPUTS)
-        return is_same and (self.recipe.finetune.sessions is None) == (recipe.finetune.sessions is None)
+        return bool(self.recipe.model_dump(include=INPUTS) == recipe.model_dump(include=INPUTS))
 
     def _compute_targets(
         self, encoders: Mapping[str, EncoderConfig], vary: Callable[[Any], Any] | None = None
@@ -226,29 +224,31 @@ class TrainingData:
 
         # signals of the subjects, read once for all cells of the fold
         for subject in cell.trained_on:
-            if (subject, cell.fold) not in self.responses:
-                signals = replace(self.signals, fold=cell.fold)
-                held = {"with_single": self.with_single, "memory_map": self.is_memory_mapped}
-                trials = read_training(signals, subject, self.stimuli, **held)
-                self.responses[subject, cell.fold] = trials
+            if (subject, cell.fold) not in self.trials:
+                read = read_training(replace(self.signals, fold=cell.fold), subject, self.stimuli)
+                self.trials[subject, cell.fold] = read
 
                 # only a holdout of trials can leave a stimulus without a trial
                 shown = self.stimuli.rows(self.signals.open(subject)["train"].image_ids)
-                absent = np.setdiff1d(shown[shown >= 0], trials.stimulus)
+                absent = np.setdiff1d(shown[shown >= 0], read[0].stimulus)
                 if holdout is not None and holdout.shows_seen and len(absent):
                     names = ", ".join(self.stimuli.image_ids[row] for row in absent[:5].tolist())
                     console.warn(f"fold {cell.fold} of subject {subject} trains on no trial of {names}")
-        responses = [self.responses[subject, cell.fold] for subject in cell.trained_on]
+        opened = [self.trials[subject, cell.fold] for subject in cell.trained_on]
+        subjects, statistics = (
+            [trials for trials, _ in opened],
+            [measured for _, measured in opened if measured],
+        )
         if recipe.mode == "finetune":
-            responses = [take_share(trials, held_out, recipe.finetune) for trials in responses]
+            subjects = [take_share(trials, held_out, recipe.finetune) for trials in subjects]
 
         # record and architecture, before labels are shuffled
-        learned = self._describe_learned(recipe, responses)
-        layout = self._plan_layout(recipe, responses)
+        learned = self._describe_learned(recipe, subjects, statistics)
+        layout = self._plan_layout(recipe, subjects)
         if train.shuffled_labels:  # each signal gets the stimulus of another, drawn once
-            for index, trials in enumerate(responses):
-                random = np.random.default_rng((cell.seed, trials.subject))
-                responses[index] = replace(trials, stimulus=random.permutation(trials.stimulus))
+            randoms = [np.random.default_rng((cell.seed, trials.subject)) for trials in subjects]
+            pairs = zip(randoms, subjects, strict=True)
+            subjects = [each.change(stimulus=random.permutation(each.stimulus)) for random, each in pairs]
 
         # test signals, where they select the epoch
         tested, tested_targets = None, None
@@ -267,18 +267,19 @@ class TrainingData:
             # unseen test signals, normalised as those of the training
             tested = []
             for subject in cell.tested_on:
-                recording, pictures, stimulus = match_split(self.signals, subject, "test", stimuli)
-                is_unseen, where = ~seen[stimulus], f"{dataset.name} subject {subject} test"
+                trials, where = (
+                    match_split(self.signals, subject, "test", stimuli),
+                    f"{dataset.name} subject {subject} test",
+                )
                 normaliser = learned.normaliser_of(subject)
                 if normaliser is None:
                     normaliser = measure_new_subject(spec, self.signals, subject, stimuli)
-                chosen = choose_input(spec, recording, where, dataset.channels)
-                chosen = replace(chosen, pictures=pictures[is_unseen], normaliser=normaliser)
-                tested.append(Responses.of(subject, chosen, stimulus[is_unseen]))
+                unseen = trials.take(~seen[trials.stimulus])
+                tested.append(choose_input(spec, unseen, where, dataset.channels).normalise(normaliser))
             stored = Targets.of(stores, self.launch, self.keys).sources
             tested_targets = Targets({**stored, **self._compute_adapted("test", stimuli)})
         data = CellData(
-            responses,
+            subjects,
             self.targets,
             held_out,
             fuser=self.prior.fuser if self.prior else None,
@@ -294,13 +295,16 @@ class TrainingData:
             adapted=self.adapted,
             epoch_trials=train.epoch_trials and train.epoch_trials * (recipe.finetune.sessions or 1),
             seed=cell.seed,
+            is_mapped=self.is_memory_mapped,
         )
         return layout, data
 
-    def _describe_learned(self, recipe: Recipe, responses: Sequence[Responses]) -> Learned:
+    def _describe_learned(
+        self, recipe: Recipe, subjects: Sequence[Trials], statistics: Sequence[Statistics]
+    ) -> Learned:
         """Describe what a cell's model learns from; what selects the epoch is added later."""
         # names, pixels and concepts of the learned stimuli
-        rows = np.unique(np.concatenate([trials.stimulus for trials in responses]))
+        rows = np.unique(np.concatenate([trials.stimulus for trials in subjects]))
         pixels = None if self.pixels is None else self.pixels[rows]
         normaliser, dataset = None, self.job.dataset
         if (key := rows.tobytes()) not in self._pictures:  # which cells of a sweep share
@@ -311,42 +315,40 @@ class TrainingData:
         pictures = replace(self._pictures[key], has_all_pixels=are_known)
 
         # provenance of the signals: caveats and whitening of each subject
-        subjects = tuple(trials.subject for trials in responses)
-        recordings = {subject: self.signals.open(subject)["train"] for subject in subjects}
+        numbers = tuple(trials.subject for trials in subjects)
+        recordings = {number: self.signals.open(number)["train"] for number in numbers}
         caveats = caveats_of(dataset, recordings.values())
         whiteners = {
             subject: recording.whiteners.astype(np.float32)
             for subject, recording in recordings.items()
             if recording.whiteners is not None
         }
-        space = recordings[subjects[0]].space
+        space = recordings[numbers[0]].space
         recorded_channels = space.names if whiteners and isinstance(space, Sensors) else ()
 
         # statistics for new subjects: the mean of the training subjects'
         normalisation = recipe.signal.normalise
         if normalisation is not None and recipe.signal.normalise_by == "training_subjects":
-            statistics = [trials.statistics for trials in responses if trials.statistics]
             normaliser = normalisation.build(pool_statistics(statistics))
-        digests = [trials.digests.ravel() for trials in responses if trials.digests is not None]
         return Learned(
             dataset=dataset.pictured_as,
             recordings=people_of(dataset),
-            people={people_of(dataset): subjects},
+            people={people_of(dataset): numbers},
             has_all_subjects=True,
-            signals=self.signals.identities(subjects),
+            signals=self.signals.identities(numbers),
             recorded_channels=tuple(recorded_channels),
             is_simulated=SIMULATED in caveats,
             is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
             stimulus_kinds=(self.recipe.dataset.kind.replace("_", "-"),),
             recording_kinds=tuple(sorted({kind for one in recordings.values() for kind in one.made_by})),
             pictures=pictures,
-            trials=np.unique(np.concatenate(digests)),
-            normalisers={trials.subject: trials.normaliser for trials in responses if trials.normaliser},
+            trials=np.unique(np.concatenate([trials.digests.ravel() for trials in subjects])),
+            normalisers={trials.subject: trials.normaliser for trials in subjects if trials.normaliser},
             normaliser=normaliser,
             whiteners=whiteners,
         )
 
-    def _plan_layout(self, recipe: Recipe, responses: Sequence[Responses]) -> Layout:
+    def _plan_layout(self, recipe: Recipe, subjects: Sequence[Trials]) -> Layout:
         """Plan the architecture of a cell's model."""
         # width of the fused token: of the fuser, or of the prior
         shapes, fused = self.targets.shapes, {self.keys[config.name] for config in recipe.fused_encoders}
@@ -392,7 +394,7 @@ class TrainingData:
         if section["channels"] is None and not section["region_split"] and channels is not None:
             section["channels"] = [*channels]
         return Layout(
-            spec=spec_of(responses, section),
+            spec=spec_of(subjects, section),
             heads=heads,
             backbone=recipe.backbone.model_dump(mode="json"),
             fuser=fuser,
@@ -407,20 +409,19 @@ class TrainingData:
         )
 
 
-def take_share(responses: Responses, held_out: Bool, finetune: Finetune) -> Responses:
+def take_share(trials: Trials, held_out: Bool, finetune: Finetune) -> Trials:
     """Take the trials of the first sessions, and of a share of their stimuli.
 
     It is an equal share of the stimuli that are held out ([M]) and the others.
     """
     # an equal share of learned and held-out pictures, chosen by the seed
     if finetune.sessions is not None:
-        assert responses.sessions is not None
-        is_first = (responses.sessions >= 0) & (responses.sessions < finetune.sessions)
-        responses = responses.of_trials(is_first)
+        assert trials.sessions is not None
+        trials = trials.choose((trials.sessions >= 0) & (trials.sessions < finetune.sessions))
     random = np.random.default_rng(finetune.seed)
     shares = []
     for is_held_out in (False, True):
-        pictures = np.unique(responses.stimulus[held_out[responses.stimulus] == is_held_out])
+        pictures = np.unique(trials.stimulus[held_out[trials.stimulus] == is_held_out])
         count = max(1, round(finetune.share * len(pictures)))
         shares.append(random.permutation(pictures)[:count])
-    return responses.take(np.flatnonzero(np.isin(responses.stimulus, np.concatenate(shares))))
+    return trials.take(np.isin(trials.stimulus, np.concatenate(shares)))

@@ -1,6 +1,7 @@
 """Retrieval in training: how well a brain model finds stimuli from signals it did not learn from."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -124,12 +125,12 @@ def test_queries(data: CellData, device: torch.device) -> list[Queries]:
         raise BrainhiveError("no test signals to select the epoch by", "train.selection=best")
 
     # a known subject keeps its index, a new one has none
-    learned, queries = [trials.subject for trials in data.responses], []
-    for responses in data.tested:
-        pool, index = averages_of([responses], device), None
-        if responses.subject in learned:
-            index = torch.full_like(pool.subject, learned.index(responses.subject))
-        queries.append(Queries(pool, np.arange(len(responses.signal)), data.tested_targets, index))
+    learned, queries = [trials.subject for trials in data.trials], []
+    for trials in data.tested:
+        pool, index = averages_of(replace(data, trials=[trials]), device), None
+        if trials.subject in learned:
+            index = torch.full_like(pool.subject, learned.index(trials.subject))
+        queries.append(Queries(pool, np.arange(len(trials.stimulus)), data.tested_targets, index))
     return queries
 
 

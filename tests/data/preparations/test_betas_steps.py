@@ -13,11 +13,13 @@ from brainhive_cli.data.preparations._betas import (
     BetaSteps,
     Pictures,
     SessionBetas,
-    Trials,
+    SessionTrials,
     match_pictures,
 )
 from brainhive_cli.data.session_stores import join, write_session
-from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
+from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.trials import Trials
 
 VOXELS = 12
 
@@ -45,12 +47,12 @@ class InMemory(Betas):
 
     def trials(self, subject, session):
         _, names, splits, runs = self.held[session]
-        return Trials(names, np.array(splits), np.array(runs), {"blank trials": 3})
+        return SessionTrials(names, np.array(splits), np.array(runs), {"blank trials": 3})
 
     def read(self, subject, session):
         return SessionBetas(self.held[session][0].copy())
 
-    def prepare(self, folder: Path) -> dict[str, Recording]:
+    def prepare(self, folder: Path) -> dict[str, Trials]:
         """Prepare, join and finish all sessions, as the command does."""
         stores = []
         for session in self.held:

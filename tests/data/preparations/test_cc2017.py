@@ -13,7 +13,8 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import Merged
 from brainhive_cli.data.preparations._prepared import PreparedFiles
 from brainhive_cli.data.preparations.cc2017 import Config
-from brainhive_cli.data.stores.recordings import SignalStore, Voxels
+from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.stores.recordings import SignalStore
 
 
 def films() -> PreparedFiles:

@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import match_names
-from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.trials import Trials
 from tools.soak import nsd_files
 
 pytest.importorskip("nibabel")
@@ -38,11 +40,11 @@ def prepare(name: str, *words: str, code: int = 0) -> str:
     return shown
 
 
-def stored(home: Path, dataset: str, split: str, subject: int = 1) -> Recording:
+def stored(home: Path, dataset: str, split: str, subject: int = 1) -> Trials:
     return SignalStore.open(home / f"signals/{dataset}/default/sub-{subject:02d}.h5")[split]
 
 
-def trials_of(recording: Recording, image_id: str) -> np.ndarray:
+def trials_of(recording: Trials, image_id: str) -> np.ndarray:
     """Give the trials [R, V] of a picture."""
     row = list(recording.image_ids).index(image_id)
     return np.asarray(recording.signal[row : row + 1])[0, : recording.repetitions[row], :, 0]

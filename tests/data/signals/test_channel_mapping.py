@@ -10,10 +10,11 @@ from safetensors.numpy import load_file
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.electrodes import standard_positions
-from brainhive_cli.data.responses import choose_input, in_memory, model_input
+from brainhive_cli.data.model_input import choose_input, model_input
 from brainhive_cli.data.signals.channel_mapping import fit_origin, map_channels, spline_weights
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
+from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.trials import Trials
 
 ROUNDING = 1e-6
 """Of golden values in float32."""
@@ -83,9 +84,9 @@ def test_recorded_positions_count_more_than_names_and_sensors_without_one_are_no
     assert nearest in ("P4", "O2") and "EOG" not in mapping.sources
 
 
-def recording(names: tuple[str, ...] = CAP, unit: str = "uV", seed: int = 0) -> Recording:
+def recording(names: tuple[str, ...] = CAP, unit: str = "uV", seed: int = 0) -> Trials:
     signal = np.random.default_rng(seed).normal(size=(3, 2, len(names), 5)).astype(np.float32)
-    return Recording(signal, ["a", "b", "c"], Sensors(names), np.arange(5) / 100, 100.0, unit)
+    return Trials(signal, ["a", "b", "c"], Sensors(names), np.arange(5) / 100, 100.0, unit)
 
 
 SPEC = replace(spec_of(MODEL, 5), rate_hz=100.0, times_s=tuple(np.arange(5) / 100))
@@ -100,9 +101,9 @@ def test_channels_are_mapped_on_request_only() -> None:
 
     selection = choose_input(SPEC, recording(), "here", channel_mapping="spline")
     averages = recording().signal.mean(1)
-    mapped = in_memory(selection, "averages")
+    mapped = selection.averages
     assert selection.mapping.words == "channels mapped by splines: 2 of 3 recorded"
-    assert mapped.shape == (3, 3, 5) and in_memory(selection, "trials").shape == (3, 2, 3, 5)
+    assert mapped.shape == (3, 3, 5) and selection.singles.shape == (3, 2, 3, 5)
     np.testing.assert_allclose(mapped[:, 0], averages[:, CAP.index("Oz")], atol=ROUNDING)
     np.testing.assert_allclose(mapped[:, 2], averages[:, CAP.index("Cz")], atol=ROUNDING)
 
@@ -111,7 +112,7 @@ def test_nothing_is_mapped_where_the_recording_has_all_channels() -> None:
     whole = recording(("Cz", "Pz", "Oz"))
     selections = [choose_input(SPEC, whole, "here", channel_mapping=kind) for kind in ("none", "spline")]
     assert [selection.mapping for selection in selections] == [None, None]
-    assert selections[0].fingerprint() == selections[1].fingerprint()
+    np.testing.assert_array_equal(*(selection.averages for selection in selections))
 
 
 def test_channels_in_common_are_copied_and_the_others_are_zero_after_normalisation() -> None:
@@ -129,7 +130,7 @@ def test_channels_in_common_are_copied_and_the_others_are_zero_after_normalisati
 def test_the_way_of_mapping_is_part_of_what_is_selected() -> None:
     kinds = ("spline", "common")
     selections = [choose_input(SPEC, recording(), "here", channel_mapping=kind) for kind in kinds]
-    assert selections[0].fingerprint() != selections[1].fingerprint()
+    assert not np.array_equal(*(selection.averages for selection in selections))
     assert selections[1].mapping.words == "channels mapped by name: 2 of 3 recorded"
 
 
@@ -153,6 +154,6 @@ def test_positions_in_millimetres_and_voxels_are_refused() -> None:
     with pytest.raises(BrainhiveError, match="sensors do not lie around a head"):
         choose_input(SPEC, replace(recording(), space=far), "here", channel_mapping="spline")
 
-    voxels = Recording(np.zeros((1, 1, 3, 1)), ["a"], Voxels({}), np.zeros(1), None, "z")
+    voxels = Trials(np.zeros((1, 1, 3, 1)), ["a"], Voxels({}), np.zeros(1), None, "z")
     with pytest.raises(RecipeError, match="channel_mapping is of sensors, here has voxels"):
         choose_input(replace(spec_of((), 1), widths=(3,)), voxels, "here", channel_mapping="spline")

@@ -7,9 +7,9 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import validate
-from brainhive_cli.data.responses import in_memory
 from brainhive_cli.data.signals.selection import Signal, split_masks
-from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
+from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.trials import Trials
 
 MEMBERS = {
     "nsdgeneral": range(10),
@@ -115,14 +115,14 @@ def test_keys_without_effect_are_refused(fields: dict[str, Any], key: str) -> No
 
 def test_a_selection_holds_the_voxels_of_all_sets_and_the_places_of_each() -> None:
     signal = np.arange(2 * 12, dtype=np.float32).reshape(2, 1, 12, 1)
-    recording = Recording(signal, ["a", "b"], SPACE, np.zeros(1), None, "z-score")
+    recording = Trials(signal, ["a", "b"], SPACE, np.zeros(1), None, "z-score")
     split = Signal(region_split={"semantic": "FFA-1", "spatial": "prf-visualrois"})
 
     selection = split.select(recording, ["V1v"], "here")
 
     rows = [0, 1, 2, 3, 7, 8, 11]
     assert selection.rows.tolist() == rows
-    assert np.array_equal(in_memory(selection, "averages"), signal[:, 0, rows])
+    assert np.array_equal(selection.averages, signal[:, 0, rows])
     assert selection.regions["semantic"] == (4, 5)
     assert selection.regions["spatial"] == (0, 1, 2, 3, 6)
     assert selection.regions["nsdgeneral"] == (0, 1, 2, 3, 4, 5)

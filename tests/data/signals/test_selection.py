@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.responses import in_memory
-from brainhive_cli.data.signals.selection import Selection, channel_rows, sample_range
-from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors, Voxels
+from brainhive_cli.data.signals.selection import channel_rows, sample_range, select
+from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.trials import COPIED_STIMULI, Trials
 
 CHANNELS = ("P7", "POz", "PO7", "Oz")
 MS = np.arange(250) / 250
@@ -16,14 +16,14 @@ ROUNDING = 1e-6
 """Averaging in float32 against float64."""
 
 
-def recording(signal: Any, repetitions: Any = None) -> Recording:
+def recording(signal: Any, repetitions: Any = None) -> Trials:
     ids = [f"train/c/p{number}" for number in range(len(signal))]
     times_s = np.arange(signal.shape[-1]) / 250
-    return Recording(signal, ids, Sensors(CHANNELS), times_s, 250.0, "µV", repetitions=repetitions)
+    return Trials(signal, ids, Sensors(CHANNELS), times_s, 250.0, "µV", repetitions=repetitions)
 
 
-def average(recording: Recording, channels: Any, window_ms: Any, scale: float, where: str) -> Any:
-    return in_memory(Selection.of(recording, channels, window_ms, scale, where), "averages")
+def average(recording: Trials, channels: Any, window_ms: Any, scale: float, where: str) -> Any:
+    return select(recording, channels, window_ms, scale, where).averages
 
 
 @pytest.fixture
@@ -110,11 +110,12 @@ def test_signals_of_float16_are_averaged_in_float32() -> None:
         (1, 80, 1, 1), 1000.0, np.float16
     )  # whose sum is beyond float16, as is 1/3000 of its step
     signal[0, :40] += 1
-    recording = Recording(signal, ["a"], Sensors(["O1"]), np.zeros(1), 250.0, "µV")
-    selection = Selection.of(recording, None, None, 1.0, "")
-    ((_, average),) = selection.averages()
-    ((_, trials),) = selection.trials()
-    assert average.dtype == trials.dtype == np.float32 and average.item() == pytest.approx(1000.5, abs=1e-3)
+    recording = Trials(signal, ["a"], Sensors(["O1"]), np.zeros(1), 250.0, "µV")
+    selected = select(recording)
+    average = selected.averages
+    assert average.dtype == selected.singles.dtype == np.float32 and average.item() == pytest.approx(
+        1000.5, abs=1e-3
+    )
 
 
 REGIONS = {
@@ -125,9 +126,9 @@ REGIONS = {
 
 
 @pytest.fixture
-def voxels() -> Recording:
+def voxels() -> Trials:
     signal = np.arange(8, dtype=np.float16).reshape(2, 1, 4, 1)
-    return Recording(signal, ["a", "b"], Voxels(REGIONS), np.zeros(1), None, "z")
+    return Trials(signal, ["a", "b"], Voxels(REGIONS), np.zeros(1), None, "z")
 
 
 @pytest.mark.parametrize(
@@ -139,24 +140,23 @@ def voxels() -> Recording:
     ],
 )
 def test_regions_select_voxels_each_once_in_the_order_of_the_data(
-    voxels: Recording, wanted: Any, rows: list[int], regions: dict[str, tuple[int, ...]]
+    voxels: Trials, wanted: Any, rows: list[int], regions: dict[str, tuple[int, ...]]
 ) -> None:
-    selection = Selection.of(voxels, wanted, None, 1.0, "here")
-    assert selection.rows.tolist() == rows and selection.shape == (2, 1, len(rows), 1)
-    assert selection.channels == () and selection.regions == regions
-    ((_, averages),) = selection.averages()
-    np.testing.assert_array_equal(averages, voxels.signal[:, 0, rows])
+    selected = select(voxels, wanted)
+    assert selected.rows.tolist() == rows and selected.signal.shape == (2, 1, len(rows), 1)
+    assert selected.channels == () and selected.regions == regions
+    np.testing.assert_array_equal(selected.averages, voxels.signal[:, 0, rows])
 
 
-def test_a_region_that_is_not_in_the_data_or_empty_is_refused(voxels: Recording) -> None:
+def test_a_region_that_is_not_in_the_data_or_empty_is_refused(voxels: Trials) -> None:
     with pytest.raises(RecipeError, match="no region 'FFB' in the data") as caught:
-        Selection.of(voxels, ["FFB"], None, 1.0, "here")
+        select(voxels, ["FFB"])
     assert caught.value.hint == "did you mean FFA? regions: V1 FFA none"
     with pytest.raises(RecipeError, match="no voxel lies in none"):
-        Selection.of(voxels, ["none"], None, 1.0, "here")
+        select(voxels, ["none"])
 
 
-def test_a_voxel_that_is_not_finite_is_named_by_its_place_in_the_recording(voxels: Recording) -> None:
+def test_a_voxel_that_is_not_finite_is_named_by_its_place_in_the_recording(voxels: Trials) -> None:
     voxels.signal[1, 0, 3] = np.inf
     with pytest.raises(BrainhiveError, match="not finite, of picture b, voxel 3"):
-        list(Selection.of(voxels, ["V1"], None, 1.0, "here").averages())
+        _ = select(voxels, ["V1"]).averages

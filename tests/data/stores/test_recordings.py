@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.responses import match_stimuli
-from brainhive_cli.data.signals.selection import Selection
+from brainhive_cli.data.model_input import match_stimuli
+from brainhive_cli.data.signals.selection import select
+from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores import hdf5, recordings
-from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors, SignalStore, Voxels
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.trials import COPIED_STIMULI, Trials
 from tests.resealed import resealed
 
 
-def recording(count: int, most: int, **fields: Any) -> Recording:
+def recording(count: int, most: int, **fields: Any) -> Trials:
     made = {
         "signal": np.random.default_rng(count).normal(size=(count, most, 3, 5)),
         "image_ids": [f"train/c/p{number}" for number in range(count)],
@@ -26,7 +28,7 @@ def recording(count: int, most: int, **fields: Any) -> Recording:
         "unit": "µV",
         "provenance": {"source": "test"},
     }
-    return Recording(**{**made, **fields})
+    return Trials(**{**made, **fields})
 
 
 @pytest.fixture
@@ -131,17 +133,16 @@ def test_times_that_differ_as_after_resampling_are_those_of_the_rate() -> None:
 def test_a_recording_of_which_nobody_knows_what_was_seen_is_read_and_not_stored(path: Path) -> None:
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     unlabelled = recording(4, 2, signal=signal, image_ids=())
-    first = unlabelled.take_trials(np.array([[True, False]] * 4))
-    ((_, read),) = Selection.of(first, None, None, 1.0, "window").averages()
-    np.testing.assert_allclose(read, signal[:, 0], atol=1e-6)
+    first = unlabelled.split(np.array([[True, False]] * 4))
+    np.testing.assert_allclose(select(first).averages, signal[:, 0], atol=1e-6)
     with pytest.raises(BrainhiveError, match="nothing says which pictures the train signals are of"):
         SignalStore.write(path, {"train": unlabelled})
     assert not path.exists()
     with pytest.raises(BrainhiveError, match=r"^window: nothing says which pictures were shown$"):
-        match_stimuli(unlabelled.image_ids, None, "window")  # no store is looked into
+        match_stimuli(unlabelled, None, "window")  # no store is looked into
     signal[2] = np.nan
     with pytest.raises(BrainhiveError, match="a signal is not finite, of row 2, channel O1"):
-        next(Selection.of(replace(unlabelled, signal=signal), None, None, 1.0, "window").averages())
+        _ = select(replace(unlabelled, signal=signal)).averages
 
 
 @pytest.mark.parametrize("name", ["times_s", "channels"])
@@ -155,7 +156,7 @@ def test_a_store_whose_lists_do_not_fit_its_signals_does_not_open(path: Path, na
     assert caught.value.hint == "delete it and run again"
 
 
-def voxels(count: int, **regions: list[int]) -> Recording:
+def voxels(count: int, **regions: list[int]) -> Trials:
     signal = np.random.default_rng(count).normal(size=(count, 2, 3, 1)).astype(np.float16)
     space = Voxels({name: np.array(mask, bool) for name, mask in regions.items()})
     return recording(count, 2, signal=signal, space=space, times_s=np.zeros(1), rate_hz=None)
@@ -221,7 +222,7 @@ def test_a_store_of_another_format_is_refused(path: Path) -> None:
         (recording(2, 2, signal=np.zeros((2, 2, 3, 1)), times_s=np.zeros(1)), "space"),
     ],
 )
-def test_splits_of_other_voxels_are_not_written(path: Path, other: Recording, difference: str) -> None:
+def test_splits_of_other_voxels_are_not_written(path: Path, other: Trials, difference: str) -> None:
     with pytest.raises(BrainhiveError, match=f"the test signals have other {difference} than the first"):
         SignalStore.write(path, {"train": voxels(4, V1=[1, 0, 1]), "test": other})
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from brainhive_cli.data.stores.recordings import group_trials
+from brainhive_cli.data.trials import group_trials
 
 
 def test_trials_of_a_stimulus_keep_their_order_and_missing_ones_are_marked() -> None:

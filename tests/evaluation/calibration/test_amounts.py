@@ -1,13 +1,12 @@
 """Amounts of calibration: nested draws of pictures, trials and minutes, and the first ones as recorded."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.responses import Responses
 from brainhive_cli.evaluation.calibration.amounts import ALL, Pool, choose_trials, limit_amounts
 
 PICTURES, REPETITIONS, STEP_S, BREAK_S = 12, 3, 2.0, 30.0
@@ -26,18 +25,8 @@ def pool_of(has_times=True) -> Pool:
     runs, sessions = (np.full(onset_s.shape, -1, kind) for kind in (np.int16, np.int8))
     runs[IS_THERE], sessions[IS_THERE] = np.where(run == 2, 0, run), run == 2
     single = random.normal(size=(*onset_s.shape, 2, 4)).astype(np.float32)
-    responses = Responses(
-        7,
-        single.mean(1),
-        np.arange(PICTURES),
-        ("P7", "Oz"),
-        100.0,
-        single,
-        COUNTS,
-        sessions=sessions,
-        runs=runs,
-    )
-    return Pool(replace(responses, onset_s=onset_s if has_times else None), COUNTS)
+    known = {"sessions": sessions, "runs": runs, "onset_s": onset_s if has_times else None}
+    return Pool(make_trials(7, single, np.arange(PICTURES), ("P7", "Oz"), 100.0, COUNTS, **known))
 
 
 def queue_of(pool: Pool) -> np.ndarray:
@@ -105,8 +94,8 @@ def test_minutes_count_breaks_within_a_run_and_nothing_between_runs():
 
 def test_sessions_follow_each_other_where_runs_are_counted_anew():
     pool = pool_of()
-    first, second = (pool.elapsed_min[pool.responses.sessions == session] for session in (0, 1))
-    assert {*pool.responses.runs[pool.responses.sessions == 1]} == {0} and first.max() < second.min()
+    first, second = (pool.elapsed_min[pool.trials.sessions == session] for session in (0, 1))
+    assert {*pool.trials.runs[pool.trials.sessions == 1]} == {0} and first.max() < second.min()
 
 
 def test_the_size_of_a_calibration_counts_minutes_at_the_pace_of_all_with_its_breaks():
@@ -171,9 +160,9 @@ def test_pictures_that_are_tested_are_left_out_and_counted():
 
     pool = pool_of().without(is_tested)
 
-    assert pool.dropped == 4 and (pool.counts == COUNTS[~is_tested]).all()
-    assert (pool.responses.stimulus == np.flatnonzero(~is_tested)).all()
+    assert pool.dropped == 4 and (pool.trials.counts == COUNTS[~is_tested]).all()
+    assert (pool.trials.stimulus == np.flatnonzero(~is_tested)).all()
     chosen = choose("trials", [7, ALL], pool=pool)
     for is_chosen in chosen:
-        assert pool.responses.of_trials(is_chosen).counts.sum() == is_chosen.sum()
+        assert pool.trials.choose(is_chosen).counts.sum() == is_chosen.sum()
     assert pool.describe(chosen[-1]).trials == TRIALS - 12

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.data.signals.selection import Selection
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.signals.selection import select
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import pictures, simulation
 from brainhive_cli.evaluation.explanation import sensor_space
 from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, predict_signals, unique
@@ -40,8 +41,8 @@ def whitened(split, low, meaning):
     signal = np.einsum("nrij,nrjt->nrit", whiteners[sessions], plain).astype(np.float32)
     ids, times = [f"{split}{row}" for row in range(len(low))], np.arange(signal.shape[3]) * EVERY / 250
     given = {"sessions": sessions, "whiteners": whiteners}
-    recording = Recording(signal, ids, Sensors(NAMES), times, 250 / EVERY, "whitened", **given)
-    return Selection.of(recording, None, None, 1.0, split)
+    recording = Trials(signal, ids, Sensors(NAMES), times, 250 / EVERY, "whitened", **given)
+    return select(recording, where=split)
 
 
 @pytest.fixture(scope="module")

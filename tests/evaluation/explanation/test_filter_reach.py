@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
 
 TIMES_MS = np.arange(-200, 800, 8.0)
@@ -15,7 +16,7 @@ def at_onset(source: dict, **steps: object) -> float:
     """Latest beginning of an effect that shows at 0 ms."""
     provenance = {"recorded_hz": 250.0, "preparation": {**STEPS, **steps}} | source
     signal, times_s = np.zeros((1, 1, 1, len(TIMES_MS)), np.float32), TIMES_MS / 1000
-    recording = Recording(signal, ["a"], Sensors(["Oz"]), times_s, 125.0, "uV", provenance)
+    recording = Trials(signal, ["a"], Sensors(["Oz"]), times_s, 125.0, "uV", provenance)
     return float(latest_beginnings(recording)[TIMES_MS == 0].item())
 
 

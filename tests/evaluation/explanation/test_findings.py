@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import lfilter
 
 from brainhive_cli.core.artifacts import Curve, Map
-from brainhive_cli.data.stores.recordings import Grid, Voxels
+from brainhive_cli.data.spaces import Grid, Voxels
 from brainhive_cli.evaluation.explanation.conclusion import (
     curves,
     encoding_artifacts,

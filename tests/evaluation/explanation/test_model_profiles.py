@@ -9,8 +9,9 @@ import torch
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.data.signals.selection import Selection
-from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
+from brainhive_cli.data.signals.selection import select
+from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
 from brainhive_cli.evaluation.explanation.occlusion import window_masks
 from brainhive_cli.evaluation.explanation.profiles import Labels
@@ -59,17 +60,17 @@ def reader(kind, channels, samples, head=None):
     space = Voxels(masks) if is_voxels else Sensors(names)
     signal = random.normal(size=(ITEMS, 2, channels, samples)).astype(np.float32)
     ids = [f"picture {number}" for number in range(ITEMS)]
-    selection = Selection.of(Recording(signal, ids, space, times, rate, "µV"), None, None, 1.0, "test")
     run, places = SimpleNamespace(tests_new_subjects=False), np.arange(ITEMS)
+    trials = select(Trials(signal, ids, space, times, rate, "µV", stimulus=places))
     shared = Items.independent([ids])
     labels = Labels.of(places, places, shared, 20, 0)
-    made = Reader(TrainedCell(run, None, model), 1, "test", selection, places, places, labels, shared)
+    made = Reader(TrainedCell(run, None, model), 1, "test", trials, places, labels, shared)
     rest = np.full(signal.shape[2:], 0.1, np.float32)
     made.__dict__.update(  # what a run with files would be asked for
         image_ids=ids,
         signal=torch.from_numpy(signal.mean(1)),
         baseline=torch.from_numpy(rest),
-        space=SensorSpace.of(selection, selection, signal.mean(1), rest),
+        space=SensorSpace.of(trials, trials, signal.mean(1), rest),
         gallery=torch.randn(ITEMS, sum(heads[name].width for name in model.layout.compared)),
     )
     return made
@@ -131,8 +132,8 @@ def test_no_encoder_is_left_out_of_these_tests():
 
 def test_gradients_of_mixtures_that_are_not_known_have_times_and_no_sensors():
     made = reader("linear", 17, 120)
-    recording = replace(made.selection.recording, unit="whitened")
-    made.__dict__.update(selection=replace(made.selection, recording=recording))
+    recorded = replace(made.recorded, unit="whitened")
+    made.__dict__.update(trials=replace(made.trials, recorded=recorded))
 
     found = explain_model(made, SPEC.model_copy(update={"analyses": ["gradients"]}))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.artifacts import Map, Point
-from brainhive_cli.data.stores.recordings import Sensors
+from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.things_files import THINGS_EEG
 from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
 from brainhive_cli.reports.drawings import save_figure, svg_of

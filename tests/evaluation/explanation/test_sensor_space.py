@@ -8,8 +8,9 @@ import torch
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.selection import Selection
-from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.signals.selection import select
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation import sensor_space
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 
@@ -26,22 +27,17 @@ def selection(split, normalise=None, whitened=True, channels=("Oz", "Pz", "O1"),
         plain = np.einsum("nrij,nrjt->nrit", MIXED[SESSIONS[split]], plain)
         own = {"sessions": SESSIONS[split], "whiteners": MIXED, "unit": "whitened"}
     ids = [f"{split}/{number}" for number in range(len(plain))]
-    made = Recording(plain, ids, Sensors(NAMES), np.arange(7) / 100, 100.0, **{"unit": "V", **own})
-    found = Selection.of(made, channels, None, 0.5, split)
+    made = Trials(plain, ids, Sensors(NAMES), np.arange(7) / 100, 100.0, **{"unit": "V", **own})
+    found = select(made, channels, None, 0.5, split)
     if normalise:
         part = parts.load("normalisations", normalise).TINY
-        measured = part.measure(chunk for _, chunk in selection("train").averages())
-        found = replace(found, normaliser=part.build(measured))
+        found = found.normalise(part.build(part.measure([selection("train").averages])))
     return found
-
-
-def averages(found):
-    return np.concatenate([chunk for _, chunk in found.averages()])
 
 
 def space(**how):
     tested, learned = (selection(split, **how) for split in ("test", "train"))
-    return SensorSpace.of(tested, learned, averages(tested), averages(learned).mean(0))
+    return SensorSpace.of(tested, learned, tested.averages, learned.averages.mean(0))
 
 
 CASES = [
@@ -69,20 +65,20 @@ def test_without_a_sensor_is_the_recording_in_which_it_shows_its_mean(normalise)
     for session in range(3):
         mean = PLAIN["train"][SESSIONS["train"] == session][:, sensor].mean(0)
         changed[SESSIONS["test"] == session, sensor] = mean
-    expected = averages(selection("test", normalise, signal=changed))
+    expected = selection("test", normalise, signal=changed).averages
     np.testing.assert_allclose(found.without(sensor).numpy(), expected, atol=1e-4)
 
 
 def test_averages_are_those_before_whitening_of_all_sensors():
     found = np.concatenate([*sensor_space.averages(selection("test"))])
     np.testing.assert_allclose(found, PLAIN["test"].mean(1), atol=1e-5)
-    trials = [*sensor_space.trials(selection("test"))]
+    trials = [*sensor_space.repetitions(selection("test"))]
     np.testing.assert_allclose(trials, PLAIN["test"], atol=1e-5)
 
 
 def test_whitening_that_is_not_known_is_one_line():
-    recording = replace(selection("test").recording, whiteners=None, sessions=None)
+    recording = replace(selection("test").recorded, whiteners=None, sessions=None)
     with pytest.raises(BrainhiveError, match="does not have the whiteners"):
         sensor_space.refuse_unknown_whitening(recording)
     with pytest.raises(BrainhiveError, match="has 3 whiteners and does not say which trial"):
-        sensor_space.refuse_unknown_whitening(replace(selection("test").recording, sessions=None))
+        sensor_space.refuse_unknown_whitening(replace(selection("test").recorded, sessions=None))

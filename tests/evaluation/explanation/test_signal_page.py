@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.stores.recordings import Grid, Recording, Sensors, SignalStore, Voxels
+from brainhive_cli.data.spaces import Grid, Sensors, Voxels
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.signal_page import (
     draw_slices,
     measure_reliability,
@@ -30,7 +32,7 @@ def recording(signal_sd, stimuli=400, repetitions=8, seed=0, counts=None):
     if counts is not None:
         trials[np.arange(repetitions) >= counts[:, None]] = np.nan
     ids = [f"picture{number}" for number in range(stimuli)]
-    return Recording(trials, ids, Sensors(("a", "b")), np.arange(5) / 100, 100.0, "µV", repetitions=counts)
+    return Trials(trials, ids, Sensors(("a", "b")), np.arange(5) / 100, 100.0, "µV", repetitions=counts)
 
 
 def test_split_half_reliability_is_that_of_the_simulation():
@@ -61,7 +63,7 @@ def drifting(order, repetitions=8):
     signal = (drift + random.normal(size=(trials, 12, 2)))[line].reshape(-1, repetitions, 12, 2)
     ids, onset_s = [f"{number}" for number in range(len(signal))], line.reshape(-1, repetitions) * 1.5
     space = Sensors([*"abcdefghijkl"])
-    return Recording(signal.astype(np.float32), ids, space, np.arange(2) / 100, 100.0, "µV", onset_s=onset_s)
+    return Trials(signal.astype(np.float32), ids, space, np.arange(2) / 100, 100.0, "µV", onset_s=onset_s)
 
 
 def test_slow_drift_is_no_reliability_of_noise():
@@ -121,7 +123,7 @@ def voxels(stimuli=30):
     random = np.random.default_rng(0)
     signal = random.normal(size=(stimuli, 3, 12, 1)).astype(np.float32)
     space = Voxels({"V1": np.arange(12) < 6, "FFA": np.arange(12) > 8})
-    return Recording(signal, [f"p{n}" for n in range(stimuli)], space, np.zeros(1), None, "z")
+    return Trials(signal, [f"p{n}" for n in range(stimuli)], space, np.zeros(1), None, "z")
 
 
 @pytest.mark.parametrize("kind", ("sensors", "voxels"))
@@ -241,7 +243,7 @@ def rhythmic(provenance, unit="µV"):
     noise[:, :, 2] += 5 * np.sin(2 * np.pi * 20 * times_s + phase)
     trials = (3 * signal * course + noise).astype(np.float32)
     ids, space = [f"picture{number}" for number in range(40)], Sensors(("O1", "Oz", "O2", "Cz"))
-    return Recording(trials, ids, space, times_s, 100.0, unit, provenance)
+    return Trials(trials, ids, space, times_s, 100.0, unit, provenance)
 
 
 @pytest.mark.parametrize(

@@ -81,10 +81,10 @@ def replay(run, *overrides, session=2):
 
 def offline(member, session):
     """Tokens [n, D] of the single trials of a session in order of time, by picture."""
-    responses = member.responses(1, "test", with_single=True)
+    responses = member.trials(1, "test")
     image_ids = member.pictures("test").image_ids
     tokens = {}
-    for row, trials, sessions in zip(responses.stimulus, responses.single, responses.sessions, strict=True):
+    for row, trials, sessions in zip(responses.stimulus, responses.singles, responses.sessions, strict=True):
         chosen = torch.from_numpy(trials[sessions == session - 1])
         tokens[image_ids[row]] = member.encode(1, chosen)
     return tokens
@@ -214,8 +214,8 @@ def test_windows_of_a_store_are_its_single_trials(models):
     opened.decoder.decode = lambda windows: results.extend(decoded := decode(windows)) or decoded
     Loop(opened, lambda event: None).run()
 
-    responses = opened.member.responses(1, "test", with_single=True)
-    expected = opened.member.encode(1, torch.from_numpy(np.concatenate(responses.single)))
+    responses = opened.member.trials(1, "test")
+    expected = opened.member.encode(1, torch.from_numpy(np.concatenate(responses.singles)))
     live = torch.stack([result.token for result in results])
     assert len(live) == len(expected) == 16
     distance = torch.cdist(live, expected)

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval import baseline
 from brainhive_cli.evaluation.retrieval.baseline import Averages, Candidates, Fit, Outcome, predict
 from brainhive_cli.evaluation.retrieval.diagnosis import Diagnosis, Facts, diagnose, explain_fits
@@ -68,14 +70,14 @@ def study(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
             embedding = (np.array(stores[split].embedding) - learned.mean(0)) / learned.std(0)
             signal, times_s = record(embedding, repetitions, split), np.arange(SAMPLES) / SAMPLES
             ids = list(stores[split].image_ids)
-            recordings[split] = Recording(signal, ids, Sensors(CHANNELS), times_s, float(SAMPLES), "uV")
+            recordings[split] = Trials(signal, ids, Sensors(CHANNELS), times_s, float(SAMPLES), "uV")
         for name, test in (
             ("default", recordings["test"].signal),
             ("turned", recordings["test"].signal[::-1]),
         ):
             path = home / f"signals/image-folder/{name}/sub-01.h5"
             path.parent.mkdir(parents=True)
-            altered = Recording(test, recordings["test"].image_ids, Sensors(CHANNELS), times_s, 100.0, "uV")
+            altered = Trials(test, recordings["test"].image_ids, Sensors(CHANNELS), times_s, 100.0, "uV")
             SignalStore.write(path, {"train": recordings["train"], "test": altered})
         yield home
 
@@ -266,7 +268,7 @@ def test_trials_of_several_sessions_are_averaged_by_session_and_merged_by_their_
         signal = np.asarray(store[split].signal)
         sessions = np.tile((np.arange(signal.shape[1]) >= first).astype(np.int8), (len(signal), 1))
         options = (store[split].image_ids, Sensors(CHANNELS), store[split].times_s, 100.0, "uV")
-        recordings[split] = Recording(signal, *options, sessions=sessions)
+        recordings[split] = Trials(signal, *options, sessions=sessions)
     (study / "signals/image-folder/sessions").mkdir()
     SignalStore.write(study / "signals/image-folder/sessions/sub-01.h5", recordings)
     run = find(str(train(go, "linear", "signal.name=sessions", "train.epochs=1")), Paths())

@@ -161,10 +161,10 @@ def without_protocol(found: Mapping[str, Metric]) -> dict[str, Metric]:
 
 
 def test_only_pictures_that_somebody_was_shown_are_searched_when_asked(go, trained, monkeypatch, tmp_path):
-    shown, opened = {1: np.arange(60), 2: np.arange(30, 70)}, TrainedCell.responses
+    shown, opened = {1: np.arange(60), 2: np.arange(30, 70)}, TrainedCell.trials
     monkeypatch.setattr(
         TrainedCell,
-        "responses",
+        "trials",
         lambda member, subject, split: opened(member, subject, split).take(shown[subject]),
     )
     monkeypatch.setattr(TrainedCell, "shown", lambda member, subject, split: shown[subject])

@@ -12,8 +12,9 @@ from brainhive_cli.commands.eval_retrieval import Recipe, inputs, work
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.data.stores.recordings import Recording, SignalStore
+from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.comparison import FOLDS, compare_ranks
 from brainhive_cli.measurement.signs import flip_signs
 from brainhive_cli.measurement.units import Items
@@ -160,7 +161,7 @@ def test_runs_that_averaged_other_numbers_of_repetitions_are_compared_with_a_wor
     assert "repetitions 16, not 2" in page.tables[0].title
 
 
-def first_repetitions(recording: Recording, count: int) -> Recording:
+def first_repetitions(recording: Trials, count: int) -> Trials:
     fewer = np.full(len(recording.image_ids), count)
     return replace(recording, signal=np.asarray(recording.signal)[:, :count], repetitions=fewer)
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from cell_data import HERE, PICTURES, batches_of, targets_of
+from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.responses import Responses, spec_of
+from brainhive_cli.data.model_input import spec_of
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.batches import Batches, CellData, averages_of
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -17,14 +19,13 @@ from brainhive_cli.training.alignment.recipe import Recipe
 WIDTHS = {1: 3, 4: 5, 7: 4}
 
 
-def voxels(subject: int, repetitions: int = 1) -> Responses:
+def voxels(subject: int, repetitions: int = 1) -> Trials:
     """Signals [N, V, 1] that say whose they are and of which stimulus."""
     pictures, width = np.arange(PICTURES), WIDTHS[subject]
     averages = np.repeat(100.0 * subject + pictures, width).reshape(-1, width, 1).astype(np.float32)
-    single = np.repeat(averages[:, None], repetitions, 1) if repetitions > 1 else None
-    counts = None if single is None else np.full(PICTURES, repetitions)
     regions = {"V1": (0, 1), "FFA": tuple(range(2, width))}
-    return Responses(subject, averages, pictures, (), None, single, counts, regions=regions)
+    signal = np.repeat(averages[:, None], repetitions, 1)
+    return make_trials(subject, signal, pictures, (), None, regions=regions)
 
 
 def data_of(repetitions: int = 1) -> CellData:
@@ -72,25 +73,28 @@ def test_a_model_of_all_subjects_is_built_for_their_widths_and_regions() -> None
     found = spec_of([voxels(subject) for subject in WIDTHS])
 
     regions = {"V1": ((0, 1),) * 3, "FFA": ((2,), (2, 3, 4), (2, 3))}
-    assert found == SignalSpec((), 1, (1, 4, 7), (3, 5, 4), regions=regions)
+    assert found == SignalSpec((), 1, (1, 4, 7), (3, 5, 4), times_s=(0.0,), regions=regions)
 
 
 @pytest.mark.parametrize(
     ("other", "what"),
     [
-        ({"channels": ("O1",)}, "sensors"),
-        ({"signal": np.zeros((PICTURES, 5, 2), np.float32)}, "samples"),
+        ({"channels": tuple("abcde")}, "sensors"),
+        ({"signal": np.zeros((PICTURES, 5, 2), np.float32), "rate_hz": 100.0}, "samples"),
         ({"rate_hz": 100.0}, "sampling rate"),
         ({"regions": {"V1": (0,)}}, "regions"),
     ],
 )
 def test_subjects_whose_signals_mean_different_things_do_not_train_together(other, what) -> None:
     with pytest.raises(BrainhiveError, match=f"subjects 1 and 4 differ in their {what}"):
-        spec_of([voxels(1), replace(voxels(4), **other)])
+        regions = {"V1": (0, 1), "FFA": (2, 3, 4)}
+        what_is_read = {"signal": voxels(4).averages, "rate_hz": None, "regions": regions, **other}
+        spec_of([voxels(1), make_trials(4, stimulus=np.arange(PICTURES), **what_is_read)])
 
 
 def test_rows_of_equal_widths_are_gathered_together() -> None:
-    bank = averages_of([voxels(1), replace(voxels(1), subject=2)], HERE.device)
+    subjects = [voxels(1), replace(voxels(1), subject=2)]
+    bank = averages_of(replace(data_of(), trials=subjects), HERE.device)
     rows = np.array([0, 59, 60, 119])
 
     assert [part.tolist() for part in bank.split(rows)] == [rows.tolist()]
@@ -180,12 +184,12 @@ def test_what_is_drawn_once_stays_whatever_the_step_the_batch_and_the_processes_
 def test_signals_that_validate_are_not_varied_and_those_in_memory_stay_as_they_were() -> None:
     embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
     data, rows = cells.data_of(embedding), np.arange(20, 40)
-    before = data.responses[0].signal.copy()
+    before = data.trials[0].averages.copy()
     parts = ["noise", "channel-dropout", {"kind": "time-shift", "largest_ms": 20}, "smooth"]
     batches = batches_of(data, augment={"parts": parts})
 
     ((signal, _),) = batches.draw(rows, 1).parts
 
-    np.testing.assert_array_equal(data.responses[0].signal, before)
+    np.testing.assert_array_equal(data.trials[0].averages, before)
     assert np.array_equal(batches.averages.gather(rows).numpy(), before[rows])
     assert not np.isclose(signal.numpy(), before[rows]).any(1).all()

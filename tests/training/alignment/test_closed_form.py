@@ -37,14 +37,14 @@ def shared(data: CellData, kind: str = "shared_ridge") -> Layout:
 def products(data: CellData, embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centred features and targets of all learned signals."""
     learned = ~data.held_out
-    x = np.concatenate([trials.signal[learned].reshape(learned.sum(), -1) for trials in data.responses])
-    y = np.tile(embedding[learned], (len(data.responses), 1))
+    x = np.concatenate([trials.averages[learned].reshape(learned.sum(), -1) for trials in data.trials])
+    y = np.tile(embedding[learned], (len(data.trials), 1))
     return x.astype(np.float64), y.astype(np.float64)
 
 
 def test_one_map_is_fitted_to_all_subjects_and_continued_by_another_subject(embedding):
     both, settings = data_of(embedding, subjects=2), Train()
-    other = replace(both, responses=[replace(both.responses[0], subject=7)])
+    other = replace(both, trials=[replace(both.trials[0], subject=7)])
     begun = fit(shared(both), both, [], settings)
 
     x, y = products(both, embedding)

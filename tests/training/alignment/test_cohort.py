@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from layouts import spec_of
+from trials import make_trials
 
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.signals.normalisations import euclidean
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.heads import Head
 from brainhive_cli.training.alignment.batches import CellData
@@ -31,14 +32,14 @@ PEOPLE, TOLERANCE = 3, 0.005
 """New people who are compared, of eight; and the README's tolerance: a picture of 200 in one draw of ten."""
 
 
-def responses_of(signal: np.ndarray, subject: int, first: int = 0) -> Responses:
+def responses_of(signal: np.ndarray, subject: int, first: int = 0) -> Trials:
     names = tuple(f"E{index}" for index in range(signal.shape[1]))
-    return Responses(subject, signal.astype(np.float32), first + np.arange(len(signal)), names, 100.0)
+    return make_trials(subject, signal.astype(np.float32), first + np.arange(len(signal)), names, 100.0)
 
 
-def base_of(cohort: dict[str, Any], features: np.ndarray, people: list[Responses], is_aligned: bool) -> Base:
+def base_of(cohort: dict[str, Any], features: np.ndarray, people: list[Trials], is_aligned: bool) -> Base:
     """Fit the shared ridge to the people of the sources; aligned signals are smaller by the root of T."""
-    samples, names = people[0].signal.shape[2], people[0].channels
+    samples, names = people[0].signal.shape[3], people[0].channels
     penalty = cohort["PENALTY"] / (samples if is_aligned else 1)
     section = {"normalise": ALIGNMENT.model_dump()} if is_aligned else {}
     spec = spec_of(names, samples, tuple(each.subject for each in people))
@@ -50,11 +51,8 @@ def base_of(cohort: dict[str, Any], features: np.ndarray, people: list[Responses
     )
     normalisers = {}
     if is_aligned:
-        normalisers = {each.subject: ALIGNMENT.build(ALIGNMENT.measure([each.signal])) for each in people}
-        people = [
-            type(each)(each.subject, normalisers[each.subject](each.signal), each.stimulus, names, 100.0)
-            for each in people
-        ]
+        normalisers = {each.subject: ALIGNMENT.build(ALIGNMENT.measure([each.averages])) for each in people}
+        people = [each.normalise(normalisers[each.subject]) for each in people]
     targets = Targets({"e": StoreTargets(torch.from_numpy(features.astype(np.float32)))})
     held_out = np.zeros(len(features), np.bool_)
     data = CellData(people, targets, held_out, None, learned=Learned(normalisers=normalisers))

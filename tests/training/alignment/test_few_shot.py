@@ -7,11 +7,12 @@ import pytest
 import torch
 from cell_data import targets_of
 from layouts import one_token, spec_of
+from trials import make_trials
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.trialwise import depends_on_other_trials
 from brainhive_cli.models.heads import Head
@@ -42,13 +43,13 @@ SIGNAL_PARTS = ("euclidean", "riemannian", "whiten", "channel")
 FREE, PAIRED = ("coral", "moments"), ("procrustes", "ridge")
 
 
-def responses_of(subject: int, pictures=np.arange(PICTURES)) -> Responses:  # noqa: B008
+def responses_of(subject: int, pictures=np.arange(PICTURES)) -> Trials:  # noqa: B008
     """Signals that all people share, mixed and shifted by each person's channels, with noise."""
     shared, random = np.random.default_rng(99), np.random.default_rng(subject)
     clean = (EMBEDDING @ shared.normal(size=(8, 24))).reshape(PICTURES, 4, 6)[pictures]
     mixing, mean = np.eye(4) + 0.3 * random.normal(size=(4, 4)), random.normal(size=(4, 1))
     signal = mixing @ (clean + 0.3 * random.normal(size=clean.shape)) + mean
-    return Responses(subject, signal.astype(np.float32), np.array(pictures), CHANNELS, 100.0)
+    return make_trials(subject, signal.astype(np.float32), np.array(pictures), CHANNELS, 100.0)
 
 
 def base_of(normalise: str | None = None, closed: bool = False, subjects=(1, 2, 3)) -> Base:
@@ -58,8 +59,8 @@ def base_of(normalise: str | None = None, closed: bool = False, subjects=(1, 2, 
         if normalise is None:
             others.append(responses)
             continue
-        normaliser = part(normalise).build(part(normalise).measure([responses.signal]))
-        others.append(replace(responses, signal=normaliser(responses.signal), normaliser=normaliser))
+        normaliser = part(normalise).build(part(normalise).measure([responses.averages]))
+        others.append(responses.normalise(normaliser))
     targets = targets_of({"e": torch.from_numpy(EMBEDDING)})
     spec = replace(
         spec_of(CHANNELS, SAMPLES, tuple(subjects)),
@@ -102,11 +103,11 @@ LEARNED = responses_of(NEW, np.arange(0, PICTURES, 2))
 TESTED = responses_of(NEW, np.arange(1, PICTURES, 2))
 
 
-def decode(decoder: Decoder, responses: Responses = TESTED) -> torch.Tensor:
-    return decoder.encode(responses.signal)
+def decode(decoder: Decoder, responses: Trials = TESTED) -> torch.Tensor:
+    return decoder.encode(responses.averages)
 
 
-def top1(decoder: Decoder, responses: Responses) -> float:
+def top1(decoder: Decoder, responses: Trials) -> float:
     """Share of signals whose picture comes first among those that were shown."""
     with torch.inference_mode():
         gallery = decoder.model.encode_image({"e": torch.from_numpy(EMBEDDING[responses.stimulus])}).float()
@@ -114,11 +115,11 @@ def top1(decoder: Decoder, responses: Responses) -> float:
     return float((found == 1).float().mean())
 
 
-def relabelled(responses: Responses) -> Responses:
+def relabelled(responses: Trials) -> Trials:
     return replace(responses, stimulus=np.roll(responses.stimulus, 7))
 
 
-def fit_arm(base: Base, arm: str, responses: Responses = LEARNED, seed: int = 0) -> Decoder:
+def fit_arm(base: Base, arm: str, responses: Trials = LEARNED, seed: int = 0) -> Decoder:
     if arm in SIGNAL_PARTS:
         return base.align_signals(part(arm), responses)
     if arm in (*FREE, *PAIRED):
@@ -132,7 +133,7 @@ def test_zero_shot_is_the_model_of_other_people_unchanged(base):
 
     assert base.zero_shot.model is base.model and base.zero_shot.normaliser is None
     assert all(torch.equal(value, before[name]) for name, value in base.model.state_dict().items())
-    expected = base.model.encode_signal(torch.from_numpy(TESTED.signal), None)
+    expected = base.model.encode_signal(torch.from_numpy(TESTED.averages), None)
     assert torch.equal(decode(base.zero_shot), expected)
 
 
@@ -140,7 +141,7 @@ def test_zero_shot_is_normalised_by_the_mean_of_other_people(whitened):
     normalisers = [*whitened.model.learned.normalisers.values()]
     mean, matrix = (np.mean([getattr(each, name) for each in normalisers], 0) for name in ("mean", "matrix"))
 
-    expected = whitened.model.encode_signal(torch.from_numpy(matrix @ (TESTED.signal - mean)), None)
+    expected = whitened.model.encode_signal(torch.from_numpy(matrix @ (TESTED.averages - mean)), None)
 
     torch.testing.assert_close(decode(whitened.zero_shot), expected)
 
@@ -161,21 +162,21 @@ def test_zero_shot_is_normalised_as_the_model_says_for_new_people_and_refused_wh
 @pytest.mark.parametrize("kind", SIGNAL_PARTS)
 def test_aligned_signals_have_the_statistics_of_other_people(base, kind):
     config = part(kind)
-    expected = [config.measure([each.signal]) for each in base.trained]
+    expected = [config.measure([each.averages]) for each in base.trained]
 
     decoder = base.align_signals(config, LEARNED)
 
-    aligned = config.measure([decoder.normaliser(LEARNED.signal)])
+    aligned = config.measure([decoder.normaliser(LEARNED.averages)])
     for name, values in aligned.items():
         mean = np.mean([statistics[name] for statistics in expected], axis=0)
         size = np.abs(mean).max()
-        assert np.abs(config.measure([LEARNED.signal])[name] - mean).max() > 0.1 * size
+        assert np.abs(config.measure([LEARNED.averages])[name] - mean).max() > 0.1 * size
         np.testing.assert_allclose(values, mean, atol=1e-3 * size)
     assert top1(decoder, TESTED) >= top1(base.zero_shot, TESTED) and decoder.model is base.model
 
 
 def test_signals_of_a_model_of_normalised_ones_are_normalised_by_the_calibration_alone(whitened):
-    expected = part("whiten").build(part("whiten").measure([LEARNED.signal]))
+    expected = part("whiten").build(part("whiten").measure([LEARNED.averages]))
 
     decoder = whitened.align_signals(part("whiten"), LEARNED)
 
@@ -200,9 +201,9 @@ def test_labels_have_a_part_in_alignments_by_pairs_only(base, kind):
 def test_a_test_trial_is_decoded_without_the_others(base, kind):
     decoder = fit_arm(replace(base, train=TRAIN.model_copy(update={"epochs": 2})), kind)
 
-    assert not depends_on_other_trials(decoder.encode, torch.from_numpy(TESTED.signal))
+    assert not depends_on_other_trials(decoder.encode, torch.from_numpy(TESTED.averages))
     together = replace(decoder, align=lambda tokens: tokens - tokens.mean(0))
-    assert depends_on_other_trials(together.encode, torch.from_numpy(TESTED.signal))
+    assert depends_on_other_trials(together.encode, torch.from_numpy(TESTED.averages))
 
 
 def test_transfer_gains_from_few_pictures_and_scratch_needs_more(base):
@@ -266,7 +267,7 @@ def test_a_kept_model_reads_signals_as_they_are_recorded(base, tmp_path, pull):
 
     read = aligners.load(tmp_path / "model")
     with torch.inference_mode():
-        tokens = read.encode_signal(torch.from_numpy(TESTED.signal))
+        tokens = read.encode_signal(torch.from_numpy(TESTED.averages))
     torch.testing.assert_close(tokens, decode(decoder), atol=1e-5, rtol=0)
 
 
@@ -318,7 +319,7 @@ def test_a_new_person_with_the_number_of_a_trained_one_is_another_person(base):
 
 
 def test_voxels_are_refused_before_anything_is_measured_of_them(base):
-    voxels = replace(LEARNED, channels=(), signal=np.zeros((2, 50_000, 1), np.float32))
+    voxels = make_trials(NEW, np.zeros((2, 50_000, 1), np.float32), [0, 1], (), None)
     with pytest.raises(BrainhiveError, match="voxels of two people"):
         base.align_signals(part("euclidean"), voxels)
 
@@ -327,21 +328,20 @@ def test_trained_people_are_measured_on_as_many_trials_as_the_new_person(base):
     # four trials of each picture, of which one is learned from
     random = np.random.default_rng(0)
 
-    def with_trials(responses: Responses) -> Responses:
-        single = np.repeat(responses.signal[:, None], 4, 1)
+    def with_trials(responses: Trials) -> Trials:
+        single = np.repeat(responses.averages[:, None], 4, 1)
         single = (single + random.normal(size=single.shape)).astype(np.float32)
-        counts = np.full(len(single), 4)
-        return replace(responses, signal=single.mean(1), single=single, counts=counts)
+        return replace(responses, signal=single)
 
     people = [with_trials(person) for person in base.trained]
     new = with_trials(LEARNED)
-    one_trial = new.of_trials(np.arange(4) < np.ones((len(new.stimulus), 1)))
+    one_trial = new.choose(np.arange(4) < np.ones((len(new.stimulus), 1)))
     noisy = Base(base.model, base.targets, TERMS, TRAIN, people)
 
     # aligned, the person's single trials have the mean product of single trials of the others
     config, is_first = part("euclidean"), np.arange(4) < np.ones((PICTURES, 1))
-    aligned = noisy.align_signals(config, one_trial).normaliser(one_trial.signal)
-    expected = [config.measure([person.of_trials(is_first).signal])["reference"] for person in people]
+    aligned = noisy.align_signals(config, one_trial).normaliser(one_trial.averages)
+    expected = [config.measure([person.choose(is_first).averages])["reference"] for person in people]
     np.testing.assert_allclose(
         config.measure([aligned])["reference"], np.mean(expected, 0), rtol=1e-3, atol=1e-3
     )
@@ -349,6 +349,7 @@ def test_trained_people_are_measured_on_as_many_trials_as_the_new_person(base):
 
 def test_a_person_of_another_width_than_the_normalisation_is_no_stranger_that_is_decoded(whitened):
     wider = np.zeros((3, 7, SAMPLES), np.float32)
-    assert not whitened.decodes_strangers(wider) and whitened.decodes_strangers(LEARNED.signal)
+    trials = make_trials(NEW, wider, np.arange(3), tuple("ABCDEFG"), 100.0)
+    assert not whitened.decodes_strangers(trials) and whitened.decodes_strangers(LEARNED)
     with pytest.raises(BrainhiveError, match="7 channels or voxels, the normalisation is of 4"):
         whitened.zero_shot.encode(wider)

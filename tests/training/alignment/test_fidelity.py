@@ -7,9 +7,9 @@ import pytest
 import torch
 from cell_data import HERE, PICTURES, batches_of, data_of, layout_of
 from torch import nn
+from trials import make_trials
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
@@ -56,7 +56,7 @@ def test_trials_that_fill_no_batch_are_spread_kept_or_left_out(last_batch, sizes
 
 def test_an_epoch_of_things_eeg_ends_with_156_trials_as_the_references_does():
     signal, pictures = np.zeros((16540, 1, 1), np.float32), np.arange(16540)
-    data = CellData([Responses(1, signal, pictures, ("Oz",))], Targets({}), np.zeros(16540, bool), None)
+    data = CellData([make_trials(1, signal, pictures, ("Oz",))], Targets({}), np.zeros(16540, bool), None)
 
     sizes = [len(rows) for rows in batches_of(data, last_batch="keep", batch_size=1024).epoch(2025, 0)]
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import inherited
 from brainhive_cli.training.alignment.settings import Finetune
@@ -31,9 +32,9 @@ def kept(share: float, seed: int = 0) -> set[int]:
     pictures = np.repeat(np.random.default_rng(1).permutation(200), 2)
     signal = np.broadcast_to(pictures[:, None, None], (400, 2, 3)).astype(np.float32)
     trials = take_share(
-        Responses(1, signal, pictures, ("O1", "O2")), np.arange(200) < 20, Finetune(share=share, seed=seed)
+        make_trials(1, signal, pictures, ("O1", "O2")), np.arange(200) < 20, Finetune(share=share, seed=seed)
     )
-    assert np.array_equal(trials.signal[:, 0, 0], trials.stimulus) and trials.channels == ("O1", "O2")
+    assert np.array_equal(trials.averages[:, 0, 0], trials.stimulus) and trials.channels == ("O1", "O2")
     found, counts = np.unique(trials.stimulus, return_counts=True)
     assert (counts == 2).all()  # whole pictures
     return set(found.tolist())
@@ -48,13 +49,12 @@ def test_a_share_is_whole_pictures_of_both_kinds_and_part_of_every_larger_share(
     assert kept(0.1) == kept(0.1) != kept(0.1, seed=1)
 
 
-def recorded_in_sessions() -> Responses:
+def recorded_in_sessions() -> Trials:
     """Three pictures, up to three repetitions; a signal says in which session it was recorded, from 1."""
     sessions = np.array([[2, 0, 0], [1, 2, -1], [1, 0, -1], [2, -1, -1]], np.int8)
     single = np.broadcast_to(sessions[..., None, None] + 1, (4, 3, 5, 1)).astype(np.float32)
     counts = (sessions >= 0).sum(1)
-    average = single.sum(1) / counts[:, None, None]
-    return Responses(1, average, np.array([7, 3, 5, 9]), (), None, single, counts, sessions=sessions)
+    return make_trials(1, single, [7, 3, 5, 9], (), None, counts, sessions=sessions)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_first_sessions_are_exactly_their_trials(count, stimuli, counts, average
     rows = [stimuli.index(stimulus) for stimulus in trials.stimulus]
     assert len(rows) == len(set(rows)) == max(1, round(share * len(stimuli)))
     assert trials.counts.tolist() == [counts[row] for row in rows]
-    assert trials.signal.shape[1:] == (5, 1) and trials.signal.dtype == np.float32
-    assert trials.signal[:, 0, 0].tolist() == pytest.approx([averages[row] for row in rows])
+    assert trials.averages.shape[1:] == (5, 1) and trials.averages.dtype == np.float32
+    assert trials.averages[:, 0, 0].tolist() == pytest.approx([averages[row] for row in rows])
     is_there = np.arange(trials.single.shape[1]) < trials.counts[:, None]
     assert np.array_equal(trials.sessions >= 0, is_there) and trials.sessions.max() < count
     assert np.array_equal(trials.single[..., 0, 0], np.where(is_there, trials.sessions + 1, 0))

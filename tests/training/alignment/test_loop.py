@@ -18,8 +18,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import UNKNOWN_HISTORY, Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import StoredRows
+from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.losses import LossContext, clip
@@ -106,13 +105,13 @@ def test_each_head_is_compared_with_its_own_encoder(train, embedding):
     data = replace(data_of(embedding), targets=targets_of(encoders))
     heads = {"e": Head((8,), "e"), "f": Head((3,), "f")}
     layout = replace(layout_of(data, "linear"), heads=heads, fuser={}, dims={}, retrieval_heads=("e", "f"))
-    loss_of, trials = clip.Config().build(), data.responses[0]
+    loss_of, trials = clip.Config().build(), data.trials[0]
     model, learned = initial_aligner(1, layout, data, "torch"), ~data.held_out
 
     terms = [Term(prediction=name, weight=0.5) for name in heads]
     _, _, events = train(data, layout=layout, terms=terms, epochs=1, batch_size=PICTURES)
 
-    signal = model.encode_signal(torch.from_numpy(trials.signal[learned]))
+    signal = model.encode_signal(torch.from_numpy(trials.averages[learned]))
     image = model.encode_image({key: each[learned] for key, each in encoders.items()})
     apart = [loss_of(signal[:, part], image[:, part], LossContext()) for part in (slice(8), slice(8, None))]
     assert events[0]["loss"] == pytest.approx(torch.stack(apart).mean().item(), rel=1e-4)
@@ -196,7 +195,7 @@ def test_each_epoch_is_reported(train, embedding):
 )
 def test_metrics_say_what_selected_the_epoch(train, embedding, knobs, selected_on):
     data = data_of(embedding)
-    data = replace(data, tested=data.responses, tested_targets=data.targets)
+    data = replace(data, tested=data.trials, tested_targets=data.targets)
 
     assert train(data, **knobs)[1].notes["selected_on"] == selected_on
 
@@ -212,18 +211,16 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
 
 def test_held_out_concepts_that_no_subject_saw_validate_nothing(train, embedding):
     data = data_of(embedding)
-    seen = [
-        replace(each, stimulus=np.where(each.stimulus < 15, -1, each.stimulus)) for each in data.responses
-    ]
+    seen = [replace(each, stimulus=np.where(each.stimulus < 15, -1, each.stimulus)) for each in data.trials]
 
-    _, found, _ = train(replace(data, responses=seen))
+    _, found, _ = train(replace(data, trials=seen))
 
     assert found.notes["selected_on"] == "last epoch" and not found.scopes
 
 
 def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
     data = data_of(embedding)
-    spoilt = replace(data.responses[0], signal=np.full_like(data.responses[0].signal, np.nan))
+    spoilt = replace(data.trials[0], signal=np.full_like(data.trials[0].signal, np.nan))
     data = replace(data, tested=[spoilt], tested_targets=data.targets)
 
     train(data)
@@ -314,7 +311,7 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
     batch = batches.draw(samples, 0)
     shown = batches.samples.stimulus[np.sort(samples)]
     for signal, subject, picture in zip(*batch.parts[0], shown, strict=True):
-        own = data.responses[subject].single[picture]  # type: ignore[index]
+        own = data.trials[subject].singles[picture]
         assert (torch.from_numpy(own) == signal).all((1, 2)).any()
     assert torch.equal(batch.targets["e"], data.targets.gather(shown)["e"])
 
@@ -327,7 +324,7 @@ def test_random_averages_differ_from_draw_to_draw_and_hold_so_many_trials(embedd
     one, other, same = (batches.draw(rows, seed).parts[0][0] for seed in (1, 2, 1))
 
     assert torch.equal(same, one) and not torch.equal(one[:-1], other[:-1])
-    trials = torch.from_numpy(data.responses[0].single)  # type: ignore[arg-type]
+    trials = torch.from_numpy(data.trials[0].singles)
     pairs = torch.stack([trials[:, pair].mean(1) for pair in ([0, 1], [0, 2], [1, 2])], 1)
     is_pair = torch.isclose(pairs[:-1], one[:-1, None], atol=1e-6).all(3).all(2)
     assert (is_pair.sum(1) == 1).all()
@@ -348,7 +345,7 @@ def test_processes_know_each_others_mixtures_and_mix_among_their_own(embedding):
 
     one, other = (batch.mixing for batch in drawn)
     assert torch.equal(one.partner, other.partner) and torch.equal(one.share, other.share)
-    signal = torch.from_numpy(data.responses[0].signal[rows])
+    signal = torch.from_numpy(data.trials[0].averages[rows])
     assert torch.allclose(torch.cat([batch.parts[0][0] for batch in drawn]), one.mix(signal), atol=1e-6)
     assert set(one.partner[:15].tolist()) == set(range(15)) and set(one.partner[15:].tolist()) == set(
         range(15, 31)
@@ -356,20 +353,18 @@ def test_processes_know_each_others_mixtures_and_mix_among_their_own(embedding):
     assert not torch.allclose(one.mix(signal), signal, atol=0.1)
 
 
-def test_mapped_signals_train_to_the_same_weights(train, embedding, tmp_path):
-    data, mapped = data_of(embedding, subjects=3), []
-    for trials in data.responses:
+@pytest.mark.parametrize("how", [None, "single", "random"])
+def test_mapped_signals_train_to_the_same_weights(train, embedding, tmp_path, how):
+    data, mapped = data_of(embedding, subjects=3, how=how), []
+    for trials in data.trials:
         path = tmp_path / f"{trials.subject}.h5"
-        hdf5.create(path, {"signal": (trials.signal.shape, "float32")}, {}, {})
-        writer = hdf5.RowWriter(path, "signal")
-        writer.write(np.arange(len(trials.signal)), trials.signal)
-        writer.close()
-        hdf5.seal(path)
-        with hdf5.open_file(path, "") as file:
-            mapped.append(replace(trials, signal=StoredRows(file, "signal", str)))
+        named = replace(trials, image_ids=[*map(str, trials.stimulus)])
+        SignalStore.write(path, {"train": named})
+        stored = SignalStore.open(path)["train"]
+        mapped.append(replace(stored, subject=trials.subject, stimulus=trials.stimulus))
 
     memory, _, _ = train(data, "memory")
-    disk, _, _ = train(replace(data, responses=mapped), "disk")
+    disk, _, _ = train(replace(data, trials=mapped, is_mapped=True), "disk")
 
     assert is_same(memory, disk)
 

@@ -17,9 +17,11 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import nsd
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import recordings, target_store
-from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
+from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.initialisation import take_over
@@ -164,7 +166,7 @@ def write_test(home: Path, low: Golden, dataset: str = "nsd") -> None:
     writer.finish()
     voxels = low["in.voxels"].numpy()[:, None, :, None]
     space = Voxels({"V1": np.ones(voxels.shape[2], bool)})
-    recorded = Recording(voxels, ids, space, np.zeros(1), None, "z-score")
+    recorded = Trials(voxels, ids, space, np.zeros(1), None, "z-score")
     SignalStore.write(recordings.path_of(home / "signals", "nsd", "default", 5), {"test": recorded})
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from cell_data import HERE, targets_of
 from safetensors.torch import save_file
+from trials import make_trials
 
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.responses import Responses
 from brainhive_cli.models.backbones import neurons
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -60,7 +60,7 @@ def data() -> CellData:
         values = 1 + (values > 0) if name == "caption" else values
         made[name] = torch.tensor(values, dtype=torch.float32)
     voxels = causes @ random.normal(size=(4, VOXELS)) + 0.1 * random.normal(size=(CLIPS, VOXELS))
-    trials = Responses(1, voxels.astype(np.float32)[..., None], np.arange(CLIPS), (), None)
+    trials = make_trials(1, voxels.astype(np.float32)[..., None], np.arange(CLIPS), (), None)
     return CellData([trials], targets_of(made), np.arange(CLIPS) < 8, None)
 
 
@@ -88,12 +88,12 @@ def test_decoders_learn_behind_the_brain_model_of_the_first_training(data: CellD
     blocks = {**BRAIN, "mixer": "blocks", "blocks": 1}
     first = train(data, layout(blocks, ["image", "text"]), first_terms, tmp_path / "first", 3)
     start = (Start(tmp_path / "first/cells/cell/model", "backbone.brain"),)
-    begun = CellData(data.responses, data.targets, data.held_out, None, starts={0: start})
+    begun = CellData(data.trials, data.targets, data.held_out, None, starts={0: start})
     second_layout = layout(neurons.TINY.model_dump(mode="json"), list(SHAPES))
 
     second = train(begun, second_layout, TERMS, tmp_path / "second", 2, freeze=["backbone.brain"])
 
-    signal, subject = torch.from_numpy(data.responses[0].signal), torch.zeros(CLIPS, dtype=torch.long)
+    signal, subject = torch.from_numpy(data.trials[0].averages), torch.zeros(CLIPS, dtype=torch.long)
     with torch.no_grad():
         one, other = first.predict(signal, subject), second.predict(signal, subject, ["image"])
     assert torch.allclose(one["image"], other["image"], atol=1e-5)

@@ -145,7 +145,7 @@ def test_a_stage_starts_from_a_model_folder_and_inherits_what_it_learned_from(da
     config = json.loads((model / "config.json").read_text())
     config["learned"]["selection"] = "test"
     (model / "config.json").write_text(json.dumps(config))
-    starting = CellData(data.responses, data.targets, data.held_out, None, starts={1: (Start(model),)})
+    starting = CellData(data.trials, data.targets, data.held_out, None, starts={1: (Start(model),)})
     still = {"epochs": 1, "lr": 1e-30}
 
     second = trained(starting, tmp_path / "second", [{"epochs": 1, "lr": 5e-2}, still], weight_decay=0)
@@ -489,7 +489,7 @@ def test_a_pulled_training_killed_in_any_stage_ends_with_the_same_weights(
     """Starts from a part, so that a later stage pulls to weights that the training itself has learned."""
     trained(data, tmp_path / "first", STAGES[:1])
     part = Start(tmp_path / "first" / "cells" / "cell" / "model", "backbone")
-    data = CellData(data.responses, data.targets, data.held_out, None, starts={first: (part,)})
+    data = CellData(data.trials, data.targets, data.held_out, None, starts={first: (part,)})
     stages = [STAGES[0], {**STAGES[1], "freeze": ["fuser.proj_maps"]}, STAGES[2]]
     knobs = {"ema": 0.5, "start_pull": 0.2}
     whole = trained(data, tmp_path / "whole", stages, **knobs)

@@ -19,10 +19,10 @@ def member(go, small, world) -> TrainedCell:
 
 def test_a_cell_decodes_its_heads_once(member):
     decoded, rows = member.decoded(1, "test")
-    responses = member.responses(1, "test")
-    tokens = member.encode(1, torch.from_numpy(responses.signal))
+    responses = member.trials(1, "test")
+    tokens = member.encode(1, torch.from_numpy(responses.averages))
 
     assert torch.equal(decoded.tensors["token"], tokens) and rows.tolist() == responses.stimulus.tolist()
-    assert member.responses(1, "test") is responses
+    assert member.trials(1, "test") is responses
     assert member.decoded(1, "test")[0] is decoded
     assert member.images("test", rows).shape == tokens.shape

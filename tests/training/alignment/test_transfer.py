@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.responses import match_recording
+from brainhive_cli.data.model_input import match_recording
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
+from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.signal_spec import SignalSpec
 
@@ -24,14 +26,14 @@ OTHER = "{kind: demo, noise: 0.5, subjects: 2}"
 SPEC = replace(spec_of(("Oz", "P7"), 50), rate_hz=100.0, times_s=tuple(np.arange(50) / 100))
 
 
-def recorded(channels=("P7", "Cz", "oz"), rate_hz=100.0, samples=80, start_s=0.0) -> Recording:
+def recorded(channels=("P7", "Cz", "oz"), rate_hz=100.0, samples=80, start_s=0.0) -> Trials:
     """A recording of another data set; what matches the model by default."""
     signal = np.zeros((1, 1, len(channels), samples), np.float32)
     times_s = start_s + np.arange(samples) / rate_hz
-    return Recording(signal, ["a"], Sensors(channels), times_s, rate_hz, "µV")
+    return Trials(signal, ["a"], Sensors(channels), times_s, rate_hz, "µV")
 
 
-def match(recording: Recording, spec: SignalSpec = SPEC, signal: Signal = Signal()):  # noqa: B008
+def match(recording: Trials, spec: SignalSpec = SPEC, signal: Signal = Signal()):  # noqa: B008
     return match_recording(spec, recording, signal, None, "other subject 1")
 
 
@@ -74,10 +76,10 @@ def test_a_model_that_only_counts_its_channels_takes_as_many_in_the_order_asked_
 
 
 def test_voxels_do_not_go_into_a_model_of_sensors_nor_sensors_into_one_of_voxels():
-    voxels = Recording(np.zeros((1, 1, 3, 1)), ["a"], Voxels({}), np.zeros(1), None, "z")
+    voxels = Trials(np.zeros((1, 1, 3, 1)), ["a"], Voxels({}), np.zeros(1), None, "z")
     spec = SignalSpec((), 1, (1,), (3,))
 
-    assert match(voxels, spec).shape == (1, 1, 3, 1)
+    assert match(voxels, spec).signal.shape == (1, 1, 3, 1)
     with pytest.raises(BrainhiveError, match="other subject 1 has voxels where the model takes sensors"):
         match(voxels)
     with pytest.raises(BrainhiveError, match="has sensors where the model takes voxels"):

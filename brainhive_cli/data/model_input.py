@@ -1,0 +1,346 @@
+"""What a brain model reads of trials: its channels and window, normalised, with the rows of their targets."""
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from brainhive_cli.core import console, documents
+from brainhive_cli.core.arrays import Float32
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, find_rows, require_kind
+from brainhive_cli.core.lines import Line
+from brainhive_cli.data.datasets import stored_split, tested_rows
+from brainhive_cli.data.signal_stores import SignalSource
+from brainhive_cli.data.signals.channel_mapping import ChannelChoice, map_channels
+from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
+from brainhive_cli.data.signals.selection import Signal
+from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.trials import COPIED_STIMULI, Trials
+from brainhive_cli.models.signal_spec import SignalSpec
+
+
+def spec_of(subjects: Sequence[Trials], signal: Mapping[str, Any] | None = None) -> SignalSpec:
+    """Say what a model that learns from these subjects' signals is built for.
+
+    Args:
+        subjects: The trials of each.
+        signal: The section `signal` that chose them.
+
+    Raises:
+        BrainhiveError: if subjects differ in sensors, samples, rate or unit.
+    """
+    # the subjects share what one model reads
+    first = subjects[0]
+    shared = {
+        "sensors": lambda trials: trials.channels,
+        "samples": lambda trials: len(trials.times_s),
+        "sampling rate": lambda trials: trials.rate_hz,
+        "unit": lambda trials: trials.unit,
+        "regions": lambda trials: list(trials.regions),
+    }
+    for other in subjects[1:]:
+        for name, value_of in shared.items():
+            if value_of(first) != value_of(other):
+                raise BrainhiveError(
+                    f"subjects {first.subject} and {other.subject} differ in their {name}",
+                    "choose what all have: signal.channels, signal.window_ms; or train on each by itself",
+                )
+
+    # steps of the preparation that all subjects share
+    steps, regions = ([one.preparation for one in subjects], [one.regions for one in subjects])
+    return SignalSpec(
+        names=first.channels,
+        samples=len(first.times_s),
+        subjects=tuple(trials.subject for trials in subjects),
+        widths=tuple(trials.width for trials in subjects),
+        rate_hz=first.rate_hz,
+        times_s=tuple(first.times_s.tolist()),
+        regions={name: tuple(one[name] for one in regions) for name in regions[0]},
+        positions=first.positions,
+        unit=first.unit,
+        preparation={k: v for k, v in steps[0].items() if all(s.get(k) == v for s in steps)},
+        signal=signal or {},
+    )
+
+
+def read_training(
+    source: SignalSource, subject: int, stimuli: TargetStore
+) -> tuple[Trials, Statistics | None]:
+    """Choose the trials that a subject's model learns from, normalised by their own statistics.
+
+    Args:
+        source: Whose signals, and which part of them.
+        subject: Who.
+        stimuli: One of the target stores of the training split.
+
+    Returns:
+        The trials, and the statistics of the normalisation, if there is one.
+
+    Raises:
+        MissingData: if the subject has no signal store, or it has no training split.
+        RecipeError: if it does not have the channels, regions or window.
+        BrainhiveError: if the signals were simulated of other pictures than there are now.
+    """
+    where = f"{source.dataset.name} subject {subject} train"
+    trials = source.select(match_split(source, subject, "train", stimuli), where)
+    if (normalisation := source.signal.normalise) is None:
+        return trials, None
+    selected = source.select(source.recording(subject, "train"), where)
+    statistics = measure_training(source, selected, stimuli)
+    return trials.normalise(normalisation.build(statistics)), statistics
+
+
+def measure_training(source: SignalSource, trials: Trials, stimuli: TargetStore) -> Statistics:
+    """Measure a subject's training signals for the normalisation: in the fold, where stimuli are held out."""
+    if source.dataset.holdout is not None:  # whose stimuli all lie in one store
+        rows = stimuli.rows(trials.image_ids)
+        trials = trials.take((rows >= 0) & tested_rows(source.dataset, stimuli, "train", source.fold)[rows])
+    with console.progress(f"statistics of {trials.where}", len(trials.signal)) as bar:
+
+        def read() -> Iterator[Float32]:
+            for start in range(0, len(trials.signal), COPIED_STIMULI):
+                yield (chunk := trials.read(slice(start, start + COPIED_STIMULI)))
+                bar.advance(len(chunk))
+
+        return source.signal.normalise.measure(read())
+
+
+def measure_new_subject(
+    spec: SignalSpec,
+    source: SignalSource,
+    subject: int,
+    stimuli: TargetStore,
+    is_same_store: bool = False,
+    channel_mapping: ChannelChoice = "none",
+) -> Normaliser | None:
+    """Build the normaliser of a subject whom a model has none of, from the subject's training signals.
+
+    Args:
+        spec: What the model is built for.
+        source: The signals.
+        subject: Whose.
+        stimuli: Target store; where stimuli are held out, those of the fold are left out.
+        is_same_store: As for `choose_input`.
+        channel_mapping: As for `choose_input`.
+
+    Returns:
+        The normaliser; None where signals are not normalised.
+    """
+    if (normalisation := source.signal.normalise) is None:
+        return None
+    where = f"{source.dataset.name} subject {subject} train"
+    options = source.dataset.channels, is_same_store, channel_mapping
+    trials = choose_input(spec, source.recording(subject, "train"), where, *options)
+    return normalisation.build(measure_training(source, trials, stimuli))
+
+
+def match_split(source: SignalSource, subject: int, split: str, stimuli: TargetStore) -> Trials:
+    """Open a subject's trials of a split, and match them with the stimuli that their fold has of the split.
+
+    Returns:
+        The trials whose stimuli have a row in the store, which they name.
+
+    Raises:
+        MissingData: if the subject has no signal store, or it does not have the split.
+        BrainhiveError: if the signals were simulated of other pictures than the split has now, or trials that
+            are learned are copies of tested ones.
+    """
+    dataset, store = source.dataset, source.open(subject)
+    stored = store.splits.get(stored_split(dataset, split))
+    recorded_ids = () if stored is None else stored.image_ids
+    # simulated signals are of all stimuli of their split; a real recording may lack some
+    if dataset.is_simulated and {*recorded_ids} != {*stimuli.image_ids}:
+        raise BrainhiveError(
+            f"{store.path} was made when {dataset.name}/{split} had other pictures than {stimuli.path}",
+            f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command then makes it again",
+        )
+    where = f"{dataset.name} subject {subject} {split}"
+    trials = match_stimuli(source.recording(subject, split), stimuli, where)
+    is_in_fold = tested_rows(dataset, stimuli, split, source.fold)[trials.stimulus]
+
+    # no trial is both learned and tested
+    matched, holdout = trials.take(is_in_fold), dataset.holdout
+    if holdout is None:
+        others = [store[name].digests for name in store.splits if (name == "train") == (split != "train")]
+    elif holdout.shows_seen:
+        others = [source.recording(subject, "test" if split == "train" else "train").digests]
+    else:
+        others = [trials.take(~is_in_fold).digests]
+    matched.refuse_copies(
+        np.concatenate([np.empty(0, np.uint64), *map(np.ravel, others)]),
+        where,
+        "trials that are tested" if split == "train" else "trials that are trained on",
+        f"take the copies out of the files, and prepare again: {Line('prepare', '--again')}",
+    )
+    return replace(matched, subject=subject)
+
+
+def match_stimuli(trials: Trials, stimuli: TargetStore, where: str) -> Trials:
+    """Match what was shown with the stimuli of a target store.
+
+    What is not there could not be decoded: it is left out, with a warning.
+
+    Args:
+        trials: Trials of N stimuli.
+        stimuli: The store.
+        where: Whose they are, for the warning.
+
+    Returns:
+        Those trials that have a row in the store, which they name.
+
+    Raises:
+        BrainhiveError: if nothing says what was shown.
+    """
+    if not len(trials.image_ids):
+        raise BrainhiveError(
+            f"{where}: nothing says which pictures were shown",
+            "Trials(image_ids=[…]); api.model_input, which matches nothing, needs none",
+        )
+    rows = stimuli.rows(trials.image_ids)
+    is_known = rows >= 0
+    if not is_known.all():
+        console.warn(f"{where}: {(~is_known).sum()} trials left out, their pictures have no embedding")
+    return replace(trials.take(is_known), stimulus=rows[is_known])
+
+
+def model_input(
+    spec: SignalSpec,
+    recording: Trials,
+    normaliser: Normaliser | None,
+    where: str = "the recording",
+    channel_mapping: ChannelChoice = "none",
+) -> Float32:
+    """Read a recording as a model takes it; it may be of any stimuli, and of anyone.
+
+    Channels are chosen by name, or voxels by region, the window by time; repetitions are averaged, signals
+    scaled and normalised as in training.
+
+    Args:
+        spec: What the model is built for.
+        recording: Prepared as the signals that it learned from, [N, R, C, T].
+        normaliser: Of whose signals these are, as `Learned.normaliser_of(subject)` of the model; None where
+            the model's are not normalised.
+        where: What the recording is, for errors.
+        channel_mapping: What to do about channels that the recording lacks, see `map_channels`.
+
+    Returns:
+        [N, C, T], channels and samples as in `spec`.
+
+    Raises:
+        BrainhiveError: if the recording has another unit, rate or preparation, lacks channels or samples, or
+            has to be normalised and nothing says how.
+    """
+    usage = "model_input(model.layout.spec, recording, model.learned.normaliser_of(SUBJECT))"
+    require_kind("spec", spec, SignalSpec, usage)
+    require_kind("recording", recording, Trials, usage)
+    if normaliser is not None:
+        require_kind("normaliser", normaliser, Normaliser, usage)
+    trials = choose_input(spec, recording, where, channel_mapping=channel_mapping)
+    if (normaliser is None) != (spec.signal.get("normalise", "none") == "none"):
+        kind = spec.signal.get("normalise", "none")
+        problem = f"{where} comes with{'out' if normaliser is None else ''} a normaliser"
+        hint = "model.learned.normaliser_of(SUBJECT), or that of the subject's own training signals"
+        raise BrainhiveError(f"{problem}, and the model's signals were normalised by {kind}", hint)
+    if normaliser is not None and len(normaliser.mean) != trials.width:
+        widths = f"{trials.width} channels or voxels, the normaliser is of {len(normaliser.mean)}"
+        raise BrainhiveError(f"{where} has {widths}", "take that of the subject whose signals these are")
+    return trials.normalise(normaliser).averages
+
+
+def choose_input(
+    spec: SignalSpec,
+    recording: Trials,
+    where: str,
+    default: Sequence[str] | None = None,
+    is_same_store: bool = False,
+    channel_mapping: ChannelChoice = "none",
+) -> Trials:
+    """Choose what a model reads of a recording, not normalised; see `model_input`.
+
+    `default` are channels for a model that only counts its own. Of the store that the model learned from, all
+    steps of the preparation are compared.
+    """
+    steps = recording.unit, recording.rate_hz, recording.preparation
+    spec.refuse_other_signals(*steps, where, is_same_store)
+    section = documents.check({**spec.signal}, "the model's signal", Signal)
+    return match_recording(spec, recording, section, default, where, channel_mapping)
+
+
+def match_recording(
+    spec: SignalSpec,
+    recording: Trials,
+    signal: Signal,
+    default: Sequence[str] | None,
+    where: str,
+    channel_mapping: ChannelChoice = "none",
+) -> Trials:
+    """Choose the window and the channels of another data set's recording that a model takes.
+
+    Args:
+        spec: What the model is built for.
+        recording: Of a data set that the model was not trained on.
+        signal: The part of its own recordings that the model was trained on.
+        default: Channels that the data set uses for decoding.
+        where: Name of the recording, for errors.
+        channel_mapping: What to do about channels that the recording lacks, see `map_channels`.
+
+    Returns:
+        The model's window and channels, in the model's order, not normalised.
+
+    Raises:
+        BrainhiveError: if the recording lacks channels that are not mapped, or is too short.
+        RecipeError: if voxels are to be mapped.
+    """
+    if isinstance(recording.space, Voxels) != (not spec.names):
+        kind, needed = ("voxels", "sensors") if spec.names else ("sensors", "voxels")
+        raise BrainhiveError(
+            f"{where} has {kind} where the model takes {needed}", f"use a data set of {needed}"
+        )
+
+    # channels are matched by name, and mapped on request; a model that only counts them takes the chosen ones
+    mapping = None
+    if channel_mapping != "none" and isinstance(recording.space, Voxels):
+        raise RecipeError(f"channel_mapping is of sensors, {where} has voxels", "channel_mapping=none")
+    if isinstance(recording.space, Sensors):
+        names, chosen = recording.space.names, spec.names
+        if spec.names == tuple(map(str, range(len(spec.names)))):
+            chosen = tuple(signal.channels or default or names)
+            if len(chosen) != len(spec.names):
+                raise BrainhiveError(
+                    f"{where} gives {len(chosen)} channels where the model takes {len(spec.names)}",
+                    "the model does not name them; decode with a data set of as many",
+                )
+        elif missing := [
+            name for name, row in zip(chosen, find_rows(chosen, names, where), strict=True) if row is None
+        ]:
+            if channel_mapping == "none":
+                raise BrainhiveError(
+                    f"{where} has no channel {', '.join(missing)}, which the model was trained on",
+                    "train on channels that both have: signal.channels=…; or map them when it is tested: "
+                    "channel_mapping=spline, or common",
+                )
+            mapping = map_channels(channel_mapping, spec.names, spec.positions, recording.space, where)
+            chosen = mapping.sources
+        signal = signal.model_copy(update={"channels": list(chosen)})
+
+    # the window is that of the model's own times
+    if spec.times_s and spec.rate_hz:
+        half_ms = 500 / spec.rate_hz  # samples may lie a little off the model's
+        first_ms, last_ms = (1000 * spec.times_s[index] for index in (0, -1))
+        window_ms = (float(first_ms - half_ms), float(last_ms + half_ms))
+        signal = signal.model_copy(update={"window_ms": window_ms})
+
+    # count the samples in the window
+    start_ms, stop_ms = signal.window_ms or (-np.inf, np.inf)
+    times_ms = 1000 * recording.times_s
+    samples = int(((times_ms >= start_ms) & (times_ms < stop_ms)).sum())
+    if samples != spec.samples:
+        raise BrainhiveError(
+            f"{where} has {samples} samples where the model takes {spec.samples}",
+            "cut or resample its signals to the model's window and rate",
+        )
+    return replace(signal.select(recording, default, where), mapping=mapping)

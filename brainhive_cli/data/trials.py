@@ -1,0 +1,597 @@
+"""Trials of a subject: signals with what was shown, where and when; chosen, averaged and normalised late."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
+
+from brainhive_cli.core import console, documents
+from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64, UInt64
+from brainhive_cli.core.artifacts import Mark
+from brainhive_cli.core.errors import BrainhiveError, first_line
+from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, merge_caveats
+from brainhive_cli.core.set_up import flatten
+from brainhive_cli.data.signals.channel_mapping import ChannelMapping
+from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.hdf5 import NUMBERS
+from brainhive_cli.data.stores.ids import Names
+
+COPIED_STIMULI = 256
+"""Stimuli whose signals are read at a time, at most."""
+REGION_NAME = r"(?!-$)[^\s&|()]+"
+"""What a region may be called where sets of them are written; it may hold hyphens, as `prf-visualrois`."""
+SELECTING = {
+    *"root files sessions task derivatives where trials key info stimuli events column onset_unit "
+    "stim_channel delay_ms stimulus stimulus_ms stimulus_s channels types exclude mask masks regions voxels "
+    "repetitions seed shuffle test_pictures drop_test_categories".split()
+}
+"""Keys of preparations that say where signals are and which trials, sensors or voxels are taken. All others
+change the numbers themselves."""
+STEP_TOLERANCE = 0.02
+"""Share of the time between samples by which it may differ from 1 / rate, as after resampling."""
+BY_TRIAL = {"sessions": -1, "runs": -1, "onset_s": np.nan, "known_digests": 0}
+"""Lists [N, R] of trials, and what they have where there is none."""
+
+
+class Provenance(TypedDict, total=False):
+    """Facts that a store gives of the origin of a split; preparations add facts of their own.
+
+    `preparation` holds the keys of its recipe, `sessions` what each session says, `simulated` how a program
+    made the signals, `source` the file that others had prepared; `recorded_unit` is that before whitening.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    preparation: dict[str, Any]
+    sessions: list["Provenance"]
+    session: int
+    trials: int
+    dropped: dict[str, int]
+    dropped_by_split: dict[str, dict[str, int]]
+    simulated: Any
+    source: str
+    stimulus_ms: float | None
+    recorded_unit: str
+    dtype: str
+
+
+Read = Callable[[Any], Array]
+"""A slice or array of rows to their values."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lazy:
+    """Array [N, …] that is read when it is indexed along N.
+
+    Attributes:
+        path: The file whose values must be finite, for the error; None where they need not be.
+        read: Reads rows.
+    """
+
+    path: Path | None
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Read
+
+    def __len__(self) -> int:
+        """N."""
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Array:
+        """Read rows, or parts of them, by what indexes an array.
+
+        Raises:
+            BrainhiveError: if they are not finite.
+        """
+        rows, *rest = index if isinstance(index, tuple) else (index,)
+        is_one = isinstance(rows, int | np.integer)
+        values = self.read(np.array([rows]) if is_one else rows)
+        if self.path is not None and not np.isfinite(values).all():
+            raise BrainhiveError(f"{self.path} has signals that are not finite", "get or make the file again")
+        return values[(0 if is_one else slice(None), *rest)]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Trials of one subject while the stimuli of one split were shown: in a store, in memory or of a stream.
+
+    What is chosen of them is read late: `averages`, `singles` and `read` read it.
+
+    Attributes:
+        signal: [N, R, C, T], or [N, R, V, 1] of voxels; indexed along N, of the source's dtype; need not be
+            in memory.
+        image_ids: [N] stimulus ids, or file stems where the source knows no more; () where nobody knows what
+            was seen: such trials can be decoded, but neither stored nor learned from.
+        space: What the third axis is: sensors, or voxels.
+        times_s: [T] seconds after stimulus onset.
+        rate_hz: Samples a second; None where there is one sample and no rate.
+        repetitions: [N] how many of R there are; None when all are.
+        sessions: [N, R] index of the session of each repetition, -1 where there is none; None if not known.
+        whiteners: [S, C, C], Σ^(-1/2) by which the signals of each session were multiplied; None if by none.
+        runs: [N, R] number of the run of each repetition within its session, -1 where there is none; None if
+            not known.
+        onset_s: [N, R] seconds from the start of its run to the stimulus of each repetition, NaN where there
+            is none; None if not known.
+        known_digests: [N, R] `digest_trials` of the signal as it was recorded, where a store has them.
+        subject: Number of the subject, where it is known.
+        stimulus: [N] row of each stimulus in the target stores; empty before they are matched.
+        index: [N] which stimuli these are of all that were recorded in the split; None where they are all.
+        where: Name of the trials in errors.
+        recorded: The same trials with all channels and samples, where some were selected.
+        rows: [C] which channels or voxels of `recorded` these are.
+        samples: Which of its samples.
+        scale: Factor on its signals.
+        mapping: From these channels to a model's, before the normaliser; None where they are these.
+        normaliser: Normalises what is read.
+
+    Raises:
+        BrainhiveError: if an axis of the signal has another length than one of its lists, or the times do not
+            match the rate.
+    """
+
+    signal: Any
+    image_ids: Sequence[str]
+    space: Sensors | Voxels
+    times_s: Float64
+    rate_hz: float | None
+    unit: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+    repetitions: Int64 | None = None
+    sessions: NDArray[np.int8] | None = None
+    whiteners: Float64 | None = None
+    runs: NDArray[np.int16] | None = None
+    onset_s: Float64 | None = None
+    known_digests: UInt64 | None = None
+    subject: int = 0
+    stimulus: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    index: Int64 | None = None
+    where: str = "the recording"
+    recorded: "Trials | None" = None
+    rows: Int64 | None = None
+    samples: slice = field(default_factory=lambda: slice(None))
+    scale: float = 1.0
+    mapping: ChannelMapping | None = None
+    normaliser: Normaliser | None = None
+
+    def __post_init__(self) -> None:
+        """Check every axis against every list."""
+        try:
+            self._check_axes()
+        except (AttributeError, TypeError, ValueError) as error:
+            way_out = "help(brainhive_cli.api.Trials) lists the types of its fields"
+            raise BrainhiveError(
+                f"a recording has a field of another type: {first_line(error)}", way_out
+            ) from error
+
+    def _check_axes(self) -> None:
+        documents.check(self.provenance, "provenance of a recording", Provenance, "see help(api.Trials)")
+        documents.check(self.unit, "unit of a recording", str, "a unit, as uV")
+        shape = list(self.signal.shape)
+        if len(shape) != 4:
+            raise BrainhiveError(f"signals {shape} are not [N, R, C, T]")
+        if self.signal.dtype.kind not in NUMBERS:
+            raise BrainhiveError(f"signals are {self.signal.dtype}, not real numbers")
+        if not isinstance(self.image_ids, Names) and not all(isinstance(one, str) for one in self.image_ids):
+            raise BrainhiveError("image ids of a recording are not all text", "str(number)")
+
+        # each list belongs to an axis of the signal
+        lists: list[tuple[str, Any, int]] = [
+            ("image ids", self.image_ids if len(self.image_ids) else None, 0),
+            ("repetitions", self.repetitions, 0),
+        ]
+        lists += [(name, values, 2) for name, values in self.space.lists.items()]
+        if isinstance(self.space, Voxels):
+            lists += [(f"values of the map {name}", values, 2) for name, values in self.space.maps.items()]
+        for name, values, axis in [*lists, ("times", self.times_s, 3)]:
+            if values is not None and len(values) != shape[axis]:
+                raise BrainhiveError(f"signals {shape} come with {len(values)} {name}, not {shape[axis]}")
+
+        # counts of repetitions, times, and lists of single trials
+        counts = np.asarray(shape[1] if self.repetitions is None else self.repetitions)
+        if ((counts < 1) | (counts > shape[1])).any():
+            raise BrainhiveError(f"signals {shape} come with counts of repetitions beyond 1 to {shape[1]}")
+        if self.rate_hz is None:
+            if shape[3] != 1:
+                raise BrainhiveError(f"signals of {shape[3]} samples have no sampling rate")
+        else:
+            steps = np.diff(self.times_s) * self.rate_hz  # [T - 1], 1 each
+            if not (np.abs(steps - 1) <= STEP_TOLERANCE).all():  # of NaN, too
+                raise BrainhiveError(
+                    f"times lie {steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms apart, "
+                    f"not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
+                )
+        is_there = np.arange(shape[1]) < np.broadcast_to(counts, shape[:1])[:, None]  # [N, R]
+        for name, trials in {"runs": self.runs, "onsets": self.onset_s, "sessions": self.sessions}.items():
+            if trials is None:
+                continue
+            is_known = np.isfinite(trials) if name == "onsets" else trials >= 0
+            if trials.shape != is_there.shape or (is_known != is_there).any():
+                raise BrainhiveError(f"signals {shape} come with {name} that are not one a repetition")
+
+        # a whitener for each session
+        if self.whiteners is not None:
+            if [*self.whiteners.shape[1:]] != [shape[2]] * 2:
+                raise BrainhiveError(f"signals {shape} come with whiteners {list(self.whiteners.shape)}")
+            most = len(self.whiteners)
+            if self.sessions is not None and self.sessions.max(initial=-1) >= most:
+                raise BrainhiveError(f"signals {shape} come with {most} whiteners for more sessions")
+
+    def take(self, rows: Int64 | Bool) -> Self:
+        """Take some of the N stimuli, in this order; what was read of them is not read again."""
+        index, signal = np.arange(len(self.signal))[rows], self.signal
+        if type(signal) is np.ndarray:
+            signal = signal[index]
+        elif not np.array_equal(index, np.arange(len(signal))):
+            whole = signal
+            shape = (len(index), *whole.shape[1:])
+            signal = Lazy(None, shape, whole.dtype, lambda part: whole[_as_slice(index[part])])
+        return self.change(
+            signal=signal,
+            image_ids=Names.of(self.image_ids)[index] if len(self.image_ids) else (),
+            recorded=self.recorded and self.recorded.take(index),
+            stimulus=self.stimulus[index] if len(self.stimulus) else self.stimulus,
+            index=index if self.index is None else self.index[index],
+            **{name: take(getattr(self, name), index) for name in (*BY_TRIAL, "repetitions")},
+            **{name: values[index] for name, values in self._read_before.items()},
+        )
+
+    def choose(self, is_chosen: Bool) -> Self:
+        """Choose some of the repetitions [N, R]; stimuli without one are left out."""
+        rows = np.flatnonzero(is_chosen.any(1))
+        taken, is_chosen = self.take(rows), is_chosen[rows]
+        if (is_chosen == taken.is_there).all():
+            return taken
+
+        # the chosen repetitions first, and as many columns as the most of them
+        counts, whole = is_chosen.sum(1), taken.signal
+        order = np.argsort(~is_chosen, 1, kind="stable")[:, : counts.max(initial=0)]  # [n, r]
+
+        def choose(values: Array, part: Any = slice(None)) -> Array:
+            """Bring signals [n, R, C, T] into this order; zeros where there is none."""
+            values = np.where(is_chosen[part][..., None, None], values, 0)
+            return np.take_along_axis(values, order[part][..., None, None], 1)
+
+        known: dict[str, Any] = {
+            name: np.take_along_axis(np.where(is_chosen, values, absent), order, 1).astype(values.dtype)
+            for name, absent in BY_TRIAL.items()
+            if (values := getattr(taken, name)) is not None
+        }
+        shape = (len(rows), order.shape[1], *whole.shape[2:])
+        if "singles" in (before := taken._read_before):
+            known["singles"] = choose(before["singles"])
+        averages = {"averages": None} if "averages" in before else {}
+        return taken.change(
+            **averages,
+            signal=Lazy(None, shape, whole.dtype, lambda part: choose(np.asarray(whole[part]), part)),
+            repetitions=counts,
+            recorded=taken.recorded and taken.recorded.choose(is_chosen),
+            **known,
+        )
+
+    def split(self, is_chosen: Bool) -> Self:
+        """Make a row [n, 1, C, T] of each of some trials [N, R]; several may have one stimulus."""
+        whole, rows, columns = self.signal, *np.nonzero(is_chosen)
+        names, trials = self.image_ids, (rows[:, None], columns[:, None])
+
+        def read(part: Any) -> Array:
+            return np.asarray(whole[rows[part], columns[part]])[:, None]
+
+        known: dict[str, Any] = {name: take(getattr(self, name), trials) for name in BY_TRIAL}
+        return replace(
+            self,
+            signal=Lazy(None, (len(rows), 1, *whole.shape[2:]), whole.dtype, read),
+            image_ids=Names.of(names[row] for row in rows.tolist()) if len(names) else (),
+            repetitions=None,
+            index=None,
+            stimulus=self.stimulus[rows] if len(self.stimulus) else self.stimulus,
+            **{**known, "known_digests": self.digests[trials]},
+        )
+
+    def select(
+        self,
+        rows: Int64,
+        samples: slice,
+        scale: float = 1.0,
+        where: str = "the recording",
+        sets: Mapping[str, Bool] | None = None,
+    ) -> Self:
+        """Select channels or voxels and samples, and scale them.
+
+        Args:
+            rows: [C] which channels or voxels.
+            samples: Which of the T samples.
+            scale: Factor.
+            where: Name of the trials, for errors.
+            sets: Masks [V] of all voxels by name, which become regions: those that streams of a model read.
+        """
+        whole, space = self.signal, self.space
+        if isinstance(space, Voxels):
+            space = replace(space, regions={**space.regions, **(sets or {})})
+
+        def read(part: Any) -> Float32:
+            chosen = np.asarray(whole[part, :, :, samples])[:, :, rows].astype(np.float32, copy=False)
+            return chosen if scale == 1 else chosen * np.float32(scale)
+
+        times_s = self.times_s[samples]
+        shape = (*whole.shape[:2], len(rows), len(times_s))
+        return replace(
+            self,
+            signal=Lazy(None, shape, np.dtype(np.float32), read),
+            space=space.select(rows),
+            times_s=times_s,
+            whiteners=None,
+            recorded=self,
+            rows=rows,
+            samples=samples,
+            scale=scale,
+            where=where,
+        )
+
+    def normalise(self, normaliser: Normaliser | None) -> Self:
+        """Normalise what is read."""
+        if normaliser is None or self.normaliser is not None or self.mapping is not None:
+            return replace(self, normaliser=normaliser)
+        before = {name: normaliser(values) for name, values in self._read_before.items()}
+        return self.change(normaliser=normaliser, **before)
+
+    def change(self, **values: Any) -> Self:
+        """Change fields; signals that were read are kept, unless they are among the values."""
+        held = {name: values.pop(name, old) for name, old in self._read_before.items()}
+        changed = replace(self, **values)
+        vars(changed).update({name: signal for name, signal in held.items() if signal is not None})
+        return changed
+
+    @property
+    def _read_before(self) -> dict[str, Float32]:
+        """Signals in memory, by the property that read them."""
+        return {name: vars(self)[name] for name in ("averages", "singles") if name in vars(self)}
+
+    @property
+    def is_there(self) -> Bool:
+        """[N, R] which repetitions there are."""
+        return np.arange(self.signal.shape[1]) < self.counts[:, None]
+
+    @property
+    def counts(self) -> Int64:
+        """[N] how many repetitions of each stimulus there are."""
+        count, most = self.signal.shape[:2]
+        return np.full(count, most) if self.repetitions is None else self.repetitions
+
+    @property
+    def width(self) -> int:
+        """C or V of what is read: of the model, where channels are mapped."""
+        return int(self.signal.shape[2]) if self.mapping is None else len(self.mapping.matrix)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels that are read; () for voxels."""
+        if self.mapping is not None:
+            return self.mapping.names
+        return tuple(self.space.names) if isinstance(self.space, Sensors) else ()
+
+    @property
+    def positions(self) -> tuple[tuple[float, float, float], ...] | None:
+        """Positions of the channels in metres; None for voxels or mapped channels, or if one is unknown."""
+        if not isinstance(self.space, Sensors) or self.space.positions is None or self.mapping is not None:
+            return None
+        positions = np.asarray(self.space.positions, np.float64)
+        return tuple((x, y, z) for x, y, z in positions.tolist()) if np.isfinite(positions).all() else None
+
+    @property
+    def regions(self) -> dict[str, tuple[int, ...]]:
+        """Indices of each region's voxels; empty for sensors."""
+        masks = self.space.regions if isinstance(self.space, Voxels) else {}
+        return {name: tuple(np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
+
+    def read(self, part: Any, as_singles: bool = False) -> Float32:
+        """Read the averages over repetitions of some stimuli, mapped and normalised.
+
+        Args:
+            part: Slice or rows of the N stimuli.
+            as_singles: Whether to read each repetition by itself; absent ones are zeros before normalisation.
+
+        Returns:
+            [n, C, T], or [n, R, C, T].
+
+        Raises:
+            BrainhiveError: if a value is not finite; it names the picture and the channel.
+        """
+        if (held := self._read_before.get("singles" if as_singles else "averages")) is not None:
+            return held[part]
+
+        # float32 before sums, for which float16 is too coarse
+        signal = np.asarray(self.signal[part]).astype(np.float32, copy=as_singles)
+        counts = self.counts[part]
+        if (counts < signal.shape[1]).any():
+            is_there = np.arange(signal.shape[1]) < counts[:, None]
+            signal = np.where(is_there[..., None, None], signal, 0)
+        if not as_singles:
+            signal = signal.sum(1) * (1 / counts[:, None, None]).astype(np.float32)
+
+        # a value that is not finite, by picture and channel
+        if not np.isfinite(signal).all():
+            index, *_, row, _ = np.argwhere(~np.isfinite(signal))[0]
+            number, known = int(np.arange(len(self.signal))[part][index]), self.image_ids
+            picture = f"picture {known[number]}" if len(known) else f"row {number}"
+            which = f"voxel {row if self.rows is None else self.rows[row]}"
+            if isinstance(self.space, Sensors):
+                which = f"channel {self.space.names[row]}"
+            raise BrainhiveError(
+                f"{self.where}: a signal is not finite, of {picture}, {which}",
+                "repair the recording, or leave the channel out with signal.channels",
+            )
+        if self.mapping is not None:
+            signal = self.mapping(signal, self.normaliser.mean if self.normaliser else None)
+        return self.normaliser(signal) if self.normaliser else signal
+
+    @cached_property
+    def averages(self) -> Float32:
+        """[N, C, T] averages over repetitions, in memory."""
+        if "singles" in vars(self):
+            there = np.where(self.is_there[..., None, None], self.singles, 0)
+            return there.sum(1, dtype=np.float32) / self.counts[:, None, None].astype(np.float32)
+        return self._read_all(False)
+
+    @cached_property
+    def singles(self) -> Float32:
+        """[N, R, C, T] each repetition by itself, in memory."""
+        return self._read_all(True)
+
+    def _read_all(self, as_singles: bool) -> Float32:
+        count, most, _, samples = self.signal.shape
+        shape = (count, most, self.width, samples) if as_singles else (count, self.width, samples)
+        signals = np.empty(shape, np.float32)
+        with console.progress(f"signals of {self.where}", count) as bar:
+            for start in range(0, count, COPIED_STIMULI):
+                part = slice(start, min(start + COPIED_STIMULI, count))
+                signals[part] = self.read(part, as_singles)
+                bar.advance(part.stop - start)
+        return signals
+
+    @cached_property
+    def digests(self) -> UInt64:
+        """[N, R] digest of each trial, 0 where there is none; of a store without them, all rows are read."""
+        digests = self.known_digests
+        if digests is None and self.recorded is not None:
+            digests = self.recorded.digests
+        if digests is None:
+            starts = range(0, max(1, len(self.signal)), COPIED_STIMULI)
+            blocks = (np.asarray(self.signal[start : start + COPIED_STIMULI]) for start in starts)
+            digests = np.concatenate([*map(digest_trials, blocks)])
+        return np.where(self.is_there, digests, np.uint64(0))
+
+    def refuse_copies(self, others: UInt64, where: str, source: str, hint: str) -> None:
+        """Refuse trials that are equal, number by number, to trials that must be others.
+
+        Args:
+            others: Digests of those.
+            where: What the recording is.
+            source: What the others are.
+            hint: What to do.
+
+        Raises:
+            BrainhiveError: with the number of copies, and the stimulus, session and run of the first.
+        """
+        is_known = self.digests > 0
+        is_copy = is_known & np.isin(self.digests, others)
+        if is_copy.any():
+            row, place = np.argwhere(is_copy)[0]
+            words = [f"of {self.image_ids[row]}"]
+            words += [] if self.sessions is None else [f"session {self.sessions[row, place] + 1}"]
+            words += [] if self.runs is None else [f"run {self.runs[row, place]}"]
+            copies = f"{is_copy.sum()} of {is_known.sum()} trials are copies of {source}"
+            raise BrainhiveError(f"{where}: {copies}; the first is {', '.join(words)}", hint)
+
+    @property
+    def caveats(self) -> list[str]:
+        """Caveats of every number that depends on the signals, as their provenance says them.
+
+        The provenance travels with a store, whatever data set or name it is kept under.
+        """
+        sources = [self.provenance, *self.provenance.get("sessions", ())]
+        simulated = [SIMULATED] if any("simulated" in source for source in sources) else []
+        steps = [source["preparation"] for source in sources if "preparation" in source]
+        whitened = [step for step in steps if step.get("whiten") not in ("no", False)]
+        by_tested = any(step.get("whiten_by") == "both" for step in whitened)
+        return merge_caveats(simulated, [WHITENED_BY_TESTED] if by_tested else [])
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """Steps that made these numbers, by dotted key, as far as the provenance says them.
+
+        `simulated` is among them. Which trials, sensors or voxels were taken is not.
+        """
+        sources = [*self.provenance.get("sessions", ()), self.provenance]
+        steps: dict[str, Any] = {}
+        for source in sources:
+            steps |= source.get("preparation", {})
+        steps = {key: value for key, value in steps.items() if key not in SELECTING}
+        return flatten(steps) | ({"simulated": True} if SIMULATED in self.caveats else {})
+
+    @property
+    def made_by(self) -> tuple[str, ...]:
+        """Kinds of the preparations that wrote it; or `simulated`, or `unknown` where nothing says it."""
+        # of each session, by itself or by what is said of all
+        kinds = set()
+        for session in self.provenance.get("sessions", ()) or [{}]:
+            source = {**self.provenance, **session}
+            kinds |= {str(source["preparation"].get("kind", "unknown"))} if "preparation" in source else set()
+            kinds |= {"simulated"} if "simulated" in source else set()
+            kinds |= set() if {"preparation", "simulated"} & source.keys() else {"unknown"}
+        return tuple(sorted(kind.replace("_", "-") for kind in kinds))
+
+    @property
+    def stimulus_marks(self) -> dict[str, Mark]:
+        """Mark the stimulus in ms after onset: as long as it was shown, where the provenance says it."""
+        sources = [self.provenance, *self.provenance.get("sessions", ())]
+        shown_ms = {source.get("stimulus_ms") for source in sources} - {None}
+        if self.times_s[-1] <= 0:  # as of voxels
+            return {}
+        return {"stimulus": (0.0, float(shown_ms.pop()))} if len(shown_ms) == 1 else {"onset": 0.0}
+
+
+def take(values: Array | None, index: Any) -> Array | None:
+    """Take a part of an array that may not be known."""
+    return None if values is None else values[index]
+
+
+def _as_slice(rows: Any) -> Any:
+    """Write ascending rows without a gap as a slice, which reads no copy."""
+    is_whole = len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
+    return slice(int(rows[0]), int(rows[-1]) + 1) if is_whole else rows
+
+
+def digest_trials(signal: Array) -> UInt64:
+    """Digest each trial of signals [N, R, C, T] as a store keeps them: [N, R].
+
+    It is 0 where all numbers of a trial are equal, which two trials may well have.
+    """
+    trials = np.ascontiguousarray(signal, np.float32).reshape(prod(signal.shape[:2]), prod(signal.shape[2:]))
+    is_constant = (trials == trials[:, :1]).all(1)
+    digests = np.where(is_constant, np.uint64(0), hdf5.row_checksums(trials))
+    return digests.reshape(signal.shape[:2])
+
+
+def gather_trials(table: Int64, shape: Sequence[int], dtype: DTypeLike, trial: Callable[[int], Any]) -> Read:
+    """Read trials one by one, in the order of the file; missing repetitions are zeros.
+
+    Args:
+        table: [N, R] trial of each repetition, -1 where there is none.
+        shape: Of a trial, C and T.
+        dtype: Of the result.
+        trial: Number of a trial to its signal [C, T].
+    """
+
+    def read(part: slice) -> Array:
+        numbers = table[part].ravel()
+        trials = np.zeros((len(numbers), *shape), dtype)
+        for place in np.argsort(numbers, kind="stable").tolist():
+            if numbers[place] >= 0:
+                trials[place] = trial(int(numbers[place]))
+        return trials.reshape(*table[part].shape, *shape)
+
+    return read
+
+
+def group_trials(stimuli: Array) -> tuple[Array, Int64, Int64]:
+    """Group trials by stimulus.
+
+    Args:
+        stimuli: [trials] numbers or names, in the order of time.
+
+    Returns:
+        The stimuli [N], ascending; the trials of each [N, R], -1 where there is none; how many there are [N].
+    """
+    names, place, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
+    table = np.full((len(names), counts.max(initial=0)), -1, np.int64)
+    table[np.arange(table.shape[1]) < counts[:, None]] = np.argsort(place, kind="stable")
+    return names, table, counts

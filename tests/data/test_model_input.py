@@ -1,0 +1,134 @@
+"""Selected signals that are read late, and averages of some of their trials."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainhive_cli.data.signals.normalisations import whiten
+from brainhive_cli.data.signals.selection import select
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.trials import COPIED_STIMULI, Trials
+from tests.trials import make_trials
+
+CHANNELS = ("P7", "Oz", "Cz")
+
+
+def recorded(path: Path, seed: int = 0) -> Trials:
+    """A selection of a subject's store, with ragged repetitions."""
+    count, random = COPIED_STIMULI + 7, np.random.default_rng(seed)
+    signal = random.normal(size=(count, 3, 3, 8)).astype(np.float32)
+    repetitions = np.resize([3, 1, 2], count)
+    ids = [f"c/p{number}" for number in range(count)]
+    made = Trials(signal, ids, Sensors(CHANNELS), np.arange(8) / 100, 100.0, "µV", repetitions=repetitions)
+    SignalStore.write(path, {"train": made})
+    return select(SignalStore.open(path)["train"], ["Oz", "P7"], (10, 60), 2.0, "here")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sub-01.h5"
+
+
+def test_rows_that_are_read_late_are_those_in_memory(path):
+    whole = recorded(path)
+    normaliser = whiten.TINY.build(whiten.TINY.measure([whole.averages]))
+    for chosen in (whole, recorded(path).take(np.arange(0, 200, 3)), recorded(path).normalise(normaliser)):
+        rows = np.random.default_rng(0).permutation(len(chosen.signal))[:20]
+        late, singles = chosen.read(rows), chosen.read(rows, as_singles=True)
+        assert chosen.averages.shape == (len(chosen.signal), 2, 5)
+        np.testing.assert_array_equal(late, chosen.averages[rows])
+        np.testing.assert_array_equal(singles, chosen.singles[rows])
+
+
+def test_averages_are_those_of_the_trials_that_are_there(path):
+    trials = recorded(path)
+    for row, count in enumerate(trials.counts):
+        np.testing.assert_allclose(trials.averages[row], trials.singles[row, :count].mean(0), atol=1e-6)
+
+
+def test_what_was_read_is_not_read_again(path):
+    trials = recorded(path)
+    averages, rows = trials.averages, np.array([3, 9, 4])
+    path.write_bytes(b"")  # nothing can be read any more
+    np.testing.assert_array_equal(trials.take(rows).averages, averages[rows])
+    assert trials.change(stimulus=np.arange(len(averages))).averages is averages
+    normaliser = whiten.TINY.build(whiten.TINY.measure([averages]))
+    np.testing.assert_array_equal(trials.normalise(normaliser).averages, normaliser(averages))
+
+
+COUNTS = np.array([3, 1, 2, 3, 2])
+IS_CHOSEN = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]], np.bool_)
+CHOSEN = {0: [1, 2], 2: [0], 3: [0, 2], 4: [1]}
+"""The trials of each stimulus, of which one has none."""
+
+
+def shown() -> Trials:
+    """Five stimuli with up to three trials; those that are not there are NaN, as an error would show."""
+    random, is_there = np.random.default_rng(0), np.arange(3) < COUNTS[:, None]
+    single = random.normal(size=(5, 3, 2, 4)).astype(np.float32)
+    single[~is_there] = np.nan
+    onset_s = np.where(is_there, random.permutation(15).reshape(5, 3), np.nan)
+    numbers = np.where(is_there, random.integers(0, 9, (5, 3)), -1)
+    known = {"sessions": numbers.astype(np.int8), "runs": numbers.astype(np.int16), "onset_s": onset_s}
+    return make_trials(3, single, np.arange(10, 15), ("P7", "Oz"), 100.0, COUNTS, **known)
+
+
+def test_chosen_trials_are_averaged_anew_and_stimuli_without_one_are_left_out():
+    trials = shown()
+
+    chosen = trials.choose(IS_CHOSEN)
+
+    assert chosen.stimulus.tolist() == [10, 12, 13, 14] and chosen.counts.tolist() == [2, 1, 2, 1]
+    by_hand = [trials.singles[row, chosen_rows].mean(0) for row, chosen_rows in CHOSEN.items()]
+    np.testing.assert_allclose(chosen.averages, by_hand, atol=1e-6)
+    assert chosen.averages.dtype == chosen.singles.dtype == np.float32
+
+
+def test_what_is_known_of_chosen_trials_stays_in_order_and_the_rest_is_padded():
+    trials = shown()
+
+    chosen = trials.choose(IS_CHOSEN)
+
+    for name, padding in (("sessions", -1), ("runs", -1), ("onset_s", np.nan), ("singles", 0)):
+        before, after = getattr(trials, name), getattr(chosen, name)
+        assert after.shape[:2] == (4, 2) and after.dtype == before.dtype
+        for row, (source, columns) in enumerate(CHOSEN.items()):
+            np.testing.assert_array_equal(after[row, : len(columns)], before[source, columns])
+            np.testing.assert_array_equal(
+                after[row, len(columns) :], np.full_like(after[row, len(columns) :], padding)
+            )
+
+
+def test_chosen_trials_are_chosen_from_again():
+    first = shown().choose(IS_CHOSEN)
+    second = first.choose(np.array([[0, 1], [0, 0], [1, 0], [0, 0]], np.bool_))
+    np.testing.assert_array_equal(second.averages, shown().singles[[0, 3], [2, 0]])
+    np.testing.assert_array_equal(second.onset_s[:, 0], shown().onset_s[[0, 3], [2, 0]])
+
+
+def test_all_trials_of_some_stimuli_keep_their_averages():
+    trials = shown()
+    averages = trials.averages
+    is_chosen = (np.arange(3) < COUNTS[:, None]) & np.array([1, 0, 0, 1, 1], np.bool_)[:, None]
+
+    chosen = trials.choose(is_chosen)
+
+    assert chosen.stimulus.tolist() == [10, 13, 14]
+    np.testing.assert_array_equal(chosen.averages, averages[[0, 3, 4]])
+    np.testing.assert_array_equal(chosen.onset_s, trials.onset_s[[0, 3, 4]])
+
+
+@pytest.mark.parametrize("read_before", ["averages", "singles", ""])
+def test_chosen_trials_are_the_same_whatever_was_read_before(read_before):
+    trials = shown()
+    _ = getattr(trials, read_before or "subject")
+    np.testing.assert_allclose(
+        trials.choose(IS_CHOSEN).averages, shown().choose(IS_CHOSEN).averages, atol=1e-6
+    )
+
+
+def test_no_chosen_trial_leaves_no_stimulus():
+    nothing = shown().choose(np.zeros_like(IS_CHOSEN))
+    assert nothing.averages.shape == (0, 2, 4) and nothing.stimulus.shape == (0,)
