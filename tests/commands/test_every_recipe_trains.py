@@ -23,7 +23,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import shipped_recipes
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.datasets import list_stimuli
-from brainhive_cli.data.published_data import PUBLISHED
+from brainhive_cli.data.published import PUBLISHED
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
 from brainhive_cli.data.stores.target_store import Blank, filling, path_of
 from brainhive_cli.data.targets.encoder_groups import alternatives, shape_of

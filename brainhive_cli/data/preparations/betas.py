@@ -22,16 +22,8 @@ from brainhive_cli.data.bids_labels import (
     natural_key,
     number_sessions,
 )
+from brainhive_cli.data.brain_images import CIFTI, CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.preparations import Stimuli, keys_of_stimuli
-from brainhive_cli.data.preparations._betas import (
-    BetaSteps,
-    Pictures,
-    PublishedBetas,
-    Subject,
-    Trials,
-    match_pictures,
-)
-from brainhive_cli.data.preparations._brain_images import CIFTI, CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
 from brainhive_cli.data.recording_files import (
     ABSENT,
@@ -41,6 +33,14 @@ from brainhive_cli.data.recording_files import (
     read_label,
     read_session,
     read_table,
+)
+from brainhive_cli.data.single_trial_betas import (
+    BetaSteps,
+    Pictures,
+    PublishedBetas,
+    Subject,
+    Trials,
+    match_pictures,
 )
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.recordings import Voxels

@@ -11,13 +11,13 @@ from cc2017_files import COUNTS, WIDTHS, signal_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import Merged
-from brainhive_cli.data.preparations._prepared import PreparedFiles
-from brainhive_cli.data.preparations.cc2017 import Config
+from brainhive_cli.data.published import PreparedFiles
+from brainhive_cli.data.published.cc2017 import Responses
 from brainhive_cli.data.stores.recordings import SignalStore, Voxels
 
 
 def films() -> PreparedFiles:
-    return Config().build(Paths())
+    return Responses().build(Paths())
 
 
 @pytest.fixture

@@ -18,11 +18,15 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import no
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.session_folder import read_simulated
-from brainhive_cli.data.preparations import Overview, Preparation, cached_method, keys_of_stimuli
-from brainhive_cli.data.preparations._prepared import list_subjects
-from brainhive_cli.data.preparations._recording_overview import spans
-from brainhive_cli.data.published_data import FOLDERS
-from brainhive_cli.data.stores.ids import match_names, plain_id, read_category, summarise_names
+from brainhive_cli.data.preparations import (
+    Overview,
+    Preparation,
+    cached_method,
+    keys_of_stimuli,
+    list_subjects,
+)
+from brainhive_cli.data.published import FOLDERS
+from brainhive_cli.data.stores.ids import match_names, plain_id, read_category, spans, summarise_names
 from brainhive_cli.data.stores.recordings import Recording, Sliced, Voxels
 
 BLOCK_BYTES = 2**27
