@@ -57,8 +57,9 @@ UNUSED = "trials of pictures that are neither in train nor in test"
 class Pictures(parts.Config):
     """The pictures of LAION-fMRI, in train and test as one of the publisher's split files has them.
 
-    These files lie in splits/POOL/NAME.json.     A picture's id is the name of its file without the last suffix, and each picture is a concept of its own.
-    Other splits than the default are data sets with stores of their own, as `laion-fmri-sub-01-tau`.
+    These files lie in splits/POOL/NAME.json. A picture's id is the name of its file without the last
+    suffix, and each picture is a concept of its own. Other splits than the default are data sets with
+    stores of their own, as `laion-fmri-sub-01-tau`.
     """
 
     root: str = Field("", description="folder of the data set; default: laion-fmri below paths.data")

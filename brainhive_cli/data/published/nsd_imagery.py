@@ -54,12 +54,13 @@ class Pictures(published.Pictures):
 class Betas(parts.Config):
     """NSD-Imagery: the voxels of NSD, seeing and imagining 18 stimuli, for models that were trained on NSD.
 
-    Betas are read in a mask of NSD's.     Trials are those of the public tables nsdimagery_subj0N_RUN.tsv, or, where these are not there, of the
-    laboratory's own nsdimagery_stimuli.pkl3. A stimulus is called by its set and what `column` of the tables,
-    or the pickle's cue, says of it, as `A-X`; a name of a picture's file is that picture. The public files do
-    not say which picture a value of CONDITION is, so that pictures are called as these values are. Seen
-    stimuli are `test`, imagined ones `imagery`; trials of the attention task are left out. Voxels are
-    z-scored within each run by all of its trials: none is of training.
+    Betas are read in a mask of NSD's. Trials are those of the public tables nsdimagery_subj0N_RUN.tsv,
+    or, where these are not there, of the laboratory's own nsdimagery_stimuli.pkl3. A stimulus is called
+    by its set and what `column` of the tables, or the pickle's cue, says of it, as `A-X`; a name of a
+    picture's file is that picture. The public files do not say which picture a value of CONDITION is, so
+    that pictures are called as these values are. Seen stimuli are `test`, imagined ones `imagery`; trials
+    of the attention task are left out. Voxels are z-scored within each run by all of its trials: none is
+    of training.
     """
 
     zscore: ClassVar[str] = "run"

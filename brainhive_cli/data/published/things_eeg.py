@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -74,7 +74,6 @@ PATHS = ("img", "meg_images")
 CHANNELS = ("ch_names", "channels")
 INFO = "info.json"
 UNITS = {"mvnn": "whitened", "zscore": "z-score"}
-DTYPES = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
 
 
 class Distributed(parts.Config):
@@ -86,8 +85,7 @@ class Distributed(parts.Config):
         subjects: The subjects who took part.
         rate_hz: Rate of the signals.
         unit: Unit of the signals.
-        magnetometers: Number of channels, called MEG001 and so on where files hold no names; 0 for the EEG
-            channels of THINGS-EEG2.
+        montage: Names of channels in the files' order, used when the files hold none.
         channels: The channels that decoding uses by default; None is all.
         stimulus_ms: Time that each picture was shown.
     """
@@ -97,7 +95,7 @@ class Distributed(parts.Config):
     subjects: ClassVar[tuple[int, ...]] = tuple(range(1, 11))
     rate_hz: ClassVar[float] = 250.0
     unit: ClassVar[str] = "whitened"
-    magnetometers: ClassVar[int] = 0
+    montage: ClassVar[tuple[str, ...]] = MONTAGE
     channels: ClassVar[tuple[str, ...] | None] = POSTERIOR
     stimulus_ms: ClassVar[float] = STIMULUS_MS
 
@@ -110,56 +108,40 @@ class Distributed(parts.Config):
         False, description="read files that hold other objects than arrays and lists, which can run code"
     )
 
-    @property
-    def montage(self) -> tuple[str, ...]:
-        """Channel names in the files' order, used when the files hold none."""
-        return tuple(f"MEG{number:03d}" for number in range(1, self.magnetometers + 1)) or MONTAGE
-
-    def open(self, paths: Paths) -> "Things":
-        """Point at the files; nothing is read yet."""
-        return Things(self, paths.dataset(self.name, self.root))
-
     def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""
         # signals of a preparation that was chosen by name are kept under another name
-        things, is_usual = self.open(paths), "*" in self.signals or self.signals in ("", self.published)
+        root = paths.dataset(self.name, self.root)
+        is_usual = "*" in self.signals or self.signals in ("", self.published)
         recordings = self.name if is_usual else f"{self.name}--{self.signals.replace('/', '--')}"
         return Dataset(
-            *(self.name, tuple(FILES), things.images, recordings, self.name),
+            *(self.name, tuple(FILES), partial(self.images, root), recordings, self.name),
             subjects=self.subjects,
-            open_recording=things.recording,
-            check_recording=things.require,
+            open_recording=partial(self.recording, root),
+            check_recording=partial(self.require, root),
             channels=self.channels,
             published_sizes=PUBLISHED[self.name],
         )
 
-
-@dataclass(frozen=True)
-class Things:
-    """A THINGS data set below one root."""
-
-    config: Distributed
-    root: Path
-
-    def images(self, split: str) -> StimulusSet:
+    def images(self, root: Path, split: str) -> StimulusSet:
         """List the pictures of a split: `<root>/**/{training,train,test}_images/<concept>/*`.
 
         Of several such folders the originals are taken, rather than resized ones.
         """
         # folders of the split, those of originals before resized ones; the first with pictures counts
-        check_split(self.config.name, split, tuple(FILES))
-        below = walk(self.root, enters=lambda name: name not in CALLED)
-        paths = (self.root / path for path, entry in below if entry.is_dir())
+        check_split(self.name, split, tuple(FILES))
+        below = walk(root, enters=lambda name: name not in CALLED)
+        paths = (root / path for path, entry in below if entry.is_dir())
         folders = [path for path in paths if path.name in FOLDERS[split]]
-        is_resized = {path: RESIZED in path.relative_to(self.root).as_posix().lower() for path in folders}
+        is_resized = {path: RESIZED in path.relative_to(root).as_posix().lower() for path in folders}
         folders.sort(key=lambda path: (is_resized[path], path))
         folder = next((path for path in folders if any(pictures_below(path))), None)
         if folder is None:
             needed = [f"{name}/" for name in FOLDERS[split]]
-            raise self._missing(f"pictures in {self.root}/**/{FOLDERS[split][0]}/<concept>/*.jpg", *needed)
+            raise self._missing(root, f"pictures in {root}/**/{FOLDERS[split][0]}/<concept>/*.jpg", *needed)
 
         # say which folder was chosen where there is a choice
-        label = f"{self.config.name}: {split} pictures of {folder}"
+        label = f"{self.name}: {split} pictures of {folder}"
         if is_resized[folder]:
             _say_once(f"{label}, resized ones: no folder of the originals is there")
         elif further := ", ".join(str(path) for path in folders if path != folder):
@@ -167,28 +149,26 @@ class Things:
 
         # a concept is the folder of a picture, and its caption
         files = list(pictures_below(folder.parent, folder.name))
-        images = from_files(
-            self.config.name, split, folder.parent, files, [file.split("/")[-2] for file in files]
-        )
+        images = from_files(self.name, split, folder.parent, files, [file.split("/")[-2] for file in files])
         captions = partial(_list_captions, images.concepts)
         return replace(images, image_ids=Names.of(map(image_id, files)), captions=captions, captions_each=1)
 
-    def require(self, subject: int) -> None:
+    def require(self, root: Path, subject: int) -> None:
         """Check that a subject's files are there."""
         for split in FILES:
-            self._file(subject, split)
+            self._file(root, subject, split)
 
-    def recording(self, subject: int, split: str) -> Recording:
+    def recording(self, root: Path, subject: int, split: str) -> Recording:
         """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T] and `img` [N, R].
 
         Files without `img` (NICE's) are in the order of the pictures' paths.
         """
-        config, path = self.config, self._file(subject, split)
-        again = f"delete it, then: {fetch_line(config.name, config.root)}"
+        path = self._file(root, subject, split)
+        again = f"delete it, then: {fetch_line(self.name, self.root)}"
 
         # arrays and plain types, unless the user trusts the file
         try:
-            content = pickles.load(path, config.trust_pickle)
+            content = pickles.load(path, self.trust_pickle)
         except pickles.HoldsObjects as error:
             hint = "if you trust whoever made it: dataset.trust_pickle=true"
             raise pickles.HoldsObjects(error.message, hint) from error
@@ -199,31 +179,30 @@ class Things:
             raise BrainhiveError(f"{path} {held}, not {KEYS[0]!r} and {PATHS[0]!r}", again)
 
         # what the file does not say is as published
-        provenance = {"source": path.name, "dataset": config.name, "subject": subject, "split": split}
+        provenance = {"source": path.name, "dataset": self.name, "subject": subject, "split": split}
         with refusing(path, again):
-            known = config.rate_hz, config.unit, lambda: self.images(split).image_ids
-            return make_recording(path, content, split, config, *known, provenance)
+            known = self.rate_hz, self.unit, lambda: self.images(root, split).image_ids
+            return make_recording(path, content, split, self, *known, provenance)
 
-    def _file(self, subject: int, split: str) -> Path:
-        signals = self.config.signals or self.config.published
+    def _file(self, root: Path, subject: int, split: str) -> Path:
+        signals = self.signals or self.published
         folder = f"{signals}/sub-{subject:02d}"
-        matches = (sorted(self.root.glob(f"{folder}/{name}")) for name in FILES[split][:2])
+        matches = (sorted(root.glob(f"{folder}/{name}")) for name in FILES[split][:2])
         paths = next(filter(None, matches), [])
         if not paths:
             below = f"sub-{subject:02d}/{split}.pt"
-            raise self._missing(f"recording {self.root}/{signals}/{below}", below)
+            raise self._missing(root, f"recording {root}/{signals}/{below}", below)
         if len(paths) > 1:
-            names = ", ".join(path.relative_to(self.root).parts[0] for path in paths)
-            problem = f"{self.config.name}: several recordings of sub-{subject:02d}/{split}: {names}"
+            names = ", ".join(path.relative_to(root).parts[0] for path in paths)
+            problem = f"{self.name}: several recordings of sub-{subject:02d}/{split}: {names}"
             raise MissingData(problem, "dataset.signals=ONE_OF_THEM")
         return paths[0]
 
-    def _missing(self, what: str, *needed: str) -> MissingData:
+    def _missing(self, root: Path, what: str, *needed: str) -> MissingData:
         """Return the error of missing files, with the line that unpacks, or downloads and unpacks them."""
-        name = self.config.name
-        if line := unpacking(self.root, needed):
-            return MissingData(f"{name}: archives are there, but not unpacked: no {what}", line)
-        return MissingData(f"{name}: no {what}", fetch_line(name, self.config.root))
+        if line := unpacking(root, needed):
+            return MissingData(f"{self.name}: archives are there, but not unpacked: no {what}", line)
+        return MissingData(f"{self.name}: no {what}", fetch_line(self.name, self.root))
 
 
 def _list_captions(concepts: Names, index: int) -> list[str]:
@@ -330,7 +309,7 @@ class ArrayInfo(BaseModel):
         Raises:
             BrainhiveError: if the array is of another precision, or has other channels or samples.
         """
-        expected = DTYPES.get(self.precision or "", str(array.dtype))
+        expected = self.precision.replace("fp", "float") if self.precision else str(array.dtype)
         if array.dtype != expected:
             raise BrainhiveError(f"signals are {array.dtype}, {INFO} says {expected}")
         shape: list[int] = getattr(self, f"{split}_data_shape")
@@ -527,17 +506,19 @@ class Prepared(parts.Config):
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
-        if not hasattr(self.stimuli, "open"):
+        if not isinstance(self.stimuli, Distributed):
             name = self.stimuli.build(paths).name
             raise RecipeError(f"no project prepares {name}", "stimuli: things-eeg or things-meg")
-        things = self.stimuli.open(paths)
-        root = paths.dataset(things.config.name, self.root or self.stimuli.root)
-        read = partial(_read_prepared, root, things, self.unit)
-        return PreparedFiles(things.config.name, root, AS_PREPARED, PREPARED, read)
+        things = self.stimuli
+        root, images = (
+            paths.dataset(things.name, folder) for folder in (self.root or things.root, things.root)
+        )
+        read = partial(_read_prepared, things, root, images, self.unit)
+        return PreparedFiles(things.name, root, AS_PREPARED, PREPARED, read)
 
 
 def _read_prepared(
-    root: Path, things: Things, unit: str, files: FilesByRow, subject: int, split: str
+    things: Distributed, root: Path, images: Path, unit: str, files: FilesByRow, subject: int, split: str
 ) -> Recording:
     """Read the signals of a split, in any of the forms."""
     path = files[split][0]
@@ -561,18 +542,18 @@ def _read_prepared(
             unit = info.unit or unit
 
         # what neither file nor info.json says is as in the data set's own files
-        rate_hz = (info.sfreq if info else rate_of(content)) or things.config.rate_hz
-        known = rate_hz, unit or things.config.unit, partial(_list_pictures, root, things, split)
-        recording = make_recording(path, content, split, things.config, *known, provenance)
+        rate_hz = (info.sfreq if info else rate_of(content)) or things.rate_hz
+        known = rate_hz, unit or things.unit, partial(_list_pictures, things, root, images, split)
+        recording = make_recording(path, content, split, things, *known, provenance)
 
     signal = recording.signal
     shape, dtype = tuple(signal.shape), np.dtype(signal.dtype)
     return replace(recording, signal=Sliced(path, shape, dtype, lambda part: np.asarray(signal[part])))
 
 
-def _list_pictures(root: Path, things: Things, split: str) -> Sequence[str]:
+def _list_pictures(things: Distributed, root: Path, images: Path, split: str) -> Sequence[str]:
     """List the pictures in the order of their paths."""
-    for folder in (root, root.parent, things.root):
-        if things.config.name == "things-eeg" and (path := folder / METADATA).is_file():
+    for folder in (root, root.parent, images):
+        if things.name == "things-eeg" and (path := folder / METADATA).is_file():
             return read_metadata(path, AS_PREPARED)[split]
-    return list(things.images(split).image_ids)
+    return list(things.images(images, split).image_ids)

@@ -42,7 +42,7 @@ class Distributed(things_eeg.Distributed):
     subjects = SUBJECTS
     rate_hz = 200.0
     unit = "z-score"
-    magnetometers = 271
+    montage = tuple(f"MEG{number:03d}" for number in range(1, 272))
     channels = None
     stimulus_ms = STIMULUS_MS
 
