@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -384,14 +384,10 @@ class PublishedBetas(Betas):
         values = self.subject(subject).read(session)
         return SessionBetas(values.astype(np.float32, copy=False), unit=self.unit)
 
-    @cached_property
-    def subject(self) -> Callable[[int], Subject]:
-        """Find the files of a subject and their content, once."""
-        return cache(self.open)
-
-    def open(self, subject: int) -> Subject:
-        """Find all of a subject but the values of betas."""
-        assert self.find is not None  # a subclass without it has its own `open`
+    @cached_method
+    def subject(self, subject: int) -> Subject:
+        """Find all of a subject but the values of betas, once."""
+        assert self.find is not None  # a subclass without it has its own `subject`
         return self.find(self.config, self.root, subject)
 
 

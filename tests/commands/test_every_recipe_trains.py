@@ -88,7 +88,7 @@ def write_signals(job: Job, subjects: Sequence[int]) -> None:
             space: Any = Voxels(masks)
             times_s, rate_hz, unit = np.zeros(1), None, "z-score"
         else:
-            built = job.recipe.dataset.open(job.recipe.paths)
+            built = job.recipe.dataset
             count = 250 if dataset.name == "things-eeg" else 201
             space, rate_hz, unit = Sensors(built.montage), built.rate_hz, built.unit
             times_s = np.arange(count) / built.rate_hz
