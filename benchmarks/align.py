@@ -21,8 +21,8 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets.things_eeg import POSTERIOR
 from brainhive_cli.data.model_input import read_training
+from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.target_store import TargetStore, path_of

@@ -16,7 +16,7 @@ from harness import Bench, main
 from torch import nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.data.datasets.things_eeg import POSTERIOR
+from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.recipe import PICTURES

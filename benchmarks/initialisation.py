@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from brainhive_cli import aligner
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets.things_eeg import POSTERIOR
+from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.demo import simulation
 from brainhive_cli.measurement.ranks import ranks

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from brainhive_cli.data.preparations.things_eeg import TARGET
-from brainhive_cli.data.things_files import THINGS_EEG
+from brainhive_cli.data.published.things_eeg import MONTAGE
+from brainhive_cli.data.published.things_eeg_raw import TARGET
 
 RATE_HZ, SEQUENCE = 1000, 20
 EACH = 10
@@ -93,7 +93,7 @@ def _record(path: Path, codes: NDArray[np.int64], random: np.random.Generator) -
     gaps[::SEQUENCE] += random.integers(1800, 3000, len(gaps[::SEQUENCE]))
     onsets = np.cumsum(gaps)
     signal = _reserve(path, int(onsets[-1]) + 2500)
-    channels = len(THINGS_EEG)
+    channels = len(MONTAGE)
     mixing = np.eye(channels) + 0.2 * random.normal(size=(channels, channels))
     offsets, state = random.uniform(-150, 150, (channels, 1)), np.zeros((channels, 1))
     for start in range(0, signal.shape[1], BLOCK):
@@ -106,8 +106,8 @@ def _record(path: Path, codes: NDArray[np.int64], random: np.random.Generator) -
 
 def _reserve(path: Path, samples: int) -> np.memmap[Any, np.dtype[np.float64]]:
     """Write a file as the published ones are, a pickled dict in an .npy; map the signals in it, all zero."""
-    names, shape = [*THINGS_EEG, "stim"], (len(THINGS_EEG) + 1, samples)
-    types = ["eeg"] * len(THINGS_EEG) + ["stim"]
+    names, shape = [*MONTAGE, "stim"], (len(MONTAGE) + 1, samples)
+    types = ["eeg"] * len(MONTAGE) + ["stim"]
     content = {"raw_eeg_data": Room(shape), "ch_names": names, "ch_types": types, "sfreq": RATE_HZ}
     pickled = pickle.dumps(np.array(content, object), protocol=3)
     before, after = pickled.split(b"C" + bytes([len(MARK)]) + MARK)

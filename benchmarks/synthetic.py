@@ -16,7 +16,7 @@ from shapes import peak
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.device_memory import size_of
-from brainhive_cli.data.datasets.things_eeg import POSTERIOR
+from brainhive_cli.data.published.things_eeg import POSTERIOR
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores import recordings
 from brainhive_cli.data.stores.recordings import SignalStore

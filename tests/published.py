@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brainhive_cli.data.things_files import THINGS_EEG as MONTAGE
+from brainhive_cli.data.published.things_eeg import MONTAGE
 
 BEFORE = 50
 """Times of THINGS-EEG before the picture: the list of times has them, though the samples were cut off."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from pretended_gpu import GPU, PretendedGpu, pretended_gpu
 from torch import Tensor
 from trials import make_trials
@@ -201,15 +200,6 @@ def test_a_training_continues_there_from_its_checkpoint(
     train(layout, data, tmp_path, "clip", batch_size=6)
 
     assert (tmp_path / "cells/cell/model/model.safetensors").is_file()
-
-
-def test_noise_by_row_is_drawn_there(gpu: PretendedGpu) -> None:
-    half = torch.ones(4, 6, device="cuda")
-
-    with loop.RowNoise(Launch(1, 2, HERE.device), 8, seed=3):
-        dropped = F.dropout(half, 0.5, True)
-
-    assert all_on_gpu(dropped) and set(dropped.cpu().flatten().tolist()) == {0.0, 2.0}
 
 
 @pytest.mark.parametrize("kind", parts.kinds("fusers"))

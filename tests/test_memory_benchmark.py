@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations.things_eeg import Config
+from brainhive_cli.data.published.things_eeg_raw import Raw
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def benchmarks(monkeypatch):
 def test_synthetic_recordings_are_read_as_published_ones(tmp_path):
     synthetic = importlib.import_module("raw_recordings")
     synthetic.write(tmp_path, synthetic.Size(2, 2, 3, (2, 4), (3, 2), (2, 1)))
-    prepared = Config(root=str(tmp_path), sessions=[1, 2], whiten="no").build(Paths()).session(1, 2)
+    prepared = Raw(root=str(tmp_path), sessions=[1, 2], whiten="no").build(Paths()).session(1, 2)
     assert {split: each.signal.shape for split, each in prepared.items()} == {
         "train": (10 * 2 + 3, 1, 63, 250),
         "test": (3 * 4 + 2, 1, 63, 250),

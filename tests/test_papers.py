@@ -151,7 +151,7 @@ def beside(what: train_align.Recipe) -> list:
     """In what a run of a recipe differs, on signals as the publishers' own."""
     built = what.dataset.build(what.paths)
     subjects = what.subjects or built.subjects
-    recordings = dict.fromkeys(subjects, recorded(what.dataset.open(what.paths)))
+    recordings = dict.fromkeys(subjects, recorded(what.dataset))
     here = describe_run(what, built, recordings, subjects)
     return compare_with_published(what.published, here, built, recordings, [], 200)["differs"]
 

@@ -10,9 +10,8 @@ import pytest
 
 from brainhive_cli.core import hub
 from brainhive_cli.core.recipe import shipped_recipes
-from brainhive_cli.data.datasets import cc2017
 from brainhive_cli.data.exchange.downloads import SOURCES
-from brainhive_cli.data.preparations import cc2017 as cc2017_signals
+from brainhive_cli.data.published import cc2017
 from brainhive_cli.demo import joined_generators
 
 RECIPES = [path.relative_to(shipped_recipes()) for path in sorted(shipped_recipes().rglob("*.yaml"))]
@@ -140,8 +139,7 @@ def test_the_parts_of_cc2017_read_files_that_fetch_gives() -> None:
         cc2017.FILES,
         *cc2017.CAPTIONS.values(),
         cc2017.LABELS,
-        cc2017_signals.FILE,
-        cc2017_signals.FRAMES,
+        cc2017.RESPONSES,
     ]
     names = {each.format(split=s, subject=n) for each in patterns for s in SPLITS for n in SUBJECTS}
     assert names <= CC2017

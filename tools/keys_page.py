@@ -35,7 +35,7 @@ def page() -> str:
             part = parts.load(shelf, kind)
             blocks += [f"### `{kind}`", _about(part.__doc__, part.Config.__doc__)]
             keys, row = list(keys_of(part.Config)), parts.rows(shelf).get(kind)
-            if row:
+            if row and "." not in row.family:
                 known = set(keys_of(parts.load(shelf, row.family).Config))
                 keys = [key for key in keys if key not in known]
                 blocks.append(f"The keys of `{row.family}`{', with defaults of its own:' if keys else '.'}")

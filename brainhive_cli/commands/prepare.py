@@ -28,7 +28,7 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data import session_stores
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.preparations import Finished, LookedOver, Merged, Preparation
-from brainhive_cli.data.published_data import PUBLISHED
+from brainhive_cli.data.published import PUBLISHED
 from brainhive_cli.data.session_stores import DType, Kept, cast_signal, join, write_session
 from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store, require_each
 from brainhive_cli.data.stores.recordings import SignalStore, path_of

@@ -1,4 +1,4 @@
-"""Parts: a part is a frozen Config that builds, in a file whose name is its kind, or as a row of a family."""
+"""Parts: a part is a frozen Config that builds, in a file whose name is its kind, or as a row of a shelf."""
 
 import importlib
 import pkgutil
@@ -70,20 +70,21 @@ class Config(Keys):
 
 
 class Row(BaseModel):
-    """A part that differs from its family by values alone: an entry of its shelf's `rows.yaml`.
+    """A part without a file on its shelf: an entry of the shelf's `rows.yaml`.
 
     All further fields are values: defaults of knobs, and attributes of the Config's class, by name.
 
     Attributes:
-        family: The kind whose Config it takes: a file's, or another row's.
-        about: What it is, in one sentence.
+        family: The kind whose Config it takes, a file's or another row's; or a class below `data` that is its
+            Config, as `published.nsd.Pictures`.
+        about: What it is, in one sentence; default: as the class says.
         tiny: The knobs of its TINY that differ from the family's.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     family: str
-    about: str
+    about: str = ""
     tiny: dict[str, Any] = {}
 
 
@@ -153,7 +154,7 @@ def load(shelf: str, kind: str) -> ModuleType:
             )
         return module
 
-    # a row of a family, or a file
+    # a row, or a file
     if not is_kind(shelf, kind):
         known = kinds(shelf)
         raise RecipeError(
@@ -167,32 +168,41 @@ def load(shelf: str, kind: str) -> ModuleType:
 
 @cache
 def _module_of_row(shelf: str, kind: str) -> ModuleType:
-    """Make what the file of a row would be: its family's Config with other values, and TINY."""
-    # knobs that the row sets become defaults; other values are attributes
+    """Make what the file of a row would be: its Config and TINY."""
+    # the Config and TINY of a family, or a class of a published data set
     row = rows(shelf)[kind]
-    family = load(shelf, row.family)
-    known = family.Config.model_fields
+    module_name, _, class_name = row.family.rpartition(".")
+    if module_name:
+        family: Any = getattr(importlib.import_module(f"{PACKAGE}data.{module_name}"), class_name)
+        tiny = {}
+    else:
+        part_of_family = load(shelf, row.family)
+        family, tiny = part_of_family.Config, dict(part_of_family.TINY)
+
+    # knobs that the row sets become defaults; other values are attributes
+    known = family.model_fields
     values = dict(row.model_extra or {})
-    knobs = validate(family.Config, {name: values.pop(name) for name in known.keys() & values.keys()}, kind)
+    knobs = validate(family, {name: values.pop(name) for name in known.keys() & values.keys()}, kind)
     fields: dict[str, Any] = {}
     for name in knobs.model_fields_set:
         field = known[name].asdict()
         changed = field["attributes"] | {"default": getattr(knobs, name), "default_factory": None}
         annotation = (field["annotation"], *field["metadata"], Field(**changed))
         fields[name] = Annotated[annotation]
-    module = ModuleType(f"{path_of(shelf)}.{file_of(kind)}", row.about)
+    about = row.about or family.__doc__
+    module = ModuleType(f"{path_of(shelf)}.{file_of(kind)}", about)
 
     # the module of the row
     config: Any = create_model(
         "Config",
-        __base__=family.Config,
+        __base__=family,
         __module__=module.__name__,  # which its kind is read from
-        __doc__=row.about,
+        __doc__=about,
         **fields,
     )
     for name, value in values.items():
         setattr(config, name, tuple(value) if isinstance(value, list) else value)
-    vars(module).update(Config=config, TINY=config(**{**dict(family.TINY), **row.tiny}))
+    vars(module).update(Config=config, TINY=config(**{**tiny, **row.tiny}))
     return module
 
 

@@ -16,7 +16,7 @@ from brainhive_cli.core.files import walk
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data import published_data
+from brainhive_cli.data import published
 from brainhive_cli.data.datasets import Dataset, StimulusSet, describe_test_claims, describe_unread
 from brainhive_cli.data.preparations import Merged
 from brainhive_cli.data.signal_stores import recorded_subjects
@@ -25,7 +25,7 @@ from brainhive_cli.data.stores.recordings import SignalStore, size_of
 from brainhive_cli.data.stores.target_store import TargetStore, holds_own_vectors, making
 from brainhive_cli.data.trials import Trials
 
-PUBLISHED = {name: published.stimuli for name, published in published_data.PUBLISHED.items()}
+PUBLISHED = {name: published.stimuli for name, published in published.PUBLISHED.items()}
 """Pictures of each split, as their publishers say."""
 SHOWN_TO_ALL = ("things-eeg", "things-meg")
 """Data sets each of whose subjects saw all of these pictures."""
@@ -208,7 +208,7 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
             part.counts[split] += f", {others}" if (others := describe_unread(stimuli.unread)) else ""
             if count < least:
                 problem = f"{dataset.name} has {count:,} of {least:,} {split} pictures"
-                raise MissingData(problem, published_data.fetch_line(dataset.name))
+                raise MissingData(problem, published.fetch_line(dataset.name))
             for index in range(count) if everything else _some(count):
                 if stimuli.has_pictures:
                     stimuli.open(index)

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from brainhive_cli.core.errors import BrainhiveError
 
@@ -35,20 +34,13 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [...] to [...]."""
-        return dropout(x, self.p, self.training)
+        if x.device.type != "cpu" or not self.training or not self.p:
+            return F.dropout(x, self.p, self.training)
 
-
-def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Drop units of a tensor as `Dropout` does; modes of torch see it as one of torch's functions."""
-    if has_torch_function_unary(x):
-        return handle_torch_function(dropout, (x,), x, p, training)
-    if x.device.type != "cpu" or not training or not p:
-        return F.dropout(x, p, training)
-
-    # one random 16-bit number for each unit, four from each that torch draws
-    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    mask = bits[: x.numel()].view_as(x) >= round(p * 2**16) - 2**15
-    return x * mask.to(x.dtype).div_(1 - p)
+        # one random 16-bit number for each unit, four from each that torch draws
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        mask = bits[: x.numel()].view_as(x) >= round(self.p * 2**16) - 2**15
+        return x * mask.to(x.dtype).div_(1 - self.p)
 
 
 class MLP(nn.Module):

@@ -15,9 +15,8 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import nsd, things_eeg
 from brainhive_cli.data.exchange import vectors
-from brainhive_cli.data.preparations import _nsd
+from brainhive_cli.data.published import nsd, nsd_prepared, things_eeg
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import SignalStore
@@ -80,7 +79,7 @@ def test_a_pattern_of_signals_that_cannot_be_looked_for_is_refused_with_its_key(
     shown = brainhive("train-align", f"dataset={{kind: things-eeg, signals: '{signals}'}}", "--check")
     assert shown.exit_code == RecipeError.exit_code
     assert shown.stderr.startswith("error: dataset.signals: ") and signals in shown.stderr
-    assert things_eeg.Config(signals="**/x").signals == "**/x"
+    assert things_eeg.Distributed(signals="**/x").signals == "**/x"
 
 
 def test_a_suffix_of_vectors_is_no_pattern(tmp_path: Path) -> None:
@@ -132,15 +131,15 @@ def test_splits_with_other_channels_than_the_first_are_refused_with_a_way_out(tm
 
 @pytest.mark.parametrize("name", ["mask", "captions", "regions"])
 def test_a_link_to_an_optional_file_of_nsd_that_was_not_fetched_is_said(tmp_path: Path, name: str) -> None:
-    place = {"mask": "ncsnr.nii.gz", "captions": nsd.CURATED, "regions": _nsd.REGION_MASKS}[name]
+    place = {"mask": "ncsnr.nii.gz", "captions": nsd.CURATED, "regions": nsd_prepared.REGION_MASKS}[name]
     path = tmp_path / place
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to("../annex/absent")
     with pytest.raises(MissingData, match="is a link to a file that is not here") as caught:
         if name == "mask":
-            _nsd.find_volume(tmp_path, "ncsnr")
+            nsd.find_volume(tmp_path, "ncsnr")
         elif name == "captions":
             nsd._find(tmp_path, nsd.CURATED)
         else:
-            _nsd.name_voxels(1, 3, [tmp_path], "again")
+            nsd_prepared.name_voxels(1, 3, [tmp_path], "again")
     assert caught.value.hint.startswith("datalad get ")

@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import inventory
-from brainhive_cli.data.datasets.cc2017 import Config
+from brainhive_cli.data.published.cc2017 import Clips
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.encoder_groups import grouped
 from brainhive_cli.data.targets.target_stores import open_stores
@@ -64,7 +64,7 @@ def test_one_frame_is_stored_and_all_six_are_encoded_at_each_step(go, home, root
     go("embed", "dataset=cc2017", f"encoders=[{stored}]", "run.workers=0")
     launch = Launch(0, 1, torch.device("cpu"))
     (group,) = grouped([encoders.resolve(all_six)], "fp32", launch)
-    clips = Config().build(Paths()).images("train")
+    clips = Clips().build(Paths()).images("train")
 
     found = OnlineTargets(clips, group, group.name).gather(torch.tensor([3, 0]))
 
@@ -79,7 +79,7 @@ def test_one_frame_is_read_from_the_store_of_all_six_and_not_stored_again(go, ho
     go("embed", "dataset=cc2017", f"encoders=[{all_six}]", "run.workers=0")
     (of_all,) = (home / "embeddings/cc2017/train").glob("*-all.h5")
     config, beyond = encoders.resolve(one), encoders.resolve(other)
-    given = (Config().build(Paths()), Config(), "train")
+    given = (Clips().build(Paths()), Clips(), "train")
 
     stores = open_stores(*given, [config, encoders.resolve(all_six)], Paths())
 
@@ -123,7 +123,7 @@ def test_why_no_clip_can_be_read_is_said(go, root, code_allowed):
 
 def check(root: Path, monkeypatch: pytest.MonkeyPatch, everything: bool = False) -> inventory.Inventory:
     monkeypatch.setitem(inventory.PUBLISHED, "cc2017", dict(COUNTS))
-    return inventory.take(Config(), Paths(), None, everything)
+    return inventory.take(Clips(), Paths(), None, everything)
 
 
 def test_check_counts_clips_and_recordings_before_and_after_they_are_prepared(go, root, monkeypatch):
@@ -183,5 +183,5 @@ def test_fetch_takes_both_repositories_and_unpacks_the_masks(go, home, tmp_path_
     names = [Path(name).name for name in first]
     assert {"GT_train_3fps.pt", "subj02_train_fmri.pt", "mask_cls_test_qwen_video.tar.gz"} <= {*names}
     assert not {"subj01_train_fmri.pt", weights.name} & {*names}
-    images = Config().build(Paths()).images("train")
+    images = Clips().build(Paths()).images("train")
     assert images.absent == {} and np.array_equal(np.stack(images.masks_of(0)), key_masks_of(2)[0])

@@ -23,7 +23,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import shipped_recipes
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.datasets import list_stimuli
-from brainhive_cli.data.published_data import PUBLISHED
+from brainhive_cli.data.published import PUBLISHED
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, filling, path_of
@@ -90,7 +90,7 @@ def write_signals(job: Job, subjects: Sequence[int]) -> None:
             space: Any = Voxels(masks)
             times_s, rate_hz, unit = np.zeros(1), None, "z-score"
         else:
-            built = job.recipe.dataset.open(job.recipe.paths)
+            built = job.recipe.dataset
             count = 250 if dataset.name == "things-eeg" else 201
             space, rate_hz, unit = Sensors(built.montage), built.rate_hz, built.unit
             times_s = np.arange(count) / built.rate_hz

@@ -19,9 +19,8 @@ from brainhive_cli.core.archives import bytes_to_write, unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import nsd, things_eeg
 from brainhive_cli.data.exchange.downloads import SOURCES, is_of_subjects
-from brainhive_cli.data.preparations._nsd import MATRIX
+from brainhive_cli.data.published import nsd, things_eeg
 
 REPOSITORY = "Haitao999/things-eeg"
 
@@ -62,7 +61,7 @@ def fetch(*words):
 
 
 def things():
-    return things_eeg.Config().build(Paths())
+    return things_eeg.Distributed().build(Paths())
 
 
 def test_a_data_set_is_fetched_and_unpacked_and_commands_read_it(hub, home):
@@ -222,7 +221,7 @@ def test_room_for_an_archive_that_is_there_is_counted_by_its_members(hub, home, 
 
 def test_steps_of_nsd_name_all_that_its_pictures_and_betas_are_read_from():
     steps = " ".join(SOURCES["nsd"].steps)
-    needed = (nsd.STIMULI, nsd.INFO, MATRIX, "/roi", "betas_fithrf_GLMdenoise_RR")
+    needed = (nsd.STIMULI, nsd.INFO, nsd.MATRIX, "/roi", "betas_fithrf_GLMdenoise_RR")
     assert [name for name in needed if name not in steps] == []
 
 

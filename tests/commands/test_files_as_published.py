@@ -24,7 +24,7 @@ from typer.testing import CliRunner, Result
 from brainhive_cli import aligner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.data.datasets import things_eeg
+from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.models.encoders.synclr_b16 import FILE, PREFIX
 
@@ -93,7 +93,7 @@ def paint(root: Path, folder: str, images: str = "Image_set", side: int = 500) -
 @pytest.fixture
 def things(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """THINGS-EEG as published, of two subjects; originals beside resized pictures."""
-    monkeypatch.setattr(things_eeg.Config, "subjects", SUBJECTS)
+    monkeypatch.setattr(things_eeg.Distributed, "subjects", SUBJECTS)
     root, random = home / "data/things-eeg", np.random.default_rng(0)
     for folder, split in (("training_images", "train"), ("test_images", "test")):
         paint(root, folder, IMAGES[1], 224)

@@ -25,6 +25,8 @@ from brainhive_cli.models.losses import LossContext, clip
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 ENCODER = "brainhive_cli-models-encoders-python-example"
 TWO = ("--processes", "2", "--json")
+NOTHING_DRAWN = ("backbone.dropout=0", "fuser.dropout=0")
+"""Each process draws the dropout of its share."""
 SUMMED_OTHERWISE = 1e-4
 """Gradients are summed in another order, over all steps of a training."""
 
@@ -88,7 +90,7 @@ def test_cells_are_shared_whole(world, small, tmp_path, go):
 def test_one_cell_is_trained_in_parallel_by_hand_written_accelerate_too(
     brainhive, world, small, tmp_path, go
 ):
-    settings = (*small, "subjects=1", "train.batch_size=129")
+    settings = (*small, *NOTHING_DRAWN, "subjects=1", "train.batch_size=129")
     one = go("train-align", *settings, f"paths.runs={tmp_path / 'one'}")
     launcher = (
         str(Path(sys.executable).with_name("accelerate")),
@@ -116,7 +118,7 @@ def test_one_cell_is_trained_in_parallel_by_hand_written_accelerate_too(
 def test_two_machines_train_one_cell_by_the_same_line_with_their_ranks(
     brainhive, world, small, tmp_path, go, monkeypatch
 ):
-    settings = (*small, "subjects=1", "train.batch_size=129")
+    settings = (*small, *NOTHING_DRAWN, "subjects=1", "train.batch_size=129")
     one = go("train-align", *settings, f"paths.runs={tmp_path / 'one'}")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -9,7 +9,7 @@ import pytest
 
 from brainhive_cli.core import archives
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.data.datasets import things_eeg
+from brainhive_cli.data.published import things_eeg
 
 LONG = "a" * 60 + "/" + "é" * 40 + "/picture.jpg"
 

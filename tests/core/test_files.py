@@ -26,7 +26,7 @@ from brainhive_cli.data import recording_files, session_stores
 from brainhive_cli.data.datasets import BadPicture
 from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.preparations._nsd import Design
+from brainhive_cli.data.published.nsd import Design
 from brainhive_cli.data.recording_files import open_raw
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 

@@ -1,5 +1,6 @@
 """Parts that lie outside the package: found by their import path, and written down by it."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -83,12 +84,15 @@ ROWS = [(shelf, kind) for shelf in parts.SHELVES for kind in parts.rows(shelf)]
 @pytest.mark.parametrize(("shelf", "kind"), ROWS)
 def test_a_row_gives_values_of_what_its_family_has(shelf: str, kind: str) -> None:
     row, row_part = parts.rows(shelf)[kind], parts.load(shelf, kind)
-    family = parts.load(shelf, row.family).Config
+    room, _, name = row.family.rpartition(".")
+    in_room = getattr(importlib.import_module(f"brainhive_cli.data.{room}"), name) if room else None
+    family = in_room or parts.load(shelf, row.family).Config
 
     assert [name for name in row.model_extra if name not in {*family.model_fields, *dir(family)}] == []
     assert issubclass(row_part.Config, family) and row_part.Config().kind == kind
     assert row_part.Config() == parts.resolve(shelf, kind)  # the same class each time
     assert parts.resolve(shelf, kind) != family.model_construct()  # which may need a key
+    assert row_part.__doc__ == (row.about or family.__doc__) != ""
 
 
 def test_a_part_outside_the_package_may_be_made_of_a_row(own_package: str) -> None:

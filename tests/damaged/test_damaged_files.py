@@ -24,8 +24,9 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths, read_recipe
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import coco, imagenet, nsd
+from brainhive_cli.data.datasets import coco, imagenet
 from brainhive_cli.data.exchange.vectors import checked_batches, open_vectors
+from brainhive_cli.data.published import nsd
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.recordings import SignalStore
@@ -153,7 +154,7 @@ def stimuli(path: Path) -> None:
 
 
 def read_stimuli(path: Path) -> Any:
-    return all_pictures(nsd.Config(root=str(path.parent)).build(Paths()), "test")
+    return all_pictures(nsd.Pictures(root=str(path.parent)).build(Paths()), "test")
 
 
 def annotations(path: Path) -> None:

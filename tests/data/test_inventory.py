@@ -10,7 +10,7 @@ from own_recordings import PICTURES, write_pictures
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import inventory
-from brainhive_cli.data.datasets import things_eeg
+from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.recordings import SignalStore, path_of
 from brainhive_cli.data.trials import Trials
@@ -162,7 +162,7 @@ def test_recordings_as_published_are_opened_and_a_truncated_one_is_named(home, m
             published.save_eeg(root, subject, split, published.eeg_content(signal, names))
     bad = root / "Preprocessed_data_250Hz_whiten/sub-02/train.pt"
     bad.write_bytes(bad.read_bytes()[:-5000])
-    assert things_eeg.Config.subjects[0] == 1
+    assert things_eeg.Distributed.subjects[0] == 1
     found = take("things_eeg", subjects=[1, 2])
     assert states(found) == {
         "pictures": "missing",

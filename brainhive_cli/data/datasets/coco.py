@@ -12,7 +12,7 @@ from brainhive_cli.core import documents, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, from_files, pictures_below
-from brainhive_cli.data.published_data import fetch_line
+from brainhive_cli.data.published import fetch_line
 from brainhive_cli.data.stores.ids import Names
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}

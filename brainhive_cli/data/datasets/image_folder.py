@@ -27,7 +27,7 @@ from brainhive_cli.data.datasets import (
 )
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.holdout import Holdout
-from brainhive_cli.data.published_data import fetch_line
+from brainhive_cli.data.published import fetch_line
 from brainhive_cli.data.stores.ids import match_names, summarise_names
 
 

@@ -43,7 +43,7 @@ from brainhive_cli.data.datasets import (
     from_files,
     pictures_below,
 )
-from brainhive_cli.data.published_data import fetch_line
+from brainhive_cli.data.published import fetch_line
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
 

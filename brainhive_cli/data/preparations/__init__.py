@@ -1,10 +1,11 @@
 """Preparations: from raw recordings to the trials of a session, by split.
 
-Private files begin with the name of the part that they belong to (`_nsd_…`, `_recording_…`);
-`_prepared` is shared.
+Private files begin with the name of the part that they belong to (`_recording_…`). Those of published data
+sets are rows: they stand with all else of the set in `data/published`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -20,6 +21,24 @@ from brainhive_cli.data.trials import Trials
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+SUBJECT = re.compile(r"\{subject(?::0\dd)?\}")
+
+
+def fill_subject(pattern: str, subject: int, label: str = "") -> str:
+    """Fill in `{subject}`, `{subject:02d}` and `{label}`, which is 07A of sub-07A, of a path."""
+    path = SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
+    return path.replace("{label}", label) if label else path
+
+
+def list_subjects(root: Path, patterns: Iterable[str]) -> tuple[int, ...]:
+    """List the subjects of whom there are files or folders of these patterns, which have `{subject}`."""
+    subjects: set[int] = set()
+    for pattern in patterns:
+        for path in root.glob(SUBJECT.sub("*", pattern)):
+            # a number in the path is the subject if the pattern with that number matches
+            numbers = map(int, re.findall(r"\d+", str(path.relative_to(root))))
+            subjects.update(n for n in numbers if path.match(pattern.format(subject=n)))
+    return tuple(sorted(subjects))
 
 
 def cached_method(

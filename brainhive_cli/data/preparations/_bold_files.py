@@ -19,7 +19,7 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import open_regular
 from brainhive_cli.data.bids_labels import VERSIONS
-from brainhive_cli.data.preparations._brain_images import CORTEX, NIFTI, Mask, check_count, open_image
+from brainhive_cli.data.brain_images import CORTEX, NIFTI, Mask, check_count, open_image
 from brainhive_cli.data.recording_files import ABSENT, NO_VALUE, read_number, read_table
 
 AGAIN = "copy it again, or let fMRIPrep make it again"

@@ -4,7 +4,6 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from itertools import groupby
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from brainhive_cli.data.electrodes import are_inputs, plain_name, standard_posit
 from brainhive_cli.data.preparations import Overview
 from brainhive_cli.data.preparations._recording_selection import KeptChannels
 from brainhive_cli.data.signals.noise import SMALLEST
-from brainhive_cli.data.stores.ids import summarise_names
+from brainhive_cli.data.stores.ids import spans, summarise_names
 
 NO_EEG = re.compile(
     r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|RESP|GSR|AUX|COUNTER|BATTERY).*"
@@ -91,16 +90,6 @@ def describe_subjects(
     return Overview(
         (Table("Channels", columns, tuple(rows)), _tabulate_pictures(counts, split_rows)), tuple(lines), way
     )
-
-
-def spans(numbers: Sequence[int]) -> str:
-    """Write whole numbers as `1–3, 5`."""
-    # in a run of successive numbers, number less index is constant
-    runs = [
-        [number for _, number in run]
-        for _, run in groupby(enumerate(sorted({*numbers})), lambda pair: pair[1] - pair[0])
-    ]
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
 def _group_by_entry(items: Mapping[int, Sequence[Hashable]]) -> dict[Hashable, list[int]]:

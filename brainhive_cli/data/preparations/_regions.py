@@ -14,7 +14,7 @@ from brainhive_cli.core.arrays import Array, Bool
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import expand_pattern, home_folder, is_file, read_regular
-from brainhive_cli.data.preparations._brain_images import (
+from brainhive_cli.data.brain_images import (
     CIFTI,
     CORTEX,
     Mask,
@@ -23,7 +23,7 @@ from brainhive_cli.data.preparations._brain_images import (
     open_image,
     read_volume,
 )
-from brainhive_cli.data.preparations._prepared import fill_subject
+from brainhive_cli.data.preparations import fill_subject
 
 WAY_OUT = "preparation.regions: {NAME: FILE}, a mask or atlas on the grid of the betas"
 Thresholds = Annotated[

@@ -22,16 +22,8 @@ from brainhive_cli.data.bids_labels import (
     natural_key,
     number_sessions,
 )
-from brainhive_cli.data.preparations import Stimuli, keys_of_stimuli
-from brainhive_cli.data.preparations._betas import (
-    BetaSteps,
-    Pictures,
-    PublishedBetas,
-    SessionTrials,
-    Subject,
-    match_pictures,
-)
-from brainhive_cli.data.preparations._brain_images import CIFTI, CORTEX, NIFTI, Mask, open_image
+from brainhive_cli.data.brain_images import CIFTI, CORTEX, NIFTI, Mask, open_image
+from brainhive_cli.data.preparations import Stimuli, cached_method, keys_of_stimuli
 from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
 from brainhive_cli.data.recording_files import (
     ABSENT,
@@ -41,6 +33,14 @@ from brainhive_cli.data.recording_files import (
     read_label,
     read_session,
     read_table,
+)
+from brainhive_cli.data.single_trial_betas import (
+    BetaSteps,
+    Pictures,
+    PublishedBetas,
+    SessionTrials,
+    Subject,
+    match_pictures,
 )
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
@@ -127,7 +127,8 @@ class OwnBetas(PublishedBetas):
         """The subjects whose betas are there."""
         return tuple(sorted(self._files["betas"]))
 
-    def open(self, subject: int) -> Subject:
+    @cached_method
+    def subject(self, subject: int) -> Subject:
         """Read the mask, regions and tables of a subject, and compare them with the betas."""
         # files by session; one without `ses` holds all sessions
         files, tables = self._find("betas", subject), self._find("trials", subject)

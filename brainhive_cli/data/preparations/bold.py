@@ -18,14 +18,8 @@ from brainhive_cli.core.files import is_file, locate, matches, way_to_folder
 from brainhive_cli.core.recipe import Names, Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.bids_labels import SplitSessions, SubjectNumbers, find_pattern, number_sessions
-from brainhive_cli.data.preparations import Overview, Stimuli, cached_method, keys_of_stimuli
-from brainhive_cli.data.preparations._betas import (
-    Betas,
-    BetaSteps,
-    SessionBetas,
-    SessionTrials,
-    match_pictures,
-)
+from brainhive_cli.data.brain_images import Mask
+from brainhive_cli.data.preparations import Overview, Stimuli, cached_method, fill_subject, keys_of_stimuli
 from brainhive_cli.data.preparations._bold_files import (
     AGAIN,
     SERIES,
@@ -37,8 +31,6 @@ from brainhive_cli.data.preparations._bold_files import (
     read_events,
     refuse_versions,
 )
-from brainhive_cli.data.preparations._brain_images import Mask
-from brainhive_cli.data.preparations._prepared import fill_subject
 from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
 from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
@@ -50,6 +42,13 @@ from brainhive_cli.data.recording_files import (
     read_table,
 )
 from brainhive_cli.data.signals.single_trials import TrialRun, estimate_trials
+from brainhive_cli.data.single_trial_betas import (
+    Betas,
+    BetaSteps,
+    SessionBetas,
+    SessionTrials,
+    match_pictures,
+)
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import plain_id
 

@@ -6,6 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any, Self, overload
 from unicodedata import normalize
@@ -223,3 +224,13 @@ def _rows_by_stem(image_ids: Iterable[str]) -> dict[str, list[int]]:
     for row, image_id in enumerate(image_ids):
         rows[_stem(image_id)].append(row)
     return rows
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Write whole numbers as `1–3, 5`."""
+    # in a run of successive numbers, number less index is constant
+    runs = [
+        [number for _, number in run]
+        for _, run in groupby(enumerate(sorted({*numbers})), lambda pair: pair[1] - pair[0])
+    ]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)

@@ -1,16 +1,13 @@
 """Training loop of a model, batches shared by processes, and the files of a cell of a run."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.device_memory import keep_freed_memory, peak_bytes, reset_peak
@@ -26,7 +23,6 @@ from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.measurement.ranks import summarise
-from brainhive_cli.models.blocks import dropout
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.batches import Batch, Batches, CellData, averages_of, join_parts
 from brainhive_cli.training.alignment.initialisation import initial_aligner, learned_by, take_over
@@ -168,8 +164,7 @@ def fit(
             context = LossContext(batch.mixing, *progress, steps=batches.steps, stimuli=batch.stimuli)
 
             # the loss is that of the whole batch, whatever number of processes shares it
-            noise = by_row(launch, len(rows), len(batch.parts), derive_seed(step_seed, 0))
-            with launch.autocast(settings.precision), at_least_two(), noise:
+            with launch.autocast(settings.precision), explain_batch_norm_error():
                 predicted, targets = (  # of all processes, with their gradient
                     {name: launch.gather_rows(share.float(), len(rows)) for name, share in shares.items()}
                     for shares in forward(aligner, batch, context)
@@ -383,55 +378,6 @@ def _fit_in_closed_form(aligner: Aligner, data: CellData, callbacks: Callbacks, 
     return aligner
 
 
-class RowNoise(TorchFunctionMode):
-    """Draws the dropout of all rows of a batch, and applies that of this process's own.
-
-    What is drawn without `F.dropout` (in an LSTM, in torch's attention) is not changed.
-
-    Args:
-        launch: The processes that share the batch.
-        count: Rows of the whole batch.
-        seed: Of the dropout; the same in all processes.
-    """
-
-    def __init__(self, launch: Launch, count: int, seed: int) -> None:
-        super().__init__()
-        self.count, self.rows = count, launch.shard(range(count))
-        self.random: Any = torch.cuda if launch.device.type == "cuda" else torch
-        self.state = torch.Generator(launch.device).manual_seed(seed).get_state()
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Call a function of torch; in place of a dropout, multiply by its mask."""
-        call = partial(self._dropped, function) if function in (F.dropout, dropout) else function
-        return call(*args, **(kwargs or {}))
-
-    def _dropped(
-        self, function: Callable[..., Tensor], x: Tensor, p: float, training: bool, inplace: bool = False
-    ) -> Tensor:
-        per_row, rest = divmod(len(x), len(self.rows))  # elements of the first axis that a row has
-        if not training or p == 0 or rest:
-            return function(x, p, training)
-        # ones of all rows, whose axes lie in memory in the order of x's: so noise is drawn
-        axes = sorted(range(x.ndim), key=lambda axis: -x.stride()[axis])
-        shape = (self.count * per_row, *x.shape[1:])
-        ones = torch.ones([shape[axis] for axis in axes], dtype=x.dtype, device=x.device)
-
-        # draw the mask from this mode's own generator, and leave the global one untouched
-        before = self.random.get_rng_state()
-        self.random.set_rng_state(self.state)
-        mask = function(ones.permute([axes.index(axis) for axis in range(x.ndim)]), p, training)
-        self.state = self.random.get_rng_state()
-        self.random.set_rng_state(before)
-        return x * mask[self.rows[0] * per_row : (self.rows[-1] + 1) * per_row]
-
-
-def by_row(launch: Launch, count: int, parts: int, seed: int) -> AbstractContextManager[Any]:
-    """Draw dropout by row where several processes share the batch, and it is one micro-batch."""
-    return RowNoise(launch, count, seed) if launch.processes > 1 and parts == 1 else nullcontext()
-
-
 def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
     """Let batch normalisation take its statistics over the whole batch, as one process would.
 
@@ -457,8 +403,8 @@ def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
 
 
 @contextmanager
-def at_least_two() -> Iterator[None]:
-    """Say in one line that batch normalisation has no variance of one signal.
+def explain_batch_norm_error() -> Iterator[None]:
+    """Explain in one line that batch normalisation has no variance of one signal.
 
     Raises:
         BrainhiveError: in place of torch's ValueError.

@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets.categories import Config
 from brainhive_cli.data.event_names import EventNames
-from brainhive_cli.data.preparations._betas import Pictures, match_pictures
+from brainhive_cli.data.single_trial_betas import Pictures, match_pictures
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment.recipe import Recipe
 

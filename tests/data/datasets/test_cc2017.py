@@ -13,11 +13,11 @@ from cc2017_files import COUNTS, captions_of, frames_of, key_masks_of, labels_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import BadPicture, Dataset, StimulusSet
-from brainhive_cli.data.datasets.cc2017 import Config
+from brainhive_cli.data.published.cc2017 import Clips
 
 
 def cc2017(**knobs: str) -> Dataset:
-    return Config(**knobs).build(Paths())
+    return Clips(**knobs).build(Paths())
 
 
 def clips(split: str = "train", **knobs: str) -> StimulusSet:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from brainhive_cli.data.datasets.cc2017 import BACKGROUND, CONCEPTS, PRIORITY, key_object
+from brainhive_cli.data.published.cc2017 import BACKGROUND, CONCEPTS, PRIORITY, key_object
 
 
 def test_key_objects_are_those_that_the_reference_chooses(golden: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import BadPicture, Dataset
-from brainhive_cli.data.datasets.nsd import CURATED, INFO, STIMULI, Config, _map_captions
+from brainhive_cli.data.published.nsd import CURATED, INFO, STIMULI, Pictures, _map_captions
 
 COUNT = 73000
 SHARED = [2, 5, 8]
@@ -56,7 +56,7 @@ def write_captions(root: Path, captions: list[list[str]], dtype: type = str) -> 
 
 
 def nsd(**knobs: Any) -> Dataset:
-    return Config(**knobs).build(Paths())
+    return Pictures(**knobs).build(Paths())
 
 
 def test_what_all_subjects_saw_is_the_test_split(root: Path) -> None:

@@ -18,12 +18,13 @@ from PIL import Image
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import Dataset, things_eeg
+from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.published import things_eeg
+from brainhive_cli.data.published.things_eeg import MONTAGE
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores import ids
 from brainhive_cli.data.stores.recordings import path_of
-from brainhive_cli.data.things_files import THINGS_EEG
 
 TAR_LINE = "mkdir -p {0} && tar -xf {0}.tar.gz -C {0}"
 CONCEPTS = {"train": ["00001_aardvark", "00002_abacus"], "test": ["00001_aircraft_carrier"]}
@@ -64,7 +65,7 @@ def save(root: Path, split: str, made: dict[str, Any]) -> Path:
 
 
 def eeg(**knobs: Any) -> Dataset:
-    return things_eeg.Config(**knobs).build(Paths())
+    return things_eeg.Distributed(**knobs).build(Paths())
 
 
 def test_signals_and_pictures_meet_by_image_id(root: Path) -> None:
@@ -103,7 +104,7 @@ def test_a_channel_list_in_the_file_wins(root: Path) -> None:
     save(root, "train", content("train", ch_names=names))
     assert eeg().recording(1, "train").space.names == tuple(names)
     save(root, "train", content("train", ch_names=None))
-    assert eeg().recording(1, "train").space.names == THINGS_EEG
+    assert eeg().recording(1, "train").space.names == MONTAGE
 
 
 def test_the_times_before_the_picture_do_not_belong_to_the_samples(root: Path) -> None:
@@ -183,7 +184,7 @@ def test_the_published_files_give_samples_times_and_pictures_that_belong_togethe
             found.signal.mean(1, np.float32), expected[split].mean(1), atol=2e-3
         )
         np.testing.assert_allclose(found.times_s, np.arange(expected[split].shape[-1]) / 250, atol=1e-9)
-        assert found.image_ids[0].startswith(f"{folder}/00001_") and found.space.names == THINGS_EEG
+        assert found.image_ids[0].startswith(f"{folder}/00001_") and found.space.names == MONTAGE
 
 
 def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(golden: Path, home: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.preparations._betas import (
+from brainhive_cli.data.session_stores import join, write_session
+from brainhive_cli.data.single_trial_betas import (
     Betas,
     BetaSteps,
     Pictures,
@@ -16,7 +17,6 @@ from brainhive_cli.data.preparations._betas import (
     SessionTrials,
     match_pictures,
 )
-from brainhive_cli.data.session_stores import join, write_session
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials

@@ -14,7 +14,7 @@ pytest.importorskip("nibabel")
 import nibabel
 
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.data.preparations._brain_images import check_count, open_image
+from brainhive_cli.data.brain_images import check_count, open_image
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from cc2017_files import COUNTS, WIDTHS, signal_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import Merged
-from brainhive_cli.data.preparations._prepared import PreparedFiles
-from brainhive_cli.data.preparations.cc2017 import Config
+from brainhive_cli.data.published import PreparedFiles
+from brainhive_cli.data.published.cc2017 import Responses
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.recordings import SignalStore
 
 
 def films() -> PreparedFiles:
-    return Config().build(Paths())
+    return Responses().build(Paths())
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ pytest.importorskip("nibabel")
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations.nsd import Config
+from brainhive_cli.data.published.nsd import Raw
 from tools.soak import nsd_files
 
 
 def made(root: Path, **knobs):
-    return Config(root=str(root), **{"sessions": [1, 2], **knobs}).build(Paths())
+    return Raw(root=str(root), **{"sessions": [1, 2], **knobs}).build(Paths())
 
 
 @pytest.mark.parametrize("ending", (".hdf5", ".nii.gz", ".nii"))

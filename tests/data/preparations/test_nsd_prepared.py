@@ -13,10 +13,12 @@ import pytest
 
 pytest.importorskip("nibabel")
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations import Merged, brain_diffuser, mindeye1, mindeye2
-from brainhive_cli.data.preparations._prepared import PreparedFiles
+from brainhive_cli.data.preparations import Merged
+from brainhive_cli.data.published import PreparedFiles
+from brainhive_cli.data.published.nsd_prepared import BrainDiffuser, MindEye1, MindEye2
 from brainhive_cli.data.stores.recordings import SignalStore
 
 BETAS = "betas_all_subj01_fp32_renorm.hdf5"
@@ -35,16 +37,16 @@ def mini(golden: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 def second(mini) -> PreparedFiles:
-    return mindeye2.Config(root=str(mini[0] / "mindeye2")).build(Paths(data=str(mini[0])))
+    return MindEye2(root=str(mini[0] / "mindeye2")).build(Paths(data=str(mini[0])))
 
 
 def first(mini) -> PreparedFiles:
-    return mindeye1.Config(root=str(mini[0] / "mindeye1")).build(Paths())
+    return MindEye1(root=str(mini[0] / "mindeye1")).build(Paths())
 
 
 def means(mini, **knobs) -> PreparedFiles:
     knobs = {"root": str(mini[0] / "brain_diffuser"), **knobs}
-    return brain_diffuser.Config(**knobs).build(Paths(data=str(mini[0].parent)))
+    return BrainDiffuser(**knobs).build(Paths(data=str(mini[0].parent)))
 
 
 def shown(truth, split: str) -> dict[str, list[int]]:
@@ -92,7 +94,7 @@ def test_mindeye2_without_masks_of_nsd_names_its_own_regions(mini, tmp_path: Pat
     with h5py.File(tmp_path / "mindeye2/brain_region_masks.hdf5", "w") as file:
         file["subj01/nsd_general"] = np.ones(width)
         file["subj01/V1"], file["subj01/higher_vis"] = early.astype(float), (~early).astype(float)
-    preparation = mindeye2.Config(root=str(tmp_path / "mindeye2")).build(Paths(data=str(tmp_path)))
+    preparation = MindEye2(root=str(tmp_path / "mindeye2")).build(Paths(data=str(tmp_path)))
     regions = preparation.recording(1, "test").space.regions
     np.testing.assert_array_equal(regions["V1"], early)
     np.testing.assert_array_equal(regions["higher_vis"], ~early)
@@ -110,7 +112,7 @@ def test_mindeye1_keeps_each_repetition_once(mini) -> None:
 
 
 def test_mindeye1_without_masks_of_nsd_is_refused_where_regions_are_needed(mini, tmp_path: Path) -> None:
-    config = mindeye1.Config(root=str(mini[0] / "mindeye1"), needs_regions=True)
+    config = MindEye1(root=str(mini[0] / "mindeye1"), needs_regions=True)
     with pytest.raises(MissingData, match=r"no masks of NSD below .*, which name regions") as caught:
         config.build(Paths(data=str(tmp_path))).recording(1, "test")
     assert caught.value.hint == "brainhive fetch nsd"
@@ -154,7 +156,7 @@ def test_test_trials_among_training_ones_are_refused(mini, tmp_path: Path) -> No
         member = tarfile.TarInfo("sample000000000.behav.npy")
         member.size = len(content.getvalue())
         archive.addfile(member, io.BytesIO(content.getvalue()))
-    preparation = mindeye2.Config(root=str(tmp_path / "mindeye2")).build(Paths(data=str(tmp_path)))
+    preparation = MindEye2(root=str(tmp_path / "mindeye2")).build(Paths(data=str(tmp_path)))
     with pytest.raises(BrainhiveError, match=r"7\.tar has trials of the other split than train"):
         preparation.recording(1, "train")
 
@@ -162,26 +164,27 @@ def test_test_trials_among_training_ones_are_refused(mini, tmp_path: Path) -> No
 def test_a_tar_without_samples_is_refused(mini, tmp_path: Path) -> None:
     shutil.copytree(mini[0] / "mindeye2", tmp_path / "mindeye2")
     (tmp_path / "mindeye2/wds/subj01/train/1.tar").write_bytes(bytes(10240))
-    preparation = mindeye2.Config(root=str(tmp_path / "mindeye2")).build(Paths(data=str(tmp_path)))
+    preparation = MindEye2(root=str(tmp_path / "mindeye2")).build(Paths(data=str(tmp_path)))
     with pytest.raises(BrainhiveError, match=r"1\.tar is damaged or cut short: it holds no samples"):
         preparation.recording(1, "train")
 
 
 @pytest.mark.parametrize(
-    ("make", "name"),
+    ("stem", "name"),
     (
-        (mindeye1, "webdataset_avg_split/test/test_subj01_0.tar"),
-        (mindeye2, "wds/subj01/new_test/0.tar"),
-        (mindeye2, BETAS),
-        (brain_diffuser, "processed_data/subj01/nsd_test_fmriavg_nsdgeneral_sub1.npy"),
+        ("mindeye1", "webdataset_avg_split/test/test_subj01_0.tar"),
+        ("mindeye2", "wds/subj01/new_test/0.tar"),
+        ("mindeye2", BETAS),
+        ("brain_diffuser", "processed_data/subj01/nsd_test_fmriavg_nsdgeneral_sub1.npy"),
     ),
 )
-def test_a_file_that_is_missing_or_cut_short_is_named(mini, make, name: str, tmp_path: Path) -> None:
-    stem = make.__name__.rsplit(".", 1)[-1]
+def test_a_file_that_is_missing_or_cut_short_is_named(mini, stem: str, name: str, tmp_path: Path) -> None:
     shutil.copytree(mini[0] / stem, tmp_path / stem)
     (tmp_path / "nsd").symlink_to(mini[0])
     path = tmp_path / stem / name
-    preparation = make.Config(root=str(tmp_path / stem)).build(Paths(data=str(tmp_path)))
+    preparation = (
+        parts.load("preparations", stem).Config(root=str(tmp_path / stem)).build(Paths(data=str(tmp_path)))
+    )
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 3])
     with pytest.raises(BrainhiveError, match=path.name):
         signal = preparation.recording(1, "test").signal
@@ -200,7 +203,7 @@ def test_no_folder_is_missing_that_another_stands_for_and_names_the_design(tmp_p
         return [Path(one.name).parent.name for one in preparation.inputs(1) if one.is_missing]
 
     # the pictures of 37 sessions are those of `test` as well; all 1,000 are in `new_test` alone
-    assert lacking(mindeye2.Config(test_pictures=982).build(paths)) == ["mindeyev2", "train"]
-    assert lacking(mindeye2.Config(test_pictures=1000).build(paths)) == ["mindeyev2", "train", "new_test"]
-    design = [one.name for one in brain_diffuser.Config().build(paths).inputs(1) if one.is_missing][-1]
+    assert lacking(MindEye2(test_pictures=982).build(paths)) == ["mindeyev2", "train"]
+    assert lacking(MindEye2(test_pictures=1000).build(paths)) == ["mindeyev2", "train", "new_test"]
+    design = [one.name for one in BrainDiffuser().build(paths).inputs(1) if one.is_missing][-1]
     assert design == "nsd_expdesign.mat"

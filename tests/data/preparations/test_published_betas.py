@@ -414,7 +414,7 @@ def save_without_origin(path: Path, betas: np.ndarray) -> None:
 @pytest.fixture
 def bold5000(home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], np.ndarray]:
     """Write 2 sessions of 40 and 39 trials; return what was shown, and all volumes."""
-    from brainhive_cli.data.preparations import bold5000
+    from brainhive_cli.data.published import bold5000
 
     monkeypatch.setattr(bold5000, "SESSIONS", {1: 2})
     root = home / "data/bold5000"

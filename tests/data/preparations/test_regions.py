@@ -11,7 +11,7 @@ import nibabel
 from nibabel.freesurfer import write_annot
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.preparations._brain_images import Mask
+from brainhive_cli.data.brain_images import Mask
 from brainhive_cli.data.preparations._regions import WANG, find_region_files, read_regions
 
 SHAPE, AFFINE = (3, 4, 5), np.eye(4)

@@ -6,7 +6,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import shuffled
-from brainhive_cli.data.preparations.things_eeg import Config
+from brainhive_cli.data.published.things_eeg_raw import Raw
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def published(mini_raw, golden_eeg, tmp_path_factory):
 
 
 def sessions(raw, subject=1, **knobs):
-    made = Config(root=str(raw), **knobs).build(Paths())
+    made = Raw(root=str(raw), **knobs).build(Paths())
     return [made.session(subject, session) for session in made.sessions(subject)]
 
 
@@ -136,11 +136,11 @@ def test_a_trial_beyond_the_end_is_counted(mini_raw, small_eeg, tmp_path):
 
 def test_a_seed_of_nothing_is_refused():
     with pytest.raises(RecipeError, match=r"^seed has no effect"):
-        Config(seed=3)
-    assert Config(seed=3, shuffle=True).seed == Config(seed=3, repetitions=(2, 2)).seed == 3
+        Raw(seed=3)
+    assert Raw(seed=3, shuffle=True).seed == Raw(seed=3, repetitions=(2, 2)).seed == 3
 
 
 @pytest.mark.parametrize("channels", ([], ["Oz", "Pz", "Oz"]))
 def test_channels_are_named_once_each(channels):
     with pytest.raises(ValueError, match="name each once, and at least one"):
-        Config(channels=channels)
+        Raw(channels=channels)

@@ -13,7 +13,7 @@ import mne
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations.things_meg import Config
+from brainhive_cli.data.published.things_meg import Epochs
 
 CHANNELS, SAMPLES = 5, 281
 TRIALS = [
@@ -60,7 +60,7 @@ def signal() -> np.ndarray:
 
 
 def made(root: Path, **knobs):
-    return Config(root=str(root), **knobs).build(Paths())
+    return Epochs(root=str(root), **knobs).build(Paths())
 
 
 def test_when_each_trial_happened_is_kept_where_the_table_says_it(tmp_path, signal) -> None:

@@ -13,15 +13,14 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import Merged
-from brainhive_cli.data.preparations.things_prepared import Config
+from brainhive_cli.data.published.things_eeg import MONTAGE, Prepared
 from brainhive_cli.data.stores.recordings import SignalStore
-from brainhive_cli.data.things_files import THINGS_EEG
 
 CONCEPTS, IMAGES, TESTS = 2, 3, 2
 
 
 def made(root: Path, stimuli: str = "things-eeg", **knobs: Any):
-    return Config(root=str(root), stimuli={"kind": stimuli, "root": str(root)}, **knobs).build(Paths())
+    return Prepared(root=str(root), stimuli={"kind": stimuli, "root": str(root)}, **knobs).build(Paths())
 
 
 def metadata(root: Path) -> dict[str, list[str]]:
@@ -110,7 +109,7 @@ def test_neurobridge_arrays_by_concept_are_in_the_order_of_paths(tmp_path: Path,
         path = tmp_path / f"preprocessed_eeg/sub-01/{split}.npy"
         if is_dict:
             times = np.arange(300) / 250 - 0.2
-            dump(path, {"data": array, "ch_names": list(THINGS_EEG), "times": times})
+            dump(path, {"data": array, "ch_names": list(MONTAGE), "times": times})
         else:
             save(path, array)
     preparation = made(tmp_path)
@@ -123,7 +122,7 @@ def test_neurobridge_arrays_by_concept_are_in_the_order_of_paths(tmp_path: Path,
 
 def info(**changes: Any) -> dict[str, Any]:
     """What NeuroBridge's preprocess_eeg.py writes: the times of whole epochs, the shape of one session."""
-    montage = list(THINGS_EEG)
+    montage = list(MONTAGE)
     return {
         **{"ch_names": montage[::-1], "times": (np.arange(300) / 250 - 0.2).tolist()},
         **{"baseline_duration": 0.2, "after_duration": 1.0, "normalization": "zscore", "sfreq": 250.0},
@@ -294,4 +293,4 @@ def test_another_number_of_pictures_or_channels_is_refused(tmp_path: Path) -> No
 
 def test_stimuli_that_no_project_prepares_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no project prepares coco"):
-        Config(root=str(tmp_path), stimuli="coco").build(Paths())
+        Prepared(root=str(tmp_path), stimuli="coco").build(Paths())

@@ -3,9 +3,8 @@
 import pytest
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.data.datasets.things_eeg import POSTERIOR
+from brainhive_cli.data.published.things_eeg import MONTAGE, POSTERIOR
 from brainhive_cli.data.signals.selection import REGIONS, channel_rows, region_of
-from brainhive_cli.data.things_files import THINGS_EEG as MONTAGE
 
 
 @pytest.mark.parametrize(

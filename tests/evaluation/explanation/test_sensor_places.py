@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.artifacts import Map, Point
+from brainhive_cli.data.published.things_eeg import MONTAGE
 from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.things_files import THINGS_EEG
 from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
 from brainhive_cli.reports.drawings import save_figure, svg_of
 
@@ -21,7 +21,7 @@ UNKNOWN[5:] = np.nan
 @pytest.mark.parametrize(
     ("sensors", "count"),
     (
-        (Sensors(THINGS_EEG), len(THINGS_EEG)),  # by their names
+        (Sensors(MONTAGE), len(MONTAGE)),  # by their names
         (Sensors(MEG, HELMET), 40),  # whose names no montage knows
         (Sensors(MEG, UNKNOWN), 5),
         (Sensors(MEG), 0),
@@ -34,22 +34,22 @@ def test_sensors_have_a_place_where_it_is_known(sensors, count):
 
 
 def test_positions_of_the_recording_are_taken_rather_than_standard_ones():
-    names = THINGS_EEG
+    names = MONTAGE
     positions = np.array([[(-1) ** n * 0.05, 0.09 - 0.003 * n, 0.05] for n in range(len(names))])
     np.testing.assert_array_equal(known_places(Sensors(names, positions))[1], positions)
 
 
 def test_standard_positions_are_those_of_mne_s_own_maps():
-    info = mne.create_info(list(THINGS_EEG), 100.0, "eeg", verbose="ERROR").set_montage("standard_1005")
+    info = mne.create_info(list(MONTAGE), 100.0, "eeg", verbose="ERROR").set_montage("standard_1005")
     places = np.array([channel["loc"][:3] for channel in info["chs"]])
-    np.testing.assert_array_equal(known_places(Sensors(THINGS_EEG))[1], places)
+    np.testing.assert_array_equal(known_places(Sensors(MONTAGE))[1], places)
 
 
-@pytest.mark.parametrize("values", [np.linspace(-1, 1, len(THINGS_EEG)), np.zeros(len(THINGS_EEG))])
+@pytest.mark.parametrize("values", [np.linspace(-1, 1, len(MONTAGE)), np.zeros(len(MONTAGE))])
 def test_a_head_map_is_interpolated_where_all_values_are_known_and_dots_elsewhere(values):
-    flat = flattened(known_places(Sensors(THINGS_EEG))[1])
+    flat = flattened(known_places(Sensors(MONTAGE))[1])
     points = [
-        Point(*place, name, value=value) for place, name, value in zip(flat, THINGS_EEG, values, strict=True)
+        Point(*place, name, value=value) for place, name, value in zip(flat, MONTAGE, values, strict=True)
     ]
     gap = [Point(0, 0, "Cz"), *points[1:]]
     assert "<image" in svg_of(Map("Loss", points, "head", is_diverging=True)).split("</svg>")[0]

@@ -233,8 +233,8 @@ def test_the_docs_make_pictures_of_captions(folder, home):
     """Where its GPU, its sizes and NSD are replaced by small ones."""
     (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     for large, small in (
-        ("import nsd", "import demo as nsd"),
-        ("nsd.Config()", "nsd.Config(concepts=2)"),
+        ("published import nsd", "datasets import demo as nsd"),
+        ("nsd.Pictures()", "nsd.Config(concepts=2)"),
         ("text_share=1", f"text_share=1, source={str(folder)!r}"),
         ('"cuda", torch.float16', ""),
         ("dataset.splits", '["train"]'),

@@ -7,7 +7,7 @@ from torch import nn
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.training.alignment.loop import at_least_two, normalise_together
+from brainhive_cli.training.alignment.loop import explain_batch_norm_error, normalise_together
 from brainhive_cli.training.alignment.model import Aligner
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -58,9 +58,12 @@ def test_torch_still_has_none_for_a_cpu(tmp_path, monkeypatch):
 def test_one_signal_has_no_variance_and_is_refused_in_one_line():
     layer, signal = nn.BatchNorm1d(4), torch.zeros(1, 4)
 
-    with pytest.raises(BrainhiveError, match="batch normalisation needs two signals"), at_least_two():
+    with (
+        pytest.raises(BrainhiveError, match="batch normalisation needs two signals"),
+        explain_batch_norm_error(),
+    ):
         layer(signal)
-    with at_least_two():
+    with explain_batch_norm_error():
         layer(torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="expected 2D or 3D input"), at_least_two():
+    with pytest.raises(ValueError, match="expected 2D or 3D input"), explain_batch_norm_error():
         layer(torch.zeros(4))

@@ -16,7 +16,7 @@ from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import nsd
+from brainhive_cli.data.published import nsd
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import recordings, target_store
 from brainhive_cli.data.stores.recordings import SignalStore
@@ -187,7 +187,7 @@ def test_pictures_of_nsd_are_recognised_in_any_part_of_it(
 ) -> None:
     write_test(home, low, "nsd" if tested == "nsd" else "nsd-5")
     model = aligner.load(low_file)
-    part = nsd.Config(subjects=[1, 5] if learned == "nsd-1-5" else None).build(Paths())
+    part = nsd.Pictures(subjects=[1, 5] if learned == "nsd-1-5" else None).build(Paths())
     assert part.name == learned
     pictures = LearnedPictures.of(part.pictured_as, ids_of(low)[:2])
     model.learned = replace(model.learned, dataset=part.pictured_as, pictures=pictures)

@@ -1,8 +1,9 @@
-"""The clips of cc2017: two seconds of film each, as six frames, with captions, labels and key objects."""
+"""cc2017: clips of two seconds of film with captions, labels and key objects, and responses to them."""
 
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,15 +13,25 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from brainhive_cli.core import documents, parts
-from brainhive_cli.core.arrays import Bool, UInt8
+from brainhive_cli.core.arrays import Array, Bool, UInt8
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Clip, Dataset, StimulusSet, check_split, decode, decoding
-from brainhive_cli.data.published_data import FOLDERS, PUBLISHED, TensorRows, fetch_line, find_below
+from brainhive_cli.data.published import (
+    FOLDERS,
+    PUBLISHED,
+    Files,
+    FilesByRow,
+    PreparedFiles,
+    fetch_line,
+    find_below,
+)
+from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.trials import Lazy, Trials
 
 SPLITS = ("train", "test")
 FRAMES, RATE_HZ = 6, 3.0
@@ -78,11 +89,47 @@ PRIORITY = (
     "turtle"
 ).split("|")
 """Names of persons and animals, one of which is the key object if it moves."""
+RESPONSES = "subj{subject:02d}_{split}_fmri.pt"
+REPETITIONS = {"train": 2, "test": 10}
 SOURCE = fetch_line("cc2017")
+"""Hint on how to get the files."""
 
 
-class Config(parts.Config):
-    """Clips as `gongzx/cc2017_dataset` has them, with what `McGregorW/NEURONS` adds, below one folder.
+@dataclass(frozen=True)
+class TensorRows:
+    """The rows of a file of torch with one tensor [N, …] or array; it is open no longer than one is read."""
+
+    path: Path
+
+    def shape(self, axes: str, source: str) -> tuple[int, ...]:
+        """Check what the file holds; no row is read.
+
+        Args:
+            axes: What its axes must be, as `N, F, H, W`, for the number and for the error.
+            source: How to get the file.
+
+        Raises:
+            BrainhiveError: if it is damaged, or holds something else.
+        """
+        with reading(self.path, source):
+            tensor = pickles.load(self.path, verify=False)
+            shape, dtype = (
+                tuple(getattr(tensor, "shape", ())),
+                getattr(tensor, "dtype", type(tensor).__name__),
+            )
+            if len(shape) != axes.count(",") + 1 or pickles.array(tensor[:0]).dtype.kind not in "fiub":
+                raise ValueError(f"it holds {dtype} {list(shape)}, not numbers [{axes}]")
+        return shape
+
+    def __getitem__(self, index: int) -> Array:
+        """Read one row; one of `damage.RAISED`, or a BrainhiveError, when it cannot be."""
+        return pickles.array(pickles.load(self.path, verify=False)[index])
+
+
+class Clips(parts.Config):
+    """The clips of cc2017: two seconds of film each, as six frames, with captions, labels and key objects.
+
+    They are as `gongzx/cc2017_dataset` has them, with what `McGregorW/NEURONS` adds, below one folder.
 
     A concept is a film of eight minutes: validation holds out whole films, as neighbouring clips are alike.
     """
@@ -98,8 +145,8 @@ class Config(parts.Config):
         """Point at the data; nothing is read yet."""
         root = paths.dataset("cc2017", self.root)
         name = "cc2017" if self.captions == "blip2" else f"cc2017-{self.captions}"
-        listed = partial(_clips, root, name, CAPTIONS[self.captions])
-        files = partial(_files, root, CAPTIONS[self.captions])
+        listed = partial(_list_clips, root, name, CAPTIONS[self.captions])
+        files = partial(_list_files, root, CAPTIONS[self.captions])
         return Dataset(
             *(name, SPLITS, listed, "cc2017"),
             alike_by="neighbours",
@@ -108,10 +155,7 @@ class Config(parts.Config):
         )
 
 
-TINY = Config()
-
-
-def _files(root: Path, captions: str, split: str, reads: str) -> list[Input]:
+def _list_files(root: Path, captions: str, split: str, reads: str) -> list[Input]:
     """List the files of a split that hold `reads`."""
     # one tensor of masks, or the names of objects and an archive of their masks
     if reads == "masks":
@@ -139,7 +183,7 @@ class _Labelled(BaseModel):
     category_id: list[Literal[0, 1]] = Field(min_length=len(CONCEPTS), max_length=len(CONCEPTS))
 
 
-def _clips(root: Path, name: str, captions: str, split: str) -> StimulusSet:
+def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet:
     """List the clips of a split, with captions, masks and labels where their files are there."""
     check_split(name, split, SPLITS)
     frames, count = _open_frames(root, split)
@@ -335,4 +379,57 @@ def _path_px(mask: Bool) -> float:
         float(np.linalg.norm(after - before))
         for before, after in pairwise(centres)
         if before is not None and after is not None
+    )
+
+
+class Responses(parts.Config):
+    """cc2017 as NeuroClips distributes it: one response a voxel, cortical vertices of the fsLR 32k surface.
+
+    Tensors [N, R, V] of subj0N_{train,test}_fmri.pt: each training clip twice, each test clip ten times.
+
+    Each run was detrended and z-scored. Which vertices are kept is not published, so there are no regions.
+    """
+
+    root: str = Field("", description="folder of the files; default: cc2017 below paths.data")
+
+    def build(self, paths: Paths) -> PreparedFiles:
+        """Point at the data; nothing is read yet."""
+        root, published, files = paths.dataset("cc2017", self.root), PUBLISHED["cc2017"], {}
+        for split, count in published.stimuli.items():
+            patterns = tuple(folder + RESPONSES.replace("{split}", split) for folder in FOLDERS)
+            row_bytes = 4 * count * REPETITIONS[split]  # as the publisher has them, in float32
+            files[split] = Files(patterns, {n: row_bytes * width for n, width in published.voxels.items()})
+        return PreparedFiles("cc2017", root, SOURCE, files, partial(_read_responses, root))
+
+
+def _read_responses(root: Path, files: FilesByRow, subject: int, split: str) -> Trials:
+    """Open the responses of a split; as many as clips, and voxels as in training."""
+    path = files[split][0]
+    with reading(path, SOURCE):
+        signal = pickles.array(pickles.load(path))
+        if signal.ndim != 3 or not signal.size or signal.dtype.kind != "f":
+            raise ValueError(f"it holds {signal.dtype} {list(signal.shape)}, not signals [N, R, V]")
+
+    # as many clips as the frames, if these are here
+    if films := find_below(root, FILES.format(split=split)):
+        clips, *_ = TensorRows(films).shape("N, F, 3, H, W", SOURCE)
+        if clips != len(signal):
+            difference = f"{path} has responses to {len(signal)} clips, and {films.name} has {clips}"
+            raise BrainhiveError(difference, f"get both from one place: {SOURCE}")
+
+    # the same voxels in training and test
+    training = files["train"][0]
+    *_, width = TensorRows(training).shape("N, R, V", SOURCE)
+    if width != signal.shape[2]:
+        difference = f"{path} has {signal.shape[2]} voxels, and {training.name} has {width}"
+        raise BrainhiveError(difference, f"get both from one place: {SOURCE}")
+
+    return Trials(
+        Lazy(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),
+        [f"{split}/{index}" for index in range(len(signal))],
+        Voxels({}),
+        np.zeros(1),
+        None,
+        "z-score",
+        {"source": path.name},
     )

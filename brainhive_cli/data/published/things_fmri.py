@@ -1,9 +1,9 @@
-"""THINGS-fMRI from its single-trial betas: a table of voxels and trials, written by pandas, read by h5py."""
+"""THINGS-fMRI: pictures, and single-trial betas, a table of voxels and trials that pandas wrote."""
 
 import csv
 import re
-from pathlib import Path
-from typing import Annotated, Literal
+from pathlib import Path, PurePath
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,8 +11,9 @@ from pydantic import Field
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.recipe import Paths, no
-from brainhive_cli.data.preparations._betas import BetaSteps, PublishedBetas, Subject
-from brainhive_cli.data.published_data import cut_ending, fetch_line, find_file, read_table
+from brainhive_cli.data import published
+from brainhive_cli.data.published import cut_ending, fetch_line, find_file, read_table
+from brainhive_cli.data.single_trial_betas import BetaSteps, PublishedBetas, Subject
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
 
@@ -24,8 +25,10 @@ READ_VOXELS = 2048
 TESTED = "training trials of concepts that test pictures show"
 
 
-class Config(BetaSteps):
-    """sub-0X_{ResponseData.h5,StimulusMetadata.csv,VoxelMetadata.csv} of betas_csv.
+class Betas(BetaSteps):
+    """THINGS-fMRI from its single-trial betas: a table of voxels and trials, written by pandas, read by h5py.
+
+    sub-0X_{ResponseData.h5,StimulusMetadata.csv,VoxelMetadata.csv} of betas_csv.
 
     Columns of 0 and 1 in the table of voxels are regions, other numbers maps. Noise ceilings and split-half
     correlations were measured on test pictures: who chooses voxels by them chooses by the test.
@@ -45,10 +48,21 @@ class Config(BetaSteps):
         return PublishedBetas(self, root, dataset=NAME, patterns=(pattern,), find=_find, unit="z-score")
 
 
-TINY = Config()
+class Pictures(published.Pictures):
+    """THINGS' pictures that THINGS-fMRI showed, images/CONCEPT/NAME.jpg; its trials say their splits."""
+
+    name = NAME
+    folders: ClassVar = {"train": ["images"], "test": ["images"]}
+
+    def read_splits(self, root: Path) -> dict[str, str]:
+        """Read the split of each picture by the trials of any subject: all saw the same."""
+        table = find_file(root, f"sub-*_{FILES[1]}", SOURCE)
+        return dict(
+            read_table(table, SOURCE, lambda row: (PurePath(row["stimulus"]).stem, row["trial_type"]))
+        )
 
 
-def _find(config: Config, root: Path, subject: int) -> Subject:
+def _find(config: Betas, root: Path, subject: int) -> Subject:
     """Read the tables of trials and of voxels, and find the responses in pandas' table."""
     # trials; training pictures of tested concepts have a reason in place of their split
     responses, stimuli, voxels = (find_file(root, f"sub-{subject:02d}_{name}", SOURCE) for name in FILES)

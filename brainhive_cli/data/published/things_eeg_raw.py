@@ -1,7 +1,4 @@
-"""THINGS-EEG2 from its raw recordings: events, trials, baseline, resampling, repetitions, whitener.
-
-The defaults are the steps of NICE, AlignVis and UBP, with all repetitions kept. Source: Gifford et al. 2022.
-"""
+"""Raw recordings of THINGS-EEG2, and their preparation."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,11 +13,11 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.seeds import shuffled
-from brainhive_cli.data.preparations._prepared import list_subjects
+from brainhive_cli.data.preparations import list_subjects
+from brainhive_cli.data.published.things_eeg import METADATA, MONTAGE, STIMULUS_MS, read_metadata
 from brainhive_cli.data.signals.cutting import Cutting, Steps, normalise
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.things_files import METADATA, SHOWN, THINGS_EEG, read_metadata
 from brainhive_cli.data.trials import Trials, group_trials
 
 PARTITIONS = {"train": "training", "test": "test"}
@@ -38,8 +35,14 @@ SOURCE = "get raw_eeg of THINGS-EEG2 at https://osf.io/crxs4, and image_metadata
 """Addresses of the files, for errors; as the README of NeuroBridge (feroooooo/NeuroBridge) and others say."""
 
 
-class Config(Steps):
-    """Raw THINGS-EEG2: `<root>/raw_eeg/sub-XX/ses-0Y/raw_eeg_{training,test}.npy`, image_metadata.npy."""
+class Raw(Steps):
+    """THINGS-EEG2 from its raw recordings: events, trials, baseline, resampling, repetitions, whitener.
+
+    They lie in `<root>/raw_eeg/sub-XX/ses-0Y/raw_eeg_{training,test}.npy`; image_metadata.npy names pictures.
+    The defaults are the steps of NICE, AlignVis and UBP, with all repetitions kept.
+
+    Source: Gifford et al. 2022.
+    """
 
     root: str = Field("", description="folder of the recordings; default: things-eeg below paths.data")
     sessions: Numbers = Field([1, 2, 3, 4], description="sessions, each of which must be there")
@@ -61,12 +64,9 @@ class Config(Steps):
             refuse_idle(self, ("seed",), "where nothing is drawn or shuffled", "preparation.shuffle=true")
         return self
 
-    def build(self, paths: Paths) -> "Raw":
+    def build(self, paths: Paths) -> "RawRecordings":
         """Point at the data; nothing is read yet."""
-        return Raw(self, paths.dataset("things-eeg", self.root))
-
-
-TINY = Config(root="raw")
+        return RawRecordings(self, paths.dataset("things-eeg", self.root))
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,10 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawRecordings:
     """The raw recordings below one root."""
 
-    config: Config
+    config: Raw
     root: Path
     dataset: str = "things-eeg"
 
@@ -201,7 +201,7 @@ class Raw:
                     "dropped": recording.dropped,
                     "recorded_unit": "µV",
                     "time_shift": cutting.resampling.time_shift,
-                    **SHOWN[self.dataset],
+                    "stimulus_ms": STIMULUS_MS,
                 },
                 whiteners=None if matrix is None else matrix[None],
                 onset_s=recording.onsets[:, None] / RATE_HZ,  # each file is a run
@@ -211,7 +211,7 @@ class Raw:
 
     @property
     def _channels(self) -> tuple[str, ...]:
-        return tuple(self.config.channels or THINGS_EEG)
+        return tuple(self.config.channels or MONTAGE)
 
     @property
     def _cutting(self) -> Cutting:

@@ -1,9 +1,9 @@
-"""BOLD5000 2.0 from its single-trial betas, which GLMsingle estimated over groups of five sessions."""
+"""BOLD5000 2.0: pictures, and single-trial betas, which GLMsingle estimated over groups of five sessions."""
 
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,21 +11,20 @@ from pydantic import Field
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations._betas import BetaSteps, PublishedBetas, Subject
-from brainhive_cli.data.preparations._brain_images import Mask
-from brainhive_cli.data.published_data import (
-    BOLD5000_LIST,
-    fetch_line,
-    find_below,
-    find_file,
-    read_bold5000_names,
-)
+from brainhive_cli.data import published
+from brainhive_cli.data.brain_images import Mask
+from brainhive_cli.data.published import cut_ending, fetch_line, find_below, find_file
+from brainhive_cli.data.single_trial_betas import BetaSteps, PublishedBetas, Subject
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
 
 SOURCE = fetch_line("bold5000")
+LIST = "CSI%s_imgnames.txt"
+"""The pictures of a subject of BOLD5000, one a trial. That of `[1-4]`, the first who is there, says which
+are the test: 1 to 3 saw the same pictures, the fourth left early."""
 SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
 """Number of sessions of each subject."""
 RUN_TRIALS = 37
@@ -35,8 +34,10 @@ FITTED = "over groups of five sessions, training and test together"
 TYPES = Literal["TYPEA-ASSUMEHRF", "TYPEB-FITHRF", "TYPEC-FITHRF-GLMDENOISE", "TYPED-FITHRF-GLMDENOISE-RR"]
 
 
-class Config(BetaSteps):
-    """The betas of a brain mask by session, or those of ten regions over all sessions, in percent.
+class Betas(BetaSteps):
+    """BOLD5000 2.0 from its single-trial betas, which GLMsingle estimated over groups of five sessions.
+
+    They are those of a brain mask by session, or those of ten regions over all sessions, in percent.
 
     `volumes`: CSI{1…4}_GLMbetas-TYPE_ses-NN.nii.gz of all sessions, with CSIN_brainmask.nii.gz, whose affine
     counts: that of the betas has no origin. `regions`: py/CSIN_GLMbetas-TYPE_allses_{LH,RH}REGION.npy, arrays
@@ -52,14 +53,23 @@ class Config(BetaSteps):
 
     def build(self, paths: Paths) -> PublishedBetas:
         """Point at the data; nothing is read yet."""
-        root, pattern = paths.dataset("bold5000", self.root), BOLD5000_LIST % "{subject}"
+        root, pattern = paths.dataset("bold5000", self.root), LIST % "{subject}"
         return PublishedBetas(self, root, dataset="bold5000", patterns=(pattern,), find=_find)
 
 
-TINY = Config()
+class Pictures(published.Pictures):
+    """The pictures of BOLD5000, any folders below Presented_Stimuli: the test is what was repeated."""
+
+    name = "bold5000"
+    folders: ClassVar = {split: ["Presented_Stimuli"] for split in ("train", "test")}
+
+    def read_splits(self, root: Path) -> dict[str, str]:
+        """Read the split of each picture: pictures that were shown more than once are the test."""
+        counts = Counter(_read_names(find_file(root, LIST % "[1-4]", SOURCE)))
+        return {name: "test" if count > 1 else "train" for name, count in counts.items()}
 
 
-def _find(config: Config, root: Path, subject: int) -> Subject:
+def _find(config: Betas, root: Path, subject: int) -> Subject:
     """Compare the list of pictures with the betas, of which headers alone are read."""
     # type B may be called as the publisher's README has it
     betas = f"CSI{subject}_GLMbetas-{config.betas.replace('TYPEB', 'TY[PB]EB')}"
@@ -95,8 +105,8 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
         return np.concatenate([_open_array(path) for path in files], 1)
 
     # pictures by session and run
-    lists = [find_file(root, BOLD5000_LIST % whose, SOURCE) for whose in (subject, "[1-4]")]
-    names, shown = read_bold5000_names(lists[0]), Counter(read_bold5000_names(lists[1]))
+    lists = [find_file(root, LIST % whose, SOURCE) for whose in (subject, "[1-4]")]
+    names, shown = _read_names(lists[0]), Counter(_read_names(lists[1]))
     if sum(lengths) != len(names):
         problem = f"{lists[0]} lists {len(names)} trials, all sessions have {sum(lengths)} betas"
         raise BrainhiveError(problem, SOURCE)
@@ -116,3 +126,10 @@ def _open_array(path: Path) -> Array:
         if getattr(array, "ndim", 0) != 2 or array.dtype.kind not in hdf5.NUMBERS or not array.shape[1]:
             raise ValueError("it is no array of numbers [trials, voxels]")
     return np.asarray(array)
+
+
+def _read_names(path: Path) -> list[str]:
+    """Read the picture of each trial of a subject of BOLD5000, in the order of time."""
+    # lists of release 1.0 mark repeated pictures, whose files are not called so
+    lines = read_regular(path).decode("utf-8-sig").splitlines()
+    return [cut_ending(name.strip().removeprefix("rep_")) for name in lines if name.strip()]

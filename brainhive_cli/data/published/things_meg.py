@@ -1,8 +1,4 @@
-"""THINGS-MEG from the epochs that its authors distribute, in which trial_type says what each trial is.
-
-They are filtered (0.1 to 40 Hz), z-scored by their baseline and decimated to 200 Hz already; nothing of this
-is done again. Source: Hebart et al. 2023, OpenNeuro ds004212.
-"""
+"""THINGS-MEG: pictures and signals as BrainHiVE distributes them, and its authors' epochs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +15,9 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import cached_method
+from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.signals.noise import refuse_flat
 from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.things_files import SHOWN
 from brainhive_cli.data.trials import Trials
 
 FOLDERS = ("derivatives/preprocessed", "preprocessed", "raw_meg", "")
@@ -31,14 +27,35 @@ TYPES = {"train": "exp", "test": "test"}
 COLUMNS = ("trial_type", "things_category_nr", "image_path", "session_nr")
 SOURCE = "get derivatives/preprocessed of THINGS-MEG at https://openneuro.org/datasets/ds004212"
 SUBJECTS = (1, 2, 3, 4)
+STIMULUS_MS = 500.0
+"""Time that each picture was shown."""
 READ = 256
 """Trials that are read at a time: mne makes float64 of all their samples."""
 HALF_MS = 2.5
 """Half of the time between two samples, within which a limit is the nearest sample's."""
 
 
-class Config(parts.Config):
-    """Epochs of THINGS-MEG: preprocessed_P{1…4}-epo.fif, with all of its parts (…-epo-1.fif)."""
+class Distributed(things_eeg.Distributed):
+    """THINGS-MEG as BrainHiVE distributes it: four subjects, 271 channels × 201 samples at 200 Hz, 0–1 s."""
+
+    name = "things-meg"
+    published = "Preprocessed_data"
+    subjects = SUBJECTS
+    rate_hz = 200.0
+    unit = "z-score"
+    montage = tuple(f"MEG{number:03d}" for number in range(1, 272))
+    channels = None
+    stimulus_ms = STIMULUS_MS
+
+
+class Epochs(parts.Config):
+    """THINGS-MEG from the epochs that its authors distribute, in which trial_type says what each trial is.
+
+    They lie in preprocessed_P{1…4}-epo.fif, with all of its parts (…-epo-1.fif). They are filtered (0.1 to
+    40 Hz), z-scored by their baseline and decimated to 200 Hz already; nothing of this is done again.
+
+    Source: Hebart et al. 2023, OpenNeuro ds004212.
+    """
 
     root: str = Field("", description="folder of the epochs; default: things-meg below paths.data")
     keep_ms: tuple[float, float] = Field((0, 1000), description="times that are kept, both inclusive")
@@ -52,12 +69,9 @@ class Config(parts.Config):
             raise ValueError(f"keep_ms {list(self.keep_ms)} does not go forward")
         return self
 
-    def build(self, paths: Paths) -> "Epochs":
+    def build(self, paths: Paths) -> "EpochFiles":
         """Point at the data; nothing is read yet."""
-        return Epochs(self, paths.dataset("things-meg", self.root))
-
-
-TINY = Config(root="things-meg")
+        return EpochFiles(self, paths.dataset("things-meg", self.root))
 
 
 @dataclass(frozen=True)
@@ -117,10 +131,10 @@ class TrialTable:
 
 
 @dataclass(frozen=True)
-class Epochs:
+class EpochFiles:
     """The epochs below one root."""
 
-    config: Config
+    config: Epochs
     root: Path
     dataset: str = "things-meg"
     order_seed: int | None = None
@@ -160,7 +174,7 @@ class Epochs:
             if len(trials):
                 signal = table.read(trials)[:, None]  # [n, 1, C, T]
                 image_ids = [table.image_ids[trial] for trial in trials.tolist()]
-                about = {"dropped": dropped, "filtered_hz": filtered_hz, **SHOWN[self.dataset]}
+                about = {"dropped": dropped, "filtered_hz": filtered_hz, "stimulus_ms": STIMULUS_MS}
                 recordings[split] = Trials(
                     *(signal, image_ids, table.sensors, table.times_s, rate_hz, "z-score", about),
                     onset_s=None if table.onset_s is None else table.onset_s[trials][:, None],

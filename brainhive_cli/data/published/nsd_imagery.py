@@ -15,10 +15,18 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations._betas import PublishedBetas, Subject
-from brainhive_cli.data.preparations._nsd import PERCENT, Masks
-from brainhive_cli.data.preparations.nsd import check_betas, read_betas
-from brainhive_cli.data.published_data import fetch_line, find_below, find_file, read_table
+from brainhive_cli.data import published
+from brainhive_cli.data.published import fetch_line, find_below, find_file, read_table
+from brainhive_cli.data.published.nsd import (
+    PERCENT,
+    ROI,
+    check_betas,
+    list_masks,
+    open_mask,
+    read_betas,
+    read_regions,
+)
+from brainhive_cli.data.single_trial_betas import PublishedBetas, Subject
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import PICTURES
 from brainhive_cli.data.trials import Trials
@@ -27,6 +35,7 @@ SOURCE = fetch_line("nsd-imagery")
 FOLDER = "nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
 RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
 """Runs in the order of the betas: task, set of six stimuli, and number of two runs of imagery."""
+FOLDERS = ["nsdimagery/rawtargetimages", "nsdimagery/allstim", "stimuli"]
 BLOCK = re.compile(r"(vis|img|att)([ABC])")
 PICKLE = "nsdimagery_stimuli.pkl3"
 TABLES = "nsddata/bdata/nsdimagery/nsdimagery_subj{subject:02d}_{run}.tsv"
@@ -34,15 +43,24 @@ BETAS_OF_A_TRIAL = {"vis": 1, "img": 1, "att": 2}
 SPLITS = {"vis": "test", "img": "imagery", "att": "trials of the attention task, each of which has two"}
 
 
-class Config(parts.Config):
-    """NSD-Imagery's betas, in the mask of NSD's: models of NSD are tested on them, none is trained.
+class Pictures(published.Pictures):
+    """The 18 stimuli of NSD-Imagery, in NSD's folders or as stimuli/SET-CONDITION.png: seen, or imagined."""
 
-    Trials are those of the public tables nsdimagery_subj0N_RUN.tsv, or, where these are not there, of the
-    laboratory's own nsdimagery_stimuli.pkl3. A stimulus is called by its set and what `column` of the tables,
-    or the pickle's cue, says of it, as `A-X`; a name of a picture's file is that picture. The public files do
-    not say which picture a value of CONDITION is, so that pictures are called as these values are. Seen
-    stimuli are `test`, imagined ones `imagery`; trials of the attention task are left out. Voxels are
-    z-scored within each run by all of its trials: none is of training.
+    name = "nsd-imagery"
+    folders: ClassVar = {"test": FOLDERS, "imagery": FOLDERS}
+    people = "nsd"
+
+
+class Betas(parts.Config):
+    """NSD-Imagery: the voxels of NSD, seeing and imagining 18 stimuli, for models that were trained on NSD.
+
+    Betas are read in a mask of NSD's. Trials are those of the public tables nsdimagery_subj0N_RUN.tsv,
+    or, where these are not there, of the laboratory's own nsdimagery_stimuli.pkl3. A stimulus is called
+    by its set and what `column` of the tables, or the pickle's cue, says of it, as `A-X`; a name of a
+    picture's file is that picture. The public files do not say which picture a value of CONDITION is, so
+    that pictures are called as these values are. Seen stimuli are `test`, imagined ones `imagery`; trials
+    of the attention task are left out. Voxels are z-scored within each run by all of its trials: none is
+    of training.
     """
 
     zscore: ClassVar[str] = "run"
@@ -62,9 +80,6 @@ class Config(parts.Config):
         return ImageryBetas(self, root, dataset="nsd-imagery", patterns=(FOLDER,), find=_find)
 
 
-TINY = Config()
-
-
 class ImageryBetas(PublishedBetas):
     """The betas below NSD's root."""
 
@@ -74,11 +89,11 @@ class ImageryBetas(PublishedBetas):
         return {split: replace(recording, space=space) for split, recording in recordings.items()}
 
 
-def _find(config: Config, root: Path, subject: int) -> Subject:
+def _find(config: Betas, root: Path, subject: int) -> Subject:
     """Read masks, and the stimulus of each trial; a run is a series of trials of one block."""
     # betas, and the tables of their runs
-    masks = Masks.below(root / f"nsddata/ppdata/subj{subject:02d}/func1pt8mm/roi", config.voxels)
-    mask = masks.mask()
+    masks = list_masks(root / ROI.format(subject, "func1pt8mm"), config.voxels)
+    mask = open_mask(masks[config.voxels])
     betas = find_file(root / FOLDER.format(subject=subject), "betas_nsdimagery.*", SOURCE)
     tables = [TABLES.format(subject=subject, run=run) for run in RUNS]
 
@@ -117,8 +132,8 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
             name = file.stem if file.suffix.lower() in PICTURES else f"{letter}-{stimulus}"
             trials.append((name, SPLITS[task], 1, run))
     return Subject(
-        [betas, *paths, *masks.files.values()],
-        masks.voxels(mask),
+        [betas, *paths, *masks.values()],
+        read_regions(masks, mask),
         mask.width,
         trials,
         lambda session: read_betas(betas, mask, len(trials)) / np.float32(PERCENT),

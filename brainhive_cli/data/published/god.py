@@ -1,4 +1,4 @@
-"""Generic Object Decoding and Deep Image Reconstruction, from tables of samples in bdpy's HDF5."""
+"""Generic Object Decoding and Deep Image Reconstruction: pictures, and tables of samples in bdpy's HDF5."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -12,8 +12,9 @@ from pydantic import Field
 from brainhive_cli.core.arrays import Array, Bool
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations._betas import BetaSteps, PublishedBetas, Subject
-from brainhive_cli.data.published_data import fetch_line, find_below, find_file
+from brainhive_cli.data import published
+from brainhive_cli.data.published import fetch_line, find_below, find_file
+from brainhive_cli.data.single_trial_betas import BetaSteps, PublishedBetas, Subject
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
 
@@ -29,8 +30,10 @@ NOTHING = "samples of no picture"
 AGAIN = "training samples of the picture before, which subjects were to notice"
 
 
-class Config(BetaSteps):
-    """Subject{1…5}.h5 of Generic Object Decoding: averages of blocks; imagined pictures are `imagery`.
+class Averages(BetaSteps):
+    """Generic Object Decoding, from tables of samples in bdpy's HDF5, Subject{1…5}.h5.
+
+    Samples are averages of blocks; imagined pictures are `imagery`.
 
     Attributes:
         name: Name of the data set.
@@ -51,10 +54,41 @@ class Config(BetaSteps):
         )
 
 
-TINY = Config()
+class DeepReconAverages(Averages):
+    """Deep Image Reconstruction's natural pictures: averages of blocks, not betas.
+
+    sub-0N_ImageNet{Training,Test}_fmriprep_volume_native.h5,
+    or sub-0N_perceptionNaturalImage{Training,Test}_original_VC.h5.
+    """
+
+    name = "deeprecon"
+    forms: ClassVar = [
+        {
+            "sub-{subject:02d}_ImageNetTraining_fmriprep_volume_native.h5": "train",
+            "sub-{subject:02d}_ImageNetTest_fmriprep_volume_native.h5": "test",
+        },
+        {
+            "sub-{subject:02d}_perceptionNaturalImageTraining_original_VC.h5": "train",
+            "sub-{subject:02d}_perceptionNaturalImageTest_original_VC.h5": "test",
+        },
+    ]
 
 
-def _find(config: Config, root: Path, subject: int) -> Subject:
+class Pictures(published.Pictures):
+    """The pictures of Generic Object Decoding, images/{training,test}; those imagined are the test's."""
+
+    name = "god"
+    folders: ClassVar = {"train": ["images/training"], "test": ["images/test"], "imagery": ["images/test"]}
+
+
+class DeepReconPictures(Pictures):
+    """The natural pictures of Deep Image Reconstruction, images/training and images/test, which are GOD's."""
+
+    name = "deeprecon"
+    folders: ClassVar = {"train": ["images/training"], "test": ["images/test"]}
+
+
+def _find(config: Averages, root: Path, subject: int) -> Subject:
     """Read the labels of all samples; each file is a session."""
     # the files of the first form that is there
     forms = [{name.format(subject=subject): split for name, split in form.items()} for form in config.forms]

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -18,12 +18,16 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import no
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.session_folder import read_simulated
-from brainhive_cli.data.preparations import Overview, Preparation, cached_method, keys_of_stimuli
-from brainhive_cli.data.preparations._prepared import list_subjects
-from brainhive_cli.data.preparations._recording_overview import spans
-from brainhive_cli.data.published_data import FOLDERS
+from brainhive_cli.data.preparations import (
+    Overview,
+    Preparation,
+    cached_method,
+    keys_of_stimuli,
+    list_subjects,
+)
+from brainhive_cli.data.published import FOLDERS
 from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores.ids import match_names, plain_id, read_category, summarise_names
+from brainhive_cli.data.stores.ids import match_names, plain_id, read_category, spans, summarise_names
 from brainhive_cli.data.trials import Lazy, Trials
 
 BLOCK_BYTES = 2**27
@@ -381,14 +385,10 @@ class PublishedBetas(Betas):
         values = self.subject(subject).read(session)
         return SessionBetas(values.astype(np.float32, copy=False), unit=self.unit)
 
-    @cached_property
-    def subject(self) -> Callable[[int], Subject]:
-        """Find the files of a subject and their content, once."""
-        return cache(self.open)
-
-    def open(self, subject: int) -> Subject:
-        """Find all of a subject but the values of betas."""
-        assert self.find is not None  # a subclass without it has its own `open`
+    @cached_method
+    def subject(self, subject: int) -> Subject:
+        """Find all of a subject but the values of betas, once."""
+        assert self.find is not None  # a subclass without it has its own `subject`
         return self.find(self.config, self.root, subject)
 
 

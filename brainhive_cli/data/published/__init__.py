@@ -1,0 +1,215 @@
+"""Published data sets, a file each, which holds all that is known of one; and what several of them share.
+
+Their classes are rows of the shelves `datasets` and `preparations`.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePath
+from typing import ClassVar, TypeVar
+
+from pydantic import Field
+
+from brainhive_cli.core import documents, parts
+from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.files import is_file
+from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.lines import Line
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import (
+    Dataset,
+    Published,
+    StimulusSet,
+    check_split,
+    from_files,
+    pictures_below,
+)
+from brainhive_cli.data.preparations import list_subjects
+from brainhive_cli.data.trials import Trials
+
+T = TypeVar("T")
+
+PUBLISHED = documents.read(Path(__file__).with_name("numbers.yaml"), dict[str, Published])
+"""By the name of the data set."""
+FOLDERS = ("", "*/", "*/*/", "*/*/*/")
+"""Folders of files below that of a data set."""
+CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)")
+"""Concept in a stem of ImageNet (n01443537_22563), of BOLD5000's scenes (abbey1) and of THINGS (dog_12s)."""
+
+
+def find_below(root: Path, name: str) -> Path | None:
+    """Find a file or folder at most three folders below `root`; None where there is none."""
+    return next((path for folder in FOLDERS for path in sorted(root.glob(f"{folder}{name}"))), None)
+
+
+def fetch_line(dataset: str, root: str = "") -> str:
+    """Write the line that fetches a data set, or shows where to get it, and on whose terms.
+
+    Args:
+        dataset: Its kind.
+        root: Its folder, where that is not the default.
+    """
+    return Line("fetch", dataset, *([f"root={root}"] if root else [])).plain  # no recipe is for fetch
+
+
+def find_file(root: Path, pattern: str, way_out: str) -> Path:
+    """Find a file, at most three folders below `root`; MissingData where it is not there."""
+    if (path := find_below(root, pattern)) is None or not is_file(path):
+        raise MissingData(f"no {pattern} in {root}", way_out)
+    return path
+
+
+def read_table(path: Path, way_out: str, read_row: Callable[[dict[str, str]], T]) -> list[T]:
+    """Read a table with a header line, of tabs (.tsv) or commas: what a function makes of each row."""
+    with reading(path, way_out), path.open(newline="", encoding="utf-8-sig") as file:
+        return [*map(read_row, csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))]
+
+
+def cut_ending(name: str) -> str:
+    """Cut the last suffix off the name of a picture's file, and no more: names may hold dots and blanks."""
+    return name.rpartition(".")[0] or name
+
+
+class Pictures(parts.Config):
+    """Pictures that a data set of fMRI showed, as files in folders.
+
+    Attributes:
+        name: Name of the data set and of its pictures.
+        folders: Folders of the pictures of each split, at most three below root; the first counts.
+        people: The data set that has the same subjects, if another has them.
+    """
+
+    name: ClassVar[str]
+    folders: ClassVar[Mapping[str, Sequence[str]]]
+    people: ClassVar[str] = ""
+
+    root: str = Field("", description="folder of the data set; default: its name below paths.data")
+
+    def read_splits(self, root: Path) -> Mapping[str, str] | None:
+        """Read the split of each picture, by the stem of its file; None where folders say it."""
+
+    def build(self, paths: Paths) -> Dataset:
+        """Point at the data; nothing is read yet."""
+        listed = partial(_list_pictures, paths.dataset(self.name, self.root), self)
+        return Dataset(
+            self.name,
+            tuple(self.folders),
+            listed,
+            people=self.people,
+            published_sizes=PUBLISHED[self.name],
+            files=lambda split, _: [Input.of(f"{self.name}: {split} pictures", partial(listed, split))],
+        )
+
+
+def _list_pictures(root: Path, config: Pictures, split: str) -> StimulusSet:
+    """List the pictures of a split, by folders or by the trials that showed them."""
+    # the folder of the split
+    check_split(config.name, split, tuple(config.folders))
+    names = config.folders[split]
+    folder = next((path for name in names if (path := find_below(root, name))), None)
+    if folder is None:
+        problem = f"{config.name}: no folder {' or '.join(names)} of pictures in {root}"
+        raise MissingData(problem, fetch_line(config.name))
+
+    # where all splits share a folder, image ids begin below it, and trials say the split
+    is_shared = all(split_folders == names for split_folders in config.folders.values())
+    above, below = (folder, "") if is_shared else (folder.parent, folder.name)
+    stems = {file: PurePath(file).stem for file in pictures_below(above, below)}
+    if (split_of := config.read_splits(root)) is not None:
+        stems = {file: stem for file, stem in stems.items() if split_of.get(stem) == split}
+    concepts = [match[0] if (match := CONCEPT.match(stem)) else stem for stem in stems.values()]
+    return from_files(config.name, split, above, [*stems], concepts)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of a subject that are read together.
+
+    Attributes:
+        patterns: Patterns of paths below the root, with `{subject}`; the first that has any files counts.
+        sizes: Bytes by subject, where they are known.
+        is_optional: Whether a recording can be made without them.
+        is_alone: Whether one file is read, and several, of any pattern, are refused.
+        label: Name of what is missing where there is none; default: the first pattern.
+    """
+
+    patterns: tuple[str, ...]
+    sizes: Mapping[int, int] = field(default_factory=dict)
+    is_optional: bool = False
+    is_alone: bool = False
+    label: str = ""
+
+    def find(self, root: Path, subject: int) -> tuple[str, list[Path]]:
+        """Find the files of a subject, and their name in errors."""
+        names = [pattern.format(subject=subject) for pattern in self.patterns]
+        matches = {name: sorted(root.glob(name)) for name in names}
+        if self.is_alone:
+            paths = list(dict.fromkeys(path for paths in matches.values() for path in paths))
+            return self.label.format(subject=subject), paths
+        return next(((name, paths) for name, paths in matches.items() if paths), (names[0], []))
+
+
+FilesByRow = Mapping[str, Sequence[Path]]
+"""The files of a subject, by the name of their row."""
+
+
+@dataclass(frozen=True)
+class PreparedFiles:
+    """Files that others have prepared, in which all repetitions of a stimulus lie together.
+
+    Attributes:
+        dataset: The data set whose stimuli were shown.
+        root: The folder of the files.
+        source: Hint on how to get the files.
+        rows: Files that are read of a subject, by names that `read` knows; subjects are those with the first.
+        read: Function from a subject's files, subject and split to the recording.
+        design: Name of a file that is read for every subject, and the function that finds it.
+    """
+
+    dataset: str
+    root: Path
+    source: str
+    rows: Mapping[str, Files]
+    read: Callable[[FilesByRow, int, str], Trials]
+    design: tuple[str, Callable[[], Path]] | None = None
+    splits: tuple[str, ...] = ("train", "test")
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects whose files are there."""
+        return list_subjects(self.root, next(iter(self.rows.values())).patterns)
+
+    def files(self, subject: int) -> Sequence[Path]:
+        """List all files of a subject; MissingData where one is missing that must be there."""
+        paths = [path for group in self._find(subject).values() for path in group]
+        return [*paths, self.design[1]()] if self.design else paths
+
+    def inputs(self, subject: int) -> list[Input]:
+        """List the same, where they are missing too."""
+        listed = []
+        for row in self.rows.values():
+            name, paths = row.find(self.root, subject)
+            one = Input.of_file(paths, self.root / name, self.source, row.sizes.get(subject))
+            listed.append(replace(one, is_optional=row.is_optional))
+        return [*listed, Input.of(*self.design)] if self.design else listed
+
+    def recording(self, subject: int, split: str) -> Trials:
+        """Open a split's signals, which are read, and must be finite, when they are sliced."""
+        return self.read(self._find(subject), subject, split)
+
+    def _find(self, subject: int) -> FilesByRow:
+        """Find the files of a subject by row; refuse missing ones, and several where one is read."""
+        files = {}
+        for name, row in self.rows.items():
+            label, files[name] = row.find(self.root, subject)
+            if not (files[name] or row.is_optional):
+                raise MissingData(f"no {self.root / label}", self.source)
+            if row.is_alone and len(files[name]) > 1:
+                several = ", ".join(path.relative_to(self.root).as_posix() for path in files[name])
+                problem = f"{self.root} has several {name} files of subject {subject}: {several}"
+                raise MissingData(problem, "preparation.root=FOLDER, that of one of them")
+        return files

@@ -1,0 +1,502 @@
+"""Natural Scenes Dataset: pictures, design of the trials, masks of voxels, and single-trial betas."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field, field_validator, model_validator
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.arrays import Array, Bool, Float32, Int64
+from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import files_called, is_file, locate
+from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.recipe import Numbers, Paths, Pattern
+from brainhive_cli.data.brain_images import NIFTI, Mask, open_image
+from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, decoding
+from brainhive_cli.data.preparations import SUBJECT, cached_method, fill_subject, list_subjects
+from brainhive_cli.data.published import PUBLISHED, fetch_line, read_table
+from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.stores import hdf5, pickles
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.trials import REGION_NAME, Trials
+
+SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
+"""Sessions of subjects 1 to 8."""
+SUBJECTS = range(1, len(SESSIONS) + 1)
+SESSION_TRIALS = 750
+"""Trials of a session."""
+FIRST_RELEASE = 37
+"""Sessions of the first release: 982 of the shared pictures were seen in them, and 8,859 others."""
+LAST_SESSIONS = {982: FIRST_RELEASE, 1000: max(SESSIONS)}
+"""The last session by the number of test pictures."""
+SHARED, PICTURES = 1000, 73000
+"""Pictures that all subjects were to see, and pictures in all."""
+STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
+BYTES = PICTURES * 425 * 425 * 3
+"""Size of the pictures."""
+CURATED = "COCO_73k_annots_curated.npy"
+"""MindEye1's captions, [73000, 5] strings by 73k id; '' where there are fewer."""
+CAPTIONS, OWN = 5, 9_000
+"""Captions of a picture; training pictures of a subject, which nobody else saw."""
+CAPTION_SOURCE = f"hf download pscotti/naturalscenesdataset {CURATED} --repo-type dataset --local-dir"
+MATRIX = "nsd_expdesign.mat"
+DESIGN_FOLDER = "nsddata/experiments/nsd"
+ATLASES = {
+    "nsdgeneral": (),
+    "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
+    "prf-eccrois": ("ecc0pt5", "ecc1", "ecc2", "ecc4", "ecc4p"),
+    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
+    "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
+    "floc-places": ("OPA", "PPA", "RSC"),
+    "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
+    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
+}
+"""Masks, and names of the labels 1, 2, … of each; 0 and -1 are no region."""
+GENERAL = "nsdgeneral"
+"""The mask whose voxels all prepared files hold, in C order."""
+EARLY, HIGHER = "prf-visualrois", "higher_vis"
+"""The mask of early visual areas, and the region of all kept voxels outside them, as MindEye2 calls it."""
+PERCENT = 300
+"""Factor by which betas are multiplied in the files."""
+SPACE = "draw or resample it on the volumes of preparation.space, of the same subject"
+SPLITS = ("train", "test")
+FOLDER = "nsddata_betas/ppdata/subj{subject:02d}"
+ROI = "nsddata/ppdata/subj{:02d}/{}/roi"
+SOURCE = fetch_line("nsd")
+
+
+def name_picture(row: int) -> str:
+    """Name a picture by its row of imgBrick counted from 0, as NSD's files do, which count from 1."""
+    return f"nsd{row + 1:05d}"
+
+
+class Pictures(parts.Config):
+    """The stimuli of the Natural Scenes Dataset: 73,000 squares of COCO, 1000 of them seen by all subjects.
+
+    They have 425 × 425 pixels. `test` is the 1000 pictures that all subjects saw, `train` the others. A
+    picture's id is its 73k id, as NSD's own file names have it (`nsd02951`, counted from 1). Each picture is
+    a concept of its own. Captions are COCO's: those of COCO_73k_annots_curated.npy anywhere below the folder.
+    """
+
+    root: str = Field("", description="folder of the data set; default: nsd below paths.data")
+    subjects: Numbers | None = Field(
+        None,
+        description="only what these subjects were shown, 10,000 pictures each, in stores of their own; "
+        "default: all 73,000",
+    )
+
+    def build(self, paths: Paths) -> Dataset:
+        """Point at the data; nothing is read yet."""
+        # subjects, each with stores of their own
+        chosen = sorted(set(self.subjects or ()))
+        if absent := [subject for subject in chosen if subject not in SUBJECTS]:
+            raise RecipeError(f"nsd has no subject {absent[0]}", "it has 1 to 8")
+        root, name = paths.dataset("nsd", self.root), "-".join(map(str, ["nsd", *chosen]))
+        listed, published = partial(_list_pictures, root, name, chosen), PUBLISHED["nsd"]
+        if chosen:  # whose training pictures are those of nobody else
+            published = replace(published, stimuli={**published.stimuli, "train": OWN * len(chosen)})
+        return Dataset(
+            name, SPLITS, listed, "nsd", published_sizes=published, files=partial(_list_files, root)
+        )
+
+
+def _list_files(root: Path, split: str, reads: str) -> list[Input]:
+    """List the files of a split that hold `reads`."""
+    if reads == "captions":
+        return [Input.of_file(files_called(CURATED, root), root / CURATED, f"{CAPTION_SOURCE} {root}")]
+    sizes = {STIMULI: BYTES, INFO: None}
+    return [
+        Input.of_file(files_called(name, root), root / name, SOURCE, size) for name, size in sizes.items()
+    ]
+
+
+def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
+    """Read a picture of `imgBrick` [73000, 425, 425, 3]; the file is closed again afterwards."""
+    row = int(rows[index])
+    with decoding(f"{name_picture(row)} in {path}"), h5py.File(path, "r") as file:
+        return Image.fromarray(hdf5.open_numbers(file, "imgBrick", "u")[row])
+
+
+def _list_pictures(root: Path, name: str, subjects: Sequence[int], split: str) -> StimulusSet:
+    """List the pictures of a split that the subjects were shown; captions where their file is there."""
+    # the brick of pictures, which stays on disk
+    check_split(name, split, SPLITS)
+    path = _find(root, STIMULI)
+    with hdf5.open_file(path, SOURCE, MissingData) as file:
+        bricks = hdf5.open_numbers(file, "imgBrick")
+        if bricks.ndim != 4 or bricks.dtype != np.uint8:
+            raise ValueError(f"imgBrick is {bricks.dtype} {list(bricks.shape)}, not bytes [N, H, W, 3]")
+        count = len(bricks)
+
+    # pictures that all subjects saw are the test
+    shared, shown = _read_rows(root, subjects)
+    if not shared or not 0 <= min(shown) <= max(shown) < count:
+        problem = f"{path} has {count} pictures, but not those {len(shared)} that all subjects saw"
+        raise BrainhiveError(problem, SOURCE)
+    is_shared, is_shown = (np.isin(np.arange(count), rows) for rows in (shared, shown))
+    rows = np.flatnonzero((is_shared == (split == "test")) & is_shown)  # [N] of imgBrick
+    image_ids = Names.of(map(name_picture, rows.tolist()))
+    images = StimulusSet(name, split, image_ids, image_ids, partial(_read_picture, path, rows))
+
+    files = files_called(CURATED, root)
+    if not files:
+        return replace(images, absent={"captions": f"{CAPTION_SOURCE} {root}"})
+    return replace(images, captions=partial(_list_captions, files[0], rows), captions_each=CAPTIONS)
+
+
+def _list_captions(path: Path, rows: Int64, index: int) -> list[str]:
+    """List the captions of a picture, in their order."""
+    texts, row = _map_captions(path), int(rows[index])
+    return [text for text in map(str, texts[row]) if text] if row < len(texts) else []
+
+
+@cache
+def _map_captions(path: Path) -> Array:
+    """Map the captions [73000, 5], strings."""
+    with reading(path, f"{CAPTION_SOURCE} {path.parent}"):
+        texts = pickles.array(pickles.load(path))
+        if texts.ndim != 2 or texts.dtype.kind not in "UO":
+            raise ValueError(f"it holds {texts.dtype} {list(texts.shape)}, not strings [N, K]")
+        return texts
+
+
+def _read_rows(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Read the rows that all subjects saw, and those that any of `subjects` saw: all without subjects."""
+
+    def read_row(row: dict[str, str]) -> tuple[int, bool, bool]:
+        # a subject's column has the trial of the first repetition, 0 where there was none
+        is_shown = not subjects or any(int(row[f"subject{subject}_rep0"]) for subject in subjects)
+        return int(row["nsdId"]), row["shared1000"] == "True", is_shown
+
+    table = read_table(_find(root, INFO), SOURCE, read_row)
+    shared = [row for row, is_shared, _ in table if is_shared]
+    return shared, [row for row, _, is_shown in table if is_shown]
+
+
+def _find(root: Path, name: str) -> Path:
+    for path in files_called(name, root):
+        return path
+    raise MissingData(f"nsd: no {root}/**/{name}", SOURCE)
+
+
+def find_design(*roots: Path) -> Path:
+    """Find the design below one of several roots; MissingData where it is not there."""
+    for root in roots:
+        usual = root / DESIGN_FOLDER / MATRIX
+        for path in [usual] if is_file(usual) else files_called(MATRIX, root):
+            return path
+    raise MissingData(f"nsd: no {usual}", SOURCE)
+
+
+@dataclass(frozen=True)
+class Design:
+    """The trials of a subject in the order of time, over all sessions that were planned.
+
+    Attributes:
+        rows: [30000] the picture of each, as a row of imgBrick counted from 0.
+        is_test: [30000] whether it is one of those that all subjects were to see.
+    """
+
+    rows: Int64
+    is_test: Bool
+
+    @classmethod
+    def open(cls, path: Path, subject: int) -> Self:
+        """Read the design.
+
+        Raises:
+            BrainhiveError: if the file is damaged, or numbers pictures that do not exist.
+        """
+        from scipy.io import loadmat
+
+        with reading(path, SOURCE, raised=(Exception,)):
+            content = loadmat(path, variable_names=("masterordering", "subjectim"))
+            order = np.asarray(content["masterordering"]).ravel().astype(np.int64)  # [30000]
+            pictures = np.asarray(content["subjectim"]).astype(np.int64)  # [subjects, 10000]
+
+        # all sessions, with numbers of pictures that exist
+        is_complete = pictures.ndim == 2 and len(pictures) >= subject and order.size % SESSION_TRIALS == 0
+        limits = [(order, pictures.shape[-1]), (pictures, PICTURES)] if is_complete else []
+        if not limits or any(
+            not values.size or values.min() < 1 or values.max() > most for values, most in limits
+        ):
+            problem = f"{path} is not NSD's design: its numbers go beyond its pictures"
+            raise BrainhiveError(problem, SOURCE)
+        return cls(pictures[subject - 1, order - 1] - 1, order <= SHARED)
+
+
+def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path | None:
+    """Find a file of one of several formats; None where there is none."""
+    return next((path for ending in endings if is_file(path := folder / f"{name}{ending}")), None)
+
+
+def list_masks(folder: Path, base: str, drawn: Mapping[str, Path] = MappingProxyType({})) -> dict[str, Path]:
+    """List the masks of a subject by name, from a folder as nsddata/ppdata/subjXX/func1pt8mm/roi.
+
+    Args:
+        folder: That of NSD's masks.
+        base: The mask whose voxels are kept.
+        drawn: The user's own masks, which must be there.
+
+    Raises:
+        MissingData: if the one whose voxels are kept is missing, or one of the user's own.
+    """
+    for name, mask in drawn.items():
+        if not mask.is_file():
+            way = f"preparation.masks.{name}: a NIfTI file for each subject"
+            raise MissingData(f"no mask {mask}", way)
+
+    # NSD's masks may be missing, but for the base
+    names = dict.fromkeys([base, *ATLASES])
+    files = {name: path for name in names if (path := find_volume(folder, name)) is not None} | {**drawn}
+    if base not in files:
+        way = f"preparation.voxels=NAME, of {', '.join(files)}" if files else SOURCE
+        raise MissingData(f"nsd: no mask {folder / base}.nii.gz", way)
+    return files
+
+
+def open_mask(path: Path) -> Mask:
+    """Read the mask of the voxels that are kept."""
+    return replace(Mask.open(path, SOURCE), compares_affines=False)
+
+
+def read_regions(files: Mapping[str, Path], mask: Mask, drawn: Collection[str] = ()) -> Voxels:
+    """Read the regions of kept voxels from masks, of which the user drew some.
+
+    A region that a subject does not have is there, and empty, so that all subjects have the same list.
+    """
+    regions = {}
+    for name, path in files.items():
+        # only the user's own masks must name the same space in their headers
+        is_own = name in drawn
+        labels = replace(mask, way_out=SPACE if is_own else SOURCE, compares_affines=is_own).read(path)
+        regions[name] = labels > 0
+        if is_own and not regions[name].any():
+            raise BrainhiveError(f"{path} has none of the voxels that {mask.path.name} keeps", SPACE)
+        regions |= {label: labels == number for number, label in enumerate(ATLASES.get(name, ()), 1)}
+    if EARLY in regions:
+        regions[HIGHER] = ~regions[EARLY]
+    return Voxels(regions, grid=mask.grid)
+
+
+class Raw(parts.Config):
+    """NSD from its single-trial betas: voxels of a mask, regions, z-scores by session.
+
+    nsddata and nsddata_betas are read as they are distributed. `test` is the pictures that all subjects saw.
+    A region is named as its label (`V1v`, `FFA-1`, `ventral`), a mask as its file (`nsdgeneral`,
+    `floc-faces`); `higher_vis` is what lies outside of prf-visualrois.
+
+    Source: Allen et al. 2022; z-scores as MindEye2 has them, by the training trials of each session.
+    """
+
+    root: str = Field("", description="folder of nsddata and nsddata_betas; default: nsd below paths.data")
+    space: Pattern = Field("func1pt8mm", description="of the volumes: func1pt8mm or func1mm")
+    betas: Pattern = Field("betas_fithrf_GLMdenoise_RR", description="version of the betas, a folder")
+    voxels: str = Field("nsdgeneral", description="mask of the voxels that are kept")
+    masks: dict[str, str] = Field(
+        {},
+        description="own masks, which become regions: name: NIfTI file of each subject, above 0 inside, as "
+        "{spatial: masks/subj{subject:02d}_spatial.nii.gz}; below home, on the volumes of `space`",
+    )
+    sessions: Numbers | None = Field(None, description="sessions, each of which must be there; default: all")
+    test_pictures: Literal[982, 1000] = Field(
+        1000,
+        description="test pictures: all, or those of the first 37 sessions, which papers before 2024 had; "
+        "later sessions are then left out",
+    )
+    zscore: bool = Field(
+        True, description="z-score each voxel in each session by its training trials; no: percent of change"
+    )
+
+    @field_validator("masks")
+    @classmethod
+    def _have_names_of_their_own(cls, value: dict[str, str]) -> dict[str, str]:
+        names = {HIGHER, *ATLASES, *(label for labels in ATLASES.values() for label in labels)}
+        for name, pattern in value.items():
+            if not re.fullmatch(REGION_NAME, name) or name.lower() in map(str.lower, names):
+                raise ValueError(f"{name!r} is no name for a region, or one of NSD's own")
+            if not SUBJECT.search(pattern):
+                raise ValueError(f"{name}: the path has no {{subject}}")
+        return value
+
+    @model_validator(mode="after")
+    def _has_the_sessions_of_its_split(self) -> Self:
+        most = LAST_SESSIONS[self.test_pictures]
+        if beyond := [session for session in self.sessions or () if not 1 <= session <= most]:
+            raise ValueError(
+                f"session {beyond[0]} is none of the {most} with {self.test_pictures} test pictures"
+            )
+        return self
+
+    def build(self, paths: Paths) -> "Betas":
+        """Point at the data; nothing is read yet."""
+        return Betas(self, paths.dataset("nsd", self.root))
+
+
+@dataclass(frozen=True)
+class Betas:
+    """The betas below one root."""
+
+    config: Raw
+    root: Path
+    dataset: str = "nsd"
+    order_seed: int | None = None
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects whose betas are there."""
+        listed = list_subjects(self.root, [f"{FOLDER}/{self.config.space}/{self.config.betas}"])
+        return tuple(subject for subject in listed if subject in SUBJECTS)
+
+    def files(self, subject: int) -> Sequence[Path]:
+        """List the design, the masks, the noise ceiling where it is there, and the betas of each session."""
+        # published noise ceilings are optional
+        ceiling = find_volume(self._folder(subject), "ncsnr")
+        sessions = [self._file(subject, session) for session in self.sessions(subject)]
+        masks = self._masks(subject).values()
+        return [find_design(self.root), *masks, *([ceiling] if ceiling else []), *sessions]
+
+    def sessions(self, subject: int) -> Sequence[int]:
+        """List the sessions that the recipe names, or all that the subject had."""
+        if subject not in SUBJECTS:
+            raise MissingData(f"nsd has no subject {subject}", f"it has 1 to {max(SUBJECTS)}")
+        last = min(LAST_SESSIONS[self.config.test_pictures], SESSIONS[subject - 1])
+        return sorted(self.config.sessions or range(1, last + 1))
+
+    def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
+        """Count the trials of a session by the design; of betas the header is read."""
+        mask = self._mask(subject)
+        check_betas(self._file(subject, session), mask, SESSION_TRIALS)
+        return {
+            split: (len(trials), mask.width, 1) for split, trials in self._trials(subject, session).items()
+        }
+
+    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
+        """Read the betas of a session, by split."""
+        # betas [trials, V] in percent, z-scored by the training trials
+        masks, mask = self._masks(subject), self._mask(subject)
+        space = read_regions(masks, mask, self.config.masks)
+        trials = self._trials(subject, session)
+        signal = read_betas(self._file(subject, session), mask, SESSION_TRIALS).astype(np.float32)
+        signal /= PERCENT  # [trials, V]
+        flat = zscore(signal, trials.get("train", np.arange(0))) if self.config.zscore else 0
+
+        # the published noise ceiling; NaN is no signal
+        if path := find_volume(self._folder(subject), "ncsnr"):
+            space = replace(space, maps={"ncsnr": np.nan_to_num(mask.read(path).astype(np.float64))})
+
+        # pictures of the trials, by the design
+        rows = self._design(subject).rows[(session - 1) * SESSION_TRIALS :]
+        return {
+            split: Trials(
+                signal[numbers][:, None, :, None],
+                [name_picture(row) for row in rows[numbers].tolist()],
+                space,
+                np.zeros(1),
+                None,
+                "z-score" if self.config.zscore else "% signal change",
+                {"masks": [*masks], "kept": self.config.voxels, "constant_voxels": flat},
+            )
+            for split, numbers in trials.items()
+        }
+
+    @cached_method
+    def _design(self, subject: int) -> Design:
+        return Design.open(find_design(self.root), subject)
+
+    @cached_method
+    def _mask(self, subject: int) -> Mask:
+        return open_mask(self._masks(subject)[self.config.voxels])
+
+    def _masks(self, subject: int) -> dict[str, Path]:
+        drawn = {name: locate(fill_subject(path, subject)) for name, path in self.config.masks.items()}
+        folder = self.root / ROI.format(subject, self.config.space)
+        return list_masks(folder, self.config.voxels, {name: path.absolute() for name, path in drawn.items()})
+
+    def _folder(self, subject: int) -> Path:
+        return self.root / FOLDER.format(subject=subject) / self.config.space / self.config.betas
+
+    def _file(self, subject: int, session: int) -> Path:
+        folder, name = self._folder(subject), f"betas_session{session:02d}"
+        if (path := find_volume(folder, name, (".hdf5", *NIFTI))) is None:
+            matches = (re.match(r"betas_session(\d+)\.", path.name) for path in folder.glob("betas_session*"))
+            there = ",".join(map(str, sorted({int(match[1]) for match in matches if match})))
+            way = f", or take what is there: preparation.sessions={there}" if there else ""
+            raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{way}")
+        return path
+
+    def _trials(self, subject: int, session: int) -> dict[str, Int64]:
+        """List the trials of a session by the splits that it has, counted from its first."""
+        start = (session - 1) * SESSION_TRIALS
+        is_test = self._design(subject).is_test[start : start + SESSION_TRIALS]
+        trials = {split: np.flatnonzero(is_test == (split == "test")) for split in SPLITS}
+        return {split: numbers for split, numbers in trials.items() if len(numbers)}
+
+
+def zscore(signal: Float32, trials: Int64) -> int:
+    """Z-score voxels [trials, V] in place by the trials `trials`; those that do not vary become zero.
+
+    Returns:
+        Number of voxels that do not vary.
+    """
+    known = signal[trials]
+    mean, std = (measure(known, axis=0, dtype=np.float64) for measure in (np.mean, np.std))
+    varies = known.min(0) < known.max(0)
+    signal -= mean
+    signal *= np.divide(1, std, out=np.zeros_like(std), where=varies)
+    return int((~varies).sum())
+
+
+def check_betas(path: Path, mask: Mask, trials: int) -> None:
+    """Check the header of a session's betas.
+
+    Raises:
+        BrainhiveError: if they are of another shape or dtype, or the file is damaged.
+    """
+    # shape [X, Y, Z, trials] and dtype, in either format
+    if path.suffix == ".hdf5":
+        with hdf5.open_file(path, SOURCE) as file:
+            stored = hdf5.open_numbers(file, "betas", "i")
+            # MATLAB wrote these files: their axes are [trials, Z, Y, X]
+            shape, dtype = stored.shape[::-1], stored.dtype
+    else:
+        image = open_image(path, SOURCE)
+        shape, dtype = image.shape, image.get_data_dtype()
+        with reading(path, SOURCE):
+            if (image.dataobj.slope, image.dataobj.inter) != (1, 0):
+                raise ValueError("its values are scaled, those of NSD are not")
+
+    expected = [*mask.inside.shape, trials]
+    if [*shape] != expected or dtype.kind != "i" or dtype.itemsize != 2:
+        problem = f"{path} holds {dtype} {[*shape]}, not int16 {expected} as mask and design have it"
+        raise BrainhiveError(problem, SOURCE)
+
+
+def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
+    """Read a session's betas [trials, V] of the voxels of a mask, in its C order; 300 is 1 percent.
+
+    A volume (NIfTI), or a plane of voxels (HDF5), is in memory at a time. Raises as `check_betas`.
+    """
+    check_betas(path, mask, trials)
+    if path.suffix != ".hdf5":
+        return mask.read_series(path)
+
+    # one plane of the volume for all trials at a time
+    x, y, z = np.nonzero(mask.inside)
+    betas = np.empty((trials, len(x)), np.int16)
+    with hdf5.open_file(path, SOURCE) as file:
+        stored = hdf5.open_numbers(file, "betas", "i")
+        for plane in np.unique(z).tolist():
+            is_in_plane = z == plane
+            betas[:, is_in_plane] = stored[:, plane][:, y[is_in_plane], x[is_in_plane]]
+    return betas

@@ -1,0 +1,396 @@
+"""NSD as other projects prepare it: MindEye1, MindEye2 and Brain-Diffuser.
+
+All hold voxels of nsdgeneral; regions are named by nsddata below root or below the data set nsd.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.archives import read_at, tar_members
+from brainhive_cli.core.arrays import Array, Float64
+from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import is_file
+from brainhive_cli.core.lines import Line
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.published import PUBLISHED, Files, FilesByRow, PreparedFiles
+from brainhive_cli.data.published.nsd import (
+    GENERAL,
+    LAST_SESSIONS,
+    MATRIX,
+    PERCENT,
+    PICTURES,
+    ROI,
+    SESSION_TRIALS,
+    SESSIONS,
+    SPLITS,
+    SUBJECTS,
+    Design,
+    find_design,
+    list_masks,
+    name_picture,
+    open_mask,
+    read_regions,
+)
+from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.stores import hdf5, pickles
+from brainhive_cli.data.trials import Lazy, Trials, gather_trials, group_trials
+
+REGION_MASKS, GENERAL_OF_MINDEYE = "brain_region_masks.hdf5", "nsd_general"
+"""MindEye2's file of each subject's nsd_general and masks of its voxels."""
+
+
+def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) -> Voxels:
+    """Name the regions of prepared files' voxels: by NSD's masks, else by MindEye2's, else as nsdgeneral.
+
+    Args:
+        subject: Counted from 1.
+        width: V, which the masks must have.
+        roots: Folders below which nsddata, or MindEye2's file of masks, may lie.
+        source: How to get the prepared files.
+    """
+    # NSD's own masks
+    group, everywhere = f"subj{subject:02d}", {GENERAL: np.ones(width, bool)}
+    for root in roots:
+        if (folder := root / ROI.format(subject, "func1pt8mm")).is_dir():
+            masks = list_masks(folder, GENERAL)
+            mask = open_mask(masks[GENERAL])
+            if mask.width != width:
+                problem = f"{mask.path} has {mask.width} voxels, the signals {width}"
+                raise BrainhiveError(problem, source)
+            return read_regions(masks, mask)
+
+    # MindEye2's masks, of which nsd_general marks the kept voxels
+    for path in filter(is_file, (root / REGION_MASKS for root in roots)):
+        with hdf5.open_file(path, source) as file:
+            regions = {
+                name: hdf5.open_numbers(file, f"{group}/{name}", "fiub")[:] > 0 for name in file[group]
+            }
+            general = regions.pop(GENERAL_OF_MINDEYE)
+            if any(mask.shape != general.shape for mask in regions.values()):
+                raise ValueError("its masks have several shapes")
+        if (count := int(general.sum())) != width:
+            raise BrainhiveError(f"{path} has {count} voxels of {group}, the signals {width}", source)
+        return Voxels(everywhere | {name: mask[general] for name, mask in regions.items()})
+    return Voxels(everywhere)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample of a webdataset tar.
+
+    Attributes:
+        members: Ending of each member to its byte offset and size.
+        source: Hint on how to get the tar.
+    """
+
+    path: Path
+    members: Mapping[str, tuple[int, int]]
+    source: str
+
+    def array(self, ending: str) -> Array:
+        """Read a member that is an .npy of numbers."""
+        with reading(self.path, self.source), self.path.open("rb") as file:
+            if ending not in self.members:
+                raise ValueError(f"a sample has no {ending}")
+            return pickles.numbers(read_at(file, *self.members[ending]), ending)
+
+
+def list_samples(paths: Iterable[Path], source: str) -> Iterator[Sample]:
+    """Yield the samples of webdataset tars in order: members with one name up to the first dot."""
+    for path in paths:
+        samples: dict[str, dict[str, tuple[int, int]]] = {}  # offset and size by ending, by key
+        with reading(path, source), path.open("rb") as file:
+            for name, offset, size in tar_members(file, path.stat().st_size):
+                key, _, ending = name.rpartition("/")[2].partition(".")
+                if key and ending:
+                    samples.setdefault(key, {})[ending] = offset, size
+            if not samples:
+                raise ValueError("it holds no samples")
+        yield from (Sample(path, members_of, source) for members_of in samples.values())
+
+
+def make_recording(
+    signal: Lazy, rows: Iterable[int], voxels: Voxels, provenance: dict[str, Any], **known: Any
+) -> Trials:
+    """Make a recording of voxels.
+
+    Args:
+        signal: [N, R, V, 1].
+        rows: Pictures [N], as rows of imgBrick.
+        voxels: The V voxels.
+        provenance: Of the recording.
+        known: Further fields of the recording; by default the signal is z-scored.
+    """
+    known = {"unit": "z-score", **known}
+    return Trials(
+        signal, [*map(name_picture, rows)], voxels, np.zeros(1), None, provenance=provenance, **known
+    )
+
+
+AVERAGES = "webdataset_avg_split/{0}/{0}_subj{{subject:02d}}_*.tar"
+FOLDERS = {"train": ("train", "val"), "test": ("test",)}
+"""Folders of MindEye1 with the pictures of a split; `val` is 300 training pictures."""
+SIGNAL, PICTURE, COUNT, TRIALS = "nsdgeneral.npy", "coco73k.npy", "num_uniques.npy", "trial.npy"
+"""Members of a sample of MindEye1."""
+MINDEYE1 = "hf download pscotti/naturalscenesdataset --repo-type dataset --include 'webdataset_avg_split/*'"
+
+
+class MindEye1(parts.Config):
+    """NSD as MindEye1 distributes it: the repetitions of each picture together, z-scored by session.
+
+    webdataset_avg_split/{train,val,test}/*_subj0N_*.tar, 8,859 and 982 pictures. Fewer than three repetitions
+    are repeated in the files, and kept once here.
+    """
+
+    root: str = Field("", description="folder of the files; default: naturalscenesdataset below paths.data")
+    needs_regions: bool = Field(False, description="refuse signals whose regions no mask of NSD names")
+
+    def build(self, paths: Paths) -> PreparedFiles:
+        """Point at the data; nothing is read yet."""
+        root = paths.dataset("naturalscenesdataset", self.root)
+        names = (name for folders in FOLDERS.values() for name in folders)
+        files = {name: Files((AVERAGES.format(name),), is_optional=name == "val") for name in names}
+        read = partial(_read_mindeye1, (root, paths.dataset("nsd")), self.needs_regions)
+        return PreparedFiles("nsd", root, f"{MINDEYE1} --local-dir {root}", files, read)
+
+
+def _read_mindeye1(
+    roots: tuple[Path, Path], needs_regions: bool, files: FilesByRow, subject: int, split: str
+) -> Trials:
+    """Open the pictures of a split, in the order of the files."""
+    # one sample for each picture; of its signals [R, V], the first row of each trial, in the order of time
+    samples = list(list_samples((path for name in FOLDERS[split] for path in files[name]), MINDEYE1))
+    pictures = []
+    repetitions = []
+    for sample in samples:
+        row = sample.array(PICTURE).ravel()
+        if len(row) != 1 or not 0 <= int(row[0]) < PICTURES:
+            raise BrainhiveError(f"{sample.path}: {PICTURE} is no picture of NSD", MINDEYE1)
+        pictures.append(int(row[0]))
+        count = int(sample.array(COUNT).ravel()[0])
+        trials = sample.array(TRIALS).ravel() if TRIALS in sample.members else np.arange(count)
+        _, first_rows = np.unique(trials, return_index=True)
+        if count < 1 or len(first_rows) != count:
+            problem = f"{sample.path}: {len(first_rows)} trials of a picture, {COUNT} says {count}"
+            raise BrainhiveError(problem, MINDEYE1)
+        repetitions.append(first_rows.tolist())
+    counts = np.array([*map(len, repetitions)], np.int64)
+    first = samples[0].array(SIGNAL)
+    most, width = int(counts.max()), first.shape[-1]
+
+    voxels = name_voxels(subject, width, roots, MINDEYE1)
+    if needs_regions and len(voxels.regions) == 1:
+        raise MissingData(f"no masks of NSD below {roots[1]}, which name regions", Line("fetch", "nsd"))
+
+    def read(part: slice) -> Array:
+        signal = np.zeros((len(samples[part]), most, width, 1), first.dtype)  # [n, R, V, 1]
+        for target, sample, rows in zip(signal, samples[part], repetitions[part], strict=True):
+            values, path = sample.array(SIGNAL), sample.path
+            if values.ndim != 2 or values.shape[1] != width or max(rows) >= len(values):
+                raise BrainhiveError(f"{path}: signals {list(values.shape)} are not [R, {width}]", MINDEYE1)
+            if not np.isfinite(values).all():
+                raise BrainhiveError(f"{path} has signals that are not finite", MINDEYE1)
+            target[: len(rows), :, 0] = values[rows]
+        return signal
+
+    signal = Lazy(samples[0].path.parents[1], (len(samples), most, width, 1), first.dtype, read)
+    return make_recording(signal, pictures, voxels, {"source": "webdataset_avg_split"}, repetitions=counts)
+
+
+BETAS = "betas_all_subj{subject:02d}_fp32_renorm.hdf5"
+TARS = "wds/subj{subject:02d}/%s/*.tar"
+BYTES = {n: 4 * SESSIONS[n - 1] * SESSION_TRIALS * PUBLISHED["nsd"].voxels[n] for n in SUBJECTS}
+"""Size of the betas in float32."""
+BEHAVIOUR = "behav.npy"
+ROW, SESSION, TRIAL, IS_SHARED = 0, 2, 5, 16
+"""Columns of BEHAVIOUR: picture counted from 0, session from 1, row of betas from 0, whether all saw the
+picture; -1 is not known."""
+TEST_FOLDERS = {1000: ("new_test",), 982: ("new_test", "test")}
+"""Folders of MindEye2 that name the test trials; `test` lacks those of the sessions that were held back."""
+MINDEYE2 = (
+    "hf download pscotti/mindeyev2 --repo-type dataset --include 'betas_all_*' --include 'wds/*' "
+    "--include 'brain_region_*'"
+)
+
+
+class MindEye2(parts.Config):
+    """NSD as MindEye2 distributes it: all trials of nsdgeneral, z-scored in each session by training trials.
+
+    betas_all_subj0N_fp32_renorm.hdf5 and wds/subj0N/{train,new_test}/*.tar. Where there is no nsddata,
+    brain_region_masks.hdf5 names the regions.
+    """
+
+    root: str = Field("", description="folder of the files; default: mindeyev2 below paths.data")
+    test_pictures: Literal[982, 1000] = Field(
+        1000, description="test pictures: all, or those of the first 37 sessions; later ones are left out"
+    )
+
+    def build(self, paths: Paths) -> PreparedFiles:
+        """Point at the data; nothing is read yet."""
+        root = paths.dataset("mindeyev2", self.root)
+        files = {
+            "betas": Files((BETAS,), BYTES),
+            "train": Files((TARS % "train",)),
+            "test": Files(tuple(TARS % folder for folder in TEST_FOLDERS[self.test_pictures])),
+            "masks": Files((REGION_MASKS,), is_optional=True),
+        }
+        read = partial(_read_mindeye2, (root, paths.dataset("nsd")), self.test_pictures)
+        return PreparedFiles("nsd", root, f"{MINDEYE2} --local-dir {root}", files, read)
+
+
+def _read_mindeye2(
+    roots: tuple[Path, Path], test_pictures: Literal[982, 1000], files: FilesByRow, subject: int, split: str
+) -> Trials:
+    """Open the trials of a split, grouped by picture in the order of time."""
+    # shape of the betas [trials, V], which stay on disk
+    path = files["betas"][0]
+    with hdf5.open_file(path, MINDEYE2) as file:
+        stored = hdf5.open_numbers(file, "betas", "f")
+        if stored.ndim != 2:
+            raise ValueError(f"betas {list(stored.shape)} are not [trials, V]")
+        count, width = stored.shape
+        dtype = np.dtype(stored.dtype)
+
+    # trials of the split in the order of time
+    rows = []
+    for sample in list_samples(files[split], MINDEYE2):
+        values = sample.array(BEHAVIOUR).ravel()
+        if len(values) <= IS_SHARED or not np.isfinite(values).all():
+            raise BrainhiveError(f"{sample.path}: a sample's behaviour is not 17 numbers", MINDEYE2)
+        row, session, trial, is_shared = (int(values[n]) for n in (ROW, SESSION, TRIAL, IS_SHARED))
+        if not (0 <= row < PICTURES and 1 <= session <= max(SESSIONS) and 0 <= trial < count):
+            problem = f"{sample.path} names picture {row}, session {session}, trial {trial} of {count}"
+            raise BrainhiveError(problem, MINDEYE2)
+        if is_shared >= 0 and bool(is_shared) != (split == "test"):
+            raise BrainhiveError(f"{sample.path} has trials of the other split than {split}", MINDEYE2)
+        rows.append(values)
+    behaviour = np.array(rows).astype(np.int64)  # [trials, 17]
+    behaviour = behaviour[behaviour[:, SESSION] <= LAST_SESSIONS[test_pictures]]
+    if not len(behaviour):
+        raise BrainhiveError(f"{roots[0]} names no {split} trials of subject {subject}", MINDEYE2)
+    behaviour = behaviour[np.argsort(behaviour[:, TRIAL], kind="stable")]
+    if (np.diff(behaviour[:, TRIAL]) == 0).any():
+        raise BrainhiveError(f"{roots[0]} names {split} trials of subject {subject} twice", MINDEYE2)
+
+    # trials and sessions [N, R] of each picture; -1 where it has fewer repetitions
+    pictures, table, counts = group_trials(behaviour[:, ROW])
+    is_there = table >= 0
+    trials, sessions = (np.where(is_there, behaviour[table, column], -1) for column in (TRIAL, SESSION))
+
+    def read(part: slice) -> Array:
+        with hdf5.open_file(path, MINDEYE2) as file:
+            return gather_trials(trials, (width, 1), dtype, lambda row: file["betas"][row][:, None])(part)
+
+    return make_recording(
+        Lazy(path, (*trials.shape, width, 1), dtype, read),
+        pictures.tolist(),
+        name_voxels(subject, width, roots, MINDEYE2),
+        {"source": path.name, "test_pictures": test_pictures},
+        repetitions=counts,
+        sessions=np.where(is_there, sessions - 1, -1).astype(np.int8),
+    )
+
+
+MEANS = "processed_data/subj{subject:02d}/nsd_%s_fmriavg_nsdgeneral_sub{subject}.npy"
+CHUNK = 512
+"""Pictures that are read at a time."""
+BRAIN_DIFFUSER = "make them by data/prepare_nsddata.py of ozcelikfu/brain-diffuser"
+
+
+class BrainDiffuser(parts.Config):
+    """NSD as Brain-Diffuser prepares it: the mean over the repetitions of each picture, voxels of nsdgeneral.
+
+    processed_data/subj0N/nsd_{train,test}_fmriavg_nsdgeneral_subN.npy. The files do not say which pictures
+    they are of: nsd_expdesign.mat does, below root or the data set nsd.
+    """
+
+    root: str = Field("", description="folder of processed_data; default: brain_diffuser below paths.data")
+    zscore: bool = Field(
+        True, description="z-score each voxel by the training pictures (ddof 1), as its authors do after"
+    )
+
+    def build(self, paths: Paths) -> PreparedFiles:
+        """Point at the data; nothing is read yet."""
+        roots = paths.dataset("brain_diffuser", self.root), paths.dataset("nsd")
+        files, design = {split: Files((MEANS % split,)) for split in SPLITS}, partial(find_design, *roots)
+        read = partial(_read_brain_diffuser, roots, design, self.zscore)
+        return PreparedFiles("nsd", roots[0], BRAIN_DIFFUSER, files, read, (MATRIX, design))
+
+
+def _read_brain_diffuser(
+    roots: tuple[Path, Path],
+    design: Callable[[], Path],
+    zscore: bool,
+    files: FilesByRow,
+    subject: int,
+    split: str,
+) -> Trials:
+    """Open the means of a split, in percent of signal change, or z-scored."""
+    # [pictures, V]
+    path = files[split][0]
+    signal = _open_means(path)
+    width = signal.shape[1]
+
+    @cache  # at the first slice: a plan needs the shape alone
+    def measure_voxels() -> tuple[Float64, Float64]:
+        """Measure mean and 1 / spread [V] of training pictures [N, V]; 0 of a voxel that does not vary."""
+        if not zscore:
+            return np.zeros(width), np.ones(width)
+        training = _open_means(files["train"][0])
+        parts = [slice(start, start + CHUNK) for start in range(0, len(training), CHUNK)]
+        mean, squares = np.zeros((2, training.shape[1]))
+        for part in parts:
+            mean += (training[part] / PERCENT).sum(0) / len(training)
+        for part in parts:
+            squares += ((training[part] / PERCENT - mean) ** 2).sum(0)
+        spread = np.sqrt(squares / max(1, len(training) - 1))
+        # 1e-12 percent: rounding
+        return mean, np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-12)
+
+    def read(part: slice) -> Array:
+        mean, scale = measure_voxels()
+        values = (np.asarray(signal[part]) / PERCENT - mean) * scale
+        return values[:, None, :, None].astype(np.float32)
+
+    return make_recording(
+        Lazy(path, (len(signal), 1, width, 1), np.dtype(np.float32), read),
+        _list_pictures(path, design(), subject, split, len(signal)),
+        name_voxels(subject, width, roots, BRAIN_DIFFUSER),
+        {"source": path.name, "averaged": "over the repetitions of each picture"},
+        unit="z-score" if zscore else "% signal change",
+    )
+
+
+def _open_means(path: Path) -> Array:
+    signal = pickles.load(path)
+    if not isinstance(signal, np.ndarray) or signal.ndim != 2 or signal.dtype.kind != "f":
+        raise BrainhiveError(f"{path} is no array [pictures, V]", BRAIN_DIFFUSER)
+    return signal
+
+
+def _list_pictures(path: Path, matrix: Path, subject: int, split: str, count: int) -> list[int]:
+    """List the pictures of a file, which are in the order of first sight.
+
+    Raises:
+        BrainhiveError: if no number of sessions shows so many.
+    """
+    # trials of a split at which a picture was seen for the first time, ascending
+    design = Design.open(matrix, subject)
+    split_trials = np.flatnonzero(design.is_test == (split == "test"))
+    _, first = np.unique(design.rows[split_trials], return_index=True)
+    trials = split_trials[np.sort(first)]
+
+    # files hold the pictures of a number of complete sessions
+    ends = np.arange(1, max(SESSIONS) + 1) * SESSION_TRIALS
+    if count not in np.searchsorted(trials, ends):
+        problem = f"{path} has {count} pictures, as no number of sessions of {matrix} has"
+        raise BrainhiveError(problem, "the files of training and test may be swapped, or of another subject")
+    return design.rows[trials[:count]].tolist()

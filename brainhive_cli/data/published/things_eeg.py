@@ -1,0 +1,560 @@
+"""THINGS-EEG2: pictures by concept, and signals by subject, as distributed or as other projects prepare them.
+
+THINGS-MEG has files of the same forms. Nothing but arrays and plain types is read of them, unless the user
+trusts one.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from brainhive_cli.core import console, documents, parts
+from brainhive_cli.core.archives import TAR, ZIP, is_archive, open_members
+from brainhive_cli.core.arrays import Array, Float64
+from brainhive_cli.core.damage import RAISED, is_of_the_machine
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
+from brainhive_cli.core.files import walk
+from brainhive_cli.core.recipe import Paths, Pattern
+from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, from_files, pictures_below
+from brainhive_cli.data.published import PUBLISHED, Files, FilesByRow, PreparedFiles, fetch_line
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.stores import pickles
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.trials import Lazy, Trials, gather_trials, group_trials
+
+MONTAGE = tuple(
+    "Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 FT10 T7 C5 "
+    "C3 C1 Cz C2 C4 C6 T8 TP9 TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 TP8 TP10 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 "
+    "POz PO4 PO8 O1 Oz O2".split()
+)
+"""The 63 of THINGS-EEG2 from front to back, as NICE and all papers after it; not the amplifier's order."""
+# the channels of the back of the head, which decoding papers use
+POSTERIOR = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
+STIMULUS_MS = 100.0
+"""Time that each picture was shown. Source: Gifford et al. 2022."""
+FOLDERS = {"train": ("training_images", "train_images"), "test": ("test_images",)}
+"""Names of the folder of a split's pictures; in image ids always the first."""
+CALLED = {name: names[0] for names in FOLDERS.values() for name in names}
+IMAGE = re.compile(rf"(?:.*/)?({'|'.join(CALLED)})/(.+)")
+RESIZED = "resize"
+"""Part of the name of a folder of pictures that were squashed to 224 × 224 (Image_set_Resize)."""
+NUMBER = re.compile(r"^\d+_")
+"""Prefix of the folder of a concept, as the files are distributed."""
+MAX_MEMBERS = 10_000
+"""Members of a tar that are searched for its first file."""
+FILES = {
+    "train": (
+        *("train.pt", "preprocessed_eeg_training.npy", "train.npy", "preprocessed_meg_training.pkl"),
+        "train_sub{subject}.pkl",
+    ),
+    "test": (
+        *("test.pt", "preprocessed_eeg_test.npy", "test.npy", "preprocessed_meg_zs_test.pkl"),
+        "test_sub{subject}.pkl",
+    ),
+}
+"""Names of the file of a split: by UBP, and NICE, AlignVis, ATM and the data's authors, which are read as
+distributed, the second a bare pickle; by NeuroBridge and SAMGA; by ATM, of MEG; by AlignVis, of MEG."""
+METADATA = "image_metadata.npy"
+"""The table of THINGS-EEG2's pictures, whose order numbers them."""
+KEYS = ("eeg", "preprocessed_eeg_data", "data", "meg_data")
+"""Names of the signal: by UBP (of MEG, too); by NICE, AlignVis, ATM and the data's authors; by
+NeuroBridge; by ATM and AlignVis (of MEG)."""
+PATHS = ("img", "meg_images")
+"""Names of the pictures, by UBP and AlignVis; other files are in the order of the pictures' paths."""
+CHANNELS = ("ch_names", "channels")
+INFO = "info.json"
+UNITS = {"mvnn": "whitened", "zscore": "z-score"}
+
+
+class Distributed(parts.Config):
+    """THINGS-EEG2 as BrainHiVE distributes it: whitened, 250 Hz, 0–1 s.
+
+    Attributes:
+        name: Name of the data set and of its pictures.
+        published: Name of the folder of signals in the files as they are distributed.
+        subjects: The subjects who took part.
+        rate_hz: Rate of the signals.
+        unit: Unit of the signals.
+        montage: Names of channels in the files' order, used when the files hold none.
+        channels: The channels that decoding uses by default; None is all.
+        stimulus_ms: Time that each picture was shown.
+    """
+
+    name: ClassVar[str] = "things-eeg"
+    published: ClassVar[str] = "Preprocessed_data_*"
+    subjects: ClassVar[tuple[int, ...]] = tuple(range(1, 11))
+    rate_hz: ClassVar[float] = 250.0
+    unit: ClassVar[str] = "whitened"
+    montage: ClassVar[tuple[str, ...]] = MONTAGE
+    channels: ClassVar[tuple[str, ...] | None] = POSTERIOR
+    stimulus_ms: ClassVar[float] = STIMULUS_MS
+
+    root: str = Field("", description="folder of the data set; default: its name below paths.data")
+    signals: Pattern = Field(
+        "",
+        description="folder of sub-XX/{train,test}.pt below root, or a pattern; default: the published one",
+    )
+    trust_pickle: bool = Field(
+        False, description="read files that hold other objects than arrays and lists, which can run code"
+    )
+
+    def build(self, paths: Paths) -> Dataset:
+        """Point at the data; nothing is read yet."""
+        # signals of a preparation that was chosen by name are kept under another name
+        root = paths.dataset(self.name, self.root)
+        is_usual = "*" in self.signals or self.signals in ("", self.published)
+        recordings = self.name if is_usual else f"{self.name}--{self.signals.replace('/', '--')}"
+        return Dataset(
+            *(self.name, tuple(FILES), partial(self.images, root), recordings, self.name),
+            subjects=self.subjects,
+            open_recording=partial(self.recording, root),
+            check_recording=partial(self.require, root),
+            channels=self.channels,
+            published_sizes=PUBLISHED[self.name],
+        )
+
+    def images(self, root: Path, split: str) -> StimulusSet:
+        """List the pictures of a split: `<root>/**/{training,train,test}_images/<concept>/*`.
+
+        Of several such folders the originals are taken, rather than resized ones.
+        """
+        # folders of the split, those of originals before resized ones; the first with pictures counts
+        check_split(self.name, split, tuple(FILES))
+        below = walk(root, enters=lambda name: name not in CALLED)
+        paths = (root / path for path, entry in below if entry.is_dir())
+        folders = [path for path in paths if path.name in FOLDERS[split]]
+        is_resized = {path: RESIZED in path.relative_to(root).as_posix().lower() for path in folders}
+        folders.sort(key=lambda path: (is_resized[path], path))
+        folder = next((path for path in folders if any(pictures_below(path))), None)
+        if folder is None:
+            needed = [f"{name}/" for name in FOLDERS[split]]
+            raise self._missing(root, f"pictures in {root}/**/{FOLDERS[split][0]}/<concept>/*.jpg", *needed)
+
+        # say which folder was chosen where there is a choice
+        label = f"{self.name}: {split} pictures of {folder}"
+        if is_resized[folder]:
+            _say_once(f"{label}, resized ones: no folder of the originals is there")
+        elif further := ", ".join(str(path) for path in folders if path != folder):
+            _say_once(f"{label}, not of {further}")
+
+        # a concept is the folder of a picture, and its caption
+        files = list(pictures_below(folder.parent, folder.name))
+        images = from_files(self.name, split, folder.parent, files, [file.split("/")[-2] for file in files])
+        captions = partial(_list_captions, images.concepts)
+        return replace(images, image_ids=Names.of(map(image_id, files)), captions=captions, captions_each=1)
+
+    def require(self, root: Path, subject: int) -> None:
+        """Check that a subject's files are there."""
+        for split in FILES:
+            self._file(root, subject, split)
+
+    def recording(self, root: Path, subject: int, split: str) -> Trials:
+        """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T] and `img` [N, R].
+
+        Files without `img` (NICE's) are in the order of the pictures' paths.
+        """
+        path = self._file(root, subject, split)
+        again = f"delete it, then: {fetch_line(self.name, self.root)}"
+
+        # arrays and plain types, unless the user trusts the file
+        try:
+            content = pickles.load(path, self.trust_pickle)
+        except pickles.HoldsObjects as error:
+            hint = "if you trust whoever made it: dataset.trust_pickle=true"
+            raise pickles.HoldsObjects(error.message, hint) from error
+        except MissingData as error:
+            raise MissingData(error.message, again) from error
+        if not has_signal(content, KEYS[:2]):
+            held = f"has keys {sorted(map(str, content))}" if isinstance(content, Mapping) else "is no dict"
+            raise BrainhiveError(f"{path} {held}, not {KEYS[0]!r} and {PATHS[0]!r}", again)
+
+        # what the file does not say is as published
+        provenance = {"source": path.name, "dataset": self.name, "subject": subject, "split": split}
+        with refusing(path, again):
+            known = self.rate_hz, self.unit, lambda: self.images(root, split).image_ids
+            return make_recording(path, content, split, self, *known, provenance)
+
+    def _file(self, root: Path, subject: int, split: str) -> Path:
+        signals = self.signals or self.published
+        folder = f"{signals}/sub-{subject:02d}"
+        matches = (sorted(root.glob(f"{folder}/{name}")) for name in FILES[split][:2])
+        paths = next(filter(None, matches), [])
+        if not paths:
+            below = f"sub-{subject:02d}/{split}.pt"
+            raise self._missing(root, f"recording {root}/{signals}/{below}", below)
+        if len(paths) > 1:
+            names = ", ".join(path.relative_to(root).parts[0] for path in paths)
+            problem = f"{self.name}: several recordings of sub-{subject:02d}/{split}: {names}"
+            raise MissingData(problem, "dataset.signals=ONE_OF_THEM")
+        return paths[0]
+
+    def _missing(self, root: Path, what: str, *needed: str) -> MissingData:
+        """Return the error of missing files, with the line that unpacks, or downloads and unpacks them."""
+        if line := unpacking(root, needed):
+            return MissingData(f"{self.name}: archives are there, but not unpacked: no {what}", line)
+        return MissingData(f"{self.name}: no {what}", fetch_line(self.name, self.root))
+
+
+def _list_captions(concepts: Names, index: int) -> list[str]:
+    """Name what a picture shows, as ATM does by the folder `00001_aardvark` of its concept."""
+    return [f"This picture is {NUMBER.sub('', concepts[index])}"]
+
+
+@cache  # of a process that opens a data set several times, once
+def _say_once(text: str) -> None:
+    console.say(text)
+
+
+def unpacking(root: Path, needed: Sequence[str]) -> str:
+    """Write the line that unpacks what is missing; empty where no archive below `root` may hold it.
+
+    Args:
+        root: The folder of the data set.
+        needed: Parts of paths, one of which the missing files have.
+    """
+    # an archive with the wanted folders at its top is unpacked into a folder of its own name
+    tops = tuple(part.partition("/")[0].rstrip("0123456789") for part in needed)  # of any subject
+    lines = []
+    paths = (root / path for path, entry in walk(root) if not entry.is_dir())
+    for path in sorted(filter(is_archive, paths)):
+        # all files of a zip, the first of a tar, which has no list, and nothing of a damaged archive
+        names = []
+        most = None if path.suffix == ZIP else MAX_MEMBERS
+        with suppress(BrainhiveError), open_members(path) as members:
+            files = (n.removeprefix("./") for n, _, _ in islice(members, most) if n and "\0" not in n)
+            names = list(files if path.suffix == ZIP else islice(files, 1))
+
+        is_top = path.parent == root and any(name.startswith(tops) for name in names)
+        ending = next(ending for ending in (ZIP, *TAR) if path.name.endswith(ending))
+        into = path.with_name(path.name.removesuffix(ending)) if is_top else path.parent
+
+        # a zip lists its files; of a tar the first shows whether it was unpacked
+        if path.suffix == ZIP and any(part in name for name in names for part in needed):
+            lines.append(shlex.join(["unzip", "-nq", str(path), "-d", str(into)]))
+        elif path.suffix != ZIP and names and not (into / names[0]).exists():
+            lines += [shlex.join(["mkdir", "-p", str(into)])] if is_top else []
+            lines.append(shlex.join(["tar", "-xf", str(path), "-C", str(into)]))
+    return " && ".join(lines)
+
+
+def image_id(path: str) -> str:
+    """Name a picture by its path from the folder of its split on; by its stem where that is not said."""
+    stem = os.path.splitext(path)[0]
+    match = IMAGE.fullmatch(stem)
+    return f"{CALLED[match[1]]}/{match[2]}" if match else stem.rsplit("/", 1)[-1]
+
+
+def read_metadata(path: Path, source: str) -> dict[str, list[str]]:
+    """Read the ids of the pictures of each split, in the order of their numbers.
+
+    Args:
+        path: The table.
+        source: How to get it.
+
+    Raises:
+        BrainhiveError: if it is no such table.
+    """
+    table, image_ids = pickles.load(path), {}
+    for split, folders in FOLDERS.items():
+        keys = [f"{split}_img_{what}" for what in ("concepts", "files")]
+        if not isinstance(table, Mapping) or any(key not in table for key in keys):
+            raise BrainhiveError(f"{path} has no {' and '.join(keys)}", source)
+        concepts, files = ([*map(str, table[key])] for key in keys)
+        if len(concepts) != len(files):
+            raise BrainhiveError(f"{path}: {' and '.join(keys)} have different lengths", source)
+        image_ids[split] = [
+            f"{folders[0]}/{concept}/{Path(file).stem}" for concept, file in zip(concepts, files, strict=True)
+        ]
+    return image_ids
+
+
+class ArrayInfo(BaseModel):
+    """The info.json that NeuroBridge's scripts write for all subjects' arrays; it holds more.
+
+    Attributes:
+        ch_names: Channels in their order; empty in some files of MEG.
+        times: Seconds after the picture's onset; in older files also those before it, which the arrays lack.
+        sfreq: Samples a second.
+        train_data_shape: Of the array, or in older files of one session; the same in its last two axes.
+
+    Source: github.com/feroooooo/NeuroBridge, preprocess_eeg.py and preprocess_meg.py.
+    """
+
+    ch_names: list[str] = []
+    times: list[float]
+    sfreq: float = Field(gt=0)
+    normalization: Literal["mvnn", "zscore", "none"] | None
+    precision: Literal["fp16", "fp32", "fp64"] | None = None
+    train_data_shape: list[int] = []
+    test_data_shape: list[int] = []
+
+    @property
+    def unit(self) -> str:
+        """Unit of the signal; empty if it was not normalised."""
+        return UNITS.get(self.normalization or "", "")
+
+    def add_to(self, array: Array, split: str) -> dict[str, Any]:
+        """Join what it says to an array, as other projects' files have it.
+
+        Raises:
+            BrainhiveError: if the array is of another precision, or has other channels or samples.
+        """
+        expected = self.precision.replace("fp", "float") if self.precision else str(array.dtype)
+        if array.dtype != expected:
+            raise BrainhiveError(f"signals are {array.dtype}, {INFO} says {expected}")
+        shape: list[int] = getattr(self, f"{split}_data_shape")
+        if shape and [*array.shape[-2:]] != shape[-2:]:
+            raise BrainhiveError(
+                f"signals {[*array.shape]} do not have the channels and samples {shape[-2:]} of {INFO}"
+            )
+        return {KEYS[2]: array, CHANNELS[0]: self.ch_names, "times": np.array(self.times)}
+
+
+def read_info(path: Path) -> ArrayInfo | None:
+    """Read the info.json of an array, in its folder or in that of all subjects; None where there is none.
+
+    Raises:
+        BrainhiveError: if it is damaged, or lacks what is needed.
+    """
+    places = (folder / INFO for folder in (path.parent, path.parent.parent))
+    info = next((place for place in places if place.is_file()), None)
+    again = "copy it again with its arrays, or prepare them again"
+    return None if info is None else documents.read(info, ArrayInfo, again)
+
+
+def has_signal(content: Any, keys: Sequence[str] = KEYS) -> bool:
+    """Whether content is a dict with a signal under one of some keys, and, of UBP, with its pictures."""
+    key = next((key for key in keys if key in content), None) if isinstance(content, Mapping) else None
+    return key is not None and (key != KEYS[0] or PATHS[0] in content)
+
+
+def rate_of(content: Any) -> float | None:
+    """Return the sampling rate that the times in a file have; None where it has none."""
+    times = content.get("times") if isinstance(content, Mapping) else None
+    if times is None or len(times) < 2:
+        return None
+    step_s = float(np.median(np.diff(pickles.array(times).astype(np.float64))))
+    return round(1 / step_s, 6) if step_s > 0 else None
+
+
+@contextmanager
+def refusing(path: Path, source: str) -> Iterator[None]:
+    """Turn what our code or NumPy raises of odd content into one error that names the file."""
+    try:
+        yield
+    except (MissingData, RecipeError):
+        raise
+    except (BrainhiveError, *RAISED) as error:
+        if is_of_the_machine(error):
+            raise
+        raise BrainhiveError(f"{path}: {first_line(error)}", source) from error
+
+
+def make_recording(
+    path: Path,
+    content: Any,
+    split: str,
+    config: "Distributed",
+    rate_hz: float,
+    unit: str,
+    list_pictures: Callable[[], Sequence[str]],
+    provenance: dict[str, Any],
+) -> Trials:
+    """Turn the content of a file into a recording; its signal stays where it is.
+
+    Args:
+        path: The file, for errors.
+        content: Array [N, R, C, T] or [concepts, pictures, R, C, T]; or a dict that holds one, or trials
+            [n, C, T] with the picture of each.
+        split: Whose pictures they must be.
+        config: The data set, which names channels where the file does not.
+        rate_hz: Of the signals.
+        unit: Of the signals.
+        list_pictures: Lists the pictures of the split, for files that are in the order of their paths.
+        provenance: Of the recording, but for the time that a picture was shown.
+
+    Raises:
+        BrainhiveError, or what NumPy raises: if it is none of this; see `refusing`.
+    """
+    # find the signal and the paths of pictures by the keys that projects use
+    content = content if isinstance(content, Mapping) else {KEYS[2]: content}
+    key = next(key for key in KEYS if key in content)
+    signal: Any = pickles.array(content[key])
+    images = next((content[key] for key in PATHS if key in content), None)
+
+    # bring the signal to [N, R, C, T]; AlignVis stores single trials
+    counts = None
+    if signal.ndim == 5:
+        signal = signal.reshape(-1, *signal.shape[2:])
+    if signal.ndim == 3 and key == KEYS[3] and images is not None:  # trials [n, C, T]
+        names, trials = pickles.array(images).astype(str), signal
+        if names.shape != trials.shape[:1]:
+            raise BrainhiveError(f"{list(trials.shape)} trials come with {list(names.shape)} pictures")
+        images, table, counts = group_trials(names)
+        read = gather_trials(table, trials.shape[1:], trials.dtype, trials.__getitem__)
+        signal = Lazy(path, (*table.shape, *trials.shape[1:]), trials.dtype, read)
+    if len(signal.shape) != 4:
+        raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
+
+    # a channel list found with the data always wins; NeuroBridge writes an empty one
+    names = pickles.array(next((content[key] for key in CHANNELS if key in content), ())).astype(str)
+    recording = Trials(
+        signal,
+        image_ids=list_pictures() if images is None else _image_ids(images, signal.shape),
+        space=Sensors(tuple(names.tolist()) or config.montage),
+        times_s=_times_s(content, signal.shape[3], rate_hz),
+        rate_hz=rate_hz,
+        unit=unit,
+        provenance={**provenance, "stimulus_ms": config.stimulus_ms},
+        repetitions=counts,
+        sessions=_sessions(content, signal.shape),
+    )
+
+    # pictures must belong to the split
+    other_folders = [names[0] for other, names in FOLDERS.items() if other != split]
+    if odd := next((name for name in recording.image_ids if name.split("/")[0] in other_folders), None):
+        raise BrainhiveError(f"{odd} is no {split} picture: the files of train and test may be swapped")
+    return recording
+
+
+def _times_s(content: Mapping[str, Any], samples: int, rate_hz: float) -> Float64:
+    """Take the times that belong to the samples [T].
+
+    The published lists cover the epoch from before the picture, though the samples before it were cut off:
+    these times are left out where they, and no others, are too many.
+    """
+    if "times" not in content:
+        return np.arange(samples) / rate_hz
+    times_s = pickles.array(content["times"]).astype(np.float64)
+    before = int((times_s < -0.5 / rate_hz).sum())
+    return times_s[before:] if len(times_s) - before == samples else times_s
+
+
+def _sessions(content: Mapping[str, Any], shape: Sequence[int]) -> NDArray[np.int8] | None:
+    """Take the session of each repetition [N, R], which UBP's files have, counted from 0."""
+    if "session" not in content:
+        return None
+    sessions = pickles.array(content["session"]).astype(np.float64)
+    if sessions.shape != tuple(shape[:2]) or not np.isin(sessions, np.arange(128)).all():
+        raise BrainhiveError(f"signals {list(shape)} come with sessions that are not one a repetition")
+    return sessions.astype(np.int8)
+
+
+def _image_ids(images: Any, shape: Sequence[int]) -> list[str]:
+    """Turn paths [N] or [N, R] into image ids, or stems where that is all there is.
+
+    Raises:
+        BrainhiveError: if they have other axes, there are not R of each, or they are not of one picture.
+    """
+    paths = pickles.array(images).astype(str)
+    if paths.ndim not in (1, 2):
+        raise BrainhiveError(f"'img' of shape {list(paths.shape)} is neither [N] nor [N, R]")
+    if paths.ndim == 2:
+        if paths.shape[1] != shape[1]:
+            raise BrainhiveError(f"signals {list(shape)} come with {list(paths.shape)} pictures in 'img'")
+        if (odd := np.flatnonzero((paths != paths[:, :1]).any(1))).size:
+            raise BrainhiveError(f"the repetitions of row {odd[0]} are of several pictures in 'img'")
+        paths = paths[:, 0]
+    return [image_id(path) for path in paths.tolist()]
+
+
+PLACES = ("sub-{subject:02d}/", "*/sub-{subject:02d}/", "", "*/")
+"""Folders of the file below root; the last two only where its name says the subject."""
+PREPARED = {
+    split: Files(
+        tuple(f"{folder}{name}" for folder in PLACES for name in names if "sub" in folder + name),
+        label="sub-{subject:02d}/" + f"{', '.join(names[:-1])} or {names[-1]}",
+        is_alone=True,
+    )
+    for split, names in FILES.items()
+}
+FORMS = "a dict of eeg and img, preprocessed_eeg_data, data or meg_data, or an array [..., R, C, T]"
+AS_PREPARED = (
+    "get the prepared files of a project, or prepare raw ones: preparation.kind=things-eeg or things-meg"
+)
+
+
+class Prepared(parts.Config):
+    """THINGS-EEG2 and THINGS-MEG in the forms that other projects prepare, whatever their files are called.
+
+    Forms: UBP's and BrainHiVE's train.pt; NICE's, AlignVis's and ATM's bare pickles named .npy; the .npy of
+    the data's authors; NeuroBridge's and SAMGA's train.npy, an array with an info.json or a bare pickle;
+    ATM's and AlignVis's pickles of MEG. They lie in sub-XX, one folder below root or two.
+
+    Files that do not say what their pictures are must be in the order of the pictures' paths, which
+    image_metadata.npy lists, or the pictures themselves do.
+    """
+
+    root: str = Field("", description="folder of the subjects; default: that of `stimuli`")
+    stimuli: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
+        "things-eeg", validate_default=True, description="the data set of the pictures that were shown"
+    )
+    unit: str = Field(
+        "",
+        description="where files do not say it; default: as the data set's own, whitened or z-score",
+    )
+
+    def build(self, paths: Paths) -> PreparedFiles:
+        """Point at the data; nothing is read yet."""
+        if not isinstance(self.stimuli, Distributed):
+            name = self.stimuli.build(paths).name
+            raise RecipeError(f"no project prepares {name}", "stimuli: things-eeg or things-meg")
+        things = self.stimuli
+        root, images = (
+            paths.dataset(things.name, folder) for folder in (self.root or things.root, things.root)
+        )
+        read = partial(_read_prepared, things, root, images, self.unit)
+        return PreparedFiles(things.name, root, AS_PREPARED, PREPARED, read)
+
+
+def _read_prepared(
+    things: Distributed, root: Path, images: Path, unit: str, files: FilesByRow, subject: int, split: str
+) -> Trials:
+    """Read the signals of a split, in any of the forms."""
+    path = files[split][0]
+    content = pickles.load(path)
+    is_array = isinstance(content, np.ndarray)
+    if not (is_array or has_signal(content)):
+        held = f"has keys {sorted(map(str, content))}" if isinstance(content, dict) else "is another"
+        raise BrainhiveError(f"{path} {held}, not {FORMS}", AS_PREPARED)
+    info = read_info(path) if is_array else None
+    with refusing(path, AS_PREPARED):
+        form = "array" if is_array else "dict of " + ", ".join(sorted(map(str, content)))
+        provenance: dict[str, Any] = {"source": path.name, "form": f"{path.suffix.removeprefix('.')}: {form}"}
+
+        # the info.json next to an array says its channels, times and unit
+        if info is not None:
+            content = info.add_to(content, split)
+            provenance["info"] = info.model_dump(exclude={"ch_names", "times"})
+            if info.unit and unit not in ("", info.unit):
+                problem = f"unit {unit!r}: info.json says {info.unit!r}"
+                raise RecipeError(problem, "leave out preparation.unit")
+            unit = info.unit or unit
+
+        # what neither file nor info.json says is as in the data set's own files
+        rate_hz = (info.sfreq if info else rate_of(content)) or things.rate_hz
+        known = rate_hz, unit or things.unit, partial(_list_pictures, things, root, images, split)
+        recording = make_recording(path, content, split, things, *known, provenance)
+
+    signal = recording.signal
+    shape, dtype = tuple(signal.shape), np.dtype(signal.dtype)
+    return replace(recording, signal=Lazy(path, shape, dtype, lambda part: np.asarray(signal[part])))
+
+
+def _list_pictures(things: Distributed, root: Path, images: Path, split: str) -> Sequence[str]:
+    """List the pictures in the order of their paths."""
+    for folder in (root, root.parent, images):
+        if things.name == "things-eeg" and (path := folder / METADATA).is_file():
+            return read_metadata(path, AS_PREPARED)[split]
+    return list(things.images(images, split).image_ids)
