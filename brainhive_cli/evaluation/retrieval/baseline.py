@@ -14,7 +14,7 @@ from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.rankings import MOST_TESTED, Ensemble, candidate_rows
+from brainhive_cli.evaluation.retrieval.rankings import Ensemble, candidate_rows, draw_tested
 from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes
 from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Alike
@@ -322,9 +322,7 @@ def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates,
         member = ensemble.members[0]
         if tested is None:
             rows = candidate_rows(ensemble, [spec.split], spec.only_shown)[spec.split]
-            if len(rows) > MOST_TESTED:
-                rows = np.sort(np.random.default_rng(0).choice(rows, MOST_TESTED, replace=False))
-            tested = Candidates.read(member, spec.split, rows, device)
+            tested = Candidates.read(member, spec.split, draw_tested(rows), device)
         subjects = [subject for subject in sorted(first) if first[subject] is group]
         fits += [Fit.of(member, subject, spec.split, tested) for subject in subjects]
     assert tested is not None

@@ -9,7 +9,7 @@ import torch
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.measurements import Measurements, by_name, merge_caveats, scope
+from brainhive_cli.core.measurements import Measurements, by_name, scope
 from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.retrieval.baseline import Candidates, Ranked, predict
 from brainhive_cli.evaluation.retrieval.job import Job
@@ -97,9 +97,8 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
 
 def compare_plainly(
     ranks: Mapping[str, Mapping[int, Int64]],
-    ours: Mapping[int, Sequence[Sequence[int]]],
+    ours: Mapping[int, Sequence[Int64]],
     items: Items,
-    caveats: Sequence[str],
     **context: Any,
 ) -> Measurements:
     """Measure baselines, and the differences to the run on the same items.
@@ -108,7 +107,6 @@ def compare_plainly(
         ranks: Of each baseline, [N] by subject.
         ours: Of the run, [S, N] by subject.
         items: The items of these subjects.
-        caveats: Of the signals, which baselines share.
         context: See `summarise`.
     """
     scopes, rows, warnings = {}, [], []
@@ -130,9 +128,7 @@ def compare_plainly(
                 f"below a plain baseline on the same folds: top-1 of {NAMES[name]} is "
                 f"{-difference.difference:.3f} higher"
             )
-    return Measurements(
-        scopes, notes={PLAIN: rows, "plain_warnings": warnings, "caveats": merge_caveats(caveats)}
-    )
+    return Measurements(scopes, notes={PLAIN: rows, "plain_warnings": warnings})
 
 
 def plain_table(measured: Measurements) -> Table:
