@@ -37,6 +37,8 @@ FILINGS: Mapping[str, Callable[[Int64], Int64]] = {
     "shifted by one (each signal shows the picture after)": lambda pictures: np.roll(pictures, -1),
 }
 """Mistakes in the order of a session's pictures."""
+Ranked = tuple[Int64, Int64]
+"""Pictures [N] that signals are filed as, and the ranks [N, P] of all candidates by them."""
 
 
 class Averages(NamedTuple):
@@ -103,20 +105,13 @@ class Averages(NamedTuple):
         return merged, pictures
 
 
-class Ranked(NamedTuple):
-    """Pictures [N] that signals are filed as, and the ranks [N, P] of all candidates by them."""
-
-    pictures: Int64
-    ranks: Int64
-
-
 @dataclass(frozen=True)
 class Outcome:
     """A verdict with the share of signals whose picture comes first, and the picture's mean rank."""
 
     verdict: Verdict
-    top1: float
-    mean_rank: float
+    top1: float = 0.0
+    mean_rank: float = 0.0
 
     @property
     def words(self) -> str:
@@ -173,18 +168,18 @@ class Candidates:
 
     def seen(self, ranked: Ranked) -> Int64:
         """Look up the ranks [N] of the pictures that signals are filed as."""
-        columns = np.searchsorted(self.rows, ranked.pictures)
-        return np.take_along_axis(ranked.ranks, columns[:, None], 1)[:, 0]
+        pictures, ranks = ranked
+        return ranks[np.arange(len(ranks)), np.searchsorted(self.rows, pictures)]
 
     def judge(self, subjects: Sequence[Ranked]) -> Outcome:
         """Test whether signals rank the pictures that they are filed as better than others."""
-        subjects, pool = [ranked for ranked in subjects if len(ranked.pictures)], len(self.rows)
+        subjects = [(pictures, ranks) for pictures, ranks in subjects if len(pictures)]
         if not subjects:
-            return Outcome(Verdict("", None, None, 1.0, 0, pool, "no pictures to be found"), 0.0, 0.0)
+            return Outcome(Verdict("", None, None, 1.0, 0, len(self.rows), "no pictures to be found"))
 
         # the verdict, and how well pictures rank on average over subjects
-        items = self.alike.items([ranked.pictures.tolist() for ranked in subjects])
-        ranks, alike = [ranked.ranks for ranked in subjects], self.alike
+        shown, ranks = zip(*subjects, strict=True)
+        items, alike = self.alike.items([pictures.tolist() for pictures in shown]), self.alike
         verdict = judge(ranks, items, self.rows.tolist(), None, alike.concept_of, alike.medium)[0]
         seen = [self.seen(ranked) for ranked in subjects]
         top1, mean_rank = np.mean([[(values == 1).mean(), values.mean()] for values in seen], 0).tolist()
@@ -267,21 +262,25 @@ class Fit:
         numbers, counts = np.unique(averages.sessions, return_counts=True)
         return numbers[counts >= FEWEST].tolist() if len(numbers) > 1 else []
 
-    def rank(self, filing: str = "", session: int | None = None) -> Ranked:
-        """Rank candidates by test signals, perhaps those of one session, perhaps with another order."""
-        test = self.test.refile(filing, session)
-        predicted, pictures = (test if session is None else test.take(test.sessions == session)).merge()
-        return Ranked(pictures, ranks_of_all(predicted, self.gallery, len(self.gallery)))
+    def rank(
+        self, filing: str = "", session: int | None = None, held_out: Candidates | None = None
+    ) -> Ranked:
+        """Rank candidates by test signals, perhaps those of one session, perhaps with another order.
 
-    def rank_training(self, filing: str = "", session: int | None = None, *, held_out: Candidates) -> Ranked:
-        """Rank held-out training pictures by a ridge on the others, perhaps with another order."""
-        assert self.train is not None
-        train = self.train.refile(filing, session)
-        is_held_out = np.isin(train.pictures, held_out.rows)
-        is_tested = is_held_out if session is None else is_held_out & (train.sessions == session)
-        (learned, shown), (test, pictures) = (train.take(part).merge() for part in (~is_held_out, is_tested))
-        predicted, mean = predict(learned, self.targets.of(shown), test)
-        return Ranked(pictures, ranks_of_all(predicted, held_out.targets - mean, len(held_out.rows)))
+        With `held_out`, rank these training pictures by a ridge on the others.
+        """
+        averages = self.test if held_out is None or self.train is None else self.train
+        averages = averages.refile(filing, session)
+        is_tested = (averages.sessions == session) | (session is None)
+        if held_out is None:
+            (predicted, pictures), candidates = averages.take(is_tested).merge(), self.gallery
+        else:
+            is_held_out = np.isin(averages.pictures, held_out.rows)
+            learned, shown = averages.take(~is_held_out).merge()
+            test, pictures = averages.take(is_held_out & is_tested).merge()
+            predicted, mean = predict(learned, self.targets.of(shown), test)
+            candidates = held_out.targets - mean
+        return pictures, ranks_of_all(predicted, candidates, len(candidates))
 
 
 def predict(train: Tensor, targets: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
@@ -304,14 +303,15 @@ def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates,
         BrainhiveError: if the training signals are not those of the data set, or are missing.
     """
     # trainings that a ridge on all signals is no baseline of
-    align, spec = job.runs[0], job.spec
-    recipe = align.recipe
-    if align.origin is not None:
-        raise BrainhiveError("the cells were trained on another data set")
-    if recipe is not None and recipe.train.shuffled_labels:
-        raise BrainhiveError("the cells were trained on shuffled labels")
-    if recipe is not None and (recipe.finetune.sessions or recipe.finetune.share < 1):
-        raise BrainhiveError("the cells were fine-tuned to a share of the training signals")
+    spec, recipe, reason = job.spec, job.runs[0].recipe, ""
+    if job.runs[0].origin is not None:
+        reason = "trained on another data set"
+    elif recipe is not None and recipe.train.shuffled_labels:
+        reason = "trained on shuffled labels"
+    elif recipe is not None and (recipe.finetune.sessions or recipe.finetune.share < 1):
+        reason = "fine-tuned to a share of the training signals"
+    if reason:
+        raise BrainhiveError(f"the cells were {reason}")
 
     # the first cell that is tested on each subject; one model is loaded at a time
     first = {subject: group for group in reversed(job.groups) for subject in group[0].tested_on}

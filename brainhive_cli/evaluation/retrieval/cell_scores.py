@@ -52,10 +52,9 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
     """
     # rank all subjects at once
     gallery = Gallery.of(ensemble, spec.splits, spec.distractors, spec.seed, spec.only_shown)
-    subjects = ensemble.cell.tested_on
-    encoded = {subject: encode_items(ensemble, gallery, subject, spec) for subject in subjects}
-    tokens = {subject: signals for subject, (signals, _) in encoded.items()}
-    items = {subject: listed for subject, (_, listed) in encoded.items()}
+    tokens, items = {}, {}
+    for subject in ensemble.cell.tested_on:
+        tokens[subject], items[subject] = encode_items(ensemble, gallery, subject, spec)
     scores = rank(gallery, tokens, items)
     corrected = rank_corrected(gallery, tokens, items, spec.corrections)
 
@@ -209,16 +208,18 @@ def measure_ceiling(
     Halves are of different `parts` [N, R] of the recording, see `separate_repetitions`.
     """
     # pictures that were repeated
-    is_there = torch.arange(trials.shape[1]) < available[:, None]  # [N, R]
-    numbers = torch.arange(trials.shape[1]).expand(is_there.shape) if parts is None else parts
-    most, is_repeated = int(available.max()), numbers.masked_fill(~is_there, 0).amax(1) >= 1
+    numbers = torch.arange(trials.shape[1])
+    is_there = numbers < available[:, None]  # [N, R]
+    parts = numbers.expand(is_there.shape) if parts is None else parts
+    most, is_repeated = int(available.max()), parts.masked_fill(~is_there, 0).amax(1) >= 1
     ids = [*compress(image_ids, is_repeated.tolist())]
     if len(ids) < 2:
         few = "one repetition of each picture" if most < 2 else "fewer than two pictures were repeated"
         return Scores(repetitions=most, reason=few)
     if not is_repeated.all():
-        trials, available, is_there = trials[is_repeated], available[is_repeated], is_there[is_repeated]
-        parts = None if parts is None else parts[is_repeated]
+        trials, available, is_there, parts = (
+            values[is_repeated] for values in (trials, available, is_there, parts)
+        )
     signal = trials.flatten(2)  # [N, R, F]
     if not is_there.all():  # the padding may be NaN
         signal = signal.masked_fill(~is_there[:, :, None], 0)
@@ -255,19 +256,18 @@ def measure_region_shares(member: TrainedCell, subject: int, split: str) -> Scor
     if not masks:
         raise RecipeError("region_shares is of voxels in regions, which the signals have not", "leave it")
 
-    # squared change of each head without a region, over that without all voxels, [N] each
+    # squared change [N] of each head without a region, over that without all voxels
+    def measure_change(values: Tensor, changed: Tensor) -> Tensor:
+        return (values - changed).flatten(1).square().sum(1).cpu()
+
     empty = member.predicted(subject, rest[None])
     shares: dict[str, dict[str, list[float]]] = {head: {name: [] for name in masks} for head in empty}
     for part in torch.from_numpy(trials.signal).split(SIGNALS_AT_ONCE):
         predicted = member.predicted(subject, part)
-        total = {
-            head: (values - empty[head]).flatten(1).square().sum(1).cpu()
-            for head, values in predicted.items()
-        }
         for name, mask in masks.items():
             for head, values in member.predicted(subject, torch.where(mask, rest, part)).items():
-                change = (predicted[head] - values).flatten(1).square().sum(1).cpu()
-                shares[head][name] += (change / total[head].clamp(min=1e-30)).tolist()
+                total = measure_change(predicted[head], empty[head]).clamp(min=1e-30)
+                shares[head][name] += (measure_change(predicted[head], values) / total).tolist()
     image_ids = member.pictures(split).image_ids
     ids = member.name_trials(subject, split)[0] or [image_ids[row] for row in trials.stimulus]
     voxels = {name: int(mask.sum()) for name, mask in masks.items()}

@@ -10,8 +10,7 @@ import torch
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.measurements import Measurements, by_name, scope
-from brainhive_cli.core.tables import Table
-from brainhive_cli.evaluation.retrieval.baseline import Candidates, Ranked, predict
+from brainhive_cli.evaluation.retrieval.baseline import Candidates, predict
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.rankings import Ensemble
 from brainhive_cli.measurement.comparison import compare
@@ -87,7 +86,7 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
             tested = Candidates.read(member, "test", rows, device)
             predicted, mean = predict(train.to(device), learned.of(labels), test.to(device))
             ranked = ranks_of_all(predicted, tested.targets - mean, len(rows))
-            ranks["ridge"].setdefault(subject, []).append(tested.seen(Ranked(shown, ranked)))
+            ranks["ridge"].setdefault(subject, []).append(tested.seen((shown, ranked)))
     return {
         name: {subject: np.concatenate(parts) for subject, parts in by_subject.items()}
         for name, by_subject in ranks.items()
@@ -129,23 +128,3 @@ def compare_plainly(
                 f"{-difference.difference:.3f} higher"
             )
     return Measurements(scopes, notes={PLAIN: rows, "plain_warnings": warnings})
-
-
-def plain_table(measured: Measurements) -> Table:
-    """Lay out the run and its baselines, with the paired difference of each."""
-    if not measured.notes.get(PLAIN):
-        return Table("", (), ())
-
-    # the run, then each baseline
-    top1 = measured.overall["top1"]
-    rows = [("this run", top1.value, top1.interval_text(), "–", "–", "–")]
-    for row in measured.notes[PLAIN]:
-        plain = measured.scopes[scope(PLAIN, row["name"])]["top1"]
-        ends = "–" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
-        difference = f"{row['difference']:+.3f}"
-        rows.append((NAMES[row["name"]], plain.value, plain.interval_text(), difference, ends, row["side"]))
-    title = (
-        f"Plain baselines on the same folds, n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}; "
-        f"difference: this run less the baseline; {measured.notes[PLAIN][0]['interval']}"
-    )
-    return Table(title, ("model", "top-1", "95 % CI", "difference", "its 95 % CI", "this run is"), rows)

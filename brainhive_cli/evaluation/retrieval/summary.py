@@ -83,23 +83,24 @@ def summarise_job(
     gallery = next(iter(merged.values()))
 
     # scores by the scope that they are shown in, and by subject
-    cells, tested, by_subject = {}, {}, defaultdict[int, list[Scores]](list)
+    cells, tested, by_subject = {}, {}, defaultdict[str, list[Scores]](list)
     for cell, cell_scores in merged.items():
-        for subject, subject_scores in cell_scores.subjects.items():
-            name = scope(cell.name, label(subject))
-            cells[name] = {"cell": cell.name, "subject": label(subject), "seed": cell.seed}
-            tested[name] = subject_scores
-            by_subject[subject].append(subject_scores)
+        for subject, table in cell_scores.subjects.items():
+            name = scope(cell.name, whose := label(subject))
+            cells[name] = {"cell": cell.name, "subject": whose, "seed": cell.seed}
+            tested[name] = table
+            by_subject[whose].append(table)
     groups = list(by_subject.values())
 
     # which items are alike, and what is true of all metrics
     alike = find_alike(job, gallery, [*tested.values()])
     units = alike.items([table.image_ids for table in tested.values()])
+    follows_time = any(first.interleaving.follows_time for first, *_ in groups)
     are_trialwise = all(table.is_trialwise for part in scores.values() for table in part.subjects.values())
     caveats = merge_caveats(
         *(align_run.caveats(spec.split) for align_run in job.runs),
         [] if are_trialwise else [TRIALS_TOGETHER],
-        [NOT_INTERLEAVED] if any(first.interleaving.follows_time for first, *_ in groups) else [],
+        [NOT_INTERLEAVED] if follows_time else [],
     )
     protocol = describe_protocol(job.runs, spec, caveats)
     context: Fields = {"protocol": protocol, "split": spec.split, "pool": gallery.pool, "seeds": ()}
@@ -109,9 +110,7 @@ def summarise_job(
     scopes = scopes_of_all(groups, alike, of_all, spec.subsets)
     for name, table in tested.items():
         of_cell = {**context, "seeds": (cells[name]["seed"],)}
-        scopes[name] = _forward([[table]], alike, of_cell)
-        if backward := _backward([[table]], alike, of_cell, CURVE):
-            scopes[scope(name, BACKWARD)] = backward
+        scopes |= measure_directions(name, [[table]], alike, of_cell, CURVE)
 
     # held-out trials are compared with the best guess; plain baselines learn from the same folds
     items, baselines = alike.items(_image_ids(groups)), Measurements()
@@ -122,7 +121,10 @@ def summarise_job(
             scopes[name] = metrics | {key: replace(metrics[key], chance=guessed[key]) for key in among_all}
         scopes[ALL] |= measure_classes(groups, {**context, "items": items})
     if plain:
-        ours = {subject: [table.ranks for table in by_subject[subject]] for subject in by_subject}
+        ours = {
+            subject: [table.ranks for table in by_subject[label(subject)]]
+            for subject in next(iter(plain.values()))
+        }
         context["protocol"] = f"plain baseline, {protocol}"
         baselines = compare_plainly(plain, ours, items=items, **context)
 
@@ -130,7 +132,7 @@ def summarise_job(
     if spec.region_shares:
         scopes |= describe_regions(groups, alike, of_all)
     ceilings = describe_ceilings(
-        {label(subject): group[-1].ceiling for subject, group in by_subject.items() if group[-1].ceiling},
+        {subject: group[-1].ceiling for subject, group in by_subject.items() if group[-1].ceiling},
         *(run.dataset.name, spec.split, spec.ceiling_splits),
         *([*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})], alike),
     )
@@ -141,18 +143,18 @@ def summarise_job(
         (align_run.tested_pictures(spec.split, fold) for align_run in job.runs for fold in align_run.folds),
         [line for align_run in job.runs for line in align_run.signal_warnings],
     )
-    warnings = [*seen["warnings"], *find_disagreement(verdict, scopes[ALL]["top1"])]
-    if spec.subsets is not None and (pools := _subset_pools(groups, spec.subsets)) != [spec.subsets.ways]:
-        instead = "top-1 is among all of these" if len(pools) == 1 else "a common top-1 is left out"
-        about = f"subjects were tested on {' or '.join(map(str, pools))}"
-        warnings.append(f"no subsets of {spec.subsets.ways} pictures: {about}; {instead}")
-    warnings += describe_absent(merged.values()) if alike.group_of else []
-    warnings += baselines.notes.get("plain_warnings", [])
+    warnings = [
+        *seen["warnings"],
+        *find_disagreement(verdict, scopes[ALL]["top1"]),
+        *find_small_pools(groups, spec.subsets),
+        *(describe_absent(merged.values()) if alike.group_of else []),
+        *baselines.notes.get("plain_warnings", []),
+    ]
     is_comparable = len(job.runs) == 1 and spec.control == "none"
     notes = {
         "run": run.name,
         "runs": [align_run.name for align_run in job.runs],
-        "mode": " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs)),
+        "mode": join_modes(job.runs),
         "protocol": protocol,
         "caveats": caveats,
         **seen,
@@ -169,9 +171,7 @@ def summarise_job(
         "control": describe_control(spec.control, groups, gallery.pool),
         "curves": describe_curves(spec, groups),
         "voxels": {
-            label(subject): group[0].regions.voxels
-            for subject, group in by_subject.items()
-            if group[0].regions
+            subject: group[0].regions.voxels for subject, group in by_subject.items() if group[0].regions
         },
         "prior": run.prior,
         "published": run.published(spec.split, gallery.pool) if is_comparable else {},
@@ -210,18 +210,26 @@ def find_alike(job: Job, gallery: CellScores, tested: Sequence[Scores]) -> Alike
 def describe_protocol(runs: Sequence[AlignRun], spec: EvaluationSpec, caveats: Sequence[str]) -> str:
     """Name the way of measuring, with all that a reader must know."""
     first = runs[0]
-    words = [" + ".join(dict.fromkeys(run.mode for run in runs)), first.dataset.name]
-    words += [f"zero-shot from {first.origin}"] if first.tests_new_subjects else []
-    words += [run.variant for run in runs if run.variant]
-    words += [f"mean of {len(runs)} runs"] if len(runs) > 1 else []
-    words += [f"head {spec.head}"] if spec.head else []
-    words += [first.dataset.holdout.words] if first.dataset.holdout else []
-    words += [f"gallery {spec.gallery}"] if len(spec.splits) > 1 else []
-    words += ["pictures that were shown"] if spec.only_shown else []
-    words += [f"{spec.distractors} random candidates"] if spec.distractors else []
-    words += {"shuffled": ["shuffled signals"], "permuted": ["permuted labels"]}.get(spec.control, [])
-    words += describe_signals(merge([run.set_up(spec.split) for run in runs]))
-    return extend_protocol(", ".join(words), caveats)
+    words = [
+        join_modes(runs),
+        first.dataset.name,
+        f"zero-shot from {first.origin}" if first.tests_new_subjects else "",
+        *(run.variant for run in runs),
+        f"mean of {len(runs)} runs" if len(runs) > 1 else "",
+        f"head {spec.head}" if spec.head else "",
+        first.dataset.holdout.words if first.dataset.holdout else "",
+        f"gallery {spec.gallery}" if len(spec.splits) > 1 else "",
+        "pictures that were shown" if spec.only_shown else "",
+        f"{spec.distractors} random candidates" if spec.distractors else "",
+        {"shuffled": "shuffled signals", "permuted": "permuted labels"}.get(spec.control, ""),
+        *describe_signals(merge([run.set_up(spec.split) for run in runs])),
+    ]
+    return extend_protocol(", ".join(filter(None, words)), caveats)
+
+
+def join_modes(runs: Sequence[AlignRun]) -> str:
+    """Name the modes of runs, each once."""
+    return " + ".join(dict.fromkeys(run.mode for run in runs))
 
 
 def find_disagreement(verdict: Verdict, top1: Metric) -> list[str]:
@@ -240,6 +248,15 @@ def find_disagreement(verdict: Verdict, top1: Metric) -> list[str]:
     if NOT_INTERLEAVED in top1.caveats:
         why = "time of recording alone can give such a top-1, as labels were not interleaved in time"
     return [f"the ranks are {verdict.words}, the interval of top-1 is {side}{about}: {why}"]
+
+
+def find_small_pools(groups: Groups, subsets: Subsets | None) -> list[str]:
+    """Say where subjects were tested on fewer pictures than subsets should have."""
+    if subsets is None or (pools := _subset_pools(groups, subsets)) == [subsets.ways]:
+        return []
+    instead = "top-1 is among all of these" if len(pools) == 1 else "a common top-1 is left out"
+    about = f"subjects were tested on {' or '.join(map(str, pools))}"
+    return [f"no subsets of {subsets.ways} pictures: {about}; {instead}"]
 
 
 def describe_gallery(job: Job, pictures: Sequence[str]) -> Fields:
@@ -278,14 +295,13 @@ def scopes_of_all(groups: Groups, alike: Alike, context: Fields, subsets: Subset
         subsets: Which subsets were drawn.
     """
     # both directions, subsets and corrections, which no other number depends on
-    scopes = {ALL: _forward(groups, alike, context), scope(ALL, BACKWARD): _backward(groups, alike, context)}
+    scopes = measure_directions(ALL, groups, alike, context)
     scopes |= _subsets(groups, alike, context, subsets) if subsets else {}
     for name in groups[0][0].corrected:
         corrected = [[scores.corrected[name] for scores in group] for group in groups]
         words = f"{context['protocol']}, similarities corrected by {name}, {TRANSDUCTIVE}"
         options = {**context, "protocol": words}
-        scopes[scope(CORRECTIONS, name)] = _forward(corrected, alike, options)
-        scopes[scope(CORRECTIONS, name, BACKWARD)] = _backward(corrected, alike, options)
+        scopes |= measure_directions(scope(CORRECTIONS, name), corrected, alike, options)
 
     # points of curves, whose draws are averaged as seeds are
     options = {**context, "items": alike.items(_image_ids(groups)), "only": CURVE}
@@ -295,7 +311,7 @@ def scopes_of_all(groups: Groups, alike: Alike, context: Fields, subsets: Subset
             drawn = f", {at:g} of them drawn" if name == "repetitions" else ""
             measured = summarise(ranks, **{**options, "protocol": context["protocol"] + drawn})
             scopes[scope(name, f"{at:g}")] = by_name(measured)
-    return {name: metrics for name, metrics in scopes.items() if metrics}
+    return scopes
 
 
 def points_of(measured: Measurements, curve: str) -> dict[float, Mapping[str, Metric]]:
@@ -321,14 +337,16 @@ def above_chance(groups: Groups, alike: Alike) -> list[Verdict]:
     image_ids = [[scores.image_ids[row] for row in scores.compared] for scores in firsts]
     orders = [scores.interleaving.take(scores.compared) for scores in firsts]
 
-    # parts in which an item was shown, of each subject who was shown it
-    parts: Fields = defaultdict(tuple)
-    concept_parts: Fields = defaultdict(tuple)
-    for ids, order in zip(image_ids, orders, strict=True):
-        for name, part in zip(ids, order.parts, strict=True):
-            parts[name] += (part,)
-        for name, part in zip(ids, order.concept_parts or (), strict=False):
-            concept_parts[name] += (part,)
+    def collect(parts: Sequence[Sequence[Any] | None]) -> Fields:
+        """List the parts in which an item was shown, of each subject who was shown it."""
+        parts_of: Fields = defaultdict(tuple)
+        for ids, listed in zip(image_ids, parts, strict=True):
+            for name, part in zip(ids, listed or (), strict=False):
+                parts_of[name] += (part,)
+        return parts_of
+
+    parts = collect([order.parts for order in orders])
+    are_known = all(order.concept_parts for order in orders)
     options: Fields = {
         "medium": alike.medium,
         "pool": np.count_nonzero(firsts[0].table[:1]) or None,
@@ -346,7 +364,7 @@ def above_chance(groups: Groups, alike: Alike) -> list[Verdict]:
             for number, (ids, order) in enumerate(zip(image_ids, orders, strict=True))
             for name, block in zip(ids, order.blocks, strict=True)
         }
-    known = concept_parts if all(order.concept_parts for order in orders) else None
+    known = collect([order.concept_parts for order in orders]) if are_known else None
     return judge(ranks, alike.items(image_ids), firsts[0].candidates, known, alike.concept_of, **options)
 
 
@@ -359,8 +377,19 @@ def _image_ids(groups: Groups) -> list[Sequence[str]]:
     return [group[0].image_ids for group in groups]
 
 
-def _forward(groups: Groups, alike: Alike, context: Fields) -> Metrics:
-    """Describe the ranks of the seen pictures, and how early all pictures of their concepts come."""
+def measure_directions(
+    name: str, groups: Groups, alike: Alike, context: Fields, only: Sequence[str] = ()
+) -> Scopes:
+    """Describe the ranks of the seen pictures, and those of the signals by what they showed.
+
+    Args:
+        name: Of the scope.
+        groups: The cells of each subject.
+        alike: Which items are alike.
+        context: Of all metrics: protocol, split, pool and seeds.
+        only: Metrics of the other direction; all when empty.
+    """
+    # ranks, and how early all pictures of the seen concepts come
     options = {**context, "items": alike.items(_image_ids(groups))}
     metrics = summarise([np.array([scores.ranks for scores in group]) for group in groups], **options)
 
@@ -370,21 +399,18 @@ def _forward(groups: Groups, alike: Alike, context: Fields) -> Metrics:
     chance_of = {count: chance_of_precision(context["pool"], count) for count in counts}
     chance = float(np.mean([np.mean([chance_of[count] for count in cell.tolist()]) for cell in relevant]))
     precision = [np.array([scores.precision for scores in group]) for group in groups]
-    average = measure("map", precision, chance=chance, limits=(0.0, 1.0), **options)
-    return by_name([*metrics, average])
+    metrics.append(measure("map", precision, chance=chance, limits=(0.0, 1.0), **options))
+    scopes = {name: by_name(metrics)}
 
-
-def _backward(groups: Groups, alike: Alike, context: Fields, only: Sequence[str] = ()) -> Metrics:
-    """Describe the other direction; nothing where some pictures were shown more often than others."""
-    # the pool are all signals, of which each picture has as many
+    # pictures search among all signals, of which each has as many; else there is no such direction
     sizes = {(len(scores.labels), len(scores.backward)) for scores in chain(*groups)}
     (pool, pictures), *others = sizes
-    if others or not pictures:
-        return {}
-    items = alike.items([group[0].pictures for group in groups])
-    ranks = [np.array([scores.backward for scores in group]) for group in groups]
-    options = {**context, "pool": pool, "items": items, "targets": pool // pictures, "only": only}
-    return by_name(summarise(ranks, **options))
+    if pictures and not others:
+        options |= {"items": alike.items([group[0].pictures for group in groups]), "pool": pool}
+        ranks = [np.array([scores.backward for scores in group]) for group in groups]
+        backward = summarise(ranks, targets=pool // pictures, only=only, **options)
+        scopes[scope(name, BACKWARD)] = by_name(backward)
+    return scopes
 
 
 def _subsets(groups: Groups, alike: Alike, context: Fields, subsets: Subsets) -> Scopes:
@@ -393,7 +419,7 @@ def _subsets(groups: Groups, alike: Alike, context: Fields, subsets: Subsets) ->
     Where subjects were shown too few pictures, the pool is all of them; several pools have no common chance.
     """
     pool, *others = _subset_pools(groups, subsets)
-    if others:
+    if others or not groups[0][0].subsets:
         return {}
 
     # what all subsets have in common
@@ -487,12 +513,14 @@ def describe_ceilings(
 
 def _correct_to_all(half: Metric, times: float) -> Metric:
     """Correct a correlation of halves, and the ends of its intervals, to all repetitions."""
-    low, high = (None if end is None else spearman_brown(end, times) for end in (half.low, half.high))
-    intervals: Fields = {
-        name: ends and (spearman_brown(ends[0], times), spearman_brown(ends[1], times))
-        for name, ends in (("these_subjects", half.these_subjects), ("people", half.people))
-    }
-    return replace(half, value=spearman_brown(half.value, times), low=low, high=high, **intervals)
+
+    def correct(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(correct, value))
+        return None if value is None else spearman_brown(value, times)
+
+    names = ("value", "low", "high", "these_subjects", "people")
+    return replace(half, **{name: correct(getattr(half, name)) for name in names})
 
 
 def describe_control(kind: str, groups: Groups, pool: int) -> Fields:
@@ -511,15 +539,20 @@ def describe_control(kind: str, groups: Groups, pool: int) -> Fields:
         return {}
     metrics = {}
     for name in CONTROL_METRICS:
-        # means over the cells of a subject, then over subjects
-        values = [[scores.control[name] for scores in group] for group in groups]  # [1 + K] of each cell
-        measured = float(np.mean([np.mean([cell[0] for cell in cells]) for cells in values]))
-        drawn = np.mean([np.mean([cell[1:] for cell in cells], 0) for cells in values], 0)
+        # means [1 + K] over the cells of a subject, then over subjects
+        values = [np.mean([scores.control[name] for scores in group], 0) for group in groups]
+        measured, *drawn = np.mean(values, 0).tolist()
 
         # draws that are at least as good
-        as_good = drawn <= measured if name == "mean_rank" else drawn >= measured
+        as_good = sum(draw <= measured if name == "mean_rank" else draw >= measured for draw in drawn)
         low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
-        p = (1 + int(as_good.sum())) / (1 + len(drawn))
-        metrics[name] = {"measured": measured, "mean": float(drawn.mean()), "low": low, "high": high, "p": p}
+        p = (1 + as_good) / (1 + len(drawn))
+        metrics[name] = {
+            "measured": measured,
+            "mean": float(np.mean(drawn)),
+            "low": low,
+            "high": high,
+            "p": p,
+        }
     n = sum(len(group[0].ranks) for group in groups)
     return {"kind": kind, "draws": DRAWS, "n": n, "pool": pool, "metrics": metrics}

@@ -17,8 +17,8 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.tables import Table, adjustment_text, by_subject_and_seed, p_text, published_table
-from brainhive_cli.evaluation.retrieval.diagnosis import HEADLINES, baseline_table, list_headlines
-from brainhive_cli.evaluation.retrieval.plain import plain_table
+from brainhive_cli.evaluation.retrieval.diagnosis import BASELINE
+from brainhive_cli.evaluation.retrieval.plain import NAMES, PLAIN
 from brainhive_cli.evaluation.retrieval.summary import (
     BACKWARD,
     CEILING,
@@ -29,6 +29,7 @@ from brainhive_cli.evaluation.retrieval.summary import (
 )
 from brainhive_cli.measurement import metric_names
 
+HEADLINES = ("top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
 CLASSES = ("balanced_accuracy", "auc")
 """Metrics of held-out trials besides top-1, which is their accuracy."""
 AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
@@ -52,7 +53,7 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
     differs = bool(published) and published["differs"]
     tables = {
         "cells": [_cells(measured)],
-        "baseline": [baseline_table(measured), plain_table(measured)],
+        "baseline": [_baseline(measured), _plain(measured)],
         "control": [_control(measured)],
         "directions": [_directions(measured)],
         "seeds": [_seeds(measured)],
@@ -76,6 +77,44 @@ def sweep_tables(tables_of: Mapping[str, Sequence[Table]], measured: Measurement
         for table in tables
     ]
     return (*named, *extend_tables(comparison_tables(measured.notes["comparisons"]), measured.caveats))
+
+
+def list_headlines(metrics: Mapping[str, Metric]) -> tuple[Any, ...]:
+    """List the values below HEADLINES."""
+    top1, top5, median = (metrics[metric] for metric in ("top1", "top5", "median_rank"))
+    return (top1.value, top1.interval_text(), top5.value, median.value, top1.n, top1.pool, top1.chance)
+
+
+def _baseline(measured: Measurements) -> Table:
+    """Lay out the run and the ridge in one table."""
+    if BASELINE not in measured.scopes:
+        return EMPTY
+    rows = []
+    for name, metrics in (("this run", measured.overall), ("ridge", measured.scopes[BASELINE])):
+        rows.append((name, *list_headlines(metrics)))
+    columns = ("model", *HEADLINES)
+    title = f"{measured.notes['baseline']['sentence']}; ridge: {measured.scopes[BASELINE]['top1'].protocol}"
+    return Table(f"{title[0].upper()}{title[1:]}", columns, rows)
+
+
+def _plain(measured: Measurements) -> Table:
+    """Lay out the run and its baselines, with the paired difference of each."""
+    if not measured.notes.get(PLAIN):
+        return EMPTY
+
+    # the run, then each baseline
+    top1 = measured.overall["top1"]
+    rows = [("this run", top1.value, top1.interval_text(), "–", "–", "–")]
+    for row in measured.notes[PLAIN]:
+        plain = measured.scopes[scope(PLAIN, row["name"])]["top1"]
+        ends = "–" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
+        difference = f"{row['difference']:+.3f}"
+        rows.append((NAMES[row["name"]], plain.value, plain.interval_text(), difference, ends, row["side"]))
+    title = (
+        f"Plain baselines on the same folds, n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}; "
+        f"difference: this run less the baseline; {measured.notes[PLAIN][0]['interval']}"
+    )
+    return Table(title, ("model", "top-1", "95 % CI", "difference", "its 95 % CI", "this run is"), rows)
 
 
 def _with_interval(metric: Metric) -> tuple[float, str]:
