@@ -303,7 +303,7 @@ def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates,
         BrainhiveError: if the training signals are not those of the data set, or are missing.
     """
     # trainings that a ridge on all signals is no baseline of
-    spec, recipe, reason = job.spec, job.runs[0].recipe, ""
+    spec, recipe, reason = job.recipe, job.runs[0].recipe, ""
     if job.runs[0].origin is not None:
         reason = "trained on another data set"
     elif recipe is not None and recipe.train.shuffled_labels:

@@ -197,7 +197,7 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
         The ridge's metrics, and `baseline` in the notes: a sentence with its cause and the next command.
         Where no ridge can be fitted, the sentence says why; nothing where none is asked for.
     """
-    spec, model, align = job.spec, measured.notes["verdict"], job.runs[0]
+    spec, model, align = job.recipe, measured.notes["verdict"], job.runs[0]
     is_asked = spec.baseline == "ridge" or not model.startswith(("above chance", "not testable"))
     if spec.control != "none" or spec.baseline == "none" or not is_asked:
         return Measurements()

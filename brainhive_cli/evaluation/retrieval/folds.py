@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Measurements, Metric, by_name
+from brainhive_cli.core.measurements import Metric, by_name
 from brainhive_cli.evaluation.retrieval.scores import CellScores, Scores, shared_points
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import summarise
@@ -194,31 +193,6 @@ def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, fl
         precisions.append(np.mean([precision[concept] for concept in scores.concepts]))
     values = {metric.name: metric.value for metric in summarise(ranks, pool, split="")}
     return {**values, "map": float(np.mean(precisions))}
-
-
-def draw_confusions(measured: Measurements) -> list[Heatmap]:
-    """Draw the share of each concept's trials that were taken for each concept."""
-    confusions = measured.notes.get("confusion_matrix")
-    if not confusions:
-        return []
-
-    # shares of each row
-    counts = np.array(confusions["counts"], np.float64)
-    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    names = [f"{name} ({int(total)})" for name, total in zip(confusions["names"], counts.sum(1), strict=True)]
-    return [
-        Heatmap(
-            "Confusion matrix: share of the trials of each row taken for each column; in brackets, trials",
-            shares.round(4).tolist(),
-            names,
-            confusions["names"],
-            "shown",
-            "decoded as",
-            "share of trials",
-            0.0,
-            1.0,
-        )
-    ]
 
 
 def describe_absent(cells: Iterable[CellScores]) -> list[str]:

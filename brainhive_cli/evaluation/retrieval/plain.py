@@ -43,20 +43,20 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
 
     # each subject and fold once, whatever number of seeds was trained
     ranks: dict[str, dict[int, list[Int64]]] = {name: {} for name in NAMES}
-    done = set()
+    done: set[tuple[int, int]] = set()
     for group in job.groups:
-        todo = [subject for subject in group[0].tested_on if (subject, group[0].fold) not in done]
+        fold, split = group[0].fold, job.recipe.split
+        todo = [subject for subject in group[0].tested_on if (subject, fold) not in done]
+        done |= {(subject, fold) for subject in todo}
         if not todo:
             continue  # of another seed, which has the same signals
-        ensemble = Ensemble.load(job.runs, group, device, job.spec.head)
-        rows = ensemble.rows(job.spec.split)
+        ensemble = Ensemble.load(job.runs, group, device, job.recipe.head)
+        rows, member = ensemble.rows(split), ensemble.members[0]
 
         # signals of this fold
         for subject in todo:
-            done.add((subject, group[0].fold))
-            member = ensemble.members[0]
             responses = member.responses(subject, "train", is_tested=False)
-            signals, shown = ensemble.signals(subject, job.spec.split)  # shown: [M] rows of stimuli
+            signals, shown = ensemble.signals(subject, split)  # shown: [M] rows of stimuli
             labels = responses.stimulus  # [N] rows of stimuli
 
             # standardised by those of the training, [N, F] and [M, F]

@@ -76,7 +76,7 @@ def summarise_job(
         plain: Ranks of plain baselines, by name and subject.
     """
     # cells, folds pooled
-    spec, run = job.spec, job.runs[0]
+    spec, run = job.recipe, job.runs[0]
     merged = {group[0]: scores[group[0].name] for group in job.groups}
     if run.dataset.holdout is not None and spec.split == "test":
         merged = merge_folds([*merged], scores)
@@ -195,7 +195,7 @@ def find_alike(job: Job, gallery: CellScores, tested: Sequence[Scores]) -> Alike
     """Find which items are alike, for all intervals and tests: pictures, or held-out trials by group."""
     run = job.runs[0]
     alike, holdout = alike_of(run.dataset, gallery.pictures, gallery.concepts), run.dataset.holdout
-    if holdout is None or job.spec.split != "test":
+    if holdout is None or job.recipe.split != "test":
         return alike
     if holdout.shows_seen:
         group_of, block_of = {}, {}
@@ -261,7 +261,7 @@ def find_small_pools(groups: Groups, subsets: Subsets | None) -> list[str]:
 
 def describe_gallery(job: Job, pictures: Sequence[str]) -> Fields:
     """Describe the candidates; runs are compared by their digest."""
-    spec, dataset = job.spec, job.runs[0].dataset
+    spec, dataset = job.recipe, job.runs[0].dataset
     candidates = [*pictures, str(spec.distractors), str(spec.seed) if spec.distractors else ""]
     return {
         "of": dataset.name,

@@ -89,12 +89,10 @@ def _baseline(measured: Measurements) -> Table:
     """Lay out the run and the ridge in one table."""
     if BASELINE not in measured.scopes:
         return EMPTY
-    rows = []
-    for name, metrics in (("this run", measured.overall), ("ridge", measured.scopes[BASELINE])):
-        rows.append((name, *list_headlines(metrics)))
-    columns = ("model", *HEADLINES)
-    title = f"{measured.notes['baseline']['sentence']}; ridge: {measured.scopes[BASELINE]['top1'].protocol}"
-    return Table(f"{title[0].upper()}{title[1:]}", columns, rows)
+    models = {"this run": measured.overall, "ridge": measured.scopes[BASELINE]}
+    rows = [(name, *list_headlines(metrics)) for name, metrics in models.items()]
+    title = f"{measured.notes['baseline']['sentence']}; ridge: {models['ridge']['top1'].protocol}"
+    return Table(f"{title[0].upper()}{title[1:]}", ("model", *HEADLINES), rows)
 
 
 def _plain(measured: Measurements) -> Table:
