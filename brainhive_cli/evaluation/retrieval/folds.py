@@ -1,6 +1,6 @@
 """Folds pooled into one test, and what tests of seen categories need: confusions, balance, AUC."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -38,9 +38,9 @@ def merge_folds(cells: Sequence[Cell], scores: Mapping[str, CellScores]) -> dict
         BrainhiveError: if folds have different numbers of candidates.
     """
     # cells of one training, fold by fold, whose candidates are as many
-    folds: dict[str, list[Cell]] = {}
+    folds = defaultdict(list)
     for cell in cells:
-        folds.setdefault(cell.name_over_folds, []).append(cell)
+        folds[cell.name_over_folds].append(cell)
     pools = sorted({fold.pool for fold in scores.values()})
     if len(pools) > 1:
         problem = f"folds have {pools[0]} to {pools[-1]} candidates, so no common chance"
@@ -183,12 +183,11 @@ def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, fl
         concept_of = dict(zip(scores.labels, scores.concepts, strict=True))
         rank_of = {name: 1 + row for row, (name, _) in enumerate(count.most_common())}
         ranks.append(np.array([rank_of[name] for name in scores.labels]))
-        by_concept: dict[str, list[int]] = {}
+        by_concept = defaultdict(list)
         for name, rank in rank_of.items():
-            by_concept.setdefault(concept_of[name], []).append(rank)
+            by_concept[concept_of[name]].append(rank)
         precision = {
-            concept: float(np.mean([(1 + row) / rank for row, rank in enumerate(listed)]))
-            for concept, listed in by_concept.items()
+            concept: np.mean(np.arange(1, len(listed) + 1) / listed) for concept, listed in by_concept.items()
         }
         precisions.append(np.mean([precision[concept] for concept in scores.concepts]))
     values = {metric.name: metric.value for metric in summarise(ranks, pool, split="")}
@@ -200,13 +199,8 @@ def describe_absent(cells: Iterable[CellScores]) -> list[str]:
     lines: dict[str, None] = {}
     for cell in cells:
         for scores in cell.subjects.values():
-            # labels that each group tests
-            tested: dict[str, set[str]] = {}
-            for label, group in zip(scores.labels, scores.groups, strict=True):
-                tested.setdefault(group, set()).add(label)
-
-            # labels that it lacks
-            for group, labels in tested.items():
-                if absent := [name for name in cell.pictures if name not in labels]:
+            tested = {*zip(scores.groups, scores.labels, strict=True)}
+            for group in dict.fromkeys(scores.groups):
+                if absent := [name for name in cell.pictures if (group, name) not in tested]:
                     lines[f"{group} tests no trial of {', '.join(absent[:MOST_NAMED])}"] = None
     return [*lines][:MOST_NAMED]

@@ -155,8 +155,7 @@ def encode_items(
     trials, groups = ([*compress(names, is_tested)] for names in member.name_trials(subject, split))
 
     # a control ranks all pictures of the split once, and looks up the permuted ones of each draw
-    seeds = [spec.seed, *(derive_seed(spec.seed, draw) for draw in range(DRAWS))]
-    targets = controlled(seen, gallery, spec.control, seeds, interleaving.parts if trials else ())
+    targets = controlled(seen, gallery, spec, interleaving.parts if trials else ())
     target, control = next(targets), {}
     if spec.control != "none":
         all_ranks = ranks_of_all(tokens, gallery.tokens, len(gallery.rows), gallery.distractors())  # [N, M]
@@ -164,33 +163,31 @@ def encode_items(
         control = {name: metric(drawn) for name, metric in CONTROL_METRICS.items()}
 
     # a prediction that needs other test signals is no result of one trial
-    depend = [
+    is_trialwise = not any(
         depends_on_other_trials(partial(model.encode, subject), signal)
         for model, signal in zip(ensemble.members, signals, strict=True)
-    ]
+    )
     labels = [gallery.image_ids[index] for index in target]
     concepts = [gallery.concepts[index] for index in target]
-    is_trialwise = not any(depend)
     items = Scores(trials or labels, labels, concepts, groups, interleaving, is_trialwise, control=control)
     return tokens, items
 
 
 def controlled(
-    target: Int64, gallery: Gallery, control: str, seeds: Iterable[int], parts: Sequence[Hashable]
+    target: Int64, gallery: Gallery, spec: EvaluationSpec, parts: Sequence[Hashable]
 ) -> Iterator[Int64]:
-    """Pair signals with wrong pictures, for a control; what is left is chance.
+    """Pair signals with wrong pictures, for a control and its further draws; what is left is chance.
 
     Labels of exchangeable pictures move, alike for all subjects and models, whose ranks vary together.
 
     Args:
         target: [N] index of what each signal showed.
         gallery: Among which.
-        control: `none`; `shuffled`: the signals are permuted; `permuted`: the pictures are, shown or not.
-        seeds: One for each permutation.
+        spec: Its control: `none`; `shuffled`: signals are permuted; `permuted`: pictures are, shown or not.
         parts: [N] part of the recording of each held-out trial of seen pictures, whose labels either control
             permutes within these; () where pictures are held out.
     """
-    if control == "none":
+    if spec.control == "none":
         yield target
         return
     if parts:
@@ -199,9 +196,9 @@ def controlled(
     else:  # all pictures first: they number the units
         alike = Alike(gallery.alike_by, dict(enumerate(gallery.concepts)))
         items = alike.items([list(range(len(gallery.rows))), target.tolist()])
-    for seed in seeds:
+    for seed in [spec.seed, *(derive_seed(spec.seed, draw) for draw in range(DRAWS))]:
         *pictures, signals = items.permute(np.random.default_rng(seed))
-        yield pictures[0][target] if pictures and control == "permuted" else target[signals]
+        yield pictures[0][target] if pictures and spec.control == "permuted" else target[signals]
 
 
 def rank(gallery: Gallery, tokens: Mapping[int, Tensor], items: Mapping[int, Scores]) -> dict[int, Scores]:

@@ -25,6 +25,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.set_up import SET_UP, describe_signals, merge
 from brainhive_cli.data.datasets import alike_of
+from brainhive_cli.evaluation.retrieval.baseline import compare_plainly
 from brainhive_cli.evaluation.retrieval.concepts import describe_concepts
 from brainhive_cli.evaluation.retrieval.folds import (
     describe_absent,
@@ -33,7 +34,6 @@ from brainhive_cli.evaluation.retrieval.folds import (
     merge_folds,
 )
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.plain import compare_plainly
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
 from brainhive_cli.evaluation.retrieval.scores import (
     CONTROL_METRICS,
