@@ -349,7 +349,7 @@ def above_chance(groups: Groups, alike: Alike) -> list[Verdict]:
     are_known = all(order.concept_parts for order in orders)
     options: Fields = {
         "medium": alike.medium,
-        "pool": np.count_nonzero(firsts[0].table[:1]) or None,
+        "pool": int((firsts[0].table[:1] > 0).sum()) or None,
         "parts": parts if len({*parts.values()}) > 1 else None,
         "problem": next((order.problem for order in orders if order.problem), ""),
     }
