@@ -171,8 +171,8 @@ def _draw_cell(run: RunFolder, ensemble: Ensemble, spec: Recipe) -> list[Artifac
         rank = int((query >= query[true]).sum())  # ties rank against the model
         tiles = [Tile(save(true), [concepts[true], f"rank {rank}"])]
         for index in np.argsort(-query, kind="stable")[:RETRIEVED].tolist():
-            lines, verdict = [concepts[index], f"cosine {query[index]:.2f}"], index == true
-            tiles.append(Tile(save(index), lines, verdict="right" if verdict else "wrong"))
+            lines = [concepts[index], f"cosine {query[index]:.2f}"]
+            tiles.append(Tile(save(index), lines, verdict="right" if index == true else "wrong"))
         query_rows.append(Row(gallery.image_ids[true], tiles))
     columns = ["seen", *(str(rank + 1) for rank in range(RETRIEVED))]
     title = f"Seen, and the {RETRIEVED} most similar pictures"
@@ -223,4 +223,4 @@ def project(values: Float32, count: int, how: str, seed: int) -> Float32:
         return np.concatenate([fitted.embedding_, fitted.transform(values[count:])])
     _, _, directions = np.linalg.svd(values[:count], full_matrices=False)
     plane = values @ directions[:2].T
-    return plane if plane.shape[1] == 2 else np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))
+    return np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))

@@ -155,9 +155,8 @@ def measure_classes(groups: Sequence[Sequence[Scores]], options: Mapping[str, An
     if any(len({*sizes.tolist()}) > 1 for sizes in counts):
         hits = linearise(lambda scores: scores.ranks == 1)
         metrics.append(measure("balanced_accuracy", hits, **{**common, "chance": 1 / options["pool"]}))
-    if all(
-        len(scores.wins) == len(scores.labels) for scores in chain(*groups)
-    ):  # else a fold lacks a category
+    are_ranked = [len(scores.wins) == len(scores.labels) for scores in chain(*groups)]
+    if all(are_ranked):  # else a fold lacks a category
         wins = linearise(lambda scores: scores.wins)
         metrics.append(measure("auc", wins, **{**common, "chance": 0.5}))
     return by_name(metrics)

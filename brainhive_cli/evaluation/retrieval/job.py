@@ -101,16 +101,15 @@ class Job:
             return [*combinations(labels, 2)]
         if chosen is None:
             sweep = self.runs[0]
-            by_label = {
+            validated = {
                 label: sweep.validation_of([cell for cell in sweep.cells if cell.variant == label])
                 for label in labels
             }
-            # variants that were validated on other pictures do not compare: then the first one stands
-            first = by_label[labels[0]].get("measured_on")
-            comparable = [
-                label for label in labels if first and by_label[label].get("measured_on") == first
-            ] or labels[:1]
-            chosen = max(comparable, key=lambda label: by_label[label].get("value", -1.0))
+            # the best of those that were validated on the same pictures as the first; else that one
+            chosen, measured_on = labels[0], validated[labels[0]].get("measured_on")
+            if measured_on:
+                same = [label for label in labels if validated[label].get("measured_on") == measured_on]
+                chosen = max(same, key=lambda label: validated[label].get("value", -1.0))
         return [(chosen, other) for other in labels if other != chosen]
 
     @property
@@ -149,25 +148,29 @@ def find_runs(recipe: Recipe) -> list[AlignRun]:
         RecipeError: if the data set has no such split.
     """
     names = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
-    runs = []
-    for name in names:
-        run = find(name, recipe.paths, recipe.dataset, recipe.subjects)
-        copies, mapping = recipe.copies == "allow", recipe.channel_mapping
-        runs.append(replace(run, allows_copies=copies, channel_mapping=mapping))
+    copies, mapping = recipe.copies == "allow", recipe.channel_mapping
+    runs = [
+        replace(
+            find(name, recipe.paths, recipe.dataset, recipe.subjects),
+            allows_copies=copies,
+            channel_mapping=mapping,
+        )
+        for name in names
+    ]
+    first = runs[0]
     for run in runs if len(runs) > 1 else ():
         refuse_sweep(run)
-    first = runs[0]
-    for other in runs[1:]:
+    for other in runs:
         if other.dataset.name != first.dataset.name:
             raise BrainhiveError(
                 f"{first.folder.path} is tested on {first.dataset.name}, "
                 f"{other.folder.path} on {other.dataset.name}",
                 "name one data set for both: --dataset",
             )
-    known = first.dataset.splits
-    if unknown := [split for split in recipe.splits if stored_split(first.dataset, split) not in known]:
-        raise RecipeError(
-            f"gallery: {first.dataset.name} has no split {unknown[0]!r}",
-            f"it has: {', '.join(first.dataset.splits)}",
-        )
+    for split in recipe.splits:
+        if stored_split(first.dataset, split) not in first.dataset.splits:
+            raise RecipeError(
+                f"gallery: {first.dataset.name} has no split {split!r}",
+                f"it has: {', '.join(first.dataset.splits)}",
+            )
     return runs

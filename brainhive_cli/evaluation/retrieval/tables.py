@@ -121,24 +121,23 @@ def _with_interval(metric: Metric) -> tuple[float, str]:
 
 def _cells(measured: Measurements) -> Table:
     # all cells together, then each; its name may end with the subject
-    scopes = {"all": measured.overall}
-    for name, cell in measured.notes["cells"].items():
+    notes, scopes = measured.notes, {"all": measured.overall}
+    for name, cell in notes["cells"].items():
         is_named = cell["cell"].rpartition("/")[2].startswith(cell["subject"])
         scopes[cell["cell"] if is_named else f"{cell['cell']} on {cell['subject']}"] = measured.scopes[name]
     rows = [(name, *list_headlines(metrics)) for name, metrics in scopes.items()]
 
     # the title answers whether pictures are found at all
-    notes = measured.notes
-    answers = [notes["above_chance"]["sentence"], *(answer["sentence"] for answer in notes["questions"])]
-    title = f"Retrieval of {measured.overall['top1'].split} pictures: {notes['protocol']}"
+    top1, answers = measured.overall["top1"], [notes["above_chance"], *notes["questions"]]
+    title = [f"Retrieval of {top1.split} pictures", *(answer["sentence"] for answer in answers)]
     if "confusion_matrix" in notes:
-        title = f"Which of {measured.overall['top1'].pool} was shown in held-out trials: {notes['protocol']}"
-        further = [measured.overall[name] for name in CLASSES if name in measured.overall]
-        answers += [
-            f"{metric_names.shown(metric.name)} {metric.value:.3f} ({metric.interval_text()})"
-            for metric in further
-        ]
-    return Table("; ".join([title, *answers, *notes["warnings"]]), ("cell", *HEADLINES), rows)
+        title[0] = f"Which of {top1.pool} was shown in held-out trials"
+        for name in CLASSES:
+            if metric := measured.overall.get(name):
+                value = f"{metric.value:.3f} ({metric.interval_text()})"
+                title.append(f"{metric_names.shown(name)} {value}")
+    title[0] += f": {notes['protocol']}"
+    return Table("; ".join([*title, *notes["warnings"]]), ("cell", *HEADLINES), rows)
 
 
 def _control(measured: Measurements) -> Table:
@@ -246,15 +245,12 @@ def _ceiling(measured: Measurements) -> Table:
 
 
 def _curve(measured: Measurements, name: str) -> Table:
-    points = points_of(measured, name)
-    rows = [
-        (f"{at:g}", *_with_interval(point["top1"]), *_with_interval(point["top5"]))
-        for at, point in points.items()
-    ]
-    title = f"Accuracy over {AXES[name]}: {measured.notes['curves'][name]['description']}"
-    if points:
-        top1, top5 = (next(iter(points.values()))[name] for name in ("top1", "top5"))
-        title += f"; n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}, {top5.chance:.3g}"
+    rows = []
+    title = described = f"Accuracy over {AXES[name]}: {measured.notes['curves'][name]['description']}"
+    for at, point in points_of(measured, name).items():
+        top1, top5 = point["top1"], point["top5"]
+        rows.append((f"{at:g}", *_with_interval(top1), *_with_interval(top5)))
+        title = f"{described}; n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}, {top5.chance:.3g}"
     return Table(title, (AXES[name], "top-1", "95 % CI", "top-5", "95 % CI of it"), rows)
 
 
