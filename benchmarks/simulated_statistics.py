@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
 from brainhive_cli.evaluation.retrieval.folds import measure_classes
-from brainhive_cli.evaluation.retrieval.rankings import Queries, _share_of_wins
+from brainhive_cli.evaluation.retrieval.scores import Scores, share_wins
 from brainhive_cli.measurement.comparison import compare_values, crossed_t
 from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
 from brainhive_cli.measurement.interleaving import TrialOrder, of_trials
@@ -609,13 +608,12 @@ def unequal_categories(random: Random, design: str, counts: tuple[int, int], eff
     score = effect * label + random.normal(size=len(label)) + random.normal(0, sd, runs)[run]
     named = score > effect / 2 + 0.3
     tokens = torch.from_numpy(np.stack([np.ones_like(score), np.exp(score)], 1))
-    wins = _share_of_wins(Queries(tokens, label, label), torch.eye(2, dtype=torch.float64))
+    wins = share_wins(tokens, label, torch.eye(2, dtype=torch.float64))
 
     # both metrics, and what they are of all trials and runs
     group_of = dict(enumerate(run.tolist()))
     items = Alike(group_of=group_of, groups="runs" if runs > 1 else "trials").items([[*group_of]])
-    ranking = SimpleNamespace(labels=label, ranks=2 - (named == label), wins=wins)
-    scores: Any = SimpleNamespace(ranking=ranking)
+    scores = Scores(labels=label.tolist(), ranks=2 - (named == label), wins=wins)
     metrics = measure_classes([[scores]], {**HOW, "is_share": None, "items": items, "pool": 2})
     recalls = norm.cdf((np.array([effect, effect]) / 2 + [0.3, -0.3]) / np.hypot(1, sd))
     areas = norm.cdf(effect / np.sqrt([2 + 2 * sd**2, 2]))

@@ -15,13 +15,14 @@ from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, reading_sweep
 from brainhive_cli.data.command_lines import write_prior
-from brainhive_cli.evaluation.retrieval.cell_scores import CellScores, measure_cell
+from brainhive_cli.evaluation.retrieval.baseline import rank_plainly
+from brainhive_cli.evaluation.retrieval.cell_scores import measure_cell
 from brainhive_cli.evaluation.retrieval.diagnosis import QUESTION, explain_verdict
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, require_projection
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.plain import rank_plainly
 from brainhive_cli.evaluation.retrieval.rankings import Ensemble
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
+from brainhive_cli.evaluation.retrieval.scores import CellScores
 from brainhive_cli.evaluation.retrieval.summary import BACKWARD, summarise_job
 from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
 from brainhive_cli.measurement.comparison import compare_ranks
@@ -87,7 +88,7 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
     with console.progress("opening signals"):
         for align_run in job.runs:
             align_run.prepare_signals(launch)
-        recipe, spec, digests = job.recipe, job.spec, digests_of(job.inputs())
+        recipe, digests = job.recipe, digests_of(job.inputs())
     folder = RunFolder.open("eval-retrieval", job.runs[0].label, recipe, launch, again, digests)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
@@ -96,7 +97,9 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         files = {name: f"parts/{name}.safetensors" for name in groups}
 
         def measure(name: str) -> CellScores:
-            return measure_cell(Ensemble.load(job.runs, groups[name], launch.device, spec.head), spec)
+            return measure_cell(
+                Ensemble.load(job.runs, groups[name], launch.device, recipe.head), recipe.spec
+            )
 
         if not folder.fill("cells", files, launch, measure):
             work = None
@@ -140,7 +143,7 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
 
 def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch: Launch) -> None:
     """Summarise what was measured of the cells, compare it with other runs, and finish the run."""
-    recipe, spec = job.recipe, job.spec
+    recipe = job.recipe
     names = [cells[0].name for cells in job.groups]
     scores = {name: CellScores.load(folder.path / f"parts/{name}.safetensors") for name in names}
 
@@ -159,17 +162,13 @@ def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch
     if job.runs[0].dataset.holdout is None:
         measurements |= explain_verdict(job, measurements, launch.device)
     verdict = measurements.notes["verdict"]
-    if not verdict.startswith("above chance") and spec.control == "none":
+    if not verdict.startswith("above chance") and recipe.control == "none":
         explained = measurements.notes.get("baseline", {"sentence": QUESTION})
         line = f": {explained['line']}" if explained.get("line") else ""
         console.warn(f"retrieval is {verdict}: {explained['sentence']}{line}")
     # artifacts for pages, of the metrics and of the first cell; metrics come last and finish the run
     shown_cell = None
     if recipe.sheet_rows:
-        shown_cell = Ensemble.load(job.runs, job.groups[0], launch.device, spec.head)
-    drawn = draw_artifacts(
-        *(folder, measurements, shown_cell, spec),
-        *(recipe.sheet_rows, recipe.concept_rows, recipe.embedding_map),
-    )
-    artifacts.write(folder, drawn)
+        shown_cell = Ensemble.load(job.runs, job.groups[0], launch.device, recipe.head)
+    artifacts.write(folder, draw_artifacts(folder, measurements, shown_cell, recipe))
     folder.finish(measurements)

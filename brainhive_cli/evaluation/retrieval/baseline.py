@@ -1,8 +1,8 @@
-"""Closed-form ridge on the signals of an evaluation, each subject's once for all seeds."""
+"""Baselines on the signals of an evaluation: a closed-form ridge, and scikit-learn's on the same folds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -12,12 +12,15 @@ from torch.nn.functional import normalize
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import Measurements, by_name, scope
+from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.rankings import MOST_TESTED, Ensemble, candidate_rows
+from brainhive_cli.evaluation.retrieval.rankings import Ensemble, candidate_rows, draw_tested
+from brainhive_cli.measurement.comparison import compare
 from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes
-from brainhive_cli.measurement.ranks import ranks_of_all
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.ranks import ranks_of_all, summarise
+from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.measurement.verdict import Verdict, judge
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
@@ -37,6 +40,21 @@ FILINGS: Mapping[str, Callable[[Int64], Int64]] = {
     "shifted by one (each signal shows the picture after)": lambda pictures: np.roll(pictures, -1),
 }
 """Mistakes in the order of a session's pictures."""
+Ranked = tuple[Int64, Int64]
+"""Pictures [N] that signals are filed as, and the ranks [N, P] of all candidates by them."""
+
+
+PLAIN = "plain"
+"""The first part of the scopes of baselines."""
+MAX_CLASSES = 50
+"""Stimuli up to which they are classified; more are found by their embeddings alone."""
+MAX_FEATURES = 2000
+"""Numbers of a signal, beyond which classifiers get the principal components of training signals."""
+NAMES = {
+    "lda": "shrinkage LDA",
+    "logistic": "logistic regression",
+    "ridge": "ridge to the targets, penalty by generalised cross-validation",
+}
 
 
 class Averages(NamedTuple):
@@ -102,20 +120,13 @@ class Averages(NamedTuple):
         return merged, pictures
 
 
-class Ranked(NamedTuple):
-    """Pictures [N] that signals are filed as, and the ranks [N, P] of all candidates by them."""
-
-    pictures: Int64
-    ranks: Int64
-
-
 @dataclass(frozen=True)
 class Outcome:
     """A verdict with the share of signals whose picture comes first, and the picture's mean rank."""
 
     verdict: Verdict
-    top1: float
-    mean_rank: float
+    top1: float = 0.0
+    mean_rank: float = 0.0
 
     @property
     def words(self) -> str:
@@ -161,10 +172,9 @@ class Candidates:
             parts.append(torch.cat(chunks))
 
         # pictures that are alike
-        pictures, dataset = member.pictures(split), member.align.dataset
-        concepts = {row: pictures.concepts[row] for row in rows.tolist()}
-        medium = "clip" if dataset.alike_by == "neighbours" else "picture"
-        return cls(rows, torch.cat(parts, 1).to(device), Alike(dataset.alike_by, concepts, medium))
+        concepts = [member.pictures(split).concepts[row] for row in rows]
+        alike = alike_of(member.align.dataset, rows.tolist(), concepts)
+        return cls(rows, torch.cat(parts, 1).to(device), alike)
 
     def of(self, pictures: Int64) -> Tensor:
         """Look up the targets of pictures."""
@@ -172,18 +182,18 @@ class Candidates:
 
     def seen(self, ranked: Ranked) -> Int64:
         """Look up the ranks [N] of the pictures that signals are filed as."""
-        columns = np.searchsorted(self.rows, ranked.pictures)
-        return np.take_along_axis(ranked.ranks, columns[:, None], 1)[:, 0]
+        pictures, ranks = ranked
+        return ranks[np.arange(len(ranks)), np.searchsorted(self.rows, pictures)]
 
     def judge(self, subjects: Sequence[Ranked]) -> Outcome:
         """Test whether signals rank the pictures that they are filed as better than others."""
-        subjects, pool = [ranked for ranked in subjects if len(ranked.pictures)], len(self.rows)
+        subjects = [(pictures, ranks) for pictures, ranks in subjects if len(pictures)]
         if not subjects:
-            return Outcome(Verdict("", None, None, 1.0, 0, pool, "no pictures to be found"), 0.0, 0.0)
+            return Outcome(Verdict("", None, None, 1.0, 0, len(self.rows), "no pictures to be found"))
 
         # the verdict, and how well pictures rank on average over subjects
-        items = self.alike.items([ranked.pictures.tolist() for ranked in subjects])
-        ranks, alike = [ranked.ranks for ranked in subjects], self.alike
+        shown, ranks = zip(*subjects, strict=True)
+        items, alike = self.alike.items([pictures.tolist() for pictures in shown]), self.alike
         verdict = judge(ranks, items, self.rows.tolist(), None, alike.concept_of, alike.medium)[0]
         seen = [self.seen(ranked) for ranked in subjects]
         top1, mean_rank = np.mean([[(values == 1).mean(), values.mean()] for values in seen], 0).tolist()
@@ -266,21 +276,25 @@ class Fit:
         numbers, counts = np.unique(averages.sessions, return_counts=True)
         return numbers[counts >= FEWEST].tolist() if len(numbers) > 1 else []
 
-    def rank(self, filing: str = "", session: int | None = None) -> Ranked:
-        """Rank candidates by test signals, perhaps those of one session, perhaps with another order."""
-        test = self.test.refile(filing, session)
-        predicted, pictures = (test if session is None else test.take(test.sessions == session)).merge()
-        return Ranked(pictures, ranks_of_all(predicted, self.gallery, len(self.gallery)))
+    def rank(
+        self, filing: str = "", session: int | None = None, held_out: Candidates | None = None
+    ) -> Ranked:
+        """Rank candidates by test signals, perhaps those of one session, perhaps with another order.
 
-    def rank_training(self, filing: str = "", session: int | None = None, *, held_out: Candidates) -> Ranked:
-        """Rank held-out training pictures by a ridge on the others, perhaps with another order."""
-        assert self.train is not None
-        train = self.train.refile(filing, session)
-        is_held_out = np.isin(train.pictures, held_out.rows)
-        is_tested = is_held_out if session is None else is_held_out & (train.sessions == session)
-        (learned, shown), (test, pictures) = (train.take(part).merge() for part in (~is_held_out, is_tested))
-        predicted, mean = predict(learned, self.targets.of(shown), test)
-        return Ranked(pictures, ranks_of_all(predicted, held_out.targets - mean, len(held_out.rows)))
+        With `held_out`, rank these training pictures by a ridge on the others.
+        """
+        averages = self.test if held_out is None or self.train is None else self.train
+        averages = averages.refile(filing, session)
+        is_tested = (averages.sessions == session) | (session is None)
+        if held_out is None:
+            (predicted, pictures), candidates = averages.take(is_tested).merge(), self.gallery
+        else:
+            is_held_out = np.isin(averages.pictures, held_out.rows)
+            learned, shown = averages.take(~is_held_out).merge()
+            test, pictures = averages.take(is_held_out & is_tested).merge()
+            predicted, mean = predict(learned, self.targets.of(shown), test)
+            candidates = held_out.targets - mean
+        return pictures, ranks_of_all(predicted, candidates, len(candidates))
 
 
 def predict(train: Tensor, targets: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
@@ -303,14 +317,15 @@ def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates,
         BrainhiveError: if the training signals are not those of the data set, or are missing.
     """
     # trainings that a ridge on all signals is no baseline of
-    align, spec = job.runs[0], job.spec
-    recipe = align.recipe
-    if align.origin is not None:
-        raise BrainhiveError("the cells were trained on another data set")
-    if recipe is not None and recipe.train.shuffled_labels:
-        raise BrainhiveError("the cells were trained on shuffled labels")
-    if recipe is not None and (recipe.finetune.sessions or recipe.finetune.share < 1):
-        raise BrainhiveError("the cells were fine-tuned to a share of the training signals")
+    spec, recipe, reason = job.recipe, job.runs[0].recipe, ""
+    if job.runs[0].origin is not None:
+        reason = "trained on another data set"
+    elif recipe is not None and recipe.train.shuffled_labels:
+        reason = "trained on shuffled labels"
+    elif recipe is not None and (recipe.finetune.sessions or recipe.finetune.share < 1):
+        reason = "fine-tuned to a share of the training signals"
+    if reason:
+        raise BrainhiveError(f"the cells were {reason}")
 
     # the first cell that is tested on each subject; one model is loaded at a time
     first = {subject: group for group in reversed(job.groups) for subject in group[0].tested_on}
@@ -321,9 +336,7 @@ def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates,
         member = ensemble.members[0]
         if tested is None:
             rows = candidate_rows(ensemble, [spec.split], spec.only_shown)[spec.split]
-            if len(rows) > MOST_TESTED:
-                rows = np.sort(np.random.default_rng(0).choice(rows, MOST_TESTED, replace=False))
-            tested = Candidates.read(member, spec.split, rows, device)
+            tested = Candidates.read(member, spec.split, draw_tested(rows), device)
         subjects = [subject for subject in sorted(first) if first[subject] is group]
         fits += [Fit.of(member, subject, spec.split, tested) for subject in subjects]
     assert tested is not None
@@ -335,3 +348,102 @@ def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates,
         rows = np.sort(np.random.default_rng(0).permutation(known)[: min(HELD_OUT, len(known) // 2)])
         held_out = Candidates.read(member, "train", rows, device)
     return fits, tested, held_out
+
+
+@console.progress("fitting plain baselines")
+def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
+    """Fit plain baselines to the training signals of each fold, and rank what its test signals show.
+
+    Returns:
+        Int64 [N] by baseline and subject, in the order of the pooled folds.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.linear_model import LogisticRegression
+
+    # each subject and fold once, whatever number of seeds was trained
+    ranks: dict[str, dict[int, list[Int64]]] = {name: {} for name in NAMES}
+    done: set[tuple[int, int]] = set()
+    for group in job.groups:
+        fold, split = group[0].fold, job.recipe.split
+        todo = [subject for subject in group[0].tested_on if (subject, fold) not in done]
+        done |= {(subject, fold) for subject in todo}
+        if not todo:
+            continue  # of another seed, which has the same signals
+        ensemble = Ensemble.load(job.runs, group, device, job.recipe.head)
+        rows, member = ensemble.rows(split), ensemble.members[0]
+
+        # signals of this fold
+        for subject in todo:
+            trials = member.trials(subject, "train", is_tested=False)
+            signals, shown = ensemble.signals(subject, split)  # shown: [M] rows of stimuli
+            labels = trials.stimulus  # [N] rows of stimuli
+
+            # standardised by those of the training, [N, F] and [M, F]
+            train = torch.from_numpy(trials.averages).flatten(1)
+            scale = Scale.of(train)
+            train, test = scale(train), scale(signals[0].flatten(1).float())
+
+            # classifiers of few stimuli, each of which was shown twice at least
+            if len(rows) <= MAX_CLASSES and np.unique(labels, return_counts=True)[1].min() > 1:
+                axes = principal_axes(train, MAX_FEATURES) if train.shape[1] > MAX_FEATURES else None
+                parts = [(part if axes is None else part @ axes).numpy() for part in (train, test)]
+                lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+                for name, classifier in (("lda", lda), ("logistic", LogisticRegression(max_iter=1000))):
+                    # scores [M, classes]; of two classes there is one column
+                    scores = classifier.fit(parts[0], labels).decision_function(parts[1])
+                    scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
+
+                    # a stimulus without training trials comes last
+                    classes = classifier.classes_
+                    column = np.minimum(np.searchsorted(classes, shown), len(classes) - 1)
+                    ranked = 1 + (scores > np.take_along_axis(scores, column[:, None], 1)).sum(1)
+                    ranked = np.where(np.isin(shown, classes), ranked, len(rows))
+                    ranks[name].setdefault(subject, []).append(ranked)
+
+            # the ridge predicts targets; less their mean, as its predictions are
+            learned = Candidates.read(member, "train", np.unique(labels), device)
+            tested = Candidates.read(member, "test", rows, device)
+            predicted, mean = predict(train.to(device), learned.of(labels), test.to(device))
+            ranked = ranks_of_all(predicted, tested.targets - mean, len(rows))
+            ranks["ridge"].setdefault(subject, []).append(tested.seen((shown, ranked)))
+    return {
+        name: {subject: np.concatenate(parts) for subject, parts in by_subject.items()}
+        for name, by_subject in ranks.items()
+        if by_subject
+    }
+
+
+def compare_plainly(
+    ranks: Mapping[str, Mapping[int, Int64]],
+    ours: Mapping[int, Sequence[Int64]],
+    items: Items,
+    **context: Any,
+) -> Measurements:
+    """Measure baselines, and the differences to the run on the same items.
+
+    Args:
+        ranks: Of each baseline, [N] by subject.
+        ours: Of the run, [S, N] by subject.
+        items: The items of these subjects.
+        context: See `summarise`.
+    """
+    scopes, rows, warnings = {}, [], []
+    for name, by_subject in ranks.items():
+        # the metrics of the baseline
+        measured = summarise([by_subject[subject] for subject in ours], items=items, **context)
+        scopes[scope(PLAIN, name)] = by_name(measured)
+        difference = compare([np.array(ours[s]) for s in ours], [by_subject[s] for s in ours], items=items)
+
+        # the side of the baseline on which the run lies
+        side = "not distinguished"
+        if difference.p_value is not None and difference.low is not None and difference.high is not None:
+            side = "above" if difference.low > 0 else "below" if difference.high < 0 else side
+        elif difference.p_value is None:
+            side = "too few items to compare"
+        rows.append({"name": name, "side": side, **asdict(difference)})
+        if side == "below":
+            warnings.append(
+                f"below a plain baseline on the same folds: top-1 of {NAMES[name]} is "
+                f"{-difference.difference:.3f} higher"
+            )
+    return Measurements(scopes, notes={PLAIN: rows, "plain_warnings": warnings})

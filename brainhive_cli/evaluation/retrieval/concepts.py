@@ -5,17 +5,46 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate, read_regular
+from brainhive_cli.evaluation.retrieval.scores import Scores
 
 NUMBER = re.compile(r"^\d+_")
 """Prefix of a concept's name in the folders of THINGS."""
+MAX_CONFUSED = 50
+"""Concepts whose confusions are counted as a matrix."""
 CONFUSIONS = 100
 """Pairs of concepts that are kept, the most frequent first."""
+
+
+def describe_concepts(
+    tested: Iterable[Scores], categories: Mapping[str, str], *, with_matrix: bool
+) -> dict[str, Any]:
+    """Write notes of the concepts and categories that were found, and of those that were confused."""
+    ranks = defaultdict(list)
+    pairs: list[tuple[str, str, float]] = []
+    for scores in tested:
+        pairs += zip(scores.concepts, scores.named, scores.similarity, strict=True)
+        for concept, rank in zip(scores.concepts, scores.ranks.tolist(), strict=True):
+            ranks[concept].append(rank)
+    notes = {
+        "concepts": by_concept(ranks),
+        "categories": by_category(ranks, categories),
+        "confusions": confusions(pairs),
+    }
+
+    # names, and counts [K, K] of all cells; none for too many
+    if with_matrix:
+        counted = Counter((seen, named) for seen, named, _ in pairs)
+        names = sorted({*chain.from_iterable(counted)})
+        counts = [[counted[seen, named] for named in names] for seen in names]
+        notes["confusion_matrix"] = {"names": names, "counts": counts} if len(names) <= MAX_CONFUSED else {}
+    return notes
 
 
 def by_concept(ranks: Mapping[str, Sequence[int]]) -> dict[str, dict[str, float]]:
@@ -58,24 +87,22 @@ def confusions(pairs: Iterable[tuple[str, str, float]]) -> list[dict[str, Any]]:
         The most frequent pairs of different concepts: count, share of the seen concept's signals, mean
         similarity.
     """
-    # counts and similarities of pairs of different concepts
-    counts: Counter[tuple[str, str]] = Counter()
+    # similarities of pairs of different concepts
     shown: Counter[str] = Counter()
     similarities = defaultdict(list)
     for seen, named, similarity in pairs:
         shown[seen] += 1
         if seen != named:
-            counts[seen, named] += 1
             similarities[seen, named].append(similarity)
 
     # the most frequent pairs
-    order = sorted(counts, key=lambda pair: (-counts[pair], pair))[:CONFUSIONS]
+    order = sorted(similarities, key=lambda pair: (-len(similarities[pair]), pair))[:CONFUSIONS]
     return [
         {
             "seen": seen,
             "taken_for": named,
-            "count": counts[seen, named],
-            "share": counts[seen, named] / shown[seen],
+            "count": len(similarities[seen, named]),
+            "share": len(similarities[seen, named]) / shown[seen],
             "similarity": float(np.mean(similarities[seen, named])),
         }
         for seen, named in order

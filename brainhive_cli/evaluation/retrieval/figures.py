@@ -1,5 +1,6 @@
 """Figures of an evaluated run besides its metrics: ranks, curves, sheets, similarities, a map, tables."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -17,9 +18,8 @@ from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import match_ids
-from brainhive_cli.evaluation.retrieval.folds import draw_confusions
 from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery, candidate_rows
-from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec
+from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import label, points_of, regions_of
 from brainhive_cli.evaluation.retrieval.tables import DETAILS, lay_out
 from brainhive_cli.measurement.metric_names import shown
@@ -50,13 +50,7 @@ def require_projection(how: str) -> None:
 
 @console.progress("drawing figures")
 def draw_artifacts(
-    run: RunFolder,
-    measured: Measurements,
-    ensemble: Ensemble | None,
-    spec: EvaluationSpec,
-    sheet_rows: int,
-    concept_rows: int,
-    projection: str,
+    run: RunFolder, measured: Measurements, ensemble: Ensemble | None, recipe: Recipe
 ) -> list[Artifact]:
     """Make all artifacts of a run, and save their pictures in it.
 
@@ -64,19 +58,12 @@ def draw_artifacts(
         run: The run.
         measured: What it measured.
         ensemble: The first cell's model, whose first subject is shown; None for no sheet, matrix or map.
-        spec: How it was measured.
-        sheet_rows: Queries on the sheet.
-        concept_rows: Best and worst concepts in tables; 0 for none.
-        projection: The map's, pca or umap.
+        recipe: How it was measured, and what is shown.
     """
-    # ranks of all queries in bins that double, next to what guessing would give
+    # ranks of all queries in bins that double: 1, 2–3, 4–7 …
     ranks = np.concatenate([np.asarray(measured.items[name]["ranks"]) for name in measured.notes["cells"]])
     pool = measured.overall["top1"].pool or int(ranks.max())
-
-    # bins 1, 2–3, 4–7 … of ranks
-    edges = [1]
-    while edges[-1] <= pool:
-        edges.append(min(2 * edges[-1], pool + 1))
+    edges = [*(2**power for power in range(pool.bit_length())), pool + 1]
     bins = list(pairwise(edges))
     names = [str(a) if b == a + 1 else f"{a}–{b - 1}" for a, b in bins]
 
@@ -94,7 +81,7 @@ def draw_artifacts(
         lines = [Line.of(shown("top1"), [point["top1"] for point in points.values()])]
         options = {"is_logarithmic": name == "repetitions", "note": notes["description"]}
         if name == "sliding" and ensemble is not None:
-            trials = ensemble.members[0].trials(ensemble.cell.tested_on[0], spec.split)
+            trials = ensemble.members[0].trials(ensemble.cell.tested_on[0], recipe.split)
             options["marks"] = trials.stimulus_marks
         curves.append(Curve(*CURVES[name], list(points), lines, "top-1", **options))
 
@@ -107,19 +94,27 @@ def draw_artifacts(
             Curve(title, "region", list(regions), lines, value, "bars", note=measured.notes["protocol"])
         )
 
-    # confusions
-    confusions = draw_confusions(measured)
-    if confusions and ensemble is not None:
-        confusions += _draw_voxels(ensemble, spec.split)
-    drawn: list[Artifact] = [*confusions, histogram, *curves]
-
-    # figures of the first cell, and tables
+    # confusions, figures of the first cell, and tables
+    drawn: list[Artifact] = []
+    if confusions := measured.notes.get("confusion_matrix"):
+        drawn.append(_draw_confusions(**confusions))
+        drawn += _draw_voxels(ensemble, recipe.split) if ensemble is not None else []
+    drawn += [histogram, *curves]
     if ensemble is not None:
-        drawn += _draw_cell(run, ensemble, spec, sheet_rows, projection)
+        drawn += _draw_cell(run, ensemble, recipe)
     drawn = [replace(artifact, section=SECTION) for artifact in drawn]
-    details = lay_out(measured, concept_rows, DETAILS)
+    details = lay_out(measured, recipe.concept_rows, DETAILS)
     drawn += [replace(table, section="Details") for table in details]
     return [replace(artifact, note=extend_title(artifact.note, measured.caveats)) for artifact in drawn]
+
+
+def _draw_confusions(names: Sequence[str], counts: Sequence[Sequence[int]]) -> Heatmap:
+    """Draw the share of each concept's trials that were taken for each concept."""
+    totals = np.sum(counts, 1, keepdims=True)
+    shares = (counts / np.maximum(1, totals)).round(4).tolist()
+    shown_names = [f"{name} ({total})" for name, (total,) in zip(names, totals.tolist(), strict=True)]
+    title = "Confusion matrix: share of the trials of each row taken for each column; in brackets, trials"
+    return Heatmap(title, shares, shown_names, names, "shown", "decoded as", "share of trials", 0.0, 1.0)
 
 
 def _draw_voxels(ensemble: Ensemble, split: str) -> list[Heatmap]:
@@ -139,9 +134,7 @@ def _draw_voxels(ensemble: Ensemble, split: str) -> list[Heatmap]:
     return [draw_slices(title, np.nan_to_num(ratios), space.grid, "F (describes the signals, no model)", 0.0)]
 
 
-def _draw_cell(
-    run: RunFolder, ensemble: Ensemble, spec: EvaluationSpec, sheet_rows: int, projection: str
-) -> list[Artifact]:
+def _draw_cell(run: RunFolder, ensemble: Ensemble, spec: Recipe) -> list[Artifact]:
     """Draw a cell's first subject: a sheet of queries, their similarities with the gallery, and a map."""
     # unit tokens of the signals and the candidates
     gallery = Gallery.of(ensemble, spec.splits, 0, spec.seed, spec.only_shown)
@@ -170,14 +163,14 @@ def _draw_cell(
 
     # random queries, each with the pictures that are most similar to it
     query_rows = []
-    drawn = np.random.default_rng(spec.seed).permutation(len(tokens))[:sheet_rows]
+    drawn = np.random.default_rng(spec.seed).permutation(len(tokens))[: spec.sheet_rows]
     scores = (tokens[drawn] @ pictures.T).cpu().numpy()
     for query, true in zip(scores, target[drawn].tolist(), strict=True):
         rank = int((query >= query[true]).sum())  # ties rank against the model
         tiles = [Tile(save(true), [concepts[true], f"rank {rank}"])]
         for index in np.argsort(-query, kind="stable")[:RETRIEVED].tolist():
-            lines, verdict = [concepts[index], f"cosine {query[index]:.2f}"], index == true
-            tiles.append(Tile(save(index), lines, verdict="right" if verdict else "wrong"))
+            lines = [concepts[index], f"cosine {query[index]:.2f}"]
+            tiles.append(Tile(save(index), lines, verdict="right" if index == true else "wrong"))
         query_rows.append(Row(gallery.image_ids[true], tiles))
     columns = ["seen", *(str(rank + 1) for rank in range(RETRIEVED))]
     title = f"Seen, and the {RETRIEVED} most similar pictures"
@@ -200,13 +193,13 @@ def _draw_cell(
     # predictions and pictures in one plane, each centred on their own mean
     parts = [pictures[shown_indices], tokens[chosen]]
     centred = np.concatenate([(vectors - vectors.mean(0)).cpu().numpy() for vectors in parts])
-    plane = project(centred, len(chosen), projection, spec.seed)
+    plane = project(centred, len(chosen), spec.embedding_map, spec.seed)
     kinds = np.repeat(["picture", "predicted from the signal"], len(chosen)).tolist()
     points = [
         Point(float(x), float(y), concepts[index], kind, file=save(index))
         for (x, y), index, kind in zip(plane, np.tile(shown_indices, 2).tolist(), kinds, strict=True)
     ]
-    axes = ("first component", "second component") if projection == "pca" else ("UMAP 1", "UMAP 2")
+    axes = ("first component", "second component") if spec.embedding_map == "pca" else ("UMAP 1", "UMAP 2")
     note = f"{whose}; pictures and predictions are centred apart, and projected by the pictures."
     title = "Embeddings in two dimensions"
     return [sheet, matrix, Map(title, points, axes=axes, note=note)]
@@ -228,4 +221,4 @@ def project(values: Float32, count: int, how: str, seed: int) -> Float32:
         return np.concatenate([fitted.embedding_, fitted.transform(values[count:])])
     _, _, directions = np.linalg.svd(values[:count], full_matrices=False)
     plane = values @ directions[:2].T
-    return plane if plane.shape[1] == 2 else np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))
+    return np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))

@@ -13,7 +13,7 @@ from brainhive_cli.core.results import Work
 from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.rankings import Group, group_cells
-from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
+from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep, rejoined
 
 NOT_COMPARED: Mapping[str, Any] = {
@@ -37,7 +37,6 @@ class Job:
 
     Attributes:
         recipe: What the user wrote, with the runs as a fingerprint knows them, wherever home lies.
-        spec: What is measured; all that the functions which measure get of the recipe.
         runs: The runs; several are averaged, and tested on one data set.
         groups: The cells that are measured: one of each run, whose similarities are averaged.
         categories: The category of each concept that has one.
@@ -46,7 +45,6 @@ class Job:
     """
 
     recipe: Recipe
-    spec: EvaluationSpec
     runs: list[AlignRun]
     groups: list[Group]
     categories: Mapping[str, str] = field(default_factory=dict)
@@ -62,7 +60,7 @@ class Job:
             run_folders.reference(run.folder, run.paths.under_home("runs") / "train-align", run.variant)
             for run in runs
         ]
-        job = cls(recipe.model_copy(update={"align_run": references}), recipe.spec, runs, group_cells(runs))
+        job = cls(recipe.model_copy(update={"align_run": references}), runs, group_cells(runs))
 
         # a sweep may be compared with one of its variants
         labels = runs[0].variants if len(runs) == 1 else []
@@ -103,47 +101,41 @@ class Job:
             return [*combinations(labels, 2)]
         if chosen is None:
             sweep = self.runs[0]
-            by_label = {
+            validated = {
                 label: sweep.validation_of([cell for cell in sweep.cells if cell.variant == label])
                 for label in labels
             }
-            # variants that were validated on other pictures do not compare: then the first one stands
-            first = by_label[labels[0]].get("measured_on")
-            comparable = [
-                label for label in labels if first and by_label[label].get("measured_on") == first
-            ] or labels[:1]
-            chosen = max(comparable, key=lambda label: by_label[label].get("value", -1.0))
+            # the best of those that were validated on the same pictures as the first; else that one
+            chosen, measured_on = labels[0], validated[labels[0]].get("measured_on")
+            if measured_on:
+                same = [label for label in labels if validated[label].get("measured_on") == measured_on]
+                chosen = max(same, key=lambda label: validated[label].get("value", -1.0))
         return [(chosen, other) for other in labels if other != chosen]
 
     @property
     def compares_plainly(self) -> bool:
         """Whether plain baselines are fitted: where trials are held out, without a control."""
-        is_wanted = self.spec.baseline != "none" and self.spec.control == "none"
-        return self.runs[0].dataset.holdout is not None and is_wanted and self.spec.split == "test"
-
-    @property
-    def subjects(self) -> int:
-        """Count the people whom cells are tested on."""
-        return len({subject for cells in self.groups for subject in cells[0].tested_on})
+        is_wanted = self.recipe.baseline != "none" and self.recipe.control == "none"
+        return self.runs[0].dataset.holdout is not None and is_wanted and self.recipe.split == "test"
 
     def inputs(self) -> Iterator[Input]:
         """List the runs, what they are tested with, and the categories."""
         if name := self.recipe.categories:
             yield Input(name, digest=hashlib.sha256(repr(self.categories).encode()).hexdigest())
         for run in self.runs:
-            yield from run.inputs(self.spec.splits)
+            yield from run.inputs(self.recipe.splits)
 
     def check(self) -> None:
         """Open the embeddings of the gallery; raises as `AlignRun.stores` does."""
         for run in self.runs:
-            for split in self.spec.splits:
+            for split in self.recipe.splits:
                 run.stores(split)
 
     @property
     def work(self) -> Work:
         """Count what there is to measure."""
-        curves = ", ".join(self.spec.curves) or "no curves"
-        kind = f"{self.runs[0].dataset.name}, {self.spec.gallery}, {curves}"
+        curves = ", ".join(self.recipe.curves) or "no curves"
+        kind = f"{self.runs[0].dataset.name}, {self.recipe.gallery}, {curves}"
         count = sum(len(cells[0].tested_on) for cells in self.groups)
         return Work(kind, count, "subjects of a cell", cells=len(self.groups))
 
@@ -156,25 +148,29 @@ def find_runs(recipe: Recipe) -> list[AlignRun]:
         RecipeError: if the data set has no such split.
     """
     names = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
-    runs = []
-    for name in names:
-        run = find(name, recipe.paths, recipe.dataset, recipe.subjects)
-        copies, mapping = recipe.copies == "allow", recipe.channel_mapping
-        runs.append(replace(run, allows_copies=copies, channel_mapping=mapping))
+    copies, mapping = recipe.copies == "allow", recipe.channel_mapping
+    runs = [
+        replace(
+            find(name, recipe.paths, recipe.dataset, recipe.subjects),
+            allows_copies=copies,
+            channel_mapping=mapping,
+        )
+        for name in names
+    ]
+    first = runs[0]
     for run in runs if len(runs) > 1 else ():
         refuse_sweep(run)
-    first = runs[0]
-    for other in runs[1:]:
+    for other in runs:
         if other.dataset.name != first.dataset.name:
             raise BrainhiveError(
                 f"{first.folder.path} is tested on {first.dataset.name}, "
                 f"{other.folder.path} on {other.dataset.name}",
                 "name one data set for both: --dataset",
             )
-    known = first.dataset.splits
-    if unknown := [split for split in recipe.splits if stored_split(first.dataset, split) not in known]:
-        raise RecipeError(
-            f"gallery: {first.dataset.name} has no split {unknown[0]!r}",
-            f"it has: {', '.join(first.dataset.splits)}",
-        )
+    for split in recipe.splits:
+        if stored_split(first.dataset, split) not in first.dataset.splits:
+            raise RecipeError(
+                f"gallery: {first.dataset.name} has no split {split!r}",
+                f"it has: {', '.join(first.dataset.splits)}",
+            )
     return runs

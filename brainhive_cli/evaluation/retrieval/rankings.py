@@ -1,31 +1,20 @@
-"""Ranking of a gallery's pictures by the signals of a cell, or of several averaged, and vice versa."""
+"""Models of a cell, or of several averaged, and the gallery whose pictures are ranked by their signals."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial, reduce
-from itertools import compress
-from typing import Any, Self
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import normalize
 
-from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.arrays import Bool, Int64
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.measurement.corrections import Compared
-from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.ranks import (
-    Distractors,
-    nearest,
-    ranks,
-    ranks_and_precisions,
-    ranks_of_all,
-)
-from brainhive_cli.measurement.trialwise import depends_on_other_trials
-from brainhive_cli.measurement.units import Alike, AlikeBy, Items
+from brainhive_cli.measurement.ranks import Distractors, ranks
+from brainhive_cli.measurement.units import AlikeBy
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
@@ -33,8 +22,6 @@ from brainhive_cli.training.alignment.trained_cell import TrainedCell
 MOST_TESTED = 2048
 """Pictures of the split among which the verdict is asked, at most: ranks of all by all take 8 MB a cell."""
 Ids = Sequence[str]
-MOST_CORRECTED = 10_000
-"""Candidates whose similarities are corrected, at most: as tokens they take 400 MB."""
 Group = tuple[Cell, ...]
 """Cells that are averaged, one of each run; the first one's name stands for all."""
 
@@ -149,6 +136,13 @@ def candidate_rows(ensemble: Ensemble, splits: Ids, only_shown: bool) -> dict[st
     return rows
 
 
+def draw_tested(rows: Int64) -> Int64:
+    """Draw the rows among which a verdict is asked, the same ones every time: all of few pictures."""
+    if len(rows) <= MOST_TESTED:
+        return rows
+    return np.sort(np.random.default_rng(0).choice(rows, MOST_TESTED, replace=False))
+
+
 @dataclass(frozen=True)
 class Gallery:
     """Pictures among which the seen ones are to be found.
@@ -201,6 +195,11 @@ class Gallery:
         """Rank the target of each signal among all candidates: [N]."""
         return ranks(signal_tokens, self.tokens, torch.from_numpy(target), self.distractors())
 
+    def find(self, image_ids: Iterable[str]) -> Int64:
+        """Find the index of pictures; of those that several splits have, the one whose signals are used."""
+        index_of = {name: index for index, name in reversed([*enumerate(self.image_ids)])}
+        return np.array([index_of[name] for name in image_ids], np.int64)
+
     def relevant(self, target: Int64) -> Int64:
         """Find the pictures of the same concept as each target: [N, K], -1 where there are fewer than K."""
         indices_of: dict[str, list[int]] = {}
@@ -209,250 +208,3 @@ class Gallery:
         relevant = [indices_of[self.concepts[index]] for index in target]
         most = max(map(len, relevant))
         return np.array([[*indices, *[-1] * (most - len(indices))] for indices in relevant])
-
-
-@dataclass(frozen=True)
-class Queries:
-    """A subject's signals, and the index in the gallery of what each showed.
-
-    Attributes:
-        tokens: [N, D].
-        target: [N]; by a control, that of another picture.
-        seen: [N] before a control.
-        interleaving: Which labels may be exchanged.
-        trials: [N] name of each, where trials of seen pictures are held out; else none.
-        groups: [N] run or session of each of these.
-        depend_on_each_other: Whether tokens are other ones than those of one signal at a time.
-    """
-
-    tokens: Tensor
-    target: Int64
-    seen: Int64
-    interleaving: Interleaving = field(default_factory=lambda: Interleaving([], []))
-    trials: Ids = ()
-    groups: Ids = ()
-    depend_on_each_other: bool = False
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Ranks between one subject's signals and the pictures.
-
-    Attributes:
-        image_ids: [N] of what each signal showed; where trials of seen pictures are held out, their names.
-        concepts: [N] of what each signal showed.
-        ranks: [N] of the seen picture.
-        precision: [N] average precision; relevant are the gallery's pictures of the seen concept.
-        relevant: [N] how many these are.
-        pictures: Image ids of what was shown, each once.
-        backward: Ranks of the seen signal among the signals, one for each of these pictures; empty when some
-            were shown more often than others, or trials of seen pictures are held out.
-        shown: How many signals show each of these pictures.
-        named: [N] concept of the picture that is most similar to the signal.
-        similarity: [N] cosine similarity of the seen picture and the named one.
-        labels: [N] image id of what each signal showed.
-        groups: [N] run, session or fold of each signal, within which labels may be exchanged; () if all may.
-        wins: [N] of two pictures, twice the share of the same fold's signals of the other one that are less
-            like the seen one, ties half, less the area under the ROC curve of the fold: their mean over
-            pictures is that area, and varies as they do. Empty where there are not two.
-    """
-
-    image_ids: list[str]
-    concepts: list[str]
-    ranks: Int64
-    precision: Float64
-    relevant: Int64
-    pictures: list[str]
-    backward: Int64
-    shown: int
-    named: list[str]
-    similarity: list[float]
-    labels: Ids = ()
-    groups: Ids = ()
-    wins: Sequence[float] = ()
-
-
-def encode_queries(
-    ensemble: Ensemble, gallery: Gallery, split: str, control: str, seed: int
-) -> dict[int, Queries]:
-    """Encode the signals of all subjects of a cell."""
-    queries, member = {}, ensemble.members[0]
-    for subject in ensemble.cell.tested_on:
-        # indices [N] in the gallery of what was seen
-        signals, picture = ensemble.signals(subject, split)
-        seen = np.searchsorted(gallery.rows, picture)
-
-        # what was interleaved; names and runs or sessions of held-out trials, which no other designs have
-        is_tested = ensemble.are_tested(member.trials(subject, split), subject, split)
-        interleaving = member.interleaving(subject, split).take(np.flatnonzero(is_tested))
-        trials, groups = ([*compress(names, is_tested)] for names in member.name_trials(subject, split))
-        target = next(controlled(seen, gallery, control, [seed], interleaving.parts if trials else ()))
-        tokens = ensemble.tokens(subject, signals)
-        are_dependent = any(
-            depends_on_other_trials(partial(model.encode, subject), signal)
-            for model, signal in zip(ensemble.members, signals, strict=True)
-        )
-        queries[subject] = Queries(tokens, target, seen, interleaving, trials, groups, are_dependent)
-    return queries
-
-
-@dataclass(frozen=True)
-class SplitRanks:
-    """Ranks of the pictures of the signals' split by one subject's signals, for the verdict.
-
-    Training pictures and random vectors have no part in it: they may be nearer to, or further from, any
-    signal.
-
-    Attributes:
-        candidates: Image ids of the P pictures; of more than `MOST_TESTED`, so many drawn ones.
-        image_ids: [N] what each signal showed, by a control another picture.
-        ranks: [N, P], uint16; 1 is best.
-        interleaving: Which labels may be exchanged.
-        labels: [N] image id of what each signal showed.
-        pool: Candidates of each signal: of P those of its fold.
-    """
-
-    candidates: list[str]
-    image_ids: list[str]
-    ranks: NDArray[np.uint16]
-    interleaving: Interleaving
-    labels: Ids = ()
-    pool: int = 0
-
-    @classmethod
-    def of(cls, gallery: Gallery, queries: Queries) -> Self:
-        """Rank all pictures of the split; which are drawn depends on the gallery alone."""
-        # candidates, and the signals that show one of them
-        chosen = np.arange(len(gallery.rows))
-        if len(chosen) > MOST_TESTED:
-            chosen = np.sort(np.random.default_rng(0).choice(chosen, MOST_TESTED, replace=False))
-        rows = np.flatnonzero(np.isin(queries.target, chosen))
-        tokens = gallery.tokens[torch.from_numpy(chosen)]
-        counted = ranks_of_all(queries.tokens[torch.from_numpy(rows)], tokens, len(chosen))  # [N, P]
-
-        # names of these signals
-        candidates = [gallery.image_ids[index] for index in chosen]
-        labels = [gallery.image_ids[index] for index in queries.target[rows]]
-        image_ids = [queries.trials[row] for row in rows.tolist()] if queries.trials else labels
-        ranked, interleaving = counted.astype(np.uint16), queries.interleaving.take(rows)
-        return cls(candidates, image_ids, ranked, interleaving, labels, len(candidates))
-
-
-def controlled(
-    target: Int64, gallery: Gallery, control: str, seeds: Iterable[int], parts: Sequence[Hashable]
-) -> Iterator[Int64]:
-    """Pair signals with wrong pictures, for a control; what is left is chance.
-
-    Labels of exchangeable pictures move, alike for all subjects and models, whose ranks vary together.
-
-    Args:
-        target: [N] index of what each signal showed.
-        gallery: Among which.
-        control: `none`; `shuffled`: the signals are permuted; `permuted`: the pictures are, shown or not.
-        seeds: One for each permutation.
-        parts: [N] part of the recording of each held-out trial of seen pictures, whose labels either control
-            permutes within these; () where pictures are held out.
-    """
-    if parts and control != "none":
-        trials = [range(len(parts))]
-        exchanged = Items(trials, trials, strata=[parts])
-        yield from (target[exchanged.permute(np.random.default_rng(seed))[0]] for seed in seeds)
-        return
-    count = len(gallery.rows)
-    alike = Alike(gallery.alike_by, dict(enumerate(gallery.concepts)))
-    items = alike.items([list(range(count)), target.tolist()])  # all pictures first: they number the units
-    for seed in seeds:
-        pictures, signals = items.permute(np.random.default_rng(seed))
-        yield {"none": target, "shuffled": target[signals], "permuted": pictures[target]}[control]
-
-
-def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking]:
-    """Rank for all subjects at once, so that a large gallery is read once."""
-    # ranks, average precision and the nearest picture of all signals
-    tokens = torch.cat([part.tokens for part in queries.values()])  # [N, D]
-    target = np.concatenate([part.target for part in queries.values()])
-    relevant = gallery.relevant(target)  # [N, K]
-    labels = (torch.from_numpy(target), torch.from_numpy(relevant))
-    ranked = ranks_and_precisions(tokens, gallery.tokens, *labels, gallery.distractors())
-    seen_ranks, precision = (values.numpy() for values in ranked)
-    named = nearest(tokens, gallery.tokens)
-    similarity = cosine_similarity(gallery.tokens[named], gallery.tokens[target], dim=1).cpu()
-    rankings, start = {}, 0
-    for subject, signals in queries.items():
-        part = slice(start, start := start + len(signals.target))
-
-        # the other direction: for each picture that was shown, its signals among all signals
-        pictures, counts = np.unique(signals.target, return_counts=True)
-        backward, shown = np.empty(0, np.int64), 0
-        if (counts == counts[0]).all() and not signals.trials:  # trials of seen pictures have one direction
-            shown = int(counts[0])
-            order = np.argsort(signals.target, kind="stable").reshape(len(pictures), shown)
-            backward = ranks(gallery.tokens[pictures], signals.tokens, torch.from_numpy(order)).numpy()
-
-        # the signals of this subject by name
-        ids, concepts = gallery.image_ids, gallery.concepts
-        seen_ids = [ids[index] for index in signals.target]
-        rankings[subject] = Ranking(
-            image_ids=[*signals.trials] or seen_ids,
-            concepts=[concepts[index] for index in signals.target],
-            ranks=seen_ranks[part],
-            precision=precision[part],
-            relevant=(relevant[part] >= 0).sum(1),
-            pictures=[ids[index] for index in pictures],
-            backward=backward,
-            shown=shown,
-            named=[concepts[index] for index in named[part]],
-            similarity=similarity[part].tolist(),
-            labels=seen_ids,
-            groups=signals.groups,
-            wins=_share_of_wins(signals, gallery.tokens) if len(gallery.tokens) == 2 else (),
-        )
-    return rankings
-
-
-def _share_of_wins(queries: Queries, gallery: Tensor) -> list[float]:
-    """Compare each signal with those of the other of two pictures: [N] parts in the area, see `Ranking`."""
-    # how much more each signal is like the second picture
-    likeness = cosine_similarity(queries.tokens[:, None], gallery[None], dim=2)  # [N, 2]
-    score = (likeness[:, 1] - likeness[:, 0]).cpu().numpy()
-    signed = np.where(queries.target == 1, 1, -1)
-    is_other = queries.target[:, None] != queries.target
-    if not is_other.any(1).all():
-        return []
-
-    # pairs [N, N] of signals of different pictures
-    difference = signed[:, None] * (score[:, None] - score)
-    wins = ((difference > 0) + 0.5 * (difference == 0)) * is_other
-    return [*map(float, 2 * wins.sum(1) / is_other.sum(1) - wins.sum() / is_other.sum())]
-
-
-def rank_corrected(
-    gallery: Gallery, queries: dict[int, Queries], corrections: Sequence[Any]
-) -> dict[str, dict[int, Ranking]]:
-    """Rank after each correction, on top of those before it; by the names of all so far.
-
-    This is the one place where similarities are corrected, each subject's by themselves.
-
-    Raises:
-        RecipeError: if there are too many candidates.
-    """
-    if corrections and gallery.pool > MOST_CORRECTED:
-        raise RecipeError(
-            f"corrections compare all candidates at once, at most {MOST_CORRECTED}; there are {gallery.pool}",
-            "gallery=test, or leave corrections out",
-        )
-    compared = {subject: Compared.of(part.tokens, gallery.tokens) for subject, part in queries.items()}
-    rankings = {}
-    for count, config in enumerate(corrections, 1):
-        # one correction more, of each subject's similarities
-        correct = config.build()
-        compared = {subject: correct(before) for subject, before in compared.items()}
-
-        # tokens whose cosines are the corrected similarities
-        corrected, one_hot = {}, gallery.tokens
-        for subject, after in compared.items():
-            signals, one_hot = after.as_tokens()
-            corrected[subject] = replace(queries[subject], tokens=signals)
-        name = " + ".join(correction.kind for correction in corrections[:count])
-        rankings[name] = rank_all(replace(gallery, tokens=one_hot), corrected)
-    return rankings

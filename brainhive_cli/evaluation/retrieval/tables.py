@@ -17,8 +17,8 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.tables import Table, adjustment_text, by_subject_and_seed, p_text, published_table
-from brainhive_cli.evaluation.retrieval.diagnosis import HEADLINES, baseline_table, list_headlines
-from brainhive_cli.evaluation.retrieval.plain import plain_table
+from brainhive_cli.evaluation.retrieval.baseline import NAMES, PLAIN
+from brainhive_cli.evaluation.retrieval.diagnosis import BASELINE
 from brainhive_cli.evaluation.retrieval.summary import (
     BACKWARD,
     CEILING,
@@ -29,6 +29,7 @@ from brainhive_cli.evaluation.retrieval.summary import (
 )
 from brainhive_cli.measurement import metric_names
 
+HEADLINES = ("top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
 CLASSES = ("balanced_accuracy", "auc")
 """Metrics of held-out trials besides top-1, which is their accuracy."""
 AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
@@ -52,7 +53,7 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
     differs = bool(published) and published["differs"]
     tables = {
         "cells": [_cells(measured)],
-        "baseline": [baseline_table(measured), plain_table(measured)],
+        "baseline": [_baseline(measured), _plain(measured)],
         "control": [_control(measured)],
         "directions": [_directions(measured)],
         "seeds": [_seeds(measured)],
@@ -78,30 +79,65 @@ def sweep_tables(tables_of: Mapping[str, Sequence[Table]], measured: Measurement
     return (*named, *extend_tables(comparison_tables(measured.notes["comparisons"]), measured.caveats))
 
 
+def list_headlines(metrics: Mapping[str, Metric]) -> tuple[Any, ...]:
+    """List the values below HEADLINES."""
+    top1, top5, median = (metrics[metric] for metric in ("top1", "top5", "median_rank"))
+    return (top1.value, top1.interval_text(), top5.value, median.value, top1.n, top1.pool, top1.chance)
+
+
+def _baseline(measured: Measurements) -> Table:
+    """Lay out the run and the ridge in one table."""
+    if BASELINE not in measured.scopes:
+        return EMPTY
+    models = {"this run": measured.overall, "ridge": measured.scopes[BASELINE]}
+    rows = [(name, *list_headlines(metrics)) for name, metrics in models.items()]
+    title = f"{measured.notes['baseline']['sentence']}; ridge: {models['ridge']['top1'].protocol}"
+    return Table(f"{title[0].upper()}{title[1:]}", ("model", *HEADLINES), rows)
+
+
+def _plain(measured: Measurements) -> Table:
+    """Lay out the run and its baselines, with the paired difference of each."""
+    if not measured.notes.get(PLAIN):
+        return EMPTY
+
+    # the run, then each baseline
+    top1 = measured.overall["top1"]
+    rows = [("this run", top1.value, top1.interval_text(), "–", "–", "–")]
+    for row in measured.notes[PLAIN]:
+        plain = measured.scopes[scope(PLAIN, row["name"])]["top1"]
+        ends = "–" if row["low"] is None else f"{row['low']:+.3f} to {row['high']:+.3f}"
+        difference = f"{row['difference']:+.3f}"
+        rows.append((NAMES[row["name"]], plain.value, plain.interval_text(), difference, ends, row["side"]))
+    title = (
+        f"Plain baselines on the same folds, n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}; "
+        f"difference: this run less the baseline; {measured.notes[PLAIN][0]['interval']}"
+    )
+    return Table(title, ("model", "top-1", "95 % CI", "difference", "its 95 % CI", "this run is"), rows)
+
+
 def _with_interval(metric: Metric) -> tuple[float, str]:
     return metric.value, metric.interval_text()
 
 
 def _cells(measured: Measurements) -> Table:
     # all cells together, then each; its name may end with the subject
-    scopes = {"all": measured.overall}
-    for name, cell in measured.notes["cells"].items():
+    notes, scopes = measured.notes, {"all": measured.overall}
+    for name, cell in notes["cells"].items():
         is_named = cell["cell"].rpartition("/")[2].startswith(cell["subject"])
         scopes[cell["cell"] if is_named else f"{cell['cell']} on {cell['subject']}"] = measured.scopes[name]
     rows = [(name, *list_headlines(metrics)) for name, metrics in scopes.items()]
 
     # the title answers whether pictures are found at all
-    notes = measured.notes
-    answers = [notes["above_chance"]["sentence"], *(answer["sentence"] for answer in notes["questions"])]
-    title = f"Retrieval of {measured.overall['top1'].split} pictures: {notes['protocol']}"
+    top1, answers = measured.overall["top1"], [notes["above_chance"], *notes["questions"]]
+    title = [f"Retrieval of {top1.split} pictures", *(answer["sentence"] for answer in answers)]
     if "confusion_matrix" in notes:
-        title = f"Which of {measured.overall['top1'].pool} was shown in held-out trials: {notes['protocol']}"
-        further = [measured.overall[name] for name in CLASSES if name in measured.overall]
-        answers += [
-            f"{metric_names.shown(metric.name)} {metric.value:.3f} ({metric.interval_text()})"
-            for metric in further
-        ]
-    return Table("; ".join([title, *answers, *notes["warnings"]]), ("cell", *HEADLINES), rows)
+        title[0] = f"Which of {top1.pool} was shown in held-out trials"
+        for name in CLASSES:
+            if metric := measured.overall.get(name):
+                value = f"{metric.value:.3f} ({metric.interval_text()})"
+                title.append(f"{metric_names.shown(name)} {value}")
+    title[0] += f": {notes['protocol']}"
+    return Table("; ".join([*title, *notes["warnings"]]), ("cell", *HEADLINES), rows)
 
 
 def _control(measured: Measurements) -> Table:
@@ -209,15 +245,12 @@ def _ceiling(measured: Measurements) -> Table:
 
 
 def _curve(measured: Measurements, name: str) -> Table:
-    points = points_of(measured, name)
-    rows = [
-        (f"{at:g}", *_with_interval(point["top1"]), *_with_interval(point["top5"]))
-        for at, point in points.items()
-    ]
-    title = f"Accuracy over {AXES[name]}: {measured.notes['curves'][name]['description']}"
-    if points:
-        top1, top5 = (next(iter(points.values()))[name] for name in ("top1", "top5"))
-        title += f"; n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}, {top5.chance:.3g}"
+    rows = []
+    title = described = f"Accuracy over {AXES[name]}: {measured.notes['curves'][name]['description']}"
+    for at, point in points_of(measured, name).items():
+        top1, top5 = point["top1"], point["top5"]
+        rows.append((f"{at:g}", *_with_interval(top1), *_with_interval(top5)))
+        title = f"{described}; n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}, {top5.chance:.3g}"
     return Table(title, (AXES[name], "top-1", "95 % CI", "top-5", "95 % CI of it"), rows)
 
 

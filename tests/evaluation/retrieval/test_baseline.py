@@ -18,7 +18,7 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval import baseline
 from brainhive_cli.evaluation.retrieval.baseline import Averages, Candidates, Fit, Outcome, predict
-from brainhive_cli.evaluation.retrieval.diagnosis import Diagnosis, Facts, diagnose, explain_fits
+from brainhive_cli.evaluation.retrieval.diagnosis import diagnose, explain_fits
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.measurement.verdict import Verdict
 from brainhive_cli.training.alignment.trained import find
@@ -180,9 +180,12 @@ def fit(subject: int, train: Averages, test: Averages, learned: Candidates, show
     return Fit(subject, train, learned, test._replace(features=predicted), shown.targets - mean, 40, 100)
 
 
-def explain(fits: list[Fit], shown: Candidates, held_out: Candidates, model: str = "at chance") -> Diagnosis:
-    facts = Facts(model, shown.judge([one.rank() for one in fits]), 100 * len(fits))
-    return diagnose(explain_fits(fits, shown, held_out, facts, "test"))
+def explain(
+    fits: list[Fit], shown: Candidates, held_out: Candidates, model: str = "at chance"
+) -> dict[str, str]:
+    ridge = shown.judge([one.rank() for one in fits])
+    facts = explain_fits(fits, shown, held_out, model, ridge, "test")
+    return diagnose(model, ridge, 100 * len(fits), **facts)
 
 
 def test_the_reversed_order_of_one_session_is_found():
@@ -193,8 +196,8 @@ def test_the_reversed_order_of_one_session_is_found():
 
     diagnosis = explain(fits, shown, held_out)
 
-    assert diagnosis.cause == "misfiled"
-    assert "with the order of test pictures of session 2 of subject 1 reversed" in diagnosis.sentence
+    assert diagnosis["cause"] == "misfiled"
+    assert "with the order of test pictures of session 2 of subject 1 reversed" in diagnosis["sentence"]
 
 
 @pytest.mark.parametrize(("offset", "words"), [(1, "picture after"), (-1, "picture before")])
@@ -202,8 +205,11 @@ def test_triggers_that_are_off_by_one_in_both_splits_are_found(offset, words):
     """The ridge learns from wrong labels, so held-out training pictures are decoded with each order."""
     diagnosis = explain(*fits_of(1, 0.8, offset=offset))
 
-    assert diagnosis.cause == "misfiled" and "order of training pictures of subject 1" in diagnosis.sentence
-    assert f"shifted by one (each signal shows the {words})" in diagnosis.sentence
+    assert (
+        diagnosis["cause"] == "misfiled"
+        and "order of training pictures of subject 1" in diagnosis["sentence"]
+    )
+    assert f"shifted by one (each signal shows the {words})" in diagnosis["sentence"]
 
 
 def test_a_subject_whose_signals_are_noise_is_said_to_differ():
@@ -214,9 +220,10 @@ def test_a_subject_whose_signals_are_noise_is_said_to_differ():
     diagnosis = explain(fits, shown, held_out)
 
     assert (
-        diagnosis.cause == "part differs" and "subject 3 differs: its pictures are not" in diagnosis.sentence
+        diagnosis["cause"] == "part differs"
+        and "subject 3 differs: its pictures are not" in diagnosis["sentence"]
     )
-    assert diagnosis.sentence.startswith("too little data for this model: a closed-form ridge")
+    assert diagnosis["sentence"].startswith("too little data for this model: a closed-form ridge")
 
 
 def test_noise_is_called_misfiled_in_one_of_twenty_studies_at_most():
@@ -224,7 +231,7 @@ def test_noise_is_called_misfiled_in_one_of_twenty_studies_at_most():
 
     Of 300 it was 7, with three sessions 13, with three subjects 9.
     """
-    causes = [explain(*fits_of(seed, 0.0)).cause for seed in range(60)]
+    causes = [explain(*fits_of(seed, 0.0))["cause"] for seed in range(60)]
 
     assert causes.count("misfiled") <= 6
     assert causes.count("target not carried") >= 48
@@ -235,30 +242,22 @@ def outcome(p: float, top1: float = 0.1) -> Outcome:
 
 
 @pytest.mark.parametrize(
-    ("facts", "cause", "words"),
+    ("model", "p", "facts", "cause", "words"),
     [
-        (Facts("at chance", outcome(0.01), 150, "fit"), "too little data", "p 0.01"),
-        (
-            Facts("at chance", outcome(0.5), 150, training=outcome(0.9), filings=3),
-            "target not carried",
-            "150",
-        ),
-        (Facts("at chance", outcome(0.5), 150, training=outcome(0.01)), "test split differs", "but no test"),
-        (Facts("at chance", outcome(0.5), 150, refiled="with the order"), "misfiled", "correct the order"),
-        (Facts("at chance", outcome(0.01), 1, differing=["session 2 differs"]), "part differs", "session 2"),
-        (
-            Facts("above chance", outcome(0.5), 150),
-            "",
-            "a closed-form ridge on the same signals is at chance",
-        ),
-        (Facts("above chance", outcome(0.01), 150), "", "is above chance (top-1 0.100, chance 0.030, n 33"),
+        ("at chance", 0.01, {"train_line": "fit"}, "too little data", "p 0.01"),
+        ("at chance", 0.5, {"training": outcome(0.9), "filings": 3}, "target not carried", "150"),
+        ("at chance", 0.5, {"training": outcome(0.01)}, "test split differs", "but no test"),
+        ("at chance", 0.5, {"refiled": "with the order"}, "misfiled", "correct the order"),
+        ("at chance", 0.01, {"differing": ["session 2 differs"]}, "part differs", "session 2"),
+        ("above chance", 0.5, {}, "", "a closed-form ridge on the same signals is at chance"),
+        ("above chance", 0.01, {}, "", "is above chance (top-1 0.100, chance 0.030, n 33"),
     ],
 )
-def test_a_cause_follows_from_what_was_measured(facts, cause, words):
-    diagnosis = diagnose(facts)
+def test_a_cause_follows_from_what_was_measured(model, p, facts, cause, words):
+    diagnosis = diagnose(model, outcome(p), 150, **facts)
 
-    assert diagnosis.cause == cause and words in diagnosis.sentence
-    assert (diagnosis.line == "fit") == (facts.train_line == "fit")
+    assert diagnosis["cause"] == cause and words in diagnosis["sentence"]
+    assert (diagnosis["line"] == "fit") == ("train_line" in facts)
 
 
 def test_trials_of_several_sessions_are_averaged_by_session_and_merged_by_their_number(study, go):

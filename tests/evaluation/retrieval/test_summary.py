@@ -5,39 +5,37 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainhive_cli.evaluation.retrieval.cell_scores import DRAWS, SubjectScores
-from brainhive_cli.evaluation.retrieval.rankings import Ranking, SplitRanks
 from brainhive_cli.evaluation.retrieval.recipe import Subsets
-from brainhive_cli.evaluation.retrieval.summary import (
-    MetricContext,
-    above_chance,
-    describe_control,
-    scopes_of_all,
-)
+from brainhive_cli.evaluation.retrieval.scores import DRAWS, Scores
+from brainhive_cli.evaluation.retrieval.summary import above_chance, describe_control, scopes_of_all
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.training.alignment.recipe import Cell
 
-CONTEXT = MetricContext("intra", "test", 20, Alike())
-
-
-def ranking(names: list[str], ranks: list[int]) -> Ranking:
-    """Make a ranking of pictures, each its own concept, among 20."""
-    found, one = np.array(ranks), np.ones(len(names), np.int64)
-    return Ranking(names, names, found, 1 / found, one, names, found, 1, names, [0.0] * len(names))
+CONTEXT = {"protocol": "intra", "split": "test", "pool": 20, "seeds": (1,)}
 
 
-def scores(names: list[str], ranks: list[int], hits: list[float]) -> SubjectScores:
-    shares = np.array(hits)
-    return SubjectScores(ranking(names, ranks), subsets={"top1": (shares, shares)})
+def scores(names: list[str], ranks: list[int], hits: list[float]) -> Scores:
+    """Make scores of pictures, each its own concept, among 20."""
+    found, shares = np.array(ranks), np.array(hits)
+    return Scores(
+        *(names, names, names),
+        ranks=found,
+        precision=1 / found,
+        relevant=np.ones(len(names), np.int64),
+        named=names,
+        similarity=[0.0] * len(names),
+        pictures=names,
+        backward=found,
+        subsets={"top1": (shares, shares)},
+    )
 
 
 def test_a_perfect_decoder_of_subsets_gets_one_to_one_whatever_was_never_drawn():
     names = [f"{n}" for n in range(20)]
     hits = [1.0] * 18 + [float("nan")] * 2
-    cell = Cell("sub-01_seed-1", (1,), (1,), 1)
 
-    scopes = scopes_of_all([cell], [[scores(names, [1] * 20, hits)]], CONTEXT, Subsets(ways=5, draws=3))
+    subsets = Subsets(ways=5, draws=3)
+    scopes = scopes_of_all([[scores(names, [1] * 20, hits)]], Alike(), CONTEXT, subsets)
 
     found = scopes["all · subsets"]["top1"]
     wilson = 18 / (18 + 1.959964**2)  # of 18 hits in 18
@@ -46,34 +44,31 @@ def test_a_perfect_decoder_of_subsets_gets_one_to_one_whatever_was_never_drawn()
 
 def test_subjects_with_pools_of_several_sizes_below_a_subsets_have_no_common_share_of_hits():
     names = [f"{n}" for n in range(20)]
-    cells = [Cell(f"sub-0{n}_seed-1", (n,), (n,), 1) for n in (1, 2)]
     groups = [[scores(names[:count], [1] * count, [1.0] * count)] for count in (20, 15)]
 
-    of_all, of_some = (scopes_of_all(cells, groups, CONTEXT, Subsets(ways=ways)) for ways in (15, 20))
+    of_all, of_some = (scopes_of_all(groups, Alike(), CONTEXT, Subsets(ways=ways)) for ways in (15, 20))
 
     assert of_all["all · subsets"]["top1"].pool == 15 and "all · subsets" not in of_some
 
 
 def test_subjects_are_matched_by_the_pictures_that_they_saw():
     names, ranks = [f"{n}" for n in range(20)], list(range(1, 21))
-    cells = [Cell(f"sub-0{n}_seed-1", (n,), (n,), 1) for n in (1, 2)]
     groups = [[scores(names, ranks, [])], [scores(names[::-1], ranks[::-1], [])]]
 
     both, alone = (
-        scopes_of_all(cells[:count], groups[:count], CONTEXT, None)["all"]["mean_rank"] for count in (2, 1)
+        scopes_of_all(groups[:count], Alike(), CONTEXT, None)["all"]["mean_rank"] for count in (2, 1)
     )
 
     assert both.these_subjects == (both.low, both.high) == (alone.low, alone.high)
 
 
-def group_of(order: list[int], ranks: np.ndarray, sessions: list[int] | None = None) -> list[SubjectScores]:
+def group_of(order: list[int], ranks: np.ndarray, sessions: list[int] | None = None) -> list[Scores]:
     """One subject whose signals show pictures 0 to 19 in an order; `ranks` [20, 20] of candidates."""
     names = [f"{n}" for n in range(20)]
     recorded = None if sessions is None else [sessions[n] for n in order]
     interleaving = Interleaving([0] * 20, [*range(20)], recorded)
-    split_ranks = SplitRanks(names, [names[n] for n in order], ranks[order], interleaving)
     made = scores([names[n] for n in order], [int(ranks[n, n]) for n in order], [])
-    return [replace(made, split_ranks=split_ranks)]
+    return [replace(made, candidates=names, table=ranks[order], interleaving=interleaving)]
 
 
 def test_the_verdict_matches_subjects_by_the_pictures_that_they_saw():
@@ -131,7 +126,7 @@ def test_the_p_of_a_control_counts_draws_that_are_as_good_over_subjects():
     drawn[:9] = 0.4
     names = ("top1", "top5", "mean_rank", "mrr")
     groups = [
-        [SubjectScores(ranking(["a"], [1]), control=dict.fromkeys(names, np.array([value, *drawn])))]
+        [replace(scores(["a"], [1], []), control=dict.fromkeys(names, np.array([value, *drawn])))]
         for value in (0.3, 0.5)
     ]
 

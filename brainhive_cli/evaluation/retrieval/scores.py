@@ -1,0 +1,293 @@
+"""Scores of a cell: for each subject one table by item, and what else was measured."""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import compress
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from brainhive_cli.core.arrays import Array, Float64, Int64
+from brainhive_cli.core.cell_files import CellFile
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery, draw_tested
+from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec
+from brainhive_cli.measurement.corrections import Compared
+from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.ranks import nearest, ranks, ranks_and_precisions, ranks_of_all
+from brainhive_cli.measurement.trialwise import depends_on_other_trials
+from brainhive_cli.measurement.units import Alike, Items
+
+MOST_CORRECTED = 10_000
+"""Candidates whose similarities are corrected, at most: as tokens they take 400 MB."""
+DRAWS = 1000
+"""Permutations of a control; the smallest p is 1 / (DRAWS + 1)."""
+CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
+    "top1": lambda ranks: (ranks == 1).mean(-1),
+    "top5": lambda ranks: (ranks <= 5).mean(-1),
+    "mean_rank": lambda ranks: ranks.mean(-1),
+    "mrr": lambda ranks: (1 / ranks).mean(-1),
+}
+NO_COLUMN: Callable[[], Array] = partial(np.empty, 0, np.int64)
+"""Makes a column that was not measured."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one subject in one cell, a table by item; what was not measured is None or empty.
+
+    Attributes:
+        image_ids: [N] of what each signal showed; where trials of seen pictures are held out, their names.
+        labels: [N] image id of what each signal showed; by a control, of another picture.
+        concepts: [N] of what each signal showed.
+        groups: [N] run, session or fold of each signal, within which labels may be exchanged; () if all may.
+        interleaving: Which labels may be exchanged.
+        is_trialwise: Whether tokens are those of one signal at a time.
+        ranks: [N] of the seen picture.
+        precision: [N] average precision; relevant are the gallery's pictures of the seen concept.
+        relevant: [N] how many these are.
+        named: [N] concept of the picture that is most similar to the signal.
+        similarity: [N] cosine similarity of the seen picture and the named one.
+        wins: [N] of two pictures, twice the share of the same fold's signals of the other one that are less
+            like the seen one, ties half, less the area under the ROC curve of the fold: their mean over
+            pictures is that area, and varies as they do. Empty where there are not two.
+        pictures: Image ids of what was shown, each once.
+        backward: Ranks of the seen signal among the signals, one for each of these pictures; empty when some
+            were shown more often than others, or trials of seen pictures are held out.
+        candidates: Image ids of the P pictures of the signals' split among which the verdict is asked: of
+            many, drawn ones. Training pictures and random vectors have no part in it: they may be nearer to,
+            or further from, any signal.
+        table: [n, P] their ranks by the signals that show one of them, uint16; 0 of what was not compared.
+        subsets: By metric, the share of subsets in which an item was found first: [N] signal to image and
+            [N] image to signal, among drawn subsets, and among all possible ones.
+        curves: By name, ranks [draws, N] by the number of repetitions, or by the centre of a window in ms.
+        control: Each metric [1 + K]: as it is measured, then in every draw of the control.
+        corrected: Scores by similarities that were corrected, by the names of the corrections.
+        ceiling: Scores of halves of the repetitions, whatever the model: ranks [splits, N] of the pictures
+            with two repetitions at least, by their own signal in the other half.
+        repetitions: Of a ceiling, the most that a picture has.
+        times: Of a ceiling, repetitions of a picture over those of its half, on average: 2 or, of odd
+            numbers, more.
+        correlation: Of a ceiling, [N] share of each picture in the correlation over pictures of the halves,
+            a mean over channels, times and splits: its mean over pictures is that correlation.
+        reason: Why there is no ceiling.
+        regions: Scores of the heads' predictions without a region.
+        voxels: Of regions, how many voxels each has among those that the model reads.
+        shares: Of regions, what each carries, by head and region, [N].
+    """
+
+    image_ids: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    concepts: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    interleaving: Interleaving = field(default_factory=lambda: Interleaving([], []))
+    is_trialwise: bool = True
+    ranks: Int64 = field(default_factory=NO_COLUMN)
+    precision: Float64 = field(default_factory=NO_COLUMN)
+    relevant: Int64 = field(default_factory=NO_COLUMN)
+    named: Sequence[str] = ()
+    similarity: Sequence[float] = ()
+    wins: Sequence[float] = ()
+    pictures: Sequence[str] = ()
+    backward: Int64 = field(default_factory=NO_COLUMN)
+    candidates: Sequence[str] = ()
+    table: Array = field(default_factory=NO_COLUMN)
+    subsets: Mapping[str, tuple[Float64, Float64]] = field(default_factory=dict)
+    curves: Mapping[str, Mapping[float, Int64]] = field(default_factory=dict)
+    control: Mapping[str, Float64] = field(default_factory=dict)
+    corrected: Mapping[str, Self] = field(default_factory=dict)
+    ceiling: Self | None = None
+    repetitions: int = 0
+    times: float = 2.0
+    correlation: Float64 = field(default_factory=NO_COLUMN)
+    reason: str = ""
+    regions: Self | None = None
+    voxels: Mapping[str, int] = field(default_factory=dict)
+    shares: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> Int64:
+        """Rows of the items that `table` ranks candidates for."""
+        return np.flatnonzero(np.isin(self.labels, self.candidates))
+
+
+def shared_points(curve: str, scores: Iterable[Scores]) -> list[float]:
+    """List the points of a curve that all have."""
+    return sorted(set.intersection(*(set(each.curves[curve]) for each in scores)))
+
+
+@dataclass(frozen=True)
+class CellScores(CellFile):
+    """The file of a cell.
+
+    Attributes:
+        pool: Number of candidates.
+        pictures: Image ids of those candidates that are pictures, in the order of the data set.
+        concepts: What each of these shows.
+        subjects: Scores by subject.
+    """
+
+    pool: int
+    pictures: list[str]
+    concepts: list[str]
+    subjects: dict[int, Scores]
+
+    stored_types = (Scores, Interleaving)
+
+
+def encode_items(
+    ensemble: Ensemble, gallery: Gallery, subject: int, spec: EvaluationSpec
+) -> tuple[Tensor, Scores]:
+    """Encode a subject's signals as tokens [N, D], and list what they showed, not yet ranked."""
+    # index in the gallery of what was seen
+    member, split = ensemble.members[0], spec.split
+    signals, rows = ensemble.signals(subject, split)
+    tokens, seen = ensemble.tokens(subject, signals), np.searchsorted(gallery.rows, rows)
+
+    # what was interleaved; names and runs or sessions of held-out trials, which no other designs have
+    is_tested = ensemble.are_tested(member.trials(subject, split), subject, split)
+    interleaving = member.interleaving(subject, split).take(np.flatnonzero(is_tested))
+    trials, groups = ([*compress(names, is_tested)] for names in member.name_trials(subject, split))
+
+    # a control ranks all pictures of the split once, and looks up the permuted ones of each draw
+    targets = controlled(seen, gallery, spec, interleaving.parts if trials else ())
+    target, control = next(targets), {}
+    if spec.control != "none":
+        all_ranks = ranks_of_all(tokens, gallery.tokens, len(gallery.rows), gallery.distractors())  # [N, M]
+        drawn = np.stack([all_ranks[np.arange(len(seen)), shown] for shown in (seen, *targets)])  # [1 + K, N]
+        control = {name: metric(drawn) for name, metric in CONTROL_METRICS.items()}
+
+    # a prediction that needs other test signals is no result of one trial
+    is_trialwise = not any(
+        depends_on_other_trials(partial(model.encode, subject), signal)
+        for model, signal in zip(ensemble.members, signals, strict=True)
+    )
+    labels = [gallery.image_ids[index] for index in target]
+    concepts = [gallery.concepts[index] for index in target]
+    items = Scores(trials or labels, labels, concepts, groups, interleaving, is_trialwise, control=control)
+    return tokens, items
+
+
+def controlled(
+    target: Int64, gallery: Gallery, spec: EvaluationSpec, parts: Sequence[Hashable]
+) -> Iterator[Int64]:
+    """Pair signals with wrong pictures, for a control and its further draws; what is left is chance.
+
+    Labels of exchangeable pictures move, alike for all subjects and models, whose ranks vary together.
+
+    Args:
+        target: [N] index of what each signal showed.
+        gallery: Among which.
+        spec: Its control: `none`; `shuffled`: signals are permuted; `permuted`: pictures are, shown or not.
+        parts: [N] part of the recording of each held-out trial of seen pictures, whose labels either control
+            permutes within these; () where pictures are held out.
+    """
+    if spec.control == "none":
+        yield target
+        return
+    if parts:
+        trials = [range(len(parts))]
+        items = Items(trials, trials, strata=[parts])
+    else:  # all pictures first: they number the units
+        alike = Alike(gallery.alike_by, dict(enumerate(gallery.concepts)))
+        items = alike.items([list(range(len(gallery.rows))), target.tolist()])
+    for seed in [spec.seed, *(derive_seed(spec.seed, draw) for draw in range(DRAWS))]:
+        *pictures, signals = items.permute(np.random.default_rng(seed))
+        yield pictures[0][target] if pictures and spec.control == "permuted" else target[signals]
+
+
+def rank(gallery: Gallery, tokens: Mapping[int, Tensor], items: Mapping[int, Scores]) -> dict[int, Scores]:
+    """Rank for all subjects at once, so that a large gallery is read once."""
+    # ranks, average precision and the nearest picture of all signals
+    signals = torch.cat([*tokens.values()])  # [N, D]
+    target = gallery.find(label for scores in items.values() for label in scores.labels)
+    relevant = gallery.relevant(target)  # [N, K]
+    indices = (torch.from_numpy(target), torch.from_numpy(relevant))
+    ranked = ranks_and_precisions(signals, gallery.tokens, *indices, gallery.distractors())
+    seen_ranks, precision = (values.numpy() for values in ranked)
+    named = nearest(signals, gallery.tokens)
+    similarity = cosine_similarity(gallery.tokens[named], gallery.tokens[target], dim=1).cpu()
+    scores, start = {}, 0
+    for subject, listed in items.items():
+        part = slice(start, start := start + len(listed.labels))
+
+        # the other direction: for each picture that was shown, its signals among all signals
+        pictures, counts = np.unique(target[part], return_counts=True)
+        backward = listed.backward
+        if (counts == counts[0]).all() and not listed.groups:  # trials of seen pictures have one direction
+            order = np.argsort(target[part], kind="stable").reshape(len(pictures), -1)
+            backward = ranks(gallery.tokens[pictures], tokens[subject], torch.from_numpy(order)).numpy()
+        is_pair = len(gallery.tokens) == 2
+        scores[subject] = replace(
+            listed,
+            ranks=seen_ranks[part],
+            precision=precision[part],
+            relevant=(relevant[part] >= 0).sum(1),
+            named=[gallery.concepts[index] for index in named[part]],
+            similarity=similarity[part].tolist(),
+            wins=share_wins(tokens[subject], target[part], gallery.tokens) if is_pair else (),
+            pictures=[gallery.image_ids[index] for index in pictures],
+            backward=backward,
+        )
+    return scores
+
+
+def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
+    """Compare each signal with those of the other of two pictures: [N] parts in the area, see `Scores`."""
+    # how much more each signal is like the second picture
+    likeness = cosine_similarity(tokens[:, None], gallery[None], dim=2)  # [N, 2]
+    score = (likeness[:, 1] - likeness[:, 0]).cpu().numpy()
+    signed = np.where(target == 1, 1, -1)
+    is_other = target[:, None] != target
+    if not is_other.any(1).all():
+        return []
+
+    # pairs [N, N] of signals of different pictures
+    difference = signed[:, None] * (score[:, None] - score)
+    wins = ((difference > 0) + 0.5 * (difference == 0)) * is_other
+    return [*map(float, 2 * wins.sum(1) / is_other.sum(1) - wins.sum() / is_other.sum())]
+
+
+def rank_corrected(
+    gallery: Gallery, tokens: Mapping[int, Tensor], items: Mapping[int, Scores], corrections: Sequence[Any]
+) -> dict[str, dict[int, Scores]]:
+    """Rank after each correction, on top of those before it; by the names of all so far.
+
+    This is the one place where similarities are corrected, each subject's by themselves.
+
+    Raises:
+        RecipeError: if there are too many candidates.
+    """
+    if corrections and gallery.pool > MOST_CORRECTED:
+        raise RecipeError(
+            f"corrections compare all candidates at once, at most {MOST_CORRECTED}; there are {gallery.pool}",
+            "gallery=test, or leave corrections out",
+        )
+    compared = {subject: Compared.of(signals, gallery.tokens) for subject, signals in tokens.items()}
+    scores, names = {}, []
+    for config in corrections:
+        # one correction more, of each subject's similarities
+        names.append(config.kind)
+        correct = config.build()
+        compared = {subject: correct(before) for subject, before in compared.items()}
+
+        # tokens whose cosines are the corrected similarities
+        corrected = {subject: after.as_tokens() for subject, after in compared.items()}
+        one_hot = next(iter(corrected.values()))[1]
+        signals = {subject: pair[0] for subject, pair in corrected.items()}
+        scores[" + ".join(names)] = rank(replace(gallery, tokens=one_hot), signals, items)
+    return scores
+
+
+def rank_split(gallery: Gallery, tokens: Tensor, items: Scores) -> Scores:
+    """Rank the pictures of the signals' split alone, for the verdict; the gallery decides which are drawn."""
+    chosen = draw_tested(np.arange(len(gallery.rows)))
+    scores = replace(items, candidates=[gallery.image_ids[index] for index in chosen])
+    signals = tokens[torch.from_numpy(scores.compared)]
+    table = ranks_of_all(signals, gallery.tokens[torch.from_numpy(chosen)], len(chosen))  # [n, P]
+    return replace(scores, table=table.astype(np.uint16))
