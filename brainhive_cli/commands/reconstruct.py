@@ -63,7 +63,7 @@ from brainhive_cli.training.alignment.prior_tokens import check_tokens, write_tr
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import name_of_training
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
-from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
 
 PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""
@@ -92,7 +92,7 @@ class Job:
 
     recipe: Recipe
     prior: Any
-    align: AlignRun
+    align: TrainedRun
     align_reference: str
     cells: list[tuple[Cell, int]]
     images: StimulusSet
@@ -100,7 +100,7 @@ class Job:
     baselines: Baselines
 
     @classmethod
-    def resolve(cls, recipe: Recipe, prior: Any, align: AlignRun) -> Self:
+    def resolve(cls, recipe: Recipe, prior: Any, align: TrainedRun) -> Self:
         """Choose the cells that decode, and the stimuli.
 
         Args:
@@ -135,7 +135,7 @@ class Job:
             )
         if recipe.best_of > 1 and images.medium == "clip":  # encoders make the heads of pictures
             raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
-        encoders = align.training_settings[align.cells[0].variant].encoders
+        encoders = align.models[0].encoders
         if recipe.best_of > 1 and (own := [config.name for config in encoders if config.kind == IMPORTED]):
             raise RecipeError(
                 f"best_of encodes what is drawn, and {own[0]} was imported as vectors", "best_of=1"
@@ -271,7 +271,7 @@ class Job:
         )
 
 
-def find_run(recipe: Recipe, prior: Any) -> AlignRun:
+def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
     """Find the run that decodes: the one named, or else the newest; it must have the prior's tokens.
 
     Args:
@@ -288,7 +288,8 @@ def find_run(recipe: Recipe, prior: Any) -> AlignRun:
     is_newest = not variant and (name is None or name_of_training(name, paths.under_home("runs")) is not None)
 
     try:
-        align = find(recipe.align_run, paths, recipe.dataset, recipe.subjects)
+        align = open_model(recipe.align_run, paths, recipe.dataset, recipe.subjects)
+        _ = align.cells  # which are of subjects that its data set has
     except MissingData as error:  # any run for this prior would do
         if not is_newest or prior.fuser is None:
             raise
@@ -470,7 +471,8 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
 
         # heads: decoded from signals, then of all other sources
         brain = [
-            decode_signals(align, cell, subject, recipe.split, launch.device) for cell, subject in job.cells
+            decode_signals(TrainedModel(align, cell, launch.device), subject, recipe.split)
+            for cell, subject in job.cells
         ]
         sets = make_decoded_sets(job.sources, brain, heads, recipe.split, recipe.items)
         if start is not None:
@@ -488,7 +490,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
         # media, written to the run's folder
         build, sampling = recipe.generator.build, recipe.sampling
         generation = GenerationJob(
-            Sampler(build, job.prior, recipe, sampling, launch.device, align.heads),
+            Sampler(build, job.prior, recipe, sampling, launch.device, align.models[0].layout.heads),
             recipe.repeats,
             recipe.seed,
             start,

@@ -227,7 +227,7 @@ def _encode(
     """Measure the correlation by time, and by sensor or region; collect maps, ceilings and unique parts."""
     # tested signals in sensor space, where whiteners are known
     learned, rows = reader.member.selection(reader.subject, "train", is_tested=False)
-    is_mixed, device = bool(reader.mixture), reader.member.model.device
+    is_mixed, device = bool(reader.mixture), reader.member.module.device
     if is_mixed:
         collected.missing["encoding by sensor"] = reader.mixture
     chunks = [*sensor_space.averages(reader.selection, is_mixed)]

@@ -22,7 +22,7 @@ from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.evaluation.live.preparation import Whitening
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 BEST = 5
 """Pictures that are shown of each window."""
@@ -52,7 +52,7 @@ class LiveGallery:
     is_tested: Bool
 
     @classmethod
-    def of(cls, member: TrainedCell, subject: int, split: str) -> "LiveGallery":
+    def of(cls, member: TrainedModel, subject: int, split: str) -> "LiveGallery":
         """Encode the pictures of a split."""
         rows = member.rows(split)
         image_ids = [member.pictures(split).image_ids[row] for row in rows]
@@ -109,7 +109,7 @@ class Decoder:
 
     def __init__(
         self,
-        member: TrainedCell,
+        member: TrainedModel,
         subject: int,
         gallery: LiveGallery,
         names: EventNames,
@@ -248,7 +248,7 @@ class Decoder:
 
     def _read(self, epochs: Float32) -> Tensor:
         """Read prepared windows [n, E, T] as the model takes them: [n, C, T]."""
-        spec, channels = self.member.model.layout.spec, self.member.align.dataset.channels
+        spec, channels = self.member.module.layout.spec, self.member.run.dataset.channels
         trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s"))
         windows = replace(self.template, signal=epochs[:, None], image_ids=(), **trials)
         selection = choose_input(spec, windows, "the stream", channels, channel_mapping=self._mapping)
@@ -263,13 +263,13 @@ def describe_trials(signals: Tensor) -> Tensor:
     return normalize(numbers - numbers.mean(1, keepdim=True), dim=1)
 
 
-def read_learned_trials(member: TrainedCell) -> tuple[Tensor | None, bool]:
+def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
     """Read the trials that a model has learned from, where their stores are here and have not changed.
 
     Returns:
         [n, F] see `describe_trials`, None of no trial; and whether these are all.
     """
-    learned, source = member.model.learned, member.source
+    learned, source = member.module.learned, member.source
     stored = source.identities(learned.subjects)
     described = [
         describe_trials(

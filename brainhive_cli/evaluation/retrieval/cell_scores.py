@@ -36,7 +36,7 @@ from brainhive_cli.measurement.reliability import (
     unit_vectors,
 )
 from brainhive_cli.measurement.units import MANY_UNITS
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 Hits = tuple[Float64, Float64]
 """Share of subsets in which an item was found first, [N] signal to image and [N] image to signal."""
@@ -316,7 +316,7 @@ def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Cei
         seed = derive_seed(spec.seed, subject)
         return measure_ceiling(trials, available, ids, spec.ceiling_splits, seed, torch.from_numpy(parts))
 
-    return first.align.once(first.key("ceiling", subject, spec.split), measure)
+    return first.run.once(first.key("ceiling", subject, spec.split), measure)
 
 
 def measure_ceiling(
@@ -360,7 +360,7 @@ def measure_ceiling(
     return Ceiling(ids, most, ranks_by_split, np.mean(shares, 0).tolist(), times)
 
 
-def measure_region_shares(member: TrainedCell, subject: int, split: str) -> RegionShares:
+def measure_region_shares(member: TrainedModel, subject: int, split: str) -> RegionShares:
     """Replace the voxels of each region by their mean over training signals, and predict again.
 
     A share is the squared change of a head's prediction, over that with all voxels replaced: 0 where the

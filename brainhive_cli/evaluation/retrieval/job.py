@@ -14,7 +14,8 @@ from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.rankings import Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
-from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep, rejoined
+from brainhive_cli.training.alignment.references import rejoined
+from brainhive_cli.training.alignment.trained import TrainedRun, open_model, refuse_sweep
 
 NOT_COMPARED: Mapping[str, Any] = {
     "against": None,
@@ -47,7 +48,7 @@ class Job:
 
     recipe: Recipe
     spec: EvaluationSpec
-    runs: list[AlignRun]
+    runs: list[TrainedRun]
     groups: list[Group]
     categories: Mapping[str, str] = field(default_factory=dict)
     against: Sequence[Self] = ()
@@ -102,11 +103,7 @@ class Job:
         if chosen == PAIRS:
             return [*combinations(labels, 2)]
         if chosen is None:
-            sweep = self.runs[0]
-            by_label = {
-                label: sweep.validation_of([cell for cell in sweep.cells if cell.variant == label])
-                for label in labels
-            }
+            by_label = {variant.runs[0].variant: variant.runs[0].validation for variant in self.variants}
             # variants that were validated on other pictures do not compare: then the first one stands
             first = by_label[labels[0]].get("measured_on")
             comparable = [
@@ -134,7 +131,7 @@ class Job:
             yield from run.inputs(self.spec.splits)
 
     def check(self) -> None:
-        """Open the embeddings of the gallery; raises as `AlignRun.stores` does."""
+        """Open the embeddings of the gallery; raises as `TrainedRun.stores` does."""
         for run in self.runs:
             for split in self.spec.splits:
                 run.stores(split)
@@ -148,7 +145,7 @@ class Job:
         return Work(kind, count, "subjects of a cell", cells=len(self.groups))
 
 
-def find_runs(recipe: Recipe) -> list[AlignRun]:
+def find_runs(recipe: Recipe) -> list[TrainedRun]:
     """Find the runs that a recipe names, or the newest on its data set; see `Job.resolve`.
 
     Raises:
@@ -158,7 +155,7 @@ def find_runs(recipe: Recipe) -> list[AlignRun]:
     names = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
     runs = []
     for name in names:
-        run = find(name, recipe.paths, recipe.dataset, recipe.subjects)
+        run = open_model(name, recipe.paths, recipe.dataset, recipe.subjects)
         copies, mapping = recipe.copies == "allow", recipe.channel_mapping
         runs.append(replace(run, allows_copies=copies, channel_mapping=mapping))
     for run in runs if len(runs) > 1 else ():

@@ -53,7 +53,7 @@ from brainhive_cli.measurement.units import Alike, describe_claims
 from brainhive_cli.measurement.verdict import Verdict, judge
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
-from brainhive_cli.training.alignment.trained import AlignRun
+from brainhive_cli.training.alignment.trained import TrainedRun
 
 BACKWARD = "backward"
 """End of the scopes of the other direction: a picture searches among the signals."""
@@ -260,7 +260,7 @@ def summarise_job(
             for name in groups[0][0].curves
         },
         "voxels": {subject: dict(group[0].voxels) for subject, group in shares.items() if group},
-        "prior": run.prior,
+        "prior": None if run.recipe is None else run.recipe.prior,
         "published": run.published(spec.split, gallery.pool) if is_comparable else {},
         SET_UP: merge([align_run.set_up(spec.split) for align_run in job.runs]),
         "cells": {
@@ -296,7 +296,7 @@ def summarise_job(
     return compared | Measurements(scopes, {}, notes, items) | described_ceilings
 
 
-def describe_protocol(runs: Sequence[AlignRun], spec: EvaluationSpec, caveats: Sequence[str]) -> str:
+def describe_protocol(runs: Sequence[TrainedRun], spec: EvaluationSpec, caveats: Sequence[str]) -> str:
     """Name the way of measuring, with all that a reader must know."""
     first = runs[0]
     words = [" + ".join(dict.fromkeys(run.mode for run in runs)), first.dataset.name]

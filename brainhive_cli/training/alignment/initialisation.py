@@ -27,8 +27,9 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.references import TRAINING, NamedModels, name_of_training, open_model
+from brainhive_cli.training.alignment.references import TRAINING, find_reference, name_of_training
 from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.trained import TrainedRun
 
 REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""
@@ -37,7 +38,7 @@ BACKBONE = "backbone."
 FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 """Weight files of a folder, the best first."""
 ENDINGS = tuple(pattern[1:] for pattern in FILES)
-Opened = dict[str, NamedModels]
+Opened = dict[str, TrainedRun]
 """Runs that were looked for before, by reference."""
 References = Sequence[str | Mapping[str, str] | None]
 """What each stage starts from: a reference, one for each of some parts, or nothing."""
@@ -294,9 +295,9 @@ def _list_references(
         yield from ((number, part, name) for part, name in part_references.items())
 
 
-def _open_once(reference: str, paths: Paths, opened: Opened) -> NamedModels:
+def _open_once(reference: str, paths: Paths, opened: Opened) -> TrainedRun:
     if reference not in opened:
-        opened[reference] = open_model(reference, paths, choose="train.start_from=")
+        opened[reference] = TrainedRun(*find_reference(reference, paths, choose="train.start_from="), paths)
     return opened[reference]
 
 
@@ -318,7 +319,7 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: Opened) -> Path
         raise MissingData(f"no file {path}, which a stage starts from", way)
 
     named, name = _open_once(reference, paths, opened), cell.name.rpartition("/")[2]
-    models = named.models
+    models = named.model_folders
     if name not in models and len(models) > 1:
         raise RecipeError(
             f"{cell.name} could start from {' or '.join(models)} of {named.folder.name}",

@@ -35,12 +35,11 @@ from brainhive_cli.training.alignment.optimisation import is_below
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import (
     INHERITED,
-    NamedModels,
+    find_reference,
     inherited,
-    open_model,
 )
 from brainhive_cli.training.alignment.set_ups import compare_with_published, describe_run
-from brainhive_cli.training.alignment.trained import AlignRun, refuse_sweep
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, refuse_sweep
 from brainhive_cli.training.alignment.validation import describe_held_out
 
 TRAINED_BYTES, HELD_BYTES = 16, 4
@@ -62,9 +61,9 @@ class Job:
     recipe: Recipe
     variants: dict[str, Recipe]
     dataset: Dataset
-    base_run: AlignRun | None = None
+    base_run: TrainedRun | None = None
     _starts: dict[str, dict[int, tuple[Start, ...]]] = field(default_factory=dict, repr=False, compare=False)
-    _opened: dict[str, NamedModels] = field(default_factory=dict, repr=False, compare=False)
+    _opened: dict[str, TrainedRun] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
@@ -410,7 +409,7 @@ def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:
     return sorted(subjects)
 
 
-def find_base_run(recipe: Recipe) -> AlignRun:
+def find_base_run(recipe: Recipe) -> TrainedRun:
     """Find the run that a recipe fine-tunes, or the newest that is not fine-tuned itself.
 
     Raises:
@@ -421,14 +420,16 @@ def find_base_run(recipe: Recipe) -> AlignRun:
     # the recipe's data set chooses the run, unless it is the default one
     usual = type(recipe)().dataset
     dataset = None if recipe.dataset == usual else recipe.dataset
-    named = open_model(
+    named = find_reference(
         recipe.finetune.run, recipe.paths, dataset, choose="finetune.run=", may_be_finetuned=False
     )
-    if named.is_model:
-        raise RecipeError(f"finetune.run is one model, {named.folder.path}, and no run", "finetune.run=RUN")
+    base_run = TrainedRun(*named, recipe.paths)
+    if base_run.is_model:
+        raise RecipeError(
+            f"finetune.run is one model, {base_run.folder.path}, and no run", "finetune.run=RUN"
+        )
 
     # one run, which is not fine-tuned itself
-    base_run = AlignRun.open(named.folder, named.variant, recipe.paths)
     refuse_sweep(base_run)
     if base_run.mode == "finetune":
         raise BrainhiveError(
@@ -437,7 +438,7 @@ def find_base_run(recipe: Recipe) -> AlignRun:
     return base_run
 
 
-def inherit(recipe: Recipe, base_run: AlignRun) -> Recipe:
+def inherit(recipe: Recipe, base_run: TrainedRun) -> Recipe:
     """Name the run that is fine-tuned and its new subjects, and take over the keys that its models keep.
 
     Raises:
@@ -483,7 +484,7 @@ def inherit(recipe: Recipe, base_run: AlignRun) -> Recipe:
     return tuned
 
 
-def find_base_model(base_run: AlignRun, cell: Cell) -> Path:
+def find_base_model(base_run: TrainedRun, cell: Cell) -> Path:
     """Find the model that a cell starts from: it never saw its subject, and has its seed if one has.
 
     Raises:
@@ -499,9 +500,9 @@ def find_base_model(base_run: AlignRun, cell: Cell) -> Path:
             f"{cell.name} could start from {names} of {base_run.folder.name}",
             "fine-tune a joint run without the subject, or one that leaves a subject out",
         )
-    return base_run.model_path(chosen[0])
+    return TrainedModel(base_run, chosen[0]).path
 
 
-def _cells_without(base_run: AlignRun, *subjects: int) -> list[Cell]:
+def _cells_without(base_run: TrainedRun, *subjects: int) -> list[Cell]:
     """List the cells that never saw any of the subjects."""
     return [cell for cell in base_run.cells if not set(cell.trained_on) & set(subjects)]

@@ -7,7 +7,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import rejoined
+from brainhive_cli.training.alignment.references import rejoined
 
 TWO = "sweep={train.lr: [1e-3, 2e-3], train.weight_decay: [0, 0.1]}"
 ONE = "lr=1e-3,weight_decay=0.1"
