@@ -20,7 +20,7 @@ from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import Part, measure_draw, part_file
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.evaluation.calibration.strengths import Choice, choose_pulls, needs_choice, train_without
-from brainhive_cli.training.alignment.few_shot import TRAINED_ARMS, TRANSFER, Decoder
+from brainhive_cli.training.alignment.few_shot import TRAINED_ARMS, TRANSFER, PersonModel
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedRun, open_model
 
@@ -90,12 +90,12 @@ def _name(cell: Cell) -> str:
     return f"{cell.name} sub-{cell.tested_on[0]:02d}"
 
 
-def _keep(job: Job, cell: Cell, folder: RunFolder) -> dict[str, Callable[[Decoder], None]]:
+def _keep(job: Job, cell: Cell, folder: RunFolder) -> dict[str, Callable[[PersonModel], None]]:
     """Write the models that are kept, below the run, by the names of their arms."""
     arms = {"none": (), "transfer": (TRANSFER,), "all": TRAINED_ARMS}[job.recipe.keep]
     below = f"models/{cell.name}/sub-{cell.tested_on[0]:02d}"
 
-    def write(arm: str, decoder: Decoder) -> None:
+    def write(arm: str, decoder: PersonModel) -> None:
         folder.replace(f"{below}/{arm}", decoder.save)
 
     return {arm: partial(write, arm) for arm in arms}

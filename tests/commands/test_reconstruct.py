@@ -111,7 +111,7 @@ def test_the_identity_prior_conditions_on_the_decoded_head_itself(go, small, dra
 
     assert result.metrics.notes["sources"] == ["brain", "images", "shuffled", "zeroed", "nearest"]
     align = open_model(str(run), Paths())
-    (decoded_set,) = (decode_signals(align, cell, 1, "test", torch.device("cpu")) for cell in align.cells)
+    (decoded_set,) = (decode_signals(model, 1, "test") for model in align.models)
     token, image_id = decoded_set.decoded.tensors["token"][:1], decoded_set.image_ids[0]
     given = Conditioning(embeddings=token[:, None])
     with torch.inference_mode():

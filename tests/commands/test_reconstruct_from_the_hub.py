@@ -125,8 +125,7 @@ def directly(root: Path, run: Path) -> dict[str, np.ndarray]:
     """Draw the first repeat of each test picture by the whole pipeline of diffusers, with text encoders."""
     align = TrainedRun(RunFolder(run))
     prior = FusionPrior.load(root / PRIOR)
-    cells = [(cell, cell.tested_on[0]) for cell in align.cells]
-    (decoded_set,) = (decode_signals(align, *cell, "test", torch.device("cpu")) for cell in cells)
+    (decoded_set,) = (decode_signals(model, model.cell.tested_on[0], "test") for model in align.models)
     pipeline = StableDiffusionXLPipeline.from_pretrained(root / TURBO, add_watermarker=False)
     prior.attach(pipeline.unet)
     drawn = {}

@@ -107,7 +107,7 @@ def test_pictures_are_compared_by_the_head_of_retrieval_block_by_block(
     world: Any, go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, run = world
-    align, rows = trained.find(str(run), Paths()), np.arange(7)
+    align, rows = trained.open_model(str(run), Paths()), np.arange(7)
     heads = StimulusHeads.of(align, priors.load("identity"), torch.device("cpu"))
     whole = Decoded.join([*heads.iterate_blocks("test", rows)])
     monkeypatch.setattr(conditions, "MAX_NUMBERS", 1000)  # three pictures of 256 + 64 numbers
@@ -140,7 +140,7 @@ def test_latents_of_another_autoencoder_are_refused(world: Any, go: Go) -> None:
 
 def test_sampled_heads_are_the_same_for_whoever_decodes_them(world: Any) -> None:
     _, run = world
-    first, second = (trained.find(str(run), Paths()) for _ in range(2))
+    first, second = (trained.open_model(str(run), Paths()) for _ in range(2))
     cell, cpu = first.cells[0], torch.device("cpu")
 
     one, rows = TrainedModel(first, cell, cpu).decoded(2, "test")
@@ -224,7 +224,7 @@ def test_a_model_that_learns_from_targets_decodes_without_them(world: Any, go: G
     model = "backbone.kind=tests.contracts.parts.autoregressive"
     run = go("train-align", *given, model, "train.epochs=96").folder  # it learns slowly
 
-    align = trained.find(str(run), Paths())
+    align = trained.open_model(str(run), Paths())
     member = TrainedModel(align, align.cells[0], torch.device("cpu"))
     decoded, rows = member.decoded(1, "test")
     true = member.images("test", rows)  # which are not scaled

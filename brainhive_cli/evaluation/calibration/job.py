@@ -25,7 +25,7 @@ from brainhive_cli.evaluation.calibration.amounts import Pool, limit_amounts
 from brainhive_cli.evaluation.calibration.recipe import Calibration, Recipe
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import few_shot
-from brainhive_cli.training.alignment.few_shot import Base
+from brainhive_cli.training.alignment.few_shot import SourceModel
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
@@ -199,7 +199,7 @@ class Job:
             raise BrainhiveError(f"subject {subject} has no picture to learn from", "other subjects")
         return Person(subject, pool, tested, gallery, [pictures.image_ids[row] for row in rows])
 
-    def load_base(self, cell: Cell, launch: Launch, left_out: TrainedRun | None = None) -> Base:
+    def load_base(self, cell: Cell, launch: Launch, left_out: TrainedRun | None = None) -> SourceModel:
         """Load the model of a cell, with what goes on from it to a new person.
 
         Args:
@@ -209,27 +209,26 @@ class Job:
                 person is that one, of the run's own data set.
         """
         # the model, and targets of the stimuli that calibrate it
-        alone, run = Launch(0, 1, launch.device), left_out or self.align
-        trained_model = TrainedModel(run, run.cells[0] if left_out else cell, launch.device)
-        model = trained_model.module
-        targets = Targets.of(trained_model.stores("train"), alone, model.layout.encoders)
+        run = left_out or self.align
+        reader = TrainedModel(run, run.cells[0] if left_out else cell, launch.device)
+        model, alone = reader.module, Launch(0, 1, launch.device)
+        targets = Targets.of(reader.stores("train"), alone, model.layout.encoders)
         training = self.training
         if self.spec.epochs is not None:
             train = training.train.model_copy(update={"epochs": self.spec.epochs, "stages": []})
             training = training.model_copy(update={"train": train})
 
         # some recordings of the people whom it learned from, for statistics of these
-        reader, most = trained_model, few_shot.MAX_REFERENCES
         if left_out is None and self.recipe.dataset is not None:
             reader = replace(reader, run=open_model(self.recipe.align_run, self.recipe.paths))
-        most = most // 4 if self.needs_trials else most
+        most = few_shot.MAX_REFERENCES // (4 if self.needs_trials else 1)
         trained = [
             read_raw(reader, subject, "train", with_single=self.needs_trials, most=most)[0]
             for subject in reader.cell.trained_on
         ]
         fuser = model.fuser if model.layout.prior else None
         learned = {} if self.recipe.keep == "none" or left_out else self._describe_learned(cell)
-        return Base(model, targets, training.loss_terms, training.train, trained, fuser, alone, learned)
+        return SourceModel(model, targets, training.loss_terms, training.train, trained, fuser, learned)
 
     @property
     def needs_trials(self) -> bool:

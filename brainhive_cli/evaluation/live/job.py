@@ -25,7 +25,7 @@ from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.data.streams import Stream, StreamConfig, StreamFormat, Wanted, WindowStream
-from brainhive_cli.evaluation.live.decoder import Decoder, LiveGallery, read_learned_trials
+from brainhive_cli.evaluation.live.decoder import LiveGallery, WindowDecoder, read_learned_trials
 from brainhive_cli.evaluation.live.preparation import LivePreparation, plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.training.alignment.model import Aligner
@@ -152,7 +152,7 @@ class Job:
         recipe, split = self.recipe, self.recipe.gallery
         member = TrainedModel(self.align, self.cell, launch.device)
         spec = member.module.layout.spec
-        gallery = LiveGallery.of(member, self.subject, split)
+        gallery = LiveGallery.of(member, split)
         table = locate(recipe.events) if recipe.events else None
         if table is not None:
             require([find_table(table)])
@@ -189,11 +189,10 @@ class Job:
         holdout = self.align.dataset.holdout
         shows_seen = holdout is not None and holdout.shows_seen
         learned_trials, knows_trials = read_learned_trials(member) if shows_seen else (None, True)
-        mapping = recipe.channel_mapping
         stream: Stream | WindowStream = recipe.source.build(wanted)
-        common = member, self.subject, gallery, names, normaliser
+        common = member, gallery, names, normaliser
         if isinstance(stream, WindowStream):
-            decoder = Decoder(*common, stream.template, None, mapping, learned_trials)
+            decoder = WindowDecoder(*common, stream.template, None, learned_trials)
             caveats = stream.template.caveats
             return OpenSession(self, member, decoder, stream, None, None, caveats, knows_trials)
         assert preparation is not None  # by the contract of StreamConfig
@@ -204,7 +203,7 @@ class Job:
             cutting = Cutting(preparation.steps, stream.format.rate_hz)
             windows = Windows(cutting, channels, preparation.band_hz)
             template = preparation.make_template(cutting, spec)
-            decoder = Decoder(*common, template, preparation.whitening, mapping, learned_trials)
+            decoder = WindowDecoder(*common, template, preparation.whitening, learned_trials)
             decoder.warm_up()
         except BaseException:
             stream.close()
@@ -237,7 +236,7 @@ class OpenSession:
 
     job: Job
     member: TrainedModel
-    decoder: Decoder
+    decoder: WindowDecoder
     stream: Stream | WindowStream
     windows: Windows | None
     columns: list[int] | None

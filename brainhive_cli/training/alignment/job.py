@@ -28,7 +28,13 @@ from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, Head
 from brainhive_cli.models.priors import Description
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.initialisation import Start, find_starts, list_start_inputs, name_starts
+from brainhive_cli.training.alignment.initialisation import (
+    Start,
+    find_starts,
+    list_start_inputs,
+    name_starts,
+    read_history,
+)
 from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.learned import LEARNED_FILE, Learned
 from brainhive_cli.training.alignment.optimisation import is_below
@@ -62,7 +68,7 @@ class Job:
     variants: dict[str, Recipe]
     dataset: Dataset
     base_run: TrainedRun | None = None
-    _starts: dict[str, dict[int, tuple[Start, ...]]] = field(default_factory=dict, repr=False, compare=False)
+    _starts: dict[str, dict[int, Start]] = field(default_factory=dict, repr=False, compare=False)
     _opened: dict[str, TrainedRun] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -232,7 +238,7 @@ class Job:
         for cell in cells:
             self.find_starts(cell)
 
-    def find_starts(self, cell: Cell) -> dict[int, tuple[Start, ...]]:
+    def find_starts(self, cell: Cell) -> dict[int, Start]:
         """Find what stages of a cell's training start from, by the stage's number; each is looked for once.
 
         Raises:
@@ -248,11 +254,12 @@ class Job:
         if recipe.mode == "finetune":
             is_same = recipe.finetune.run == self.recipe.finetune.run
             base_run = (self.base_run if is_same else None) or find_base_run(recipe)
-            starts[0] = (Start(find_base_model(base_run, cell)),)
+            starts[0] = {"": find_base_model(base_run, cell)}
 
         # a new subject must be new to everything that the model starts from
         if recipe.mode in ("inter", "finetune"):
-            sources = [(str(start.path), start.learned) for stage in starts.values() for start in stage]
+            start_paths = [(part, path) for start in starts.values() for part, path in start.items()]
+            sources = [(str(path), read_history(path, part)) for part, path in start_paths]
             sources += [("an encoder", learned) for learned in read_tuned_encoders(recipe)]
             for source, learned in sources:
                 if learned is not None:

@@ -768,10 +768,7 @@ class TrainedModel:
 
     def index(self, subject: int, count: int) -> Tensor | None:
         """Give the subject index of signals [N]; None for a subject who was not trained on."""
-        known = self.module.layout.spec.subjects
-        if subject not in known or self.run.tests_new_subjects:
-            return None
-        return torch.full((count,), known.index(subject), device=self.module.device)
+        return None if self.run.tests_new_subjects else self.module.index_of(subject, count)
 
     def responses(
         self,

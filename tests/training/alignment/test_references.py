@@ -146,8 +146,8 @@ def test_a_part_starts_from_the_newest_run_of_a_recipe_and_the_line_makes_one(ho
 
     small = finished(home, "cc2017-intra-mindeye2-1024", 5, "neurons-brain-24gb")
     finished(home, "cc2017-intra-mindeye2-4096", 3, "papers/neurons-brain")
-    (found,) = find_starts(named, cell, Paths())[0]
-    assert found.path == small.path / "cells/sub-01_seed-42/model"
+    (found,) = find_starts(named, cell, Paths())[0].values()
+    assert found == small.path / "cells/sub-01_seed-42/model"
 
 
 def test_a_newer_run_of_the_recipe_that_a_stage_starts_from_makes_another_run(home: Path) -> None:
