@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from brainhive_cli.commands import trackers
-from brainhive_cli.core import console, runs
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
@@ -83,7 +83,6 @@ class Job:
         recipe: Its settings.
         prior: On the CPU.
         align: The run or model that decodes.
-        align_reference: The name by which the run is found again.
         cells: The cells, each with a subject that it is tested on.
         images: The stimuli; where their files are absent, as many as are published stand for them.
         sources: What media are made from.
@@ -93,7 +92,6 @@ class Job:
     recipe: Recipe
     prior: Any
     align: TrainedRun
-    align_reference: str
     cells: list[tuple[Cell, int]]
     images: StimulusSet
     sources: list[Source]
@@ -109,9 +107,6 @@ class Job:
             align: What `find_run` returns.
         """
         # the cells of the seeds that the recipe names, with each subject that they are tested on
-        reference = runs.reference(
-            align.folder, recipe.paths.under_home("runs") / "train-align", align.variant
-        )
         known_seeds = sorted({cell.seed for cell in align.cells})
         seeds = recipe.seeds or [align.cells[0].seed]
         if absent := [seed for seed in seeds if seed not in known_seeds]:
@@ -143,7 +138,7 @@ class Job:
 
         baselines = Baselines(align, recipe.split, recipe.resolution_px, recipe.protocol)
         sources = recipe.sources or [*DEFAULT[images.medium]]
-        return cls(recipe, prior, align, reference, cells, images, sources, baselines)
+        return cls(recipe, prior, align, cells, images, sources, baselines)
 
     def open(self, device: torch.device) -> Self:
         """Put the prior onto a device, and list the stimuli whose files must be here."""
@@ -336,7 +331,7 @@ def resolve_variants(recipe: Recipe) -> dict[str, Job]:
         # the next variants are to find this run, not a newer one
         if not jobs:
             requested = name
-            reference = job.align_reference
+            reference = job.align.reference
             renamed = variant.model_copy(update={"align_run": reference})
             opened[renamed.model_dump_json(include=RUN_KEYS)] = job.align
         jobs[label] = job
@@ -405,7 +400,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # all variants in one table; they are compared with the first
     first = next(iter(jobs.values()))
     digests = digests_of(one for job in jobs.values() for one in job.inputs())
-    named = recipe.model_copy(update={"align_run": first.align_reference})
+    named = recipe.model_copy(update={"align_run": first.align.reference})
     folder = RunFolder.open("reconstruct", f"{first.align.label}-sweep", named, launch, again, digests)
     if launch.is_main:  # again where it is finished: a variant may have got a metric
         folder.finish(measure_variants(results))
@@ -461,7 +456,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
     """
     recipe, align = job.recipe, job.align
     align.prepare_signals(launch)
-    resolved = recipe.model_copy(update={"align_run": job.align_reference, "sources": job.sources})
+    resolved = recipe.model_copy(update={"align_run": job.align.reference, "sources": job.sources})
     folder = open_run(align.label, resolved, launch, again, digests_of(job.inputs()), job.baselines.is_here)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import runs
 from brainhive_cli.core.arrays import Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
@@ -123,12 +122,14 @@ class Job:
             )
 
         # the run is named as fingerprints name it
-        root = recipe.paths.under_home("runs") / "train-align"
-        name = runs.reference(align.folder, root, align.variant)
         cells.sort(key=lambda cell: (cell.tested_on, cell.name))
         align = replace(align, chosen=cells)
         return cls(
-            recipe.model_copy(update={"align_run": name}), recipe.select(Calibration), align, training, cells
+            recipe.model_copy(update={"align_run": align.reference}),
+            recipe.select(Calibration),
+            align,
+            training,
+            cells,
         )
 
     @property

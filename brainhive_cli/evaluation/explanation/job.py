@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from brainhive_cli.core import runs
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
@@ -78,8 +77,6 @@ class Job:
             )
         if spec.control == "trained" and align.recipe is None:
             raise RecipeError("control is trained, and a model folder has no recipe", "control=permuted")
-        root = recipe.paths.under_home("runs") / "train-align"
-        name = runs.reference(align.folder, root, align.variant)
 
         # cells by subject, and encoders of the levels
         subjects: dict[int, list[Cell]] = {}
@@ -87,7 +84,10 @@ class Job:
             for subject in cell.tested_on:
                 subjects.setdefault(subject, []).append(cell)
         encoders = [*align.models[0].encoders, *spec.levels]
-        recipe, subjects = recipe.model_copy(update={"align_run": name}), dict(sorted(subjects.items()))
+        recipe, subjects = (
+            recipe.model_copy(update={"align_run": align.reference}),
+            dict(sorted(subjects.items())),
+        )
         return cls(
             recipe, spec, align, subjects, list({encoder.name: encoder for encoder in encoders}.values())
         )

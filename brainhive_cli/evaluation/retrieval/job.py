@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any, Self
 
-from brainhive_cli.core import runs as run_folders
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.results import Work
@@ -59,10 +58,7 @@ class Job:
         """Find the runs and their cells."""
         # the runs, named as fingerprints name them
         runs = find_runs(recipe)
-        references = [
-            run_folders.reference(run.folder, run.paths.under_home("runs") / "train-align", run.variant)
-            for run in runs
-        ]
+        references = [run.reference for run in runs]
         job = cls(recipe.model_copy(update={"align_run": references}), recipe.spec, runs, group_cells(runs))
 
         # a sweep may be compared with one of its variants

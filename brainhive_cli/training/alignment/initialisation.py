@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, documents, hub, parts, runs, shared_runs, weights
+from brainhive_cli.core import console, documents, hub, parts, shared_runs, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.inputs import Input
@@ -27,7 +27,7 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.references import TRAINING, find_reference, name_of_training
+from brainhive_cli.training.alignment.references import find_reference, name_of_training
 from brainhive_cli.training.alignment.settings import Train
 from brainhive_cli.training.alignment.trained import TrainedRun
 
@@ -252,8 +252,7 @@ def name_starts(references: References, paths: Paths, opened: Opened) -> dict[st
             commit = hub.name_snapshot(path.parent if is_file else path)
             names[reference] = commit + (f":{variant}" if variant else "")
         elif name_of_training(of_variant(reference)[0], root) is not None:
-            named = _open_once(reference, paths, opened)
-            names[reference] = runs.reference(named.folder, root / TRAINING, named.variant)
+            names[reference] = _open_once(reference, paths, opened).reference
     return names
 
 

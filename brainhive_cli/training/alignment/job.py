@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from pydantic import BaseModel
 
-from brainhive_cli.core import console, runs
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.hub import SCHEME
@@ -484,8 +484,7 @@ def inherit(recipe: Recipe, base_run: TrainedRun) -> Recipe:
             console.warn(f"{key}={shown} has no effect: a fine-tuned model keeps that of {run.name}")
 
     # the tuned recipe names the run and its new subjects
-    name = runs.reference(run, recipe.paths.under_home("runs") / "train-align", base_run.variant)
-    finetune = recipe.finetune.model_copy(update={"run": name})
+    finetune = recipe.finetune.model_copy(update={"run": base_run.reference})
     tuned = inherited(recipe, training).model_copy(update={"subjects": new, "finetune": finetune})
     tuned.check_terms()
     return tuned

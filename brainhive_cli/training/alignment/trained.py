@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import console, documents, hub
+from brainhive_cli.core import console, documents, hub, runs
 from brainhive_cli.core.arrays import Bool, Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import below
@@ -55,7 +55,7 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Confirm, Learned, compare_on_pixels
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
-from brainhive_cli.training.alignment.references import find_reference
+from brainhive_cli.training.alignment.references import TRAINING, find_reference
 from brainhive_cli.training.alignment.set_ups import (
     SELECTION,
     compare_with_published,
@@ -294,6 +294,11 @@ class TrainedRun:
         return f"{self.folder.reference}:{self.variant}" if self.variant else self.folder.reference
 
     @property
+    def reference(self) -> str:
+        """The run as a recipe and its fingerprint name it, wherever home lies."""
+        return runs.reference(self.folder, self.paths.under_home("runs") / TRAINING, self.variant)
+
+    @property
     def label(self) -> str:
         """The run's part of the folder names of runs that use it."""
         return "--".join(filter(None, [self.folder.label, self.variant]))
@@ -396,28 +401,21 @@ class TrainedRun:
                 for subject in model.cell.tested_on if model.cell.fold == fold else ():
                     models.setdefault(subject, []).append(model.learned)
                     model.refuse_learned_trials(subject, split)
-            dataset, stores, train = self.dataset, self.stores(split), {}
-            first = next(iter(stores.values()))
-
-            # a holdout of trials tests stimuli that were seen in other trials
-            if dataset.holdout is not None and dataset.holdout.shows_seen and split == "test":
-                none = np.zeros(len(first.image_ids), bool)
-                tested = (f"stimuli of {dataset.name}", first.image_ids, first.done)
-                return TestedPictures(*tested, dict.fromkeys(models, none), {}, none, none, True, (), none)
-            is_tested = tested_rows(dataset, first, split, fold)
+            stores, train = self.stores(split), {}
 
             # embeddings of the training pictures, to look for near-duplicates
             if self.origin is None:
                 root = self.paths.under_home("embeddings")
                 with suppress(BrainhiveError):  # they are looked at for a warning only
-                    train = target_store.open_all(root, dataset.name, "train", [*stores])
-            title = f"{split} pictures of {dataset.name}"
+                    train = target_store.open_all(root, self.dataset.name, "train", [*stores])
             return TestedPictures.compare(
-                *(title, dataset.pictured_as, stores, train, models, self.sources),
+                *(self.dataset, split, stores, models),
+                fold=fold,
+                train=train,
+                sources=self.sources,
                 is_other_dataset=self.origin is not None,
                 confirm=self.confirm_copy(split),
                 allows_copies=self.allows_copies,
-                is_tested=is_tested,
             )
 
         return self.once(("tested pictures", split, fold), compare)
