@@ -141,7 +141,7 @@ class Job:
     def check(self) -> None:
         """Refuse what windows of the stream cannot be prepared for; raises as `plan`."""
         if not self.recipe.source.has_windows:
-            self.plan(self.align.models[0].module)
+            self.plan(TrainedModel(self.align, self.cell).module)
 
     def open(self, launch: Launch) -> "OpenSession":
         """Load the model and the gallery, open the stream, and check that they go together.

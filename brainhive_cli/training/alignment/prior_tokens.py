@@ -19,7 +19,7 @@ from brainhive_cli.data.targets.encoder_keys import encoders_of, match_prior, re
 from brainhive_cli.models import priors
 from brainhive_cli.models.priors import Prior
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.trained import TrainedRun
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
 DEFAULT_DATASET = "things-eeg"
 """The default of train-align."""
@@ -40,7 +40,7 @@ def check_tokens(align: TrainedRun, prior: Prior, source: str, dataset: Any, *, 
         MissingData: if it is the newest run, and not named; as the next.
         BrainhiveError: naming the run, the prior, and what trains one that fits.
     """
-    path, trained = align.folder.path, align.models[0]
+    path, trained = align.folder.path, TrainedModel(align, align.cells[0])
     model = trained.module
     dim = model.layout.heads[model.layout.compared[0]].width
     refusal, has_width = BrainhiveError if is_named else MissingData, dim == prior.dim
