@@ -23,7 +23,7 @@ from brainhive_cli.evaluation.calibration.recipe import PICTURES
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.few_shot import SCRATCH, TRANSFER, Base
+from brainhive_cli.training.alignment.few_shot import SCRATCH, TRANSFER, SourceModel
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective, Term
@@ -36,7 +36,7 @@ CELLS, MOST_MINUTES, DRAWS = 2000, 20.0, 10
 TERMS = [Term(prediction=TOKEN)]
 
 
-def open_base(count: int, epochs: int, batch: int) -> tuple[Base, Trials]:
+def open_base(count: int, epochs: int, batch: int) -> tuple[SourceModel, Trials]:
     """Make a model of other people with random weights, and a new person's recordings of random numbers."""
     random = np.random.default_rng(0)
     signal = random.standard_normal((count, len(POSTERIOR), SAMPLES), np.float32)
@@ -56,10 +56,10 @@ def open_base(count: int, epochs: int, batch: int) -> tuple[Base, Trials]:
     )
     trained = [replace(person, subject=subject) for subject in (1, 2)]
     stored = Targets({name: StoreTargets(values) for name, values in targets.items()})
-    return Base(model, stored, TERMS, train, trained, model.fuser), person
+    return SourceModel(model, stored, TERMS, train, trained, model.fuser), person
 
 
-def train_bare(base: Base, trials: Trials) -> None:
+def train_bare(base: SourceModel, trials: Trials) -> None:
     """Train the same model on the same recordings as one writes it by hand."""
     model, objective, train = Aligner(base.model.layout).train(), Objective(TERMS), base.train
     assert model.fuser is not None

@@ -27,8 +27,7 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import simulation
 from brainhive_cli.evaluation.explanation.sensor_places import flattened
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.training.alignment.trained import AlignRun, find
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model
 
 EMOTIV = ("AF3", "F7", "F3", "FC5", "T7", "P7", "O1", "O2", "P8", "T8", "FC6", "F4", "F8", "AF4")
 ENCODER = "python:brainhive_cli.models.encoders.python:example"
@@ -41,7 +40,7 @@ def run(command: str, *overrides: str) -> Any:
     return pipeline.run(recipe, Launch(0, 1, torch.device("cpu")))
 
 
-def train(subjects: int, epochs: int, names: Sequence[str]) -> AlignRun:
+def train(subjects: int, epochs: int, names: Sequence[str]) -> TrainedRun:
     """Train a model of each subject on some channels."""
     training = run(
         *("train_align", f"dataset={{kind: demo, subjects: {subjects}}}", f"encoders=[{ENCODER!r}]"),
@@ -49,7 +48,7 @@ def train(subjects: int, epochs: int, names: Sequence[str]) -> AlignRun:
         *(f"train.epochs={epochs}", "train.batch_size=128", "train.lr=2e-3"),
         f"signal.channels=[{','.join(names)}]",
     )
-    return find(str(training.folder), Paths())
+    return open_model(str(training.folder), Paths())
 
 
 def cut(recording: Trials, names: Sequence[str]) -> Trials:
@@ -58,12 +57,12 @@ def cut(recording: Trials, names: Sequence[str]) -> Trials:
     return replace(recording, signal=np.asarray(recording.signal)[:, :, rows], space=Sensors(tuple(names)))
 
 
-def show_top1(align: AlignRun, names: Sequence[str], kind: ChannelChoice, words: str) -> None:
+def show_top1(align: TrainedRun, names: Sequence[str], kind: ChannelChoice, words: str) -> None:
     """Print the share of test signals of some channels whose picture is first among all test pictures."""
     shares = []
     for cell in align.cells:
         (subject,), device = cell.tested_on, torch.device("cpu")
-        member = TrainedCell.load(replace(align, channel_mapping=kind), cell, device)
+        member = TrainedModel(replace(align, channel_mapping=kind), cell, device)
         recording = cut(align.source(cell.variant).recording(subject, "test"), names)
         responses, gallery = member.trials(subject, "test", recording=recording), member.rows("test")
         tokens = member.encode(subject, torch.from_numpy(responses.averages))

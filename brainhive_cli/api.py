@@ -45,8 +45,7 @@ if TYPE_CHECKING:
     from brainhive_cli.reports.runs_shown import RunGroup
     from brainhive_cli.training.alignment.model import Aligner
     from brainhive_cli.training.alignment.recipe import Cell
-    from brainhive_cli.training.alignment.trained import AlignRun
-    from brainhive_cli.training.alignment.trained_cell import TrainedCell
+    from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
 PLACES = {
     "BackboneConfig": "models.backbones",
@@ -249,7 +248,7 @@ class Run:
             BrainhiveError: if the run has no models, or several; it names the cells.
             DeviceError: if there is no such device.
         """
-        return self.member(cell, device).model
+        return self.member(cell, device).module
 
     def predictions(
         self, subject: int | None = None, split: str = "test", cell: str = "", device: str = "cpu"
@@ -268,14 +267,14 @@ class Run:
 
         # arrays of the heads, with what a reader must know of them
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
-        image_ids, caveats = list(member.pictures(split).image_ids[rows]), member.align.caveats(split)
+        image_ids, caveats = list(member.pictures(split).image_ids[rows]), member.run.caveats(split)
         return Predictions(image_ids, heads, decoded.texts, caveats)
 
-    def member(self, cell: str = "", device: str = "cpu") -> "TrainedCell":
+    def member(self, cell: str = "", device: str = "cpu") -> "TrainedModel":
         """Open a cell with its model, as evaluations do; raises as `aligner`."""
         from brainhive_cli.core.errors import RecipeError
         from brainhive_cli.core.launch import open_device
-        from brainhive_cli.training.alignment.trained_cell import TrainedCell
+        from brainhive_cli.training.alignment.trained import TrainedModel
 
         _check(cell=cell)
 
@@ -284,17 +283,16 @@ class Run:
         if len(named) != 1:
             problem = f"no cell {cell!r}" if cell else f"{len(self.cells)} cells, of which none is named"
             raise RecipeError(f"{self.path} has {problem}", ", ".join(trained.name for trained in self.cells))
-        return TrainedCell.load(self._align, named[0], open_device(device))
+        return TrainedModel(self._align, named[0], open_device(device))
 
     @cached_property
-    def _align(self) -> "AlignRun":
+    def _align(self) -> "TrainedRun":
         from brainhive_cli.core.errors import RecipeError
-        from brainhive_cli.core.recipe import Paths
-        from brainhive_cli.training.alignment.trained import AlignRun
+        from brainhive_cli.training.alignment.trained import TrainedRun
 
         if not (self.path / "cells").is_dir():
             raise RecipeError(f"{self.path} has no models", "open a run of train-align")
-        return AlignRun.open(self.folder, self.variant, Paths())
+        return TrainedRun(self.folder, self.variant)
 
 
 @dataclass(frozen=True)
@@ -386,10 +384,10 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
     from brainhive_cli.core.launch import open_device
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.training.alignment import model as aligners
-    from brainhive_cli.training.alignment import references
+    from brainhive_cli.training.alignment import trained
 
     _check(path=reference, cell=cell)
-    return aligners.load(references.open_model(str(reference), Paths()).path_of(cell)).to(open_device(device))
+    return aligners.load(trained.open_model(str(reference), Paths()).path_of(cell)).to(open_device(device))
 
 
 def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
@@ -472,11 +470,11 @@ def decode(
         gallery.rank(tokens, target).cpu().numpy(),
         gallery.image_ids,
         similarity.cpu().numpy(),
-        merge_caveats(signal.caveats, member.model.learned.caveats),
+        merge_caveats(signal.caveats, member.module.learned.caveats),
     )
 
 
-def _only_subject(member: "TrainedCell", subject: int | None) -> int:
+def _only_subject(member: "TrainedModel", subject: int | None) -> int:
     """Take the subject that is named, or the only one that a cell is tested on."""
     from brainhive_cli.core.errors import RecipeError
 

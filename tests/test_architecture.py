@@ -49,7 +49,6 @@ LAYERS = (
 """The rooms from the ground up; a module imports from its own room and from those below."""
 OPENED = {
     "trained",
-    "trained_cell",
     "tested_pictures",
     "references",
     "prior_tokens",

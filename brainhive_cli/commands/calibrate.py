@@ -20,9 +20,9 @@ from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import Part, measure_draw, part_file
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.evaluation.calibration.strengths import Choice, choose_pulls, needs_choice, train_without
-from brainhive_cli.training.alignment.few_shot import TRAINED_ARMS, TRANSFER, Decoder
+from brainhive_cli.training.alignment.few_shot import TRAINED_ARMS, TRANSFER, PersonModel
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import AlignRun, find
+from brainhive_cli.training.alignment.trained import TrainedRun, open_model
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -90,12 +90,12 @@ def _name(cell: Cell) -> str:
     return f"{cell.name} sub-{cell.tested_on[0]:02d}"
 
 
-def _keep(job: Job, cell: Cell, folder: RunFolder) -> dict[str, Callable[[Decoder], None]]:
+def _keep(job: Job, cell: Cell, folder: RunFolder) -> dict[str, Callable[[PersonModel], None]]:
     """Write the models that are kept, below the run, by the names of their arms."""
     arms = {"none": (), "transfer": (TRANSFER,), "all": TRAINED_ARMS}[job.recipe.keep]
     below = f"models/{cell.name}/sub-{cell.tested_on[0]:02d}"
 
-    def write(arm: str, decoder: Decoder) -> None:
+    def write(arm: str, decoder: PersonModel) -> None:
         folder.replace(f"{below}/{arm}", decoder.save)
 
     return {arm: partial(write, arm) for arm in arms}
@@ -113,12 +113,12 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Choice]
     # models without one person, by all processes together; other commands do not find these runs
     paths = job.recipe.paths.model_copy(update={"runs": f"{job.recipe.paths.runs}/calibrate/.left-out"})
     runs = {}
-    left_out: dict[str, dict[int, AlignRun]] = {_name(cell): {} for cell in todo}
+    left_out: dict[str, dict[int, TrainedRun]] = {_name(cell): {} for cell in todo}
     for cell in todo:
         for subject in cell.trained_on if needs_choice(job, cell) else ():
             key = tuple(one for one in cell.trained_on if one != subject), cell.seed
             if key not in runs:
-                runs[key] = find(
+                runs[key] = open_model(
                     str(train_align.run(train_without(job, cell, subject, paths), launch).folder), paths
                 )
             left_out[_name(cell)][subject] = runs[key]

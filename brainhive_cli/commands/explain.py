@@ -19,7 +19,7 @@ from brainhive_cli.evaluation.explanation.profiles import SubjectProfiles, part_
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, Recipe
 from brainhive_cli.evaluation.explanation.trial_decoding import count_folds, explain_trials
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import AlignRun, find
+from brainhive_cli.training.alignment.trained import TrainedRun, open_model
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -99,7 +99,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         return Result(folder.path, tables, measurements, files, Line("report", folder.path), work=work)
 
 
-def _train_control(job: Job, launch: Launch) -> AlignRun | None:
+def _train_control(job: Job, launch: Launch) -> TrainedRun | None:
     """Train the same cells on shuffled labels, if the recipe asks for it; a finished training is read."""
     # only analyses of trained models have this control
     recipe, training = job.recipe, job.align.recipe
@@ -111,6 +111,6 @@ def _train_control(job: Job, launch: Launch) -> AlignRun | None:
     train = training.train.model_copy(update={"shuffled_labels": True})
     control = training.model_copy(update={"paths": paths, "train": train, "run": recipe.run})
     return replace(
-        find(str(train_align.run(control, launch).folder), paths, recipe.dataset, recipe.subjects),
+        open_model(str(train_align.run(control, launch).folder), paths, recipe.dataset, recipe.subjects),
         allows_copies=job.align.allows_copies,
     )

@@ -251,15 +251,15 @@ def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable
     drawing, member = Reconstruction.resolve("reconstruct", name, {}, []), session.member
     prior = priors.load(drawing.prior.source, scale=drawing.prior.scale, adapter=drawing.adapter)
     if prior.fuser is not None:
-        check_tokens(member.align, prior, drawing.prior.source, member.align.dataset_config, is_named=True)
+        check_tokens(member.run, prior, drawing.prior.source, member.run.dataset_config, is_named=True)
     build, device = drawing.generator.build, launch.device
-    sampler = Sampler(build, prior.to(device), drawing, drawing.sampling, device, member.align.heads)
+    sampler = Sampler(build, prior.to(device), drawing, drawing.sampling, device, member.layout.heads)
     _ = sampler.generator  # loaded before the session starts
 
     def draw(result: LiveResult) -> bytes:
         seeds = [seed_of(drawing.seed, result.window.name, 0)]
         signal = result.signal[None].to(device)  # [1, C, T]
-        decoded = member.model.decode(signal, member.index(session.job.subject, 1), seeds).float()
+        decoded = member.module.decode(signal, member.index(session.job.subject, 1), seeds).float()
         pixels = to_bytes(sampler.sample(decoded, seeds))[0]
         return _write_png(Image.fromarray(pixels[0] if pixels.ndim == 4 else pixels))
 
@@ -270,7 +270,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     """Measure hit rates of single trials and of averages, next to what came of the stream."""
     job, score = session.job, loop.score
     caveats, split = score.caveats, job.recipe.gallery
-    selected = job.align.learned(job.cell).selection == "test"
+    selected = session.member.learned.selection == "test"
     common: Any = {"pool": score.pool, "seeds": (job.cell.seed,), "split": split}
     scopes = {}
     if score.ranks:

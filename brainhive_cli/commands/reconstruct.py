@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from brainhive_cli.commands import trackers
-from brainhive_cli.core import console, runs
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
@@ -63,7 +63,7 @@ from brainhive_cli.training.alignment.prior_tokens import check_tokens, write_tr
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import name_of_training
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
-from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
 
 PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""
@@ -83,7 +83,6 @@ class Job:
         recipe: Its settings.
         prior: On the CPU.
         align: The run or model that decodes.
-        align_reference: The name by which the run is found again.
         cells: The cells, each with a subject that it is tested on.
         images: The stimuli; where their files are absent, as many as are published stand for them.
         sources: What media are made from.
@@ -92,15 +91,14 @@ class Job:
 
     recipe: Recipe
     prior: Any
-    align: AlignRun
-    align_reference: str
+    align: TrainedRun
     cells: list[tuple[Cell, int]]
     images: StimulusSet
     sources: list[Source]
     baselines: Baselines
 
     @classmethod
-    def resolve(cls, recipe: Recipe, prior: Any, align: AlignRun) -> Self:
+    def resolve(cls, recipe: Recipe, prior: Any, align: TrainedRun) -> Self:
         """Choose the cells that decode, and the stimuli.
 
         Args:
@@ -109,9 +107,6 @@ class Job:
             align: What `find_run` returns.
         """
         # the cells of the seeds that the recipe names, with each subject that they are tested on
-        reference = runs.reference(
-            align.folder, recipe.paths.under_home("runs") / "train-align", align.variant
-        )
         known_seeds = sorted({cell.seed for cell in align.cells})
         seeds = recipe.seeds or [align.cells[0].seed]
         if absent := [seed for seed in seeds if seed not in known_seeds]:
@@ -135,7 +130,7 @@ class Job:
             )
         if recipe.best_of > 1 and images.medium == "clip":  # encoders make the heads of pictures
             raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
-        encoders = align.training_settings[align.cells[0].variant].encoders
+        encoders = align.models[0].encoders
         if recipe.best_of > 1 and (own := [config.name for config in encoders if config.kind == IMPORTED]):
             raise RecipeError(
                 f"best_of encodes what is drawn, and {own[0]} was imported as vectors", "best_of=1"
@@ -143,7 +138,7 @@ class Job:
 
         baselines = Baselines(align, recipe.split, recipe.resolution_px, recipe.protocol)
         sources = recipe.sources or [*DEFAULT[images.medium]]
-        return cls(recipe, prior, align, reference, cells, images, sources, baselines)
+        return cls(recipe, prior, align, cells, images, sources, baselines)
 
     def open(self, device: torch.device) -> Self:
         """Put the prior onto a device, and list the stimuli whose files must be here."""
@@ -271,7 +266,7 @@ class Job:
         )
 
 
-def find_run(recipe: Recipe, prior: Any) -> AlignRun:
+def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
     """Find the run that decodes: the one named, or else the newest; it must have the prior's tokens.
 
     Args:
@@ -288,7 +283,8 @@ def find_run(recipe: Recipe, prior: Any) -> AlignRun:
     is_newest = not variant and (name is None or name_of_training(name, paths.under_home("runs")) is not None)
 
     try:
-        align = find(recipe.align_run, paths, recipe.dataset, recipe.subjects)
+        align = open_model(recipe.align_run, paths, recipe.dataset, recipe.subjects)
+        _ = align.cells  # which are of subjects that its data set has
     except MissingData as error:  # any run for this prior would do
         if not is_newest or prior.fuser is None:
             raise
@@ -335,7 +331,7 @@ def resolve_variants(recipe: Recipe) -> dict[str, Job]:
         # the next variants are to find this run, not a newer one
         if not jobs:
             requested = name
-            reference = job.align_reference
+            reference = job.align.reference
             renamed = variant.model_copy(update={"align_run": reference})
             opened[renamed.model_dump_json(include=RUN_KEYS)] = job.align
         jobs[label] = job
@@ -404,7 +400,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # all variants in one table; they are compared with the first
     first = next(iter(jobs.values()))
     digests = digests_of(one for job in jobs.values() for one in job.inputs())
-    named = recipe.model_copy(update={"align_run": first.align_reference})
+    named = recipe.model_copy(update={"align_run": first.align.reference})
     folder = RunFolder.open("reconstruct", f"{first.align.label}-sweep", named, launch, again, digests)
     if launch.is_main:  # again where it is finished: a variant may have got a metric
         folder.finish(measure_variants(results))
@@ -460,7 +456,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
     """
     recipe, align = job.recipe, job.align
     align.prepare_signals(launch)
-    resolved = recipe.model_copy(update={"align_run": job.align_reference, "sources": job.sources})
+    resolved = recipe.model_copy(update={"align_run": job.align.reference, "sources": job.sources})
     folder = open_run(align.label, resolved, launch, again, digests_of(job.inputs()), job.baselines.is_here)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
@@ -470,7 +466,8 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
 
         # heads: decoded from signals, then of all other sources
         brain = [
-            decode_signals(align, cell, subject, recipe.split, launch.device) for cell, subject in job.cells
+            decode_signals(TrainedModel(align, cell, launch.device), subject, recipe.split)
+            for cell, subject in job.cells
         ]
         sets = make_decoded_sets(job.sources, brain, heads, recipe.split, recipe.items)
         if start is not None:
@@ -488,7 +485,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
         # media, written to the run's folder
         build, sampling = recipe.generator.build, recipe.sampling
         generation = GenerationJob(
-            Sampler(build, job.prior, recipe, sampling, launch.device, align.heads),
+            Sampler(build, job.prior, recipe, sampling, launch.device, align.models[0].layout.heads),
             recipe.repeats,
             recipe.seed,
             start,

@@ -452,7 +452,7 @@ BaseRecipe = Recipe
 """The same by the name that commands use, each of which has a `Recipe` of its own."""
 
 
-class AlignRunRecipe(Recipe):
+class TrainedRunRecipe(Recipe):
     """Base of recipes that measure an align run: `run=FOLDER` is short for `align_run=FOLDER`."""
 
     @classmethod

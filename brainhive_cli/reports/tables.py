@@ -131,7 +131,7 @@ def choose_best(label_metrics: Mapping[str, Metrics], validation: Mapping[str, M
 
     Args:
         label_metrics: Metrics of each variant or run by its label.
-        validation: Validation results of each training by label, as `AlignRun.validation`.
+        validation: Validation results of each training by label, as `TrainedRun.validation`.
     """
     # collect the values by metric and label, without those selected on test
     values: dict[str, dict[str, float]] = {}

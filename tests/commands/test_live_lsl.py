@@ -16,8 +16,7 @@ from worlds import COLOURS, at_home
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.training.alignment.trained import find
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel, open_model
 
 if importlib.util.find_spec("mne_lsl") is None:
     pytest.skip("pip install brainhive[live]", allow_module_level=True)
@@ -105,8 +104,8 @@ def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(ba
     assert results == json.loads(received.read_text())
 
     # ranks of the single trials of the prepared recording, in order of time
-    align = find(str(run), Paths())
-    member = TrainedCell.load(align, align.cells[0], torch.device("cpu"))
+    align = open_model(str(run), Paths())
+    member = TrainedModel(align, align.cells[0], torch.device("cpu"))
     responses = member.trials(1, "test")
     gallery, image_ids = member.images("test", member.rows("test")), member.pictures("test").image_ids
     for row, (stimulus, trials) in enumerate(zip(responses.stimulus, responses.singles, strict=True)):

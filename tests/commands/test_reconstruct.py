@@ -18,7 +18,7 @@ from brainhive_cli.evaluation.reconstruction.conditions import decode_signals
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, sdxl
-from brainhive_cli.training.alignment.trained import find
+from brainhive_cli.training.alignment.trained import open_model
 
 
 def test_the_priors_adapter_is_applied_or_skipped(go, aligned, drawing):
@@ -110,8 +110,8 @@ def test_the_identity_prior_conditions_on_the_decoded_head_itself(go, small, dra
     result = go("reconstruct", *drawing, *options, "repeats=1")
 
     assert result.metrics.notes["sources"] == ["brain", "images", "shuffled", "zeroed", "nearest"]
-    align = find(str(run), Paths())
-    (decoded_set,) = (decode_signals(align, cell, 1, "test", torch.device("cpu")) for cell in align.cells)
+    align = open_model(str(run), Paths())
+    (decoded_set,) = (decode_signals(model, 1, "test") for model in align.models)
     token, image_id = decoded_set.decoded.tensors["token"][:1], decoded_set.image_ids[0]
     given = Conditioning(embeddings=token[:, None])
     with torch.inference_mode():

@@ -20,13 +20,12 @@ from typer.testing import CliRunner, Result
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
 from brainhive_cli.evaluation.reconstruction.conditions import decode_signals
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
-from brainhive_cli.training.alignment.trained import AlignRun
+from brainhive_cli.training.alignment.trained import TrainedRun
 
 LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")
 SCORED = {"pixcorr": 2, "ssim": 2}
@@ -124,10 +123,9 @@ def test_a_check_says_how_much_would_be_downloaded_and_which_weights_the_hub_has
 
 def directly(root: Path, run: Path) -> dict[str, np.ndarray]:
     """Draw the first repeat of each test picture by the whole pipeline of diffusers, with text encoders."""
-    align = AlignRun.open(RunFolder(run), "", Paths())
+    align = TrainedRun(RunFolder(run))
     prior = FusionPrior.load(root / PRIOR)
-    cells = [(cell, cell.tested_on[0]) for cell in align.cells]
-    (decoded_set,) = (decode_signals(align, *cell, "test", torch.device("cpu")) for cell in cells)
+    (decoded_set,) = (decode_signals(model, model.cell.tested_on[0], "test") for model in align.models)
     pipeline = StableDiffusionXLPipeline.from_pretrained(root / TURBO, add_watermarker=False)
     prior.attach(pipeline.unet)
     drawn = {}

@@ -22,7 +22,6 @@ from brainhive_cli.data.media.decoding import describe_pixels
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.models import priors
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
-from brainhive_cli.training.alignment.trained import AlignRun
 
 
 def test_the_newest_run_is_taken_and_named(go, aligned, drawing, small, runs, prior, capsys):
@@ -85,10 +84,10 @@ def test_that_line_names_the_data_that_the_prior_is_for(home, prior, is_shipped)
 def test_what_lists_the_inputs_opens_prior_and_run_once(aligned, drawing, capsys, monkeypatch):
     recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, drawing)
     opened: list[str] = []
-    load, open_run = priors.load, AlignRun.open.__func__
+    load, open_run = priors.load, reconstruct.open_model
     monkeypatch.setattr(priors, "load", lambda *a, **more: opened.append("prior") or load(*a, **more))
     monkeypatch.setattr(
-        AlignRun, "open", classmethod(lambda *a, **more: opened.append("run") or open_run(*a, **more))
+        reconstruct, "open_model", lambda *a, **more: opened.append("run") or open_run(*a, **more)
     )
 
     assert not describe_missing(reconstruct.inputs(recipe))

@@ -15,7 +15,6 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models import priors
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
-from brainhive_cli.training.alignment.trained import AlignRun
 
 ABLATIONS = "ablations={ceiling: {sources: images}, average: {sources: mean_embedding}, two: {steps: 1}}"
 
@@ -54,10 +53,10 @@ def missing_of(*overrides: str) -> list[str]:
 
 def test_variants_share_the_prior_and_the_run_that_their_keys_choose(aligned, drawing, monkeypatch):
     opened: list[str] = []
-    load, open_run = priors.load, AlignRun.open.__func__
+    load, open_run = priors.load, reconstruct.open_model
     monkeypatch.setattr(priors, "load", lambda *a, **more: opened.append("prior") or load(*a, **more))
     monkeypatch.setattr(
-        AlignRun, "open", classmethod(lambda *a, **more: opened.append("run") or open_run(*a, **more))
+        reconstruct, "open_model", lambda *a, **more: opened.append("run") or open_run(*a, **more)
     )
     adapted = ABLATIONS.replace("two:", "adapted: {adapter: apply}, two:")
 

@@ -57,7 +57,7 @@ def test_windows_of_a_continuous_recording_give_the_tokens_of_single_trials(home
     trials = member.trials(1, "test")
     expected = member.encode(1, torch.from_numpy(trials.singles.reshape(-1, *trials.signal.shape[2:])))
 
-    model, stored = member.model, api.open_signals("image-folder", 1)["test"]
+    model, stored = member.module, api.open_signals("image-folder", 1)["test"]
     raw = mne.io.read_raw(file, verbose="ERROR")
     windows = replay(raw, stored.onset_s.ravel(), model.learned, stored.times_s)
     signal = torch.from_numpy(api.model_input(model.layout.spec, windows, model.learned.normaliser_of(1)))
@@ -141,10 +141,10 @@ def test_model_input_reads_what_training_and_retrieval_read(
 ) -> None:
     run = api.open_run(go("train-align", *small, "subjects=1", "train.epochs=1", *words, runs).folder)
     member = run.member()
-    spec, learned = member.model.layout.spec, member.model.learned
+    spec, learned = member.module.layout.spec, member.module.learned
     assert spec.signal["name"] == "default" and (1 in learned.normalisers) == ("normalise" in words[0])
     for split in ("train", "test"):
-        recording = member.align.source("").recording(1, split)
+        recording = member.run.source("").recording(1, split)
         expected = member.trials(1, split, is_tested=False).averages
         found = api.model_input(spec, recording, learned.normaliser_of(1))
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)

@@ -25,7 +25,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment import trained
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 2}"
 LATENT, TOKENS = (f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens"))
@@ -107,7 +107,7 @@ def test_pictures_are_compared_by_the_head_of_retrieval_block_by_block(
     world: Any, go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, run = world
-    align, rows = trained.find(str(run), Paths()), np.arange(7)
+    align, rows = trained.open_model(str(run), Paths()), np.arange(7)
     heads = StimulusHeads.of(align, priors.load("identity"), torch.device("cpu"))
     whole = Decoded.join([*heads.iterate_blocks("test", rows)])
     monkeypatch.setattr(conditions, "MAX_NUMBERS", 1000)  # three pictures of 256 + 64 numbers
@@ -140,12 +140,12 @@ def test_latents_of_another_autoencoder_are_refused(world: Any, go: Go) -> None:
 
 def test_sampled_heads_are_the_same_for_whoever_decodes_them(world: Any) -> None:
     _, run = world
-    first, second = (trained.find(str(run), Paths()) for _ in range(2))
+    first, second = (trained.open_model(str(run), Paths()) for _ in range(2))
     cell, cpu = first.cells[0], torch.device("cpu")
 
-    one, rows = TrainedCell.load(first, cell, cpu).decoded(2, "test")
-    other, _ = TrainedCell.load(second, cell, cpu).decoded(2, "test")
-    member = TrainedCell.load(second, cell, cpu)
+    one, rows = TrainedModel(first, cell, cpu).decoded(2, "test")
+    other, _ = TrainedModel(second, cell, cpu).decoded(2, "test")
+    member = TrainedModel(second, cell, cpu)
     predicted = member.encode(2, torch.from_numpy(member.trials(2, "test").averages))
 
     assert len(one) == len(rows) == len(set(one.texts["note"]))
@@ -224,8 +224,8 @@ def test_a_model_that_learns_from_targets_decodes_without_them(world: Any, go: G
     model = "backbone.kind=tests.contracts.parts.autoregressive"
     run = go("train-align", *given, model, "train.epochs=96").folder  # it learns slowly
 
-    align = trained.find(str(run), Paths())
-    member = TrainedCell.load(align, align.cells[0], torch.device("cpu"))
+    align = trained.open_model(str(run), Paths())
+    member = TrainedModel(align, align.cells[0], torch.device("cpu"))
     decoded, rows = member.decoded(1, "test")
     true = member.images("test", rows)  # which are not scaled
 

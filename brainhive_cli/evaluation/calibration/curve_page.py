@@ -220,14 +220,13 @@ def describe_arm(arm: str, alignments: Sequence[Any]) -> tuple[str, str, str]:
 def describe_source(job: Job) -> str:
     """Say of how many people models learned, and whether these saw the pictures of the calibration."""
     counts, shares = set(), []
-    for cell in job.cells:
-        counts.add(len(cell.trained_on))
-        store, pixels = first_with_pixels(job.align.stores("train", cell))
-        learned = job.align.learned(cell).pictures
-        is_common = learned.contain(
+    for model in job.align.models:
+        counts.add(len(model.cell.trained_on))
+        store, pixels = first_with_pixels(model.stores("train"))
+        is_common = model.learned.pictures.contain(
             job.align.dataset.pictured_as, store.image_ids, pixels, job.align.confirm_copy("train")
         )
-        shares.append(is_common[job.people[cell.tested_on[0]].pool.trials.stimulus].mean())
+        shares.append(is_common[job.people[model.cell.tested_on[0]].pool.trials.stimulus].mean())
     people = " to ".join(map(str, sorted({min(counts), max(counts)})))
     share = 100 * float(np.mean(shares))
     seen = "all" if share == 100 else "none" if share == 0 else f"{share:.0f} %"

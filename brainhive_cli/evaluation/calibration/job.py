@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import runs
 from brainhive_cli.core.arrays import Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
@@ -25,13 +24,11 @@ from brainhive_cli.evaluation.calibration.amounts import Pool, limit_amounts
 from brainhive_cli.evaluation.calibration.recipe import Calibration, Recipe
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import few_shot
-from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.few_shot import Base
+from brainhive_cli.training.alignment.few_shot import SourceModel
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
-from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
 
 TEST, LAST_DAY, FIRST_DAY = "test", "last session", "first session"
 """What is tested: all test trials, or those of one session."""
@@ -78,7 +75,7 @@ class Job:
 
     recipe: Recipe
     spec: Calibration
-    align: AlignRun
+    align: TrainedRun
     training: Training
     cells: list[Cell]
 
@@ -92,7 +89,7 @@ class Job:
         """
         # the run, with the recipe that trained it
         subjects = recipe.subjects if recipe.dataset is not None else None
-        align = find(recipe.align_run, recipe.paths, recipe.dataset, subjects)
+        align = open_model(recipe.align_run, recipe.paths, recipe.dataset, subjects)
         align = replace(align, allows_copies=recipe.copies == "allow", channel_mapping=recipe.channel_mapping)
         refuse_sweep(align)
         training = align.recipe
@@ -112,9 +109,9 @@ class Job:
 
         # each model with each person whom it has not learned from
         cells = []
-        for cell in align.cells:
-            everybody = align.source(cell.variant).choose_subjects(recipe.subjects)
-            known = set() if align.tests_new_subjects else {*cell.trained_on, *align.learned(cell).subjects}
+        for model in align.models:
+            cell, everybody = model.cell, model.source.choose_subjects(recipe.subjects)
+            known = set() if align.tests_new_subjects else {*cell.trained_on, *model.learned.subjects}
             cells += [replace(cell, tested_on=(one,)) for one in everybody if one not in known]
         wanted, new = {*(recipe.subjects or ())}, {cell.tested_on[0] for cell in cells}
         if not cells or wanted - new:
@@ -125,12 +122,14 @@ class Job:
             )
 
         # the run is named as fingerprints name it
-        root = recipe.paths.under_home("runs") / "train-align"
-        name = runs.reference(align.folder, root, align.variant)
         cells.sort(key=lambda cell: (cell.tested_on, cell.name))
-        align = replace(align, cells=cells, _cache={})
+        align = replace(align, chosen=cells)
         return cls(
-            recipe.model_copy(update={"align_run": name}), recipe.select(Calibration), align, training, cells
+            recipe.model_copy(update={"align_run": align.reference}),
+            recipe.select(Calibration),
+            align,
+            training,
+            cells,
         )
 
     @property
@@ -170,15 +169,15 @@ class Job:
     def _open_person(self, cell: Cell) -> Person:
         """Open the recordings of a new person."""
         # embeddings of the tested pictures
-        member, (subject,) = TrainedCell.load(self.align, cell, torch.device("cpu")), cell.tested_on
+        member, (subject,) = TrainedModel(self.align, cell), cell.tested_on
         rows, pictures = member.rows("test"), member.pictures("test")
         gallery = Targets.of(
-            self.align.stores("test", cell), Launch(0, 1, torch.device("cpu")), member.model.layout.encoders
+            member.stores("test"), Launch(0, 1, torch.device("cpu")), member.module.layout.encoders
         ).gather(torch.from_numpy(rows))
 
         # trials that are learned from: never a tested picture, whatever it is called
         pool = Pool(read_raw(member, subject, "train", with_single=self.needs_trials))
-        stores = self.align.stores("train", cell), self.align.stores("test", cell)
+        stores = member.stores("train"), member.stores("test")
         train_pixels, test_pixels = (pixels_of(each.values()) for each in stores)
         name, known = self.align.dataset.pictured_as, None if test_pixels is None else test_pixels[rows]
         is_tested = LearnedPictures.of(name, [pictures.image_ids[row] for row in rows], known).contain(
@@ -200,7 +199,7 @@ class Job:
             raise BrainhiveError(f"subject {subject} has no picture to learn from", "other subjects")
         return Person(subject, pool, tested, gallery, [pictures.image_ids[row] for row in rows])
 
-    def load_base(self, cell: Cell, launch: Launch, left_out: AlignRun | None = None) -> Base:
+    def load_base(self, cell: Cell, launch: Launch, left_out: TrainedRun | None = None) -> SourceModel:
         """Load the model of a cell, with what goes on from it to a new person.
 
         Args:
@@ -210,10 +209,10 @@ class Job:
                 person is that one, of the run's own data set.
         """
         # the model, and targets of the stimuli that calibrate it
-        alone, run = Launch(0, 1, launch.device), left_out or self.align
-        own_cell = run.cells[0] if left_out else cell
-        model = aligners.load(run.model_path(own_cell)).to(launch.device).eval()
-        targets = Targets.of(run.stores("train", own_cell), alone, model.layout.encoders)
+        run = left_out or self.align
+        reader = TrainedModel(run, run.cells[0] if left_out else cell, launch.device)
+        model, alone = reader.module, Launch(0, 1, launch.device)
+        targets = Targets.of(reader.stores("train"), alone, model.layout.encoders)
         training = self.training
         if self.spec.epochs is not None:
             train = training.train.model_copy(update={"epochs": self.spec.epochs, "stages": []})
@@ -221,16 +220,15 @@ class Job:
 
         # some recordings of the people whom it learned from, for statistics of these
         if left_out is None and self.recipe.dataset is not None:
-            run = find(self.recipe.align_run, self.recipe.paths)
-        reader, most = TrainedCell(run, own_cell, model), few_shot.MAX_REFERENCES
-        most = most // 4 if self.needs_trials else most
+            reader = replace(reader, run=open_model(self.recipe.align_run, self.recipe.paths))
+        most = few_shot.MAX_REFERENCES // (4 if self.needs_trials else 1)
         trained = [
             read_raw(reader, subject, "train", with_single=self.needs_trials, most=most)
-            for subject in own_cell.trained_on
+            for subject in reader.cell.trained_on
         ]
         fuser = model.fuser if model.layout.prior else None
         learned = {} if self.recipe.keep == "none" or left_out else self._describe_learned(cell)
-        return Base(model, targets, training.loss_terms, training.train, trained, fuser, alone, learned)
+        return SourceModel(model, targets, training.loss_terms, training.train, trained, fuser, learned)
 
     @property
     def needs_trials(self) -> bool:
@@ -240,11 +238,11 @@ class Job:
     def _describe_learned(self, cell: Cell) -> dict[int, Learned]:
         """Describe the recordings that models which are kept have learned from."""
         # all training pictures of the person, by name, pixels and concept
-        (subject,), stores, dataset = cell.tested_on, self.align.stores("train", cell), self.align.dataset
+        (subject,), model, dataset = cell.tested_on, TrainedModel(self.align, cell), self.align.dataset
         rows = self.people[subject].pool.trials.stimulus
-        store, pixels = first_with_pixels(stores)
+        store, pixels = first_with_pixels(model.stores("train"))
         shown = store.image_ids[rows], None if pixels is None else pixels[rows], store.concepts[rows]
-        people, source = people_of(dataset), self.align.source(cell.variant)
+        people, source = people_of(dataset), model.source
         return {
             subject: Learned(
                 dataset=dataset.pictured_as,
@@ -315,7 +313,7 @@ def _check_kept(recipe: Recipe, training: Training) -> None:
 
 
 def read_raw(
-    member: TrainedCell, subject: int, split: str, with_single: bool = False, most: int | None = None
+    member: TrainedModel, subject: int, split: str, with_single: bool = False, most: int | None = None
 ) -> Trials:
     """Read a person's signals as a model takes them, but not normalised.
 

@@ -24,8 +24,8 @@ from brainhive_cli.training.alignment.few_shot import (
     PERMUTED_TRANSFER,
     TRANSFER,
     ZERO_SHOT,
-    Base,
-    Decoder,
+    PersonModel,
+    SourceModel,
 )
 from brainhive_cli.training.alignment.recipe import Cell
 
@@ -65,8 +65,8 @@ def list_arms(spec: Calibration) -> list[str]:
 
 
 def fit_decoder(
-    base: Base, arm: str, spec: Calibration, trials: Trials, seed: int, pull: float | None
-) -> Decoder:
+    base: SourceModel, arm: str, spec: Calibration, trials: Trials, seed: int, pull: float | None
+) -> PersonModel:
     """Fit what an arm decodes with to a person's recordings.
 
     Args:
@@ -95,7 +95,7 @@ def fit_decoder(
     return base.align_signals(config, trials) if is_of_signals else base.align_tokens(config, trials)
 
 
-def rank_tested(decoder: Decoder, person: Person) -> dict[str, Int64]:
+def rank_tested(decoder: PersonModel, person: Person) -> dict[str, Int64]:
     """Rank the seen picture of each test signal among the tested pictures: [N], by what is tested."""
     with torch.inference_mode():
         gallery = decoder.model.encode_image(
@@ -108,14 +108,14 @@ def rank_tested(decoder: Decoder, person: Person) -> dict[str, Int64]:
 
 
 def measure_draw(
-    base: Base,
+    base: SourceModel,
     person: Person,
     spec: Calibration,
     amounts: Sequence[float],
     pulls: Sequence[float | None],
     draw: int,
     random: np.random.Generator,
-    keep: Mapping[str, Callable[[Decoder], None]] | None,
+    keep: Mapping[str, Callable[[PersonModel], None]] | None,
 ) -> Part:
     """Measure every arm after every amount, in one draw.
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.recipe import AlignRunRecipe, Section
+from brainhive_cli.core.recipe import Section, TrainedRunRecipe
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.evaluation.calibration.amounts import Order, Unit
 from brainhive_cli.training.alignment.few_shot import ARMS, PULLS, TRANSFER
@@ -139,7 +139,7 @@ class Calibration(Section):
         return 1 if self.order == "recording" else self.draws
 
 
-class Recipe(AlignRunRecipe, Calibration):
+class Recipe(TrainedRunRecipe, Calibration):
     """Recipe of calibrate."""
 
     align_run: recipe.OneRun = Field(

@@ -21,8 +21,7 @@ from brainhive_cli.training.alignment.few_shot import (
 )
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
-from brainhive_cli.training.alignment.trained import AlignRun
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 from brainhive_cli.training.alignment.validation import held_out_of
 
 LEAST_VALIDATION = 0.1
@@ -84,7 +83,7 @@ def train_without(job: Job, cell: Cell, subject: int, paths: Paths) -> Training:
     return training.model_copy(update=update)
 
 
-def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Launch) -> Choice:
+def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: Launch) -> Choice:
     """Choose the strength for each amount by those whom the model learned from, each left out in turn.
 
     Each one's training pictures calibrate the model without that person, and the pictures of held-out
@@ -120,7 +119,7 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, AlignRun], launch: Lau
         for subject, run in runs.items():
             # the model, and the signals of the person as it reads them
             base, (without,) = job.load_base(cell, launch, run), run.cells
-            member = TrainedCell(run, replace(without, tested_on=(subject,)), base.model)
+            member = TrainedModel(run, replace(without, tested_on=(subject,)), launch.device)
             trials = read_raw(member, subject, "train", with_single=job.needs_trials)
 
             # pictures of held-out concepts are tested, all others are learned from

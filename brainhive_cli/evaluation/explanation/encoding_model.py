@@ -228,7 +228,7 @@ def _encode(
     # tested signals in sensor space, where whiteners are known
     learned = reader.member.trials(reader.subject, "train", is_tested=False)
     rows = learned.stimulus
-    is_mixed, device = bool(reader.mixture), reader.member.model.device
+    is_mixed, device = bool(reader.mixture), reader.member.module.device
     if is_mixed:
         collected.missing["encoding by sensor"] = reader.mixture
     chunks = [*sensor_space.averages(reader.trials, is_mixed)]

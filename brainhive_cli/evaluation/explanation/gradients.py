@@ -79,7 +79,7 @@ def _shares(reader: Reader, space: SensorSpace, labels: Int64, points: int) -> F
     targets = gallery[torch.from_numpy(labels).to(gallery.device)] - gallery.mean(0)  # [N, D]
 
     # integrated gradients in chunks, shared among the sensors
-    model, parts = reader.member.model, []
+    model, parts = reader.member.module, []
     for rows in torch.arange(len(space.signal)).split(AT_ONCE):
         signal, baseline = space.signal[rows], space.baseline[rows]  # [B, C, T]
         chunk = replace(space, signal=signal, baseline=baseline, deviation=space.deviation[rows])

@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from brainhive_cli.core import runs
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
@@ -29,8 +28,7 @@ from brainhive_cli.evaluation.explanation.recipe import (
 )
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Job:
 
     recipe: Recipe
     spec: Explanation
-    align: AlignRun
+    align: TrainedRun
     subjects: dict[int, list[Cell]]
     encoders: list[EncoderConfig]
 
@@ -61,7 +59,7 @@ class Job:
         spec = recipe.select(Explanation)
 
         # the run, whose trials are held out if trials are analysed
-        align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects)
+        align = open_model(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects)
         align = replace(align, allows_copies=recipe.copies == "allow")
         refuse_sweep(align)
         holdout = align.dataset.holdout
@@ -79,16 +77,17 @@ class Job:
             )
         if spec.control == "trained" and align.recipe is None:
             raise RecipeError("control is trained, and a model folder has no recipe", "control=permuted")
-        root = recipe.paths.under_home("runs") / "train-align"
-        name = runs.reference(align.folder, root, align.variant)
 
         # cells by subject, and encoders of the levels
         subjects: dict[int, list[Cell]] = {}
         for cell in align.cells:
             for subject in cell.tested_on:
                 subjects.setdefault(subject, []).append(cell)
-        encoders = [*align.training_settings[align.cells[0].variant].encoders, *spec.levels]
-        recipe, subjects = recipe.model_copy(update={"align_run": name}), dict(sorted(subjects.items()))
+        encoders = [*align.models[0].encoders, *spec.levels]
+        recipe, subjects = (
+            recipe.model_copy(update={"align_run": align.reference}),
+            dict(sorted(subjects.items())),
+        )
         return cls(
             recipe, spec, align, subjects, list({encoder.name: encoder for encoder in encoders}.values())
         )
@@ -141,10 +140,10 @@ class Job:
             BrainhiveError: if there are none.
         """
         # rows of the pictures that each subject was shown
-        align, split, cell, shown = self.align, self.spec.split, self.align.cells[0], []
-        tested, pictures = align.tested_pictures(split), next(iter(align.stores(split, cell).values()))
+        align, split, model, shown = self.align, self.spec.split, self.align.models[0], []
+        tested, pictures = align.tested_pictures(split), model.pictures(split)
         for subject in self.subjects:
-            rows = pictures.rows(align.source(cell.variant, cell.fold).recording(subject, split).image_ids)
+            rows = pictures.rows(model.source.recording(subject, split).image_ids)
             rows = rows[rows >= 0]
             shown.append(rows[tested.are_unseen(subject, rows, f"{align.folder.path}")])
 
@@ -171,7 +170,7 @@ class Job:
         concept_parts: dict[Hashable, Any] = defaultdict(tuple)
         are_known, caveats = True, list[str]()
         for subject, (cell, *_) in self.subjects.items():
-            member = TrainedCell.load(self.align, cell, device, self.spec.head)
+            member = TrainedModel(self.align, cell, device, self.spec.head)
             image_ids, order = (
                 member.pictures(self.spec.split).image_ids,
                 member.interleaving(subject, self.spec.split),
@@ -191,7 +190,7 @@ class Job:
         subject: int,
         shared: Int64,
         device: torch.device,
-        align: AlignRun | None = None,
+        align: TrainedRun | None = None,
         parts: Sequence[Mapping[Hashable, Hashable]] = (),
     ) -> Reader:
         """Open a cell's model with a subject's signals.
@@ -204,7 +203,7 @@ class Job:
             align: Another run with the same cells; default: the one that is explained.
             parts: What `find_parts` found; () where labels are not permuted.
         """
-        member, spec = TrainedCell.load(align or self.align, cell, device, self.spec.head), self.spec
+        member, spec = TrainedModel(align or self.align, cell, device, self.spec.head), self.spec
         return Reader.open(member, subject, spec.split, shared, parts, spec.draws, spec.seed)
 
     def describe_protocol(self, caveats: Sequence[str] = ()) -> str:

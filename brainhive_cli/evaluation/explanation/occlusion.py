@@ -150,7 +150,7 @@ def occlude_columns(reader: Reader, _: Explanation) -> Profile:
     """
     if len(reader.times_ms) < 2:
         raise BrainhiveError("the signals have one sample", "fMRI has regions instead of columns")
-    columns = Columns.find(reader.member.model.backbone, reader.predict, *reader.signal.shape[1:])
+    columns = Columns.find(reader.member.module.backbone, reader.predict, *reader.signal.shape[1:])
 
     # the feature map of the mean signal; margins of the whole signal, before a column is replaced
     with torch.inference_mode():
@@ -174,7 +174,7 @@ def drop_levels(reader: Reader, _: Explanation) -> Profile:
     Raises:
         BrainhiveError: if the target is of one encoder.
     """
-    keys = sorted(reader.member.model.layout.compared_keys)
+    keys = sorted(reader.member.module.layout.compared_keys)
     if len(keys) < 2:
         raise BrainhiveError(
             f"the target is of one encoder, {keys[0]}", "levels=NAME compares the signals with others"

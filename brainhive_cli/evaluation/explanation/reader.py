@@ -18,7 +18,7 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.profiles import Labels
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, refuse_unknown_whitening
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Reader:
         shared: One list: the pictures that all subjects were shown, and which of them are alike.
     """
 
-    member: TrainedCell
+    member: TrainedModel
     subject: int
     split: str
     trials: Trials
@@ -46,7 +46,7 @@ class Reader:
     @classmethod
     def open(
         cls,
-        member: TrainedCell,
+        member: TrainedModel,
         subject: int,
         split: str,
         shared: Int64,
@@ -143,7 +143,7 @@ class Reader:
     def predict(self, signal: Tensor) -> Any:
         """Run the model on signals [B, C, T], with gradients where they are enabled."""
         index = self.member.index(self.subject, len(signal))
-        return self.member.model.predict(signal.to(self.member.model.device), index)
+        return self.member.module.predict(signal.to(self.member.module.device), index)
 
 
 def margins_among(tokens: Tensor, gallery: Tensor) -> Float64:
@@ -153,8 +153,8 @@ def margins_among(tokens: Tensor, gallery: Tensor) -> Float64:
     return cosine - cosine.mean(1, keepdims=True)
 
 
-def units_of(member: TrainedCell, split: str, rows: Int64) -> Items:
+def units_of(member: TrainedModel, split: str, rows: Int64) -> Items:
     """List the image ids of pictures by their rows [n], and which of them are alike."""
     store = member.pictures(split)
-    alike = alike_of(member.align.dataset, store.image_ids, store.concepts)
+    alike = alike_of(member.run.dataset, store.image_ids, store.concepts)
     return alike.items([[store.image_ids[row] for row in rows]])

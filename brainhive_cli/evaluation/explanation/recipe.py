@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.recipe import AlignRunRecipe, Section
+from brainhive_cli.core.recipe import Section, TrainedRunRecipe
 from brainhive_cli.models.encoders import Encoders
 
 OF_MODEL = {
@@ -120,7 +120,7 @@ class Explanation(Section):
         return [name for name in self.analyses if name in kind]
 
 
-class Recipe(AlignRunRecipe, Explanation):
+class Recipe(TrainedRunRecipe, Explanation):
     """Recipe of explain: the run, the subjects, the analyses."""
 
     align_run: recipe.OneRun = Field(

@@ -34,7 +34,7 @@ from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.statistics import measure_each
 from brainhive_cli.measurement.units import fold_null_inflation
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 DECODING, GENERALISATION = OF_TRIALS
 ACCURACY = "accuracy"
@@ -193,7 +193,7 @@ def decode(job: Job, subject: int) -> Decoded:
     groups = []
     shown, predicted, orders, spans, candidates = [], [], [], np.empty((0, 2)), 0
     for _, cell in sorted(folds.items()):
-        member = TrainedCell.load(job.align, cell, device)
+        member = TrainedModel(job.align, cell, device)
         train, test = (member.trials(subject, name, is_tested=False) for name in ("train", split))
         if len(train.times_s) < 2:
             raise RecipeError(

@@ -15,14 +15,13 @@ from brainhive_cli.core.arrays import Bool, Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.model_input import choose_input
-from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.noise import whiten
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.preparation import Whitening
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 BEST = 5
 """Pictures that are shown of each window."""
@@ -52,9 +51,9 @@ class LiveGallery:
     is_tested: Bool
 
     @classmethod
-    def of(cls, member: TrainedCell, subject: int, split: str) -> "LiveGallery":
-        """Encode the pictures of a split."""
-        rows = member.rows(split)
+    def of(cls, member: TrainedModel, split: str) -> "LiveGallery":
+        """Encode the pictures of a split, which test the model on its only subject."""
+        rows, (subject,) = member.rows(split), member.cell.tested_on
         image_ids = [member.pictures(split).image_ids[row] for row in rows]
         return cls(image_ids, member.images(split, rows), member.are_unseen(subject, split, rows))
 
@@ -92,42 +91,40 @@ class LiveResult:
     token: Tensor = field(repr=False)
 
 
-class Decoder:
+@dataclass
+class WindowDecoder:
     """Decodes windows as `eval-retrieval` decodes trials of a store.
 
-    Args:
-        member: The model.
-        subject: Whose brain.
+    Attributes:
+        member: The model; its cell is tested on the person alone.
         gallery: Pictures that are searched.
         names: Finds the picture of an event.
         normaliser: Of the person; None where signals are not normalised.
         template: Recording of one window: channels, times and unit, by which the model's input is chosen.
         whitening: None where windows come whitened, or are not whitened at all.
-        channel_mapping: What to do about channels that the windows lack.
         learned_trials: [n, F] what `read_learned_trials` gives.
     """
 
-    def __init__(
-        self,
-        member: TrainedCell,
-        subject: int,
-        gallery: LiveGallery,
-        names: EventNames,
-        normaliser: Normaliser | None,
-        template: Trials,
-        whitening: Whitening | None = None,
-        channel_mapping: ChannelChoice = "none",
-        learned_trials: Tensor | None = None,
-    ) -> None:
-        self.member, self.subject, self.gallery, self.whitening = member, subject, gallery, whitening
-        self._names, self._normaliser, self.template = names, normaliser, template
-        self._mapping: ChannelChoice = channel_mapping
-        self._learned_trials = learned_trials
+    member: TrainedModel
+    gallery: LiveGallery
+    names: EventNames
+    normaliser: Normaliser | None
+    template: Trials
+    whitening: Whitening | None = None
+    learned_trials: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Begin with no windows."""
+        self._number = 0
         self._shown: OrderedDict[str, int | None] = OrderedDict()  # row by the name of an event
         self._sums: OrderedDict[int, tuple[Float64, int]] = OrderedDict()  # [E, T], and trials
         self._noise_trials: list[tuple[Float32, str]] = []
-        self._units = normalize(gallery.tokens.float())  # [M, D]
-        self._number = 0
+        self._units = normalize(self.gallery.tokens.float())  # [M, D]
+
+    @property
+    def subject(self) -> int:
+        """The person."""
+        return self.member.cell.tested_on[0]
 
     @property
     def unknown_events(self) -> list[str]:
@@ -145,7 +142,7 @@ class Decoder:
         """Find the row in the gallery of the picture that an event stands for; None if it has none."""
         if event not in self._shown:
             try:
-                self._shown[event] = self._names.find_row(event)
+                self._shown[event] = self.names.find_row(event)
             except BrainhiveError as error:  # a marker that anyone sends must not end the session
                 console.warn(f"{error.message}: no picture is known of event {event}")
                 self._shown[event] = None
@@ -207,7 +204,7 @@ class Decoder:
         known = [index for index, row in enumerate(shown) if row is not None]
 
         # trials that the model has learned from
-        is_learned, learned = [False] * len(rows), self._learned_trials
+        is_learned, learned = [False] * len(rows), self.learned_trials
         if learned is not None and len(learned) > 1:
             nearest = (describe_trials(signals[: len(rows)]) @ learned.T).topk(2, dim=1).values  # [n, 2]
             first, second = (1 - nearest).clamp(min=0).sqrt().unbind(1)  # distances, by a factor
@@ -248,11 +245,12 @@ class Decoder:
 
     def _read(self, epochs: Float32) -> Tensor:
         """Read prepared windows [n, E, T] as the model takes them: [n, C, T]."""
-        spec, channels = self.member.model.layout.spec, self.member.align.dataset.channels
+        spec, run = self.member.module.layout.spec, self.member.run
         trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s"))
         windows = replace(self.template, signal=epochs[:, None], image_ids=(), **trials)
-        chosen = choose_input(spec, windows, "the stream", channels, channel_mapping=self._mapping)
-        return torch.from_numpy(chosen.normalise(self._normaliser).read(slice(None)))
+        options = run.dataset.channels, False, run.channel_mapping
+        chosen = choose_input(spec, windows, "the stream", *options)
+        return torch.from_numpy(chosen.normalise(self.normaliser).read(slice(None)))
 
 
 def describe_trials(signals: Tensor) -> Tensor:
@@ -262,13 +260,13 @@ def describe_trials(signals: Tensor) -> Tensor:
     return normalize(numbers - numbers.mean(1, keepdim=True), dim=1)
 
 
-def read_learned_trials(member: TrainedCell) -> tuple[Tensor | None, bool]:
+def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
     """Read the trials that a model has learned from, where their stores are here and have not changed.
 
     Returns:
         [n, F] see `describe_trials`, None of no trial; and whether these are all.
     """
-    learned, source = member.model.learned, member.source
+    learned, source = member.module.learned, member.source
     stored = source.identities(learned.subjects)
     described = [
         describe_trials(torch.from_numpy(member.trials(subject, "train", is_tested=False).averages))

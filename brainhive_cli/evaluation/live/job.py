@@ -25,14 +25,12 @@ from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.data.streams import Stream, StreamConfig, StreamFormat, Wanted, WindowStream
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.live.decoder import Decoder, LiveGallery, read_learned_trials
+from brainhive_cli.evaluation.live.decoder import LiveGallery, WindowDecoder, read_learned_trials
 from brainhive_cli.evaluation.live.preparation import LivePreparation, plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
 
 MAX_LEARNED = 0.05
 """Share of the trials that may look as if they had been trained on: those of a blink, say, are alike."""
@@ -54,7 +52,7 @@ class Job:
     """
 
     recipe: Recipe
-    align: AlignRun
+    align: TrainedRun
     cell: Cell
     subject: int
 
@@ -67,7 +65,7 @@ class Job:
             MissingData: if there is no run.
         """
         subjects = None if recipe.dataset is None or recipe.subject is None else [recipe.subject]
-        align = find(recipe.align_run, recipe.paths, recipe.dataset, subjects)
+        align = open_model(recipe.align_run, recipe.paths, recipe.dataset, subjects)
         refuse_sweep(align)
         align = replace(align, allows_copies=recipe.copies == "allow", channel_mapping=recipe.channel_mapping)
         if stored_split(align.dataset, recipe.gallery) not in align.dataset.splits:
@@ -94,7 +92,7 @@ class Job:
             subject = people[0]
         tested = [cell for cell in cells if subject in cell.tested_on]
         cell = replace((tested or cells)[0], tested_on=(subject,))
-        return cls(recipe, replace(align, cells=[cell], _cache={}, _pictures={}), cell, subject)
+        return cls(recipe, replace(align, chosen=[cell]), cell, subject)
 
     @property
     def is_new_person(self) -> bool:
@@ -113,7 +111,7 @@ class Job:
     @cached_property
     def recorded_unit(self) -> str:
         """Unit of the continuous samples before whitening, as the stores of the run's people say it."""
-        source = self.align.source(self.cell.variant, self.cell.fold)
+        source = self.align.models[0].source
         for subject in dict.fromkeys([self.subject, *self.cell.trained_on]):
             if source.path(subject).is_file():
                 for recording in source.open(subject).splits.values():
@@ -129,7 +127,7 @@ class Job:
         if spec.names == tuple(map(str, range(len(spec.names)))):  # a model that only counts its channels
             chosen = spec.signal.get("channels") or self.align.dataset.channels or spec.names
             spec = replace(spec, names=tuple(chosen))
-        where = str(self.align.model_path(self.cell))
+        where = str(self.align.models[0].path)
         return plan_preparation(
             spec,
             model.learned,
@@ -143,7 +141,7 @@ class Job:
     def check(self) -> None:
         """Refuse what windows of the stream cannot be prepared for; raises as `plan`."""
         if not self.recipe.source.has_windows:
-            self.plan(aligners.load(self.align.model_path(self.cell)))
+            self.plan(TrainedModel(self.align, self.cell).module)
 
     def open(self, launch: Launch) -> "OpenSession":
         """Load the model and the gallery, open the stream, and check that they go together.
@@ -152,9 +150,9 @@ class Job:
             BrainhiveError: naming channels, units or steps that do not.
         """
         recipe, split = self.recipe, self.recipe.gallery
-        member = TrainedCell.load(self.align, self.cell, launch.device)
-        spec = member.model.layout.spec
-        gallery = LiveGallery.of(member, self.subject, split)
+        member = TrainedModel(self.align, self.cell, launch.device)
+        spec = member.module.layout.spec
+        gallery = LiveGallery.of(member, split)
         table = locate(recipe.events) if recipe.events else None
         if table is not None:
             require([find_table(table)])
@@ -168,7 +166,7 @@ class Job:
                 self.align.prepare_signals(launch, [self.subject])
             except MissingData:
                 return None
-            return self.align.source(self.cell.variant, self.cell.fold).recording(self.subject, split)
+            return self.align.models[0].source.recording(self.subject, split)
 
         # windows that come prepared need no preparation; what no stream can go through is said before waiting
         preparation: LivePreparation | None = None
@@ -176,7 +174,7 @@ class Job:
             idle = ("events", "whiten_trials", "whitener_session")
             refuse_idle(recipe, idle, "on prepared trials of known pictures", "leave it out")
         else:
-            preparation = self.plan(member.model)
+            preparation = self.plan(member.module)
         wanted = Wanted(
             spec.names if preparation is None else preparation.channels,
             "eeg" if preparation is None else preparation.kind,
@@ -191,11 +189,10 @@ class Job:
         holdout = self.align.dataset.holdout
         shows_seen = holdout is not None and holdout.shows_seen
         learned_trials, knows_trials = read_learned_trials(member) if shows_seen else (None, True)
-        mapping = recipe.channel_mapping
         stream: Stream | WindowStream = recipe.source.build(wanted)
-        common = member, self.subject, gallery, names, normaliser
+        common = member, gallery, names, normaliser
         if isinstance(stream, WindowStream):
-            decoder = Decoder(*common, stream.template, None, mapping, learned_trials)
+            decoder = WindowDecoder(*common, stream.template, None, learned_trials)
             caveats = stream.template.caveats
             return OpenSession(self, member, decoder, stream, None, None, caveats, knows_trials)
         assert preparation is not None  # by the contract of StreamConfig
@@ -206,7 +203,7 @@ class Job:
             cutting = Cutting(preparation.steps, stream.format.rate_hz)
             windows = Windows(cutting, channels, preparation.band_hz)
             template = preparation.make_template(cutting, spec)
-            decoder = Decoder(*common, template, preparation.whitening, mapping, learned_trials)
+            decoder = WindowDecoder(*common, template, preparation.whitening, learned_trials)
             decoder.warm_up()
         except BaseException:
             stream.close()
@@ -238,8 +235,8 @@ class OpenSession:
     """
 
     job: Job
-    member: TrainedCell
-    decoder: Decoder
+    member: TrainedModel
+    decoder: WindowDecoder
     stream: Stream | WindowStream
     windows: Windows | None
     columns: list[int] | None
@@ -254,7 +251,7 @@ class OpenSession:
         of_trials = [TRAINED_TRIALS] if learned > MAX_LEARNED * trials else of_trials
         pictures = job.align.tested_pictures(job.recipe.gallery, job.cell.fold).caveats
         held_out = holdout.caveats(self.decoder.template) if holdout else []
-        learned_from = job.align.learned(job.cell).caveats
+        learned_from = job.align.models[0].learned.caveats
         return merge_caveats(self.signal_caveats, held_out, of_trials, pictures, learned_from)
 
     @property

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts, recipe
-from brainhive_cli.core.recipe import AlignRunRecipe, Section
+from brainhive_cli.core.recipe import Section, TrainedRunRecipe
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
 
@@ -39,7 +39,7 @@ class Decoding(Section):
     windows: int | None = Field(None, ge=1, description="windows after which the session ends")
 
 
-class Recipe(AlignRunRecipe, Decoding):
+class Recipe(TrainedRunRecipe, Decoding):
     """Recipe of live."""
 
     computes = False

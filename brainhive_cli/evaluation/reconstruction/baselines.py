@@ -23,7 +23,7 @@ from brainhive_cli.evaluation.reconstruction.conditions import TRAIN, DecodedSet
 from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet
 from brainhive_cli.measurement.metrics.image import prepare
 from brainhive_cli.measurement.ranks import nearest
-from brainhive_cli.training.alignment.trained import AlignRun
+from brainhive_cli.training.alignment.trained import TrainedRun
 
 BASELINES: tuple[Source, ...] = ("nearest", "mean", "still")
 DEFAULT: dict[str, tuple[Source, ...]] = {
@@ -49,7 +49,7 @@ class Baselines:
         protocol: How pictures are sized for metrics; the mean is taken at that size.
     """
 
-    align: AlignRun
+    align: TrainedRun
     split: str
     resolution_px: int
     protocol: str

@@ -23,8 +23,7 @@ from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import TOKEN, Decoded, comparable
 from brainhive_cli.models.priors import Prior
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import AlignRun
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
 MAX_BATCH = 8192
 """Stimuli whose heads are computed at once, at most."""
@@ -54,7 +53,7 @@ class StimulusHeads:
         compared_keys: Keys of the embeddings that these vectors are made from; None for all.
     """
 
-    align: AlignRun
+    align: TrainedRun
     encoders: Sequence[EncoderConfig]
     keys: Mapping[str, str]
     targets: Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -63,20 +62,20 @@ class StimulusHeads:
     compared_keys: Collection[str] | None = None
 
     @classmethod
-    def of(cls, align: AlignRun, prior: Prior, device: torch.device) -> Self:
+    def of(cls, align: TrainedRun, prior: Prior, device: torch.device) -> Self:
         """Choose the function that computes the heads.
 
         Raises:
             BrainhiveError: if the prior fuses embeddings of other encoders; it names both.
         """
         # the fuser takes embeddings by the names that the prior was trained with
-        encoders, _ = align.training_settings[align.cells[0].variant]
+        encoders = align.models[0].encoders
         if (fuser := prior.fuser) is not None:
             keys = match_keys(encoders, prior.dims, "the prior")
             return cls(align, encoders, keys, lambda embeddings: {TOKEN: fuser(embeddings)}, device)
 
         # without a fuser, heads are the targets of the brain model
-        model = align.model(align.cells[0], device)
+        model = TrainedModel(align, align.cells[0], device).module
         layout = model.layout
         return cls(align, encoders, layout.encoders, model.targets, device, model.join, layout.compared_keys)
 
@@ -214,13 +213,12 @@ def derange(count: int, seed: int | tuple[int, ...]) -> Int64:
     return neighbours
 
 
-def decode_signals(align: AlignRun, cell: Cell, subject: int, split: str, device: torch.device) -> DecodedSet:
-    """Decode all signals of a subject in a split, by a cell's brain model."""
-    member = TrainedCell.load(align, cell, device)
-    decoded, rows = member.decoded(subject, split)
-    image_ids = member.pictures(split).image_ids
+def decode_signals(model: TrainedModel, subject: int, split: str) -> DecodedSet:
+    """Decode all signals of a subject in a split, by a brain model."""
+    decoded, rows = model.decoded(subject, split)
+    image_ids = model.pictures(split).image_ids
     ids = [image_ids[row] for row in rows]
-    return DecodedSet("brain", cell, subject, ids, ids, decoded)
+    return DecodedSet("brain", model.cell, subject, ids, ids, decoded)
 
 
 def make_decoded_sets(

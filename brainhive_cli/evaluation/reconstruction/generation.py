@@ -32,8 +32,7 @@ from brainhive_cli.models.heads import PREFIX, Decoded, Heads, refuse_other_targ
 from brainhive_cli.models.priors import Prior
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
 
 ANY_PX = 512
 """A size that every autoencoder has; the channels of its latents do not depend on it."""
@@ -90,16 +89,15 @@ class FromTokens:
         autoencoder: The encoder whose embeddings are latents.
     """
 
-    align: AlignRun
+    align: TrainedRun
     split: str
     autoencoder: EncoderConfig
     _latents: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False)
 
     @classmethod
-    def of(cls, align: AlignRun, split: str) -> Self:
+    def of(cls, align: TrainedRun, split: str) -> Self:
         """Find the autoencoder that a run was trained on; BrainhiveError if there is not one."""
-        encoders, _ = align.training_settings[align.cells[0].variant]
-        autoencoders = [config for config in encoders if config.encodes_latents]
+        autoencoders = [config for config in align.models[0].encoders if config.encodes_latents]
         if len(autoencoders) != 1:
             raise BrainhiveError(
                 f"{align.folder.path} was not trained on one VAE", "train-align --encoders vae"
@@ -149,9 +147,9 @@ class FromTokens:
 
         # directions from the signals, and the mean length of a latent of the training pictures
         device = next(iter(decoded_set.decoded.tensors.values())).device
-        member = TrainedCell.load(self.align, self._cell(decoded_set.subject, decoded_set.cell.seed), device)
+        member = TrainedModel(self.align, self._cell(decoded_set.subject, decoded_set.cell.seed), device)
         decoded, rows = member.decoded(decoded_set.subject, self.split)
-        latents = F.normalize(self._select_latents(decoded.tensors, member.model)) * self._mean_length
+        latents = F.normalize(self._select_latents(decoded.tensors, member.module)) * self._mean_length
         return dict(zip([store.image_ids[row] for row in rows], latents, strict=True))
 
     def _cell(self, subject: int, seed: int) -> Cell:
@@ -192,7 +190,7 @@ def find_start_pictures(recipe: Recipe) -> StartPictures | None:
     if initial.folder:
         return FromFolder(initial.folder, list_pictures(initial.folder), recipe.resolution_px)
     if initial.align_run:
-        align = find(initial.align_run, recipe.paths)
+        align = open_model(initial.align_run, recipe.paths)
         refuse_sweep(align)
         return FromTokens.of(align, recipe.split)
     return None

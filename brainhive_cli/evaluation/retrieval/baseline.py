@@ -22,7 +22,7 @@ from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axe
 from brainhive_cli.measurement.ranks import ranks_of_all, summarise
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.measurement.verdict import Verdict, judge
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 COMPONENTS, SIGNALS, SIGNAL_BYTES = 1000, 20_000, 2 * 10**9
 """Principal components and training signals of a ridge, at most, and bytes of the signals in float32."""
@@ -73,7 +73,7 @@ class Averages(NamedTuple):
     trials: Int64
 
     @classmethod
-    def read(cls, member: TrainedCell, subject: int, split: str, is_tested: bool) -> Self:
+    def read(cls, member: TrainedModel, subject: int, split: str, is_tested: bool) -> Self:
         """Read signals as the cell's model does, by session where pictures were shown in several."""
         # pictures that were shown in several sessions are averaged by session, if memory allows
         trials = member.trials(subject, split, is_tested=is_tested)
@@ -151,10 +151,10 @@ class Candidates:
     alike: Alike
 
     @classmethod
-    def read(cls, member: TrainedCell, split: str, rows: Int64, device: torch.device) -> Self:
+    def read(cls, member: TrainedModel, split: str, rows: Int64, device: torch.device) -> Self:
         """Read the targets of the run's encoders; wide ones are projected by a count sketch."""
         # targets of each encoder, at equal widths
-        stores, parts = member.align.stores(split, member.cell), []
+        stores, parts = member.stores(split), []
         width = TARGET_WIDTH // len(stores)
         for number, store in enumerate(stores.values()):
             source = StoreTargets.of(store, torch.device("cpu"), hold=False)
@@ -173,7 +173,7 @@ class Candidates:
 
         # pictures that are alike
         concepts = [member.pictures(split).concepts[row] for row in rows]
-        alike = alike_of(member.align.dataset, rows.tolist(), concepts)
+        alike = alike_of(member.run.dataset, rows.tolist(), concepts)
         return cls(rows, torch.cat(parts, 1).to(device), alike)
 
     def of(self, pictures: Int64) -> Tensor:
@@ -223,7 +223,7 @@ class Fit:
     signals: int
 
     @classmethod
-    def of(cls, member: TrainedCell, subject: int, split: str, tested: Candidates) -> Self:
+    def of(cls, member: TrainedModel, subject: int, split: str, tested: Candidates) -> Self:
         """Fit the training signals of the subject, or of all whom the cell is trained on where it is another.
 
         Raises:

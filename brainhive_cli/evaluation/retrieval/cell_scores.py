@@ -33,7 +33,7 @@ from brainhive_cli.measurement.reliability import (
     unit_vectors,
 )
 from brainhive_cli.measurement.units import MANY_UNITS
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 Points = Iterator[tuple[float, list[Tensor]]]
 """Number of repetitions, or centre of a window in milliseconds, with the tokens [N, D] of each draw."""
@@ -189,7 +189,7 @@ def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Sco
         seed = derive_seed(spec.seed, subject)
         return measure_ceiling(trials, available, ids, spec.ceiling_splits, seed, torch.from_numpy(parts))
 
-    return first.align.once(first.key("ceiling", subject, spec.split), measure)
+    return first.run.once(first.key("ceiling", subject, spec.split), measure)
 
 
 def measure_ceiling(
@@ -236,7 +236,7 @@ def measure_ceiling(
     return Scores(ids, ranks=ranks, correlation=correlation, repetitions=most, times=times)
 
 
-def measure_region_shares(member: TrainedCell, subject: int, split: str) -> Scores:
+def measure_region_shares(member: TrainedModel, subject: int, split: str) -> Scores:
     """Replace the voxels of each region by their mean over training signals, and predict again.
 
     A share is the squared change of a head's prediction, over that with all voxels replaced: 0 where the

@@ -19,7 +19,7 @@ from brainhive_cli.evaluation.retrieval.baseline import (
 )
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.measurement.ranks import summarise
-from brainhive_cli.training.alignment.trained import AlignRun
+from brainhive_cli.training.alignment.trained import TrainedRun
 
 BASELINE = "baseline · ridge"
 """The scope of the ridge's metrics."""
@@ -242,15 +242,15 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
     return Measurements({BASELINE: by_name(measurements)}, {}, {"baseline": notes})
 
 
-def write_training(align: AlignRun, fits: Sequence[Fit]) -> str:
+def write_training(align: TrainedRun, fits: Sequence[Fit]) -> str:
     """Write the command that trains a ridge of each subject on the signals and encoders of a run."""
     # settings of the signals other than those that a ridge has no use for
-    settings = align.training_settings[align.cells[0].variant]
-    knobs = settings.signal.model_dump(mode="json", exclude_defaults=True)
+    model = align.models[0]
+    knobs = model.source.signal.model_dump(mode="json", exclude_defaults=True)
     idle = {"repetitions", "random_k", *(() if "normalise" in knobs else ("scale",))}
     knobs = {"normalise": "channel"} | {key: value for key, value in knobs.items() if key not in idle}
     subjects = ",".join(str(fit.subject) for fit in fits)
     more = [("subjects", subjects), ("seeds", "0"), "backbone.kind=ridge", "backbone.alpha=auto"]
     more += ["train.validation=0", *(f"signal.{key}={write_value(value)}" for key, value in knobs.items())]
-    parts = ("dataset", align.dataset_config), ("encoders", settings.encoders)
+    parts = ("dataset", align.dataset_config), ("encoders", model.encoders)
     return Line("train-align", *parts, *more).plain

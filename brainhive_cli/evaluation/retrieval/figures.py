@@ -149,7 +149,7 @@ def _draw_cell(run: RunFolder, ensemble: Ensemble, spec: Recipe) -> list[Artifac
     # the files of the candidates, each saved at most once
     files = []
     for split, rows in candidate_rows(ensemble, spec.splits, spec.only_shown).items():
-        images = first.align.dataset.images(stored_split(first.align.dataset, split))
+        images = first.run.dataset.images(stored_split(first.run.dataset, split))
         if not images.has_pictures:
             return []
         known = first.pictures(split).image_ids

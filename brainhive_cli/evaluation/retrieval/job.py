@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any, Self
 
-from brainhive_cli.core import runs as run_folders
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.results import Work
@@ -14,7 +13,8 @@ from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.rankings import Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep, rejoined
+from brainhive_cli.training.alignment.references import rejoined
+from brainhive_cli.training.alignment.trained import TrainedRun, open_model, refuse_sweep
 
 NOT_COMPARED: Mapping[str, Any] = {
     "against": None,
@@ -45,7 +45,7 @@ class Job:
     """
 
     recipe: Recipe
-    runs: list[AlignRun]
+    runs: list[TrainedRun]
     groups: list[Group]
     categories: Mapping[str, str] = field(default_factory=dict)
     against: Sequence[Self] = ()
@@ -56,10 +56,7 @@ class Job:
         """Find the runs and their cells."""
         # the runs, named as fingerprints name them
         runs = find_runs(recipe)
-        references = [
-            run_folders.reference(run.folder, run.paths.under_home("runs") / "train-align", run.variant)
-            for run in runs
-        ]
+        references = [run.reference for run in runs]
         job = cls(recipe.model_copy(update={"align_run": references}), runs, group_cells(runs))
 
         # a sweep may be compared with one of its variants
@@ -100,16 +97,13 @@ class Job:
         if chosen == PAIRS:
             return [*combinations(labels, 2)]
         if chosen is None:
-            sweep = self.runs[0]
-            validated = {
-                label: sweep.validation_of([cell for cell in sweep.cells if cell.variant == label])
-                for label in labels
-            }
-            # the best of those that were validated on the same pictures as the first; else that one
-            chosen, measured_on = labels[0], validated[labels[0]].get("measured_on")
-            if measured_on:
-                same = [label for label in labels if validated[label].get("measured_on") == measured_on]
-                chosen = max(same, key=lambda label: validated[label].get("value", -1.0))
+            by_label = {variant.runs[0].variant: variant.runs[0].validation for variant in self.variants}
+            # variants that were validated on other pictures do not compare: then the first one stands
+            first = by_label[labels[0]].get("measured_on")
+            comparable = [
+                label for label in labels if first and by_label[label].get("measured_on") == first
+            ] or labels[:1]
+            chosen = max(comparable, key=lambda label: by_label[label].get("value", -1.0))
         return [(chosen, other) for other in labels if other != chosen]
 
     @property
@@ -126,7 +120,7 @@ class Job:
             yield from run.inputs(self.recipe.splits)
 
     def check(self) -> None:
-        """Open the embeddings of the gallery; raises as `AlignRun.stores` does."""
+        """Open the embeddings of the gallery; raises as `TrainedRun.stores` does."""
         for run in self.runs:
             for split in self.recipe.splits:
                 run.stores(split)
@@ -140,7 +134,7 @@ class Job:
         return Work(kind, count, "subjects of a cell", cells=len(self.groups))
 
 
-def find_runs(recipe: Recipe) -> list[AlignRun]:
+def find_runs(recipe: Recipe) -> list[TrainedRun]:
     """Find the runs that a recipe names, or the newest on its data set; see `Job.resolve`.
 
     Raises:
@@ -148,15 +142,11 @@ def find_runs(recipe: Recipe) -> list[AlignRun]:
         RecipeError: if the data set has no such split.
     """
     names = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
-    copies, mapping = recipe.copies == "allow", recipe.channel_mapping
-    runs = [
-        replace(
-            find(name, recipe.paths, recipe.dataset, recipe.subjects),
-            allows_copies=copies,
-            channel_mapping=mapping,
-        )
-        for name in names
-    ]
+    runs = []
+    for name in names:
+        run = open_model(name, recipe.paths, recipe.dataset, recipe.subjects)
+        copies, mapping = recipe.copies == "allow", recipe.channel_mapping
+        runs.append(replace(run, allows_copies=copies, channel_mapping=mapping))
     first = runs[0]
     for run in runs if len(runs) > 1 else ():
         refuse_sweep(run)

@@ -16,8 +16,7 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import Distractors, ranks
 from brainhive_cli.measurement.units import AlikeBy
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import AlignRun
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
 MOST_TESTED = 2048
 """Pictures of the split among which the verdict is asked, at most: ranks of all by all take 8 MB a cell."""
@@ -33,14 +32,14 @@ class Ensemble:
     Unit tokens concatenated have the mean of their cosines as cosine, so an ensemble has tokens too.
     """
 
-    members: tuple[TrainedCell, ...]
+    members: tuple[TrainedModel, ...]
 
     @classmethod
     def load(
-        cls, runs: Sequence[AlignRun], cells: Group, device: torch.device, head: str | None = None
+        cls, runs: Sequence[TrainedRun], cells: Group, device: torch.device, head: str | None = None
     ) -> Self:
         """Load one cell of each run, to be compared by a head; None leaves it to the models."""
-        return cls(tuple(TrainedCell.load(*pair, device, head) for pair in zip(runs, cells, strict=True)))
+        return cls(tuple(TrainedModel(*pair, device, head) for pair in zip(runs, cells, strict=True)))
 
     @property
     def cell(self) -> Cell:
@@ -70,7 +69,7 @@ class Ensemble:
         tested = [self.tested_trials(member, subject, split) for member in self.members]
         return [torch.from_numpy(trials.singles) for trials in tested], torch.from_numpy(tested[0].counts)
 
-    def tested_trials(self, member: TrainedCell, subject: int, split: str) -> Trials:
+    def tested_trials(self, member: TrainedModel, subject: int, split: str) -> Trials:
         """Open the trials of pictures that all members have an embedding of and none has seen."""
         trials = member.trials(subject, split)
         _ = trials.averages  # which the cells that follow read, too
@@ -94,7 +93,7 @@ def _join_tokens(tokens: Sequence[Tensor]) -> Tensor:
     return tokens[0] if len(tokens) == 1 else torch.cat([normalize(part) for part in tokens], 1)
 
 
-def group_cells(runs: Sequence[AlignRun]) -> list[Group]:
+def group_cells(runs: Sequence[TrainedRun]) -> list[Group]:
     """Match the cells of several runs: those tested on the same subjects, in the order of their seeds.
 
     Raises:
@@ -130,7 +129,7 @@ def candidate_rows(ensemble: Ensemble, splits: Ids, only_shown: bool) -> dict[st
     rows = {split: ensemble.rows(split) for split in reversed(splits)}
     if only_shown:
         member, split = ensemble.members[0], splits[-1]
-        subjects = {subject for cell in member.align.cells for subject in cell.tested_on}
+        subjects = {subject for cell in member.run.cells for subject in cell.tested_on}
         shown = [member.shown(subject, split) for subject in sorted(subjects)]
         rows[split] = np.intersect1d(rows[split], np.concatenate(shown))
     return rows
@@ -178,7 +177,7 @@ class Gallery:
             image_ids += [pictures.image_ids[row] for row in rows]
             concepts += [pictures.concepts[row] for row in rows]
             tokens.append(ensemble.images(split, rows))
-        alike_by = ensemble.members[0].align.dataset.alike_by
+        alike_by = ensemble.members[0].run.dataset.alike_by
         rows = rows_by_split[splits[-1]]
         return cls(torch.cat(tokens), image_ids, concepts, rows, random, seed, alike_by)
 

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import AlignRunRecipe, Section
+from brainhive_cli.core.recipe import Section, TrainedRunRecipe
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
 
@@ -108,7 +108,7 @@ class EvaluationSpec(Section):
         return [name for name in ("repetitions", "sliding") if getattr(self, name) is not None]
 
 
-class Recipe(AlignRunRecipe, EvaluationSpec):
+class Recipe(TrainedRunRecipe, EvaluationSpec):
     """Recipe of eval-retrieval: the runs, the subjects, the measurements."""
 
     is_tracked = True

@@ -48,7 +48,7 @@ from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, describe_claims
 from brainhive_cli.measurement.verdict import Verdict, judge
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
-from brainhive_cli.training.alignment.trained import AlignRun
+from brainhive_cli.training.alignment.trained import TrainedRun
 
 BACKWARD = "backward"
 """End of the scopes of the other direction: a picture searches among the signals."""
@@ -173,7 +173,7 @@ def summarise_job(
         "voxels": {
             subject: group[0].regions.voxels for subject, group in by_subject.items() if group[0].regions
         },
-        "prior": run.prior,
+        "prior": None if run.recipe is None else run.recipe.prior,
         "published": run.published(spec.split, gallery.pool) if is_comparable else {},
         SET_UP: merge([align_run.set_up(spec.split) for align_run in job.runs]),
         "cells": cells,
@@ -207,7 +207,7 @@ def find_alike(job: Job, gallery: CellScores, tested: Sequence[Scores]) -> Alike
     return replace(alike, has_folds=len(run.folds) > 1)
 
 
-def describe_protocol(runs: Sequence[AlignRun], spec: EvaluationSpec, caveats: Sequence[str]) -> str:
+def describe_protocol(runs: Sequence[TrainedRun], spec: EvaluationSpec, caveats: Sequence[str]) -> str:
     """Name the way of measuring, with all that a reader must know."""
     first = runs[0]
     words = [
@@ -227,7 +227,7 @@ def describe_protocol(runs: Sequence[AlignRun], spec: EvaluationSpec, caveats: S
     return extend_protocol(", ".join(filter(None, words)), caveats)
 
 
-def join_modes(runs: Sequence[AlignRun]) -> str:
+def join_modes(runs: Sequence[TrainedRun]) -> str:
     """Name the modes of runs, each once."""
     return " + ".join(dict.fromkeys(run.mode for run in runs))
 

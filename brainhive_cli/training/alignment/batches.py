@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -111,7 +112,7 @@ class CellData:
         targets: Targets of all stimuli, by the fuser's key.
         held_out: [M] whether the picture's concept is kept for validation.
         fuser: A prior's frozen fusion encoder, or None.
-        starts: Weights from which a stage of the training starts, by the stage's number.
+        starts: Weights from which a stage starts, by the stage's number and the part of the model.
         tested: Test signals by subject, with `tested_targets`; only where the test selects the epoch.
         learned: Record of all this for the model folder, without what selects the epoch.
         tuned_encoders: Training data of tuned encoders, where their folder records it.
@@ -129,7 +130,7 @@ class CellData:
     targets: Targets
     held_out: Bool
     fuser: nn.Module | None
-    starts: Mapping[int, Sequence[Any]] = field(default_factory=dict)
+    starts: Mapping[int, Mapping[str, Path]] = field(default_factory=dict)
     tested: list[Trials] | None = None
     tested_targets: Targets | None = None
     learned: Learned = field(default_factory=Learned)

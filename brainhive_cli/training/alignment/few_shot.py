@@ -54,7 +54,7 @@ def fixed_pull(pictures: int) -> float:
 
 
 @dataclass(frozen=True)
-class Decoder:
+class PersonModel:
     """A model, with the alignments of a new person before and after it.
 
     Attributes:
@@ -84,13 +84,11 @@ class Decoder:
             raise BrainhiveError(f"the person has {widths}", "leave zero-shot out of arms")
 
         # tokens in blocks
-        known, tokens = self.model.layout.spec.subjects, []
+        tokens = []
         for start in range(0, len(signal), SIGNALS_AT_ONCE):
             part = np.asarray(signal[start : start + SIGNALS_AT_ONCE], np.float32)
             read = torch.from_numpy(part if self.normaliser is None else self.normaliser(part))
-            index = None
-            if self.subject is not None:
-                index = torch.full((len(read),), known.index(self.subject), device=self.model.device)
+            index = self.model.index_of(self.subject, len(read))
             tokens.append(self.model.encode_signal(read.to(self.model.device), index).float())
         joined = torch.cat(tokens)
         return joined if self.align is None else self.align(joined)
@@ -124,7 +122,7 @@ class Decoder:
 
 
 @dataclass(frozen=True)
-class Base:
+class SourceModel:
     """A model of other people, with all that goes on from it to a new person.
 
     Attributes:
@@ -134,7 +132,6 @@ class Base:
         train: How it was trained; epochs and learning rate were chosen for other people.
         trained: Training signals of the people whom it learned from, not normalised, at least one.
         fuser: A prior's fusion encoder, which stays frozen; None where the model learned its own.
-        launch: The process that computes, and its device.
         learned: Record of a person's recordings, by the person's number, for models that are kept.
     """
 
@@ -144,7 +141,6 @@ class Base:
     train: Train
     trained: Sequence[Trials]
     fuser: torch.nn.Module | None = None
-    launch: Launch = field(default_factory=lambda: Launch(0, 1, torch.device("cpu")))
     learned: Mapping[int, Learned] = field(default_factory=dict)
     _statistics: dict[Any, Any] = field(default_factory=dict, init=False)  # by part and trials of a picture
 
@@ -160,11 +156,11 @@ class Base:
         return None if value == "none" else parts.resolve("normalisations", value)
 
     @cached_property
-    def zero_shot(self) -> Decoder:
+    def zero_shot(self) -> PersonModel:
         """The model for a person of whom nothing was recorded: normalised by the mean of other people."""
         learned = self.model.learned
         if self.normalisation is None or learned.normaliser is not None:
-            return Decoder(self.model, learned.normaliser)
+            return PersonModel(self.model, learned.normaliser)
         normalisers = [*learned.normalisers.values()]
         if not normalisers or len({each.matrix.shape for each in normalisers}) > 1:
             raise BrainhiveError(
@@ -174,7 +170,7 @@ class Base:
         mean, matrix = (
             np.mean([getattr(each, name) for each in normalisers], 0) for name in ("mean", "matrix")
         )
-        return Decoder(self.model, Normaliser(mean, matrix))
+        return PersonModel(self.model, Normaliser(mean, matrix))
 
     def decodes_strangers(self, trials: Trials) -> bool:
         """Whether the model decodes a person whom nothing was learned of, tried on the first signal."""
@@ -184,7 +180,7 @@ class Base:
             return False
         return True
 
-    def align_signals(self, config: Any, trials: Trials) -> Decoder:
+    def align_signals(self, config: Any, trials: Trials) -> PersonModel:
         """Align a person's signals without labels.
 
         Signals of a model that was trained on aligned ones are aligned as these were; else the person's are
@@ -207,7 +203,7 @@ class Base:
             raise BrainhiveError("voxels of two people have nothing to be aligned by", "alignments of tokens")
         normaliser = config.build(config.measure([trials.averages]))
         if self.normalisation is not None:
-            return Decoder(self.model, normaliser)
+            return PersonModel(self.model, normaliser)
 
         # mean statistics of the people whom the model learned from, of as many trials of each picture
         count = round(float(np.mean(trials.counts)))
@@ -227,7 +223,7 @@ class Base:
         mapping = np.linalg.solve(back.astype(np.float64), matrix.astype(np.float64))
         shift = np.linalg.solve(mapping, np.asarray(common.mean, np.float64))
         aligned = Normaliser((normaliser.mean - shift).astype(np.float32), mapping.astype(np.float32))
-        return Decoder(self.model, aligned)
+        return PersonModel(self.model, aligned)
 
     @cached_property
     def _reference_tokens(self) -> Tensor:
@@ -236,8 +232,8 @@ class Base:
         for trials in self.trained:
             step = max(1, len(self.trained) * len(trials.stimulus) // MAX_REFERENCES)
             normaliser = self._normaliser_of(trials)
-            decoder = Decoder(self.model, normaliser, None, trials.subject)
-            tokens.append(decoder.encode(trials.averages[::step]))
+            person = PersonModel(self.model, normaliser, None, trials.subject)
+            tokens.append(person.encode(trials.averages[::step]))
         return torch.cat(tokens)
 
     def _normaliser_of(self, trials: Trials) -> Normaliser | None:
@@ -245,14 +241,14 @@ class Base:
         part = self.normalisation
         return None if part is None else part.build(part.measure([trials.averages]))
 
-    def align_tokens(self, config: Any, trials: Trials) -> Decoder:
+    def align_tokens(self, config: Any, trials: Trials) -> PersonModel:
         """Align the tokens of a person's signals: by pairs of signal and stimulus, or without labels.
 
         Args:
             config: Part of the shelf `alignments`.
             trials: The person's recordings, not normalised.
         """
-        decoder = Decoder(self.model, self._normaliser_of(trials))
+        decoder = PersonModel(self.model, self._normaliser_of(trials))
         references = self._reference_tokens
         if config.is_paired:
             with torch.inference_mode():
@@ -262,7 +258,7 @@ class Base:
 
     def train_arm(
         self, arm: str, trials: Trials, seed: int, pull: float = 0.0, alignment: Any = None
-    ) -> Decoder:
+    ) -> PersonModel:
         """Train a model on a person's recordings with their stimuli.
 
         Args:
@@ -282,7 +278,7 @@ class Base:
             normaliser = self.align_signals(alignment, trials).normaliser
         is_fixed = is_transfer and pull >= 1 and not self.is_closed_form
         if is_fixed and self.decodes_strangers(trials):  # else modules of the person are trained
-            return Decoder(self.model, normaliser)
+            return PersonModel(self.model, normaliser)
         if normaliser is not None:
             trials = trials.normalise(normaliser)
         if arm in (PERMUTED_TRANSFER, PERMUTED_SCRATCH):
@@ -337,5 +333,6 @@ class Base:
             seed=seed,
         )
         settings = self.train.model_copy(update=changes)
-        model = fit(layout, data, self.terms, settings, start, derive_seed(seed, 0), launch=self.launch)
-        return Decoder(model, normaliser, None, trials.subject)
+        launch = Launch(0, 1, self.model.device)
+        model = fit(layout, data, self.terms, settings, start, derive_seed(seed, 0), launch=launch)
+        return PersonModel(model, normaliser, None, trials.subject)

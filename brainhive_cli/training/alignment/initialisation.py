@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, documents, hub, parts, runs, shared_runs, weights
+from brainhive_cli.core import console, documents, hub, parts, shared_runs, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.inputs import Input
@@ -27,8 +27,9 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.references import TRAINING, NamedModels, name_of_training, open_model
+from brainhive_cli.training.alignment.references import find_reference, name_of_training
 from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.trained import TrainedRun
 
 REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""
@@ -37,8 +38,11 @@ BACKBONE = "backbone."
 FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 """Weight files of a folder, the best first."""
 ENDINGS = tuple(pattern[1:] for pattern in FILES)
-Opened = dict[str, NamedModels]
+Opened = dict[str, TrainedRun]
 """Runs that were looked for before, by reference."""
+Start = dict[str, Path]
+"""Model folders, checkpoints or files of weights that a stage starts from, by the part of the model that they
+are for; "" is all of it."""
 References = Sequence[str | Mapping[str, str] | None]
 """What each stage starts from: a reference, one for each of some parts, or nothing."""
 
@@ -86,136 +90,125 @@ def learned_by(data: CellData, train: Train) -> Learned:
     selection = "validation" if train.selection == "best" and has_validation else "last epoch"
     selection = "test" if train.selection == "test" else selection
     learned = replace(data.learned, selection=selection)
-    starts = (start.learned for starts in data.starts.values() for start in starts)
+    starts = (read_history(path, part) for start in data.starts.values() for part, path in start.items())
     for before in (*data.tuned_encoders, *filter(None, starts)):
         learned = learned.after(before)
     return learned
 
 
-@dataclass(frozen=True)
-class Start:
-    """Weights that a stage starts from.
+def read_history(path: Path, part: str) -> Learned | None:
+    """Read the record of the training data of a start's weights, by their folder or the file next to them.
 
-    Attributes:
-        path: A model folder, a checkpoint, or a file of weights.
-        part: The part of the model that they are for; empty for all of it.
+    Not known where neither says so; None of a public network that has seen no brain: parts in the layout
+    of transformers, as GPT-2, and files that are fetched with a data set.
     """
+    if aligners.holds_model(path):
+        return aligners.learned_in(path)
 
-    path: Path
-    part: str = ""
+    # networks that have seen no brain need no history
+    config = path.parent / "config.json"
+    is_transformers = config.is_file() and "model_type" in documents.read(config, dict[str, Any])
+    is_public = is_transformers or parts.is_kind("datasets", path.parent.name)
+    if part and is_public and not published_models.is_upstream(weights.read(path)):
+        return None
+    return Learned.read_next_to(path)
 
-    @property
-    def learned(self) -> Learned | None:
-        """Record of the training data of the weights, by the folder or the file that lies next to them.
 
-        Not known where neither says so; None of a public network that has seen no brain: parts in the layout
-        of transformers, as GPT-2, and files that are fetched with a data set.
-        """
-        if aligners.holds_model(self.path):
-            return aligners.learned_in(self.path)
+def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
+    """Put weights that a stage starts from into a model, or into one part of it.
 
-        # networks that have seen no brain need no history
-        config = self.path.parent / "config.json"
-        is_transformers = config.is_file() and "model_type" in documents.read(config, dict[str, Any])
-        is_public = is_transformers or parts.is_kind("datasets", self.path.parent.name)
-        if self.part and is_public and not published_models.is_upstream(weights.read(self.path)):
-            return None
-        return Learned.read_next_to(self.path)
+    Raises:
+        BrainhiveError: if they are of another architecture, or lack the part.
+    """
+    if not part:
+        take_over(aligner, path)
+        return
 
-    def give(self, aligner: Aligner) -> None:
-        """Put the weights into a model.
+    # names of the part in the model, without the prefix
+    prefix = f"{part}."
+    state = aligner.state_dict()
+    needed = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
+    given_weights = dict[str, Tensor]()
+    if not path.is_dir():
+        # of a file of the part, or of a module around it: as many as it has by name. GPT-2's, for one,
+        # are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one that was saved
+        # with the last layer
+        read, modules = weights.read(path), part.split(".")
+        is_model = aligners.holds_model(path)  # whose weights are read with what it says of itself
+        for depth in range(1 if is_model else len(modules) + 1):
+            above = "".join(f"{module}." for module in modules[len(modules) - depth :])
+            matches = {name: read[above + name] for name in needed if above + name in read}
+            given_weights = max(given_weights, matches, key=len)
+    if len(given_weights) < len(needed) and (path.is_dir() or aligners.holds_model(path)):
+        given_weights = _read_from_model(aligner, path, part, needed)
 
-        Raises:
-            BrainhiveError: if they are of another architecture, or lack the part.
-        """
-        if not self.part:
-            take_over(aligner, self.path)
-            return
+    # modules of subjects keep their initial weights where the file has none
+    subject_modules = modules_of_subjects(aligner)
+    required = {
+        name: value
+        for name, value in needed.items()
+        if name in given_weights or prefix + name not in subject_modules
+    }
+    match = weights.describe_match(weights.find_unmatched(required, given_weights), len(required))
+    if required.keys() - given_weights.keys() or not given_weights:
+        raise BrainhiveError(
+            f"{path} has no weights for the part {part}: {match}",
+            "name a model that has this part, or leave it out of start_from",
+        )
 
-        # names of the part in the model, without the prefix
-        prefix = f"{self.part}."
-        state = aligner.state_dict()
-        needed = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-        given_weights = dict[str, Tensor]()
-        if not self.path.is_dir():
-            # of a file of the part, or of a module around it: as many as it has by name. GPT-2's, for one,
-            # are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one that was saved
-            # with the last layer
-            read, modules = weights.read(self.path), self.part.split(".")
-            is_model = aligners.holds_model(self.path)  # whose weights are read with what it says of itself
-            for depth in range(1 if is_model else len(modules) + 1):
-                above = "".join(f"{module}." for module in modules[len(modules) - depth :])
-                matches = {name: read[above + name] for name in needed if above + name in read}
-                given_weights = max(given_weights, matches, key=len)
-        if len(given_weights) < len(needed) and (self.path.is_dir() or aligners.holds_model(self.path)):
-            given_weights = self._read_from_model(aligner, needed)
-
-        # modules of subjects keep their initial weights where the file has none
-        subject_modules = modules_of_subjects(aligner)
-        required = {
-            name: value
-            for name, value in needed.items()
-            if name in given_weights or prefix + name not in subject_modules
-        }
-        match = weights.describe_match(weights.find_unmatched(required, given_weights), len(required))
-        if required.keys() - given_weights.keys() or not given_weights:
+    # sizes must fit before anything is loaded
+    for name, value in given_weights.items():
+        if value.shape != needed[name].shape:
             raise BrainhiveError(
-                f"{self.path} has no weights for the part {self.part}: {match}",
-                "name a model that has this part, or leave it out of start_from",
+                f"{path}: {prefix}{name} has the shape {list(value.shape)}, "
+                f"{list(needed[name].shape)} is needed; {match}",
+                "give the same sizes in the recipe's backbone, or leave the part out of start_from",
             )
+    aligner.load_state_dict({prefix + name: v for name, v in given_weights.items()}, strict=False)
 
-        # sizes must fit before anything is loaded
-        for name, value in given_weights.items():
-            if value.shape != needed[name].shape:
-                raise BrainhiveError(
-                    f"{self.path}: {prefix}{name} has the shape {list(value.shape)}, "
-                    f"{list(needed[name].shape)} is needed; {match}",
-                    "give the same sizes in the recipe's backbone, or leave the part out of start_from",
-                )
-        aligner.load_state_dict({prefix + name: v for name, v in given_weights.items()}, strict=False)
 
-    def _read_from_model(self, aligner: Aligner, needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take the part of a model, wherever in its backbone it lies."""
-        # find the part in the other model, by its name or by the names below it
-        start, prefix = aligners.load(self.path), f"{self.part}."
-        state, start_prefix = start.state_dict(), prefix
-        if not any(name.startswith(prefix) for name in state):
-            # elsewhere: count the needed names below each prefix
-            counts: Counter[str] = Counter()
-            for name in state:
-                pieces = name.split(".")
-                for depth in range(1, len(pieces)):
-                    if ".".join(pieces[depth:]) in needed:
-                        counts[".".join(pieces[:depth]) + "."] += 1
+def _read_from_model(
+    aligner: Aligner, path: Path, part: str, needed: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Take the part of a model, wherever in its backbone it lies."""
+    # find the part in the other model, by its name or by the names below it
+    start, prefix = aligners.load(path), f"{part}."
+    state, start_prefix = start.state_dict(), prefix
+    if not any(name.startswith(prefix) for name in state):
+        # elsewhere: count the needed names below each prefix
+        counts: Counter[str] = Counter()
+        for name in state:
+            pieces = name.split(".")
+            for depth in range(1, len(pieces)):
+                if ".".join(pieces[depth:]) in needed:
+                    counts[".".join(pieces[:depth]) + "."] += 1
 
-            # the most names win, and of equal counts the prefix with the name of the part
-            last = f".{self.part.rpartition('.')[2]}."
-            start_prefix = max(
-                counts, key=lambda name: (counts[name], f".{name}".endswith(last)), default=prefix
-            )
-        renamed = {
-            prefix + n.removeprefix(start_prefix): v for n, v in state.items() if n.startswith(start_prefix)
-        }
+        # the most names win, and of equal counts the prefix with the name of the part
+        last = f".{part.rpartition('.')[2]}."
+        start_prefix = max(counts, key=lambda name: (counts[name], f".{name}".endswith(last)), default=prefix)
+    renamed = {
+        prefix + n.removeprefix(start_prefix): v for n, v in state.items() if n.startswith(start_prefix)
+    }
 
-        # backbones rename weights of related architectures
-        adapted = getattr(aligner.backbone, "adapted", None)
-        if adapted is not None:
-            adapted_weights = adapted({n.removeprefix(BACKBONE): v for n, v in renamed.items()})
-            renamed = {BACKBONE + n: v for n, v in adapted_weights.items()}
-        matching = {name: renamed[prefix + name] for name in needed if prefix + name in renamed}
+    # backbones rename weights of related architectures
+    adapted = getattr(aligner.backbone, "adapted", None)
+    if adapted is not None:
+        adapted_weights = adapted({n.removeprefix(BACKBONE): v for n, v in renamed.items()})
+        renamed = {BACKBONE + n: v for n, v in adapted_weights.items()}
+    matching = {name: renamed[prefix + name] for name in needed if prefix + name in renamed}
 
-        # a larger part is not taken over in silence
-        surplus = sorted(renamed.keys() - {prefix + name for name in needed} - modules_of_subjects(start))
-        if matching and surplus:
-            console.warn(
-                f"{self.path}: {len(matching)} of {len(renamed)} weights of {self.part} are taken over; "
-                f"first left out {surplus[0]}"
-            )
+    # a larger part is not taken over in silence
+    surplus = sorted(renamed.keys() - {prefix + name for name in needed} - modules_of_subjects(start))
+    if matching and surplus:
+        console.warn(
+            f"{path}: {len(matching)} of {len(renamed)} weights of {part} are taken over; "
+            f"first left out {surplus[0]}"
+        )
 
-        # weights of a subject fit the same voxels only
-        if modules_of_subjects(aligner) & {prefix + name for name in matching}:
-            refuse_other_voxels(start, aligner)
-        return matching
+    # weights of a subject fit the same voxels only
+    if modules_of_subjects(aligner) & {prefix + name for name in matching}:
+        refuse_other_voxels(start, aligner)
+    return matching
 
 
 def find_starts(
@@ -223,7 +216,7 @@ def find_starts(
     cell: Cell,
     paths: Paths,
     opened: Opened | None = None,
-) -> dict[int, tuple[Start, ...]]:
+) -> dict[int, Start]:
     """Find what each stage starts from, by the stage's number.
 
     `opened` are the runs that were looked for before, by reference; others are added.
@@ -236,10 +229,10 @@ def find_starts(
         MissingData: if there is no such run or file.
         RecipeError: if several models of a run could be meant.
     """
-    starts: dict[int, tuple[Start, ...]] = {}
+    starts: dict[int, Start] = {}
     for number, part, name in _list_references(references):
-        start = Start(_find_path(name, cell, paths, {} if opened is None else opened), part)
-        starts[number] = (*starts.get(number, ()), start)
+        path = _find_path(name, cell, paths, {} if opened is None else opened)
+        starts.setdefault(number, {})[part] = path
     return starts
 
 
@@ -259,8 +252,7 @@ def name_starts(references: References, paths: Paths, opened: Opened) -> dict[st
             commit = hub.name_snapshot(path.parent if is_file else path)
             names[reference] = commit + (f":{variant}" if variant else "")
         elif name_of_training(of_variant(reference)[0], root) is not None:
-            named = _open_once(reference, paths, opened)
-            names[reference] = runs.reference(named.folder, root / TRAINING, named.variant)
+            names[reference] = _open_once(reference, paths, opened).reference
     return names
 
 
@@ -294,9 +286,9 @@ def _list_references(
         yield from ((number, part, name) for part, name in part_references.items())
 
 
-def _open_once(reference: str, paths: Paths, opened: Opened) -> NamedModels:
+def _open_once(reference: str, paths: Paths, opened: Opened) -> TrainedRun:
     if reference not in opened:
-        opened[reference] = open_model(reference, paths, choose="train.start_from=")
+        opened[reference] = TrainedRun(*find_reference(reference, paths, choose="train.start_from="), paths)
     return opened[reference]
 
 
@@ -318,7 +310,7 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: Opened) -> Path
         raise MissingData(f"no file {path}, which a stage starts from", way)
 
     named, name = _open_once(reference, paths, opened), cell.name.rpartition("/")[2]
-    models = named.models
+    models = named.model_folders
     if name not in models and len(models) > 1:
         raise RecipeError(
             f"{cell.name} could start from {' or '.join(models)} of {named.folder.name}",

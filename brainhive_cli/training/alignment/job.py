@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from pydantic import BaseModel
 
-from brainhive_cli.core import console, runs
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.hub import SCHEME
@@ -28,19 +28,24 @@ from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, Head
 from brainhive_cli.models.priors import Description
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.initialisation import Start, find_starts, list_start_inputs, name_starts
+from brainhive_cli.training.alignment.initialisation import (
+    Start,
+    find_starts,
+    list_start_inputs,
+    name_starts,
+    read_history,
+)
 from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.learned import LEARNED_FILE, Learned
 from brainhive_cli.training.alignment.optimisation import is_below
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import (
     INHERITED,
-    NamedModels,
+    find_reference,
     inherited,
-    open_model,
 )
 from brainhive_cli.training.alignment.set_ups import compare_with_published, describe_run
-from brainhive_cli.training.alignment.trained import AlignRun, refuse_sweep
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, refuse_sweep
 from brainhive_cli.training.alignment.validation import describe_held_out
 
 TRAINED_BYTES, HELD_BYTES = 16, 4
@@ -62,9 +67,9 @@ class Job:
     recipe: Recipe
     variants: dict[str, Recipe]
     dataset: Dataset
-    base_run: AlignRun | None = None
-    _starts: dict[str, dict[int, tuple[Start, ...]]] = field(default_factory=dict, repr=False, compare=False)
-    _opened: dict[str, NamedModels] = field(default_factory=dict, repr=False, compare=False)
+    base_run: TrainedRun | None = None
+    _starts: dict[str, dict[int, Start]] = field(default_factory=dict, repr=False, compare=False)
+    _opened: dict[str, TrainedRun] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
@@ -233,7 +238,7 @@ class Job:
         for cell in cells:
             self.find_starts(cell)
 
-    def find_starts(self, cell: Cell) -> dict[int, tuple[Start, ...]]:
+    def find_starts(self, cell: Cell) -> dict[int, Start]:
         """Find what stages of a cell's training start from, by the stage's number; each is looked for once.
 
         Raises:
@@ -249,11 +254,12 @@ class Job:
         if recipe.mode == "finetune":
             is_same = recipe.finetune.run == self.recipe.finetune.run
             base_run = (self.base_run if is_same else None) or find_base_run(recipe)
-            starts[0] = (Start(find_base_model(base_run, cell)),)
+            starts[0] = {"": find_base_model(base_run, cell)}
 
         # a new subject must be new to everything that the model starts from
         if recipe.mode in ("inter", "finetune"):
-            sources = [(str(start.path), start.learned) for stage in starts.values() for start in stage]
+            start_paths = [(part, path) for start in starts.values() for part, path in start.items()]
+            sources = [(str(path), read_history(path, part)) for part, path in start_paths]
             sources += [("an encoder", learned) for learned in read_tuned_encoders(recipe)]
             for source, learned in sources:
                 if learned is not None:
@@ -410,7 +416,7 @@ def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:
     return sorted(subjects)
 
 
-def find_base_run(recipe: Recipe) -> AlignRun:
+def find_base_run(recipe: Recipe) -> TrainedRun:
     """Find the run that a recipe fine-tunes, or the newest that is not fine-tuned itself.
 
     Raises:
@@ -421,14 +427,16 @@ def find_base_run(recipe: Recipe) -> AlignRun:
     # the recipe's data set chooses the run, unless it is the default one
     usual = type(recipe)().dataset
     dataset = None if recipe.dataset == usual else recipe.dataset
-    named = open_model(
+    named = find_reference(
         recipe.finetune.run, recipe.paths, dataset, choose="finetune.run=", may_be_finetuned=False
     )
-    if named.is_model:
-        raise RecipeError(f"finetune.run is one model, {named.folder.path}, and no run", "finetune.run=RUN")
+    base_run = TrainedRun(*named, recipe.paths)
+    if base_run.is_model:
+        raise RecipeError(
+            f"finetune.run is one model, {base_run.folder.path}, and no run", "finetune.run=RUN"
+        )
 
     # one run, which is not fine-tuned itself
-    base_run = AlignRun.open(named.folder, named.variant, recipe.paths)
     refuse_sweep(base_run)
     if base_run.mode == "finetune":
         raise BrainhiveError(
@@ -437,7 +445,7 @@ def find_base_run(recipe: Recipe) -> AlignRun:
     return base_run
 
 
-def inherit(recipe: Recipe, base_run: AlignRun) -> Recipe:
+def inherit(recipe: Recipe, base_run: TrainedRun) -> Recipe:
     """Name the run that is fine-tuned and its new subjects, and take over the keys that its models keep.
 
     Raises:
@@ -476,14 +484,13 @@ def inherit(recipe: Recipe, base_run: AlignRun) -> Recipe:
             console.warn(f"{key}={shown} has no effect: a fine-tuned model keeps that of {run.name}")
 
     # the tuned recipe names the run and its new subjects
-    name = runs.reference(run, recipe.paths.under_home("runs") / "train-align", base_run.variant)
-    finetune = recipe.finetune.model_copy(update={"run": name})
+    finetune = recipe.finetune.model_copy(update={"run": base_run.reference})
     tuned = inherited(recipe, training).model_copy(update={"subjects": new, "finetune": finetune})
     tuned.check_terms()
     return tuned
 
 
-def find_base_model(base_run: AlignRun, cell: Cell) -> Path:
+def find_base_model(base_run: TrainedRun, cell: Cell) -> Path:
     """Find the model that a cell starts from: it never saw its subject, and has its seed if one has.
 
     Raises:
@@ -499,9 +506,9 @@ def find_base_model(base_run: AlignRun, cell: Cell) -> Path:
             f"{cell.name} could start from {names} of {base_run.folder.name}",
             "fine-tune a joint run without the subject, or one that leaves a subject out",
         )
-    return base_run.model_path(chosen[0])
+    return TrainedModel(base_run, chosen[0]).path
 
 
-def _cells_without(base_run: AlignRun, *subjects: int) -> list[Cell]:
+def _cells_without(base_run: TrainedRun, *subjects: int) -> list[Cell]:
     """List the cells that never saw any of the subjects."""
     return [cell for cell in base_run.cells if not set(cell.trained_on) & set(subjects)]

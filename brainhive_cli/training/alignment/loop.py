@@ -25,7 +25,7 @@ from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.batches import Batch, Batches, CellData, averages_of, join_parts
-from brainhive_cli.training.alignment.initialisation import initial_aligner, learned_by, take_over
+from brainhive_cli.training.alignment.initialisation import initial_aligner, learned_by, load_start, take_over
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective, Term
@@ -347,8 +347,8 @@ def _fit_in_closed_form(aligner: Aligner, data: CellData, callbacks: Callbacks, 
     """
     # the weights of a run that is fine-tuned
     if parts.resolve("backbones", aligner.layout.backbone).continues:
-        for source in data.starts.get(0, ()):
-            source.give(aligner)
+        for part, path in data.starts.get(0, {}).items():
+            load_start(aligner, path, part)
 
     backbone: Any = aligner.backbone
     for trials in data.trials:

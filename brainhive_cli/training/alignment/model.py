@@ -99,6 +99,11 @@ class Aligner(nn.Module):
         """Device of the weights."""
         return next(self.parameters()).device
 
+    def index_of(self, subject: int | None, count: int) -> Tensor | None:
+        """Give the subject index of a subject's signals [N]; None for a subject who was not trained on."""
+        known = self.layout.spec.subjects
+        return torch.full((count,), known.index(subject), device=self.device) if subject in known else None
+
     def predict(
         self, signal: Tensor, subject_index: Tensor | None = None, names: Sequence[str] | None = None
     ) -> Tensors:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -18,7 +19,7 @@ from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.weights import ANEW, Checkpoint
-from brainhive_cli.training.alignment.initialisation import Start, modules_of_subjects
+from brainhive_cli.training.alignment.initialisation import load_start, modules_of_subjects
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.settings import Stage, Train
@@ -216,7 +217,7 @@ class Stages:
         objective: Objective,
         train: Train,
         steps: int,
-        starts: Mapping[int, Sequence[Start]],
+        starts: Mapping[int, Mapping[str, Path]],
         is_started: bool = False,
     ) -> None:
         self.aligner, self.objective, self.train, self.steps = aligner, objective, train, steps
@@ -246,8 +247,8 @@ class Stages:
             fixed = {
                 k: p.detach().clone() for k, p in self.aligner.named_parameters() if k not in self.learnable
             }
-            for start in self.starts[number]:
-                start.give(self.aligner)
+            for part, path in self.starts[number].items():
+                load_start(self.aligner, path, part)
             self.aligner.load_state_dict(fixed, strict=False)
             self.objective.continue_from(self.aligner.losses)
 
@@ -273,7 +274,7 @@ class Stages:
     def _check(self, number: int, stage: Stage) -> None:
         # every named part must exist in the model
         names = [name for name, _ in self.aligner.named_modules() if name]
-        started = [start.part for start in self.starts.get(number, ()) if start.part]
+        started = [part for part in self.starts.get(number, ()) if part]
         key = f"train.stages[{number}]"
         checked = (
             (f"{key} freezes", stage.freeze),

@@ -19,13 +19,13 @@ from brainhive_cli.data.targets.encoder_keys import encoders_of, match_prior, re
 from brainhive_cli.models import priors
 from brainhive_cli.models.priors import Prior
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.trained import AlignRun
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
 DEFAULT_DATASET = "things-eeg"
 """The default of train-align."""
 
 
-def check_tokens(align: AlignRun, prior: Prior, source: str, dataset: Any, *, is_named: bool) -> None:
+def check_tokens(align: TrainedRun, prior: Prior, source: str, dataset: Any, *, is_named: bool) -> None:
     """Refuse a run whose tokens are not those of a prior with a fuser.
 
     Args:
@@ -40,8 +40,8 @@ def check_tokens(align: AlignRun, prior: Prior, source: str, dataset: Any, *, is
         MissingData: if it is the newest run, and not named; as the next.
         BrainhiveError: naming the run, the prior, and what trains one that fits.
     """
-    path, cell = align.folder.path, align.cells[0]
-    model = align.model(cell, torch.device("cpu"))
+    path, trained = align.folder.path, TrainedModel(align, align.cells[0])
+    model = trained.module
     dim = model.layout.heads[model.layout.compared[0]].width
     refusal, has_width = BrainhiveError if is_named else MissingData, dim == prior.dim
     if has_width and _has_fuser_of(model, prior, source):
@@ -51,7 +51,7 @@ def check_tokens(align: AlignRun, prior: Prior, source: str, dataset: Any, *, is
         problem = f"the tokens of {path} have {dim} dimensions, those of {source} {prior.dim}"
     if not has_width or not is_named:
         raise refusal(problem, write_training(source, align.paths, dataset))
-    match_prior(source, align.training_settings[cell.variant].encoders)
+    match_prior(source, trained.encoders)
     console.warn(problem)
 
 

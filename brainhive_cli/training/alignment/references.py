@@ -1,14 +1,14 @@
 """References of brain models: a run, a sweep's variant, a recipe, a model folder, the hub, or none at all."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core import hub, runs, shared_runs
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.files import below, locate
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.files import locate
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths, name_of, shipped_recipes
 from brainhive_cli.core.runs import RunFolder, is_run
@@ -25,55 +25,14 @@ INHERITED = (
 """Recipe keys of a model's architecture and data, which a fine-tuned model keeps."""
 
 
-@dataclass(frozen=True)
-class NamedModels:
-    """Target of a reference: the models of a run, of one variant of a sweep, or a single one.
-
-    Attributes:
-        folder: The run; or the model folder or published checkpoint itself.
-        variant: The variant of a sweep that is named; empty where none is.
-    """
-
-    folder: RunFolder
-    variant: str = ""
-
-    @property
-    def is_model(self) -> bool:
-        """Whether it is a single model, not a run."""
-        return is_model(self.folder.path)
-
-    @property
-    def models(self) -> dict[str, Path]:
-        """The folder of each cell's model, by the cell's name; a single model has none."""
-        if self.is_model:
-            return {"": self.folder.path}
-        run = self.folder.path
-        cells = below(run / "cells", *filter(None, [self.variant]), source="the variant of a run,")
-        return {str(model.parent.relative_to(cells)): model for model in sorted(cells.glob("**/model"))}
-
-    def path_of(self, cell: str = "") -> Path:
-        """Return the folder of a cell's model; without a name, of the only one.
-
-        Raises:
-            RecipeError: if there is no such cell, or several could be meant; the hint lists them.
-        """
-        models = self.models
-        if cell in models or (not cell and len(models) == 1):
-            return models.get(cell) or next(iter(models.values()))
-        problem = f"no cell {cell!r}" if cell else f"{len(models)} cells, of which none is named"
-        if self.is_model:
-            raise RecipeError(f"{self.folder.path} is the model of one cell: {problem}", "leave the cell out")
-        raise RecipeError(f"{self.folder.name} has {problem}", ", ".join(models) or "train it first")
-
-
-def open_model(
+def find_reference(
     reference: str | None,
     paths: Paths,
     dataset: Any = None,
     *,
     choose: str = "--run ",
     may_be_finetuned: bool = True,
-) -> NamedModels:
+) -> tuple[RunFolder, str]:
     """Find what a reference names; without one, the newest finished run on a data set, which is said.
 
     A reference is a run's folder, name or the end of it; `RUN:VARIANT` of a sweep, or `:VARIANT` of the
@@ -99,7 +58,7 @@ def open_model(
     is_shared = name is not None and name.startswith(hub.SCHEME)
     path = shared_runs.fetch(str(name)) if is_shared else locate(reference or "")
     if reference is not None and is_model(path):
-        return NamedModels(RunFolder(path))
+        return RunFolder(path), ""
 
     # a run that is named, and one variant of it
     recipe_name = name_of_training(name, root)
@@ -107,7 +66,7 @@ def open_model(
         run = runs.find(root, TRAINING, str(path) if is_shared else name)
         if variant:
             variant_of(variants(run.recipe(Recipe, paths=paths)), variant, run.name)
-        return NamedModels(run, variant)
+        return run, variant
 
     wanted = None if dataset is None or recipe_name else dataset.build(paths).recorded_as
 
@@ -132,7 +91,7 @@ def open_model(
             way += ", or --run NAME of a run on another data set, zero-shot"
     way += f", with a sweep that has {variant!r}" if variant else ""
     run = runs.newest(root, TRAINING, describe_lacking, needed=described, hint=way, choose=choose)
-    return NamedModels(run, variant)
+    return run, variant
 
 
 def known_variants(run: str | None, paths: Paths) -> set[str]:
@@ -146,6 +105,21 @@ def known_variants(run: str | None, paths: Paths) -> set[str]:
         with suppress(BrainhiveError):  # a damaged run has none
             labels |= {*variants(folder.recipe(Recipe))}
     return labels
+
+
+def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
+    """Join the names of variants that were split at their commas."""
+    # a name continues the one before it if both are a variant, or the start of one
+    joined: list[str] = []
+    for name in names:
+        longer = f"{joined[-1]},{name}" if joined else name
+        run, variant = of_variant(longer)
+        labels = known_variants(run, paths) if joined and variant else ()
+        if any(f"{label},".startswith(f"{variant},") for label in labels):  # a variant, or the start of one
+            joined[-1] = longer
+        else:
+            joined.append(name)
+    return joined
 
 
 def name_of_training(reference: str | None, runs_root: Path) -> str | None:

@@ -29,7 +29,8 @@ from brainhive_cli.data.trials import SELECTING
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import FILE, LEARNED_FILE, Block, Learned, LearnedPictures
 from brainhive_cli.training.alignment.model import WEIGHTS
-from brainhive_cli.training.alignment.references import TRAINING, NamedModels
+from brainhive_cli.training.alignment.references import TRAINING
+from brainhive_cli.training.alignment.trained import TrainedRun
 
 PRIOR_TRAINING = "train-prior"
 DEMO_LICENCES = {"demo": "apache-2.0", "demo-films": "apache-2.0"}
@@ -141,7 +142,7 @@ class SharedRun:
             raise BrainhiveError(problems[0], documents.AGAIN_OR_DELETE)
 
         # the models: every cell's, or the prior
-        models = NamedModels(run).models if command == TRAINING else {"": run.path / "model"}
+        models = TrainedRun(run).model_folders if command == TRAINING else {"": run.path / "model"}
         files, subjects_of, histories, layouts = Files(), dict[str, set[int]](), [], []
         for cell, folder in models.items():
             if command == TRAINING:

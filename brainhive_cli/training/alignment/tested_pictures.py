@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SEEN_CONCEPTS, SEEN_COPIES, UNKNOWN_PICTURES
+from brainhive_cli.data.datasets import Dataset, tested_rows
 from brainhive_cli.data.media.near_copies import COPIES, Likeness
 from brainhive_cli.data.stores.health import DUPLICATE_COSINE, units_in_blocks
 from brainhive_cli.data.stores.ids import Names
@@ -18,6 +19,7 @@ from brainhive_cli.training.alignment.learned import (
     Confirm,
     Learned,
     LearnedPictures,
+    compare_on_pixels,
     find_alike,
     hash_concepts,
 )
@@ -80,33 +82,42 @@ class TestedPictures:
     @classmethod
     def compare(
         cls,
-        title: str,
-        pictured_as: str,
+        dataset: Dataset,
+        split: str,
         stores: Stores,
-        train: Stores,
         models: Mapping[int, Sequence[Learned]],
-        sources: Mapping[str, Learned],
+        *,
+        fold: int = 1,
+        train: Stores | None = None,
+        sources: Mapping[str, Learned] | None = None,
         is_other_dataset: bool = False,
         confirm: Confirm = lambda row, name: None,
         allows_copies: bool = False,
-        is_tested: Bool | None = None,
     ) -> Self:
         """Look for the pictures of stores among those that models and other sources learned from.
 
         Args:
-            title: What they are.
-            pictured_as: The name of the data set's pictures.
+            dataset: Whose pictures are tested.
+            split: Which of them.
             stores: The target stores of the split, by encoder.
-            train: Those of the pictures that the models learned from; empty where they are not there.
             models: What the models that are tested on each subject learned from.
+            fold: Fold that is tested, where the data set holds out any.
+            train: Stores of the pictures that the models learned from; empty where they are not there.
             sources: What else learned from pictures, by what it is called.
             is_other_dataset: Whether the models learned from another data set.
             confirm: Says whether a tested picture is a near-copy of a learned one.
             allows_copies: Whether copies of learned pictures under other names are tested.
-            is_tested: [M] which pictures of the stores are tested; default: all that have targets.
         """
+        # a holdout of trials tests stimuli that were seen in other trials
+        if dataset.holdout is not None and dataset.holdout.shows_seen and split == "test":
+            first = next(iter(stores.values()))
+            none = np.zeros(len(first.image_ids), bool)
+            tested = f"stimuli of {dataset.name}", first.image_ids, first.done, dict.fromkeys(models, none)
+            return cls(*tested, {}, none, none, True, (), none)
+
         # pictures of all models and other sources
-        first, pixels = first_with_pixels(stores)
+        (first, pixels), sources = first_with_pixels(stores), sources or {}
+        title, pictured_as = f"{split} pictures of {dataset.name}", dataset.pictured_as
         ids, every = (
             first.image_ids,
             [learned for subject_models in models.values() for learned in subject_models],
@@ -115,7 +126,7 @@ class TestedPictures:
 
         # near-copies are looked for among those that are not known by their names or pixels
         known = [learned_pictures.contain(pictured_as, ids, pixels) for learned_pictures in pictures]
-        done = first.done if is_tested is None else first.done & is_tested
+        done = first.done & tested_rows(dataset, first, split, fold)
         is_sought = done & ~np.logical_or.reduce([np.zeros(len(ids), bool), *known])
         alike = {} if pixels is None else find_alike(pixels, is_sought, pictures, confirm)
 
@@ -159,7 +170,7 @@ class TestedPictures:
         # one small network may take different pictures for one, and captions and labels are alike for many
         near_stores = [
             (store, stores[name])
-            for name, store in train.items()
+            for name, store in (train or {}).items()
             if (store.pixels is not None or "imported" in store.attributes)
             and store.embedding.dtype.kind == "f"
             and store.embedding.nbytes <= NEAR_BYTES
@@ -282,6 +293,18 @@ class TestedPictures:
     def _named(self, chosen: Bool) -> str:
         names = list(self.image_ids[np.flatnonzero(chosen)])
         return ", ".join(names[:NAMED]) + (" …" if len(names) > NAMED else "")
+
+
+def find_learned(dataset: Dataset, stores: Stores, learned: Learned) -> Bool:
+    """Find the test pictures [M] that a training learned from, where others of them select its epoch.
+
+    A picture that looks like a learned one, and cannot be compared with it, counts as learned.
+    """
+    stimuli, pixels = first_with_pixels(stores)
+    open_sets = {split: partial(dataset.images, split) for split in ("test", "train")}
+    learned_sets = [(dataset.pictured_as, open_sets["train"])]
+    confirm = compare_on_pixels(stimuli.image_ids, open_sets["test"], learned_sets)
+    return learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels, confirm)
 
 
 def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str]) -> dict[str, Any]:

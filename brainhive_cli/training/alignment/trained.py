@@ -1,45 +1,60 @@
-"""A finished align run, or one model folder, opened to be evaluated or decoded with."""
+"""A trained brain model, and the run or folder that it is of, opened to be evaluated or decoded with."""
 
+import zlib
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from brainhive_cli.core import documents, hub, parts
+from brainhive_cli.core import console, documents, hub, runs
+from brainhive_cli.core.arrays import Bool, Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import below
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import CALIBRATED, CHANNELS_MAPPED, merge_caveats
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.set_up import merge
-from brainhive_cli.core.sweep import of_variant, variant_of, variants
+from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.datasets import Dataset, people_of, stored_split, tested_rows
-from brainhive_cli.data.model_input import match_recording
+from brainhive_cli.data.model_input import (
+    choose_input,
+    match_recording,
+    match_split,
+    match_stimuli,
+    measure_new_subject,
+)
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
+from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_keys import encoders_around, encoders_by_key
-from brainhive_cli.data.targets.target_stores import (
-    open_stores,
-    refuse_others,
-    store_inputs,
-)
+from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
+from brainhive_cli.data.targets.encoder_keys import encoders_around, encoders_by_key, match_keys
+from brainhive_cli.data.targets.target_stores import digest_of, open_stores, refuse_others, store_inputs
+from brainhive_cli.data.targets.targets import Targets, TargetSource, compute_online
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.measurement.interleaving import Interleaving, TrialOrder, of_pictures, of_trials
 from brainhive_cli.measurement.metric_names import headlines
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.models.heads import Heads
+from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.training.alignment import model as aligners
+from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Confirm, Learned, compare_on_pixels
+from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
-from brainhive_cli.training.alignment.references import known_variants, open_model
+from brainhive_cli.training.alignment.references import TRAINING, find_reference
 from brainhive_cli.training.alignment.set_ups import (
     SELECTION,
     compare_with_published,
@@ -50,170 +65,89 @@ from brainhive_cli.training.alignment.set_ups import (
 from brainhive_cli.training.alignment.tested_pictures import TestedPictures
 
 T = TypeVar("T")
-
-
-class TrainedWith(NamedTuple):
-    """The encoders whose embeddings cells were trained to predict, and the signal section of their recipe."""
-
-    encoders: list[EncoderConfig]
-    signal: Signal
+CPU = torch.device("cpu")
+SIGNALS, PICTURES = 4000, 8192
+"""Numbers encoded at once; signals a multiple of 20, the batches in which NEURONS' weights were read."""
 
 
 @dataclass(frozen=True)
-class AlignRun:
-    """The data set, cells and signals of a run, and its models.
+class TrainedRun:
+    """A run of train-align, one variant of it, or a single model folder: its models, tested on a data set.
+
+    Nothing is read before it is asked for.
 
     Attributes:
-        folder: The run; or a model folder, which is then the model of its only cell.
-        dataset: Data set on which the models are tested.
-        dataset_config: Its Config.
-        cells: The trainings, with the subjects that each is tested on.
-        training_settings: Encoders and signal section of the cells, by the variant of a sweep.
-        recipe: The run's own, or that of the one variant of a sweep; None for a model folder.
-        recipes: The recipe of each variant, as `training_settings`; none for a model folder.
+        folder: The run; or a model folder or published checkpoint, which is then the model of its only cell.
         variant: The only variant of a sweep; empty for a run without a sweep, and for all variants of one.
-        online: Encoders whose targets were computed at each step, so that they need no store.
-        origin: Name of the data set that the models were trained on, when that is not `dataset`; empty when
-            it is unknown: subjects are then known by their numbers. None when it is `dataset`.
+        paths: Where signals and embeddings lie.
+        other_dataset: Config of another data set than the run's own, on which models are tested.
+        subjects: Who is tested; None: those of the run, or everybody of another data set.
+        chosen: The only cells that are asked for; None: all.
         sources: Other models in the results that learned from pictures, such as a prior, by name.
         allows_copies: Whether copies of learned pictures under other names are tested.
         channel_mapping: What to do about channels of the models that recordings lack, see `map_channels`.
     """
 
     folder: RunFolder
-    dataset: Dataset
-    dataset_config: parts.Config
-    cells: list[Cell]
-    training_settings: dict[str, TrainedWith]
-    paths: Paths
-    mode: str
-    origin: str | None = None
-    recipe: Recipe | None = None
-    recipes: Mapping[str, Recipe] = field(default_factory=dict)
     variant: str = ""
-    online: frozenset[str] = frozenset()
+    paths: Paths = field(default_factory=Paths)
+    other_dataset: Any = None
+    subjects: Sequence[int] | None = None
+    chosen: Sequence[Cell] | None = None
     sources: Mapping[str, Learned] = field(default_factory=dict)
     allows_copies: bool = False
     channel_mapping: ChannelChoice = "none"
-    _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+    _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     _pictures: dict[tuple[str, str], Confirm] = field(default_factory=dict, repr=False, compare=False)
 
-    @classmethod
-    def open(
-        cls,
-        folder: RunFolder,
-        variant: str,
-        paths: Paths,
-        dataset: Any = None,
-        subjects: Sequence[int] | None = None,
-    ) -> Self:
-        """Open a finished run, or one variant of a sweep, on its own or another data set.
+    @cached_property
+    def is_model(self) -> bool:
+        """Whether it is a model folder, not a run."""
+        return aligners.is_model(self.folder.path)
 
-        On another, every cell is tested on all subjects; by default on those that it was to be tested on.
+    @property
+    def model_folders(self) -> dict[str, Path]:
+        """The folder of each cell's model, by the cell's name; a single model has none."""
+        if self.is_model:
+            return {"": self.folder.path}
+        run = self.folder.path
+        cells = below(run / "cells", *filter(None, [self.variant]), source="the variant of a run,")
+        return {str(model.parent.relative_to(cells)): model for model in sorted(cells.glob("**/model"))}
 
-        Raises:
-            MissingData: if the data set has no such subject.
-            RecipeError: if the run has no such variant.
-        """
-        # a variant of a sweep is a run of one recipe
-        recipe = folder.recipe(Recipe, paths=paths)
-        recipes, config = variants(recipe), dataset or recipe.dataset
-        if variant:
-            recipe = variant_of(recipes, variant, folder.name)
-            recipes = {variant: recipe}
-
-        # the data set of the training, and that of the test
-        trained_on: Dataset = recipe.dataset.build(paths)
-        tested_on: Dataset = config.build(paths)
-        cells = cells_of(recipes, trained_on)
-        origin = None if people_of(tested_on) == people_of(trained_on) else trained_on.name
-
-        # folds of another holdout would test seen trials
-        if tested_on.holdout != trained_on.holdout:
-            raise RecipeError(
-                f"{folder.path} does not hold out what dataset.holdout names",
-                "the run's own data set, which needs no --dataset; or another one without dataset.holdout",
-            )
-
-        # each cell is tested on those of its subjects that are asked for, or on all of another data set
-        if origin is not None or subjects is not None:
-            signal = next(iter(recipes.values())).signal
-            chosen = tuple(SignalSource(tested_on, paths, signal).expect_subjects(subjects))
-            known = {subject for cell in cells for subject in cell.tested_on}
-            if origin is None and (absent := sorted({*chosen} - known)):
-                raise MissingData(
-                    f"no cell of {folder.path} is tested on subject {', '.join(map(str, absent))}",
-                    f"it has: {', '.join(map(str, sorted(known)))}",
-                )
-            tested = [
-                chosen if origin is not None else tuple(one for one in cell.tested_on if one in chosen)
-                for cell in cells
-            ]
-            cells = [replace(cell, tested_on=who) for cell, who in zip(cells, tested, strict=True) if who]
-
-        # encoders and signals of each variant; encoders without a store compute targets at each step
-        settings = {label: TrainedWith(one.encoders, one.signal) for label, one in recipes.items()}
-        mode = " + ".join(dict.fromkeys(one.mode for one in recipes.values()))
-        stored = {config.name for one in recipes.values() for config in one.stored_encoders}
-        online = frozenset({config.name for one in settings.values() for config in one.encoders} - stored)
-        ways = (paths, mode, origin, recipe, recipes, variant, online)
-        return cls(folder, tested_on, config, cells, settings, *ways)
-
-    def of_variant(self, label: str) -> Self:
-        """Take one variant of an open sweep.
+    def path_of(self, cell: str = "") -> Path:
+        """Return the folder of a cell's model; without a name, of the only one.
 
         Raises:
-            MissingData: if it is tested on none of the subjects that were asked for.
-            RecipeError: if there is no such variant.
+            RecipeError: if there is no such cell, or several could be meant; the hint lists them.
         """
-        # cells of the variant
-        recipe = variant_of(self.recipes, label, self.folder.name)
-        cells = [cell for cell in self.cells if cell.variant == label]
-        if not cells:
-            tested = ", ".join(str(subject) for cell in self.cells for subject in cell.tested_on)
-            raise MissingData(
-                f"{self.folder.reference}:{label} is not tested on subject {tested}", "subjects=null"
-            )
+        models = self.model_folders
+        if cell in models or (not cell and len(models) == 1):
+            return models.get(cell) or next(iter(models.values()))
+        problem = f"no cell {cell!r}" if cell else f"{len(models)} cells, of which none is named"
+        if self.is_model:
+            raise RecipeError(f"{self.folder.path} is the model of one cell: {problem}", "leave the cell out")
+        raise RecipeError(f"{self.folder.name} has {problem}", ", ".join(models) or "train it first")
 
-        # the same run, with one recipe and an empty cache
-        stored = {config.name for config in recipe.stored_encoders}
-        return replace(
-            self,
-            cells=cells,
-            training_settings={label: self.training_settings[label]},
-            recipe=recipe,
-            recipes={label: recipe},
-            mode=recipe.mode,
-            variant=label,
-            online=frozenset(config.name for config in recipe.encoders if config.name not in stored),
-            _cache={},
-        )
+    @cached_property
+    def recipe(self) -> Recipe | None:
+        """The run's own recipe, or that of the variant of a sweep; None for a model folder."""
+        if self.is_model:
+            return None
+        recipe = self.folder.recipe(Recipe, paths=self.paths)
+        return variant_of(variants(recipe), self.variant, self.folder.name) if self.variant else recipe
 
-    @classmethod
-    def of_model(cls, path: Path, paths: Paths, dataset: Any, subjects: Sequence[int] | None) -> Self:
-        """Open a model folder, of this project or of BrainHiVE's repository, on a data set and subjects.
+    @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """The recipe of each variant, by label; of a model folder as much as it says of its training.
 
         Raises:
-            MissingData: if the data set or the subjects are not given, or an encoder is nowhere named.
-            RecipeError: if the data set holds out folds.
+            MissingData: if an encoder of a model folder is nowhere named.
         """
-        # a model folder does not name its data set and subjects
-        flags = {"--dataset": dataset, "--subjects": subjects}
-        if absent := [flag for flag, value in flags.items() if not value]:
-            raise MissingData(
-                f"the model {path} does not say what to test it on: {' and '.join(absent)} missing",
-                f"--run {path} --dataset things-eeg --subjects 1",
-            )
-        tested_on: Dataset = dataset.build(paths)
-        if tested_on.holdout is not None:
-            raise RecipeError(
-                f"the model {path} does not say which fold it is of",
-                "name its run: --run RUN, without --dataset",
-            )
+        if self.recipe is not None:
+            return {self.variant: self.recipe} if self.variant else variants(self.recipe)
 
         # the encoders that made its targets
-        model = aligners.load(path)
-        layout, learned = model.layout, model.learned
+        path, (layout, learned) = self.folder.path, self._described
         encoders = encoders_by_key(layout.encoders, encoders_around(path))
         if nameless := sorted(layout.encoders.keys() - encoders.keys()):
             raise MissingData(
@@ -222,23 +156,146 @@ class AlignRun:
             )
 
         # of another data set's signals, it reads the same window in the same way, and its sets of regions
-        is_same, section = learned.recordings == people_of(tested_on), layout.spec.signal
+        is_same, section = learned.recordings == people_of(self.dataset), layout.spec.signal
         transferable = ("window_ms", "scale", "normalise")
         fields = {
             key: value for key, value in section.items() if key in transferable or key.startswith("region_")
         }
         signal = documents.check({**(section if is_same else fields)}, f"{path}: spec.signal", Signal)
-        subjects = SignalSource(tested_on, paths, signal).choose_subjects(subjects)
-        cell = Cell(path.name, layout.spec.subjects, tuple(subjects), 0)
-        mode = f"model folder ({learned.describe_subjects(people_of(tested_on), subjects)})"
-        settings = {"": TrainedWith(list(encoders.values()), signal)}
-        origin = None if is_same else learned.dataset
-        return cls(RunFolder(path), tested_on, dataset, [cell], settings, paths, mode, origin)
+        return {"": Recipe.model_construct(encoders=[*encoders.values()], signal=signal)}
+
+    @cached_property
+    def _described(self) -> tuple[Layout, Learned]:
+        """Architecture of a model folder, and what it learned from."""
+        model = aligners.load(self.folder.path)
+        return model.layout, model.learned
+
+    @property
+    def dataset_config(self) -> Any:
+        """Config of the data set on which the models are tested.
+
+        Raises:
+            MissingData: if it is a model folder, and its data set or subjects are not given.
+        """
+        if self.recipe is None:  # a model folder does not name its data set and subjects
+            flags = {"--dataset": self.other_dataset, "--subjects": self.subjects}
+            if absent := [flag for flag, value in flags.items() if not value]:
+                path = self.folder.path
+                raise MissingData(
+                    f"the model {path} does not say what to test it on: {' and '.join(absent)} missing",
+                    f"--run {path} --dataset things-eeg --subjects 1",
+                )
+            return self.other_dataset
+        return self.other_dataset or self.recipe.dataset
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set on which the models are tested.
+
+        Raises:
+            RecipeError: if it holds out other folds than the run.
+        """
+        dataset: Dataset = self.dataset_config.build(self.paths)
+        if self._trained_on is None and dataset.holdout is not None:
+            raise RecipeError(
+                f"the model {self.folder.path} does not say which fold it is of",
+                "name its run: --run RUN, without --dataset",
+            )
+
+        # folds of another holdout would test seen trials
+        if self._trained_on is not None and dataset.holdout != self._trained_on.holdout:
+            raise RecipeError(
+                f"{self.folder.path} does not hold out what dataset.holdout names",
+                "the run's own data set, which needs no --dataset; or another one without dataset.holdout",
+            )
+        return dataset
+
+    @cached_property
+    def _trained_on(self) -> Dataset | None:
+        """The data set of the training; None where a model folder does not say it."""
+        return None if self.recipe is None else self.recipe.dataset.build(self.paths)
+
+    @cached_property
+    def origin(self) -> str | None:
+        """Name of the data set that the models were trained on, when that is not `dataset`.
+
+        Empty when it is unknown: subjects are then known by their numbers. None when it is `dataset`.
+        """
+        people = people_of(self.dataset)
+        if self._trained_on is None:
+            learned = self._described[1]
+            return None if learned.recordings == people else learned.dataset
+        return None if people_of(self._trained_on) == people else self._trained_on.name
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """The trainings, with the subjects that each is tested on.
+
+        On another data set, every cell is tested on all subjects; by default on those that it was to be
+        tested on.
+
+        Raises:
+            MissingData: if the data set has no such subject.
+        """
+        if self.chosen is not None:
+            return [*self.chosen]
+        if self._trained_on is None:
+            tested = tuple(self.source("").choose_subjects(self.subjects))
+            return [Cell(self.folder.path.name, self._described[0].spec.subjects, tested, 0)]
+
+        # each cell is tested on those of its subjects that are asked for, or on all of another data set
+        cells = cells_of(self.recipes, self._trained_on)
+        if self.origin is None and self.subjects is None:
+            return cells
+        chosen = tuple(self.source(next(iter(self.recipes))).expect_subjects(self.subjects))
+        known = {subject for cell in cells for subject in cell.tested_on}
+        if self.origin is None and (absent := sorted({*chosen} - known)):
+            raise MissingData(
+                f"no cell of {self.folder.path} is tested on subject {', '.join(map(str, absent))}",
+                f"it has: {', '.join(map(str, sorted(known)))}",
+            )
+        tested_on = [
+            chosen if self.origin is not None else tuple(one for one in cell.tested_on if one in chosen)
+            for cell in cells
+        ]
+        return [replace(cell, tested_on=who) for cell, who in zip(cells, tested_on, strict=True) if who]
+
+    @cached_property
+    def models(self) -> "list[TrainedModel]":
+        """The model of each cell."""
+        return [TrainedModel(self, cell) for cell in self.cells]
+
+    def of_variant(self, label: str) -> Self:
+        """Take one variant of an open sweep.
+
+        Raises:
+            MissingData: if it is tested on none of the subjects that were asked for.
+        """
+        cells = [cell for cell in self.cells if cell.variant == label]
+        if not cells:
+            tested = ", ".join(str(subject) for cell in self.cells for subject in cell.tested_on)
+            raise MissingData(
+                f"{self.folder.reference}:{label} is not tested on subject {tested}", "subjects=null"
+            )
+        return replace(self, variant=label, chosen=cells)
+
+    @property
+    def mode(self) -> str:
+        """How subjects of training and test are related."""
+        if self.recipe is None:
+            people, tested_on = people_of(self.dataset), self.cells[0].tested_on
+            return f"model folder ({self._described[1].describe_subjects(people, tested_on)})"
+        return " + ".join(dict.fromkeys(recipe.mode for recipe in self.recipes.values()))
 
     @property
     def name(self) -> str:
         """The run as a command line names it: its folder or name on the hub, and the variant of a sweep."""
         return f"{self.folder.reference}:{self.variant}" if self.variant else self.folder.reference
+
+    @property
+    def reference(self) -> str:
+        """The run as a recipe and its fingerprint name it, wherever home lies."""
+        return runs.reference(self.folder, self.paths.under_home("runs") / TRAINING, self.variant)
 
     @property
     def label(self) -> str:
@@ -248,22 +305,12 @@ class AlignRun:
     @property
     def variants(self) -> list[str]:
         """The variants of a sweep, where none was chosen."""
-        return [] if len(self.training_settings) == 1 else list(self.training_settings)
+        return [] if len(self.recipes) == 1 else list(self.recipes)
 
     @property
     def tests_new_subjects(self) -> bool:
         """Whether the subjects are known to be other people than those trained on, whatever their numbers."""
         return bool(self.origin)
-
-    @property
-    def prior(self) -> str | None:
-        """The prior whose fuser was the run's target; None without one, and for a model folder."""
-        return None if self.recipe is None else self.recipe.prior
-
-    @cached_property
-    def is_model(self) -> bool:
-        """Whether it is a model folder, not a run."""
-        return aligners.is_model(self.folder.path)
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Compute something once, for all cells."""
@@ -272,49 +319,15 @@ class AlignRun:
         value: T = self._cache[key]
         return value
 
-    def model_path(self, cell: Cell) -> Path:
-        """Return where a cell's model lies."""
-        return self.folder.path if self.is_model else self.folder.path / "cells" / cell.name / "model"
-
-    def model(self, cell: Cell, device: torch.device) -> aligners.Aligner:
-        """Load a cell's aligner."""
-        return aligners.load(self.model_path(cell)).to(device)
-
-    @cached_property
-    def heads(self) -> Heads:
-        """The heads of the first cell's model."""
-        return aligners.load(self.model_path(self.cells[0])).layout.heads
-
-    def learned(self, cell: Cell) -> Learned:
-        """Read what a cell's model learned from, with all that it started from.
-
-        Raises:
-            BrainhiveError: if a subject who is to be new to it is among these.
-        """
-
-        def read() -> Learned:
-            learned = aligners.learned_in(self.model_path(cell))
-            recipe = self.recipes.get(cell.variant)
-            if self.tests_new_subjects or (recipe is not None and recipe.mode == "inter"):
-                model = f"{self.name}, {cell.name},"
-                learned.refuse_subjects(people_of(self.dataset), cell.tested_on, model)
-            return learned
-
-        return self.once(("learned", cell.name), read)
-
     @cached_property
     def validation(self) -> dict[str, Any]:
         """Mean over cells of the headline metric on held-out training pictures; empty without validation.
 
         Values of two runs can be compared where `measured_on` is the same.
         """
-        return self.validation_of(self.cells)
-
-    def validation_of(self, cells: Sequence[Cell]) -> dict[str, Any]:
-        """Return `validation` of fewer cells, as of those of one variant."""
         # all cells must have the same headline metric
-        scopes = {} if self.is_model else self.once("scopes", lambda: self.folder.measurements().scopes)
-        measured = [scopes.get(cell.name, {}) for cell in cells]
+        scopes = {} if self.is_model else self.folder.measurements().scopes
+        measured = [scopes.get(cell.name, {}) for cell in self.cells]
         name = next(iter(headlines(list(measured[0]))), "")
         if not all(name in metrics for metrics in measured):
             return {}
@@ -327,35 +340,20 @@ class AlignRun:
         }
         return {"metric": name, "value": fmean(m.value for m in metrics), "measured_on": measured_on}
 
+    @cached_property
+    def online(self) -> frozenset[str]:
+        """Encoders whose targets were computed at each step, so that they need no store."""
+        recipes = self.recipes.values()
+        stored = {config.name for recipe in recipes for config in recipe.stored_encoders}
+        return frozenset({config.name for recipe in recipes for config in recipe.encoders} - stored)
+
     def source(self, variant: str, fold: int = 1) -> SignalSource:
         """Return the signals that cells of a variant are tested on, in a fold."""
-        return SignalSource(self.dataset, self.paths, self.training_settings[variant].signal, fold)
+        return SignalSource(self.dataset, self.paths, self.recipes[variant].signal, fold)
 
-    def stores(self, split: str, cell: Cell | None = None) -> dict[str, TargetStore]:
-        """Open the embeddings that a cell's aligner takes; the first cell's by default.
-
-        What was computed at each step is left out where it has no store: its head is then compared with none.
-
-        Raises:
-            BrainhiveError: if they were made in another way than those that it was trained on.
-        """
-        # leave out encoders that were computed at each step and have no store
-        encoders, root = [], self.paths.under_home("embeddings")
-        for config in self.training_settings[(cell or self.cells[0]).variant].encoders:
-            path, _ = target_store.find(
-                root, self.dataset.name, stored_split(self.dataset, split), config.name
-            )
-            if config.name not in self.online or path.is_file():
-                encoders.append(config)
-
-        # cells with the same encoders share the open stores
-        stores = self.once(
-            ("stores", split, *(config.name for config in encoders)),
-            lambda: open_stores(self.dataset, self.dataset_config, split, encoders, self.paths),
-        )
-        if not self.is_model:
-            refuse_others(self.folder, stores)
-        return stores
+    def stores(self, split: str) -> dict[str, TargetStore]:
+        """Open the embeddings that the first model takes; raises as `TrainedModel.stores`."""
+        return self.models[0].stores(split)
 
     def inputs(self, splits: Sequence[str]) -> Iterator[Input]:
         """List what decoding reads: the run, signals of the tested subjects, and stores of some splits.
@@ -366,9 +364,9 @@ class AlignRun:
         if self.is_model:
             digest = hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
         yield Input(f"run {self.name}", reference=self.name, digest=digest)
-        for variant, (encoders, _) in self.training_settings.items():
+        for variant, recipe in self.recipes.items():
             yield from self.source(variant).inputs(self._tested_on(variant))
-            stored = [config for config in encoders if config.name not in self.online]
+            stored = [config for config in recipe.encoders if config.name not in self.online]
             for split in splits:
                 yield from store_inputs(self.dataset, self.dataset_config, split, stored, self.paths)
 
@@ -378,7 +376,7 @@ class AlignRun:
         Raises:
             MissingData: if a store is absent, and the recording that it would be made from.
         """
-        for variant in self.training_settings:
+        for variant in self.recipes:
             tested = self._tested_on(variant)
             self.source(variant).choose_subjects(tested)
             self.source(variant).prepare([s for s in tested if subjects is None or s in subjects], launch)
@@ -398,50 +396,28 @@ class AlignRun:
         def compare() -> TestedPictures:
             # all models of a subject, in this fold
             models: dict[int, list[Learned]] = {}
-            for cell in self.cells:
-                for subject in cell.tested_on if cell.fold == fold else ():
-                    models.setdefault(subject, []).append(self.learned(cell))
-                    self._refuse_learned_trials(cell, subject, split)
-            dataset, stores, train = self.dataset, self.stores(split), {}
-            first = next(iter(stores.values()))
-
-            # a holdout of trials tests stimuli that were seen in other trials
-            if dataset.holdout is not None and dataset.holdout.shows_seen and split == "test":
-                none = np.zeros(len(first.image_ids), bool)
-                tested = (f"stimuli of {dataset.name}", first.image_ids, first.done)
-                return TestedPictures(*tested, dict.fromkeys(models, none), {}, none, none, True, (), none)
-            is_tested = tested_rows(dataset, first, split, fold)
+            for model in self.models:
+                for subject in model.cell.tested_on if model.cell.fold == fold else ():
+                    models.setdefault(subject, []).append(model.learned)
+                    model.refuse_learned_trials(subject, split)
+            stores, train = self.stores(split), {}
 
             # embeddings of the training pictures, to look for near-duplicates
             if self.origin is None:
                 root = self.paths.under_home("embeddings")
                 with suppress(BrainhiveError):  # they are looked at for a warning only
-                    train = target_store.open_all(root, dataset.name, "train", [*stores])
-            title = f"{split} pictures of {dataset.name}"
+                    train = target_store.open_all(root, self.dataset.name, "train", [*stores])
             return TestedPictures.compare(
-                *(title, dataset.pictured_as, stores, train, models, self.sources),
+                *(self.dataset, split, stores, models),
+                fold=fold,
+                train=train,
+                sources=self.sources,
                 is_other_dataset=self.origin is not None,
                 confirm=self.confirm_copy(split),
                 allows_copies=self.allows_copies,
-                is_tested=is_tested,
             )
 
         return self.once(("tested pictures", split, fold), compare)
-
-    def _refuse_learned_trials(self, cell: Cell, subject: int, split: str) -> None:
-        """Refuse trials that a model learned from; of a person who is new to it, any trial.
-
-        Raises:
-            BrainhiveError: naming the first; of trials that a fold holds out, `match_split` raises it.
-        """
-        learned, source = self.learned(cell), self.source(cell.variant)
-        is_known = subject in learned.subjects and not self.tests_new_subjects
-        hint = "test on other people, or recordings of another day"
-        stored = source.open(subject).splits if source.path(subject).is_file() else {}
-        for name, recording in stored.items():
-            if not is_known or name == split != "train":
-                where = f"{self.dataset.name} subject {subject} {name}"
-                recording.refuse_copies(learned.trials, where, f"trials that {self.name} learned from", hint)
 
     @property
     def folds(self) -> list[int]:
@@ -463,9 +439,9 @@ class AlignRun:
     def caveats(self, split: str) -> list[str]:
         """Caveats of every number that depends on the run's models, tested on a split."""
         # caveats of the models, and of subjects that had a part in their own normalisation
-        model_caveats = [self.learned(cell).caveats for cell in self.cells]
-        for cell in self.cells:
-            learned, signal = self.learned(cell), self.training_settings[cell.variant].signal
+        model_caveats = [model.learned.caveats for model in self.models]
+        for model in self.models:
+            cell, learned, signal = model.cell, model.learned, model.source.signal
             is_known = {*cell.tested_on} <= {*cell.trained_on, *learned.subjects}
             is_new = self.tests_new_subjects or not is_known
             # recordings of a subject who was not trained on have a part in the normalisation
@@ -481,17 +457,16 @@ class AlignRun:
     @cached_property
     def signal_caveats(self) -> list[str]:
         """Caveats of every number that depends on the signals that the run's cells are tested on."""
-        settings = self.training_settings
-        return merge_caveats(*(self.source(label).caveats(self._tested_on(label)) for label in settings))
+        return merge_caveats(*(self.source(label).caveats(self._tested_on(label)) for label in self.recipes))
 
     @property
     def signal_warnings(self) -> list[str]:
         """Name the stores that were written anew, with other signals, since a model was trained on them."""
         changed = []
-        for variant in self.training_settings:
+        for variant in self.recipes:
             here = self.source(variant).identities(self._tested_on(variant))
-            for cell in (cell for cell in self.cells if cell.variant == variant):
-                there = self.learned(cell).signals
+            for model in (model for model in self.models if model.cell.variant == variant):
+                there = model.learned.signals
                 changed += [name for name in here if here[name] != there.get(name, here[name])]
         return [f"{name} has changed since models were trained on it" for name in dict.fromkeys(changed)]
 
@@ -517,12 +492,12 @@ class AlignRun:
     def _set_up(self, variant: str, split: str) -> dict[str, Any]:
         # a run is described by its recipe, a model folder by its layout
         source, dataset, tested = self.source(variant), self.dataset, self._tested_on(variant)
-        cells = [cell for cell in self.cells if cell.variant == variant]
+        models = [model for model in self.models if model.cell.variant == variant]
         is_matched = self.origin is not None or self.channel_mapping != "none"
-        layout = aligners.load(self.model_path(cells[0])).layout if self.is_model or is_matched else None
+        layout = models[0].layout if self.is_model or is_matched else None
         if self.recipe is None:
             assert layout is not None
-            trained = describe_model(layout, self.training_settings[variant].encoders, source.signal)
+            trained = describe_model(layout, self.recipes[variant].encoders, source.signal)
         else:
             trained = describe_recipe(self.recipes[variant])
 
@@ -540,7 +515,7 @@ class AlignRun:
         set_up = {"dataset": dataset.recorded_as, "subjects": tested}
         set_up |= {"trained_on_dataset": self.origin} if self.origin else {}
         set_up |= {"mode": self.mode, **trained}
-        selected = dict.fromkeys(SELECTION.get(self.learned(cell).selection, "") for cell in cells)
+        selected = dict.fromkeys(SELECTION.get(model.learned.selection, "") for model in models)
         set_up |= {} if "" in selected else {"selection": " or ".join(selected)}
         if self.channel_mapping != "none":
             words = dict.fromkeys(chosen.mapping.words for chosen in selections if chosen.mapping)
@@ -548,13 +523,436 @@ class AlignRun:
         return set_up | describe_signals(selections)
 
 
-def find(
+@dataclass(frozen=True)
+class TrainedModel:
+    """The model of one cell; its weights are loaded when they are first asked for.
+
+    Attributes:
+        run: The run, or model folder, that it is of.
+        cell: Its training, with the subjects that it is tested on.
+        device: Where it computes.
+        head: The only head by which it is compared; None leaves it to the model.
+    """
+
+    run: TrainedRun
+    cell: Cell
+    device: torch.device = CPU
+    head: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The folder of the model."""
+        folder = self.run.folder.path
+        return folder if self.run.is_model else folder / "cells" / self.cell.name / "model"
+
+    @cached_property
+    def module(self) -> Aligner:
+        """The network.
+
+        Raises:
+            RecipeError: if it has no such head.
+        """
+        module = aligners.load(self.path).to(self.device)
+        if self.head is not None:
+            module.layout = replace(module.layout, retrieval_heads=(self.head,))
+            module.layout.check()
+        return module
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Its architecture; weights are not kept."""
+        return aligners.load(self.path).layout
+
+    @cached_property
+    def learned(self) -> Learned:
+        """Record of its training data, with all that it started from.
+
+        Raises:
+            BrainhiveError: if a subject who is to be new to it is among these.
+        """
+        learned, run, cell = aligners.learned_in(self.path), self.run, self.cell
+        recipe = run.recipes.get(cell.variant)
+        if run.tests_new_subjects or (recipe is not None and recipe.mode == "inter"):
+            learned.refuse_subjects(people_of(run.dataset), cell.tested_on, f"{run.name}, {cell.name},")
+        return learned
+
+    def refuse_learned_trials(self, subject: int, split: str) -> None:
+        """Refuse trials that the model learned from; of a person who is new to it, any trial.
+
+        Raises:
+            BrainhiveError: naming the first; of trials that a fold holds out, `match_split` raises it.
+        """
+        run, learned, source = self.run, self.learned, self.run.source(self.cell.variant)
+        is_known = subject in learned.subjects and not run.tests_new_subjects
+        hint = "test on other people, or recordings of another day"
+        stored = source.open(subject).splits if source.path(subject).is_file() else {}
+        for name, recording in stored.items():
+            if not is_known or name == split != "train":
+                where = f"{run.dataset.name} subject {subject} {name}"
+                recording.refuse_copies(learned.trials, where, f"trials that {run.name} learned from", hint)
+
+    @property
+    def source(self) -> SignalSource:
+        """Signals of the cell's fold."""
+        return self.run.source(self.cell.variant, self.cell.fold)
+
+    @property
+    def encoders(self) -> list[EncoderConfig]:
+        """Encoders whose embeddings it was trained to predict."""
+        return self.run.recipes[self.cell.variant].encoders
+
+    def stores(self, split: str) -> dict[str, TargetStore]:
+        """Open the embeddings that the model takes.
+
+        What was computed at each step is left out where it has no store: its head is then compared with none.
+
+        Raises:
+            BrainhiveError: if they were made in another way than those that it was trained on.
+        """
+        # leave out encoders that were computed at each step and have no store
+        run, encoders, root = self.run, [], self.run.paths.under_home("embeddings")
+        for config in self.encoders:
+            path, _ = target_store.find(root, run.dataset.name, stored_split(run.dataset, split), config.name)
+            if config.name not in run.online or path.is_file():
+                encoders.append(config)
+
+        # cells with the same encoders share the open stores
+        stores = run.once(
+            ("stores", split, *(config.name for config in encoders)),
+            lambda: open_stores(run.dataset, run.dataset_config, split, encoders, run.paths),
+        )
+        if not run.is_model:
+            refuse_others(run.folder, stores)
+        return stores
+
+    def pictures(self, split: str) -> TargetStore:
+        """Open one of the target stores; all have the same rows."""
+        return next(iter(self.stores(split).values()))
+
+    def rows(self, split: str) -> Int64:
+        """Find the rows of the pictures of a split that have targets; in the cell's fold.
+
+        A category that no trial shows is none of them.
+        """
+        store = self.pictures(split)
+        is_listed = store.done & tested_rows(self.run.dataset, store, split, self.cell.fold)
+
+        def find_shown() -> Bool:
+            # categories [M] that a trial shows, in training or test; all where no signals are here
+            people = {person for cell in self.run.cells for person in (*cell.trained_on, *cell.tested_on)}
+            is_shown = np.zeros(len(store.image_ids), bool)
+            for person, part in product(sorted(people), sorted({split, "train"})):
+                with suppress(MissingData):
+                    is_shown[match_split(self.source, person, part, store).stimulus] = True
+
+            if not is_shown.any():
+                return ~is_shown
+            if absent := [store.image_ids[row] for row in np.flatnonzero(~is_shown)]:
+                console.warn(f"no trial shows {', '.join(absent)}: left out of the candidates")
+            return is_shown
+
+        if self.run.dataset.are_categories:
+            is_listed &= self.run.once(("shown categories", split), find_shown)
+        return np.flatnonzero(is_listed)
+
+    def images(self, split: str, rows: Int64, without: str = "") -> Tensor:
+        """Encode the pictures of some rows as the vectors [M, D] that retrieval compares.
+
+        Args:
+            split: Whose pictures.
+            rows: Which of them.
+            without: Key of an embedding that is replaced by its mean over these pictures.
+
+        Raises:
+            BrainhiveError: if a head predicts embeddings of other weights than a store has.
+        """
+        # keys of the embeddings in the model
+        stores, layout = self.stores(split), self.module.layout
+        keys = layout.encoders
+        if not stores.keys() <= keys.keys():  # BrainHiVE's own folders know encoders by its names for them
+            encoders = self.encoders
+            keys = match_keys(encoders, layout.dims, f"the model {self.run.folder.path}")
+
+        # open the stores of the compared heads, with the weights that the heads were trained on
+        stores = {name: store for name, store in stores.items() if keys[name] in layout.compared_keys}
+        for name, head in layout.heads.items():
+            for store in (store for store_name, store in stores.items() if keys[store_name] == head.target):
+                refuse_other_target(name, head, digest_of(store), str(store.path))
+
+        # targets from stores, and from the network that learned with the model
+        stored = Targets.of(stores, Launch(0, 1, self.module.device), keys, hold=False)
+        targets, tokens = Targets({**stored.sources, **self._compute_adapted(split, keys)}), []
+
+        # an ablated embedding is replaced by its mean
+        if without:
+            mean = targets.sources[without].gather(rows).mean(0)
+
+        # encode in blocks: tokens [M, D]
+        for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
+            with torch.inference_mode():
+                embeddings = targets.gather(part)
+                if without:
+                    embeddings[without] = mean.expand_as(embeddings[without])
+                tokens.append(self.module.encode_image(embeddings).float())
+        return torch.cat(tokens)
+
+    def _compute_adapted(self, split: str, keys: Mapping[str, str]) -> dict[str, TargetSource]:
+        """Compute what the network that learned with the model gives, by key.
+
+        Raises:
+            BrainhiveError: if its weights are not those that the model changes, or the pictures not those
+                of the store.
+        """
+        adapter, described = self.module.adapter, self.module.layout.adapter
+        if adapter is None:
+            return {}
+
+        # configs of the encoders that learned
+        names, encoders = described["encoders"], self.encoders
+        configs = [config for config in encoders if config.name in names]
+
+        def open_network() -> EncoderGroup:
+            group = grouped(configs, "fp32", Launch(0, 1, self.module.device))[0]
+            if group.digest != described["digest"]:
+                problem = f"{self.run.folder.path} changes weights {described['digest']}, and {names[0]} has"
+                raise BrainhiveError(f"{problem} {group.digest}", "the weights that it was trained with")
+            return group
+
+        # the changed network encodes the pictures anew
+        group = self.run.once(("network", *names), open_network)
+        adapter.attach(group.module)
+        images = self.run.dataset.images(stored_split(self.run.dataset, split))
+        computed = compute_online([group], images, self.pictures(split))
+        return {keys[name]: source for name, source in computed.items()}
+
+    def decoded(self, subject: int, split: str) -> tuple[Decoded, Int64]:
+        """Decode a subject's averaged signals, once: answers that are sampled are then the same for everyone.
+
+        Returns:
+            Heads [N, *shape], and the row of each one's picture [N].
+        """
+        # one seed for each signal, by the cell and the picture
+        trials = self.trials(subject, split)
+        ids = self.pictures(split).image_ids[trials.stimulus]
+        seeds = [derive_seed(self.cell.seed, zlib.crc32(image_id.encode())) for image_id in ids]
+
+        def decode() -> Decoded:
+            blocks = []
+            for start in range(0, len(seeds), SIGNALS):
+                part = trials.read(slice(start, start + SIGNALS))
+                signal = torch.from_numpy(part).to(self.module.device)
+                index = self.index(subject, len(signal))
+                blocks.append(self.module.decode(signal, index, seeds[start : start + SIGNALS]).float())
+            return Decoded.join(blocks)
+
+        decoded = self.run.once(("decoded", self.cell.name, subject, split), decode)
+        return decoded, trials.stimulus
+
+    def encode(self, subject: int, signal: Tensor) -> Tensor:
+        """Encode a subject's signals [N, C, T] as the vectors [N, D] that retrieval compares."""
+        tokens = []
+        with torch.inference_mode():
+            for part in signal.split(SIGNALS):
+                index = self.index(subject, len(part))
+                tokens.append(self.module.encode_signal(part.to(self.module.device), index).float())
+        return torch.cat(tokens)
+
+    def predicted(self, subject: int, signal: Tensor) -> dict[str, Tensor]:
+        """Predict the heads of a subject's signals [N, C, T], float32 [N, *shape]; nothing is sampled."""
+        with torch.inference_mode():
+            index = self.index(subject, len(signal))
+            heads = self.module.predict(signal.to(self.module.device), index)
+            return {head: values.float() for head, values in heads.items()}
+
+    def index(self, subject: int, count: int) -> Tensor | None:
+        """Give the subject index of signals [N]; None for a subject who was not trained on."""
+        return None if self.run.tests_new_subjects else self.module.index_of(subject, count)
+
+    def name_trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
+        """Name each of a subject's held-out trials, and its run or session, [N]; none of other designs.
+
+        The names of a subject's trials are those of no other, as nobody else was there.
+        """
+        # only a holdout of trials tests trials of seen pictures
+        holdout = self.run.dataset.holdout
+        if holdout is None or not holdout.shows_seen or split != "test":
+            return [], []
+
+        # sessions and runs of the trials; 0 where they are not known
+        trials = self.trials(subject, split)
+        absent = np.zeros((len(trials.stimulus), 1), np.int64)
+        sessions, runs = (absent if known is None else known for known in (trials.sessions, trials.runs))
+        shown = {
+            "runs": [f"session {s + 1} run {r}" for s, r in zip(sessions[:, 0], runs[:, 0], strict=True)],
+            "sessions": [f"session {session + 1}" for session in sessions[:, 0]],
+            "trials": [f"fold {self.cell.fold}"] * len(absent),
+        }[holdout.by]
+
+        # a name for each group and each trial
+        groups = [f"subject {subject} {name}" for name in shown]
+        stimuli = self.pictures(split).image_ids[trials.stimulus]
+        names = [f"{image_id}, {group}" for image_id, group in zip(stimuli, groups, strict=True)]
+        return [f"{name}, trial {number}" for number, name in enumerate(names, 1)], groups
+
+    def interleaving(self, subject: int, split: str) -> Interleaving:
+        """Find which of a subject's tested signals [N] may exchange labels, as far as time is known.
+
+        The order of all trials is looked at, those that the cell's fold has learned from included.
+        """
+        dataset, where = self.run.dataset, f"{self.run.dataset.name} subject {subject}"
+        holdout = dataset.holdout if split == "test" else None
+        source = self.source
+        recording = source.open(subject)[stored_split(dataset, split)]
+        is_there, stimuli = recording.is_there, self.pictures(split)
+
+        def find() -> Interleaving:
+            # items and their labels: trials and what they show, or pictures and their concepts
+            row = np.nonzero(is_there)[0]  # [n] of each trial
+            shown, by = [*map(str, recording.image_ids)], ""
+            if holdout is not None and holdout.shows_seen:
+                item, label, by = np.arange(len(row)), [shown[index] for index in row], holdout.by
+                group = holdout.number_tested(recording, where)[is_there]
+            else:
+                item, rows, group = row, stimuli.rows(shown), np.zeros(len(shown), np.int64)
+                stored = zip(rows.tolist(), shown, strict=True)
+                label = [stimuli.concepts[index] if index >= 0 else name for index, name in stored]
+                for fold in holdout.fold_numbers if holdout else ():
+                    group[tested_rows(dataset, stimuli, split, fold)[rows] & (rows >= 0)] = fold
+
+            # their order in time
+            known = [recording.sessions, recording.runs, recording.onset_s]
+            if dataset.alike_by == "neighbours" or all(times is None for times in known):
+                return Interleaving(group.tolist(), [*range(len(label))])
+            order = TrialOrder.of(
+                item, label, *(None if times is None else times[is_there] for times in known)
+            )
+            return of_trials(order, group, by) if by else of_pictures(order, group)
+
+        # those of the cell's fold
+        interleaving = self.run.once(("interleaving", subject, split, source.name_of(subject)), find)
+        rows = np.asarray(self.trials(subject, split).index)
+        if holdout is not None and holdout.shows_seen:
+            rows = np.flatnonzero(holdout.hold_out_trials(recording, self.cell.fold, where)[is_there])[rows]
+        return interleaving.take(rows)
+
+    def trials(
+        self,
+        subject: int,
+        split: str,
+        *,
+        is_tested: bool = True,
+        recording: Trials | None = None,
+        is_normalised: bool = True,
+    ) -> Trials:
+        """Open a subject's trials as the model reads them.
+
+        Args:
+            subject: Whose.
+            split: Of the data set.
+            is_tested: Whether they test the model: those of pictures that were seen in training, validation
+                included, are then left out, and what is read is kept for the cells that follow.
+            recording: Trials of the split that no store holds; default: those of the subject's store.
+            is_normalised: Whether they are normalised.
+
+        Raises:
+            BrainhiveError: if the recording is not what the model takes, or too many pictures were seen.
+        """
+
+        def choose() -> Trials:
+            # trials of the recording, or of the store of the subject
+            run, spec, source = self.run, self.module.layout.spec, self.source
+            where, is_same_store = f"{run.dataset.name} subject {subject}", False
+            if recording is not None:
+                where = f"the recording of subject {subject}"
+                trials = match_stimuli(recording, self.pictures(split), where)
+            else:
+                folder = source.name_of(subject).rpartition("/")[0]
+                signals = self.module.learned.signals
+                is_same_store = any(name.rpartition("/")[0] == folder for name in signals)
+                trials = match_split(source, subject, split, self.pictures(split))
+
+            # match channels and window to the input of the model
+            options = run.dataset.channels, is_same_store, run.channel_mapping
+            trials = choose_input(spec, trials, where, *options)
+            if not run.tests_new_subjects:
+                spec.refuse_other_voxels(subject, trials.signal.shape[2], trials.regions, f"{where} {split}")
+
+            # leave out pictures that were seen in training
+            if is_tested:
+                trials = trials.take(self.are_unseen(subject, split, trials.stimulus))
+            if not is_normalised:
+                return trials
+            return trials.normalise(self.find_normaliser(subject, split, is_same_store))
+
+        if recording is not None or not is_tested or not is_normalised:
+            return choose()
+        return self.run.once(self.key("trials", subject, split), choose)
+
+    def find_normaliser(self, subject: int, split: str, is_same_store: bool = False) -> Normaliser | None:
+        """Find what normalises a subject's signals: of new subjects, their own training signals say it.
+
+        Args:
+            subject: Whose signals.
+            split: Of the data set, whose pictures are in the target stores.
+            is_same_store: As for `choose_input`.
+
+        Returns:
+            The normaliser; None where signals are not normalised.
+        """
+        if (normaliser := self._normaliser(subject)) is not None:
+            return normaliser
+        options = self.pictures(split), is_same_store, self.run.channel_mapping
+        return measure_new_subject(self.module.layout.spec, self.source, subject, *options)
+
+    def shown(self, subject: int, split: str) -> Int64:
+        """Find the rows of all pictures that a subject was shown, those that are left out included."""
+        key = self.key("shown", subject, split)
+        how: dict[str, Any] = {"is_tested": False, "is_normalised": False}
+        return self.run.once(key, lambda: np.unique(self.trials(subject, split, **how).stimulus))
+
+    def mean_training_signal(self, subject: int) -> Float32:
+        """Average a subject's training signals over pictures: [C, T]; kept for the cells that follow."""
+
+        def average() -> Float32:
+            return self.trials(subject, "train", is_tested=False).averages.mean(0)
+
+        return self.run.once(self.key("mean", subject, "train"), average)
+
+    def are_unseen(self, subject: int, split: str, rows: Int64) -> Bool:
+        """Find the signals [N] of pictures that no model which is tested on the subject learned from.
+
+        Whatever tests a model asks here: no result is of a picture that was seen in training.
+        """
+        tested = self.run.tested_pictures(split, self.cell.fold)
+        unseen = tested.are_unseen(subject, rows, f"{self.run.folder.path}, {self.cell.name},")
+        self.run.once(
+            ("warned of pictures", split, self.cell.fold), lambda: [*map(console.warn, tested.warnings)]
+        )
+        return unseen
+
+    def _normaliser(self, subject: int) -> Normaliser | None:
+        """Return what normalises a subject's signals; None: the subject's own training signals do."""
+        learned = self.module.learned
+        return learned.normaliser if self.run.tests_new_subjects else learned.normaliser_of(subject)
+
+    def key(self, what: str, subject: int, split: str) -> tuple[str, ...]:
+        """Name something computed from a subject's signals, to keep it for cells that take the same ones."""
+        # everything that changes the signals is part of the key
+        signal = self.source.signal
+        normaliser = self._normaliser(subject)
+        whose = normaliser.digest if normaliser else ""
+        names, fold = self.module.layout.spec.names, f"fold {self.cell.fold}"
+        mapping = self.run.channel_mapping
+        return (what, str(subject), split, fold, *names, signal.model_dump_json(), whose, mapping)
+
+
+def open_model(
     reference: str | None,
     paths: Paths,
     dataset: Any = None,
     subjects: Sequence[int] | None = None,
-) -> AlignRun:
-    """Open what a reference names, as `open_model` finds it, on a data set and subjects.
+) -> TrainedRun:
+    """Open what a reference names, as `find_reference` does, on a data set and subjects.
 
     Args:
         reference: How it is named; None: the newest run on the data set.
@@ -565,32 +963,14 @@ def find(
     Raises:
         MissingData: if there is none.
     """
-    named = open_model(reference, paths, dataset)
-    if named.is_model:
-        return AlignRun.of_model(named.folder.path, paths, dataset, subjects)
-    return AlignRun.open(named.folder, named.variant, paths, dataset, subjects)
+    return TrainedRun(*find_reference(reference, paths, dataset), paths, dataset, subjects)
 
 
-def refuse_sweep(align: AlignRun) -> None:
+def refuse_sweep(run: TrainedRun) -> None:
     """Refuse a sweep where one run is needed.
 
     Raises:
         RecipeError: listing its variants.
     """
-    if align.variants:
-        variant_of(align.recipes, "", align.folder.name)
-
-
-def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
-    """Join the names of variants that were split at their commas."""
-    # a name continues the one before it if both are a variant, or the start of one
-    joined: list[str] = []
-    for name in names:
-        longer = f"{joined[-1]},{name}" if joined else name
-        run, variant = of_variant(longer)
-        labels = known_variants(run, paths) if joined and variant else ()
-        if any(f"{label},".startswith(f"{variant},") for label in labels):  # a variant, or the start of one
-            joined[-1] = longer
-        else:
-            joined.append(name)
-    return joined
+    if run.variants:
+        variant_of(run.recipes, "", run.folder.name)

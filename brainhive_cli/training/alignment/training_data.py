@@ -45,6 +45,7 @@ from brainhive_cli.training.alignment.layout import Layout, fused_head
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures, compare_on_pixels
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.settings import Finetune
+from brainhive_cli.training.alignment.tested_pictures import find_learned
 from brainhive_cli.training.alignment.validation import held_out_of
 
 DIM = 1024
@@ -257,12 +258,7 @@ class TrainingData:
             dataset, spec = self.job.dataset, layout.spec
             encoders = [config for config in self.recipe.stored_encoders if config in self.recipe.encoders]
             stores = open_stores(dataset, self.recipe.dataset, "test", encoders, self.recipe.paths)
-            stimuli, pixels = first_with_pixels(stores)
-            open_sets = {split: partial(dataset.images, split) for split in ("test", "train")}
-            confirm = compare_on_pixels(
-                stimuli.image_ids, open_sets["test"], [(dataset.pictured_as, open_sets["train"])]
-            )
-            seen = learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels, confirm)
+            stimuli, seen = first_with_pixels(stores)[0], find_learned(dataset, stores, learned)
 
             # unseen test signals, normalised as those of the training
             tested = []

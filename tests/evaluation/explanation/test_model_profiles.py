@@ -23,7 +23,7 @@ from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 ITEMS = 6
 TOKEN = {"token": Head((16,))}
@@ -64,7 +64,9 @@ def reader(kind, channels, samples, head=None):
     trials = select(Trials(signal, ids, space, times, rate, "µV", stimulus=places))
     shared = Items.independent([ids])
     labels = Labels.of(places, places, shared, 20, 0)
-    made = Reader(TrainedCell(run, None, model), 1, "test", trials, places, labels, shared)
+    member = TrainedModel(run, None)
+    vars(member)["module"] = model
+    made = Reader(member, 1, "test", trials, places, labels, shared)
     rest = np.full(signal.shape[2:], 0.1, np.float32)
     made.__dict__.update(  # what a run with files would be asked for
         image_ids=ids,

@@ -143,7 +143,7 @@ def test_the_noise_of_the_first_trials_whitens_the_others(models):
 
     assert loop.counts.windows == 32 and len(results) == 12
     assert "first 20 trials" in opened.differs[0]
-    own, trained = (opened.decoder.whitening.matrix, opened.member.model.learned.whiteners[1][1])
+    own, trained = (opened.decoder.whitening.matrix, opened.member.module.learned.whiteners[1][1])
     assert not np.allclose(own, trained) and np.corrcoef(own.ravel(), trained.ravel())[0, 1] > 0.9
 
 
@@ -162,7 +162,7 @@ def test_events_of_unknown_pictures_are_not_one_picture_to_the_noise(models, bas
 
 def test_channels_that_were_interpolated_offline_are_said_not_to_be_live(models):
     _, opened = open_session(models["plain"])
-    model = opened.member.model
+    model = opened.member.module
     spec = replace(model.layout.spec, preparation={**model.layout.spec.preparation, "interpolate": True})
     planned = plan_preparation(spec, model.learned, 1, "µV", None, None, "the model")
     assert ["interpolated" in sentence for sentence in planned.differs] == [True]

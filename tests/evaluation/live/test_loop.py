@@ -187,7 +187,7 @@ def test_latencies_are_measured_only_where_windows_come_at_their_rate(run):
 def test_a_marker_that_could_mean_several_pictures_is_said_and_ends_nothing(run, capsys):
     session = open_mock(run, "source.events=3")
     decoder = session.decoder
-    decoder._names = replace(decoder._names, image_ids=["owl/1", "car/1"])
+    decoder.names = replace(decoder.names, image_ids=["owl/1", "car/1"])
 
     assert decoder.find_shown("1") is None and decoder.unknown_events == ["1"]
     assert "1 could be owl/1 or car/1" in capsys.readouterr().err

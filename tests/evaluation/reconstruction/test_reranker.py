@@ -13,7 +13,7 @@ from brainhive_cli.evaluation.reconstruction.conditions import Reranker, Stimulu
 from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
-from brainhive_cli.training.alignment.trained import find
+from brainhive_cli.training.alignment.trained import open_model
 
 
 def test_the_best_of_several_is_most_similar_to_its_token(go, world, aligned, drawing, generator, prior):
@@ -25,7 +25,7 @@ def test_the_best_of_several_is_most_similar_to_its_token(go, world, aligned, dr
     candidates = generate(generator, prior, embedded, [seed_of(0, image_id, 0, c) for c in range(3)])
     fusion = FusionPrior.load(str(prior))
     here = Launch(0, 1, torch.device("cpu"))
-    heads = StimulusHeads.of(find(str(aligned), Paths()), fusion, here.device)
+    heads = StimulusHeads.of(open_model(str(aligned), Paths()), fusion, here.device)
     pixels = np.stack([np.asarray(candidate) for candidate in candidates])
     token = fusion.fuser({"brainhive_cli-models-encoders-python-example": embedded})
     similarity = Reranker(heads, here).similarity(pixels, Decoded({"token": token.expand(3, -1)}))

@@ -21,8 +21,7 @@ from brainhive_cli.evaluation.retrieval.baseline import Averages, Candidates, Fi
 from brainhive_cli.evaluation.retrieval.diagnosis import diagnose, explain_fits
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.measurement.verdict import Verdict
-from brainhive_cli.training.alignment.trained import find
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel, open_model
 from tests.worlds import COLOURS, Go, at_home
 
 CHANNELS, SAMPLES = ("Fz", "Cz", "Pz", "P7", "P8", "PO7", "PO8", "O1", "Oz", "O2", "P3", "P4"), 100
@@ -270,9 +269,9 @@ def test_trials_of_several_sessions_are_averaged_by_session_and_merged_by_their_
         recordings[split] = Trials(signal, *options, sessions=sessions)
     (study / "signals/image-folder/sessions").mkdir()
     SignalStore.write(study / "signals/image-folder/sessions/sub-01.h5", recordings)
-    run = find(str(train(go, "linear", "signal.name=sessions", "train.epochs=1")), Paths())
+    run = open_model(str(train(go, "linear", "signal.name=sessions", "train.epochs=1")), Paths())
 
-    averages = Averages.read(TrainedCell.load(run, run.cells[0], torch.device("cpu")), 1, "test", True)
+    averages = Averages.read(TrainedModel(run, run.cells[0], torch.device("cpu")), 1, "test", True)
     merged, pictures = averages.merge()
 
     assert averages.sessions.tolist() == [0] * 33 + [1] * 33
@@ -283,8 +282,8 @@ def test_trials_of_several_sessions_are_averaged_by_session_and_merged_by_their_
 
 def test_targets_of_any_width_are_projected_so_that_their_products_stay(study, go, monkeypatch):
     """A count sketch of 12 numbers to 6 keeps products in the mean: those of one picture stay largest."""
-    run = find(str(train(go, "linear")), Paths())
-    member, rows = TrainedCell.load(run, run.cells[0], torch.device("cpu")), np.arange(33)
+    run = open_model(str(train(go, "linear")), Paths())
+    member, rows = TrainedModel(run, run.cells[0], torch.device("cpu")), np.arange(33)
 
     full = Candidates.read(member, "test", rows, torch.device("cpu")).targets
     monkeypatch.setattr(baseline, "TARGET_WIDTH", 6)

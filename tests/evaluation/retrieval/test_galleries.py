@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 DATASET = "demo-noise-0.3"
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -161,13 +161,13 @@ def without_protocol(found: Mapping[str, Metric]) -> dict[str, Metric]:
 
 
 def test_only_pictures_that_somebody_was_shown_are_searched_when_asked(go, trained, monkeypatch, tmp_path):
-    shown, opened = {1: np.arange(60), 2: np.arange(30, 70)}, TrainedCell.trials
+    shown, opened = {1: np.arange(60), 2: np.arange(30, 70)}, TrainedModel.trials
     monkeypatch.setattr(
-        TrainedCell,
+        TrainedModel,
         "trials",
         lambda member, subject, split: opened(member, subject, split).take(shown[subject]),
     )
-    monkeypatch.setattr(TrainedCell, "shown", lambda member, subject, split: shown[subject])
+    monkeypatch.setattr(TrainedModel, "shown", lambda member, subject, split: shown[subject])
     given = (f"run={trained}", f"paths.runs={tmp_path}", "sheet_rows=0", "ceiling_splits=0")
 
     every = go("eval-retrieval", *given).metrics

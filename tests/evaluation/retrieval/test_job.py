@@ -18,8 +18,8 @@ from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The references that runs are opened by, one for each time."""
     references: list[str] = []
-    find = jobs.find
-    monkeypatch.setattr(jobs, "find", lambda name, *more: references.append(name) or find(name, *more))
+    find = jobs.open_model
+    monkeypatch.setattr(jobs, "open_model", lambda name, *more: references.append(name) or find(name, *more))
     return references
 
 

@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.backbones import mindeye2
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.initialisation import Start, take_over
+from brainhive_cli.training.alignment.initialisation import load_start, take_over
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 
@@ -120,7 +120,7 @@ def test_a_new_ridge_without_mixer_blocks_has_their_constant_behind_it(
     new = Aligner(layout)
 
     if is_part:
-        Start(tmp_path / "model", "backbone.backbone").give(new)
+        load_start(new, tmp_path / "model", "backbone.backbone")
     else:
         take_over(new, tmp_path / "model")
 
@@ -256,7 +256,7 @@ def test_a_part_that_is_larger_in_the_other_model_is_not_taken_over_in_silence(
     assert blocks > 1
     new = Aligner(replace(learned.layout, backbone={**learned.layout.backbone, "blocks": blocks - 1}))
 
-    Start(tmp_path / "model", "backbone.backbone").give(new)
+    load_start(new, tmp_path / "model", "backbone.backbone")
 
     told = capsys.readouterr().err
     assert (

@@ -19,7 +19,13 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.heads import Head
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.few_shot import PERMUTED_SCRATCH, SCRATCH, TRANSFER, Base, Decoder
+from brainhive_cli.training.alignment.few_shot import (
+    PERMUTED_SCRATCH,
+    SCRATCH,
+    TRANSFER,
+    PersonModel,
+    SourceModel,
+)
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.loop import fit
@@ -37,7 +43,9 @@ def responses_of(signal: np.ndarray, subject: int, first: int = 0) -> Trials:
     return make_trials(subject, signal.astype(np.float32), first + np.arange(len(signal)), names, 100.0)
 
 
-def base_of(cohort: dict[str, Any], features: np.ndarray, people: list[Trials], is_aligned: bool) -> Base:
+def base_of(
+    cohort: dict[str, Any], features: np.ndarray, people: list[Trials], is_aligned: bool
+) -> SourceModel:
     """Fit the shared ridge to the people of the sources; aligned signals are smaller by the root of T."""
     samples, names = people[0].signal.shape[3], people[0].channels
     penalty = cohort["PENALTY"] / (samples if is_aligned else 1)
@@ -56,7 +64,7 @@ def base_of(cohort: dict[str, Any], features: np.ndarray, people: list[Trials], 
     targets = Targets({"e": StoreTargets(torch.from_numpy(features.astype(np.float32)))})
     held_out = np.zeros(len(features), np.bool_)
     data = CellData(people, targets, held_out, None, learned=Learned(normalisers=normalisers))
-    return Base(fit(layout, data, (), Train(validation=0.0)), targets, (), Train(), people, None, HERE)
+    return SourceModel(fit(layout, data, (), Train(validation=0.0)), targets, (), Train(), people)
 
 
 @pytest.mark.golden
@@ -75,7 +83,7 @@ def test_closed_form_arms_reproduce_the_table_of_the_cohort() -> None:
     raw, aligned = (base_of(cohort, features, sources, is_aligned) for is_aligned in (False, True))
     gallery, target = torch.from_numpy(pictures["test"]).float(), torch.arange(expected["test"])
 
-    def top1(decoder: Decoder, signal: np.ndarray) -> float:
+    def top1(decoder: PersonModel, signal: np.ndarray) -> float:
         return float((ranks(decoder.encode(signal.astype(np.float32)), gallery, target) == 1).double().mean())
 
     for who in range(PEOPLE):

@@ -27,8 +27,8 @@ from brainhive_cli.training.alignment.few_shot import (
     SUBJECT_LAYER,
     TRAINED_ARMS,
     TRANSFER,
-    Base,
-    Decoder,
+    PersonModel,
+    SourceModel,
     fixed_pull,
 )
 from brainhive_cli.training.alignment.loop import fit
@@ -52,7 +52,7 @@ def responses_of(subject: int, pictures=np.arange(PICTURES)) -> Trials:  # noqa:
     return make_trials(subject, signal.astype(np.float32), np.array(pictures), CHANNELS, 100.0)
 
 
-def base_of(normalise: str | None = None, closed: bool = False, subjects=(1, 2, 3)) -> Base:
+def base_of(normalise: str | None = None, closed: bool = False, subjects=(1, 2, 3)) -> SourceModel:
     """A model of three people, whose signals were normalised or not."""
     people, others = [responses_of(subject) for subject in subjects], []
     for responses in people:
@@ -76,7 +76,7 @@ def base_of(normalise: str | None = None, closed: bool = False, subjects=(1, 2, 
     model = fit(layout, CellData(others, targets, np.zeros(PICTURES, np.bool_), None), TERMS, TRAIN, seed=1)
     normalisers = {each.subject: each.normaliser for each in others if each.normaliser is not None}
     model.learned = replace(model.learned, normalisers=normalisers)
-    return Base(model, targets, [] if closed else TERMS, TRAIN, people)
+    return SourceModel(model, targets, [] if closed else TERMS, TRAIN, people)
 
 
 def part(kind: str):
@@ -85,17 +85,17 @@ def part(kind: str):
 
 
 @pytest.fixture(scope="module")
-def base() -> Base:
+def base() -> SourceModel:
     return base_of()
 
 
 @pytest.fixture(scope="module")
-def whitened() -> Base:
+def whitened() -> SourceModel:
     return base_of("whiten")
 
 
 @pytest.fixture(scope="module")
-def closed() -> Base:
+def closed() -> SourceModel:
     return base_of(closed=True)
 
 
@@ -103,11 +103,11 @@ LEARNED = responses_of(NEW, np.arange(0, PICTURES, 2))
 TESTED = responses_of(NEW, np.arange(1, PICTURES, 2))
 
 
-def decode(decoder: Decoder, responses: Trials = TESTED) -> torch.Tensor:
+def decode(decoder: PersonModel, responses: Trials = TESTED) -> torch.Tensor:
     return decoder.encode(responses.averages)
 
 
-def top1(decoder: Decoder, responses: Trials) -> float:
+def top1(decoder: PersonModel, responses: Trials) -> float:
     """Share of signals whose picture comes first among those that were shown."""
     with torch.inference_mode():
         gallery = decoder.model.encode_image({"e": torch.from_numpy(EMBEDDING[responses.stimulus])}).float()
@@ -119,7 +119,7 @@ def relabelled(responses: Trials) -> Trials:
     return replace(responses, stimulus=np.roll(responses.stimulus, 7))
 
 
-def fit_arm(base: Base, arm: str, responses: Trials = LEARNED, seed: int = 0) -> Decoder:
+def fit_arm(base: SourceModel, arm: str, responses: Trials = LEARNED, seed: int = 0) -> PersonModel:
     if arm in SIGNAL_PARTS:
         return base.align_signals(part(arm), responses)
     if arm in (*FREE, *PAIRED):
@@ -336,7 +336,7 @@ def test_trained_people_are_measured_on_as_many_trials_as_the_new_person(base):
     people = [with_trials(person) for person in base.trained]
     new = with_trials(LEARNED)
     one_trial = new.choose(np.arange(4) < np.ones((len(new.stimulus), 1)))
-    noisy = Base(base.model, base.targets, TERMS, TRAIN, people)
+    noisy = SourceModel(base.model, base.targets, TERMS, TRAIN, people)
 
     # aligned, the person's single trials have the mean product of single trials of the others
     config, is_first = part("euclidean"), np.arange(4) < np.ones((PICTURES, 1))

@@ -74,9 +74,9 @@ def test_first_sessions_are_exactly_their_trials(count, stimuli, counts, average
     assert trials.counts.tolist() == [counts[row] for row in rows]
     assert trials.averages.shape[1:] == (5, 1) and trials.averages.dtype == np.float32
     assert trials.averages[:, 0, 0].tolist() == pytest.approx([averages[row] for row in rows])
-    is_there = np.arange(trials.single.shape[1]) < trials.counts[:, None]
+    is_there = np.arange(trials.singles.shape[1]) < trials.counts[:, None]
     assert np.array_equal(trials.sessions >= 0, is_there) and trials.sessions.max() < count
-    assert np.array_equal(trials.single[..., 0, 0], np.where(is_there, trials.sessions + 1, 0))
+    assert np.array_equal(trials.singles[..., 0, 0], np.where(is_there, trials.sessions + 1, 0))
 
 
 def write_sessions(path: Path) -> None:

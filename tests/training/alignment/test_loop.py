@@ -24,7 +24,7 @@ from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.losses import LossContext, clip
 from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.initialisation import Start, initial_aligner, take_over
+from brainhive_cli.training.alignment.initialisation import initial_aligner, take_over
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import Callbacks, fit, train_cell
 from brainhive_cli.training.alignment.objective import Term
@@ -375,7 +375,7 @@ def test_training_starts_from_a_model_folder(train, embedding, tmp_path):
     model = tmp_path / "joint" / "cells" / "cell" / "model"
 
     begun, _, _ = train(
-        data_of(embedding, starts={0: (Start(model),)}), "begun", lr=1e-30, weight_decay=0, epochs=1
+        data_of(embedding, starts={0: {"": model}}), "begun", lr=1e-30, weight_decay=0, epochs=1
     )
     fresh, _, _ = train(data_of(embedding), "fresh", lr=1e-30, weight_decay=0, epochs=1)
 
@@ -401,7 +401,7 @@ def test_a_model_folder_of_another_make_is_refused(train, embedding, tmp_path):
     other.save(tmp_path / "other")
 
     with pytest.raises(BrainhiveError, match="architecture does not match the checkpoint"):
-        train(replace(data, starts={0: (Start(tmp_path / "other"),)}))
+        train(replace(data, starts={0: {"": tmp_path / "other"}}))
 
 
 def _resume_in_two(launch: Launch, folder: Path) -> None:

@@ -9,14 +9,12 @@ import pytest
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.encoders import resolve
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.trained import AlignRun
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 from tests.worlds import Go
 
 ENCODER = "{kind: timm, source: random, architecture: test_vit}"
@@ -68,8 +66,8 @@ def test_each_cell_has_a_gallery_of_its_own(results: dict[str, Any], monkeypatch
     monkeypatch.setenv("BRAINHIVE_HOME", str(results["home"]))
     galleries = []
     for name in ("frozen", "lora"):
-        run = AlignRun.open(RunFolder(results[name].folder), "", Paths())
-        cells = [TrainedCell.load(run, cell, torch.device("cpu")) for cell in run.cells]
+        run = TrainedRun(RunFolder(results[name].folder))
+        cells = [TrainedModel(run, cell, torch.device("cpu")) for cell in run.cells]
         galleries += [cell.images("test", np.arange(20)) for cell in cells]
     frozen, same, first, second = galleries
     assert torch.equal(frozen, same)
@@ -80,8 +78,8 @@ def test_a_gallery_of_other_pictures_than_those_of_the_store_is_refused(
     results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BRAINHIVE_HOME", str(results["home"]))
-    run = AlignRun.open(RunFolder(results["lora"].folder), "", Paths())
-    cell = TrainedCell.load(run, run.cells[0], torch.device("cpu"))
+    run = TrainedRun(RunFolder(results["lora"].folder))
+    cell = TrainedModel(run, run.cells[0], torch.device("cpu"))
     fewer = SimpleNamespace(image_ids=list(cell.pictures("test").image_ids)[1:])
     changed = replace(run, dataset=replace(run.dataset, images=lambda *_: fewer))
     with pytest.raises(BrainhiveError) as caught:

@@ -17,7 +17,7 @@ from brainhive_cli.data.targets.encoder_keys import encoders_by_key
 from brainhive_cli.models.backbones.mindeye2 import mixer_constant
 from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.initialisation import Start, take_over
+from brainhive_cli.training.alignment.initialisation import load_start, take_over
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.published_models import read_checkpoint
@@ -185,7 +185,7 @@ def test_a_model_starts_in_parts_from_several_checkpoints(
 
     parts = {"brain.backbone": mindeye2, "prior": mindeye2, "brain.clipproj": tmp_path / "coca.pth"}
     for part, path in parts.items():
-        Start(path, f"backbone.{part}").give(new)
+        load_start(new, path, f"backbone.{part}")
 
     for name, each in new.backbone.state_dict().items():
         if name == "brain.clipproj.proj":
@@ -209,7 +209,7 @@ def test_a_second_stage_starts_from_the_first_without_its_mixer_blocks(tmp_path:
     )
     signal, subject = torch.randn(3, VOXELS, 1), torch.zeros(3, dtype=torch.long)
 
-    Start(tmp_path / "model", "backbone.brain").give(second)
+    load_start(second, tmp_path / "model", "backbone.brain")
 
     with torch.no_grad():
         one, other = first.predict(signal, subject), second.eval().predict(signal, subject, ["image"])
@@ -228,7 +228,7 @@ def test_other_voxels_and_absent_parts_are_one_line(mindeye2: Path, part: str, m
     new = Aligner(Layout(replace(SPEC, widths=(5,)), heads, NEURONS, retrieval_heads=("image",)))
 
     with pytest.raises(BrainhiveError, match=message):
-        Start(mindeye2, part).give(new)
+        load_start(new, mindeye2, part)
 
 
 def test_a_checkpoint_of_seven_subjects_has_a_ridge_of_each(made: Aligner, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from brainhive_cli.models.backbones import neurons
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.initialisation import Start
+from brainhive_cli.training.alignment.initialisation import load_start
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.model import Aligner
@@ -87,7 +87,7 @@ def test_decoders_learn_behind_the_brain_model_of_the_first_training(data: CellD
     ]
     blocks = {**BRAIN, "mixer": "blocks", "blocks": 1}
     first = train(data, layout(blocks, ["image", "text"]), first_terms, tmp_path / "first", 3)
-    start = (Start(tmp_path / "first/cells/cell/model", "backbone.brain"),)
+    start = {"backbone.brain": tmp_path / "first/cells/cell/model"}
     begun = CellData(data.trials, data.targets, data.held_out, None, starts={0: start})
     second_layout = layout(neurons.TINY.model_dump(mode="json"), list(SHAPES))
 
@@ -120,7 +120,7 @@ def test_gpt2_starts_from_the_hubs_file_and_from_one_that_was_saved_with_its_las
     path = tmp_path / f"model{ending}"
     (save_file if ending == ".safetensors" else torch.save)(published | surplus, path)
 
-    Start(path, GPT2).give(new)
+    load_start(new, path, GPT2)
 
     for name, value in new.get_submodule(GPT2).state_dict().items():
         assert torch.equal(value, published[above + name]), name
@@ -143,5 +143,5 @@ def test_a_file_of_which_few_or_none_of_a_parts_weights_match_is_refused_with_th
         rf"m\.safetensors has no weights for the part {GPT2}: {len(names)} of {len(needed)} weights match by "
     )
     with pytest.raises(BrainhiveError, match=rf"{match}name and size; first missing {sorted(needed)[0]}"):
-        Start(tmp_path / "m.safetensors", GPT2).give(new)
+        load_start(new, tmp_path / "m.safetensors", GPT2)
     assert all(torch.equal(value, before[name]) for name, value in new.state_dict().items())

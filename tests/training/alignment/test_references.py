@@ -17,8 +17,8 @@ from brainhive_cli.core.runs import FOUND, RunFolder
 from brainhive_cli.core.sweep import of_variant, variants
 from brainhive_cli.training.alignment.initialisation import find_starts, name_starts
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
-from brainhive_cli.training.alignment.references import name_of_training, open_model
-from brainhive_cli.training.alignment.trained import rejoined
+from brainhive_cli.training.alignment.references import find_reference, name_of_training, rejoined
+from brainhive_cli.training.alignment.trained import open_model
 
 DECODERS = {"reconstruct": reconstruct, "eval-retrieval": eval_retrieval}
 HAVIR = "papers/havir"
@@ -88,11 +88,11 @@ def test_without_a_reference_the_newest_run_on_the_data_set_is_taken_and_zero_sh
         "brainhive train-align --dataset things-meg, or --run NAME of a run on another data set, zero-shot"
     )
     with pytest.raises(MissingData) as no:
-        open_model(None, Paths(), meg, choose="finetune.run=")
+        find_reference(None, Paths(), meg, choose="finetune.run=")
     assert no.value.hint == "brainhive train-align --dataset things-meg"
     tuned = finished(home, "nsd-finetune-1", 1, "papers/mindeye2-1h")
     assert open_model(None, Paths()).folder.path == tuned.path
-    assert open_model(None, Paths(), may_be_finetuned=False).folder.path == neurons.path
+    assert find_reference(None, Paths(), may_be_finetuned=False)[0].path == neurons.path
 
 
 def test_a_variant_is_that_of_the_newest_sweep_that_has_it(home: Path) -> None:
@@ -146,8 +146,8 @@ def test_a_part_starts_from_the_newest_run_of_a_recipe_and_the_line_makes_one(ho
 
     small = finished(home, "cc2017-intra-mindeye2-1024", 5, "neurons-brain-24gb")
     finished(home, "cc2017-intra-mindeye2-4096", 3, "papers/neurons-brain")
-    (found,) = find_starts(named, cell, Paths())[0]
-    assert found.path == small.path / "cells/sub-01_seed-42/model"
+    (found,) = find_starts(named, cell, Paths())[0].values()
+    assert found == small.path / "cells/sub-01_seed-42/model"
 
 
 def test_a_newer_run_of_the_recipe_that_a_stage_starts_from_makes_another_run(home: Path) -> None:

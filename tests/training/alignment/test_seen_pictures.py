@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,9 +199,8 @@ def test_what_looks_like_a_picture_that_is_gone_is_said_to_be_unconfirmed(go, ho
     learned = aligners.learned_in(run / "cells/sub-01_seed-1/model").pictures
     store = TargetStore.open(home / f"embeddings/photos/test/{ENCODER}.h5")
 
-    tested = TestedPictures.compare(
-        "test pictures", "others", {"e": store}, {}, {1: [Learned(pictures=learned)]}, {}
-    )
+    others = SimpleNamespace(name="others", pictured_as="others", holdout=None)
+    tested = TestedPictures.compare(others, "test", {"e": store}, {1: [Learned(pictures=learned)]})
 
     (line,) = (line for line in tested.warnings if "may be near-copies" in line)
     assert line.startswith("1 of") and name in line

@@ -21,7 +21,7 @@ from brainhive_cli.core.sweep import variants
 from brainhive_cli.models.course import Course
 from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import Batches, CellData
-from brainhive_cli.training.alignment.initialisation import Start, find_starts
+from brainhive_cli.training.alignment.initialisation import find_starts
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Term
@@ -145,7 +145,7 @@ def test_a_stage_starts_from_a_model_folder_and_inherits_what_it_learned_from(da
     config = json.loads((model / "config.json").read_text())
     config["learned"]["selection"] = "test"
     (model / "config.json").write_text(json.dumps(config))
-    starting = CellData(data.trials, data.targets, data.held_out, None, starts={1: (Start(model),)})
+    starting = CellData(data.trials, data.targets, data.held_out, None, starts={1: {"": model}})
     still = {"epochs": 1, "lr": 1e-30}
 
     second = trained(starting, tmp_path / "second", [{"epochs": 1, "lr": 5e-2}, still], weight_decay=0)
@@ -192,9 +192,9 @@ def test_a_training_starts_from_the_newest_run_of_a_recipe_and_says_where_it_sta
         (folder / "metrics.json").write_text(json.dumps(Measurements().as_dict()))
     train = Train.model_validate({"start_from": {"backbone": "papers/mindeye2"}, "epochs": 1})
 
-    (start,) = find_starts(train.starts, Cell("sub-01_seed-1", (1,), (1,), 1), Paths(runs=str(root)))[0]
+    start = find_starts(train.starts, Cell("sub-01_seed-1", (1,), (1,), 1), Paths(runs=str(root)))[0]
 
-    assert start.part == "backbone" and start.path.parents[2].name.endswith("-0000000001")
+    assert start["backbone"].parents[2].name.endswith("-0000000001")
     with pytest.raises(ValidationError, match="leave one out"):
         Train.model_validate({"start_from": "a", "stages": [{"epochs": 1, "start_from": "b"}]})
 
@@ -488,8 +488,8 @@ def test_a_pulled_training_killed_in_any_stage_ends_with_the_same_weights(
 ):
     """Starts from a part, so that a later stage pulls to weights that the training itself has learned."""
     trained(data, tmp_path / "first", STAGES[:1])
-    part = Start(tmp_path / "first" / "cells" / "cell" / "model", "backbone")
-    data = CellData(data.trials, data.targets, data.held_out, None, starts={first: (part,)})
+    start = {"backbone": tmp_path / "first" / "cells" / "cell" / "model"}
+    data = CellData(data.trials, data.targets, data.held_out, None, starts={first: start})
     stages = [STAGES[0], {**STAGES[1], "freeze": ["fuser.proj_maps"]}, STAGES[2]]
     knobs = {"ema": 0.5, "start_pull": 0.2}
     whole = trained(data, tmp_path / "whole", stages, **knobs)

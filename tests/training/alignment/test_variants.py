@@ -7,7 +7,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import rejoined
+from brainhive_cli.training.alignment.references import rejoined
 
 TWO = "sweep={train.lr: [1e-3, 2e-3], train.weight_decay: [0, 0.1]}"
 ONE = "lr=1e-3,weight_decay=0.1"
@@ -55,8 +55,8 @@ def test_fine_tuning_starts_from_a_variant_and_refuses_the_whole_sweep(world, sm
     job = job_of(f"{swept}:{ONE}")
 
     assert job.recipe.subjects == [2] and job.recipe.finetune.run == f"{swept}:{ONE}"
-    (start,) = job.find_starts(Cell("sub-02_seed-1", (2,), (2,), 1))[0]
-    assert start.path == swept / "cells" / ONE / "all_seed-1" / "model" and start.path.is_dir()
+    (start,) = job.find_starts(Cell("sub-02_seed-1", (2,), (2,), 1))[0].values()
+    assert start == swept / "cells" / ONE / "all_seed-1" / "model" and start.is_dir()
 
 
 def test_variants_of_other_subjects_are_evaluated_and_not_compared(go, world, small, runs, capsys):

@@ -5,16 +5,16 @@ import torch
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.training.alignment import trained
-from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def member(go, small, world) -> TrainedCell:
+def member(go, small, world) -> TrainedModel:
     run = go("train-align", *small).folder
-    align = trained.find(str(run), Paths())
-    return TrainedCell.load(align, align.cells[0], CPU)
+    align = trained.open_model(str(run), Paths())
+    return TrainedModel(align, align.cells[0], CPU)
 
 
 def test_a_cell_decodes_its_heads_once(member):
