@@ -81,9 +81,9 @@ def test_a_gallery_of_other_pictures_than_those_of_the_store_is_refused(
     run = TrainedRun(RunFolder(results["lora"].folder))
     cell = TrainedModel(run, run.cells[0], torch.device("cpu"))
     fewer = SimpleNamespace(image_ids=list(cell.pictures("test").image_ids)[1:])
-    changed = replace(run, dataset=replace(run.dataset, images=lambda *_: fewer))
+    vars(run)["dataset"] = replace(run.dataset, images=lambda *_: fewer)
     with pytest.raises(BrainhiveError) as caught:
-        replace(cell, align=changed).images("test", np.arange(20))
+        cell.images("test", np.arange(20))
     assert caught.value.hint == "brainhive embed --again"
 
 
