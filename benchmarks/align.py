@@ -23,7 +23,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.model_input import read_training
 from brainhive_cli.data.published.things_eeg import POSTERIOR
-from brainhive_cli.data.signal_stores import SignalSource
+from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.training.alignment.batches import CellData
@@ -159,7 +159,7 @@ def opening(on: Bench) -> None:
     paths = Paths(**{name: str(on.home / name) for name in ("data", "embeddings", "signals", "runs")})
     dataset = parts.resolve("datasets", "things-eeg").build(paths)
     pictures = TargetStore.open(path_of(on.home / "embeddings", "things-eeg", "train", "vae"))
-    source, opened = SignalSource(dataset, paths, Signal()), []
+    source, opened = Recordings(dataset, paths, Signal()), []
 
     def read() -> None:
         for subject in range(1, subjects + 1):

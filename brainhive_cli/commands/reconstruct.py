@@ -117,8 +117,8 @@ class Job:
 
         # settings that contradict the stimuli or the folds
         images = list_stimuli(align.dataset, stored_split(align.dataset, recipe.split))
-        is_folded, holdout = len({cell.fold for cell, _ in cells}) > 1, align.dataset.holdout
-        if holdout is not None and holdout.shows_seen:
+        is_folded = len({cell.fold for cell, _ in cells}) > 1
+        if holdout := align.dataset.seen_holdout:
             raise RecipeError(
                 f"{align.name} holds out {holdout.by} of seen pictures, and drawings are of new ones",
                 "a run with dataset.holdout.by=pictures; eval-retrieval says which of the seen ones it was",

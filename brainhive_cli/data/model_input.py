@@ -13,7 +13,7 @@ from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, find_rows, require_kind
 from brainhive_cli.core.lines import Line
 from brainhive_cli.data.datasets import stored_split, tested_rows
-from brainhive_cli.data.signal_stores import SignalSource
+from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice, map_channels
 from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
 from brainhive_cli.data.signals.selection import Signal
@@ -67,9 +67,7 @@ def spec_of(subjects: Sequence[Trials], signal: Mapping[str, Any] | None = None)
     )
 
 
-def read_training(
-    source: SignalSource, subject: int, stimuli: TargetStore
-) -> tuple[Trials, Statistics | None]:
+def read_training(source: Recordings, subject: int, stimuli: TargetStore) -> tuple[Trials, Statistics | None]:
     """Choose the trials that a subject's model learns from, normalised by their own statistics.
 
     Args:
@@ -94,7 +92,7 @@ def read_training(
     return trials.normalise(normalisation.build(statistics)), statistics
 
 
-def measure_training(source: SignalSource, trials: Trials, stimuli: TargetStore) -> Statistics:
+def measure_training(source: Recordings, trials: Trials, stimuli: TargetStore) -> Statistics:
     """Measure a subject's training signals for the normalisation: in the fold, where stimuli are held out."""
     if source.dataset.holdout is not None:  # whose stimuli all lie in one store
         rows = stimuli.rows(trials.image_ids)
@@ -111,7 +109,7 @@ def measure_training(source: SignalSource, trials: Trials, stimuli: TargetStore)
 
 def measure_new_subject(
     spec: SignalSpec,
-    source: SignalSource,
+    source: Recordings,
     subject: int,
     stimuli: TargetStore,
     is_same_store: bool = False,
@@ -138,7 +136,7 @@ def measure_new_subject(
     return normalisation.build(measure_training(source, trials, stimuli))
 
 
-def match_split(source: SignalSource, subject: int, split: str, stimuli: TargetStore) -> Trials:
+def match_split(source: Recordings, subject: int, split: str, stimuli: TargetStore) -> Trials:
     """Open a subject's trials of a split, and match them with the stimuli that their fold has of the split.
 
     Returns:

@@ -32,7 +32,7 @@ RECORDED = ("channels", "rate", "window", "unit", "made from")
 
 
 @dataclass(frozen=True)
-class SignalSource:
+class Recordings:
     """The signals of a data set as a recipe reads them: one store for each subject.
 
     Attributes:

@@ -10,7 +10,7 @@ import torch
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.signal_stores import SignalSource
+from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
@@ -39,8 +39,8 @@ class Recorded:
         return Trials(signal, ["a"], Sensors(("O1", "O2")), torch.zeros(1).numpy(), None, "uV")
 
 
-def source_of(dataset: Recorded, **signal: str) -> SignalSource:
-    return SignalSource(dataset, Paths(), Signal(**signal))  # type: ignore[arg-type]
+def source_of(dataset: Recorded, **signal: str) -> Recordings:
+    return Recordings(dataset, Paths(), Signal(**signal))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_stores_are_created_once_and_by_the_main_process_alone(dataset: Recorded
     assert (found.signal[:] == 2).all()
 
 
-@pytest.mark.parametrize("check", [SignalSource.require, lambda source, who: source.prepare(who, HERE)])
+@pytest.mark.parametrize("check", [Recordings.require, lambda source, who: source.prepare(who, HERE)])
 def test_a_named_preparation_is_never_made_from_the_data_sets_own_files(
     dataset: Recorded, check: Callable[..., None]
 ) -> None:

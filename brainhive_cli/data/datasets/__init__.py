@@ -251,6 +251,11 @@ class Dataset:
     files: Callable[[str, str], Sequence[Input]] = lambda split, reads: ()
 
     @property
+    def seen_holdout(self) -> Holdout | None:
+        """What holds out trials of pictures that were shown in other trials; None where nothing does."""
+        return self.holdout if self.holdout is not None and self.holdout.shows_seen else None
+
+    @property
     def recorded_as(self) -> str:
         """The name that its signals are kept under."""
         return self.recordings or self.name
@@ -285,10 +290,9 @@ def stored_split(dataset: Dataset, split: str) -> str:
 def tested_rows(dataset: Dataset, stimuli: Any, split: str, fold: int) -> Bool:
     """Choose the rows [M] of a target store that belong to a split in a fold."""
     # held-out trials of known stimuli, as of other runs, are tested on all stimuli
-    holdout = dataset.holdout
-    if holdout is None or holdout.shows_seen:
+    if dataset.holdout is None or dataset.seen_holdout:
         return np.ones(len(stimuli.image_ids), bool)
-    is_tested = holdout.hold_out_pictures(stimuli.image_ids, stimuli.concepts, fold)
+    is_tested = dataset.holdout.hold_out_pictures(stimuli.image_ids, stimuli.concepts, fold)
     return is_tested if split == "test" else ~is_tested
 
 
@@ -309,8 +313,7 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
         return ""
 
     # trials of known stimuli are held out: claims are about other trials of these
-    holdout = dataset.holdout
-    if holdout is not None and holdout.shows_seen:
+    if holdout := dataset.seen_holdout:
         few = holdout.by if (holdout.folds or 0) < MANY_UNITS and holdout.by != "trials" else ""
         who = "this subject" if subjects == 1 else f"these {subjects} subjects"
         about = f"other trials of these {len(stimuli)} stimuli" + (f" in these {few}" if few else "")

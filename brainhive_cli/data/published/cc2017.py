@@ -382,7 +382,7 @@ def _path_px(mask: Bool) -> float:
     )
 
 
-class Responses(parts.Config):
+class Bold(parts.Config):
     """cc2017 as NeuroClips distributes it: one response a voxel, cortical vertices of the fsLR 32k surface.
 
     Tensors [N, R, V] of subj0N_{train,test}_fmri.pt: each training clip twice, each test clip ten times.

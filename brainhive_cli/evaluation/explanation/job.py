@@ -62,8 +62,7 @@ class Job:
         align = open_model(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects)
         align = replace(align, allows_copies=recipe.copies == "allow")
         refuse_sweep(align)
-        holdout = align.dataset.holdout
-        has_trials, wanted = holdout is not None and holdout.shows_seen, spec.analyses_of(OF_TRIALS)
+        has_trials, wanted = align.dataset.seen_holdout is not None, spec.analyses_of(OF_TRIALS)
         if (wanted and not has_trials) or (has_trials and not wanted and spec.analyses != [*ANALYSES]):
             why = "holds out trials" if has_trials else "holds out no trials of seen stimuli"
             way = f"analyses={','.join(OF_TRIALS if has_trials else ANALYSES)}"

@@ -186,8 +186,7 @@ class Job:
         )
 
         # trials of seen pictures are compared with those of the training
-        holdout = self.align.dataset.holdout
-        shows_seen = holdout is not None and holdout.shows_seen
+        shows_seen = self.align.dataset.seen_holdout is not None
         learned_trials, knows_trials = read_learned_trials(member) if shows_seen else (None, True)
         stream: Stream | WindowStream = recipe.source.build(wanted)
         common = member, gallery, names, normaliser

@@ -18,7 +18,7 @@ from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.datasets import Dataset, list_stimuli, people_of
-from brainhive_cli.data.signal_stores import SignalSource
+from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import shape_of
 from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_prior
@@ -114,9 +114,9 @@ class Job:
         variants = {label: pin(recipe) for label, recipe in self.variants.items()}
         return replace(self, recipe=pin(self.recipe), variants=variants)
 
-    def signals(self, recipe: Recipe) -> SignalSource:
+    def signals(self, recipe: Recipe) -> Recordings:
         """Return the signals of a variant."""
-        return SignalSource(self.dataset, self.recipe.paths, recipe.signal)
+        return Recordings(self.dataset, self.recipe.paths, recipe.signal)
 
     def list_cells(self) -> list[Cell]:
         """List the trainings, variant by variant; raises as `cells_of` does."""
@@ -179,8 +179,8 @@ class Job:
 
     def describe_validation(self, stores: Mapping[str, TargetStore]) -> dict[str, str]:
         """Say how many training concepts each share of the variants holds out, and why none, in words."""
-        if self.dataset.holdout is not None and self.dataset.holdout.shows_seen:
-            return {f"none: the last epoch is kept; {self.dataset.holdout.words}": ""}
+        if holdout := self.dataset.seen_holdout:
+            return {f"none: the last epoch is kept; {holdout.words}": ""}
         concepts = next(iter(stores.values())).concepts
         shares = dict.fromkeys(recipe.train.validation for recipe in self.variants.values())
         return dict(describe_held_out(concepts, share) for share in shares)
@@ -290,8 +290,7 @@ class Job:
 
     def _refuse_empty_folds(self, cells: Sequence[Cell]) -> None:
         """Refuse folds of held-out trials that test none, or whose training trials do not suffice."""
-        holdout = self.dataset.holdout
-        if holdout is None or not holdout.shows_seen:
+        if (holdout := self.dataset.seen_holdout) is None:
             return
         for variant, fold, trained_on in {(cell.variant, cell.fold, cell.trained_on): None for cell in cells}:
             recipe = self.variants[variant]
@@ -456,7 +455,7 @@ def inherit(recipe: Recipe, base_run: TrainedRun) -> Recipe:
     # subjects whom at least one model of the run has not seen
     training, run = base_run.recipe, base_run.folder
     assert training is not None  # which a run has
-    chosen = SignalSource(base_run.dataset, recipe.paths, training.signal).choose_subjects(recipe.subjects)
+    chosen = Recordings(base_run.dataset, recipe.paths, training.signal).choose_subjects(recipe.subjects)
     new = [subject for subject in chosen if _cells_without(base_run, subject)]
     if not new or (recipe.subjects and new != chosen):
         known = ", ".join(str(subject) for subject in chosen if subject not in new)

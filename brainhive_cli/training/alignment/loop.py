@@ -32,10 +32,10 @@ from brainhive_cli.training.alignment.objective import Objective, Term
 from brainhive_cli.training.alignment.optimisation import Content, Stages, State
 from brainhive_cli.training.alignment.settings import Train
 from brainhive_cli.training.alignment.validation import (
-    Queries,
-    held_out_queries,
+    ValidationSet,
+    held_out_set,
     ranks_of,
-    test_queries,
+    test_sets,
     top1,
 )
 
@@ -64,7 +64,7 @@ class Callbacks:
     def after_epoch(self, event: Content) -> None:
         """Handle an epoch: its number from 0, `epochs`, `loss`, `validation_top1` and `samples_per_s`."""
 
-    def at_end(self, epoch: int, ranks: Tensor, validation: list[Queries]) -> None:
+    def at_end(self, epoch: int, ranks: Tensor, validation: list[ValidationSet]) -> None:
         """Handle the end: the kept epoch, counted from 1, and its ranks [N] among the held-out pictures."""
 
 
@@ -122,8 +122,8 @@ def fit(
     objective = Objective(terms, layout.similarity == "centred_cosine").to(launch.device)
     batches = Batches(data, settings, 0.0, launch)
     stages = Stages(aligner, objective, settings, batches.steps, data.starts, start is not None)
-    validation = held_out_queries(data, batches.averages)
-    test = test_queries(data, launch.device) if settings.selection == "test" else []
+    validation = held_out_set(data, batches.averages)
+    test = test_sets(data, launch.device) if settings.selection == "test" else []
 
     # continue where an interrupted training stopped
     state, saved = callbacks.find_checkpoint()
@@ -263,7 +263,7 @@ class CellFolder(Callbacks):
         self.checkpoint = Checkpoint(folder.checkpoint_path(name))
         self.started_s = self.saved_s = time.monotonic()
         reset_peak(launch.device)
-        self.epoch, self.ranks, self.validation = 0, torch.empty(0), list[Queries]()
+        self.epoch, self.ranks, self.validation = 0, torch.empty(0), list[ValidationSet]()
 
     def find_checkpoint(self) -> tuple[State, Content | None]:
         """Read the newest checkpoint of the cell that is whole."""
@@ -290,7 +290,7 @@ class CellFolder(Callbacks):
         if self.on_epoch is not None:
             self.on_epoch(event)
 
-    def at_end(self, epoch: int, ranks: Tensor, validation: list[Queries]) -> None:
+    def at_end(self, epoch: int, ranks: Tensor, validation: list[ValidationSet]) -> None:
         """Store the values from which the metrics are computed."""
         self.epoch, self.ranks, self.validation = epoch, ranks, validation
 
@@ -372,7 +372,7 @@ def _fit_in_closed_form(aligner: Aligner, data: CellData, callbacks: Callbacks, 
 
     # validate as an iterative training would
     aligner.eval()
-    validation = held_out_queries(data, averages_of(data, launch.device))
+    validation = held_out_set(data, averages_of(data, launch.device))
     ranks = ranks_of(validation, aligner, "fp32", Launch(0, 1, launch.device))
     callbacks.at_end(1, ranks, validation)
     return aligner

@@ -14,7 +14,7 @@ from brainhive_cli.core.recipe import BaseRecipe, Numbers, Paths, Subjects, refu
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.holdout import Holdout
-from brainhive_cli.data.signal_stores import SignalSource
+from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.augmentation import AUGMENTED
 from brainhive_cli.data.signals.selection import Signal, parsed
 from brainhive_cli.data.targets.encoder_keys import encoders_of, with_usual_encoders
@@ -415,7 +415,7 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
     cells = []
     for label, recipe in variants.items():
         # one group of a name, trained and tested subjects for each training
-        source = SignalSource(dataset, recipe.paths, recipe.signal)
+        source = Recordings(dataset, recipe.paths, recipe.signal)
         subjects = tuple(source.expect_subjects(recipe.subjects))
         groups: list[tuple[str, People, People]] = [
             (f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects

@@ -18,7 +18,7 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.settings import Published
 
-Recordings = Mapping[int, Trials]
+TrialsBySubject = Mapping[int, Trials]
 """By subject."""
 Fields = dict[str, Any]
 DECIDE_NOTHING = {"paths", "run", "digests", "recipe_name", "published"} | {
@@ -67,7 +67,9 @@ def describe_model(layout: Layout, encoders: Sequence[EncoderConfig], signal: Si
     }
 
 
-def describe_run(recipe: Recipe, dataset: Dataset, recordings: Recordings, subjects: Sequence[int]) -> Fields:
+def describe_run(
+    recipe: Recipe, dataset: Dataset, recordings: TrialsBySubject, subjects: Sequence[int]
+) -> Fields:
     """Describe a training by a recipe that is tested on subjects of its own data set.
 
     Raises:
@@ -77,7 +79,7 @@ def describe_run(recipe: Recipe, dataset: Dataset, recordings: Recordings, subje
     return {"dataset": dataset.recorded_as, "subjects": [*subjects], **describe_recipe(recipe), **signals}
 
 
-def _describe_recordings(dataset: Dataset, signal: Signal, recordings: Recordings) -> Fields:
+def _describe_recordings(dataset: Dataset, signal: Signal, recordings: TrialsBySubject) -> Fields:
     """Describe what a model of a recipe reads of recordings, by subject."""
     return describe_signals(
         [
@@ -118,7 +120,7 @@ def compare_with_published(
     published: Published | None,
     here: SetUp,
     dataset: Dataset,
-    recordings: Recordings,
+    recordings: TrialsBySubject,
     caveats: Sequence[str],
     pool: int | None = None,
 ) -> Fields:

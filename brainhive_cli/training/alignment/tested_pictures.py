@@ -109,7 +109,7 @@ class TestedPictures:
             allows_copies: Whether copies of learned pictures under other names are tested.
         """
         # a holdout of trials tests stimuli that were seen in other trials
-        if dataset.holdout is not None and dataset.holdout.shows_seen and split == "test":
+        if dataset.seen_holdout and split == "test":
             first = next(iter(stores.values()))
             none = np.zeros(len(first.image_ids), bool)
             tested = f"stimuli of {dataset.name}", first.image_ids, first.done, dict.fromkeys(models, none)

@@ -34,7 +34,7 @@ from brainhive_cli.data.model_input import (
     match_stimuli,
     measure_new_subject,
 )
-from brainhive_cli.data.signal_stores import SignalSource
+from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal
@@ -347,9 +347,9 @@ class TrainedRun:
         stored = {config.name for recipe in recipes for config in recipe.stored_encoders}
         return frozenset({config.name for recipe in recipes for config in recipe.encoders} - stored)
 
-    def source(self, variant: str, fold: int = 1) -> SignalSource:
+    def source(self, variant: str, fold: int = 1) -> Recordings:
         """Return the signals that cells of a variant are tested on, in a fold."""
-        return SignalSource(self.dataset, self.paths, self.recipes[variant].signal, fold)
+        return Recordings(self.dataset, self.paths, self.recipes[variant].signal, fold)
 
     def stores(self, split: str) -> dict[str, TargetStore]:
         """Open the embeddings that the first model takes; raises as `TrainedModel.stores`."""
@@ -592,7 +592,7 @@ class TrainedModel:
                 recording.refuse_copies(learned.trials, where, f"trials that {run.name} learned from", hint)
 
     @property
-    def source(self) -> SignalSource:
+    def source(self) -> Recordings:
         """Signals of the cell's fold."""
         return self.run.source(self.cell.variant, self.cell.fold)
 
@@ -774,8 +774,8 @@ class TrainedModel:
         The names of a subject's trials are those of no other, as nobody else was there.
         """
         # only a holdout of trials tests trials of seen pictures
-        holdout = self.run.dataset.holdout
-        if holdout is None or not holdout.shows_seen or split != "test":
+        holdout = self.run.dataset.seen_holdout
+        if holdout is None or split != "test":
             return [], []
 
         # sessions and runs of the trials; 0 where they are not known
@@ -800,7 +800,7 @@ class TrainedModel:
         The order of all trials is looked at, those that the cell's fold has learned from included.
         """
         dataset, where = self.run.dataset, f"{self.run.dataset.name} subject {subject}"
-        holdout = dataset.holdout if split == "test" else None
+        is_tested, seen_holdout = split == "test", dataset.seen_holdout if split == "test" else None
         source = self.source
         recording = source.open(subject)[stored_split(dataset, split)]
         is_there, stimuli = recording.is_there, self.pictures(split)
@@ -809,14 +809,14 @@ class TrainedModel:
             # items and their labels: trials and what they show, or pictures and their concepts
             row = np.nonzero(is_there)[0]  # [n] of each trial
             shown, by = [*map(str, recording.image_ids)], ""
-            if holdout is not None and holdout.shows_seen:
-                item, label, by = np.arange(len(row)), [shown[index] for index in row], holdout.by
-                group = holdout.number_tested(recording, where)[is_there]
+            if seen_holdout:
+                item, label, by = np.arange(len(row)), [shown[index] for index in row], seen_holdout.by
+                group = seen_holdout.number_tested(recording, where)[is_there]
             else:
                 item, rows, group = row, stimuli.rows(shown), np.zeros(len(shown), np.int64)
                 stored = zip(rows.tolist(), shown, strict=True)
                 label = [stimuli.concepts[index] if index >= 0 else name for index, name in stored]
-                for fold in holdout.fold_numbers if holdout else ():
+                for fold in dataset.holdout.fold_numbers if is_tested and dataset.holdout else ():
                     group[tested_rows(dataset, stimuli, split, fold)[rows] & (rows >= 0)] = fold
 
             # their order in time
@@ -831,8 +831,9 @@ class TrainedModel:
         # those of the cell's fold
         interleaving = self.run.once(("interleaving", subject, split, source.name_of(subject)), find)
         rows = np.asarray(self.trials(subject, split).index)
-        if holdout is not None and holdout.shows_seen:
-            rows = np.flatnonzero(holdout.hold_out_trials(recording, self.cell.fold, where)[is_there])[rows]
+        if seen_holdout:
+            is_tested_here = seen_holdout.hold_out_trials(recording, self.cell.fold, where)
+            rows = np.flatnonzero(is_tested_here[is_there])[rows]
         return interleaving.take(rows)
 
     def trials(

@@ -218,9 +218,9 @@ class TrainingData:
         # concepts [M] that are held out for validation
         recipe = self.job.variants[cell.variant]
         train = recipe.train
-        holdout = self.job.dataset.holdout
+        seen_holdout = self.job.dataset.seen_holdout
         # no concept is held out where the question is which of seen stimuli was shown
-        share = 0.0 if holdout is not None and holdout.shows_seen else train.validation
+        share = 0.0 if seen_holdout else train.validation
         held_out = self.hold_out(share)
 
         # signals of the subjects, read once for all cells of the fold
@@ -232,7 +232,7 @@ class TrainingData:
                 # only a holdout of trials can leave a stimulus without a trial
                 shown = self.stimuli.rows(self.signals.open(subject)["train"].image_ids)
                 absent = np.setdiff1d(shown[shown >= 0], read[0].stimulus)
-                if holdout is not None and holdout.shows_seen and len(absent):
+                if seen_holdout and len(absent):
                     names = ", ".join(self.stimuli.image_ids[row] for row in absent[:5].tolist())
                     console.warn(f"fold {cell.fold} of subject {subject} trains on no trial of {names}")
         opened = [self.trials[subject, cell.fold] for subject in cell.trained_on]

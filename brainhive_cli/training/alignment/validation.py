@@ -26,7 +26,7 @@ SIGNALS_AT_ONCE = 1024
 """Signals encoded at once: BrainHiVE's batch, so that what fits in training fits here."""
 
 
-class Queries:
+class ValidationSet:
     """Rows of a signal bank that a model is validated on; the gallery is the stimuli that any of them shows.
 
     `targets` are those of all stimuli; `subject` are subject indices [N], or None for an unknown one;
@@ -109,13 +109,13 @@ def describe_held_out(concepts: Sequence[str], share: float) -> tuple[str, str]:
     )
 
 
-def held_out_queries(data: CellData, averages: SignalBank) -> list[Queries]:
+def held_out_set(data: CellData, averages: SignalBank) -> list[ValidationSet]:
     """Take the averaged signals of held-out training concepts, if there are any."""
     rows = np.flatnonzero(data.held_out[averages.stimulus.cpu().numpy()])
-    return [Queries(averages, rows, data.targets, averages.subject, data.alike)] if len(rows) else []
+    return [ValidationSet(averages, rows, data.targets, averages.subject, data.alike)] if len(rows) else []
 
 
-def test_queries(data: CellData, device: torch.device) -> list[Queries]:
+def test_sets(data: CellData, device: torch.device) -> list[ValidationSet]:
     """Take the test signals, a subject at a time.
 
     Raises:
@@ -130,11 +130,11 @@ def test_queries(data: CellData, device: torch.device) -> list[Queries]:
         pool, index = averages_of(replace(data, trials=[trials]), device), None
         if trials.subject in learned:
             index = torch.full_like(pool.subject, learned.index(trials.subject))
-        queries.append(Queries(pool, np.arange(len(trials.stimulus)), data.tested_targets, index))
+        queries.append(ValidationSet(pool, np.arange(len(trials.stimulus)), data.tested_targets, index))
     return queries
 
 
-def ranks_of(queries: list[Queries], aligner: Aligner, precision: str, launch: Launch) -> Tensor:
+def ranks_of(queries: list[ValidationSet], aligner: Aligner, precision: str, launch: Launch) -> Tensor:
     """Rank the seen pictures of all queries, [N]; as the main process finds them, for all processes."""
     # the main process ranks, with its own statistics of batch normalisation
     ranks = torch.empty(0)

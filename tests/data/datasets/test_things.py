@@ -21,7 +21,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.published.things_eeg import MONTAGE
-from brainhive_cli.data.signal_stores import SignalSource
+from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores import ids
 from brainhive_cli.data.stores.recordings import path_of
@@ -195,7 +195,7 @@ def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(golden: Path, h
             (root / folder / concept).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (4, 4)).save(root / folder / concept / name)
     (root / "Preprocessed_data_250Hz").symlink_to(formats / "bare_pickle/Preprocessed_data_250Hz")
-    SignalSource(eeg(), Paths(), Signal()).require([1])
+    Recordings(eeg(), Paths(), Signal()).require([1])
     for split in CONCEPTS:
         found, expected = (
             eeg().recording(1, split),
@@ -307,7 +307,7 @@ def test_archives_that_are_not_unpacked_are_seen_and_their_lines_unpack_them(arc
     lines = []
     for missing in (
         lambda: eeg().images("train"),
-        lambda: SignalSource(eeg(), Paths(), Signal()).require([1]),
+        lambda: Recordings(eeg(), Paths(), Signal()).require([1]),
     ):
         with pytest.raises(MissingData, match="archives are there, but not unpacked") as caught:
             missing()
@@ -400,12 +400,12 @@ def test_meg_is_read_as_it_is_published(home: Path) -> None:
 
 def test_signals_that_are_not_there_are_told_before_any_is_made(root: Path, home: Path) -> None:
     with pytest.raises(MissingData, match=r"sub-02/train\.pt, nor of 1 more") as caught:
-        SignalSource(eeg(), Paths(), Signal()).require([1, 2, 3])
+        Recordings(eeg(), Paths(), Signal()).require([1, 2, 3])
     assert caught.value.hint.endswith(", or those that are there: --subjects 1")
 
-    SignalSource(eeg(), Paths(), Signal()).require([1])
+    Recordings(eeg(), Paths(), Signal()).require([1])
     for subject in (2, 3):
         made = path_of(home / "signals", "things-eeg", "default", subject)
         made.parent.mkdir(parents=True, exist_ok=True)
         made.touch()
-    SignalSource(eeg(), Paths(), Signal()).require([1, 2, 3])  # what was prepared needs no recording
+    Recordings(eeg(), Paths(), Signal()).require([1, 2, 3])  # what was prepared needs no recording

@@ -12,13 +12,13 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import Merged
 from brainhive_cli.data.published import PreparedFiles
-from brainhive_cli.data.published.cc2017 import Responses
+from brainhive_cli.data.published.cc2017 import Bold
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.recordings import SignalStore
 
 
 def films() -> PreparedFiles:
-    return Responses().build(Paths())
+    return Bold().build(Paths())
 
 
 @pytest.fixture
