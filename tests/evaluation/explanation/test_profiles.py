@@ -12,6 +12,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Labels,
     PermutationTest,
     Profile,
+    SubjectProfiles,
     correct_together,
 )
 from brainhive_cli.measurement.units import Alike, Items
@@ -38,11 +39,18 @@ def test_ranks_become_shares_with_their_chance():
     assert found["two_way"].values.tolist() == [[1, 1, 0.5]] and found["two_way"].chance == 0.5
 
 
-def test_profiles_come_back_from_plain_arrays():
+def test_profiles_come_back_from_their_file(tmp_path):
     labels, spans = labels_of(np.arange(3), 4), np.array([[0.0, 100], [25, 125]])
     made = Profile.of("r", Axis.of_windows(spans), [np.eye(3), np.ones((3, 3))], labels)
     made = replace(made, pool=3)
-    back = Profile.from_arrays(replace(made, shuffled=made.values).as_arrays())
+    written = SubjectProfiles(
+        ["a", "b", "c"], {"r": replace(made, shuffled=made.values)}, {"map": np.eye(2)}, {"bands": "why"}
+    )
+    written.save(tmp_path / "part.safetensors")
+    read = SubjectProfiles.load(tmp_path / "part.safetensors")
+    back = read.profiles["r"]
+    assert (read.image_ids, read.missing) == (written.image_ids, written.missing)
+    assert (read.arrays["map"] == np.eye(2)).all()
     assert (back.metric, back.axis.name, back.axis.at, back.pool) == ("r", TIME, [50.0, 75.0], 3)
     assert (back.axis.spans == spans).all()
     assert (back.values == made.values).all() and (back.null == made.null).all()

@@ -1,0 +1,54 @@
+"""Files of what was measured of a cell."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.cell_files import CellFile
+from brainhive_cli.core.errors import BrainhiveError
+
+
+@dataclass(frozen=True)
+class Curve:
+    at: tuple[float, ...]
+    ranks: np.ndarray
+
+
+@dataclass(frozen=True)
+class Measured(CellFile):
+    names: list[str]
+    curves: Mapping[int, Curve]
+    ceiling: Curve | None = None
+    share: float = 0.0
+
+    stored_types = (Curve,)
+
+
+def test_values_of_all_kinds_come_back_from_a_file(tmp_path: Path) -> None:
+    curves = {1: Curve((0.5, 1.0), np.arange(6).reshape(2, 3)), 2: Curve((), np.zeros((0, 3), bool))}
+    written = Measured(["a", "é"], curves, None, np.float64(0.25))  # type: ignore[arg-type]
+
+    written.save(tmp_path / "cell.safetensors")
+    read = Measured.load(tmp_path / "cell.safetensors")
+
+    assert (read.names, read.ceiling, read.share) == (["a", "é"], None, 0.25)
+    assert [*read.curves] == [1, 2]
+    for number, curve in curves.items():
+        back = read.curves[number]
+        assert back.at == curve.at and back.ranks.dtype == curve.ranks.dtype
+        np.testing.assert_array_equal(back.ranks, curve.ranks)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "cell.safetensors"
+    Measured(["a"], {1: Curve((0.5,), np.arange(100.0))}).save(file)
+    content = bytearray(file.read_bytes())
+    content[-50] ^= 1
+    file.write_bytes(content if damage == "changed" else content[:-50])
+
+    with pytest.raises(BrainhiveError, match=r"cell\.safetensors"):
+        Measured.load(file)
