@@ -164,6 +164,8 @@ class Trials:
 
     def __post_init__(self) -> None:
         """Check every axis against every list."""
+        if self.recorded is not None or self.index is not None:  # a part of trials that were checked
+            return
         try:
             self._check_axes()
         except (AttributeError, TypeError, ValueError) as error:
