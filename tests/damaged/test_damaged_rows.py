@@ -75,30 +75,15 @@ def test_training_refuses_targets(own, go, small, monkeypatch, is_mapped):
     )
 
 
+@pytest.mark.parametrize("repetitions", ["average", "single"])
 @pytest.mark.parametrize("memory_map", ["no", "yes"], ids=["loaded", "mapped"])
-def test_training_refuses_signals(own, go, small, memory_map):
+def test_training_refuses_signals(own, go, small, memory_map, repetitions):
     path = signals_of(own)
     rows = zero(path, "train/signal")
     settings = (*small, "subjects=1", "train.epochs=1", f"train.memory_map={memory_map}")
+    settings += (f"signal.repetitions={repetitions}",)
 
     refused(lambda: go("train-align", *settings), path, "train/signal", rows, SIGNALS)
-
-
-@pytest.mark.parametrize("repetitions", ["average", "single"])
-def test_training_refuses_the_prepared_signals_that_it_maps(own, go, small, repetitions):
-    settings = (*small, "subjects=1", f"signal.repetitions={repetitions}", "train.memory_map=yes")
-    go("train-align", *settings, "train.epochs=1")
-    content = "averages" if repetitions == "average" else "trials"
-    (path,) = (own / f"signals/{DATASET}/default/prepared").glob(f"sub-01_train_{content}_*.h5")
-    rows = zero(path, "signal")
-
-    refused(
-        lambda: go("train-align", *settings, "train.epochs=2"),
-        path,
-        "signal",
-        rows,
-        "delete it, then: run the same command again",
-    )
 
 
 @pytest.mark.parametrize("what", ["targets", "signals"])
