@@ -30,9 +30,8 @@ from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_range
-from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, predict_signals
-from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
-from brainhive_cli.evaluation.explanation.findings import UNKNOWN, Finding, for_all
+from brainhive_cli.evaluation.explanation.encoding_model import along, predict_signals
+from brainhive_cli.evaluation.explanation.findings import UNKNOWN, Finding, for_all, latest_beginnings
 from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
     Labels,
@@ -751,7 +750,7 @@ def tests_of_many_profiles(random: Random, effect: float) -> list[float]:
         profiles = [Profile.of("margin", axis, matrices, labels)]
         if analysis < 3:
             ranked = (-matrices).argsort(2).argsort(2) + 1
-            profiles += [*Profile.of_ranks(axis, ranked, labels).values()][:2]
+            profiles += [*Profile.of_ranks(axis, ranked, labels, 60).values()][:2]
         tests += [PermutationTest.of(profile.values.mean(1), profile.null) for profile in profiles]
     pairs = [[test.corrected.min() < LEVEL for test in listed] for listed in (tests, correct_together(tests))]
     return [float(share) for found in pairs for share in (any(found), found[0])]
@@ -865,9 +864,9 @@ def encoding(random: Random, strength: float) -> Any:
         torch.from_numpy(train).float(),
     )
     predicted = predict_signals(*levels, lambda: iter([trained]), (3, 6), wrong, 8, None)
-    places, seed = {time: np.array([time]) for time in range(6)}, int(random.integers(2**31))
+    times, seed = [np.s_[..., [time]] for time in range(6)], int(random.integers(2**31))
     labels = Labels.of(np.arange(40), np.arange(40), Items.unnamed([40]), 200, seed)
-    profile = along(predicted, test.reshape(-1, 3, 6), Slices("ms", places, 2), labels)
+    profile = along(predicted, test.reshape(-1, 3, 6), Axis("ms", range(6)), times, labels)
     r = measure_each("r", [profile.values[:1]], **HOW)[0]
     return r, PermutationTest.of(profile.values.mean(1), profile.null).corrected.min() < LEVEL
 

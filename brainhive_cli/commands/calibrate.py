@@ -1,10 +1,9 @@
 """calibrate: how well a new person is decoded after how much recording, from a model of other people."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import lru_cache, partial
-
-import numpy as np
+from functools import cache, lru_cache
+from itertools import product
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import artifacts, console
@@ -16,11 +15,11 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.calibration.curve_page import conclude
 from brainhive_cli.evaluation.calibration.curves import Results
-from brainhive_cli.evaluation.calibration.job import Job
+from brainhive_cli.evaluation.calibration.job import KEPT, Job
 from brainhive_cli.evaluation.calibration.measure import Part, measure_draw, part_file
 from brainhive_cli.evaluation.calibration.recipe import Recipe
-from brainhive_cli.evaluation.calibration.strengths import Choice, choose_pulls, needs_choice, train_without
-from brainhive_cli.training.alignment.few_shot import TRAINED_ARMS, TRANSFER, PersonModel
+from brainhive_cli.evaluation.calibration.strengths import Choice, choose_pulls, needs_choice, train_on
+from brainhive_cli.training.alignment.few_shot import PersonModel
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedRun, open_model
 
@@ -50,17 +49,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         choices = _choose(job, folder, launch)
 
         # one part for each model, person and draw, by all processes
-        draws = range(job.spec.draw_count)
-        parts = [(cell, draw) for cell in job.cells for draw in draws]
+        parts = product(job.cells, range(job.spec.draw_count))
         named = {f"{_name(cell)}, draw {draw}": (cell, draw) for cell, draw in parts}
         open_base = lru_cache(1)(lambda cell: job.load_base(cell, launch))
 
         def measure(name: str) -> Part:
             cell, draw = named[name]
             person, spec, pulls = job.people[cell.tested_on[0]], job.spec, choices[_name(cell)].pulls
-            random = np.random.default_rng((spec.seed, person.subject, draw))
-            keep = _keep(job, cell, folder) if draw == 0 else None
-            return measure_draw(open_base(cell), person, spec, job.amounts, pulls, draw, random, keep)
+
+            def keep(arm: str, decoder: PersonModel) -> None:
+                if arm in KEPT[job.recipe.keep]:
+                    folder.replace(f"models/{cell.name}/sub-{person.subject:02d}/{arm}", decoder.save)
+
+            return measure_draw(open_base(cell), person, spec, job.amounts, pulls, draw, keep)
 
         files = {name: part_file(*part) for name, part in named.items()}
         if not folder.fill("models, persons and draws", files, launch, measure):
@@ -69,9 +70,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # all persons together
         with folder.finishing(launch) as is_due:
             if is_due and launch.is_main:
-                measured, drawn = conclude(
-                    Results(job, {part: Part.load(folder.path / part_file(*part)) for part in parts}), choices
-                )
+                ranked = {named[name]: Part.load(folder.path / file) for name, file in files.items()}
+                measured, drawn = conclude(Results(job, ranked), choices)
                 for name, reason in measured.missing.items():
                     console.warn(f"{name} left out: {reason}")
                 artifacts.write(folder, drawn)
@@ -90,44 +90,37 @@ def _name(cell: Cell) -> str:
     return f"{cell.name} sub-{cell.tested_on[0]:02d}"
 
 
-def _keep(job: Job, cell: Cell, folder: RunFolder) -> dict[str, Callable[[PersonModel], None]]:
-    """Write the models that are kept, below the run, by the names of their arms."""
-    arms = {"none": (), "transfer": (TRANSFER,), "all": TRAINED_ARMS}[job.recipe.keep]
-    below = f"models/{cell.name}/sub-{cell.tested_on[0]:02d}"
-
-    def write(arm: str, decoder: PersonModel) -> None:
-        folder.replace(f"{below}/{arm}", decoder.save)
-
-    return {arm: partial(write, arm) for arm in arms}
-
-
 def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Choice]:
     """Choose the strength of transfer of each model; models without one more person are trained for it.
 
     A choice is kept in the run, so that an interrupted command does not choose again.
     """
-    files = {_name(cell): f"choices/{cell.name}/sub-{cell.tested_on[0]:02d}.json" for cell in job.cells}
-    todo = [cell for cell in job.cells if not (folder.path / files[_name(cell)]).is_file()]
+    files = {cell: f"choices/{cell.name}/sub-{cell.tested_on[0]:02d}.json" for cell in job.cells}
+    todo = [cell for cell, file in files.items() if not (folder.path / file).is_file()]
     todo = launch.gather(todo)[0]  # as one process sees them
 
     # models without one person, by all processes together; other commands do not find these runs
     paths = job.recipe.paths.model_copy(update={"runs": f"{job.recipe.paths.runs}/calibrate/.left-out"})
-    runs = {}
-    left_out: dict[str, dict[int, TrainedRun]] = {_name(cell): {} for cell in todo}
-    for cell in todo:
-        for subject in cell.trained_on if needs_choice(job, cell) else ():
-            key = tuple(one for one in cell.trained_on if one != subject), cell.seed
-            if key not in runs:
-                runs[key] = open_model(
-                    str(train_align.run(train_without(job, cell, subject, paths), launch).folder), paths
-                )
-            left_out[_name(cell)][subject] = runs[key]
+
+    @cache
+    def train(people: tuple[int, ...], seed: int) -> TrainedRun:
+        run = train_align.run(train_on(job, people, seed, paths), launch)
+        return open_model(str(run.folder), paths)
+
+    left_out = {
+        cell: {
+            subject: train(tuple(one for one in cell.trained_on if one != subject), cell.seed)
+            for subject in cell.trained_on
+        }
+        for cell in todo
+        if needs_choice(job, cell)
+    }
 
     # the choice of each model, by one process
     named = {f"strength for {_name(cell)}": cell for cell in todo}
-    with folder.claim_cells({name: files[_name(cell)] for name, cell in named.items()}, launch.alone) as free:
+    with folder.claim_cells({name: files[cell] for name, cell in named.items()}, launch.alone) as free:
         for cell in map(named.__getitem__, free):
-            choice = choose_pulls(job, cell, left_out[_name(cell)], launch)
-            folder.write_json(files[_name(cell)], asdict(choice))
+            choice = choose_pulls(job, cell, left_out.get(cell, {}), launch)
+            folder.write_json(files[cell], asdict(choice))
     launch.barrier()
-    return {name: folder.read_json(file, Choice) for name, file in files.items()}
+    return {_name(cell): folder.read_json(file, Choice) for cell, file in files.items()}

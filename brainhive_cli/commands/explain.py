@@ -1,7 +1,6 @@
 """explain: sensors, times, bands and levels at which the signal carries information on stimuli."""
 
-from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import artifacts, console
@@ -17,7 +16,7 @@ from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
 from brainhive_cli.evaluation.explanation.profiles import SubjectProfiles, part_file
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, Recipe
-from brainhive_cli.evaluation.explanation.trial_decoding import count_folds, explain_trials
+from brainhive_cli.evaluation.explanation.trial_decoding import explain_trials
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedRun, open_model
 
@@ -25,7 +24,7 @@ from brainhive_cli.training.alignment.trained import TrainedRun, open_model
 def inputs(recipe: Recipe) -> list[Input]:
     """List the run, signals and the embeddings of the levels."""
     job = cache(lambda: Job.resolve(recipe))
-    return collect(lambda: job().inputs(), checks=[lambda: count_folds(job()), lambda: job().check()])
+    return collect(lambda: job().inputs(), checks=[lambda: job().open_levels()])
 
 
 def work(recipe: Recipe) -> Work:
@@ -38,10 +37,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # refuse folds and levels that cannot be had before anything is computed
     with console.progress("opening models, signals and embeddings"):
         job = Job.resolve(recipe)
-        count_folds(job)  # which refuses those of pictures
         spec, align = job.spec, job.align
         has_trials = align.dataset.holdout is not None
-        levels = {} if has_trials else job.open_levels()
+        levels = job.open_levels()
         align.prepare_signals(launch)
         digests = digests_of(job.inputs())
     folder = RunFolder.open("explain", align.label, job.recipe, launch, again, digests)
@@ -70,13 +68,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         def explain(name: str) -> SubjectProfiles:
             cell, subject = named[name]
-            open_reader = partial(
-                job.reader, cell or job.subjects[subject][0], subject, shared, launch.device
-            )
-            reader = open_reader(parts=in_time)
+            common = cell or job.subjects[subject][0], subject, shared, in_time, launch.device
+            reader = job.reader(*common)
             if cell is None:
                 return explain_signals(reader, levels["train"], levels[spec.split], spec)
-            return explain_model(reader, spec, open_reader(control, in_time) if control else None)
+            return explain_model(reader, spec, job.reader(*common, control) if control else None)
 
         if not folder.fill("cells and subjects", {name: name for name in named}, launch, explain):
             work = None
@@ -86,10 +82,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         with folder.finishing(launch) as is_due, console.progress("explaining all subjects together"):
             if is_due and launch.is_main:
                 readers = [
-                    job.reader(cells[0], subject, shared, launch.device, parts=in_time)
+                    job.reader(cells[0], subject, shared, in_time, launch.device)
                     for subject, cells in job.subjects.items()
                 ]
-                loaded = {part: SubjectProfiles.load(folder.path / part_file(*part)) for part in parts}
+                loaded = {part: SubjectProfiles.load(folder.path / name) for name, part in named.items()}
                 folder.finish(conclude(job, folder, readers, loaded, levels.get(spec.split, {}), caveats))
 
     # report the tables and figures
@@ -110,7 +106,5 @@ def _train_control(job: Job, launch: Launch) -> TrainedRun | None:
     paths = recipe.paths.model_copy(update={"runs": f"{recipe.paths.runs}/explain/controls"})
     train = training.train.model_copy(update={"shuffled_labels": True})
     control = training.model_copy(update={"paths": paths, "train": train, "run": recipe.run})
-    return replace(
-        open_model(str(train_align.run(control, launch).folder), paths, recipe.dataset, recipe.subjects),
-        allows_copies=job.align.allows_copies,
-    )
+    folder = train_align.run(control, launch).folder
+    return open_model(str(folder), paths, recipe.dataset, recipe.subjects, recipe.copies)

@@ -34,9 +34,9 @@ from brainhive_cli.data.media.media_files import to_bytes
 from brainhive_cli.data.streams import WindowStream
 from brainhive_cli.evaluation.live.decoder import LiveResult
 from brainhive_cli.evaluation.live.job import Job, OpenSession
-from brainhive_cli.evaluation.live.loop import Drawer, Loop
+from brainhive_cli.evaluation.live.loop import Drawer, Event, Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.evaluation.live.session_artifacts import draw_session
+from brainhive_cli.evaluation.live.session_artifacts import ReadPicture, draw_session
 from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.measurement.ranks import summarise
@@ -83,7 +83,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             console.warn(f"not as offline: {sentence}")
         if caveats := session.caveats():
             console.warn(", ".join(caveats))
-        if job.is_new_person:
+        if job.subject not in job.cell.trained_on or job.align.tests_new_subjects:
             console.warn(f"the model has not learned from subject {job.subject}")
         named, digests = recipe.model_copy(update={"align_run": job.align.name}), digests_of(job.inputs())
         folder = RunFolder.open("live", job.align.label, named, launch, True, digests)
@@ -94,7 +94,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             recorder = SessionFolder(folder.path / "session", session.stream.format, job.subject)
             outlets.append(recorder.close)
 
-        def publish(event: dict[str, Any]) -> None:
+        def publish(event: Event) -> None:
             for send in [*sinks]:
                 try:
                     send(event)
@@ -150,9 +150,9 @@ def _open_sinks(
     recipe: Recipe,
     folder: RunFolder,
     launch: Launch,
-    read_picture: Callable[[str], Image.Image | None],
+    read_picture: ReadPicture,
     outlets: list[Callable[[], None]],
-) -> tuple[list[Callable[[dict[str, Any]], None]], Drawer | None]:
+) -> tuple[list[Callable[[Event], None]], Drawer | None]:
     """Open what results go to: lines of JSON, an LSL outlet, the page; and what draws."""
     sinks = []
     if recipe.lines:
@@ -209,7 +209,7 @@ def _open_sinks(
     return sinks, drawer
 
 
-def _find_pictures(session: OpenSession) -> Callable[[str], Image.Image | None]:
+def _find_pictures(session: OpenSession) -> ReadPicture:
     """Find the pictures of the gallery; what is returned reads a small one, of a clip the first frame."""
     dataset, index_of = session.job.align.dataset, dict[str, int]()
     with suppress(MissingData):
@@ -273,12 +273,22 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     selected = session.member.learned.selection == "test"
     common: Any = {"pool": score.pool, "seeds": (job.cell.seed,), "split": split}
     scopes = {}
+    items: Any = {}
     if score.ranks:
+        items = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}}
         protocol = extend_protocol(PROTOCOL, caveats)
         low, high = score.hits.interval
-        hits: Any = {"n": len(score.ranks), "chance": score.hits.chance, "low": low, "high": high}
         top1 = Metric(
-            "top1", score.hits.rate, protocol=protocol, interval=INTERVAL, selected=selected, **hits, **common
+            "top1",
+            score.hits.rate,
+            len(score.ranks),
+            chance=score.hits.chance,
+            low=low,
+            high=high,
+            protocol=protocol,
+            interval=INTERVAL,
+            selected=selected,
+            **common,
         )
         averaged = [*score.average_ranks.values()]
         protocol = extend_protocol(AVERAGED, caveats)
@@ -326,9 +336,6 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         "anytime_p": None if summary is None or TRAINED_TRIALS in caveats else summary["p"],
         "trials_learned_from": score.learned,
     }
-    items: dict[str, dict[str, list[Any]]] = (
-        {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}} if score.ranks else {}
-    )
     return Measurements(scopes, {}, notes, items)
 
 
@@ -346,8 +353,9 @@ def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     stream = measurements.notes["stream"]
     counts = [(name, value) for name, value in stream.items() if name != "dropped"]
     counts += [(f"dropped: {reason}", count) for reason, count in stream["dropped"].items()]
-    return (
-        *([Table("Shown picture ranked first", columns, rows, note=note)] if rows else []),
-        *([Table("Latency, ms", ("stage", "median", "95 %", "most"), timed)] if timed else []),
+    tables = (
+        Table("Shown picture ranked first", columns, rows, note=note),
+        Table("Latency, ms", ("stage", "median", "95 %", "most"), timed),
         Table("Stream", ("what", "count"), counts),
     )
+    return tuple(table for table in tables if table.rows)

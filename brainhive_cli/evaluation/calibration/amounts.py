@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.data.trials import Trials
 
 Unit = Literal["pictures", "trials", "minutes"]
+UNITS = get_args(Unit)
 Order = Literal["draws", "recording"]
 ALL = float("inf")
 """Amount of everything that a person has."""
@@ -32,24 +33,15 @@ class Pool:
     dropped: int = 0
 
     @cached_property
-    def elapsed_min(self) -> Float64 | None:
-        """[N, R] minutes of recording before each trial; NaN where there is none, None if not known."""
-        return self._timeline[0]
+    def timeline(self) -> tuple[Float64, float] | None:
+        """[N, R] minutes of recording before each trial, NaN where there is none, and minutes in all.
 
-    @property
-    def total_min(self) -> float | None:
-        """Minutes of recording in all; None where onsets are not known."""
-        return self._timeline[1]
-
-    @cached_property
-    def _timeline(self) -> tuple[Float64, float] | tuple[None, None]:
-        """Lay the runs one after another: minutes before each trial, and all minutes.
-
-        Breaks within a run are counted; time between runs is not, as nothing says how long it was.
+        Runs lie one after another. Breaks within a run are counted; time between runs is not, as nothing says
+        how long it was. None where onsets are not known.
         """
         onset_s, runs, sessions = self.trials.onset_s, self.trials.runs, self.trials.sessions
         if onset_s is None:
-            return None, None
+            return None
 
         # one number for each run of each session, in order
         zeros = np.zeros_like(onset_s, np.int64)
@@ -65,24 +57,18 @@ class Pool:
             before_s += times_s[-1] - times_s[0] + step_s
         return elapsed_s / 60, before_s / 60
 
-    def describe(self, is_chosen: Bool) -> "Size":
-        """Count pictures, trials and minutes of some trials [N, R], at the pace of all with its breaks."""
-        trials, total = int(is_chosen.sum()), self.total_min
-        minutes = None if total is None else total * trials / max(1, int(self.trials.is_there.sum()))
-        return Size(int(is_chosen.any(1).sum()), trials, minutes)
+    def count(self, is_chosen: Bool) -> tuple[int, int, float]:
+        """Count pictures, trials and minutes of some trials [N, R], at the pace of all with its breaks.
+
+        Minutes are NaN where onsets are not known.
+        """
+        trials, total_min = int(is_chosen.sum()), self.timeline[1] if self.timeline else np.nan
+        minutes = total_min * trials / max(1, int(self.trials.is_there.sum()))
+        return int(is_chosen.any(1).sum()), trials, minutes
 
     def without(self, is_tested: Bool) -> "Pool":
         """Leave out pictures [N] that are tested."""
         return Pool(self.trials.take(~is_tested), int(is_tested.sum()))
-
-
-@dataclass(frozen=True)
-class Size:
-    """Size of a calibration: `minutes` with breaks within runs, None where they are not known."""
-
-    pictures: int
-    trials: int
-    minutes: float | None
 
 
 def choose_trials(
@@ -106,20 +92,20 @@ def choose_trials(
     Raises:
         BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
     """
-    is_there, elapsed = pool.trials.is_there, pool.elapsed_min
+    is_there = pool.trials.is_there
     _require_onsets(pool, unit, order)
-    count = len(is_there)
 
     # the position of each trial in a queue: by picture, or by time
     if order == "draws" and unit != "minutes":
-        picture = np.argsort(random.permutation(count))[:, None]  # [N, 1] place of each picture
+        picture = np.argsort(random.permutation(len(is_there)))[:, None]  # [N, 1] place of each picture
         queue = np.where(is_there, picture + np.arange(is_there.shape[1]) / is_there.shape[1], np.inf)
     else:
-        assert elapsed is not None
+        assert pool.timeline is not None
+        elapsed, total_min = pool.timeline
         queue = np.where(is_there, elapsed, np.inf)
         if order == "draws":
             start = float(random.choice(elapsed[is_there]))
-            queue = np.where(is_there, (elapsed - start) % (pool.total_min or 1.0), np.inf)
+            queue = np.where(is_there, (elapsed - start) % (total_min or 1.0), np.inf)
 
     # what comes first: minutes, trials, or trials until another picture would begin
     first_shown = queue.min(1)
@@ -140,7 +126,7 @@ def choose_trials(
 
 def _require_onsets(pool: Pool, unit: Unit, order: Order) -> None:
     """Refuse minutes and the order of recording of trials whose onsets are not known."""
-    if pool.elapsed_min is None and (unit == "minutes" or order == "recording"):
+    if pool.timeline is None and (unit == "minutes" or order == "recording"):
         raise BrainhiveError(
             f"subject {pool.trials.subject}: {NO_TIMES}",
             f"prepare the signals again, with onsets ({Line('prepare')}), "
@@ -160,8 +146,6 @@ def limit_amounts(
     most = []
     for pool in pools:
         _require_onsets(pool, unit, order)
-        counts = pool.trials.counts
-        totals: dict[str, float] = {"pictures": len(counts), "trials": int(counts.sum())}
-        totals["minutes"] = pool.total_min or 0.0
+        totals = dict(zip(UNITS, pool.count(pool.trials.is_there), strict=True))
         most.append(totals[unit])
     return [*sorted(amount for amount in amounts if amount < min(most)), ALL]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.artifacts import Artifact, Curve, Line
-from brainhive_cli.core.files import portable
 from brainhive_cli.core.measurements import (
     ALL,
     Measurements,
@@ -18,10 +17,9 @@ from brainhive_cli.core.measurements import (
     interval_text,
     scope,
 )
-from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.core.tables import Table, brief, number
 from brainhive_cli.data.stores.target_store import first_with_pixels
-from brainhive_cli.evaluation.calibration import amounts as of_amounts
+from brainhive_cli.evaluation.calibration.amounts import ALL as EVERY_TRIAL
 from brainhive_cli.evaluation.calibration.curves import (
     CONTROLS,
     DRIFT,
@@ -67,7 +65,6 @@ ABOUT = {
 """What each arm is given of a new person, MOABB's name of that, and what it is."""
 SECTION = "Calibration"
 TITLE = "Top-1 after recordings of a new person"
-UNITS = ("pictures", "trials", "minutes")
 
 
 def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measurements, list[Artifact]]:
@@ -104,29 +101,23 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
 
     # notes, as plain values
     tested = describe_tested([align.tested_pictures("test")], align.signal_warnings)
-    sizes = [results.sizes(column).round(2).tolist() for column in results.columns]
     columns = list(zip(names, results.columns, strict=True))
     notes = {
-        "run": portable(align.folder.reference),
-        "runs": [align.name],
-        "dataset": align.dataset.name,
-        "mode": align.mode,
+        **align.describe("test"),
         "protocol": protocol,
         "caveats": find_caveats(protocol),
         **tested,
         "warnings": [*tested["warnings"], *check_controls(metrics)],
-        SET_UP: align.set_up("test"),
         "cells": {f"sub-{subject:02d}": {"subject": subject} for subject in job.people},
         "finding": state_finding(results, metrics),
         "arms": {arm: describe_arm(arm, job.spec.alignments) for arm in results.arms},
         "amounts": [
-            {
-                "name": name,
-                "pictures": pictures,
-                "trials": trials,
-                "minutes": None if np.isnan(minutes) else minutes,
+            {"name": name}
+            | {
+                unit: None if np.isnan(count) else np.round(count, 2)
+                for unit, count in results.sizes(column).items()
             }
-            for name, (pictures, trials, minutes) in zip(names, sizes, strict=True)
+            for name, column in columns
         ],
         "strength": {
             name: {
@@ -152,8 +143,9 @@ def state_finding(results: Results, metrics: Metrics) -> str:
     top1, share = [measured["top1"] for measured in metrics.arms[headline]], metrics.shares[column]
 
     # what it reaches of everything, next to no recording and to chance
-    pictures, _, minutes = results.sizes(results.columns[-1])
-    full = f"{pictures:,.0f} pictures" + ("" if np.isnan(minutes) else f", {minutes:.1f} minutes")
+    size = results.sizes(results.columns[-1])
+    full = f"{size['pictures']:,.0f} pictures"
+    full += "" if np.isnan(size["minutes"]) else f", {size['minutes']:.1f} minutes"
     sentence = f"{EVERYTHING.capitalize()} ({full}) gives top-1 {number(top1[-1].value)} by {headline}"
     if last:
         verb = "reaches" if job.amounts[results.columns[column]] == 1 else "reach"
@@ -249,8 +241,8 @@ def draw(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> l
     # positions on the axis; everything lies at its mean over people
     job, unit, headline = results.job, results.job.spec.unit, results.headline
     amounts = [job.amounts[column] for column in results.columns]
-    whole = float(results.sizes(results.columns[-1])[UNITS.index(unit)])
-    at = [round(whole, 1) if amount == of_amounts.ALL else amount for amount in amounts]
+    whole = results.sizes(results.columns[-1])
+    at = [round(whole[unit], 1) if amount == EVERY_TRIAL else amount for amount in amounts]
     shared: Any = {"value": "top-1", "is_logarithmic": True}
 
     # the arms that a reader compares, days, and arms of each protocol next to one that has its colour above
@@ -293,8 +285,7 @@ def draw(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> l
         curves.insert(1, Curve(f"Each person, by {headline}", axis, at, people, section=FINDING, **shared))
 
     # tables: what amounts reach, all arms by amounts, and what arms are
-    has_times = not np.isnan(results.sizes(results.columns[-1])).any()
-    others = [name for name in UNITS if name != unit and (has_times or name != "minutes")]
+    others = [name for name, count in whole.items() if name != unit and not np.isnan(count)]
     gains = {label: values for label, values in metrics.gains.items() if not label.endswith(ZERO_SHOT)}
 
     pulls_back = TRANSFER in metrics.arms and not job.training.backbone.is_closed_form
@@ -303,12 +294,12 @@ def draw(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> l
     # one row for each amount
     rows, labels = [], []
     for index, column in enumerate(results.columns):
-        amount, size = job.amounts[column], dict(zip(UNITS, results.sizes(column), strict=True))
-        labels.append("all" if amount == of_amounts.ALL else f"{amount:g}")
+        amount, size = job.amounts[column], results.sizes(column)
+        labels.append("all" if amount == EVERY_TRIAL else f"{amount:g}")
         counts = {
             name: f"{count:.1f}" if name == "minutes" else f"{count:,.0f}" for name, count in size.items()
         }
-        label = f"all {counts[unit]}" if amount == of_amounts.ALL else labels[-1]
+        label = f"all {counts[unit]}" if amount == EVERY_TRIAL else labels[-1]
         is_trained = size["pictures"] >= FEWEST_PICTURES or ZERO_SHOT in results.missing
         pulls = {choice.pulls[column] if is_trained else None for choice in pulling}
         words = [ZERO_SHOT] if None in pulls else []

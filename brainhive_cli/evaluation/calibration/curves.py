@@ -62,9 +62,10 @@ class Results:
     def missing(self) -> dict[str, str]:
         """Reasons why arms, or amounts, were not measured of everybody."""
         missing = {arm: reason for part in self.parts.values() for arm, reason in part.missing.items()}
-        short = [amount for column, amount in enumerate(self.job.amounts) if column not in self.columns]
         return missing | {
-            f"{amount:g} {self.job.spec.unit}": "some person has no picture in it" for amount in short
+            f"{amount:g} {self.job.spec.unit}": "some person has no picture in it"
+            for column, amount in enumerate(self.job.amounts)
+            if column not in self.columns
         }
 
     @cached_property
@@ -84,7 +85,7 @@ class Results:
         had = {subject: np.zeros(len(self.job.amounts), np.bool_) for subject in self.job.people}
         for (cell, _), part in self.parts.items():
             had[cell.tested_on[0]] |= part.sizes[:, 0] > 0
-        return [int(column) for column in np.flatnonzero(np.all([*had.values()], 0))]
+        return list(np.flatnonzero(np.all([*had.values()], 0)).tolist())
 
     @property
     def names(self) -> list[str]:
@@ -126,9 +127,10 @@ class Results:
         ranks = self.ranks(arm, column, tested)
         return [(each == 1).mean(0, dtype=np.float64) for each in ranks]
 
-    def sizes(self, column: int) -> Float64:
-        """Average pictures, trials and minutes (NaN where not known) of an amount: [3]."""
-        return np.mean([part.sizes[column] for part in self.parts.values()], 0)
+    def sizes(self, column: int) -> dict[str, float]:
+        """Average pictures, trials and minutes (NaN where not known) of an amount."""
+        means = np.mean([part.sizes[column] for part in self.parts.values()], 0)
+        return dict(zip(of_amounts.UNITS, means.tolist(), strict=True))
 
     def seconds(self, arm: str) -> float:
         """Average the seconds of processor time that an arm took with everything."""
@@ -162,13 +164,16 @@ def measure_arms(results: Results) -> Metrics:
     pool = len(next(iter(job.people.values())).image_ids)
     context: Any = {"split": "test", "seeds": job.seeds, "items": job.items}
 
-    # each arm
+    def summarise_arm(arm: str, columns: Sequence[int], tested: str = "") -> list[dict[str, Metric]]:
+        stamped = context | {"protocol": results.protocol_of(arm), "only": MEASURED}
+        ranks = (results.ranks(arm, column, tested) for column in columns)
+        return [by_name(summarise(ranks_of_column, pool, **stamped)) for ranks_of_column in ranks]
+
+    # each arm; zero-shot is the same after all amounts
     arms = {}
     for arm in results.arms:
-        stamped = context | {"protocol": results.protocol_of(arm), "only": MEASURED}
-        different = columns[:1] if arm == ZERO_SHOT else columns
-        arms[arm] = [by_name(summarise(results.ranks(arm, column), pool, **stamped)) for column in different]
-        arms[arm] *= len(columns) // len(different)
+        repeats = len(columns) if arm == ZERO_SHOT else 1
+        arms[arm] = summarise_arm(arm, columns[::repeats]) * repeats
 
     # paired differences of hits
     pairs = {
@@ -179,9 +184,7 @@ def measure_arms(results: Results) -> Metrics:
     first_day = []
     if results.tested == LAST_DAY:
         pairs[DRIFT] = ((headline, LAST_DAY), (headline, FIRST_DAY))
-        first_ranks = [results.ranks(headline, column, FIRST_DAY) for column in columns]
-        stamped = context | {"protocol": results.protocol_of(headline), "only": MEASURED}
-        first_day = [by_name(summarise(ranks, pool, **stamped)) for ranks in first_ranks]
+        first_day = summarise_arm(headline, columns, FIRST_DAY)
     limits: Any = {"limits": (-1.0, 1.0), "is_share": False, "chance": 0.0}
     gains: dict[str, list[Metric]] = {label: [] for label in pairs}
     for label, ((arm, tested), (other, other_tested)) in pairs.items():
@@ -237,9 +240,8 @@ def find_range(ends: Sequence[Ends]) -> tuple[int, int]:
 def check_controls(metrics: Metrics) -> list[str]:
     """Warn of controls with everything that are not as they must be."""
     warnings = []
-    scratch = metrics.arms.get(PERMUTED_SCRATCH, [{}])[-1].get("top1")
-    transfer = metrics.arms.get(PERMUTED_TRANSFER, [{}])[-1].get("top1")
-    zero_shot = metrics.arms.get(ZERO_SHOT, [{}])[-1].get("top1")
+    compared = PERMUTED_SCRATCH, PERMUTED_TRANSFER, ZERO_SHOT
+    scratch, transfer, zero_shot = (metrics.arms.get(arm, [{}])[-1].get("top1") for arm in compared)
     if scratch and (scratch.low or 0.0) > (scratch.chance or 0.0):
         warnings.append(
             f"{PERMUTED_SCRATCH} is above chance: its labels are wrong, so something else is read"

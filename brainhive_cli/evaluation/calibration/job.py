@@ -32,6 +32,8 @@ from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, o
 
 TEST, LAST_DAY, FIRST_DAY = "test", "last session", "first session"
 """What is tested: all test trials, or those of one session."""
+KEPT = {"none": (), "transfer": (few_shot.TRANSFER,), "all": (*few_shot.TRAINED_ARMS,)}
+"""Arms whose models are kept."""
 
 
 class Tested(NamedTuple):
@@ -89,8 +91,8 @@ class Job:
         """
         # the run, with the recipe that trained it
         subjects = recipe.subjects if recipe.dataset is not None else None
-        align = open_model(recipe.align_run, recipe.paths, recipe.dataset, subjects)
-        align = replace(align, allows_copies=recipe.copies == "allow", channel_mapping=recipe.channel_mapping)
+        tested = recipe.dataset, subjects, recipe.copies, recipe.channel_mapping
+        align = open_model(recipe.align_run, recipe.paths, *tested)
         refuse_sweep(align)
         training = align.recipe
         if training is None:
@@ -133,11 +135,6 @@ class Job:
         )
 
     @property
-    def subjects(self) -> list[int]:
-        """List the new persons."""
-        return sorted({cell.tested_on[0] for cell in self.cells})
-
-    @property
     def seeds(self) -> list[int]:
         """List the seeds of the models."""
         return sorted({cell.seed for cell in self.cells})
@@ -170,7 +167,8 @@ class Job:
         """Open the recordings of a new person."""
         # embeddings of the tested pictures
         member, (subject,) = TrainedModel(self.align, cell), cell.tested_on
-        rows, pictures = member.rows("test"), member.pictures("test")
+        rows = member.rows("test")
+        image_ids = [member.pictures("test").image_ids[row] for row in rows]
         gallery = Targets.of(
             member.stores("test"), Launch(0, 1, torch.device("cpu")), member.module.layout.encoders
         ).gather(torch.from_numpy(rows))
@@ -180,7 +178,7 @@ class Job:
         stores = member.stores("train"), member.stores("test")
         train_pixels, test_pixels = (pixels_of(each.values()) for each in stores)
         name, known = self.align.dataset.pictured_as, None if test_pixels is None else test_pixels[rows]
-        is_tested = LearnedPictures.of(name, [pictures.image_ids[row] for row in rows], known).contain(
+        is_tested = LearnedPictures.of(name, image_ids, known).contain(
             name, member.pictures("train").image_ids, train_pixels, self.align.confirm_copy("train", "test")
         )
         pool = pool.without(is_tested[pool.trials.stimulus])
@@ -197,7 +195,7 @@ class Job:
             tested[name] = Tested(part.averages[is_known], target, part.stimulus[is_known])
         if not len(pool.trials.stimulus):
             raise BrainhiveError(f"subject {subject} has no picture to learn from", "other subjects")
-        return Person(subject, pool, tested, gallery, [pictures.image_ids[row] for row in rows])
+        return Person(subject, pool, tested, gallery, image_ids)
 
     def load_base(self, cell: Cell, launch: Launch, left_out: TrainedRun | None = None) -> SourceModel:
         """Load the model of a cell, with what goes on from it to a new person.
@@ -243,6 +241,7 @@ class Job:
         store, pixels = first_with_pixels(model.stores("train"))
         shown = store.image_ids[rows], None if pixels is None else pixels[rows], store.concepts[rows]
         people, source = people_of(dataset), model.source
+        caveats = source.caveats([subject])
         return {
             subject: Learned(
                 dataset=dataset.pictured_as,
@@ -250,8 +249,8 @@ class Job:
                 people={people: (subject,)},
                 has_all_subjects=True,
                 signals=source.identities([subject]),
-                is_simulated=SIMULATED in source.caveats([subject]),
-                is_whitened_by_tested=WHITENED_BY_TESTED in source.caveats([subject]),
+                is_simulated=SIMULATED in caveats,
+                is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
                 pictures=LearnedPictures.of(dataset.pictured_as, *shown),
                 trials=np.unique(source.recording(subject, "train").digests),
             )
@@ -297,8 +296,7 @@ def _check_kept(recipe: Recipe, training: Training) -> None:
     """
     if recipe.keep == "none":
         return
-    kept = {few_shot.TRANSFER} if recipe.keep == "transfer" else {*few_shot.TRAINED_ARMS}
-    if not kept & {*recipe.arms}:
+    if not {*KEPT[recipe.keep]} & {*recipe.arms}:
         raise RecipeError(
             f"keep={recipe.keep} has no effect: no such arm is trained", "keep=none, or more arms"
         )

@@ -114,8 +114,7 @@ def measure_draw(
     amounts: Sequence[float],
     pulls: Sequence[float | None],
     draw: int,
-    random: np.random.Generator,
-    keep: Mapping[str, Callable[[PersonModel], None]] | None,
+    keep: Callable[[str, PersonModel], object],
 ) -> Part:
     """Measure every arm after every amount, in one draw.
 
@@ -127,9 +126,8 @@ def measure_draw(
         spec: What is measured.
         amounts: Ascending; `ALL` is everything.
         pulls: Strength of transfer for each amount; None is zero-shot.
-        draw: Number of the draw.
-        random: Draws the order of the recordings.
-        keep: Keeps what has learned from everything, by the name of an arm.
+        draw: Number of the draw, which decides the order of the recordings.
+        keep: Called with the name of each arm, and what has learned from everything.
     """
     arms, count = list_arms(spec), len(amounts)
     ranked = {
@@ -140,12 +138,12 @@ def measure_draw(
     missing, together = dict[str, str](), set[str]()
     first = next(iter(person.tested.values()))
     label_free = {each.kind for each in spec.alignments if not getattr(each, "is_paired", False)}
+    random = np.random.default_rng((spec.seed, person.subject, draw))
     chosen = choose_trials(person.pool, spec.unit, amounts, spec.order, random)
     for column, (amount, is_chosen) in enumerate(zip(amounts, chosen, strict=True)):
         # the recordings of this amount
-        size = person.pool.describe(is_chosen)
-        sizes[column] = size.pictures, size.trials, np.nan if size.minutes is None else size.minutes
-        if (amount == ALL and draw > 0) or not size.pictures:
+        sizes[column] = person.pool.count(is_chosen)
+        if (amount == ALL and draw > 0) or not is_chosen.any():
             continue
         trials = person.pool.trials.choose(is_chosen)
 
@@ -172,6 +170,6 @@ def measure_draw(
             seconds[row, column] = time.process_time() - started_s
             for name, values in measured.items():
                 ranked[name][row, column] = values
-            if keep and arm in keep and amount == ALL:
-                keep[arm](decoder)
+            if amount == ALL:
+                keep(arm, decoder)
     return Part(ranked, seconds, sizes, missing, sorted(together))

@@ -9,7 +9,7 @@ from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.recipe import Section, TrainedRunRecipe
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
-from brainhive_cli.evaluation.calibration.amounts import Order, Unit
+from brainhive_cli.evaluation.calibration.amounts import UNITS, Order, Unit
 from brainhive_cli.training.alignment.few_shot import ARMS, PULLS, TRANSFER
 
 SHELVES = ("normalisations", "alignments")
@@ -114,7 +114,7 @@ class Calibration(Section):
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
-        units = [unit for unit in ("pictures", "trials", "minutes") if getattr(self, unit)]
+        units = [unit for unit in UNITS if getattr(self, unit)]
         if len(units) > 1:
             raise RecipeError(f"amounts in {' and in '.join(units)}", "name one of them")
         if self.order == "recording":

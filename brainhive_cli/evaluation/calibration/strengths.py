@@ -55,15 +55,15 @@ def _is_started(job: Job) -> bool:
     return job.training.mode == "finetune" or any(job.training.train.starts)
 
 
-def train_without(job: Job, cell: Cell, subject: int, paths: Paths) -> Training:
-    """Write the recipe of the model without one more person, which validates on held-out concepts.
+def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Training:
+    """Write the recipe of a model of fewer people, which validates on held-out concepts.
 
     Two new persons who leave each other out share it.
 
     Args:
         job: The calibration.
-        cell: The model of other people.
-        subject: Who is left out of them.
+        people: Who is left of the people whom a model learned from.
+        seed: Of that model.
         paths: Where the run goes, apart from those that other commands find.
     """
     # no test selects the epoch, whatever it did for the model
@@ -72,9 +72,9 @@ def train_without(job: Job, cell: Cell, subject: int, paths: Paths) -> Training:
     selection = "best" if training.train.selection == "test" else training.train.selection
     update = {
         "mode": "joint",
-        "subjects": [one for one in cell.trained_on if one != subject],
+        "subjects": [*people],
         "trained_on": None,
-        "seeds": [cell.seed],
+        "seeds": [seed],
         "published": None,
         "paths": paths,
         "run": job.recipe.run,
@@ -105,13 +105,10 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
     if not runs:
         random = np.random.default_rng(spec.seed)
         pool = next(iter(job.people.values())).pool
-        sizes = [
-            pool.describe(is_chosen).pictures
-            for is_chosen in choose_trials(pool, spec.unit, amounts, spec.order, random)
-        ]
+        chosen = choose_trials(pool, spec.unit, amounts, spec.order, random)
         why = "went on from another one" if _is_started(job) else "learned from one person"
         words = f"fixed by the number of pictures, as the model {why}"
-        return Choice([fixed_pull(count) for count in sizes], nobody, words)
+        return Choice([fixed_pull(pool.count(is_chosen)[0]) for is_chosen in chosen], nobody, words)
 
     # ranks of each person who is left out, at every amount and strength
     scores: list[dict[float | None, list[float]]] = [{} for _ in amounts]

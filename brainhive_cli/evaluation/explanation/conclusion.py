@@ -11,10 +11,8 @@ import numpy as np
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Point
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
-from brainhive_cli.core.files import portable
 from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS, Levels
 from brainhive_cli.evaluation.explanation.findings import (
@@ -106,8 +104,11 @@ def conclude(
     reader, drawn = readers[0], dict[str, Drawn]()
     if course is not None:
         # the correlation with each level together, with the ceilings
-        correlations = [finding for finding in results if finding.metric == RHO]
-        lines = [_line(finding.name.rpartition(" · ")[2], finding.measured) for finding in correlations]
+        lines = [
+            _line(finding.name.rpartition(" · ")[2], finding.measured)
+            for finding in results
+            if finding.metric == RHO
+        ]
         comment = "Claims are made by the lower ceiling: the upper one is far above 0 on noise."
         if course.halves is not None:
             lines.append(Line("ceiling by halves of repetitions", course.halves.tolist()))
@@ -135,9 +136,7 @@ def conclude(
 
     # curves, maps and the encoding model; the stimulus is marked on curves over time
     drawn |= dict(curves(results, positions))
-    drawn |= dict(head_maps(results, positions))
-    if isinstance(space, Voxels):
-        drawn |= dict(region_slices(results, space))
+    drawn |= dict(draw_maps(results, positions, space))
     if encoded:
         drawn |= dict(encoding_artifacts(encoded, reader.sensors, reader.times_ms.round(3).tolist()))
     stimulus = reader.trials.stimulus_marks
@@ -191,16 +190,11 @@ def write_artifacts(
 
 def describe_job(job: Job, protocol: str, caveats: Sequence[str], items: Items) -> dict[str, Any]:
     """Note which run was explained, by which protocol, on which items."""
-    align, split = job.align, job.spec.split
     return {
-        "run": portable(align.folder.reference),
-        "runs": [align.name],
-        "dataset": align.dataset.name,
-        "mode": align.mode,
+        **job.align.describe(job.spec.split),
         "protocol": protocol,
-        "caveats": merge_caveats(align.caveats(split), caveats),
+        "caveats": merge_caveats(job.align.caveats(job.spec.split), caveats),
         "scope": items.scope,
-        SET_UP: align.set_up(split),
         "units": items.kind,
         "unit_count": items.count,
     }
@@ -223,17 +217,14 @@ def put_claims_first(drawn: Mapping[str, Drawn], results: Findings) -> dict[str,
         drawn_as = next((full for full in (f"{name}-map", f"{name}-slices", name) if full in drawn), None)
         if drawn_as is not None:
             first[drawn_as] = replace(drawn[drawn_as], section=FINDING)
-    return first | {name: artifact for name, artifact in drawn.items() if name not in first}
+    return first | dict(drawn) | first
 
 
-def choose_metrics(results: Findings) -> dict[tuple[str, str], Finding]:
+def choose_metrics(results: Findings) -> Findings:
     """Choose the one metric that is drawn of each analysis and axis: the claimed one, or the first."""
-    claimed = {(claim.name, claim.axis.name): claim for claim in claims(results)}
-    chosen: dict[tuple[str, str], Finding] = {}
-    for finding in results:
-        key = finding.name, finding.axis.name
-        chosen.setdefault(key, claimed.get(key, finding))
-    return chosen
+    # in the order of the results, and the last that has a name is chosen
+    ascending = [*results, *reversed(results), *claims(results)]
+    return [*{(finding.name, finding.axis.name): finding for finding in ascending}.values()]
 
 
 def curves(results: Findings, positions: Places) -> Drawings:
@@ -248,8 +239,8 @@ def curves(results: Findings, positions: Places) -> Drawings:
         The name of the file of each, and the artifact.
     """
     # sensors with positions are listed from front to back
-    for (_, axis_name), finding in choose_metrics(results).items():
-        axis = finding.axis
+    for finding in choose_metrics(results):
+        axis, axis_name = finding.axis, finding.axis.name
         at = [float(time_ms) for time_ms in axis.at] if axis_name == TIME else axis.labels
         is_mapped = axis_name == SENSOR and all(label in positions for label in axis.labels)
         order = list(range(len(at)))
@@ -274,40 +265,25 @@ def curves(results: Findings, positions: Places) -> Drawings:
         )
 
 
-def head_maps(results: Findings, positions: Places) -> Drawings:
-    """Draw analyses by sensor on a head, where positions of sensors are known."""
-    for finding in choose_metrics(results).values() if positions else ():
-        if finding.axis.name != SENSOR:
-            continue
-        points = [
-            Point(*positions[name], name, value=metric.value)
-            for name, metric in zip(finding.axis.labels, finding.measured, strict=True)
-            if name in positions
-        ]
-        drawn = Map(
-            _title(finding), points, "head", shown(finding.metric), True, section=SECTION, note=_note(finding)
-        )
-        yield f"{_file_name(finding)}-map", drawn
-
-
-def region_slices(results: Findings, space: Voxels) -> Drawings:
-    """Draw analyses by region on slices, where positions of voxels are known."""
-    for finding in choose_metrics(results).values():
-        if finding.axis.name != REGION or space.grid is None:
-            continue
-
-        # the value of its region in each voxel, of the smallest that it lies in
-        values = np.full(len(space.grid.places), np.nan)
-        region_values = {
-            name: metric.value
-            for name, metric in zip(finding.axis.labels, finding.measured, strict=True)
-            if name in space.regions
-        }
-        for name in sorted(region_values, key=lambda name: -int(space.regions[name].sum())):
-            values[space.regions[name]] = region_values[name]
-        title = f"{_title(finding)}, on slices of the first subject"
-        drawn = replace(draw_slices(title, values, space.grid, shown(finding.metric)), section=SECTION)
-        yield f"{_file_name(finding)}-slices", drawn
+def draw_maps(results: Findings, positions: Places, space: Sensors | Voxels | None = None) -> Drawings:
+    """Draw analyses by sensor on a head, and by region on slices, where positions are known."""
+    for finding in choose_metrics(results):
+        axis, title, value = finding.axis, _title(finding), shown(finding.metric)
+        values = {name: metric.value for name, metric in zip(axis.labels, finding.measured, strict=True)}
+        if axis.name == SENSOR and positions:
+            points = [
+                Point(*positions[name], name, value=values[name]) for name in values if name in positions
+            ]
+            drawn = Map(title, points, "head", value, True, section=SECTION, note=_note(finding))
+            yield f"{_file_name(finding)}-map", drawn
+        elif axis.name == REGION and isinstance(space, Voxels) and space.grid is not None:
+            # the value of its region in each voxel, of the smallest that it lies in
+            voxels = np.full(len(space.grid.places), np.nan)
+            regions = {name: space.regions[name] for name in values if name in space.regions}
+            for name, mask in sorted(regions.items(), key=lambda region: -int(region[1].sum())):
+                voxels[mask] = values[name]
+            slices = draw_slices(f"{title}, on slices of the first subject", voxels, space.grid, value)
+            yield f"{_file_name(finding)}-slices", replace(slices, section=SECTION)
 
 
 def encoding_artifacts(

@@ -1,9 +1,9 @@
 """The linear encoding model: signals predicted from embeddings, also without each of them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation import sensor_space
-from brainhive_cli.evaluation.explanation.occlusion import regions_of
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
     SENSOR,
@@ -117,47 +116,33 @@ def correlations(predicted: Float64, measured: Float64) -> Float64:
     return (unit_vectors(predicted) * unit_vectors(measured)).sum(0)
 
 
-class Slices(NamedTuple):
-    """Positions along one axis of signals [N, E, T].
-
-    Attributes:
-        axis: Kind of the positions.
-        indices: Indices along E (`dim` 1) or T (`dim` 2) of each position.
-        dim: Number of that axis.
-    """
-
-    axis: str
-    indices: Mapping[Any, Int64]
-    dim: int
-
-    def split(self, values: Float64) -> Iterator[Float64]:
-        """Slice values [N, E, T] at each position."""
-        return (np.take(values, rows, self.dim) for rows in self.indices.values())
-
-
-def along(predictions: Predicted, measured: Float64, slices: Slices, labels: Labels) -> Profile:
+def along(
+    predictions: Predicted, measured: Float64, axis: Axis, indices: Sequence[Any], labels: Labels
+) -> Profile:
     """Average the correlation over all but one axis, with permuted labels of the measured pictures.
 
     Args:
         predictions: What was predicted.
         measured: [N, E, T].
-        slices: The positions.
+        axis: The positions.
+        indices: Part of [N, E, T] at each position, of three dimensions.
         labels: Permutations of the N items.
     """
     count, values, matrices = len(measured), [], []
+    units = unit_vectors(predictions.full), unit_vectors(measured)
 
     # correlations of every prediction with every signal, for the control, and shares of the items [N]
-    for parts in zip(
-        slices.split(unit_vectors(predictions.full)), slices.split(unit_vectors(measured)), strict=True
-    ):
-        prediction, signal = (part.reshape(count, -1) for part in parts)
+    for index in indices:
+        prediction, signal = (unit[index].reshape(count, -1) for unit in units)
         matrices.append(count * (prediction @ signal.T) / prediction.shape[1])  # [N, N]
         values.append(correlation_shares(prediction, signal).mean(1))
-    profile = Profile.of(CORRELATION, Axis(slices.axis, [*slices.indices]), matrices, labels)
+    profile = Profile.of(CORRELATION, axis, matrices, labels)
     return replace(profile, values=np.array(values))
 
 
-def unique(predictions: Predicted, measured: Float64, level: str, slices: Slices) -> Profile:
+def unique(
+    predictions: Predicted, measured: Float64, level: str, axis: Axis, indices: Sequence[Any]
+) -> Profile:
     """Describe what a level adds at each position: the correlation less that without the level.
 
     The control adds the level with the embeddings of other pictures.
@@ -167,10 +152,9 @@ def unique(predictions: Predicted, measured: Float64, level: str, slices: Slices
         # each picture's share of the correlations
         flat = [unit_vectors(side).reshape(len(side), -1) for side in (predicted, measured)]
         items = correlation_shares(*flat).reshape(predicted.shape)  # [N, E, T]
-        shares.append(np.array([part.mean((1, 2)) for part in slices.split(items)]))
+        shares.append(np.array([items[index].mean((1, 2)) for index in indices]))
     values, shuffled = shares[0] - shares[1], shares[2] - shares[1]  # [P, N]
-    null = np.empty((0, len(values)))
-    return Profile(UNIQUE, Axis(slices.axis, [*slices.indices]), values, null, shuffled)
+    return Profile(UNIQUE, axis, values, np.empty((0, len(values))), shuffled)
 
 
 def half_ceilings(
@@ -236,16 +220,15 @@ def _encode(
     shape = measured.shape[1:]
 
     # what the correlation is averaged by
-    parts = {}
+    parts: dict[str, tuple[Axis, list[Any]]] = {}
     if shape[1] > 1:
-        times = {float(time.round(3)): np.array([row]) for row, time in enumerate(reader.times_ms)}
-        parts[TIME_PART] = Slices(TIME, times, 2)
+        axis = Axis(TIME, reader.times_ms.round(3).tolist())
+        parts[TIME_PART] = axis, [np.s_[..., [row]] for row in range(shape[1])]
     if reader.sensors:
-        sensors = {name: np.array([row]) for row, name in enumerate(reader.sensors)}
-        parts[SPACE_PART] = Slices(SENSOR, sensors, 1)
+        parts[SPACE_PART] = Axis(SENSOR, reader.sensors), [np.s_[:, [row]] for row in range(shape[0])]
     elif not is_mixed:
-        regions = {name: np.array(voxels) for name, voxels in regions_of(reader).items()}
-        parts[SPACE_PART] = Slices(REGION, regions, 1)
+        regions = reader.regions()
+        parts[SPACE_PART] = Axis(REGION, [*regions]), [np.s_[:, voxels] for voxels in regions.values()]
 
     # predictions of the tested pictures' signals, fitted in one pass over the training signals
     def signals() -> Iterator[Tensor]:
@@ -283,9 +266,9 @@ def _encode(
 
     # the unique part of each level, and the correlation
     for level in predicted.without:
-        for part, slices in parts.items():
-            collected.profiles[f"encoding · {level}:{part}"] = unique(predicted, measured, level, slices)
-    return {part: along(predicted, measured, slices, labels) for part, slices in parts.items()}
+        for part, where in parts.items():
+            collected.profiles[f"encoding · {level}:{part}"] = unique(predicted, measured, level, *where)
+    return {part: along(predicted, measured, *where, labels) for part, where in parts.items()}
 
 
 def read_embeddings(store: TargetStore, rows: Int64, device: torch.device) -> Tensor:

@@ -5,13 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.signal.windows import tukey
 
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.measurements import ALL, Metric, scope
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.recording_files import filter_samples
+from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.encoding_model import CORRELATION, UNIQUE
-from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
     SENSOR,
@@ -22,6 +24,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Profile,
     SubjectProfiles,
     correct_together,
+    locate,
 )
 from brainhive_cli.evaluation.explanation.similarity import Course
 from brainhive_cli.measurement.metric_names import AT_PEAK, shown
@@ -48,10 +51,19 @@ LEAST_P = 0.0005
 """A smaller p would be printed as 0.000."""
 ENDS = (2.5, 97.5)
 """Percentiles between which the middle 95 % of the control lie."""
+EFFECTS_MS, RAMP_MS = (50, 100, 300, 500), 20
+"""Lengths of the effects that are tried, and how long they rise: a high-pass filter spreads long ones
+further, a low-pass filter the rise of short ones."""
+LEAK = 0.03
+"""Share of its largest value from which an effect can be found: strong ones are before they begin
+(`benchmarks/simulated_statistics.py --only onsets`)."""
+PERIODS = 8
+"""Seconds of the simulated recording, before and after the effect, times the lower edge of the filter: mne's
+filter is 3.3 long."""
+BASELINE_MS = -100
+"""Start of the baseline where a store names none, as of THINGS-MEG."""
 Scopes = dict[str, dict[str, Metric]]
 """Metrics by scope and name."""
-Groups = Sequence[Sequence[SubjectProfiles]]
-"""Measurements by subject, of its cells."""
 
 
 @dataclass(frozen=True)
@@ -222,10 +234,19 @@ def overall(results: Findings) -> Scopes:
         return {}
     first = results[0]
     top, label = first.measured[first.peak], first.axis.labels[first.peak]
-    name, protocol = f"{top.name}{AT_PEAK}", f"{top.protocol}, {first.name} at {label}"
-    metric = replace(top, name=name, protocol=protocol, interval="none: the strongest of all places")
-    metric = replace(metric, chance=None, low=None, high=None, these_subjects=None, people=None)
-    return {ALL: {metric.name: metric}}
+    name = f"{top.name}{AT_PEAK}"
+    metric = replace(
+        top,
+        name=name,
+        protocol=f"{top.protocol}, {first.name} at {label}",
+        interval="none: the strongest of all places",
+        chance=None,
+        low=None,
+        high=None,
+        these_subjects=None,
+        people=None,
+    )
+    return {ALL: {name: metric}}
 
 
 def correct_findings(results: Findings) -> list[Finding]:
@@ -267,27 +288,87 @@ def bound_onsets(results: Findings, signals: Sequence[Trials]) -> tuple[list[Fin
     return bounded, "how the signals were filtered is not known" if is_unknown else ahead
 
 
+def latest_beginnings(recording: Trials) -> Float64:
+    """Find how late an effect may begin that shows at each sample.
+
+    Effects that begin at each sample go through the filter, the cut, the baseline and the resampling that the
+    store names, by the functions of prepare.
+
+    Args:
+        recording: Signals of sensors, with the provenance of their store.
+
+    Returns:
+        [T] ms after stimulus onset: the sample's own time where nothing shows before it begins; inf where an
+        effect at the end of the trial does; NaN where nobody knows how the signals were filtered.
+    """
+    times_ms, latest = np.asarray(recording.times_s, np.float64) * 1000, []
+    for session in recording.provenance.get("sessions") or [{}]:
+        source = {**recording.provenance, **session}
+        steps = source.get("preparation", {})
+        if "epoch_ms" in steps or "filtered_hz" in source:
+            # the filters: of the files, whose phase nobody knows, and of the preparation
+            rate_hz = float(recording.rate_hz or 0)
+            span_ms = (times_ms[0], times_ms[-1] + 1000 / rate_hz)
+            start_ms = min(BASELINE_MS, times_ms[0])
+            settings = {"epoch_ms": (start_ms, span_ms[1]), "keep_ms": span_ms, "rate_hz": rate_hz}
+            settings |= {key: value for key, value in steps.items() if key in Steps.model_fields}
+            recorded_hz = float(source.get("recorded_hz", rate_hz))
+            bands = [source.get("filtered_hz"), steps.get("band_hz")]
+            filters = []
+            for band, phase in zip(bands, ["zero", steps.get("phase", "zero")], strict=True):
+                if band:  # an edge of None lets everything pass
+                    low, high = band
+                    edges = low or None, high if high and high < 0.49 * recorded_hz else None
+                    filters.append((edges, phase))
+
+            # a long recording with an effect in its middle, cut as if it began at each sample of a trial
+            settings |= {"whiten": "no", "whiten_by": "training"}
+            cutting = Cutting(Steps.model_validate(settings), recorded_hz)
+            lowest_hz = min((low for (low, _), _ in filters if low), default=PERIODS)
+            half = round(recorded_hz * (PERIODS / lowest_hz + 4))
+            onsets = half - np.rint(times_ms * recorded_hz / 1000).astype(np.int64)
+            begun = times_ms.copy()
+            for length_ms in EFFECTS_MS:
+                effect = tukey(round(length_ms * recorded_hz / 1000), 2 * RAMP_MS / length_ms)
+                samples = np.zeros(2 * half)
+                samples[half : half + len(effect)] = effect
+                for edges, phase in filters:
+                    samples = filter_samples(samples, recorded_hz, edges, phase)
+                shown = np.abs(cutting.cut([samples], ["effect"], onsets, 1.0)[:, 0])  # [effects, T]
+                is_shown = shown >= LEAK * np.abs(samples).max()
+                begun = np.maximum(begun, np.where(is_shown, times_ms[:, None], -np.inf).max(0))
+
+            # an effect that shows earlier may show here; nothing is known of effects after the trial
+            begun = np.maximum.accumulate(begun)
+            latest.append(np.where((begun < times_ms[-1]) | (begun <= times_ms), begun, np.inf))
+        elif "simulated" in source and not steps:  # signals of a program, which nothing filtered
+            latest.append(times_ms)
+        else:
+            latest.append(np.full(len(times_ms), np.nan))
+    return np.max(latest, 0)
+
+
 def describe_profiles(
-    groups: Groups, pictures: Items, protocol: str, split: str, seeds: Sequence[int]
+    groups: Sequence[Sequence[SubjectProfiles]],
+    pictures: Items,
+    protocol: str,
+    split: str,
+    seeds: Sequence[int],
 ) -> list[Finding]:
     """Describe every profile over all subjects; positions that not all have, as regions, are left out.
 
     Args:
-        groups: What was measured.
+        groups: What was measured, by subject, of its cells.
         pictures: One list: those that all subjects were shown, and which of them are alike; no others count.
         protocol: Of the metrics.
         split: Whose signals were explained.
         seeds: Of the trainings.
     """
     parts = [part for group in groups for part in group]
-    ids, described = [str(name) for name in pictures.ids[0]], []
-    options = {"protocol": protocol, "split": split, "items": for_all(pictures, len(groups))}
+    described, options = [], {"protocol": protocol, "split": split, "items": for_all(pictures, len(groups))}
 
     # rows of the shared pictures among the items of each cell and subject
-    rows = []
-    for group in groups:
-        row_by_id = [{name: row for row, name in enumerate(part.image_ids)} for part in group]
-        rows.append([np.array([row_of[name] for name in ids]) for row_of in row_by_id])
+    rows = [[locate(part.image_ids, pictures.ids[0]) for part in group] for group in groups]
 
     # profiles that all have, at the positions and of the items that all share
     for name in parts[0].profiles:
@@ -347,13 +428,22 @@ def compare_permutations(
     """
     statistic = np.array([metric.value for metric in measured]) if values is None else values
     method = f"the middle 95 % of {len(null)} permutations of the labels"
-    low, high = np.percentile(null, ENDS, 0)
-    metrics = []
-    for metric, *numbers in zip(measured, null.mean(0), low, high, strict=True):
-        mean, least, most = map(float, numbers)
-        control = replace(metric, protocol=f"{metric.protocol}, {SHUFFLED}", interval=method, seed_sd=None)
-        metrics.append(replace(control, value=mean, low=least, high=most, these_subjects=None, people=None))
-    return PermutationTest.of(statistic, null), metrics
+    numbers = np.stack([null.mean(0), *np.percentile(null, ENDS, 0)], 1).tolist()  # [P, 3]
+    controls = [
+        replace(
+            metric,
+            value=mean,
+            low=low,
+            high=high,
+            protocol=f"{metric.protocol}, {SHUFFLED}",
+            interval=method,
+            these_subjects=None,
+            people=None,
+            seed_sd=None,
+        )
+        for metric, (mean, low, high) in zip(measured, numbers, strict=True)
+    ]
+    return PermutationTest.of(statistic, null), controls
 
 
 def describe_similarity(course: Course, protocol: str, split: str) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Self
 
@@ -18,7 +18,8 @@ from brainhive_cli.core.set_up import describe_signals
 from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
-from brainhive_cli.evaluation.explanation.reader import Reader
+from brainhive_cli.evaluation.explanation.profiles import Labels
+from brainhive_cli.evaluation.explanation.reader import Reader, units_of
 from brainhive_cli.evaluation.explanation.recipe import (
     ANALYSES,
     OF_SIGNALS,
@@ -29,6 +30,9 @@ from brainhive_cli.evaluation.explanation.recipe import (
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
+
+Parts = Mapping[Hashable, Hashable]
+"""Part of the recording that a picture, or its concept, belongs to."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,7 @@ class Job:
         spec = recipe.select(Explanation)
 
         # the run, whose trials are held out if trials are analysed
-        align = open_model(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects)
-        align = replace(align, allows_copies=recipe.copies == "allow")
+        align = open_model(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, recipe.copies)
         refuse_sweep(align)
         has_trials, wanted = align.dataset.seen_holdout is not None, spec.analyses_of(OF_TRIALS)
         if (wanted and not has_trials) or (has_trials and not wanted and spec.analyses != [*ANALYSES]):
@@ -78,18 +81,11 @@ class Job:
             raise RecipeError("control is trained, and a model folder has no recipe", "control=permuted")
 
         # cells by subject, and encoders of the levels
-        subjects: dict[int, list[Cell]] = {}
-        for cell in align.cells:
-            for subject in cell.tested_on:
-                subjects.setdefault(subject, []).append(cell)
+        tested = sorted({subject for cell in align.cells for subject in cell.tested_on})
+        subjects = {one: [cell for cell in align.cells if one in cell.tested_on] for one in tested}
         encoders = [*align.models[0].encoders, *spec.levels]
-        recipe, subjects = (
-            recipe.model_copy(update={"align_run": align.reference}),
-            dict(sorted(subjects.items())),
-        )
-        return cls(
-            recipe, spec, align, subjects, list({encoder.name: encoder for encoder in encoders}.values())
-        )
+        recipe = recipe.model_copy(update={"align_run": align.reference})
+        return cls(recipe, spec, align, subjects, [*{encoder.name: encoder for encoder in encoders}.values()])
 
     @property
     def pairs(self) -> list[tuple[Cell, int]]:
@@ -104,7 +100,9 @@ class Job:
 
     @property
     def _read_splits(self) -> list[str]:
-        """Splits whose embeddings signals are compared with."""
+        """Splits whose embeddings signals are compared with; none where trials are held out."""
+        if self.align.dataset.holdout is not None:
+            return []
         splits = [self.spec.split] if self.spec.analyses_of(OF_SIGNALS) else []
         return ["train", *splits] if "encoding" in self.spec.analyses else splits
 
@@ -112,25 +110,27 @@ class Job:
         """List the run, its signals, and the embeddings that they are compared with."""
         align = self.align
         yield from align.inputs([])
-        for split in [] if align.dataset.holdout is not None else self._read_splits:
+        for split in self._read_splits:
             yield from store_inputs(align.dataset, align.dataset_config, split, self.encoders, align.paths)
 
     def open_levels(self) -> dict[str, Mapping[str, TargetStore]]:
         """Open the embeddings that signals are compared with, by split and encoder; only those that are read.
 
         Raises:
+            BrainhiveError: if the run has folds of pictures, with the way out.
             MissingData: if a store is missing, with the line that makes it.
         """
         align = self.align
+        if align.dataset.holdout is not None and not align.dataset.holdout.shows_seen:
+            raise BrainhiveError(
+                f"explain reads one model a subject, and {align.name} has {len(align.folds)} folds of "
+                "pictures",
+                "a run whose test pictures lie in a folder test; or hold out trials, runs or sessions",
+            )
         return {
             split: open_stores(align.dataset, align.dataset_config, split, self.encoders, align.paths)
             for split in self._read_splits
         }
-
-    def check(self) -> None:
-        """Refuse folds of pictures, and embeddings that do not fit; raises as `open_levels` does."""
-        if self.align.dataset.holdout is None:
-            self.open_levels()
 
     def find_shared(self) -> Int64:
         """Find the rows of the pictures that all subjects were shown and no model learned from, ascending.
@@ -152,9 +152,7 @@ class Job:
             raise BrainhiveError("the subjects were shown no picture in common", "explain each: --subjects")
         return np.asarray(shared, np.int64)
 
-    def find_parts(
-        self, shared: Int64, device: torch.device
-    ) -> tuple[tuple[dict[Hashable, Hashable], dict[Hashable, Hashable]], list[str]]:
+    def find_parts(self, shared: Int64, device: torch.device) -> tuple[Sequence[Parts], list[str]]:
         """Find parts of the recordings within which labels of pictures were interleaved for all subjects.
 
         Args:
@@ -188,22 +186,27 @@ class Job:
         cell: Cell,
         subject: int,
         shared: Int64,
+        parts: Sequence[Parts],
         device: torch.device,
         align: TrainedRun | None = None,
-        parts: Sequence[Mapping[Hashable, Hashable]] = (),
     ) -> Reader:
-        """Open a cell's model with a subject's signals.
+        """Open a cell's model with a subject's signals; labels are permuted alike for all cells and subjects.
 
         Args:
             cell: Whose model.
             subject: Whose signals.
-            shared: What `find_shared` found.
+            shared: [n] what `find_shared` found.
+            parts: What `find_parts` found.
             device: Where the model is.
             align: Another run with the same cells; default: the one that is explained.
-            parts: What `find_parts` found; () where labels are not permuted.
         """
         member, spec = TrainedModel(align or self.align, cell, device, self.spec.head), self.spec
-        return Reader.open(member, subject, spec.split, shared, parts, spec.draws, spec.seed)
+        trials = member.trials(subject, spec.split)
+        candidates = np.flatnonzero(member.pictures(spec.split).done)
+        units = units_of(member, spec.split, shared).within(*parts)
+        shown, among = (np.searchsorted(candidates, rows) for rows in (trials.stimulus, shared))
+        labels = Labels.of(shown, among, units, spec.draws, spec.seed)
+        return Reader(member, subject, spec.split, trials, candidates, labels, units)
 
     def describe_protocol(self, caveats: Sequence[str] = ()) -> str:
         """Name the way of measuring, with all that a reader must know; caveats are those of the order."""

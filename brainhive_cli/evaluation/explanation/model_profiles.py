@@ -1,32 +1,55 @@
-"""All analyses of one trained model and one subject, each next to the same of a model of shuffled labels."""
+"""Analyses of one trained model and one subject, each next to the same of a model of shuffled labels."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from brainhive_cli.core import console
-from brainhive_cli.evaluation.explanation import gradients, occlusion
-from brainhive_cli.evaluation.explanation.occlusion import regions_of, window_masks
+from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
 from brainhive_cli.evaluation.explanation.profiles import (
     BAND,
+    LEVEL,
     REGION,
     SENSOR,
+    SPACE_PART,
     TIME,
+    TIME_PART,
     Axis,
     Profile,
     Profiles,
     SubjectProfiles,
 )
-from brainhive_cli.evaluation.explanation.reader import Reader
-from brainhive_cli.evaluation.explanation.recipe import Explanation
+from brainhive_cli.evaluation.explanation.reader import Reader, margins_among
+from brainhive_cli.evaluation.explanation.recipe import Explanation, Window
+from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 from brainhive_cli.measurement.linear_maps import Products, Scale
-from brainhive_cli.measurement.ranks import ranks_of_all
 
+LOST = "margin_lost"
+"""Name of the metric: how much of the margin, the cosine similarity with the seen picture less its mean over
+the candidates, is lost."""
+ORDER = 4
+"""Order of the Butterworth filter that runs forth and back over the signal."""
+MIN_HZ = 0.1
+"""Lowest corner frequency of a band: a Butterworth band-pass has none at 0 Hz."""
+SHARE = "margin_gained"
+"""Name of the metric: what a part of the signal adds to the margin, on the way from the mean signal."""
+GAP = 0.05
+"""Share of the largest margin that may be missing without a warning."""
+GRADIENTS_AT_ONCE = 64
+"""Signals whose gradients are computed at once, to bound memory."""
+POINTS = 50
+"""Points of the quadrature: captum's default."""
 SIGNALS_AT_ONCE = 4096
 """Training signals that are multiplied at once, to bound memory."""
 
@@ -56,6 +79,359 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
     return measured
 
 
+def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]:
+    """List sliding windows, and their samples [T] as masks.
+
+    Raises:
+        BrainhiveError: if there is one sample.
+        RecipeError: if the window is longer than the signal.
+    """
+    if len(times_ms) < 2:
+        raise BrainhiveError("the signals have one sample", "fMRI has regions instead of windows")
+    starts = window_starts(times_ms, window.width_ms, window.step_ms, "window")
+    masks = [torch.from_numpy(inside(times_ms, start, window.width_ms)) for start in starts]
+
+    # a window may lie between two samples
+    nonempty = [(start, mask) for start, mask in zip(starts, masks, strict=True) if mask.any()]
+    spans = np.array([[start, start + window.width_ms] for start, _ in nonempty])
+    return Axis.of_windows(spans), [mask for _, mask in nonempty]
+
+
+def read_windows(reader: Reader, spec: Explanation) -> dict[str, Profile]:
+    """Rank with all of the signal but a window replaced: what the model uses of each window alone."""
+    axis, masks = window_masks(reader.times_ms, spec.window)
+    signals = (torch.where(mask, reader.signal, reader.baseline) for mask in masks)  # [N, C, T] each
+    return reader.rank(axis, (reader.member.encode(reader.subject, signal) for signal in signals))
+
+
+def occlude(axis_name: str, reader: Reader, spec: Explanation) -> Profile:
+    """Measure the margin that is lost when one part of the signal at a time is replaced by its mean.
+
+    Args:
+        axis_name: Kind of the parts: `TIME` (windows), `SENSOR` (in sensor space), `BAND` (a frequency band
+            filtered out of the deviation from the mean signal) or `REGION` (of voxels).
+        reader: The model with the subject's signals.
+        spec: Windows and bands.
+
+    Raises:
+        BrainhiveError: if the signals have no such parts: of voxels no sensors, of sensors no regions, of one
+            sample neither windows nor bands, of unknown whitening no sensors.
+        RecipeError: if a window is longer than the signal.
+    """
+    # the parts, and the signals without each of them
+    signals: Iterator[Tensor]  # [N, C, T] each
+    if axis_name == SENSOR:
+        if not reader.trials.channels:
+            raise BrainhiveError("the signals are of voxels", "fMRI has regions instead of sensors")
+        space = reader.space
+        axis, signals = Axis(SENSOR, space.names), map(space.without, range(space.deviation.shape[2]))
+    elif axis_name == BAND:
+        # one band at a time is filtered, without a delay, out of what deviates from the mean signal
+        from scipy.signal import butter, sosfiltfilt
+
+        rate_hz = reader.trials.rate_hz
+        if rate_hz is None:
+            raise BrainhiveError("the signals have one sample", "fMRI has no frequency bands")
+
+        # bands that the sampling rate and the length of the signal hold
+        deviation = reader.signal - reader.baseline  # [N, C, T]
+        samples, max_hz = deviation.shape[-1], rate_hz / 2 - 1
+        usable = {
+            name: (max(low, MIN_HZ), min(high, max_hz))
+            for name, (low, high) in spec.bands.items()
+            if low < max_hz
+        }
+        if not usable or samples <= 3 * (2 * ORDER + 1):
+            raise BrainhiveError(
+                f"{samples} samples at {rate_hz:g} Hz hold none of the bands", "name others: bands"
+            )
+
+        # the signal less each band; padding lasts three periods of the lowest frequency
+        def subtract_bands() -> Iterator[Tensor]:
+            for low_hz, high_hz in usable.values():
+                sections = butter(ORDER, (low_hz, high_hz), "bandpass", fs=rate_hz, output="sos")
+                padding = min(samples - 1, int(3 * rate_hz / low_hz))
+                filtered = sosfiltfilt(sections, deviation.numpy(), padtype="odd", padlen=padding)
+                yield reader.signal - torch.from_numpy(np.ascontiguousarray(filtered, np.float32))
+
+        names = [f"{name} ({low:g}–{high:g} Hz)" for name, (low, high) in usable.items()]
+        axis, signals = Axis(BAND, names), subtract_bands()
+    else:
+        if axis_name == TIME:
+            axis, masks = window_masks(reader.times_ms, spec.window)
+        else:
+            regions = region_masks(reader.regions(), reader.signal.shape[1])
+            axis, masks = Axis(REGION, [*regions]), [*map(torch.from_numpy, regions.values())]  # [C, 1] each
+        signals = (torch.where(mask, reader.baseline, reader.signal) for mask in masks)
+
+    # the margin of each item with each candidate
+    lost = (reader.whole - reader.margins(signal) for signal in signals)  # [N, M] each
+    return Profile.of(LOST, axis, lost, reader.labels)
+
+
+def occlude_columns(reader: Reader, _: Explanation) -> Profile:
+    """Replace one column of the last feature map of a convolutional network by that of the mean signal.
+
+    Raises:
+        BrainhiveError: if the network has no such map.
+    """
+    if len(reader.times_ms) < 2:
+        raise BrainhiveError("the signals have one sample", "fMRI has regions instead of columns")
+    columns = Columns.find(reader.member.module.backbone, reader.predict, *reader.signal.shape[1:])
+
+    # the feature map of the mean signal; margins of the whole signal, before a column is replaced
+    with torch.inference_mode():
+        baseline = columns.features(reader.predict, reader.baseline[None])
+    unchanged = reader.whole  # [N, M]
+
+    # margins without each column
+    def lost() -> Iterator[Float64]:
+        for column in range(len(columns.spans)):
+            with columns.replaced(column, baseline):
+                yield unchanged - reader.margins(reader.signal)
+
+    step_ms = (reader.times_ms[-1] - reader.times_ms[0]) / (len(reader.times_ms) - 1)
+    spans = reader.times_ms[0] + step_ms * np.array(columns.spans, np.float64)
+    return Profile.of(LOST, Axis.of_windows(spans), lost(), reader.labels)
+
+
+def drop_levels(reader: Reader, _: Explanation) -> Profile:
+    """Replace one encoder's embeddings at a time, for all pictures, by their mean.
+
+    Raises:
+        BrainhiveError: if the target is of one encoder.
+    """
+    keys = sorted(reader.member.module.layout.compared_keys)
+    if len(keys) < 2:
+        raise BrainhiveError(
+            f"the target is of one encoder, {keys[0]}", "levels=NAME compares the signals with others"
+        )
+    tokens = reader.member.encode(reader.subject, reader.signal)
+    galleries = (reader.member.images(reader.split, reader.gallery_rows, without=key) for key in keys)
+    lost = (reader.whole - margins_among(tokens, gallery) for gallery in galleries)  # [N, M] each
+    return Profile.of(LOST, Axis(LEVEL, keys), lost, reader.labels)
+
+
+def attribute(reader: Reader, spec: Explanation) -> dict[str, Profile]:
+    """Share the margin among times, and among sensors or regions; all shares of an axis sum to the margin.
+
+    Sensors are those of sensor space where the store's whiteners are known. The control has the gradients
+    of margins with wrong pictures.
+
+    Raises:
+        BrainhiveError: if the model has no gradient.
+    """
+    # shares [N, E, T] of the margins with the seen pictures, and with wrong ones; of mixtures by channel
+    if reader.mixture:
+        deviation = reader.signal - reader.baseline  # [N, C, T]
+        space = SensorSpace((), reader.signal, reader.signal - deviation, deviation[:, None], None)
+    else:
+        space = reader.space
+    labels = reader.labels
+    shares, wrong_shares = (
+        _share_margins(reader, space, rows, spec.points) for rows in (labels.right, labels.wrong)
+    )
+    sums, controls = (
+        _sum_by_axis(reader, space, part, spec.window.step_ms) for part in (shares, wrong_shares)
+    )
+
+    # the outputs may bend too sharply for so few points
+    items = np.arange(len(shares))
+    whole, rest = (margins[items, labels.right] for margins in (reader.whole, reader.margins(space.baseline)))
+    gap = float(np.abs(sums[0][1].sum(0) - (whole - rest)).max())
+    if gap > GAP * float(np.abs(whole - rest).max()):
+        console.warn(f"gradients sum to the margins up to {gap:.2g} only: take more points")
+
+    # a profile by time, and one by sensor or region, next to their controls
+    profiles = {}
+    for (axis, values), (_, control) in zip(sums, controls, strict=True):
+        part, null = TIME_PART if axis.name == TIME else SPACE_PART, np.empty((0, len(axis.at)))
+        profiles[part] = Profile(SHARE, axis, values, null, control)
+    return profiles
+
+
+def _share_margins(reader: Reader, space: SensorSpace, labels: Int64, points: int) -> Float64:
+    """Share the margins with the pictures of some labels among sensors and times: [N, E, T]."""
+    # the margin is the product of a token with its target
+    gallery = F.normalize(reader.gallery)
+    targets = gallery[torch.from_numpy(labels).to(gallery.device)] - gallery.mean(0)  # [N, D]
+
+    # integrated gradients in chunks, shared among the sensors
+    model, parts = reader.member.module, []
+    for rows in torch.arange(len(space.signal)).split(GRADIENTS_AT_ONCE):
+        signal, baseline = space.signal[rows], space.baseline[rows]  # [B, C, T]
+        chunk = replace(space, signal=signal, baseline=baseline, deviation=space.deviation[rows])
+        index = reader.member.index(reader.subject, len(rows))
+        seen = targets[rows.to(targets.device)]  # [B, D]
+
+        def margin(signal: Tensor, index: Any = index, seen: Tensor = seen) -> Tensor:
+            tokens = model.encode_signal(signal.to(model.device), index)
+            return (F.normalize(tokens.float()) * seen.to(tokens.device)).sum(1)
+
+        gradient = mean_gradient(margin, signal.to(model.device), baseline.to(model.device), points).cpu()
+        parts.append(chunk.by_sensor(gradient).double())
+    return torch.cat(parts).numpy()
+
+
+def _sum_by_axis(
+    reader: Reader, space: SensorSpace, shares: Float64, step_ms: float
+) -> list[tuple[Axis, Float64]]:
+    """Sum shares [N, E, T] over all axes but one: [P, N] by axis."""
+    # bins of times, named by the mean of their samples
+    sums, times_ms = [], reader.times_ms
+    if shares.shape[2] > 1:
+        bins = np.floor((times_ms - times_ms[0]) / step_ms + 1e-9).astype(int)
+        numbers = np.unique(bins)
+        centres = [float(times_ms[bins == number].mean().round(3)) for number in numbers]
+        starts = times_ms[0] + step_ms * numbers
+        axis = Axis(TIME, centres, np.stack([starts, starts + step_ms], 1))
+        sums.append((axis, np.stack([shares[..., bins == number].sum((1, 2)) for number in numbers])))
+
+    # sensors, or regions of voxels
+    if space.names:
+        sums.append((Axis(SENSOR, space.names), shares.sum(2).T))
+    elif not reader.trials.channels:
+        regions = reader.regions()
+        by_region = np.stack([shares[:, list(voxels)].sum((1, 2)) for voxels in regions.values()])
+        sums.append((Axis(REGION, [*regions]), by_region))
+    return sums
+
+
+def mean_gradient(
+    function: Callable[[Tensor], Tensor], signal: Tensor, baseline: Tensor, points: int = POINTS
+) -> Tensor:
+    """Average the gradient on the straight way from a baseline, by Gauss-Legendre quadrature.
+
+    Times (signal - baseline) it is the integrated gradient, and sums to the difference of the outputs.
+
+    Args:
+        function: Signals [B, C, T] to one number each, [B].
+        signal: [B, C, T].
+        baseline: [B, C, T].
+        points: Of the quadrature.
+
+    Returns:
+        [B, C, T].
+
+    Raises:
+        BrainhiveError: if the outputs do not depend on the signals in a way that has a gradient.
+
+    Source: Sundararajan, Taly and Yan 2017; the quadrature is captum's default.
+    """
+    # nodes and weights of the quadrature, from [-1, 1] to [0, 1]
+    nodes, weights = np.polynomial.legendre.leggauss(points)
+    total = torch.zeros_like(signal)
+    for fraction, weight in zip((1 + nodes) / 2, weights / 2, strict=True):
+        inputs = (baseline + float(fraction) * (signal - baseline)).requires_grad_()
+
+        # cuDNN's LSTMs have no gradient in evaluation mode
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+            values = function(inputs)
+            if not values.requires_grad:
+                raise BrainhiveError("the brain encoder has no gradient", "its other analyses need none")
+            (gradient,) = torch.autograd.grad(values.sum(), inputs)
+        total += float(weight) * gradient
+    return total
+
+
+PROBES = 4
+"""Random signals whose gradients say what a column sees: an activation may be flat for one of them."""
+Predict = Callable[[Tensor], Any]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The last feature map of a network whose columns each see a part of the window.
+
+    Attributes:
+        layer: The layer that gives it, [..., columns].
+        spans: First and last sample that each column sees.
+    """
+
+    layer: nn.Module
+    spans: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def find(cls, module: nn.Module, predict: Predict, channels: int, samples: int) -> Self:
+        """Find the map by the gradients of random signals, whatever the network is made of.
+
+        Args:
+            module: The network.
+            predict: Runs it on signals [B, C, T].
+            channels: C.
+            samples: T.
+
+        Raises:
+            BrainhiveError: if every layer sees all samples at once, as attention and linear layers do.
+        """
+        probe = torch.randn(PROBES, channels, samples, generator=torch.Generator().manual_seed(0))
+        probe = probe.to(next(module.parameters()).device).requires_grad_()
+        outputs: dict[nn.Module, Tensor] = {}
+
+        # outputs of the innermost layers, in the order of their last use
+        def record_output(layer: nn.Module, _: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim > 2 and output.shape[-1] > 1:
+                outputs.pop(layer, None)  # a layer that is used again counts where it was used last
+                outputs[layer] = output
+
+        with ExitStack() as hooks, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+            for layer in module.modules():
+                if not [*layer.children()]:
+                    hooks.enter_context(layer.register_forward_hook(record_output))
+            predict(probe)
+
+        # the last layer all of whose columns see samples, later columns later ones: a map over channels or
+        # features does not; the first and the last column are compared first, as most layers fail there
+        for layer, output in reversed(outputs.items()):
+            columns = output.shape[-1]
+            for numbers in ((0, columns - 1), range(columns)):
+                spans = [span for column in numbers if (span := _span(output, probe, column))]
+                centres = [sum(span) for span in spans]
+                if len(spans) < len(numbers) or any(one >= other for one, other in pairwise(centres)):
+                    break
+            else:
+                return cls(layer, tuple(spans))
+        raise BrainhiveError(
+            f"{type(module).__name__} has no layer whose columns see a part of the window each",
+            "the time course by windows serves every brain encoder",
+        )
+
+    def replaced(self, column: int, features: Tensor) -> RemovableHandle:
+        """Let a column of the feature map be that of other signals, while a block runs.
+
+        Args:
+            column: Its index.
+            features: Feature maps [B, ..., columns] of the other signals.
+        """
+
+        def swap(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            changed = output.clone()
+            changed[..., column] = features[..., column]
+            return changed
+
+        return self.layer.register_forward_hook(swap)
+
+    def features(self, predict: Predict, signal: Tensor) -> Tensor:
+        """Compute the feature maps [B, ..., columns] of signals [B, C, T]."""
+        outputs = []
+        with self.layer.register_forward_hook(lambda _, __, output: outputs.append(output.detach())):
+            predict(signal)
+        return outputs[-1]
+
+
+def _span(output: Tensor, probe: Tensor, column: int) -> tuple[int, int] | None:
+    """Return the first and the last sample that a column depends on; None where it depends on none."""
+    if not output.requires_grad:
+        return None
+    (gradient,) = torch.autograd.grad(
+        output[..., column].square().sum(), probe, retain_graph=True, allow_unused=True
+    )
+    if gradient is None:
+        return None
+    seen = (gradient != 0).flatten(0, 1).any(0).nonzero()  # [T]
+    return (int(seen[0]), int(seen[-1])) if len(seen) else None
+
+
 def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     """Train a ridge on each window, or each region of voxels, and rank the pictures by its predictions.
 
@@ -75,25 +451,24 @@ def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
         axis, masks = window_masks(reader.times_ms, spec.window)
         parts = [(..., mask) for mask in masks]
     else:
-        regions = regions_of(reader)
+        regions = reader.regions()
         axis, parts = Axis(REGION, [*regions]), [(slice(None), list(voxels)) for voxels in regions.values()]
 
-    # ranks [N, M] by the predictions of each ridge
-    gallery = reader.gallery
-    predictions = (decode(learned[part], targets, reader.signal[part], spec.alpha) for part in parts)
-    ranks = (ranks_of_all(predicted, gallery, len(gallery)) for predicted in predictions)
-    return Profile.of_ranks(axis, ranks, reader.labels)
+    # ranks by the predictions of each ridge
+    return reader.rank(
+        axis, (decode(learned[part], targets, reader.signal[part], spec.alpha) for part in parts)
+    )
 
 
 ANALYSES: Mapping[str, Callable[[Reader, Explanation], Profiles]] = {
-    "windows": occlusion.read_windows,
-    "occlusion": partial(occlusion.occlude, TIME),
-    "columns": occlusion.occlude_columns,
-    "sensors": partial(occlusion.occlude, SENSOR),
-    "bands": partial(occlusion.occlude, BAND),
-    "regions": partial(occlusion.occlude, REGION),
-    "levels": occlusion.drop_levels,
-    "gradients": gradients.attribute,
+    "windows": read_windows,
+    "occlusion": partial(occlude, TIME),
+    "columns": occlude_columns,
+    "sensors": partial(occlude, SENSOR),
+    "bands": partial(occlude, BAND),
+    "regions": partial(occlude, REGION),
+    "levels": drop_levels,
+    "gradients": attribute,
     "trained": decode_parts,
 }
 """The analyses of a model by their names in the recipe, in the order of reports."""

@@ -1,6 +1,6 @@
 """Courses of values over times, sensors, regions or levels, next to shuffled labels, and their files."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -13,7 +13,6 @@ from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.recipe import Cell
 
-Arrays = dict[str, Array]
 EXCHANGES = 20
 """Permutations of which that with the fewest items left in their unit is chosen: one in three leaves none."""
 
@@ -90,39 +89,31 @@ class Profile:
             matrices: For each position, the values [N, M] of each item with each label.
             labels: Right and permuted ones.
         """
-        pairs = []
-        with console.progress(f"positions ({axis.name})", len(axis.at)) as bar:
-            for matrix in matrices:
-                pairs.append(labels.look_up(matrix))
-                bar.advance()
-        values = np.array([seen for seen, _ in pairs], np.float64)
-        null = np.array([permuted.mean(1) for _, permuted in pairs], np.float64).reshape(len(values), -1).T
-        return cls(metric, axis, values, null, np.empty((0, 0)))
+        return cls._average(metric, axis, labels.look_up(axis, matrices))
 
     @classmethod
-    def of_ranks(cls, axis: Axis, ranks: Iterable[Int64], labels: "Labels") -> dict[str, Self]:
+    def of_ranks(cls, axis: Axis, ranks: Iterable[Int64], labels: "Labels", pool: int) -> dict[str, Self]:
         """Describe ranks [N, M] of each candidate by each item, at each position, as shares by name."""
-        # ranks of the candidates with the seen and the permuted labels
-        looked_up, pool = [], 1
-        with console.progress(f"positions ({axis.name})", len(axis.at)) as bar:
-            for matrix in ranks:
-                pool = matrix.shape[1]
-                looked_up.append(labels.look_up(matrix))
-                bar.advance()
-
         # hits, and the share of the other candidates that rank below
+        looked_up = [*labels.look_up(axis, ranks)]
         measures: dict[str, tuple[float, Callable[[Int64], Array]]] = {
             "top1": (1 / pool, lambda ranks: ranks <= 1),
             "top5": (min(1, 5 / pool), lambda ranks: ranks <= 5),
             "two_way": (0.5, lambda ranks: 1 - (ranks - 1) / max(1, pool - 1)),
         }
-        profiles = {}
-        for metric, (chance, share) in measures.items():
-            values = np.array([share(seen) for seen, _ in looked_up], np.float64)
-            means = [np.asarray(share(permuted), np.float64).mean(1) for _, permuted in looked_up]
-            null = np.array(means, np.float64).reshape(len(values), -1).T
-            profiles[metric] = cls(metric, axis, values, null, np.empty((0, 0)), chance, pool)
-        return profiles
+        return {
+            metric: cls._average(metric, axis, (map(share, pair) for pair in looked_up), chance, pool)
+            for metric, (chance, share) in measures.items()
+        }
+
+    @classmethod
+    def _average(
+        cls, metric: str, axis: Axis, pairs: Iterable[Iterable[Array]], chance: float = 0.0, pool: int = 0
+    ) -> Self:
+        """Average over items what each position has with permuted labels, [K, n], next to the values [N]."""
+        rows = [(seen, permuted.mean(1)) for seen, permuted in pairs]
+        values, null = (np.array(side, np.float64) for side in zip(*rows, strict=True))
+        return cls(metric, axis, values, null.T, np.empty((0, 0)), chance, pool)
 
     def take(self, at: Sequence[Any], items: Int64) -> Self:
         """Select positions, in this order, and some of the N items."""
@@ -168,9 +159,8 @@ class Labels:
             seed: The same for all subjects and models.
         """
         # items that show shared pictures, and the number of each one's picture among these
-        number = {index: row for row, index in enumerate(pictures.tolist())}
-        shared = np.array([item for item, index in enumerate(right.tolist()) if index in number], np.int64)
-        picture = np.array([number[index] for index in right[shared].tolist()], np.int64)
+        shared = np.flatnonzero(np.isin(right, pictures))
+        picture = locate(pictures.tolist(), right[shared].tolist())
 
         # wrong labels: the permutation that leaves the fewest pictures in their unit
         (unit,), wrong = units.numbers, right.copy()
@@ -178,19 +168,27 @@ class Labels:
         wrong[shared] = pictures[min(exchanges, key=lambda order: (unit[order] == unit).sum())[picture]]
         return cls(right, shared, pictures[permutations(units, draws, seed)][:, picture], wrong)
 
-    def look_up(self, matrix: Array) -> tuple[Array, Array]:
-        """Look up [N, M] of items and labels by the right labels [N], and by the permuted ones [K, n]."""
-        return matrix[np.arange(len(self.right)), self.right], matrix[self.shared, self.permuted]
+    def look_up(self, axis: Axis, matrices: Iterable[Array]) -> Iterator[tuple[Array, Array]]:
+        """Look up each position's [N, M] by the right labels [N], and by the permuted ones [K, n]."""
+        with console.progress(f"positions ({axis.name})", len(axis.at)) as bar:
+            for matrix in matrices:
+                yield matrix[np.arange(len(self.right)), self.right], matrix[self.shared, self.permuted]
+                bar.advance()
 
     @property
     def by_item(self) -> Self:
         """The same labels, where the candidates are the pictures of the N items, in their order."""
-        item = {index: row for row, index in enumerate(self.right.tolist())}
         permuted, wrong = (
-            np.array([item[index] for index in indices.flat], np.int64).reshape(indices.shape)
+            locate(self.right.tolist(), indices.flat).reshape(indices.shape)
             for indices in (self.permuted, self.wrong)
         )
         return replace(self, right=np.arange(len(self.right)), permuted=permuted, wrong=wrong)
+
+
+def locate(names: Sequence[Hashable], wanted: Iterable[Hashable]) -> Int64:
+    """Find the row of each wanted name among all names."""
+    row_of = {name: row for row, name in enumerate(names)}
+    return np.array([row_of[name] for name in wanted], np.int64)
 
 
 def permutations(units: Items, draws: int, seed: int) -> Int64:
@@ -199,8 +197,7 @@ def permutations(units: Items, draws: int, seed: int) -> Int64:
     K is `draws`, or fewer where no more permutations leave exchangeable items together: see `Items`.
     """
     orders = units.permutations(draws, np.random.default_rng(seed))
-    item = {name: row for row, name in enumerate(units.ids[0])}
-    rows = np.array([item[name] for name in units.names], np.int64)
+    rows = locate(units.ids[0], units.names)
     permuted = np.empty_like(orders)
     permuted[:, rows] = rows[orders]
     return permuted
@@ -279,7 +276,7 @@ class SubjectProfiles(CellFile):
 
     image_ids: list[str]
     profiles: dict[str, Profile] = field(default_factory=dict)
-    arrays: Arrays = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
     stored_types = (Profile, Axis)

@@ -1,11 +1,10 @@
 """Signals of one subject as a trained model reads them: similarity of every signal with every picture."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,8 +14,9 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.profiles import Labels
+from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, Profile
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, refuse_unknown_whitening
+from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.trained import TrainedModel
 
@@ -42,35 +42,6 @@ class Reader:
     gallery_rows: Int64
     labels: Labels
     shared: Items
-
-    @classmethod
-    def open(
-        cls,
-        member: TrainedModel,
-        subject: int,
-        split: str,
-        shared: Int64,
-        parts: Sequence[Mapping[Hashable, Hashable]],
-        draws: int,
-        seed: int,
-    ) -> Self:
-        """Open the signals; the labels are permuted alike for all cells and subjects.
-
-        Args:
-            member: The cell's model.
-            subject: Whose signals.
-            split: Which of them.
-            shared: [n] rows of the pictures that all subjects were shown.
-            parts: Parts of the recording of these pictures, and of their concepts, as `Items.within`.
-            draws: Permutations.
-            seed: Of the permutations.
-        """
-        trials = member.trials(subject, split)
-        candidates, units = np.flatnonzero(member.pictures(split).done), units_of(member, split, shared)
-        units = units.within(*parts) if parts else units
-        shown, among = (np.searchsorted(candidates, rows) for rows in (trials.stimulus, shared))
-        labels = Labels.of(shown, among, units, draws, seed)
-        return cls(member, subject, split, trials, candidates, labels, units)
 
     @cached_property
     def gallery(self) -> Tensor:
@@ -115,6 +86,19 @@ class Reader:
             return ()
         return self.trials.channels if self.recorded.whiteners is None else tuple(space.names)
 
+    def regions(self) -> dict[str, tuple[int, ...]]:
+        """List the regions that have voxels, by name, as rows among those that the model reads.
+
+        Raises:
+            BrainhiveError: if there are none.
+        """
+        if self.trials.channels:
+            raise BrainhiveError("the signals are of sensors", "EEG and MEG have sensors instead of regions")
+        regions = {name: rows for name, rows in self.trials.regions.items() if rows}
+        if not regions:
+            raise BrainhiveError("the voxels belong to no region", "prepare the signals with regions")
+        return regions
+
     @property
     def recorded(self) -> Trials:
         """The same trials with all channels and samples."""
@@ -134,6 +118,12 @@ class Reader:
     def margins(self, signal: Tensor) -> Float64:
         """Compute the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""
         return margins_among(self.member.encode(self.subject, signal), self.gallery)
+
+    def rank(self, axis: Axis, tokens: Iterable[Tensor]) -> dict[str, Profile]:
+        """Rank all candidates by the tokens [N, D] of each position."""
+        pool = len(self.gallery)
+        ranks = (ranks_of_all(part, self.gallery, pool) for part in tokens)  # [N, M] each
+        return Profile.of_ranks(axis, ranks, self.labels, pool)
 
     @cached_property
     def whole(self) -> Float64:

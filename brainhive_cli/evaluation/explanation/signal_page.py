@@ -265,12 +265,11 @@ def write_signal_page(
         ]
         maps = Table("What was measured of voxels", ("map", "median", "90 % quantile", "highest"), rows)
         figures["maps"] = {row[0]: dict(zip(maps.columns[1:], row[1:], strict=True)) for row in rows}
-        slices = []
-        for name, values in space.maps.items():
-            if space.grid is None:
-                continue
-            drawn_map = draw_slices(WORDS.get(name, name), values, space.grid, name)
-            slices.append([("", drawn_map, folder)])
+        slices: list[Figure] = [
+            [("", draw_slices(WORDS.get(name, name), values, space.grid, name), folder)]
+            for name, values in space.maps.items()
+            if space.grid is not None
+        ]
         sections.append(Section("voxels", [("", [*slices, maps])]))
     if not sections:
         raise reasons[0]

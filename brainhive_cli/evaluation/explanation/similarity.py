@@ -1,6 +1,6 @@
 """Representational similarity: whether pictures that a model finds alike evoke signals that are alike."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -14,8 +14,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.explanation.encoding_model import Levels, read_embeddings
-from brainhive_cli.evaluation.explanation.occlusion import regions_of
-from brainhive_cli.evaluation.explanation.profiles import REGION, TIME, Axis, permutations
+from brainhive_cli.evaluation.explanation.profiles import REGION, TIME, Axis, locate, permutations
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation
 from brainhive_cli.evaluation.explanation.sensor_space import separate_in_time
@@ -277,10 +276,7 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
         BrainhiveError: if subjects share too few pictures, or the signals have one channel.
     """
     # the signal of each subject that showed each of the shared pictures, [n]
-    first, items = readers[0], []
-    for reader in readers:
-        row_of: dict[Hashable, int] = {name: row for row, name in enumerate(reader.image_ids)}
-        items.append(np.array([row_of[name] for name in reader.shared.ids[0]], np.int64))
+    first, items = readers[0], [locate(reader.image_ids, reader.shared.ids[0]) for reader in readers]
     rows = first.rows[items[0]]
     if len(rows) < FEWEST:
         raise BrainhiveError(f"the subjects were shown {len(rows)} pictures in common", "fewer subjects")
@@ -293,7 +289,7 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
         times = [float(time.round(3)) for time in first.times_ms]
         slices = {time: [(slice(None), row)] * len(readers) for row, time in enumerate(times)}
     else:
-        regions = [regions_of(reader) for reader in readers]
+        regions = [reader.regions() for reader in readers]
         shared = [name for name in regions[0] if all(len(voxels.get(name, ())) > 1 for voxels in regions)]
         slices = {name: [(list(voxels[name]), 0) for voxels in regions] for name in shared}
         if not slices:

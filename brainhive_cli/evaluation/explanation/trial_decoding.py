@@ -8,13 +8,12 @@ import numpy as np
 import torch
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.artifacts import Heatmap
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import NOT_INTERLEAVED, Measurements, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.data.signals.selection import inside, window_starts
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.conclusion import curves, describe_job, write_artifacts
 from brainhive_cli.evaluation.explanation.findings import (
@@ -29,7 +28,8 @@ from brainhive_cli.evaluation.explanation.findings import (
     state_claims,
 )
 from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis
+from brainhive_cli.evaluation.explanation.model_profiles import window_masks
+from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, TIME, Axis
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.statistics import measure_each
@@ -51,7 +51,7 @@ class Decoded:
         groups: [N] run, session or fold of each.
         shown: [N] row of the stimulus that each shows.
         predicted: [P, P, N] rows that a classifier of training time p names at test time q.
-        spans: [P, 2] windows in milliseconds.
+        axis: The P windows.
         candidates: How many stimuli are distinguished.
         trials: Those that are held out.
         order: Which labels may be exchanged.
@@ -61,7 +61,7 @@ class Decoded:
     groups: list[str]
     shown: Int64
     predicted: Int64
-    spans: Float64
+    axis: Axis
     candidates: int
     trials: Trials
     order: Interleaving
@@ -81,18 +81,17 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
             subjects.append(decode(job, subject))
             bar.advance()
     first = subjects[0]
-    problem = next((decoded.order.problem for decoded in subjects if decoded.order.problem), "")
+    problem = next(filter(None, (decoded.order.problem for decoded in subjects)), "")
     caveats = [NOT_INTERLEAVED] if any(decoded.order.follows_time for decoded in subjects) else []
     protocol = f"{job.describe_protocol(caveats)}, shrinkage LDA of single windows"
     holdout = align.dataset.holdout
     assert holdout is not None
-    pairs = [pair for decoded in subjects for pair in zip(decoded.names, decoded.groups, strict=True)]
-    blocks = {
-        name: f"{group}, block {block}"
-        for decoded in subjects
-        for name, group, block in zip(decoded.names, decoded.groups, decoded.order.blocks, strict=True)
-    }
-    alike = replace(alike_of(align.dataset, (), ()), group_of=dict(pairs), groups=holdout.by, block_of=blocks)
+    group_of, block_of = {}, {}
+    for decoded in subjects:
+        for name, group, block in zip(decoded.names, decoded.groups, decoded.order.blocks, strict=True):
+            group_of[name], block_of[name] = group, f"{group}, block {block}"
+    alike = alike_of(align.dataset, (), ())
+    alike = replace(alike, groups=holdout.by, group_of=group_of, block_of=block_of)
     alike = replace(alike, has_folds=len(align.folds) > 1)
     items = alike.items([decoded.names for decoded in subjects])
 
@@ -109,7 +108,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     }
 
     # by time: the window that is tested is the one that was trained on
-    axis, count = Axis.of_windows(first.spans), len(first.spans)
+    axis, count = first.axis, len(first.axis.at)
     diagonal = np.arange(count)
     findings = [_describe(DECODING, axis, subjects, permuted, (diagonal, diagonal), options)]
     if has_grid := not problem and GENERALISATION in (spec.analyses_of(OF_TRIALS) or OF_TRIALS):
@@ -191,7 +190,7 @@ def decode(job: Job, subject: int) -> Decoded:
     folds = {cell.fold: cell for cell in reversed(job.subjects[subject])}  # seeds share the trials
     names = []
     groups = []
-    shown, predicted, orders, spans, candidates = [], [], [], np.empty((0, 2)), 0
+    shown, predicted, orders, axis, candidates = [], [], [], Axis(TIME, []), 0
     for _, cell in sorted(folds.items()):
         member = TrainedModel(job.align, cell, device)
         train, test = (member.trials(subject, name, is_tested=False) for name in ("train", split))
@@ -201,17 +200,15 @@ def decode(job: Job, subject: int) -> Decoded:
             )
         candidates = len(member.rows(split))
 
-        # windows [P, 2], and the mean signals [N, C] of training and held-out trials in each
-        times_ms, width_ms = train.times_s * 1000, job.spec.window.width_ms
-        starts = [*window_starts(times_ms, width_ms, job.spec.window.step_ms)]
-        spans = np.array([(start, start + width_ms) for start in starts])
-        masks = [inside(times_ms, start, width_ms) for start in starts]
+        # windows, and the mean signals [N, C] of training and held-out trials in each
+        axis, masks = window_masks(train.times_s * 1000, job.spec.window)
         learned, tested = (
-            [part.averages[:, :, mask].mean(2).astype(np.float64) for mask in masks] for part in (train, test)
+            [part.averages[:, :, mask.numpy()].mean(2).astype(np.float64) for mask in masks]
+            for part in (train, test)
         )
 
         # predictions [P, P, N] of the classifier of every window at every window
-        named = np.empty((len(starts), len(starts), len(test.stimulus)), np.int64)
+        named = np.empty((len(masks), len(masks), len(test.stimulus)), np.int64)
         with console.progress(f"windows of subject {subject}, fold {cell.fold}", len(learned)) as bar:
             for row, values in enumerate(learned):
                 mean, spread = values.mean(0), values.std(0) + 1e-12
@@ -228,7 +225,7 @@ def decode(job: Job, subject: int) -> Decoded:
         orders.append(member.interleaving(subject, split))
     trials = member.trials(subject, split, is_tested=False)
     rows = np.concatenate(shown), np.concatenate(predicted, 2)
-    return Decoded(names, groups, *rows, spans, candidates, trials, Interleaving.join(orders))
+    return Decoded(names, groups, *rows, axis, candidates, trials, Interleaving.join(orders))
 
 
 def _describe(
@@ -256,19 +253,3 @@ def _describe(
         null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
     test, control = compare_permutations(measured, null)
     return Finding(name, axis, measured, {SHUFFLED: control}, test)
-
-
-def count_folds(job: Job) -> int:
-    """Count the folds of a run that holds out trials.
-
-    Raises:
-        BrainhiveError: with the way out.
-    """
-    holdout = job.align.dataset.holdout
-    if holdout is not None and not holdout.shows_seen:
-        raise BrainhiveError(
-            f"explain reads one model a subject, and {job.align.name} has {len(job.align.folds)} folds of "
-            "pictures",
-            "a run whose test pictures lie in a folder test; or hold out trials, runs or sessions",
-        )
-    return len(job.align.folds)

@@ -65,9 +65,9 @@ class Job:
             MissingData: if there is no run.
         """
         subjects = None if recipe.dataset is None or recipe.subject is None else [recipe.subject]
-        align = open_model(recipe.align_run, recipe.paths, recipe.dataset, subjects)
+        tested_on = recipe.dataset, subjects, recipe.copies, recipe.channel_mapping
+        align = open_model(recipe.align_run, recipe.paths, *tested_on)
         refuse_sweep(align)
-        align = replace(align, allows_copies=recipe.copies == "allow", channel_mapping=recipe.channel_mapping)
         if stored_split(align.dataset, recipe.gallery) not in align.dataset.splits:
             known = ", ".join(align.dataset.splits)
             raise RecipeError(
@@ -75,15 +75,11 @@ class Job:
             )
 
         # the person, then the first model that is tested on them
-        cells, subject = align.cells, recipe.subject
-        names = [cell.name for cell in cells]
-        if recipe.cell:
-            if recipe.cell not in names:
-                near = guess(recipe.cell, names)
-                raise RecipeError(
-                    f"{align.name} has no cell {recipe.cell!r}", f"{near}cells: {', '.join(names)}"
-                )
-            cells = [cell for cell in cells if cell.name == recipe.cell]
+        subject, cells = recipe.subject, [cell for cell in align.cells if recipe.cell in ("", cell.name)]
+        if not cells:
+            names = [cell.name for cell in align.cells]
+            near = guess(recipe.cell, names)
+            raise RecipeError(f"{align.name} has no cell {recipe.cell!r}", f"{near}cells: {', '.join(names)}")
         people = sorted({person for cell in cells for person in cell.tested_on})
         if subject is None:
             if len(people) != 1:
@@ -93,11 +89,6 @@ class Job:
         tested = [cell for cell in cells if subject in cell.tested_on]
         cell = replace((tested or cells)[0], tested_on=(subject,))
         return cls(recipe, replace(align, chosen=[cell]), cell, subject)
-
-    @property
-    def is_new_person(self) -> bool:
-        """Whether the model has not learned from the person."""
-        return self.subject not in self.cell.trained_on or self.align.tests_new_subjects
 
     def inputs(self) -> Iterator[Input]:
         """List the run, the target stores of the gallery, and the files of the session."""
@@ -115,10 +106,9 @@ class Job:
         for subject in dict.fromkeys([self.subject, *self.cell.trained_on]):
             if source.path(subject).is_file():
                 for recording in source.open(subject).splits.values():
-                    facts = [recording.provenance, *recording.provenance.get("sessions", ())]
-                    units = [str(fact["recorded_unit"]) for fact in facts if "recorded_unit" in fact]
-                    if units:
-                        return units[0]
+                    for facts in (recording.provenance, *recording.provenance.get("sessions", ())):
+                        if "recorded_unit" in facts:
+                            return str(facts["recorded_unit"])
         return DEFAULT_UNIT
 
     def plan(self, model: Aligner) -> LivePreparation:
@@ -156,8 +146,7 @@ class Job:
         table = locate(recipe.events) if recipe.events else None
         if table is not None:
             require([find_table(table)])
-        are_categories = self.align.dataset.are_categories
-        names = EventNames.read(table, gallery.image_ids, are_categories)
+        names = EventNames.read(table, gallery.image_ids, self.align.dataset.are_categories)
         names.require_pictures(f"the gallery, {self.align.dataset.name}, {split}")
         normaliser = member.find_normaliser(self.subject, split)
 
@@ -170,20 +159,16 @@ class Job:
 
         # windows that come prepared need no preparation; what no stream can go through is said before waiting
         preparation: LivePreparation | None = None
+        rate_hz = spec.rate_hz or 250.0
+        signals = spec.names, "eeg", DEFAULT_UNIT, rate_hz, (0.0, 1.0)
         if recipe.source.has_windows:
             idle = ("events", "whiten_trials", "whitener_session")
             refuse_idle(recipe, idle, "on prepared trials of known pictures", "leave it out")
         else:
             preparation = self.plan(member.module)
-        wanted = Wanted(
-            spec.names if preparation is None else preparation.channels,
-            "eeg" if preparation is None else preparation.kind,
-            DEFAULT_UNIT if preparation is None else preparation.unit,
-            spec.rate_hz or 250.0,
-            (0.0, 1.0) if preparation is None else preparation.span_s,
-            gallery.image_ids,
-            open_recording,
-        )
+            kind, unit = preparation.kind, preparation.unit
+            signals = preparation.channels, kind, unit, rate_hz, preparation.span_s
+        wanted = Wanted(*signals, gallery.image_ids, open_recording)
 
         # trials of seen pictures are compared with those of the training
         shows_seen = self.align.dataset.seen_holdout is not None

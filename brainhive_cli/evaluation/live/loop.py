@@ -76,8 +76,8 @@ class Latencies:
         summary = {}
         for stage, values in self._values.items():
             if values:
-                p50, p95, most = np.percentile(values, (50, 95, 100))
-                summary[stage] = {"p50": round(p50, 2), "p95": round(p95, 2), "max": round(most, 2)}
+                shares = np.percentile(values, (50, 95, 100)).round(2).tolist()
+                summary[stage] = dict(zip(("p50", "p95", "max"), shares, strict=True))
         return summary
 
 
@@ -123,9 +123,17 @@ class Score:
         hits = self.hits
         if not hits.trials:
             return None
-        counts = {"n": hits.trials, "top1": hits.hits, "rate": hits.rate, "chance": hits.chance}
-        interval = {"interval": [*hits.interval], "level": 0.95, "confidence": CONFIDENCE}
-        return {**counts, **interval, "p": hits.p_value, "caveats": self.caveats}
+        return {
+            "n": hits.trials,
+            "top1": hits.hits,
+            "rate": hits.rate,
+            "chance": hits.chance,
+            "interval": [*hits.interval],
+            "level": 0.95,
+            "confidence": CONFIDENCE,
+            "p": hits.p_value,
+            "caveats": self.caveats,
+        }
 
 
 class Drawer:
@@ -316,17 +324,8 @@ class Loop:
 
     def describe_stream(self) -> Event:
         """Count what came of the stream, and what was lost or dropped, by reason."""
-        counts = self.counts
-        return {
-            "samples": counts.samples,
-            "lost": counts.lost,
-            "gaps": counts.gaps,
-            "events": counts.events,
-            "windows": counts.windows,
-            "decoded": self.decoded,
-            "stalls": self.stalls,
-            "dropped": dict(counts.dropped),
-        }
+        counts = vars(self.counts) | {"decoded": self.decoded, "stalls": self.stalls}
+        return counts | {"dropped": dict(self.counts.dropped)}
 
     def _read(self) -> None:
         """Read until the stream or the session ends; what goes wrong is raised by the decoding thread."""
@@ -394,11 +393,8 @@ class Loop:
 @contextmanager
 def stop_at_interrupt(should_stop: threading.Event) -> Iterator[None]:
     """Let the first Ctrl-C end a session in order; the second one interrupts as usual."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
+    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
         yield
         return
 

@@ -1,7 +1,7 @@
 """Preparation of live windows by the model's own steps, and in what they differ from those offline."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -72,7 +72,7 @@ class LivePreparation:
     unit: str
     band_hz: Band = (None, None)
     whitening: Whitening | None = None
-    differs: Sequence[str] = field(default_factory=tuple)
+    differs: Sequence[str] = ()
 
     @property
     def kind(self) -> str:

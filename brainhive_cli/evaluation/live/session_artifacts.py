@@ -16,6 +16,7 @@ SHEET_ROWS = 12
 CURVE_POINTS = 200
 """Points of the curve, at most."""
 SECTION = "What was seen, while it was seen"
+ReadPicture = Callable[[str], Image.Image | None]
 
 
 def draw_session(
@@ -24,7 +25,7 @@ def draw_session(
     ranks: Sequence[int],
     pool: int,
     chance: float,
-    read_picture: Callable[[str], Image.Image | None],
+    read_picture: ReadPicture,
 ) -> list[Artifact]:
     """Draw the first windows of a session, and the course of its hit rate.
 

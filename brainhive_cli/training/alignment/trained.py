@@ -17,14 +17,14 @@ from torch import Tensor
 from brainhive_cli.core import console, documents, hub, runs
 from brainhive_cli.core.arrays import Bool, Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import below
+from brainhive_cli.core.files import below, portable
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import CALIBRATED, CHANNELS_MAPPED, merge_caveats
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.core.set_up import merge
+from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.datasets import Dataset, people_of, stored_split, tested_rows
 from brainhive_cli.data.model_input import (
@@ -479,6 +479,16 @@ class TrainedRun:
         return compare_with_published(
             self.recipe.published, self.set_up(split), self.dataset, recordings, self.signal_caveats, pool
         )
+
+    def describe(self, split: str) -> dict[str, Any]:
+        """Write notes of measurements: which run is tested, on which data set, and the set-up of a split."""
+        return {
+            "run": portable(self.folder.reference),
+            "runs": [self.name],
+            "dataset": self.dataset.name,
+            "mode": self.mode,
+            SET_UP: self.set_up(split),
+        }
 
     def set_up(self, split: str) -> dict[str, Any]:
         """Describe how the models were trained, and the signals of a split that they are tested on.
@@ -952,6 +962,8 @@ def open_model(
     paths: Paths,
     dataset: Any = None,
     subjects: Sequence[int] | None = None,
+    copies: str = "refuse",
+    channel_mapping: ChannelChoice = "none",
 ) -> TrainedRun:
     """Open what a reference names, as `find_reference` does, on a data set and subjects.
 
@@ -960,11 +972,14 @@ def open_model(
         paths: Where runs, signals and embeddings lie.
         dataset: Config of another data set than a run's own: zero-shot.
         subjects: Who is tested on; default: those of the run.
+        copies: `allow` tests copies of learned pictures under other names, too.
+        channel_mapping: What to do about channels of the models that recordings lack.
 
     Raises:
         MissingData: if there is none.
     """
-    return TrainedRun(*find_reference(reference, paths, dataset), paths, dataset, subjects)
+    how: Any = {"allows_copies": copies == "allow", "channel_mapping": channel_mapping}
+    return TrainedRun(*find_reference(reference, paths, dataset), paths, dataset, subjects, **how)
 
 
 def refuse_sweep(run: TrainedRun) -> None:

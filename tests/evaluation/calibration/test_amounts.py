@@ -31,7 +31,7 @@ def pool_of(has_times=True) -> Pool:
 
 def queue_of(pool: Pool) -> np.ndarray:
     """The position of each trial that there is in the order of recording."""
-    return np.argsort(np.argsort(pool.elapsed_min[IS_THERE]))
+    return np.argsort(np.argsort(pool.timeline[0][IS_THERE]))
 
 
 def choose(unit, amounts, order="draws", seed=0, pool=None):
@@ -88,21 +88,21 @@ def test_minutes_count_breaks_within_a_run_and_nothing_between_runs():
     )
     pool = pool_of()
 
-    np.testing.assert_allclose(np.sort(pool.elapsed_min[IS_THERE]), begun_s / 60)
-    assert np.isnan(pool.elapsed_min[~IS_THERE]).all()
+    np.testing.assert_allclose(np.sort(pool.timeline[0][IS_THERE]), begun_s / 60)
+    assert np.isnan(pool.timeline[0][~IS_THERE]).all()
 
 
 def test_sessions_follow_each_other_where_runs_are_counted_anew():
     pool = pool_of()
-    first, second = (pool.elapsed_min[pool.trials.sessions == session] for session in (0, 1))
+    first, second = (pool.timeline[0][pool.trials.sessions == session] for session in (0, 1))
     assert {*pool.trials.runs[pool.trials.sessions == 1]} == {0} and first.max() < second.min()
 
 
 def test_the_size_of_a_calibration_counts_minutes_at_the_pace_of_all_with_its_breaks():
-    size = pool_of().describe(IS_THERE)
-    assert (size.pictures, size.trials) == (PICTURES, TRIALS)
-    assert size.minutes == pytest.approx(3 * 46 / 60) == pool_of().total_min
-    assert pool_of(has_times=False).describe(IS_THERE).minutes is None
+    pictures, trials, minutes = pool_of().count(IS_THERE)
+    assert (pictures, trials) == (PICTURES, TRIALS)
+    assert minutes == pytest.approx(3 * 46 / 60) == pool_of().timeline[1]
+    assert np.isnan(pool_of(has_times=False).count(IS_THERE)[2])
 
 
 def test_the_order_of_recording_takes_the_first_trials():
@@ -165,4 +165,4 @@ def test_pictures_that_are_tested_are_left_out_and_counted():
     chosen = choose("trials", [7, ALL], pool=pool)
     for is_chosen in chosen:
         assert pool.trials.choose(is_chosen).counts.sum() == is_chosen.sum()
-    assert pool.describe(chosen[-1]).trials == TRIALS - 12
+    assert pool.count(chosen[-1])[1] == TRIALS - 12

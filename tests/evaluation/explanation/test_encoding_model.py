@@ -9,8 +9,8 @@ from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import pictures, simulation
 from brainhive_cli.evaluation.explanation import sensor_space
-from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, predict_signals, unique
-from brainhive_cli.evaluation.explanation.profiles import Labels, PermutationTest
+from brainhive_cli.evaluation.explanation.encoding_model import along, predict_signals, unique
+from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, PermutationTest
 from brainhive_cli.measurement.units import Items
 
 FRONTAL = ("Fp1", "Fp2", "F3", "Fz", "F4")
@@ -61,10 +61,10 @@ def predicted():
 
 
 def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
-    places = {name: np.array([row]) for row, name in enumerate(NAMES)}
+    rows = [np.s_[:, [row]] for row in range(len(NAMES))]
     labels = labels_of(COUNTS["test"], 100)
 
-    found = along(*predicted, Slices("sensor", places, 1), labels)
+    found = along(*predicted, Axis("sensor", NAMES), rows, labels)
 
     values = dict(zip(NAMES, found.values.mean(1), strict=True))
     test = PermutationTest.of(found.values.mean(1), found.null)
@@ -77,10 +77,10 @@ def test_looks_add_early_what_meaning_does_not_know_and_meaning_late(predicted):
     found, measured = predicted
     measured = measured[:, len(FRONTAL) :]
     found = type(found)(*(_posterior(each) for each in (found.full, found.without, found.shuffled)), 1.0)
-    places = {float(40 * row): np.array([row]) for row in range(measured.shape[2])}
+    rows = range(measured.shape[2])
 
-    times = Slices("ms", places, 2)
-    looks, meaning = (unique(found, measured, level, times) for level in ("looks", "meaning"))
+    times = Axis("ms", [40.0 * row for row in rows]), [np.s_[..., [row]] for row in rows]
+    looks, meaning = (unique(found, measured, level, *times) for level in ("looks", "meaning"))
 
     at = np.array(looks.axis.at)
     course = {"looks": looks.values.mean(1), "meaning": meaning.values.mean(1)}
@@ -98,8 +98,7 @@ def _posterior(values):
 
 def test_values_of_pictures_average_to_the_correlation(predicted):
     found, measured = predicted
-    places = {"all": np.arange(measured.shape[2])}
-    profile = along(found, measured, Slices("ms", places, 2), labels_of(len(measured), 0))
+    profile = along(found, measured, Axis("ms", ["all"]), [...], labels_of(len(measured), 0))
     expected = [
         np.corrcoef(found.full[:, e, t], measured[:, e, t])[0, 1]
         for e in range(measured.shape[1])

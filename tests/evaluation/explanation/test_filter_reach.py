@@ -5,7 +5,7 @@ import pytest
 
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.filter_reach import latest_beginnings
+from brainhive_cli.evaluation.explanation.findings import latest_beginnings
 
 TIMES_MS = np.arange(-200, 800, 8.0)
 STEPS = {"kind": "recording", "epoch_ms": [-200, 800], "keep_ms": [-200, 800], "whiten": "no", "rate_hz": 125}

@@ -10,10 +10,9 @@ from brainhive_cli.core.artifacts import Curve, Map
 from brainhive_cli.data.spaces import Grid, Voxels
 from brainhive_cli.evaluation.explanation.conclusion import (
     curves,
+    draw_maps,
     encoding_artifacts,
-    head_maps,
     put_claims_first,
-    region_slices,
 )
 from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS
 from brainhive_cli.evaluation.explanation.findings import (
@@ -210,7 +209,7 @@ def test_the_first_screen_has_the_claimed_metric_over_time_and_its_map_and_the_o
     results = [top1, two_way, sensors, finding_along(OVER_TIME, [0, 1, 1, 1], name="occlusion")]
     positions = {name: (0.1 * index, 0.2) for index, name in enumerate(OVER_SENSORS.at)}
 
-    drawn = put_claims_first(dict(curves(results, positions)) | dict(head_maps(results, positions)), results)
+    drawn = put_claims_first(dict(curves(results, positions)) | dict(draw_maps(results, positions)), results)
 
     assert [finding.metric for finding in claims(results)] == ["two_way", "margin"]
     first = [shown for shown in drawn.values() if shown.section == FINDING]
@@ -223,10 +222,10 @@ def test_regions_are_drawn_on_slices_with_the_value_of_each_voxels_region():
     found = finding_along(Axis(REGION, ["V1", "FFA"]), [6, 0], name="regions")
     places = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0]], np.int16)
     masks = {"V1": np.array([True, False, False]), "FFA": np.array([False, True, False])}
-    ((name, drawn),) = region_slices(
-        [found], Voxels(masks, grid=Grid(places, (3, 1, 1), np.diag([2.0, 2, 2, 1])))
+    ((name, drawn),) = draw_maps(
+        [found], {}, Voxels(masks, grid=Grid(places, (3, 1, 1), np.diag([2.0, 2, 2, 1])))
     )
     values = np.array(drawn.values, float)
     assert name.endswith("-slices")
     assert sorted(values[np.isfinite(values)]) == pytest.approx(sorted(m.value for m in found.measured))
-    assert not list(region_slices([found], Voxels(masks)))
+    assert not list(draw_maps([found], {}, Voxels(masks)))

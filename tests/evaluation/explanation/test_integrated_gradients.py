@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.evaluation.explanation.gradients import mean_gradient
+from brainhive_cli.evaluation.explanation.model_profiles import mean_gradient
 
 
 def network():

@@ -12,8 +12,7 @@ from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.data.signals.selection import select
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.model_profiles import explain_model
-from brainhive_cli.evaluation.explanation.occlusion import window_masks
+from brainhive_cli.evaluation.explanation.model_profiles import explain_model, window_masks
 from brainhive_cli.evaluation.explanation.profiles import Labels
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation, Window

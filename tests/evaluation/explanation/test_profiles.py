@@ -34,7 +34,7 @@ def test_values_are_those_of_the_own_labels_and_the_control_those_of_permuted_on
 
 def test_ranks_become_shares_with_their_chance():
     ranks = np.array([[1, 2, 3], [3, 1, 2], [1, 3, 2]])
-    found = Profile.of_ranks(Axis("ms", [100.0]), [ranks], labels_of(np.arange(3), 10))
+    found = Profile.of_ranks(Axis("ms", [100.0]), [ranks], labels_of(np.arange(3), 10), 3)
     assert found["top1"].values.tolist() == [[1, 1, 0]] and found["top1"].chance == pytest.approx(1 / 3)
     assert found["two_way"].values.tolist() == [[1, 1, 0.5]] and found["two_way"].chance == 0.5
 

@@ -5,7 +5,7 @@ import torch
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.evaluation.explanation.occlusion import Columns
+from brainhive_cli.evaluation.explanation.model_profiles import Columns
 
 
 def columns(kind, samples=250):
