@@ -135,9 +135,10 @@ class SharedRun:
         # a whole run of one of the two commands
         command = run.command
         if command not in (TRAINING, PRIOR_TRAINING):
-            model = run.measurements().notes.get("run", "RUN")
-            problem = f"{run.path} is a run of {command}; aligners and priors are shared"
-            raise RecipeError(problem, Line("push", model))
+            raise RecipeError(
+                f"{run.path} is a run of {command}; aligners and priors are shared",
+                Line("push", run.measurements().notes.get("run", "RUN")),
+            )
         if problems := check(run.path).problems:
             raise BrainhiveError(problems[0], documents.AGAIN_OR_DELETE)
 
@@ -172,8 +173,10 @@ class SharedRun:
         recipe = cut_paths({key: value for key, value in resolved.items() if key not in LOCAL_SECTIONS})
         listed = (recipe["dataset"].get("holdout") or {}).get("test") or []
         if any(isinstance(name, str) for name in listed) and not are_public(learned):
-            problem = f"dataset.holdout.test names private pictures ({listed[0]}), which would be shared"
-            raise BrainhiveError(problem, "hold out by folds or a share, and train again")
+            raise BrainhiveError(
+                f"dataset.holdout.test names private pictures ({listed[0]}), which would be shared",
+                "hold out by folds or a share, and train again",
+            )
         for label in recipe.get("preparation", {}).get("subject_numbers") or ():
             _refuse_private(f"sub-{label.removeprefix('sub-')}", b"")
         files["recipe.yaml"] = write_yaml(recipe).encode()
@@ -339,11 +342,11 @@ def find_terms(learned: Learned, is_prior: bool, priors: Sequence[str] = ()) -> 
 def share_metrics(measured: Measurements, learned: Learned) -> Measurements:
     """Choose what is shared of a run's metrics: no values of single items, and no notes of this machine."""
     notes = {key: value for key, value in measured.notes.items() if key in SHARED_NOTES}
-    withheld = find_file_keys(learned)
+    withheld = {f"preparation.{key}" for key in find_file_keys(learned)}
     notes[SET_UP] = {
         key: value
         for key, value in measured.notes.get(SET_UP, {}).items()
-        if not (key.startswith("preparation.") and key.split(".")[1] in withheld)
+        if ".".join(key.split(".")[:2]) not in withheld
     }
     notes["cells"] = {
         name: {key: value for key, value in about.items() if key in SHARED_NOTES_OF_CELL}
@@ -370,8 +373,9 @@ def _refuse_private(name: str, content: Path | bytes) -> None:
                 raise BrainhiveError(f"{name}: {key} holds numbers that are not finite", "train again")
         if not METADATA >= about.keys() >= {weights.DIGEST}:
             further = ", ".join(sorted(about.keys() - METADATA)) or "no digest"
-            problem = f"{name} was not written by brainhive: its metadata hold {further}"
-            raise BrainhiveError(problem, "train again")
+            raise BrainhiveError(
+                f"{name} was not written by brainhive: its metadata hold {further}", "train again"
+            )
         texts += [*about.values(), *state]
     if problem := next(find_private("\n".join(texts)), ""):
         raise BrainhiveError(f"{name} holds {problem}, which would be shared", "rename it, and train again")
