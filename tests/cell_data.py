@@ -55,5 +55,5 @@ def layout_of(data: CellData, kind: str = "brain_mlp") -> Layout:
     return one_token(spec, 16, {"e": 8}, backbone={"kind": kind}, fuser=fuser)
 
 
-def batches_of(data: CellData, launch: Launch = HERE, mix_alpha: float = 0.0, **knobs: Any) -> Batches:
-    return Batches(data, Train(**{"batch_size": 16, **knobs}), mix_alpha, launch)
+def batches_of(data: CellData, launch: Launch = HERE, **knobs: Any) -> Batches:
+    return Batches(data, Train(**{"batch_size": 16, **knobs}), launch)

@@ -176,6 +176,19 @@ class Holdout(Section):
         masks = [fold * self.hold_out_trials(recording, fold, where) for fold in self.fold_numbers]
         return np.asarray(sum(masks), np.int64)
 
+    def name_groups(self, trials: Trials, whose: str, fold: int) -> list[str]:
+        """Name the run, session or fold of each trial that is laid out by itself, [N]."""
+        # sessions and runs of the trials; 0 where they are not known
+        absent = np.zeros((len(trials.stimulus), 1), np.int64)
+        sessions, runs = (
+            (absent if known is None else known)[:, 0] for known in (trials.sessions, trials.runs)
+        )
+        return {
+            "runs": [f"{whose} session {s + 1} run {r}" for s, r in zip(sessions, runs, strict=True)],
+            "sessions": [f"{whose} session {session + 1}" for session in sessions],
+            "trials": [f"{whose} fold {fold}"] * len(absent),
+        }[self.by]
+
     def refuse_fitted(self, recording: Trials, where: str) -> None:
         """Refuse signals whose preparation was fitted to trials that are held out here.
 

@@ -177,7 +177,7 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
     trials = make_trials(1, np.zeros((len(concepts), 1, 1), np.float32), np.arange(len(concepts)), ("O1",))
 
     data = CellData([trials, trials], Targets({}), held_out, None)
-    batches = Batches(data, Train(batch_size=128), 0.0, Launch(0, 1, torch.device("cpu")))
+    batches = Batches(data, Train(batch_size=128), Launch(0, 1, torch.device("cpu")))
     (validation,) = held_out_set(data, batches.averages)
     learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch) for row in rows]
 

@@ -204,14 +204,21 @@ def compute_online(
     stimuli: StimulusSet,
     store: TargetStore,
     vary: Callable[[Any], Any] | None = None,
+    keys: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, OnlineTargets]:
-    """Compute what networks give for the stimuli of a store whenever they are gathered, by encoder.
+    """Compute what networks give for the stimuli of a store whenever they are gathered.
+
+    Targets are by the key of each encoder; default: its name.
 
     Raises:
         BrainhiveError: if the stimuli are not those of the store.
     """
     store.refuse_other_pictures(stimuli.image_ids, Line("embed"))
-    return {name: OnlineTargets(stimuli, group, name, vary) for group in groups for name in group.names}
+    return {
+        keys.get(name, name): OnlineTargets(stimuli, group, name, vary)
+        for group in groups
+        for name in group.names
+    }
 
 
 def _choose(values: Tensor, which: Tensor | None) -> Tensor:

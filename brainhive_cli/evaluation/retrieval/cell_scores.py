@@ -189,7 +189,7 @@ def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Sco
         seed = derive_seed(spec.seed, subject)
         return measure_ceiling(trials, available, ids, spec.ceiling_splits, seed, torch.from_numpy(parts))
 
-    return first.run.once(first.key("ceiling", subject, spec.split), measure)
+    return first.once("ceiling", subject, spec.split, measure)
 
 
 def measure_ceiling(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +23,17 @@ from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Lazy, Trials
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.losses import Mixing
-from brainhive_cli.training.alignment.feedback import Feedback
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.settings import Train
 
 Tensors = dict[str, Tensor]
 FLOAT32 = np.dtype(np.float32)
+SHARE = 0.3
+"""Weight of the newest similarity in a sample's running one; UBP's."""
+DEVIATIONS = 1.96
+"""Standard deviations from a batch's mean beyond which a sample is found easily, or hardly; UBP's."""
+EASY, USUAL, HARD = 0, 1, 2
+"""Places among the alternatives."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def averages_of(data: "CellData", device: torch.device) -> SignalBank:
     """Lay out the averaged signals of several subjects."""
 
     def lay_out(trials: Trials) -> Float32 | Lazy:
-        shape = (len(trials.stimulus), trials.width, len(trials.times_s))
+        shape = len(trials.stimulus), trials.width, len(trials.times_s)
         return Lazy(None, shape, FLOAT32, trials.read) if data.is_mapped else trials.averages
 
     return SignalBank.of([*map(lay_out, data.trials)], [trials.stimulus for trials in data.trials], device)
@@ -175,18 +181,14 @@ def join_parts(parts: Sequence[Tensors]) -> Tensors:
 class Batches:
     """The training samples of a cell: the order of an epoch, and each batch, augmented.
 
-    Pairs of signals are mixed with shares from Beta(mix_alpha, mix_alpha); 0: they are not. A share
-    `mix_share` of them is mixed.
-
     Raises:
         RecipeError: if the smallest batch has fewer trials than there are processes.
     """
 
-    def __init__(self, data: CellData, train: Train, mix_alpha: float, launch: Launch) -> None:
+    def __init__(self, data: CellData, train: Train, launch: Launch) -> None:
         # targets and augmentation settings
         self.targets, self.augmented = data.targets, data.augmented
-        self.augment, self.mix_alpha, self.launch = train.augment, mix_alpha, launch
-        self.mix_share = 1.0
+        self.augment, self.launch = train.augment, launch
         self.random_k = data.random_k if data.repetitions == "random" else None
 
         # training samples: averages [N, C, T], single trials [N R, C, T] or all trials [N, R, C, T]
@@ -196,8 +198,9 @@ class Batches:
         )
 
         # parts of the augmentation; some are drawn once for the whole training
-        rate_hz = data.trials[0].rate_hz
-        self.augmentations: list[Augmentation] = [part.build(rate_hz) for part in train.augment.parts]
+        self.augmentations: list[Augmentation] = [
+            part.build(data.trials[0].rate_hz) for part in train.augment.parts
+        ]
         self.drawn_once = {
             index: self._draw_once(index, data)
             for index, config in enumerate(train.augment.parts)
@@ -271,16 +274,11 @@ class Batches:
                 "another train.batch_size, or train.last_batch=even",
             )
 
-    def learn(self, rows: Int64, similarity: Tensor) -> None:
-        """Learn from the scaled similarities of a batch's pairs, in the order of `Batch.stimuli`."""
-        if self.feedback is not None:
-            index = to_device(torch.from_numpy(np.sort(rows)), self.launch.device)
-            self.feedback.learn(index, similarity)
-
-    def draw(self, rows: Int64, seed: int) -> Batch:
+    def draw(self, rows: Int64, seed: int, mix: tuple[float, float] = (0.0, 1.0)) -> Batch:
         """Gather and augment this process's share of a batch, whose rows are given for all processes.
 
-        The seed decides, with this process's rank, what is random.
+        The seed decides, with this process's rank, what is random. Pairs of signals are mixed with shares
+        from Beta(alpha, alpha), and a share of them is: `mix` holds the two. With alpha 0 none is mixed.
         """
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
         ordered = np.sort(rows)
@@ -307,24 +305,22 @@ class Batches:
         subjects = self.samples.subject[index].split([len(signal) for signal in signals])
 
         # mixings of all processes are drawn, since the loss compares over the whole batch
-        if self.mix_alpha:
+        alpha, mixed_share = mix
+        if alpha:
             rank_mixings = []
             for rank in range(self.launch.processes):
                 # partners lie in the same micro-batch of the same process
                 share: Int64 = replace(self.launch, rank=rank).shard(ordered)  # type: ignore[arg-type,assignment]
                 mixer = torch.Generator(device).manual_seed(derive_seed(seed, rank, 1))
                 split = self.samples.split(share)
-                rank_mixings.append(
-                    [Mixing.draw(len(part), self.mix_alpha, mixer, self.mix_share) for part in split]
-                )
+                rank_mixings.append([Mixing.draw(len(part), alpha, mixer, mixed_share) for part in split])
             pairs = zip(rank_mixings[self.launch.rank], signals, strict=True)
             signals = [part.mix(signal) for part, signal in pairs]
 
             # partners are rows of the joined batch
-            mixings, partners, count = [part for parts in rank_mixings for part in parts], [], 0
-            for part in mixings:
-                partners.append(part.partner + count)
-                count += len(part.partner)
+            mixings = [*chain(*rank_mixings)]
+            firsts = accumulate((len(part.partner) for part in mixings), initial=0)
+            partners = [part.partner + first for part, first in zip(mixings, firsts, strict=False)]
             mixing = Mixing(torch.cat(partners), torch.cat([part.share for part in mixings]))
 
         return Batch(list(zip(signals, subjects, strict=True)), targets, mixing, stimuli, augmented)
@@ -378,18 +374,17 @@ def _samples(
         return SignalBank.of(signals, [trials.stimulus for trials in data.trials], device), counts.to(device)
 
     # each trial is a sample; padding gets stimulus -1, which is never trained on
-    signals, shown = [], []
+    samples: list[Float32 | Lazy] = []
+    shown = []
     for trials in data.trials:
         signal, most = _read_trials(trials, data.is_mapped), trials.signal.shape[1]
         shown.append(np.where(trials.is_there, trials.stimulus[:, None], -1).ravel())
         shape = (len(signal) * most, *signal.shape[2:])
         if isinstance(signal, Lazy):
-            whole = signal
-            signal = Lazy(None, shape, FLOAT32, partial(_read_repetitions, whole, most))
+            samples.append(Lazy(None, shape, FLOAT32, partial(_read_repetitions, signal, most)))
         else:
-            signal = signal.reshape(shape)
-        signals.append(signal)
-    return SignalBank.of(signals, shown, device), None
+            samples.append(signal.reshape(shape))
+    return SignalBank.of(samples, shown, device), None
 
 
 def _read_trials(trials: Trials, is_mapped: bool) -> Float32 | Lazy:
@@ -401,3 +396,45 @@ def _read_trials(trials: Trials, is_mapped: bool) -> Float32 | Lazy:
 def _read_repetitions(signal: Lazy, most: int, rows: Int64) -> Float32:
     """Read rows of signals [N, R, C, T] that are laid out as [N R, C, T]."""
     return signal[rows // most][np.arange(len(rows)), rows % most]
+
+
+class Feedback(nn.Module):
+    """The alternative of each sample: the first where it is found easily, the last where hardly.
+
+    Source: the uncertainty-aware blur prior (UBP, arXiv 2503.04207), published repository.
+
+    Args:
+        samples: How many there are.
+        alternatives: How many targets a stimulus has, by key.
+        device: Where they are chosen.
+
+    Attributes:
+        running: [samples] running similarity of each sample and its target.
+        level: [samples] its alternative.
+
+    Raises:
+        RecipeError: if targets have other than three alternatives.
+    """
+
+    running: Tensor
+    level: Tensor
+
+    def __init__(self, samples: int, alternatives: dict[str, int], device: torch.device) -> None:
+        if set(alternatives.values()) != {HARD + 1}:
+            listed = ", ".join(f"{key} has {count}" for key, count in alternatives.items()) or "none has any"
+            raise RecipeError(
+                f"train.alternatives=uncertainty chooses among three targets of a stimulus, and {listed}",
+                "train.embedding_alternatives={ENCODER: [SECOND, THIRD]}, from weak to strong",
+            )
+        super().__init__()
+        self.register_buffer("running", torch.ones(samples, dtype=torch.float64, device=device))
+        self.register_buffer("level", torch.full((samples,), USUAL, device=device))
+
+    def learn(self, rows: Tensor, similarity: Tensor) -> None:
+        """Choose the alternatives of rows [B] anew, by the scaled similarity [B] of their pairs."""
+        newest = similarity.detach().double()
+        running = SHARE * newest + (1 - SHARE) * self.running[rows]
+        self.running[rows] = running
+        mean, limit = running.mean(), DEVIATIONS * running.std()
+        easier = torch.where(newest > mean + limit, EASY, USUAL)
+        self.level[rows] = torch.where(newest < mean - limit, HARD, easier)

@@ -77,19 +77,17 @@ class PersonModel:
             BrainhiveError: if the model cannot decode a person whom it was not trained on.
         """
         # voxels of another person are not those that a normalisation is of
-        if self.normaliser is not None and self.normaliser.matrix.shape[0] != signal.shape[1]:
-            widths = (
-                f"{signal.shape[1]} channels or voxels, the normalisation is of {len(self.normaliser.mean)}"
-            )
+        model, normaliser = self.model, self.normaliser
+        if normaliser is not None and normaliser.matrix.shape[0] != signal.shape[1]:
+            widths = f"{signal.shape[1]} channels or voxels, the normalisation is of {len(normaliser.mean)}"
             raise BrainhiveError(f"the person has {widths}", "leave zero-shot out of arms")
 
         # tokens in blocks
         tokens = []
         for start in range(0, len(signal), SIGNALS_AT_ONCE):
             part = np.asarray(signal[start : start + SIGNALS_AT_ONCE], np.float32)
-            read = torch.from_numpy(part if self.normaliser is None else self.normaliser(part))
-            index = self.model.index_of(self.subject, len(read))
-            tokens.append(self.model.encode_signal(read.to(self.model.device), index).float())
+            read = torch.from_numpy(part if normaliser is None else normaliser(part)).to(model.device)
+            tokens.append(model.encode_signal(read, model.index_of(self.subject, len(read))).float())
         joined = torch.cat(tokens)
         return joined if self.align is None else self.align(joined)
 
@@ -115,8 +113,7 @@ class PersonModel:
         layout = replace(model.layout, subject_layer="linear")
         mixed = Aligner(layout, model.learned).to(model.device)
         weight = torch.from_numpy(normaliser.matrix).repeat(len(layout.spec.subjects), 1, 1)
-        layer = {"subject_layer.weight": weight}
-        mixed.load_state_dict({**model.state_dict(), **layer})
+        mixed.load_state_dict({**model.state_dict(), "subject_layer.weight": weight})
         mixed.losses = model.losses
         mixed.save(folder)
 
@@ -221,8 +218,8 @@ class SourceModel:
             for each in (normaliser, common)
         )
         mapping = np.linalg.solve(back.astype(np.float64), matrix.astype(np.float64))
-        shift = np.linalg.solve(mapping, np.asarray(common.mean, np.float64))
-        aligned = Normaliser((normaliser.mean - shift).astype(np.float32), mapping.astype(np.float32))
+        mean = normaliser.mean - np.linalg.solve(mapping, np.asarray(common.mean, np.float64))
+        aligned = Normaliser(mean.astype(np.float32), mapping.astype(np.float32))
         return PersonModel(self.model, aligned)
 
     @cached_property
@@ -231,8 +228,7 @@ class SourceModel:
         tokens = []
         for trials in self.trained:
             step = max(1, len(self.trained) * len(trials.stimulus) // MAX_REFERENCES)
-            normaliser = self._normaliser_of(trials)
-            person = PersonModel(self.model, normaliser, None, trials.subject)
+            person = PersonModel(self.model, self._normaliser_of(trials), None, trials.subject)
             tokens.append(person.encode(trials.averages[::step]))
         return torch.cat(tokens)
 
@@ -276,8 +272,8 @@ class SourceModel:
         normaliser, is_transfer = self._normaliser_of(trials), arm in (TRANSFER, PERMUTED_TRANSFER)
         if is_transfer and alignment is not None and self.normalisation is None:
             normaliser = self.align_signals(alignment, trials).normaliser
-        is_fixed = is_transfer and pull >= 1 and not self.is_closed_form
-        if is_fixed and self.decodes_strangers(trials):  # else modules of the person are trained
+        if is_transfer and pull >= 1 and not self.is_closed_form and self.decodes_strangers(trials):
+            # else modules of the person are trained
             return PersonModel(self.model, normaliser)
         if normaliser is not None:
             trials = trials.normalise(normaliser)
@@ -293,9 +289,10 @@ class SourceModel:
         # an architecture for this one person; the last epoch is kept, as no picture is held out
         layout = replace(layout, spec=spec_of([trials], layout.spec.signal))
         start = None if arm in (SCRATCH, PERMUTED_SCRATCH) else self.model
-        changes = {"validation": 0.0, "selection": "last", "patience": None}
-        stages = [stage.model_copy(update={"start_from": None}) for stage in self.train.stages]
-        changes |= {"start_from": None, "stages": stages}
+        changes = {
+            **{"validation": 0.0, "selection": "last", "patience": None, "start_from": None},
+            "stages": [stage.model_copy(update={"start_from": None}) for stage in self.train.stages],
+        }
         if self.train.last_batch == "drop":  # few pictures may fill no batch
             changes["last_batch"] = "even"
         if is_transfer:
@@ -310,8 +307,9 @@ class SourceModel:
 
             # the model, which is frozen, and a layer that changes nothing yet
             start = Aligner(layout, self.model.learned).to(self.model.device)
-            state = self.model.state_dict()
-            state = {key: value for key, value in state.items() if "subject_layer" not in key}
+            state = {
+                name: value for name, value in self.model.state_dict().items() if "subject_layer" not in name
+            }
             start.load_state_dict({**start.state_dict(), **state})
             start.losses = self.model.losses
             frozen = ["backbone", *(["fuser"] if self.model.fuser is not None else [])]
@@ -332,7 +330,6 @@ class SourceModel:
             learned=learned,
             seed=seed,
         )
-        settings = self.train.model_copy(update=changes)
-        launch = Launch(0, 1, self.model.device)
-        model = fit(layout, data, self.terms, settings, start, derive_seed(seed, 0), launch=launch)
+        train, launch = self.train.model_copy(update=changes), Launch(0, 1, self.model.device)
+        model = fit(layout, data, self.terms, train, start, derive_seed(seed, 0), launch=launch)
         return PersonModel(model, normaliser, None, trials.subject)

@@ -86,9 +86,9 @@ def learned_by(data: CellData, train: Train) -> Learned:
     """Return the record of a cell's training data, with that of its starts and encoders."""
     # add the histories of encoders and starts
     stimuli = [trials.stimulus for trials in data.trials]
-    has_validation = any(data.held_out[rows[rows >= 0]].any() for rows in stimuli)
-    selection = "validation" if train.selection == "best" and has_validation else "last epoch"
-    selection = "test" if train.selection == "test" else selection
+    is_validated = any(data.held_out[rows[rows >= 0]].any() for rows in stimuli)
+    best = "validation" if is_validated else "last epoch"
+    selection = {"best": best, "last": "last epoch", "test": "test"}[train.selection]
     learned = replace(data.learned, selection=selection)
     starts = (read_history(path, part) for start in data.starts.values() for part, path in start.items())
     for before in (*data.tuned_encoders, *filter(None, starts)):
@@ -150,7 +150,7 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
         if name in given_weights or prefix + name not in subject_modules
     }
     match = weights.describe_match(weights.find_unmatched(required, given_weights), len(required))
-    if required.keys() - given_weights.keys() or not given_weights:
+    if len(required) > len(given_weights) or not given_weights:
         raise BrainhiveError(
             f"{path} has no weights for the part {part}: {match}",
             "name a model that has this part, or leave it out of start_from",
@@ -215,7 +215,7 @@ def find_starts(
     references: References,
     cell: Cell,
     paths: Paths,
-    opened: Opened | None = None,
+    opened: Opened,
 ) -> dict[int, Start]:
     """Find what each stage starts from, by the stage's number.
 
@@ -231,8 +231,7 @@ def find_starts(
     """
     starts: dict[int, Start] = {}
     for number, part, name in _list_references(references):
-        path = _find_path(name, cell, paths, {} if opened is None else opened)
-        starts.setdefault(number, {})[part] = path
+        starts.setdefault(number, {})[part] = _find_path(name, cell, paths, opened)
     return starts
 
 
@@ -398,14 +397,10 @@ def _rows_of_subjects(aligner: Aligner) -> set[str]:
     larger = replace(
         spec,
         subjects=(*spec.subjects, max(spec.subjects, default=0) + 1),
-        widths=(*spec.widths, max(spec.widths) if spec.widths else spec.channels),
-        regions={
-            region: (*subject_regions, subject_regions[-1])
-            for region, subject_regions in spec.regions.items()
-        },
+        widths=(*spec.widths, max(spec.widths, default=spec.channels)),
+        regions={name: (*subjects, subjects[-1]) for name, subjects in spec.regions.items()},
     )
-    shapes = _shapes_for(aligner, larger)
-    state = aligner.state_dict()
+    shapes, state = _shapes_for(aligner, larger), aligner.state_dict()
     return {name for name, value in state.items() if value.shape != shapes.get(name, value.shape)}
 
 

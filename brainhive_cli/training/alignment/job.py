@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from pydantic import BaseModel
 
-from brainhive_cli.core import console
+from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.hub import SCHEME
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Work
@@ -26,7 +26,6 @@ from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
 from brainhive_cli.models import backbones, priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, Head
-from brainhive_cli.models.priors import Description
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.initialisation import (
     Start,
@@ -92,9 +91,8 @@ class Job:
             RecipeError: if a variant does not fit its prior.
         """
         for recipe in self.variants.values():
-            self.signals(recipe).choose_subjects(recipe.subjects)
-            if recipe.mode == "inter":
-                self.signals(recipe).choose_subjects(recipe.trained_on)
+            for chosen in (recipe.subjects, *([recipe.trained_on] if recipe.mode == "inter" else [])):
+                self.signals(recipe).choose_subjects(chosen)
         self.describe_priors()
 
     def digests(self) -> dict[str, str]:
@@ -106,13 +104,13 @@ class Job:
 
     def pinned(self, digests: Mapping[str, str]) -> Self:
         """Name what is of the hub with its commit, as its name may move on."""
-        commits = {name: pinned for name, pinned in digests.items() if name.startswith(SCHEME)}
 
         def pin(recipe: Recipe) -> Recipe:
+            commits = {name: pinned for name, pinned in digests.items() if name.startswith(hub.SCHEME)}
             return recipe.model_copy(update={"train": recipe.train.pin_starts(commits)})
 
-        variants = {label: pin(recipe) for label, recipe in self.variants.items()}
-        return replace(self, recipe=pin(self.recipe), variants=variants)
+        pinned = {label: pin(recipe) for label, recipe in self.variants.items()}
+        return replace(self, recipe=pin(self.recipe), variants=pinned)
 
     def signals(self, recipe: Recipe) -> Recordings:
         """Return the signals of a variant."""
@@ -130,11 +128,10 @@ class Job:
             RecipeError: if a variant fuses shapes that cannot be fused.
         """
         # stores of alternatives are checked here, and opened again by their reader
-        opened = open_stores(
-            self.dataset, self.recipe.dataset, "train", self.stored_encoders(), self.recipe.paths
-        )
+        configs, recipe = self.stored_encoders(), self.recipe
+        stores = open_stores(self.dataset, recipe.dataset, "train", configs, recipe.paths)
         encoders = {config.name for recipe in self.variants.values() for config in recipe.stored_encoders}
-        stores = {name: store for name, store in opened.items() if name in encoders}
+        stores = {name: store for name, store in stores.items() if name in encoders}
 
         # refuse shapes that cannot be fused
         for recipe in self.variants.values():
@@ -153,7 +150,7 @@ class Job:
                 configs |= encoders_by_key(alternatives, alike)
         return [*configs.values()]
 
-    def describe_priors(self) -> dict[str, Description]:
+    def describe_priors(self) -> dict[str, priors.Description]:
         """Describe the priors whose fusion encoders are targets, by reference.
 
         Raises:
@@ -170,10 +167,9 @@ class Job:
                 for name, value in chosen.items():
                     if value is not None and value != sizes.get(name, value):
                         key = name if name == "dim" else f"fuser.{name}"
-                        is_dropout = name == "dropout"
                         raise RecipeError(
                             f"{key} is {value}, but the prior {recipe.prior} has {sizes[name]}",
-                            f"train.prior_dropout={value:g}" if is_dropout else f"leave {key} out",
+                            f"train.prior_dropout={value:g}" if name == "dropout" else f"leave {key} out",
                         )
         return described
 
@@ -207,21 +203,18 @@ class Job:
     def inputs(self) -> list[Input]:
         """List all that the training reads: run, signals, embeddings, what runs at each step, and starts."""
         recipe = self.recipe
-        online = [config for config in recipe.encoders if config not in recipe.stored_encoders]
-
-        def list_starts() -> list[Input]:
-            starts, cell = recipe.train.starts, self.list_cells()[0]
-            return list_start_inputs(starts, cell, recipe.paths, recipe.backbone, self._opened)
-
         return collect(
             lambda: [Input(f"run {self.base_run.folder.name}")] if self.base_run else (),
             *self._contents,
             lambda: [
                 one
-                for config in online
+                for config in recipe.encoders
+                if config not in recipe.stored_encoders
                 for one in (*config.inputs(), *self.dataset.files("train", config.encodes))
             ],
-            list_starts,
+            lambda: list_start_inputs(
+                recipe.train.starts, self.list_cells()[0], recipe.paths, recipe.backbone, self._opened
+            ),
         )
 
     def check(self) -> None:
@@ -230,8 +223,7 @@ class Job:
         cells = self.list_cells()
         for recipe in self.variants.values():
             self.signals(recipe).check(self._list_read(recipe, cells))
-        self._refuse_absent_sessions(cells)
-        self._refuse_empty_folds(cells)
+        self._refuse_absent_trials(cells)
         self.describe_validation(self.open_stores())
         for reference in self.describe_priors():
             priors.load(reference)
@@ -285,31 +277,11 @@ class Job:
         for recipe in self.variants.values():
             self.signals(recipe).prepare(self._list_read(recipe, cells), launch)
             self.signals(recipe).refuse_copied_people(list_subjects(cells))
-        self._refuse_absent_sessions(cells)
-        self._refuse_empty_folds(cells)
+        self._refuse_absent_trials(cells)
 
-    def _refuse_empty_folds(self, cells: Sequence[Cell]) -> None:
-        """Refuse folds of held-out trials that test none, or whose training trials do not suffice."""
-        if (holdout := self.dataset.seen_holdout) is None:
-            return
-        for variant, fold, trained_on in {(cell.variant, cell.fold, cell.trained_on): None for cell in cells}:
-            recipe = self.variants[variant]
-            source = replace(self.signals(recipe), fold=fold)
-            for split, verb in {"train": "trains on", "test": "tests"}.items():
-                for subject, recording in source.recordings(trained_on, split).items():
-                    # training needs two stimuli, and a classifier more trials than stimuli; a test needs one
-                    trials, stimuli = len(recording.image_ids), len({*recording.image_ids})
-                    is_train = split == "train"
-                    is_single = is_train and recipe.backbone.is_classifier and trials == stimuli
-                    if stimuli < 1 + is_train or is_single:
-                        counts = f"{verb} {trials} trials of {stimuli} stimul{'us' if stimuli == 1 else 'i'}"
-                        way = "another number of folds, another share, or more trials"
-                        raise RecipeError(
-                            f"holdout: {holdout.words}: fold {fold} of subject {subject} {counts}", way
-                        )
-
-    def _refuse_absent_sessions(self, cells: Sequence[Cell]) -> None:
-        """Refuse first sessions of subjects whose signals, where they are there, have fewer or name none."""
+    def _refuse_absent_trials(self, cells: Sequence[Cell]) -> None:
+        """Refuse sessions that subjects lack, and folds that test no trial or learn from too few."""
+        # first sessions of subjects whose signals, where they are there, have fewer or name none
         for cell in cells:
             recipe = self.variants[cell.variant]
             count = recipe.finetune.sessions or 0
@@ -327,23 +299,41 @@ class Job:
                         "fewer sessions" if most else other,
                     )
 
+        # folds of held-out trials that test none, or whose training trials do not suffice
+        if (holdout := self.dataset.seen_holdout) is None:
+            return
+        for variant, fold, trained_on in {(cell.variant, cell.fold, cell.trained_on): None for cell in cells}:
+            recipe = self.variants[variant]
+            source = replace(self.signals(recipe), fold=fold)
+            for split, verb in {"train": "trains on", "test": "tests"}.items():
+                for subject, recording in source.recordings(trained_on, split).items():
+                    # training needs two stimuli, and a classifier more trials than stimuli; a test needs one
+                    trials, stimuli = len(recording.image_ids), len({*recording.image_ids})
+                    is_train = split == "train"
+                    is_single = is_train and recipe.backbone.is_classifier and trials == stimuli
+                    if stimuli < 1 + is_train or is_single:
+                        counts = f"{verb} {trials} trials of {stimuli} stimul{'us' if stimuli == 1 else 'i'}"
+                        raise RecipeError(
+                            f"holdout: {holdout.words}: fold {fold} of subject {subject} {counts}",
+                            "another number of folds, another share, or more trials",
+                        )
+
     def describe_set_ups(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """Return the set-up, and what was published, if anything was, with how it differs; by variant."""
         # describe each variant with the signals of its test
         set_ups, published = [], {}
         for label, recipe in self.variants.items():
             tested = sorted({s for cell in cells if cell.variant == label for s in cell.tested_on})
-            source = self.signals(recipe)
+            source, dataset = self.signals(recipe), self.dataset
             try:
                 recordings, caveats = source.recordings(tested, "test"), source.caveats(tested)
-                set_up = describe_run(recipe, self.dataset, recordings, tested)
+                set_ups.append(describe_run(recipe, dataset, recordings, tested))
             except BrainhiveError as error:  # of signals of the test, for which no training is thrown away
                 console.warn(f"the signals of the test are not described: {error.in_one_line}")
                 recordings, caveats = {}, []
-                set_up = describe_run(recipe, self.dataset, recordings, tested)
-            set_ups.append(set_up)
+                set_ups.append(describe_run(recipe, dataset, recordings, tested))
             published[label] = compare_with_published(
-                recipe.published, set_up, self.dataset, recordings, caveats
+                recipe.published, set_ups[-1], dataset, recordings, caveats
             )
 
         # a run without a sweep has one entry
@@ -355,9 +345,9 @@ class Job:
     def count_work(self, cells: Sequence[Cell]) -> Work:
         """Count what it takes to train some cells."""
         train = self.recipe.train
-        epochs = (self.variants[cell.variant].train.epochs * len(cell.trained_on) for cell in cells)
+        epochs = sum(self.variants[cell.variant].train.epochs * len(cell.trained_on) for cell in cells)
         kind = f"{self.recipe.backbone.kind}, {train.batch_size} a step in {train.precision}"
-        return Work(f"{self.dataset.name}, {kind}", sum(epochs), "epochs of a subject", cells=len(cells))
+        return Work(f"{self.dataset.name}, {kind}", epochs, "epochs of a subject", cells=len(cells))
 
     def describe_memory(self, cells: Sequence[Cell]) -> str:
         """Estimate the device memory of the first cell's backbone in training, before a batch's tensors.
@@ -389,8 +379,7 @@ class Job:
             module = backbones.build(recipe.backbone, spec, heads)
 
         # a part costs gradients and moments unless every stage freezes it
-        frozen = [{*stage.freeze} for stage in recipe.train.stages] or [set()]
-        always_frozen = tuple(set.intersection(*frozen))
+        always_frozen = set.intersection(*([{*stage.freeze} for stage in recipe.train.stages] or [set()]))
         is_fitted = recipe.backbone.is_closed_form
         total = held = 0
         for name, weight in module.named_parameters():
@@ -403,16 +392,14 @@ class Job:
 
 def read_tuned_encoders(recipe: Recipe) -> tuple[Learned, ...]:
     """Read what encoders were tuned on, of those whose folder says so."""
-    folders = [locate(encoder.weights_from) for encoder in recipe.encoders]
+    folders = (locate(encoder.weights_from) for encoder in recipe.encoders)
     return tuple(Learned.read(folder) for folder in folders if (folder / LEARNED_FILE).is_file())
 
 
 def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:
     """List the subjects that some cell is trained on, or tested on."""
-    subjects: set[int] = set()
-    for cell in cells:
-        subjects.update(cell.trained_on, cell.tested_on if with_tested else ())
-    return sorted(subjects)
+    people = [cell.trained_on + (cell.tested_on if with_tested else ()) for cell in cells]
+    return sorted({*chain(*people)})
 
 
 def find_base_run(recipe: Recipe) -> TrainedRun:
@@ -424,12 +411,10 @@ def find_base_run(recipe: Recipe) -> TrainedRun:
         BrainhiveError: if the run is fine-tuned itself.
     """
     # the recipe's data set chooses the run, unless it is the default one
-    usual = type(recipe)().dataset
-    dataset = None if recipe.dataset == usual else recipe.dataset
-    named = find_reference(
-        recipe.finetune.run, recipe.paths, dataset, choose="finetune.run=", may_be_finetuned=False
-    )
-    base_run = TrainedRun(*named, recipe.paths)
+    run, paths = recipe.finetune.run, recipe.paths
+    dataset = None if recipe.dataset == type(recipe)().dataset else recipe.dataset
+    named = find_reference(run, paths, dataset, choose="finetune.run=", may_be_finetuned=False)
+    base_run = TrainedRun(*named, paths)
     if base_run.is_model:
         raise RecipeError(
             f"finetune.run is one model, {base_run.folder.path}, and no run", "finetune.run=RUN"
@@ -466,8 +451,8 @@ def inherit(recipe: Recipe, base_run: TrainedRun) -> Recipe:
 
     # statistics of all sessions would see trials of later ones
     is_of_sessions = any(variant.finetune.sessions for variant in variants(recipe).values())
-    if is_of_sessions and training.signal.normalise is not None:
-        how = training.signal.normalise.kind
+    if is_of_sessions and (normalisation := training.signal.normalise) is not None:
+        how = normalisation.kind
         raise RecipeError(
             f"finetune.sessions: signal.normalise={how} of {run.name} takes statistics of all sessions",
             "a run without signal.normalise, of signals that are z-scored by session; or finetune.share",
@@ -497,8 +482,9 @@ def find_base_model(base_run: TrainedRun, cell: Cell) -> Path:
     """
     # models that never saw the subject, of the same seed if there are any
     new = _cells_without(base_run, *cell.trained_on)
-    same_seed = [other for other in new if other.seed == cell.seed] or new
-    chosen = [other for other in same_seed if other.seed == same_seed[0].seed]
+    seeds = [other.seed for other in new]
+    seed = cell.seed if cell.seed in seeds else next(iter(seeds), None)
+    chosen = [other for other in new if other.seed == seed]
     if len(chosen) != 1:
         names = " or ".join(other.name for other in chosen) or "no model"
         raise BrainhiveError(

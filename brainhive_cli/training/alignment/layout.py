@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.blocks import rows_of
-from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
+from brainhive_cli.models.heads import FUSED, TOKEN, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
 
@@ -62,8 +62,6 @@ LAYERS: dict[str, type[nn.Module]] = {"token": Token, "linear": Linear, "channel
 Format = Literal[7]
 FORMAT: Format = 7
 """Version of the model folder; the number that its config.json carries."""
-SUBJECT_LAYERS = ("none", *LAYERS)
-SIMILARITIES = ("cosine", "centred_cosine")
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,9 @@ class Layout:
         fuser: The fuser's Config, as a mapping with its kind; empty where no head's target is fused.
         dims: Width of each embedding that is fused, by the fuser's key.
         encoders: The key of each encoder's embeddings, by the encoder's store name.
-        subject_layer: What is learned for each subject before the backbone; one of `SUBJECT_LAYERS`.
-        similarity: How vectors are compared; one of `SIMILARITIES`. Centred ones have mean 0, so that their
-            cosine is the correlation.
+        subject_layer: What is learned for each subject before the backbone; `none`, or one of `LAYERS`.
+        similarity: How vectors are compared; `cosine`, or `centred_cosine`, whose vectors have mean 0, so
+            that it is the correlation.
         retrieval_heads: Heads that retrieval compares; the similarity of several is the mean of theirs. If
             empty: the head `token`, or the only one.
         prior: The prior whose fusion encoder it holds frozen; empty when it has its own.
@@ -136,10 +134,13 @@ class Layout:
 
     def check(self) -> None:
         """Refuse unknown subject layers, similarities and heads, and a prior with centred tokens."""
-        for key, known in (("subject_layer", SUBJECT_LAYERS), ("similarity", SIMILARITIES)):
-            _refuse_unknown(key.replace("_", " "), getattr(self, key), known)
-        for name in self.retrieval_heads:
-            _refuse_unknown("head", name, tuple(self.heads))
+        for kind, name, known in (
+            ("subject layer", self.subject_layer, ("none", *LAYERS)),
+            ("similarity", self.similarity, ("cosine", "centred_cosine")),
+            *(("head", name, self.heads) for name in self.retrieval_heads),
+        ):
+            if name not in known:
+                raise RecipeError(f"no {kind} called {name!r}", f"there are: {', '.join(known)}")
         if not self.heads:
             raise RecipeError("a model without heads predicts nothing", "name an encoder")
         if self.prior and self.similarity != "cosine":
@@ -158,15 +159,6 @@ class Layout:
         }
 
 
-def fused_head(shapes: Mapping[str, tuple[int, ...]], dim: int) -> Head:
-    """Describe the head of fused embeddings of these shapes, by key: [D], or tokens [S, D].
-
-    Raises:
-        RecipeError: if some shapes cannot be fused.
-    """
-    return Head((*tokens_of(shapes), dim), FUSED)
-
-
 def tokens_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     """Return the axes before the width that embeddings have in common: () of vectors, (S,) of tokens.
 
@@ -181,8 +173,3 @@ def tokens_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
             "give each a head of its own",
         )
     return leading.pop()
-
-
-def _refuse_unknown(kind: str, name: str, known: tuple[str, ...]) -> None:
-    if name not in known:
-        raise RecipeError(f"no {kind} called {name!r}", f"there are: {', '.join(known)}")

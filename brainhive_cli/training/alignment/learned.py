@@ -45,6 +45,8 @@ LEARNED_FILE = "learned.json"
 """The file of that block in a folder whose config has another format."""
 HARMLESS_FIRST = ("last epoch", "validation", "", "test")
 """Possible selections of an epoch ("" where nothing says). Of two, the later stands for both."""
+PICTURE_ARRAYS = ("pixels", "hashes", "concepts", "start_concepts")
+"""Arrays of `LearnedPictures` besides the names, in a file."""
 NORMALISER, WHITENER = "normaliser.", "whitener."
 """Before the number of a subject, in the names of arrays."""
 Ids = Sequence[str]
@@ -169,8 +171,8 @@ class LearnedPictures:
     @property
     def digest(self) -> str:
         """Digest of all their arrays."""
-        arrays = (self.names, self.pixels, self.hashes, self.concepts, self.start_concepts)
-        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+        arrays = [getattr(self, name).tobytes() for name in ("names", *PICTURE_ARRAYS)]
+        return hashlib.sha256(b"".join(arrays)).hexdigest()[:16]
 
 
 def find_alike(
@@ -315,7 +317,6 @@ class Learned:
     def after(self, before: Self) -> Self:
         """Add what the model that training started from had learned from."""
         # join data sets and people, and keep the later selection of HARMLESS_FIRST
-        datasets = dict.fromkeys(filter(None, [before.dataset, self.dataset]))
 
         def join(kinds: Names, kinds_before: Names) -> Names:
             return tuple(sorted({*kinds, *kinds_before})) if kinds and kinds_before else ()
@@ -323,7 +324,7 @@ class Learned:
         return replace(
             self,
             selection=max(self.selection, before.selection, key=HARMLESS_FIRST.index),
-            dataset=JOINED.join(datasets),
+            dataset=JOINED.join(dict.fromkeys(filter(None, [before.dataset, self.dataset]))),
             people={
                 name: tuple(sorted({*self.people.get(name, ()), *before.people.get(name, ())}))
                 for name in {**before.people, **self.people}
@@ -363,12 +364,12 @@ class Learned:
 
     def describe_subjects(self, people: str, tested: Iterable[int]) -> str:
         """Say of tested subjects, as `refuse_subjects`, whether it or what it started from knows them."""
-        trained, groups = self.people.get(people, ()), dict[str, list[str]]()
-        others = "new subject" if self.has_all_subjects else "perhaps trained on subject"
+        trained, groups = self.people.get(people, ()), dict[str, str]()
+        unknown = "new subject" if self.has_all_subjects else "perhaps trained on subject"
         for subject in tested:
-            words = "trained on subject" if subject in trained else others
-            groups.setdefault(words, []).append(str(subject))
-        return "; ".join(f"{words} {', '.join(subjects)}" for words, subjects in groups.items())
+            words = "trained on subject" if subject in trained else unknown
+            groups[words] = f"{groups[words]}, {subject}" if words in groups else f"{words} {subject}"
+        return "; ".join(groups.values())
 
     @property
     def caveats(self) -> list[str]:
@@ -382,13 +383,11 @@ class Learned:
 
     def has_seen_ids(self, image_ids: Ids) -> Bool:
         """Find which image ids it learned from, in any data set: [N]; these may be other pictures."""
-        datasets = self.dataset.split(JOINED)
-        return np.any([self.pictures.contain(name, image_ids) for name in datasets], 0)
+        return np.any([self.pictures.contain(name, image_ids) for name in self.dataset.split(JOINED)], 0)
 
     def normaliser_of(self, subject: int) -> Normaliser | None:
         """Return what normalises a subject's signals; None: it comes from the subject's training signals."""
-        fallback = None if subject in self.subjects else self.normaliser
-        return self.normalisers.get(subject, fallback)
+        return self.normalisers.get(subject, None if subject in self.subjects else self.normaliser)
 
     def save(self, folder: Path, *weights_files: Path) -> dict[str, Any]:
         """Write the arrays, and whose history they are; return the block for the config.
@@ -399,21 +398,19 @@ class Learned:
         """
         # the block of the config: attributes without arrays
         pictures = self.pictures
-        plain = {key: value for key, value in vars(self).items() if key in Block.model_fields}
+        block = {key: value for key, value in vars(self).items() if key in Block.model_fields}
         known = {"has_all_pixels": pictures.has_all_pixels, "digest": pictures.digest}
-        block = plain | {"pictures": {"count": len(pictures), **known}}
+        block["pictures"] = {"count": len(pictures), **known}
 
         # pictures, statistics and whitening matrices as arrays
         arrays: dict[str, Array] = {
             "pictures": pictures.names,
-            "pixels": pictures.pixels,
-            "hashes": pictures.hashes,
+            **{name: getattr(pictures, name) for name in PICTURE_ARRAYS},
             "trials": self.trials,
         }
-        arrays |= {"concepts": pictures.concepts, "start_concepts": pictures.start_concepts}
-        named = {f"{NORMALISER}{subject}.": each for subject, each in self.normalisers.items()}
-        for before, one in {**named, **({"": self.normaliser} if self.normaliser else {})}.items():
-            arrays |= {f"{before}mean": one.mean, f"{before}matrix": one.matrix}
+        normalisers = {f"{NORMALISER}{subject}.": each for subject, each in self.normalisers.items()}
+        for before, one in (*normalisers.items(), ("", self.normaliser)):
+            arrays |= {f"{before}mean": one.mean, f"{before}matrix": one.matrix} if one else {}
         arrays |= {f"{WHITENER}{subject}": matrices for subject, matrices in self.whiteners.items()}
 
         # metadata: the block, and the digest of the weights
@@ -456,31 +453,33 @@ class Learned:
             arrays = {name: value.numpy() for name, value in tensors.items()}
 
             # pictures, which must be those of the block
-            names, pixels = arrays.pop("pictures"), arrays.pop("pixels")
-            further = map(arrays.pop, ("hashes", "concepts", "start_concepts"))
-            pictures = LearnedPictures(names, pixels, block.pictures.has_all_pixels, *further)
+            further = {name: arrays.pop(name) for name in PICTURE_ARRAYS}
+            has_all_pixels = block.pictures.has_all_pixels
+            pictures = LearnedPictures(arrays.pop("pictures"), has_all_pixels=has_all_pixels, **further)
             if pictures.digest != block.pictures.digest:
                 raise ValueError("it does not belong to its config.json")
             if pictures.hashes.shape[1:] != (PIXEL_WORDS,):
                 raise ValueError("its pictures are hashed as an earlier version did")
 
             # digests of trials, whitening matrices [S, C, C] and statistics of each subject
-            trials = arrays.pop("trials", _none())
             whitened = [name for name in arrays if name.startswith(WHITENER)]
-            whiteners = {int(name.removeprefix(WHITENER)): arrays.pop(name) for name in whitened}
             before = [name.removesuffix("mean") for name in arrays if name.endswith("mean")]
             statistics = {name: Normaliser(arrays[f"{name}mean"], arrays[f"{name}matrix"]) for name in before}
-            mean = statistics.pop("", None)
-            normalisers = {
-                int(name.removeprefix(NORMALISER).rstrip(".")): each for name, each in statistics.items()
+            signal_fields = {
+                "trials": arrays.pop("trials", _none()),
+                "whiteners": {int(name.removeprefix(WHITENER)): arrays[name] for name in whitened},
+                "normaliser": statistics.pop("", None),
+                "normalisers": {
+                    int(name.removeprefix(NORMALISER).rstrip(".")): each for name, each in statistics.items()
+                },
             }
-            signal_fields = {"normalisers": normalisers, "normaliser": mean, "whiteners": whiteners}
-            learned = cls(**{**dict(block), "pictures": pictures, "trials": trials, **signal_fields})
+            learned = cls(**{**dict(block), "pictures": pictures, **signal_fields})
 
         # weights that another program wrote may have learned from anything since
         digest = _digest_weights(weights_files)
-        is_theirs = digest and weights.metadata_of(folder / FILE).get("weights") == digest
-        return learned if is_theirs else learned.after(cls())
+        if digest and weights.metadata_of(folder / FILE).get("weights") == digest:
+            return learned
+        return learned.after(cls())
 
 
 def _list_weights(folder: Path) -> list[Path]:

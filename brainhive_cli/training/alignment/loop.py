@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.device_memory import keep_freed_memory, peak_bytes, reset_peak
+from brainhive_cli.core.device_memory import keep_freed_memory, peak_bytes, reset_peak, to_device
 from brainhive_cli.core.errors import (
     BrainhiveError,
     is_asked_to_stop,
@@ -28,7 +29,7 @@ from brainhive_cli.training.alignment.batches import Batch, Batches, CellData, a
 from brainhive_cli.training.alignment.initialisation import initial_aligner, learned_by, load_start, take_over
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Objective, Term
+from brainhive_cli.training.alignment.objective import Objective, Term, mixing_of
 from brainhive_cli.training.alignment.optimisation import Content, Stages, State
 from brainhive_cli.training.alignment.settings import Train
 from brainhive_cli.training.alignment.validation import (
@@ -64,7 +65,7 @@ class Callbacks:
     def after_epoch(self, event: Content) -> None:
         """Handle an epoch: its number from 0, `epochs`, `loss`, `validation_top1` and `samples_per_s`."""
 
-    def at_end(self, epoch: int, ranks: Tensor, validation: list[ValidationSet]) -> None:
+    def at_end(self, aligner: Aligner, epoch: int, ranks: Tensor, validation: list[ValidationSet]) -> None:
         """Handle the end: the kept epoch, counted from 1, and its ranks [N] among the held-out pictures."""
 
 
@@ -120,7 +121,7 @@ def fit(
 
     # lay out the loss, the batches, the stages and the pictures that score an epoch
     objective = Objective(terms, layout.similarity == "centred_cosine").to(launch.device)
-    batches = Batches(data, settings, 0.0, launch)
+    batches = Batches(data, settings, launch)
     stages = Stages(aligner, objective, settings, batches.steps, data.starts, start is not None)
     validation = held_out_set(data, batches.averages)
     test = test_sets(data, launch.device) if settings.selection == "test" else []
@@ -155,12 +156,11 @@ def fit(
             seed_torch(derive_seed(step_seed, launch.rank), launch.device)
 
             # draw the batch, mixed as strongly as the terms that are active now ask for
-            batches.mix_alpha, batches.mix_share = objective.mixing(state.epoch + state.step / batches.steps)
-            batch = batches.draw(rows, step_seed)
+            mixing = mixing_of(terms, state.epoch + state.step / batches.steps)
+            batch = batches.draw(rows, step_seed, mixing)
 
             # tell the losses how far the training is
-            done = state.epoch * batches.steps + state.step
-            progress = (done, state.epoch, settings.epochs)
+            progress = state.epoch * batches.steps + state.step, state.epoch, settings.epochs
             context = LossContext(batch.mixing, *progress, steps=batches.steps, stimuli=batch.stimuli)
 
             # the loss is that of the whole batch, whatever number of processes shares it
@@ -170,8 +170,11 @@ def fit(
                     for shares in forward(aligner, batch, context)
                 )
                 loss = objective(predicted, targets, context)
-                if batches.feedback is not None:
-                    batches.learn(rows, objective.of_pairs(predicted, targets, context))
+                if batches.feedback is not None:  # in the order of the batch
+                    similarity = objective.of_pairs(predicted, targets, context)
+                    batches.feedback.learn(
+                        to_device(torch.from_numpy(np.sort(rows)), launch.device), similarity
+                    )
 
             # change the weights, and offer a checkpoint
             loss.backward()
@@ -186,19 +189,21 @@ def fit(
         samples_per_s = sum(map(len, todo)) / (time.monotonic() - start_s)
         ranks = ranks_of(validation, learner.result, settings.precision, launch)
         on_test = ranks_of(test, learner.result, settings.precision, launch)
-        score = {"best": top1(ranks), "last": None, "test": top1(on_test)}[settings.selection]
-        state.count_epoch(learner, ranks, top1(ranks), score)
+        validated = top1(ranks)
+        score = {"best": validated, "last": None, "test": top1(on_test)}[settings.selection]
+        state.count_epoch(learner, ranks, validated, score)
         if launch.is_main:
             event = {"epoch": state.epoch - 1, "epochs": settings.epochs, "loss": loss_mean}
-            callbacks.after_epoch(event | {"validation_top1": top1(ranks), "samples_per_s": samples_per_s})
+            callbacks.after_epoch(event | {"validation_top1": validated, "samples_per_s": samples_per_s})
 
     # return to the weights of the kept epoch
     assert state.kept is not None
     learner.result.load_state_dict(state.kept["weights"])
     learner.result.losses = state.kept["losses"]
+    aligner = learner.result.eval()
     if launch.is_main:
-        callbacks.at_end(state.kept["epoch"], state.kept["ranks"], validation)
-    return learner.result.eval()
+        callbacks.at_end(aligner, state.kept["epoch"], state.kept["ranks"], validation)
+    return aligner
 
 
 def is_closed_form(layout: Layout) -> bool:
@@ -233,37 +238,36 @@ def train_cell(
     if is_closed_form(layout) and not launch.is_main:
         return  # one process fits alone
     with console.progress("training steps", 0) as bar:
-        cell_folder = CellFolder(name, folder, launch, on_epoch, bar)
-        aligner = fit(layout, data, terms, train, seed=seed, callbacks=cell_folder, launch=launch)
-        if launch.is_main:
-            cell_folder.finish(aligner, seed)
+        callbacks = CellFolder(name, seed, folder, launch, on_epoch, bar)
+        fit(layout, data, terms, train, seed=seed, callbacks=callbacks, launch=launch)
 
 
+@dataclass
 class CellFolder(Callbacks):
     """Keeps a cell's log and checkpoint in the folder of its run, and writes its model and metrics.
 
-    Args:
+    Attributes:
         name: The cell's.
+        seed: The cell's.
         folder: Of the run.
         launch: The processes that train the cell; one of them writes.
         on_epoch: Called after each epoch with what the log has of it.
         bar: Counts the steps.
     """
 
-    def __init__(
-        self,
-        name: str,
-        folder: RunFolder,
-        launch: Launch,
-        on_epoch: OnEpoch | None,
-        bar: console.Bar,
-    ) -> None:
-        self.name, self.folder, self.launch, self.on_epoch, self.bar = name, folder, launch, on_epoch, bar
-        self.score = name
-        self.checkpoint = Checkpoint(folder.checkpoint_path(name))
+    name: str
+    seed: int
+    folder: RunFolder
+    launch: Launch
+    on_epoch: OnEpoch | None
+    bar: console.Bar
+
+    def __post_init__(self) -> None:
+        """Open the checkpoint, and begin to measure time and memory."""
+        self.score = self.name
+        self.checkpoint = Checkpoint(self.folder.checkpoint_path(self.name))
         self.started_s = self.saved_s = time.monotonic()
-        reset_peak(launch.device)
-        self.epoch, self.ranks, self.validation = 0, torch.empty(0), list[ValidationSet]()
+        reset_peak(self.launch.device)
 
     def find_checkpoint(self) -> tuple[State, Content | None]:
         """Read the newest checkpoint of the cell that is whole."""
@@ -285,16 +289,11 @@ class CellFolder(Callbacks):
         """Write a line of the log."""
         event = {"cell": self.name, **event}
         self.folder.log(**event)
-        epochs = f"epoch {event['epoch'] + 1}/{event['epochs']}"
-        self.score = f"{self.name}, {epochs}, loss {event['loss']:.3f}"
+        self.score = f"{self.name}, epoch {event['epoch'] + 1}/{event['epochs']}, loss {event['loss']:.3f}"
         if self.on_epoch is not None:
             self.on_epoch(event)
 
-    def at_end(self, epoch: int, ranks: Tensor, validation: list[ValidationSet]) -> None:
-        """Store the values from which the metrics are computed."""
-        self.epoch, self.ranks, self.validation = epoch, ranks, validation
-
-    def finish(self, aligner: Aligner, seed: int) -> None:
+    def at_end(self, aligner: Aligner, epoch: int, ranks: Tensor, validation: list[ValidationSet]) -> None:
         """Write model and metrics of the epoch that is kept, and what it took since it began or went on."""
         # the model folder, written at once
         name, caveats = self.name, aligner.learned.caveats
@@ -302,11 +301,16 @@ class CellFolder(Callbacks):
 
         # metrics on the held-out training concepts, if there are any
         scopes = {}
-        for held in self.validation:
-            protocol = extend_protocol("held-out training concepts", caveats)
-            subject_ranks, items = held.by_subject(self.ranks)
-            named: Any = {"seeds": (seed,), "protocol": protocol, "split": "validation", "items": items}
-            scopes = {name: by_name(summarise(subject_ranks, len(held.shown), **named))}
+        for held in validation:
+            subject_ranks, items = held.by_subject(ranks)
+            summary = summarise(
+                *(subject_ranks, len(held.shown)),
+                seeds=(self.seed,),
+                protocol=extend_protocol("held-out training concepts", caveats),
+                split="validation",
+                items=items,
+            )
+            scopes = {name: by_name(summary)}
 
         # time, memory and size, then the metrics file, which marks the cell as finished
         took = {
@@ -315,7 +319,7 @@ class CellFolder(Callbacks):
             "parameters": sum(parameter.numel() for parameter in aligner.parameters()),
         }
         selection = aligner.learned.selection
-        notes = {"epoch": self.epoch, "selected_on": selection, "caveats": caveats, "took": took}
+        notes = {"epoch": epoch, "selected_on": selection, "caveats": caveats, "took": took}
         self.folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, notes=notes).as_dict())
         self.checkpoint.remove()
 
@@ -324,9 +328,9 @@ def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tenso
     """Return predictions and targets of a batch, [B, *shape] by name, in the order of the micro-batches."""
     # targets: embeddings of the heads pass the fuser, further ones go to the losses as they are
     subjects = torch.cat([subject for _, subject in batch.parts])
-    keys = aligner.layout.keys_of(aligner.layout.heads)
-    embeddings = {key: target for key, target in batch.targets.items() if key in keys}
-    further = {name: target for name, target in batch.targets.items() if name not in keys}
+    targets, keys = batch.targets, aligner.layout.keys_of(aligner.layout.heads)
+    embeddings = {key: targets[key] for key in targets if key in keys}
+    further = {name: targets[name] for name in targets if name not in keys}
     targets = further | aligner.targets(embeddings, subjects) | batch.augmented
     if not hasattr(aligner.backbone, "learn"):
         return join_parts([aligner.predict(*part) for part in batch.parts]), targets
@@ -374,7 +378,7 @@ def _fit_in_closed_form(aligner: Aligner, data: CellData, callbacks: Callbacks, 
     aligner.eval()
     validation = held_out_set(data, averages_of(data, launch.device))
     ranks = ranks_of(validation, aligner, "fp32", Launch(0, 1, launch.device))
-    callbacks.at_end(1, ranks, validation)
+    callbacks.at_end(aligner, 1, ranks, validation)
     return aligner
 
 
@@ -385,8 +389,8 @@ def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
     where subjects differ in width, each process takes statistics of its share, with a warning.
     """
     # nothing to do in one process, or without batch normalisation
-    has_any = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in aligner.modules())
-    if launch.processes == 1 or not has_any:
+    is_batch_norm = (isinstance(module, nn.modules.batchnorm._BatchNorm) for module in aligner.modules())
+    if launch.processes == 1 or not any(is_batch_norm):
         return aligner
     is_split = len(set(aligner.layout.spec.widths)) > 1
     if launch.device.type == "cuda" and not is_split:

@@ -12,13 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents, parts, weights
-from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import describe_bad_name
 from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.models import backbones, fusers
 from brainhive_cli.models import heads as outputs
-from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.lora import Adapter
 from brainhive_cli.models.signal_spec import check_signal
 from brainhive_cli.training.alignment import published_models
@@ -76,7 +74,7 @@ class Aligner(nn.Module):
 
         # the fuser may predict its input from signals, so the backbone is built for its width
         fuser = parts.resolve("fusers", layout.fuser) if layout.fused else None
-        self.backbone_heads: Heads = layout.heads
+        self.backbone_heads: outputs.Heads = layout.heads
         if width := fuser and fuser.signal_width:
             self.backbone_heads = {**layout.heads} | {
                 name: replace(head, shape=(*head.shape[:-1], width)) for name, head in layout.fused.items()
@@ -115,9 +113,8 @@ class Aligner(nn.Module):
         Raises:
             BrainhiveError: if the signals are of another size.
         """
-        checked = self._check_signal(signal, subject_index)
-        predicted = backbones.predict(self.backbone, self.backbone_heads, checked, subject_index, names)
-        return self._map_signals(predicted)
+        checked, heads = self._check_signal(signal, subject_index), self.backbone_heads
+        return self._map_signals(backbones.predict(self.backbone, heads, checked, subject_index, names))
 
     def learn(
         self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
@@ -127,7 +124,7 @@ class Aligner(nn.Module):
         predicted, replaced = backbones.learn(self.backbone, heads, checked, subject_index, targets, context)
         return self._map_signals(predicted), {**targets, **replaced}
 
-    def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
+    def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> outputs.Decoded:
         """Decode signals [B, C, T], without gradients; where answers are sampled, by one seed a signal."""
         checked = self._check_signal(signal, subject_index)
         decoded = backbones.decode(self.backbone, self.backbone_heads, checked, subject_index, seeds)
@@ -158,14 +155,14 @@ class Aligner(nn.Module):
         direct = {head.target for head in heads.values()} - {*self.layout.dims}
 
         # embeddings of the fuser, which makes one head at most
-        to_fuse = {key: embedding for key, embedding in embeddings.items() if key not in direct}
+        to_fuse, fused_heads = (
+            {key: embeddings[key] for key in embeddings if key not in direct},
+            self.layout.fused,
+        )
         if self.fuser is not None and to_fuse:
             subjects = (subject_index,) if self.takes_subjects else ()
-            fused = {
-                head: self.fuser(to_fuse, *subjects) for head in self.layout.fused
-            }  # of one head at most
-            count = len(next(iter(to_fuse.values())))
-            outputs.check(fused, self.layout.fused, "the fuser", self.fuser, count)
+            fused = {head: self.fuser(to_fuse, *subjects) for head in fused_heads}
+            outputs.check(fused, fused_heads, "the fuser", self.fuser, len(next(iter(to_fuse.values()))))
             head_targets |= fused
 
         # every target must have the shape of its head
@@ -238,7 +235,7 @@ class Aligner(nn.Module):
         """
         # upstream has a scale in every model
         scale = self.losses.get("0.logit_scale", torch.tensor(INITIAL_LOGIT_SCALE))
-        state = self.state_dict() | {"logit_scale": scale}
+        state = {**self.state_dict(), "logit_scale": scale}
         config, renamed = published_models.write_upstream(self.layout, state)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -258,7 +255,8 @@ def load(path: Path | str) -> Aligner:
     """
     if not isinstance(path, str | Path) or describe_bad_name(str(path)):
         raise RecipeError(
-            f"{show_value(path)} is no path of a model folder", "runs/train-align/NAME/cells/CELL/model"
+            f"{documents.show_value(path)} is no path of a model folder",
+            "runs/train-align/NAME/cells/CELL/model",
         )
 
     # checkpoints of MindEye and NEURONS
@@ -289,16 +287,16 @@ def load(path: Path | str) -> Aligner:
         aligner = Aligner(layout, learned)
 
         # learned parameters of losses are no weights of the aligner
-        learned_by_losses = [name for name in state if name.startswith(LOSSES)]
-        aligner.losses = {name.removeprefix(LOSSES): state.pop(name) for name in learned_by_losses}
+        names = [name for name in state if name.startswith(LOSSES)]
+        aligner.losses = {name.removeprefix(LOSSES): state.pop(name) for name in names}
         weights.fill(aligner, state, file, WAY)
         return aligner.eval()
 
 
 def is_model(path: Path) -> bool:
     """Whether a path is a model's, not a run's."""
-    is_folder = (path / "config.json").is_file() and not (path / FINISHED).is_file()
-    return is_folder or published_models.is_checkpoint(path)
+    has_config = (path / "config.json").is_file()
+    return (has_config and not (path / FINISHED).is_file()) or published_models.is_checkpoint(path)
 
 
 def holds_model(path: Path) -> bool:
@@ -335,5 +333,4 @@ class _Config(BaseModel):
         """Fields that decide the sizes of weights: all but the subjects, whose numbers may be any."""
         fields = self.model_extra or {}
         spec = fields.get("spec")
-        sizes_of_spec = {**spec, "subjects": ()} if isinstance(spec, dict) else spec
-        return {**fields, "spec": sizes_of_spec}
+        return {**fields, "spec": {**spec, "subjects": ()} if isinstance(spec, dict) else spec}

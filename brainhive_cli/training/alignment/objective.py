@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Annotated, Any, Self
 
 import torch
@@ -96,9 +96,8 @@ def check(terms: Sequence[Term], epochs: int) -> None:
             )
     # between two borders the same terms are active; at a border itself a wave may be 0
     spans = [span for term in terms for span in (term.epochs, getattr(term.weight, "epochs", None)) if span]
-    inner = {float(end) for span in spans for end in span if end < epochs}
-    borders = sorted({*map(float, range(epochs + 1)), *inner})
-    moments = [(one + other) / 2 for one, other in pairwise(borders)]
+    borders = {*map(float, range(epochs + 1)), *(float(end) for end in chain(*spans) if end < epochs)}
+    moments = [(one + other) / 2 for one, other in pairwise(sorted(borders))]
     for number, term in enumerate(terms):
         if not any(map(term.weight_at, moments)):
             raise RecipeError(
@@ -185,10 +184,6 @@ class Objective(nn.ModuleList):
             if of_pairs is not None and term.weight_at(context.moment):
                 return of_pairs(predicted[term.prediction], targets[term.of], context)
         raise RecipeError("train.alternatives=uncertainty needs the similarities of clip", "a term of clip")
-
-    def mixing(self, moment: float) -> tuple[float, float]:
-        """Return how signals are mixed at a moment: alpha (0: not at all), and how many of them."""
-        return mixing_of(self.terms, moment)
 
     def continue_from(self, learned: Tensors) -> None:
         """Start learned values from those of another model's losses; fixed ones stay the recipe's."""

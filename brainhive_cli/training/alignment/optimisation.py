@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -189,16 +188,16 @@ def schedule_of(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> L
         )
 
     # a linear rise, then a constant rate or half a cosine
-    warmup = round(stage.warmup * steps)
-    is_constant = stage.schedule == "constant"
-    return LambdaLR(optimizer, partial(_share_of_lr, warmup=warmup, steps=total, is_constant=is_constant))
+    warmup, is_constant = round(stage.warmup * steps), stage.schedule == "constant"
 
+    def share_of_lr(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return (
+            1.0 if is_constant else 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        )
 
-def _share_of_lr(step: int, warmup: int, steps: int, is_constant: bool) -> float:
-    """Rise linearly, then stay, or fall as a cosine to 0."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 1.0 if is_constant else 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return LambdaLR(optimizer, share_of_lr)
 
 
 class Stages:
@@ -275,13 +274,11 @@ class Stages:
         # every named part must exist in the model
         names = [name for name, _ in self.aligner.named_modules() if name]
         started = [part for part in self.starts.get(number, ()) if part]
-        key = f"train.stages[{number}]"
-        checked = (
-            (f"{key} freezes", stage.freeze),
-            (f"{key} starts", started),
+        for what, parts in (
+            (f"train.stages[{number}] freezes", stage.freeze),
+            (f"train.stages[{number}] starts", started),
             ("train.lr_of names", self.train.lr_of),
-        )
-        for what, parts in checked:
+        ):
             if unknown := [part for part in parts if part not in names]:
                 top = ", ".join(name for name in names if name.count(".") < 2)
                 raise RecipeError(f"{what} {unknown[0]!r}", f"there are: {top}")

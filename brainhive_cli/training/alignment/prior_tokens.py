@@ -17,7 +17,6 @@ from brainhive_cli.data.command_lines import (
 )
 from brainhive_cli.data.targets.encoder_keys import encoders_of, match_prior, recipe_around
 from brainhive_cli.models import priors
-from brainhive_cli.models.priors import Prior
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
@@ -25,7 +24,9 @@ DEFAULT_DATASET = "things-eeg"
 """The default of train-align."""
 
 
-def check_tokens(align: TrainedRun, prior: Prior, source: str, dataset: Any, *, is_named: bool) -> None:
+def check_tokens(
+    align: TrainedRun, prior: priors.Prior, source: str, dataset: Any, *, is_named: bool
+) -> None:
     """Refuse a run whose tokens are not those of a prior with a fuser.
 
     Args:
@@ -55,7 +56,7 @@ def check_tokens(align: TrainedRun, prior: Prior, source: str, dataset: Any, *, 
     console.warn(problem)
 
 
-def _has_fuser_of(model: Aligner, prior: Prior, source: str) -> bool:
+def _has_fuser_of(model: Aligner, prior: priors.Prior, source: str) -> bool:
     """Whether a model was trained for this prior, or one of the same fusion encoder."""
     if model.layout.prior_digest and model.layout.prior_digest == priors.describe(source).digest:
         return True

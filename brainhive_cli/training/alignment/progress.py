@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -18,7 +19,6 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import problem_of
 from brainhive_cli.training.alignment.recipe import Cell
 
-COLUMNS = ("cell", "seed", "epoch", "loss", "val top-1", "time left")
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 """Selection of epochs, in a table's title; nothing where it was by validation."""
 SECTION = "Training"
@@ -26,8 +26,6 @@ MOST = 6
 """Cells that have a line each; of more, their mean is drawn, with the lowest and the highest."""
 CURVE_TITLES = {"loss": "Loss", "validation_top1": "Top-1 on held-out training concepts"}
 """Keys of an epoch in the log, and the titles of their curves."""
-Events = Mapping[str, Mapping[int, float]]
-"""Values by cell and epoch."""
 
 
 class _Epoch(BaseModel):
@@ -67,17 +65,11 @@ class Watch:
             last, epochs, top1 = events[-1], self._epochs[cell.variant], events[-1].validation_top1
             pace_s = (last.time - events[0].time) / max(1, len(events) - 1)
             left = clock(pace_s * (epochs - 1 - last.epoch)) if len(events) > 1 else ""
-            at_work.append(
-                (
-                    name.removesuffix(f"_seed-{cell.seed}"),
-                    cell.seed,
-                    f"{last.epoch + 1}/{epochs}",
-                    f"{last.loss:.3f}",
-                    "–" if top1 is None else f"{top1:.3f}",
-                    "done" if name in done else left,
-                )
-            )
-        return Table(self._count(done), COLUMNS, tuple(at_work))
+            row = name.removesuffix(f"_seed-{cell.seed}"), cell.seed, f"{last.epoch + 1}/{epochs}"
+            figures = f"{last.loss:.3f}", "–" if top1 is None else f"{top1:.3f}"
+            at_work.append((*row, *figures, "done" if name in done else left))
+        columns = "cell", "seed", "epoch", "loss", "val top-1", "time left"
+        return Table(self._count(done), columns, tuple(at_work))
 
     def news(self, is_due: bool) -> list[str]:
         """Say which cells were finished since the last call; if none was and it is due, how far one is."""
@@ -135,23 +127,22 @@ class Watch:
 
 def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     """Lay out the metrics of a finished run, cell by cell in the order of the recipe."""
-    notes = measured.notes
-    selected_on = {cell_notes["selected_on"] for cell_notes in notes["cells"].values()}
+    notes, cell_notes = measured.notes, measured.notes["cells"]
+    selected_on = {each["selected_on"] for each in cell_notes.values()}
     how = "".join(f", {PROTOCOLS[name]}" for name in sorted(selected_on & PROTOCOLS.keys()))
     title = f"{notes['dataset']} {notes['mode']}{how}"
     top1 = {cell.name: measured.scopes.get(cell.name, {}).get("top1") for cell in cells}
     if not any(top1.values()):
-        epochs = tuple((name, notes["cells"][name]["epoch"]) for name in top1)
         title += "; no validation: no training concept is held out (train.validation)"
+        epochs = [(name, cell_notes[name]["epoch"]) for name in top1]
         return _finish_tables([Table(title, ("cell", "epoch"), epochs)], measured)
     title += ": validation on held-out training concepts"
-    columns = ("cell", "epoch", "val top-1", "95 % CI", "n", "chance")
 
     # a row for each cell; one without validation has no figures
     rows = []
     for name, metric in top1.items():
         figures = (metric.value, metric.interval_text(), metric.n, metric.chance) if metric else ("–",) * 4
-        rows.append((name, notes["cells"][name]["epoch"], *figures))
+        rows.append((name, cell_notes[name]["epoch"], *figures))
 
     # mean and spread over all cells, or over those of each variant
     variant_metrics: dict[str, list[Metric | None]] = {}
@@ -163,15 +154,14 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     }
     if "" in variant_metrics and len(cells) > 1:
         rows.append((f"mean ± sd of {len(cells)}", "", spreads[""], "", "", ""))
-    laid_out = [Table(title, columns, rows)]
+    laid_out = [Table(title, ("cell", "epoch", "val top-1", "95 % CI", "n", "chance"), rows)]
     if "" not in variant_metrics:
         stamps = stamp_rows(variant_metrics)
-        headings = ("variant", "val top-1, mean ± sd", "cells", "chance")
-        means = (
+        means = [
             (stamps[label], spreads[label], len(metrics), metrics[0].chance if metrics[0] else "–")
             for label, metrics in variant_metrics.items()
-        )
-        laid_out.insert(0, Table(title, headings, tuple(means)))
+        ]
+        laid_out.insert(0, Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), means))
     return _finish_tables(laid_out, measured)
 
 
@@ -185,23 +175,21 @@ def _finish_tables(laid_out: Sequence[Table], measured: Measurements) -> tuple[T
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
     """Draw the log of a run: what each cell measured after each epoch."""
-    logged: dict[str, dict[str, dict[int, float]]] = {key: {} for key in CURVE_TITLES}
-    for event in run.events():
-        for key in CURVE_TITLES:
-            if event.get("cell") in cells and isinstance(event.get(key), int | float):
-                logged[key].setdefault(event["cell"], {})[event["epoch"] + 1] = event[key]
-    curves = []
-    for key, cell_values in logged.items():
-        epochs, note = sorted({epoch for values in cell_values.values() for epoch in values}), ""
-        lines = [Line(cell, [values.get(epoch) for epoch in epochs]) for cell, values in cell_values.items()]
+    events, curves = [event for event in run.events() if event.get("cell") in cells], []
+    for key, title in CURVE_TITLES.items():
+        cell_values: dict[str, dict[int, float]] = {}
+        for event in events:
+            if isinstance(event.get(key), int | float):
+                cell_values.setdefault(event["cell"], {})[event["epoch"] + 1] = event[key]
+        epochs, note = sorted({*chain(*cell_values.values())}), ""
+        lines = [Line(cell, [*map(values.get, epochs)]) for cell, values in cell_values.items()]
         if len(lines) > MOST:
             at = [[values[epoch] for values in cell_values.values() if epoch in values] for epoch in epochs]
-            low = [min(values) for values in at]
-            high = [max(values) for values in at]
-            lines = [Line(f"mean of {len(lines)} cells", [statistics.mean(v) for v in at], low, high)]
+            mean, low, high = [*map(statistics.mean, at)], [*map(min, at)], [*map(max, at)]
+            lines = [Line(f"mean of {len(lines)} cells", mean, low, high)]
             note = "The band goes from the lowest cell to the highest."
         if lines:
-            curves.append(Curve(CURVE_TITLES[key], "epoch", epochs, lines, section=SECTION, note=note))
+            curves.append(Curve(title, "epoch", epochs, lines, section=SECTION, note=note))
     return curves
 
 
@@ -210,8 +198,8 @@ def describe_health(stores: Mapping[str, TargetStore]) -> Table:
     rows = []
     for name, store in stores.items():
         health, problem = store.health, problem_of(store)
-        figures = (health.vectors, health.dimensions, health.median_pair_cosine, health.near_duplicates)
-        rows.append((name, *figures, "passed" if not problem else f"failed: {problem}"))
+        figures = health.vectors, health.dimensions, health.median_pair_cosine, health.near_duplicates
+        rows.append((name, *figures, f"failed: {problem}" if problem else "passed"))
     columns = ("store", "vectors", "dimensions", "median cosine of pairs", "near-duplicates", "health check")
     return Table("Health of the embeddings", columns, rows, section="Stores")
 

@@ -30,7 +30,6 @@ from brainhive_cli.training.alignment.learned import Learned
 
 Fields = dict[str, Any]
 ENDINGS = (".pth", ".pt")
-NSD, CC2017 = "nsd", "cc2017"
 ALL_OF_NSD = tuple(range(1, 9))
 """MindEye2's `final_subj01_pretrained_*` is tuned to one subject after training on the seven others."""
 FOLDERS = 5
@@ -84,11 +83,11 @@ def learned_in(path: Path) -> Learned:
         BrainhiveError: if neither file nor folder is named by the subject.
     """
     # data set by the file name, subjects by the folder name
-    dataset = CC2017 if path.name.startswith(NEURONS_FILE) else NSD
+    dataset = "cc2017" if path.name.startswith(NEURONS_FILE) else "nsd"
     subjects = ALL_OF_NSD if "pretrained" in path.parent.name else subjects_of(path)
 
     # MindEye2 keeps its last epoch; the others choose by the test
-    selection = "last epoch" if dataset == NSD and _has_ridges(_state(path)) else "test"
+    selection = "last epoch" if dataset == "nsd" and _has_ridges(_state(path)) else "test"
     return Learned(selection, dataset, recordings=dataset, people={dataset: subjects}, has_all_subjects=True)
 
 
@@ -102,10 +101,8 @@ def read_checkpoint(path: Path) -> tuple[Layout, State]:
 
     # ridges by subject are those of MindEye2 and NEURONS
     publisher, describe = ("MindEye2", _mindeye2) if _has_ridges(state) else ("MindEye1", _mindeye1)
-    problem = f"is no brain model of {publisher}"
-    with weights.reading(
-        path, "give the checkpoint of one of its trainings", BrainhiveError, problem=problem
-    ):
+    problem, way = f"is no brain model of {publisher}", "give the checkpoint of one of its trainings"
+    with weights.reading(path, way, BrainhiveError, problem=problem):
         layout, table = describe(path, state, subjects)
     return layout, rename(state, table)
 
@@ -125,9 +122,8 @@ def subjects_of(path: Path) -> tuple[int, ...]:
         )
 
     # a multi-subject model learned from all subjects but the named one
-    subject = int(numbers[-1])
-    all_but_one = tuple(number for number in range(1, 9) if number != subject)
-    return all_but_one if "multisubject" in folders else (subject,)
+    is_multisubject = "multisubject" in folders
+    return tuple(number for number in ALL_OF_NSD if (number == int(numbers[-1])) != is_multisubject)
 
 
 def _state(path: Path) -> State:
@@ -145,8 +141,11 @@ def _mindeye1(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
     # sizes that both levels share
     subject = subjects[0]
     hidden, voxels = state["lin0.0.weight"].shape
-    blocks = count_numbers(state, r"mlp\.(\d+)\.0\.weight")
-    backbone = {"kind": "havir", "hidden": hidden, "blocks": blocks}
+    backbone = {
+        "kind": "havir",
+        "hidden": hidden,
+        "blocks": count_numbers(state, r"mlp\.(\d+)\.0\.weight"),
+    }
     table: dict[str, str | None] = {r"maps_projector\.": None}
     if "upsampler.conv_norm_out.weight" in state:
         # low level: latents [C, H, W] of an autoencoder, by a decoder of several stages
@@ -203,8 +202,8 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
         )
 
     # no part that neither project has
-    unknown = sorted({n.partition(".")[0] for n in state if not n.startswith((*BRAIN, PRIOR, *DECODERS))})
-    if unknown:
+    known = (*BRAIN, PRIOR, *DECODERS)
+    if unknown := sorted({name.partition(".")[0] for name in state if not name.startswith(known)}):
         raise BrainhiveError(
             f"{path} has the part {unknown[0]}, which neither MindEye2 nor NEURONS has", "another checkpoint"
         )
@@ -236,15 +235,13 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
     if "clipproj.proj" in state:
         heads["text"] = Head((state["clipproj.proj"].shape[1],), TEXT)
     # MindEye2's parts lie below `backbone.brain` where a prior or decoders come with them
-    backbone = brain
-    place_of_brain = "backbone."
+    backbone, place_of_brain = brain, "backbone."
 
     # the diffusion prior, where it was saved too
     prior = {}
-    if any(name.startswith(f"{PRIOR}net.") for name in state):
+    if f"{PRIOR}net." not in missing:
         sizes_of = parts.load("priors", "mindeye1").sizes_of
-        prior = {"kind": "mindeye1", **sizes_of(below(state, PRIOR))}
-        place_of_brain = "backbone.brain."
+        prior, place_of_brain = {"kind": "mindeye1", **sizes_of(below(state, PRIOR))}, "backbone.brain."
         backbone = {
             "kind": "with_prior",
             "backbone": brain,
@@ -272,9 +269,8 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
         }
 
         # each stage of the mask decoder but the first doubles the side
-        side = isqrt(tokens) << (stages - 1)
+        side, latent_channels = isqrt(tokens) << (stages - 1), len(state["text_seg_dec.recon_head.weight"])
         latent_side = side * 7 // 16  # 28 of 64: the autoencoder's, of 224 pixels
-        latent_channels = len(state["text_seg_dec.recon_head.weight"])
         heads |= {
             "motion": Head((frames, tokens, width)),
             "mask": Head((frames, 1, side, side)),
@@ -425,7 +421,7 @@ def _check(layout: Layout, state: State) -> None:
     # shapes of the brain encoder that upstream would build
     kind, spec, fuser = _upstreams(layout.backbone), layout.spec, _upstreams(layout.fuser)
     width = sum(head.width for head in layout.heads.values())
-    size = (spec.channels, spec.samples, width, len(spec.subjects))
+    size = spec.channels, spec.samples, width, len(spec.subjects)
     shapes = {name: value.shape for name, value in state.items() if name.startswith("backbone.")}
     for is_upstreams, what in (
         (list(layout.heads) == [TOKEN], f"heads {', '.join(layout.heads)}"),

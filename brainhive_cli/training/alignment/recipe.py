@@ -137,34 +137,30 @@ class Recipe(SweptRecipe):
 
     @model_validator(mode="before")
     @classmethod
-    def _takes_usual_encoders(cls, fields: Any) -> Any:
-        """Where no encoders are named, fuse what the prior fuses, or predict what shows categories."""
-        if isinstance(fields, dict) and "encoders" not in fields:
-            # the first prior, of the recipe or of its sweep, names the encoders
+    def _takes_usual_fuser_and_encoders(cls, fields: Any) -> Any:
+        """Choose a fuser that closed form can train, and encoders of a prior or of what shows categories."""
+        if not isinstance(fields, dict):
+            return fields
+
+        # a head for each encoder where the backbone is fitted in closed form, which trains no fuser
+        if not fields.get("heads") and not fields.get("prior"):
+            shelves = {"backbone": "backbones", "fuser": "fusers"}
+            defaults = {key: cls.model_fields[key].default for key in shelves}
+            with suppress(BrainhiveError):  # which the keys' own types raise
+                backbone, fuser = (
+                    parts.resolve(shelf, fields.get(key, defaults[key])) for key, shelf in shelves.items()
+                )
+                is_default = fuser == parts.resolve("fusers", defaults["fuser"])
+                if backbone.is_closed_form and is_default:
+                    fields = {**fields, "fuser": "heads"}
+
+        # the first prior, of the recipe or of its sweep, names the encoders where nothing else does
+        if "encoders" not in fields:
             swept = read_sweep(fields.get("sweep") or {})
             priors = [fields.get("prior"), *(swept.get("prior", []) if isinstance(swept, dict) else [])]
             if named := next((prior for prior in priors if isinstance(prior, str)), None):
                 fields = {**fields, "encoders": encoders_of(named)}
         return with_usual_encoders(fields)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _predicts_each_encoder_in_closed_form(cls, fields: Any) -> Any:
-        """Make a head for each encoder where the backbone is fitted in closed form, which trains no fuser."""
-        if not isinstance(fields, dict) or fields.get("heads") or fields.get("prior"):
-            return fields
-
-        # the backbone and the fuser, as given or by default
-        shelves = {"backbone": "backbones", "fuser": "fusers"}
-        defaults = {key: cls.model_fields[key].default for key in shelves}
-        with suppress(BrainhiveError):  # which the keys' own types raise
-            backbone, fuser = (
-                parts.resolve(shelf, fields.get(key, defaults[key])) for key, shelf in shelves.items()
-            )
-            is_default = fuser == parts.resolve("fusers", defaults["fuser"])
-            if backbone.is_closed_form and is_default:
-                return {**fields, "fuser": "heads"}
-        return fields
 
     @model_validator(mode="before")
     @classmethod
@@ -417,9 +413,8 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
         # one group of a name, trained and tested subjects for each training
         source = Recordings(dataset, recipe.paths, recipe.signal)
         subjects = tuple(source.expect_subjects(recipe.subjects))
-        groups: list[tuple[str, People, People]] = [
-            (f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects
-        ]
+        groups: list[tuple[str, People, People]]
+        groups = [(f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects]
         if recipe.mode == "joint":
             groups = [("all", subjects, subjects)]
         elif recipe.mode == "inter":

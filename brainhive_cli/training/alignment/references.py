@@ -11,7 +11,6 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths, name_of, shipped_recipes
-from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
 from brainhive_cli.training.alignment.model import is_model
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -32,7 +31,7 @@ def find_reference(
     *,
     choose: str = "--run ",
     may_be_finetuned: bool = True,
-) -> tuple[RunFolder, str]:
+) -> tuple[runs.RunFolder, str]:
     """Find what a reference names; without one, the newest finished run on a data set, which is said.
 
     A reference is a run's folder, name or the end of it; `RUN:VARIANT` of a sweep, or `:VARIANT` of the
@@ -58,7 +57,7 @@ def find_reference(
     is_shared = name is not None and name.startswith(hub.SCHEME)
     path = shared_runs.fetch(str(name)) if is_shared else locate(reference or "")
     if reference is not None and is_model(path):
-        return RunFolder(path), ""
+        return runs.RunFolder(path), ""
 
     # a run that is named, and one variant of it
     recipe_name = name_of_training(name, root)
@@ -70,7 +69,7 @@ def find_reference(
 
     wanted = None if dataset is None or recipe_name else dataset.build(paths).recorded_as
 
-    def describe_lacking(run: RunFolder) -> str:
+    def describe_lacking(run: runs.RunFolder) -> str:
         """Say why a run is not the one that is meant; empty if it is."""
         recipe = run.recipe(Recipe, paths=paths)
         if recipe_name is not None and recipe_name not in (names := {recipe.recipe_name, *run.found_by}):
@@ -112,7 +111,7 @@ def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
     # a name continues the one before it if both are a variant, or the start of one
     joined: list[str] = []
     for name in names:
-        longer = f"{joined[-1]},{name}" if joined else name
+        longer = ",".join([*joined[-1:], name])
         run, variant = of_variant(longer)
         labels = known_variants(run, paths) if joined and variant else ()
         if any(f"{label},".startswith(f"{variant},") for label in labels):  # a variant, or the start of one
@@ -124,7 +123,7 @@ def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
 
 def name_of_training(reference: str | None, runs_root: Path) -> str | None:
     """Give the name of the train-align recipe that a reference means; None where it means none."""
-    if not reference or is_run(locate(reference)) or is_run(runs_root / TRAINING / reference):
+    if not reference or runs.is_run(locate(reference)) or runs.is_run(runs_root / TRAINING / reference):
         return None
     shipped = shipped_recipes() / reference.replace("_", "-") / f"{TRAINING}.yaml"
     for file in (Path(reference), shipped):

@@ -137,18 +137,27 @@ def compare_with_published(
     # the statement of the recipe, and the keys that it leaves out
     if published is None:
         return {}
-    stated, not_stated = _list_stated(published)
-    if pool is None:
-        stated.pop("pool", None)
-        not_stated = [key for key in not_stated if key != "pool"]
-    else:
-        here = {**here, "pool": pool}
+    keys = [key for key in STATED if key != "pool" or pool is not None]
+    here = {**here, "pool": pool} if "pool" in keys else here
+    stated = published.model_dump(mode="json", include={*keys, "backbone"}, exclude_none=True)
+    if published.encoders is not None:
+        stated["encoders"] = sorted(config.name for config in published.encoders)
+    if published.repetitions is not None:
+        stated["repetitions"] = [published.repetitions] * 2
+
+    # keys that the published recipe answers need no statement; signals of one sample have no rate
+    needed = {*keys, "backbone"}
+    if published.recipe is not None:
+        needed -= {"dataset", "mode", "encoders", "epochs", "selection", "backbone"}
+    if recordings and "rate_hz" not in here:
+        needed -= {"rate_hz"}
+    said = [f"{key} not stated" for key in (*STATED, "backbone") if key in needed and key not in stated]
+    said += [] if recordings else ["signals of the test not known"]
+
     # what a store does not say of its preparation, as one of files that others prepared, cannot be compared
+    stated = flatten(stated) | flatten(published.preparation, "preparation")
     steps = {key for key in {*here} ^ {*stated} if key.startswith("preparation.")}
     here, stated = ({key: set_up[key] for key in set_up if key not in steps} for set_up in (here, stated))
-    # signals of one sample have no rate
-    said = [f"{key} not stated" for key in not_stated if key != "rate_hz" or key in here or not recordings]
-    said += [] if recordings else ["signals of the test not known"]
 
     # the set-up of the published recipe, variant by variant
     bases: list[Fields] = [{}]
@@ -166,11 +175,11 @@ def compare_with_published(
         except BrainhiveError as error:
             said.append(f"{published.recipe}: {error.message}")
     # what is stated lies over the recipe; a backbone that is stated replaces all knobs of the recipe's
-    is_replaced = "backbone.kind" in stated
-    base_differences = []
-    for base in bases:
-        settings = {k: base[k] for k in base if not (is_replaced and k.startswith("backbone."))}
-        base_differences.append(differences(here, {**settings, **stated}))
+    replaced = ("backbone.",) if "backbone.kind" in stated else ()
+    base_differences = [
+        differences(here, {key: base[key] for key in base if not key.startswith(replaced)} | stated)
+        for base in bases
+    ]
 
     # subjects
     subjects, there = here["subjects"], published.subjects
@@ -184,25 +193,9 @@ def compare_with_published(
     listed = [
         *said,
         *min(base_differences, key=len),  # of a sweep, by its nearest variant
-        about,
+        *filter(None, [about]),
         *(caveat for caveat in caveats if not (caveat == SIMULATED and dataset.is_simulated)),
         *(f"without {part}" for part in published.lacking),
     ]
     numbers = published.model_dump(include={"top1", "top5", "source"}, exclude_none=True)
-    return {**numbers, "differs": [*filter(None, listed)]}
-
-
-def _list_stated(published: Published) -> tuple[Fields, list[str]]:
-    """Give what is stated of the set-up, and the keys of which neither it nor its recipe says anything."""
-    # statements, in the form of a set-up
-    fields = published.model_dump(mode="json", include={*STATED, "backbone"}, exclude_none=True)
-    if published.encoders is not None:
-        fields["encoders"] = sorted(config.name for config in published.encoders)
-    if published.repetitions is not None:
-        fields["repetitions"] = [published.repetitions] * 2
-
-    # keys that the published recipe answers need no statement
-    recipe_keys = () if published.recipe is None else ("dataset", "mode", "encoders", "epochs", "selection")
-    required = (*STATED, *(["backbone"] if published.recipe is None else []))
-    not_stated = [key for key in required if key not in fields and key not in recipe_keys]
-    return flatten(fields) | flatten(published.preparation, "preparation"), not_stated
+    return {**numbers, "differs": listed}

@@ -135,9 +135,10 @@ class SharedRun:
         # a whole run of one of the two commands
         command = run.command
         if command not in (TRAINING, PRIOR_TRAINING):
-            model = run.measurements().notes.get("run", "RUN")
-            problem = f"{run.path} is a run of {command}; aligners and priors are shared"
-            raise RecipeError(problem, Line("push", model))
+            raise RecipeError(
+                f"{run.path} is a run of {command}; aligners and priors are shared",
+                Line("push", run.measurements().notes.get("run", "RUN")),
+            )
         if problems := check(run.path).problems:
             raise BrainhiveError(problems[0], documents.AGAIN_OR_DELETE)
 
@@ -145,21 +146,22 @@ class SharedRun:
         models = TrainedRun(run).model_folders if command == TRAINING else {"": run.path / "model"}
         files, subjects_of, histories, layouts = Files(), dict[str, set[int]](), [], []
         for cell, folder in models.items():
-            if command == TRAINING:
-                model = SharedModel.of_aligner(folder, with_positions, with_whiteners)
-            else:
-                model = SharedModel.of_prior(folder)
+            model_files, absent, history, layout = (
+                share_aligner(folder, with_positions, with_whiteners)
+                if command == TRAINING
+                else share_prior(folder)
+            )
             inside = f"cells/{cell}/model/" if cell else ""
-            files |= {f"{inside}{name}": content for name, content in model.files.items()}
-            for sentence, subjects in model.left_out.items():
+            files |= {f"{inside}{name}": content for name, content in model_files.items()}
+            for sentence, subjects in absent.items():
                 subjects_of.setdefault(sentence, set()).update(subjects)
-            histories.append(model.learned)
-            layouts.append(model.layout)
+            histories.append(history)
+            layouts.append(layout)
         learned = reduce(lambda first, second: first.after(second), histories)
 
         # embeddings of its training; of private pictures without their digest
         if command == TRAINING:
-            shared = IDENTITY if are_public(learned) else IDENTITY - {"pictures"}
+            shared = IDENTITY - (set() if are_public(learned) else {"pictures"})
             identities = {
                 name: {key: value for key, value in identity.items() if key in shared}
                 for name, identity in run.read_json(IDENTITIES, dict[str, dict[str, str]]).items()
@@ -171,8 +173,10 @@ class SharedRun:
         recipe = cut_paths({key: value for key, value in resolved.items() if key not in LOCAL_SECTIONS})
         listed = (recipe["dataset"].get("holdout") or {}).get("test") or []
         if any(isinstance(name, str) for name in listed) and not are_public(learned):
-            problem = f"dataset.holdout.test names private pictures ({listed[0]}), which would be shared"
-            raise BrainhiveError(problem, "hold out by folds or a share, and train again")
+            raise BrainhiveError(
+                f"dataset.holdout.test names private pictures ({listed[0]}), which would be shared",
+                "hold out by folds or a share, and train again",
+            )
         for label in recipe.get("preparation", {}).get("subject_numbers") or ():
             _refuse_private(f"sub-{label.removeprefix('sub-')}", b"")
         files["recipe.yaml"] = write_yaml(recipe).encode()
@@ -187,8 +191,8 @@ class SharedRun:
         ]
         priors = {layout.prior for layout in layouts if layout and layout.prior}
         foreign = sorted(cut_paths(prior) for prior in priors if not prior.startswith("demo:"))
-        terms = find_terms(learned, command == PRIOR_TRAINING, foreign)
-        return cls(run, command, files, left_out, learned, layouts[0], [*filter(None, models)], terms, recipe)
+        terms, cells = find_terms(learned, command == PRIOR_TRAINING, foreign), [*filter(None, models)]
+        return cls(run, command, files, left_out, learned, layouts[0], cells, terms, recipe)
 
     def pack(self, card: str) -> Files:
         """Add card, manifest and list of digests to the files; the same run gives the same bytes."""
@@ -212,95 +216,82 @@ class SharedRun:
         return {**files, documents.SHA256SUMS: lines.encode(), CARD: card.encode()}
 
 
-@dataclass(frozen=True)
-class SharedModel:
-    """The folder of one model, as it may be shared.
+SharedModel = tuple[Files, dict[str, Collection[int]], Learned, Layout | None]
+"""The folder of one model, as it may be shared: files by name, sentences on what was left out of it with the
+subjects that each is of, its history at home, and its architecture, None of a prior."""
 
-    Attributes:
-        files: By name in the folder.
-        left_out: Sentences on what was left out of it, and the subjects that each is of.
-        learned: Its history at home.
-        layout: Its architecture; None of a prior.
-    """
 
-    files: Files
-    left_out: Mapping[str, Collection[int]]
-    learned: Learned
-    layout: Layout | None = None
+def share_prior(folder: Path) -> SharedModel:
+    """Leave out of a prior the digests of private pictures, and what no prior consists of."""
+    learned, left_out = Learned.read(folder), dict[str, Collection[int]]()
+    files: Files = {name: folder / name for name in PRIOR if (folder / name).is_file()}
+    others = sum(not path.is_dir() for path in folder.rglob("*")) - len(files)
+    left_out |= {OTHERS.format(count=others): ()} if others else {}
+    if len(learned.pictures) and not are_public(learned):
+        left_out[PICTURES] = ()
+        with TemporaryDirectory() as scratch:
+            replace(learned, pictures=LearnedPictures()).write(Path(scratch), folder)
+            files |= {name: (Path(scratch) / name).read_bytes() for name in (FILE, LEARNED_FILE)}
+    return files, left_out, learned, None
 
-    @classmethod
-    def of_prior(cls, folder: Path) -> Self:
-        """Leave out of a prior the digests of private pictures, and what no prior consists of."""
-        learned, left_out = Learned.read(folder), dict[str, Collection[int]]()
-        files: Files = {name: folder / name for name in PRIOR if (folder / name).is_file()}
-        others = sum(not path.is_dir() for path in folder.rglob("*")) - len(files)
-        left_out |= {OTHERS.format(count=others): ()} if others else {}
-        if len(learned.pictures) and not are_public(learned):
-            left_out[PICTURES] = ()
-            with TemporaryDirectory() as scratch:
-                replace(learned, pictures=LearnedPictures()).write(Path(scratch), folder)
-                files |= {name: (Path(scratch) / name).read_bytes() for name in (FILE, LEARNED_FILE)}
-        return cls(files, left_out, learned)
 
-    @classmethod
-    def of_aligner(cls, folder: Path, with_positions: bool, with_whiteners: bool) -> Self:
-        """Leave out of a brain model what tells of one person or of private pictures; weights stay."""
-        config: dict[str, Any] = documents.read(folder / "config.json")
-        block = documents.check(config.pop("learned"), str(folder), Block)
-        config.pop("format")
-        layout = documents.check(config, str(folder / "config.json"), Layout)
-        learned, state = Learned.load(folder, block, folder / WEIGHTS[0]), weights.read(folder / WEIGHTS[0])
-        spec = layout.spec
-        shared, shared_spec, left_out = learned, spec, dict[str, Collection[int]]()
+def share_aligner(folder: Path, with_positions: bool, with_whiteners: bool) -> SharedModel:
+    """Leave out of a brain model what tells of one person or of private pictures; weights stay."""
+    config: dict[str, Any] = documents.read(folder / "config.json")
+    block = documents.check(config.pop("learned"), str(folder), Block)
+    config.pop("format")
+    layout = documents.check(config, str(folder / "config.json"), Layout)
+    learned, state = Learned.load(folder, block, folder / WEIGHTS[0]), weights.read(folder / WEIGHTS[0])
+    spec = layout.spec
+    shared, shared_spec, left_out = learned, spec, dict[str, Collection[int]]()
 
-        # positions on the head of a person, unless they are a template's
-        if spec.positions and not with_positions and not are_standard(spec.names, spec.positions):
-            if any(name.endswith("channel_map") for name in state):
-                raise BrainhiveError(
-                    f"{folder}: weights hold a map of channels that was computed from digitised positions",
-                    "--with-positions, if the person agrees; or preparation.montage=NAME, and train again",
-                )
-            shared_spec = replace(shared_spec, positions=None)
-            have_standard = bool(np.isfinite(standard_positions(spec.names)).all())
-            left_out[POSITIONS if have_standard else ALL_POSITIONS] = ()
+    # positions on the head of a person, unless they are a template's
+    if spec.positions and not with_positions and not are_standard(spec.names, spec.positions):
+        if any(name.endswith("channel_map") for name in state):
+            raise BrainhiveError(
+                f"{folder}: weights hold a map of channels that was computed from digitised positions",
+                "--with-positions, if the person agrees; or preparation.montage=NAME, and train again",
+            )
+        shared_spec = replace(shared_spec, positions=None)
+        have_standard = bool(np.isfinite(standard_positions(spec.names)).all())
+        left_out[POSITIONS if have_standard else ALL_POSITIONS] = ()
 
-        # statistics of one person's recordings; means of several models give each person's back
-        if not with_whiteners:
-            if statistics := [name for name in state if STATISTICS.search(name)]:
-                raise BrainhiveError(
-                    f"{folder}: the weights {statistics[0]} are statistics of one person's recordings",
-                    "--with-whiteners, if the person agrees; or another brain encoder",
-                )
-            kinds = {*learned.recording_kinds}
-            is_public = bool(kinds) and kinds <= {*RECORDING_LICENCES}
-            trials = learned.trials if is_public else Learned().trials
-            shared = replace(shared, whiteners={}, normalisers={}, normaliser=None, trials=trials)
-            averaged = () if learned.normaliser is None else learned.subjects
-            statistics_of = {
-                WHITENERS: learned.whiteners,
-                NORMALISERS: learned.normalisers,
-                MEAN_NORMALISER: averaged,
-                TRIALS: () if is_public else learned.subjects,
-            }
-            left_out |= {sentence: subjects for sentence, subjects in statistics_of.items() if subjects}
+    # statistics of one person's recordings; means of several models give each person's back
+    if not with_whiteners:
+        if statistics := [name for name in state if STATISTICS.search(name)]:
+            raise BrainhiveError(
+                f"{folder}: the weights {statistics[0]} are statistics of one person's recordings",
+                "--with-whiteners, if the person agrees; or another brain encoder",
+            )
+        kinds = {*learned.recording_kinds}
+        is_public = bool(kinds) and kinds <= {*RECORDING_LICENCES}
+        trials = learned.trials if is_public else Learned().trials
+        shared = replace(shared, whiteners={}, normalisers={}, normaliser=None, trials=trials)
+        for sentence, subjects in (
+            (WHITENERS, learned.whiteners),
+            (NORMALISERS, learned.normalisers),
+            (MEAN_NORMALISER, () if learned.normaliser is None else learned.subjects),
+            (TRIALS, () if is_public else learned.subjects),
+        ):
+            left_out |= {sentence: subjects} if subjects else {}
 
-        # digests of private pictures, and names of own files
-        if len(learned.pictures) and not are_public(learned):
-            shared = replace(shared, pictures=LearnedPictures())
-            left_out[PICTURES] = ()
-        if withheld := spec.preparation.keys() & find_file_keys(learned):
-            steps = {key: value for key, value in spec.preparation.items() if key not in withheld}
-            shared_spec = replace(shared_spec, preparation=steps)
+    # digests of private pictures, and names of own files
+    if len(learned.pictures) and not are_public(learned):
+        shared = replace(shared, pictures=LearnedPictures())
+        left_out[PICTURES] = ()
+    if withheld := spec.preparation.keys() & find_file_keys(learned):
+        steps = {key: value for key, value in spec.preparation.items() if key not in withheld}
+        shared_spec = replace(shared_spec, preparation=steps)
 
-        # documents are written again only where they differ
-        files: Files = {name: folder / name for name in ("config.json", WEIGHTS[0], FILE)}
-        layout = replace(layout, spec=shared_spec)
-        if left_out or shared_spec is not spec:
-            with TemporaryDirectory() as scratch:
-                shared_block = shared.save(Path(scratch), folder / WEIGHTS[0])
-                files[FILE] = (Path(scratch) / FILE).read_bytes()
-            files["config.json"] = _write_json(cut_paths({**layout.as_dict(), "learned": shared_block}))
-        return cls(files, left_out, learned, layout)
+    # documents are written again only where they differ
+    files: Files = {name: folder / name for name in ("config.json", WEIGHTS[0], FILE)}
+    layout = replace(layout, spec=shared_spec)
+    if left_out or shared_spec is not spec:
+        with TemporaryDirectory() as scratch:
+            shared_block = shared.save(Path(scratch), folder / WEIGHTS[0])
+            files[FILE] = (Path(scratch) / FILE).read_bytes()
+        files["config.json"] = _write_json(cut_paths({**layout.as_dict(), "learned": shared_block}))
+    return files, left_out, learned, layout
 
 
 def are_public(learned: Learned) -> bool:
@@ -310,8 +301,7 @@ def are_public(learned: Learned) -> bool:
 
 def find_file_keys(learned: Learned) -> set[str]:
     """Find the keys of preparations whose values may name files, people or places."""
-    are_published = {*learned.recording_kinds} <= PUBLISHED_BETAS
-    return SELECTING if are_published else SELECTING | {"betas"}
+    return SELECTING if {*learned.recording_kinds} <= PUBLISHED_BETAS else SELECTING | {"betas"}
 
 
 def find_terms(learned: Learned, is_prior: bool, priors: Sequence[str] = ()) -> Terms:
@@ -343,8 +333,8 @@ def find_terms(learned: Learned, is_prior: bool, priors: Sequence[str] = ()) -> 
         unknown.append(f"{whose} prepared by {', '.join(others)}")
     if priors:
         unknown.append(f"weights of the prior {', '.join(priors)}, which are part of the model")
-    is_recorded_elsewhere = not is_prior and "unknown" in (learned.recording_kinds or ("unknown",))
-    if not kinds or not learned.has_all_subjects or is_recorded_elsewhere:
+    is_recorded_elsewhere = "unknown" in (learned.recording_kinds or ("unknown",))
+    if not kinds or not learned.has_all_subjects or (is_recorded_elsewhere and not is_prior):
         unknown.append("models of data of unknown origin")
     return Terms("" if unknown else licence, " and ".join(unknown), sources)
 
@@ -352,11 +342,11 @@ def find_terms(learned: Learned, is_prior: bool, priors: Sequence[str] = ()) -> 
 def share_metrics(measured: Measurements, learned: Learned) -> Measurements:
     """Choose what is shared of a run's metrics: no values of single items, and no notes of this machine."""
     notes = {key: value for key, value in measured.notes.items() if key in SHARED_NOTES}
-    withheld = find_file_keys(learned)
+    withheld = {f"preparation.{key}" for key in find_file_keys(learned)}
     notes[SET_UP] = {
         key: value
         for key, value in measured.notes.get(SET_UP, {}).items()
-        if not (key.startswith("preparation.") and key.split(".")[1] in withheld)
+        if ".".join(key.split(".")[:2]) not in withheld
     }
     notes["cells"] = {
         name: {key: value for key, value in about.items() if key in SHARED_NOTES_OF_CELL}
@@ -383,8 +373,9 @@ def _refuse_private(name: str, content: Path | bytes) -> None:
                 raise BrainhiveError(f"{name}: {key} holds numbers that are not finite", "train again")
         if not METADATA >= about.keys() >= {weights.DIGEST}:
             further = ", ".join(sorted(about.keys() - METADATA)) or "no digest"
-            problem = f"{name} was not written by brainhive: its metadata hold {further}"
-            raise BrainhiveError(problem, "train again")
+            raise BrainhiveError(
+                f"{name} was not written by brainhive: its metadata hold {further}", "train again"
+            )
         texts += [*about.values(), *state]
     if problem := next(find_private("\n".join(texts)), ""):
         raise BrainhiveError(f"{name} holds {problem}, which would be shared", "rename it, and train again")

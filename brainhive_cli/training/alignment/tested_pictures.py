@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -19,7 +19,6 @@ from brainhive_cli.training.alignment.learned import (
     Confirm,
     Learned,
     LearnedPictures,
-    compare_on_pixels,
     find_alike,
     hash_concepts,
 )
@@ -39,6 +38,12 @@ ALTERED: dict[Likeness | None, str] = {
     None: "may be near-copies of training pictures, which are not here to be compared",
 }
 """Warnings of pictures that are tested though they resemble learned ones, by the kind of likeness."""
+COPIED = "are copies of training pictures, and are tested"
+NEAR = "are tested though they are near-duplicates of training pictures (embeddings of cosine 1)"
+SEEN_CONCEPT = (
+    "show concepts of which a model saw other pictures in earlier training, or in that of another data set"
+)
+"""Further warnings, of copies under other names, equal embeddings and concepts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +59,13 @@ class TestedPictures:
         by_subject: [M] whether a model that is tested on a subject learned from them, by subject. All models
             of a subject share it, so that they are tested on the same items.
         by_source: [M] whether something else did, such as a prior, by what that is called.
-        near: [M] whether their embeddings are those of a training picture, within rounding.
-        of_seen_concepts: [M] whether a model learned from other pictures of their concept, in training of
-            another data set or in that of what it started from: what its own data set holds out says nothing
-            of that.
         has_pixels: Whether their pixels and those that other sources learned from are known, and all
             targets were made of them.
         same_ids: Names of the data sets whose pictures, of unknown pixels, have the ids of most of them.
-        copies: [M] whether they are tested though they are copies of learned pictures under other names.
-        altered: [M] whether they are like learned pictures in another way, by a key of `ALTERED`.
+        alike: [M] whether they are tested though they are like learned pictures, by the warning that says
+            how: copies under other names, altered ones, those whose embeddings are equal within rounding, and
+            those of whose concept a model saw other pictures, in training of another data set or in that of
+            what it started from: what its own data set holds out says nothing of that.
     """
 
     __test__ = False  # no test, though pytest would take it for one by its name
@@ -72,12 +75,9 @@ class TestedPictures:
     done: Bool
     by_subject: Mapping[int, Bool]
     by_source: Mapping[str, Bool]
-    near: Bool
-    of_seen_concepts: Bool
-    has_pixels: bool
-    same_ids: tuple[str, ...]
-    copies: Bool
-    altered: Mapping[Likeness | None, Bool] = field(default_factory=dict)
+    has_pixels: bool = True
+    same_ids: Iterable[str] = ()
+    alike: Mapping[str, Bool] = field(default_factory=dict)
 
     @classmethod
     def compare(
@@ -91,7 +91,7 @@ class TestedPictures:
         train: Stores | None = None,
         sources: Mapping[str, Learned] | None = None,
         is_other_dataset: bool = False,
-        confirm: Confirm = lambda row, name: None,
+        confirm: Confirm,
         allows_copies: bool = False,
     ) -> Self:
         """Look for the pictures of stores among those that models and other sources learned from.
@@ -112,16 +112,12 @@ class TestedPictures:
         if dataset.seen_holdout and split == "test":
             first = next(iter(stores.values()))
             none = np.zeros(len(first.image_ids), bool)
-            tested = f"stimuli of {dataset.name}", first.image_ids, first.done, dict.fromkeys(models, none)
-            return cls(*tested, {}, none, none, True, (), none)
+            seen_by = dict.fromkeys(models, none)
+            return cls(f"stimuli of {dataset.name}", first.image_ids, first.done, seen_by, {})
 
         # pictures of all models and other sources
-        (first, pixels), sources = first_with_pixels(stores), sources or {}
-        title, pictured_as = f"{split} pictures of {dataset.name}", dataset.pictured_as
-        ids, every = (
-            first.image_ids,
-            [learned for subject_models in models.values() for learned in subject_models],
-        )
+        (first, pixels), sources, pictured_as = first_with_pixels(stores), sources or {}, dataset.pictured_as
+        ids, every = first.image_ids, [*chain(*models.values())]
         pictures = [learned.pictures for learned in (*every, *sources.values())]
 
         # near-copies are looked for among those that are not known by their names or pixels
@@ -131,17 +127,10 @@ class TestedPictures:
         alike = {} if pixels is None else find_alike(pixels, is_sought, pictures, confirm)
 
         def are_copies(learned_pictures: LearnedPictures) -> Bool:
-            copies = (
-                np.zeros(len(ids), bool) if pixels is None else np.isin(pixels[:, 0], learned_pictures.pixels)
-            )
-            near = [
-                row
-                for kind in COPIES
-                for row, name in alike.get(kind, ())
-                if np.isin(name, learned_pictures.names)
-            ]
-            copies[near] = True
-            return copies
+            pairs = chain.from_iterable(alike.get(kind, ()) for kind in COPIES)
+            near = [row for row, name in pairs if name in learned_pictures.names]
+            are_near = np.isin(np.arange(len(ids)), near)
+            return are_near if pixels is None else are_near | np.isin(pixels[:, 0], learned_pictures.pixels)
 
         def are_seen(learned_pictures: LearnedPictures) -> Bool:
             named = learned_pictures.contain(pictured_as, ids)
@@ -154,16 +143,13 @@ class TestedPictures:
         }
         by_source = {name: are_seen(learned.pictures) for name, learned in sources.items()}
         seen = np.logical_or.reduce([*by_subject.values(), *by_source.values()])
-        copies = (
-            np.logical_or.reduce([are_copies(learned_pictures) for learned_pictures in pictures])
-            & ~seen
-            & done
-        )
+        copies = np.logical_or.reduce([*map(are_copies, pictures)]) & ~seen & done
 
         # what is tested with a warning: altered copies, equal embeddings, concepts and ids seen elsewhere
+        is_new = ~(seen | copies)
         altered = {
-            kind: np.isin(np.arange(len(ids)), [row for row, _ in alike.get(kind, ())]) & ~(seen | copies)
-            for kind in ALTERED
+            warning: np.isin(np.arange(len(ids)), [row for row, _ in alike.get(kind, ())]) & is_new
+            for kind, warning in ALTERED.items()
         }
 
         # a picture is near as long as every store of float vectors that is not too large to be read agrees:
@@ -177,8 +163,8 @@ class TestedPictures:
         ]
         is_near = np.full(len(ids), bool(near_stores))
         for there, ours in near_stores:
-            learned = np.any([one.pictures.contain(pictured_as, there.image_ids) for one in every], 0)
-            rows, candidates = np.flatnonzero(learned & there.done), np.flatnonzero(is_near & ours.done)
+            is_learned = np.any([one.pictures.contain(pictured_as, there.image_ids) for one in every], 0)
+            rows, candidates = np.flatnonzero(is_learned & there.done), np.flatnonzero(is_near & ours.done)
 
             # highest cosine of each candidate with any learned picture
             highest = np.full(len(candidates), -1.0, np.float32)
@@ -188,14 +174,11 @@ class TestedPictures:
                     highest = np.maximum(highest, (sought @ block.T).max(1))
             is_near = np.zeros_like(is_near)
             is_near[candidates[highest > DUPLICATE_COSINE]] = True
-        is_near &= done & ~(seen | copies)
 
         # concepts of earlier trainings, and of this one where it was on another data set
-        trained = [learned.pictures for learned in every]
-        started = [pictures.start_concepts for pictures in trained]
-        started += [pictures.concepts for pictures in trained] if is_other_dataset else []
-        concepts = reduce(np.union1d, started, np.empty(0, np.uint64))
-        shows_seen_concept = np.isin(hash_concepts(first.concepts), concepts) & done
+        concepts = [np.empty(0, np.uint64), *(learned.pictures.start_concepts for learned in every)]
+        concepts += [learned.pictures.concepts for learned in every] if is_other_dataset else []
+        shows_seen_concept = np.isin(hash_concepts(first.concepts), np.concatenate(concepts)) & done
 
         # data sets that share most ids with the tested pictures, while pixels are unknown
         same_ids = dict.fromkeys(
@@ -205,10 +188,14 @@ class TestedPictures:
             and (learned.has_seen_ids(ids) & ~seen)[done].mean() > MAX_ID_OVERLAP
         )
         are_known = pixels is not None and not are_foreign(stores.values())
-        return cls(
-            *(title, ids, done, by_subject, by_source, is_near, shows_seen_concept),
-            *(are_known, (*same_ids,), copies, altered),
-        )
+        resembling = {
+            COPIED: copies,
+            **altered,
+            NEAR: is_near & done & is_new,
+            SEEN_CONCEPT: shows_seen_concept,
+        }
+        title = f"{split} pictures of {dataset.name}"
+        return cls(title, ids, done, by_subject, by_source, are_known, same_ids, resembling)
 
     def are_unseen(self, subject: int, rows: Int64, model: str) -> Bool:
         """Find the signals of a subject that show no picture which was seen in training: [N].
@@ -222,8 +209,7 @@ class TestedPictures:
             BrainhiveError: if more than `MAX_SEEN` of the pictures were seen.
         """
         # the subject's models, and other sources such as a prior
-        seen = {model: self.by_subject[subject], **self.by_source}
-        shown = np.unique(rows)
+        seen, shown = {model: self.by_subject[subject], **self.by_source}, np.unique(rows)
         for source, is_seen in seen.items():
             if len(shown) and is_seen[shown].mean() > MAX_SEEN:
                 raise BrainhiveError(
@@ -247,8 +233,8 @@ class TestedPictures:
     def caveats(self) -> list[str]:
         """Caveats of every number that depends on them; those of the models are the models' own."""
         caveats = [] if self.has_pixels else [UNKNOWN_PICTURES]
-        caveats += [SEEN_COPIES] if self.copies.any() else []
-        return caveats + ([SEEN_CONCEPTS] if self.of_seen_concepts.any() else [])
+        caveat_of = {COPIED: SEEN_COPIES, SEEN_CONCEPT: SEEN_CONCEPTS}
+        return caveats + [caveat_of[key] for key in caveat_of if np.any(self.alike.get(key, False))]
 
     @property
     def warnings(self) -> list[str]:
@@ -263,26 +249,13 @@ class TestedPictures:
             )
 
         # pictures that are tested, but resemble training pictures
-        if self.copies.any():
-            named = self._named(self.copies)
-            lines.append(
-                f"{self.copies.sum()} {total} are copies of training pictures, and are tested: {named}"
-            )
-        for kind, is_altered in self.altered.items():
-            if is_altered.any():
-                lines.append(f"{is_altered.sum()} {total} {ALTERED[kind]}: {self._named(is_altered)}")
-        if self.near.any():
-            lines.append(
-                f"{self.near.sum()} {total} are tested though they are near-duplicates of training pictures "
-                f"(embeddings of cosine 1): {self._named(self.near)}"
-            )
+        lines += [
+            f"{is_alike.sum()} {total} {warning}: {self._named(is_alike)}"
+            for warning, is_alike in self.alike.items()
+            if is_alike.any()
+        ]
 
-        # concepts and ids that were seen elsewhere
-        if self.of_seen_concepts.any():
-            lines.append(
-                f"{self.of_seen_concepts.sum()} {total} show concepts of which a model saw other pictures in "
-                f"earlier training, or in that of another data set: {self._named(self.of_seen_concepts)}"
-            )
+        # ids that were seen elsewhere
         lines += [
             f"pictures of {dataset} that a model was trained on have the ids of most {total}, and pixels are "
             "unknown: if they are the same pictures, this is no test of it"
@@ -295,18 +268,6 @@ class TestedPictures:
         return ", ".join(names[:NAMED]) + (" …" if len(names) > NAMED else "")
 
 
-def find_learned(dataset: Dataset, stores: Stores, learned: Learned) -> Bool:
-    """Find the test pictures [M] that a training learned from, where others of them select its epoch.
-
-    A picture that looks like a learned one, and cannot be compared with it, counts as learned.
-    """
-    stimuli, pixels = first_with_pixels(stores)
-    open_sets = {split: partial(dataset.images, split) for split in ("test", "train")}
-    learned_sets = [(dataset.pictured_as, open_sets["train"])]
-    confirm = compare_on_pixels(stimuli.image_ids, open_sets["test"], learned_sets)
-    return learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels, confirm)
-
-
 def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str]) -> dict[str, Any]:
     """Write notes of one split's pictures as several runs are tested on them: what was left out, warnings.
 
@@ -317,7 +278,7 @@ def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str])
     # a picture counts as seen if it is so for any run
     runs = list(compared)
     is_seen = np.logical_or.reduce([tested.is_seen for tested in runs])
-    names = list(runs[0].image_ids[np.flatnonzero(is_seen)])
+    names = list(runs[0].image_ids[is_seen])
     left_out = {"count": len(names), "of": int(runs[0].done.sum()), "names": names[:NAMED]}
-    lines = list(dict.fromkeys([*warnings, *(line for tested in runs for line in tested.warnings)]))
+    lines = list(dict.fromkeys(chain(warnings, *(tested.warnings for tested in runs))))
     return {"seen_in_training": left_out, "warnings": lines}

@@ -22,7 +22,6 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import CALIBRATED, CHANNELS_MAPPED, merge_caveats
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variant_of, variants
@@ -43,16 +42,15 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import encoders_around, encoders_by_key, match_keys
 from brainhive_cli.data.targets.target_stores import digest_of, open_stores, refuse_others, store_inputs
-from brainhive_cli.data.targets.targets import Targets, TargetSource, compute_online
+from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_online
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.measurement.interleaving import Interleaving, TrialOrder, of_pictures, of_trials
+from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.metric_names import headlines
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Confirm, Learned, compare_on_pixels
-from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import TRAINING, find_reference
 from brainhive_cli.training.alignment.set_ups import (
@@ -88,7 +86,7 @@ class TrainedRun:
         channel_mapping: What to do about channels of the models that recordings lack, see `map_channels`.
     """
 
-    folder: RunFolder
+    folder: runs.RunFolder
     variant: str = ""
     paths: Paths = field(default_factory=Paths)
     other_dataset: Any = None
@@ -156,12 +154,13 @@ class TrainedRun:
             )
 
         # of another data set's signals, it reads the same window in the same way, and its sets of regions
-        is_same, section = learned.recordings == people_of(self.dataset), layout.spec.signal
-        transferable = ("window_ms", "scale", "normalise")
+        is_same = learned.recordings == people_of(self.dataset)
         fields = {
-            key: value for key, value in section.items() if key in transferable or key.startswith("region_")
+            key: value
+            for key, value in layout.spec.signal.items()
+            if is_same or key in ("window_ms", "scale", "normalise") or key.startswith("region_")
         }
-        signal = documents.check({**(section if is_same else fields)}, f"{path}: spec.signal", Signal)
+        signal = documents.check(fields, f"{path}: spec.signal", Signal)
         return {"": Recipe.model_construct(encoders=[*encoders.values()], signal=signal)}
 
     @cached_property
@@ -254,11 +253,13 @@ class TrainedRun:
                 f"no cell of {self.folder.path} is tested on subject {', '.join(map(str, absent))}",
                 f"it has: {', '.join(map(str, sorted(known)))}",
             )
-        tested_on = [
-            chosen if self.origin is not None else tuple(one for one in cell.tested_on if one in chosen)
+        if self.origin is not None:
+            return [replace(cell, tested_on=chosen) for cell in cells if chosen]
+        cells = [
+            replace(cell, tested_on=tuple(subject for subject in cell.tested_on if subject in chosen))
             for cell in cells
         ]
-        return [replace(cell, tested_on=who) for cell, who in zip(cells, tested_on, strict=True) if who]
+        return [cell for cell in cells if cell.tested_on]
 
     @cached_property
     def models(self) -> "list[TrainedModel]":
@@ -331,13 +332,11 @@ class TrainedRun:
         name = next(iter(headlines(list(measured[0]))), "")
         if not all(name in metrics for metrics in measured):
             return {}
-        metrics = [metrics[name] for metrics in measured]
 
         # values are comparable for the same number of items and candidates
-        measured_on = {
-            "dataset": self.origin or self.dataset.name,
-            "cells": [[metric.n, metric.pool] for metric in metrics],
-        }
+        metrics = [metrics[name] for metrics in measured]
+        items = [[metric.n, metric.pool] for metric in metrics]
+        measured_on = {"dataset": self.origin or self.dataset.name, "cells": items}
         return {"metric": name, "value": fmean(m.value for m in metrics), "measured_on": measured_on}
 
     @cached_property
@@ -345,7 +344,7 @@ class TrainedRun:
         """Encoders whose targets were computed at each step, so that they need no store."""
         recipes = self.recipes.values()
         stored = {config.name for recipe in recipes for config in recipe.stored_encoders}
-        return frozenset({config.name for recipe in recipes for config in recipe.encoders} - stored)
+        return frozenset(config.name for recipe in recipes for config in recipe.encoders) - stored
 
     def source(self, variant: str, fold: int = 1) -> Recordings:
         """Return the signals that cells of a variant are tested on, in a fold."""
@@ -377,12 +376,12 @@ class TrainedRun:
             MissingData: if a store is absent, and the recording that it would be made from.
         """
         for variant in self.recipes:
-            tested = self._tested_on(variant)
-            self.source(variant).choose_subjects(tested)
-            self.source(variant).prepare([s for s in tested if subjects is None or s in subjects], launch)
+            source, tested = self.source(variant), self._tested_on(variant)
+            source.choose_subjects(tested)
+            source.prepare([s for s in tested if subjects is None or s in subjects], launch)
             # people of another data set are others, whatever their numbers
             trained = [] if self.origin is not None else [s for cell in self.cells for s in cell.trained_on]
-            self.source(variant).refuse_copied_people([*tested, *trained])
+            source.refuse_copied_people([*tested, *trained])
 
     def _tested_on(self, variant: str) -> list[int]:
         """List the subjects that cells of a variant are tested on."""
@@ -426,13 +425,16 @@ class TrainedRun:
 
     def confirm_copy(self, split: str, learned_split: str = "train") -> Confirm:
         """Compare pictures of a split with learned ones, where both are on this machine."""
-        datasets = [self.dataset, *([self.recipe.dataset.build(self.paths)] if self.recipe else [])]
-        key = split, learned_split
+        key, dataset = (split, learned_split), self.dataset
         if key not in self._pictures:  # which no model has a part in: variants of a sweep share it
             self._pictures[key] = compare_on_pixels(
-                next(iter(self.stores(split).values())).image_ids,
-                lambda: self.dataset.images(stored_split(self.dataset, split)),
-                [(dataset.pictured_as, partial(dataset.images, learned_split)) for dataset in datasets],
+                self.models[0].pictures(split).image_ids,
+                lambda: dataset.images(stored_split(dataset, split)),
+                [
+                    (each.pictured_as, partial(each.images, learned_split))
+                    for each in (dataset, self._trained_on)
+                    if each is not None
+                ],
             )
         return self._pictures[key]
 
@@ -441,18 +443,21 @@ class TrainedRun:
         # caveats of the models, and of subjects that had a part in their own normalisation
         model_caveats = [model.learned.caveats for model in self.models]
         for model in self.models:
-            cell, learned, signal = model.cell, model.learned, model.source.signal
+            cell, learned = model.cell, model.learned
             is_known = {*cell.tested_on} <= {*cell.trained_on, *learned.subjects}
-            is_new = self.tests_new_subjects or not is_known
             # recordings of a subject who was not trained on have a part in the normalisation
-            if is_new and signal.normalise is not None and learned.normaliser is None:
+            is_calibrated = model.source.signal.normalise is not None and learned.normaliser is None
+            if is_calibrated and (self.tests_new_subjects or not is_known):
                 model_caveats.append([CALIBRATED])
 
         # caveats of pictures and signals
-        pictures = [self.tested_pictures(split, fold).caveats for fold in self.folds]
         is_mapped = self.channel_mapping != "none" and self.set_up(split)["channel_mapping"] != "none"
-        mapped = [CHANNELS_MAPPED] if is_mapped else []
-        return merge_caveats(self.signal_caveats, mapped, *pictures, *model_caveats)
+        return merge_caveats(
+            self.signal_caveats,
+            [CHANNELS_MAPPED] if is_mapped else [],
+            *(self.tested_pictures(split, fold).caveats for fold in self.folds),
+            *model_caveats,
+        )
 
     @cached_property
     def signal_caveats(self) -> list[str]:
@@ -462,13 +467,12 @@ class TrainedRun:
     @property
     def signal_warnings(self) -> list[str]:
         """Name the stores that were written anew, with other signals, since a model was trained on them."""
-        changed = []
-        for variant in self.recipes:
+        changed: dict[str, None] = {}
+        for model in self.models:
+            variant, there = model.cell.variant, model.learned.signals
             here = self.source(variant).identities(self._tested_on(variant))
-            for model in (model for model in self.models if model.cell.variant == variant):
-                there = model.learned.signals
-                changed += [name for name in here if here[name] != there.get(name, here[name])]
-        return [f"{name} has changed since models were trained on it" for name in dict.fromkeys(changed)]
+            changed |= {name: None for name in here if here[name] != there.get(name, here[name])}
+        return [f"{name} has changed since models were trained on it" for name in changed]
 
     def published(self, split: str, pool: int) -> dict[str, Any]:
         """Compare with published results, by the recipe: which they are, and how this evaluation differs."""
@@ -496,30 +500,29 @@ class TrainedRun:
         Raises:
             BrainhiveError: if signals do not have the channels, window or rate that a model takes.
         """
-        tried = dict.fromkeys(cell.variant for cell in self.cells)
-        return self.once(("set-up", split), lambda: merge([self._set_up(name, split) for name in tried]))
+        variants = dict.fromkeys(cell.variant for cell in self.cells)
+        return self.once(("set-up", split), lambda: merge([self._set_up(name, split) for name in variants]))
 
     def _set_up(self, variant: str, split: str) -> dict[str, Any]:
         # a run is described by its recipe, a model folder by its layout
         source, dataset, tested = self.source(variant), self.dataset, self._tested_on(variant)
         models = [model for model in self.models if model.cell.variant == variant]
         is_matched = self.origin is not None or self.channel_mapping != "none"
-        layout = models[0].layout if self.is_model or is_matched else None
-        if self.recipe is None:
-            assert layout is not None
-            trained = describe_model(layout, self.recipes[variant].encoders, source.signal)
+        layout, recipe = models[0].layout if self.is_model or is_matched else None, self.recipes[variant]
+        if layout is not None and self.is_model:
+            trained = describe_model(layout, recipe.encoders, recipe.signal)
         else:
-            trained = describe_recipe(self.recipes[variant])
+            trained = describe_recipe(recipe)
 
         # the signals of each tested subject, matched to those of the training
         selections = []
         for subject, recording in source.recordings(tested, split).items():
-            where, signal = f"{dataset.name} subject {subject}", source.signal
+            options = dataset.channels, f"{dataset.name} subject {subject}"
             if layout is not None and is_matched:
-                options = dataset.channels, where, self.channel_mapping
-                selections.append(match_recording(layout.spec, recording, signal, *options))
+                mapped = *options, self.channel_mapping
+                selections.append(match_recording(layout.spec, recording, recipe.signal, *mapped))
             else:
-                selections.append(signal.select(recording, dataset.channels, where))
+                selections.append(recipe.signal.select(recording, *options))
 
         # join the description of training, test and selection
         set_up = {"dataset": dataset.recorded_as, "subjects": tested}
@@ -556,7 +559,7 @@ class TrainedModel:
         return folder if self.run.is_model else folder / "cells" / self.cell.name / "model"
 
     @cached_property
-    def module(self) -> Aligner:
+    def module(self) -> aligners.Aligner:
         """The network.
 
         Raises:
@@ -594,12 +597,15 @@ class TrainedModel:
         """
         run, learned, source = self.run, self.learned, self.run.source(self.cell.variant)
         is_known = subject in learned.subjects and not run.tests_new_subjects
-        hint = "test on other people, or recordings of another day"
         stored = source.open(subject).splits if source.path(subject).is_file() else {}
         for name, recording in stored.items():
             if not is_known or name == split != "train":
-                where = f"{run.dataset.name} subject {subject} {name}"
-                recording.refuse_copies(learned.trials, where, f"trials that {run.name} learned from", hint)
+                recording.refuse_copies(
+                    learned.trials,
+                    f"{run.dataset.name} subject {subject} {name}",
+                    f"trials that {run.name} learned from",
+                    "test on other people, or recordings of another day",
+                )
 
     @property
     def source(self) -> Recordings:
@@ -620,17 +626,17 @@ class TrainedModel:
             BrainhiveError: if they were made in another way than those that it was trained on.
         """
         # leave out encoders that were computed at each step and have no store
-        run, encoders, root = self.run, [], self.run.paths.under_home("embeddings")
-        for config in self.encoders:
-            path, _ = target_store.find(root, run.dataset.name, stored_split(run.dataset, split), config.name)
-            if config.name not in run.online or path.is_file():
-                encoders.append(config)
+        run, dataset = self.run, self.run.dataset
+        where = run.paths.under_home("embeddings"), dataset.name, stored_split(dataset, split)
+        encoders = [
+            config
+            for config in self.encoders
+            if config.name not in run.online or target_store.find(*where, config.name)[0].is_file()
+        ]
 
         # cells with the same encoders share the open stores
-        stores = run.once(
-            ("stores", split, *(config.name for config in encoders)),
-            lambda: open_stores(run.dataset, run.dataset_config, split, encoders, run.paths),
-        )
+        key = "stores", split, *(config.name for config in encoders)
+        stores = run.once(key, lambda: open_stores(dataset, run.dataset_config, split, encoders, run.paths))
         if not run.is_model:
             refuse_others(run.folder, stores)
         return stores
@@ -680,60 +686,53 @@ class TrainedModel:
         stores, layout = self.stores(split), self.module.layout
         keys = layout.encoders
         if not stores.keys() <= keys.keys():  # BrainHiVE's own folders know encoders by its names for them
-            encoders = self.encoders
-            keys = match_keys(encoders, layout.dims, f"the model {self.run.folder.path}")
+            keys = match_keys(self.encoders, layout.dims, f"the model {self.run.folder.path}")
 
         # open the stores of the compared heads, with the weights that the heads were trained on
         stores = {name: store for name, store in stores.items() if keys[name] in layout.compared_keys}
-        for name, head in layout.heads.items():
-            for store in (store for store_name, store in stores.items() if keys[store_name] == head.target):
+        for (name, head), (encoder, store) in product(layout.heads.items(), stores.items()):
+            if keys[encoder] == head.target:
                 refuse_other_target(name, head, digest_of(store), str(store.path))
 
         # targets from stores, and from the network that learned with the model
         stored = Targets.of(stores, Launch(0, 1, self.module.device), keys, hold=False)
         targets, tokens = Targets({**stored.sources, **self._compute_adapted(split, keys)}), []
 
-        # an ablated embedding is replaced by its mean
-        if without:
-            mean = targets.sources[without].gather(rows).mean(0)
-
-        # encode in blocks: tokens [M, D]
+        # encode in blocks: tokens [M, D]; an ablated embedding is replaced by its mean
+        mean = targets.sources[without].gather(rows).mean(0) if without else None
         for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
             with torch.inference_mode():
                 embeddings = targets.gather(part)
-                if without:
+                if mean is not None:
                     embeddings[without] = mean.expand_as(embeddings[without])
                 tokens.append(self.module.encode_image(embeddings).float())
         return torch.cat(tokens)
 
-    def _compute_adapted(self, split: str, keys: Mapping[str, str]) -> dict[str, TargetSource]:
+    def _compute_adapted(self, split: str, keys: Mapping[str, str]) -> dict[str, OnlineTargets]:
         """Compute what the network that learned with the model gives, by key.
 
         Raises:
             BrainhiveError: if its weights are not those that the model changes, or the pictures not those
                 of the store.
         """
-        adapter, described = self.module.adapter, self.module.layout.adapter
+        run, adapter, described = self.run, self.module.adapter, self.module.layout.adapter
         if adapter is None:
             return {}
-
-        # configs of the encoders that learned
-        names, encoders = described["encoders"], self.encoders
-        configs = [config for config in encoders if config.name in names]
+        names, digest = described["encoders"], described["digest"]
 
         def open_network() -> EncoderGroup:
+            configs = [config for config in self.encoders if config.name in names]
             group = grouped(configs, "fp32", Launch(0, 1, self.module.device))[0]
-            if group.digest != described["digest"]:
-                problem = f"{self.run.folder.path} changes weights {described['digest']}, and {names[0]} has"
-                raise BrainhiveError(f"{problem} {group.digest}", "the weights that it was trained with")
+            if group.digest != digest:
+                problem = f"{run.folder.path} changes weights {digest}, and {names[0]} has {group.digest}"
+                raise BrainhiveError(problem, "the weights that it was trained with")
             return group
 
         # the changed network encodes the pictures anew
-        group = self.run.once(("network", *names), open_network)
+        group = run.once(("network", *names), open_network)
         adapter.attach(group.module)
-        images = self.run.dataset.images(stored_split(self.run.dataset, split))
-        computed = compute_online([group], images, self.pictures(split))
-        return {keys[name]: source for name, source in computed.items()}
+        images = run.dataset.images(stored_split(run.dataset, split))
+        return compute_online([group], images, self.pictures(split), keys=keys)
 
     def decoded(self, subject: int, split: str) -> tuple[Decoded, Int64]:
         """Decode a subject's averaged signals, once: answers that are sampled are then the same for everyone.
@@ -742,36 +741,35 @@ class TrainedModel:
             Heads [N, *shape], and the row of each one's picture [N].
         """
         # one seed for each signal, by the cell and the picture
-        trials = self.trials(subject, split)
+        trials, module = self.trials(subject, split), self.module
         ids = self.pictures(split).image_ids[trials.stimulus]
         seeds = [derive_seed(self.cell.seed, zlib.crc32(image_id.encode())) for image_id in ids]
 
         def decode() -> Decoded:
             blocks = []
             for start in range(0, len(seeds), SIGNALS):
-                part = trials.read(slice(start, start + SIGNALS))
-                signal = torch.from_numpy(part).to(self.module.device)
-                index = self.index(subject, len(signal))
-                blocks.append(self.module.decode(signal, index, seeds[start : start + SIGNALS]).float())
+                part = slice(start, start + SIGNALS)
+                signal = torch.from_numpy(trials.read(part)).to(module.device)
+                blocks.append(module.decode(signal, self.index(subject, len(signal)), seeds[part]).float())
             return Decoded.join(blocks)
 
-        decoded = self.run.once(("decoded", self.cell.name, subject, split), decode)
-        return decoded, trials.stimulus
+        return self.run.once(("decoded", self.cell.name, subject, split), decode), trials.stimulus
 
     def encode(self, subject: int, signal: Tensor) -> Tensor:
         """Encode a subject's signals [N, C, T] as the vectors [N, D] that retrieval compares."""
-        tokens = []
+        module = self.module
         with torch.inference_mode():
-            for part in signal.split(SIGNALS):
-                index = self.index(subject, len(part))
-                tokens.append(self.module.encode_signal(part.to(self.module.device), index).float())
+            tokens = [
+                module.encode_signal(part.to(module.device), self.index(subject, len(part))).float()
+                for part in signal.split(SIGNALS)
+            ]
         return torch.cat(tokens)
 
     def predicted(self, subject: int, signal: Tensor) -> dict[str, Tensor]:
         """Predict the heads of a subject's signals [N, C, T], float32 [N, *shape]; nothing is sampled."""
+        module = self.module
         with torch.inference_mode():
-            index = self.index(subject, len(signal))
-            heads = self.module.predict(signal.to(self.module.device), index)
+            heads = module.predict(signal.to(module.device), self.index(subject, len(signal)))
             return {head: values.float() for head, values in heads.items()}
 
     def index(self, subject: int, count: int) -> Tensor | None:
@@ -788,62 +786,30 @@ class TrainedModel:
         if holdout is None or split != "test":
             return [], []
 
-        # sessions and runs of the trials; 0 where they are not known
         trials = self.trials(subject, split)
-        absent = np.zeros((len(trials.stimulus), 1), np.int64)
-        sessions, runs = (absent if known is None else known for known in (trials.sessions, trials.runs))
-        shown = {
-            "runs": [f"session {s + 1} run {r}" for s, r in zip(sessions[:, 0], runs[:, 0], strict=True)],
-            "sessions": [f"session {session + 1}" for session in sessions[:, 0]],
-            "trials": [f"fold {self.cell.fold}"] * len(absent),
-        }[holdout.by]
+        groups = holdout.name_groups(trials, f"subject {subject}", self.cell.fold)
 
-        # a name for each group and each trial
-        groups = [f"subject {subject} {name}" for name in shown]
-        stimuli = self.pictures(split).image_ids[trials.stimulus]
-        names = [f"{image_id}, {group}" for image_id, group in zip(stimuli, groups, strict=True)]
-        return [f"{name}, trial {number}" for number, name in enumerate(names, 1)], groups
+        # a name for each trial
+        pairs = zip(self.pictures(split).image_ids[trials.stimulus], groups, strict=True)
+        return [f"{name}, {group}, trial {number}" for number, (name, group) in enumerate(pairs, 1)], groups
 
     def interleaving(self, subject: int, split: str) -> Interleaving:
         """Find which of a subject's tested signals [N] may exchange labels, as far as time is known.
 
         The order of all trials is looked at, those that the cell's fold has learned from included.
         """
-        dataset, where = self.run.dataset, f"{self.run.dataset.name} subject {subject}"
-        is_tested, seen_holdout = split == "test", dataset.seen_holdout if split == "test" else None
-        source = self.source
-        recording = source.open(subject)[stored_split(dataset, split)]
-        is_there, stimuli = recording.is_there, self.pictures(split)
-
-        def find() -> Interleaving:
-            # items and their labels: trials and what they show, or pictures and their concepts
-            row = np.nonzero(is_there)[0]  # [n] of each trial
-            shown, by = [*map(str, recording.image_ids)], ""
-            if seen_holdout:
-                item, label, by = np.arange(len(row)), [shown[index] for index in row], seen_holdout.by
-                group = seen_holdout.number_tested(recording, where)[is_there]
-            else:
-                item, rows, group = row, stimuli.rows(shown), np.zeros(len(shown), np.int64)
-                stored = zip(rows.tolist(), shown, strict=True)
-                label = [stimuli.concepts[index] if index >= 0 else name for index, name in stored]
-                for fold in dataset.holdout.fold_numbers if is_tested and dataset.holdout else ():
-                    group[tested_rows(dataset, stimuli, split, fold)[rows] & (rows >= 0)] = fold
-
-            # their order in time
-            known = [recording.sessions, recording.runs, recording.onset_s]
-            if dataset.alike_by == "neighbours" or all(times is None for times in known):
-                return Interleaving(group.tolist(), [*range(len(label))])
-            order = TrialOrder.of(
-                item, label, *(None if times is None else times[is_there] for times in known)
-            )
-            return of_trials(order, group, by) if by else of_pictures(order, group)
+        run, source = self.run, self.source
+        key = "interleaving", subject, split, source.name_of(subject)
+        interleaving = run.once(key, lambda: source.interleaving(subject, split, self.pictures(split)))
 
         # those of the cell's fold
-        interleaving = self.run.once(("interleaving", subject, split, source.name_of(subject)), find)
         rows = np.asarray(self.trials(subject, split).index)
-        if seen_holdout:
-            is_tested_here = seen_holdout.hold_out_trials(recording, self.cell.fold, where)
-            rows = np.flatnonzero(is_tested_here[is_there])[rows]
+        if split == "test" and (holdout := run.dataset.seen_holdout):
+            recording = source.open(subject)[stored_split(run.dataset, split)]
+            is_tested = holdout.hold_out_trials(
+                recording, self.cell.fold, f"{run.dataset.name} subject {subject}"
+            )
+            rows = np.flatnonzero(is_tested[recording.is_there])[rows]
         return interleaving.take(rows)
 
     def trials(
@@ -897,7 +863,7 @@ class TrainedModel:
 
         if recording is not None or not is_tested or not is_normalised:
             return choose()
-        return self.run.once(self.key("trials", subject, split), choose)
+        return self.once("trials", subject, split, choose)
 
     def find_normaliser(self, subject: int, split: str, is_same_store: bool = False) -> Normaliser | None:
         """Find what normalises a subject's signals: of new subjects, their own training signals say it.
@@ -917,9 +883,11 @@ class TrainedModel:
 
     def shown(self, subject: int, split: str) -> Int64:
         """Find the rows of all pictures that a subject was shown, those that are left out included."""
-        key = self.key("shown", subject, split)
-        how: dict[str, Any] = {"is_tested": False, "is_normalised": False}
-        return self.run.once(key, lambda: np.unique(self.trials(subject, split, **how).stimulus))
+
+        def find() -> Int64:
+            return np.unique(self.trials(subject, split, is_tested=False, is_normalised=False).stimulus)
+
+        return self.once("shown", subject, split, find)
 
     def mean_training_signal(self, subject: int) -> Float32:
         """Average a subject's training signals over pictures: [C, T]; kept for the cells that follow."""
@@ -927,7 +895,7 @@ class TrainedModel:
         def average() -> Float32:
             return self.trials(subject, "train", is_tested=False).averages.mean(0)
 
-        return self.run.once(self.key("mean", subject, "train"), average)
+        return self.once("mean", subject, "train", average)
 
     def are_unseen(self, subject: int, split: str, rows: Int64) -> Bool:
         """Find the signals [N] of pictures that no model which is tested on the subject learned from.
@@ -936,9 +904,8 @@ class TrainedModel:
         """
         tested = self.run.tested_pictures(split, self.cell.fold)
         unseen = tested.are_unseen(subject, rows, f"{self.run.folder.path}, {self.cell.name},")
-        self.run.once(
-            ("warned of pictures", split, self.cell.fold), lambda: [*map(console.warn, tested.warnings)]
-        )
+        warned = "warned of pictures", split, self.cell.fold
+        self.run.once(warned, lambda: [*map(console.warn, tested.warnings)])
         return unseen
 
     def _normaliser(self, subject: int) -> Normaliser | None:
@@ -946,15 +913,14 @@ class TrainedModel:
         learned = self.module.learned
         return learned.normaliser if self.run.tests_new_subjects else learned.normaliser_of(subject)
 
-    def key(self, what: str, subject: int, split: str) -> tuple[str, ...]:
-        """Name something computed from a subject's signals, to keep it for cells that take the same ones."""
+    def once(self, what: str, subject: int, split: str, compute: Callable[[], T]) -> T:
+        """Compute something from a subject's signals once, for all cells that take the same ones."""
         # everything that changes the signals is part of the key
-        signal = self.source.signal
         normaliser = self._normaliser(subject)
-        whose = normaliser.digest if normaliser else ""
-        names, fold = self.module.layout.spec.names, f"fold {self.cell.fold}"
-        mapping = self.run.channel_mapping
-        return (what, str(subject), split, fold, *names, signal.model_dump_json(), whose, mapping)
+        whose, signal = normaliser.digest if normaliser else "", self.source.signal.model_dump_json()
+        run, names = self.run, self.module.layout.spec.names
+        key = what, subject, split, self.cell.fold, names, signal, whose, run.channel_mapping
+        return run.once(key, compute)
 
 
 def open_model(

@@ -1,6 +1,6 @@
 """Training data of the cells of an align run: targets, signals, and the fuser of a prior."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
@@ -32,7 +32,7 @@ from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, fir
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import digest_of, open_alternatives, open_stores
-from brainhive_cli.data.targets.targets import OnlineTargets, Targets, TargetSource, compute_online
+from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_online
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
@@ -41,11 +41,10 @@ from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.lora import shapes_of
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.job import Job, read_tuned_encoders
-from brainhive_cli.training.alignment.layout import Layout, fused_head
+from brainhive_cli.training.alignment.layout import Layout, tokens_of
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures, compare_on_pixels
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.settings import Finetune
-from brainhive_cli.training.alignment.tested_pictures import find_learned
 from brainhive_cli.training.alignment.validation import held_out_of
 
 DIM = 1024
@@ -117,16 +116,14 @@ class TrainingData:
         heads = recipe.head_targets
 
         # targets of heads whose encoders run at each step
-        self.online = self._compute_targets({heads[head].name: heads[head] for head in recipe.train.online})
+        self.online = self._compute_targets(heads[head] for head in recipe.train.online)
 
         # join stored, computed and further targets
-        keyed_sources = {key: source for key, source in stored.sources.items() if key in self.keys.values()}
-        named = {
-            name: stored.sources[self.keys.get(config.name, config.name)]
-            for name, config in recipe.targets.items()
-        }
-        adapted = self._compute_adapted("train", self.stimuli)
-        self.targets = Targets({**keyed_sources, **self.online, **adapted, **named})
+        sources = {key: source for key, source in stored.sources.items() if key in self.keys.values()}
+        sources.update(self.online | self._compute_adapted("train", self.stimuli))
+        for name, target in recipe.targets.items():
+            sources[name] = stored.sources[self.keys.get(target.name, target.name)]
+        self.targets = Targets(sources)
 
         # what the encoders of some heads, which must read pictures, give for augmented ones
         config = recipe.train.augment_pictures
@@ -136,10 +133,9 @@ class TrainingData:
                 raise RecipeError(
                     f"{encoder.name} reads no pictures that could be augmented", "leave its head out"
                 )
-        encoders_by_name = {encoder.name: encoder for encoder in encoders.values()}
-        computed = self._compute_targets(encoders_by_name, partial(augmented, config=config))
-        sources = {head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()}
-        self.augmented = Targets({**sources}) if sources else None
+        computed = self._compute_targets(encoders.values(), partial(augmented, config=config))
+        varied = {head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()}
+        self.augmented = Targets({**varied}) if varied else None
 
         # shapes [N, R, ...] of the training signals of each subject
         name = job.dataset.name
@@ -190,19 +186,19 @@ class TrainingData:
         return bool(self.recipe.model_dump(include=INPUTS) == recipe.model_dump(include=INPUTS))
 
     def _compute_targets(
-        self, encoders: Mapping[str, EncoderConfig], vary: Callable[[Any], Any] | None = None
+        self, encoders: Iterable[EncoderConfig], vary: Callable[[Any], Any] | None = None
     ) -> dict[str, OnlineTargets]:
         """Compute targets at each step, by encoder; nothing is opened where there is none.
 
         Raises:
             BrainhiveError: if the stimuli are not those of the stores.
         """
-        if not encoders:
+        groups = grouped([*{config.name: config for config in encoders}.values()], "fp32", self.launch)
+        if not groups:
             return {}
-        groups = grouped(list(encoders.values()), "fp32", self.launch)
         return compute_online(groups, self.job.dataset.images("train"), self.stimuli, vary)
 
-    def _compute_adapted(self, split: str, store: TargetStore) -> dict[str, TargetSource]:
+    def _compute_adapted(self, split: str, store: TargetStore) -> dict[str, OnlineTargets]:
         """Compute what the network that learns gives for the pictures of a split's store, by key.
 
         Raises:
@@ -210,18 +206,15 @@ class TrainingData:
         """
         if self.adapted is None:
             return {}
-        computed = compute_online([self.adapted], self.job.dataset.images(split), store)
-        return {self.keys[name]: source for name, source in computed.items()}
+        return compute_online([self.adapted], self.job.dataset.images(split), store, keys=self.keys)
 
     def select_cell(self, cell: Cell) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and its training data."""
         # concepts [M] that are held out for validation
-        recipe = self.job.variants[cell.variant]
-        train = recipe.train
-        seen_holdout = self.job.dataset.seen_holdout
+        recipe, dataset = self.job.variants[cell.variant], self.job.dataset
+        train, seen_holdout = recipe.train, dataset.seen_holdout
         # no concept is held out where the question is which of seen stimuli was shown
-        share = 0.0 if seen_holdout else train.validation
-        held_out = self.hold_out(share)
+        held_out = self.hold_out(0.0 if seen_holdout else train.validation)
 
         # signals of the subjects, read once for all cells of the fold
         for subject in cell.trained_on:
@@ -236,10 +229,7 @@ class TrainingData:
                     names = ", ".join(self.stimuli.image_ids[row] for row in absent[:5].tolist())
                     console.warn(f"fold {cell.fold} of subject {subject} trains on no trial of {names}")
         opened = [self.trials[subject, cell.fold] for subject in cell.trained_on]
-        subjects, statistics = (
-            [trials for trials, _ in opened],
-            [measured for _, measured in opened if measured],
-        )
+        subjects, statistics = [trials for trials, _ in opened], [each for _, each in opened if each]
         if recipe.mode == "finetune":
             subjects = [take_share(trials, held_out, recipe.finetune) for trials in subjects]
 
@@ -247,30 +237,33 @@ class TrainingData:
         learned = self._describe_learned(recipe, subjects, statistics)
         layout = self._plan_layout(recipe, subjects)
         if train.shuffled_labels:  # each signal gets the stimulus of another, drawn once
-            randoms = [np.random.default_rng((cell.seed, trials.subject)) for trials in subjects]
-            pairs = zip(randoms, subjects, strict=True)
-            subjects = [each.change(stimulus=random.permutation(each.stimulus)) for random, each in pairs]
+            for index, each in enumerate(subjects):
+                random = np.random.default_rng((cell.seed, each.subject))
+                subjects[index] = each.change(stimulus=random.permutation(each.stimulus))
 
         # test signals, where they select the epoch
         tested, tested_targets = None, None
         if train.selection == "test":
             # targets of the test, and which of its stimuli were learned
-            dataset, spec = self.job.dataset, layout.spec
-            encoders = [config for config in self.recipe.stored_encoders if config in self.recipe.encoders]
-            stores = open_stores(dataset, self.recipe.dataset, "test", encoders, self.recipe.paths)
-            stimuli, seen = first_with_pixels(stores)[0], find_learned(dataset, stores, learned)
+            ours, spec = self.recipe, layout.spec
+            encoders = [config for config in ours.stored_encoders if config in ours.encoders]
+            stores = open_stores(dataset, ours.dataset, "test", encoders, ours.paths)
+            stimuli, pixels = first_with_pixels(stores)
+            name, ids = dataset.pictured_as, stimuli.image_ids
+            open_test, open_train = (partial(dataset.images, split) for split in ("test", "train"))
+
+            # a picture that looks like a learned one, and cannot be compared with it, counts as learned
+            confirm = compare_on_pixels(ids, open_test, [(name, open_train)])
+            seen = learned.pictures.contain(name, ids, pixels, confirm)
 
             # unseen test signals, normalised as those of the training
             tested = []
             for subject in cell.tested_on:
-                trials, where = (
-                    match_split(self.signals, subject, "test", stimuli),
-                    f"{dataset.name} subject {subject} test",
-                )
+                trials = match_split(self.signals, subject, "test", stimuli)
                 normaliser = learned.normaliser_of(subject)
                 if normaliser is None:
                     normaliser = measure_new_subject(spec, self.signals, subject, stimuli)
-                unseen = trials.take(~seen[trials.stimulus])
+                unseen, where = trials.take(~seen[trials.stimulus]), f"{dataset.name} subject {subject} test"
                 tested.append(choose_input(spec, unseen, where, dataset.channels).normalise(normaliser))
             stored = Targets.of(stores, self.launch, self.keys).sources
             tested_targets = Targets({**stored, **self._compute_adapted("test", stimuli)})
@@ -287,7 +280,7 @@ class TrainingData:
             repetitions=recipe.signal.repetitions,
             random_k=recipe.signal.random_k,
             augmented=self.augmented,
-            alike=Alike(self.job.dataset.alike_by, dict(enumerate(self.stimuli.concepts))),
+            alike=Alike(dataset.alike_by, dict(enumerate(self.stimuli.concepts))),
             adapted=self.adapted,
             epoch_trials=train.epoch_trials and train.epoch_trials * (recipe.finetune.sessions or 1),
             seed=cell.seed,
@@ -308,7 +301,6 @@ class TrainingData:
             self._pictures[key] = LearnedPictures.of(dataset.pictured_as, *shown)
         is_of_names = getattr(self.recipe.dataset, "target", "exemplars") != "exemplars"  # without pixels
         are_known = (is_of_names or pixels is not None) and not self.has_foreign_targets
-        pictures = replace(self._pictures[key], has_all_pixels=are_known)
 
         # provenance of the signals: caveats and whitening of each subject
         numbers = tuple(trials.subject for trials in subjects)
@@ -320,8 +312,6 @@ class TrainingData:
             if recording.whiteners is not None
         }
         space = recordings[numbers[0]].space
-        recorded_channels = space.names if whiteners and isinstance(space, Sensors) else ()
-
         # statistics for new subjects: the mean of the training subjects'
         normalisation = recipe.signal.normalise
         if normalisation is not None and recipe.signal.normalise_by == "training_subjects":
@@ -332,12 +322,12 @@ class TrainingData:
             people={people_of(dataset): numbers},
             has_all_subjects=True,
             signals=self.signals.identities(numbers),
-            recorded_channels=tuple(recorded_channels),
+            recorded_channels=tuple(space.names) if whiteners and isinstance(space, Sensors) else (),
             is_simulated=SIMULATED in caveats,
             is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
             stimulus_kinds=(self.recipe.dataset.kind.replace("_", "-"),),
             recording_kinds=tuple(sorted({kind for one in recordings.values() for kind in one.made_by})),
-            pictures=pictures,
+            pictures=replace(self._pictures[key], has_all_pixels=are_known),
             trials=np.unique(np.concatenate([trials.digests.ravel() for trials in subjects])),
             normalisers={trials.subject: trials.normaliser for trials in subjects if trials.normaliser},
             normaliser=normaliser,
@@ -350,12 +340,15 @@ class TrainingData:
         shapes, fused = self.targets.shapes, {self.keys[config.name] for config in recipe.fused_encoders}
         dims = {key: shapes[key][-1] for key in shapes if key in fused}
         fuser = recipe.fuser.model_dump(mode="json") if fused else {}
-        dim = recipe.fuser.token_dim(dims, recipe.dim or DIM) if fused else None
+        dim, prior_digest = recipe.fuser.token_dim(dims, recipe.dim or DIM) if fused else None, ""
         if self.prior and recipe.prior:
-            hidden = priors.describe(recipe.prior).fuser["intermediate_size"]
-            fuser = {"kind": "fusion_encoder", "intermediate_size": hidden}
-            fuser["dropout"] = recipe.train.prior_dropout
-            dim = self.prior.dim
+            described = priors.describe(recipe.prior)
+            fuser = {
+                "kind": "fusion_encoder",
+                "intermediate_size": described.fuser["intermediate_size"],
+                "dropout": recipe.train.prior_dropout,
+            }
+            dim, prior_digest = self.prior.dim, described.digest
         if recipe.dim not in (None, dim):
             raise RecipeError(f"dim is {recipe.dim}, but this fuser's tokens have {dim}", "leave dim out")
 
@@ -363,7 +356,7 @@ class TrainingData:
         heads = {}
         for name, target in recipe.head_targets.items():
             if target == FUSED:
-                heads[name] = fused_head({key: shapes[key] for key in dims}, dim or 0)
+                heads[name] = Head((*tokens_of({key: shapes[key] for key in dims}), dim or 0), FUSED)
                 continue
             store = self.stores.get(target.name)
             digest = digest_of(store) if store else self.online[target.name].group.digest
@@ -371,19 +364,23 @@ class TrainingData:
         # the network that learns with the model, and its changes
         adapter, lora = dict[str, Any](), self.recipe.train.lora
         if self.adapted is not None:
-            adapter = {"encoders": list(self.adapted.names), "digest": self.adapted.digest}
-            adapter |= {"maps": shapes_of(self.adapted.module, lora.modules)}
-            adapter |= {"rank": lora.rank, "alpha": lora.alpha}
+            adapter = {
+                "encoders": list(self.adapted.names),
+                "digest": self.adapted.digest,
+                "maps": shapes_of(self.adapted.module, lora.modules),
+                "rank": lora.rank,
+                "alpha": lora.alpha,
+            }
 
         # heads that retrieval compares: the recipe's, all encoders, or the only one of vectors or tokens
         compared: tuple[str, ...] = ()
         if recipe.head is not None:
             compared = (recipe.head,)
-        elif not recipe.heads:
-            compared = () if recipe.is_fused else tuple(heads)
-        elif TOKEN not in heads:
-            comparable = [name for name, head in heads.items() if len(head.shape) <= 2]
-            compared = tuple(comparable) if len(comparable) == 1 else ()
+        elif not recipe.heads and not recipe.is_fused:
+            compared = tuple(heads)
+        elif recipe.heads and TOKEN not in heads:
+            comparable = tuple(name for name, head in heads.items() if len(head.shape) <= 2)
+            compared = comparable if len(comparable) == 1 else ()
 
         # the section `signal`, with the channels of the data set where it names none
         section, channels = recipe.signal.model_dump(mode="json"), self.job.dataset.channels
@@ -398,7 +395,7 @@ class TrainingData:
             encoders=self.keys,
             retrieval_heads=compared,
             prior=portable(recipe.prior or ""),
-            prior_digest=priors.describe(recipe.prior).digest if recipe.prior else "",
+            prior_digest=prior_digest,
             subject_layer=recipe.subject_layer,
             similarity=recipe.similarity,
             adapter=adapter,

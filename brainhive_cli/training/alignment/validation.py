@@ -1,7 +1,8 @@
 """Retrieval in training: how well a brain model finds stimuli from signals it did not learn from."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from math import ceil
 
 import numpy as np
@@ -26,6 +27,7 @@ SIGNALS_AT_ONCE = 1024
 """Signals encoded at once: BrainHiVE's batch, so that what fits in training fits here."""
 
 
+@dataclass
 class ValidationSet:
     """Rows of a signal bank that a model is validated on; the gallery is the stimuli that any of them shows.
 
@@ -33,18 +35,17 @@ class ValidationSet:
     `alike` says which stimuli are, by their rows.
     """
 
-    def __init__(
-        self,
-        pool: SignalBank,
-        rows: Int64,
-        targets: Targets,
-        subject: Tensor | None,
-        alike: Alike | None = None,
-    ) -> None:
-        self.pool, self.rows, self.targets, self.subject = pool, rows, targets, subject
-        self.alike = alike or Alike()
-        index = torch.from_numpy(rows).to(pool.stimulus.device)
-        self.shown, self.target = torch.unique(pool.stimulus[index], return_inverse=True)
+    pool: SignalBank
+    rows: Int64
+    targets: Targets
+    subject: Tensor | None
+    alike: Alike = field(default_factory=Alike)
+
+    def __post_init__(self) -> None:
+        """Find the stimuli that the signals show, and which of them each does."""
+        stimulus = self.pool.stimulus
+        index = torch.from_numpy(self.rows).to(stimulus.device)
+        self.shown, self.target = torch.unique(stimulus[index], return_inverse=True)
 
     def ranks(self, aligner: Aligner) -> Tensor:
         """Rank the seen picture of each signal among the pictures: [N]."""
@@ -87,8 +88,7 @@ def held_out_of(concepts: Sequence[str], share: float, pictures: Pictures | None
     dataset, image_ids, pixels, confirm = pictures
     if pixels is None:
         return held_out
-    chosen_ids = [image_ids[row] for row in np.flatnonzero(held_out).tolist()]
-    learned = LearnedPictures.of(dataset, chosen_ids, pixels[held_out])
+    learned = LearnedPictures.of(dataset, [*compress(image_ids, held_out)], pixels[held_out])
     is_copy: Confirm = lambda row, name: confirm(row, name) or ""  # noqa: E731 (what is not here is learned)
     return learned.contain(dataset, image_ids, pixels, is_copy, MAX_COPY_DISTANCE)
 
@@ -127,9 +127,9 @@ def test_sets(data: CellData, device: torch.device) -> list[ValidationSet]:
     # a known subject keeps its index, a new one has none
     learned, queries = [trials.subject for trials in data.trials], []
     for trials in data.tested:
-        pool, index = averages_of(replace(data, trials=[trials]), device), None
-        if trials.subject in learned:
-            index = torch.full_like(pool.subject, learned.index(trials.subject))
+        pool, subject, index = averages_of(replace(data, trials=[trials]), device), trials.subject, None
+        if subject in learned:
+            index = torch.full_like(pool.subject, learned.index(subject))
         queries.append(ValidationSet(pool, np.arange(len(trials.stimulus)), data.tested_targets, index))
     return queries
 

@@ -55,7 +55,8 @@ def test_a_subject_without_rows_in_a_step_has_no_micro_batch() -> None:
 def test_signals_are_mixed_within_their_subject_and_processes_agree_on_partners() -> None:
     rows = np.random.default_rng(0).permutation(3 * PICTURES)[:41]
     drawn = [
-        batches_of(data_of(), replace(HERE, rank=rank, processes=2), 0.5).draw(rows, 4) for rank in (0, 1)
+        batches_of(data_of(), replace(HERE, rank=rank, processes=2)).draw(rows, 4, (0.5, 1.0))
+        for rank in (0, 1)
     ]
 
     one, other = (batch.mixing for batch in drawn)
@@ -125,7 +126,7 @@ def test_an_epoch_has_mindeye2s_steps_of_as_many_trials_of_each_subject(
     assert train.epoch_trials is not None
     data = replace(of_subjects(subjects), epoch_trials=sessions * train.epoch_trials)
 
-    batches = Batches(data, train, 0.0, HERE)
+    batches = Batches(data, train, HERE)
 
     epoch = batches.epoch(42, 3)
     whose = batches.samples.subject.numpy()

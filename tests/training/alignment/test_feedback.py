@@ -12,8 +12,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.training.alignment import loop
-from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.feedback import USUAL, Feedback
+from brainhive_cli.training.alignment.batches import USUAL, CellData, Feedback
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.settings import Train
@@ -53,7 +52,7 @@ def test_a_batch_has_the_targets_that_feedback_chose() -> None:
     similarity = torch.zeros(len(rows))
     similarity[2], similarity[5] = 50.0, -50.0
     for _ in range(2):  # a running value may be outside only where the newest moved far from it
-        batches.learn(rows, similarity)
+        batches.feedback.learn(torch.from_numpy(np.sort(rows)), similarity)  # type: ignore[union-attr]
     batch, source = batches.draw(rows, 0), data.targets.sources["e"]
     level = batches.feedback.level[torch.from_numpy(np.sort(rows))]  # type: ignore[union-attr]
     assert level[2] == 0 and level[5] == 2 and (level == USUAL).sum() == len(rows) - 2

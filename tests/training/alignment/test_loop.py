@@ -341,7 +341,9 @@ def test_alternatives_are_drawn_among_all_stores_of_the_encoder(embedding):
 
 def test_processes_know_each_others_mixtures_and_mix_among_their_own(embedding):
     data, rows = data_of(embedding), np.arange(20, 51)
-    drawn = [batches_of(data, replace(HERE, rank=rank, processes=2), 0.5).draw(rows, 4) for rank in (0, 1)]
+    drawn = [
+        batches_of(data, replace(HERE, rank=rank, processes=2)).draw(rows, 4, (0.5, 1.0)) for rank in (0, 1)
+    ]
 
     one, other = (batch.mixing for batch in drawn)
     assert torch.equal(one.partner, other.partner) and torch.equal(one.share, other.share)

@@ -141,12 +141,12 @@ def test_a_part_starts_from_the_newest_run_of_a_recipe_and_the_line_makes_one(ho
     starts = Recipe.resolve("train-align", "neurons-24gb", {}, []).train.starts
     named = [{"backbone.brain": starts[0]["backbone.brain"]}]
     with pytest.raises(MissingData, match="has the recipe neurons-brain-24gb") as caught:
-        find_starts(named, cell, Paths())
+        find_starts(named, cell, Paths(), {})
     assert caught.value.hint == "brainhive train-align --recipe neurons-brain-24gb"
 
     small = finished(home, "cc2017-intra-mindeye2-1024", 5, "neurons-brain-24gb")
     finished(home, "cc2017-intra-mindeye2-4096", 3, "papers/neurons-brain")
-    (found,) = find_starts(named, cell, Paths())[0].values()
+    (found,) = find_starts(named, cell, Paths(), {})[0].values()
     assert found == small.path / "cells/sub-01_seed-42/model"
 
 
@@ -161,7 +161,7 @@ def test_a_newer_run_of_the_recipe_that_a_stage_starts_from_makes_another_run(ho
 
     (second.path / "cells/sub-02_seed-42/model").mkdir(parents=True)
     with pytest.raises(RecipeError, match="could start from sub-01_seed-42 or sub-02_seed-42") as caught:
-        find_starts([HAVIR], Cell("sub-03_seed-42", (3,), (3,), 42), Paths())
+        find_starts([HAVIR], Cell("sub-03_seed-42", (3,), (3,), 42), Paths(), {})
     assert f"train.start_from={second.path}/cells/sub-01_seed-42/model" in caught.value.hint
 
 
@@ -223,7 +223,7 @@ def test_a_file_that_a_data_set_should_have_is_answered_with_the_line_that_fetch
         ("mine/coco.pth", "start_from=FILE"),
     ):
         with pytest.raises(MissingData, match=r"no file .*coco\.pth") as caught:
-            find_starts([{"backbone.clipproj": file}], Cell("a", (1,), (1,), 1), Paths())
+            find_starts([{"backbone.clipproj": file}], Cell("a", (1,), (1,), 1), Paths(), {})
         assert way in caught.value.hint
 
 

@@ -192,7 +192,7 @@ def test_a_training_starts_from_the_newest_run_of_a_recipe_and_says_where_it_sta
         (folder / "metrics.json").write_text(json.dumps(Measurements().as_dict()))
     train = Train.model_validate({"start_from": {"backbone": "papers/mindeye2"}, "epochs": 1})
 
-    start = find_starts(train.starts, Cell("sub-01_seed-1", (1,), (1,), 1), Paths(runs=str(root)))[0]
+    start = find_starts(train.starts, Cell("sub-01_seed-1", (1,), (1,), 1), Paths(runs=str(root)), {})[0]
 
     assert start["backbone"].parents[2].name.endswith("-0000000001")
     with pytest.raises(ValidationError, match="leave one out"):

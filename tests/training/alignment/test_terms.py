@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.course import Course
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.objective import Objective, Term, check
+from brainhive_cli.training.alignment.objective import Objective, Term, check, mixing_of
 from brainhive_cli.training.alignment.recipe import Recipe
 
 PREDICTED = {"a": torch.tensor([[1.0, 2.0], [3.0, 5.0]]), "b": torch.tensor([[0.0], [1.0]])}
@@ -125,7 +125,7 @@ def test_a_term_that_takes_a_loss_mixes_signals_as_that_does():
         Term(prediction="a", loss_of=0, epochs=(1, 2)),
     ]
 
-    assert [Objective(terms).mixing(epoch) for epoch in range(3)] == [(0.15, 1), (0.15, 1), (0, 1)]
+    assert [mixing_of(terms, epoch) for epoch in range(3)] == [(0.15, 1), (0.15, 1), (0, 1)]
 
 
 def test_centring_changes_contrastive_terms_alone():
@@ -167,7 +167,7 @@ def test_signals_are_mixed_only_while_a_term_asks_for_it():
         Term(prediction="a", loss="soft_clip", epochs=(2, 4)),
     ]
 
-    assert [Objective(terms).mixing(epoch) for epoch in range(4)] == [(0.15, 1), (0.15, 1), (0, 1), (0, 1)]
+    assert [mixing_of(terms, epoch) for epoch in range(4)] == [(0.15, 1), (0.15, 1), (0, 1), (0, 1)]
 
 
 def test_a_loss_that_compares_with_several_targets_gets_them_by_name():
@@ -213,7 +213,7 @@ def test_terms_that_share_an_epoch_are_active_one_after_the_other_and_mix_signal
 
     check(terms, 1)
 
-    assert [Objective(terms).mixing(moment / 4) for moment in range(4)] == [(0.15, 1), *[(0, 1)] * 3]
+    assert [mixing_of(terms, moment / 4) for moment in range(4)] == [(0.15, 1), *[(0, 1)] * 3]
     assert [[term.weight_at(moment / 4) for term in terms] for moment in range(2)] == [[1, 0], [0, 1]]
 
 
