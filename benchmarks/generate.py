@@ -17,7 +17,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.media_files import to_bytes
 from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
-from brainhive_cli.evaluation.reconstruction.generation import DTYPES, GenerationJob, Sampler, seed_of
+from brainhive_cli.evaluation.reconstruction.generation import DTYPES, Sampler, generate, seed_of
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, animatediff, sdxl, sdxl_unclip, versatile_diffusion
@@ -69,8 +69,8 @@ class Studio:
     def generate(self) -> None:
         """Generate as the command does: files in a run folder."""
         decoded_set = DecodedSet("images", None, None, self.ids, self.ids, self.decoded)
-        job = GenerationJob(self.sampler, 1, 0)
-        job.generate(decoded_set, RunFolder(self.on.folder()), Launch(0, 1, self.device))
+        launch = Launch(0, 1, self.device)
+        generate(self.sampler, decoded_set, RunFolder(self.on.folder()), launch, 1, 0)
 
     def batches(self) -> list[slice]:
         """Cut the items into those that are generated at once."""

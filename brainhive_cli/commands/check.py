@@ -1,17 +1,16 @@
 """check: data sets, stores, runs, recipes and priors: what is there, what is missing, what is damaged."""
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
-from brainhive_cli.commands.workflow import Command
+from brainhive_cli.commands.workflow import Command, import_command
 from brainhive_cli.core import console, hub, parts, run_files, shared_runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import Input, describe_missing
@@ -41,7 +40,7 @@ KINDS = ("documents", "weights", "checkpoints", "pictures")
 class Recipe(BaseRecipe):
     """Recipe of check: data sets, stores, runs, recipes and priors."""
 
-    computes: ClassVar[bool] = False
+    computes = False
 
     stores: Names | None = Field(
         None,
@@ -84,7 +83,7 @@ FOLDERS: Mapping[str, Literal["runs", "data", "embeddings", "signals"]] = {
     "signals": "signals",
 }
 """Folders of the sections: the result lies in that of the first section of which anything was checked."""
-Check: TypeAlias = Callable[[], Checked]
+Check = Callable[[], Checked]
 """Checks one thing."""
 
 
@@ -95,7 +94,7 @@ def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Check]]:
         RecipeError: if a recipe does not say which command it is for, or plots are of nothing.
         MissingData: if a data set has no signal stores to plot.
     """
-    paths, loadable = recipe.paths, list[tuple[str, Check]]()
+    paths, loadable = recipe.paths, list[tuple[str, Callable[[], None]]]()
     datasets = [parts.resolve("datasets", recipe.dataset)] if recipe.dataset else []
 
     # each word: a data set, a recipe, a run of the hub's cache or a prior; else a run or a path
@@ -106,13 +105,13 @@ def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Check]]:
         if parts.is_kind("datasets", word):
             datasets.append(parts.resolve("datasets", word))
         elif commands := _commands_of(word):
-            loadable += [(f"{word} ({name})", partial(_check_recipe, name, word)) for name in commands]
+            loadable += [(f"{word} ({name})", partial(_require_recipe, name, word)) for name in commands]
         elif word.startswith(hub.SCHEME) and (cached := _find_cached_run(word)):
             runs.append(cached)
         elif word.startswith(("hub:", "demo:")) or (
             [*path.glob("config.json"), *path.glob("*/config.json")] and not is_run(path)
         ):
-            loadable.append((word, partial(_check_prior, word)))
+            loadable.append((word, partial(_require_prior, word)))
         else:
             patterns.append(str(run_by_name.get(word, word)))
     matches = expand_patterns(patterns)
@@ -143,7 +142,7 @@ def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Check]]:
         *((str(path), partial(_check_targets, path, again)) for path in targets),
         *((str(path), partial(_check_signals, path, recipe)) for path in signals),
         *((str(path), partial(_check_run, path)) for path in runs),
-        *loadable,
+        *((name, partial(_check_use, name, require)) for name, require in loadable),
     ]
 
 
@@ -173,11 +172,8 @@ def _commands_of(word: str) -> list[str]:
         if path.stem not in get_args(Command):
             raise RecipeError(f"{word} does not say which command it is for", "call it train-align.yaml, say")
         return [path.stem]
-    return (
-        []
-        if path.exists()
-        else [name for name in get_args(Command) if (shipped_recipes() / word / f"{name}.yaml").is_file()]
-    )
+    files = {name: shipped_recipes() / word / f"{name}.yaml" for name in get_args(Command)}
+    return [name for name, file in files.items() if file.is_file() and not path.exists()]
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -240,17 +236,17 @@ def _check_dataset(config: Any, recipe: Recipe, again: bool) -> Checked:
 def _check_signals(path: Path, recipe: Recipe) -> Checked:
     """Verify all rows of a signal store; describe it, and draw its page where that is asked for."""
     dataset, name = short_name(path.absolute()).split("/", 1)
-    title, recorded = f"Signal stores of {dataset}", f"How signals of {dataset} were recorded"
+    title, columns = f"Signal stores of {dataset}", ("store", *COUNTED, "check")
     try:
         store = SignalStore.open(path)
         store.verify()
     except BrainhiveError as error:
         row = (name, *"–" * len(COUNTED), FAILED)
-        return _fail("signals", path, error.in_one_line, Table(title, ("store", *COUNTED, "check"), [row]))
+        return _report_store("signals", path, error.in_one_line, Table(title, columns, [row]))
     note, files = {"problem": "", **describe_store(store)}, {}
     tables = [
-        Table(title, ("store", *COUNTED, "check"), [(name, *row, PASSED) for row in count_rows(note)]),
-        Table(recorded, ("store", *RECORDED), [(name, *recorded_row(note))]),
+        Table(title, columns, [(name, *row, PASSED) for row in count_rows(note)]),
+        Table(f"How signals of {dataset} were recorded", ("store", *RECORDED), [(name, *recorded_row(note))]),
     ]
     if recipe.plots:
         with console.progress(f"drawing the page of {short_name(path)}"):
@@ -269,19 +265,16 @@ def _check_targets(path: Path, again: bool) -> Checked:
         problem = problem_of(store, health)
     except BrainhiveError as error:
         unknown = ["–"] * (len(COLUMNS) - 2)
-        return _fail("targets", path, error.in_one_line, health_table([(path.name, *unknown, FAILED)]))
-    table, note = health_table([health_row(store.path, health, bool(problem))]), asdict(health)
-    if problem:
-        return _fail("targets", path, problem, table, note)
-    return Checked("targets", str(path), {**note, "problem": ""}, (), [table])
+        table = health_table([(path.name, *unknown, FAILED)])
+        return _report_store("targets", path, error.in_one_line, table)
+    table = health_table([health_row(store.path, health, bool(problem))])
+    return _report_store("targets", path, problem, table, **asdict(health))
 
 
-def _fail(
-    section: str, path: Path, problem: str, table: Table, note: Mapping[str, Any] | None = None
-) -> Checked:
-    """Say why a store has failed."""
-    error = BrainhiveError(f"{path} failed its health check: {problem}")
-    return Checked(section, str(path), {**(note or {}), "problem": problem}, [error], [table])
+def _report_store(section: str, path: Path, problem: str, table: Table, **note: Any) -> Checked:
+    """Say why a store has failed, where it has."""
+    errors = [BrainhiveError(f"{path} failed its health check: {problem}")] if problem else []
+    return Checked(section, str(path), {**note, "problem": problem}, errors, [table])
 
 
 def _check_run(path: Path) -> Checked:
@@ -296,39 +289,32 @@ def _check_run(path: Path) -> Checked:
     )
 
 
-def _check_recipe(command: str, word: str) -> Checked:
-    """Say what a recipe lacks: what `COMMAND --recipe WORD --check` says first."""
-    module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
-    reason: BrainhiveError | None = None
-    try:
-        if missing := describe_missing(module.inputs(module.Recipe.resolve(command, word, {}, ()))):
-            more = f"; and {len(missing) - 1} more" if len(missing) > 1 else ""
-            reason = MissingData(missing[0] + more)
-    except BrainhiveError as error:
-        reason = error
-    return _state(f"{word} ({command})", reason)
+def _require_recipe(command: str, word: str) -> None:
+    """Raise what a recipe lacks: what `COMMAND --recipe WORD --check` says first."""
+    module = import_command(command)
+    if missing := describe_missing(module.inputs(module.Recipe.resolve(command, word, {}, ()))):
+        more = f"; and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise MissingData(missing[0] + more)
 
 
-def _check_prior(reference: str) -> Checked:
+def _require_prior(reference: str) -> None:
     """Read a prior whole, without a network."""
-    reason: BrainhiveError | None = None
     try:
         is_kind = parts.is_kind("priors", reference)
         priors.load(reference if is_kind else str(hub.folder(reference, owner=priors.OWNER, local=True)))
     except hub.Unreachable as error:
-        reason = MissingData(f"{reference} is not on this machine", error.hint)
-    except BrainhiveError as error:
-        reason = error
-    return _state(reference, reason)
+        raise MissingData(f"{reference} is not on this machine", error.hint) from error
 
 
-def _state(word: str, reason: BrainhiveError | None) -> Checked:
+def _check_use(word: str, require: Callable[[], None]) -> Checked:
     """Say whether a recipe or prior can be used."""
-    state = PASSED if reason is None else "missing" if isinstance(reason, MissingData) else FAILED
-    note, problems = "", list[BrainhiveError]()
-    if reason is not None:
-        note, problems = reason.in_one_line, [reason]
-        reason.message, reason.hint = f"{word}: {note}", ""
+    state, note, problems = PASSED, "", list[BrainhiveError]()
+    try:
+        require()
+    except BrainhiveError as error:
+        state = "missing" if isinstance(error, MissingData) else FAILED
+        note, problems = error.in_one_line, [error]
+        error.message, error.hint = f"{word}: {note}", ""
     return Checked(
         "others", word, note, problems, [Table("Recipes and priors", ("what", "check"), [(word, state)])]
     )

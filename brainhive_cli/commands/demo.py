@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from brainhive_cli import demo
 from brainhive_cli.commands import workflow
-from brainhive_cli.commands.workflow import Command, FinishedStep
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import home_folder
@@ -37,7 +36,7 @@ HAXBY = (
     "CC BY-SA 3.0, by way of PyMVPA"
 )
 EFFECTS = "What controls cost each head: other voxels, trained anew; trials shuffled (95 % of draws)"
-PAGE = (*("reconstruct", "eval-retrieval", "train-prior", "train-align", "embed", "prepare"),)
+PAGE = ("reconstruct", "eval-retrieval", "train-prior", "train-align", "embed", "prepare")
 """Commands in the order of their sections on the page."""
 HEADS = ("latent", "image", "text")
 """Heads of HAVIR's brain model."""
@@ -81,7 +80,9 @@ SYSTEMS = {
         (joined_generators.TOKEN_GUIDED, joined_generators.TEXT_GUIDED),
     ),
     "real": System(
-        *("demo-real", "fMRI", HAXBY),
+        "demo-real",
+        "fMRI",
+        HAXBY,
         is_simulated=False,
         overrides={"prepare": [f"preparation.root={RECORDING}"]},
     ),
@@ -91,7 +92,7 @@ SYSTEMS = {
 class Recipe(BaseRecipe):
     """The demo runs the recipe called `demo` of each step, or that of another system."""
 
-    is_tracked: ClassVar[bool] = True
+    is_tracked = True
 
     system: Literal["brainhive", "havir", "neurons", "real"] = Field(
         "brainhive",
@@ -99,7 +100,9 @@ class Recipe(BaseRecipe):
         "fMRI of films, keyframe and motion; real: recorded fMRI, the category that was looked at",
     )
     quick: bool = Field(False, description="few epochs and pictures: does it run?")
-    overrides: dict[Command, Names] = Field({}, description="extra key.path=value of a step, by its command")
+    overrides: dict[workflow.Command, Names] = Field(
+        {}, description="extra key.path=value of a step, by its command"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -175,7 +178,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _page(
-    system: System, steps: workflow.Recipe, tables: list[Table], finished: Mapping[str, FinishedStep]
+    system: System, steps: workflow.Recipe, tables: list[Table], finished: Mapping[str, workflow.FinishedStep]
 ) -> Page:
     """Lay out the summary, then the run of each step, pictures first, without the runs of controls."""
     # one group per finished run

@@ -3,8 +3,7 @@
 import os
 import platform
 import shutil
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingExtra
@@ -13,7 +12,7 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch, broken_libraries, library_version, library_versions
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import BaseRecipe, Paths
+from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 
@@ -24,7 +23,7 @@ OPTIONAL = ("pyarrow", "braindecode")
 class Recipe(BaseRecipe):
     """Recipe of doctor, which needs only paths and `run:`."""
 
-    computes: ClassVar[bool] = False
+    computes = False
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -40,28 +39,17 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # libraries that are installed but do not import
     home = recipe.paths.under_home("data").parent
     broken = broken_libraries()
-    for library in broken:
-        console.warn(library.in_one_line)
+    for error in broken:
+        console.warn(error.in_one_line)
 
-    # all facts of the machine
-    facts = {
-        **library_versions(),
-        "broken": "; ".join(library.message for library in broken) or "nothing",
-    }
-    facts |= {**_device(launch), **_folders(recipe.paths, home), **_weights()}
-
-    # the first broken library decides hint and exit code
-    table = Table("This machine", ("item", "found"), tuple(facts.items()))
-    hint = broken[0].hint if broken else Line("demo")
-    return Result(
-        home, (table,), Measurements(notes=facts), hint=hint, exit_code=MissingExtra.exit_code * bool(broken)
-    )
-
-
-def _device(launch: Launch) -> dict[str, Any]:
     import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
 
-    return {
+    # versions, device and home; home can be written where the nearest folder above it that exists can be
+    existing = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
+    facts: dict[str, Any] = {
+        **library_versions(),
+        "broken": "; ".join(error.message for error in broken) or "nothing",
         "device": launch.device_name,
         "GPUs": torch.cuda.device_count(),
         "bf16 on the GPU": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
@@ -69,15 +57,10 @@ def _device(launch: Launch) -> dict[str, Any]:
         "system": platform.platform(),
         "CPU cores": os.cpu_count(),
         "CPU threads": torch.get_num_threads(),
+        "home": home.resolve(),
+        "home can be written": os.access(existing, os.W_OK),
     }
 
-
-def _folders(paths: Paths, home: Path) -> dict[str, Any]:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    # the home folder, or the nearest folder above it that exists
-    existing = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
-    facts = {"home": home.resolve(), "home can be written": os.access(existing, os.W_OK)}
     # where locks hold on one node only, claims of other nodes are judged by their heartbeats
     mounts = MOUNTS.read_text(errors="surrogateescape") if MOUNTS.exists() else ""  # macOS has no such list
     system = find_file_system(home.resolve(), mounts)
@@ -88,17 +71,19 @@ def _folders(paths: Paths, home: Path) -> dict[str, Any]:
 
     # the first entries of each folder
     for name in ("data", "embeddings", "signals", "runs"):
-        path = paths.under_home(name)  # type: ignore[arg-type]
+        path = recipe.paths.under_home(name)  # type: ignore[arg-type]
         entries = sorted(child.name for child in path.iterdir()) if path.is_dir() else []
         facts[name] = ", ".join(entries[:6]) or "nothing yet"
-    facts["hub cache"] = HF_HUB_CACHE
-    return facts
 
-
-def _weights() -> dict[str, Any]:
+    # weights, and libraries that are not required
     size = sum(file.stat().st_size for file in hub.DEMO_WEIGHTS.rglob("*") if file.is_file())
-    libraries = {
-        library: library_version(library).replace("absent", f"absent (pip install {library})")
-        for library in OPTIONAL
-    }
-    return {"demo weights": f"{size / MIB:.1f} MiB", **libraries}
+    facts |= {"hub cache": HF_HUB_CACHE, "demo weights": f"{size / MIB:.1f} MiB"}
+    for library in OPTIONAL:
+        facts[library] = library_version(library).replace("absent", f"absent (pip install {library})")
+
+    # the first broken library decides hint and exit code
+    table = Table("This machine", ("item", "found"), tuple(facts.items()))
+    hint = broken[0].hint if broken else Line("demo")
+    return Result(
+        home, (table,), Measurements(notes=facts), hint=hint, exit_code=MissingExtra.exit_code * bool(broken)
+    )

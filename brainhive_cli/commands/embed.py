@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -18,7 +18,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Savings
+from brainhive_cli.core.recipe import BaseRecipe, Names, Paths
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.command_lines import next_command, write_embedding
@@ -35,7 +35,7 @@ from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders, own
 class Recipe(BaseRecipe):
     """Recipe of embed: a data set and its encoders."""
 
-    LESS_MEMORY: ClassVar[Savings] = ({"batch_size": 0.5},)
+    LESS_MEMORY = ({"batch_size": 0.5},)
 
     dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
         "things-eeg", validate_default=True, description="whose pictures"
@@ -73,13 +73,13 @@ class Job:
     Attributes:
         recipe: Its settings.
         dataset: Data set of the stimuli.
-        stores: Stores by split, one per encoder.
+        stores: Stores split by split, one per encoder.
         absent: Why stimuli cannot be listed; no stores are known then.
     """
 
     recipe: Recipe
     dataset: Dataset
-    stores: Mapping[str, list[StoreJob]]
+    stores: list[StoreJob]
     absent: BrainhiveError | None = None
 
     @classmethod
@@ -89,11 +89,11 @@ class Job:
         Stimuli without their files are as many as are published.
         """
         dataset: Dataset = recipe.dataset.build(recipe.paths)
-        root, stores = recipe.paths.under_home("embeddings"), {}
+        root, stores = recipe.paths.under_home("embeddings"), list[StoreJob]()
         try:
-            for split in recipe.splits or dataset.splits:
+            for split in dict.fromkeys(recipe.splits or dataset.splits):
                 images = list_stimuli(dataset, split)
-                stores[split] = [
+                stores += [
                     StoreJob(
                         config,
                         images,
@@ -105,34 +105,29 @@ class Job:
                     for config in recipe.encoders
                 ]
         except BrainhiveError as error:
-            return cls(recipe, dataset, {}, error)
+            return cls(recipe, dataset, [], error)
         return cls(recipe, dataset, stores)
 
     def require(self) -> None:
         """Raise the error of the first stimuli that are absent."""
-        for error in [self.absent, *(store.images.missing for store in self.all_stores)]:
+        for error in [self.absent, *(store.images.missing for store in self.stores)]:
             if error is not None:
                 raise error
 
     @property
     def due_encoders(self) -> list[EncoderConfig]:
         """Encoders of which a store is to be filled, or weights are here, which are compared with stores."""
-        due = {store.config.name for store in self.all_stores if store.reason(None)}
-        return [one for one in self.recipe.encoders if not self.all_stores or one.is_here or one.name in due]
-
-    @property
-    def all_stores(self) -> list[StoreJob]:
-        """The stores of all splits."""
-        return [store for stores in self.stores.values() for store in stores]
+        due = {store.config.name for store in self.stores if store.reason(None)}
+        return [one for one in self.recipe.encoders if not self.stores or one.is_here or one.name in due]
 
     def work(self, due: Collection[Path]) -> Work | None:
         """Count the pictures to embed over all splits, and name their networks; None if nothing is due."""
-        todo = [[store for store in stores if store.path in due] for stores in self.stores.values()]
-        names = dict.fromkeys(store.config.name for stores in todo for store in stores)
+        todo = [store for store in self.stores if store.path in due]
+        names = dict.fromkeys(store.config.name for store in todo)
         kind = f"{' + '.join(names)} of {self.recipe.dataset.kind} in {self.recipe.precision}"
-        count = sum(len(stores[0].images) for stores in todo if stores)
-        cells = len(self.stores) * len({config.network_key for config in self.recipe.encoders})
-        return Work(kind, count, "pictures", cells=cells) if names else None
+        counts = {store.images.split: len(store.images) for store in todo}
+        cells = {(store.images.split, store.config.network_key) for store in self.stores}
+        return Work(kind, sum(counts.values()), "pictures", cells=len(cells)) if names else None
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -164,7 +159,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 def preview(recipe: Recipe) -> list[Table]:
     """Lay out the stores: done, or why not and how large they become."""
-    stores = Job.resolve(recipe).all_stores
+    stores = Job.resolve(recipe).stores
     root = recipe.paths.under_home("embeddings").parent
     rows = [(str(store.path.relative_to(root)), len(store.images), store.describe()) for store in stores]
     return [Table("Stores", ("store", "stimuli", "state"), rows)] if rows else []
@@ -173,7 +168,7 @@ def preview(recipe: Recipe) -> list[Table]:
 def work(recipe: Recipe) -> Work | None:
     """Count the pictures to embed."""
     job = Job.resolve(recipe)
-    return job.work({store.path for store in job.all_stores if store.reason(None)})
+    return job.work({store.path for store in job.stores if store.reason(None)})
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -185,16 +180,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     with console.progress("listing pictures"):
         job = Job.resolve(recipe)
         job.require()
-    for split, stores in job.stores.items():
-        if others := describe_unread(stores[0].images.unread):
-            console.say(f"files among the {split} pictures of {job.dataset.name}: {others}")
+    for images in {store.images.split: store.images for store in job.stores}.values():
+        if others := describe_unread(images.unread):
+            console.say(f"files among the {images.split} pictures of {job.dataset.name}: {others}")
 
     # the stores to be filled, each with its network; encoders whose weights are on this machine are built in
     # any case, and compared with their stores
     groups = {}
     with console.progress("comparing stores with their encoders"):
         for group in grouped(recipe.encoders, recipe.precision, launch):
-            stores = [store for store in job.all_stores if store.config in group.configs]
+            stores = [store for store in job.stores if store.config in group.configs]
             if not (again or group.configs[0].is_here or any(store.reason(None) for store in stores)):
                 continue
             for store in stores:
@@ -203,7 +198,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     console.say(f"{store.path} {reason}: it is embedded again")
                 if again or reason:
                     groups[store.path] = group
-    for store in job.all_stores:
+    for store in job.stores:
         if store.path not in groups and store.imported:
             console.say(f"{store.path} {store.imported}")
 
@@ -211,10 +206,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # so that pictures are decoded once
     work = job.work(groups)
     cells: dict[str, list[StoreJob]] = {}
-    for split, stores in job.stores.items():
-        for store in stores:
-            if store.path in groups:
-                cells.setdefault(f"{split} by {groups[store.path].name}", []).append(store)
+    for store in job.stores:
+        if store.path in groups:
+            cells.setdefault(f"{store.images.split} by {groups[store.path].name}", []).append(store)
     files = {name: stores[0].path for name, stores in cells.items()}
     shares, done, bad = WORKERS in os.environ, set[Path](), list[str]()
 
@@ -236,7 +230,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     more.callback(claim.release)
                     taken.append(other)
             taken = launch.gather(taken)[0]
-            due = [store for store in job.all_stores for other in taken if store in cells[other]]
+            due = [store for store in job.stores for other in taken if store in cells[other]]
             bad += _fill(due, groups, recipe, launch, again, bar)
             done |= {store.path for store in due}
             more.close()
@@ -252,8 +246,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # report the shape and health of each store
     rows = []
-    with console.progress("checking the stores", len(job.all_stores)) as bar:
-        for filled in (TargetStore.open(store.path) for store in job.all_stores):
+    with console.progress("checking the stores", len(job.stores)) as bar:
+        for filled in (TargetStore.open(store.path) for store in job.stores):
             shape = "×".join(map(str, filled.embedding.shape[1:]))
             cosine = round(filled.health.median_pair_cosine, 3)
             encoder, split = filled.attributes["encoder"], filled.attributes["split"]
@@ -284,9 +278,8 @@ def _fill(
     images, workers = stores[0].images, decoders(recipe.run.workers, launch)
     with filling([store.blank(groups[store.path]) for store in stores], launch, again) as filled:
         writers = {store.config.name: writer for store, writer in zip(stores, filled.writers, strict=True)}
-        pending = {name: np.zeros(len(images), bool) for name in writers}  # [N]
-        for name, writer in writers.items():
-            pending[name][writer.pending] = True
+        indices = np.arange(len(images))
+        pending = {name: np.isin(indices, writer.pending) for name, writer in writers.items()}  # [N]
 
         # each process decodes and encodes its share of the rows that any store lacks
         rows = np.flatnonzero(np.logical_or.reduce(list(pending.values())))

@@ -116,7 +116,7 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         notes = dict(measurements.notes)
         notes |= {"run": locate_stored(notes["run"]), "runs": [locate_stored(name) for name in notes["runs"]]}
         notes["against"] = [{**other, "run": locate_stored(other["run"])} for other in notes["against"]]
-        measurements |= Measurements(notes=notes)
+        measurements = replace(measurements, notes=notes)
 
         # suggest to draw through the prior, or else a report
         hint = Line("report", folder.path)
@@ -134,10 +134,7 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         # log the metrics of both directions
         directions = (ALL, scope(ALL, BACKWARD))
         metrics = {name: measurements.scopes[name] for name in directions if name in measurements.scopes}
-        settings = recipe.model_dump(mode="json")
-        trackers.log_results(
-            recipe.run.trackers, folder.path, "retrieval", settings, metrics, measurements.caveats
-        )
+        trackers.log_results(recipe, folder.path, "retrieval", metrics, measurements.caveats)
     return result
 
 

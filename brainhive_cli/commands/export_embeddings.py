@@ -1,7 +1,7 @@
 """export-embeddings: target stores as parquet or NumPy files, for other projects."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -26,7 +26,7 @@ from brainhive_cli.models.encoders import describe_bad_own_name
 class Recipe(BaseRecipe):
     """Recipe of export-embeddings: the stores, the format and the folder."""
 
-    computes: ClassVar[bool] = False
+    computes = False
 
     stores: Names | None = Field(
         None, description="stores: files, folders or patterns; default: all below paths.embeddings"

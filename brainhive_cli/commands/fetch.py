@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import starmap
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -39,7 +39,7 @@ LISTED = 20
 class Recipe(BaseRecipe):
     """Recipe of fetch: the data sets."""
 
-    computes: ClassVar[bool] = False
+    computes = False
 
     names: Names = Field([], description=f"data sets: {', '.join(SOURCES)}")
     root: str = Field("", description="folder of the data set; default: its name below paths.data")
@@ -154,12 +154,11 @@ def inputs(recipe: Recipe) -> list[Input]:
         try:
             files = job.list_files()
         except hub.Unreachable:  # what is known without it
-            found = {one.name: Input.of("", partial(list_files, one, job.root)) for one in job.repositories}
-            return [
-                Input(f"{name}: {job.source.about}", None, one.error)
-                for name, one in found.items()
-                if one.error is not None
+            looked = [
+                Input.of(f"{one.name}: {job.source.about}", partial(list_files, one, job.root))
+                for one in job.repositories
             ]
+            return [one for one in looked if one.error is not None]
         missing, to_unpack = job.bytes_needed(files)
         _require_room(job, missing, to_unpack)
         return [Input(f"{job.name}: {job.summary(files)}", missing)]

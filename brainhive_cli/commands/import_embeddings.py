@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -55,7 +55,7 @@ class Keys(Section):
 class Recipe(BaseRecipe):
     """Recipe of import-embeddings: the files, their data set and their encoders."""
 
-    computes: ClassVar[bool] = False
+    computes = False
 
     sources: Names = Field([], description="files, folders or patterns")
     dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
@@ -100,31 +100,16 @@ class Recipe(BaseRecipe):
         return {**fields, "encoders": [own]}
 
 
-@dataclass(frozen=True)
-class Job:
-    """Files that are read, and the pictures that their vectors may belong to.
-
-    Attributes:
-        recipe: Its settings.
-        files: Files with the vectors.
-        splits: The pictures of each split.
-    """
-
-    recipe: Recipe
-    files: list[Path]
-    splits: list[StimulusSet]
-
-    @classmethod
-    def resolve(cls, recipe: Recipe) -> Self:
-        """List the files that are named, and the pictures of the data set; both must be here."""
-        if not recipe.sources:
-            raise MissingData(
-                "nothing to import",
-                Line("import-embeddings", "FILE", "--dataset", "NAME", "--encoders", "NAME"),
-            )
-        dataset: Dataset = recipe.dataset.build(recipe.paths)
-        files = expand_patterns(recipe.sources)
-        return cls(recipe, files, [dataset.images(split) for split in recipe.splits or dataset.splits])
+def _resolve(recipe: Recipe) -> tuple[list[Path], list[StimulusSet]]:
+    """List the files that are named, and the pictures of each split of the data set; both must be here."""
+    if not recipe.sources:
+        raise MissingData(
+            "nothing to import",
+            Line("import-embeddings", "FILE", "--dataset", "NAME", "--encoders", "NAME"),
+        )
+    dataset: Dataset = recipe.dataset.build(recipe.paths)
+    files = expand_patterns(recipe.sources)
+    return files, [dataset.images(split) for split in recipe.splits or dataset.splits]
 
 
 @dataclass(frozen=True)
@@ -142,8 +127,10 @@ class MatchedVectors:
     shares: list[Share]
 
     @classmethod
-    def match(cls, job: Job, config: EncoderConfig) -> Self:
-        """Match one encoder's vectors with the pictures of the splits that their names belong to.
+    def match(
+        cls, recipe: Recipe, files: Sequence[Path], splits: Sequence[StimulusSet], config: EncoderConfig
+    ) -> Self:
+        """Match one encoder's vectors in files with the pictures of the splits that their names belong to.
 
         Raises:
             MissingData: if no picture is named, or pictures have no vector and `skip_missing` is not set.
@@ -151,10 +138,9 @@ class MatchedVectors:
                 named makes vectors of another shape.
         """
         # open the encoder's vectors; several encoders need files that tell them apart
-        recipe, splits = job.recipe, job.splits
         keys = recipe.keys.ids, recipe.keys.vectors
         in_order = splits[0].image_ids if recipe.splits and len(splits) == 1 else None
-        vectors = open_vectors(job.files, config.known_as, recipe.suffix, keys, in_order)
+        vectors = open_vectors(files, config.known_as, recipe.suffix, keys, in_order)
         first_file = vectors.files[0]
         if len(recipe.encoders) > 1 and not vectors.says_encoder:
             raise BrainhiveError(
@@ -235,10 +221,10 @@ class MatchedVectors:
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the vectors of each encoder, with the stores that they are for."""
-    job = Job.resolve(recipe)
+    files, splits = _resolve(recipe)
 
     def look(config: EncoderConfig) -> list[Input]:
-        matched = MatchedVectors.match(job, config)
+        matched = MatchedVectors.match(recipe, files, splits, config)
         return [
             Input(f"{matched.vectors.layout} to {', '.join(str(share.path) for share in matched.shares)}")
         ]
@@ -253,17 +239,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if pictures have no vector and `skip_missing` is not set.
         BrainhiveError: if a store of other vectors is there and `again` is not set.
     """
-    job = Job.resolve(recipe)
+    files, splits = _resolve(recipe)
     stores = []
     for config in recipe.encoders:
         # match names and pictures, and leave out stores that hold these vectors already
         with console.progress(f"matching the vectors of {config.name}"):
-            matched = MatchedVectors.match(job, config)
+            matched = MatchedVectors.match(recipe, files, splits, config)
             vectors, digest = matched.vectors, _digest(matched.vectors.files)
         if vectors.layout == IN_ORDER:
-            images, file = job.splits[0], vectors.files[0]
+            images = splits[0]
             ends = f"row 0 is {images.image_ids[0]}, row {len(images) - 1} is {images.image_ids[-1]}"
-            console.say(f"{file} has no names; in the order of {images.dataset}/{images.split}, {ends}")
+            console.say(
+                f"{vectors.files[0]} has no names; in the order of {images.dataset}/{images.split}, {ends}"
+            )
         todo = [share for share in matched.shares if again or not matched.is_done(share, digest)]
 
         # copy the vectors, with their source in place of weights
@@ -284,7 +272,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     for store in stores:
         warn_of_problems(store)
     rows = [health_row(store.path, store.health, bool(problem_of(store))) for store in stores]
-    folder = recipe.paths.under_home("embeddings") / job.splits[0].dataset
+    folder = recipe.paths.under_home("embeddings") / splits[0].dataset
     hint = next_command(recipe.dataset, recipe.encoders, recipe.paths)
     return Result(folder, (health_table(rows),), hint=hint)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -26,18 +26,13 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.signals.channel_mapping import MEG
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.reports.model_card import ModelCard, Scores, choose_metrics
+from brainhive_cli.reports.model_card import Scores, choose_metrics, write_card
 from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.training.alignment.recipe import Recipe as AlignRecipe
 from brainhive_cli.training.alignment.sharing import SharedRun
 from brainhive_cli.training.prior.recipe import Recipe as PriorRecipe
 
 USAGE = Line("push", "RUN", "hub:owner/name")
-LICENCES = {
-    *("apache-2.0", "mit", "bsd-3-clause", "openrail", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0"),
-    *("cc-by-sa-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"),
-}
-"""Licences of the hub's list that weights have; any other is written as `other` with its name."""
 SCALING = ("scale", "normalise", "normalise_by", "repetitions", "region_split")
 """Keys of the section `signal` that say how a model's input is scaled, averaged and divided."""
 RECIPES = {
@@ -52,7 +47,7 @@ TESTS = ("eval-retrieval", "reconstruct")
 class Recipe(BaseRecipe):
     """Recipe of push: the run, the repository, and what a person confirms."""
 
-    computes: ClassVar[bool] = False
+    computes = False
 
     words: Names = Field([], description="the run of train-align or train-prior, and hub:owner/name[@tag]")
     delete: bool = Field(
@@ -289,16 +284,17 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
     measured = [metric for table in scores for row in table.metrics.values() for metric in row]
     environment: dict[str, Any] = shared.run.read_json("environment.json")
     commit = {"code": environment["commit"]} if environment.get("commit") else {}
-    return ModelCard(
+    return write_card(
         name=target.repository.partition("/")[2],
         reference=f"{SCHEME}{target.repository}",
         is_prior=layout is None,
         dataset=learned.dataset or str(fields["dataset"]["kind"]),
-        licence=licence if licence in LICENCES else "",
-        licence_name=licence,
+        licence=licence,
         terms=shared.terms.sources,
         hub_datasets=[
-            *filter(None, [SOURCES[name].repository for name in shared.terms.sources if name in SOURCES])
+            SOURCES[name].repository
+            for name in shared.terms.sources
+            if name in SOURCES and SOURCES[name].repository
         ],
         modality=modality,
         about=about,
@@ -311,7 +307,7 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
         environment={**environment.get("versions", {}), **commit},
         citation=recipe.citation,
         contact=recipe.contact,
-    ).write()
+    )
 
 
 def _describe_signals(spec: SignalSpec) -> dict[str, Any]:

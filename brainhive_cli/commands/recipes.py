@@ -1,11 +1,12 @@
 """recipes: the recipes that come with Brainhive, and each key of one with its meaning, default and source."""
 
 import importlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, Field
 
@@ -26,7 +27,7 @@ COMMON = ("paths", "run", "digests")
 class Recipe(BaseRecipe):
     """Recipe of recipes: the recipes that are shown."""
 
-    computes: ClassVar[bool] = False
+    computes = False
 
     names: Names = Field([], description="recipes, as demo, demo/embed or embed; none lists them all")
     run: Run = Run(device="cpu")
@@ -194,7 +195,7 @@ def written(value: Any) -> str:
 
     # YAML of constants, mappings, lists and scalars
     if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+        return json.dumps(value)
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {written(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, list | tuple | set | frozenset):

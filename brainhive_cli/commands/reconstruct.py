@@ -38,12 +38,12 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
     read_result,
     sweep_tables,
 )
-from brainhive_cli.evaluation.reconstruction.folders import MatchedFolders, digest_media, list_pictures
+from brainhive_cli.evaluation.reconstruction.folders import MatchedFolders, digest_media, list_media
 from brainhive_cli.evaluation.reconstruction.generation import (
-    GenerationJob,
     Sampler,
     StartPictures,
     find_start_pictures,
+    generate,
 )
 from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics
 from brainhive_cli.evaluation.reconstruction.metric_parts import inputs_of as inputs_of_metrics
@@ -69,8 +69,8 @@ PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""
 RUN_KEYS = PRIOR_KEYS | {"align_run", "dataset", "subjects", "copies"}
 """Keys that choose the run that decodes."""
-GENERATED_BY = {"prior", "generator", "resolution_px", "steps", "guidance", "strength"} | {
-    *("repeats", "best_of", "adapter")
+GENERATED_BY = {
+    *("prior", "adapter", "generator", "resolution_px", "steps", "guidance", "strength", "repeats", "best_of")
 }
 """Keys that decide what is generated of a decoded signal."""
 
@@ -140,14 +140,6 @@ class Job:
         sources = recipe.sources or [*DEFAULT[images.medium]]
         return cls(recipe, prior, align, cells, images, sources, baselines)
 
-    def open(self, device: torch.device) -> Self:
-        """Put the prior onto a device, and list the stimuli whose files must be here."""
-        return replace(
-            self,
-            prior=self.prior.to(device),
-            images=self.align.dataset.images(stored_split(self.align.dataset, self.recipe.split)),
-        )
-
     @property
     def item_count(self) -> int:
         """Items that media are generated for, from each set of conditions."""
@@ -170,22 +162,14 @@ class Job:
         return Work(kind, candidates * self.item_count * recipe.repeats, "pictures", cells=self.set_count)
 
     def inputs(self) -> list[Input]:
-        """List the prior, the run, what it is tested with, and where it starts."""
+        """List the prior, the run, what it decodes, and where it starts."""
         recipe, source = self.recipe, self.recipe.prior.source
         start = recipe.initial.folder
         splits = {"mean_embedding": TRAIN, "images": recipe.split}
         return [
             Input(f"prior {source}", reference=source, digest=priors.describe(source).digest),
-            *([Input(start, digest=digest_media(list_pictures(start)))] if start else []),
+            *([Input(start, digest=digest_media(list_media(start)))] if start else []),
             *self.align.inputs([split for source, split in splits.items() if source in self.sources]),
-        ]
-
-    def list_scored(self) -> list[Input]:
-        """List the stimuli that media are compared with, and the networks of metrics."""
-        recipe, metrics = self.recipe, choose_metrics(self.images.medium, self.recipe.metrics)
-        return [
-            *self.align.dataset.files(recipe.split, "pixels"),
-            *inputs_of_metrics(metrics, recipe.metric_encoders),
         ]
 
     def describe_models(self, start: StartPictures | None) -> str:
@@ -207,9 +191,9 @@ class Job:
             *(start.caveats if start else []),
             *getattr(self.recipe.generator, "caveats", ()),
         ]
-        signals = describe_signals(align.set_up(split))
-        signals = [*([align.dataset.holdout.words] if align.dataset.holdout else []), *signals]
-        return extend_protocol(", ".join([f"{align.mode} {align.dataset.name}", *signals]), caveats)
+        words, holdout = [f"{align.mode} {align.dataset.name}"], align.dataset.holdout
+        words += [holdout.words] if holdout else []
+        return extend_protocol(", ".join([*words, *describe_signals(align.set_up(split))]), caveats)
 
     def generated(self, decoded_set: DecodedSet, models: str, folder: RunFolder) -> GeneratedSet:
         """Name the files of a set in the run's folder, and describe how they and the `models` were made."""
@@ -238,18 +222,6 @@ class Job:
             annotations=annotations,
             tasks=tasks,
         )
-
-    def task_floors(self, brain: Sequence[DecodedSet], models: str, folder: RunFolder) -> list[GeneratedSet]:
-        """Score the masks, concepts and captions of other items' signals, where these generate no media."""
-        if "brain" not in self.sources or "shuffled" in self.sources:
-            return []
-        floors = []
-        for decoded_set in brain:
-            if len(decoded_set.image_ids) > 1:
-                floor = self.generated(decoded_set.shuffled().first(self.recipe.items), models, folder)
-                if floor.tasks.values:
-                    floors.append(replace(floor, files={image_id: [] for image_id in floor.files}))
-        return floors
 
     def stimuli(self) -> Stimuli:
         """Open what was seen, by image id."""
@@ -365,7 +337,14 @@ def inputs(recipe: Recipe) -> list[Input]:
                 *(Input.of(f"prior {source}", partial(priors.describe, source)) for source in sources),
                 *inputs_of_metrics(metrics, recipe.metric_encoders),
             ]
-        return [one for job in jobs for one in (*job.inputs(), *job.list_scored())]
+
+        # with the stimuli that media are compared with, and the networks of metrics
+        listed = []
+        for job in jobs:
+            metrics = choose_metrics(job.images.medium, job.recipe.metrics)
+            listed += [*job.inputs(), *job.align.dataset.files(job.recipe.split, "pixels")]
+            listed += inputs_of_metrics(metrics, job.recipe.metric_encoders)
+        return listed
 
     generators = [variant.generator for variant in variants(recipe).values()]
     return collect(
@@ -425,10 +404,7 @@ def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result
     if launch.is_main:
         metrics = result.metrics
         values = {source: metrics.scopes[source] for source in metrics.notes["sources"]}
-        settings = recipe.model_dump(mode="json")
-        trackers.log_results(
-            recipe.run.trackers, folder.path, "reconstruction", settings, values, metrics.caveats
-        )
+        trackers.log_results(recipe, folder.path, "reconstruction", values, metrics.caveats)
     return replace(result, work=work)
 
 
@@ -460,7 +436,9 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
     folder = open_run(align.label, resolved, launch, again, digests_of(job.inputs()), job.baselines.is_here)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
-        job = job.open(launch.device)
+        # the prior on its device, and the stimuli, whose files must be here
+        images = align.dataset.images(stored_split(align.dataset, recipe.split))
+        job = replace(job, prior=job.prior.to(launch.device), images=images)
         heads = StimulusHeads.of(align, job.prior, launch.device)
         start = find_start_pictures(recipe)
 
@@ -483,16 +461,10 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
                     )
 
         # media, written to the run's folder
-        build, sampling = recipe.generator.build, recipe.sampling
-        generation = GenerationJob(
-            Sampler(build, job.prior, recipe, sampling, launch.device, align.models[0].layout.heads),
-            recipe.repeats,
-            recipe.seed,
-            start,
-            recipe.best_of,
-            Reranker(heads, launch) if recipe.best_of > 1 else None,
-            job.images.open(0).rate_hz if job.images.medium == "clip" else None,
-        )
+        build, layout = recipe.generator.build, align.models[0].layout
+        sampler = Sampler(build, job.prior, recipe, recipe.sampling, launch.device, layout.heads)
+        reranker = Reranker(heads, launch) if recipe.best_of > 1 else None
+        rate_hz = images.open(0).rate_hz if images.medium == "clip" else None
         named = {decoded_set.name: decoded_set for decoded_set in sets}
         media = {
             name: [
@@ -509,11 +481,22 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
         ) as free:
             count = 0
             for name in free:
-                generation.generate(named[name], folder, launch)
+                generate(
+                    sampler,
+                    named[name],
+                    folder,
+                    launch,
+                    recipe.repeats,
+                    recipe.seed,
+                    start=start,
+                    count=recipe.best_of,
+                    reranker=reranker,
+                    rate_hz=rate_hz,
+                )
                 count += 1
         if count < len(named):  # others have shared it: its time says no pace
             work = None
-        del generation  # and with it the generator: its memory is the metrics' now
+        del sampler, reranker  # and with them all networks: their memory is the metrics' now
 
         # training pictures in their place, then scores, by one worker
         launch.barrier()  # stills are made of what all processes generated
@@ -546,7 +529,15 @@ def _finish(
             "; ".join(dict.fromkeys(missing.values())),
         )
     generated.sort(key=lambda media: [*map(str, job.sources)].index(media.source))
-    generated = pool_folds([*generated, *job.task_floors(brain, models, folder)])
+
+    # scores of the masks, concepts and captions of other items' signals, where these generate no media
+    if "brain" in job.sources and "shuffled" not in job.sources:
+        for decoded_set in brain:
+            if len(decoded_set.image_ids) > 1:
+                floor = job.generated(decoded_set.shuffled().first(recipe.items), models, folder)
+                if floor.tasks.values:
+                    generated.append(replace(floor, files={image_id: [] for image_id in floor.files}))
+    generated = pool_folds(generated)
 
     # what the numbers are of: models, set-up, and pictures that were left out
     published, generated_by = recipe.published, recipe.model_dump(mode="json", include=GENERATED_BY)

@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -34,7 +34,7 @@ MAX_NAMED_KEYS = 3
 class Recipe(BaseRecipe):
     """Recipe of report: the runs that are shown, and the format."""
 
-    computes: ClassVar[bool] = False
+    computes = False
 
     runs: Names | None = Field(
         None,
@@ -263,7 +263,6 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     # compare runs of the same kind of values: ranks of a gallery, or values of items
     comparable = [run for run in following if note in run.measured.notes and run.measured.items]
     measurements = {run.label: run.measured for run in comparable}
-    rows: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]
     if note == "gallery":
         from brainhive_cli.measurement.comparison import compare_ranks  # one run alone needs no numpy
 
@@ -280,14 +279,11 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
         ]
 
     # the differences, and the reasons against the other runs
-    compared = []
+    units, compared = first.measured.notes.get("scope", ""), []
     for metric, second, values, result in rows:
-        ends, limits = (values["difference"], values["low"], values["high"]), tuple(result["notes"])
-        n, p, over = values["n"], values["p_adjusted"], result["adjusted_over"]
-        units = first.measured.notes.get("scope", "")
-        compared.append(
-            Compared(first.label, second, metric, *ends, n, p, values["test"], limits, over, units)
-        )
+        numbers = [values[key] for key in ("difference", "low", "high", "n", "p_adjusted", "test")]
+        fields = [*numbers, tuple(result["notes"]), result["adjusted_over"], units]
+        compared.append(Compared(first.label, second, metric, *fields))
     reasons = [
         f"{first.label} and {run.label} did not measure the same"
         for run in following

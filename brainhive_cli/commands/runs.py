@@ -4,16 +4,13 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import ClassVar
 
 from pydantic import Field
 
 from brainhive_cli.core import console
 from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
 from brainhive_cli.core.files import remove
 from brainhive_cli.core.inputs import Input
@@ -42,7 +39,7 @@ BRAIN = "brain"
 class Recipe(BaseRecipe):
     """Recipe of runs: the runs that are listed, shown or removed."""
 
-    computes: ClassVar[bool] = False
+    computes = False
 
     words: Names = Field(
         [],
@@ -67,11 +64,6 @@ class RunOnDisk(RunFolder):
         name = name.rstrip("/")
         is_command = not exactly and name == self.path.parent.name
         return is_command or not references.isdisjoint((name, os.path.abspath(name)))
-
-    @cached_property
-    def changed(self) -> float:
-        """Time of the last change that its documents tell of, in seconds since 1970."""
-        return self.changed_s
 
     @property
     def state(self) -> str:
@@ -126,9 +118,9 @@ class RunOnDisk(RunFolder):
     @property
     def row(self) -> tuple[str | Cell, ...]:
         """Its line in the table; for programs with the time in ISO 8601, and the size in bytes."""
-        time = datetime.fromtimestamp(self.changed, UTC).isoformat(timespec="seconds") if self.changed else ""
-        size = Cell(console.size(self.bytes), value=self.bytes)
-        return self.full_name, self.state, self.headline, Cell(age(self.changed), value=time), size
+        changed_s, size = self.changed_s, Cell(console.size(self.bytes), value=self.bytes)
+        time = datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="seconds") if changed_s else ""
+        return self.full_name, self.state, self.headline, Cell(age(changed_s), value=time), size
 
 
 def _find_shown(recipe: Recipe) -> ShownRun:
@@ -160,7 +152,7 @@ def _find_named(recipe: Recipe, removes: bool) -> list[RunOnDisk]:
     # all runs, the newest first
     root = recipe.paths.under_home("runs")
     folders = [path for path in root.glob("*/*") if path.is_dir() and not path.name.startswith(".")]
-    runs = sorted(map(RunOnDisk, folders), key=lambda run: -run.changed)
+    runs = sorted(map(RunOnDisk, folders), key=lambda run: -run.changed_s)
 
     # every name must mean a run
     for name in names:
@@ -216,11 +208,11 @@ def _show(run: ShownRun) -> Result:
     reference = run.folder.name + (f":{run.variant}" if run.variant else "")
     about = {
         "run": reference if run.folder.is_shared else f"{run.command}/{reference}",
-        "state": f"{on_disk.state}, {age(on_disk.changed)}, {console.size(on_disk.bytes)}",
+        "state": f"{on_disk.state}, {age(on_disk.changed_s)}, {console.size(on_disk.bytes)}",
         **{key: notes.get(key, "") for key in ("dataset", "mode", "verdict")},
         "made from": notes.get("run", ""),
         "variants": ", ".join(notes.get("variants", ())),
-        "cells": summarise_names(list(notes.get("cells", ()))),
+        "cells": console.summarise_names(list(notes.get("cells", ()))),
         "caveats": ", ".join(run.measured.caveats),
         "warnings": "; ".join(notes.get("warnings", ())),
         "files": ", ".join(sorted(path.name for path in run.folder.path.iterdir() if path.name[0] != ".")),

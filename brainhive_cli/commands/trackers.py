@@ -12,6 +12,7 @@ from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.files import within
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.measurements import Metric, extend_title
+from brainhive_cli.core.recipe import BaseRecipe
 
 PROJECT = "brainhive"
 TIMES = {"epoch", "epochs", "step"}
@@ -75,10 +76,9 @@ def tracked(
 
 
 def log_results(
-    names: Sequence[str],
+    recipe: BaseRecipe,
     run: Path,
     label: str,
-    recipe: Mapping[str, Any],
     results: Mapping[str, Mapping[str, Metric]],
     caveats: Sequence[str],
 ) -> None:
@@ -88,7 +88,7 @@ def log_results(
         for scope, metrics in results.items()
         for name, metric in metrics.items()
     }
-    with tracked(names, run, label, recipe, caveats) as log:
+    with tracked(recipe.run.trackers, run, label, recipe.model_dump(mode="json"), caveats) as log:
         log({"epoch": 0, **values})
 
 

@@ -1,6 +1,6 @@
 """train-autoencoder: a small variational autoencoder of a folder of pictures."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ MOST = 100_000
 class Recipe(BaseRecipe):
     """Recipe of train-autoencoder: an autoencoder, and the pictures that it learns from."""
 
-    is_tracked: ClassVar[bool] = True
+    is_tracked = True
 
     dataset: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder",

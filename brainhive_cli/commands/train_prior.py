@@ -1,10 +1,10 @@
 """train-prior: a prior's modules on a frozen diffusion model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.data.command_lines import only_if_recorded
 from brainhive_cli.data.targets.target_stores import store_inputs
 from brainhive_cli.measurement.metrics import perceptual
-from brainhive_cli.measurement.metrics.perceptual import require_distances
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
@@ -30,54 +29,30 @@ from brainhive_cli.training.prior.components import LAST, Learner, adamw8bit, re
 from brainhive_cli.training.prior.examples import Pictures
 from brainhive_cli.training.prior.loop import Training, train
 from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
-from brainhive_cli.training.prior.samples import LAST as LAST_SAMPLES
 from brainhive_cli.training.prior.samples import loss_curve, measure_distribution, show, try_out
 
 
-@dataclass(frozen=True)
-class Job:
-    """Prior to be trained, and its pictures.
+def _resolve(recipe: Recipe, launch: Launch) -> tuple[Pictures, dict[str, str]]:
+    """Match pictures and embeddings, and digest own vectors and the prior to start from.
 
-    Attributes:
-        recipe: Its settings.
-        pictures: Pictures with their embeddings.
-        digests: Those of own vectors, and of the prior whose training is continued.
+    Raises:
+        MissingData: naming the embeddings that are absent.
     """
-
-    recipe: Recipe
-    pictures: Pictures
-    digests: Mapping[str, str]
-
-    @classmethod
-    def resolve(cls, recipe: Recipe, launch: Launch) -> Self:
-        """Match pictures and embeddings, and digest own vectors and the prior to start from.
-
-        Raises:
-            MissingData: naming the embeddings that are absent.
-        """
-        source = recipe.continue_from
-        dataset = recipe.dataset.build(recipe.paths)
-        arguments = dataset, recipe.dataset, recipe.split, recipe.encoders, recipe.paths
-        digests = digests_of(store_inputs(*arguments))
-        digests |= {source: priors.describe(source).digest} if source else {}
-        return cls(recipe, Pictures.open(recipe, launch), digests)
-
-    @property
-    def work(self) -> Work:
-        """Number of steps, and the kind of a step."""
-        recipe, train = self.recipe, self.recipe.train
-        kind = f"{recipe.generator.kind} at {recipe.resolution_px} px"
-        return Work(f"{kind}, {train.batch_size} a step in {train.precision}", train.steps, "steps")
+    source = recipe.continue_from
+    dataset = recipe.dataset.build(recipe.paths)
+    stores = store_inputs(dataset, recipe.dataset, recipe.split, recipe.encoders, recipe.paths)
+    digests = digests_of(stores) | ({source: priors.describe(source).digest} if source else {})
+    return Pictures.open(recipe, launch), digests
 
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the pictures with their embeddings, what is trained, and the networks of metrics."""
     parts = [recipe.generator, *([] if recipe.sampler is None else [recipe.sampler])]
-    job = cache(lambda: Job.resolve(recipe, Launch(0, 1, "cpu")))
+    open_pictures = cache(lambda: _resolve(recipe, Launch(0, 1, "cpu"))[0])
 
     def count_pictures() -> None:
         train, processes = recipe.train, num_processes(recipe.run)
-        job().pictures.count_in_step(
+        open_pictures().count_in_step(
             train.batch_size * train.accumulate * processes, train.accumulate, processes
         )
 
@@ -85,7 +60,7 @@ def inputs(recipe: Recipe) -> list[Input]:
         lambda: trackers.inputs(recipe.run.trackers),
         lambda: [
             one
-            for group in job().pictures.targets.groups
+            for group in open_pictures().targets.groups
             for config in group.configs
             for one in config.inputs()
         ],
@@ -98,8 +73,14 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def work(recipe: Recipe) -> Work:
-    """Count the steps."""
-    return Job.resolve(recipe, Launch(0, 1, "cpu")).work
+    """Count the steps, by the kind of a step; MissingData names the embeddings that are absent."""
+    _resolve(recipe, Launch(0, 1, "cpu"))
+    return _count_work(recipe)
+
+
+def _count_work(recipe: Recipe) -> Work:
+    train, kind = recipe.train, f"{recipe.generator.kind} at {recipe.resolution_px} px"
+    return Work(f"{kind}, {train.batch_size} a step in {train.precision}", train.steps, "steps")
 
 
 def _list_metrics(recipe: Recipe) -> list[Input]:
@@ -109,7 +90,7 @@ def _list_metrics(recipe: Recipe) -> list[Input]:
     if recipe.lpips and recipe.sample_items:
         inputs += perceptual.inputs_of("LPIPS")
     if recipe.fid_items:
-        require_distances(recipe.fid_items)
+        perceptual.require_distances(recipe.fid_items)
         is_usual, features = recipe.fid_features == INCEPTION, recipe.fid_features
         inputs += perceptual.inputs_of("FID") if is_usual else encoders.resolve(features).inputs()
     return [replace(one, is_optional=not isinstance(one.error, RecipeError)) for one in inputs]
@@ -124,14 +105,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # train unless the run is finished; its last checkpoint is then of no use
     with console.progress("listing pictures and embeddings"):
-        job = Job.resolve(recipe, launch)
-    label = f"{job.pictures.images.dataset}-{recipe.prior.kind}"
-    folder = RunFolder.open("train-prior", label, recipe, launch, again, job.digests)
-    work = job.work if folder.is_untouched else None
+        pictures, digests = _resolve(recipe, launch)
+    label = f"{pictures.images.dataset}-{recipe.prior.kind}"
+    folder = RunFolder.open("train-prior", label, recipe, launch, again, digests)
+    work = _count_work(recipe) if folder.is_untouched else None
     if not folder.is_finished:
         with folder.finishing(launch) as is_due:
             if is_due:
-                measurements = _train(job, folder, launch)
+                measurements = _train(recipe, pictures, folder, launch)
                 if launch.is_main:
                     artifacts.write(folder, [*loss_curve(folder), *artifacts.read(folder)])
                     folder.finish(measurements)
@@ -143,19 +124,18 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         console.warn(f"no {name}: {reason}")
     rows = [(name, m.value, m.interval_text(4), m.n) for name, m in measurements.overall.items()]
     table = Table("prior", ("metric", "value", "95 % CI", "n"), rows)
-    sheet = folder.path / "samples" / f"{LAST_SAMPLES}.png"
+    sheet = folder.path / "samples" / f"{LAST}.png"
     files = {"samples": sheet} if sheet.is_file() else {}
     dataset = only_if_recorded(recipe.dataset, recipe.paths)
     parts = ("dataset", dataset), ("encoders", recipe.encoders), ("prior", folder.path / "model")
     return Result(folder.path, (table,), measurements, files, Line("train-align", *parts), work=work)
 
 
-def _train(job: Job, folder: RunFolder, launch: Launch) -> Measurements:
+def _train(recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) -> Measurements:
     """Train, save the prior, and measure it on pictures kept from training."""
     # try the sampler before training, so that its errors come first
-    recipe = job.recipe
     with console.progress("loading what is trained"):
-        training = Training.begin(recipe, job.pictures, launch)
+        training = Training.begin(recipe, pictures, launch)
         learner = Learner(training.prior, recipe.freeze, recipe.train)
     try_out(training, folder)
     at_start = _learn(training, folder, learner)
@@ -166,7 +146,7 @@ def _train(job: Job, folder: RunFolder, launch: Launch) -> Measurements:
         samples = {}
         if launch.is_main:
             folder.replace("model", lambda part: _save(training, part))
-            samples = show(training, folder, LAST_SAMPLES)
+            samples = show(training, folder, LAST)
         distances, missing = dict[str, Metric](), dict[str, str]()
         try:
             if recipe.fid_items:
@@ -199,7 +179,8 @@ def _save(training: Training, folder: Path) -> None:
     name, source = recipe.dataset.build(recipe.paths).pictured_as, recipe.continue_from
     pictures = LearnedPictures.of(name, images.image_ids, training.pictures.targets.pixels, images.concepts)
     learned = Learned(
-        *("last epoch", name),
+        "last epoch",
+        name,
         has_all_subjects=True,
         split=images.split,
         stimulus_kinds=(recipe.dataset.kind.replace("_", "-"),),

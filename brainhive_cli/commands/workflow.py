@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, Self, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 from pydantic import Field, model_validator
 
@@ -74,8 +74,8 @@ class Step(Section):
 class Recipe(BaseRecipe):
     """Steps, each with a recipe of the same name unless it says otherwise."""
 
-    is_tracked: ClassVar[bool] = True
-    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {"until"}
+    is_tracked = True
+    FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {"until"}
 
     recipe: str | None = Field(None, description="name of each step's recipe; default: the commands' own")
     steps: dict[str, Step] = Field(
@@ -88,11 +88,12 @@ class Recipe(BaseRecipe):
         cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
     ) -> Self:
         """Load the workflow; of a shipped recipe without one, the steps of `derive_steps`."""
-        is_derived = name is not None and not os.path.isfile(name) and name in list_derived()
-        if not is_derived:
+        papers = (shipped_recipes() / "papers").iterdir()
+        derived = [f"papers/{path.name}" for path in papers if not (path / "workflow.yaml").is_file()]
+        if name is None or os.path.isfile(name) or name not in derived:
             return super().resolve(command, name, flags, overrides)
-        derived = {"recipe_name": name, "steps": derive_steps(str(name))}
-        return super().resolve(command, None, {**derived, **flags}, overrides)
+        steps = {"recipe_name": name, "steps": derive_steps(name)}
+        return super().resolve(command, None, {**steps, **flags}, overrides)
 
     @model_validator(mode="after")
     def _names_a_command_of_each_step(self) -> Self:
@@ -131,13 +132,6 @@ class Recipe(BaseRecipe):
 def import_command(command: str) -> Any:
     """Import the module of a command."""
     return importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
-
-
-def list_derived() -> list[str]:
-    """List the shipped recipes of papers that have no file of steps."""
-    root = shipped_recipes()
-    folders = [path for path in sorted((root / "papers").iterdir()) if not (path / "workflow.yaml").is_file()]
-    return [path.relative_to(root).as_posix() for path in folders]
 
 
 def derive_steps(name: str) -> dict[str, dict[str, Any]]:
@@ -195,10 +189,8 @@ def derive_steps(name: str) -> dict[str, dict[str, Any]]:
             add("embed", siblings["embed"], recipe)
         else:
             encoders = map(str, command.Job.resolve(resolved).stored_encoders())
-            add(
-                *("embed", None, recipe),
-                [f"dataset={resolved.dataset}", f"encoders=[{', '.join(encoders)}]"],
-            )
+            keys = [f"dataset={resolved.dataset}", f"encoders=[{', '.join(encoders)}]"]
+            add("embed", None, recipe, keys)
         return add(TRAINING, recipe, recipe, overrides)
 
     # the training, and then what shows how good it is

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
@@ -52,7 +52,7 @@ FONT_PT = 8.5
 """Size of the letters of a page's figures."""
 PAGE_SIZE = FigureSize(3.6, 2.3, 3.6, FONT_PT, 720, 3.6)
 """Size on a page, where letters are as large on a phone as those of the text."""
-FILE_SIZES: Mapping[str, FigureSize] = {
+FILE_SIZES = {
     "slide": FigureSize(6.3, 2.8, 3.2, 10, 1920, 13.333),
     "column": FigureSize(3.5, 2.3, 3.5, 8, 2100, 3.5),
 }
@@ -79,8 +79,8 @@ MAX_NAMES, MAX_SMALL_NAMES, MAX_LETTERS = 24, 72, 24
 letters of a name."""
 MAX_DOTS = 24
 """Points up to which each point of a line has a dot."""
-SMALL: Any = {"color": SOFT, "fontsize": "small"}
-BROKEN: Any = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
+SMALL = {"color": SOFT, "fontsize": "small"}
+BROKEN = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
 CONTROLS = ("shuffled", "guessing")
 """Beginnings of the names of lines that show no effect; `on shuffled` inside a name marks one too."""
 LEGEND_LETTERS, SAMPLE_LETTERS = 58, 9
@@ -211,8 +211,9 @@ def _draw_lines(axes: Any, curve: Curve) -> None:
     at = [float(position) for position in curve.at]
     for line, (name, colour) in zip(curve.lines, _label_lines(curve.lines), strict=True):
         marker = "o" if len(at) <= MAX_DOTS else ""
-        how = {"color": colour, "label": name, "marker": marker, "markersize": 3}
-        axes.plot(at, _numbers(line.values), linewidth=1.6, **how)
+        axes.plot(
+            at, _numbers(line.values), linewidth=1.6, color=colour, label=name, marker=marker, markersize=3
+        )
         if line.low is not None and line.high is not None:
             ends = _numbers(line.low), _numbers(line.high)
             axes.fill_between(at, *ends, color=colour, alpha=0.2, linewidth=0)
@@ -228,9 +229,16 @@ def _draw_lines(axes: Any, curve: Curve) -> None:
             axes.axvspan(*mark, color=SOFT, alpha=0.15, linewidth=0)
         axes.axvline(start, color=SOFT, linestyle=":", linewidth=1)
         side = "left" if start < (at[0] + at[-1]) / 2 else "right"  # into the drawing, not out of it
-        at_top = {"xycoords": ("data", "axes fraction"), "ha": side, "va": "top"}
-        below = {"xytext": (0, -row * LEGEND_INCH * 72), "textcoords": "offset points"}
-        axes.annotate(f" {name} ", (start, 1), **below, **at_top, **SMALL)
+        axes.annotate(
+            f" {name} ",
+            (start, 1),
+            xytext=(0, -row * LEGEND_INCH * 72),
+            textcoords="offset points",
+            xycoords=("data", "axes fraction"),
+            ha=side,
+            va="top",
+            **SMALL,
+        )
 
     # scale the axes; values start at 0 unless all of them are far above it
     if curve.is_logarithmic:
@@ -258,8 +266,16 @@ def _draw_bars(axes: Any, curve: Curve) -> None:
         values, errors = _numbers(line.values), None
         if line.low is not None and line.high is not None:
             errors = np.maximum([values - _numbers(line.low), _numbers(line.high) - values], 0)
-        how = {"color": colour, "ecolor": INK, "error_kw": {"linewidth": 1}, "xerr": errors}
-        bars = axes.barh(at, values, 0.9 * BAR_INCH / step, label=name, **how)
+        bars = axes.barh(
+            at,
+            values,
+            0.9 * BAR_INCH / step,
+            label=name,
+            color=colour,
+            ecolor=INK,
+            error_kw={"linewidth": 1},
+            xerr=errors,
+        )
         if count == 1 and errors is None:
             axes.bar_label(bars, fmt="{:.3g}", padding=3, **SMALL)
 

@@ -5,15 +5,11 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from brainhive_cli.core.artifacts import Curve, Heatmap, Map, Sheet, Tile
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.files import atomic_write, read_regular
+from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.measurements import extend_title, merge_caveats
 from brainhive_cli.reports.drawings import (
     FILE_SIZES,
@@ -25,7 +21,7 @@ from brainhive_cli.reports.drawings import (
     save_figure,
     write_figure,
 )
-from brainhive_cli.reports.page import CLIPS, LARGEST_BYTES
+from brainhive_cli.reports.page import CLIPS, open_picture
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.sheets import shorten
@@ -153,18 +149,10 @@ def _draw_tile(axes: Any, tile: Tile, folder: Path) -> None:
     if Path(name).suffix in CLIPS:
         axes.text(0.5, 0.5, "clip", ha="center", va="center", **SMALL)
     else:
-        axes.imshow(_open(folder / name))
+        axes.imshow(open_picture(folder / name)[1])
 
     # its frame
     axes.spines[:].set(visible=True, color=FRAME_COLOURS[tile.verdict], linewidth=2 if tile.verdict else 0.6)
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(BytesIO(read_regular(path, LARGEST_BYTES))) as opened:
-            return opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MissingData(f"{path} is no whole picture", "run the command that made it again") from error
 
 
 def _fit(text: str, width_pt: float, font_pt: float) -> str:

@@ -204,7 +204,7 @@ class LivePage:
 
             # the curve of hit rates is longer than the results that are kept
             if hits:
-                self._hits.append([_without_nan(x) for x in (hits["n"], hits["rate"], *hits["interval"])])
+                self._hits.append(_without_nan([hits["n"], hits["rate"], *hits["interval"]]))
                 if len(self._hits) > POINTS_KEPT:
                     del self._hits[1::2]
 

@@ -1,7 +1,7 @@
 """Card of a shared model: the page of its repository, for people and for the hub's search."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,11 @@ from brainhive_cli.reports.sentences import CITATION
 TEMPLATE = Path(__file__).with_name("model_card.md")
 IN_THE_INDEX = {"top1", "top3", "top5", "mean_rank", "mrr", "map"}
 """Metrics of retrieval that the hub's index of results gets; all are in the card's tables."""
+LICENCES = {
+    *("apache-2.0", "mit", "bsd-3-clause", "openrail", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0"),
+    *("cc-by-sa-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"),
+}
+"""Licences of the hub's list that weights have; any other is written as `other` with its name."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +38,15 @@ class Scores:
     dataset: str
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """Content of a card.
+def write_card(**card: Any) -> str:
+    """Write the card of a model: metadata as the hub reads them, then Markdown.
 
-    Attributes:
+    Args:
         name: Name of the model.
         reference: How a command line names it: `hub:owner/name`.
         is_prior: Whether it is a prior, not a brain model.
         dataset: Name of the data set that it was trained on.
-        licence: Of the weights, by the hub's list; empty: another, which `licence_name` is.
-        licence_name: Name of a licence that is not on the list.
+        licence: Of the weights; one that is not on the hub's list is written as `other` with its name.
         terms: Terms of each data set, by name.
         hub_datasets: Data sets on the hub, as owner/name.
         modality: EEG, MEG or fMRI; empty of a prior.
@@ -58,80 +61,58 @@ class ModelCard:
         citation: How its authors want to be cited.
         contact: Whom users may ask.
     """
+    from huggingface_hub import EvalResult, ModelCardData
+    from jinja2 import Environment
 
-    name: str
-    reference: str
-    is_prior: bool
-    dataset: str
-    licence: str
-    licence_name: str = ""
-    terms: Mapping[str, str] = field(default_factory=dict)
-    hub_datasets: Sequence[str] = ()
-    modality: str = ""
-    about: Mapping[str, Any] = field(default_factory=dict)
-    contract: Mapping[str, Any] = field(default_factory=dict)
-    cells: Sequence[str] = ()
-    scores: Sequence[Scores] = ()
-    caveats: Sequence[str] = ()
-    left_out: Sequence[str] = ()
-    recipe: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    citation: str = ""
-    contact: str = ""
-
-    def write(self) -> str:
-        """Write the card: metadata as the hub reads them, then Markdown."""
-        from huggingface_hub import EvalResult, ModelCardData
-        from jinja2 import Environment
-
-        # results of tests, of everything together, for the hub's index
-        results = [
-            EvalResult(
-                task_type="image-retrieval",
-                task_name="retrieval of the seen picture",
-                dataset_type=scores.dataset,
-                dataset_name=scores.dataset,
-                dataset_split=metric.split,
-                metric_type=metric.name,
-                metric_name=f"{shown(metric.name)} among {metric.pool}",
-                metric_value=metric.value,
-                metric_args={
-                    **{name: getattr(metric, name) for name in ("n", "pool", "chance", "protocol")},
-                    "interval": [metric.low, metric.high],
-                    "seeds": [*metric.seeds],
-                    "selected_on_test": metric.selected,
-                },
-            )
-            for scores in self.scores
-            if scores.is_test
-            for metric in next(iter(scores.metrics.values()), ())
-            if metric.name in IN_THE_INDEX
-        ]
-
-        # metadata, which the hub checks before a commit
-        kind = "prior" if self.is_prior else "brain-encoder"
-        metadata = ModelCardData(
-            license=self.licence or "other",
-            license_name=None if self.licence else self.licence_name,
-            license_link=None if self.licence else "README.md",
-            library_name="brainhive",
-            tags=["brainhive", *filter(None, [self.modality.lower()]), "brain-decoding", kind],
-            datasets=[*self.hub_datasets] or None,
-            metrics=["accuracy"] if results else None,
-            model_name=self.name,
-            eval_results=results or None,
-            brainhive_version=self.environment.get("brainhive", ""),
+    # results of tests, of everything together, for the hub's index
+    results = [
+        EvalResult(
+            task_type="image-retrieval",
+            task_name="retrieval of the seen picture",
+            dataset_type=scores.dataset,
+            dataset_name=scores.dataset,
+            dataset_split=metric.split,
+            metric_type=metric.name,
+            metric_name=f"{shown(metric.name)} among {metric.pool}",
+            metric_value=metric.value,
+            metric_args={
+                **{name: getattr(metric, name) for name in ("n", "pool", "chance", "protocol")},
+                "interval": [metric.low, metric.high],
+                "seeds": [*metric.seeds],
+                "selected_on_test": metric.selected,
+            },
         )
+        for scores in card["scores"]
+        if scores.is_test
+        for metric in next(iter(scores.metrics.values()), ())
+        if metric.name in IN_THE_INDEX
+    ]
 
-        # the page; a cell of a table is one line without bars
-        environment = Environment(keep_trailing_newline=True, autoescape=False)
-        environment.filters |= {
-            "cell": lambda value: say("", value).replace("|", r"\|").replace("\n", " "),
-            "number": number,
-            "shown": shown,
-        }
-        page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-        return f"---\n{metadata.to_yaml()}\n---\n\n{page.render(card=self, citation=CITATION)}"
+    # metadata, which the hub checks before a commit
+    licence, is_listed = card["licence"], card["licence"] in LICENCES
+    kind = "prior" if card["is_prior"] else "brain-encoder"
+    metadata = ModelCardData(
+        license=licence if is_listed else "other",
+        license_name=None if is_listed else licence,
+        license_link=None if is_listed else "README.md",
+        library_name="brainhive",
+        tags=["brainhive", *filter(None, [card["modality"].lower()]), "brain-decoding", kind],
+        datasets=card["hub_datasets"] or None,
+        metrics=["accuracy"] if results else None,
+        model_name=card["name"],
+        eval_results=results or None,
+        brainhive_version=card["environment"].get("brainhive", ""),
+    )
+
+    # the page; a cell of a table is one line without bars
+    environment = Environment(keep_trailing_newline=True, autoescape=False)
+    environment.filters |= {
+        "cell": lambda value: say("", value).replace("|", r"\|").replace("\n", " "),
+        "number": number,
+        "shown": shown,
+    }
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return f"---\n{metadata.to_yaml()}\n---\n\n{page.render(card=card, citation=CITATION)}"
 
 
 def choose_metrics(metrics: Mapping[str, Metric]) -> list[Metric]:

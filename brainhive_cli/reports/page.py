@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -29,7 +29,7 @@ NAMED = 3
 """Titles of folded tables and figures that are named where they unfold."""
 ROWS_SHOWN = 3
 """Rows of a sheet that are shown; the others unfold."""
-SHOWN: Mapping[bool, tuple[int, int, int]] = {False: (2, 1, 3), True: (1, 1, 1)}
+SHOWN = {False: (2, 1, 3), True: (1, 1, 1)}
 """Tables, sheets and other figures that are shown below a heading, by whether the page has many sections; the
 others unfold."""
 MANY, OPEN_SECTIONS = 5, 3
@@ -215,15 +215,7 @@ class _Renderer:
         return Markup(self._macros.figure(shown, label, drawing, points))
 
     def _draw_table(self, table: Table) -> Markup:
-        # numbers and texts become cells
-        rows: list[list[Cell]] = []
-        for values in table.rows:
-            rows.append([])
-            for value in values:
-                if not isinstance(value, Cell):
-                    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-                    value = Cell(number(value), value=float(value) if is_number else None)
-                rows[-1].append(value)
+        rows = [list(map(to_cell, values)) for values in table.rows]
 
         # columns of numbers alone are aligned to the right
         columns = enumerate(zip(*rows, strict=True))
@@ -303,12 +295,7 @@ def _shrink_picture(path: Path, side_px: int) -> str:
     # PNG files and other large pictures are scaled down, but no drawings and animations
     content, kind = _read_file(path), PLAIN.get(path.suffix, "image/jpeg")
     if path.suffix == ".png" or (len(content) > KEPT_BYTES and path.suffix not in (".svg", ".gif")):
-        try:
-            with Image.open(BytesIO(content)) as opened:
-                is_still = getattr(opened, "n_frames", 1) == 1
-                small = opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise MissingData(f"{path} is no whole picture", "run the command that made it again") from error
+        is_still, small = open_picture(path)
 
         # WebP of quality 80 replaces a still file that is larger
         small.thumbnail((side_px, side_px))
@@ -317,6 +304,23 @@ def _shrink_picture(path: Path, side_px: int) -> str:
         if is_still and webp.tell() < len(content):
             content, kind = webp.getvalue(), "image/webp"
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def to_cell(value: Any) -> Cell:
+    """Make a cell of a number or a text; a cell stays as it is."""
+    if isinstance(value, Cell):
+        return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell(number(value), value=float(value) if is_number else None)
+
+
+def open_picture(path: Path) -> tuple[bool, Image.Image]:
+    """Open a picture of a run in RGB; also say whether it is a still one."""
+    try:
+        with Image.open(BytesIO(read_regular(path, LARGEST_BYTES))) as opened:
+            return getattr(opened, "n_frames", 1) == 1, opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MissingData(f"{path} is no whole picture", "run the command that made it again") from error
 
 
 def _read_file(path: Path) -> bytes:

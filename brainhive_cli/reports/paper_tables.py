@@ -2,11 +2,11 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import Any
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.measurements import ALL, caveats_of, merge_caveats, scope, stamp, stamp_rows
@@ -15,7 +15,6 @@ from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, subject_and_seed
 from brainhive_cli.reports.tables import MEANING, Best, best_of_runs, bold_note, mark_of
 
-Format = Literal["md", "tex"]
 SPECIAL = str.maketrans(documents.read(Path(__file__).with_name("latex.json"), dict[str, str]))
 """LaTeX for characters that it reserves or lacks."""
 Spread = tuple[float, float | None]
@@ -93,7 +92,6 @@ def _write_caption(group: RunGroup, best: Best) -> str:
     # protocol, items, candidates and chance, as the first run has them
     first = group.runs[0]
     metrics = first.metrics or next((cell.metrics for cell in first.cells), {})
-    subjects = len({cell.subject for cell in first.cells if cell.subject})
     sentences = []
     if metric := next(iter(metrics.values()), None):
         items = f"{metric.n} {metric.split} items"
@@ -105,8 +103,8 @@ def _write_caption(group: RunGroup, best: Best) -> str:
         sentences.append(f"{metric.protocol}; {items}.")
 
     # the meaning of ±
-    if subjects > 1:
-        sentences.append(f"Mean ± standard deviation over {subjects} subjects; seeds averaged.")
+    if first.subject_count > 1:
+        sentences.append(f"Mean ± standard deviation over {first.subject_count} subjects; seeds averaged.")
     elif any(metric.seed_sd is not None for run in group.runs for metric in run.metrics.values()):
         sentences.append("One subject: value ± standard deviation over the seeds of its trainings.")
     elif len(group.runs) == 1 and not first.metrics and len(first.cells) > 1:
@@ -177,7 +175,7 @@ def _escape(text: str) -> str:
     return text.translate(SPECIAL)
 
 
-WRITERS: dict[Format, Callable[[Table], str]] = {"md": markdown, "tex": latex}
+WRITERS = {"md": markdown, "tex": latex}
 """Writer of each format."""
 
 
@@ -231,9 +229,9 @@ def comma_separated(groups: Sequence[RunGroup]) -> str:
         caveats = {run.label: run.measured.caveats for run in group.runs}
         for pair in group.compared:
             pair_caveats = merge_caveats(*(caveats.get(label, ()) for label in (pair.first, pair.second)))
-            row: dict[str, Any] = {"run": pair.first, "command": group.runs[0].command, "metric": pair.metric}
-            row |= {"scope": f"difference from {pair.second}", "value": pair.difference}
-            row |= {"low": pair.low, "high": pair.high, "n": pair.n, "p": pair.p}
-            limits = {"caveats": ", ".join(pair_caveats), "notes": "; ".join(pair.notes)}
-            lines.writerow(row | {"protocol": pair.test, **limits})
+            row = {name: getattr(pair, name) for name in ("metric", "low", "high", "n", "p")}
+            row |= {"run": pair.first, "command": group.runs[0].command, "value": pair.difference}
+            row |= {"scope": f"difference from {pair.second}", "protocol": pair.test}
+            row |= {"caveats": ", ".join(pair_caveats), "notes": "; ".join(pair.notes)}
+            lines.writerow(row)
     return text.getvalue()

@@ -62,11 +62,10 @@ def page_of(
     texts += [("For the methods of a paper", describe_methods(groups)), ("How to cite (BibTeX)", CITATION)]
     recipes = []
     for run in runs:
-        recipe = run.folder.read_text("recipe.yaml", LARGEST_RECIPE)
-        recipes.append((f"Recipe of {run.command}: {run.label}", recipe))
+        name = f"{run.command}: {run.label}"
+        recipes.append((f"Recipe of {name}", run.folder.read_text("recipe.yaml", LARGEST_RECIPE)))
         if run.environment:
-            environment = json.dumps(run.environment, indent=2)
-            recipes.append((f"Environment of {run.command}: {run.label}", environment))
+            recipes.append((f"Environment of {name}", json.dumps(run.environment, indent=2)))
     last = [Section("Methods and citing", texts=texts), Section("Recipes and environments", texts=recipes)]
 
     # a section for each group: artifacts are stamped by their run, tables with the caveats of all runs

@@ -137,6 +137,11 @@ class ShownRun:
         ]
 
     @property
+    def subject_count(self) -> int:
+        """Number of subjects of its cells."""
+        return len({cell.subject for cell in self.cells if cell.subject})
+
+    @property
     def typical_metrics(self) -> Mapping[str, Metric]:
         """The metrics of everything together; where nothing is pooled, of the first variant or cell."""
         metrics = self.metrics or next(iter(self.variants.values()), {})

@@ -70,8 +70,7 @@ def state_verdict(run: ShownRun) -> str:
     # the value, its items and its subjects
     sentence = f"{stamp(shown(name), metric.caveats)} is {number(metric.value)}"
     sentence += f" on {metric.n:,} {metric.split} items"
-    if subjects := len({cell.subject for cell in run.cells if cell.subject}):
-        sentence += f" of {subjects} subject{'s' if subjects > 1 else ''}"
+    sentence += _of_subjects(run)
 
     # the run's own verdict, else a claim about people in general or about the measured subjects
     if metric.chance is not None:
@@ -132,10 +131,9 @@ def summarise_run(run: ShownRun) -> str:
     # the headlines, and the items, units, subjects and candidates that they rest on
     first = metrics[run.headlines[0]]
     results = "; ".join(describe_metric(metrics[name]) for name in run.headlines)
-    subjects = len({cell.subject for cell in run.cells if cell.subject})
     units = notes.get("unit_count", first.n)
-    context = f" in {units} {notes['units']}" if units * max(1, subjects) < first.n else ""
-    context += f" of {subjects} subject{'s' if subjects > 1 else ''}" if subjects else ""
+    context = f" in {units} {notes['units']}" if units * max(1, run.subject_count) < first.n else ""
+    context += _of_subjects(run)
     context += f" among {first.pool:,} candidates" if first.pool else ""
     if notes.get("verdict"):
         context += f"; this is {notes['verdict']}"
@@ -149,6 +147,11 @@ def summarise_run(run: ShownRun) -> str:
     ]
     lines = [f"Measured on {first.n:,} {first.split} items{context}", *filter(None, further)]
     return " ".join([f"{run.label}: {results}.", *(f"{line[0].upper()}{line[1:]}." for line in lines)])
+
+
+def _of_subjects(run: ShownRun) -> str:
+    count = run.subject_count
+    return f" of {count} subject{'s' if count > 1 else ''}" if count else ""
 
 
 def _summarise_parts(run: ShownRun) -> str:

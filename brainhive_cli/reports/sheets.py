@@ -173,34 +173,31 @@ def draw_filmstrips(title: str, pairs: Sequence[Sequence[Strip]]) -> Image.Image
     count = max(min(FRAMES, len(strip.frames)) for pair in pairs for strip in pair)
     width = 2 * MARGIN_PX + count * SIDE_PX + GAP_PX + TEXT_PX
     heads = wrapped(title, bold, width - 2 * MARGIN_PX)
-    texts: list[list[list[str]]] = []
+    rows = []
     for pair in pairs:
-        texts.append([])
         for strip in pair:
             metrics = "  ".join(f"{name} {value:z.2f}" for name, value in strip.metrics.items())
             paragraphs = [text for text in (*strip.lines, metrics) if text]
-            texts[-1].append([line for text in paragraphs for line in wrapped(text, font, TEXT_PX)])
-    heights = [[max(SIDE_PX, (len(lines) + 1) * LINE_PX) for lines in group] for group in texts]
-    total = sum(sum(group) + len(group) * 2 + 2 * GAP_PX for group in heights)
+            lines = [line for text in paragraphs for line in wrapped(text, font, TEXT_PX)]
+            gap = 2 + 2 * GAP_PX if strip is pair[-1] else 2
+            rows.append((strip, lines, max(SIDE_PX, (len(lines) + 1) * LINE_PX) + gap))
 
     # draw the title, then the strips, with a gap between pairs
     top = MARGIN_PX + len(heads) * LINE_PX + GAP_PX
-    sheet, pen = _new_sheet(width, top + MARGIN_PX + total, heads, bold)
-    for pair, words, sizes in zip(pairs, texts, heights, strict=True):
-        for strip, lines, height in zip(pair, words, sizes, strict=True):
-            # the frames, evenly spaced in time, with their masks if each frame has one
-            shown = np.linspace(0, len(strip.frames) - 1, min(FRAMES, len(strip.frames))).round().astype(int)
-            masks = strip.masks
-            if masks is not None and len(masks) == len(strip.frames):
-                masks = masks[shown]
-            for index, frame in enumerate(outlined(strip.frames[shown], masks, SIDE_PX)):
-                sheet.paste(Image.fromarray(frame), (MARGIN_PX + index * SIDE_PX, top))
+    sheet, pen = _new_sheet(width, top + MARGIN_PX + sum(height for *_, height in rows), heads, bold)
+    for strip, lines, height in rows:
+        # the frames, evenly spaced in time, with their masks if each frame has one
+        shown = np.linspace(0, len(strip.frames) - 1, min(FRAMES, len(strip.frames))).round().astype(int)
+        masks = strip.masks
+        if masks is not None and len(masks) == len(strip.frames):
+            masks = masks[shown]
+        for index, frame in enumerate(outlined(strip.frames[shown], masks, SIDE_PX)):
+            sheet.paste(Image.fromarray(frame), (MARGIN_PX + index * SIDE_PX, top))
 
-            # the text, right of the frames
-            left = sheet.width - MARGIN_PX - TEXT_PX
-            pen.text((left, top), strip.title, INK, bold)
-            for number, line in enumerate(lines):
-                pen.text((left, top + (number + 1) * LINE_PX + 3), line, SOFT, font)
-            top += height + 2
-        top += 2 * GAP_PX
+        # the text, right of the frames
+        left = sheet.width - MARGIN_PX - TEXT_PX
+        pen.text((left, top), strip.title, INK, bold)
+        for number, line in enumerate(lines):
+            pen.text((left, top + (number + 1) * LINE_PX + 3), line, SOFT, font)
+        top += height
     return sheet

@@ -114,10 +114,10 @@ def test_the_same_pictures_elsewhere_are_the_same_and_others_at_their_place_are_
     for folder, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
         (home / folder).mkdir()
         (home / folder / "1.png").write_bytes(content)
-    from brainhive_cli.evaluation.reconstruction.folders import digest_media, list_pictures
+    from brainhive_cli.evaluation.reconstruction.folders import digest_media, list_media
 
     def fingerprint(folder: str) -> str:
-        digests = {folder: digest_media(list_pictures(folder))}
+        digests = {folder: digest_media(list_media(folder))}
         return reconstruct.Recipe(initial={"folder": folder}, digests=digests).fingerprint()
 
     assert fingerprint("a") == fingerprint("b") == fingerprint(str(home / "a")) != fingerprint("c")

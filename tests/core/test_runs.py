@@ -602,7 +602,7 @@ def test_nothing_is_written_through_a_linked_folder_of_a_run(home: Path) -> None
     writes = [
         lambda: run.write_json("cells/a/metrics.json", {}),
         lambda: Checkpoint(run.checkpoint_path("a")).save({}),
-        lambda: trackers.log_results(["tensorboard"], run.path, "a", {}, {}, ()),
+        lambda: trackers.tracked(["tensorboard"], run.path, "a", {}).__enter__(),
     ]
     for write in writes:
         with pytest.raises(BrainhiveError, match="is a link, through which nothing is written"):

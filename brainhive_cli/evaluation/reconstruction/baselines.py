@@ -99,12 +99,8 @@ class Baselines:
                 elif source == "nearest":
                     baselines += self._nearest(brain, heads, models, folder)
                 else:
-                    folds: dict[int, list[DecodedSet]] = {}
-                    for decoded_set in brain:
-                        if decoded_set.cell is not None:
-                            folds.setdefault(decoded_set.cell.fold, []).append(decoded_set)
-                    for fold, members in sorted(folds.items()):
-                        baselines.append(self._mean(members, fold, folder))
+                    folds = {decoded_set.cell.fold for decoded_set in brain if decoded_set.cell}
+                    baselines += [self._mean(brain, fold, folder) for fold in sorted(folds)]
             except (MissingData, BadPicture) as error:
                 missing[source] = error.in_one_line
 
@@ -194,7 +190,8 @@ class Baselines:
             _save(media_files.to_bytes(total / count)[0], file, folder)
 
         # every item of the fold has the same mean
-        files = {image_id: [file] for decoded_set in brain for image_id in decoded_set.image_ids}
+        members = [decoded_set for decoded_set in brain if decoded_set.cell and decoded_set.cell.fold == fold]
+        files = {image_id: [file] for decoded_set in members for image_id in decoded_set.image_ids}
         return GeneratedSet("mean", "mean", (), files, described=f"the mean of {count} training pictures")
 
 

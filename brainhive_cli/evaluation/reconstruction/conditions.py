@@ -35,7 +35,7 @@ Source = Literal["brain", "images", "shuffled", "zeroed", "mean_embedding", "nea
 `baselines`)."""
 TRAIN = "train"
 """The split whose embeddings are averaged, and whose pictures are baselines."""
-CELL_INDEPENDENT: tuple[Source, ...] = ("images", "zeroed", "mean_embedding")
+CELL_INDEPENDENT = ("images", "zeroed", "mean_embedding")
 """Sources without a brain model: they are generated once for all cells."""
 
 

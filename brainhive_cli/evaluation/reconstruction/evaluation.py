@@ -329,7 +329,7 @@ def tables(measured: Measurements, published: Any = None) -> tuple[Table, ...]:
             (title, *(f"{metrics[name].value:.3f}" for name in names), metrics[names[0]].n)
             for title, metrics in cells.items()
         ]
-        columns = ("cell", *(with_arrow(name) for name in names), "n")
+        columns = ("cell", *map(with_arrow, names), "n")
         written.append(Table("By cell; intervals are in metrics.json", columns, rows))
     written += comparison_tables(measured)
     return (*written, *_published_table(published))
@@ -394,9 +394,7 @@ def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
     title = f"Reconstruction, variant by variant, {protocol}; intervals are in metrics.json"
     if comparisons:
         tests, notes = _tests_and_notes(comparisons)
-        first = next(iter(variants))
-        adjustment = adjustment_text(comparisons[0]["adjusted_over"])
-        marked = f"{MARK} differs from {first}, p ≤ {LEVEL} ({tests}; {adjustment})"
+        marked = f"{MARK} differs from {next(iter(variants))}, p ≤ {LEVEL} ({tests})"
         title = "; ".join([title, marked, *notes])
     table = Table(title, ("variant", "from", *map(with_arrow, names), "n"), rows)
     return extend_tables([table, *_published_table(published)], measured.caveats)
@@ -430,7 +428,8 @@ def _table_by_source(measured: Measurements) -> Table:
     rows = []
     sources, medium = measured.notes["sources"], measured.notes["medium"]
     titles = name_sources(medium)
-    heading = beside_heading(m for source in sources for m in measured.scopes[source].values())
+    metrics = [metric for source in sources for metric in measured.scopes[source].values()]
+    heading = beside_heading(metrics)
     for name in measured.overall:
         for source in sources:
             if name not in measured.scopes[source]:
@@ -445,7 +444,6 @@ def _table_by_source(measured: Measurements) -> Table:
         rows.append((*row, "missing", *["–"] * (5 if heading else 4)))
 
     # the title says what all numbers of a run have in common
-    metrics = [metric for source in sources for metric in measured.scopes[source].values()]
     seeds = sorted({seed for metric in metrics for seed in metric.seeds})
     trained = f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}" if seeds else ""
     split = "" if metrics[0].split == "scored" else f" of {metrics[0].split} {medium}s"
@@ -472,14 +470,13 @@ def _differences_table(
 
     # the title says how it was tested
     tests, notes = _tests_and_notes(comparisons)
-    adjustment = adjustment_text(comparisons[0]["adjusted_over"])
-    title = "; ".join([f"{name} less others, paired; p: {tests}; {adjustment}", *notes])
+    title = "; ".join([f"{name} less others, paired; p: {tests}", *notes])
     columns = ("metric", "less", "difference", "95 % CI", "n", "p", f"better (p ≤ {LEVEL})")
     return Table(title[0].upper() + title[1:], columns, rows)
 
 
 def _tests_and_notes(comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
-    """Name the tests of comparisons, and list what limits them."""
+    """Name the tests of comparisons with their adjustment, and list what limits them."""
     tests = {m["test"] for comparison in comparisons for m in comparison["metrics"].values()}
     notes = dict.fromkeys(note for comparison in comparisons for note in comparison["notes"])
-    return ", ".join(sorted(tests)), list(notes)
+    return f"{', '.join(sorted(tests))}; {adjustment_text(comparisons[0]['adjusted_over'])}", list(notes)

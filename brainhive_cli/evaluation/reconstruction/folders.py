@@ -77,14 +77,9 @@ class MatchedFolders:
         # media of both folders, and which belong together by name
         folders = [score] if truth == LEFT else [score, truth]
         if medium is None:
-            medium = "clip" if truth == LEFT else "picture"
-            for folder in folders if medium == "picture" else []:
-                visible = _visible_files(folder, "clip")
-                if any(file.suffix.lower() in VIDEOS for file in visible) or any(map(is_animated, visible)):
-                    medium = "clip"
-                    break
-        list_media = list_clips if medium == "clip" else list_pictures
-        reconstructions, truths = list_media(score), list_media(folders[-1])
+            visible = (file for folder in folders for file in _visible_files(folder, "clip"))
+            medium = "clip" if truth == LEFT or any(map(_is_clip, visible)) else "picture"
+        reconstructions, truths = list_media(score, medium), list_media(folders[-1], medium)
         names_of, unmatched = match_repeats(list(reconstructions), list(truths))
         if not names_of:
             raise MissingData(
@@ -112,13 +107,13 @@ class MatchedFolders:
         checked = files if medium == "clip" else {}
         with console.progress("clips checked", len(checked)) as bar:
             for name, paths in checked.items():
-                true_path = truths[name]
-                true = open_true(true_path)
+                true = open_true(truths[name])
                 for path in paths:
                     clip = open_generated(path)
                     if len(clip.frames) != len(true.frames):
                         raise BrainhiveError(
-                            f"{path} has {len(clip.frames)} frames, and {true_path} has {len(true.frames)}",
+                            f"{path} has {len(clip.frames)} frames, and {truths[name]} has "
+                            f"{len(true.frames)}",
                             "bring both to the same frames",
                         )
 
@@ -126,7 +121,7 @@ class MatchedFolders:
                     rate_hz, true_hz = clip.rate_hz, true.rate_hz
                     if rate_hz and true_hz and abs(rate_hz / true_hz - 1) > RATE_TOLERANCE:
                         raise BrainhiveError(
-                            f"{path} is of {rate_hz:.3g} Hz, and {true_path} of {true_hz:.3g} Hz",
+                            f"{path} is of {rate_hz:.3g} Hz, and {truths[name]} of {true_hz:.3g} Hz",
                             "write both with the rate at which they were shown",
                         )
                 bar.advance(1)
@@ -141,11 +136,10 @@ class MatchedFolders:
         name = locate(score).name
         generated = GeneratedSet("scored", name, (), files, described=described, open=open_generated)
         alike_by: AlikeBy = "neighbours" if medium == "clip" else "concept"
-        order = sorted(truths)
         stimuli = Stimuli(
             lambda name: open_true(truths[name]),
             lambda name: PurePosixPath(name).name,
-            alike=Alike(alike_by, dict(zip(order, order, strict=True)), medium),
+            alike=Alike(alike_by, {name: name for name in sorted(truths)}, medium),
         )
         digests = {folders[-1]: digest_media(truths), score: digest_media(reconstructions)}
         notes = {"score": score, "unmatched": unmatched, "without": without}
@@ -164,22 +158,59 @@ class MatchedFolders:
         )
 
 
-def list_pictures(folder: str) -> dict[str, Path]:
-    """List the pictures below a folder: POSIX path below it without ending, to file.
+def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
+    """List the pictures or clips below a folder: POSIX path below it without ending, to file.
 
-    Hidden files are left out: macOS leaves a `._NAME.png` next to each picture on foreign disks.
+    Hidden files are left out: macOS leaves a `._NAME.png` next to each picture on foreign disks. Of clips, a
+    picture of one frame is a frame of the clip that its folder is.
 
     Raises:
-        MissingData: if there is no such folder, or no picture in it.
-        BrainhiveError: if two files differ in their endings only.
+        MissingData: if there is no such folder, or no picture or clip in it.
+        BadPicture: naming a damaged file among clips.
+        BrainhiveError: if two files differ in their endings only, or a frame lies among clips.
     """
-    unread = Counter[str]()
-    files = _visible_files(folder, "picture", unread)
+    unread, root = Counter[str](), locate(folder)
+    paths = _visible_files(folder, medium, unread)
     if others := describe_unread(unread):
-        console.say(f"files among the pictures in {folder}: {others}")
-    if not files:
-        raise MissingData(f"no pictures below {folder}", f"pictures end in {', '.join(sorted(PICTURES))}")
-    return _map_names(folder, files)
+        console.say(f"files among the {medium}s in {folder}: {others}")
+
+    # clips are videos, animated pictures, and folders of frames
+    way = f"pictures end in {', '.join(sorted(PICTURES))}"
+    if medium == "clip":
+        clips = set()
+        for file in paths:
+            is_clip = _is_clip(file)
+            if not is_clip and file.parent == root:
+                decode(str(file), file)  # or a damaged clip would be called a picture
+                raise BrainhiveError(
+                    f"{file} is a picture among clips",
+                    "put the frames of each clip into a folder of their own",
+                )
+            clips.add(file if is_clip else file.parent)
+        paths = media_files.sorted_by_number(clips)  # neighbours in a film stay neighbours
+        way = f"clips end in {', '.join(sorted(VIDEOS | ANIMATED))}, or are folders of frames"
+    if not paths:
+        raise MissingData(f"no {medium}s below {folder}", way)
+
+    # no name may be twice
+    names = [
+        (path.with_suffix("") if path.is_file() else path).relative_to(root).as_posix() for path in paths
+    ]
+    check_unique(names, paths.__getitem__)
+    return dict(zip(names, paths, strict=True))
+
+
+def _is_clip(file: Path) -> bool:
+    return file.suffix.lower() in VIDEOS or is_animated(file)
+
+
+def _visible_files(folder: str, medium: Medium, unread: Counter[str] | None = None) -> list[Path]:
+    """List the pictures below a folder, or also the videos, and count others; hidden ones are left out."""
+    root = locate(folder)
+    if not root.is_dir():
+        raise MissingData(f"no folder {folder!r}", f"give a folder of {medium}s that exists")
+    endings = PICTURES if medium == "picture" else VIDEOS | PICTURES
+    return [root / path for path in pictures_below(root, "", unread, endings)]
 
 
 def read_caveats_around(folder: str) -> list[str]:
@@ -249,55 +280,6 @@ def _map_stems(names: Sequence[str]) -> dict[str, str]:
     count = Counter(stems.values())
     unique = {stem: name for name, stem in stems.items() if count[stem] == 1}
     return unique | {name: name for name in names}
-
-
-def list_clips(folder: str) -> dict[str, Path]:
-    """List the clips below a folder: POSIX path below it without ending, to a file or a folder of frames.
-
-    A picture of one frame is a frame of the clip that its folder is.
-
-    Raises:
-        MissingData: if there is no such folder, or no clip in it.
-        BadPicture: naming a damaged file among the clips.
-        BrainhiveError: if two files differ in their endings only, or a frame lies among the clips.
-    """
-    # videos, animated pictures, and folders of frames
-    clips, unread = set(), Counter[str]()
-    files = _visible_files(folder, "clip", unread)
-    if others := describe_unread(unread):
-        console.say(f"files among the clips in {folder}: {others}")
-    for file in files:
-        is_clip = file.suffix.lower() in VIDEOS or is_animated(file)
-        if not is_clip and file.parent == locate(folder):
-            decode(str(file), file)  # or a damaged clip would be called a picture
-            raise BrainhiveError(
-                f"{file} is a picture among clips", "put the frames of each clip into a folder of their own"
-            )
-        clips.add(file if is_clip else file.parent)
-    if not clips:
-        endings = ", ".join(sorted(VIDEOS | ANIMATED))
-        raise MissingData(f"no clips below {folder}", f"clips end in {endings}, or are folders of frames")
-    return _map_names(folder, media_files.sorted_by_number(clips))  # neighbours in a film stay neighbours
-
-
-def _visible_files(folder: str, medium: Medium, unread: Counter[str] | None = None) -> list[Path]:
-    """List the pictures below a folder, or also the videos, and count others; hidden ones are left out."""
-    root = locate(folder)
-    if not root.is_dir():
-        raise MissingData(f"no folder {folder!r}", f"give a folder of {medium}s that exists")
-    if medium == "picture":
-        return [root / path for path in pictures_below(root, unread=unread)]
-    return [root / path for path in pictures_below(root, "", unread, VIDEOS | PICTURES)]
-
-
-def _map_names(folder: str, paths: Sequence[Path]) -> dict[str, Path]:
-    """Name files, without their endings, and folders by their paths below a folder; no name may be twice."""
-    root = locate(folder)
-    names = [
-        (path.with_suffix("") if path.is_file() else path).relative_to(root).as_posix() for path in paths
-    ]
-    check_unique(names, paths.__getitem__)
-    return dict(zip(names, paths, strict=True))
 
 
 def open_clip(path: Path) -> Clip:

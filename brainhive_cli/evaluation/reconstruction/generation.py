@@ -23,7 +23,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import decode
 from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet, Reranker
-from brainhive_cli.evaluation.reconstruction.folders import find_by_name, list_pictures, read_caveats_around
+from brainhive_cli.evaluation.reconstruction.folders import find_by_name, list_media, read_caveats_around
 from brainhive_cli.evaluation.reconstruction.recipe import Output, Recipe
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.encoders import EncoderConfig
@@ -188,7 +188,7 @@ def find_start_pictures(recipe: Recipe) -> StartPictures | None:
     """Find the pictures that sampling starts from; None for noise alone, or what the prior gives."""
     initial = recipe.initial
     if initial.folder:
-        return FromFolder(initial.folder, list_pictures(initial.folder), recipe.resolution_px)
+        return FromFolder(initial.folder, list_media(initial.folder), recipe.resolution_px)
     if initial.align_run:
         align = open_model(initial.align_run, recipe.paths)
         refuse_sweep(align)
@@ -288,88 +288,86 @@ class Sampler:
         return media
 
 
-@dataclass(frozen=True)
-class GenerationJob:
-    """Generation of the media of decoded sets.
+def generate(
+    sampler: Sampler,
+    decoded_set: DecodedSet,
+    folder: RunFolder,
+    launch: Launch,
+    repeats: int,
+    seed: int,
+    *,
+    start: StartPictures | None = None,
+    count: int = 1,
+    reranker: Reranker | None = None,
+    rate_hz: float | None = None,
+) -> None:
+    """Generate this process's share of what is not there yet of a set; files are written meanwhile.
 
-    Attributes:
+    Args:
         sampler: Prior and generator.
+        decoded_set: What the media are generated from.
+        folder: The run.
+        launch: The processes that share the set.
         repeats: Media kept for each item.
         seed: Seed of the noise.
         start: Pictures to start from; None for noise alone.
-        candidates: Media generated for each one kept.
+        count: Candidates, which are generated for each medium that is kept.
         reranker: Chooses which of them is kept, if there are several.
         rate_hz: Frames a second of clips: those of the stimuli.
     """
-
-    sampler: Sampler
-    repeats: int
-    seed: int
-    start: StartPictures | None = None
-    candidates: int = 1
-    reranker: Reranker | None = None
-    rate_hz: float | None = None
-
-    def generate(self, decoded_set: DecodedSet, folder: RunFolder, launch: Launch) -> None:
-        """Generate this process's share of what is not there yet; files are written meanwhile."""
-        # this process's share of the files that are not there yet
-        rows = range(len(decoded_set.image_ids))
-        tasks = launch.shard([(row, repeat) for row in rows for repeat in range(self.repeats)])
-        files = {task: decoded_set.file(decoded_set.image_ids[task[0]], task[1]) for task in tasks}
-        todo = [task for task, file in files.items() if not (folder.path / file).is_file()]
-
-        # files of one batch are written while the next is generated
-        writing: list[Future[Path]] = []
-        size = max(1, self.sampler.output.batch_size // self.candidates)
-        with (
-            ThreadPoolExecutor(WRITERS) as writers,
-            console.progress(f"generating {decoded_set.name}", len(todo)) as bar,
-        ):
-            for start in range(0, len(todo), size):
-                raise_if_asked_to_stop()  # what is written is kept
-                batch = todo[start : start + size]
-
-                # all candidates of all tasks; where nothing was decoded there is nothing to choose by
-                count = 1 if decoded_set.decoded is None else self.candidates
-                candidates = [(row, repeat, n) for row, repeat in batch for n in range(count)]
-                width = self.sampler.output.batch_size
-                chunks = [candidates[first : first + width] for first in range(0, len(candidates), width)]
-                media = np.concatenate([self._sample(decoded_set, chunk, bar) for chunk in chunks])
-
-                # the one of each task that is most similar to its decoded head
-                if self.reranker is not None and decoded_set.decoded is not None:
-                    decoded = decoded_set.decoded[[row for row, _, _ in candidates]]
-                    similarity = self.reranker.similarity(media, decoded).view(len(batch), count)
-                    best = similarity.argmax(1).cpu().numpy()
-                    media = media[np.arange(len(batch)) * count + best]
-                for future in writing:  # so that no more than one batch waits
-                    future.result()
-                writing = []
-                for task, pixels in zip(batch, media, strict=True):
-                    save = partial(media_files.save, pixels, rate_hz=self.rate_hz)
-                    writing.append(writers.submit(folder.replace, files[task], save))
-                bar.advance(len(batch))
-            for future in writing:
-                future.result()
-
-    def _sample(
-        self, decoded_set: DecodedSet, candidates: Sequence[tuple[int, int, int]], bar: console.Bar
-    ) -> UInt8:
-        """Generate the media of candidates (row, repeat, number of the candidate) at once."""
-        # pictures to start from; for `zeroed` they would tell of the brain
-        sampler, rows = self.sampler, [row for row, _, _ in candidates]
+    # nothing is there to choose by where nothing was decoded; pictures to start from would tell of the brain
+    ids, decoded, width = decoded_set.image_ids, decoded_set.decoded, sampler.output.batch_size
+    size = max(1, width // count)
+    if decoded is None:
+        count = 1
+    if decoded_set.source == "zeroed":
         start = None
-        if self.start is not None and decoded_set.source != "zeroed":
-            start = self.start.pictures(decoded_set, rows, sampler.generator)
 
-        # one seed for each candidate
+    def sample(candidates: Sequence[tuple[int, int, int]]) -> UInt8:
+        """Generate the media of candidates (row, repeat, number of the candidate) at once."""
+        rows = [row for row, _, _ in candidates]
         media = sampler.sample(
-            None if decoded_set.decoded is None else decoded_set.decoded[rows],
-            [seed_of(self.seed, decoded_set.image_ids[row], repeat, n) for row, repeat, n in candidates],
-            start,
+            None if decoded is None else decoded[rows],
+            [seed_of(seed, ids[row], repeat, n) for row, repeat, n in candidates],
+            None if start is None else start.pictures(decoded_set, rows, sampler.generator),
             on_step=lambda step: bar.advance(0, f"step {step} of {sampler.sampling.steps}"),
         )
         return media_files.to_bytes(media)
+
+    # this process's share of the files that are not there yet
+    tasks = launch.shard([(row, repeat) for row in range(len(ids)) for repeat in range(repeats)])
+    files = {task: decoded_set.file(ids[task[0]], task[1]) for task in tasks}
+    todo = [task for task, file in files.items() if not (folder.path / file).is_file()]
+
+    # files of one batch are written while the next is generated
+    writing: list[Future[Path]] = []
+    with (
+        ThreadPoolExecutor(WRITERS) as writers,
+        console.progress(f"generating {decoded_set.name}", len(todo)) as bar,
+    ):
+        for first in range(0, len(todo), size):
+            raise_if_asked_to_stop()  # what is written is kept
+            batch = todo[first : first + size]
+
+            # all candidates of all tasks
+            candidates = [(row, repeat, n) for row, repeat in batch for n in range(count)]
+            chunks = [candidates[at : at + width] for at in range(0, len(candidates), width)]
+            media = np.concatenate([sample(chunk) for chunk in chunks])
+
+            # the one of each task that is most similar to its decoded head
+            if reranker is not None and decoded is not None:
+                heads = decoded[[row for row, _, _ in candidates]]
+                best = reranker.similarity(media, heads).view(len(batch), count).argmax(1).cpu().numpy()
+                media = media[np.arange(len(batch)) * count + best]
+            for future in writing:  # so that no more than one batch waits
+                future.result()
+            writing = []
+            for task, pixels in zip(batch, media, strict=True):
+                save = partial(media_files.save, pixels, rate_hz=rate_hz)
+                writing.append(writers.submit(folder.replace, files[task], save))
+            bar.advance(len(batch))
+        for future in writing:
+            future.result()
 
 
 def seed_of(seed: int, image_id: str, repeat: int, candidate: int = 0) -> int:

@@ -26,11 +26,10 @@ from brainhive_cli.measurement.metrics import (
 from brainhive_cli.measurement.metrics.networks import FEATURE_METRICS, NETWORKS, parts_of
 from brainhive_cli.models.encoders import EncoderConfig
 
-OWN_PARTS: dict[str, MetricPart] = {**image.PARTS, **video.PARTS}
+OWN_PARTS = {**image.PARTS, **video.PARTS}
 """Metrics that need no weights."""
-MEDIA = {name: metric.medium for name, metric in FEATURE_METRICS.items()}
-PICTURE_METRICS = (*image.PARTS, *(name for name, medium in MEDIA.items() if medium == "picture"))
-CLIP_METRICS = (*(name for name, medium in MEDIA.items() if medium == "clip"), *video.PARTS)
+PICTURE_METRICS = (*image.PARTS, *(name for name, m in FEATURE_METRICS.items() if m.medium == "picture"))
+CLIP_METRICS = (*(name for name, m in FEATURE_METRICS.items() if m.medium == "clip"), *video.PARTS)
 SCALES = {**tasks.SCALES, **{name: part.scale for name, part in (OWN_PARTS | FEATURE_METRICS).items()}}
 TWO_WAY = Scale(0.0, 1.0, chance=0.5)
 """Scale of two-way identification in the embeddings of an encoder."""
@@ -62,8 +61,11 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
         RecipeError: if a chosen one compares the other medium.
     """
     known = PICTURE_METRICS if medium == "picture" else CLIP_METRICS
-    imported = [name for name in names or () if names_module(name) and import_metric(name).medium == medium]
-    if unfit := [name for name in names or () if name not in (*known, *imported)]:
+    if unfit := [
+        name
+        for name in names or ()
+        if name not in known and not (names_module(name) and import_metric(name).medium == medium)
+    ]:
         raise RecipeError(f"{unfit[0]} does not compare {medium}s", f"metrics={','.join(known)}")
     return list(known if names is None else names)
 
@@ -122,8 +124,9 @@ def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
 def known_metrics(names: list[str]) -> list[str]:
     """Refuse a metric that is not known; one with a dot is the import path of a module."""
     known = (*PICTURE_METRICS, *CLIP_METRICS)
-    imported = [name for name in names if names_module(name) and import_metric(name)]
-    if unknown := [name for name in names if name not in (*known, *imported)]:
+    if unknown := [
+        name for name in names if name not in known and not (names_module(name) and import_metric(name))
+    ]:
         raise RecipeError(f"no metric called {unknown[0]!r}", f"there are: {', '.join(known)}")
     return names
 
@@ -144,11 +147,11 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
         return bool(NETWORKS[FEATURE_METRICS[metric].network].is_here())
 
     # metrics that need no weights, but perhaps a library
-    if names_module(metric):
-        return True
-    if metric in tasks.SCALES and not tasks.find_missing_library(metric):
-        return True
-    if metric in OWN_PARTS and not (metric == "epe" and video.find_missing_opencv()):
+    if (
+        names_module(metric)
+        or (metric in tasks.SCALES and not tasks.find_missing_library(metric))
+        or (metric in OWN_PARTS and not (metric == "epe" and video.find_missing_opencv()))
+    ):
         return True
 
     # encoders; a function brings its own weights

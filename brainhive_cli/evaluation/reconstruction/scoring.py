@@ -21,12 +21,10 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, scope
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.media_files import to_media
 from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
 from brainhive_cli.measurement.metric_names import lower_is_better
 from brainhive_cli.measurement.metrics import MetricPart, tasks
 from brainhive_cli.measurement.metrics.image import prepare
-from brainhive_cli.measurement.metrics.tasks import RECALL, SCALES
 from brainhive_cli.measurement.metrics.video import FRAME_PX
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike
@@ -150,6 +148,7 @@ class TaskScores:
         row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
         rows = [row_of[image_id] for image_id in image_ids]
         masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
+        texts = decoded.texts.get(CAPTION)
         values, recall, guess = dict[str, Float64](), dict[str, Float64](), dict[str, Float64]()
         missing = {}
 
@@ -170,11 +169,10 @@ class TaskScores:
 
         # captions, of stimuli that have any
         captions = [images.captions(row) if images.captions else [] for row in rows]
-        present = [row for row, texts in enumerate(captions) if len(texts)]
-        if present and (texts := decoded.texts.get(CAPTION)):
-            references = [captions[row] for row in present]
-            scores = tasks.score_captions([texts[row] for row in present], references)
-            for name, score in scores.items():
+        present = [row for row, references in enumerate(captions) if len(references)]
+        if present and texts:
+            written = [texts[row] for row in present], [captions[row] for row in present]
+            for name, score in tasks.score_captions(*written).items():
                 values[name] = np.full(len(rows), np.nan)
                 values[name][present] = score
             for name in tasks.LIBRARIES:
@@ -182,21 +180,20 @@ class TaskScores:
                     missing[name] = error.in_one_line
 
         # objects that captions name
-        if images.objects is not None and (texts := decoded.texts.get(CAPTION)):
+        if images.objects is not None and texts:
             values[tasks.OBJECT] = tasks.find_named_objects(texts, [images.objects[row] for row in rows])
             guess[tasks.OBJECT] = np.full(len(rows), 1 / len(images.object_names))
 
         # metrics of which all stimuli lack a value are left out
-        values = {name: scores for name, scores in values.items() if not np.isnan(scores).all()}
-        recall = {name: scores for name, scores in recall.items() if not np.isnan(scores).all()}
+        values, recall = (
+            {name: scores for name, scores in table.items() if not np.isnan(scores).all()}
+            for table in (values, recall)
+        )
         return cls(values, recall, guess, missing)
 
     @classmethod
     def join(cls, scores: Sequence[Self]) -> Self:
         """Put the scores of different items one behind the other; of what all of them have."""
-        if len(scores) == 1:
-            return scores[0]
-
         # values, recall and chance, each of the names that all scores have
         joined = {}
         for kind in ("values", "recall", "guess"):
@@ -380,10 +377,12 @@ class Scorer:
     def describe(self) -> dict[str, Float64]:
         """Compute the values [N] of the stimuli, by the metrics that describe media by themselves."""
         rows = torch.arange(len(self.stimuli))
-        parts = {name: part for name, part in self.parts.items() if part.is_of_one}
-        seen = {name: self.seen[part.features] for name, part in parts.items()}
-        values = {name: part.compare(seen[name], seen[name], rows) for name, part in parts.items()}
-        return {name: compared.cpu().numpy() for name, compared in values.items()}
+        values = {}
+        for name, part in self.parts.items():
+            if part.is_of_one:
+                seen = self.seen[part.features]
+                values[name] = part.compare(seen, seen, rows).cpu().numpy()
+        return values
 
     def _features(self, media: Sequence[Open]) -> Iterator[dict[Features, Tensor]]:
         """Decode media and compute all features, each once, batch by batch."""
@@ -409,7 +408,7 @@ class Scorer:
         # the size of the protocol, and as many frames as the stimuli have
         sized = []
         for picture_or_clip in opened:
-            media = to_media(picture_or_clip).to(self.device)  # [3, H, W] or [F, 3, H, W]
+            media = media_files.to_media(picture_or_clip).to(self.device)  # [3, H, W] or [F, 3, H, W]
             if media.ndim == 3 and self.frames is not None:
                 media = media.expand(self.frames, -1, -1, -1)  # a keyframe, held still
             if media.ndim == 4:
@@ -520,14 +519,14 @@ def measure_sets(
     # each metric, over the items of each subject that have a value
     items, metrics = alike.items(ids), {}
     for name in dict.fromkeys(name for stack in stacks for name in stack):
-        metric = RECALL if per_concept else name
+        metric = tasks.RECALL if per_concept else name
         scale = scale_of(metric)
         values = [
             stack.get(name, np.full((1, len(subject_ids)), np.nan))
             for stack, subject_ids in zip(stacks, ids, strict=True)
         ]  # [S, N] of each subject
         # of media no value may be missing: `measure` refuses it
-        has_value: list[Any] = [~np.isnan(stack).any(0) | (metric not in SCALES) for stack in values]
+        has_value: list[Any] = [~np.isnan(stack).any(0) | (metric not in tasks.SCALES) for stack in values]
         measured = [subject for subject, has in enumerate(has_value) if has.any()]
 
         # chance of guessing is a mean over subjects, as the value

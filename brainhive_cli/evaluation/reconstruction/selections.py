@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,6 @@ from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
 from brainhive_cli.evaluation.reconstruction.scoring import (
     TITLES,
@@ -44,7 +43,6 @@ MAX_REPEATS = 4
 CLIP_PX = 224
 """Side of the clips that people are shown."""
 NO_ANNOTATION = Annotation()
-K = TypeVar("K", str, Path)
 
 
 class Selection:
@@ -105,10 +103,10 @@ class Selection:
         # the first items as one picture
         sheet = []
         for image_id in self.first_ids:
-            seen = first_frame(self.stimuli.open(image_id))
+            seen = media_files.first_frame(self.stimuli.open(image_id))
             row = [sheets.Tile(seen, [self.stimuli.label(image_id)], frame=sheets.INK)]
             for file, values in self.first.list_files(image_id):
-                picture = first_frame(self.first.generated.open(file))
+                picture = media_files.first_frame(self.first.generated.open(file))
                 metrics = {shown(name): value for name, value in values.items()}
                 row.append(sheets.Tile(picture, metrics=metrics))
             sheet.append(row)
@@ -119,13 +117,12 @@ class Selection:
         ranked = self.select_ranked([cell for cell in self.scored if cell.generated.source == source])
         first = [(self.first, image_id) for image_id in self.first_ids]
         repeats = max(len(scored.list_files(image_id)) for scored, image_id in first)
-        shown_sheets: list[Artifact] = [self._sheet(BEST_TO_WORST, ranked, 1, "; in even steps")]
-        if repeats > 1:
-            shown_sheets.append(self._sheet(REPEATS, first, MAX_REPEATS, section=DETAILS))
+        ranked_sheet = self._sheet(BEST_TO_WORST, ranked, 1, "; in even steps")
+        details = [self._sheet(REPEATS, first, MAX_REPEATS, section=DETAILS)] if repeats > 1 else []
 
         # the first items, by all sources side by side if there are several
         if len(self.sources) == 1:
-            shown_sheets.insert(0, self._sheet(FIRST, first, 1))
+            first_sheet = self._sheet(FIRST, first, 1)
         else:
             rows = []
             for image_id in self.first_ids:
@@ -136,8 +133,8 @@ class Selection:
                 rows.append(Row(image_id, tiles))
             columns = ["seen", *(TITLES.get(source, source) for source in self.sources)]
             title = f"{FIRST}, with ceiling, floor and baselines"
-            shown_sheets.insert(0, Sheet(title, columns, rows, section=SECTION, note=self.described))
-        return shown_sheets
+            first_sheet = Sheet(title, columns, rows, section=SECTION, note=self.described)
+        return [first_sheet, ranked_sheet, *details]
 
     def _sheet(
         self,
@@ -173,10 +170,10 @@ class Selection:
             tiles.append(Tile(file_name, metrics={shown(name): value for name, value in values.items()}))
         return tiles
 
-    def _save(self, key: K, folder: str, open_media: Callable[[K], Any]) -> str:
+    def _save(self, key: Any, folder: str, open_media: Callable[[Any], Any]) -> str:
         """Save a picture, or the first frame of a clip, once for all pages; return its file in the run."""
         if key not in self.saved:
-            picture, number = first_frame(open_media(key)), len(self.saved)
+            picture, number = media_files.first_frame(open_media(key)), len(self.saved)
             self.saved[key] = artifacts.save_picture(self.run, f"{folder}/{number}", picture)
         return self.saved[key]
 

@@ -21,7 +21,7 @@ from brainhive_cli.training.prior.recipe import Recipe, Train
 USUAL_WIDTH = 1024
 """D that is taken of an embedding of which nothing is known yet."""
 LAST = "last"
-"""The newest checkpoint."""
+"""The newest checkpoint, and the samples of the finished prior."""
 RECENT = 100
 """Steps whose mean loss is logged."""
 

@@ -9,7 +9,6 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import BaseRecipe, Names, Section
 from brainhive_cli.models import encoders, generators, priors
 from brainhive_cli.models.encoders import Encoders
-from brainhive_cli.models.generators import Objective
 
 INCEPTION = "inception"
 """The features of FID as it was defined: torchmetrics' InceptionV3."""
@@ -33,7 +32,7 @@ def _known_features(name: str) -> str:
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Train(Objective):
+class Train(generators.Objective):
     """Training of the prior; defaults are BrainHiVE's."""
 
     steps: int = Field(100_000, gt=0, le=1_000_000_000, description="steps of the optimiser")

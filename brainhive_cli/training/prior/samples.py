@@ -29,12 +29,10 @@ from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.reports.sheets import INK, Tile, draw_rows
-from brainhive_cli.training.prior.components import embed_empty_prompt, load_generator
+from brainhive_cli.training.prior.components import LAST, embed_empty_prompt, load_generator
 from brainhive_cli.training.prior.loop import Training
 from brainhive_cli.training.prior.recipe import INCEPTION
 
-LAST = "last"
-"""Name of the samples of the finished prior, which a page shows."""
 SAMPLER_PROMPT = "sampler_prompt.safetensors"
 Values = Float64 | BrainhiveError
 """Values of the items [N], or the reason why there are none."""
@@ -64,7 +62,7 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
         for index, seen, picture in zip(chosen, to_pictures(true), to_pictures(generated), strict=True)
     ]
     folder.replace(f"samples/{name}.png", draw_rows("", rows).save)
-    if name == LAST:
+    if name == LAST:  # the samples of the finished prior, which a page shows
         # each tile as a file of its own, for pages
         sheet_rows = []
         for row, (index, tiles) in enumerate(zip(chosen, rows, strict=True)):

@@ -15,7 +15,7 @@ from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
 from brainhive_cli.evaluation.reconstruction.evaluation import measure_run
-from brainhive_cli.evaluation.reconstruction.generation import GenerationJob, Sampler
+from brainhive_cli.evaluation.reconstruction.generation import Sampler, generate
 from brainhive_cli.evaluation.reconstruction.recipe import Output, Scoring
 from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Stimuli
 from brainhive_cli.models import priors
@@ -51,7 +51,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Gene
     brain = DecodedSet("brain", Cell("intra", (1,), (1,), 1), 1, IDS, IDS, Decoded({"token": tokens}))
     output, sampling = Output(resolution_px=32, batch_size=4), Sampling(steps=1)
     sampler = Sampler(Panning, priors.load("identity"), output, sampling, HERE.device)
-    GenerationJob(sampler, 2, 0).generate(brain, folder, HERE)
+    generate(sampler, brain, folder, HERE, 2, 0)
     files = {i: [folder.path / brain.file(i, repeat) for repeat in range(2)] for i in IDS}
     return folder, GeneratedSet("brain", brain.name, (1,), files, 1, "2 repeats")
 

@@ -10,7 +10,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.evaluation.reconstruction.folders import (
     find_by_name,
-    list_pictures,
+    list_media,
     match_repeats,
     read_caveats_around,
 )
@@ -58,18 +58,18 @@ def test_links_are_followed_and_what_is_hidden_is_passed_over(tmp_path):
         path.write_bytes(b"")
     (folder / "link").symlink_to(elsewhere)
 
-    assert list(list_pictures(str(folder))) == ["cat", "link/dog"]
+    assert list(list_media(str(folder))) == ["cat", "link/dog"]
 
 
 def test_folders_without_pictures_or_with_two_of_one_name_are_refused(tmp_path):
     with pytest.raises(MissingData, match="no folder 'nowhere'"):
-        list_pictures("nowhere")
+        list_media("nowhere")
     with pytest.raises(MissingData, match="no pictures below"):
-        list_pictures(str(tmp_path))
+        list_media(str(tmp_path))
     for ending in ("png", "jpg"):
         Image.new("RGB", (4, 4)).save(tmp_path / f"x.{ending}")
     with pytest.raises(BrainhiveError, match="have one image id"):
-        list_pictures(str(tmp_path))
+        list_media(str(tmp_path))
 
 
 def test_pictures_of_a_run_keep_what_must_be_said_of_it(tmp_path):

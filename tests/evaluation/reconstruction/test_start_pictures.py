@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.demo.pictures import scenes
 from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
-from brainhive_cli.evaluation.reconstruction.folders import list_pictures
+from brainhive_cli.evaluation.reconstruction.folders import list_media
 from brainhive_cli.evaluation.reconstruction.generation import FromFolder, find_start_pictures, seed_of
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.heads import Decoded
@@ -27,7 +27,7 @@ def test_a_shuffled_signal_starts_from_the_picture_of_its_own_item(tmp_path):
     cell = Cell("sub-01_seed-1", (1,), (1,), 1)
     shuffled = DecodedSet("shuffled", cell, 1, ["a", "b"], ["b", "a"], Decoded({"token": torch.zeros(2, 3)}))
 
-    start = FromFolder(str(tmp_path), list_pictures(str(tmp_path)), 16)
+    start = FromFolder(str(tmp_path), list_media(str(tmp_path)), 16)
 
     greys = start.pictures(shuffled, [0, 1], None).mean((1, 2, 3)) * 255
     assert greys.tolist() == pytest.approx([200, 10])
