@@ -449,7 +449,7 @@ def decode(
     from brainhive_cli.core.errors import require_kind
     from brainhive_cli.core.measurements import merge_caveats
     from brainhive_cli.data.trials import Trials
-    from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery
+    from brainhive_cli.evaluation.retrieval.rankings import Gallery
 
     # arguments of the right types
     usage = 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
@@ -461,7 +461,7 @@ def decode(
     member = run.member(cell, device)
     subject = _only_subject(member, subject)
     trials = member.trials(subject, split, recording=signal)
-    gallery = Gallery.of(Ensemble((member,)), [split], 0, 0)
+    gallery = Gallery.of([member], [split], 0, 0)
     tokens = member.encode(subject, torch.from_numpy(trials.averages))  # [N, D]
     target = np.searchsorted(gallery.rows, trials.stimulus)
     similarity = normalize(tokens, dim=1) @ normalize(gallery.tokens, dim=1).T  # [N, M]

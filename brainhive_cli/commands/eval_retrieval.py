@@ -20,7 +20,7 @@ from brainhive_cli.evaluation.retrieval.cell_scores import measure_cell
 from brainhive_cli.evaluation.retrieval.diagnosis import QUESTION, explain_verdict
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, require_projection
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.rankings import Ensemble
+from brainhive_cli.evaluation.retrieval.rankings import open_group
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.scores import CellScores
 from brainhive_cli.evaluation.retrieval.summary import BACKWARD, summarise_job
@@ -97,9 +97,8 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         files = {name: f"parts/{name}.safetensors" for name in groups}
 
         def measure(name: str) -> CellScores:
-            return measure_cell(
-                Ensemble.load(job.runs, groups[name], launch.device, recipe.head), recipe.spec
-            )
+            models = open_group(job.runs, groups[name], launch.device, recipe.head)
+            return measure_cell(models, recipe.spec)
 
         if not folder.fill("cells", files, launch, measure):
             work = None
@@ -164,8 +163,7 @@ def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch
         line = f": {explained['line']}" if explained.get("line") else ""
         console.warn(f"retrieval is {verdict}: {explained['sentence']}{line}")
     # artifacts for pages, of the metrics and of the first cell; metrics come last and finish the run
-    shown_cell = None
-    if recipe.sheet_rows:
-        shown_cell = Ensemble.load(job.runs, job.groups[0], launch.device, recipe.head)
-    artifacts.write(folder, draw_artifacts(folder, measurements, shown_cell, recipe))
+    is_shown = bool(recipe.sheet_rows)
+    models = open_group(job.runs, job.groups[0], launch.device, recipe.head) if is_shown else ()
+    artifacts.write(folder, draw_artifacts(folder, measurements, models, recipe))
     folder.finish(measurements)

@@ -16,7 +16,13 @@ from brainhive_cli.core.measurements import Measurements, by_name, scope
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.rankings import Ensemble, candidate_rows, draw_tested
+from brainhive_cli.evaluation.retrieval.rankings import (
+    candidate_rows,
+    draw_tested,
+    open_group,
+    shared_rows,
+    tested_trials,
+)
 from brainhive_cli.measurement.comparison import compare
 from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes
 from brainhive_cli.measurement.ranks import ranks_of_all, summarise
@@ -332,13 +338,12 @@ def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates,
     fits = []
     tested: Candidates | None = None
     for group in dict.fromkeys(first[subject] for subject in sorted(first)):
-        ensemble = Ensemble.load(job.runs, group, device, spec.head)
-        member = ensemble.members[0]
+        models = open_group(job.runs, group, device, spec.head)
         if tested is None:
-            rows = candidate_rows(ensemble, [spec.split], spec.only_shown)[spec.split]
-            tested = Candidates.read(member, spec.split, draw_tested(rows), device)
+            rows = candidate_rows(models, [spec.split], spec.only_shown)[spec.split]
+            tested = Candidates.read(models[0], spec.split, draw_tested(rows), device)
         subjects = [subject for subject in sorted(first) if first[subject] is group]
-        fits += [Fit.of(member, subject, spec.split, tested) for subject in subjects]
+        fits += [Fit.of(models[0], subject, spec.split, tested) for subject in subjects]
     assert tested is not None
 
     # half of the training pictures of all subjects
@@ -346,7 +351,7 @@ def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates,
     if all(fit.train is not None for fit in fits):
         known = np.unique(np.concatenate([fit.targets.rows for fit in fits]))
         rows = np.sort(np.random.default_rng(0).permutation(known)[: min(HELD_OUT, len(known) // 2)])
-        held_out = Candidates.read(member, "train", rows, device)
+        held_out = Candidates.read(models[0], "train", rows, device)
     return fits, tested, held_out
 
 
@@ -369,19 +374,20 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
         done |= {(subject, fold) for subject in todo}
         if not todo:
             continue  # of another seed, which has the same signals
-        ensemble = Ensemble.load(job.runs, group, device, job.recipe.head)
-        rows, member = ensemble.rows(split), ensemble.members[0]
+        models = open_group(job.runs, group, device, job.recipe.head)
+        rows, first = shared_rows(models, split), models[0]
 
         # signals of this fold
         for subject in todo:
-            trials = member.trials(subject, "train", is_tested=False)
-            signals, shown = ensemble.signals(subject, split)  # shown: [M] rows of stimuli
+            trials = first.trials(subject, "train", is_tested=False)
+            test_trials = tested_trials(models, subject, split)[0]
+            shown = test_trials.stimulus  # [M] rows of stimuli
             labels = trials.stimulus  # [N] rows of stimuli
 
             # standardised by those of the training, [N, F] and [M, F]
             train = torch.from_numpy(trials.averages).flatten(1)
             scale = Scale.of(train)
-            train, test = scale(train), scale(signals[0].flatten(1).float())
+            train, test = scale(train), scale(torch.from_numpy(test_trials.averages).flatten(1).float())
 
             # classifiers of few stimuli, each of which was shown twice at least
             if len(rows) <= MAX_CLASSES and np.unique(labels, return_counts=True)[1].min() > 1:
@@ -401,8 +407,8 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
                     ranks[name].setdefault(subject, []).append(ranked)
 
             # the ridge predicts targets; less their mean, as its predictions are
-            learned = Candidates.read(member, "train", np.unique(labels), device)
-            tested = Candidates.read(member, "test", rows, device)
+            learned = Candidates.read(first, "train", np.unique(labels), device)
+            tested = Candidates.read(first, "test", rows, device)
             predicted, mean = predict(train.to(device), learned.of(labels), test.to(device))
             ranked = ranks_of_all(predicted, tested.targets - mean, len(rows))
             ranks["ridge"].setdefault(subject, []).append(tested.seen((shown, ranked)))

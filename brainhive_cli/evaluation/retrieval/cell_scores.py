@@ -14,7 +14,7 @@ from brainhive_cli.core.measurements import TRIALS_TOGETHER
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.augmentation import Augment, mix_repetitions, shuffle_repetitions
 from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
-from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery
+from brainhive_cli.evaluation.retrieval.rankings import Gallery, Models, encode_signals, tested_trials
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Sliding
 from brainhive_cli.evaluation.retrieval.scores import (
     CellScores,
@@ -43,18 +43,18 @@ SIGNALS_AT_ONCE = 64
 
 
 @console.progress("ranking pictures by signals")
-def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
+def measure_cell(models: Models, spec: EvaluationSpec) -> CellScores:
     """Measure everything requested of a cell; its gallery is encoded once.
 
     Args:
-        ensemble: The cell's model, or several.
+        models: The cell's model, or several.
         spec: What is measured. A control permutes alike in all cells: seeds share a subject's signals.
     """
     # rank all subjects at once
-    gallery = Gallery.of(ensemble, spec.splits, spec.distractors, spec.seed, spec.only_shown)
+    gallery = Gallery.of(models, spec.splits, spec.distractors, spec.seed, spec.only_shown)
     tokens, items = {}, {}
-    for subject in ensemble.cell.tested_on:
-        tokens[subject], items[subject] = encode_items(ensemble, gallery, subject, spec)
+    for subject in models[0].cell.tested_on:
+        tokens[subject], items[subject] = encode_items(models, gallery, subject, spec)
     scores = rank(gallery, tokens, items)
     corrected = rank_corrected(gallery, tokens, items, spec.corrections)
 
@@ -73,33 +73,32 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
                 at: gallery.rank(torch.cat(draws), np.tile(target, len(draws)))
                 .numpy()
                 .reshape(len(draws), -1)
-                for at, draws in CURVES[name](ensemble, subject, spec)
+                for at, draws in CURVES[name](models, subject, spec)
             }
             for name in spec.curves
         }
 
         # ranks for the verdict, ceiling and regions
-        member, split = ensemble.members[0], spec.split
         scores[subject] = replace(
             rank_split(gallery, signals, scores[subject]),
             subsets=subsets,
             curves=curves,
-            ceiling=_open_ceiling(ensemble, subject, spec) if spec.ceiling_splits else None,
-            regions=measure_region_shares(member, subject, split) if spec.region_shares else None,
+            ceiling=_open_ceiling(models, subject, spec) if spec.ceiling_splits else None,
+            regions=measure_region_shares(models[0], subject, spec.split) if spec.region_shares else None,
             corrected={name: ranked[subject] for name, ranked in corrected.items()},
         )
 
     # a prediction that needs other test signals is no result of one trial
     if dependent := [str(subject) for subject, listed in items.items() if not listed.is_trialwise]:
         console.warn(
-            f"{ensemble.cell.name}: tokens of subject {', '.join(dependent)} depend on the other "
+            f"{models[0].cell.name}: tokens of subject {', '.join(dependent)} depend on the other "
             f"test signals, and every number is stamped “{TRIALS_TOGETHER}”; let the backbone use no mean or "
             "other statistic of the batch in evaluation mode"
         )
     return CellScores(gallery.pool, gallery.image_ids, gallery.concepts, scores)
 
 
-def over_repetitions(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Points:
+def over_repetitions(models: Models, subject: int, spec: EvaluationSpec) -> Points:
     """Average k repetitions, for each k; which ones is drawn at random, several times.
 
     A picture with fewer repetitions averages all it has.
@@ -108,7 +107,9 @@ def over_repetitions(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> 
         RecipeError: if there are fewer repetitions than requested.
     """
     # numbers of repetitions
-    trials, available = ensemble.single_trials(subject, spec.split)
+    trials = tested_trials(models, subject, spec.split)
+    singles = [torch.from_numpy(each.singles) for each in trials]
+    available = torch.from_numpy(trials[0].counts)
     most = int(available.max())
     chosen = doubling(most) if spec.repetitions == "all" else spec.repetitions or []
     if max(chosen) > most:
@@ -117,16 +118,16 @@ def over_repetitions(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> 
             "repetitions=all takes 1, 2, 4, … and all that there are",
         )
 
-    # averages [N, C, T] of k random repetitions, alike for all members; of all there is one choice
+    # averages [N, C, T] of k random repetitions, alike for all models; of all there is one choice
     for k in chosen:
         tokens = []
         for draw in range(spec.repetition_draws if k < most else 1):
             averages = []
-            for single in trials:  # [N, R, C, T]
+            for single in singles:  # [N, R, C, T]
                 random = torch.Generator().manual_seed(derive_seed(spec.seed, subject, k, draw))
                 shuffled = shuffle_repetitions(single, available, k, random)
                 averages.append(mix_repetitions(*shuffled, Augment(), random))
-            tokens.append(ensemble.tokens(subject, averages))
+            tokens.append(encode_signals(models, subject, averages))
         yield float(k), tokens
 
 
@@ -135,7 +136,7 @@ def doubling(most: int) -> list[int]:
     return [*(2**n for n in range(most.bit_length()) if 2**n < most), most]
 
 
-def over_time(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Points:
+def over_time(models: Models, subject: int, spec: EvaluationSpec) -> Points:
     """Replace all of the signal but a window, by the window's centre in milliseconds.
 
     Outside is the subject's mean training signal, in which no test picture has a part. The models are those
@@ -145,36 +146,35 @@ def over_time(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Points:
     Raises:
         RecipeError: if the window is wider than the signal.
     """
-    # signals, times and mean training signals as each member takes them
+    # signals, times and mean training signals as each model takes them
     sliding = spec.sliding or Sliding()
-    signals, _ = ensemble.signals(subject, spec.split)
-    times_ms = [1000 * member.trials(subject, spec.split).times_s for member in ensemble.members]
-    rest = [torch.from_numpy(member.mean_training_signal(subject)) for member in ensemble.members]
+    trials = tested_trials(models, subject, spec.split)
+    signals = [torch.from_numpy(each.averages) for each in trials]
+    times_ms = [1000 * each.times_s for each in trials]
+    rest = [torch.from_numpy(model.mean_training_signal(subject)) for model in models]
 
     # tokens of each window alone
     for start_ms in window_starts(times_ms[0], sliding.width_ms, sliding.step_ms):
         masks = [torch.from_numpy(inside(times, start_ms, sliding.width_ms)) for times in times_ms]
         seen = [torch.where(*parts) for parts in zip(masks, signals, rest, strict=True)]
         centre_ms = round(start_ms + sliding.width_ms / 2, 3)
-        yield centre_ms, [ensemble.tokens(subject, seen)]
+        yield centre_ms, [encode_signals(models, subject, seen)]
 
 
 CURVES = {"repetitions": over_repetitions, "sliding": over_time}
 """Function that measures each curve."""
 
 
-def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Scores:
+def _open_ceiling(models: Models, subject: int, spec: EvaluationSpec) -> Scores:
     """Measure the ceiling of a subject's signals, once for all cells: they depend on no model."""
-    first = ensemble.members[0]
 
     def measure() -> Scores:
-        (trials, *_), available = ensemble.single_trials(subject, spec.split)
-        _, picture = ensemble.signals(subject, spec.split)
-        image_ids = first.pictures(spec.split).image_ids
-        ids = [image_ids[row] for row in picture]
+        tested = tested_trials(models, subject, spec.split)[0]
+        trials, available = torch.from_numpy(tested.singles), torch.from_numpy(tested.counts)
+        image_ids = models[0].pictures(spec.split).image_ids
+        ids = [image_ids[row] for row in tested.stimulus]
 
         # halves are of repetitions that are far apart, as far as their times are known
-        tested = ensemble.tested_trials(first, subject, spec.split)
         sessions, times = tested.sessions, (tested.runs, tested.onset_s)
         is_there = (torch.arange(trials.shape[1]) < available[:, None]).numpy()
         parts = separate_repetitions(is_there, sessions, *times)
@@ -189,7 +189,7 @@ def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Sco
         seed = derive_seed(spec.seed, subject)
         return measure_ceiling(trials, available, ids, spec.ceiling_splits, seed, torch.from_numpy(parts))
 
-    return first.once("ceiling", subject, spec.split, measure)
+    return models[0].once("ceiling", subject, spec.split, measure)
 
 
 def measure_ceiling(

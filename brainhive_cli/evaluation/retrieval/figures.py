@@ -18,12 +18,19 @@ from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import match_ids
-from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery, candidate_rows
+from brainhive_cli.evaluation.retrieval.rankings import (
+    Gallery,
+    Models,
+    candidate_rows,
+    encode_signals,
+    tested_trials,
+)
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import label, points_of, regions_of
 from brainhive_cli.evaluation.retrieval.tables import DETAILS, lay_out
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports.drawings import draw_slices
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 CURVES = {
     "repetitions": ("Accuracy over repetitions", "repetitions averaged"),
@@ -49,15 +56,13 @@ def require_projection(how: str) -> None:
 
 
 @console.progress("drawing figures")
-def draw_artifacts(
-    run: RunFolder, measured: Measurements, ensemble: Ensemble | None, recipe: Recipe
-) -> list[Artifact]:
+def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recipe: Recipe) -> list[Artifact]:
     """Make all artifacts of a run, and save their pictures in it.
 
     Args:
         run: The run.
         measured: What it measured.
-        ensemble: The first cell's model, whose first subject is shown; None for no sheet, matrix or map.
+        models: The first cell's, whose first subject is shown; none for no sheet, matrix or map.
         recipe: How it was measured, and what is shown.
     """
     # ranks of all queries in bins that double: 1, 2–3, 4–7 …
@@ -80,8 +85,8 @@ def draw_artifacts(
         points = points_of(measured, name)
         lines = [Line.of(shown("top1"), [point["top1"] for point in points.values()])]
         options = {"is_logarithmic": name == "repetitions", "note": notes["description"]}
-        if name == "sliding" and ensemble is not None:
-            trials = ensemble.members[0].trials(ensemble.cell.tested_on[0], recipe.split)
+        if name == "sliding" and models:
+            trials = models[0].trials(models[0].cell.tested_on[0], recipe.split)
             options["marks"] = trials.stimulus_marks
         curves.append(Curve(*CURVES[name], list(points), lines, "top-1", **options))
 
@@ -98,10 +103,10 @@ def draw_artifacts(
     drawn: list[Artifact] = []
     if confusions := measured.notes.get("confusion_matrix"):
         drawn.append(_draw_confusions(**confusions))
-        drawn += _draw_voxels(ensemble, recipe.split) if ensemble is not None else []
+        drawn += _draw_voxels(models[0], recipe.split) if models else []
     drawn += [histogram, *curves]
-    if ensemble is not None:
-        drawn += _draw_cell(run, ensemble, recipe)
+    if models:
+        drawn += _draw_cell(run, models, recipe)
     drawn = [replace(artifact, section=SECTION) for artifact in drawn]
     details = lay_out(measured, recipe.concept_rows, DETAILS)
     drawn += [replace(table, section="Details") for table in details]
@@ -117,12 +122,12 @@ def _draw_confusions(names: Sequence[str], counts: Sequence[Sequence[int]]) -> H
     return Heatmap(title, shares, shown_names, names, "shown", "decoded as", "share of trials", 0.0, 1.0)
 
 
-def _draw_voxels(ensemble: Ensemble, split: str) -> list[Heatmap]:
+def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
     """Draw how far categories differ in each voxel, over the first subject's trials."""
     from sklearn.feature_selection import f_classif
 
-    member, subject = ensemble.members[0], ensemble.cell.tested_on[0]
-    parts = [member.trials(subject, name, is_tested=False) for name in ("train", split)]
+    subject = model.cell.tested_on[0]
+    parts = [model.trials(subject, name, is_tested=False) for name in ("train", split)]
     space = parts[1].space
     if not isinstance(space, Voxels) or space.grid is None:
         return []
@@ -134,21 +139,21 @@ def _draw_voxels(ensemble: Ensemble, split: str) -> list[Heatmap]:
     return [draw_slices(title, np.nan_to_num(ratios), space.grid, "F (describes the signals, no model)", 0.0)]
 
 
-def _draw_cell(run: RunFolder, ensemble: Ensemble, spec: Recipe) -> list[Artifact]:
+def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     """Draw a cell's first subject: a sheet of queries, their similarities with the gallery, and a map."""
     # unit tokens of the signals and the candidates
-    gallery = Gallery.of(ensemble, spec.splits, 0, spec.seed, spec.only_shown)
-    subject, first = ensemble.cell.tested_on[0], ensemble.members[0]
-    signals, rows = ensemble.signals(subject, spec.split)
-    target = np.searchsorted(gallery.rows, rows)  # [N]
-    tokens = normalize(ensemble.tokens(subject, signals))  # [N, D]
+    gallery = Gallery.of(models, spec.splits, 0, spec.seed, spec.only_shown)
+    first, subject = models[0], models[0].cell.tested_on[0]
+    trials = tested_trials(models, subject, spec.split)
+    target = np.searchsorted(gallery.rows, trials[0].stimulus)  # [N]
+    tokens = normalize(encode_signals(models, subject, [each.averages for each in trials]))  # [N, D]
     pictures = normalize(gallery.tokens)  # [M, D]
     concepts = [concept.replace("_", " ") for concept in gallery.concepts]
-    whose = f"{ensemble.cell.name} on {label(subject)}"
+    whose = f"{first.cell.name} on {label(subject)}"
 
     # the files of the candidates, each saved at most once
     files = []
-    for split, rows in candidate_rows(ensemble, spec.splits, spec.only_shown).items():
+    for split, rows in candidate_rows(models, spec.splits, spec.only_shown).items():
         images = first.run.dataset.images(stored_split(first.run.dataset, split))
         if not images.has_pictures:
             return []

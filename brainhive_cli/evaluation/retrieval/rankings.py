@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.arrays import Bool, Int64
+from brainhive_cli.core.arrays import Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import Distractors, ranks
@@ -25,72 +25,46 @@ Group = tuple[Cell, ...]
 """Cells that are averaged, one of each run; the first one's name stands for all."""
 
 
-@dataclass(frozen=True)
-class Ensemble:
-    """Models whose cosine similarities are averaged; with one member it is that model.
+Models = Sequence[TrainedModel]
+"""The models of a group: their cosine similarities are averaged.
 
-    Unit tokens concatenated have the mean of their cosines as cosine, so an ensemble has tokens too.
-    """
-
-    members: tuple[TrainedModel, ...]
-
-    @classmethod
-    def load(
-        cls, runs: Sequence[TrainedRun], cells: Group, device: torch.device, head: str | None = None
-    ) -> Self:
-        """Load one cell of each run, to be compared by a head; None leaves it to the models."""
-        return cls(tuple(TrainedModel(*pair, device, head) for pair in zip(runs, cells, strict=True)))
-
-    @property
-    def cell(self) -> Cell:
-        """The first member's cell, whose name stands for all."""
-        return self.members[0].cell
-
-    def rows(self, split: str) -> Int64:
-        """Find the rows of the pictures that every member has an embedding of."""
-        stores = [member.pictures(split) for member in self.members]
-        first = stores[0]
-        for other in stores[1:]:
-            if first.image_ids != other.image_ids:
-                raise BrainhiveError(f"{first.path} and {other.path} hold different pictures", "embed again")
-        return reduce(np.intersect1d, [member.rows(split) for member in self.members])
-
-    def images(self, split: str, rows: Int64) -> Tensor:
-        """Encode pictures as tokens [M, D]."""
-        return _join_tokens([member.images(split, rows) for member in self.members])
-
-    def signals(self, subject: int, split: str) -> tuple[list[Tensor], Int64]:
-        """Open a subject's averaged signals: [N, C, T] as each member takes them, and pictures' rows [N]."""
-        tested = [self.tested_trials(member, subject, split) for member in self.members]
-        return [torch.from_numpy(trials.averages) for trials in tested], tested[0].stimulus
-
-    def single_trials(self, subject: int, split: str) -> tuple[list[Tensor], Tensor]:
-        """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""
-        tested = [self.tested_trials(member, subject, split) for member in self.members]
-        return [torch.from_numpy(trials.singles) for trials in tested], torch.from_numpy(tested[0].counts)
-
-    def tested_trials(self, member: TrainedModel, subject: int, split: str) -> Trials:
-        """Open the trials of pictures that all members have an embedding of and none has seen."""
-        trials = member.trials(subject, split)
-        _ = trials.averages  # which the cells that follow read, too
-        return trials.take(self.are_tested(trials, subject, split))
-
-    def are_tested(self, trials: Trials, subject: int, split: str) -> Bool:
-        """Find the signals [N] of pictures that all members have an embedding of and none has seen."""
-        are_tested = np.isin(trials.stimulus, self.rows(split))
-        for member in self.members:
-            are_tested &= np.isin(trials.stimulus, member.trials(subject, split).stimulus)
-        return are_tested
-
-    def tokens(self, subject: int, signals: Sequence[Tensor]) -> Tensor:
-        """Encode signals, [N, C, T] as each member takes them, as tokens [N, D]."""
-        return _join_tokens(
-            [member.encode(subject, signal) for member, signal in zip(self.members, signals, strict=True)]
-        )
+Unit tokens concatenated have the mean of their cosines as cosine, so that several models have tokens too."""
 
 
-def _join_tokens(tokens: Sequence[Tensor]) -> Tensor:
-    return tokens[0] if len(tokens) == 1 else torch.cat([normalize(part) for part in tokens], 1)
+def open_group(
+    runs: Sequence[TrainedRun], cells: Group, device: torch.device, head: str | None = None
+) -> Models:
+    """Open the models of a group, to be compared by a head; None leaves it to the models."""
+    return [TrainedModel(*pair, device, head) for pair in zip(runs, cells, strict=True)]
+
+
+def shared_rows(models: Models, split: str) -> Int64:
+    """Find the rows of the pictures that every model has an embedding of."""
+    first, *others = (model.pictures(split) for model in models)
+    for other in others:
+        if first.image_ids != other.image_ids:
+            raise BrainhiveError(f"{first.path} and {other.path} hold different pictures", "embed again")
+    return reduce(np.intersect1d, [model.rows(split) for model in models])
+
+
+def tested_trials(models: Models, subject: int, split: str) -> list[Trials]:
+    """Open a subject's trials as each model reads them, of pictures that all have and none has seen."""
+    opened = [model.trials(subject, split) for model in models]
+    _ = [trials.averages for trials in opened]  # which the cells that follow read, too
+    tested = reduce(np.intersect1d, [shared_rows(models, split), *(trials.stimulus for trials in opened)])
+    return [trials.take(np.isin(trials.stimulus, tested)) for trials in opened]
+
+
+def encode_signals(models: Models, subject: int, signals: Iterable[Tensor | Float32]) -> Tensor:
+    """Encode signals, [N, C, T] as each model takes them, as tokens [N, D]."""
+    pairs = zip(models, map(torch.as_tensor, signals), strict=True)
+    return join_tokens(model.encode(subject, signal) for model, signal in pairs)
+
+
+def join_tokens(tokens: Iterable[Tensor]) -> Tensor:
+    """Join the tokens [N, D] of several models."""
+    first, *others = tokens
+    return torch.cat([normalize(part) for part in (first, *others)], 1) if others else first
 
 
 def group_cells(runs: Sequence[TrainedRun]) -> list[Group]:
@@ -121,16 +95,16 @@ def group_cells(runs: Sequence[TrainedRun]) -> list[Group]:
     return [tuple(cells[key] for cells in keyed) for key in keyed[0]]
 
 
-def candidate_rows(ensemble: Ensemble, splits: Ids, only_shown: bool) -> dict[str, Int64]:
+def candidate_rows(models: Models, splits: Ids, only_shown: bool) -> dict[str, Int64]:
     """Find the rows of the candidates of each split, the one whose signals are used first.
 
     With `only_shown`, those of the pictures that a tested subject of any cell was shown.
     """
-    rows = {split: ensemble.rows(split) for split in reversed(splits)}
+    rows = {split: shared_rows(models, split) for split in reversed(splits)}
     if only_shown:
-        member, split = ensemble.members[0], splits[-1]
-        subjects = {subject for cell in member.run.cells for subject in cell.tested_on}
-        shown = [member.shown(subject, split) for subject in sorted(subjects)]
+        first, split = models[0], splits[-1]
+        subjects = {subject for cell in first.run.cells for subject in cell.tested_on}
+        shown = [first.shown(subject, split) for subject in sorted(subjects)]
         rows[split] = np.intersect1d(rows[split], np.concatenate(shown))
     return rows
 
@@ -165,19 +139,19 @@ class Gallery:
     alike_by: AlikeBy = "concept"
 
     @classmethod
-    def of(cls, ensemble: Ensemble, splits: Ids, random: int, seed: int, only_shown: bool = False) -> Self:
+    def of(cls, models: Models, splits: Ids, random: int, seed: int, only_shown: bool = False) -> Self:
         """Encode the pictures of some splits; signals are those of the last.
 
         With `only_shown`, those of the last that a tested subject of any cell was shown.
         """
         image_ids, concepts, tokens = [], [], []
-        rows_by_split = candidate_rows(ensemble, splits, only_shown)
+        rows_by_split = candidate_rows(models, splits, only_shown)
         for split, rows in rows_by_split.items():
-            pictures = ensemble.members[0].pictures(split)
+            pictures = models[0].pictures(split)
             image_ids += [pictures.image_ids[row] for row in rows]
             concepts += [pictures.concepts[row] for row in rows]
-            tokens.append(ensemble.images(split, rows))
-        alike_by = ensemble.members[0].run.dataset.alike_by
+            tokens.append(join_tokens(model.images(split, rows) for model in models))
+        alike_by = models[0].run.dataset.alike_by
         rows = rows_by_split[splits[-1]]
         return cls(torch.cat(tokens), image_ids, concepts, rows, random, seed, alike_by)
 

@@ -15,7 +15,13 @@ from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.cell_files import CellFile
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery, draw_tested
+from brainhive_cli.evaluation.retrieval.rankings import (
+    Gallery,
+    Models,
+    draw_tested,
+    encode_signals,
+    tested_trials,
+)
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec
 from brainhive_cli.measurement.corrections import Compared
 from brainhive_cli.measurement.interleaving import Interleaving
@@ -141,18 +147,18 @@ class CellScores(CellFile):
 
 
 def encode_items(
-    ensemble: Ensemble, gallery: Gallery, subject: int, spec: EvaluationSpec
+    models: Models, gallery: Gallery, subject: int, spec: EvaluationSpec
 ) -> tuple[Tensor, Scores]:
     """Encode a subject's signals as tokens [N, D], and list what they showed, not yet ranked."""
     # index in the gallery of what was seen
-    member, split = ensemble.members[0], spec.split
-    signals, rows = ensemble.signals(subject, split)
-    tokens, seen = ensemble.tokens(subject, signals), np.searchsorted(gallery.rows, rows)
+    first, split, tested = models[0], spec.split, tested_trials(models, subject, spec.split)
+    signals, rows = [torch.from_numpy(trials.averages) for trials in tested], tested[0].stimulus
+    tokens, seen = encode_signals(models, subject, signals), np.searchsorted(gallery.rows, rows)
 
     # what was interleaved; names and runs or sessions of held-out trials, which no other designs have
-    is_tested = ensemble.are_tested(member.trials(subject, split), subject, split)
-    interleaving = member.interleaving(subject, split).take(np.flatnonzero(is_tested))
-    trials, groups = ([*compress(names, is_tested)] for names in member.name_trials(subject, split))
+    is_tested = np.isin(first.trials(subject, split).stimulus, rows)
+    interleaving = first.interleaving(subject, split).take(np.flatnonzero(is_tested))
+    trials, groups = ([*compress(names, is_tested)] for names in first.name_trials(subject, split))
 
     # a control ranks all pictures of the split once, and looks up the permuted ones of each draw
     targets = controlled(seen, gallery, spec, interleaving.parts if trials else ())
@@ -165,7 +171,7 @@ def encode_items(
     # a prediction that needs other test signals is no result of one trial
     is_trialwise = not any(
         depends_on_other_trials(partial(model.encode, subject), signal)
-        for model, signal in zip(ensemble.members, signals, strict=True)
+        for model, signal in zip(models, signals, strict=True)
     )
     labels = [gallery.image_ids[index] for index in target]
     concepts = [gallery.concepts[index] for index in target]

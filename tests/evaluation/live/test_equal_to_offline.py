@@ -16,7 +16,7 @@ from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import Loop
 from brainhive_cli.evaluation.live.preparation import plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery
+from brainhive_cli.evaluation.retrieval.rankings import Gallery
 
 pytest.importorskip("mne")
 HERE = Launch(0, 1, torch.device("cpu"))
@@ -224,8 +224,7 @@ def test_windows_of_a_store_are_its_single_trials(models):
 
 def test_a_gallery_of_live_ranks_as_that_of_retrieval(models):
     opened, _, results = replay(models["forward"])
-    ensemble = Ensemble((opened.member,))
-    gallery = Gallery.of(ensemble, ["test"], 0, 0)
+    gallery = Gallery.of([opened.member], ["test"], 0, 0)
     tested = [result for result in results if result.shown is not None]
     tokens = torch.stack([result.token for result in tested])
     ranks = gallery.rank(tokens, np.array([result.shown for result in tested])).tolist()
