@@ -150,7 +150,7 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
         if name in given_weights or prefix + name not in subject_modules
     }
     match = weights.describe_match(weights.find_unmatched(required, given_weights), len(required))
-    if len(required) > len(given_weights) or not given_weights:
+    if required.keys() - given_weights.keys() or not given_weights:
         raise BrainhiveError(
             f"{path} has no weights for the part {part}: {match}",
             "name a model that has this part, or leave it out of start_from",
@@ -397,7 +397,7 @@ def _rows_of_subjects(aligner: Aligner) -> set[str]:
     larger = replace(
         spec,
         subjects=(*spec.subjects, max(spec.subjects, default=0) + 1),
-        widths=(*spec.widths, max(spec.widths, default=spec.channels)),
+        widths=(*spec.widths, max(spec.widths) if spec.widths else spec.channels),
         regions={name: (*subjects, subjects[-1]) for name, subjects in spec.regions.items()},
     )
     shapes, state = _shapes_for(aligner, larger), aligner.state_dict()
