@@ -40,7 +40,7 @@ FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 ENDINGS = tuple(pattern[1:] for pattern in FILES)
 Opened = dict[str, TrainedRun]
 """Runs that were looked for before, by reference."""
-Start = dict[str, Path]
+StartFiles = dict[str, Path]
 """Model folders, checkpoints or files of weights that a stage starts from, by the part of the model that they
 are for; "" is all of it."""
 References = Sequence[str | Mapping[str, str] | None]
@@ -216,7 +216,7 @@ def find_starts(
     cell: Cell,
     paths: Paths,
     opened: Opened,
-) -> dict[int, Start]:
+) -> dict[int, StartFiles]:
     """Find what each stage starts from, by the stage's number.
 
     `opened` are the runs that were looked for before, by reference; others are added.
@@ -229,7 +229,7 @@ def find_starts(
         MissingData: if there is no such run or file.
         RecipeError: if several models of a run could be meant.
     """
-    starts: dict[int, Start] = {}
+    starts: dict[int, StartFiles] = {}
     for number, part, name in _list_references(references):
         starts.setdefault(number, {})[part] = _find_path(name, cell, paths, opened)
     return starts

@@ -28,7 +28,7 @@ from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.initialisation import (
-    Start,
+    StartFiles,
     find_starts,
     list_start_inputs,
     name_starts,
@@ -67,7 +67,7 @@ class Job:
     variants: dict[str, Recipe]
     dataset: Dataset
     base_run: TrainedRun | None = None
-    _starts: dict[str, dict[int, Start]] = field(default_factory=dict, repr=False, compare=False)
+    _starts: dict[str, dict[int, StartFiles]] = field(default_factory=dict, repr=False, compare=False)
     _opened: dict[str, TrainedRun] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -230,7 +230,7 @@ class Job:
         for cell in cells:
             self.find_starts(cell)
 
-    def find_starts(self, cell: Cell) -> dict[int, Start]:
+    def find_starts(self, cell: Cell) -> dict[int, StartFiles]:
         """Find what stages of a cell's training start from, by the stage's number; each is looked for once.
 
         Raises:
