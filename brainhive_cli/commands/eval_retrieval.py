@@ -163,7 +163,6 @@ def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch
         line = f": {explained['line']}" if explained.get("line") else ""
         console.warn(f"retrieval is {verdict}: {explained['sentence']}{line}")
     # artifacts for pages, of the metrics and of the first cell; metrics come last and finish the run
-    is_shown = bool(recipe.sheet_rows)
-    models = open_group(job.runs, job.groups[0], launch.device, recipe.head) if is_shown else ()
+    models = open_group(job.runs, job.groups[0], launch.device, recipe.head) if recipe.sheet_rows else ()
     artifacts.write(folder, draw_artifacts(folder, measurements, models, recipe))
     folder.finish(measurements)

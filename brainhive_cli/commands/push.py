@@ -26,7 +26,7 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.signals.channel_mapping import MEG
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.reports.model_card import Scores, choose_metrics, write_card
+from brainhive_cli.reports.model_card import ModelCard, Scores, choose_metrics
 from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.training.alignment.recipe import Recipe as AlignRecipe
 from brainhive_cli.training.alignment.sharing import SharedRun
@@ -284,7 +284,7 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
     measured = [metric for table in scores for row in table.metrics.values() for metric in row]
     environment: dict[str, Any] = shared.run.read_json("environment.json")
     commit = {"code": environment["commit"]} if environment.get("commit") else {}
-    return write_card(
+    card = ModelCard(
         name=target.repository.partition("/")[2],
         reference=f"{SCHEME}{target.repository}",
         is_prior=layout is None,
@@ -308,6 +308,7 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
         citation=recipe.citation,
         contact=recipe.contact,
     )
+    return card.write()
 
 
 def _describe_signals(spec: SignalSpec) -> dict[str, Any]:

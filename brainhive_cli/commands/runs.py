@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
@@ -52,6 +53,11 @@ class Recipe(BaseRecipe):
 
 class RunOnDisk(RunFolder):
     """Run on disk, finished or not."""
+
+    @cached_property
+    def changed(self) -> float:
+        """Time of the last change that its documents tell of, in seconds since 1970; they are read once."""
+        return self.changed_s
 
     @property
     def full_name(self) -> str:
@@ -118,7 +124,7 @@ class RunOnDisk(RunFolder):
     @property
     def row(self) -> tuple[str | Cell, ...]:
         """Its line in the table; for programs with the time in ISO 8601, and the size in bytes."""
-        changed_s, size = self.changed_s, Cell(console.size(self.bytes), value=self.bytes)
+        changed_s, size = self.changed, Cell(console.size(self.bytes), value=self.bytes)
         time = datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="seconds") if changed_s else ""
         return self.full_name, self.state, self.headline, Cell(age(changed_s), value=time), size
 
@@ -152,7 +158,7 @@ def _find_named(recipe: Recipe, removes: bool) -> list[RunOnDisk]:
     # all runs, the newest first
     root = recipe.paths.under_home("runs")
     folders = [path for path in root.glob("*/*") if path.is_dir() and not path.name.startswith(".")]
-    runs = sorted(map(RunOnDisk, folders), key=lambda run: -run.changed_s)
+    runs = sorted(map(RunOnDisk, folders), key=lambda run: -run.changed)
 
     # every name must mean a run
     for name in names:
@@ -208,7 +214,7 @@ def _show(run: ShownRun) -> Result:
     reference = run.folder.name + (f":{run.variant}" if run.variant else "")
     about = {
         "run": reference if run.folder.is_shared else f"{run.command}/{reference}",
-        "state": f"{on_disk.state}, {age(on_disk.changed_s)}, {console.size(on_disk.bytes)}",
+        "state": f"{on_disk.state}, {age(on_disk.changed)}, {console.size(on_disk.bytes)}",
         **{key: notes.get(key, "") for key in ("dataset", "mode", "verdict")},
         "made from": notes.get("run", ""),
         "variants": ", ".join(notes.get("variants", ())),

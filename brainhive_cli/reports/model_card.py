@@ -38,10 +38,11 @@ class Scores:
     dataset: str
 
 
-def write_card(**card: Any) -> str:
-    """Write the card of a model: metadata as the hub reads them, then Markdown.
+@dataclass(frozen=True)
+class ModelCard:
+    """Content of a card.
 
-    Args:
+    Attributes:
         name: Name of the model.
         reference: How a command line names it: `hub:owner/name`.
         is_prior: Whether it is a prior, not a brain model.
@@ -61,58 +62,80 @@ def write_card(**card: Any) -> str:
         citation: How its authors want to be cited.
         contact: Whom users may ask.
     """
-    from huggingface_hub import EvalResult, ModelCardData
-    from jinja2 import Environment
 
-    # results of tests, of everything together, for the hub's index
-    results = [
-        EvalResult(
-            task_type="image-retrieval",
-            task_name="retrieval of the seen picture",
-            dataset_type=scores.dataset,
-            dataset_name=scores.dataset,
-            dataset_split=metric.split,
-            metric_type=metric.name,
-            metric_name=f"{shown(metric.name)} among {metric.pool}",
-            metric_value=metric.value,
-            metric_args={
-                **{name: getattr(metric, name) for name in ("n", "pool", "chance", "protocol")},
-                "interval": [metric.low, metric.high],
-                "seeds": [*metric.seeds],
-                "selected_on_test": metric.selected,
-            },
+    name: str
+    reference: str
+    is_prior: bool
+    dataset: str
+    licence: str
+    terms: Mapping[str, str]
+    hub_datasets: Sequence[str]
+    modality: str
+    about: Mapping[str, Any]
+    contract: Mapping[str, Any]
+    cells: Sequence[str]
+    scores: Sequence[Scores]
+    caveats: Sequence[str]
+    left_out: Sequence[str]
+    recipe: str
+    environment: Mapping[str, str]
+    citation: str
+    contact: str
+
+    def write(self) -> str:
+        """Write the card: metadata as the hub reads them, then Markdown."""
+        from huggingface_hub import EvalResult, ModelCardData
+        from jinja2 import Environment
+
+        # results of tests, of everything together, for the hub's index
+        results = [
+            EvalResult(
+                task_type="image-retrieval",
+                task_name="retrieval of the seen picture",
+                dataset_type=scores.dataset,
+                dataset_name=scores.dataset,
+                dataset_split=metric.split,
+                metric_type=metric.name,
+                metric_name=f"{shown(metric.name)} among {metric.pool}",
+                metric_value=metric.value,
+                metric_args={
+                    **{name: getattr(metric, name) for name in ("n", "pool", "chance", "protocol")},
+                    "interval": [metric.low, metric.high],
+                    "seeds": [*metric.seeds],
+                    "selected_on_test": metric.selected,
+                },
+            )
+            for scores in self.scores
+            if scores.is_test
+            for metric in next(iter(scores.metrics.values()), ())
+            if metric.name in IN_THE_INDEX
+        ]
+
+        # metadata, which the hub checks before a commit
+        licence, is_listed = self.licence, self.licence in LICENCES
+        kind = "prior" if self.is_prior else "brain-encoder"
+        metadata = ModelCardData(
+            license=licence if is_listed else "other",
+            license_name=None if is_listed else licence,
+            license_link=None if is_listed else "README.md",
+            library_name="brainhive",
+            tags=["brainhive", *filter(None, [self.modality.lower()]), "brain-decoding", kind],
+            datasets=[*self.hub_datasets] or None,
+            metrics=["accuracy"] if results else None,
+            model_name=self.name,
+            eval_results=results or None,
+            brainhive_version=self.environment.get("brainhive", ""),
         )
-        for scores in card["scores"]
-        if scores.is_test
-        for metric in next(iter(scores.metrics.values()), ())
-        if metric.name in IN_THE_INDEX
-    ]
 
-    # metadata, which the hub checks before a commit
-    licence, is_listed = card["licence"], card["licence"] in LICENCES
-    kind = "prior" if card["is_prior"] else "brain-encoder"
-    metadata = ModelCardData(
-        license=licence if is_listed else "other",
-        license_name=None if is_listed else licence,
-        license_link=None if is_listed else "README.md",
-        library_name="brainhive",
-        tags=["brainhive", *filter(None, [card["modality"].lower()]), "brain-decoding", kind],
-        datasets=card["hub_datasets"] or None,
-        metrics=["accuracy"] if results else None,
-        model_name=card["name"],
-        eval_results=results or None,
-        brainhive_version=card["environment"].get("brainhive", ""),
-    )
-
-    # the page; a cell of a table is one line without bars
-    environment = Environment(keep_trailing_newline=True, autoescape=False)
-    environment.filters |= {
-        "cell": lambda value: say("", value).replace("|", r"\|").replace("\n", " "),
-        "number": number,
-        "shown": shown,
-    }
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return f"---\n{metadata.to_yaml()}\n---\n\n{page.render(card=card, citation=CITATION)}"
+        # the page; a cell of a table is one line without bars
+        environment = Environment(keep_trailing_newline=True, autoescape=False)
+        environment.filters |= {
+            "cell": lambda value: say("", value).replace("|", r"\|").replace("\n", " "),
+            "number": number,
+            "shown": shown,
+        }
+        page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+        return f"---\n{metadata.to_yaml()}\n---\n\n{page.render(card=self, citation=CITATION)}"
 
 
 def choose_metrics(metrics: Mapping[str, Metric]) -> list[Metric]:

@@ -133,7 +133,9 @@ def summarise_job(
         scopes |= describe_regions(groups, alike, of_all)
     ceilings = describe_ceilings(
         {subject: group[-1].ceiling for subject, group in by_subject.items() if group[-1].ceiling},
-        *(run.dataset.name, spec.split, spec.ceiling_splits),
+        run.dataset.name,
+        spec.split,
+        spec.ceiling_splits,
         *([*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})], alike),
     )
 

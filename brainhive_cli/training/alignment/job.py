@@ -91,8 +91,9 @@ class Job:
             RecipeError: if a variant does not fit its prior.
         """
         for recipe in self.variants.values():
-            for chosen in (recipe.subjects, *([recipe.trained_on] if recipe.mode == "inter" else [])):
-                self.signals(recipe).choose_subjects(chosen)
+            self.signals(recipe).choose_subjects(recipe.subjects)
+            if recipe.mode == "inter":
+                self.signals(recipe).choose_subjects(recipe.trained_on)
         self.describe_priors()
 
     def digests(self) -> dict[str, str]:

@@ -364,12 +364,12 @@ class Learned:
 
     def describe_subjects(self, people: str, tested: Iterable[int]) -> str:
         """Say of tested subjects, as `refuse_subjects`, whether it or what it started from knows them."""
-        trained, groups = self.people.get(people, ()), dict[str, str]()
+        trained, groups = self.people.get(people, ()), dict[str, list[str]]()
         unknown = "new subject" if self.has_all_subjects else "perhaps trained on subject"
         for subject in tested:
             words = "trained on subject" if subject in trained else unknown
-            groups[words] = f"{groups[words]}, {subject}" if words in groups else f"{words} {subject}"
-        return "; ".join(groups.values())
+            groups.setdefault(words, []).append(str(subject))
+        return "; ".join(f"{words} {', '.join(subjects)}" for words, subjects in groups.items())
 
     @property
     def caveats(self) -> list[str]:

@@ -304,7 +304,8 @@ class CellFolder(Callbacks):
         for held in validation:
             subject_ranks, items = held.by_subject(ranks)
             summary = summarise(
-                *(subject_ranks, len(held.shown)),
+                subject_ranks,
+                len(held.shown),
                 seeds=(self.seed,),
                 protocol=extend_protocol("held-out training concepts", caveats),
                 split="validation",

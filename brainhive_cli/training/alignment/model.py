@@ -155,14 +155,13 @@ class Aligner(nn.Module):
         direct = {head.target for head in heads.values()} - {*self.layout.dims}
 
         # embeddings of the fuser, which makes one head at most
-        to_fuse, fused_heads = (
-            {key: embeddings[key] for key in embeddings if key not in direct},
-            self.layout.fused,
-        )
+        to_fuse = {key: embedding for key, embedding in embeddings.items() if key not in direct}
         if self.fuser is not None and to_fuse:
             subjects = (subject_index,) if self.takes_subjects else ()
-            fused = {head: self.fuser(to_fuse, *subjects) for head in fused_heads}
-            outputs.check(fused, fused_heads, "the fuser", self.fuser, len(next(iter(to_fuse.values()))))
+            fused = {head: self.fuser(to_fuse, *subjects) for head in self.layout.fused}
+            outputs.check(
+                fused, self.layout.fused, "the fuser", self.fuser, len(next(iter(to_fuse.values())))
+            )
             head_targets |= fused
 
         # every target must have the shape of its head

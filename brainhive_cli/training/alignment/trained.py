@@ -407,7 +407,10 @@ class TrainedRun:
                 with suppress(BrainhiveError):  # they are looked at for a warning only
                     train = target_store.open_all(root, self.dataset.name, "train", [*stores])
             return TestedPictures.compare(
-                *(self.dataset, split, stores, models),
+                self.dataset,
+                split,
+                stores,
+                models,
                 fold=fold,
                 train=train,
                 sources=self.sources,
