@@ -155,7 +155,7 @@ def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch
     measurements |= Measurements(notes={"against": list(compared.values()), "validation": validation})
 
     # explain a verdict that is not above chance
-    if job.runs[0].dataset.holdout is None:
+    if not job.runs[0].dataset.holdout.divides_train:
         measurements |= explain_verdict(job, measurements, launch.device)
     verdict = measurements.notes["verdict"]
     if not verdict.startswith("above chance") and recipe.control == "none":

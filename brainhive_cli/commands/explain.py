@@ -38,7 +38,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     with console.progress("opening models, signals and embeddings"):
         job = Job.resolve(recipe)
         spec, align = job.spec, job.align
-        has_trials = align.dataset.holdout is not None
+        has_trials = align.dataset.holdout.divides_train
         levels = job.open_levels()
         align.prepare_signals(launch)
         digests = digests_of(job.inputs())

@@ -28,7 +28,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import Clip, stored_split
+from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.media.media_files import to_bytes
 from brainhive_cli.data.streams import WindowStream
@@ -213,7 +213,7 @@ def _find_pictures(session: OpenSession) -> ReadPicture:
     """Find the pictures of the gallery; what is returned reads a small one, of a clip the first frame."""
     dataset, index_of = session.job.align.dataset, dict[str, int]()
     with suppress(MissingData):
-        images = dataset.images(stored_split(dataset, session.job.recipe.gallery))
+        images = dataset.images(dataset.holdout.stored_split(session.job.recipe.gallery))
         index_of = {
             image_id: index for index, image_id in enumerate(images.image_ids if images.has_pictures else ())
         }

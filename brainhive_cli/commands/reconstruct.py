@@ -17,7 +17,7 @@ from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP, describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, reading_sweep, variants
-from brainhive_cli.data.datasets import StimulusSet, alike_of, list_stimuli, stored_split
+from brainhive_cli.data.datasets import StimulusSet, alike_of, list_stimuli
 from brainhive_cli.evaluation.reconstruction.baselines import BASELINES, DEFAULT, Baselines, make_stills
 from brainhive_cli.evaluation.reconstruction.conditions import (
     CELL_INDEPENDENT,
@@ -116,9 +116,9 @@ class Job:
         cells = [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
 
         # settings that contradict the stimuli or the folds
-        images = list_stimuli(align.dataset, stored_split(align.dataset, recipe.split))
+        images = list_stimuli(align.dataset, align.dataset.holdout.stored_split(recipe.split))
         is_folded = len({cell.fold for cell, _ in cells}) > 1
-        if holdout := align.dataset.seen_holdout:
+        if (holdout := align.dataset.holdout).shows_seen:
             raise RecipeError(
                 f"{align.name} holds out {holdout.by} of seen pictures, and drawings are of new ones",
                 "a run with dataset.holdout.by=pictures; eval-retrieval says which of the seen ones it was",
@@ -191,8 +191,7 @@ class Job:
             *(start.caveats if start else []),
             *getattr(self.recipe.generator, "caveats", ()),
         ]
-        words, holdout = [f"{align.mode} {align.dataset.name}"], align.dataset.holdout
-        words += [holdout.words] if holdout else []
+        words = [*filter(None, [f"{align.mode} {align.dataset.name}", align.dataset.holdout.words])]
         return extend_protocol(", ".join([*words, *describe_signals(align.set_up(split))]), caveats)
 
     def generated(self, decoded_set: DecodedSet, models: str, folder: RunFolder) -> GeneratedSet:
@@ -437,7 +436,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         # the prior on its device, and the stimuli, whose files must be here
-        images = align.dataset.images(stored_split(align.dataset, recipe.split))
+        images = align.dataset.images(align.dataset.holdout.stored_split(recipe.split))
         job = replace(job, prior=job.prior.to(launch.device), images=images)
         heads = StimulusHeads.of(align, job.prior, launch.device)
         start = find_start_pictures(recipe)

@@ -18,7 +18,6 @@ from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import CLOSED_FORM, FINISHED, RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.command_lines import are_embedded, write_embedding
-from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import keep_identity
 from brainhive_cli.training.alignment.initialisation import learned_by
@@ -186,7 +185,7 @@ def _collect_measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mappi
 def _next_command(job: Job, folder: RunFolder) -> Hint:
     """Write the line of the next step: retrieval, after embedding the test stimuli where that is missing."""
     recipe = job.recipe
-    if stored_split(job.dataset, "test") not in job.dataset.splits:
+    if job.dataset.holdout.stored_split("test") not in job.dataset.splits:
         return Line("report", folder.path.name)
     hint = Line("eval-retrieval", ("run", folder.path))
     if are_embedded(job.dataset, recipe.encoders, recipe.paths.under_home("embeddings"), ["test"]):

@@ -7,7 +7,7 @@ from typing import Any
 from brainhive_cli.core import parts
 from brainhive_cli.core.lines import Line, write_value
 from brainhive_cli.core.recipe import Paths, read_recipe, shipped_recipes
-from brainhive_cli.data.datasets import Dataset, stored_split
+from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signal_stores import recorded_subjects
 from brainhive_cli.data.stores.target_store import find, holds_own_vectors
 from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, resolve
@@ -57,7 +57,7 @@ def are_embedded(
 ) -> bool:
     """Whether there are stores of some encoders below `root` for some splits, or all where none are named."""
     return all(
-        find(root, dataset.name, stored_split(dataset, split), config.name)[0].is_file()
+        find(root, dataset.name, dataset.holdout.stored_split(split), config.name)[0].is_file()
         for split in splits or dataset.splits
         for config in encoders
     )

@@ -1,7 +1,8 @@
 """Trials of a data set that are held out: pictures, trials, runs or sessions, by share, list or folds."""
 
-from collections.abc import Sequence
-from typing import Literal, Self
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -12,6 +13,8 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.measurement.interleaving import Interleaving, TrialOrder, of_pictures, of_trials
+from brainhive_cli.measurement.units import MANY_UNITS, Alike
 
 STEPS_WITHIN = {"run": ("runs",), "session": ("sessions",), "no": ("pictures", "trials", "runs", "sessions")}
 """Z-scoring that has no part in the training trials of a fold, by what may be held out."""
@@ -52,9 +55,14 @@ class Holdout(Section):
         return self
 
     @property
+    def divides_train(self) -> bool:
+        """Whether a part of the split `train` is tested; else the split `test` is."""
+        return bool(self.by)
+
+    @property
     def shows_seen(self) -> bool:
         """Whether the tested pictures were also shown in training trials."""
-        return self.by != "pictures"
+        return self.by in ("trials", "runs", "sessions")
 
     @property
     def fold_numbers(self) -> list[int]:
@@ -63,10 +71,125 @@ class Holdout(Section):
 
     @property
     def words(self) -> str:
-        """Name for protocols, as "runs held out, 12 folds"."""
+        """Name for protocols, as "runs held out, 12 folds"; empty where the split `test` is tested."""
+        if not self.divides_train:
+            return ""
         how = f"{self.folds} folds" if self.folds else f"a share of {self.share:g}" if self.share else ""
         how = how or f"{self.by} {', '.join(map(str, self.test or ()))}"
         return f"{self.by} held out, {how}"
+
+    def stored_split(self, split: str) -> str:
+        """Name the split in whose stores a split lies: held-out trials lie in those of `train`."""
+        return "train" if self.divides_train and split == "test" else split
+
+    def choose_stimuli(self, stimuli: Any, split: str, fold: int) -> Bool:
+        """Choose the stimuli [M] of a target store, or of a data set, that belong to a split in a fold.
+
+        Where trials of known stimuli are held out, all do.
+
+        Raises:
+            RecipeError: if there are fewer pictures than folds, or a listed picture is unknown.
+        """
+        if not self.divides_train or self.shows_seen:
+            return np.ones(len(stimuli.image_ids), bool)
+        is_tested = self.hold_out_pictures(stimuli.image_ids, stimuli.concepts, fold)
+        return is_tested if split == "test" else ~is_tested
+
+    def choose_trials(self, recording: Trials, split: str, fold: int, where: str) -> Trials:
+        """Choose the trials of a recording that a model of a fold learns from (`train`) or that test it.
+
+        Of pictures that are held out, all trials: which pictures these are, `choose_stimuli` says.
+
+        Raises:
+            BrainhiveError: if it does not say what is held out, or was fitted to held-out trials.
+        """
+        if not self.divides_train:
+            return recording
+        if self.shows_seen:
+            return recording.hold_out(self.hold_out_trials(recording, fold, where), split)
+        self.refuse_fitted(recording, where)
+        return recording
+
+    def list_other_side(
+        self, recordings: Mapping[str, Trials], split: str, fold: int, where: str
+    ) -> list[Trials]:
+        """List the trials that test a model which learns from a split, or that it learns from.
+
+        Args:
+            recordings: Those of a subject, by split.
+            split: `train`, or what is tested.
+            fold: Of the model.
+            where: Name of the recordings, for errors.
+
+        Returns:
+            The trials; none of pictures that are held out, which `choose_stimuli` tells apart.
+        """
+        if self.shows_seen:
+            other = "test" if split == "train" else "train"
+            return [self.choose_trials(recordings["train"], other, fold, where)]
+        if self.divides_train:
+            return []
+        return [recordings[name] for name in recordings if (name == "train") == (split != "train")]
+
+    def find_interleaving(
+        self, recording: Trials, stimuli: Any, split: str, where: str, *, has_order: bool
+    ) -> Interleaving:
+        """Find which of a subject's signals may exchange labels, as far as time is known; of all folds.
+
+        Args:
+            recording: All trials of the split that is stored.
+            stimuli: Target store of the split, which names the concepts of the stimuli.
+            split: Of the data set.
+            where: Name of the recording, for errors.
+            has_order: Whether stimuli follow one another, as clips of a film: time then says nothing more.
+
+        Returns:
+            Of each trial [n] where trials of seen stimuli are tested, else of each row of the recording [N].
+        """
+        is_there, shown = recording.is_there, [*map(str, recording.image_ids)]
+
+        # items and their labels: trials and what they show, or pictures and their concepts
+        row = np.nonzero(is_there)[0]  # [n] of each trial
+        if self.shows_seen:
+            item, label = np.arange(len(row)), [shown[index] for index in row]
+            group = self.number_tested(recording, where)[is_there]
+        else:
+            item, rows, group = row, stimuli.rows(shown), np.zeros(len(shown), np.int64)
+            stored = zip(rows.tolist(), shown, strict=True)
+            label = [stimuli.concepts[index] if index >= 0 else name for index, name in stored]
+            for fold in self.fold_numbers if self.divides_train and split == "test" else ():
+                group[self.choose_stimuli(stimuli, split, fold)[rows] & (rows >= 0)] = fold
+
+        # their order in time
+        known = [recording.sessions, recording.runs, recording.onset_s]
+        if has_order or all(times is None for times in known):
+            return Interleaving(group.tolist(), [*range(len(label))])
+        order = TrialOrder.of(item, label, *(None if times is None else times[is_there] for times in known))
+        return of_trials(order, group, self.by) if self.shows_seen else of_pictures(order, group)
+
+    def group_alike(
+        self, alike: Alike, tested: Iterable[tuple[str, str, Hashable]], folds: Sequence[int]
+    ) -> Alike:
+        """Add to what makes items alike that trials of one run, session or fold were tested together.
+
+        Args:
+            alike: What makes their stimuli alike.
+            tested: Name, group and block of each tested trial of seen pictures, of all subjects.
+            folds: Those that were tested.
+        """
+        if self.shows_seen:
+            group_of, block_of = {}, {}
+            for name, group, block in tested:
+                group_of[name], block_of[name] = group, f"{group}, block {block}"
+            alike = replace(alike, groups=self.by, group_of=group_of, block_of=block_of)
+        return replace(alike, has_folds=len(folds) > 1)
+
+    def describe_claims(self, stimuli: int, subjects: int) -> str:
+        """Describe the statements that trials of so many known stimuli allow, tested on so many subjects."""
+        few = self.by if (self.folds or 0) < MANY_UNITS and self.by != "trials" else ""
+        who = "this subject" if subjects == 1 else f"these {subjects} subjects"
+        about = f"other trials of these {stimuli} stimuli" + (f" in these {few}" if few else "")
+        return f"{self.words}: statements about {about}, and {who if subjects else 'who is recorded'}"
 
     def caveats(self, recording: Trials) -> list[str]:
         """Caveats of every number that was measured on held-out trials of a recording."""
@@ -177,7 +300,9 @@ class Holdout(Section):
         return np.asarray(sum(masks), np.int64)
 
     def name_groups(self, trials: Trials, whose: str, fold: int) -> list[str]:
-        """Name the run, session or fold of each trial that is laid out by itself, [N]."""
+        """Name the run, session or fold of each tested trial of seen pictures, [N]; none of new pictures."""
+        if not self.shows_seen:
+            return []
         # sessions and runs of the trials; 0 where they are not known
         absent = np.zeros((len(trials.stimulus), 1), np.int64)
         sessions, runs = (
@@ -213,3 +338,7 @@ class Holdout(Section):
                 f"{Line('prepare', ('name', 'unfitted'), *keys)}, then signal.name=unfitted; "
                 "signal.normalise=channel or whiten is fitted to the training trials of each fold",
             )
+
+
+SEPARATE_TEST = Holdout.model_construct(by="")  # type: ignore[arg-type]
+"""Nothing of the split `train` is held out: the split `test` is tested."""

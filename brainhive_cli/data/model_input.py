@@ -12,7 +12,6 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, find_rows, require_kind
 from brainhive_cli.core.lines import Line
-from brainhive_cli.data.datasets import stored_split, tested_rows
 from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice, map_channels
 from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
@@ -94,9 +93,10 @@ def read_training(source: Recordings, subject: int, stimuli: TargetStore) -> tup
 
 def measure_training(source: Recordings, trials: Trials, stimuli: TargetStore) -> Statistics:
     """Measure a subject's training signals for the normalisation: in the fold, where stimuli are held out."""
-    if source.dataset.holdout is not None:  # whose stimuli all lie in one store
+    holdout = source.dataset.holdout
+    if holdout.divides_train:  # whose stimuli all lie in one store
         rows = stimuli.rows(trials.image_ids)
-        trials = trials.take((rows >= 0) & tested_rows(source.dataset, stimuli, "train", source.fold)[rows])
+        trials = trials.take((rows >= 0) & holdout.choose_stimuli(stimuli, "train", source.fold)[rows])
     with console.progress(f"statistics of {trials.where}", len(trials.signal)) as bar:
 
         def read() -> Iterator[Float32]:
@@ -147,8 +147,8 @@ def match_split(source: Recordings, subject: int, split: str, stimuli: TargetSto
         BrainhiveError: if the signals were simulated of other pictures than the split has now, or trials that
             are learned are copies of tested ones.
     """
-    dataset, store = source.dataset, source.open(subject)
-    stored = store.splits.get(stored_split(dataset, split))
+    dataset, store, holdout = source.dataset, source.open(subject), source.dataset.holdout
+    stored = store.splits.get(holdout.stored_split(split))
     recorded_ids = () if stored is None else stored.image_ids
     # simulated signals are of all stimuli of their split; a real recording may lack some
     if dataset.is_simulated and {*recorded_ids} != {*stimuli.image_ids}:
@@ -158,18 +158,13 @@ def match_split(source: Recordings, subject: int, split: str, stimuli: TargetSto
         )
     where = f"{dataset.name} subject {subject} {split}"
     trials = match_stimuli(source.recording(subject, split), stimuli, where)
-    is_in_fold = tested_rows(dataset, stimuli, split, source.fold)[trials.stimulus]
+    is_in_fold = holdout.choose_stimuli(stimuli, split, source.fold)[trials.stimulus]
 
     # no trial is both learned and tested
-    matched, holdout = trials.take(is_in_fold), dataset.holdout
-    if holdout is None:
-        others = [store[name].digests for name in store.splits if (name == "train") == (split != "train")]
-    elif holdout.shows_seen:
-        others = [source.recording(subject, "test" if split == "train" else "train").digests]
-    else:
-        others = [trials.take(~is_in_fold).digests]
+    matched = trials.take(is_in_fold)
+    others = [trials.take(~is_in_fold), *holdout.list_other_side(store.splits, split, source.fold, where)]
     matched.refuse_copies(
-        np.concatenate([np.empty(0, np.uint64), *map(np.ravel, others)]),
+        np.concatenate([other.digests.ravel() for other in others]),
         where,
         "trials that are tested" if split == "train" else "trials that are trained on",
         f"take the copies out of the files, and prepare again: {Line('prepare', '--again')}",

@@ -18,14 +18,12 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
 from brainhive_cli.core.recipe import SIGNALS, Paths
-from brainhive_cli.data.datasets import Dataset, Published, stored_split, tested_rows
+from brainhive_cli.data.datasets import Dataset, Published
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, recordings
 from brainhive_cli.data.stores.recordings import SignalStore
-from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.measurement.interleaving import Interleaving, TrialOrder, of_pictures, of_trials
 
 COUNTED = ("split", "pictures", "repetitions", "trials", "dropped")
 """Columns of `count_rows`."""
@@ -72,19 +70,13 @@ class Recordings:
             MissingData: if there is no store, or it does not have the split.
             BrainhiveError: if it does not say what is held out, or was fitted to held-out trials.
         """
-        recording, holdout = self.open(subject)[stored_split(self.dataset, split)], self.dataset.holdout
-        if holdout is None:
-            return recording
-        where = f"{self.dataset.name} subject {subject}"
-        if not holdout.shows_seen:  # the pictures are chosen where they are matched with targets
-            holdout.refuse_fitted(recording, where)
-            return recording
-        is_tested = holdout.hold_out_trials(recording, self.fold, where)
-        return recording.split(is_tested if split == "test" else recording.is_there & ~is_tested)
+        holdout, where = self.dataset.holdout, f"{self.dataset.name} subject {subject}"
+        recording = self.open(subject)[holdout.stored_split(split)]
+        return holdout.choose_trials(recording, split, self.fold, where)
 
     def recordings(self, subjects: Sequence[int], split: str) -> dict[int, Trials]:
         """Open the recordings of a split, of those subjects who have a store with it."""
-        stored, stores = stored_split(self.dataset, split), self._open_stores(subjects)
+        stored, stores = self.dataset.holdout.stored_split(split), self._open_stores(subjects)
         return {
             subject: self.recording(subject, split)
             for subject, store in stores.items()
@@ -99,40 +91,6 @@ class Recordings:
         """Give what the signals of subjects are known by, of those who have a store, by its name."""
         stores = self._open_stores(subjects).items()
         return {self.name_of(subject): store.identity for subject, store in stores}
-
-    def interleaving(self, subject: int, split: str, stimuli: TargetStore) -> Interleaving:
-        """Find which of a subject's signals may exchange labels, as far as time is known; of all folds.
-
-        Args:
-            subject: Whose.
-            split: Of the data set.
-            stimuli: Target store of the split, which names the concepts of the stimuli.
-
-        Returns:
-            Of each trial [n] where trials of seen stimuli are tested, else of each row of the recording [N].
-        """
-        dataset, is_tested = self.dataset, split == "test"
-        recording, holdout = self.open(subject)[stored_split(dataset, split)], dataset.holdout
-        is_there, shown = recording.is_there, [*map(str, recording.image_ids)]
-
-        # items and their labels: trials and what they show, or pictures and their concepts
-        row, by = np.nonzero(is_there)[0], ""  # [n] of each trial
-        if is_tested and (seen_holdout := dataset.seen_holdout):
-            item, label, by = np.arange(len(row)), [shown[index] for index in row], seen_holdout.by
-            group = seen_holdout.number_tested(recording, f"{dataset.name} subject {subject}")[is_there]
-        else:
-            item, rows, group = row, stimuli.rows(shown), np.zeros(len(shown), np.int64)
-            stored = zip(rows.tolist(), shown, strict=True)
-            label = [stimuli.concepts[index] if index >= 0 else name for index, name in stored]
-            for fold in holdout.fold_numbers if is_tested and holdout else ():
-                group[tested_rows(dataset, stimuli, split, fold)[rows] & (rows >= 0)] = fold
-
-        # their order in time
-        known = [recording.sessions, recording.runs, recording.onset_s]
-        if dataset.alike_by == "neighbours" or all(times is None for times in known):
-            return Interleaving(group.tolist(), [*range(len(label))])
-        order = TrialOrder.of(item, label, *(None if times is None else times[is_there] for times in known))
-        return of_trials(order, group, by) if by else of_pictures(order, group)
 
     def name_of(self, subject: int) -> str:
         """Name a subject's store, as recipes and models do among what they have read."""
@@ -260,8 +218,7 @@ class Recordings:
         for store in self._open_stores(subjects).values():
             names = [split for split in store.splits if split != "train"] or [*store.splits]
             tested += [store.splits[name] for name in names]
-        holdout = self.dataset.holdout
-        held_out = [holdout.caveats(recording) for recording in tested] if holdout else []
+        held_out = [self.dataset.holdout.caveats(recording) for recording in tested]
         return merge_caveats(caveats_of(self.dataset, tested), *held_out)
 
     def check(self, subjects: Sequence[int]) -> None:

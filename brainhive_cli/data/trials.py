@@ -124,7 +124,8 @@ class Trials:
         known_digests: [N, R] `digest_trials` of the signal as it was recorded, where a store has them.
         subject: Number of the subject, where it is known.
         stimulus: [N] row of each stimulus in the target stores; empty before they are matched.
-        index: [N] which stimuli these are of all that were recorded in the split; None where they are all.
+        index: [N] which stimuli these are of all that were recorded in the split, or which trials where each
+            is a row; None where they are all.
         where: Name of the trials in errors.
         recorded: The same trials with all channels and samples, where some were selected.
         rows: [C] which channels or voxels of `recorded` these are.
@@ -279,8 +280,16 @@ class Trials:
             **known,
         )
 
-    def split(self, is_chosen: Bool) -> Self:
-        """Make a row [n, 1, C, T] of each of some trials [N, R]; several may have one stimulus."""
+    def hold_out(self, is_tested: Bool, split: str) -> Self:
+        """Take the trials that test a model (`test`) or that it learns from (`train`), a row [1, C, T] each.
+
+        Several may have one stimulus; `index` is then their position among all trials.
+
+        Args:
+            is_tested: [N, R] which trials a fold tests.
+            split: Which side of the fold.
+        """
+        is_chosen = is_tested if split == "test" else self.is_there & ~is_tested
         whole, rows, columns = self.signal, *np.nonzero(is_chosen)
         names, trials = self.image_ids, (rows[:, None], columns[:, None])
 
@@ -293,7 +302,7 @@ class Trials:
             signal=Lazy(None, (len(rows), 1, *whole.shape[2:]), whole.dtype, read),
             image_ids=Names.of(names[row] for row in rows.tolist()) if len(names) else (),
             repetitions=None,
-            index=None,
+            index=np.flatnonzero(is_chosen[self.is_there]),
             stimulus=self.stimulus[rows] if len(self.stimulus) else self.stimulus,
             **{**known, "known_digests": self.digests[trials]},
         )

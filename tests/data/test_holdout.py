@@ -84,7 +84,7 @@ def test_chosen_trials_are_rows_whose_values_and_runs_are_those_of_the_file() ->
     recording = record(IN_FOUR_RUNS)
     is_tested = Holdout(by="runs", test=[2, 4]).hold_out_trials(recording, 1, "here")
 
-    chosen = recording.split(is_tested)
+    chosen = recording.hold_out(is_tested, "test")
 
     assert list(chosen.image_ids) == ["a", "a", "b", "b", "c", "c"]
     assert chosen.signal[0:6].ravel().tolist() == [1, 3, 5, 7, 9, 11]

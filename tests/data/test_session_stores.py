@@ -62,7 +62,9 @@ def test_onsets_of_trials_are_kept_where_every_session_knows_them(tmp_path):
     again = SignalStore.open(tmp_path / "whole.h5")
     nan = np.nan
     np.testing.assert_array_equal(again["train"].onset_s, [[1, nan, nan], [0.5, 1.5, 2], [0.25, nan, nan]])
-    chosen = again["train"].split(np.array([[True, False, False], [False, True, True], [False] * 3]))
+    chosen = again["train"].hold_out(
+        np.array([[True, False, False], [False, True, True], [False] * 3]), "test"
+    )
     assert chosen.onset_s.ravel().tolist() == [1, 1.5, 2]
 
     assert join(stores(tmp_path, timed[0], trials(["b"], 10)), None, {})["train"].onset_s is None

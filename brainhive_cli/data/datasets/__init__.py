@@ -13,16 +13,16 @@ from typing import Any, Literal
 import numpy as np
 from PIL import ExifTags, Image
 
-from brainhive_cli.core.arrays import Bool, UInt8
+from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.files import UnfitFile, open_regular, walk
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.lines import Line
-from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.measurement.units import MANY_UNITS, Alike, AlikeBy, describe_claims
+from brainhive_cli.measurement.units import Alike, AlikeBy, describe_claims
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that PIL may read, whatever a file's ending: for others it runs programs (EPS: Ghostscript)."""
@@ -228,7 +228,7 @@ class Dataset:
         alike_by: Property by which stimuli are alike: intervals and permutations take those together.
         are_categories: Whether events call stimuli by their whole names, not by ends of paths.
         published_sizes: Published numbers, known before their files are here.
-        holdout: Part of the trials of its split `train` that is tested; None where the split `test` is.
+        holdout: Part of the trials of its split `train` that is tested; default: the split `test` is.
         files: Split, and part of stimuli (pixels, captions, masks, labels), to the files of that.
     """
 
@@ -247,13 +247,8 @@ class Dataset:
     alike_by: AlikeBy = "concept"
     are_categories: bool = False
     published_sizes: Published | None = None
-    holdout: Holdout | None = None
+    holdout: Holdout = SEPARATE_TEST
     files: Callable[[str, str], Sequence[Input]] = lambda split, reads: ()
-
-    @property
-    def seen_holdout(self) -> Holdout | None:
-        """What holds out trials of pictures that were shown in other trials; None where nothing does."""
-        return self.holdout if self.holdout is not None and self.holdout.shows_seen else None
 
     @property
     def recorded_as(self) -> str:
@@ -282,20 +277,6 @@ class Dataset:
         return self.open_recording(subject, split)
 
 
-def stored_split(dataset: Dataset, split: str) -> str:
-    """Name the split in whose stores a split lies: held-out trials lie in those of `train`."""
-    return "train" if dataset.holdout is not None and split == "test" else split
-
-
-def tested_rows(dataset: Dataset, stimuli: Any, split: str, fold: int) -> Bool:
-    """Choose the rows [M] of a target store that belong to a split in a fold."""
-    # held-out trials of known stimuli, as of other runs, are tested on all stimuli
-    if dataset.holdout is None or dataset.seen_holdout:
-        return np.ones(len(stimuli.image_ids), bool)
-    is_tested = dataset.holdout.hold_out_pictures(stimuli.image_ids, stimuli.concepts, fold)
-    return is_tested if split == "test" else ~is_tested
-
-
 def alike_of(dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]) -> Alike:
     """Group the stimuli of a split, listed in the order of the data set, by what makes them alike."""
     medium = "clip" if dataset.alike_by == "neighbours" else "picture"
@@ -304,21 +285,16 @@ def alike_of(dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]
 
 def describe_test_claims(dataset: Dataset, subjects: int) -> str:
     """Describe the statements that tests on so many subjects allow; empty where no test stimuli are here."""
-    if stored_split(dataset, "test") not in dataset.splits:
+    stored, holdout = dataset.holdout.stored_split("test"), dataset.holdout
+    if stored not in dataset.splits:
         return ""
     try:
-        stimuli = dataset.images(stored_split(dataset, "test"))
+        stimuli = dataset.images(stored)
         alike = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
     except BrainhiveError:  # which the inventory of pictures says
         return ""
-
-    # trials of known stimuli are held out: claims are about other trials of these
-    if holdout := dataset.seen_holdout:
-        few = holdout.by if (holdout.folds or 0) < MANY_UNITS and holdout.by != "trials" else ""
-        who = "this subject" if subjects == 1 else f"these {subjects} subjects"
-        about = f"other trials of these {len(stimuli)} stimuli" + (f" in these {few}" if few else "")
-        return f"{holdout.words}: statements about {about}, and {who if subjects else 'who is recorded'}"
-
+    if holdout.shows_seen:
+        return holdout.describe_claims(len(stimuli), subjects)
     return describe_claims(alike.items([list(alike.concept_of)]), subjects) if alike.concept_of else ""
 
 

@@ -21,7 +21,7 @@ from brainhive_cli.data.datasets import (
     decode,
     pictures_below,
 )
-from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.stores.ids import Names, read_category
 
 SIDE_PX = 256
@@ -80,7 +80,9 @@ class Config(parts.Config):
             names = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
             _refuse_equal(names)
         listed = partial(_list, self, tuple(names), root)
-        return Dataset(self.name, ("train",), listed, holdout=self.holdout, are_categories=True)
+        return Dataset(
+            self.name, ("train",), listed, holdout=self.holdout or SEPARATE_TEST, are_categories=True
+        )
 
 
 def _refuse_equal(names: Sequence[str]) -> None:

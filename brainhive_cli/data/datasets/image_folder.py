@@ -26,7 +26,7 @@ from brainhive_cli.data.datasets import (
     pictures_below,
 )
 from brainhive_cli.data.exchange.downloads import SOURCES
-from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.published import fetch_line
 from brainhive_cli.data.stores.ids import match_names, summarise_names
 
@@ -92,7 +92,7 @@ class Config(parts.Config):
         splits = tuple(folders) or (("train", "test") if is_divided else ("train",))
         lists = (locate(self.test_list),) if self.test_list else ()
         listed = partial(_images, self, name, root, splits, folders)
-        return Dataset(name, splits, listed, lists=lists, holdout=self.holdout)
+        return Dataset(name, splits, listed, lists=lists, holdout=self.holdout or SEPARATE_TEST)
 
 
 TINY = Config(test_share=0.5)

@@ -52,7 +52,7 @@ class ReplayedTrials:
         """Recording of the first trial."""
         is_first = np.zeros_like(self.recording.is_there)
         is_first[0, 0] = True
-        return self.recording.split(is_first)
+        return self.recording.hold_out(is_first, "test")
 
     def now_s(self) -> float:
         """Read the clock of the replay, whose first trial begins at 0."""

@@ -13,7 +13,7 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import EMBEDDINGS, Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import write_embedding
-from brainhive_cli.data.datasets import Dataset, StimulusSet, stored_split
+from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.health import Health
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -35,7 +35,7 @@ def open_stores(
 ) -> dict[str, TargetStore]:
     """Open the stores of several encoders over the same stimuli, by encoder; arguments as `open_targets`."""
     root, line = paths.under_home("embeddings"), write_embedding(dataset_config, encoders)
-    split = stored_split(dataset, split)
+    split = dataset.holdout.stored_split(split)
     try:
         stores = target_store.open_all(root, dataset.name, split, [config.name for config in encoders])
     except MissingData as error:
@@ -73,7 +73,7 @@ def store_inputs(
 
     A name says nothing of what made own vectors, so that others of one name must make another run.
     """
-    root, stored, listed = paths.under_home("embeddings"), stored_split(dataset, split), list[Input]()
+    root, stored, listed = paths.under_home("embeddings"), dataset.holdout.stored_split(split), list[Input]()
     files = [target_store.find(root, dataset.name, stored, encoder.name)[0] for encoder in encoders]
     look = partial(open_stores, dataset, config, split, encoders, paths)
     error = None if all(path.is_file() for path in files) else Input.of("", look).error  # one of all

@@ -101,7 +101,7 @@ class Job:
             )
         train = training.train
         is_unusual = bool(train.online or train.lora.encoders or train.augment_pictures.heads)
-        if is_unusual or training.targets or align.dataset.holdout is not None:
+        if is_unusual or training.targets or align.dataset.holdout.divides_train:
             raise RecipeError(
                 f"calibrate reads the targets of heads from stores and holds out pictures; {align.name} has "
                 "targets, train.online, train.lora, train.augment_pictures or dataset.holdout",

@@ -15,7 +15,6 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.measurements import NOT_INTERLEAVED, extend_protocol, merge_caveats
 from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import describe_signals
-from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
 from brainhive_cli.evaluation.explanation.profiles import Labels
@@ -65,14 +64,14 @@ class Job:
         # the run, whose trials are held out if trials are analysed
         align = open_model(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, recipe.copies)
         refuse_sweep(align)
-        has_trials, wanted = align.dataset.seen_holdout is not None, spec.analyses_of(OF_TRIALS)
+        has_trials, wanted = align.dataset.holdout.shows_seen, spec.analyses_of(OF_TRIALS)
         if (wanted and not has_trials) or (has_trials and not wanted and spec.analyses != [*ANALYSES]):
             why = "holds out trials" if has_trials else "holds out no trials of seen stimuli"
             way = f"analyses={','.join(OF_TRIALS if has_trials else ANALYSES)}"
             raise RecipeError(f"analyses: {align.name} {why}", way)
 
         # split and control must go with the run
-        if stored_split(align.dataset, spec.split) not in align.dataset.splits:
+        if align.dataset.holdout.stored_split(spec.split) not in align.dataset.splits:
             raise RecipeError(
                 f"split: {align.dataset.name} has no split {spec.split!r}",
                 f"it has: {', '.join(align.dataset.splits)}",
@@ -101,7 +100,7 @@ class Job:
     @property
     def _read_splits(self) -> list[str]:
         """Splits whose embeddings signals are compared with; none where trials are held out."""
-        if self.align.dataset.holdout is not None:
+        if self.align.dataset.holdout.divides_train:
             return []
         splits = [self.spec.split] if self.spec.analyses_of(OF_SIGNALS) else []
         return ["train", *splits] if "encoding" in self.spec.analyses else splits
@@ -121,7 +120,7 @@ class Job:
             MissingData: if a store is missing, with the line that makes it.
         """
         align = self.align
-        if align.dataset.holdout is not None and not align.dataset.holdout.shows_seen:
+        if align.dataset.holdout.by == "pictures":
             raise BrainhiveError(
                 f"explain reads one model a subject, and {align.name} has {len(align.folds)} folds of "
                 "pictures",
@@ -213,7 +212,7 @@ class Job:
         align = self.align
         words = [align.mode, align.dataset.name, align.variant]
         words += [f"zero-shot from {align.origin}"] if align.tests_new_subjects else []
-        words += [align.dataset.holdout.words] if align.dataset.holdout else []
+        words += [align.dataset.holdout.words]
         words += [f"head {self.spec.head}"] if self.spec.head else []
         words += describe_signals(align.set_up(self.spec.split))
         return extend_protocol(

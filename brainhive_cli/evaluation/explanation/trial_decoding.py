@@ -1,7 +1,8 @@
 """Classical views of held-out trials of EEG and MEG: category decoding by time, and from time to time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -84,15 +85,9 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     problem = next(filter(None, (decoded.order.problem for decoded in subjects)), "")
     caveats = [NOT_INTERLEAVED] if any(decoded.order.follows_time for decoded in subjects) else []
     protocol = f"{job.describe_protocol(caveats)}, shrinkage LDA of single windows"
-    holdout = align.dataset.holdout
-    assert holdout is not None
-    group_of, block_of = {}, {}
-    for decoded in subjects:
-        for name, group, block in zip(decoded.names, decoded.groups, decoded.order.blocks, strict=True):
-            group_of[name], block_of[name] = group, f"{group}, block {block}"
+    rows = (zip(each.names, each.groups, each.order.blocks, strict=True) for each in subjects)
     alike = alike_of(align.dataset, (), ())
-    alike = replace(alike, groups=holdout.by, group_of=group_of, block_of=block_of)
-    alike = replace(alike, has_folds=len(align.folds) > 1)
+    alike = align.dataset.holdout.group_alike(alike, chain.from_iterable(rows), align.folds)
     items = alike.items([decoded.names for decoded in subjects])
 
     # labels [K, N] of each subject, permuted within what was interleaved; none where time says the same

@@ -246,7 +246,7 @@ class WindowDecoder:
     def _read(self, epochs: Float32) -> Tensor:
         """Read prepared windows [n, E, T] as the model takes them: [n, C, T]."""
         spec, run = self.member.module.layout.spec, self.member.run
-        trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s"))
+        trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s", "index"))
         windows = replace(self.template, signal=epochs[:, None], image_ids=(), **trials)
         options = run.dataset.channels, False, run.channel_mapping
         chosen = choose_input(spec, windows, "the stream", *options)

@@ -19,7 +19,6 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
 )
 from brainhive_cli.core.recipe import SIGNALS, refuse_idle
-from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
@@ -68,7 +67,7 @@ class Job:
         tested_on = recipe.dataset, subjects, recipe.copies, recipe.channel_mapping
         align = open_model(recipe.align_run, recipe.paths, *tested_on)
         refuse_sweep(align)
-        if stored_split(align.dataset, recipe.gallery) not in align.dataset.splits:
+        if align.dataset.holdout.stored_split(recipe.gallery) not in align.dataset.splits:
             known = ", ".join(align.dataset.splits)
             raise RecipeError(
                 f"gallery: {align.dataset.name} has no split {recipe.gallery!r}", f"it has: {known}"
@@ -171,7 +170,7 @@ class Job:
         wanted = Wanted(*signals, gallery.image_ids, open_recording)
 
         # trials of seen pictures are compared with those of the training
-        shows_seen = self.align.dataset.seen_holdout is not None
+        shows_seen = self.align.dataset.holdout.shows_seen
         learned_trials, knows_trials = read_learned_trials(member) if shows_seen else (None, True)
         stream: Stream | WindowStream = recipe.source.build(wanted)
         common = member, gallery, names, normaliser
@@ -230,11 +229,11 @@ class OpenSession:
 
     def caveats(self, learned: int = 0, trials: int = 0) -> list[str]:
         """List the caveats of every number of a session, some of whose trials were learned from."""
-        job, holdout = self.job, self.job.align.dataset.holdout
+        job = self.job
         of_trials = [] if self.knows_trials else [UNKNOWN_TRIALS]
         of_trials = [TRAINED_TRIALS] if learned > MAX_LEARNED * trials else of_trials
         pictures = job.align.tested_pictures(job.recipe.gallery, job.cell.fold).caveats
-        held_out = holdout.caveats(self.decoder.template) if holdout else []
+        held_out = job.align.dataset.holdout.caveats(self.decoder.template)
         learned_from = job.align.models[0].learned.caveats
         return merge_caveats(self.signal_caveats, held_out, of_trials, pictures, learned_from)
 

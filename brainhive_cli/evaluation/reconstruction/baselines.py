@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet, list_stimuli, tested_rows
+from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet, list_stimuli
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.stores.ids import match_ids
 from brainhive_cli.evaluation.reconstruction.conditions import TRAIN, DecodedSet, Source, StimulusHeads
@@ -137,7 +137,7 @@ class Baselines:
             assert decoded_set.cell is not None and decoded_set.decoded is not None
 
             # pictures of the fold that the cell learned from
-            is_learned = tested_rows(self.align.dataset, first, TRAIN, decoded_set.cell.fold)
+            is_learned = self.align.dataset.holdout.choose_stimuli(first, TRAIN, decoded_set.cell.fold)
             rows = np.flatnonzero(done & is_learned)
             ids_of_rows = [first.image_ids[row] for row in rows]
             image_rows = match_ids(ids_of_rows, images.image_ids, f"{images.dataset} {TRAIN}")
@@ -168,7 +168,7 @@ class Baselines:
         """
         # training pictures of the fold
         images = self._training_images()
-        learned = np.flatnonzero(tested_rows(self.align.dataset, images, TRAIN, fold))
+        learned = np.flatnonzero(self.align.dataset.holdout.choose_stimuli(images, TRAIN, fold))
         if images.medium == "clip":
             raise MissingData("the mean of clips shows nothing", "leave `mean` out of sources")
 

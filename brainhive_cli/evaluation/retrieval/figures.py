@@ -14,7 +14,6 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Po
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.measurements import Measurements, extend_title
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import match_ids
@@ -154,7 +153,7 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     # the files of the candidates, each saved at most once
     files = []
     for split, rows in candidate_rows(models, spec.splits, spec.only_shown).items():
-        images = first.run.dataset.images(stored_split(first.run.dataset, split))
+        images = first.run.dataset.images(first.run.dataset.holdout.stored_split(split))
         if not images.has_pictures:
             return []
         known = first.pictures(split).image_ids

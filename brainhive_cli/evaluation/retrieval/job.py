@@ -9,7 +9,6 @@ from typing import Any, Self
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.results import Work
-from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.rankings import Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
@@ -110,7 +109,7 @@ class Job:
     def compares_plainly(self) -> bool:
         """Whether plain baselines are fitted: where trials are held out, without a control."""
         is_wanted = self.recipe.baseline != "none" and self.recipe.control == "none"
-        return self.runs[0].dataset.holdout is not None and is_wanted and self.recipe.split == "test"
+        return self.runs[0].dataset.holdout.divides_train and is_wanted and self.recipe.split == "test"
 
     def inputs(self) -> Iterator[Input]:
         """List the runs, what they are tested with, and the categories."""
@@ -158,7 +157,7 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
                 "name one data set for both: --dataset",
             )
     for split in recipe.splits:
-        if stored_split(first.dataset, split) not in first.dataset.splits:
+        if first.dataset.holdout.stored_split(split) not in first.dataset.splits:
             raise RecipeError(
                 f"gallery: {first.dataset.name} has no split {split!r}",
                 f"it has: {', '.join(first.dataset.splits)}",

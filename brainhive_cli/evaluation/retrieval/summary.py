@@ -78,7 +78,7 @@ def summarise_job(
     # cells, folds pooled
     spec, run = job.recipe, job.runs[0]
     merged = {group[0]: scores[group[0].name] for group in job.groups}
-    if run.dataset.holdout is not None and spec.split == "test":
+    if run.dataset.holdout.divides_train and spec.split == "test":
         merged = merge_folds([*merged], scores)
     gallery = next(iter(merged.values()))
 
@@ -197,16 +197,10 @@ def find_alike(job: Job, gallery: CellScores, tested: Sequence[Scores]) -> Alike
     """Find which items are alike, for all intervals and tests: pictures, or held-out trials by group."""
     run = job.runs[0]
     alike, holdout = alike_of(run.dataset, gallery.pictures, gallery.concepts), run.dataset.holdout
-    if holdout is None or job.recipe.split != "test":
+    if job.recipe.split != "test":
         return alike
-    if holdout.shows_seen:
-        group_of, block_of = {}, {}
-        for scores in tested:
-            rows = zip(scores.image_ids, scores.groups, scores.interleaving.blocks, strict=True)
-            for name, group, block in rows:
-                group_of[name], block_of[name] = group, f"{group}, block {block}"
-        alike = replace(alike, group_of=group_of, groups=holdout.by, block_of=block_of)
-    return replace(alike, has_folds=len(run.folds) > 1)
+    rows = (zip(each.image_ids, each.groups, each.interleaving.blocks, strict=False) for each in tested)
+    return holdout.group_alike(alike, chain.from_iterable(rows), run.folds)
 
 
 def describe_protocol(runs: Sequence[TrainedRun], spec: EvaluationSpec, caveats: Sequence[str]) -> str:
@@ -219,7 +213,7 @@ def describe_protocol(runs: Sequence[TrainedRun], spec: EvaluationSpec, caveats:
         *(run.variant for run in runs),
         f"mean of {len(runs)} runs" if len(runs) > 1 else "",
         f"head {spec.head}" if spec.head else "",
-        first.dataset.holdout.words if first.dataset.holdout else "",
+        first.dataset.holdout.words,
         f"gallery {spec.gallery}" if len(spec.splits) > 1 else "",
         "pictures that were shown" if spec.only_shown else "",
         f"{spec.distractors} random candidates" if spec.distractors else "",
@@ -270,7 +264,7 @@ def describe_gallery(job: Job, pictures: Sequence[str]) -> Fields:
         "splits": spec.gallery,
         "pictures": len(pictures),
         "random": spec.distractors,
-        **({"held_out": dataset.holdout.words} if dataset.holdout else {}),
+        **({"held_out": dataset.holdout.words} if dataset.holdout.divides_train else {}),
         "digest": hashlib.sha256("\n".join(candidates).encode()).hexdigest()[:10],
     }
 

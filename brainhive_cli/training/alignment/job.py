@@ -176,7 +176,7 @@ class Job:
 
     def describe_validation(self, stores: Mapping[str, TargetStore]) -> dict[str, str]:
         """Say how many training concepts each share of the variants holds out, and why none, in words."""
-        if holdout := self.dataset.seen_holdout:
+        if (holdout := self.dataset.holdout).shows_seen:
             return {f"none: the last epoch is kept; {holdout.words}": ""}
         concepts = next(iter(stores.values())).concepts
         shares = dict.fromkeys(recipe.train.validation for recipe in self.variants.values())
@@ -301,7 +301,7 @@ class Job:
                     )
 
         # folds of held-out trials that test none, or whose training trials do not suffice
-        if (holdout := self.dataset.seen_holdout) is None:
+        if not (holdout := self.dataset.holdout).shows_seen:
             return
         for variant, fold, trained_on in {(cell.variant, cell.fold, cell.trained_on): None for cell in cells}:
             recipe = self.variants[variant]

@@ -430,10 +430,9 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
                 )
 
         # names of variant, fold and seed make up the name of the cell
-        below, holdout = f"{label}/" if label else "", dataset.holdout
-        if holdout is not None:
-            _check_holdout(recipe, holdout)
-        numbers = holdout.fold_numbers if holdout else [1]
+        below, numbers = f"{label}/" if label else "", dataset.holdout.fold_numbers
+        if dataset.holdout.divides_train:
+            _check_holdout(recipe, dataset.holdout)
         folds = {number: f"_fold-{number:02d}" if len(numbers) > 1 else "" for number in numbers}
         cells += [
             Cell(f"{below}{name}{named}_seed-{seed}", trained, tested, seed, label, fold)

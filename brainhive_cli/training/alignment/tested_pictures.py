@@ -10,7 +10,7 @@ import numpy as np
 from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SEEN_CONCEPTS, SEEN_COPIES, UNKNOWN_PICTURES
-from brainhive_cli.data.datasets import Dataset, tested_rows
+from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media.near_copies import COPIES, Likeness
 from brainhive_cli.data.stores.health import DUPLICATE_COSINE, units_in_blocks
 from brainhive_cli.data.stores.ids import Names
@@ -109,7 +109,7 @@ class TestedPictures:
             allows_copies: Whether copies of learned pictures under other names are tested.
         """
         # a holdout of trials tests stimuli that were seen in other trials
-        if dataset.seen_holdout and split == "test":
+        if dataset.holdout.shows_seen and split == "test":
             first = next(iter(stores.values()))
             none = np.zeros(len(first.image_ids), bool)
             seen_by = dict.fromkeys(models, none)
@@ -122,7 +122,7 @@ class TestedPictures:
 
         # near-copies are looked for among those that are not known by their names or pixels
         known = [learned_pictures.contain(pictured_as, ids, pixels) for learned_pictures in pictures]
-        done = first.done & tested_rows(dataset, first, split, fold)
+        done = first.done & dataset.holdout.choose_stimuli(first, split, fold)
         is_sought = done & ~np.logical_or.reduce([np.zeros(len(ids), bool), *known])
         alike = {} if pixels is None else find_alike(pixels, is_sought, pictures, confirm)
 

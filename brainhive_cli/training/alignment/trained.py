@@ -25,7 +25,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variant_of, variants
-from brainhive_cli.data.datasets import Dataset, people_of, stored_split, tested_rows
+from brainhive_cli.data.datasets import Dataset, people_of
 from brainhive_cli.data.model_input import (
     choose_input,
     match_recording,
@@ -195,7 +195,7 @@ class TrainedRun:
             RecipeError: if it holds out other folds than the run.
         """
         dataset: Dataset = self.dataset_config.build(self.paths)
-        if self._trained_on is None and dataset.holdout is not None:
+        if self._trained_on is None and dataset.holdout.divides_train:
             raise RecipeError(
                 f"the model {self.folder.path} does not say which fold it is of",
                 "name its run: --run RUN, without --dataset",
@@ -432,7 +432,7 @@ class TrainedRun:
         if key not in self._pictures:  # which no model has a part in: variants of a sweep share it
             self._pictures[key] = compare_on_pixels(
                 self.models[0].pictures(split).image_ids,
-                lambda: dataset.images(stored_split(dataset, split)),
+                lambda: dataset.images(dataset.holdout.stored_split(split)),
                 [
                     (each.pictured_as, partial(each.images, learned_split))
                     for each in (dataset, self._trained_on)
@@ -630,7 +630,7 @@ class TrainedModel:
         """
         # leave out encoders that were computed at each step and have no store
         run, dataset = self.run, self.run.dataset
-        where = run.paths.under_home("embeddings"), dataset.name, stored_split(dataset, split)
+        where = run.paths.under_home("embeddings"), dataset.name, dataset.holdout.stored_split(split)
         encoders = [
             config
             for config in self.encoders
@@ -654,7 +654,7 @@ class TrainedModel:
         A category that no trial shows is none of them.
         """
         store = self.pictures(split)
-        is_listed = store.done & tested_rows(self.run.dataset, store, split, self.cell.fold)
+        is_listed = store.done & self.run.dataset.holdout.choose_stimuli(store, split, self.cell.fold)
 
         def find_shown() -> Bool:
             # categories [M] that a trial shows, in training or test; all where no signals are here
@@ -734,7 +734,7 @@ class TrainedModel:
         # the changed network encodes the pictures anew
         group = run.once(("network", *names), open_network)
         adapter.attach(group.module)
-        images = run.dataset.images(stored_split(run.dataset, split))
+        images = run.dataset.images(run.dataset.holdout.stored_split(split))
         return compute_online([group], images, self.pictures(split), keys=keys)
 
     def decoded(self, subject: int, split: str) -> tuple[Decoded, Int64]:
@@ -784,36 +784,33 @@ class TrainedModel:
 
         The names of a subject's trials are those of no other, as nobody else was there.
         """
-        # only a holdout of trials tests trials of seen pictures
-        holdout = self.run.dataset.seen_holdout
-        if holdout is None or split != "test":
+        if split != "test":
             return [], []
-
-        trials = self.trials(subject, split)
+        trials, holdout = self.trials(subject, split), self.run.dataset.holdout
         groups = holdout.name_groups(trials, f"subject {subject}", self.cell.fold)
-
-        # a name for each trial
-        pairs = zip(self.pictures(split).image_ids[trials.stimulus], groups, strict=True)
-        return [f"{name}, {group}, trial {number}" for number, (name, group) in enumerate(pairs, 1)], groups
+        shown = self.pictures(split).image_ids[trials.stimulus]
+        numbered = enumerate(zip(shown, groups, strict=False), 1)
+        return [f"{name}, {group}, trial {number}" for number, (name, group) in numbered], groups
 
     def interleaving(self, subject: int, split: str) -> Interleaving:
         """Find which of a subject's tested signals [N] may exchange labels, as far as time is known.
 
         The order of all trials is looked at, those that the cell's fold has learned from included.
         """
-        run, source = self.run, self.source
-        key = "interleaving", subject, split, source.name_of(subject)
-        interleaving = run.once(key, lambda: source.interleaving(subject, split, self.pictures(split)))
+        run, source, dataset = self.run, self.source, self.run.dataset
 
-        # those of the cell's fold
-        rows = np.asarray(self.trials(subject, split).index)
-        if split == "test" and (holdout := run.dataset.seen_holdout):
-            recording = source.open(subject)[stored_split(run.dataset, split)]
-            is_tested = holdout.hold_out_trials(
-                recording, self.cell.fold, f"{run.dataset.name} subject {subject}"
+        def find() -> Interleaving:
+            recording = source.open(subject)[dataset.holdout.stored_split(split)]
+            return dataset.holdout.find_interleaving(
+                recording,
+                self.pictures(split),
+                split,
+                f"{dataset.name} subject {subject}",
+                has_order=dataset.alike_by == "neighbours",
             )
-            rows = np.flatnonzero(is_tested[recording.is_there])[rows]
-        return interleaving.take(rows)
+
+        interleaving = run.once(("interleaving", subject, split, source.name_of(subject)), find)
+        return interleaving.take(np.asarray(self.trials(subject, split).index))
 
     def trials(
         self,

@@ -212,9 +212,9 @@ class TrainingData:
         """Return the architecture of a cell's model, and its training data."""
         # concepts [M] that are held out for validation
         recipe, dataset = self.job.variants[cell.variant], self.job.dataset
-        train, seen_holdout = recipe.train, dataset.seen_holdout
+        train, shows_seen = recipe.train, dataset.holdout.shows_seen
         # no concept is held out where the question is which of seen stimuli was shown
-        held_out = self.hold_out(0.0 if seen_holdout else train.validation)
+        held_out = self.hold_out(0.0 if shows_seen else train.validation)
 
         # signals of the subjects, read once for all cells of the fold
         for subject in cell.trained_on:
@@ -225,7 +225,7 @@ class TrainingData:
                 # only a holdout of trials can leave a stimulus without a trial
                 shown = self.stimuli.rows(self.signals.open(subject)["train"].image_ids)
                 absent = np.setdiff1d(shown[shown >= 0], read[0].stimulus)
-                if seen_holdout and len(absent):
+                if shows_seen and len(absent):
                     names = ", ".join(self.stimuli.image_ids[row] for row in absent[:5].tolist())
                     console.warn(f"fold {cell.fold} of subject {subject} trains on no trial of {names}")
         opened = [self.trials[subject, cell.fold] for subject in cell.trained_on]

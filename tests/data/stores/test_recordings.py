@@ -133,7 +133,7 @@ def test_times_that_differ_as_after_resampling_are_those_of_the_rate() -> None:
 def test_a_recording_of_which_nobody_knows_what_was_seen_is_read_and_not_stored(path: Path) -> None:
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     unlabelled = recording(4, 2, signal=signal, image_ids=())
-    first = unlabelled.split(np.array([[True, False]] * 4))
+    first = unlabelled.hold_out(np.array([[True, False]] * 4), "test")
     np.testing.assert_allclose(select(first).averages, signal[:, 0], atol=1e-6)
     with pytest.raises(BrainhiveError, match="nothing says which pictures the train signals are of"):
         SignalStore.write(path, {"train": unlabelled})

@@ -16,6 +16,7 @@ from brainhive_cli.core.measurements import SEEN_COPIES, UNKNOWN_PICTURES
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import StimulusSet, image_folder
+from brainhive_cli.data.holdout import SEPARATE_TEST
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.learned import Learned
@@ -199,7 +200,7 @@ def test_what_looks_like_a_picture_that_is_gone_is_said_to_be_unconfirmed(go, ho
     learned = aligners.learned_in(run / "cells/sub-01_seed-1/model").pictures
     store = TargetStore.open(home / f"embeddings/photos/test/{ENCODER}.h5")
 
-    others = SimpleNamespace(name="others", pictured_as="others", seen_holdout=None, holdout=None)
+    others = SimpleNamespace(name="others", pictured_as="others", holdout=SEPARATE_TEST)
     models = {1: [Learned(pictures=learned)]}
     tested = TestedPictures.compare(others, "test", {"e": store}, models, confirm=lambda row, name: None)
 
