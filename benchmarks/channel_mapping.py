@@ -65,7 +65,7 @@ def show_top1(align: TrainedRun, names: Sequence[str], kind: ChannelChoice, word
         member = TrainedModel(replace(align, channel_mapping=kind), cell, device)
         recording = cut(align.source(cell.variant).recording(subject, "test"), names)
         responses, gallery = member.trials(subject, "test", recording=recording), member.rows("test")
-        tokens = member.encode(subject, torch.from_numpy(responses.averages))
+        tokens = member.encode(responses)
         target = torch.from_numpy(np.searchsorted(gallery, responses.stimulus))
         shares.append(float((ranks(tokens, member.images("test", gallery), target) == 1).float().mean()))
     figures = " ".join(f"{share:.3f}" for share in shares)

@@ -10,9 +10,8 @@ from scipy.stats import rankdata, spearmanr
 from torch.nn.functional import normalize
 
 from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
-from brainhive_cli.evaluation.retrieval.rankings import Gallery
-from brainhive_cli.evaluation.retrieval.scores import Scores, rank
 from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.retrieval import Gallery, Scores, rank
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.measurement.verdict import DRAWS, judge
 
@@ -48,10 +47,12 @@ def ranking(on: Bench) -> None:
     on.compare(what, rank_stored, multiply, vectors // 10, "vectors/s", 0.8, rounds=max(9, on.rounds))
     ids = [f"picture-{n}" for n in there]
     concepts = [f"concept-{n // 2}" for n in there]  # of two pictures, or precision is one over rank
-    among = Gallery(gallery, ids, concepts, there, vectors, seed=0)
+    among = Gallery({"test": there}, ids, concepts, vectors)
     tokens, items = {1: gallery + torch.randn_like(gallery)}, {1: Scores(ids, ids, concepts)}
     what = f"eval-retrieval, {vectors:,} distractors: of draws, product"
-    on.compare(what, partial(rank, among, tokens, items), draw_and_multiply, vectors, "vectors/s", rounds=1)
+    on.compare(
+        what, partial(rank, among, gallery, tokens, items), draw_and_multiply, vectors, "vectors/s", rounds=1
+    )
 
 
 def similarity(on: Bench) -> None:

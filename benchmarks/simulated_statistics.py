@@ -41,11 +41,11 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
 from brainhive_cli.evaluation.retrieval.folds import measure_classes
-from brainhive_cli.evaluation.retrieval.scores import Scores, share_wins
 from brainhive_cli.measurement.comparison import compare_values, crossed_t
 from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
 from brainhive_cli.measurement.interleaving import TrialOrder, of_trials
 from brainhive_cli.measurement.ranks import ranks, summarise
+from brainhive_cli.measurement.retrieval import Scores, share_wins
 from brainhive_cli.measurement.statistics import describe, measure, measure_each, ratio_of_means
 from brainhive_cli.measurement.units import MANY_SUBJECTS, MANY_UNITS, Alike, Items
 from brainhive_cli.measurement.verdict import Verdict, judge

@@ -442,14 +442,12 @@ def decode(
         cell: Which model; default: the only one.
         device: Where it is computed.
     """
-    import numpy as np
-    import torch
     from torch.nn.functional import normalize
 
     from brainhive_cli.core.errors import require_kind
     from brainhive_cli.core.measurements import merge_caveats
     from brainhive_cli.data.trials import Trials
-    from brainhive_cli.evaluation.retrieval.rankings import Gallery
+    from brainhive_cli.evaluation.retrieval.measure import encode_gallery, open_gallery
 
     # arguments of the right types
     usage = 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
@@ -461,13 +459,13 @@ def decode(
     member = run.member(cell, device)
     subject = _only_subject(member, subject)
     trials = member.trials(subject, split, recording=signal)
-    gallery = Gallery.of([member], [split], 0, 0)
-    tokens = member.encode(subject, torch.from_numpy(trials.averages))  # [N, D]
-    target = np.searchsorted(gallery.rows, trials.stimulus)
-    similarity = normalize(tokens, dim=1) @ normalize(gallery.tokens, dim=1).T  # [N, M]
+    gallery = open_gallery([member], [split])
+    scores = member.rank(trials, gallery)
+    images, tokens = encode_gallery([member], gallery), member.encode(trials)  # [M, D] and [N, D]
+    similarity = normalize(tokens, dim=1) @ normalize(images, dim=1).T  # [N, M]
     return Ranks(
-        [gallery.image_ids[index] for index in target],
-        gallery.rank(tokens, target).cpu().numpy(),
+        [*scores.labels],
+        scores.ranks,
         gallery.image_ids,
         similarity.cpu().numpy(),
         merge_caveats(signal.caveats, member.module.learned.caveats),

@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 from itertools import product
 
 from brainhive_cli.commands import train_align
-from brainhive_cli.core import artifacts, console
+from brainhive_cli.core import artifacts, cell_files, console
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
@@ -70,7 +70,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # all persons together
         with folder.finishing(launch) as is_due:
             if is_due and launch.is_main:
-                ranked = {named[name]: Part.load(folder.path / file) for name, file in files.items()}
+                ranked = {
+                    named[name]: cell_files.load(folder.path / file, Part) for name, file in files.items()
+                }
                 measured, drawn = conclude(Results(job, ranked), choices)
                 for name, reason in measured.missing.items():
                     console.warn(f"{name} left out: {reason}")

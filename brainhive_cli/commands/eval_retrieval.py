@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 from brainhive_cli.commands import trackers
-from brainhive_cli.core import artifacts, console
+from brainhive_cli.core import artifacts, cell_files, console
 from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
@@ -16,16 +16,17 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, reading_sweep
 from brainhive_cli.data.command_lines import write_prior
 from brainhive_cli.evaluation.retrieval.baseline import rank_plainly
-from brainhive_cli.evaluation.retrieval.cell_scores import measure_cell
 from brainhive_cli.evaluation.retrieval.diagnosis import QUESTION, explain_verdict
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, require_projection
+from brainhive_cli.evaluation.retrieval.folds import Measured
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.rankings import open_group
+from brainhive_cli.evaluation.retrieval.measure import measure_cell, open_models
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.evaluation.retrieval.scores import CellScores
 from brainhive_cli.evaluation.retrieval.summary import BACKWARD, summarise_job
 from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
 from brainhive_cli.measurement.comparison import compare_ranks
+from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.retrieval import Gallery, Scores
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -96,8 +97,8 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         groups = {cells[0].name: cells for cells in job.groups}
         files = {name: f"parts/{name}.safetensors" for name in groups}
 
-        def measure(name: str) -> CellScores:
-            models = open_group(job.runs, groups[name], launch.device, recipe.head)
+        def measure(name: str) -> Measured:
+            models = open_models(job.runs, groups[name], launch.device, recipe.head)
             return measure_cell(models, recipe.spec)
 
         if not folder.fill("cells", files, launch, measure):
@@ -140,8 +141,9 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
 def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch: Launch) -> None:
     """Summarise what was measured of the cells, compare it with other runs, and finish the run."""
     recipe = job.recipe
-    names = [cells[0].name for cells in job.groups]
-    scores = {name: CellScores.load(folder.path / f"parts/{name}.safetensors") for name in names}
+    files = {cells[0].name: folder.path / f"parts/{cells[0].name}.safetensors" for cells in job.groups}
+    types = Gallery, Scores, Interleaving
+    scores: dict[str, Measured] = {name: cell_files.load(file, *types) for name, file in files.items()}
 
     # metrics over cells and subjects, next to those of the other runs
     measurements = summarise_job(
@@ -163,6 +165,6 @@ def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch
         line = f": {explained['line']}" if explained.get("line") else ""
         console.warn(f"retrieval is {verdict}: {explained['sentence']}{line}")
     # artifacts for pages, of the metrics and of the first cell; metrics come last and finish the run
-    models = open_group(job.runs, job.groups[0], launch.device, recipe.head) if recipe.sheet_rows else ()
+    models = open_models(job.runs, job.groups[0], launch.device, recipe.head) if recipe.sheet_rows else ()
     artifacts.write(folder, draw_artifacts(folder, measurements, models, recipe))
     folder.finish(measurements)

@@ -3,7 +3,7 @@
 from functools import cache
 
 from brainhive_cli.commands import train_align
-from brainhive_cli.core import artifacts, console
+from brainhive_cli.core import artifacts, cell_files, console
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
@@ -14,7 +14,7 @@ from brainhive_cli.evaluation.explanation.conclusion import FIGURES, conclude
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
-from brainhive_cli.evaluation.explanation.profiles import SubjectProfiles, part_file
+from brainhive_cli.evaluation.explanation.profiles import Axis, Profile, SubjectProfiles, part_file
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, Recipe
 from brainhive_cli.evaluation.explanation.trial_decoding import explain_trials
 from brainhive_cli.training.alignment.recipe import Cell
@@ -85,7 +85,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     job.reader(cells[0], subject, shared, in_time, launch.device)
                     for subject, cells in job.subjects.items()
                 ]
-                loaded = {part: SubjectProfiles.load(folder.path / name) for name, part in named.items()}
+                loaded = {
+                    part: cell_files.load(folder.path / name, SubjectProfiles, Profile, Axis)
+                    for name, part in named.items()
+                }
                 folder.finish(conclude(job, folder, readers, loaded, levels.get(spec.split, {}), caveats))
 
     # report the tables and figures

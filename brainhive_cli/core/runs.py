@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from glob import escape
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import AwareDatetime, BaseModel
 
@@ -44,9 +45,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.core.measurements import Measurements, Notes
 from brainhive_cli.core.recipe import Recipe, write_yaml
-
-if TYPE_CHECKING:
-    from brainhive_cli.core.cell_files import CellFile
 
 T = TypeVar("T")
 LARGEST = 1 << 30
@@ -230,7 +228,7 @@ class RunFolder:
             yield free
 
     def fill(
-        self, title: str, files: Mapping[str, str], launch: Launch, measure: Callable[[str], "CellFile"]
+        self, title: str, files: Mapping[str, str], launch: Launch, measure: Callable[[str], Any]
     ) -> bool:
         """Measure the cells that lack their files, each by whoever is free.
 
@@ -243,11 +241,13 @@ class RunFolder:
         Returns:
             Whether this launch measured all of them, so that their pace is known.
         """
+        from brainhive_cli.core import cell_files
+
         todo = {name: file for name, file in files.items() if not (self.path / file).is_file()}
         count = 0
         with console.progress(title, len(todo)) as bar, self.claim_cells(todo, launch.alone) as free:
             for name in free:
-                self.replace(todo[name], measure(name).save)
+                self.replace(todo[name], partial(cell_files.save, measured=measure(name)))
                 bar.advance(1, name)
                 count += 1
         return bool(sum(launch.gather(count)) >= len(todo))

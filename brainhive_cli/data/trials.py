@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -24,6 +24,9 @@ from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import NUMBERS
 from brainhive_cli.data.stores.ids import Names
+
+if TYPE_CHECKING:
+    import torch
 
 COPIED_STIMULI = 256
 """Stimuli whose signals are read at a time, at most."""
@@ -354,9 +357,21 @@ class Trials:
         before = {name: normaliser(values) for name, values in self._read_before.items()}
         return self.change(normaliser=normaliser, **before)
 
+    def average(self, count: int, generator: "torch.Generator") -> Self:
+        """Average up to `count` repetitions of each stimulus, drawn at random, each at most once."""
+        import torch
+
+        from brainhive_cli.data.signals.augmentation import Augment, mix_repetitions, shuffle_repetitions
+
+        singles, counts = torch.from_numpy(self.singles), torch.from_numpy(self.counts)
+        chosen = shuffle_repetitions(singles, counts, count, generator)
+        averages = mix_repetitions(*chosen, Augment(), generator).numpy()
+        return self.change(averages=averages, singles=None)
+
     def change(self, **values: Any) -> Self:
-        """Change fields; signals that were read are kept, unless they are among the values."""
-        held = {name: values.pop(name, old) for name, old in self._read_before.items()}
+        """Change fields; `averages` and `singles` in memory are kept, unless they are among the values."""
+        before = self._read_before
+        held = {name: values.pop(name, before.get(name)) for name in ("averages", "singles")}
         changed = replace(self, **values)
         vars(changed).update({name: signal for name, signal in held.items() if signal is not None})
         return changed

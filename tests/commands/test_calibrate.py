@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from worlds import COLOURS, SMALL, at_home, paint
 
 from brainhive_cli.app import app
-from brainhive_cli.core import artifacts
+from brainhive_cli.core import artifacts, cell_files
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import TRIALS_TOGETHER
 from brainhive_cli.core.runs import RunFolder
@@ -113,7 +113,7 @@ def test_the_strength_of_transfer_is_chosen_by_two_other_people(measured, base):
 
 
 def test_draws_are_paired_over_arms_and_everything_is_learned_once(folder):
-    parts = [Part.load(path) for path in sorted(folder.path.glob("parts/*/sub-01_draw-*"))]
+    parts = [cell_files.load(path, Part) for path in sorted(folder.path.glob("parts/*/sub-01_draw-*"))]
     assert [part.ranks["test"].shape for part in parts] == [(12, 3, TESTED)] * 2
     first, second = (part.ranks["test"] for part in parts)
     assert (first > 0).all() and (second[:, :2] > 0).all() and not second[:, 2].any()
@@ -157,7 +157,7 @@ def test_an_interrupted_run_makes_only_what_it_lacks(folder, go, base, tmp_path)
     again = runs / folder.path.relative_to(base / "runs")
     parts = sorted(again.glob("parts/*/*"))
     (again / "metrics.json").unlink()
-    removed = Part.load(parts[3])
+    removed = cell_files.load(parts[3], Part)
     parts[3].unlink()
     kept = {path: path.stat().st_mtime_ns for path in parts if path != parts[3]}
 
@@ -165,7 +165,7 @@ def test_an_interrupted_run_makes_only_what_it_lacks(folder, go, base, tmp_path)
 
     assert resumed.folder == again and len(parts) == 6
     assert kept == {path: path.stat().st_mtime_ns for path in parts if path != parts[3]}
-    np.testing.assert_array_equal(Part.load(parts[3]).ranks["test"], removed.ranks["test"])
+    np.testing.assert_array_equal(cell_files.load(parts[3], Part).ranks["test"], removed.ranks["test"])
     assert resumed.metrics.scopes == folder.measurements().scopes
 
 
@@ -308,7 +308,7 @@ def test_a_kept_model_decodes_recordings_as_its_arm_does(go, base):
         tokens = model.encode_signal(torch.from_numpy(model_input(model.layout.spec, recording, None)))
         (key,) = model.layout.dims
         gallery = model.encode_image({key: torch.from_numpy(np.array(store.embedding, np.float32))})
-    (part,) = map(Part.load, folder.glob("parts/*/*"))
+    (part,) = (cell_files.load(file, Part) for file in folder.glob("parts/*/*"))
     shown = torch.from_numpy(store.rows(recording.image_ids))
     assert (ranks(tokens, gallery, shown).numpy() == part.ranks["test"][0, -1]).mean() > 0.97  # or rounding
 

@@ -9,10 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core import artifacts
+from brainhive_cli.core import artifacts, cell_files
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, MissingData, RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.explanation.profiles import SubjectProfiles
+from brainhive_cli.evaluation.explanation.profiles import Axis, Profile, SubjectProfiles
+
+TYPES = SubjectProfiles, Profile, Axis
 
 pytest.importorskip("matplotlib")
 QUICK = ("draws=40", "window={width_ms: 200, step_ms: 200}", "points=8", "components=12", "figures=[]")
@@ -80,7 +82,7 @@ def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found
 
 def test_the_units_are_those_of_the_data_set_and_one_permutation_is_for_all_subjects(folder, found):
     parts = [
-        SubjectProfiles.load(folder.path / f"parts/signals/sub-{subject:02d}.safetensors")
+        cell_files.load(folder.path / f"parts/signals/sub-{subject:02d}.safetensors", *TYPES)
         for subject in (1, 2)
     ]
     nulls = [part.profiles["encoding:time"].null for part in parts]
@@ -94,7 +96,7 @@ def test_the_model_loses_most_without_the_slow_bands_which_the_responses_are_in(
 
 
 def test_shares_of_times_and_of_sensors_sum_to_the_same_margin(folder):
-    part = SubjectProfiles.load(next(folder.path.glob("parts/sub-01*/sub-01.safetensors")))
+    part = cell_files.load(next(folder.path.glob("parts/sub-01*/sub-01.safetensors")), *TYPES)
     time, space = (part.profiles[f"gradients:{axis}"].values.sum(0) for axis in ("time", "space"))
     np.testing.assert_allclose(time, space, atol=1e-6)
 

@@ -109,7 +109,7 @@ def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(ba
     responses = member.trials(1, "test")
     gallery, image_ids = member.images("test", member.rows("test")), member.pictures("test").image_ids
     for row, (stimulus, trials) in enumerate(zip(responses.stimulus, responses.singles, strict=True)):
-        tokens = member.encode(1, torch.from_numpy(np.asarray(trials)))
+        tokens = member.encode(responses, torch.from_numpy(np.asarray(trials)))
         expected = ranks(tokens, gallery, torch.full((len(tokens),), int(stimulus)))
         shown = [result["rank"] for result in results if result["shown"] == image_ids[stimulus]]
         assert shown == expected.tolist() and len(shown) == 3, row

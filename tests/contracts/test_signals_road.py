@@ -55,7 +55,7 @@ def test_windows_of_a_continuous_recording_give_the_tokens_of_single_trials(home
 
     member = api.open_run(run).member()
     trials = member.trials(1, "test")
-    expected = member.encode(1, torch.from_numpy(trials.singles.reshape(-1, *trials.signal.shape[2:])))
+    expected = member.encode(trials, torch.from_numpy(trials.singles.reshape(-1, *trials.signal.shape[2:])))
 
     model, stored = member.module, api.open_signals("image-folder", 1)["test"]
     raw = mne.io.read_raw(file, verbose="ERROR")

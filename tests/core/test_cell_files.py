@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainhive_cli.core.cell_files import CellFile
+from brainhive_cli.core import cell_files
 from brainhive_cli.core.errors import BrainhiveError
 
 
@@ -18,21 +18,19 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Measured(CellFile):
+class Measured:
     names: list[str]
     curves: Mapping[int, Curve]
     ceiling: Curve | None = None
     share: float = 0.0
-
-    stored_types = (Curve,)
 
 
 def test_values_of_all_kinds_come_back_from_a_file(tmp_path: Path) -> None:
     curves = {1: Curve((0.5, 1.0), np.arange(6).reshape(2, 3)), 2: Curve((), np.zeros((0, 3), bool))}
     written = Measured(["a", "é"], curves, None, np.float64(0.25))  # type: ignore[arg-type]
 
-    written.save(tmp_path / "cell.safetensors")
-    read = Measured.load(tmp_path / "cell.safetensors")
+    cell_files.save(tmp_path / "cell.safetensors", written)
+    read = cell_files.load(tmp_path / "cell.safetensors", Measured, Curve)
 
     assert (read.names, read.ceiling, read.share) == (["a", "é"], None, 0.25)
     assert [*read.curves] == [1, 2]
@@ -45,10 +43,10 @@ def test_values_of_all_kinds_come_back_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "changed"])
 def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "cell.safetensors"
-    Measured(["a"], {1: Curve((0.5,), np.arange(100.0))}).save(file)
+    cell_files.save(file, Measured(["a"], {1: Curve((0.5,), np.arange(100.0))}))
     content = bytearray(file.read_bytes())
     content[-50] ^= 1
     file.write_bytes(content if damage == "changed" else content[:-50])
 
     with pytest.raises(BrainhiveError, match=r"cell\.safetensors"):
-        Measured.load(file)
+        cell_files.load(file, Measured, Curve)

@@ -10,7 +10,6 @@ import torch
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.core.cell_files import CellFile
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.trials import BY_TRIAL, Trials
@@ -34,7 +33,7 @@ ABSENT = 0
 
 
 @dataclass(frozen=True)
-class Part(CellFile):
+class Part:
     """Ranks of one model and person in one draw.
 
     Attributes:

@@ -167,11 +167,11 @@ class Job:
         are_known, caveats = True, list[str]()
         for subject, (cell, *_) in self.subjects.items():
             member = TrainedModel(self.align, cell, device, self.spec.head)
-            image_ids, order = (
+            trials, image_ids = (
+                member.trials(subject, self.spec.split),
                 member.pictures(self.spec.split).image_ids,
-                member.interleaving(subject, self.spec.split),
             )
-            rows = member.trials(subject, self.spec.split).stimulus.tolist()
+            order, rows = member.interleaving(trials, self.spec.split), trials.stimulus.tolist()
             are_known &= order.concept_parts is not None
             caveats = merge_caveats(caveats, [NOT_INTERLEAVED] if order.follows_time else [])
             for index in np.flatnonzero(np.isin(rows, shared)).tolist():

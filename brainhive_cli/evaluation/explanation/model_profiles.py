@@ -101,7 +101,7 @@ def read_windows(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     """Rank with all of the signal but a window replaced: what the model uses of each window alone."""
     axis, masks = window_masks(reader.times_ms, spec.window)
     signals = (torch.where(mask, reader.signal, reader.baseline) for mask in masks)  # [N, C, T] each
-    return reader.rank(axis, (reader.member.encode(reader.subject, signal) for signal in signals))
+    return reader.rank(axis, (reader.member.encode(reader.trials, signal) for signal in signals))
 
 
 def occlude(axis_name: str, reader: Reader, spec: Explanation) -> Profile:
@@ -206,7 +206,7 @@ def drop_levels(reader: Reader, _: Explanation) -> Profile:
         raise BrainhiveError(
             f"the target is of one encoder, {keys[0]}", "levels=NAME compares the signals with others"
         )
-    tokens = reader.member.encode(reader.subject, reader.signal)
+    tokens = reader.member.encode(reader.trials)
     galleries = (reader.member.images(reader.split, reader.gallery_rows, without=key) for key in keys)
     lost = (reader.whole - margins_among(tokens, gallery) for gallery in galleries)  # [N, M] each
     return Profile.of(LOST, Axis(LEVEL, keys), lost, reader.labels)

@@ -8,7 +8,6 @@ import numpy as np
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.cell_files import CellFile
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.recipe import Cell
@@ -264,7 +263,7 @@ TIME_PART, SPACE_PART = "time", "space"
 
 
 @dataclass
-class SubjectProfiles(CellFile):
+class SubjectProfiles:
     """Measurements of one cell and subject, or of one subject's signals.
 
     Attributes:
@@ -278,8 +277,6 @@ class SubjectProfiles(CellFile):
     profiles: dict[str, Profile] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
-
-    stored_types = (Profile, Axis)
 
     def attempt(self, analysis: str, measure: Callable[[], Profiles]) -> None:
         """Add the profiles of an analysis, by their parts; or the reason why there are none.

@@ -117,7 +117,7 @@ class Reader:
 
     def margins(self, signal: Tensor) -> Float64:
         """Compute the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""
-        return margins_among(self.member.encode(self.subject, signal), self.gallery)
+        return margins_among(self.member.encode(self.trials, signal), self.gallery)
 
     def rank(self, axis: Axis, tokens: Iterable[Tensor]) -> dict[str, Profile]:
         """Rank all candidates by the tokens [N, D] of each position."""

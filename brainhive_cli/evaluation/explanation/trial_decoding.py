@@ -217,7 +217,7 @@ def decode(job: Job, subject: int) -> Decoded:
         fold_names, fold_groups = member.name_trials(subject, split)
         names += fold_names
         groups += fold_groups
-        orders.append(member.interleaving(subject, split))
+        orders.append(member.interleaving(test, split))
     trials = member.trials(subject, split, is_tested=False)
     rows = np.concatenate(shown), np.concatenate(predicted, 2)
     return Decoded(names, groups, *rows, axis, candidates, trials, Interleaving.join(orders))

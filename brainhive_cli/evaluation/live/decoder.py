@@ -152,7 +152,7 @@ class WindowDecoder:
 
     def warm_up(self) -> None:
         """Decode the template once: the first window takes longer than all others."""
-        tokens = self.member.encode(self.subject, self._read(np.asarray(self.template.signal)[:, 0]))
+        tokens = self.member.encode(self._read(np.asarray(self.template.signal)[:, 0]))
         (normalize(tokens) @ self._units.T).cpu().topk(1)
         ranks(tokens, self.gallery.tokens, torch.zeros(1, dtype=torch.long, device=tokens.device))
 
@@ -196,8 +196,9 @@ class WindowDecoder:
 
         # tokens of trials, then of averages of several; ranks of what was shown
         averaged = np.flatnonzero(counts > 1)
-        signals = self._read(np.concatenate([epochs, averages[averaged]]))  # [n + a, C, T]
-        tokens = self.member.encode(self.subject, signals)  # [n + a, D]
+        trials = self._read(np.concatenate([epochs, averages[averaged]]))
+        signals = torch.from_numpy(trials.averages)  # [n + a, C, T]
+        tokens = self.member.encode(trials)  # [n + a, D]
         similar = (normalize(tokens) @ self._units.T).cpu()  # [n + a, M]
         best = similar.topk(min(BEST, len(self.gallery.image_ids)), dim=1)
         shown = [*rows, *(rows[index] for index in averaged.tolist())]
@@ -243,14 +244,14 @@ class WindowDecoder:
             )
         return results
 
-    def _read(self, epochs: Float32) -> Tensor:
-        """Read prepared windows [n, E, T] as the model takes them: [n, C, T]."""
+    def _read(self, epochs: Float32) -> Trials:
+        """Choose of prepared windows [n, E, T] what the model takes."""
         spec, run = self.member.module.layout.spec, self.member.run
         trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s", "index"))
-        windows = replace(self.template, signal=epochs[:, None], image_ids=(), **trials)
+        windows = replace(self.template, signal=epochs[:, None], image_ids=(), subject=self.subject, **trials)
         options = run.dataset.channels, False, run.channel_mapping
         chosen = choose_input(spec, windows, "the stream", *options)
-        return torch.from_numpy(chosen.normalise(self.normaliser).read(slice(None)))
+        return chosen.normalise(self.normaliser)
 
 
 def describe_trials(signals: Tensor) -> Tensor:

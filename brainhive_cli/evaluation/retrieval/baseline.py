@@ -16,16 +16,11 @@ from brainhive_cli.core.measurements import Measurements, by_name, scope
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.rankings import (
-    candidate_rows,
-    draw_tested,
-    open_group,
-    shared_rows,
-    tested_trials,
-)
+from brainhive_cli.evaluation.retrieval.measure import open_gallery, open_models, open_trials, shared_rows
 from brainhive_cli.measurement.comparison import compare
 from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes
 from brainhive_cli.measurement.ranks import ranks_of_all, summarise
+from brainhive_cli.measurement.retrieval import draw_tested
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.measurement.verdict import Verdict, judge
 from brainhive_cli.training.alignment.trained import TrainedModel
@@ -338,9 +333,9 @@ def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates,
     fits = []
     tested: Candidates | None = None
     for group in dict.fromkeys(first[subject] for subject in sorted(first)):
-        models = open_group(job.runs, group, device, spec.head)
+        models = open_models(job.runs, group, device, spec.head)
         if tested is None:
-            rows = candidate_rows(models, [spec.split], spec.only_shown)[spec.split]
+            rows = open_gallery(models, [spec.split], only_shown=spec.only_shown).tested
             tested = Candidates.read(models[0], spec.split, draw_tested(rows), device)
         subjects = [subject for subject in sorted(first) if first[subject] is group]
         fits += [Fit.of(models[0], subject, spec.split, tested) for subject in subjects]
@@ -374,13 +369,13 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
         done |= {(subject, fold) for subject in todo}
         if not todo:
             continue  # of another seed, which has the same signals
-        models = open_group(job.runs, group, device, job.recipe.head)
+        models = open_models(job.runs, group, device, job.recipe.head)
         rows, first = shared_rows(models, split), models[0]
 
         # signals of this fold
         for subject in todo:
             trials = first.trials(subject, "train", is_tested=False)
-            test_trials = tested_trials(models, subject, split)[0]
+            test_trials = open_trials(models, subject, split)[0]
             shown = test_trials.stimulus  # [M] rows of stimuli
             labels = trials.stimulus  # [N] rows of stimuli
 

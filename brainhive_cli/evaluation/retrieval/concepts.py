@@ -12,7 +12,7 @@ import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate, read_regular
-from brainhive_cli.evaluation.retrieval.scores import Scores
+from brainhive_cli.measurement.retrieval import Scores
 
 NUMBER = re.compile(r"^\d+_")
 """Prefix of a concept's name in the folders of THINGS."""

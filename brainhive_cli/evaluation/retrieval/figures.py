@@ -17,12 +17,12 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import match_ids
-from brainhive_cli.evaluation.retrieval.rankings import (
-    Gallery,
+from brainhive_cli.evaluation.retrieval.measure import (
     Models,
-    candidate_rows,
-    encode_signals,
-    tested_trials,
+    encode,
+    encode_gallery,
+    open_gallery,
+    open_trials,
 )
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import label, points_of, regions_of
@@ -141,18 +141,18 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
 def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     """Draw a cell's first subject: a sheet of queries, their similarities with the gallery, and a map."""
     # unit tokens of the signals and the candidates
-    gallery = Gallery.of(models, spec.splits, 0, spec.seed, spec.only_shown)
+    gallery = open_gallery(models, spec.splits, only_shown=spec.only_shown)
     first, subject = models[0], models[0].cell.tested_on[0]
-    trials = tested_trials(models, subject, spec.split)
-    target = np.searchsorted(gallery.rows, trials[0].stimulus)  # [N]
-    tokens = normalize(encode_signals(models, subject, [each.averages for each in trials]))  # [N, D]
-    pictures = normalize(gallery.tokens)  # [M, D]
+    trials = open_trials(models, subject, spec.split)
+    target = np.searchsorted(gallery.tested, trials[0].stimulus)  # [N]
+    tokens = normalize(encode(models, trials))  # [N, D]
+    pictures = normalize(encode_gallery(models, gallery))  # [M, D]
     concepts = [concept.replace("_", " ") for concept in gallery.concepts]
     whose = f"{first.cell.name} on {label(subject)}"
 
     # the files of the candidates, each saved at most once
     files = []
-    for split, rows in candidate_rows(models, spec.splits, spec.only_shown).items():
+    for split, rows in gallery.rows.items():
         images = first.run.dataset.images(first.run.dataset.holdout.stored_split(split))
         if not images.has_pictures:
             return []

@@ -11,9 +11,9 @@ import numpy as np
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric, by_name
-from brainhive_cli.evaluation.retrieval.scores import CellScores, Scores, shared_points
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import summarise
+from brainhive_cli.measurement.retrieval import Gallery, Scores, shared_points
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.recipe import Cell
@@ -24,7 +24,11 @@ MOST_NAMED = 5
 """Absent stimuli that are named, and runs that lack some."""
 
 
-def merge_folds(cells: Sequence[Cell], scores: Mapping[str, CellScores]) -> dict[Cell, CellScores]:
+Measured = tuple[Gallery, dict[int, Scores]]
+"""What was measured on a cell: its candidates, and the scores of each subject."""
+
+
+def merge_folds(cells: Sequence[Cell], scores: Mapping[str, Measured]) -> dict[Cell, Measured]:
     """Pool the folds of each training: every item was tested once, by a model that had not learned from it.
 
     Args:
@@ -41,7 +45,7 @@ def merge_folds(cells: Sequence[Cell], scores: Mapping[str, CellScores]) -> dict
     folds = defaultdict(list)
     for cell in cells:
         folds[cell.name_over_folds].append(cell)
-    pools = sorted({fold.pool for fold in scores.values()})
+    pools = sorted({gallery.pool for gallery, _ in scores.values()})
     if len(pools) > 1:
         problem = f"folds have {pools[0]} to {pools[-1]} candidates, so no common chance"
         raise BrainhiveError(problem, "gallery=test, without only_shown")
@@ -54,15 +58,15 @@ def merge_folds(cells: Sequence[Cell], scores: Mapping[str, CellScores]) -> dict
             merged[first] = measured[0]
             continue
         subjects = {
-            subject: _merge([fold.subjects[subject] for fold in measured], members)
-            for subject in first.tested_on
+            subject: _merge([fold[subject] for _, fold in measured], members) for subject in first.tested_on
         }
         concepts = {
             name: concept
-            for fold in measured
-            for name, concept in zip(fold.pictures, fold.concepts, strict=True)
+            for gallery, _ in measured
+            for name, concept in zip(gallery.image_ids, gallery.concepts, strict=True)
         }
-        merged[replace(first, name=name)] = CellScores(pools[0], [*concepts], [*concepts.values()], subjects)
+        pictures = Gallery({}, [*concepts], [*concepts.values()])
+        merged[replace(first, name=name)] = pictures, subjects
     return merged
 
 
@@ -193,13 +197,13 @@ def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, fl
     return {**values, "map": float(np.mean(precisions))}
 
 
-def describe_absent(cells: Iterable[CellScores]) -> list[str]:
+def describe_absent(cells: Iterable[Measured]) -> list[str]:
     """Name the stimuli that no trial of a run, session or fold shows, one line each."""
     lines: dict[str, None] = {}
-    for cell in cells:
-        for scores in cell.subjects.values():
+    for gallery, subjects in cells:
+        for scores in subjects.values():
             tested = {*zip(scores.groups, scores.labels, strict=True)}
             for group in dict.fromkeys(scores.groups):
-                if absent := [name for name in cell.pictures if (group, name) not in tested]:
+                if absent := [name for name in gallery.image_ids if (group, name) not in tested]:
                     lines[f"{group} tests no trial of {', '.join(absent[:MOST_NAMED])}"] = None
     return [*lines][:MOST_NAMED]

@@ -10,8 +10,8 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.results import Work
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
-from brainhive_cli.evaluation.retrieval.rankings import Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
+from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import rejoined
 from brainhive_cli.training.alignment.trained import TrainedRun, open_model, refuse_sweep
 
@@ -26,6 +26,8 @@ NOT_COMPARED: Mapping[str, Any] = {
     "baseline": "none",
 }
 """Keys that are not measured of the runs that a run is compared with."""
+Group = tuple[Cell, ...]
+"""Cells that are averaged, one of each run; the first one's name stands for all."""
 PAIRS = "pairs"
 """In place of the label of a variant: all variants are compared with each other."""
 
@@ -163,3 +165,31 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
                 f"it has: {', '.join(first.dataset.splits)}",
             )
     return runs
+
+
+def group_cells(runs: Sequence[TrainedRun]) -> list[Group]:
+    """Match the cells of several runs: those tested on the same subjects, in the order of their seeds.
+
+    Raises:
+        BrainhiveError: if the runs do not have the same cells; it names two.
+    """
+    # cells of each run by the subjects tested on, and the number of cells before it that are tested on them
+    keyed = []
+    for run in runs:
+        cells: dict[tuple[tuple[int, ...], int], Cell] = {}
+        for cell in run.cells:
+            before = sum(tested_on == cell.tested_on for tested_on, _ in cells)
+            cells[cell.tested_on, before] = cell
+        keyed.append(cells)
+
+        # every run has the keys of the first
+        if cells.keys() != keyed[0].keys():
+            one, other = (
+                f"{differing.folder.path} ({', '.join(cell.name for cell in differing.cells)})"
+                for differing in (runs[0], run)
+            )
+            raise BrainhiveError(
+                f"{one} and {other} were not tested on the same subjects as often",
+                "average runs of the same subjects and number of seeds",
+            )
+    return [tuple(cells[key] for cells in keyed) for key in keyed[0]]

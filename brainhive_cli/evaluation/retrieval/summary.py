@@ -28,6 +28,7 @@ from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.evaluation.retrieval.baseline import compare_plainly
 from brainhive_cli.evaluation.retrieval.concepts import describe_concepts
 from brainhive_cli.evaluation.retrieval.folds import (
+    Measured,
     describe_absent,
     measure_classes,
     measure_guess,
@@ -35,15 +36,9 @@ from brainhive_cli.evaluation.retrieval.folds import (
 )
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
-from brainhive_cli.evaluation.retrieval.scores import (
-    CONTROL_METRICS,
-    DRAWS,
-    CellScores,
-    Scores,
-    shared_points,
-)
 from brainhive_cli.measurement.ranks import chance_of_precision, summarise
 from brainhive_cli.measurement.reliability import spearman_brown
+from brainhive_cli.measurement.retrieval import CONTROL_METRICS, DRAWS, Gallery, Scores, shared_points
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, describe_claims
 from brainhive_cli.measurement.verdict import Verdict, judge
@@ -66,7 +61,7 @@ Groups = Sequence[Sequence[Scores]]
 
 @console.progress("computing statistics")
 def summarise_job(
-    job: Job, scores: Mapping[str, CellScores], plain: Mapping[str, Mapping[int, Any]]
+    job: Job, scores: Mapping[str, Measured], plain: Mapping[str, Mapping[int, Any]]
 ) -> Measurements:
     """Describe all that was measured on the cells of a job, folds pooled.
 
@@ -80,12 +75,12 @@ def summarise_job(
     merged = {group[0]: scores[group[0].name] for group in job.groups}
     if run.dataset.holdout.divides_train and spec.split == "test":
         merged = merge_folds([*merged], scores)
-    gallery = next(iter(merged.values()))
+    gallery, pool = next(iter(merged.values()))[0], next(iter(scores.values()))[0].pool
 
     # scores by the scope that they are shown in, and by subject
     cells, tested, by_subject = {}, {}, defaultdict[str, list[Scores]](list)
-    for cell, cell_scores in merged.items():
-        for subject, table in cell_scores.subjects.items():
+    for cell, (_, tables) in merged.items():
+        for subject, table in tables.items():
             name = scope(cell.name, whose := label(subject))
             cells[name] = {"cell": cell.name, "subject": whose, "seed": cell.seed}
             tested[name] = table
@@ -96,14 +91,14 @@ def summarise_job(
     alike = find_alike(job, gallery, [*tested.values()])
     units = alike.items([table.image_ids for table in tested.values()])
     follows_time = any(first.interleaving.follows_time for first, *_ in groups)
-    are_trialwise = all(table.is_trialwise for part in scores.values() for table in part.subjects.values())
+    are_trialwise = all(table.is_trialwise for _, tables in scores.values() for table in tables.values())
     caveats = merge_caveats(
         *(align_run.caveats(spec.split) for align_run in job.runs),
         [] if are_trialwise else [TRIALS_TOGETHER],
         [NOT_INTERLEAVED] if follows_time else [],
     )
     protocol = describe_protocol(job.runs, spec, caveats)
-    context: Fields = {"protocol": protocol, "split": spec.split, "pool": gallery.pool, "seeds": ()}
+    context: Fields = {"protocol": protocol, "split": spec.split, "pool": pool, "seeds": ()}
     of_all = {**context, "seeds": tuple(sorted({cell.seed for cell in merged}))}
 
     # metrics of all cells together, and of each
@@ -115,9 +110,9 @@ def summarise_job(
     # held-out trials are compared with the best guess; plain baselines learn from the same folds
     items, baselines = alike.items(_image_ids(groups)), Measurements()
     if alike.group_of:
-        guessed = measure_guess(groups, gallery.pool)
+        guessed = measure_guess(groups, pool)
         for name, metrics in scopes.items():
-            among_all = {key for key in guessed.keys() & metrics if metrics[key].pool == gallery.pool}
+            among_all = {key for key in guessed.keys() & metrics if metrics[key].pool == pool}
             scopes[name] = metrics | {key: replace(metrics[key], chance=guessed[key]) for key in among_all}
         scopes[ALL] |= measure_classes(groups, {**context, "items": items})
     if plain:
@@ -161,7 +156,7 @@ def summarise_job(
         "caveats": caveats,
         **seen,
         "warnings": warnings,
-        "gallery": describe_gallery(job, gallery.pictures),
+        "gallery": describe_gallery(job, gallery.image_ids),
         "verdict": verdict.words,
         "above_chance": verdict.as_dict(),
         "questions": [question.as_dict() for question in questions],
@@ -170,13 +165,13 @@ def summarise_job(
         "unit_count": units.count,
         "scope": units.scope,
         "inflation": units.inflation,
-        "control": describe_control(spec.control, groups, gallery.pool),
+        "control": describe_control(spec.control, groups, pool),
         "curves": describe_curves(spec, groups),
         "voxels": {
             subject: group[0].regions.voxels for subject, group in by_subject.items() if group[0].regions
         },
         "prior": None if run.recipe is None else run.recipe.prior,
-        "published": run.published(spec.split, gallery.pool) if is_comparable else {},
+        "published": run.published(spec.split, pool) if is_comparable else {},
         SET_UP: merge([align_run.set_up(spec.split) for align_run in job.runs]),
         "cells": cells,
         **describe_concepts(tested.values(), job.categories, with_matrix=bool(alike.group_of)),
@@ -193,10 +188,10 @@ def summarise_job(
     return baselines | Measurements(scopes, {}, notes, by_item) | ceilings
 
 
-def find_alike(job: Job, gallery: CellScores, tested: Sequence[Scores]) -> Alike:
+def find_alike(job: Job, gallery: Gallery, tested: Sequence[Scores]) -> Alike:
     """Find which items are alike, for all intervals and tests: pictures, or held-out trials by group."""
     run = job.runs[0]
-    alike, holdout = alike_of(run.dataset, gallery.pictures, gallery.concepts), run.dataset.holdout
+    alike, holdout = alike_of(run.dataset, gallery.image_ids, gallery.concepts), run.dataset.holdout
     if job.recipe.split != "test":
         return alike
     rows = (zip(each.image_ids, each.groups, each.interleaving.blocks, strict=False) for each in tested)

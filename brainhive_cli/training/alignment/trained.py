@@ -46,6 +46,7 @@ from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_o
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.metric_names import headlines
+from brainhive_cli.measurement.retrieval import Gallery, Scores, rank
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.training.alignment import model as aligners
@@ -758,17 +759,36 @@ class TrainedModel:
 
         return self.run.once(("decoded", self.cell.name, subject, split), decode), trials.stimulus
 
-    def encode(self, subject: int, signal: Tensor) -> Tensor:
-        """Encode a subject's signals [N, C, T] as the vectors [N, D] that retrieval compares."""
-        module = self.module
+    def encode(self, trials: Trials, signals: Tensor | None = None) -> Tensor:
+        """Encode a subject's trials as the vectors [N, D] that retrieval compares.
+
+        Args:
+            trials: As `trials` opens them.
+            signals: [N, C, T] in place of their averages, as with a part of these replaced.
+        """
+        module, subject = self.module, trials.subject
+        signals = torch.from_numpy(trials.averages) if signals is None else signals
         with torch.inference_mode():
             tokens = [
                 module.encode_signal(part.to(module.device), self.index(subject, len(part))).float()
-                for part in signal.split(SIGNALS)
+                for part in signals.split(SIGNALS)
             ]
         return torch.cat(tokens)
 
-    def predicted(self, subject: int, signal: Tensor) -> dict[str, Tensor]:
+    def rank(self, trials: Trials, gallery: Gallery) -> Scores:
+        """Rank what each trial showed among the pictures of a gallery.
+
+        Args:
+            trials: As `trials` opens them, of pictures of the gallery's first split.
+            gallery: The candidates.
+        """
+        images = torch.cat([self.images(split, rows) for split, rows in gallery.rows.items()])
+        seen = np.searchsorted(gallery.tested, trials.stimulus)
+        names, concepts = ([listed[row] for row in seen] for listed in (gallery.image_ids, gallery.concepts))
+        items = {trials.subject: Scores(names, names, concepts)}
+        return rank(gallery, images, {trials.subject: self.encode(trials)}, items)[trials.subject]
+
+    def predict(self, subject: int, signal: Tensor) -> dict[str, Tensor]:
         """Predict the heads of a subject's signals [N, C, T], float32 [N, *shape]; nothing is sampled."""
         module = self.module
         with torch.inference_mode():
@@ -792,12 +812,12 @@ class TrainedModel:
         numbered = enumerate(zip(shown, groups, strict=False), 1)
         return [f"{name}, {group}, trial {number}" for number, (name, group) in numbered], groups
 
-    def interleaving(self, subject: int, split: str) -> Interleaving:
-        """Find which of a subject's tested signals [N] may exchange labels, as far as time is known.
+    def interleaving(self, trials: Trials, split: str) -> Interleaving:
+        """Find which of a subject's trials [N] may exchange labels, as far as time is known.
 
         The order of all trials is looked at, those that the cell's fold has learned from included.
         """
-        run, source, dataset = self.run, self.source, self.run.dataset
+        run, source, dataset, subject = self.run, self.source, self.run.dataset, trials.subject
 
         def find() -> Interleaving:
             recording = source.open(subject)[dataset.holdout.stored_split(split)]
@@ -810,7 +830,7 @@ class TrainedModel:
             )
 
         interleaving = run.once(("interleaving", subject, split, source.name_of(subject)), find)
-        return interleaving.take(np.asarray(self.trials(subject, split).index))
+        return interleaving.take(np.asarray(trials.index))
 
     def trials(
         self,
@@ -841,7 +861,7 @@ class TrainedModel:
             where, is_same_store = f"{run.dataset.name} subject {subject}", False
             if recording is not None:
                 where = f"the recording of subject {subject}"
-                trials = match_stimuli(recording, self.pictures(split), where)
+                trials = match_stimuli(replace(recording, subject=subject), self.pictures(split), where)
             else:
                 folder = source.name_of(subject).rpartition("/")[0]
                 signals = self.module.learned.signals

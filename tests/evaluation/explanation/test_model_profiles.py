@@ -148,9 +148,11 @@ def test_what_one_window_carries_is_what_is_lost_without_it():
     made = reader("linear", 17, 200)
     _, masks = window_masks(made.times_ms, Window(width_ms=400, step_ms=400))
     with torch.inference_mode():
-        tokens = [made.member.encode(1, torch.where(mask, made.signal, made.baseline)) for mask in masks]
-        rest = made.member.encode(1, made.baseline.expand_as(made.signal))
-        whole = made.member.encode(1, made.signal)
+        tokens = [
+            made.member.encode(made.trials, torch.where(mask, made.signal, made.baseline)) for mask in masks
+        ]
+        rest = made.member.encode(made.trials, made.baseline.expand_as(made.signal))
+        whole = made.member.encode(made.trials, made.signal)
     torch.testing.assert_close(tokens[0] + tokens[1] - rest, whole, atol=1e-4, rtol=1e-4)
 
 
@@ -160,7 +162,8 @@ def test_a_band_is_found_where_the_signal_has_it():
     waves = torch.sin(2 * torch.pi * 10 * times) * torch.randn(ITEMS, 17, 1)
     made.__dict__.update(signal=made.baseline + waves)
     made.__dict__.update(
-        gallery=made.member.encode(1, made.signal) - made.member.encode(1, made.baseline[None])
+        gallery=made.member.encode(made.trials, made.signal)
+        - made.member.encode(made.trials, made.baseline[None])
     )
     found = explain_model(made, SPEC.model_copy(update={"analyses": ["bands"]})).profiles["bands"]
     values = dict(zip(found.axis.at, found.values.mean(1), strict=True))

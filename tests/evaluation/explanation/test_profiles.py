@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
+from brainhive_cli.core import cell_files
 from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
     Axis,
@@ -46,8 +47,8 @@ def test_profiles_come_back_from_their_file(tmp_path):
     written = SubjectProfiles(
         ["a", "b", "c"], {"r": replace(made, shuffled=made.values)}, {"map": np.eye(2)}, {"bands": "why"}
     )
-    written.save(tmp_path / "part.safetensors")
-    read = SubjectProfiles.load(tmp_path / "part.safetensors")
+    cell_files.save(tmp_path / "part.safetensors", written)
+    read = cell_files.load(tmp_path / "part.safetensors", SubjectProfiles, Profile, Axis)
     back = read.profiles["r"]
     assert (read.image_ids, read.missing) == (written.image_ids, written.missing)
     assert (read.arrays["map"] == np.eye(2)).all()

@@ -16,7 +16,7 @@ from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import Loop
 from brainhive_cli.evaluation.live.preparation import plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.evaluation.retrieval.rankings import Gallery
+from brainhive_cli.evaluation.retrieval.measure import encode_gallery, open_gallery
 
 pytest.importorskip("mne")
 HERE = Launch(0, 1, torch.device("cpu"))
@@ -86,7 +86,7 @@ def offline(member, session):
     tokens = {}
     for row, trials, sessions in zip(responses.stimulus, responses.singles, responses.sessions, strict=True):
         chosen = torch.from_numpy(trials[sessions == session - 1])
-        tokens[image_ids[row]] = member.encode(1, chosen)
+        tokens[image_ids[row]] = member.encode(responses, chosen)
     return tokens
 
 
@@ -215,7 +215,7 @@ def test_windows_of_a_store_are_its_single_trials(models):
     Loop(opened, lambda event: None).run()
 
     responses = opened.member.trials(1, "test")
-    expected = opened.member.encode(1, torch.from_numpy(np.concatenate(responses.singles)))
+    expected = opened.member.encode(responses, torch.from_numpy(np.concatenate(responses.singles)))
     live = torch.stack([result.token for result in results])
     assert len(live) == len(expected) == 16
     distance = torch.cdist(live, expected)
@@ -224,8 +224,11 @@ def test_windows_of_a_store_are_its_single_trials(models):
 
 def test_a_gallery_of_live_ranks_as_that_of_retrieval(models):
     opened, _, results = replay(models["forward"])
-    gallery = Gallery.of([opened.member], ["test"], 0, 0)
+    gallery = open_gallery([opened.member], ["test"])
     tested = [result for result in results if result.shown is not None]
-    tokens = torch.stack([result.token for result in tested])
-    ranks = gallery.rank(tokens, np.array([result.shown for result in tested])).tolist()
+    tokens, images = (
+        torch.stack([result.token for result in tested]),
+        encode_gallery([opened.member], gallery),
+    )
+    (ranks,) = gallery.rank_draws(images, np.array([result.shown for result in tested]), [tokens]).tolist()
     assert ranks == [result.rank for result in tested]

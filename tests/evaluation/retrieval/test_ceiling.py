@@ -5,7 +5,7 @@ import torch
 
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.retrieval.cell_scores import measure_ceiling
+from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
 from brainhive_cli.evaluation.retrieval.summary import describe_ceilings
 from brainhive_cli.measurement.units import Alike
 

@@ -4,7 +4,7 @@ import pytest
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import TRANSDUCTIVE
-from brainhive_cli.evaluation.retrieval import scores
+from brainhive_cli.measurement import retrieval
 
 ALL_OF_THEM = "corrections=whitening,csls,sinkhorn,assignment"
 CHAINS = ["whitening"]
@@ -55,6 +55,6 @@ def test_corrections_that_cannot_be_are_refused(go, trained, words, message):
 
 
 def test_a_gallery_of_millions_is_refused_before_its_similarities_are_formed(go, trained, monkeypatch):
-    monkeypatch.setattr(scores, "MOST_CORRECTED", 99)
+    monkeypatch.setattr(retrieval, "MOST_CORRECTED", 99)
     with pytest.raises(RecipeError, match="at most 99; there are 100"):
         go("eval-retrieval", f"run={trained}", "corrections=csls", *QUICK)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from brainhive_cli.evaluation.retrieval.recipe import Subsets
-from brainhive_cli.evaluation.retrieval.scores import DRAWS, Scores
 from brainhive_cli.evaluation.retrieval.summary import above_chance, describe_control, scopes_of_all
 from brainhive_cli.measurement.interleaving import Interleaving
+from brainhive_cli.measurement.retrieval import DRAWS, Scores
 from brainhive_cli.measurement.units import Alike
 
 CONTEXT = {"protocol": "intra", "split": "test", "pool": 20, "seeds": (1,)}

@@ -20,7 +20,7 @@ def member(go, small, world) -> TrainedModel:
 def test_a_cell_decodes_its_heads_once(member):
     decoded, rows = member.decoded(1, "test")
     responses = member.trials(1, "test")
-    tokens = member.encode(1, torch.from_numpy(responses.averages))
+    tokens = member.encode(responses)
 
     assert torch.equal(decoded.tensors["token"], tokens) and rows.tolist() == responses.stimulus.tolist()
     assert member.trials(1, "test") is responses

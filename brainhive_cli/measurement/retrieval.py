@@ -1,9 +1,8 @@
-"""Scores of a cell: for each subject one table by item, and what else was measured."""
+"""Retrieval of pictures from a gallery by the tokens of signals: one table by item, however pictures rank."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import compress
 from typing import Any, Self
 
 import numpy as np
@@ -12,25 +11,23 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.cell_files import CellFile
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.evaluation.retrieval.rankings import (
-    Gallery,
-    Models,
-    draw_tested,
-    encode_signals,
-    tested_trials,
-)
-from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec
 from brainhive_cli.measurement.corrections import Compared
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.ranks import nearest, ranks, ranks_and_precisions, ranks_of_all
-from brainhive_cli.measurement.trialwise import depends_on_other_trials
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.ranks import (
+    Distractors,
+    nearest,
+    ranks,
+    ranks_and_precisions,
+    ranks_of_all,
+)
+from brainhive_cli.measurement.units import Alike, AlikeBy, Items
 
 MOST_CORRECTED = 10_000
 """Candidates whose similarities are corrected, at most: as tokens they take 400 MB."""
+MOST_TESTED = 2048
+"""Pictures of the split among which the verdict is asked, at most: ranks of all by all take 8 MB a cell."""
 DRAWS = 1000
 """Permutations of a control; the smallest p is 1 / (DRAWS + 1)."""
 CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
@@ -41,6 +38,70 @@ CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
 }
 NO_COLUMN: Callable[[], Array] = partial(np.empty, 0, np.int64)
 """Makes a column that was not measured."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Candidates among which the seen pictures are to be found; their tokens [M, D] are each model's own.
+
+    Attributes:
+        rows: [M_split] rows of the pictures in the target stores, ascending, by split; the first is the split
+            whose signals are used. A picture skipped as bad is no candidate.
+        image_ids: [M], split by split.
+        concepts: [M].
+        random: How many random vectors are candidates too.
+        seed: Their seed.
+        alike_by: What pictures are alike by.
+    """
+
+    rows: Mapping[str, Int64]
+    image_ids: list[str]
+    concepts: list[str]
+    random: int = 0
+    seed: int = 0
+    alike_by: AlikeBy = "concept"
+
+    @property
+    def pool(self) -> int:
+        """Number of candidates."""
+        return len(self.image_ids) + self.random
+
+    @property
+    def split(self) -> str:
+        """The split whose signals are used."""
+        return next(iter(self.rows))
+
+    @property
+    def tested(self) -> Int64:
+        """Rows of the pictures of that split, the first of the candidates."""
+        return self.rows[self.split]
+
+    def draw_distractors(self, images: Tensor) -> Distractors:
+        """Draw the random candidates next to the pictures' tokens [M, D]; the same every time."""
+        return Distractors(images, self.random, self.seed)
+
+    def rank_draws(self, images: Tensor, target: Int64, draws: Sequence[Tensor]) -> Int64:
+        """Rank the target [N] of each signal among all candidates, whose pictures are [M, D]: [K, N].
+
+        `draws` are tokens [N, D] of the same signals, K times; the gallery is read once.
+        """
+        targets = torch.from_numpy(np.tile(target, len(draws)))
+        ranked = ranks(torch.cat([*draws]), images, targets, self.draw_distractors(images))
+        return ranked.numpy().reshape(len(draws), -1)
+
+    def find(self, image_ids: Iterable[str]) -> Int64:
+        """Find the index of pictures; of those that several splits have, the one whose signals are used."""
+        index_of = {name: index for index, name in reversed([*enumerate(self.image_ids)])}
+        return np.array([index_of[name] for name in image_ids], np.int64)
+
+    def relevant(self, target: Int64) -> Int64:
+        """Find the pictures of the same concept as each target: [N, K], -1 where there are fewer than K."""
+        indices_of: dict[str, list[int]] = {}
+        for index, concept in enumerate(self.concepts):
+            indices_of.setdefault(concept, []).append(index)
+        relevant = [indices_of[self.concepts[index]] for index in target]
+        most = max(map(len, relevant))
+        return np.array([[*indices, *[-1] * (most - len(indices))] for indices in relevant])
 
 
 @dataclass(frozen=True)
@@ -127,60 +188,8 @@ def shared_points(curve: str, scores: Iterable[Scores]) -> list[float]:
     return sorted(set.intersection(*(set(each.curves[curve]) for each in scores)))
 
 
-@dataclass(frozen=True)
-class CellScores(CellFile):
-    """The file of a cell.
-
-    Attributes:
-        pool: Number of candidates.
-        pictures: Image ids of those candidates that are pictures, in the order of the data set.
-        concepts: What each of these shows.
-        subjects: Scores by subject.
-    """
-
-    pool: int
-    pictures: list[str]
-    concepts: list[str]
-    subjects: dict[int, Scores]
-
-    stored_types = (Scores, Interleaving)
-
-
-def encode_items(
-    models: Models, gallery: Gallery, subject: int, spec: EvaluationSpec
-) -> tuple[Tensor, Scores]:
-    """Encode a subject's signals as tokens [N, D], and list what they showed, not yet ranked."""
-    # index in the gallery of what was seen
-    first, split, tested = models[0], spec.split, tested_trials(models, subject, spec.split)
-    signals, rows = [torch.from_numpy(trials.averages) for trials in tested], tested[0].stimulus
-    tokens, seen = encode_signals(models, subject, signals), np.searchsorted(gallery.rows, rows)
-
-    # what was interleaved; names and runs or sessions of held-out trials, which no other designs have
-    is_tested = np.isin(first.trials(subject, split).stimulus, rows)
-    interleaving = first.interleaving(subject, split).take(np.flatnonzero(is_tested))
-    trials, groups = ([*compress(names, is_tested)] for names in first.name_trials(subject, split))
-
-    # a control ranks all pictures of the split once, and looks up the permuted ones of each draw
-    targets = controlled(seen, gallery, spec, interleaving.parts if trials else ())
-    target, control = next(targets), {}
-    if spec.control != "none":
-        all_ranks = ranks_of_all(tokens, gallery.tokens, len(gallery.rows), gallery.distractors())  # [N, M]
-        drawn = np.stack([all_ranks[np.arange(len(seen)), shown] for shown in (seen, *targets)])  # [1 + K, N]
-        control = {name: metric(drawn) for name, metric in CONTROL_METRICS.items()}
-
-    # a prediction that needs other test signals is no result of one trial
-    is_trialwise = not any(
-        depends_on_other_trials(partial(model.encode, subject), signal)
-        for model, signal in zip(models, signals, strict=True)
-    )
-    labels = [gallery.image_ids[index] for index in target]
-    concepts = [gallery.concepts[index] for index in target]
-    items = Scores(trials or labels, labels, concepts, groups, interleaving, is_trialwise, control=control)
-    return tokens, items
-
-
-def controlled(
-    target: Int64, gallery: Gallery, spec: EvaluationSpec, parts: Sequence[Hashable]
+def permute_targets(
+    target: Int64, gallery: Gallery, control: str, seed: int, parts: Sequence[Hashable]
 ) -> Iterator[Int64]:
     """Pair signals with wrong pictures, for a control and its further draws; what is left is chance.
 
@@ -189,11 +198,12 @@ def controlled(
     Args:
         target: [N] index of what each signal showed.
         gallery: Among which.
-        spec: Its control: `none`; `shuffled`: signals are permuted; `permuted`: pictures are, shown or not.
+        control: `none`; `shuffled`: signals are permuted; `permuted`: pictures are, shown or not.
+        seed: Of the permutations.
         parts: [N] part of the recording of each held-out trial of seen pictures, whose labels either control
             permutes within these; () where pictures are held out.
     """
-    if spec.control == "none":
+    if control == "none":
         yield target
         return
     if parts:
@@ -201,23 +211,50 @@ def controlled(
         items = Items(trials, trials, strata=[parts])
     else:  # all pictures first: they number the units
         alike = Alike(gallery.alike_by, dict(enumerate(gallery.concepts)))
-        items = alike.items([list(range(len(gallery.rows))), target.tolist()])
-    for seed in [spec.seed, *(derive_seed(spec.seed, draw) for draw in range(DRAWS))]:
-        *pictures, signals = items.permute(np.random.default_rng(seed))
-        yield pictures[0][target] if pictures and spec.control == "permuted" else target[signals]
+        items = alike.items([list(range(len(gallery.tested))), target.tolist()])
+    for drawn_seed in [seed, *(derive_seed(seed, draw) for draw in range(DRAWS))]:
+        *pictures, signals = items.permute(np.random.default_rng(drawn_seed))
+        yield pictures[0][target] if pictures and control == "permuted" else target[signals]
 
 
-def rank(gallery: Gallery, tokens: Mapping[int, Tensor], items: Mapping[int, Scores]) -> dict[int, Scores]:
-    """Rank for all subjects at once, so that a large gallery is read once."""
+def measure_control(
+    gallery: Gallery, images: Tensor, tokens: Tensor, targets: Sequence[Int64]
+) -> dict[str, Float64]:
+    """Measure each metric [1 + K] of what signals showed, and of each draw of a control.
+
+    Args:
+        gallery: The candidates.
+        images: [M, D] their tokens.
+        tokens: [N, D] of the signals.
+        targets: 1 + K times [N]: index of what each signal showed, then of each draw.
+    """
+    # all pictures of the split are ranked once, and the permuted ones of each draw looked up
+    distractors = gallery.draw_distractors(images)
+    all_ranks = ranks_of_all(tokens, images, len(gallery.tested), distractors)  # [N, M]
+    drawn = np.stack([all_ranks[np.arange(len(tokens)), shown] for shown in targets])  # [1 + K, N]
+    return {name: metric(drawn) for name, metric in CONTROL_METRICS.items()}
+
+
+def rank(
+    gallery: Gallery, images: Tensor, tokens: Mapping[int, Tensor], items: Mapping[int, Scores]
+) -> dict[int, Scores]:
+    """Rank for all subjects at once, so that a large gallery is read once.
+
+    Args:
+        gallery: The candidates.
+        images: [M, D] their tokens.
+        tokens: [N, D] of the signals, by subject.
+        items: What they showed.
+    """
     # ranks, average precision and the nearest picture of all signals
     signals = torch.cat([*tokens.values()])  # [N, D]
     target = gallery.find(label for scores in items.values() for label in scores.labels)
     relevant = gallery.relevant(target)  # [N, K]
     indices = (torch.from_numpy(target), torch.from_numpy(relevant))
-    ranked = ranks_and_precisions(signals, gallery.tokens, *indices, gallery.distractors())
+    ranked = ranks_and_precisions(signals, images, *indices, gallery.draw_distractors(images))
     seen_ranks, precision = (values.numpy() for values in ranked)
-    named = nearest(signals, gallery.tokens)
-    similarity = cosine_similarity(gallery.tokens[named], gallery.tokens[target], dim=1).cpu()
+    named = nearest(signals, images)
+    similarity = cosine_similarity(images[named], images[target], dim=1).cpu()
     scores, start = {}, 0
     for subject, listed in items.items():
         part = slice(start, start := start + len(listed.labels))
@@ -227,8 +264,7 @@ def rank(gallery: Gallery, tokens: Mapping[int, Tensor], items: Mapping[int, Sco
         backward = listed.backward
         if (counts == counts[0]).all() and not listed.groups:  # trials of seen pictures have one direction
             order = np.argsort(target[part], kind="stable").reshape(len(pictures), -1)
-            backward = ranks(gallery.tokens[pictures], tokens[subject], torch.from_numpy(order)).numpy()
-        is_pair = len(gallery.tokens) == 2
+            backward = ranks(images[pictures], tokens[subject], torch.from_numpy(order)).numpy()
         scores[subject] = replace(
             listed,
             ranks=seen_ranks[part],
@@ -236,7 +272,7 @@ def rank(gallery: Gallery, tokens: Mapping[int, Tensor], items: Mapping[int, Sco
             relevant=(relevant[part] >= 0).sum(1),
             named=[gallery.concepts[index] for index in named[part]],
             similarity=similarity[part].tolist(),
-            wins=share_wins(tokens[subject], target[part], gallery.tokens) if is_pair else (),
+            wins=share_wins(tokens[subject], target[part], images) if len(images) == 2 else (),
             pictures=[gallery.image_ids[index] for index in pictures],
             backward=backward,
         )
@@ -260,7 +296,11 @@ def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
 
 
 def rank_corrected(
-    gallery: Gallery, tokens: Mapping[int, Tensor], items: Mapping[int, Scores], corrections: Sequence[Any]
+    gallery: Gallery,
+    images: Tensor,
+    tokens: Mapping[int, Tensor],
+    items: Mapping[int, Scores],
+    corrections: Sequence[Any],
 ) -> dict[str, dict[int, Scores]]:
     """Rank after each correction, on top of those before it; by the names of all so far.
 
@@ -274,7 +314,7 @@ def rank_corrected(
             f"corrections compare all candidates at once, at most {MOST_CORRECTED}; there are {gallery.pool}",
             "gallery=test, or leave corrections out",
         )
-    compared = {subject: Compared.of(signals, gallery.tokens) for subject, signals in tokens.items()}
+    compared = {subject: Compared.of(signals, images) for subject, signals in tokens.items()}
     scores, names = {}, []
     for config in corrections:
         # one correction more, of each subject's similarities
@@ -286,14 +326,21 @@ def rank_corrected(
         corrected = {subject: after.as_tokens() for subject, after in compared.items()}
         one_hot = next(iter(corrected.values()))[1]
         signals = {subject: pair[0] for subject, pair in corrected.items()}
-        scores[" + ".join(names)] = rank(replace(gallery, tokens=one_hot), signals, items)
+        scores[" + ".join(names)] = rank(gallery, one_hot, signals, items)
     return scores
 
 
-def rank_split(gallery: Gallery, tokens: Tensor, items: Scores) -> Scores:
+def rank_split(gallery: Gallery, images: Tensor, tokens: Tensor, items: Scores) -> Scores:
     """Rank the pictures of the signals' split alone, for the verdict; the gallery decides which are drawn."""
-    chosen = draw_tested(np.arange(len(gallery.rows)))
+    chosen = draw_tested(np.arange(len(gallery.tested)))
     scores = replace(items, candidates=[gallery.image_ids[index] for index in chosen])
     signals = tokens[torch.from_numpy(scores.compared)]
-    table = ranks_of_all(signals, gallery.tokens[torch.from_numpy(chosen)], len(chosen))  # [n, P]
+    table = ranks_of_all(signals, images[torch.from_numpy(chosen)], len(chosen))  # [n, P]
     return replace(scores, table=table.astype(np.uint16))
+
+
+def draw_tested(rows: Int64) -> Int64:
+    """Draw the rows among which a verdict is asked, the same ones every time: all of few pictures."""
+    if len(rows) <= MOST_TESTED:
+        return rows
+    return np.sort(np.random.default_rng(0).choice(rows, MOST_TESTED, replace=False))

@@ -1,0 +1,376 @@
+"""All that is measured on one cell: ranks, subsets, curves, ceiling, regions and control, by subject."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial, reduce
+from itertools import compress
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.measurements import TRIALS_TOGETHER
+from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Sliding
+from brainhive_cli.measurement.interleaving import separate_repetitions
+from brainhive_cli.measurement.ranks import subset_expectations, subset_hits
+from brainhive_cli.measurement.reliability import (
+    average_halves,
+    correlation_shares,
+    rank_halves,
+    unit_vectors,
+)
+from brainhive_cli.measurement.retrieval import (
+    Gallery,
+    Scores,
+    measure_control,
+    permute_targets,
+    rank,
+    rank_corrected,
+    rank_split,
+)
+from brainhive_cli.measurement.trialwise import depends_on_other_trials
+from brainhive_cli.measurement.units import MANY_UNITS
+from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
+
+Models = Sequence[TrainedModel]
+"""The models of a group: their cosine similarities are averaged.
+
+Unit tokens concatenated have the mean of their cosines as cosine, so that several models have tokens too."""
+Points = Iterator[tuple[float, list[Tensor]]]
+"""Number of repetitions, or centre of a window in milliseconds, with the tokens [N, D] of each draw."""
+NEIGHBOURS = "repetitions of a picture follow one another, so halves would agree by slow drift alone"
+SIGNALS_AT_ONCE = 64
+"""Signals whose heads are predicted at once: 272,896 outputs of each are 70 MB."""
+
+
+@console.progress("ranking pictures by signals")
+def measure_cell(models: Models, spec: EvaluationSpec) -> tuple[Gallery, dict[int, Scores]]:
+    """Measure everything requested of a cell; its gallery is encoded once.
+
+    Args:
+        models: The cell's model, or several.
+        spec: What is measured. A control permutes alike in all cells: seeds share a subject's signals.
+
+    Returns:
+        The candidates, and the scores of each subject.
+    """
+    # rank all subjects at once, so that a large gallery is read once
+    gallery = open_gallery(models, spec.splits, spec.distractors, spec.seed, spec.only_shown)
+    images = encode_gallery(models, gallery)
+    tokens, items = {}, {}
+    for subject in models[0].cell.tested_on:
+        tokens[subject], items[subject] = encode_items(models, gallery, images, subject, spec)
+    scores = rank(gallery, images, tokens, items)
+    corrected = rank_corrected(gallery, images, tokens, items, spec.corrections)
+
+    # further measures of each subject
+    for subject, signals in tokens.items():
+        target = gallery.find(scores[subject].labels)
+        scores[subject] = replace(
+            rank_split(gallery, images, signals, scores[subject]),
+            subsets=measure_subsets(signals, images[target], spec),
+            curves=measure_curves(models, subject, spec, partial(gallery.rank_draws, images, target)),
+            ceiling=_open_ceiling(models, subject, spec) if spec.ceiling_splits else None,
+            regions=measure_region_shares(models[0], subject, spec.split) if spec.region_shares else None,
+            corrected={name: ranked[subject] for name, ranked in corrected.items()},
+        )
+
+    # a prediction that needs other test signals is no result of one trial
+    if dependent := [str(subject) for subject, listed in items.items() if not listed.is_trialwise]:
+        console.warn(
+            f"{models[0].cell.name}: tokens of subject {', '.join(dependent)} depend on the other "
+            f"test signals, and every number is stamped “{TRIALS_TOGETHER}”; let the backbone use no mean or "
+            "other statistic of the batch in evaluation mode"
+        )
+    return gallery, scores
+
+
+def open_models(
+    runs: Sequence[TrainedRun], cells: Sequence[Cell], device: torch.device, head: str | None = None
+) -> Models:
+    """Open the models of a group, to be compared by a head; None leaves it to the models."""
+    return [TrainedModel(*pair, device, head) for pair in zip(runs, cells, strict=True)]
+
+
+def open_gallery(
+    models: Models, splits: Sequence[str], random: int = 0, seed: int = 0, only_shown: bool = False
+) -> Gallery:
+    """List the pictures of some splits that every model has an embedding of; signals are those of the last.
+
+    With `only_shown`, those of the last that a tested subject of any cell was shown.
+
+    Raises:
+        BrainhiveError: if models have different pictures.
+    """
+    first, rows, image_ids, concepts = models[0], dict[str, Int64](), list[str](), list[str]()
+    for split in reversed(splits):
+        rows[split] = shared_rows(models, split)
+        if only_shown and split == splits[-1]:
+            subjects = {subject for cell in first.run.cells for subject in cell.tested_on}
+            shown = [first.shown(subject, split) for subject in sorted(subjects)]
+            rows[split] = np.intersect1d(rows[split], np.concatenate(shown))
+        pictures = first.pictures(split)
+        image_ids += [pictures.image_ids[row] for row in rows[split]]
+        concepts += [pictures.concepts[row] for row in rows[split]]
+    return Gallery(rows, image_ids, concepts, random, seed, first.run.dataset.alike_by)
+
+
+def shared_rows(models: Models, split: str) -> Int64:
+    """Find the rows of the pictures that every model has an embedding of."""
+    first, *others = (model.pictures(split) for model in models)
+    for other in others:
+        if first.image_ids != other.image_ids:
+            raise BrainhiveError(f"{first.path} and {other.path} hold different pictures", "embed again")
+    return reduce(np.intersect1d, [model.rows(split) for model in models])
+
+
+def encode_gallery(models: Models, gallery: Gallery) -> Tensor:
+    """Encode the pictures of a gallery as tokens [M, D]."""
+    parts = [_join(model.images(split, rows) for model in models) for split, rows in gallery.rows.items()]
+    return torch.cat(parts)
+
+
+def open_trials(models: Models, subject: int, split: str) -> list[Trials]:
+    """Open a subject's trials as each model reads them, of pictures that all have and none has seen."""
+    opened = [model.trials(subject, split) for model in models]
+    _ = [trials.averages for trials in opened]  # which the cells that follow read, too
+    tested = reduce(np.intersect1d, [shared_rows(models, split), *(trials.stimulus for trials in opened)])
+    return [trials.take(np.isin(trials.stimulus, tested)) for trials in opened]
+
+
+def encode(models: Models, trials: Iterable[Trials]) -> Tensor:
+    """Encode the averages of trials, as each model reads them, as tokens [N, D]."""
+    return _join(model.encode(part) for model, part in zip(models, trials, strict=True))
+
+
+def _join(tokens: Iterable[Tensor]) -> Tensor:
+    """Join the tokens [N, D] of several models."""
+    first, *others = tokens
+    return torch.cat([normalize(part) for part in (first, *others)], 1) if others else first
+
+
+def encode_items(
+    models: Models, gallery: Gallery, images: Tensor, subject: int, spec: EvaluationSpec
+) -> tuple[Tensor, Scores]:
+    """Encode a subject's signals as tokens [N, D], and list what they showed, not yet ranked."""
+    # index in the gallery of what was seen
+    first, split, tested = models[0], spec.split, open_trials(models, subject, spec.split)
+    tokens, rows = encode(models, tested), tested[0].stimulus
+    seen = np.searchsorted(gallery.tested, rows)
+
+    # what was interleaved; names and runs or sessions of held-out trials, which no other designs have
+    is_tested = np.isin(first.trials(subject, split).stimulus, rows)
+    interleaving = first.interleaving(tested[0], split)
+    names, groups = ([*compress(listed, is_tested)] for listed in first.name_trials(subject, split))
+
+    # what signals are tested on, which a control permutes
+    parts = interleaving.parts if names else ()
+    targets = permute_targets(seen, gallery, spec.control, spec.seed, parts)
+    target, control = next(targets), {}
+    if spec.control != "none":
+        control = measure_control(gallery, images, tokens, [seen, *targets])
+
+    # a prediction that needs other test signals is no result of one trial
+    is_trialwise = not any(
+        depends_on_other_trials(partial(model.encode, part), torch.from_numpy(part.averages))
+        for model, part in zip(models, tested, strict=True)
+    )
+    labels = [gallery.image_ids[index] for index in target]
+    concepts = [gallery.concepts[index] for index in target]
+    items = Scores(names or labels, labels, concepts, groups, interleaving, is_trialwise, control=control)
+    return tokens, items
+
+
+def measure_subsets(
+    tokens: Tensor, shown: Tensor, spec: EvaluationSpec
+) -> dict[str, tuple[Float64, Float64]]:
+    """Measure how often signals [N, D] and pictures [N, D] find each other in small galleries."""
+    if not spec.subsets:
+        return {}
+    ways = min(spec.subsets.ways, len(shown))  # all of the pictures where they are fewer
+    drawn = subset_hits(tokens, shown, ways, spec.subsets.draws, spec.seed)
+    return {"top1": drawn, "top1_expected": subset_expectations(tokens, shown, ways)}
+
+
+def measure_curves(
+    models: Models, subject: int, spec: EvaluationSpec, rank_draws: Callable[[Sequence[Tensor]], Int64]
+) -> dict[str, dict[float, Int64]]:
+    """Rank what signals show, [K, N], at each point of the curves; `rank_draws` ranks K tokens [N, D]."""
+    return {
+        name: {at: rank_draws(draws) for at, draws in CURVES[name](models, subject, spec)}
+        for name in spec.curves
+    }
+
+
+def over_repetitions(models: Models, subject: int, spec: EvaluationSpec) -> Points:
+    """Average k repetitions, for each k; which ones is drawn at random, several times.
+
+    A picture with fewer repetitions averages all it has.
+
+    Raises:
+        RecipeError: if there are fewer repetitions than requested.
+    """
+    # numbers of repetitions
+    tested = open_trials(models, subject, spec.split)
+    most = int(tested[0].counts.max())
+    chosen = doubling(most) if spec.repetitions == "all" else spec.repetitions or []
+    if max(chosen) > most:
+        raise RecipeError(
+            f"repetitions: {max(chosen)} of a picture requested, subject {subject} has {most}",
+            "repetitions=all takes 1, 2, 4, … and all that there are",
+        )
+
+    # tokens of averages of k random repetitions, alike for all models; of all there is one choice
+    for k in chosen:
+        tokens = []
+        for draw in range(spec.repetition_draws if k < most else 1):
+            seed = derive_seed(spec.seed, subject, k, draw)
+            averages = [trials.average(k, torch.Generator().manual_seed(seed)) for trials in tested]
+            tokens.append(encode(models, averages))
+        yield float(k), tokens
+
+
+def doubling(most: int) -> list[int]:
+    """List 1, 2, 4, … and `most`."""
+    return [*(2**n for n in range(most.bit_length()) if 2**n < most), most]
+
+
+def over_time(models: Models, subject: int, spec: EvaluationSpec) -> Points:
+    """Replace all of the signal but a window, by the window's centre in milliseconds.
+
+    Outside is the subject's mean training signal, in which no test picture has a part. The models are those
+    trained on the whole signal: the curve says what they use of each window when nothing else distinguishes
+    the pictures, not what a model trained on that window could decode.
+
+    Raises:
+        RecipeError: if the window is wider than the signal.
+    """
+    # signals and mean training signals as each model takes them
+    sliding = spec.sliding or Sliding()
+    tested = open_trials(models, subject, spec.split)
+    means = [model.mean_training_signal(subject) for model in models]
+
+    # tokens of each window alone
+    for start_ms in window_starts(1000 * tested[0].times_s, sliding.width_ms, sliding.step_ms):
+        windows = []
+        for trials, mean in zip(tested, means, strict=True):
+            is_inside = inside(1000 * trials.times_s, start_ms, sliding.width_ms)
+            windows.append(trials.change(averages=np.where(is_inside, trials.averages, mean)))
+        yield round(start_ms + sliding.width_ms / 2, 3), [encode(models, windows)]
+
+
+CURVES = {"repetitions": over_repetitions, "sliding": over_time}
+"""Function that measures each curve."""
+
+
+def _open_ceiling(models: Models, subject: int, spec: EvaluationSpec) -> Scores:
+    """Measure the ceiling of a subject's signals, once for all cells: they depend on no model."""
+
+    def measure() -> Scores:
+        tested = open_trials(models, subject, spec.split)[0]
+        trials, available = torch.from_numpy(tested.singles), torch.from_numpy(tested.counts)
+        image_ids = models[0].pictures(spec.split).image_ids
+        ids = [image_ids[row] for row in tested.stimulus]
+
+        # halves are of repetitions that are far apart, as far as their times are known
+        sessions, times = tested.sessions, (tested.runs, tested.onset_s)
+        parts = separate_repetitions(tested.is_there, sessions, *times)
+        if parts is None:
+            return Scores(repetitions=int(available.max()), reason=NEIGHBOURS)
+
+        # what all pictures of a session share is no agreement of a picture's repetitions
+        for number in np.unique(sessions[tested.is_there]) if sessions is not None else ():
+            is_of_session = torch.from_numpy(tested.is_there & (sessions == number))
+            if int(is_of_session.any(1).sum()) >= MANY_UNITS:
+                trials[is_of_session] -= trials[is_of_session].mean(0)
+        seed = derive_seed(spec.seed, subject)
+        return measure_ceiling(trials, available, ids, spec.ceiling_splits, seed, torch.from_numpy(parts))
+
+    return models[0].once("ceiling", subject, spec.split, measure)
+
+
+def measure_ceiling(
+    trials: Tensor,
+    available: Tensor,
+    image_ids: Sequence[str],
+    splits: int,
+    seed: int,
+    parts: Tensor | None = None,
+) -> Scores:
+    """Halve the single trials [N, R, …] of pictures at random, `splits` times; [N] of the R exist.
+
+    Halves are of different `parts` [N, R] of the recording, see `separate_repetitions`.
+    """
+    # pictures that were repeated
+    numbers = torch.arange(trials.shape[1])
+    is_there = numbers < available[:, None]  # [N, R]
+    parts = numbers.expand(is_there.shape) if parts is None else parts
+    most, is_repeated = int(available.max()), parts.masked_fill(~is_there, 0).amax(1) >= 1
+    ids = [*compress(image_ids, is_repeated.tolist())]
+    if len(ids) < 2:
+        few = "one repetition of each picture" if most < 2 else "fewer than two pictures were repeated"
+        return Scores(repetitions=most, reason=few)
+    if not is_repeated.all():
+        trials, available, is_there, parts = (
+            values[is_repeated] for values in (trials, available, is_there, parts)
+        )
+    signal = trials.flatten(2)  # [N, R, F]
+    if not is_there.all():  # the padding may be NaN
+        signal = signal.masked_fill(~is_there[:, :, None], 0)
+
+    # ranks of the pictures, and their shares in the correlation of the halves, by split
+    ranks_by_split, shares, sizes = [], [], []
+    with console.progress("measuring the ceiling", splits) as bar:
+        for split in range(splits):
+            random = torch.Generator().manual_seed(derive_seed(seed, split))
+            *halves, size = average_halves(signal, available, random, parts=parts)
+            ranks_by_split.append(rank_halves(*halves).numpy())
+            shares.append(correlation_shares(*(unit_vectors(half.numpy()) for half in halves)).mean(1))
+            sizes.append(float(size.sum()))
+            bar.advance()
+    times = float(available.sum()) / float(np.mean(sizes))
+    ranks, correlation = np.stack(ranks_by_split), np.mean(shares, 0)
+    return Scores(ids, ranks=ranks, correlation=correlation, repetitions=most, times=times)
+
+
+def measure_region_shares(model: TrainedModel, subject: int, split: str) -> Scores:
+    """Replace the voxels of each region by their mean over training signals, and predict again.
+
+    A share is the squared change of a head's prediction, over that with all voxels replaced: 0 where the
+    region has no effect. Shares of regions that interact, or overlap, do not add up to 1.
+
+    Raises:
+        RecipeError: if the signals are not of voxels.
+    """
+    # voxels of each region, and the mean training signal
+    trials = model.trials(subject, split)
+    rest = torch.from_numpy(model.mean_training_signal(subject))  # [V, 1]
+    regions = region_masks(trials.regions, len(rest))
+    masks = {name: torch.from_numpy(mask) for name, mask in regions.items()}
+    if not masks:
+        raise RecipeError("region_shares is of voxels in regions, which the signals have not", "leave it")
+
+    # squared change [N] of each head without a region, over that without all voxels
+    def measure_change(values: Tensor, changed: Tensor) -> Tensor:
+        return (values - changed).flatten(1).square().sum(1).cpu()
+
+    empty = model.predict(subject, rest[None])
+    shares: dict[str, dict[str, list[float]]] = {head: {name: [] for name in masks} for head in empty}
+    for part in torch.from_numpy(trials.averages).split(SIGNALS_AT_ONCE):
+        predicted = model.predict(subject, part)
+        for name, mask in masks.items():
+            for head, values in model.predict(subject, torch.where(mask, rest, part)).items():
+                total = measure_change(predicted[head], empty[head]).clamp(min=1e-30)
+                shares[head][name] += (measure_change(predicted[head], values) / total).tolist()
+    image_ids = model.pictures(split).image_ids
+    ids = model.name_trials(subject, split)[0] or [image_ids[row] for row in trials.stimulus]
+    voxels = {name: int(mask.sum()) for name, mask in masks.items()}
+    return Scores(ids, voxels=voxels, shares=shares)
