@@ -1,5 +1,6 @@
-"""Spaces of signals: sensors on the head, or voxels with their regions, maps and positions."""
+"""Spaces of signals: sensors on the head, or voxels with their regions; found by name or region."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,6 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.arrays import Bool, Float64, Int64
+from brainhive_cli.core.errors import RecipeError, find_rows, guess
+
+REGIONS = {
+    "frontal": ("Fp", "AF", "F"),
+    "central": ("FC", "C", "CP"),
+    "temporal": ("FT", "T", "TP"),
+    "parietal": ("P",),
+    "occipital": ("PO", "O"),
+}
+"""Region > letters that its channels' names begin with, in the 10-10 system. What lies between two regions is
+counted with one of them; parietal and occipital together are BrainHiVE's 17 channels of THINGS-EEG."""
+_REGION_OF = {letters.lower(): region for region, all_of in REGIONS.items() for letters in all_of}
+_NAME = re.compile(r"([a-z]+?)(z|\d+h?)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -77,3 +91,59 @@ class Voxels:
             {name: values[rows] for name, values in self.maps.items()},
             None if self.grid is None else replace(self.grid, places=self.grid.places[rows]),
         )
+
+
+def channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:
+    """Find channels by name or region (`occipital`), each once.
+
+    Raises:
+        RecipeError: naming what the data do not have, and the nearest name.
+    """
+    chosen = []
+    for name in names:
+        region = name.lower()
+        if region in REGIONS:
+            members = [row for row, channel in enumerate(channels) if region_of(channel) == region]
+        else:
+            members = [row for row in find_rows([name], channels, "the recording") if row is not None]
+        if not members:
+            there = f"there are: {' '.join(channels)}; regions: {' '.join(REGIONS)}"
+            raise RecipeError(f"no channel {name!r} in the data", guess(name, [*channels, *REGIONS]) + there)
+        chosen += members
+    return np.asarray(list(dict.fromkeys(chosen)))
+
+
+def find_region(name: str, regions: Mapping[str, Any], where: str = "", expression: str = "") -> str:
+    """Find a region's name as the data have it; `where` and `expression` say in errors what names it."""
+    names = list(regions)
+    if (row := find_rows([name], names, "the recording")[0]) is not None:
+        return names[row]
+    spaces = "a difference has spaces around its -; " if "-" in name and expression else ""
+    hint = f"{guess(name, names)}{spaces}regions: {' '.join(names) or 'none'}"
+    raise RecipeError(f"{where}no region {name!r} in the data{expression}", hint)
+
+
+def region_of(channel: str) -> str | None:
+    """Name the region of a channel; None for a name that is not of the 10-10 system."""
+    match = _NAME.match(channel)
+    return _REGION_OF.get(match[1].lower()) if match else None
+
+
+def sample_range(times_s: Float64, window_ms: tuple[float, float] | None) -> slice:
+    """Find the samples whose time lies in [start, stop), in milliseconds after onset; all when None.
+
+    Raises:
+        RecipeError: if no sample does, or the window reaches a sample or more beyond the recording.
+    """
+    if window_ms is None:
+        return slice(0, len(times_s))
+    times_ms = np.round(times_s * 1000, 3)
+    step_ms = (times_ms[-1] - times_ms[0]) / max(1, len(times_ms) - 1)
+    inside = np.flatnonzero((times_ms >= window_ms[0]) & (times_ms < window_ms[1]))
+    spans = f"the recording spans {times_ms[0]:g} to {times_ms[-1]:g} ms"
+    if not len(inside):
+        raise RecipeError(f"no sample in the window {list(window_ms)} ms", spans)
+    is_longer = window_ms[0] <= times_ms[0] - step_ms or window_ms[1] >= times_ms[-1] + 2 * step_ms
+    if is_longer and step_ms:
+        raise RecipeError(f"the window {list(window_ms)} ms reaches beyond the recording", spans)
+    return slice(int(inside[0]), int(inside[-1]) + 1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -15,12 +16,12 @@ from typing_extensions import TypedDict
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64, UInt64
 from brainhive_cli.core.artifacts import Mark
-from brainhive_cli.core.errors import BrainhiveError, first_line
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, first_line
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, merge_caveats
 from brainhive_cli.core.set_up import flatten
 from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.spaces import Sensors, Voxels, channel_rows, find_region, sample_range
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import NUMBERS
 from brainhive_cli.data.stores.ids import Names
@@ -312,24 +313,40 @@ class Trials:
 
     def select(
         self,
-        rows: Int64,
-        samples: slice,
+        channels: Sequence[str] | None = None,
+        window_ms: tuple[float, float] | None = None,
         scale: float = 1.0,
         where: str = "the recording",
-        sets: Mapping[str, Bool] | None = None,
+        sets: Mapping[str, Bool] = MappingProxyType({}),
     ) -> Self:
-        """Select channels or voxels and samples, and scale them.
+        """Select channels by name or region, or voxels by region, and a window, and scale the signals.
+
+        Channels come in the order of their names, voxels in that of the data.
 
         Args:
-            rows: [C] which channels or voxels.
-            samples: Which of the T samples.
+            channels: Names; None: all. Where there are sets of voxels, all that lie in one of them.
+            window_ms: Start and stop after onset; None: all.
             scale: Factor.
             where: Name of the trials, for errors.
             sets: Masks [V] of all voxels by name, which become regions: those that streams of a model read.
+
+        Raises:
+            RecipeError: naming what the data do not have, and the nearest name.
         """
-        whole, space = self.signal, self.space
+        whole, space, rows = self.signal, self.space, np.arange(self.signal.shape[2])
+        if channels is not None and isinstance(space, Sensors):
+            rows = channel_rows(space.names, channels)
+        elif channels is not None and isinstance(space, Voxels):
+            masks = [space.regions[find_region(name, space.regions)] for name in channels]
+            rows = np.flatnonzero(np.any(masks, 0))
+            if not len(rows):
+                problem = f"no voxel lies in {', '.join(channels)}"
+                raise RecipeError(problem, f"regions: {' '.join(space.regions)}")
+        if sets:
+            rows = np.flatnonzero(np.any(list(sets.values()), 0))
         if isinstance(space, Voxels):
-            space = replace(space, regions={**space.regions, **(sets or {})})
+            space = replace(space, regions={**space.regions, **sets})
+        samples = sample_range(self.times_s, window_ms)
 
         def read(part: Any) -> Float32:
             chosen = np.asarray(whole[part, :, :, samples])[:, :, rows].astype(np.float32, copy=False)

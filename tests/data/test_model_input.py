@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from brainhive_cli.data.signals.normalisations import whiten
-from brainhive_cli.data.signals.selection import select
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import COPIED_STIMULI, Trials
@@ -23,7 +22,7 @@ def recorded(path: Path, seed: int = 0) -> Trials:
     ids = [f"c/p{number}" for number in range(count)]
     made = Trials(signal, ids, Sensors(CHANNELS), np.arange(8) / 100, 100.0, "µV", repetitions=repetitions)
     SignalStore.write(path, {"train": made})
-    return select(SignalStore.open(path)["train"], ["Oz", "P7"], (10, 60), 2.0, "here")
+    return SignalStore.open(path)["train"].select(["Oz", "P7"], (10, 60), 2.0, "here")
 
 
 @pytest.fixture

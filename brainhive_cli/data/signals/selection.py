@@ -3,7 +3,6 @@
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -11,23 +10,12 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, RecipeError, find_rows, guess
+from brainhive_cli.core.arrays import Bool
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
-from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.spaces import Sensors, Voxels, find_region
 from brainhive_cli.data.trials import REGION_NAME, Trials
 
-REGIONS = {
-    "frontal": ("Fp", "AF", "F"),
-    "central": ("FC", "C", "CP"),
-    "temporal": ("FT", "T", "TP"),
-    "parietal": ("P",),
-    "occipital": ("PO", "O"),
-}
-"""Region > letters that its channels' names begin with, in the 10-10 system. What lies between two regions is
-counted with one of them; parietal and occipital together are BrainHiVE's 17 channels of THINGS-EEG."""
-_REGION_OF = {letters.lower(): region for region, all_of in REGIONS.items() for letters in all_of}
-_NAME = re.compile(r"([a-z]+?)(z|\d+h?)$", re.IGNORECASE)
 CLOSE_MS = 1e-6
 """Times closer than this are one: above the rounding of seconds to milliseconds."""
 Control = Literal["none", "swapped", "random", "all"]
@@ -39,62 +27,6 @@ _OPERATIONS: Mapping[str, Callable[[Bool, Bool], Bool]] = {
     "-": lambda one, other: one & ~other,
 }
 _BINDS = {"|": 1, "&": 2, "-": 2}
-
-
-def channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:
-    """Find channels by name or region (`occipital`), each once.
-
-    Raises:
-        RecipeError: naming what the data do not have, and the nearest name.
-    """
-    chosen = []
-    for name in names:
-        region = name.lower()
-        if region in REGIONS:
-            members = [row for row, channel in enumerate(channels) if region_of(channel) == region]
-        else:
-            members = [row for row in find_rows([name], channels, "the recording") if row is not None]
-        if not members:
-            there = f"there are: {' '.join(channels)}; regions: {' '.join(REGIONS)}"
-            raise RecipeError(f"no channel {name!r} in the data", guess(name, [*channels, *REGIONS]) + there)
-        chosen += members
-    return np.asarray(list(dict.fromkeys(chosen)))
-
-
-def _find_region(name: str, regions: Mapping[str, Any], where: str = "", expression: str = "") -> str:
-    """Find a region's name as the data have it; `where` and `expression` say in errors what names it."""
-    names = list(regions)
-    if (row := find_rows([name], names, "the recording")[0]) is not None:
-        return names[row]
-    spaces = "a difference has spaces around its -; " if "-" in name and expression else ""
-    hint = f"{guess(name, names)}{spaces}regions: {' '.join(names) or 'none'}"
-    raise RecipeError(f"{where}no region {name!r} in the data{expression}", hint)
-
-
-def region_of(channel: str) -> str | None:
-    """Name the region of a channel; None for a name that is not of the 10-10 system."""
-    match = _NAME.match(channel)
-    return _REGION_OF.get(match[1].lower()) if match else None
-
-
-def sample_range(times_s: Float64, window_ms: tuple[float, float] | None) -> slice:
-    """Find the samples whose time lies in [start, stop), in milliseconds after onset; all when None.
-
-    Raises:
-        RecipeError: if no sample does, or the window reaches a sample or more beyond the recording.
-    """
-    if window_ms is None:
-        return slice(0, len(times_s))
-    times_ms = np.round(times_s * 1000, 3)
-    step_ms = (times_ms[-1] - times_ms[0]) / max(1, len(times_ms) - 1)
-    inside = np.flatnonzero((times_ms >= window_ms[0]) & (times_ms < window_ms[1]))
-    spans = f"the recording spans {times_ms[0]:g} to {times_ms[-1]:g} ms"
-    if not len(inside):
-        raise RecipeError(f"no sample in the window {list(window_ms)} ms", spans)
-    is_longer = window_ms[0] <= times_ms[0] - step_ms or window_ms[1] >= times_ms[-1] + 2 * step_ms
-    if is_longer and step_ms:
-        raise RecipeError(f"the window {list(window_ms)} ms reaches beyond the recording", spans)
-    return slice(int(inside[0]), int(inside[-1]) + 1)
 
 
 def window_starts(
@@ -133,36 +65,6 @@ def region_masks(regions: Mapping[str, Sequence[int]], voxels: int) -> dict[str,
     for name, mask in masks.items():
         mask[list(regions[name])] = True
     return masks
-
-
-def select(
-    trials: Trials,
-    channels: Sequence[str] | None = None,
-    window_ms: tuple[float, float] | None = None,
-    scale: float = 1.0,
-    where: str = "the recording",
-    sets: Mapping[str, Bool] = MappingProxyType({}),
-) -> Trials:
-    """Select channels by name or region, or voxels by region (all when None), and a window in ms.
-
-    Channels come in the order of their names, voxels in that of the data. Where there are sets of voxels,
-    all that lie in one of them are selected.
-
-    Raises:
-        RecipeError: naming what the data do not have, and the nearest name.
-    """
-    space, rows = trials.space, np.arange(trials.signal.shape[2])
-    if channels is not None and isinstance(space, Sensors):
-        rows = channel_rows(space.names, channels)
-    elif channels is not None and isinstance(space, Voxels):
-        masks = [space.regions[_find_region(name, space.regions)] for name in channels]
-        rows = np.flatnonzero(np.any(masks, 0))
-        if not len(rows):
-            problem = f"no voxel lies in {', '.join(channels)}"
-            raise RecipeError(problem, f"regions: {' '.join(space.regions)}")
-    if sets:
-        rows = np.flatnonzero(np.any(list(sets.values()), 0))
-    return trials.select(rows, sample_range(trials.times_s, window_ms), scale, where, sets)
 
 
 def _write_normalisation(config: Any) -> str | dict[str, Any]:
@@ -259,7 +161,7 @@ class Signal(Section):
         """
         split = self.region_split, trials.space, self.region_control, self.region_seed, where
         channels = self.channels or default
-        return select(trials, channels, self.window_ms, self.scale, where, split_masks(*split))
+        return trials.select(channels, self.window_ms, self.scale, where, split_masks(*split))
 
 
 def parsed(expression: str) -> list[str]:
@@ -328,7 +230,7 @@ def split_masks(
                 operands[-1] = _OPERATIONS[token](operands[-1], second)
             else:
                 known = {**space.regions, **masks}
-                operands.append(known[_find_region(token, known, f"{where}: ", f", of {expression!r}")])
+                operands.append(known[find_region(token, known, f"{where}: ", f", of {expression!r}")])
         (masks[name],) = operands
         if not masks[name].any():
             filled = " ".join(region for region, mask in space.regions.items() if mask.any())

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Bool, Int64
+from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SEEN_CONCEPTS, SEEN_COPIES, UNKNOWN_PICTURES
-from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.datasets import Dataset, people_of
 from brainhive_cli.data.media.near_copies import COPIES, Likeness
 from brainhive_cli.data.stores.health import DUPLICATE_COSINE, units_in_blocks
 from brainhive_cli.data.stores.ids import Names
@@ -50,120 +51,159 @@ SEEN_CONCEPT = (
 class TestedPictures:
     """The pictures of a split, compared with those that the models which are tested on them learned from.
 
-    Pictures stay candidates of a gallery; what is left out are the signals that were recorded of them.
+    Pictures stay candidates of a gallery; what is left out are the signals that were recorded of them. Trials
+    of seen stimuli, which a data set may hold out, leave out none.
 
     Attributes:
-        title: What they are: `test pictures of things-eeg`.
-        image_ids: [M], the rows of the target stores.
-        done: [M] whether they have targets.
-        by_subject: [M] whether a model that is tested on a subject learned from them, by subject. All models
-            of a subject share it, so that they are tested on the same items.
-        by_source: [M] whether something else did, such as a prior, by what that is called.
-        has_pixels: Whether their pixels and those that other sources learned from are known, and all
-            targets were made of them.
-        same_ids: Names of the data sets whose pictures, of unknown pixels, have the ids of most of them.
-        alike: [M] whether they are tested though they are like learned pictures, by the warning that says
-            how: copies under other names, altered ones, those whose embeddings are equal within rounding, and
-            those of whose concept a model saw other pictures, in training of another data set or in that of
-            what it started from: what its own data set holds out says nothing of that.
+        dataset: Whose pictures are tested.
+        split: Which of them.
+        fold: Fold that is tested, where the data set holds out any.
+        stores: The target stores of the split, by encoder.
+        models: What the models that are tested on each subject learned from.
+        confirm: Says whether a tested picture is a near-copy of a learned one.
+        train: Stores of the pictures that the models learned from; empty where they are not there.
+        sources: What else learned from pictures, such as a prior, by what it is called.
+        allows_copies: Whether copies of learned pictures under other names are tested.
     """
 
     __test__ = False  # no test, though pytest would take it for one by its name
 
-    title: str
-    image_ids: Names
-    done: Bool
-    by_subject: Mapping[int, Bool]
-    by_source: Mapping[str, Bool]
-    has_pixels: bool = True
-    same_ids: Iterable[str] = ()
-    alike: Mapping[str, Bool] = field(default_factory=dict)
+    dataset: Dataset
+    split: str
+    fold: int
+    stores: Stores
+    models: Mapping[int, Sequence[Learned]]
+    confirm: Confirm
+    train: Stores = field(default_factory=dict)
+    sources: Mapping[str, Learned] = field(default_factory=dict)
+    allows_copies: bool = False
 
-    @classmethod
-    def compare(
-        cls,
-        dataset: Dataset,
-        split: str,
-        stores: Stores,
-        models: Mapping[int, Sequence[Learned]],
-        *,
-        fold: int = 1,
-        train: Stores | None = None,
-        sources: Mapping[str, Learned] | None = None,
-        is_other_dataset: bool = False,
-        confirm: Confirm,
-        allows_copies: bool = False,
-    ) -> Self:
-        """Look for the pictures of stores among those that models and other sources learned from.
+    @cached_property
+    def _listed(self) -> tuple[TargetStore, UInt64 | None]:
+        """Store that lists the pictures, and what their pixels are known by: [M, 25]."""
+        return first_with_pixels(self.stores)
 
-        Args:
-            dataset: Whose pictures are tested.
-            split: Which of them.
-            stores: The target stores of the split, by encoder.
-            models: What the models that are tested on each subject learned from.
-            fold: Fold that is tested, where the data set holds out any.
-            train: Stores of the pictures that the models learned from; empty where they are not there.
-            sources: What else learned from pictures, by what it is called.
-            is_other_dataset: Whether the models learned from another data set.
-            confirm: Says whether a tested picture is a near-copy of a learned one.
-            allows_copies: Whether copies of learned pictures under other names are tested.
+    @property
+    def image_ids(self) -> Names:
+        """[M] the pictures, in the rows of the target stores."""
+        return self._listed[0].image_ids
+
+    @cached_property
+    def done(self) -> Bool:
+        """[M] whether they have targets, and are tested."""
+        listed = self._listed[0]
+        return listed.done & self.dataset.holdout.choose_stimuli(listed, self.split, self.fold)
+
+    @property
+    def _shows_seen(self) -> bool:
+        return self.dataset.holdout.shows_seen and self.split == "test"
+
+    @property
+    def title(self) -> str:
+        """Name of the pictures: `test pictures of things-eeg`."""
+        what = "stimuli" if self._shows_seen else f"{self.split} pictures"
+        return f"{what} of {self.dataset.name}"
+
+    @cached_property
+    def _histories(self) -> list[Learned]:
+        """What all models learned from; nothing where trials of seen stimuli are held out."""
+        return [] if self._shows_seen else [*chain(*self.models.values())]
+
+    @cached_property
+    def _learned(self) -> list[LearnedPictures]:
+        """The pictures that models and other sources learned from."""
+        sources = () if self._shows_seen else self.sources.values()
+        return [learned.pictures for learned in (*self._histories, *sources)]
+
+    @cached_property
+    def _likenesses(self) -> dict[Likeness | None, list[tuple[int, int]]]:
+        """Near-copies among the pictures that are not known by their names or pixels, see `find_alike`."""
+        pixels, name = self._listed[1], self.dataset.pictured_as
+        if pixels is None or not self._learned:
+            return {}
+        known = [pictures.contain(name, self.image_ids, pixels) for pictures in self._learned]
+        is_sought = self.done & ~np.logical_or.reduce(known)
+        return find_alike(pixels, is_sought, self._learned, self.confirm)
+
+    def _are_copies(self, learned: LearnedPictures) -> Bool:
+        """[M] whether pictures have the pixels of learned ones, or nearly."""
+        pairs, pixels = (
+            chain.from_iterable(self._likenesses.get(kind, ()) for kind in COPIES),
+            self._listed[1],
+        )
+        near = [row for row, name in pairs if name in learned.names]
+        are_near = np.isin(np.arange(len(self.image_ids)), near)
+        return are_near if pixels is None else are_near | np.isin(pixels[:, 0], learned.pixels)
+
+    def are_seen(self, learned: LearnedPictures) -> Bool:
+        """[M] whether pictures are among learned ones: by name, and copies unless these are allowed."""
+        if self._shows_seen:
+            return np.zeros(len(self.image_ids), bool)
+        named = learned.contain(self.dataset.pictured_as, self.image_ids)
+        return named if self.allows_copies else named | self._are_copies(learned)
+
+    @cached_property
+    def by_subject(self) -> dict[int, Bool]:
+        """[M] whether a model that is tested on a subject learned from them, by subject.
+
+        All models of a subject share it, so that they are tested on the same items.
         """
-        # a holdout of trials tests stimuli that were seen in other trials
-        if dataset.holdout.shows_seen and split == "test":
-            first = next(iter(stores.values()))
-            none = np.zeros(len(first.image_ids), bool)
-            seen_by = dict.fromkeys(models, none)
-            return cls(f"stimuli of {dataset.name}", first.image_ids, first.done, seen_by, {})
-
-        # pictures of all models and other sources
-        (first, pixels), sources, pictured_as = first_with_pixels(stores), sources or {}, dataset.pictured_as
-        ids, every = first.image_ids, [*chain(*models.values())]
-        pictures = [learned.pictures for learned in (*every, *sources.values())]
-
-        # near-copies are looked for among those that are not known by their names or pixels
-        known = [learned_pictures.contain(pictured_as, ids, pixels) for learned_pictures in pictures]
-        done = first.done & dataset.holdout.choose_stimuli(first, split, fold)
-        is_sought = done & ~np.logical_or.reduce([np.zeros(len(ids), bool), *known])
-        alike = {} if pixels is None else find_alike(pixels, is_sought, pictures, confirm)
-
-        def are_copies(learned_pictures: LearnedPictures) -> Bool:
-            pairs = chain.from_iterable(alike.get(kind, ()) for kind in COPIES)
-            near = [row for row, name in pairs if name in learned_pictures.names]
-            are_near = np.isin(np.arange(len(ids)), near)
-            return are_near if pixels is None else are_near | np.isin(pixels[:, 0], learned_pictures.pixels)
-
-        def are_seen(learned_pictures: LearnedPictures) -> Bool:
-            named = learned_pictures.contain(pictured_as, ids)
-            return named if allows_copies else named | are_copies(learned_pictures)
-
-        # what is left out, and copies that are not
-        by_subject = {
-            subject: np.logical_or.reduce([are_seen(learned.pictures) for learned in subject_models])
-            for subject, subject_models in models.items()
+        return {
+            subject: np.logical_or.reduce([self.are_seen(learned.pictures) for learned in histories])
+            for subject, histories in self.models.items()
         }
-        by_source = {name: are_seen(learned.pictures) for name, learned in sources.items()}
-        seen = np.logical_or.reduce([*by_subject.values(), *by_source.values()])
-        copies = np.logical_or.reduce([*map(are_copies, pictures)]) & ~seen & done
 
-        # what is tested with a warning: altered copies, equal embeddings, concepts and ids seen elsewhere
-        is_new = ~(seen | copies)
+    @cached_property
+    def by_source(self) -> dict[str, Bool]:
+        """[M] whether something else did, such as a prior, by what that is called."""
+        return {name: self.are_seen(learned.pictures) for name, learned in self.sources.items()}
+
+    @cached_property
+    def alike(self) -> dict[str, Bool]:
+        """[M] whether they are tested though they are like learned pictures, by the warning that says how.
+
+        Copies under other names, altered ones, those whose embeddings are equal within rounding, and those of
+        whose concept a model saw other pictures: in training of another data set, or in that of what it
+        started from. What its own data set holds out says nothing of that.
+        """
+        if not self._learned:
+            return {}
+        listed, people = self._listed[0], people_of(self.dataset)
+        copies = np.logical_or.reduce([*map(self._are_copies, self._learned)]) & ~self.is_seen & self.done
+        is_new = ~(self.is_seen | copies)
         altered = {
-            warning: np.isin(np.arange(len(ids)), [row for row, _ in alike.get(kind, ())]) & is_new
+            warning: np.isin(np.arange(len(is_new)), [row for row, _ in self._likenesses.get(kind, ())])
+            & is_new
             for kind, warning in ALTERED.items()
         }
 
-        # a picture is near as long as every store of float vectors that is not too large to be read agrees:
-        # one small network may take different pictures for one, and captions and labels are alike for many
-        near_stores = [
-            (store, stores[name])
-            for name, store in (train or {}).items()
+        # concepts of earlier trainings, and of this one where it was on another data set
+        concepts = [np.empty(0, np.uint64), *(learned.pictures.start_concepts for learned in self._histories)]
+        concepts += [each.pictures.concepts for each in self._histories if each.recordings != people]
+        shows_seen_concept = np.isin(hash_concepts(listed.concepts), np.concatenate(concepts)) & self.done
+        return {
+            COPIED: copies,
+            **altered,
+            NEAR: self._find_near() & self.done & is_new,
+            SEEN_CONCEPT: shows_seen_concept,
+        }
+
+    def _find_near(self) -> Bool:
+        """Find pictures [M] whose embedding is that of a learned one, within rounding.
+
+        A picture is near as long as every store of float vectors that is not too large to be read agrees: one
+        small network may take different pictures for one, and captions and labels are alike for many.
+        """
+        stores = [
+            (store, self.stores[name])
+            for name, store in self.train.items()
             if (store.pixels is not None or "imported" in store.attributes)
             and store.embedding.dtype.kind == "f"
             and store.embedding.nbytes <= NEAR_BYTES
         ]
-        is_near = np.full(len(ids), bool(near_stores))
-        for there, ours in near_stores:
-            is_learned = np.any([one.pictures.contain(pictured_as, there.image_ids) for one in every], 0)
+        is_near, name = np.full(len(self.image_ids), bool(stores)), self.dataset.pictured_as
+        for there, ours in stores:
+            is_learned = np.any([one.pictures.contain(name, there.image_ids) for one in self._histories], 0)
             rows, candidates = np.flatnonzero(is_learned & there.done), np.flatnonzero(is_near & ours.done)
 
             # highest cosine of each candidate with any learned picture
@@ -174,28 +214,17 @@ class TestedPictures:
                     highest = np.maximum(highest, (sought @ block.T).max(1))
             is_near = np.zeros_like(is_near)
             is_near[candidates[highest > DUPLICATE_COSINE]] = True
+        return is_near
 
-        # concepts of earlier trainings, and of this one where it was on another data set
-        concepts = [np.empty(0, np.uint64), *(learned.pictures.start_concepts for learned in every)]
-        concepts += [learned.pictures.concepts for learned in every] if is_other_dataset else []
-        shows_seen_concept = np.isin(hash_concepts(first.concepts), np.concatenate(concepts)) & done
-
-        # data sets that share most ids with the tested pictures, while pixels are unknown
-        same_ids = dict.fromkeys(
+    @property
+    def _same_ids(self) -> dict[str, None]:
+        """Names of data sets whose pictures, of unknown pixels, have the ids of most of these."""
+        return dict.fromkeys(
             learned.dataset
-            for learned in every
-            if (pixels is None or not learned.pictures.has_all_pixels)
-            and (learned.has_seen_ids(ids) & ~seen)[done].mean() > MAX_ID_OVERLAP
+            for learned in self._histories
+            if (self._listed[1] is None or not learned.pictures.has_all_pixels)
+            and (learned.has_seen_ids(self.image_ids) & ~self.is_seen)[self.done].mean() > MAX_ID_OVERLAP
         )
-        are_known = pixels is not None and not are_foreign(stores.values())
-        resembling = {
-            COPIED: copies,
-            **altered,
-            NEAR: is_near & done & is_new,
-            SEEN_CONCEPT: shows_seen_concept,
-        }
-        title = f"{split} pictures of {dataset.name}"
-        return cls(title, ids, done, by_subject, by_source, are_known, same_ids, resembling)
 
     def are_unseen(self, subject: int, rows: Int64, model: str) -> Bool:
         """Find the signals of a subject that show no picture which was seen in training: [N].
@@ -224,7 +253,7 @@ class TestedPictures:
         # leave out the signals of seen pictures
         return ~np.logical_or.reduce([is_seen[rows] for is_seen in seen.values()])
 
-    @property
+    @cached_property
     def is_seen(self) -> Bool:
         """[M] whether any subject's models, or anything else, learned from them."""
         return np.logical_or.reduce([*self.by_subject.values(), *self.by_source.values()]) & self.done
@@ -232,7 +261,8 @@ class TestedPictures:
     @property
     def caveats(self) -> list[str]:
         """Caveats of every number that depends on them; those of the models are the models' own."""
-        caveats = [] if self.has_pixels else [UNKNOWN_PICTURES]
+        are_known = self._listed[1] is not None and not are_foreign(self.stores.values())
+        caveats = [] if self._shows_seen or are_known else [UNKNOWN_PICTURES]
         caveat_of = {COPIED: SEEN_COPIES, SEEN_CONCEPT: SEEN_CONCEPTS}
         return caveats + [caveat_of[key] for key in caveat_of if np.any(self.alike.get(key, False))]
 
@@ -259,7 +289,7 @@ class TestedPictures:
         lines += [
             f"pictures of {dataset} that a model was trained on have the ids of most {total}, and pixels are "
             "unknown: if they are the same pictures, this is no test of it"
-            for dataset in self.same_ids
+            for dataset in self._same_ids
         ]
         return lines
 

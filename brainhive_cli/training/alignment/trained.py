@@ -407,18 +407,9 @@ class TrainedRun:
                 root = self.paths.under_home("embeddings")
                 with suppress(BrainhiveError):  # they are looked at for a warning only
                     train = target_store.open_all(root, self.dataset.name, "train", [*stores])
-            return TestedPictures.compare(
-                self.dataset,
-                split,
-                stores,
-                models,
-                fold=fold,
-                train=train,
-                sources=self.sources,
-                is_other_dataset=self.origin is not None,
-                confirm=self.confirm_copy(split),
-                allows_copies=self.allows_copies,
-            )
+            confirm, sources = self.confirm_copy(split), self.sources
+            options = confirm, train, sources, self.allows_copies
+            return TestedPictures(self.dataset, split, fold, stores, models, *options)
 
         return self.once(("tested pictures", split, fold), compare)
 

@@ -4,7 +4,7 @@ import pytest
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.data.published.things_eeg import MONTAGE, POSTERIOR
-from brainhive_cli.data.signals.selection import REGIONS, channel_rows, region_of
+from brainhive_cli.data.spaces import REGIONS, channel_rows, region_of
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.signals.selection import channel_rows, sample_range, select
-from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.spaces import Sensors, Voxels, channel_rows, sample_range
 from brainhive_cli.data.trials import COPIED_STIMULI, Trials
 
 CHANNELS = ("P7", "POz", "PO7", "Oz")
@@ -23,7 +22,7 @@ def recording(signal: Any, repetitions: Any = None) -> Trials:
 
 
 def average(recording: Trials, channels: Any, window_ms: Any, scale: float, where: str) -> Any:
-    return select(recording, channels, window_ms, scale, where).averages
+    return recording.select(channels, window_ms, scale, where).averages
 
 
 @pytest.fixture
@@ -111,7 +110,7 @@ def test_signals_of_float16_are_averaged_in_float32() -> None:
     )  # whose sum is beyond float16, as is 1/3000 of its step
     signal[0, :40] += 1
     recording = Trials(signal, ["a"], Sensors(["O1"]), np.zeros(1), 250.0, "µV")
-    selected = select(recording)
+    selected = recording.select()
     average = selected.averages
     assert average.dtype == selected.singles.dtype == np.float32 and average.item() == pytest.approx(
         1000.5, abs=1e-3
@@ -142,7 +141,7 @@ def voxels() -> Trials:
 def test_regions_select_voxels_each_once_in_the_order_of_the_data(
     voxels: Trials, wanted: Any, rows: list[int], regions: dict[str, tuple[int, ...]]
 ) -> None:
-    selected = select(voxels, wanted)
+    selected = voxels.select(wanted)
     assert selected.rows.tolist() == rows and selected.signal.shape == (2, 1, len(rows), 1)
     assert selected.channels == () and selected.regions == regions
     np.testing.assert_array_equal(selected.averages, voxels.signal[:, 0, rows])
@@ -150,13 +149,13 @@ def test_regions_select_voxels_each_once_in_the_order_of_the_data(
 
 def test_a_region_that_is_not_in_the_data_or_empty_is_refused(voxels: Trials) -> None:
     with pytest.raises(RecipeError, match="no region 'FFB' in the data") as caught:
-        select(voxels, ["FFB"])
+        voxels.select(["FFB"])
     assert caught.value.hint == "did you mean FFA? regions: V1 FFA none"
     with pytest.raises(RecipeError, match="no voxel lies in none"):
-        select(voxels, ["none"])
+        voxels.select(["none"])
 
 
 def test_a_voxel_that_is_not_finite_is_named_by_its_place_in_the_recording(voxels: Trials) -> None:
     voxels.signal[1, 0, 3] = np.inf
     with pytest.raises(BrainhiveError, match="not finite, of picture b, voxel 3"):
-        _ = select(voxels, ["V1"]).averages
+        _ = voxels.select(["V1"]).averages

@@ -10,7 +10,6 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.model_input import match_stimuli
-from brainhive_cli.data.signals.selection import select
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores import hdf5, recordings
 from brainhive_cli.data.stores.recordings import SignalStore
@@ -134,7 +133,7 @@ def test_a_recording_of_which_nobody_knows_what_was_seen_is_read_and_not_stored(
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     unlabelled = recording(4, 2, signal=signal, image_ids=())
     first = unlabelled.hold_out(np.array([[True, False]] * 4), "test")
-    np.testing.assert_allclose(select(first).averages, signal[:, 0], atol=1e-6)
+    np.testing.assert_allclose(first.select().averages, signal[:, 0], atol=1e-6)
     with pytest.raises(BrainhiveError, match="nothing says which pictures the train signals are of"):
         SignalStore.write(path, {"train": unlabelled})
     assert not path.exists()
@@ -142,7 +141,7 @@ def test_a_recording_of_which_nobody_knows_what_was_seen_is_read_and_not_stored(
         match_stimuli(unlabelled, None, "window")  # no store is looked into
     signal[2] = np.nan
     with pytest.raises(BrainhiveError, match="a signal is not finite, of row 2, channel O1"):
-        _ = select(replace(unlabelled, signal=signal)).averages
+        _ = replace(unlabelled, signal=signal).select().averages
 
 
 @pytest.mark.parametrize("name", ["times_s", "channels"])

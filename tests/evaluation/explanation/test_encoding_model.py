@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.data.signals.selection import select
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import pictures, simulation
@@ -42,7 +41,7 @@ def whitened(split, low, meaning):
     ids, times = [f"{split}{row}" for row in range(len(low))], np.arange(signal.shape[3]) * EVERY / 250
     given = {"sessions": sessions, "whiteners": whiteners}
     recording = Trials(signal, ids, Sensors(NAMES), times, 250 / EVERY, "whitened", **given)
-    return select(recording, where=split)
+    return recording.select(where=split)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import torch
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.data.signals.selection import select
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model, window_masks
@@ -60,7 +59,7 @@ def reader(kind, channels, samples, head=None):
     signal = random.normal(size=(ITEMS, 2, channels, samples)).astype(np.float32)
     ids = [f"picture {number}" for number in range(ITEMS)]
     run, places = SimpleNamespace(tests_new_subjects=False), np.arange(ITEMS)
-    trials = select(Trials(signal, ids, space, times, rate, "µV", stimulus=places))
+    trials = Trials(signal, ids, space, times, rate, "µV", stimulus=places).select()
     shared = Items.independent([ids])
     labels = Labels.of(places, places, shared, 20, 0)
     member = TrainedModel(run, None)

@@ -8,7 +8,6 @@ import torch
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.selection import select
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation import sensor_space
@@ -28,7 +27,7 @@ def selection(split, normalise=None, whitened=True, channels=("Oz", "Pz", "O1"),
         own = {"sessions": SESSIONS[split], "whiteners": MIXED, "unit": "whitened"}
     ids = [f"{split}/{number}" for number in range(len(plain))]
     made = Trials(plain, ids, Sensors(NAMES), np.arange(7) / 100, 100.0, **{"unit": "V", **own})
-    found = select(made, channels, None, 0.5, split)
+    found = made.select(channels, None, 0.5, split)
     if normalise:
         part = parts.load("normalisations", normalise).TINY
         found = found.normalise(part.build(part.measure([selection("train").averages])))

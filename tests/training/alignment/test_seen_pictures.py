@@ -200,9 +200,9 @@ def test_what_looks_like_a_picture_that_is_gone_is_said_to_be_unconfirmed(go, ho
     learned = aligners.learned_in(run / "cells/sub-01_seed-1/model").pictures
     store = TargetStore.open(home / f"embeddings/photos/test/{ENCODER}.h5")
 
-    others = SimpleNamespace(name="others", pictured_as="others", holdout=SEPARATE_TEST)
+    others = SimpleNamespace(name="others", pictured_as="others", people="others", holdout=SEPARATE_TEST)
     models = {1: [Learned(pictures=learned)]}
-    tested = TestedPictures.compare(others, "test", {"e": store}, models, confirm=lambda row, name: None)
+    tested = TestedPictures(others, "test", 1, {"e": store}, models, lambda row, name: None)
 
     (line,) = (line for line in tested.warnings if "may be near-copies" in line)
     assert line.startswith("1 of") and name in line
