@@ -143,7 +143,7 @@ class Job:
         for subject in self.subjects:
             rows = pictures.rows(model.source.recording(subject, split).image_ids)
             rows = rows[rows >= 0]
-            shown.append(rows[tested.are_unseen(subject, rows, f"{align.folder.path}")])
+            shown.append(rows[~tested.find_seen(subject, rows, f"{align.folder.path}")])
 
         # those that all subjects have in common
         shared = reduce(np.intersect1d, shown)

@@ -55,7 +55,7 @@ class LiveGallery:
         """Encode the pictures of a split, which test the model on its only subject."""
         rows, (subject,) = member.rows(split), member.cell.tested_on
         image_ids = [member.pictures(split).image_ids[row] for row in rows]
-        return cls(image_ids, member.images(split, rows), member.are_unseen(subject, split, rows))
+        return cls(image_ids, member.images(split, rows), ~member.seen(subject, split, rows))
 
 
 @dataclass(frozen=True)

@@ -226,8 +226,8 @@ class TestedPictures:
             and (learned.has_seen_ids(self.image_ids) & ~self.is_seen)[self.done].mean() > MAX_ID_OVERLAP
         )
 
-    def are_unseen(self, subject: int, rows: Int64, model: str) -> Bool:
-        """Find the signals of a subject that show no picture which was seen in training: [N].
+    def find_seen(self, subject: int, rows: Int64, model: str) -> Bool:
+        """Find the signals of a subject that show a picture which was seen in training: [N].
 
         Args:
             subject: Who.
@@ -250,8 +250,7 @@ class TestedPictures:
                     "dataset.holdout='{by: runs, folds: N}'; copies=allow tests copies under other names",
                 )
 
-        # leave out the signals of seen pictures
-        return ~np.logical_or.reduce([is_seen[rows] for is_seen in seen.values()])
+        return np.logical_or.reduce([is_seen[rows] for is_seen in seen.values()])
 
     @cached_property
     def is_seen(self) -> Bool:

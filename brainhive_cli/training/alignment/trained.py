@@ -867,7 +867,7 @@ class TrainedModel:
 
             # leave out pictures that were seen in training
             if is_tested:
-                trials = trials.take(self.are_unseen(subject, split, trials.stimulus))
+                trials = trials.take(~self.seen(subject, split, trials.stimulus))
             if not is_normalised:
                 return trials
             return trials.normalise(self.find_normaliser(subject, split, is_same_store))
@@ -908,16 +908,24 @@ class TrainedModel:
 
         return self.once("mean", subject, "train", average)
 
-    def are_unseen(self, subject: int, split: str, rows: Int64) -> Bool:
-        """Find the signals [N] of pictures that no model which is tested on the subject learned from.
+    def seen(self, subject: int, split: str, rows: Int64) -> Bool:
+        """Find the signals [N] of pictures that a model which is tested on the subject learned from.
 
-        Whatever tests a model asks here: no result is of a picture that was seen in training.
+        So did what it started from; copies count. Whatever tests a model leaves these out, and asks here.
+
+        Args:
+            subject: Whose signals.
+            split: Of the data set.
+            rows: [N] row of what each signal shows.
+
+        Raises:
+            BrainhiveError: if they are too many.
         """
         tested = self.run.tested_pictures(split, self.cell.fold)
-        unseen = tested.are_unseen(subject, rows, f"{self.run.folder.path}, {self.cell.name},")
+        is_seen = tested.find_seen(subject, rows, f"{self.run.folder.path}, {self.cell.name},")
         warned = "warned of pictures", split, self.cell.fold
         self.run.once(warned, lambda: [*map(console.warn, tested.warnings)])
-        return unseen
+        return is_seen
 
     def _normaliser(self, subject: int) -> Normaliser | None:
         """Return what normalises a subject's signals; None: the subject's own training signals do."""
