@@ -34,7 +34,7 @@ LEFT_OUT = (
     VOXELS,
 )
 """Lines that other tests run (also those of `mirrored`, a part of the user's), or that change the machine."""
-OTHERS = re.compile("mirrored|--submit|--follow|--cancel|hub:owner/")
+OTHERS = re.compile("mirrored|--submit|--cancel|hub:owner/")
 """Lines that other tests run, wherever these words stand in them."""
 UNPLANNED = ("runs", "report", "recipes", "compare", "check")
 """Commands whose plan says nothing: they are quick."""

@@ -1,4 +1,4 @@
-"""Commands on a cluster: an array of tasks that share the cells of one line, followed and cancelled."""
+"""Commands on a cluster: an array of tasks that share the cells of one line, submitted and cancelled."""
 
 import hashlib
 import json
@@ -8,11 +8,9 @@ import re
 import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,8 @@ from pydantic import BaseModel, Field
 
 from brainhive_cli.cli import job_script
 from brainhive_cli.core import console, documents, foreign_code, hub
-from brainhive_cli.core.cells import count_cells
 from brainhive_cli.core.claims import Claim, find_holder
-from brainhive_cli.core.documents import MAX_SHOWN_CHARACTERS, show_value
+from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, RecipeError, Unfinished
 from brainhive_cli.core.files import (
     atomic_write,
@@ -39,38 +36,19 @@ from brainhive_cli.core.files import (
 from brainhive_cli.core.inputs import Input, describe_missing, list_inputs, require
 from brainhive_cli.core.launch import READING
 from brainhive_cli.core.recipe import MAX_STEPS, MAX_TASKS, Recipe
-from brainhive_cli.core.results import Work, read_paces, write_duration
-from brainhive_cli.core.runs import SUBMITTED_RUNS, list_submitted
+from brainhive_cli.core.results import Work
+from brainhive_cli.core.runs import SUBMITTED_RUNS
 
 SUBMITTED = ".submitted"
 """The folder below the runs that holds what was submitted."""
-JOBS, ENDED, LOGS, CLAIM = "jobs.json", "ended", "logs", ".submission.claim"
-"""Parts of a submission: its jobs; a file for the end of each task, which the script writes, as lines that
-several nodes append to one file of a network disk get lost; the tasks' output; the claim of who submits."""
-ENDED_FILE = re.compile(r"([0-9]+_[0-9]+)\.([0-9]{1,9})\.json")
-"""Name of the file for the end of a task: its id, and how often it was queued again."""
+JOBS, LOGS, CLAIM = "jobs.json", "logs", ".submission.claim"
+"""Parts of a submission: its jobs; the tasks' output; the claim of who submits."""
 JOB_ID = "[0-9]{1,10}"
 """The scheduler's number of a job."""
-USUAL_REASONS = ("", "None", "Priority", "Resources", "Dependency", "BeginTime")
-"""Why a task waits, as squeue says it, where the wait ends by itself."""
-DEFAULT_TIME_S = 4 * 3600
-"""Time of a task where no pace is known."""
-MAX_TIME_S = 30 * 24 * 3600.0
-"""Longest time that is proposed: few clusters have more."""
-TIME_MARGIN = 1.5
-"""Factor on the measured time of a task, as nodes differ; half an hour of loading comes on top."""
-POLL_S = 60.0
-"""Time between two lines of `--follow`."""
-MAX_FAILURES = 10
-"""Times in a row that the scheduler may fail to answer `--follow`."""
-ENDED_CODE = 0
-"""Exit code of a task that has seen the end of its command, whoever did the work."""
 LAST_JOB = "squeue --me lists your jobs, of which --cancel may not know the last"
 """What to do after a kill between the scheduler's answer and the list of jobs."""
 MAX_TEMPLATE_BYTES = 1 << 20
 """Bytes of the largest template that is read."""
-LAST_LINE_BYTES = 1 << 16
-"""End of a log in which its last line is looked for."""
 
 
 class Job(BaseModel):
@@ -93,12 +71,6 @@ class Jobs(BaseModel):
     jobs: list[Job] = Field(min_length=1, max_length=MAX_STEPS)
 
 
-class Ended(BaseModel):
-    """The end of a task, as its script writes it down."""
-
-    code: int
-
-
 @dataclass(frozen=True)
 class Step:
     """A job before it is submitted.
@@ -114,29 +86,8 @@ class Step:
     tasks: int
 
 
-@dataclass
-class State:
-    """Tasks of a job by their state.
-
-    Attributes:
-        pending: Number of tasks that wait.
-        running: Number of those that run, or have just left the queue.
-        finished: Number of those that have seen the end.
-        failed: Exit code of each other task that has ended, by its id; None of one that was killed.
-        reasons: Why tasks wait, where that does not end by itself.
-        unseen: Ids of tasks that are not in the queue and have written no end, as far as this machine sees.
-    """
-
-    pending: int = 0
-    running: int = 0
-    finished: int = 0
-    failed: dict[str, int | None] = field(default_factory=dict)
-    reasons: list[str] = field(default_factory=list)
-    unseen: list[str] = field(default_factory=list)
-
-
 def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) -> int:
-    """Submit a command, print what would be submitted, follow what was, or cancel it.
+    """Submit a command, print what would be submitted, or cancel what was.
 
     Args:
         command: Its name.
@@ -149,7 +100,7 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
 
     Raises:
         MissingData: if the command lacks something, or something is still to be downloaded; or if there is
-            nothing to follow or cancel.
+            nothing to cancel.
         MissingExtra: if there is no scheduler here.
         BrainhiveError: if the scheduler refuses.
     """
@@ -159,36 +110,33 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     folder = Path(os.path.abspath(recipe.paths.under_home("runs") / SUBMITTED / name))
     if common.get("cancel"):
         return _cancel(folder)
-    if common.get("submit"):
-        if common.get("again") and command in ("embed", "prepare"):
-            raise RecipeError(
-                f"{command} --again makes each store once more in each task", "--submit without it"
-            )
-        with console.progress(command):
-            inputs = list_inputs(module, recipe)
-            steps = _plan_steps(command, module, recipe, folder, common)
-        needed = [one.error for one in inputs if not one.is_optional]
-        unreachable = [error.hint for error in needed if isinstance(error, hub.Unreachable)]
-        lines = [hint.removeprefix(hub.ELSEWHERE) for hint in unreachable]
-        lines = [*dict.fromkeys([*(one.line for one in inputs if one.line), *lines])]
-        if common["check"]:
-            return _show(steps, describe_missing(inputs), lines, common["json"])
-        require(inputs)
-        if lines:
-            raise MissingData("compute nodes have no internet, and not all is downloaded", " && ".join(lines))
-        for key in ("template", "container"):  # which run what they like, on every node
-            if value := getattr(recipe.run.cluster, key):
-                foreign_code.require(key, f"run.cluster.{key} {value}")
-        count = partial(_count_finished, command, module, recipe)
-        with _claiming(folder):
-            _submit(folder, _name_run(recipe, inputs), steps, bool(common.get("again")), count)
-    code = _follow(folder, common["json"]) if common.get("follow") else 0
+
+    # the scripts, and what is missing or to be downloaded before
+    if common.get("again") and command in ("embed", "prepare"):
+        raise RecipeError(f"{command} --again makes each store once more in each task", "--submit without it")
+    with console.progress(command):
+        inputs = list_inputs(module, recipe)
+        steps = _plan_steps(command, module, recipe, folder, common)
+    needed = [one.error for one in inputs if not one.is_optional]
+    unreachable = [error.hint for error in needed if isinstance(error, hub.Unreachable)]
+    lines = [hint.removeprefix(hub.ELSEWHERE) for hint in unreachable]
+    lines = [*dict.fromkeys([*(one.line for one in inputs if one.line), *lines])]
+    if common["check"]:
+        return _show(steps, describe_missing(inputs), lines, common["json"])
+    require(inputs)
+    if lines:
+        raise MissingData("compute nodes have no internet, and not all is downloaded", " && ".join(lines))
+    for key in ("template", "container"):  # which run what they like, on every node
+        if value := getattr(recipe.run.cluster, key):
+            foreign_code.require(key, f"run.cluster.{key} {value}")
+
+    # of two that submit the line at once, one queues an array
+    count = partial(_count_finished, command, module, recipe)
+    with _claiming(folder):
+        _submit(folder, _name_run(recipe, inputs), steps, bool(common.get("again")), count)
     if common["json"] and (known := _read_jobs(folder)):
-        queued, codes = _list_queued(known), _read_ended(folder)
-        tasks = {f"{job.id}_{number}" for job in known.jobs for number in range(job.tasks)}
-        states = {job.step: asdict(_find_state(job, queued, codes, tasks)) for job in known.jobs}
-        console.show_json({"folder": str(folder), "jobs": known.model_dump()["jobs"], "tasks": states})
-    return code
+        console.show_json({"folder": str(folder), "jobs": known.model_dump()["jobs"]})
+    return 0
 
 
 def _name_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
@@ -204,40 +152,36 @@ def _plan_steps(
     command: str, module: Any, recipe: Any, folder: Path, common: Mapping[str, Any]
 ) -> list[Step]:
     """Fill in the script of each step: one of a command, those of a workflow."""
-    works = {command: (command, *_count_work(module, recipe))}
+    cells = {command: _count_cells(module, recipe)}
     if command == "workflow":
         jobs = {name: module.Job.resolve(recipe, name, {}) for name in recipe.steps_until}
-        works = {
-            name: (recipe.command_of(name), *_count_work(job.module, job.recipe))
-            for name, job in jobs.items()
-        }
+        cells = {name: _count_cells(job.module, job.recipe) for name, job in jobs.items()}
     # code that the user's line names is named by a file in the job's
     words = ["--allow-code"] if common["allow_code"] or foreign_code.ran() else []
     words += ["--again"] if common.get("again") else []
     steps, names = list[Step](), dict[str, str]()
-    for name, (step_command, work, cells) in works.items():
-        tasks = min(recipe.run.cluster.tasks, cells)
+    for name, count in cells.items():
+        tasks = min(recipe.run.cluster.tasks, count)
         text = yaml.safe_dump(name, default_style='"', width=math.inf, allow_unicode=True).strip()
         until = [f"until={text}"] if command == "workflow" else []
         line = [command, "--recipe", str(folder / "line.yaml"), *words, *until]
-        limit = recipe.run.cluster.time or _propose_time(step_command, recipe, work, tasks)
         plain = re.sub(r"[^\w.-]+", "-", name) or "-"  # a step may have any name, as *prepare of neurons*
         if (other := names.setdefault(plain.casefold(), name)) != name:
             raise RecipeError(f"steps {other!r} and {name!r} have one name in files", "rename one of them")
-        steps.append(Step(plain, _fill_in(recipe, plain, line, tasks, limit, folder), tasks))
+        steps.append(Step(plain, _fill_in(recipe, plain, line, tasks, folder), tasks))
     return steps
 
 
-def _count_work(module: Any, recipe: Recipe) -> tuple[Work | None, int]:
-    """Count the work of a command, and its cells: one where none are counted.
+def _count_cells(module: Any, recipe: Recipe) -> int:
+    """Count the cells of a command: one where none are counted.
 
     Of a command that reads what is still to be made, no work is known: there are as many as may be had.
     """
     try:
         work: Work | None = module.work(recipe) if hasattr(module, "work") else None
     except BrainhiveError:
-        return None, recipe.run.cluster.tasks
-    return work, work.cells if work else 1
+        return recipe.run.cluster.tasks
+    return work.cells if work else 1
 
 
 def _count_finished(command: str, module: Any, recipe: Recipe) -> int:
@@ -253,25 +197,7 @@ def _count_finished(command: str, module: Any, recipe: Recipe) -> int:
     return count
 
 
-def _propose_time(command: str, recipe: Recipe, work: Work | None, tasks: int) -> str:
-    """Propose the longest time of a task: by the slowest device that has done such work, in half hours."""
-    known = []
-    if work is not None:
-        paces = read_paces(recipe.paths.under_home("runs"))
-        begin = work.key(command, "")
-        known = [pace.seconds for key, pace in paces.items() if key.startswith(begin)]
-    if known and work is not None:
-        seconds = max(0.0, min(MAX_TIME_S, max(known) * work.count / tasks))
-        console.say(f"{command}: {write_duration(seconds)} a task at the pace of the last run of this kind")
-        seconds = 1800 * math.ceil(TIME_MARGIN * seconds / 1800 + 1)
-    else:
-        seconds = DEFAULT_TIME_S
-        said = f"{command}: {write_duration(seconds)} a task, as no run of this kind has been timed"
-        console.say(f"{said}; run.cluster.time sets another")
-    return f"{int(seconds) // 3600:02d}:{int(seconds) // 60 % 60:02d}:00"
-
-
-def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: str, folder: Path) -> str:
+def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, folder: Path) -> str:
     """Fill the template of a job's script.
 
     Raises:
@@ -300,7 +226,6 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, limit: 
         "step": step,
         "line": shlex.join([*program, *line]),
         "tasks": tasks,
-        "time": limit,
         "gpus": gpus,
         "machines": recipe.run.machines,
         "folder": str(folder),
@@ -376,7 +301,7 @@ def _submit(
     known = _read_jobs(folder)
     if known and (queued := _list_queued(known)):
         console.say(
-            f"{len(queued)} tasks of this line are queued or running: --follow shows them, --cancel ends them"
+            f"{len(queued)} tasks of this line are queued or running: squeue shows them, --cancel ends them"
         )
         return
     count = 0 if again else count_finished()
@@ -385,14 +310,13 @@ def _submit(
         return
     open_steps = steps[count:] or steps[-1:]  # the last one finishes the workflow, too
 
-    # earlier jobs and their ends say nothing of these, whose numbers may be the same; tasks that start runs
-    # again take part in those that others of this submission have started
-    for history in (JOBS, ENDED, SUBMITTED_RUNS) if again else (JOBS, ENDED):
+    # earlier jobs say nothing of these, whose numbers may be the same; tasks that start runs again take part
+    # in those that others of this submission have started
+    for history in (JOBS, SUBMITTED_RUNS) if again else (JOBS,):
         remove(folder / history)
 
     # the recipe as it is now: who edits the file later changes no task that waits
-    for name in (LOGS, ENDED):  # without the first the scheduler loses the output
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / LOGS).mkdir(parents=True, exist_ok=True)  # without it the scheduler loses the output
     with atomic_write(folder / "line.yaml") as part:
         part.write_text(recipe.to_yaml(), "utf-8")
     for step in open_steps:
@@ -423,76 +347,9 @@ def _submit(
             f"submitted {step.name}: job {number}, {step.tasks} task{'s' if step.tasks > 1 else ''}{waits}"
         )
     console.say(
-        f"logs are in {folder / LOGS}; the same line with --follow shows how it goes, --cancel ends it"
+        f"logs are in {folder / LOGS}; squeue --me shows what waits and runs, the same line with --cancel "
+        "ends it"
     )
-
-
-def _follow(folder: Path, as_json: bool) -> int:
-    """Say once a minute how the jobs go, until all have ended; Ctrl-C leaves them.
-
-    The lines go to stdout, or to stderr where a JSON document follows.
-
-    Returns:
-        0 where every step is finished, else 1.
-    """
-    known = _require_jobs(folder)
-    named, unseen, failures = set[str](), set[str](), 0
-    show = console.say if as_json else console.show_text
-    try:
-        while True:
-            # a scheduler that is busy answers the next time
-            try:
-                queued, failures = _list_queued(known), 0
-            except MissingExtra:
-                raise
-            except BrainhiveError as error:
-                failures += 1
-                if failures > MAX_FAILURES:
-                    raise
-                show(f"{datetime.now():%H:%M} {error.message}")
-                time.sleep(POLL_S)
-                continue
-
-            # a line for each job, and one for each task that has failed since the last look
-            codes = _read_ended(folder)
-            states = {job.step: _find_state(job, queued, codes, unseen) for job in known.jobs}
-            for step, state in states.items():
-                reasons = f" ({', '.join(dict.fromkeys(state.reasons))})" if state.reasons else ""
-                counts = (
-                    f"{state.pending} pending{reasons}, {state.running} running, {state.finished} finished, "
-                )
-                counts += f"{len(state.failed)} failed"
-                show(f"{datetime.now():%H:%M} {step}: {counts}{_describe_cells(folder)}")
-                for task, code in state.failed.items():
-                    if task in named:
-                        continue
-                    log = folder / LOGS / f"{task}.txt"
-                    if code is None and not log.is_file():  # cancelled before, or a step before it has failed
-                        show(f"      task {task} did not begin")
-                    else:
-                        reason = "was killed" if code is None else f"ended with exit code {code}"
-                        show(f"      task {task} {reason}: {_last_line(log)}")
-                    named.add(task)
-
-            # on a network disk the end of a task is seen up to a minute after it has left the queue
-            now_unseen = {task for state in states.values() for task in state.unseen}
-            if not queued and now_unseen <= unseen:
-                break
-            unseen = now_unseen
-            time.sleep(POLL_S)
-    except KeyboardInterrupt:
-        console.say("the tasks go on: the same line with --follow shows them, --cancel ends them")
-        raise
-
-    # a task that has seen the end of its step says that all of the step is finished
-    for step, state in states.items():
-        if state.finished and state.failed:
-            console.say(f"{step} is finished: other tasks have taken over what the failed ones had begun")
-    if open_steps := [step for step, state in states.items() if not state.finished]:
-        way = "the same line with --submit submits what is open"
-        console.fail(BrainhiveError(f"{', '.join(open_steps)}: not finished", way))
-        return 1
-    return 0
 
 
 def _cancel(folder: Path) -> int:
@@ -502,7 +359,7 @@ def _cancel(folder: Path) -> int:
         if queued := _list_queued(_require_jobs(folder)):
             # a scheduler refuses numbers that it has forgotten
             _ask("scancel", "--", *dict.fromkeys(task.partition("_")[0] for task in queued))
-    console.say(f"{len(queued)} tasks cancelled{_describe_cells(folder)}; what is finished stays")
+    console.say(f"{len(queued)} tasks cancelled; what is finished stays")
     return 0
 
 
@@ -519,76 +376,21 @@ def _require_jobs(folder: Path) -> Jobs:
     return known
 
 
-def _list_queued(known: Jobs) -> dict[str, str]:
-    """List the tasks that the scheduler has not seen the end of, by id: their state, and why they wait."""
+def _list_queued(known: Jobs) -> list[str]:
+    """List the ids of the tasks that the scheduler has not seen the end of."""
     # a scheduler forgets jobs, and then refuses their numbers
-    tasks: dict[str, str] = {}
+    tasks: list[str] = []
     for job in known.jobs:
         try:
-            text = _ask("squeue", "--noheader", "--array", "--format=%i %T %r", f"--jobs={job.id}")
+            text = _ask("squeue", "--noheader", "--array", "--format=%i", f"--jobs={job.id}")
         except MissingExtra:
             raise
         except BrainhiveError as error:
             if "nvalid job id" not in error.message:
                 raise
             continue
-        tasks |= dict(re.findall(rf"^ *({job.id}_[0-9]+) +(.+)$", text, re.MULTILINE))
+        tasks += re.findall(rf"^ *({job.id}_[0-9]+)\b", text, re.MULTILINE)
     return tasks
-
-
-def _find_state(job: Job, queued: Mapping[str, str], codes: Mapping[str, int], unseen: Set[str]) -> State:
-    """Tell the tasks of a job apart: those of the queue, and those that have ended, by what they wrote.
-
-    Args:
-        job: The job.
-        queued: Tasks of the queue.
-        codes: Exit codes of the tasks that have ended.
-        unseen: Tasks whose end was not seen at the last look: they are taken for killed.
-    """
-    state = State()
-    for number in range(job.tasks):
-        task = f"{job.id}_{number}"
-        if task in queued:
-            code, _, reason = queued[task].partition(" ")
-            is_waiting = code in ("PENDING", "REQUEUED", "CONFIGURING", "SUSPENDED")
-            state.pending += is_waiting
-            state.running += not is_waiting
-            state.reasons += [reason] if is_waiting and reason not in USUAL_REASONS else []
-        elif codes.get(task) == ENDED_CODE:
-            state.finished += 1
-        else:
-            is_new = task not in codes and task not in unseen
-            state.running += is_new
-            state.unseen += [] if task in codes else [task]
-            state.failed |= {} if is_new else {task: codes.get(task)}
-    return state
-
-
-def _read_ended(folder: Path) -> dict[str, int]:
-    """Read the exit codes of tasks by their ids; of one that was queued again, the last."""
-    names = [ENDED_FILE.fullmatch(file.name) for file in (folder / ENDED).glob("*.json")]
-    codes = dict[str, int]()
-    for name in sorted(filter(None, names), key=lambda name: int(name[2])):
-        with suppress(BrainhiveError, OSError):  # a file that is just being written
-            codes[name[1]] = documents.read(folder / ENDED / name[0], Ended, within=folder).code
-    return codes
-
-
-def _describe_cells(folder: Path) -> str:
-    """Count the cells of all runs that the tasks have opened."""
-    counts = [count_cells(run) for run in {*list_submitted(folder)} if os.path.isdir(run)]
-    finished, total = sum(count for count, _, _ in counts), sum(map(sum, counts))
-    return f"; {finished} of {total} cells finished" if total else ""
-
-
-def _last_line(log: Path) -> str:
-    """Read the last line of a log."""
-    if not log.is_file():
-        return "it has no log"
-    with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - LAST_LINE_BYTES))
-        lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1].strip()[:MAX_SHOWN_CHARACTERS] if lines else f"{log} is empty"
 
 
 def _ask(program: str, *words: str) -> str:

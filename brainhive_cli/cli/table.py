@@ -134,7 +134,6 @@ LAUNCH = {
 """The options of commands that compute, by the keys of a recipe's `run`."""
 SUBMIT = {
     "submit": switch("--submit", "Run on a cluster: queue an array of tasks that share the cells."),
-    "follow": switch("--follow", "Show a line a minute of what was submitted, until it has ended."),
     "cancel": switch("--cancel", "End the queued and running tasks of this line."),
 }
 """The options of commands that compute which speak to a cluster's scheduler."""

@@ -50,7 +50,7 @@ class Recipe(BaseRecipe):
     to: str | None = Field(None, description="the file; default: one below reports/, named after the runs")
     figures: str | None = Field(
         None,
-        description="a folder for every figure, as SVG, PNG and PDF, as wide as a slide and as a column",
+        description="a folder for every figure, as SVG, PNG and PDF, as wide as a journal's column",
     )
     run: Run = Run(device="cpu")
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from brainhive_cli.core import console, documents
-from brainhive_cli.core.claims import Claim, find_holder, is_held
+from brainhive_cli.core.claims import Claim, find_holder
 from brainhive_cli.core.errors import Unfinished, raise_if_asked_to_stop
-from brainhive_cli.core.files import UnfitFile, below
+from brainhive_cli.core.files import UnfitFile
 from brainhive_cli.core.launch import Launch
 
 WORKERS = "BRAINHIVE_WORKERS"
@@ -145,21 +145,6 @@ class _Queue:
 def claim_path(file: Path) -> Path:
     """Name the claim of the cell that a file makes finished."""
     return file.with_name(f".{file.name}.cell")
-
-
-def count_cells(run: Path) -> tuple[int, int, int]:
-    """Count the finished, running and open cells of a run; all 0 where it has not listed them.
-
-    Raises:
-        BrainhiveError: if the list is damaged.
-    """
-    if not (run / CELLS).is_file():
-        return 0, 0, 0
-    files = [below(run, file, source="a cell of a run,") for file in read_cells(run).values()]
-    is_finished = [file.is_file() for file in files]
-    claims = [claim_path(file) for file, is_done in zip(files, is_finished, strict=True) if not is_done]
-    running = sum(map(is_held, claims))
-    return sum(is_finished), running, len(claims) - running
 
 
 def read_cells(run: Path) -> dict[str, str]:

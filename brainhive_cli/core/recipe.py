@@ -239,8 +239,8 @@ class Cluster(Section):
     time: Annotated[str | None, BeforeValidator(_clock)] = Field(
         None,
         pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$",
-        description="longest time of a task, HH:MM:SS; one that needs more goes on in another; default: by "
-        "the pace of the last run, 04:00:00 before there was one",
+        description="longest time of a task, HH:MM:SS; one that needs more goes on in another; default: the "
+        "cluster's",
         examples=["08:00:00"],
     )
     gpus: int | None = Field(None, ge=0, description="GPUs of a task (default: 1; none where run.device=cpu)")
@@ -254,7 +254,6 @@ class Cluster(Section):
         [], description="modules that are loaded before"
     )
     container: str | None = Field(None, description="Apptainer image that the command runs in")
-    stage: bool = Field(False, description="copy stores to $TMPDIR, the disk of the node, when they are read")
 
 
 class Run(Section):

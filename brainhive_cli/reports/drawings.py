@@ -4,7 +4,6 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import StringIO
 from itertools import permutations
 from pathlib import Path
@@ -22,42 +21,13 @@ if TYPE_CHECKING:  # which loads h5py
 Drawable = Curve | Heatmap | Map
 
 
-@dataclass(frozen=True)
-class FigureSize:
-    """Size of a figure and of its letters.
-
-    Attributes:
-        width_inch: Its width.
-        height_inch: Height of lines.
-        square_inch: Height of matrices, maps and heads.
-        font_pt: Size of its letters.
-        png_px: Width of a PNG.
-        shown_inch: Width at which a PNG or SVG is shown where nothing else is said.
-    """
-
-    width_inch: float
-    height_inch: float
-    square_inch: float
-    font_pt: float
-    png_px: int
-    shown_inch: float
-
-    @property
-    def scale(self) -> float:
-        """Size of its letters, as a multiple of those of a page."""
-        return self.font_pt / FONT_PT
-
-
 FONT_PT = 8.5
-"""Size of the letters of a page's figures."""
-PAGE_SIZE = FigureSize(3.6, 2.3, 3.6, FONT_PT, 720, 3.6)
-"""Size on a page, where letters are as large on a phone as those of the text."""
-FILE_SIZES = {
-    "slide": FigureSize(6.3, 2.8, 3.2, 10, 1920, 13.333),
-    "column": FigureSize(3.5, 2.3, 3.5, 8, 2100, 3.5),
-}
-"""Sizes of files: the 16:9 slide of LaTeX's beamer, 160 × 90 mm with legend and title, which fills one of
-13.3 inches with letters of 21 points; and a column of a journal, 89 mm, at 600 pixels an inch."""
+"""Size of the letters."""
+WIDTH_INCH, HEIGHT_INCH, SQUARE_INCH = 3.5, 2.3, 3.5
+"""Width of every figure, on a page and as a file: 89 mm, the column of most journals, whose letters are still
+large on half a slide; height of lines, and of matrices, maps and heads."""
+PNG_DPI = 600
+"""Pixels an inch: 2100 across, which journals ask for and a slide of 1920 pixels shows sharply."""
 BAR_INCH, GROUP_INCH = 0.13, 0.08
 """Height of a bar, and of the gap between groups of bars."""
 MAX_SLICES, SLICES_IN_ROW = 12, 4
@@ -83,7 +53,7 @@ SMALL = {"color": SOFT, "fontsize": "small"}
 BROKEN = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
 CONTROLS = ("shuffled", "guessing")
 """Beginnings of the names of lines that show no effect; `on shuffled` inside a name marks one too."""
-LEGEND_LETTERS, SAMPLE_LETTERS = 58, 9
+LEGEND_LETTERS, SAMPLE_LETTERS = 56, 9
 """Letters in one line of a legend, and width of a line's sample with the gaps around it."""
 LETTER_SHARE, LINE_SHARE = 0.55, 1.2
 """Width of a letter of a title and height of its line, as shares of the size of the font."""
@@ -97,27 +67,22 @@ ZERO_SHARE = 0.6
 """An axis starts at 0 unless its lowest value is above this share of its highest."""
 
 
-def save_figure(artifact: Drawable, path: Path, size: FigureSize = PAGE_SIZE) -> None:
+def save_figure(artifact: Drawable, path: Path) -> None:
     """Save an artifact as a file, by the path's suffix: pdf, svg, png; with its title, on white paper."""
-    with _drawn(artifact, size) as figure:
-        write_figure(figure, artifact.title, path, size)
+    with _drawn(artifact) as figure:
+        write_figure(figure, artifact.title, path)
 
 
-def write_figure(figure: Any, title: str, path: Path, size: FigureSize) -> None:
+def write_figure(figure: Any, title: str, path: Path) -> None:
     """Write a figure of matplotlib by the path's suffix, below its title; equal figures are equal files."""
     # the title above all, in lines that fit; the figure grows by them
-    lines = textwrap.wrap(title, int(size.width_inch * 72 / (size.font_pt * LETTER_SHARE))) or [""]
-    figure.set_figheight(figure.get_figheight() + len(lines) * LINE_SHARE * size.font_pt / 72)
+    lines = textwrap.wrap(title, int(WIDTH_INCH * 72 / (FONT_PT * LETTER_SHARE))) or [""]
+    figure.set_figheight(figure.get_figheight() + len(lines) * LINE_SHARE * FONT_PT / 72)
     figure.suptitle("\n".join(lines), fontsize="medium")
 
-    # no dates in files; a PNG says at what width it is shown
-    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix, {})
-    dpi = size.png_px / size.width_inch
-    more: dict[str, Any] = {"metadata": dates} if dates else {}
-    if path.suffix == ".png":
-        shown_dpi = size.png_px / size.shown_inch
-        more = {"pil_kwargs": {"dpi": (shown_dpi, shown_dpi)}}
-    figure.savefig(path, facecolor="white", dpi=dpi, **more)
+    # no dates in files
+    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
+    figure.savefig(path, facecolor="white", dpi=PNG_DPI, metadata=dates)
 
 
 def has_values(artifact: Drawable) -> bool:
@@ -142,7 +107,7 @@ def svg_of(artifact: Drawable) -> Markup:
         return Markup('<p class="note">no values</p>')
 
     # let matplotlib write the figure, and split its root element from the shapes
-    with _drawn(artifact, PAGE_SIZE) as figure:
+    with _drawn(artifact) as figure:
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     head, _, drawn = text.getvalue().partition("<svg")[2].partition(">")
@@ -158,25 +123,25 @@ def svg_of(artifact: Drawable) -> Markup:
 
 
 @contextmanager
-def new_figure(height_inch: float, size: FigureSize) -> Iterator[Any]:
+def new_figure(height_inch: float) -> Iterator[Any]:
     """Open a figure of matplotlib in the style of all figures, and keep that style until the block ends."""
     import matplotlib
     from matplotlib.figure import Figure  # no pyplot: it keeps figures
 
     style = matplotlib.rc_params_from_file(STYLE, use_default_template=False)
-    with matplotlib.rc_context({**style, "font.size": size.font_pt}):
-        yield Figure((size.width_inch, height_inch), layout="constrained")
+    with matplotlib.rc_context({**style, "font.size": FONT_PT}):
+        yield Figure((WIDTH_INCH, height_inch), layout="constrained")
 
 
 @contextmanager
-def _drawn(artifact: Drawable, size: FigureSize) -> Iterator[Any]:
-    with new_figure(_height_inch(artifact, size), size) as figure:
+def _drawn(artifact: Drawable) -> Iterator[Any]:
+    with new_figure(_height_inch(artifact)) as figure:
         axes = figure.subplots()
         match artifact:
             case Curve(style=style, lines=lines):
                 (_draw_bars if style == "bars" else _draw_lines)(axes, artifact)
                 if len(lines) > 1 or (style == "lines" and lines[0].chance is not None):
-                    figure.legend(loc="outside lower left", ncols=_legend_columns(artifact, size))
+                    figure.legend(loc="outside lower left", ncols=_legend_columns(artifact))
             case Heatmap():
                 _draw_matrix(figure, axes, artifact)
             case Map(outline="head"):
@@ -186,24 +151,23 @@ def _drawn(artifact: Drawable, size: FigureSize) -> Iterator[Any]:
         yield figure
 
 
-def _height_inch(artifact: Drawable, size: FigureSize) -> float:
-    scale = size.scale
+def _height_inch(artifact: Drawable) -> float:
     match artifact:
         case Curve(style=style, lines=lines, at=at):
             # bars grow downwards with their number; rows of the legend are added to the height of the plot
-            bars_inch = scale * (0.7 + (BAR_INCH * len(lines) + GROUP_INCH) * len(at))
+            bars_inch = 0.7 + (BAR_INCH * len(lines) + GROUP_INCH) * len(at)
             has_chance = style == "lines" and any(line.chance is not None for line in lines)
-            legend_rows = -(-(len(lines) + has_chance) // _legend_columns(artifact, size))
-            return (bars_inch if style == "bars" else size.height_inch) + scale * LEGEND_INCH * legend_rows
+            legend_rows = -(-(len(lines) + has_chance) // _legend_columns(artifact))
+            return (bars_inch if style == "bars" else HEIGHT_INCH) + LEGEND_INCH * legend_rows
         case Heatmap(values=values, rows=[], columns=[], row_axis="", column_axis=""):
             # a picture keeps its aspect ratio; 0.6 inch hold the colour bar
-            return 0.6 + min(size.width_inch * len(values) / len(values[0]), size.square_inch)
+            return 0.6 + min(WIDTH_INCH * len(values) / len(values[0]), SQUARE_INCH)
         case Heatmap(values=values) if len(values) != len(values[0]):
             # named rows need the height of their letters
             row_inch = NAME_INCH if len(values) <= MAX_NAMES else SMALL_NAME_INCH
             rows_inch = row_inch * min(len(values), MAX_SMALL_NAMES)
-            return max(size.height_inch, scale * (1.1 + rows_inch))
-    return size.square_inch
+            return max(HEIGHT_INCH, 1.1 + rows_inch)
+    return SQUARE_INCH
 
 
 def _draw_lines(axes: Any, curve: Curve) -> None:
@@ -406,10 +370,9 @@ def _label_lines(lines: Sequence[Line]) -> list[tuple[str, str]]:
     return labels
 
 
-def _legend_columns(curve: Curve, size: FigureSize) -> int:
-    letters = LEGEND_LETTERS * size.width_inch / PAGE_SIZE.width_inch / size.scale
+def _legend_columns(curve: Curve) -> int:
     longest = max(len(line.name) for line in curve.lines) + SAMPLE_LETTERS
-    return max(1, int(letters // longest))
+    return max(1, LEGEND_LETTERS // longest)
 
 
 def _shorten(name: str) -> str:

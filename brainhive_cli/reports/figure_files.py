@@ -1,4 +1,4 @@
-"""Figures of runs as files for talks and papers: SVG, PNG and PDF, as wide as a slide and as a column."""
+"""Figures of runs as files for talks and papers: SVG, PNG and PDF, as wide as a column."""
 
 import re
 import unicodedata
@@ -12,16 +12,16 @@ from brainhive_cli.core.artifacts import Curve, Heatmap, Map, Sheet, Tile
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.measurements import extend_title, merge_caveats
 from brainhive_cli.reports.drawings import (
-    FILE_SIZES,
+    FONT_PT,
     SMALL,
     SOFT,
-    FigureSize,
+    WIDTH_INCH,
     has_values,
     new_figure,
     save_figure,
     write_figure,
 )
-from brainhive_cli.reports.page import CLIPS, open_picture
+from brainhive_cli.reports.page import CLIPS, ROWS_SHOWN, open_picture
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.sheets import shorten
@@ -29,29 +29,27 @@ from brainhive_cli.reports.sheets import shorten
 SUFFIXES = ("svg", "png", "pdf")
 MAX_NAME = 60
 """Letters of a run's label, and of a title, in the name of a file."""
-ROWS_ON_SLIDE, ROWS_IN_COLUMN = 3, 4
-"""Rows of a sheet that can be seen on a slide, and in a column of a paper."""
 SMALL_SHARE, SMALLEST_SHARE, NARROW_INCH = 0.83, 0.69, 0.75
 """Size of the letters below a tile as a share of that of others; the smaller one below narrower tiles."""
 GAP_PT = 4
 """Gap between the texts of tiles."""
 FRAME_COLOURS = {"": "#d9dde2", "right": "#009e73", "wrong": "#d55e00"}
 """Frames of the tiles of a sheet by their verdict; green and orange as those of other figures."""
-Save = Callable[[Path, FigureSize], None]
+Save = Callable[[Path], None]
 
 
 def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
     """Save every figure of a page, with its caveats in its title; a file has its name when it is complete.
 
     These are the headline figures, then curves, matrices and maps of each run, and the first rows of its
-    sheets, as many as a slide or a column holds; of clips their still pictures.
+    sheets; of clips their still pictures.
 
     Args:
         groups: The runs, as they are shown on a page.
         folder: Where the files go.
 
     Returns:
-        The files, `RUN-TITLE-SIZE.SUFFIX`.
+        The files, `RUN-TITLE.SUFFIX`.
     """
     paths, taken = [], set[str]()
     for label, title, save in _list_figures(groups):
@@ -63,12 +61,10 @@ def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
             name = f"{base}-{number}"
         taken.add(name.lower())
 
-        # each size in each format
-        for size_name, size in FILE_SIZES.items():
-            for suffix in SUFFIXES:
-                paths.append(folder / f"{name}-{size_name}.{suffix}")
-                with atomic_write(paths[-1], is_lasting=False) as part:
-                    save(part, size)
+        for suffix in SUFFIXES:
+            paths.append(folder / f"{name}.{suffix}")
+            with atomic_write(paths[-1], is_lasting=False) as part:
+                save(part)
     return paths
 
 
@@ -113,22 +109,19 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", plain)[:MAX_NAME].strip("-")
 
 
-def _save_sheet(sheet: Sheet, folder: Path, path: Path, size: FigureSize) -> None:
+def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
     """Draw the first rows of a sheet, a square for each tile, with the headings of columns above."""
-    is_wide = size.square_inch < size.width_inch
-    rows = sheet.rows[: ROWS_ON_SLIDE if is_wide else ROWS_IN_COLUMN]
+    rows = sheet.rows[:ROWS_SHOWN]
     columns = max(len(row.tiles) for row in rows)
     lines = max((len(tile.lines) for row in rows for tile in row.tiles), default=0)
 
-    # tiles fill the width, unless rows and their text are then higher than a slide
-    line_inch, side_inch = size.font_pt * 1.15 / 72, size.width_inch / columns
-    font_pt = size.font_pt * (SMALLEST_SHARE if side_inch < NARROW_INCH else SMALL_SHARE)
+    # tiles fill the width, with lines of text below
+    line_inch, side_inch = FONT_PT * 1.15 / 72, WIDTH_INCH / columns
+    font_pt = FONT_PT * (SMALLEST_SHARE if side_inch < NARROW_INCH else SMALL_SHARE)
     fit = partial(_fit, width_pt=side_inch * 72 - GAP_PT, font_pt=font_pt)
     words = {"color": SOFT, "fontsize": font_pt}
-    if is_wide:
-        side_inch = min(side_inch, size.square_inch / len(rows) - lines * line_inch)
     height_inch = len(rows) * (side_inch + lines * line_inch) + line_inch
-    with new_figure(height_inch, size) as figure:
+    with new_figure(height_inch) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for row, axes_of_row in zip(rows, grid, strict=True):
             for column, axes in enumerate(axes_of_row):
@@ -140,7 +133,7 @@ def _save_sheet(sheet: Sheet, folder: Path, path: Path, size: FigureSize) -> Non
                 axes.set_xlabel("\n".join(map(fit, row.tiles[column].lines)), **words)
                 if row is rows[0]:
                     axes.set_title(fit(sheet.columns[column]), loc="center", **words)
-        write_figure(figure, sheet.title, path, size)
+        write_figure(figure, sheet.title, path)
 
 
 def _draw_tile(axes: Any, tile: Tile, folder: Path) -> None:

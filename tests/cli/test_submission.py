@@ -66,7 +66,6 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / "bin" / name).chmod(0o755)
     monkeypatch.setenv("QUEUE", str(folder))
     monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(submission, "POLL_S", 0.1)
     return folder
 
 
@@ -86,10 +85,6 @@ def calls(queue: Path) -> list[str]:
 
 def submitted(tmp_path: Path, command: str = "train-align") -> Path:
     return next((tmp_path / "runs/.submitted").glob(f"{command}-*"))
-
-
-def write_end(folder: Path, task: str, code: int, restart: int = 0) -> None:
-    (folder / f"ended/{task}.{restart}.json").write_text(json.dumps({"code": code}))
 
 
 def run_task(folder: Path, job: int, number: int, step: str = "train-align") -> int:
@@ -140,7 +135,7 @@ def test_a_job_in_a_container_has_home_and_the_cache_of_the_hub(line, tmp_path, 
     assert f"{words}--env HF_HOME={tmp_path / 'hub'} 'lab image.sif' brainhive train-align --recipe" in script
 
 
-def test_a_line_is_submitted_once_followed_and_then_found_finished(line, queue, tmp_path):
+def test_a_line_is_submitted_once_and_then_found_finished(line, queue, tmp_path):
     first = call(*line, "--submit", "run.cluster.tasks=2")
     assert first.exit_code == 0 and "submitted train-align: job 11, 2 tasks" in first.stderr, first.output
     folder = submitted(tmp_path)
@@ -151,76 +146,23 @@ def test_a_line_is_submitted_once_followed_and_then_found_finished(line, queue, 
 
     tasks = [run_task(folder, 11, number) for number in (0, 1)]
     (queue / "tasks").write_text("")
-    end = call(*line, "--follow", "run.cluster.tasks=2")
     assert tasks == [0, 0], (folder / "logs/11_0.txt").read_text()
-    assert end.exit_code == 0
-    counts = "train-align: 0 pending, 0 running, 2 finished, 0 failed; 4 of 4 cells finished"
-    assert end.stdout.strip().endswith(counts)
     assert "nothing is submitted" in call(*line, "--submit").stderr
     assert RunFolder(next((tmp_path / "runs/train-align").iterdir())).is_finished and len(calls(queue)) == 1
 
 
-def test_a_task_that_was_killed_is_named_with_the_last_line_of_its_log(line, queue, tmp_path):
-    call(*line, "--submit", "run.cluster.tasks=2")
-    folder = submitted(tmp_path)
-    (folder / "logs/11_0.txt").write_text("training\nslurmstepd: Killed by the kernel\n\n")
-    write_end(folder, "11_1", 75, restart=2)
-    write_end(folder, "11_1", 3, restart=10)
-    (folder / "ended/11_0.0.json").write_text('{"step": "train-al')
-    end = call(*line, "--follow")
-
-    assert end.exit_code == 1
-    assert "task 11_0 was killed: slurmstepd: Killed by the kernel" in end.stdout
-    assert "task 11_1 ended with exit code 3: it has no log" in end.stdout
-    assert "error: train-align: not finished" in end.stderr
-    again = call(*line, "--submit")
-    assert "submitted train-align: job 12" in again.stderr and not [*(folder / "ended").iterdir()]
-
-
-def test_a_scheduler_that_is_busy_is_asked_again(line, queue, tmp_path):
+def test_a_scheduler_that_is_busy_is_not_taken_for_one_without_tasks(line, queue):
     call(*line, "--submit")
-    write_end(submitted(tmp_path), "11_0", 0)
-    (queue / "busy").write_text("squeue: error: Socket timed out on send/recv operation\n" * 3)
-    end = call(*line, "--follow")
-    assert end.exit_code == 0 and end.stdout.count("Socket timed out") == 3
-    (queue / "busy").write_text("squeue: error: Socket timed out on send/recv operation\n" * 99)
-    assert call(*line, "--follow").exit_code == 1
+    (queue / "busy").write_text("squeue: error: Socket timed out on send/recv operation\n")
+    refused = call(*line, "--submit")
+    assert refused.exit_code == 1 and "Socket timed out" in refused.stderr and len(calls(queue)) == 1
 
 
 def test_a_run_that_was_removed_is_submitted_again(line, queue, tmp_path):
     call(*line, "--submit")
     folder = submitted(tmp_path)
-    write_end(folder, "11_0", 0)
     (folder / "runs.jsonl").write_text(json.dumps(str(tmp_path / "removed")) + "\n")
     assert "job 12" in call(*line, "--submit").stderr
-
-
-def test_follow_says_why_tasks_wait_where_that_does_not_end(line, queue, tmp_path, monkeypatch):
-    call(*line, "--submit", "run.cluster.tasks=2")
-    folder = submitted(tmp_path)
-    (queue / "tasks").write_text("11_0 PENDING PartitionTimeLimit\n11_1 PENDING Priority\n")
-
-    def end_the_job(seconds: float) -> None:
-        (queue / "tasks").write_text("")
-        write_end(folder, "11_0", 0)
-
-    monkeypatch.setattr(time, "sleep", end_the_job)
-    end = call(*line, "--follow")
-    assert "train-align: 2 pending (PartitionTimeLimit), 0 running" in end.stdout
-    assert end.exit_code == 0 and "task 11_1 did not begin" in end.stdout
-    assert "train-align is finished: other tasks have taken over" in end.stderr
-
-
-def test_the_end_of_a_task_may_be_seen_after_it_has_left_the_queue(line, queue, tmp_path, monkeypatch):
-    call(*line, "--submit", "run.cluster.tasks=1")
-    folder = submitted(tmp_path)
-    monkeypatch.setattr(time, "sleep", lambda seconds: write_end(folder, "11_0", 0))
-    end = call(*line, "--follow")
-    assert end.exit_code == 0 and "was killed" not in end.stdout
-    assert [line.partition("; ")[0][6:] for line in end.stdout.splitlines()] == [
-        "train-align: 0 pending, 1 running, 0 finished, 0 failed",
-        "train-align: 0 pending, 0 running, 1 finished, 0 failed",
-    ]
 
 
 def test_a_finished_line_is_submitted_again_where_its_signals_have_changed(line, queue, tmp_path, world):
@@ -273,33 +215,6 @@ def test_a_job_that_may_be_unknown_after_a_kill_is_spoken_of(line, queue):
     (queue / "bin/sbatch").write_text(sbatch)
     again = call(*line, "--submit").stderr
     assert "was killed while it submitted" in again and "submitted train-align: job 11" in again
-
-
-def test_what_else_lies_among_the_ends_of_tasks_is_passed_over(line, queue, tmp_path):
-    call(*line, "--submit")
-    folder = submitted(tmp_path)
-    write_end(folder, "11_0", 0)
-    for name in (
-        "11_1.0 (copy).json",
-        "11_1.0.json~",
-        ".11_1.0.json.swp",
-        "11_1.json",
-        "a.b.json",
-        "11_1.x.json",
-    ):
-        (folder / "ended" / name).write_text('{"code": 0}')
-    os.mkfifo(folder / "ended/11_1.0.json")
-    (folder / "ended/11_2.0.json").mkdir()
-    (folder / "ended/11_3.0.json").symlink_to(folder / "ended/11_0.0.json")
-    end = call(*line, "--follow")
-    assert end.exit_code == 0 and "1 finished, 3 failed" in end.stdout
-
-
-def test_the_last_line_of_a_log_is_shown_in_one_line_without_control_characters(line, queue, tmp_path):
-    call(*line, "--submit", "run.cluster.tasks=1")
-    (submitted(tmp_path) / "logs/11_0.txt").write_bytes(b"begun\n\x1b[2Jkilled\xff" + b"x" * 100_000)
-    shown = next(text for text in call(*line, "--follow").stdout.splitlines() if "was killed" in text)
-    assert "\x1b" not in shown and len(shown) < 400
 
 
 def test_a_scheduler_may_answer_in_any_coding(line, queue):
@@ -413,7 +328,7 @@ def test_what_is_no_job_is_refused_before_the_scheduler_is_asked(line, queue, tm
     call(*line, "--submit")
     (submitted(tmp_path) / "jobs.json").write_text(json.dumps({"jobs": jobs}))
     (queue / "tasks").write_text("11_0 RUNNING\n")
-    for option in ("--cancel", "--follow", "--submit"):
+    for option in ("--cancel", "--submit"):
         result = call(*line, option)
         assert result.exit_code == 1 and re.search(rf"jobs\.json: {problem}", result.stderr), result.stderr
     assert len(calls(queue)) == 1
@@ -424,9 +339,7 @@ def test_programs_read_the_submission_as_one_document(line, queue, tmp_path):
     assert "#SBATCH --array=0-3" in planned["scripts"]["train-align"] and planned["downloads"] == []
     result = json.loads(call(*line, "--submit", "--json").stdout)
     assert result["jobs"] == [{"step": "train-align", "id": "11", "tasks": 4}]
-    (queue / "tasks").write_text("")
-    end = call(*line, "--follow", "--json")
-    assert end.exit_code == 1 and json.loads(end.stdout)["tasks"]["train-align"]["failed"]["11_3"] is None
+    assert Path(result["folder"]) == submitted(tmp_path)
 
 
 def test_each_step_of_a_workflow_waits_for_the_one_before(world, small, runs, queue, tmp_path, code_allowed):
@@ -570,8 +483,6 @@ def test_the_script_passes_the_signal_on_and_queues_its_task_again(line, queue, 
     task.send_signal(signal.SIGUSR1 if is_time_over else signal.SIGTERM)
     code = task.wait(timeout=20)
 
-    ended = json.loads((folder / "ended/11_1.0.json").read_text())
-    assert ended == {"code": 75}
     assert code == 75 and (queue / "requeued").exists() is is_time_over
     if is_time_over:
         assert calls(queue)[-1] == "scontrol requeue 11_1"
@@ -688,20 +599,8 @@ def test_what_is_missing_ends_a_submission_before_the_scheduler_is_asked(line, q
     assert result.exit_code == 3 and "no train embeddings" in result.stderr and not calls(queue)
 
 
-def test_the_time_of_a_task_is_that_of_the_last_run_of_its_kind(line, tmp_path):
-    def limit() -> str:
-        script = call(*line, "train.epochs=12", "--submit", "--check").stdout
-        found = re.search(r"--time=(\S+)", script)
-        assert found is not None
-        return found[1]
-
-    assert limit() == "04:00:00"
-    kind = "demo-noise-0.3, brain-mlp, 128 a step in fp32"
-    paces = {f"train-align, {kind}, on a slow GPU": [600.0, 1], f"train-align, {kind}, on cpu": [60.0, 1]}
-    (tmp_path / "runs").mkdir(exist_ok=True)
-    (tmp_path / "runs/pace.json").write_text(json.dumps(paces))
-    # 48 epochs by four tasks are two hours; half as much again, and half an hour for loading
-    assert limit() == "03:30:00"
+def test_without_a_time_the_script_asks_for_none(line):
+    assert "--time" not in call(*line, "--submit", "--check").stdout
 
 
 @pytest.mark.parametrize(

@@ -96,10 +96,6 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused, overri
         *(("train-align", key) for key in ("dim", "train.epochs", "train.batch_size", "run.processes")),
         *(
             ("train-align", f"backbone={{kind: {each}}}")
-            for each in ("lstm, layers: N", "conformer, depth: N")
-        ),
-        *(
-            ("train-align", f"backbone={{kind: {each}}}")
             for each in ("voxel_ridge, depth: N", "deep_net, kernel: N")
         ),
         *(("train-align", key) for key in ("fuser.intermediate_size", "run.workers")),

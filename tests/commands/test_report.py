@@ -126,15 +126,14 @@ def test_runs_of_several_commands_are_sections_of_one_page(home, runs):
     assert "eval-retrieval: good" in page and "reconstruct: third" in page and "Differences" not in page
 
 
-def test_figures_are_saved_at_two_sizes_in_three_formats(home, runs):
+def test_figures_are_saved_in_three_formats(home, runs):
     shown = say("compare", *runs, "--labels", "a/b <x>,base", "--figures", home / "figures")
     assert shown.exit_code == 0 and f"figures: {home / 'figures'}" in shown.stdout
-    names = {f"{size}.{suffix}" for size in ("slide", "column") for suffix in ("svg", "png", "pdf")}
     files = [path.name for path in (home / "figures").iterdir()]
     title = "compared-headline-top-1-with-95-intervals-of-these-subjects"
-    assert sorted(files) == sorted(f"{title}-{name}" for name in names)
-    with Image.open(home / f"figures/{title}-slide.png") as slide:
-        assert slide.width == 1920 and round(slide.info["dpi"][0] * 13.333) == 1920
+    assert sorted(files) == sorted(f"{title}.{suffix}" for suffix in ("svg", "png", "pdf"))
+    with Image.open(home / f"figures/{title}.png") as picture:
+        assert picture.width == 2100 and round(picture.info["dpi"][0] * 3.5) == 2100
 
 
 @pytest.mark.parametrize("where", ["runs/eval-retrieval/good-0000000001/figures", "taken"])

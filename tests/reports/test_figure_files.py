@@ -1,4 +1,4 @@
-"""Figures as files: each in three formats and two sizes, by names that are safe, with its caveats."""
+"""Figures as files: each in three formats, by names that are safe, with its caveats."""
 
 import re
 from dataclasses import replace
@@ -13,7 +13,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports import figure_files
-from brainhive_cli.reports.drawings import FILE_SIZES
+from brainhive_cli.reports.drawings import PNG_DPI, WIDTH_INCH
 from brainhive_cli.reports.figure_files import save_figures
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
@@ -33,8 +33,8 @@ def run(tmp_path: Path, *drawn: Artifact, name: str = "lab-0123456789", label: s
 
 
 def names_of(paths: list[Path]) -> list[str]:
-    """Give the names without size and suffix, each once."""
-    return list(dict.fromkeys(re.sub(r"-(slide|column)\.(svg|png|pdf)$", "", path.name) for path in paths))
+    """Give the names without suffix, each once."""
+    return list(dict.fromkeys(re.sub(r"\.(svg|png|pdf)$", "", path.name) for path in paths))
 
 
 def sheet(tmp_path: Path, rows: int = 5) -> Sheet:
@@ -49,7 +49,7 @@ def sheet(tmp_path: Path, rows: int = 5) -> Sheet:
     return Sheet("Retrieved", ["seen", "1", "2"], [Row(f"cat/{row}", tiles) for row in range(rows)])
 
 
-def test_every_kind_of_figure_is_saved_in_every_size_and_format(tmp_path):
+def test_every_kind_of_figure_is_saved_in_every_format(tmp_path):
     shown = [
         LOSS,
         Heatmap("Matrix", [[1.0, None], [0.0, 1.0]], rows=["a", "b"], columns=["c", "d"]),
@@ -61,25 +61,24 @@ def test_every_kind_of_figure_is_saved_in_every_size_and_format(tmp_path):
         "lab-0123456789-headline-top-1-with-95-intervals",
         *(f"lab-0123456789-{title}" for title in ("Loss", "Matrix", "Plane", "Retrieved")),
     ]
-    assert sorted((tmp_path / "figures").iterdir()) == sorted(paths) and len(paths) == 5 * 2 * 3
+    assert sorted((tmp_path / "figures").iterdir()) == sorted(paths) and len(paths) == 5 * 3
     for path in paths:
         start = path.read_bytes()[:200]
         assert {".svg": b"<svg" in path.read_bytes(), ".png": b"PNG" in start, ".pdf": b"%PDF" in start}[
             path.suffix
         ]
-    for size_name, size in FILE_SIZES.items():
-        for path in (path for path in paths if path.name.endswith(f"{size_name}.png")):
-            with Image.open(path) as png:
-                assert png.width == size.png_px and abs(png.info["dpi"][0] - png.width / size.shown_inch) < 1
+    for path in (path for path in paths if path.suffix == ".png"):
+        with Image.open(path) as png:
+            assert png.width == PNG_DPI * WIDTH_INCH and abs(png.info["dpi"][0] - PNG_DPI) < 1
 
 
 def test_a_figure_carries_the_caveats_of_its_run_and_the_label_where_there_are_several(tmp_path):
     one, other = run(tmp_path, LOSS), run(tmp_path, LOSS, name="other-0123456789")
     save_figures([RunGroup([one])], tmp_path / "one")
-    text = (tmp_path / "one/lab-0123456789-Loss-slide.svg").read_text()
+    text = (tmp_path / "one/lab-0123456789-Loss.svg").read_text()
     assert f"Loss ({CAVEAT})" in text and "lab-0123456789" not in text
     save_figures([RunGroup([one, other])], tmp_path / "both")
-    text = (tmp_path / "both/other-0123456789-Loss-slide.svg").read_text()
+    text = (tmp_path / "both/other-0123456789-Loss.svg").read_text()
     assert "Loss: other-0123456789" in text
     assert list((tmp_path / "both").glob("compared-headline-*"))
 
@@ -104,7 +103,7 @@ def test_a_figure_that_fails_leaves_no_half_written_file_and_the_former_one(tmp_
     paths = save_figures([group], tmp_path / "figures")
     before = {path: path.read_bytes() for path in paths}
 
-    def fail(artifact: object, path: Path, size: object) -> None:
+    def fail(artifact: object, path: Path) -> None:
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
@@ -114,13 +113,10 @@ def test_a_figure_that_fails_leaves_no_half_written_file_and_the_former_one(tmp_
     assert {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == before
 
 
-def test_a_sheet_has_as_many_rows_as_a_slide_holds_and_a_damaged_picture_is_one_line(tmp_path):
+def test_a_sheet_has_as_many_rows_as_the_page_shows_first_and_a_damaged_picture_is_one_line(tmp_path):
     shown = run(tmp_path, sheet(tmp_path))
     save_figures([RunGroup([shown])], tmp_path / "figures")
-    texts = {
-        size: (tmp_path / f"figures/lab-0123456789-Retrieved-{size}.svg").read_text() for size in FILE_SIZES
-    }
-    assert {size: text.count("rank 1") for size, text in texts.items()} == {"slide": 3, "column": 4}
+    assert (tmp_path / "figures/lab-0123456789-Retrieved.svg").read_text().count("rank 1") == 3
     (shown.folder.path / "artifacts/a.webp").write_bytes(b"RIFF")
     with pytest.raises(MissingData, match=r"a\.webp is no whole picture"):
         save_figures([RunGroup([shown])], tmp_path / "again")

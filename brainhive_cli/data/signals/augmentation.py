@@ -27,8 +27,8 @@ class Augment(Section):
 
     parts: list[Annotated[Any, part("augmentations", "smooth")]] = Field(
         [],
-        description="augmentations, one after another: {kind: smooth, p: 0.3}, noise, time-shift, "
-        "channel-dropout; kinds and their keys below",
+        description="augmentations, one after another: {kind: smooth, p: 0.3}, noise; kinds and their keys "
+        "below",
     )
     repetitions: float = Field(
         0.0,

@@ -9,11 +9,9 @@ is first read, since stores are larger than what most commands read of them.
 """
 
 import copy
-import errno
 import json
 import mmap
 import os
-import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,16 +25,13 @@ import numpy as np
 import xxhash
 from numpy.typing import DTypeLike, NDArray
 
-from brainhive_cli.core import console, documents
+from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Array, Bool, Int64, UInt64
-from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, MissingData
 from brainhive_cli.core.files import atomic_write, open_no_link, open_plain
 from brainhive_cli.core.lines import Hint
 
-STAGE = "BRAINHIVE_STAGE"
-"""Environment variable in a cluster's job: a folder on the node's own disk, from which stores are read."""
 PART = ".part"
 """Ending of a store that is still being written; it is renamed when complete."""
 JSON = ("{", "[", '"')
@@ -192,40 +187,11 @@ def open_file(path: Path, made_by: Hint, error: type[BrainhiveError] = Brainhive
         state = "is not finished" if part_of(path).is_file() else "does not exist"
         raise MissingData(f"{path} {state}", made_by)
     with reading(path, f"delete it, then: {made_by}", error):
-        opened = _stage(path) if STAGE in os.environ and _read_seal(path) else path
-        is_sealed = verify_seal(opened)
-        with h5py.File(opened, "r") as file:
+        is_sealed = verify_seal(path)
+        with h5py.File(path, "r") as file:
             if not is_sealed and CHECKSUMS in file and path.suffix != PART:
                 raise ValueError("its seal is missing")
             yield file
-
-
-def _stage(path: Path) -> Path:
-    """Copy a finished store to the node's own disk, and return the copy; raw data are read once, as they lie.
-
-    Where it cannot be copied, the store itself is returned.
-    """
-    # a folder that nobody else writes to, and a name that changes when the file does
-    own, about = Path(os.environ[STAGE], f"brainhive-{os.getuid()}"), path.stat()
-    key = f"{os.path.abspath(path)} {about.st_size} {about.st_mtime_ns}"
-    staged = own / f"{xxhash.xxh64_hexdigest(os.fsencode(key))}-{path.name}"
-    try:
-        own.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if own.is_symlink() or own.stat().st_uid != os.getuid():
-            raise PermissionError(errno.EACCES, "a folder of another user", str(own))
-        claim = Claim.for_path(staged, wait=True)  # of the processes of a node, one copies
-        try:
-            if not staged.is_file():
-                with atomic_write(staged, is_lasting=False) as part:
-                    shutil.copyfile(path, part)
-        finally:
-            claim.release()
-    except OSError as error:  # as a disk that is full
-        console.warn(
-            f"{path} is read where it lies, as it cannot be copied: {error.filename}: {error.strerror}"
-        )
-        return path
-    return staged
 
 
 def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:

@@ -70,14 +70,6 @@ def convolution_encoder(
     return BrainEncoder(picture=nn.Unflatten(1, (1, channels)), backbone=layers, project=head)
 
 
-class PatchSequence(nn.Module):
-    """Features [B, F, 1, T'] as a sequence of patches [B, T', F]."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Put the patches' axis before their width."""
-        return features.squeeze(2).transpose(1, 2)
-
-
 def dense_layers(
     width: int, hidden: int, activation: nn.Module, dropout: float, bias: bool
 ) -> list[nn.Module]:

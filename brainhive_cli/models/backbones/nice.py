@@ -3,10 +3,10 @@
 from collections import OrderedDict
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder, PatchSequence, Share, projection_head
+from brainhive_cli.models.backbones._layers import BrainEncoder, Share, projection_head
 from brainhive_cli.models.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE, convolutions
 from brainhive_cli.models.signal_spec import samples_left
 
@@ -30,6 +30,14 @@ class Config(BackboneConfig):
 
 
 TINY = Config()
+
+
+class PatchSequence(nn.Module):
+    """Features [B, F, 1, T'] as a sequence of patches [B, T', F]."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Put the patches' axis before their width."""
+        return features.squeeze(2).transpose(1, 2)
 
 
 def patch_embedding(channels: int, dropout: float) -> nn.Sequential:

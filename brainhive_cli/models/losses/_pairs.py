@@ -1,6 +1,6 @@
 """Pieces of the contrastive losses: similarities of a batch, and which of them are pairs."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +12,6 @@ from brainhive_cli.core.recipe import refuse_idle
 from brainhive_cli.models.course import Course, at
 from brainhive_cli.models.losses import Loss, LossConfig, Mixing
 
-MixAlpha = Annotated[
-    float,
-    Field(ge=0, description="Signals are mixed in pairs, with shares from Beta(alpha, alpha); 0: not mixed."),
-]
-
-MixShare = Annotated[
-    float, Field(gt=0, le=1, description="Share of the signals that are mixed; MindEye's is 0.5.")
-]
 Temperature = Annotated[
     Annotated[float, Field(gt=0)] | Course | None,
     Field(
@@ -29,29 +21,7 @@ Temperature = Annotated[
 ]
 
 
-class ContrastiveConfig(LossConfig):
-    """Base of the Configs of contrastive losses, which have the keys `mix_alpha` and `mix_share`."""
-
-    no_effect_with_temperature: ClassVar[tuple[str, ...]] = ()
-
-    @property
-    def mixing(self: Any) -> tuple[float, float]:
-        """Alpha and share of the mixing that its keys ask for."""
-        return self.mix_alpha, self.mix_share
-
-    @model_validator(mode="after")
-    def _every_key_has_an_effect(self: Any) -> Any:
-        temperature = getattr(self, "temperature", None)
-        if isinstance(temperature, Course) and not (temperature.start and temperature.stop):
-            raise ValueError("a temperature is above 0")
-        if temperature is not None:
-            refuse_idle(self, self.no_effect_with_temperature, "with a temperature", "leave it out")
-        if not self.mix_alpha:
-            refuse_idle(self, ("mix_share",), "with mix_alpha 0", "a mix_alpha above 0")
-        return self
-
-
-class ScaledConfig(ContrastiveConfig):
+class ScaledConfig(LossConfig):
     """The keys of a contrastive loss whose cosines are multiplied by a scale."""
 
     no_effect_with_temperature: ClassVar[tuple[str, ...]] = ("initial_logit_scale", "learn_scale")
@@ -65,8 +35,29 @@ class ScaledConfig(ContrastiveConfig):
         "(AlignVis has 0.04, the initial logit scale 3.2189).",
     )
     temperature: Temperature = None
-    mix_alpha: MixAlpha = 0.0
-    mix_share: MixShare = 1.0
+    mix_alpha: float = Field(
+        0.0,
+        ge=0,
+        description="Signals are mixed in pairs, with shares from Beta(alpha, alpha); 0: not mixed.",
+    )
+    mix_share: float = Field(
+        1.0, gt=0, le=1, description="Share of the signals that are mixed; MindEye's is 0.5."
+    )
+
+    @property
+    def mixing(self) -> tuple[float, float]:
+        """Alpha and share of the mixing that its keys ask for."""
+        return self.mix_alpha, self.mix_share
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if isinstance(self.temperature, Course) and not (self.temperature.start and self.temperature.stop):
+            raise ValueError("a temperature is above 0")
+        if self.temperature is not None:
+            refuse_idle(self, self.no_effect_with_temperature, "with a temperature", "leave it out")
+        if not self.mix_alpha:
+            refuse_idle(self, ("mix_share",), "with mix_alpha 0", "a mix_alpha above 0")
+        return self
 
 
 class ScaledLoss(Loss):

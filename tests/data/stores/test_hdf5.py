@@ -3,7 +3,6 @@
 import errno
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -206,45 +205,6 @@ def test_a_chunk_far_larger_than_its_file_is_refused_before_it_is_read(tmp_path:
         file.create_dataset("x", (9,), "f8", maxshape=(None,), chunks=(2**28,), compression="gzip")
     with h5py.File(path) as file, pytest.raises(ValueError, match="would take"):
         hdf5.open_numbers(file, "x")
-
-
-def test_a_store_is_read_from_the_disk_of_a_node_where_a_job_asks_for_it(tmp_path, monkeypatch, capsys):
-    store = tmp_path / "network/store.h5"
-
-    def write(value: float) -> None:
-        hdf5.create(store, {"rows": ((4, 2), "float32")}, {}, {"format": 1})
-        with closing(hdf5.RowWriter(store, "rows")) as writer:
-            writer.write(np.arange(4), np.full((4, 2), value, np.float32))
-        hdf5.seal(store)
-
-    def read() -> tuple[Path, float]:
-        with hdf5.open_file(store, "make it") as file:
-            return Path(file.filename), float(hdf5.StoredRows(file, "rows", lambda: "")[:].max())
-
-    write(1.0)
-    assert read() == (store, 1.0)
-    monkeypatch.setenv("BRAINHIVE_STAGE", str(tmp_path / "node"))
-    first, value = read()
-    assert value == 1.0 and first.is_relative_to(tmp_path / "node")
-    assert first.parent.stat().st_mode & 0o77 == 0
-    changed_ns = first.stat().st_mtime_ns
-    assert read() == (first, 1.0) and first.stat().st_mtime_ns == changed_ns
-
-    write(2.0)
-    second, value = read()
-    assert value == 2.0 and second != first
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("BRAINHIVE_STAGE", str(tmp_path / "file"))
-    assert read() == (store, 2.0) and "is read where it lies" in capsys.readouterr().err
-
-
-def test_raw_data_are_read_where_they_lie(tmp_path, monkeypatch):
-    raw = tmp_path / "betas.hdf5"
-    with h5py.File(raw, "w") as file:
-        file["betas"] = np.zeros(3)
-    monkeypatch.setenv("BRAINHIVE_STAGE", str(tmp_path / "node"))
-    with hdf5.open_file(raw, "download it") as file:
-        assert Path(file.filename) == raw and not (tmp_path / "node").exists()
 
 
 def test_image_ids_are_compared_composed():

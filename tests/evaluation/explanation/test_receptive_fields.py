@@ -19,13 +19,13 @@ def test_the_columns_of_nice_lie_at_5_t_and_37_not_stretched_over_the_window():
     assert found.spans[0] == (0, 74)
 
 
-@pytest.mark.parametrize(("kind", "count", "width"), (("eeg_net", 78, 95), ("conformer", 11, 99)))
+@pytest.mark.parametrize(("kind", "count", "width"), (("eeg_net", 78, 95), ("deep_net", 7, 151)))
 def test_other_convolutions_have_the_fields_that_their_kernels_make(kind, count, width):
     found, _ = columns(kind)
     assert len(found.spans) == count and found.spans[0] == (0, width - 1)
 
 
-@pytest.mark.parametrize("kind", ("atm", "brain_mlp", "lstm"))
+@pytest.mark.parametrize("kind", ("atm", "brain_mlp", "segments"))
 def test_networks_that_mix_all_samples_have_none(kind):
     with pytest.raises(BrainhiveError, match="has no layer whose columns see a part of the window each"):
         columns(kind)

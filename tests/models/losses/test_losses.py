@@ -12,9 +12,9 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses import LossContext, Mixing, clip, mixco, siglip, soft_clip
+from brainhive_cli.models.losses import LossContext, Mixing, clip, mixco, soft_clip
 
-KINDS = ("clip", "mixco", "siglip", "soft_clip")
+KINDS = ("clip", "mixco", "soft_clip")
 LOG_SCALE = 1.5
 MIXING = Mixing(torch.tensor([1, 2, 0, 3, 5, 4]), torch.tensor([0.9, 0.4, 1.0, 0.3, 0.5, 0.0]))
 """Six signals: one is its own partner, one is all itself, one is all its partner."""
@@ -117,28 +117,6 @@ def test_soft_clip_equals_the_slow_computation(tokens: Any, mixing: Mixing | Non
     assert abs(found - slow_clip(tokens, mixing)) > 0.1
 
 
-@pytest.mark.parametrize("mixing", [None, MIXING])
-def test_siglip_equals_the_slow_computation(tokens: Any, mixing: Mixing | None):
-    logits, pairs = math.exp(LOG_SCALE) * cosine(*tokens) - 3, wanted(mixing, 6)
-    expected = 0.0
-    for i in range(6):
-        for j in range(6):
-            yes = 1 / (1 + math.exp(-logits[i, j]))
-            expected -= pairs[i, j] * math.log(yes) + (1 - pairs[i, j]) * math.log(1 - yes)
-
-    assert compute(siglip.Config(initial_bias=-3), tokens, mixing) == pytest.approx(expected / 6, abs=EXACT)
-
-
-def test_siglip_starts_as_the_paper_does_and_learns_its_bias(tokens: Any):
-    loss = siglip.TINY.build()
-
-    loss(*tokens, LossContext()).backward()
-
-    assert siglip.TINY.initial_logit_scale == pytest.approx(math.log(10), abs=1e-4)
-    assert loss.logit_scale.item() == pytest.approx(siglip.TINY.initial_logit_scale)
-    assert loss.bias.item() == -10 and loss.bias.grad < 0  # one pair in six is more than the bias expects
-
-
 def test_soft_clip_with_sharp_targets_is_clip(tokens: Any):
     sharp = soft_clip.Config(target_temperature=1e-4)
 
@@ -211,7 +189,7 @@ def test_wrong_pairs_cost_more_and_the_order_of_pairs_nothing(kind: str, tokens:
         assert permuted == pytest.approx(compute(config, tokens, mixing), abs=EXACT)
 
 
-@pytest.mark.parametrize("kind", ["clip", "mixco", "soft_clip"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_fixed_scale_counts_as_a_learned_one_does_but_has_no_gradient(kind: str, tokens: Any):
     part = parts.load("losses", kind)
     signal = tokens[0].requires_grad_()
@@ -304,4 +282,4 @@ def test_a_linear_encoder_learns_to_find_pictures_it_never_saw(kind: str):
 def test_only_mixco_mixes_by_default():
     alphas = {kind: parts.load("losses", kind).TINY.mix_alpha for kind in KINDS}
 
-    assert alphas == {"clip": 0.0, "mixco": 0.15, "siglip": 0.0, "soft_clip": 0.0}
+    assert alphas == {"clip": 0.0, "mixco": 0.15, "soft_clip": 0.0}

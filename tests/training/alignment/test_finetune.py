@@ -184,7 +184,7 @@ def test_terms_are_inherited_with_the_targets_that_they_name():
     training = Recipe.resolve("train-align", "papers/atm-s", {}, [])
     plain, changed = (
         inherited(Recipe.resolve("train-align", None, {}, ["mode=finetune", *more]), training)
-        for more in ([], ["loss.kind=siglip"])
+        for more in ([], ["loss.kind=mixco"])
     )
     plain.check_terms()
     changed.check_terms()

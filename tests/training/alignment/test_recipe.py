@@ -40,7 +40,7 @@ def resolve(*overrides: str) -> Recipe:
             ["targets={text: vae}", "terms=[{prediction: text, target: text}, {prediction: token}]"],
             "terms name text",
         ),
-        (["terms=[{prediction: token, loss: mse}]", "loss.kind=siglip"], "loss has no effect where terms"),
+        (["terms=[{prediction: token, loss: mse}]", "loss.kind=mixco"], "loss has no effect where terms"),
     ],
 )
 def test_heads_and_terms_that_contradict_each_other_are_refused(overrides: list[str], message: str) -> None:

@@ -64,11 +64,11 @@ def test_a_prediction_may_be_compared_with_another_heads_target():
 
 
 def test_contrastive_terms_own_a_scale_each():
-    terms = [Term(prediction="a"), Term(prediction="a", loss="mse"), Term(prediction="b", loss="siglip")]
+    terms = [Term(prediction="a"), Term(prediction="a", loss="mse"), Term(prediction="b", loss="soft-clip")]
 
     names = [name for name, _ in Objective(terms).named_parameters()]
 
-    assert names == ["0.logit_scale", "2.logit_scale", "2.bias"]
+    assert names == ["0.logit_scale", "2.logit_scale"]
 
 
 def test_two_terms_of_atm_s_are_its_loss_with_one_scale_and_so_are_its_gradients():

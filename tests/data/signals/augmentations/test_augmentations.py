@@ -18,8 +18,8 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def vary(signal: Tensor, kind: str, seed: int = 0, rate_hz: float | None = RATE_HZ, **knobs: Any) -> Tensor:
-    augmentation = parts.load("augmentations", kind).Config(**knobs).build(rate_hz)
+def vary(signal: Tensor, kind: str, seed: int = 0, **knobs: Any) -> Tensor:
+    augmentation = parts.load("augmentations", kind).Config(**knobs).build(RATE_HZ)
     return augmentation.apply(signal, augmentation.draw(signal.shape, generator(seed)))
 
 
@@ -49,29 +49,7 @@ def test_a_signal_is_varied_by_its_own_row_whatever_else_is_in_the_batch(signal,
     assert torch.equal(alone, augmentation.apply(signal, drawn)[rows])
 
 
-def test_a_trial_is_shifted_whole_and_zeros_move_in(signal):
-    shifted = vary(signal, "time-shift", largest_ms=8)
-
-    expected = {0: signal}
-    for by in (1, 2):
-        nothing = torch.zeros_like(signal[..., :by])
-        expected[by] = torch.cat([nothing, signal[..., :-by]], -1)
-        expected[-by] = torch.cat([signal[..., by:], nothing], -1)
-    counts = {by: int((shifted == e).all((1, 2)).sum()) for by, e in expected.items()}
-    assert sum(counts.values()) == len(signal)
-    assert min(counts.values()) > 0.7 * len(signal) / 5  # each of the five is as likely
-
-
-@pytest.mark.parametrize("shift_ms", [1, 200, 1000])
-def test_a_shift_of_no_sample_or_of_the_window_is_refused(signal, shift_ms):
-    with pytest.raises(RecipeError, match=f"a time shift of {shift_ms} ms") as caught:
-        vary(signal, "time-shift", largest_ms=shift_ms)
-    assert caught.value.hint == "largest_ms from 4 to below 200"
-
-
-def test_signals_without_a_rate_are_not_shifted_and_those_of_one_sample_not_smoothed(signal):
-    with pytest.raises(RecipeError, match="without a sampling rate cannot be shifted"):
-        vary(signal, "time-shift", rate_hz=None)
+def test_signals_of_one_sample_are_not_smoothed(signal):
     with pytest.raises(RecipeError, match="of one sample cannot be smoothed"):
         vary(signal[..., :1], "smooth")
 
@@ -84,14 +62,6 @@ def test_noise_is_a_share_of_each_trials_spread(signal):
     share = noise.std((1, 2)) / signal.std((1, 2))
     assert noise.mean().abs() < 0.02 and share.mean().item() == pytest.approx(0.2, abs=0.002)
     assert share[0].item() == pytest.approx(0.2, abs=0.02)
-
-
-def test_a_channel_is_dropped_whole_with_its_probability(signal):
-    dropped = vary(signal, "channel-dropout", p=0.3)
-
-    is_silent = (dropped == 0).all(2)
-    assert is_silent.float().mean().item() == pytest.approx(0.3, abs=0.02)  # 6800 channels: 4 sd
-    assert torch.equal(dropped[~is_silent], signal[~is_silent])
 
 
 def test_a_smoothed_channel_is_the_published_moving_average(golden: Path):
