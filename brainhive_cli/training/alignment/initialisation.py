@@ -1,7 +1,7 @@
 """The weights that a training and its stages start with: drawn by the seed, or of a model, run or file."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,8 +43,8 @@ Opened = dict[str, TrainedRun]
 StartFiles = dict[str, Path]
 """Model folders, checkpoints or files of weights that a stage starts from, by the part of the model that they
 are for; "" is all of it."""
-References = Sequence[str | Mapping[str, str] | None]
-"""What each stage starts from: a reference, one for each of some parts, or nothing."""
+References = Sequence[Mapping[str, str]]
+"""What each stage starts from, by the part of the model, as `Train.starts` gives it."""
 
 
 def initial_aligner(
@@ -128,18 +128,19 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
     prefix = f"{part}."
     state = aligner.state_dict()
     needed = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-    given_weights = dict[str, Tensor]()
+    given_weights, is_model = dict[str, Tensor](), aligners.holds_model(path)
     if not path.is_dir():
         # of a file of the part, or of a module around it: as many as it has by name. GPT-2's, for one,
         # are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one that was saved
         # with the last layer
         read, modules = weights.read(path), part.split(".")
-        is_model = aligners.holds_model(path)  # whose weights are read with what it says of itself
-        for depth in range(1 if is_model else len(modules) + 1):
+        for depth in range(
+            1 if is_model else len(modules) + 1
+        ):  # a model is read with what it says of itself
             above = "".join(f"{module}." for module in modules[len(modules) - depth :])
             matches = {name: read[above + name] for name in needed if above + name in read}
             given_weights = max(given_weights, matches, key=len)
-    if len(given_weights) < len(needed) and (path.is_dir() or aligners.holds_model(path)):
+    if len(given_weights) < len(needed) and (path.is_dir() or is_model):
         given_weights = _read_from_model(aligner, path, part, needed)
 
     # modules of subjects keep their initial weights where the file has none
@@ -211,28 +212,24 @@ def _read_from_model(
     return matching
 
 
-def find_starts(
-    references: References,
-    cell: Cell,
-    paths: Paths,
-    opened: Opened,
-) -> dict[int, StartFiles]:
+def find_starts(references: References, cell: Cell, paths: Paths, opened: Opened) -> dict[int, StartFiles]:
     """Find what each stage starts from, by the stage's number.
 
     `opened` are the runs that were looked for before, by reference; others are added.
 
     A reference is a model folder or checkpoint, an align run, a file of weights, or `hub:owner/name` with
-    one of these; or one for each of some parts; None is no start. The name of a train-align recipe means its
-    newest run. Whether sizes fit is seen where the weights are taken over.
+    one of these. The name of a train-align recipe means its newest run. Whether sizes fit is seen where the
+    weights are taken over.
 
     Raises:
         MissingData: if there is no such run or file.
         RecipeError: if several models of a run could be meant.
     """
-    starts: dict[int, StartFiles] = {}
-    for number, part, name in _list_references(references):
-        starts.setdefault(number, {})[part] = _find_path(name, cell, paths, opened)
-    return starts
+    return {
+        number: {part: _find_path(name, cell, paths, opened) for part, name in names.items()}
+        for number, names in enumerate(references)
+        if names
+    }
 
 
 def name_starts(references: References, paths: Paths, opened: Opened) -> dict[str, str]:
@@ -241,9 +238,7 @@ def name_starts(references: References, paths: Paths, opened: Opened) -> dict[st
     A recipe stands for its newest run, a repository of the hub for its newest commit.
     """
     root, names = paths.under_home("runs"), {}
-    for _, _, reference in _list_references(references):
-        if reference in names:
-            continue
+    for reference in dict.fromkeys(name for start in references for name in start.values()):
         if reference.startswith(hub.SCHEME):
             # weights of a repository keep its name, next to whose config they lie
             path, (_, variant) = _find_on_hub(reference), of_variant(reference)
@@ -256,17 +251,13 @@ def name_starts(references: References, paths: Paths, opened: Opened) -> dict[st
 
 
 def list_start_inputs(
-    references: References,
-    cell: Cell,
-    paths: Paths,
-    backbone: Any,
-    opened: Opened,
+    references: References, cell: Cell, paths: Paths, backbone: Any, opened: Opened
 ) -> list[Input]:
     """Look for what stages start from, and what the backbone itself loads; nothing is fetched."""
     pretrained = getattr(backbone, "pretrained", None)
     inputs = [hub.find_input(pretrained, (), FILES[:1], ("config.json",))] if pretrained else []
-    for _, _, name in _list_references(references):
-        if name.startswith("hub:"):
+    for name in (name for start in references for name in start.values()):
+        if name.startswith(hub.SCHEME):
             is_file = name.partition("@")[0].endswith(ENDINGS)
             patterns = (*FILES[:1], f"cells/**/{aligners.WEIGHTS[0]}")  # the second, of a run
             folder = str(of_variant(name)[0])
@@ -274,15 +265,6 @@ def list_start_inputs(
         else:
             inputs.append(Input.of(name, partial(_find_path, name, cell, paths, opened)))
     return inputs
-
-
-def _list_references(
-    references: References,
-) -> Iterator[tuple[int, str, str]]:
-    """List the number of a stage, a part ("" for all) and what it starts from."""
-    for number, reference in enumerate(references):
-        part_references = {"": reference} if isinstance(reference, str) else reference or {}
-        yield from ((number, part, name) for part, name in part_references.items())
 
 
 def _open_once(reference: str, paths: Paths, opened: Opened) -> TrainedRun:

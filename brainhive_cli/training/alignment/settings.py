@@ -277,10 +277,11 @@ class Train(Section):
         return sum(lengths[:stage]), lengths[stage]
 
     @property
-    def starts(self) -> list[str | dict[str, str] | None]:
-        """References of the weights from which the stages start."""
+    def starts(self) -> list[dict[str, str]]:
+        """References of the weights that each stage starts from, by the part of the model; "" is all of it."""
         first, *later = [stage.start_from for stage in self.stages] or [None]
-        return [first or self.start_from, *later]
+        starts = [start or {} for start in (first or self.start_from, *later)]
+        return [{"": start} if isinstance(start, str) else start for start in starts]
 
     def pin_starts(self, names: Mapping[str, str]) -> Self:
         """Rename the weights from which the stages start, as to names with a commit.
