@@ -278,7 +278,7 @@ class Train(Section):
 
     @property
     def starts(self) -> list[dict[str, str]]:
-        """References of the weights that each stage starts from, by the part of the model; "" is all of it."""
+        """References of the weights that each stage starts from, by the part of a model; "" is all of it."""
         first, *later = [stage.start_from for stage in self.stages] or [None]
         starts = [start or {} for start in (first or self.start_from, *later)]
         return [{"": start} if isinstance(start, str) else start for start in starts]
