@@ -1,18 +1,13 @@
 """The recipes of papers: each resolves, plans its cells and names the published number beside it."""
 
 import re
-from typing import Any
 
-import numpy as np
 import pytest
 
 from brainhive_cli.commands import embed, reconstruct, train_align
 from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import read_extended, shipped_recipes
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.trials import Trials
-from brainhive_cli.training.alignment.set_ups import compare_with_published, describe_run
 
 PAPERS = sorted(path.parent.name for path in shipped_recipes().glob("papers/*/train-align.yaml"))
 PUBLISHED = {  # 200-way on THINGS, top-1 and top-5, as their papers or later comparisons report them
@@ -73,95 +68,21 @@ def test_every_paper_has_its_number_or_is_known_to_have_none() -> None:
 @pytest.mark.parametrize("paper", PAPERS)
 def test_a_paper_names_its_number_and_where_it_stands(paper: str) -> None:
     what = resolve(paper)
-    published, dataset = what.published, what.dataset.build(what.paths).name
+    published = what.published
     if paper in UNPUBLISHED:
         assert published is None
     else:
         assert published is not None and published.source
         assert (published.top1, published.top5) == PUBLISHED[paper]
-        assert (published.mode, published.dataset, published.pool) == (what.mode, dataset, 200)
+        assert what.dataset.kind.upper() in published.source
 
 
 @pytest.mark.parametrize(
-    ("paper", "differs"),
-    [
-        ("brainhive-intra", []),
-        ("brainhive-inter", ["selection last, not test"]),
-        ("brainhive-meg", []),
-        (
-            "nice",
-            [f"{key} not stated" for key in ("encoders", "epochs", "selection", "backbone")]
-            + ["all other settings not stated"],
-        ),
-        ("atm-s", ["selection last, not test"]),
-        ("ubp", []),
-        ("samga", []),
-        ("samga-inter", ["selection last, not test"]),
-        ("bridge", []),
-        ("bridge-inter", ["selection last, not test"]),
-        ("lora-b32", ["backbone not stated", "all other settings not stated", "without its SiLU"]),
-    ],
+    "paper", ["atm-s", "brainhive-inter", "bridge-inter", "samga-inter", "shallow-alignment"]
 )
-def test_a_paper_says_in_what_its_recipe_differs_from_what_was_published(paper: str, differs: list) -> None:
-    assert beside(resolve(paper)) == differs
-
-
-@pytest.mark.parametrize(
-    ("overrides", "differs"),
-    [
-        (["train.epochs=5", "subjects=1"], ["epochs 5, not 25", "subject 1 of 10"]),
-        (["mode=joint"], ["mode joint, not intra"]),
-        (["dataset.signals=mine"], ["dataset things-eeg--mine, not things-eeg"]),
-        (["encoders=[vae]"], ["encoders vae, not clip-b32, clip-rn50, vae"]),
-        (["backbone.kind=nice"], ["backbone nice, not brain-mlp"]),
-        (["backbone.dropout=0.5"], ["backbone.dropout 0.5, not 0.1"]),
-        (["train.lr=1", "seeds=7"], ["seeds 7, not 2025, 2026, 2027", "train.lr 1, not 0.0005"]),
-        (
-            ["signal.window_ms=[0,100]", "signal.channels=Oz"],
-            ["channels Oz, not 17: P7 … O2", "window 0 to 100 ms, not 0 to 1000 ms"],
-        ),
-        (["train.selection=best"], []),  # without validation the last epoch is kept
-        (
-            ["train.selection=best", "train.validation=0.1"],
-            ["train.validation 0.1, not 0", "selection best, not last"],
-        ),
-    ],
-)
-def test_a_changed_recipe_says_that_the_published_number_is_of_another_set_up(
-    overrides: list, differs: list
-) -> None:
-    assert beside(resolve("brainhive-intra", *overrides)) == differs
-
-
-def test_each_variant_of_a_sweep_is_compared_by_itself() -> None:
-    what = resolve("alignvis-intra")
-    plain, aligned = (beside(each) for each in variants(what).values())
-    assert (plain, aligned) == (["encoders synclr-b16, not synclr-b16+dreamsim"], [])
-
-
-def test_without_the_signals_of_the_test_no_set_up_is_the_published_one() -> None:
-    what = resolve("brainhive-intra")
-    built = what.dataset.build(what.paths)
-    here = describe_run(what, built, {}, range(1, 11))
-    differs = compare_with_published(what.published, here, built, {}, [])["differs"]
-    assert "signals of the test not known" in differs
-
-
-def beside(what: train_align.Recipe) -> list:
-    """In what a run of a recipe differs, on signals as the publishers' own."""
-    built = what.dataset.build(what.paths)
-    subjects = what.subjects or built.subjects
-    recordings = dict.fromkeys(subjects, recorded(what.dataset))
-    here = describe_run(what, built, recordings, subjects)
-    return compare_with_published(what.published, here, built, recordings, [], 200)["differs"]
-
-
-def recorded(dataset: Any) -> Trials:
-    """A test picture that was shown as often as to each subject of THINGS-EEG or THINGS-MEG."""
-    repetitions, samples = (80, 250) if "eeg" in dataset.name else (12, 201)
-    signal = np.zeros((1, repetitions, len(dataset.montage), samples), np.float16)
-    times_s = np.arange(samples) / dataset.rate_hz
-    return Trials(signal, ["one"], Sensors(dataset.montage), times_s, dataset.rate_hz, dataset.unit)
+def test_a_number_that_was_chosen_on_the_test_pictures_says_so(paper: str) -> None:
+    published = resolve(paper).published
+    assert published is not None and any("on the test pictures" in each for each in published.differs)
 
 
 @pytest.mark.parametrize("paper", PAPERS)

@@ -118,7 +118,7 @@ class Job:
             shared = SharedRun.of(run, recipe.with_positions, recipe.with_whiteners)
 
         # the card is shared, too; its owner may say anything in it
-        licence = recipe.licence or shared.terms.licence
+        licence = recipe.licence or shared.licence
         unsigned = recipe.model_copy(update={"contact": "", "citation": "", "licence": ""})
         if private := next(find_private(f"{_describe(shared, unsigned, target, '')}\n{target.tag}"), ""):
             raise BrainhiveError(
@@ -135,11 +135,11 @@ class Job:
             BrainhiveError: if nobody has.
             RecipeError: if no licence is named.
         """
-        terms = self.shared.terms
-        if terms.unknown and not self.recipe.data_terms_checked:
-            sources = "; ".join(f"{name}: {about}" for name, about in terms.sources.items())
+        unknown = self.shared.unknown_terms
+        if unknown and not self.recipe.data_terms_checked:
+            sources = "; ".join(f"{name}: {about}" for name, about in self.shared.terms.items())
             raise BrainhiveError(
-                f"no known terms allow sharing {terms.unknown}{f' ({sources})' if sources else ''}",
+                f"no known terms allow sharing {unknown}{f' ({sources})' if sources else ''}",
                 "read them, and what people agreed to; then: --data-terms-checked --licence NAME",
             )
         if not self.licence:
@@ -174,7 +174,7 @@ def preview(recipe: Recipe) -> list[Table]:
     items = {
         "to": f"{job.target}, {'public' if recipe.public else 'private'}",
         "licence": job.licence or "none yet",
-        "terms of the data": job.shared.terms.unknown or "known to allow it",
+        "terms of the data": job.shared.unknown_terms or "known to allow it",
         "files": f"{len(table.rows)}, {console.size(total)}",
         "left at home": "; ".join(job.shared.left_out) or "nothing that the model uses",
         "sent now": "nothing: --check asks nothing of the hub",
@@ -290,11 +290,9 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
         is_prior=layout is None,
         dataset=learned.dataset or str(fields["dataset"]["kind"]),
         licence=licence,
-        terms=shared.terms.sources,
+        terms=shared.terms,
         hub_datasets=[
-            SOURCES[name].repository
-            for name in shared.terms.sources
-            if name in SOURCES and SOURCES[name].repository
+            SOURCES[name].repository for name in shared.terms if name in SOURCES and SOURCES[name].repository
         ],
         modality=modality,
         about=about,

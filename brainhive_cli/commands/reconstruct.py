@@ -389,7 +389,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             for label, result in results.items()
             for kind, path in result.files.items()
         }
-        return Result(folder.path, sweep_tables(measurements, recipe.published), measurements, files)
+        return Result(folder.path, sweep_tables(measurements, recipe.published_notes), measurements, files)
 
 
 def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result:
@@ -399,7 +399,7 @@ def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result
     if launch.is_main and runs_to_compare:
         compare_with(folder, runs_to_compare)
     launch.barrier()
-    result = read_result(folder, recipe.published)
+    result = read_result(folder, recipe.published_notes)
     if launch.is_main:
         metrics = result.metrics
         values = {source: metrics.scopes[source] for source in metrics.notes["sources"]}
@@ -539,13 +539,11 @@ def _finish(
     generated = pool_folds(generated)
 
     # what the numbers are of: models, set-up, and pictures that were left out
-    published, generated_by = recipe.published, recipe.model_dump(mode="json", include=GENERATED_BY)
+    generated_by = recipe.model_dump(mode="json", include=GENERATED_BY)
     notes = {
         "prior": recipe.prior.source,
         "mode": align.mode,
-        "published": {}
-        if published is None
-        else {**published.values, "source": published.source, "differs": published.differs},
+        "published": recipe.published_notes,
         SET_UP: {**align.set_up(recipe.split), **flatten(generated_by, "reconstruct")},
         **describe_tested([align.tested_pictures(recipe.split)], align.signal_warnings),
     }

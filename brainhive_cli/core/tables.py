@@ -91,19 +91,6 @@ class Table:
         return {"title": self.title, "rows": rows}
 
 
-def published_table(published: Mapping[str, dict[str, Any]]) -> Table:
-    """Show what was published, by the variant of a sweep, and whether with this set-up."""
-    rows = []
-    for variant, known in published.items():
-        # the numbers are comparable only with the same set-up
-        how = f"another set-up: {'; '.join(known['differs'])}" if known["differs"] else "this set-up"
-        label = (variant,) if variant else ()
-        rows.append((*label, *(known.get(metric, "–") for metric in ("top1", "top5")), how))
-    columns = [*(["variant"] if "" not in published else []), "top-1", "top-5", "measured with"]
-    source = next(iter(published.values()))["source"]
-    return Table(f"Published, on the test pictures: {source}", columns, rows)
-
-
 def number(value: Any) -> str:
     """Write a number: three decimals of small ones, one of large ones, four digits of tiny ones."""
     if value is None:

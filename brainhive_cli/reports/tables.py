@@ -34,6 +34,8 @@ MAX_COLUMNS = 8
 """Metrics that fit side by side on a page of usual width."""
 MEANING = "* p ≤ .05, ** p ≤ .01, *** p ≤ .001"
 """Legend of `MARKS`."""
+PUBLISHED = "Published, of test stimuli; its set-up was not checked by Brainhive"
+"""Before the source of published values: whether they are comparable is for the reader to judge."""
 Metrics = Mapping[str, Metric]
 Columns = dict[str, list[Any]]
 """Cells of each column, a row per metric, by the column's heading."""
@@ -72,11 +74,10 @@ def _lay_out_run(run: ShownRun) -> list[Table]:
         for source in run.measured.notes["sources"]:
             cells = [with_interval(scopes[source].get(name)) for name in run.metrics]
             columns[titles.get(source, source)] = cells
-        columns |= _published_column(run)
         title = "Measured, with ceiling, floor and baselines"
         overall = _lay_out_metrics(title, run.metrics, columns, ("n",))
     else:
-        overall = _metric_table("All cells together", run.metrics, _published_column(run))
+        overall = _metric_table("All cells together", run.metrics)
 
     # everything together, measured in further ways (`all · backward`)
     begin = f"{ALL} · "
@@ -95,7 +96,8 @@ def _lay_out_run(run: ShownRun) -> list[Table]:
     ]
     note = bold_note(best, "variants")
     variants = Table("By variant", ["variant", *map(with_arrow, names)], rows, note=note)
-    return [overall, *further, variants, *_cell_tables(run), _published_table(run)]
+    published = published_tables(run.measured.notes.get("published"))
+    return [overall, *published, *further, variants, *_cell_tables(run)]
 
 
 def mark_of(compared: Compared) -> str:
@@ -208,10 +210,10 @@ def bold_note(best: Best, kind: str, compared: Sequence[str] = ()) -> str:
     return f"Bold: {best.chosen}{'; compared: ' if compared else ''}{', '.join(compared)}."
 
 
-def _metric_table(title: str, metrics: Metrics, published: Columns | None = None) -> Table:
-    """Lay out the metrics of one scope, next to published values."""
+def _metric_table(title: str, metrics: Metrics) -> Table:
+    """Lay out the metrics of one scope."""
     listed = list(metrics.values())
-    columns: Columns = {"value, 95 % CI": [with_interval(metric) for metric in listed]} | (published or {})
+    columns: Columns = {"value, 95 % CI": [with_interval(metric) for metric in listed]}
     if heading := beside_heading(listed):
         columns[heading] = [metric.beside_text() for metric in listed]
     if any(metric.seed_sd is not None for metric in listed):
@@ -241,15 +243,6 @@ def _lay_out_metrics(title: str, metrics: Metrics, columns: Columns, context: Se
     note = "; ".join(notes) + "." if notes else ""
     rows = [list(row) for row in zip(map(with_arrow, metrics), *columns.values(), strict=True)]
     return Table(title, ["metric", *columns], rows, note=note)
-
-
-def _published_column(run: ShownRun) -> Columns:
-    """Make a column of published values, if they were measured with the run's set-up."""
-    published = run.measured.notes.get("published") or {}
-    values = {name: value for name, value in published.items() if isinstance(value, int | float)}
-    if "source" not in published or published.get("differs") or not values:
-        return {}
-    return {"published": [values.get(name) for name in run.metrics]}
 
 
 def _cell_tables(run: ShownRun) -> list[Table]:
@@ -300,23 +293,13 @@ def _cell_tables(run: ShownRun) -> list[Table]:
     return [Table(f"By {heading}, with 95 % intervals", columns, rows, note=note)]
 
 
-def _published_table(run: ShownRun) -> Table:
-    """Lay out values published with another set-up, and the differences between the set-ups."""
-    # published values are those of the run, or of each variant of a sweep
-    published = run.measured.notes.get("published") or {}
-    variants = {"": published} if "source" in published else published
-    differing = {variant: values for variant, values in variants.items() if values.get("differs")}
-
-    # one row per run or variant
-    numbers = [item for values in differing.values() for item in values.items()]
-    names = list(dict.fromkeys(name for name, value in numbers if isinstance(value, int | float)))
-    rows = [
-        [variant or run.label, *(values.get(name) for name in names), "; ".join(values["differs"])]
-        for variant, values in differing.items()
-    ]
-    source = next((values["source"] for values in differing.values()), "")
-    columns = ["run", *map(shown, names), "differs from this run"]
-    return Table(f"Published with another set-up: {source}", columns, rows)
+def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
+    """Lay out published values of metrics, and in what their set-up is said to differ; [] without any."""
+    if not published:
+        return []
+    values = {with_arrow(name): value for name, value in published.items() if isinstance(value, int | float)}
+    row = [*values.values(), "; ".join(published["differs"]) or "–"]
+    return [Table(f"{PUBLISHED}: {published['source']}", [*values, "differs, as its recipe says"], [row])]
 
 
 def _run_table(group: RunGroup) -> Table:

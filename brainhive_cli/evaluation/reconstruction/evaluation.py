@@ -32,7 +32,7 @@ from brainhive_cli.core.sweep import collect_variants
 from brainhive_cli.core.tables import Table, adjustment_text, p_text
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics, is_here, load
-from brainhive_cli.evaluation.reconstruction.recipe import PublishedScores, Recipe, Scoring
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Scoring
 from brainhive_cli.evaluation.reconstruction.scoring import (
     TRUTH,
     GeneratedSet,
@@ -48,6 +48,7 @@ from brainhive_cli.measurement.comparison import adjust_together, compare_runs, 
 from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
 from brainhive_cli.measurement.units import Alike
+from brainhive_cli.reports.tables import published_tables
 
 COMPARISONS = "Comparisons"
 """The heading under which a page shows differences."""
@@ -189,7 +190,7 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
     folder.finish(measurements)
 
 
-def read_result(folder: RunFolder, published: PublishedScores | None = None) -> Result:
+def read_result(folder: RunFolder, published: Mapping[str, Any] | None = None) -> Result:
     """Read back a finished run, with what was published of it, and warn of what is missing."""
     sheet = folder.path / CONTACT_SHEET
     files = {"contact sheet": sheet} if sheet.is_file() else {}
@@ -311,7 +312,7 @@ def _measurements(
     return Measurements(scopes, notes=notes, items=items)
 
 
-def tables(measured: Measurements, published: Any = None) -> tuple[Table, ...]:
+def tables(measured: Measurements, published: Mapping[str, Any] | None = None) -> tuple[Table, ...]:
     """Write the tables of a finished run; by cell where there are several; and what was published."""
     # metrics of the cells of the first source
     source = measured.notes["sources"][0]
@@ -332,7 +333,7 @@ def tables(measured: Measurements, published: Any = None) -> tuple[Table, ...]:
         columns = ("cell", *map(with_arrow, names), "n")
         written.append(Table("By cell; intervals are in metrics.json", columns, rows))
     written += comparison_tables(measured)
-    return (*written, *_published_table(published))
+    return (*written, *published_tables(published))
 
 
 def comparison_tables(measured: Measurements) -> list[Table]:
@@ -361,7 +362,7 @@ def comparison_tables(measured: Measurements) -> list[Table]:
     return [replace(table, section=COMPARISONS) for table in written]
 
 
-def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
+def sweep_tables(measured: Measurements, published: Mapping[str, Any]) -> tuple[Table, ...]:
     """Write one table of all variants and sources; values that differ from the first variant's are marked."""
     # metrics by variant and source, and those that differ from the first variant
     variants = measured.notes["variants"]
@@ -397,7 +398,7 @@ def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
         marked = f"{MARK} differs from {next(iter(variants))}, p ≤ {LEVEL} ({tests})"
         title = "; ".join([title, marked, *notes])
     table = Table(title, ("variant", "from", *map(with_arrow, names), "n"), rows)
-    return extend_tables([table, *_published_table(published)], measured.caveats)
+    return extend_tables([table, *published_tables(published)], measured.caveats)
 
 
 def missing_lines(missing: Mapping[str, str], medium: str) -> list[str]:
@@ -409,17 +410,6 @@ def missing_lines(missing: Mapping[str, str], medium: str) -> list[str]:
         f"not measured: {', '.join(same_way)}: {way}; then the same command measures them"
         for way, same_way in names.items()
     ]
-
-
-def _published_table(published: Any) -> list[Table]:
-    """Show what was published of these metrics, if the recipe says it."""
-    if published is None:
-        return []
-    title = "; ".join(
-        [f"Published: {published.source}", *(f"differs: {difference}" for difference in published.differs)]
-    )
-    values = tuple(f"{value:.3f}" for value in published.values.values())
-    return [Table(title, tuple(map(with_arrow, published.values)), (values,))]
 
 
 def _table_by_source(measured: Measurements) -> Table:

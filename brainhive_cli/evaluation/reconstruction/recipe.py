@@ -111,7 +111,6 @@ class PublishedScores(Section):
     differs: Annotated[list[str], BeforeValidator(split)] = Field(
         [], description="how this set-up differs from it, in words"
     )
-    took: str = Field("", description="how long it took, on what, and who says so")
 
     @model_validator(mode="after")
     def _names_known_metrics(self) -> Self:
@@ -231,6 +230,17 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         """Keys of sampling alone, as generators take them."""
         fields = {key: getattr(self, key) for key in Sampling.model_fields}
         return Sampling.model_construct(self.model_fields_set & fields.keys(), **fields)
+
+    @property
+    def published_notes(self) -> dict[str, Any]:
+        """What was published, as the measurements of a run note it; empty where the recipe says nothing."""
+        if self.published is None:
+            return {}
+        return {
+            **self.published.values,
+            "source": self.published.source,
+            "differs": self.published.differs,
+        }
 
     @property
     def starts_from(self) -> str:

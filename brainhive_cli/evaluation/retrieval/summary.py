@@ -147,7 +147,8 @@ def summarise_job(
         *(describe_absent(merged.values()) if alike.group_of else []),
         *baselines.notes.get("plain_warnings", []),
     ]
-    is_comparable = len(job.runs) == 1 and spec.control == "none"
+    is_result = len(job.runs) == 1 and spec.control == "none"
+    published = run.recipe.published if run.recipe is not None and is_result else None
     notes = {
         "run": run.name,
         "runs": [align_run.name for align_run in job.runs],
@@ -171,7 +172,7 @@ def summarise_job(
             subject: group[0].regions.voxels for subject, group in by_subject.items() if group[0].regions
         },
         "prior": None if run.recipe is None else run.recipe.prior,
-        "published": run.published(spec.split, pool) if is_comparable else {},
+        "published": {} if published is None else published.model_dump(exclude_none=True),
         SET_UP: merge([align_run.set_up(spec.split) for align_run in job.runs]),
         "cells": cells,
         **describe_concepts(tested.values(), job.categories, with_matrix=bool(alike.group_of)),

@@ -16,7 +16,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     scope,
 )
-from brainhive_cli.core.tables import Table, adjustment_text, by_subject_and_seed, p_text, published_table
+from brainhive_cli.core.tables import Table, adjustment_text, by_subject_and_seed, p_text
 from brainhive_cli.evaluation.retrieval.baseline import NAMES, PLAIN
 from brainhive_cli.evaluation.retrieval.diagnosis import BASELINE
 from brainhive_cli.evaluation.retrieval.summary import (
@@ -28,6 +28,7 @@ from brainhive_cli.evaluation.retrieval.summary import (
     regions_of,
 )
 from brainhive_cli.measurement import metric_names
+from brainhive_cli.reports.tables import published_tables
 
 HEADLINES = ("top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
 CLASSES = ("balanced_accuracy", "auc")
@@ -49,8 +50,6 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
         concept_rows: Best and worst concepts, and confusions, that are listed; 0 for none.
         parts: Which tables, by what they show; None for all.
     """
-    published = measured.notes["published"]
-    differs = bool(published) and published["differs"]
     tables = {
         "cells": [_cells(measured)],
         "baseline": [_baseline(measured), _plain(measured)],
@@ -64,7 +63,7 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
         "regions": [_regions(measured)],
         "concepts": _concepts(measured, concept_rows) if concept_rows else [],
         "comparisons": comparison_tables(measured.notes["against"]),
-        "published": [published_table({"": published})] if differs else [],
+        "published": published_tables(measured.notes["published"]),
     }
     return [table for part in parts or tables for table in tables[part] if table.rows]
 
@@ -169,23 +168,18 @@ def _corrections(measured: Measurements) -> Table:
 
 
 def _directions(measured: Measurements) -> Table:
-    """Show all metrics in both directions, and what was published of the first with the same set-up."""
-    published = measured.notes["published"]
-    published = {} if not published or published["differs"] else published
+    """Show all metrics in both directions."""
     top1, rows = measured.overall["top1"], []
     for target, name in (("image", ALL), ("signal", scope(ALL, BACKWARD))):
         for metric in measured.scopes.get(name, {}).values():
             row = {"metric": metric_names.shown(metric.name), "finds": target, "measured": metric.value}
-            if published:
-                row["published"] = published.get(metric.name, "–") if target == "image" else "–"
             row["95 % CI"] = metric.interval_text()
             if heading := beside_heading([top1]):
                 row[heading] = metric.beside_text()
             if top1.seed_sd is not None:
                 row["sd over seeds"] = "–" if metric.seed_sd is None else f"{metric.seed_sd:.3f}"
             rows.append({**row, "chance": metric.chance})
-    source = f"; published: {published['source']}" if published else ""
-    title = f"All cells together; CI of top-1: {top1.interval}{source}"
+    title = f"All cells together; CI of top-1: {top1.interval}"
     return Table(title, tuple(rows[0]), [tuple(row.values()) for row in rows])
 
 

@@ -19,8 +19,8 @@ from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.signals.normalisations import Normaliser, pool_statistics
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.models.subject_layers import LAYERS
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.layout import LAYERS
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.loop import fit, is_closed_form
 from brainhive_cli.training.alignment.model import Aligner

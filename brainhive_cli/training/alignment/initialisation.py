@@ -1,7 +1,7 @@
 """The weights that a training and its stages start with: drawn by the seed, or of a model, run or file."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import is_run
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.models.foreign_weights import adapt, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -43,8 +42,8 @@ Opened = dict[str, TrainedRun]
 StartFiles = dict[str, Path]
 """Model folders, checkpoints or files of weights that a stage starts from, by the part of the model that they
 are for; "" is all of it."""
-References = Sequence[str | Mapping[str, str] | None]
-"""What each stage starts from: a reference, one for each of some parts, or nothing."""
+References = Sequence[Mapping[str, str]]
+"""What each stage starts from, by the part of the model, as `Train.starts` gives it."""
 
 
 def initial_aligner(
@@ -128,18 +127,19 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
     prefix = f"{part}."
     state = aligner.state_dict()
     needed = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-    given_weights = dict[str, Tensor]()
+    given_weights, is_model = dict[str, Tensor](), aligners.holds_model(path)
     if not path.is_dir():
         # of a file of the part, or of a module around it: as many as it has by name. GPT-2's, for one,
         # are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one that was saved
         # with the last layer
         read, modules = weights.read(path), part.split(".")
-        is_model = aligners.holds_model(path)  # whose weights are read with what it says of itself
-        for depth in range(1 if is_model else len(modules) + 1):
+        for depth in range(
+            1 if is_model else len(modules) + 1
+        ):  # a model is read with what it says of itself
             above = "".join(f"{module}." for module in modules[len(modules) - depth :])
             matches = {name: read[above + name] for name in needed if above + name in read}
             given_weights = max(given_weights, matches, key=len)
-    if len(given_weights) < len(needed) and (path.is_dir() or aligners.holds_model(path)):
+    if len(given_weights) < len(needed) and (path.is_dir() or is_model):
         given_weights = _read_from_model(aligner, path, part, needed)
 
     # modules of subjects keep their initial weights where the file has none
@@ -211,28 +211,24 @@ def _read_from_model(
     return matching
 
 
-def find_starts(
-    references: References,
-    cell: Cell,
-    paths: Paths,
-    opened: Opened,
-) -> dict[int, StartFiles]:
+def find_starts(references: References, cell: Cell, paths: Paths, opened: Opened) -> dict[int, StartFiles]:
     """Find what each stage starts from, by the stage's number.
 
     `opened` are the runs that were looked for before, by reference; others are added.
 
     A reference is a model folder or checkpoint, an align run, a file of weights, or `hub:owner/name` with
-    one of these; or one for each of some parts; None is no start. The name of a train-align recipe means its
-    newest run. Whether sizes fit is seen where the weights are taken over.
+    one of these. The name of a train-align recipe means its newest run. Whether sizes fit is seen where the
+    weights are taken over.
 
     Raises:
         MissingData: if there is no such run or file.
         RecipeError: if several models of a run could be meant.
     """
-    starts: dict[int, StartFiles] = {}
-    for number, part, name in _list_references(references):
-        starts.setdefault(number, {})[part] = _find_path(name, cell, paths, opened)
-    return starts
+    return {
+        number: {part: _find_path(name, cell, paths, opened) for part, name in names.items()}
+        for number, names in enumerate(references)
+        if names
+    }
 
 
 def name_starts(references: References, paths: Paths, opened: Opened) -> dict[str, str]:
@@ -241,14 +237,13 @@ def name_starts(references: References, paths: Paths, opened: Opened) -> dict[st
     A recipe stands for its newest run, a repository of the hub for its newest commit.
     """
     root, names = paths.under_home("runs"), {}
-    for _, _, reference in _list_references(references):
-        if reference in names:
-            continue
+    for reference in dict.fromkeys(name for start in references for name in start.values()):
         if reference.startswith(hub.SCHEME):
-            # weights of a repository keep its name, next to whose config they lie
-            path, (_, variant) = _find_on_hub(reference), of_variant(reference)
-            is_file = path.is_file() and not reference.partition("@")[0].endswith(ENDINGS)
-            commit = hub.name_snapshot(path.parent if is_file else path)
+            # weights alone keep the name of their repository, next to whose config they lie
+            file, variant = _find_weights(reference), of_variant(reference)[1]
+            path = _open_once(reference, paths, opened).folder.path if file is None else file
+            is_alone = file is not None and file.is_file() and not _names_file(reference)
+            commit = hub.name_snapshot(path.parent if is_alone else path)
             names[reference] = commit + (f":{variant}" if variant else "")
         elif name_of_training(of_variant(reference)[0], root) is not None:
             names[reference] = _open_once(reference, paths, opened).reference
@@ -256,33 +251,21 @@ def name_starts(references: References, paths: Paths, opened: Opened) -> dict[st
 
 
 def list_start_inputs(
-    references: References,
-    cell: Cell,
-    paths: Paths,
-    backbone: Any,
-    opened: Opened,
+    references: References, cell: Cell, paths: Paths, backbone: Any, opened: Opened
 ) -> list[Input]:
     """Look for what stages start from, and what the backbone itself loads; nothing is fetched."""
     pretrained = getattr(backbone, "pretrained", None)
     inputs = [hub.find_input(pretrained, (), FILES[:1], ("config.json",))] if pretrained else []
-    for _, _, name in _list_references(references):
-        if name.startswith("hub:"):
-            is_file = name.partition("@")[0].endswith(ENDINGS)
+    for name in (name for start in references for name in start.values()):
+        if name.startswith(hub.SCHEME):
             patterns = (*FILES[:1], f"cells/**/{aligners.WEIGHTS[0]}")  # the second, of a run
             folder = str(of_variant(name)[0])
-            inputs.append(file_input(name) if is_file else hub.find_input(folder, (), patterns, ("*.json",)))
+            inputs.append(
+                file_input(name) if _names_file(name) else hub.find_input(folder, (), patterns, ("*.json",))
+            )
         else:
             inputs.append(Input.of(name, partial(_find_path, name, cell, paths, opened)))
     return inputs
-
-
-def _list_references(
-    references: References,
-) -> Iterator[tuple[int, str, str]]:
-    """List the number of a stage, a part ("" for all) and what it starts from."""
-    for number, reference in enumerate(references):
-        part_references = {"": reference} if isinstance(reference, str) else reference or {}
-        yield from ((number, part, name) for part, name in part_references.items())
 
 
 def _open_once(reference: str, paths: Paths, opened: Opened) -> TrainedRun:
@@ -292,43 +275,44 @@ def _open_once(reference: str, paths: Paths, opened: Opened) -> TrainedRun:
 
 
 def _find_path(reference: str, cell: Cell, paths: Paths, opened: Opened) -> Path:
-    """Take a model or file as it is; of a run the only model, or that of the cell with the same name."""
-    # a file or a folder of the hub; a run there is fetched and compared once for all cells
-    path = locate(reference)
-    if reference.startswith(hub.SCHEME) and reference not in opened:
-        path = _find_on_hub(reference)
-        if not is_run(path):
-            return path
+    """Find a file or a model's folder; of a run the only model, or that of the cell with the same name."""
+    # each model or run is fetched and compared once for all cells
+    if reference not in opened and (file := _find_weights(reference)) is not None:
+        return file
+    run, name = _open_once(reference, paths, opened), cell.name.rpartition("/")[2]
+    models = run.model_folders
+    if name not in models and len(models) > 1:
+        raise RecipeError(
+            f"{cell.name} could start from {' or '.join(models)} of {run.folder.name}",
+            f"train.start_from={next(iter(models.values()))}, or that of another cell",
+        )
+    return run.path_of(name if name in models else "")
 
-    # a file or a model folder on this machine
-    if aligners.is_model(path) or (path.is_file() and path.suffix == ".safetensors"):
-        return path
-    if path.suffix in (".pth", ".pt", ".safetensors") and reference not in opened:
+
+def _find_weights(reference: str) -> Path | None:
+    """Find a file of weights, here or on the hub, where it may be all that a repository holds; else None."""
+    # a repository with weights and no model or run of ours, as a network of transformers
+    if reference.startswith(hub.SCHEME) and not _names_file(reference):
+        kind, pinned = shared_runs.inspect(str(of_variant(reference)[0]))
+        if kind:
+            return None
+        folder = hub.folder(pinned, allow=[*FILES[:1], "config.json"])
+        return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
+
+    # a file that is named
+    if reference.startswith(hub.SCHEME):
+        return find_file(reference)
+    if not _names_file(reference):
+        return None
+    if not (path := locate(reference)).is_file():
         is_fetched = parts.is_kind("datasets", path.parent.name)  # as in data/cc2017/FILE
         way = Line("fetch", path.parent.name) if is_fetched else "train.stages start_from=FILE"
         raise MissingData(f"no file {path}, which a stage starts from", way)
-
-    named, name = _open_once(reference, paths, opened), cell.name.rpartition("/")[2]
-    models = named.model_folders
-    if name not in models and len(models) > 1:
-        raise RecipeError(
-            f"{cell.name} could start from {' or '.join(models)} of {named.folder.name}",
-            f"train.start_from={next(iter(models.values()))}, or that of another cell",
-        )
-    return named.path_of(name if name in models else "")
+    return path
 
 
-def _find_on_hub(reference: str) -> Path:
-    """Find a file of weights, a brain model's folder, or a run on the hub; fetch it into the cache."""
-    if reference.partition("@")[0].endswith(ENDINGS):
-        return find_file(reference)
-    kind, pinned = shared_runs.inspect(str(of_variant(reference)[0]))
-    if kind:
-        return shared_runs.fetch(pinned)
-
-    # weights alone
-    folder = hub.folder(pinned, allow=[*FILES[:1], "config.json"])
-    return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
+def _names_file(reference: str) -> bool:
+    return reference.partition("@")[0].endswith(ENDINGS)
 
 
 def take_over(aligner: Aligner, source: Aligner | Path) -> None:

@@ -43,7 +43,7 @@ from brainhive_cli.training.alignment.references import (
     find_reference,
     inherited,
 )
-from brainhive_cli.training.alignment.set_ups import compare_with_published, describe_run
+from brainhive_cli.training.alignment.set_ups import describe_run
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, refuse_sweep
 from brainhive_cli.training.alignment.validation import describe_held_out
 
@@ -320,28 +320,22 @@ class Job:
                         )
 
     def describe_set_ups(self, cells: Sequence[Cell]) -> dict[str, Any]:
-        """Return the set-up, and what was published, if anything was, with how it differs; by variant."""
+        """Return the set-up, merged over variants, and what was published, if anything was."""
         # describe each variant with the signals of its test
-        set_ups, published = [], {}
+        set_ups = []
         for label, recipe in self.variants.items():
             tested = sorted({s for cell in cells if cell.variant == label for s in cell.tested_on})
-            source, dataset = self.signals(recipe), self.dataset
             try:
-                recordings, caveats = source.recordings(tested, "test"), source.caveats(tested)
-                set_ups.append(describe_run(recipe, dataset, recordings, tested))
+                recordings = self.signals(recipe).recordings(tested, "test")
+                described = describe_run(recipe, self.dataset, recordings, tested)
             except BrainhiveError as error:  # of signals of the test, for which no training is thrown away
                 console.warn(f"the signals of the test are not described: {error.in_one_line}")
-                recordings, caveats = {}, []
-                set_ups.append(describe_run(recipe, dataset, recordings, tested))
-            published[label] = compare_with_published(
-                recipe.published, set_ups[-1], dataset, recordings, caveats
-            )
+                described = describe_run(recipe, self.dataset, {}, tested)
+            set_ups.append(described)
 
-        # a run without a sweep has one entry
-        notes = {SET_UP: merge(set_ups)}
-        if self.recipe.published is not None:
-            notes["published"] = published if self.recipe.is_swept else published[""]
-        return notes
+        # all variants have one published result
+        notes, published = {SET_UP: merge(set_ups)}, self.recipe.published
+        return notes if published is None else notes | {"published": published.model_dump(exclude_none=True)}
 
     def count_work(self, cells: Sequence[Cell]) -> Work:
         """Count what it takes to train some cells."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents, parts, weights
@@ -19,8 +18,9 @@ from brainhive_cli.models import backbones, fusers
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.lora import Adapter
 from brainhive_cli.models.signal_spec import check_signal
+from brainhive_cli.models.subject_layers import LAYERS
 from brainhive_cli.training.alignment import published_models
-from brainhive_cli.training.alignment.layout import LAYERS, Format, Layout
+from brainhive_cli.training.alignment.layout import FORMAT, Format, Layout
 from brainhive_cli.training.alignment.learned import Block, Learned
 
 Tensors = dict[str, Tensor]
@@ -267,22 +267,23 @@ def load(path: Path | str) -> Aligner:
         return aligner.eval()
 
     # model folders of this project and of upstream
-    file = _find_weights(folder)
-    absent = [path.name for path in (folder / "config.json", file) if not path.is_file()]
-    if absent:
+    config, file = folder / "config.json", _find_weights(folder)
+    if absent := [path.name for path in (config, file) if not path.is_file()]:
         raise MissingData(f"the model folder {folder} has no {', '.join(absent)}", "run train-align again")
-    config = documents.read(folder / "config.json", _Config, WAY)
+    fields, learned = read_config(folder)
     state = weights.read(file, WAY, BrainhiveError)
-    weights.check_sizes(config.sizes, folder / "config.json", WAY, BrainhiveError)
+
+    # sizes of layers are limited before a layer is made; numbers of subjects may be any
+    spec = fields.get("spec")
+    sizes = {**fields, "spec": {**spec, "subjects": ()} if isinstance(spec, dict) else spec}
+    weights.check_sizes(sizes, config, WAY, BrainhiveError)
 
     # upstream is known by the names of its weights
     with weights.reading(f"the model folder {folder}", WAY, BrainhiveError):
         if published_models.is_upstream(state):
-            layout, state = published_models.read_upstream(config.model_extra or {}, state)
-            learned = Learned()
+            layout, state = published_models.read_upstream(fields, state)
         else:
-            learned = Learned.load(folder, config.learned, file) if config.learned else Learned()
-            layout = documents.check(config.model_extra, str(folder / "config.json"), Layout, WAY)
+            layout = documents.check(fields, str(config), Layout, WAY)
         aligner = Aligner(layout, learned)
 
         # learned parameters of losses are no weights of the aligner
@@ -311,25 +312,23 @@ def learned_in(folder: Path) -> Learned:
     """
     if published_models.is_checkpoint(folder):
         return published_models.learned_in(folder)
-    config = documents.read(folder / "config.json", _Config, WAY)
-    return Learned.load(folder, config.learned, _find_weights(folder)) if config.learned else Learned()
+    return read_config(folder)[1]
+
+
+def read_config(folder: Path) -> tuple[dict[str, Any], Learned]:
+    """Read a folder's config.json: the fields of the layout, and what the model learned from.
+
+    Raises:
+        BrainhiveError: if a file is damaged, or the format is another.
+    """
+    # upstream's folders have neither of these keys
+    path = folder / "config.json"
+    fields: dict[str, Any] = documents.read(path, hint=WAY)
+    documents.check({"format": fields.pop("format", FORMAT)}, str(path), dict[str, Format], WAY)
+    record = {"learned": fields.pop("learned", None)}
+    block = documents.check(record, str(path), dict[str, Block | None], WAY)["learned"]
+    return fields, Learned() if block is None else Learned.load(folder, block, _find_weights(folder))
 
 
 def _find_weights(folder: Path) -> Path:
     return next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
-
-
-class _Config(BaseModel):
-    """The config.json of a model folder: the fields of its layout, and these."""
-
-    model_config = ConfigDict(extra="allow")
-
-    format: Format | None = None  # upstream's folders have none
-    learned: Block | None = None
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """Fields that decide the sizes of weights: all but the subjects, whose numbers may be any."""
-        fields = self.model_extra or {}
-        spec = fields.get("spec")
-        return {**fields, "spec": {**spec, "subjects": ()} if isinstance(spec, dict) else spec}

@@ -14,9 +14,10 @@ from brainhive_cli.core.console import clock
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, Metric, extend_tables, stamp_rows
 from brainhive_cli.core.runs import FINISHED, RunFolder
-from brainhive_cli.core.tables import Table, mean_sd, published_table
+from brainhive_cli.core.tables import Table, mean_sd
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import problem_of
+from brainhive_cli.reports.tables import published_tables
 from brainhive_cli.training.alignment.recipe import Cell
 
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
@@ -166,11 +167,8 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
 
 
 def _finish_tables(laid_out: Sequence[Table], measured: Measurements) -> tuple[Table, ...]:
-    """Add what was published, which a sweep has by variant, and the caveats."""
-    if published := measured.notes.get("published"):
-        published_results = {"": published} if "source" in published else published
-        laid_out = [*laid_out, published_table(published_results)]
-    return extend_tables(laid_out, measured.caveats)
+    """Add what was published, and the caveats."""
+    return extend_tables([*laid_out, *published_tables(measured.notes.get("published"))], measured.caveats)
 
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:

@@ -7,13 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Names, Numbers, Section, refuse_idle, split
+from brainhive_cli.core.recipe import Names, Section, refuse_idle, split
 from brainhive_cli.core.sweep import flattened
 from brainhive_cli.data.signals.augmentation import Augment, PictureAugment
 from brainhive_cli.models.course import read_share, write_share
-from brainhive_cli.models.encoders import Encoders
 
 LONGEST = 100_000
 """Epochs of the longest training: each is checked for what is active in it."""
@@ -279,10 +277,11 @@ class Train(Section):
         return sum(lengths[:stage]), lengths[stage]
 
     @property
-    def starts(self) -> list[str | dict[str, str] | None]:
-        """References of the weights from which the stages start."""
+    def starts(self) -> list[dict[str, str]]:
+        """References of the weights that each stage starts from, by the part of a model; "" is all of it."""
         first, *later = [stage.start_from for stage in self.stages] or [None]
-        return [first or self.start_from, *later]
+        starts = [start or {} for start in (first or self.start_from, *later)]
+        return [{"": start} if isinstance(start, str) else start for start in starts]
 
     def pin_starts(self, names: Mapping[str, str]) -> Self:
         """Rename the weights from which the stages start, as to names with a commit.
@@ -340,33 +339,11 @@ class Finetune(Section):
 
 
 class Published(Section):
-    """Results of a paper, shown with measurements; settings that it does not state count as differences."""
+    """Results that a paper prints; shown with measurements, whose set-up nobody compares with the paper's."""
 
+    source: str = Field(description="where it is printed")
     top1: float | None = Field(None, ge=0, le=1, description="of the retrieval of test pictures")
     top5: float | None = Field(None, ge=0, le=1, description="top-5 accuracy, 0 to 1")
-    source: str = Field(description="where it is printed")
-    dataset: str | None = Field(None, description="data set")
-    mode: Literal["intra", "inter", "joint", "finetune"] | None = Field(None, description="as in a recipe")
-    subjects: Numbers | None = Field(None, description="who was tested")
-    encoders: Encoders | None = Field(None, description="embeddings that were fused")
-    backbone: Annotated[Any, parts.part("backbones", "brain-mlp", is_optional=True)] = Field(
-        None, description="brain encoder"
+    differs: Annotated[list[str], BeforeValidator(split)] = Field(
+        [], description="how its set-up differs from that of the recipe, in words"
     )
-    epochs: int | None = Field(None, gt=0, le=1_000_000, description="most epochs of a training")
-    selection: Literal["best", "last", "test"] | None = Field(
-        None, description="the epoch that was kept, as in `train`"
-    )
-    pool: int | None = Field(None, gt=0, description="pictures searched (200 on THINGS)")
-    recipe: str | None = Field(
-        None, description="recipe of train-align, by name or file, with all other settings of the paper"
-    )
-    rate_hz: float | None = Field(None, gt=0, description="of the signals, samples a second")
-    repetitions: int | None = Field(None, gt=0, description="averaged for a test signal (80 on THINGS-EEG)")
-    unit: str | None = Field(None, description="of the signals: whitened, z-score, µV")
-    preparation: dict[str, Any] = Field(
-        {}, description="keys of `prepare`, compared where a store says how it was prepared"
-    )
-    lacking: Annotated[list[str], BeforeValidator(split)] = Field(
-        [], description="what was done there and no recipe offers, in words"
-    )
-    took: str = Field("", description="how long it took, on what, and who says so")

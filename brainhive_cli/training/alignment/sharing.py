@@ -27,8 +27,8 @@ from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.targets.target_stores import IDENTITIES
 from brainhive_cli.data.trials import SELECTING
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.learned import FILE, LEARNED_FILE, Block, Learned, LearnedPictures
-from brainhive_cli.training.alignment.model import WEIGHTS
+from brainhive_cli.training.alignment.learned import FILE, LEARNED_FILE, Learned, LearnedPictures
+from brainhive_cli.training.alignment.model import WEIGHTS, read_config
 from brainhive_cli.training.alignment.references import TRAINING
 from brainhive_cli.training.alignment.trained import TrainedRun
 
@@ -79,21 +79,6 @@ Files = dict[str, Path | bytes]
 
 
 @dataclass(frozen=True)
-class Terms:
-    """Terms on which a model may be shared.
-
-    Attributes:
-        licence: Of the weights, by the hub's list; empty where nothing says it.
-        unknown: Why nobody knows that the terms of the data allow it; empty where they are known to.
-        sources: Terms of each public data set, by name.
-    """
-
-    licence: str
-    unknown: str
-    sources: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class SharedRun:
     """A run as it may be shared.
 
@@ -105,7 +90,9 @@ class SharedRun:
         learned: What all its models learned from, together.
         layout: Architecture of the first cell's model; None of a prior.
         cells: Names of the cells.
-        terms: Terms of the data.
+        licence: Of the weights, by the hub's list; empty where nothing says it.
+        unknown_terms: Why nobody knows that the terms of the data allow it; empty where they are known to.
+        terms: Terms of each public data set, by name.
         recipe: Its recipe, as it is shared.
     """
 
@@ -116,7 +103,9 @@ class SharedRun:
     learned: Learned
     layout: Layout | None
     cells: list[str]
-    terms: Terms
+    licence: str
+    unknown_terms: str
+    terms: Mapping[str, str]
     recipe: Mapping[str, Any]
 
     @classmethod
@@ -192,20 +181,20 @@ class SharedRun:
         priors = {layout.prior for layout in layouts if layout and layout.prior}
         foreign = sorted(cut_paths(prior) for prior in priors if not prior.startswith("demo:"))
         terms, cells = find_terms(learned, command == PRIOR_TRAINING, foreign), [*filter(None, models)]
-        return cls(run, command, files, left_out, learned, layouts[0], cells, terms, recipe)
+        return cls(run, command, files, left_out, learned, layouts[0], cells, *terms, recipe)
 
     def pack(self, card: str) -> Files:
         """Add card, manifest and list of digests to the files; the same run gives the same bytes."""
         environment: dict[str, Any] = self.run.read_json("environment.json")
-        manifest = {
-            "format": FORMAT,
-            "brainhive": str(environment.get("versions", {}).get("brainhive", "")),
-            "command": self.command,
-            "run": self.run.path.name,
-            "left_out": self.left_out,
-            "card": hashlib.sha256(card.encode()).hexdigest(),
-        }
-        files = {**self.files, MANIFEST: _write_json(Manifest.model_validate(manifest).model_dump())}
+        manifest = Manifest(
+            format=FORMAT,
+            brainhive=str(environment.get("versions", {}).get("brainhive", "")),
+            command=self.command,
+            run=self.run.path.name,
+            left_out=self.left_out,
+            card=hashlib.sha256(card.encode()).hexdigest(),
+        )
+        files = {**self.files, MANIFEST: _write_json(manifest.model_dump())}
         lines = ""
         for name, content in sorted(files.items()):
             if isinstance(content, bytes):
@@ -237,11 +226,9 @@ def share_prior(folder: Path) -> SharedModel:
 
 def share_aligner(folder: Path, with_positions: bool, with_whiteners: bool) -> SharedModel:
     """Leave out of a brain model what tells of one person or of private pictures; weights stay."""
-    config: dict[str, Any] = documents.read(folder / "config.json")
-    block = documents.check(config.pop("learned"), str(folder), Block)
-    config.pop("format")
-    layout = documents.check(config, str(folder / "config.json"), Layout)
-    learned, state = Learned.load(folder, block, folder / WEIGHTS[0]), weights.read(folder / WEIGHTS[0])
+    fields, learned = read_config(folder)
+    layout = documents.check(fields, str(folder / "config.json"), Layout)
+    state = weights.read(folder / WEIGHTS[0])
     spec = layout.spec
     shared, shared_spec, left_out = learned, spec, dict[str, Collection[int]]()
 
@@ -304,13 +291,18 @@ def find_file_keys(learned: Learned) -> set[str]:
     return SELECTING if {*learned.recording_kinds} <= PUBLISHED_BETAS else SELECTING | {"betas"}
 
 
-def find_terms(learned: Learned, is_prior: bool, priors: Sequence[str] = ()) -> Terms:
+def find_terms(
+    learned: Learned, is_prior: bool, priors: Sequence[str] = ()
+) -> tuple[str, str, dict[str, str]]:
     """Find the terms of all data that models learned from.
 
     Args:
         learned: Their history.
         is_prior: Whether they are of a prior, which learned from pictures alone.
         priors: Priors whose fusion encoder is part of brain models, and which have terms of their own.
+
+    Returns:
+        Licence of the weights, what terms are unknown, and those of each public data set, as in `SharedRun`.
     """
     # the licence that models of each data set may have; that of the recordings binds most
     licences, kinds = dict(DEMO_LICENCES), learned.stimulus_kinds
@@ -336,7 +328,7 @@ def find_terms(learned: Learned, is_prior: bool, priors: Sequence[str] = ()) -> 
     is_recorded_elsewhere = "unknown" in (learned.recording_kinds or ("unknown",))
     if not kinds or not learned.has_all_subjects or (is_recorded_elsewhere and not is_prior):
         unknown.append("models of data of unknown origin")
-    return Terms("" if unknown else licence, " and ".join(unknown), sources)
+    return "" if unknown else licence, " and ".join(unknown), sources
 
 
 def share_metrics(measured: Measurements, learned: Learned) -> Measurements:

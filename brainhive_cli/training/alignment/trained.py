@@ -56,7 +56,6 @@ from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import TRAINING, find_reference
 from brainhive_cli.training.alignment.set_ups import (
     SELECTION,
-    compare_with_published,
     describe_model,
     describe_recipe,
     describe_signals,
@@ -468,16 +467,6 @@ class TrainedRun:
             here = self.source(variant).identities(self._tested_on(variant))
             changed |= {name: None for name in here if here[name] != there.get(name, here[name])}
         return [f"{name} has changed since models were trained on it" for name in changed]
-
-    def published(self, split: str, pool: int) -> dict[str, Any]:
-        """Compare with published results, by the recipe: which they are, and how this evaluation differs."""
-        if self.recipe is None:
-            return {}
-        variant = self.cells[0].variant
-        recordings = self.source(variant).recordings(self._tested_on(variant), split)
-        return compare_with_published(
-            self.recipe.published, self.set_up(split), self.dataset, recordings, self.signal_caveats, pool
-        )
 
     def describe(self, split: str) -> dict[str, Any]:
         """Write notes of measurements: which run is tested, on which data set, and the set-up of a split."""

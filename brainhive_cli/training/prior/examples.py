@@ -1,6 +1,6 @@
 """The examples of a prior's training: pictures, embeddings and latents, ordered by seed and step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -30,30 +30,21 @@ AGAIN = Line("train-prior", "cache_latents=true")
 """Command that makes a store."""
 
 
-@dataclass(frozen=True)
-class Latents:
-    """A finished store, mapped into memory.
+Latents = Callable[[int], tuple[Tensor, Tensor]]
+"""Latent [C, h, w] of a picture as the generator encodes it, and its sizes [6], as in `Batch`."""
 
-    Attributes:
-        latent: [N, C, h, w] as the generator encodes them.
-        sizes: [N, 6] original height, width; top, left of the crop; target height, width; pixels.
-    """
 
-    latent: StoredRows
-    sizes: StoredRows
+def open_latents(path: Path, count: int) -> Latents:
+    """Map the finished store of so many pictures into memory; BrainhiveError if it is absent or damaged."""
+    with hdf5.open_file(path, AGAIN) as file:
+        latents, sizes = (StoredRows(file, key, lambda: AGAIN, "f") for key in ("embedding", "sizes"))
+        if latents.ndim != 4 or len(latents) != count or sizes.shape != (count, 6):
+            raise ValueError(f"it has latents {list(latents.shape)} and sizes {list(sizes.shape)}")
 
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """Map a finished store into memory."""
-        with hdf5.open_file(path, AGAIN) as file:
-            latent, sizes = (StoredRows(file, key, lambda: AGAIN, "f") for key in ("embedding", "sizes"))
-            if latent.ndim != 4 or sizes.shape != (len(latent), 6):
-                raise ValueError(f"it has latents {list(latent.shape)} and sizes {list(sizes.shape)}")
-            return cls(latent, sizes)
+    def read(index: int) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(np.array(latents[index])), torch.from_numpy(np.array(sizes[index]))
 
-    def __call__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Read the latent [C, h, w] and the ids of one picture."""
-        return torch.from_numpy(np.array(self.latent[index])), torch.from_numpy(np.array(self.sizes[index]))
+    return read
 
 
 @dataclass(frozen=True)
@@ -143,12 +134,13 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
             with hdf5.open_file(path, "") as file:
                 is_same = Names(read_strings(file, "image_id")) == images.image_ids
                 is_done = is_same and bool(read_flags(file, "done")[rows].all())
-            return is_done and len(Latents.open(path).latent) == len(images)
+            open_latents(path, len(images))
+            return is_done
         except BrainhiveError:  # absent, damaged or of another kind
             return False
 
     if launch.gather(is_complete())[0]:  # as the main process sees it
-        return replace(pictures, latents=Latents.open(path))
+        return replace(pictures, latents=open_latents(path, len(images)))
 
     # an empty store of latents [M, C, h, w]
     attributes = {"dataset": images.dataset, "split": images.split}
@@ -169,7 +161,7 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
                 writer.write(batch["rows"].numpy(), latents.cpu().numpy(), sizes=batch["sizes"].numpy())
                 bar.advance(len(latents) * launch.processes)
         filled.finish()
-    return replace(pictures, latents=Latents.open(path))
+    return replace(pictures, latents=open_latents(path, len(images)))
 
 
 @dataclass(frozen=True)
@@ -182,34 +174,32 @@ class Batch:
     views: dict[str, Tensor]  # preprocessed for encoders that embed in each step, [B, 3, H, W] by name
     step: int = 0
     places: tuple[int, ...] = ()  # [B] among the pictures of the step, over all processes
-    count: int = 0  # pictures of the step over all processes
-    is_last: bool = True  # of this process's share of the step
 
     @classmethod
-    def of(cls, read: Mapping[str, Any], **place: Any) -> Self:
+    def of(cls, read: Mapping[str, Any], step: int = 0, places: Sequence[int] = ()) -> Self:
         """Take what `collate` returns."""
-        return cls(read["rows"].numpy(), read["image"], read["sizes"], read["views"], **place)
+        rows, image, sizes, views = (read[key] for key in ("rows", "image", "sizes", "views"))
+        return cls(rows.numpy(), image, sizes, views, step, tuple(places))
 
 
 def batches(
     pictures: Pictures, steps: range, size: int, passes: int, seed: int, workers: int, launch: Launch
 ) -> Iterator[Batch]:
-    """Yield this process's share of the pictures of `steps`.
+    """Yield this process's share of the pictures of `steps`, a batch for each pass.
 
     Args:
         pictures: The pictures.
         steps: Which steps.
-        size: Pictures a step, over all passes and processes.
+        size: Pictures a step, over all passes and processes, as `count_in_step` limits it.
         passes: Batches that the share of a step is cut into.
         seed: Of the order, which differs between epochs.
         workers: Processes that decode.
         launch: This process among those that share the steps.
 
     Raises:
-        BrainhiveError: if a picture cannot be decoded, or there are fewer than one a pass and process.
+        BrainhiveError: if a picture cannot be decoded.
     """
     # positions of each pass in a step
-    size = pictures.count_in_step(size, passes, launch.processes)
     cuts = np.array_split(np.asarray(launch.shard(range(size))), passes)
 
     def order() -> Iterator[list[int]]:
@@ -223,5 +213,5 @@ def batches(
                 yield shuffled[1][step_in_epoch * size + cut].tolist()
 
     read = loaded(pictures.items, order(), workers, launch)
-    for (step, (number, cut)), items in zip(product(steps, enumerate(cuts, 1)), read, strict=True):
-        yield Batch.of(items, step=step, places=tuple(cut.tolist()), count=size, is_last=number == passes)
+    for (step, cut), items in zip(product(steps, cuts), read, strict=True):
+        yield Batch.of(items, step, cut.tolist())

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Self
 
 import torch
@@ -144,23 +145,26 @@ def train(
     if launch.is_main:
         folder.forget_events_after(learner.step)
     steps, workers = range(learner.step, settings.steps), decoders(recipe.run.workers, launch)
+    passes = settings.accumulate
+    count = training.pictures.count_in_step(size, passes, launch.processes)
+    examples = batches(training.pictures, steps, count, passes, recipe.seed, workers, launch)
     with console.progress("training the prior", len(steps) * size) as bar:
-        passes, seed = settings.accumulate, recipe.seed
-        for batch in batches(training.pictures, steps, size, passes, seed, workers, launch):
-            share = len(batch.rows) * launch.processes / batch.count
-            loss = training.loss(batch) * share
-            loss.backward()
-            learner.losses.append(loss.detach())
-            if not batch.is_last:
-                continue
+        for _ in steps:
+            # gradients of the mean loss over the pictures of all passes and processes
+            for batch in islice(examples, passes):
+                loss = training.loss(batch) * (len(batch.rows) * launch.processes / count)
+                loss.backward()
+                learner.losses.append(loss.detach())
             launch.average_gradients(learner.parameters)
             learner.update()
             bar.advance(size, f"step {learner.step}")
+
+            # log the mean loss of the last steps; one that is not finite spoils all that follows
             is_due = learner.step % settings.checkpoint_steps == 0 or learner.step == settings.steps
             if is_due and launch.is_main:
-                mean = settings.accumulate * float(torch.stack([*learner.losses]).mean())
+                mean = passes * float(torch.stack([*learner.losses]).mean())
                 norm = float(learner.norm)
-                if not (math.isfinite(mean) and math.isfinite(norm)):  # which spoils all steps that follow
+                if not (math.isfinite(mean) and math.isfinite(norm)):
                     raise BrainhiveError(
                         f"the training has diverged by step {learner.step}: loss {mean:g}, norm of the "
                         f"gradient {norm:g}",
@@ -169,6 +173,8 @@ def train(
                 event = {"step": learner.step, "loss": mean}
                 folder.log(**event)
                 track(event)
+
+            # samples, then the checkpoint
             after_step(learner.step)
             if launch.is_main and (is_due or is_asked_to_stop()):
                 learner.save(folder, at_start=saved["at_start"], size=size)

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import BaseRecipe, Names, Section
+from brainhive_cli.core.recipe import BaseRecipe, Names
 from brainhive_cli.models import encoders, generators, priors
 from brainhive_cli.models.encoders import Encoders
 
@@ -56,17 +56,9 @@ class Train(generators.Objective):
     checkpoint_steps: int = Field(1000, gt=0, description="steps between checkpoints")
 
 
-class Published(Section):
-    """What a paper reports of its training, which the plan of the paper says."""
-
-    source: str = Field(description="where it is printed")
-    took: str = Field("", description="how long it took, on what, and who says so")
-
-
 class Recipe(BaseRecipe):
     """Recipe of train-prior: the prior, its pictures and its diffusion model."""
 
-    FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {"published"}
     is_tracked = True
     LESS_MEMORY = (
         {"train.batch_size": 0.5, "train.accumulate": 2},
@@ -133,7 +125,6 @@ class Recipe(BaseRecipe):
     )
     seed: int = Field(0, ge=0, description="seed of weights, noise and order")
     train: Train = Train()
-    published: Published | None = Field(None, description="what a paper reports of this recipe, and where")
 
     @property
     def idle(self) -> list[str]:

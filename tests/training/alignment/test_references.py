@@ -161,7 +161,7 @@ def test_a_newer_run_of_the_recipe_that_a_stage_starts_from_makes_another_run(ho
 
     (second.path / "cells/sub-02_seed-42/model").mkdir(parents=True)
     with pytest.raises(RecipeError, match="could start from sub-01_seed-42 or sub-02_seed-42") as caught:
-        find_starts([HAVIR], Cell("sub-03_seed-42", (3,), (3,), 42), Paths(), {})
+        find_starts([{"": HAVIR}], Cell("sub-03_seed-42", (3,), (3,), 42), Paths(), {})
     assert f"train.start_from={second.path}/cells/sub-01_seed-42/model" in caught.value.hint
 
 

@@ -8,8 +8,8 @@ from layouts import one_token, spec_of
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.models.subject_layers import LAYERS
 from brainhive_cli.training.alignment.initialisation import take_over
-from brainhive_cli.training.alignment.layout import LAYERS
 from brainhive_cli.training.alignment.model import Aligner
 
 LAYOUT = one_token(spec_of(tuple("ABCDE"), 100, (3, 1, 2)), 8, {"vae": 6})

@@ -31,10 +31,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
         "lr=2e-3/sub-02_seed-1"
     ]
     assert result.folder.name.startswith("demo-noise-0.3-intra-sweep-")
-    assert {label: each["top1"] for label, each in result.metrics.notes["published"].items()} == {
-        "lr=1e-3": 0.5,
-        "lr=2e-3": 0.5,
-    }
+    assert result.metrics.notes["published"]["top1"] == 0.5
     assert sorted(path.parent.parent.name for path in result.folder.glob("cells/*/*/metrics.json")) == [
         *2 * ["lr=1e-3"],
         *2 * ["lr=2e-3"],
@@ -43,7 +40,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
     assert [(row[0], row[2]) for row in by_variant.rows] == [("lr=1e-3", 2), ("lr=2e-3", 2)]
     assert [row[3] for row in by_variant.rows] == pytest.approx([1 / 96] * 2)
     assert [row[0] for row in by_cell.rows] == list(result.metrics.notes["cells"])
-    assert [row[:3] for row in published.rows] == [("lr=1e-3", 0.5, "–"), ("lr=2e-3", 0.5, "–")]
+    assert published.rows == ([0.5, "–"],)
 
 
 def metrics(*values: float | None, selected_on: str = "validation") -> Measurements:
