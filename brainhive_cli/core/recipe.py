@@ -153,6 +153,20 @@ class Section(Keys):
     """A block of a recipe."""
 
 
+class Published(Section):
+    """Values that a paper prints, shown beside what is measured; nobody compares the set-ups."""
+
+    source: str = Field(description="where they are printed, and how well that is known")
+    values: dict[str, float] = Field(min_length=1, description="metric to value")
+    differs: Annotated[list[str], BeforeValidator(split)] = Field(
+        [], description="how its set-up differs from that of the recipe, in words"
+    )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the notes of measurements: the values by metric, `source` and `differs`."""
+        return {**self.values, "source": self.source, "differs": self.differs}
+
+
 def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -> None:
     """Refuse keys that would have no effect, if they are set to another value than their default.
 

@@ -13,6 +13,7 @@ from brainhive_cli.core.recipe import (
     Names,
     Numbers,
     OneRun,
+    Published,
     Section,
     Subjects,
     find_recipe,
@@ -103,21 +104,6 @@ class Output(Section):
     tiling: bool = Field(False, description="decode picture by picture, and large ones in tiles")
 
 
-class PublishedScores(Section):
-    """Values that a paper reports of reconstructions; it is shown with what is measured."""
-
-    source: str = Field(description="where it is printed, and how well it is known")
-    values: dict[str, float] = Field(min_length=1, description="metric to value")
-    differs: Annotated[list[str], BeforeValidator(split)] = Field(
-        [], description="how this set-up differs from it, in words"
-    )
-
-    @model_validator(mode="after")
-    def _names_known_metrics(self) -> Self:
-        known_metrics(list(self.values))
-        return self
-
-
 SCORING_KEYS = {*Scoring.model_fields, *BaseRecipe.model_fields, "score", "truth", "medium", "against"}
 """Keys that have an effect where pictures that already exist are scored."""
 
@@ -182,9 +168,7 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     against: Names | None = Field(
         None, description="reconstruct runs to compare with, item by item; nothing is generated again"
     )
-    published: PublishedScores | None = Field(
-        None, description="what a paper reports of this recipe, and where"
-    )
+    published: Published | None = Field(None, description="what a paper reports of this recipe, and where")
     score: str | None = Field(None, description="a folder of reconstructions to score; none are generated")
     truth: str | None = Field(
         None,
@@ -200,6 +184,8 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     def _every_key_has_an_effect(self) -> Self:
         if self.score is None:
             refuse_idle(self, ("truth", "medium"), "without pictures to score", "--score FOLDER")
+        if self.published is not None:
+            known_metrics([*self.published.values])
         return self
 
     @classmethod
@@ -233,14 +219,8 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
 
     @property
     def published_notes(self) -> dict[str, Any]:
-        """What was published, as the measurements of a run note it; empty where the recipe says nothing."""
-        if self.published is None:
-            return {}
-        return {
-            **self.published.values,
-            "source": self.published.source,
-            "differs": self.published.differs,
-        }
+        """Values that a paper prints, as measurements note them; empty where the recipe says nothing."""
+        return {} if self.published is None else self.published.as_dict()
 
     @property
     def starts_from(self) -> str:

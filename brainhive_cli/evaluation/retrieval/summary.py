@@ -172,7 +172,7 @@ def summarise_job(
             subject: group[0].regions.voxels for subject, group in by_subject.items() if group[0].regions
         },
         "prior": None if run.recipe is None else run.recipe.prior,
-        "published": {} if published is None else published.model_dump(exclude_none=True),
+        "published": {} if published is None else published.as_dict(),
         SET_UP: merge([align_run.set_up(spec.split) for align_run in job.runs]),
         "cells": cells,
         **describe_concepts(tested.values(), job.categories, with_matrix=bool(alike.group_of)),

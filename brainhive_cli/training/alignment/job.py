@@ -335,7 +335,7 @@ class Job:
 
         # all variants have one published result
         notes, published = {SET_UP: merge(set_ups)}, self.recipe.published
-        return notes if published is None else notes | {"published": published.model_dump(exclude_none=True)}
+        return notes if published is None else notes | {"published": published.as_dict()}
 
     def count_work(self, cells: Sequence[Cell]) -> Work:
         """Count what it takes to train some cells."""

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
-from brainhive_cli.core.recipe import BaseRecipe, Numbers, Paths, Subjects, refuse_idle
+from brainhive_cli.core.recipe import BaseRecipe, Numbers, Paths, Published, Subjects, refuse_idle
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.holdout import Holdout
@@ -21,7 +21,7 @@ from brainhive_cli.data.targets.encoder_keys import encoders_of, with_usual_enco
 from brainhive_cli.models.encoders import EncoderConfig, Encoders, resolve, resolve_all
 from brainhive_cli.models.heads import FUSED, TOKEN, check_names
 from brainhive_cli.training.alignment.objective import Term, check
-from brainhive_cli.training.alignment.settings import Finetune, Published, Train, scale_stages
+from brainhive_cli.training.alignment.settings import Finetune, Train, scale_stages
 
 
 def _head_targets(heads: Any) -> Any:

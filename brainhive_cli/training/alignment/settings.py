@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Names, Section, refuse_idle, split
+from brainhive_cli.core.recipe import Names, Section, refuse_idle
 from brainhive_cli.core.sweep import flattened
 from brainhive_cli.data.signals.augmentation import Augment, PictureAugment
 from brainhive_cli.models.course import read_share, write_share
@@ -335,15 +335,4 @@ class Finetune(Section):
         gt=0,
         exclude_if=lambda count: count is None,  # older runs do not name it
         description="first sessions of a new subject, whose trials alone are learned from; default: all",
-    )
-
-
-class Published(Section):
-    """Results that a paper prints; shown with measurements, whose set-up nobody compares with the paper's."""
-
-    source: str = Field(description="where it is printed")
-    top1: float | None = Field(None, ge=0, le=1, description="of the retrieval of test pictures")
-    top5: float | None = Field(None, ge=0, le=1, description="top-5 accuracy, 0 to 1")
-    differs: Annotated[list[str], BeforeValidator(split)] = Field(
-        [], description="how its set-up differs from that of the recipe, in words"
     )

@@ -5,7 +5,7 @@ import pytest
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.reports.tables import PUBLISHED
 
-PAPER = ("published.source=a paper", "published.top1=0.5")
+PAPER = ("published.source=a paper", "published.values.top1=0.5")
 DIFFERS = "published.differs=[of the last epoch, its seeds are not stated]"
 
 
