@@ -17,10 +17,12 @@ from brainhive_cli.commands.train_align import Recipe
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.loop import fit
 from brainhive_cli.training.alignment.training_data import TrainingData
 
+PICTURES = ("dataset=image-folder", f"encoders=[{COLOURS!r}]")
 FAST = ("dim=64", "fuser.intermediate_size=64", "seeds=1", "train.epochs=2", "train.precision=fp32")
 
 
@@ -48,10 +50,8 @@ def test_windows_of_a_continuous_recording_give_the_tokens_of_single_trials(home
     write_table(home / "data/recordings/events.csv")
     steps = f"rate_hz: {RATE_HZ}, band_hz: [0.5, 40], phase: forward"
     go("prepare", f"preparation={{kind: recording, {steps}}}")
-    go("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
-    run = go(
-        "train-align", "dataset=image-folder", f"encoders=[{COLOURS!r}]", *FAST, "train.validation=0"
-    ).folder
+    go("embed", *PICTURES)
+    run = go("train-align", *PICTURES, *FAST, "train.validation=0").folder
 
     member = api.open_run(run).member()
     trials = member.trials(1, "test")
@@ -116,12 +116,10 @@ def test_a_model_folder_alone_decodes_a_recording(
     model = aligner.load(tmp_path / "empty/model")
     signal = torch.from_numpy(api.model_input(model.layout.spec, recording, model.learned.normaliser_of(1)))
     tokens = model.encode_signal(signal, torch.zeros(len(signal), dtype=torch.long))
-    images = model.encode_image(
-        {key: torch.from_numpy(np.array(pictures.embedding)) for key in model.layout.dims}
-    )
+    embeddings = torch.from_numpy(np.array(pictures.embedding))
+    images = model.encode_image(dict.fromkeys(model.layout.dims, embeddings))
     seen = torch.from_numpy(pictures.rows(recording.image_ids))
-    similarity = torch.nn.functional.normalize(tokens, dim=1) @ torch.nn.functional.normalize(images, dim=1).T
-    top1 = float((similarity.argmax(1) == seen).float().mean())
+    top1 = float((ranks(tokens, images, seen) == 1).float().mean())
 
     assert top1 == pytest.approx(evaluated.metrics.scopes["sub-01_seed-1 · sub-01"]["top1"].value)
     with pytest.raises(BrainhiveError, match="learned from: unit V, not"):
