@@ -15,9 +15,8 @@ from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, reading_sweep
 from brainhive_cli.data.command_lines import write_prior
-from brainhive_cli.evaluation.retrieval.baseline import rank_plainly
+from brainhive_cli.evaluation.retrieval.baseline import QUESTION, explain_verdict, rank_plainly
 from brainhive_cli.evaluation.retrieval.cell_scores import measure_cell
-from brainhive_cli.evaluation.retrieval.diagnosis import QUESTION, explain_verdict
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, require_projection
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.rankings import open_group

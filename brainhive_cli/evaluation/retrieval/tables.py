@@ -17,8 +17,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.tables import Table, adjustment_text, by_subject_and_seed, p_text, published_table
-from brainhive_cli.evaluation.retrieval.baseline import NAMES, PLAIN
-from brainhive_cli.evaluation.retrieval.diagnosis import BASELINE
+from brainhive_cli.evaluation.retrieval.baseline import BASELINE, NAMES, PLAIN
 from brainhive_cli.evaluation.retrieval.summary import (
     BACKWARD,
     CEILING,
