@@ -10,7 +10,7 @@ from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.measurements import ALL, Measurements, extend_tables, scope
+from brainhive_cli.core.measurements import ALL, Measurements, scope
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, reading_sweep
@@ -124,8 +124,7 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
 
         # lay out all tables for programs, and the requested ones for the terminal
         tables, requested = (
-            extend_tables(lay_out(measurements, recipe.concept_rows, parts), measurements.caveats)
-            for parts in (None, REQUESTED)
+            tuple(lay_out(measurements, recipe.concept_rows, parts)) for parts in (None, REQUESTED)
         )
         result = Result(folder.path, tables, measurements, hint=hint, shown=requested, work=work)
     if launch.is_main:

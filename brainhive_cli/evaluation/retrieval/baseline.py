@@ -179,9 +179,7 @@ def look_up(ranks: Int64, shown: Int64, rows: Int64) -> Int64:
     return ranks[np.arange(len(ranks)), np.searchsorted(rows, shown)]
 
 
-def judge_ranks(
-    ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, alike: Alike
-) -> tuple[Verdict, str]:
+def judge_ranks(ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, alike: Alike) -> Verdict:
     """Test whether signals rank the pictures that they are filed as better than others.
 
     Args:
@@ -189,21 +187,15 @@ def judge_ranks(
         shown: [M] rows of the pictures that the signals are filed as, by subject.
         rows: [P] of the candidates, ascending.
         alike: Which candidates are alike, by row.
-
-    Returns:
-        The verdict, and its numbers in words.
     """
     items = alike.items([pictures.tolist() for pictures in shown])
-    verdict = judge(ranks, items, rows.tolist(), None, alike.concept_of, alike.medium)[0]
-    top1 = np.mean([(look_up(*pair, rows) == 1).mean() for pair in zip(ranks, shown, strict=True)])
-    p = "not testable" if verdict.p is None else f"p {verdict.p:.2g}"
-    return verdict, f"top-1 {top1:.3f}, chance {1 / verdict.pool:.3f}, n {verdict.n}, {p}"
+    return judge(ranks, items, rows.tolist(), None, alike.concept_of, alike.medium)[0]
 
 
 def try_orders(
     ridge: Ridge, ranks: Int64, candidates: Tensor, rows: Int64, alike: Alike
 ) -> list[tuple[float, str]]:
-    """Test whether a subject's pictures are found in another order, where they are not as filed.
+    """Test whether a subject's pictures are found in other orders, where they are not as filed.
 
     Args:
         ridge: The subject's.
@@ -213,10 +205,9 @@ def try_orders(
         alike: Which candidates are alike, by row.
 
     Returns:
-        One-sided p of each order, and what it says.
+        One-sided p of each order, and the order in words.
     """
-    filed, filed_words = judge_ranks([ranks], [ridge.shown], rows, alike)
-    if filed.side == "above chance":
+    if judge_ranks([ranks], [ridge.shown], rows, alike).side == "above chance":
         return []
 
     # pictures of the training, from which the ridge is fitted anew, and of the test; others' training stays
@@ -226,11 +217,9 @@ def try_orders(
         for tested_order, refile in ORDERS.items():
             if learned_order == tested_order == AS_FILED:
                 continue
-            verdict, words = judge_ranks([ranked], [refile(ridge.shown)], rows, alike)
-            p = 1.0 if verdict.better is None else verdict.better  # None: not testable
-            order = f"training pictures of subject {ridge.subject} {learned_order} and test pictures {tested_order}"
-            sentence = f"with {order}, a closed-form ridge finds the latter ({words}), as filed it does not"
-            tried.append((p, f"{sentence} ({filed_words})"))
+            p = judge_ranks([ranked], [refile(ridge.shown)], rows, alike).better
+            learned = f"training pictures of subject {ridge.subject} {learned_order}"
+            tried.append((1.0 if p is None else p, f"{learned} and test pictures {tested_order}"))
     return tried
 
 
@@ -242,9 +231,9 @@ def diagnose(
     Args:
         model: Verdict of the run.
         ridge: Verdict of the ridge on the same signals.
-        words: Numbers of the ridge's verdict.
+        words: What the ridge measured.
         signals: How many training signals the ridges of all subjects learned from.
-        tried: One-sided p of other orders of the pictures, and what each says.
+        tried: One-sided p of other orders of the pictures, and each order in words.
 
     Returns:
         The cause, empty where there is none, and a sentence that says what was tested.
@@ -252,9 +241,12 @@ def diagnose(
     # the best order, if it is above chance after correction for all that were tried (Bonferroni)
     count = len(tried)
     p, order = min(tried, key=itemgetter(0), default=(1.0, ""))
-    if p * count <= LEVEL and tried:
-        corrected = f"p {p * count:.2g} after correction for {count} orders"
-        return "misfiled", f"misfiled: {order}; {corrected}; correct the order and prepare the signals again"
+    if tried and p * count <= LEVEL:
+        return "misfiled", (
+            f"misfiled: with {order}, a closed-form ridge finds test pictures (p {p * count:.2g} after "
+            f"correction for {count} orders), as they are filed it does not; correct the order and prepare "
+            "the signals again"
+        )
 
     # the ridge beside the model
     compared = f"a closed-form ridge on the same signals is {ridge.words} ({words})"
@@ -334,27 +326,31 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
             if not model.startswith("above chance"):
                 tried += try_orders(ridge, ranks[-1], candidates, rows, alike)
 
-    # the cause, and the command that follows from it
-    verdict, words = judge_ranks(ranks, shown, rows, alike)
+    # metrics with the protocol
     signals = sum(counts) if are_own else max(counts)  # ridges of other people's signals share these
+    how = f"closed-form ridge on at most {components} principal components of {signals} training signals"
+    metrics = by_name(
+        summarise(
+            [look_up(*pair, rows) for pair in zip(ranks, shown, strict=True)],
+            len(rows),
+            split=spec.split,
+            items=alike.items([pictures.tolist() for pictures in shown]),
+            protocol=f"{measured.notes['protocol']}, {how}",
+            only=("top1", "top5", "median_rank"),
+        )
+    )
+
+    # the cause, and the command that follows from it
+    verdict = judge_ranks(ranks, shown, rows, alike)
+    p = "not testable" if verdict.p is None else f"p {verdict.p:.2g}"
+    words = f"top-1 {metrics['top1'].value:.3f}, chance {1 / len(rows):.3f}, n {verdict.n}, {p}"
     cause, sentence = diagnose(model, verdict, words, signals, tried)
     line = {
         "too little data": write_training(align, subjects),
         "target not carried": Line("check", f"dataset={align.dataset_config}", "--plots").plain,
     }.get(cause, "")
-
-    # metrics with the protocol
-    how = f"closed-form ridge on at most {components} principal components of {signals} training signals"
-    measurements = summarise(
-        [look_up(*pair, rows) for pair in zip(ranks, shown, strict=True)],
-        len(rows),
-        split=spec.split,
-        items=alike.items([pictures.tolist() for pictures in shown]),
-        protocol=f"{measured.notes['protocol']}, {how}",
-        only=("top1", "top5", "median_rank"),
-    )
     notes = {"cause": cause, "sentence": sentence, "line": line, "above_chance": verdict.as_dict()}
-    return Measurements({BASELINE: by_name(measurements)}, {}, {"baseline": notes})
+    return Measurements({BASELINE: metrics}, {}, {"baseline": notes})
 
 
 def first_tests(groups: Sequence[Group]) -> Iterator[tuple[Group, list[int]]]:

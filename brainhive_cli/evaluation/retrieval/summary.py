@@ -171,7 +171,7 @@ def summarise_job(
         "scope": units.scope,
         "inflation": units.inflation,
         "control": describe_control(spec.control, groups, gallery.pool),
-        "curves": describe_curves(spec, groups),
+        "curves": describe_curves(spec),
         "voxels": {
             subject: group[0].regions.voxels for subject, group in by_subject.items() if group[0].regions
         },
@@ -275,16 +275,15 @@ def describe_gallery(job: Job, pictures: Sequence[str]) -> Fields:
     }
 
 
-def describe_curves(spec: EvaluationSpec, groups: Groups) -> Fields:
-    """Describe how each curve was measured, and its points."""
-    how = {"repetitions": f"{spec.repetition_draws} random choices of each number"}
+def describe_curves(spec: EvaluationSpec) -> dict[str, Fields]:
+    """Describe how each curve was measured."""
+    how = {}
+    if spec.repetitions is not None:
+        how["repetitions"] = f"{spec.repetition_draws} random choices of each number"
     if spec.sliding is not None:
         width = f"{spec.sliding.width_ms:g} ms wide"
         how["sliding"] = f"{width}, outside: the mean training signal, models of the whole signal"
-    return {
-        name: {"description": how[name], "at": shared_points(name, chain(*groups))}
-        for name in groups[0][0].curves
-    }
+    return {name: {"description": description} for name, description in how.items()}
 
 
 def scopes_of_all(groups: Groups, alike: Alike, context: Fields, subsets: Subsets | None) -> Scopes:
@@ -316,14 +315,9 @@ def scopes_of_all(groups: Groups, alike: Alike, context: Fields, subsets: Subset
     return scopes
 
 
-def points_of(measured: Measurements, curve: str) -> dict[float, Mapping[str, Metric]]:
-    """Read the points of a curve back, by their position along it."""
-    return {at: measured.scopes[scope(curve, f"{at:g}")] for at in measured.notes["curves"][curve]["at"]}
-
-
-def regions_of(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
-    """Read back the share of each region, by head."""
-    start = f"{REGIONS} · "
+def scopes_below(measured: Measurements, first: str) -> dict[str, Mapping[str, Metric]]:
+    """Read back the scopes whose names begin with a part, by the rest of their names."""
+    start = f"{first} · "
     return {
         name.removeprefix(start): metrics
         for name, metrics in measured.scopes.items()

@@ -147,7 +147,7 @@ def test_test_pictures_that_were_filed_in_reversed_order_are_named(study, go):
     sentence = metrics.notes["baseline"]["sentence"]
     assert metrics.notes["verdict"] == "at chance"
     order = "training pictures of subject 1 as filed and test pictures reversed"
-    assert sentence.startswith(f"misfiled: with {order}, a closed-form ridge finds the latter (top-1 ")
+    assert sentence.startswith(f"misfiled: with {order}, a closed-form ridge finds test pictures (p ")
 
 
 def explain(
@@ -174,7 +174,8 @@ def explain(
         ranks.append(ridge.rank(candidates))
         shown.append(rows)
         tried += try_orders(ridge, ranks[-1], candidates, rows, alike)
-    return diagnose("at chance", *judge_ranks(ranks, shown, rows, alike), 100 * subjects, tried)
+    verdict = judge_ranks(ranks, shown, rows, alike)
+    return diagnose("at chance", verdict, f"p {verdict.p}", 100 * subjects, tried)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,13 @@ def test_noise_is_called_misfiled_in_one_of_twenty_studies_at_most():
     [
         ("at chance", 0.01, [], "too little data", "p 0.01"),
         ("at chance", 0.5, [(0.03, "reversed"), (0.5, "shifted")], "target not carried", "of 150 training"),
-        ("at chance", 0.5, [(0.02, "reversed"), (0.5, "shifted")], "misfiled", "misfiled: reversed; p 0.04"),
+        (
+            "at chance",
+            0.5,
+            [(0.02, "reversed"), (0.5, "shifted")],
+            "misfiled",
+            "misfiled: with reversed, a closed-form ridge finds test pictures (p 0.04 ",
+        ),
         ("above chance", 0.5, [], "", "a closed-form ridge on the same signals is at chance"),
         ("above chance", 0.01, [], "", "is above chance (top-1 0.100"),
     ],
