@@ -1,5 +1,6 @@
 """Baselines on the signals of an evaluation: a closed-form ridge, and scikit-learn's on the same folds."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import itemgetter
@@ -129,7 +130,7 @@ class Ridge:
         )
 
     def rank(self, candidates: Tensor, order: str = AS_FILED) -> Int64:
-        """Fit the ridge to training pictures in some order, and rank candidates [P, D] by test signals: [M, P]."""
+        """Fit the ridge to training pictures in an order, and rank candidates [P, D] by test signals: [M, P]."""
         return rank_by_ridge(self.train, self.targets[self.learned[order]], self.test, candidates)
 
 
@@ -393,7 +394,7 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
     from sklearn.linear_model import LogisticRegression
 
     # each subject and fold once, whatever number of seeds was trained
-    ranks: dict[str, dict[int, list[Int64]]] = {name: {} for name in NAMES}
+    ranks = {name: defaultdict[int, list[Int64]](list) for name in NAMES}
     for group, subjects in first_tests(job.groups):
         split, models = job.recipe.split, open_group(job.runs, group, device, job.recipe.head)
         rows, first = shared_rows(models, split), models[0]
@@ -425,18 +426,18 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
                     column = np.minimum(np.searchsorted(classes, shown), len(classes) - 1)
                     ranked = 1 + (scores > np.take_along_axis(scores, column[:, None], 1)).sum(1)
                     ranked = np.where(np.isin(shown, classes), ranked, len(rows))
-                    ranks[name].setdefault(subject, []).append(ranked)
+                    ranks[name][subject].append(ranked)
 
             # the ridge predicts targets
             pictures, learned = np.unique(labels, return_inverse=True)
             targets = read_targets(first, "train", pictures, device)[learned]
             candidates = read_targets(first, "test", rows, device)
             ranked = rank_by_ridge(train.to(device), targets, test.to(device), candidates)
-            ranks["ridge"].setdefault(subject, []).append(look_up(ranked, shown, rows))
+            ranks["ridge"][subject].append(look_up(ranked, shown, rows))
     return {
         name: {subject: np.concatenate(parts) for subject, parts in by_subject.items()}
         for name, by_subject in ranks.items()
-        if by_subject
+        if by_subject.keys() == ranks["ridge"].keys()
     }
 
 
@@ -445,7 +446,7 @@ def compare_plainly(
     ours: Mapping[int, Sequence[Int64]],
     items: Items,
     **context: Any,
-) -> Measurements:
+) -> tuple[Measurements, list[str]]:
     """Measure baselines, and the differences to the run on the same items.
 
     Args:
@@ -453,24 +454,28 @@ def compare_plainly(
         ours: Of the run, [S, N] by subject.
         items: The items of these subjects.
         context: See `summarise`.
+
+    Returns:
+        The measurements, and warnings of baselines that the run is below of.
     """
     scopes, rows, warnings = {}, [], []
     for name, by_subject in ranks.items():
-        # the metrics of the baseline
-        measured = summarise([by_subject[subject] for subject in ours], items=items, **context)
-        scopes[scope(PLAIN, name)] = by_name(measured)
-        difference = compare([np.array(ours[s]) for s in ours], [by_subject[s] for s in ours], items=items)
+        # the metrics of the baseline, and the difference to it
+        plain = [by_subject[subject] for subject in ours]
+        scopes[scope(PLAIN, name)] = by_name(summarise(plain, items=items, **context))
+        difference = compare([np.array(group) for group in ours.values()], plain, items=items)
 
         # the side of the baseline on which the run lies
         side = "not distinguished"
-        if difference.p_value is not None and difference.low is not None and difference.high is not None:
-            side = "above" if difference.low > 0 else "below" if difference.high < 0 else side
-        elif difference.p_value is None:
+        if difference.p_value is None:
             side = "too few items to compare"
-        rows.append({"name": name, "side": side, **asdict(difference)})
-        if side == "below":
+        elif difference.low is not None and difference.low > 0:
+            side = "above"
+        elif difference.high is not None and difference.high < 0:
+            side = "below"
             warnings.append(
                 f"below a plain baseline on the same folds: top-1 of {NAMES[name]} is "
                 f"{-difference.difference:.3f} higher"
             )
-    return Measurements(scopes, notes={PLAIN: rows, "plain_warnings": warnings})
+        rows.append({"name": name, "side": side, **asdict(difference)})
+    return Measurements(scopes, notes={PLAIN: rows} if rows else {}), warnings
