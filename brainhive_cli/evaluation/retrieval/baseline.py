@@ -130,7 +130,7 @@ class Ridge:
         )
 
     def rank(self, candidates: Tensor, order: str = AS_FILED) -> Int64:
-        """Fit the ridge to training pictures in an order, and rank candidates [P, D] by test signals: [M, P]."""
+        """Fit the ridge to pictures in an order, and rank candidates [P, D] by test signals: [M, P]."""
         return rank_by_ridge(self.train, self.targets[self.learned[order]], self.test, candidates)
 
 
@@ -256,9 +256,9 @@ def diagnose(
     if ridge.side == "above chance":
         return "too little data", f"too little data for this model: {compared}"
     return "target not carried", (
-        f"too little data, or a target that these signals do not carry: of {signals} training signals a "
-        f"closed-form ridge does not find test pictures ({words}), nor in {count} other orders; check the "
-        "reliability of the signals, then try another window or encoder"
+        "too little data, pictures that are filed wrongly, or a target that these signals do not carry: of "
+        f"{signals} training signals a closed-form ridge does not find test pictures ({words}), nor in {count} "
+        "other orders; check the reliability of the signals, then try another window or encoder"
     )
 
 

@@ -14,7 +14,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     scope,
 )
-from brainhive_cli.core.tables import Table, adjustment_text, p_text
+from brainhive_cli.core.tables import Table, adjustment_text, p_text, published_table
 from brainhive_cli.evaluation.retrieval.baseline import BASELINE, NAMES, PLAIN
 from brainhive_cli.evaluation.retrieval.summary import (
     BACKWARD,
@@ -46,6 +46,8 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
         concept_rows: Best and worst concepts, and confusions, that are listed; 0 for none.
         parts: Which tables, by what they show; None for all.
     """
+    published = measured.notes["published"]
+    differs = bool(published) and published["differs"]
     tables = {
         "cells": [_cells(measured)],
         "baseline": [_baseline(measured), _plain(measured)],
@@ -57,6 +59,7 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
         "regions": [_regions(measured)],
         "concepts": _concepts(measured, concept_rows) if concept_rows else [],
         "comparisons": comparison_tables(measured.notes["against"]),
+        "published": [published_table({"": published})] if differs else [],
     }
     return [table for part in parts or tables for table in tables[part] if table.rows]
 

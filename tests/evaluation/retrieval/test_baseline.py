@@ -209,7 +209,7 @@ def test_a_misfiled_subject_is_named_among_others_who_are_not():
 def test_noise_is_called_misfiled_in_one_of_twenty_studies_at_most():
     """Of 60 studies 3 are expected at most; 7 or more have a probability of .03 where it is one of twenty.
 
-    XXX
+    Of 300 it was 12, with three subjects 12.
     """
     causes = [explain(seed, 0.0)[0] for seed in range(60)]
 
