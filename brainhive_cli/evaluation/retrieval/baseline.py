@@ -36,7 +36,7 @@ from brainhive_cli.measurement.verdict import Verdict, judge
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
 BASELINE, PLAIN = "baseline · ridge", "plain"
-"""The scope of the ridge beside a verdict, and the first part of the scopes of plain baselines."""
+"""The scope of the ridge that a verdict is compared with, and the first part of those of plain baselines."""
 QUESTION = "do signals and pictures belong together as they are filed?"
 """Asked where no ridge could be fitted."""
 FAILURES = (BrainhiveError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
@@ -112,10 +112,14 @@ class Ridge:
         if len(train) < FEWEST:
             raise BrainhiveError(f"{len(train)} training signals are too few")
 
-        # principal components of standardised training signals
+        # signals that show a candidate
         tested = tested_trials(models, subject, split)[0]
         tested = tested.take(np.isin(tested.stimulus, rows))
+        if not len(tested.stimulus):
+            raise BrainhiveError(f"subject {subject} was shown none of the candidates")
         test = torch.from_numpy(tested.averages).flatten(1).to(device)
+
+        # principal components of standardised training signals
         scale = Scale.of(train)
         axes = principal_axes(scale(train[:: -(-len(train) // AXES_SIGNALS)]), COMPONENTS)
 
@@ -249,7 +253,7 @@ def diagnose(
             "the signals again"
         )
 
-    # the ridge beside the model
+    # the ridge compared with the model
     compared = f"a closed-form ridge on the same signals is {ridge.words} ({words})"
     if model.startswith("above chance") or ridge.side == "not testable":
         return "", compared
@@ -257,8 +261,8 @@ def diagnose(
         return "too little data", f"too little data for this model: {compared}"
     return "target not carried", (
         "too little data, pictures that are filed wrongly, or a target that these signals do not carry: of "
-        f"{signals} training signals a closed-form ridge does not find test pictures ({words}), nor in {count} "
-        "other orders; check the reliability of the signals, then try another window or encoder"
+        f"{signals} training signals a closed-form ridge does not find test pictures ({words}), nor in "
+        f"{count} other orders; check the reliability of the signals, then try another window or encoder"
     )
 
 

@@ -84,11 +84,20 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
     for name, notes in measured.notes["curves"].items():
         points = scopes_below(measured, name)
         lines = [Line.of(shown("top1"), [point["top1"] for point in points.values()])]
-        options = {"is_logarithmic": name == "repetitions", "note": notes["description"]}
+        marks = {}
         if name == "sliding" and models:
-            trials = models[0].trials(models[0].cell.tested_on[0], recipe.split)
-            options["marks"] = trials.stimulus_marks
-        curves.append(Curve(*CURVES[name], [*map(float, points)], lines, "top-1", **options))
+            marks = models[0].trials(models[0].cell.tested_on[0], recipe.split).stimulus_marks
+        curves.append(
+            Curve(
+                *CURVES[name],
+                [float(at) for at in points],
+                lines,
+                "top-1",
+                is_logarithmic=name == "repetitions",
+                marks=marks,
+                note=notes["description"],
+            )
+        )
 
     # shares of regions in the predictions of each head
     if regions := scopes_below(measured, REGIONS):

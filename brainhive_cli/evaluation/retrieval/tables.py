@@ -153,17 +153,18 @@ def _control(measured: Measurements) -> Table:
 def _corrections(measured: Measurements) -> Table:
     """Show the result next to what it would be after corrections by all test signals."""
     corrected = scopes_below(measured, CORRECTIONS)
-    names = [name for name in corrected if not name.endswith(BACKWARD)]
-    if not names:
+    if not corrected:
         return EMPTY
+
+    # the result first; metrics of each direction
+    directions = {"none: the result": (measured.overall, measured.scopes.get(scope(ALL, BACKWARD)))}
+    for name, metrics in corrected.items():
+        if not name.endswith(BACKWARD):
+            directions[name] = metrics, corrected.get(scope(name, BACKWARD))
     rows = []
-    for words, scope_name in [
-        ("none: the result", ALL),
-        *((name, scope(CORRECTIONS, name)) for name in names),
-    ]:
-        top1, top5 = (measured.scopes[scope_name][metric] for metric in ("top1", "top5"))
-        backward = measured.scopes.get(scope(scope_name, BACKWARD))
-        rows.append((words, *_with_interval(top1), top5.value, backward["top1"].value if backward else "–"))
+    for name, (forward, backward) in directions.items():
+        hits = backward["top1"].value if backward else "–"
+        rows.append((name, *_with_interval(forward["top1"]), forward["top5"].value, hits))
     columns = ("correction", "top-1", "95 % CI", "top-5", "top-1, finds signal")
     return Table(f"Similarities corrected: {TRANSDUCTIVE}", columns, rows)
 
