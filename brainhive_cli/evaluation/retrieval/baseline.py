@@ -460,7 +460,7 @@ def compare_plainly(
         context: See `summarise`.
 
     Returns:
-        The measurements, and warnings of baselines that the run is below of.
+        The measurements, and a warning for each baseline that is better than the run.
     """
     scopes, rows, warnings = {}, [], []
     for name, by_subject in ranks.items():
