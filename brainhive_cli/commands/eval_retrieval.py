@@ -10,13 +10,12 @@ from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.measurements import ALL, Measurements, extend_tables, scope
+from brainhive_cli.core.measurements import ALL, Measurements, scope
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, reading_sweep
 from brainhive_cli.data.command_lines import write_prior
-from brainhive_cli.evaluation.retrieval.baseline import rank_plainly
-from brainhive_cli.evaluation.retrieval.diagnosis import QUESTION, explain_verdict
+from brainhive_cli.evaluation.retrieval.baseline import QUESTION, explain_verdict, rank_plainly
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, require_projection
 from brainhive_cli.evaluation.retrieval.folds import Measured
 from brainhive_cli.evaluation.retrieval.job import Job
@@ -126,8 +125,7 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
 
         # lay out all tables for programs, and the requested ones for the terminal
         tables, requested = (
-            extend_tables(lay_out(measurements, recipe.concept_rows, parts), measurements.caveats)
-            for parts in (None, REQUESTED)
+            tuple(lay_out(measurements, recipe.concept_rows, parts)) for parts in (None, REQUESTED)
         )
         result = Result(folder.path, tables, measurements, hint=hint, shown=requested, work=work)
     if launch.is_main:

@@ -505,8 +505,8 @@ def chance_of_ranks(pool: int, targets: int = 1) -> Float64:
     return np.concatenate([[1.0], later[:-1]]) - later
 
 
-def chance_of_precision(pool: int, relevant: int) -> float:
-    """Compute the average precision of a random order of `pool` candidates, `relevant` of them right.
+def chance_of_precision(pool: int, relevant: Int64) -> Float64:
+    """Compute the average precision of a random order of `pool` candidates, `relevant` [N] of them right.
 
     Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline for System Evaluation.
     """

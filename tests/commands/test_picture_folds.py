@@ -15,6 +15,7 @@ from brainhive_cli.core.results import Result
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.recordings import SignalStore, path_of
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.retrieval.summary import scopes_below
 from brainhive_cli.models.encoders.python import example
 
 COUNT, FOLDS = 26, 4
@@ -66,7 +67,7 @@ def test_both_questions_are_asked_within_folds_and_curves_are_pooled(found: Resu
 
     assert [question["question"] for question in notes["questions"]] == ["which concept"]
     assert "folds" in notes["above_chance"]["test"]
-    assert notes["curves"]["repetitions"]["at"] == [1.0, 2.0]
+    assert [*scopes_below(found.metrics, "repetitions")] == ["1", "2"]
     assert found.metrics.scopes["repetitions · 2"]["top1"].value == found.metrics.overall["top1"].value
 
 

@@ -1,8 +1,10 @@
 """Baselines on the signals of an evaluation: a closed-form ridge, and scikit-learn's on the same folds."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple, Self
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from operator import itemgetter
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -10,43 +12,50 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array, Int64
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Measurements, by_name, scope
+from brainhive_cli.core.lines import Line, write_value
+from brainhive_cli.core.measurements import LEVEL, Measurements, by_name, scope
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.targets.targets import StoreTargets
-from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.measure import open_gallery, open_models, open_trials, shared_rows
+from brainhive_cli.evaluation.retrieval.job import Group, Job
+from brainhive_cli.evaluation.retrieval.measure import (
+    Models,
+    open_gallery,
+    open_models,
+    open_trials,
+    shared_rows,
+)
 from brainhive_cli.measurement.comparison import compare
 from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes
 from brainhive_cli.measurement.ranks import ranks_of_all, summarise
 from brainhive_cli.measurement.retrieval import draw_tested
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.measurement.verdict import Verdict, judge
-from brainhive_cli.training.alignment.trained import TrainedModel
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
+BASELINE, PLAIN = "baseline · ridge", "plain"
+"""The scope of the ridge that a verdict is compared with, and the first part of those of plain baselines."""
+QUESTION = "do signals and pictures belong together as they are filed?"
+"""Asked where no ridge could be fitted."""
+FAILURES = (BrainhiveError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
+"""Errors that leave an evaluation without its ridge."""
 COMPONENTS, SIGNALS, SIGNAL_BYTES = 1000, 20_000, 2 * 10**9
 """Principal components and training signals of a ridge, at most, and bytes of the signals in float32."""
 AXES_SIGNALS = 8192
 """Training signals, at most, whose principal components are computed."""
-FILING_COMPONENTS, FILING_SIGNALS, HELD_OUT = 300, 4000, 500
-"""The same of each ridge on training pictures in another order, and pictures that are held out, at most."""
-FEWEST = 10
-"""Pictures of a session that is tested by itself."""
+FEWEST = 20
+"""Training signals of a ridge, at least."""
 TARGET_WIDTH, TARGETS_AT_ONCE = 4096, 256
 """Numbers beyond which a target is projected; targets read at once, 280 MB of 272,896 numbers each."""
-FILINGS: Mapping[str, Callable[[Int64], Int64]] = {
+AS_FILED = "as filed"
+ORDERS: Mapping[str, Callable[[Int64], Int64]] = {
+    AS_FILED: lambda pictures: pictures,
     "reversed": lambda pictures: pictures[::-1],
     "shifted by one (each signal shows the picture before)": lambda pictures: np.roll(pictures, 1),
     "shifted by one (each signal shows the picture after)": lambda pictures: np.roll(pictures, -1),
 }
-"""Mistakes in the order of a session's pictures."""
-Ranked = tuple[Int64, Int64]
-"""Pictures [N] that signals are filed as, and the ranks [N, P] of all candidates by them."""
-
-
-PLAIN = "plain"
-"""The first part of the scopes of baselines."""
+"""The order of a signal store's pictures, and mistakes in it."""
 MAX_CLASSES = 50
 """Stimuli up to which they are classified; more are found by their embeddings alone."""
 MAX_FEATURES = 2000
@@ -58,268 +67,236 @@ NAMES = {
 }
 
 
-class Averages(NamedTuple):
-    """Averages of one subject's trials: one for each stimulus in each session.
+@dataclass(frozen=True)
+class Ridge:
+    """Signals of one subject, reduced to what a ridge is fitted to and tested on.
 
     Attributes:
-        features: [n, F] signals, or what is computed of them.
-        pictures: [n] row of each stimulus in the target stores, in the order of the signal store by session.
-        sessions: [n] index of the session; 0 where sessions are not known.
-        trials: [n] how many were averaged.
-    """
-
-    features: Tensor
-    pictures: Int64
-    sessions: Int64
-    trials: Int64
-
-    @classmethod
-    def read(cls, member: TrainedModel, subject: int, split: str, is_tested: bool) -> Self:
-        """Read signals as the cell's model does, by session where pictures were shown in several."""
-        # pictures that were shown in several sessions are averaged by session, if memory allows
-        trials = member.trials(subject, split, is_tested=is_tested)
-        count, shown_in = len(trials.stimulus), trials.sessions  # [N, R]
-        shown_in = np.zeros((count, 1), np.int64) if shown_in is None else shown_in.astype(np.int64)
-        is_repeated = ((shown_in >= 0) & (shown_in != shown_in.max(1, keepdims=True))).any()
-        is_large = 4 * np.prod(trials.signal.shape) > SIGNAL_BYTES
-        if not is_repeated or is_large:
-            signal = torch.from_numpy(trials.averages).flatten(1)
-            session = np.zeros(count, np.int64) if is_repeated else shown_in.max(1)
-            return cls(signal, trials.stimulus, session, np.ones(count, np.int64))
-
-        # the trials of each session by themselves
-        single, parts = torch.from_numpy(trials.singles).flatten(2), []
-        for number in np.unique(shown_in[shown_in >= 0]).tolist():
-            is_of_session = shown_in == number
-            rows, counts = np.flatnonzero(is_of_session.any(1)), is_of_session.sum(1)
-            weights = torch.from_numpy(is_of_session[rows] / counts[rows, None]).float()
-            mean = torch.einsum("nrf,nr->nf", single[torch.from_numpy(rows)], weights)
-            parts.append((mean, trials.stimulus[rows], np.full(len(rows), number), counts[rows]))
-        features, *lists = zip(*parts, strict=True)
-        return cls(torch.cat(features), *map(np.concatenate, lists))
-
-    def take(self, rows: Array) -> Self:
-        """Select averages, by index or mask."""
-        lists = (self.pictures[rows], self.sessions[rows], self.trials[rows])
-        return type(self)(self.features[torch.from_numpy(rows).to(self.features.device)], *lists)
-
-    def refile(self, filing: str, session: int | None) -> Self:
-        """File the pictures of a session, or of each, in another order; "" leaves it."""
-        pictures = self.pictures.copy()
-        for number in np.unique(self.sessions) if session is None else [session]:
-            if filing:
-                is_of_session = self.sessions == number
-                pictures[is_of_session] = FILINGS[filing](pictures[is_of_session])
-        return self._replace(pictures=pictures)
-
-    def merge(self) -> tuple[Tensor, Int64]:
-        """Average over sessions: features [N, F] and pictures [N], ascending."""
-        pictures, index = np.unique(self.pictures, return_inverse=True)
-        weights = torch.from_numpy(self.trials / np.bincount(index, self.trials)[index]).to(self.features)
-        merged = self.features.new_zeros(len(pictures), self.features.shape[1])
-        merged.index_add_(0, torch.from_numpy(index).to(merged.device), self.features * weights[:, None])
-        return merged, pictures
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A verdict with the share of signals whose picture comes first, and the picture's mean rank."""
-
-    verdict: Verdict
-    top1: float = 0.0
-    mean_rank: float = 0.0
-
-    @property
-    def words(self) -> str:
-        """Numbers in words."""
-        verdict = self.verdict
-        p = "not testable" if verdict.p is None else f"p {verdict.p:.2g}"
-        return f"top-1 {self.top1:.3f}, chance {1 / verdict.pool:.3f}, n {verdict.n}, {p}"
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Pictures of one split with their targets.
-
-    Attributes:
-        rows: [P] in the target stores, ascending.
-        targets: [P, D] concatenated unit embeddings of the run's encoders.
-        alike: Which of them are alike, by row.
-    """
-
-    rows: Int64
-    targets: Tensor
-    alike: Alike
-
-    @classmethod
-    def read(cls, member: TrainedModel, split: str, rows: Int64, device: torch.device) -> Self:
-        """Read the targets of the run's encoders; wide ones are projected by a count sketch."""
-        # targets of each encoder, at equal widths
-        stores, parts = member.stores(split), []
-        width = TARGET_WIDTH // len(stores)
-        for number, store in enumerate(stores.values()):
-            source = StoreTargets.of(store, torch.device("cpu"), hold=False)
-            random, size = np.random.default_rng(number), int(np.prod(source.shape))
-            column = torch.from_numpy(random.integers(width, size=size))
-            sign = torch.from_numpy(random.choice([-1.0, 1.0], size)).float()
-
-            # unit embeddings [n, width], read in chunks
-            chunks = []
-            for start in range(0, len(rows), TARGETS_AT_ONCE):
-                values = source.gather(rows[start : start + TARGETS_AT_ONCE]).flatten(1)
-                if size > width:
-                    values = torch.zeros(len(values), width).index_add_(1, column, values * sign)
-                chunks.append(normalize(values))
-            parts.append(torch.cat(chunks))
-
-        # pictures that are alike
-        concepts = [member.pictures(split).concepts[row] for row in rows]
-        alike = alike_of(member.run.dataset, rows.tolist(), concepts)
-        return cls(rows, torch.cat(parts, 1).to(device), alike)
-
-    def of(self, pictures: Int64) -> Tensor:
-        """Look up the targets of pictures."""
-        return self.targets[torch.from_numpy(np.searchsorted(self.rows, pictures)).to(self.targets.device)]
-
-    def seen(self, ranked: Ranked) -> Int64:
-        """Look up the ranks [N] of the pictures that signals are filed as."""
-        pictures, ranks = ranked
-        return ranks[np.arange(len(ranks)), np.searchsorted(self.rows, pictures)]
-
-    def judge(self, subjects: Sequence[Ranked]) -> Outcome:
-        """Test whether signals rank the pictures that they are filed as better than others."""
-        subjects = [(pictures, ranks) for pictures, ranks in subjects if len(pictures)]
-        if not subjects:
-            return Outcome(Verdict("", None, None, 1.0, 0, len(self.rows), "no pictures to be found"))
-
-        # the verdict, and how well pictures rank on average over subjects
-        shown, ranks = zip(*subjects, strict=True)
-        items, alike = self.alike.items([pictures.tolist() for pictures in shown]), self.alike
-        verdict = judge(ranks, items, self.rows.tolist(), None, alike.concept_of, alike.medium)[0]
-        seen = [self.seen(ranked) for ranked in subjects]
-        top1, mean_rank = np.mean([[(values == 1).mean(), values.mean()] for values in seen], 0).tolist()
-        return Outcome(verdict, top1, mean_rank)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The ridge of one subject.
-
-    Attributes:
-        subject: Whose signals it decodes.
-        train: First components of the training signals; None where other subjects' signals were fitted.
-        targets: Targets of these.
-        test: Predictions for test signals, less the mean target.
-        gallery: [P, D] targets of the candidates, less the mean target.
-        components: How many were fitted.
-        signals: How many were fitted.
+        subject: Whose signals are tested.
+        is_own: Whether the training signals are the subject's, not those of other people.
+        train: [N, K] principal components of training signals.
+        targets: [Q, D] targets of the training pictures.
+        learned: [N] index of each training signal's target, by order of the pictures.
+        test: [M, K] test signals.
+        shown: [M] rows of the pictures that test signals are filed as.
     """
 
     subject: int
-    train: Averages | None
-    targets: Candidates
-    test: Averages
-    gallery: Tensor
-    components: int
-    signals: int
+    is_own: bool
+    train: Tensor
+    targets: Tensor
+    learned: Mapping[str, Int64]
+    test: Tensor
+    shown: Int64
 
     @classmethod
-    def of(cls, member: TrainedModel, subject: int, split: str, tested: Candidates) -> Self:
-        """Fit the training signals of the subject, or of all whom the cell is trained on where it is another.
+    def read(cls, models: Models, subject: int, split: str, rows: Int64, device: torch.device) -> Self:
+        """Read the subject's signals; of one who was not trained on, training signals are those of who was.
 
         Raises:
             BrainhiveError: if signals are missing, or those of several subjects differ in width.
         """
-        # signals to train on: the subject's own, or those of all others
-        device, is_own = tested.targets.device, subject in member.cell.trained_on
-        learned = [subject] if is_own else member.cell.trained_on
-        train = [Averages.read(member, number, "train", False) for number in learned]
-        if len(widths := {averages.features.shape[1] for averages in train}) > 1:
+        # signals to train on
+        first, is_own = models[0], subject in models[0].cell.trained_on
+        trained_on = [subject] if is_own else first.cell.trained_on
+        trials = [first.trials(number, "train", is_tested=False) for number in trained_on]
+        signals = [torch.from_numpy(part.averages).flatten(1) for part in trials]
+        if len(widths := {part.shape[1] for part in signals}) > 1:
             raise BrainhiveError("training subjects differ in the width of their signals")
 
         # as many as memory allows, spread evenly
-        most = min(SIGNALS, SIGNAL_BYTES // (4 * widths.pop())) // len(train)
-        train = [
-            part.take(np.unique(np.linspace(0, len(part.pictures) - 1, most).astype(int))) for part in train
-        ]
-        test = Averages.read(member, subject, split, True)
-        test = test.take(np.isin(test.pictures, tested.rows))
-        if (count := sum(len(part.pictures) for part in train)) < 2 * FEWEST:
-            raise BrainhiveError(f"{count} training signals are too few")
+        most = min(SIGNALS, SIGNAL_BYTES // (4 * widths.pop())) // len(signals)
+        chosen = [np.unique(np.linspace(0, len(part) - 1, most).astype(int)) for part in signals]
+        train = torch.cat([part[index] for part, index in zip(signals, chosen, strict=True)]).to(device)
+        if len(train) < FEWEST:
+            raise BrainhiveError(f"{len(train)} training signals are too few")
+
+        # signals that show a candidate
+        tested = open_trials(models, subject, split)[0]
+        tested = tested.take(np.isin(tested.stimulus, rows))
+        if not len(tested.stimulus):
+            raise BrainhiveError(f"subject {subject} was shown none of the candidates")
+        test = torch.from_numpy(tested.averages).flatten(1).to(device)
 
         # principal components of standardised training signals
-        signals = torch.cat([averages.features for averages in train]).to(device)
-        scale = Scale.of(signals)
-        axes = principal_axes(scale(signals[:: -(-len(signals) // AXES_SIGNALS)]), COMPONENTS)
-        *train, test = (
-            part._replace(features=scale(part.features.to(device)) @ axes) for part in (*train, test)
+        scale = Scale.of(train)
+        axes = principal_axes(scale(train[:: -(-len(train) // AXES_SIGNALS)]), COMPONENTS)
+
+        # targets of the training pictures, in each order of a signal store
+        pictures = np.unique(np.concatenate([part.stimulus for part in trials]))
+        targets, learned = read_targets(first, "train", pictures, device), {}
+        for order, refile in ORDERS.items():
+            filed = [refile(part.stimulus)[index] for part, index in zip(trials, chosen, strict=True)]
+            learned[order] = np.searchsorted(pictures, np.concatenate(filed))
+        return cls(
+            subject, is_own, scale(train) @ axes, targets, learned, scale(test) @ axes, tested.stimulus
         )
 
-        # the ridge, which averages sessions but not subjects
-        features, pictures = zip(*(averages.merge() for averages in train), strict=True)
-        shown = np.concatenate(pictures)
-        targets = Candidates.read(member, "train", np.unique(shown), device)
-        predicted, mean = predict(torch.cat(features), targets.of(shown), test.features)
-        test, gallery = test._replace(features=predicted), tested.targets - mean
-
-        # signals whose order is tried, of subjects with signals of their own
-        first = None
-        if is_own:
-            first = train[0].take(np.arange(min(FILING_SIGNALS, len(train[0].pictures))))
-            first = first._replace(features=first.features[:, :FILING_COMPONENTS])
-            rows = np.unique(first.pictures)
-            targets = replace(targets, rows=rows, targets=targets.of(rows))
-        return cls(subject, first, targets, test, gallery, axes.shape[1], len(shown))
-
-    def sessions(self, split: str) -> list[int]:
-        """List the sessions of a split in which a verdict is possible; none where there is one session."""
-        averages = self.train if split == "train" and self.train is not None else self.test
-        numbers, counts = np.unique(averages.sessions, return_counts=True)
-        return numbers[counts >= FEWEST].tolist() if len(numbers) > 1 else []
-
-    def rank(
-        self, filing: str = "", session: int | None = None, held_out: Candidates | None = None
-    ) -> Ranked:
-        """Rank candidates by test signals, perhaps those of one session, perhaps with another order.
-
-        With `held_out`, rank these training pictures by a ridge on the others.
-        """
-        averages = self.test if held_out is None or self.train is None else self.train
-        averages = averages.refile(filing, session)
-        is_tested = (averages.sessions == session) | (session is None)
-        if held_out is None:
-            (predicted, pictures), candidates = averages.take(is_tested).merge(), self.gallery
-        else:
-            is_held_out = np.isin(averages.pictures, held_out.rows)
-            learned, shown = averages.take(~is_held_out).merge()
-            test, pictures = averages.take(is_held_out & is_tested).merge()
-            predicted, mean = predict(learned, self.targets.of(shown), test)
-            candidates = held_out.targets - mean
-        return pictures, ranks_of_all(predicted, candidates, len(candidates))
+    def rank(self, candidates: Tensor, order: str = AS_FILED) -> Int64:
+        """Fit the ridge to pictures in an order, and rank candidates [P, D] by test signals: [M, P]."""
+        return rank_by_ridge(self.train, self.targets[self.learned[order]], self.test, candidates)
 
 
-def predict(train: Tensor, targets: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Predict targets by a ridge: their distances [M, D] from the mean training target, and that [D]."""
+def rank_by_ridge(train: Tensor, targets: Tensor, test: Tensor, candidates: Tensor) -> Int64:
+    """Rank candidates by their cosine similarity with predictions, both less the mean training target.
+
+    Args:
+        train: [N, F] training signals.
+        targets: [N, D] what the ridge learns to predict from them.
+        test: [M, F] test signals.
+        candidates: [P, D] targets.
+
+    Returns:
+        Ranks [M, P].
+    """
     centre = train.mean(0)
     products = Products.of(train - centre, [targets])
     mean = products.mean.to(targets)
-    return products.predict(test - centre).to(targets) - mean, mean
+    predicted = products.predict(test - centre).to(targets) - mean
+    return ranks_of_all(predicted, candidates - mean, len(candidates))
+
+
+def read_targets(model: TrainedModel, split: str, rows: Int64, device: torch.device) -> Tensor:
+    """Read unit embeddings of the run's encoders, concatenated: [P, D]; a count sketch projects wide ones."""
+    # targets of each encoder, at equal widths
+    stores, parts = model.stores(split), []
+    width = TARGET_WIDTH // len(stores)
+    for number, store in enumerate(stores.values()):
+        source = StoreTargets.of(store, torch.device("cpu"), hold=False)
+        random, size = np.random.default_rng(number), int(np.prod(source.shape))
+        column = torch.from_numpy(random.integers(width, size=size))
+        sign = torch.from_numpy(random.choice([-1.0, 1.0], size)).float()
+
+        # unit embeddings [n, width], read in chunks
+        chunks = []
+        for start in range(0, len(rows), TARGETS_AT_ONCE):
+            values = source.gather(rows[start : start + TARGETS_AT_ONCE]).flatten(1)
+            if size > width:
+                values = torch.zeros(len(values), width).index_add_(1, column, values * sign)
+            chunks.append(normalize(values))
+        parts.append(torch.cat(chunks))
+    return torch.cat(parts, 1).to(device)
+
+
+def look_up(ranks: Int64, shown: Int64, rows: Int64) -> Int64:
+    """Look up the ranks [M] of the pictures that signals are filed as in those of all candidates, [M, P]."""
+    return ranks[np.arange(len(ranks)), np.searchsorted(rows, shown)]
+
+
+def judge_ranks(ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, alike: Alike) -> Verdict:
+    """Test whether signals rank the pictures that they are filed as better than others.
+
+    Args:
+        ranks: Of all candidates, [M, P] by subject.
+        shown: [M] rows of the pictures that the signals are filed as, by subject.
+        rows: [P] of the candidates, ascending.
+        alike: Which candidates are alike, by row.
+    """
+    items = alike.items([pictures.tolist() for pictures in shown])
+    return judge(ranks, items, rows.tolist(), None, alike.concept_of, alike.medium)[0]
+
+
+def try_orders(
+    ridge: Ridge, ranks: Int64, candidates: Tensor, rows: Int64, alike: Alike
+) -> list[tuple[float, str]]:
+    """Test whether a subject's pictures are found in other orders, where they are not as filed.
+
+    Args:
+        ridge: The subject's.
+        ranks: [M, P] of all candidates, with pictures as filed.
+        candidates: [P, D] targets.
+        rows: [P] of the candidates, ascending.
+        alike: Which candidates are alike, by row.
+
+    Returns:
+        One-sided p of each order, and the order in words.
+    """
+    if judge_ranks([ranks], [ridge.shown], rows, alike).side == "above chance":
+        return []
+
+    # pictures of the training, from which the ridge is fitted anew, and of the test; others' training stays
+    tried = []
+    for learned_order in ORDERS if ridge.is_own else (AS_FILED,):
+        ranked = ranks if learned_order == AS_FILED else ridge.rank(candidates, learned_order)
+        for tested_order, refile in ORDERS.items():
+            if learned_order == tested_order == AS_FILED:
+                continue
+            p = judge_ranks([ranked], [refile(ridge.shown)], rows, alike).better
+            learned = f"training pictures of subject {ridge.subject} {learned_order}"
+            tried.append((1.0 if p is None else p, f"{learned} and test pictures {tested_order}"))
+    return tried
+
+
+def diagnose(
+    model: str, ridge: Verdict, words: str, signals: int, tried: Sequence[tuple[float, str]]
+) -> tuple[str, str]:
+    """Explain a verdict by what was measured, and by no more.
+
+    Args:
+        model: Verdict of the run.
+        ridge: Verdict of the ridge on the same signals.
+        words: What the ridge measured.
+        signals: How many training signals the ridges of all subjects learned from.
+        tried: One-sided p of other orders of the pictures, and each order in words.
+
+    Returns:
+        The cause, empty where there is none, and a sentence that says what was tested.
+    """
+    # the best order, if it is above chance after correction for all that were tried (Bonferroni)
+    count = len(tried)
+    p, order = min(tried, key=itemgetter(0), default=(1.0, ""))
+    if tried and p * count <= LEVEL:
+        return "misfiled", (
+            f"misfiled: with {order}, a closed-form ridge finds test pictures (p {p * count:.2g} after "
+            f"correction for {count} orders), as they are filed it does not; correct the order and prepare "
+            "the signals again"
+        )
+
+    # the ridge compared with the model
+    compared = f"a closed-form ridge on the same signals is {ridge.words} ({words})"
+    if model.startswith("above chance") or ridge.side == "not testable":
+        return "", compared
+    if ridge.side == "above chance":
+        return "too little data", f"too little data for this model: {compared}"
+    return "target not carried", (
+        "too little data, pictures that are filed wrongly, or a target that these signals do not carry: of "
+        f"{signals} training signals a closed-form ridge does not find test pictures ({words}), nor in "
+        f"{count} other orders; check the reliability of the signals, then try another window or encoder"
+    )
+
+
+def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> Measurements:
+    """Fit a ridge where the recipe or a verdict at chance asks for one, and explain the verdict by it.
+
+    Args:
+        job: The evaluation.
+        measured: What it measured.
+        device: Where ridges are fitted.
+
+    Returns:
+        The ridge's metrics, and `baseline` in the notes: a sentence with its cause and the next command.
+        Where no ridge can be fitted, the sentence says why; nothing where none is asked for.
+    """
+    spec, verdict = job.recipe, measured.notes["verdict"]
+    is_asked = spec.baseline == "ridge" or not verdict.startswith(("above chance", "not testable"))
+    if spec.control != "none" or spec.baseline == "none" or not is_asked:
+        return Measurements()
+    try:
+        return _compare_with_ridge(job, measured, device)
+    except FAILURES as error:
+        reason = (
+            error.in_one_line if isinstance(error, BrainhiveError) else f"{type(error).__name__}: {error}"
+        )
+        return Measurements(notes={"baseline": {"sentence": f"{QUESTION} No ridge was fitted: {reason}"}})
 
 
 @console.progress("fitting a ridge")
-def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates, Candidates | None]:
-    """Fit a ridge to each tested subject's training signals; seeds share it.
-
-    Returns:
-        The ridges, the test pictures, and training pictures that are held out to test a ridge on the others;
-        None where other subjects' signals were fitted.
-
-    Raises:
-        BrainhiveError: if the training signals are not those of the data set, or are missing.
-    """
+def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) -> Measurements:
+    """Fit a ridge to each tested subject's training signals, and compare the verdict with it."""
     # trainings that a ridge on all signals is no baseline of
-    spec, recipe, reason = job.recipe, job.runs[0].recipe, ""
-    if job.runs[0].origin is not None:
+    spec, align, reason = job.recipe, job.runs[0], ""
+    recipe = align.recipe
+    if align.origin is not None:
         reason = "trained on another data set"
     elif recipe is not None and recipe.train.shuffled_labels:
         reason = "trained on shuffled labels"
@@ -328,26 +305,85 @@ def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates,
     if reason:
         raise BrainhiveError(f"the cells were {reason}")
 
-    # the first cell that is tested on each subject; one model is loaded at a time
-    first = {subject: group for group in reversed(job.groups) for subject in group[0].tested_on}
-    fits = []
-    tested: Candidates | None = None
-    for group in dict.fromkeys(first[subject] for subject in sorted(first)):
-        models = open_models(job.runs, group, device, spec.head)
-        if tested is None:
-            rows = open_gallery(models, [spec.split], only_shown=spec.only_shown).tested
-            tested = Candidates.read(models[0], spec.split, draw_tested(rows), device)
-        subjects = [subject for subject in sorted(first) if first[subject] is group]
-        fits += [Fit.of(models[0], subject, spec.split, tested) for subject in subjects]
-    assert tested is not None
+    # pictures among which the verdict is asked
+    models = open_models(job.runs, job.groups[0], device, spec.head)
+    rows = draw_tested(open_gallery(models, [spec.split], only_shown=spec.only_shown).tested)
+    candidates = read_targets(models[0], spec.split, rows, device)
+    concepts = models[0].pictures(spec.split).concepts
+    alike = alike_of(align.dataset, rows.tolist(), [concepts[row] for row in rows])
 
-    # half of the training pictures of all subjects
-    held_out = None
-    if all(fit.train is not None for fit in fits):
-        known = np.unique(np.concatenate([fit.targets.rows for fit in fits]))
-        rows = np.sort(np.random.default_rng(0).permutation(known)[: min(HELD_OUT, len(known) // 2)])
-        held_out = Candidates.read(models[0], "train", rows, device)
-    return fits, tested, held_out
+    # each subject's ridge, with pictures as filed; in other orders, too, where the model does not find them
+    model = measured.notes["verdict"]
+    subjects, counts, components, are_own = [], [], 0, True
+    ranks: list[Int64] = []
+    shown: list[Int64] = []
+    tried: list[tuple[float, str]] = []
+    for group, tested_subjects in first_tests(job.groups):
+        models = open_models(job.runs, group, device, spec.head)
+        for subject in tested_subjects:
+            ridge = Ridge.read(models, subject, spec.split, rows, device)
+            subjects.append(subject)
+            counts.append(len(ridge.train))
+            components, are_own = max(components, ridge.train.shape[1]), are_own and ridge.is_own
+            ranks.append(ridge.rank(candidates))
+            shown.append(ridge.shown)
+            if not model.startswith("above chance"):
+                tried += try_orders(ridge, ranks[-1], candidates, rows, alike)
+
+    # metrics with the protocol
+    signals = sum(counts) if are_own else max(counts)  # ridges of other people's signals share these
+    how = f"closed-form ridge on at most {components} principal components of {signals} training signals"
+    metrics = by_name(
+        summarise(
+            [look_up(*pair, rows) for pair in zip(ranks, shown, strict=True)],
+            len(rows),
+            split=spec.split,
+            items=alike.items([pictures.tolist() for pictures in shown]),
+            protocol=f"{measured.notes['protocol']}, {how}",
+            only=("top1", "top5", "median_rank"),
+        )
+    )
+
+    # the cause, and the command that follows from it
+    verdict = judge_ranks(ranks, shown, rows, alike)
+    p = "not testable" if verdict.p is None else f"p {verdict.p:.2g}"
+    words = f"top-1 {metrics['top1'].value:.3f}, chance {1 / len(rows):.3f}, n {verdict.n}, {p}"
+    cause, sentence = diagnose(model, verdict, words, signals, tried)
+    line = {
+        "too little data": write_training(align, subjects),
+        "target not carried": Line("check", f"dataset={align.dataset_config}", "--plots").plain,
+    }.get(cause, "")
+    notes = {"cause": cause, "sentence": sentence, "line": line, "above_chance": verdict.as_dict()}
+    return Measurements({BASELINE: metrics}, {}, {"baseline": notes})
+
+
+def first_tests(groups: Sequence[Group]) -> Iterator[tuple[Group, list[int]]]:
+    """List groups with the subjects whom no group of the same fold before them tests: seeds share signals."""
+    done: set[tuple[int, int | None]] = set()
+    for group in groups:
+        fold = group[0].fold
+        subjects = [subject for subject in group[0].tested_on if (subject, fold) not in done]
+        done |= {(subject, fold) for subject in subjects}
+        if subjects:
+            yield group, subjects
+
+
+def write_training(align: TrainedRun, subjects: Sequence[int]) -> str:
+    """Write the command that trains a ridge of each subject on the signals and encoders of a run."""
+    # settings of the signals other than those that a ridge has no use for
+    model = align.models[0]
+    knobs = model.source.signal.model_dump(mode="json", exclude_defaults=True)
+    idle = {"repetitions", "random_k", *(() if "normalise" in knobs else ("scale",))}
+    knobs = {"normalise": "channel"} | {key: value for key, value in knobs.items() if key not in idle}
+    more = [
+        ("subjects", ",".join(map(str, subjects))),
+        ("seeds", "0"),
+        "backbone.kind=ridge",
+        "backbone.alpha=auto",
+    ]
+    more += ["train.validation=0", *(f"signal.{key}={write_value(value)}" for key, value in knobs.items())]
+    parts = ("dataset", align.dataset_config), ("encoders", model.encoders)
+    return Line("train-align", *parts, *more).plain
 
 
 @console.progress("fitting plain baselines")
@@ -361,19 +397,13 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
     from sklearn.linear_model import LogisticRegression
 
     # each subject and fold once, whatever number of seeds was trained
-    ranks: dict[str, dict[int, list[Int64]]] = {name: {} for name in NAMES}
-    done: set[tuple[int, int]] = set()
-    for group in job.groups:
-        fold, split = group[0].fold, job.recipe.split
-        todo = [subject for subject in group[0].tested_on if (subject, fold) not in done]
-        done |= {(subject, fold) for subject in todo}
-        if not todo:
-            continue  # of another seed, which has the same signals
-        models = open_models(job.runs, group, device, job.recipe.head)
+    ranks = {name: defaultdict[int, list[Int64]](list) for name in NAMES}
+    for group, subjects in first_tests(job.groups):
+        split, models = job.recipe.split, open_models(job.runs, group, device, job.recipe.head)
         rows, first = shared_rows(models, split), models[0]
 
         # signals of this fold
-        for subject in todo:
+        for subject in subjects:
             trials = first.trials(subject, "train", is_tested=False)
             test_trials = open_trials(models, subject, split)[0]
             shown = test_trials.stimulus  # [M] rows of stimuli
@@ -399,18 +429,18 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
                     column = np.minimum(np.searchsorted(classes, shown), len(classes) - 1)
                     ranked = 1 + (scores > np.take_along_axis(scores, column[:, None], 1)).sum(1)
                     ranked = np.where(np.isin(shown, classes), ranked, len(rows))
-                    ranks[name].setdefault(subject, []).append(ranked)
+                    ranks[name][subject].append(ranked)
 
-            # the ridge predicts targets; less their mean, as its predictions are
-            learned = Candidates.read(first, "train", np.unique(labels), device)
-            tested = Candidates.read(first, "test", rows, device)
-            predicted, mean = predict(train.to(device), learned.of(labels), test.to(device))
-            ranked = ranks_of_all(predicted, tested.targets - mean, len(rows))
-            ranks["ridge"].setdefault(subject, []).append(tested.seen((shown, ranked)))
+            # the ridge predicts targets
+            pictures, learned = np.unique(labels, return_inverse=True)
+            targets = read_targets(first, "train", pictures, device)[learned]
+            candidates = read_targets(first, "test", rows, device)
+            ranked = rank_by_ridge(train.to(device), targets, test.to(device), candidates)
+            ranks["ridge"][subject].append(look_up(ranked, shown, rows))
     return {
         name: {subject: np.concatenate(parts) for subject, parts in by_subject.items()}
         for name, by_subject in ranks.items()
-        if by_subject
+        if by_subject.keys() == ranks["ridge"].keys()
     }
 
 
@@ -419,7 +449,7 @@ def compare_plainly(
     ours: Mapping[int, Sequence[Int64]],
     items: Items,
     **context: Any,
-) -> Measurements:
+) -> tuple[Measurements, list[str]]:
     """Measure baselines, and the differences to the run on the same items.
 
     Args:
@@ -427,24 +457,28 @@ def compare_plainly(
         ours: Of the run, [S, N] by subject.
         items: The items of these subjects.
         context: See `summarise`.
+
+    Returns:
+        The measurements, and a warning for each baseline that is better than the run.
     """
     scopes, rows, warnings = {}, [], []
     for name, by_subject in ranks.items():
-        # the metrics of the baseline
-        measured = summarise([by_subject[subject] for subject in ours], items=items, **context)
-        scopes[scope(PLAIN, name)] = by_name(measured)
-        difference = compare([np.array(ours[s]) for s in ours], [by_subject[s] for s in ours], items=items)
+        # the metrics of the baseline, and the difference to it
+        plain = [by_subject[subject] for subject in ours]
+        scopes[scope(PLAIN, name)] = by_name(summarise(plain, items=items, **context))
+        difference = compare([np.array(group) for group in ours.values()], plain, items=items)
 
         # the side of the baseline on which the run lies
         side = "not distinguished"
-        if difference.p_value is not None and difference.low is not None and difference.high is not None:
-            side = "above" if difference.low > 0 else "below" if difference.high < 0 else side
-        elif difference.p_value is None:
+        if difference.p_value is None:
             side = "too few items to compare"
-        rows.append({"name": name, "side": side, **asdict(difference)})
-        if side == "below":
+        elif difference.low is not None and difference.low > 0:
+            side = "above"
+        elif difference.high is not None and difference.high < 0:
+            side = "below"
             warnings.append(
                 f"below a plain baseline on the same folds: top-1 of {NAMES[name]} is "
                 f"{-difference.difference:.3f} higher"
             )
-    return Measurements(scopes, notes={PLAIN: rows, "plain_warnings": warnings})
+        rows.append({"name": name, "side": side, **asdict(difference)})
+    return Measurements(scopes, notes={PLAIN: rows} if rows else {}), warnings

@@ -26,23 +26,23 @@ def describe_concepts(
     tested: Iterable[Scores], categories: Mapping[str, str], *, with_matrix: bool
 ) -> dict[str, Any]:
     """Write notes of the concepts and categories that were found, and of those that were confused."""
-    ranks = defaultdict(list)
-    pairs: list[tuple[str, str, float]] = []
+    # ranks by concept, and similarities by the seen concept and that of the most similar picture
+    ranks, similarities = defaultdict(list), defaultdict(list)
     for scores in tested:
-        pairs += zip(scores.concepts, scores.named, scores.similarity, strict=True)
-        for concept, rank in zip(scores.concepts, scores.ranks.tolist(), strict=True):
-            ranks[concept].append(rank)
+        rows = (scores.concepts, scores.named, scores.ranks.tolist(), scores.similarity)
+        for seen, named, rank, similarity in zip(*rows, strict=True):
+            ranks[seen].append(rank)
+            similarities[seen, named].append(similarity)
     notes = {
         "concepts": by_concept(ranks),
         "categories": by_category(ranks, categories),
-        "confusions": confusions(pairs),
+        "confusions": confusions(similarities),
     }
 
     # names, and counts [K, K] of all cells; none for too many
     if with_matrix:
-        counted = Counter((seen, named) for seen, named, _ in pairs)
-        names = sorted({*chain.from_iterable(counted)})
-        counts = [[counted[seen, named] for named in names] for seen in names]
+        names = sorted({*chain.from_iterable(similarities)})
+        counts = [[len(similarities[seen, named]) for named in names] for seen in names]
         notes["confusion_matrix"] = {"names": names, "counts": counts} if len(names) <= MAX_CONFUSED else {}
     return notes
 
@@ -76,27 +76,24 @@ def by_category(
     return by_concept(grouped)
 
 
-def confusions(pairs: Iterable[tuple[str, str, float]]) -> list[dict[str, Any]]:
+def confusions(similarities: Mapping[tuple[str, str], Sequence[float]]) -> list[dict[str, Any]]:
     """Count which concept was taken for which.
 
     Args:
-        pairs: Seen concept, concept of the most similar picture, and the cosine similarity of the
-            two pictures' tokens, one a signal.
+        similarities: By the seen concept and the concept of the most similar picture, the cosine similarity
+            of the two pictures' tokens, one a signal.
 
     Returns:
         The most frequent pairs of different concepts: count, share of the seen concept's signals, mean
         similarity.
     """
-    # similarities of pairs of different concepts
     shown: Counter[str] = Counter()
-    similarities = defaultdict(list)
-    for seen, named, similarity in pairs:
-        shown[seen] += 1
-        if seen != named:
-            similarities[seen, named].append(similarity)
+    for (seen, _), values in similarities.items():
+        shown[seen] += len(values)
 
     # the most frequent pairs
-    order = sorted(similarities, key=lambda pair: (-len(similarities[pair]), pair))[:CONFUSIONS]
+    confused = [(seen, named) for seen, named in similarities if seen != named]
+    order = sorted(confused, key=lambda pair: (-len(similarities[pair]), pair))[:CONFUSIONS]
     return [
         {
             "seen": seen,

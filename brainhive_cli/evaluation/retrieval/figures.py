@@ -25,7 +25,7 @@ from brainhive_cli.evaluation.retrieval.measure import (
     open_trials,
 )
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.evaluation.retrieval.summary import label, points_of, regions_of
+from brainhive_cli.evaluation.retrieval.summary import REGIONS, label, scopes_below
 from brainhive_cli.evaluation.retrieval.tables import DETAILS, lay_out
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports.drawings import draw_slices
@@ -81,16 +81,25 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
     # top-1 over repetitions and time, and the shares of regions
     curves = []
     for name, notes in measured.notes["curves"].items():
-        points = points_of(measured, name)
+        points = scopes_below(measured, name)
         lines = [Line.of(shown("top1"), [point["top1"] for point in points.values()])]
-        options = {"is_logarithmic": name == "repetitions", "note": notes["description"]}
+        marks = {}
         if name == "sliding" and models:
-            trials = models[0].trials(models[0].cell.tested_on[0], recipe.split)
-            options["marks"] = trials.stimulus_marks
-        curves.append(Curve(*CURVES[name], list(points), lines, "top-1", **options))
+            marks = models[0].trials(models[0].cell.tested_on[0], recipe.split).stimulus_marks
+        curves.append(
+            Curve(
+                *CURVES[name],
+                [float(at) for at in points],
+                lines,
+                "top-1",
+                is_logarithmic=name == "repetitions",
+                marks=marks,
+                note=notes["description"],
+            )
+        )
 
     # shares of regions in the predictions of each head
-    if regions := regions_of(measured):
+    if regions := scopes_below(measured, REGIONS):
         heads = next(iter(regions.values()))
         lines = [Line.of(head, [metrics[head] for metrics in regions.values()]) for head in heads]
         title, value = "What each region carries", "share of the prediction lost without it"

@@ -78,18 +78,19 @@ def summarise_job(
     gallery, pool = next(iter(merged.values()))[0], next(iter(scores.values()))[0].pool
 
     # scores by the scope that they are shown in, and by subject
-    cells, tested, by_subject = {}, {}, defaultdict[str, list[Scores]](list)
+    cells: dict[str, Fields] = {}
+    tested, by_subject = {}, defaultdict[int, list[Scores]](list)
     for cell, (_, tables) in merged.items():
         for subject, table in tables.items():
-            name = scope(cell.name, whose := label(subject))
-            cells[name] = {"cell": cell.name, "subject": whose, "seed": cell.seed}
+            name = scope(cell.name, label(subject))
+            cells[name] = {"cell": cell.name, "subject": label(subject), "seed": cell.seed}
             tested[name] = table
-            by_subject[whose].append(table)
+            by_subject[subject].append(table)
     groups = list(by_subject.values())
 
     # which items are alike, and what is true of all metrics
     alike = find_alike(job, gallery, [*tested.values()])
-    units = alike.items([table.image_ids for table in tested.values()])
+    items = alike.items(_image_ids(groups))
     follows_time = any(first.interleaving.follows_time for first, *_ in groups)
     are_trialwise = all(table.is_trialwise for _, tables in scores.values() for table in tables.values())
     caveats = merge_caveats(
@@ -108,30 +109,27 @@ def summarise_job(
         scopes |= measure_directions(name, [[table]], alike, of_cell, CURVE)
 
     # held-out trials are compared with the best guess; plain baselines learn from the same folds
-    items, baselines = alike.items(_image_ids(groups)), Measurements()
     if alike.group_of:
         guessed = measure_guess(groups, pool)
         for name, metrics in scopes.items():
             among_all = {key for key in guessed.keys() & metrics if metrics[key].pool == pool}
             scopes[name] = metrics | {key: replace(metrics[key], chance=guessed[key]) for key in among_all}
         scopes[ALL] |= measure_classes(groups, {**context, "items": items})
-    if plain:
-        ours = {
-            subject: [table.ranks for table in by_subject[label(subject)]]
-            for subject in next(iter(plain.values()))
-        }
-        context["protocol"] = f"plain baseline, {protocol}"
-        baselines = compare_plainly(plain, ours, items=items, **context)
+    ours = {subject: [table.ranks for table in tables] for subject, tables in by_subject.items()}
+    of_plain = {**context, "protocol": f"plain baseline, {protocol}"}
+    baselines, below = compare_plainly(plain, ours, items, **of_plain)
 
     # regions, and ceilings of the signals, which are the same of all cells
     if spec.region_shares:
         scopes |= describe_regions(groups, alike, of_all)
+    signal_caveats = [*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})]
     ceilings = describe_ceilings(
-        {subject: group[-1].ceiling for subject, group in by_subject.items() if group[-1].ceiling},
+        {label(subject): group[-1].ceiling for subject, group in by_subject.items() if group[-1].ceiling},
         run.dataset.name,
         spec.split,
         spec.ceiling_splits,
-        *([*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})], alike),
+        signal_caveats,
+        alike,
     )
 
     # answers, and what a reader of the numbers must know
@@ -145,7 +143,7 @@ def summarise_job(
         *find_disagreement(verdict, scopes[ALL]["top1"]),
         *find_small_pools(groups, spec.subsets),
         *(describe_absent(merged.values()) if alike.group_of else []),
-        *baselines.notes.get("plain_warnings", []),
+        *below,
     ]
     is_result = len(job.runs) == 1 and spec.control == "none"
     published = run.recipe.published if run.recipe is not None and is_result else None
@@ -161,15 +159,17 @@ def summarise_job(
         "verdict": verdict.words,
         "above_chance": verdict.as_dict(),
         "questions": [question.as_dict() for question in questions],
-        "claims": describe_claims(units, len(groups)),
-        "units": units.kind,
-        "unit_count": units.count,
-        "scope": units.scope,
-        "inflation": units.inflation,
+        "claims": describe_claims(items, len(groups)),
+        "units": items.kind,
+        "unit_count": items.count,
+        "scope": items.scope,
+        "inflation": items.inflation,
         "control": describe_control(spec.control, groups, pool),
-        "curves": describe_curves(spec, groups),
+        "curves": describe_curves(spec),
         "voxels": {
-            subject: group[0].regions.voxels for subject, group in by_subject.items() if group[0].regions
+            label(subject): group[0].regions.voxels
+            for subject, group in by_subject.items()
+            if group[0].regions
         },
         "prior": None if run.recipe is None else run.recipe.prior,
         "published": {} if published is None else published.as_dict(),
@@ -177,14 +177,15 @@ def summarise_job(
         "cells": cells,
         **describe_concepts(tested.values(), job.categories, with_matrix=bool(alike.group_of)),
     }
+    units_of = dict(zip(map(label, by_subject), items.units, strict=True))
     by_item = {
         name: {
             "image_ids": table.image_ids,
-            "units": [str(unit) for unit in unit_names],
+            "units": [str(unit) for unit in units_of[cells[name]["subject"]]],
             "ranks": table.ranks.tolist(),
             "backward_ranks": table.backward.tolist(),
         }
-        for (name, table), unit_names in zip(tested.items(), units.units, strict=True)
+        for name, table in tested.items()
     }
     return baselines | Measurements(scopes, {}, notes, by_item) | ceilings
 
@@ -265,16 +266,15 @@ def describe_gallery(job: Job, pictures: Sequence[str]) -> Fields:
     }
 
 
-def describe_curves(spec: EvaluationSpec, groups: Groups) -> Fields:
-    """Describe how each curve was measured, and its points."""
-    how = {"repetitions": f"{spec.repetition_draws} random choices of each number"}
+def describe_curves(spec: EvaluationSpec) -> dict[str, Fields]:
+    """Describe how each curve was measured."""
+    how = {}
+    if spec.repetitions is not None:
+        how["repetitions"] = f"{spec.repetition_draws} random choices of each number"
     if spec.sliding is not None:
         width = f"{spec.sliding.width_ms:g} ms wide"
         how["sliding"] = f"{width}, outside: the mean training signal, models of the whole signal"
-    return {
-        name: {"description": how[name], "at": shared_points(name, chain(*groups))}
-        for name in groups[0][0].curves
-    }
+    return {name: {"description": description} for name, description in how.items()}
 
 
 def scopes_of_all(groups: Groups, alike: Alike, context: Fields, subsets: Subsets | None) -> Scopes:
@@ -306,14 +306,9 @@ def scopes_of_all(groups: Groups, alike: Alike, context: Fields, subsets: Subset
     return scopes
 
 
-def points_of(measured: Measurements, curve: str) -> dict[float, Mapping[str, Metric]]:
-    """Read the points of a curve back, by their position along it."""
-    return {at: measured.scopes[scope(curve, f"{at:g}")] for at in measured.notes["curves"][curve]["at"]}
-
-
-def regions_of(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
-    """Read back the share of each region, by head."""
-    start = f"{REGIONS} · "
+def scopes_below(measured: Measurements, first: str) -> dict[str, Mapping[str, Metric]]:
+    """Read back the scopes whose names begin with a part, by the rest of their names."""
+    start = f"{first} · "
     return {
         name.removeprefix(start): metrics
         for name, metrics in measured.scopes.items()
@@ -323,41 +318,38 @@ def regions_of(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
 
 def above_chance(groups: Groups, alike: Alike) -> list[Verdict]:
     """Test whether the seen pictures rank better than others, over all cells and subjects: see `judge`."""
-    # ranks of each subject, averaged over seeds
+    # ranks of each subject, averaged over seeds; parts in which an item was shown to each, and its block
     firsts = [group[0] for group in groups]
     ranks = [np.mean([scores.table for scores in group], 0) for group in groups]
-    image_ids = [[scores.image_ids[row] for row in scores.compared] for scores in firsts]
     orders = [scores.interleaving.take(scores.compared) for scores in firsts]
+    image_ids = [[scores.image_ids[row] for row in scores.compared] for scores in firsts]
+    parts: Fields = defaultdict(tuple)
+    concept_parts: Fields = defaultdict(tuple)
+    blocks: Fields = {}
+    for number, (ids, order) in enumerate(zip(image_ids, orders, strict=True)):
+        for row, name in enumerate(ids):
+            parts[name] += (order.parts[row],)
+            blocks[name] = number, order.blocks[row]
+            if order.concept_parts:
+                concept_parts[name] += (order.concept_parts[row],)
 
-    def collect(parts: Sequence[Sequence[Any] | None]) -> Fields:
-        """List the parts in which an item was shown, of each subject who was shown it."""
-        parts_of: Fields = defaultdict(tuple)
-        for ids, listed in zip(image_ids, parts, strict=True):
-            for name, part in zip(ids, listed or (), strict=False):
-                parts_of[name] += (part,)
-        return parts_of
-
-    parts = collect([order.parts for order in orders])
-    are_known = all(order.concept_parts for order in orders)
-    options: Fields = {
-        "medium": alike.medium,
-        "pool": int((firsts[0].table[:1] > 0).sum()) or None,
-        "parts": parts if len({*parts.values()}) > 1 else None,
-        "problem": next((order.problem for order in orders if order.problem), ""),
-    }
-
-    # labels and blocks of held-out trials
-    if alike.group_of:
-        options["label_of"] = dict(
-            chain.from_iterable(zip(scores.image_ids, scores.labels, strict=True) for scores in firsts)
-        )
-        options["blocks"] = {
-            name: (number, block)
-            for number, (ids, order) in enumerate(zip(image_ids, orders, strict=True))
-            for name, block in zip(ids, order.blocks, strict=True)
-        }
-    known = collect([order.concept_parts for order in orders]) if are_known else None
-    return judge(ranks, alike.items(image_ids), firsts[0].candidates, known, alike.concept_of, **options)
+    # labels and blocks are of held-out trials
+    label_of: Fields = {}
+    for scores in firsts:
+        label_of |= zip(scores.image_ids, scores.labels, strict=True)
+    return judge(
+        ranks,
+        alike.items(image_ids),
+        firsts[0].candidates,
+        concept_parts if all(order.concept_parts for order in orders) else None,
+        alike.concept_of,
+        alike.medium,
+        label_of=label_of if alike.group_of else None,
+        parts=parts if len({*parts.values()}) > 1 else None,
+        blocks=blocks if alike.group_of else None,
+        problem=next((order.problem for order in orders if order.problem), ""),
+        pool=int((firsts[0].table[:1] > 0).sum()) or None,
+    )
 
 
 def label(subject: int) -> str:
@@ -386,12 +378,9 @@ def measure_directions(
     metrics = summarise([np.array([scores.ranks for scores in group]) for group in groups], **options)
 
     # the chance of a precision, averaged over items and then over cells
-    relevant = [scores.relevant for scores in chain(*groups)]
-    counts = np.unique(np.concatenate(relevant)).tolist()
-    chance_of = {count: chance_of_precision(context["pool"], count) for count in counts}
-    chance = float(np.mean([np.mean([chance_of[count] for count in cell.tolist()]) for cell in relevant]))
+    chances = [chance_of_precision(context["pool"], scores.relevant).mean() for scores in chain(*groups)]
     precision = [np.array([scores.precision for scores in group]) for group in groups]
-    metrics.append(measure("map", precision, chance=chance, limits=(0.0, 1.0), **options))
+    metrics.append(measure("map", precision, chance=float(np.mean(chances)), limits=(0.0, 1.0), **options))
     scopes = {name: by_name(metrics)}
 
     # pictures search among all signals, of which each has as many; else there is no such direction
@@ -477,11 +466,16 @@ def describe_ceilings(
         caveats,
     )
 
-    # subjects whose signals have a ceiling; all together where they saw as many pictures
-    measured = {subject: ceiling for subject, ceiling in ceilings.items() if not ceiling.reason}
-    groups = {scope(CEILING, subject): [ceiling] for subject, ceiling in measured.items()}
-    if len({len(ceiling.image_ids) for ceiling in measured.values()}) == 1:
-        groups[scope(CEILING, ALL)] = list(measured.values())
+    # subjects whose signals have a ceiling, or why not; all together where they saw as many pictures
+    groups, missing = {}, {}
+    for subject, ceiling in ceilings.items():
+        if ceiling.reason:
+            missing[scope(CEILING, subject)] = ceiling.reason
+        else:
+            groups[scope(CEILING, subject)] = [ceiling]
+    measured = [ceiling for (ceiling,) in groups.values()]
+    if len({len(ceiling.image_ids) for ceiling in measured}) == 1:
+        groups[scope(CEILING, ALL)] = measured
     scopes = {}
     for name, group in groups.items():
         items = alike.items([ceiling.image_ids for ceiling in group])
@@ -495,10 +489,6 @@ def describe_ceilings(
         times = float(np.mean([ceiling.times for ceiling in group]))
         scopes[name] = by_name([*metrics, _correct_to_all(half, times)])
 
-    # subjects without a ceiling, and why
-    missing = {
-        scope(CEILING, subject): ceiling.reason for subject, ceiling in ceilings.items() if ceiling.reason
-    }
     notes = {"protocol": protocol, "repetitions": max(ceiling.repetitions for ceiling in ceilings.values())}
     return Measurements(scopes, missing, {CEILING: notes})
 

@@ -1,6 +1,5 @@
 """The tables of an evaluated run."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,22 +9,20 @@ from brainhive_cli.core.measurements import (
     TRANSDUCTIVE,
     Measurements,
     Metric,
-    beside_heading,
     extend_tables,
     interval_text,
     merge_caveats,
     scope,
 )
-from brainhive_cli.core.tables import Table, adjustment_text, by_subject_and_seed, p_text
-from brainhive_cli.evaluation.retrieval.baseline import NAMES, PLAIN
-from brainhive_cli.evaluation.retrieval.diagnosis import BASELINE
+from brainhive_cli.core.tables import Table, adjustment_text, p_text
+from brainhive_cli.evaluation.retrieval.baseline import BASELINE, NAMES, PLAIN
 from brainhive_cli.evaluation.retrieval.summary import (
     BACKWARD,
     CEILING,
     CORRECTIONS,
+    REGIONS,
     SUBSETS,
-    points_of,
-    regions_of,
+    scopes_below,
 )
 from brainhive_cli.measurement import metric_names
 from brainhive_cli.reports.tables import published_tables
@@ -54,8 +51,6 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
         "cells": [_cells(measured)],
         "baseline": [_baseline(measured), _plain(measured)],
         "control": [_control(measured)],
-        "directions": [_directions(measured)],
-        "seeds": [_seeds(measured)],
         "corrections": [_corrections(measured)],
         "subsets": [_subsets(measured)],
         "ceiling": [_ceiling(measured)],
@@ -156,48 +151,21 @@ def _control(measured: Measurements) -> Table:
 
 def _corrections(measured: Measurements) -> Table:
     """Show the result next to what it would be after corrections by all test signals."""
-    scopes = [name for name in measured.scopes if name.startswith(CORRECTIONS) and BACKWARD not in name]
+    corrected = scopes_below(measured, CORRECTIONS)
+    if not corrected:
+        return EMPTY
+
+    # the result first; metrics of each direction
+    directions = {"none: the result": (measured.overall, measured.scopes.get(scope(ALL, BACKWARD)))}
+    for name, metrics in corrected.items():
+        if not name.endswith(BACKWARD):
+            directions[name] = metrics, corrected.get(scope(name, BACKWARD))
     rows = []
-    for name in [ALL, *scopes] if scopes else []:
-        top1, top5 = (measured.scopes[name][metric] for metric in ("top1", "top5"))
-        backward = measured.scopes.get(scope(name, BACKWARD))
-        words = "none: the result" if name == ALL else name.removeprefix(f"{CORRECTIONS} · ")
-        rows.append((words, *_with_interval(top1), top5.value, backward["top1"].value if backward else "–"))
+    for name, (forward, backward) in directions.items():
+        hits = backward["top1"].value if backward else "–"
+        rows.append((name, *_with_interval(forward["top1"]), forward["top5"].value, hits))
     columns = ("correction", "top-1", "95 % CI", "top-5", "top-1, finds signal")
     return Table(f"Similarities corrected: {TRANSDUCTIVE}", columns, rows)
-
-
-def _directions(measured: Measurements) -> Table:
-    """Show all metrics in both directions."""
-    top1, rows = measured.overall["top1"], []
-    for target, name in (("image", ALL), ("signal", scope(ALL, BACKWARD))):
-        for metric in measured.scopes.get(name, {}).values():
-            row = {"metric": metric_names.shown(metric.name), "finds": target, "measured": metric.value}
-            row["95 % CI"] = metric.interval_text()
-            if heading := beside_heading([top1]):
-                row[heading] = metric.beside_text()
-            if top1.seed_sd is not None:
-                row["sd over seeds"] = "–" if metric.seed_sd is None else f"{metric.seed_sd:.3f}"
-            rows.append({**row, "chance": metric.chance})
-    title = f"All cells together; CI of top-1: {top1.interval}"
-    return Table(title, tuple(rows[0]), [tuple(row.values()) for row in rows])
-
-
-def _seeds(measured: Measurements) -> Table:
-    """Show top-1 by subject and seed, with mean ± sd over seeds; the last row is over subjects."""
-    hits: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for name, cell in measured.notes["cells"].items():
-        row = f"{cell['cell'].rpartition('/')[0]} {cell['subject']}".strip()
-        hits[row][str(cell["seed"])].append(measured.scopes[name]["top1"].value)
-
-    # a table where there are several subjects or seeds
-    seeds = list(dict.fromkeys(seed for row in hits.values() for seed in row))
-    if len(hits) < 2 and len(seeds) < 2:
-        return EMPTY
-    title = (
-        "Top-1 by subject and seed, mean ± standard deviation: in rows over seeds, in the last over subjects"
-    )
-    return by_subject_and_seed(title, hits, seeds)
 
 
 def _subsets(measured: Measurements) -> Table:
@@ -241,16 +209,16 @@ def _ceiling(measured: Measurements) -> Table:
 def _curve(measured: Measurements, name: str) -> Table:
     rows = []
     title = described = f"Accuracy over {AXES[name]}: {measured.notes['curves'][name]['description']}"
-    for at, point in points_of(measured, name).items():
+    for at, point in scopes_below(measured, name).items():
         top1, top5 = point["top1"], point["top5"]
-        rows.append((f"{at:g}", *_with_interval(top1), *_with_interval(top5)))
+        rows.append((at, *_with_interval(top1), *_with_interval(top5)))
         title = f"{described}; n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}, {top5.chance:.3g}"
     return Table(title, (AXES[name], "top-1", "95 % CI", "top-5", "95 % CI of it"), rows)
 
 
 def _regions(measured: Measurements) -> Table:
     """Show what each region carries of each head, and how many voxels it has."""
-    regions, voxels = regions_of(measured), measured.notes["voxels"]
+    regions, voxels = scopes_below(measured, REGIONS), measured.notes["voxels"]
     heads = list(next(iter(regions.values()), {}))
     rows = []
     for name, metrics in regions.items():

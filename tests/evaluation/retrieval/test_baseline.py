@@ -17,8 +17,14 @@ from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval import baseline
-from brainhive_cli.evaluation.retrieval.baseline import Averages, Candidates, Fit, Outcome, predict
-from brainhive_cli.evaluation.retrieval.diagnosis import diagnose, explain_fits
+from brainhive_cli.evaluation.retrieval.baseline import (
+    ORDERS,
+    Ridge,
+    diagnose,
+    judge_ranks,
+    read_targets,
+    try_orders,
+)
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.measurement.verdict import Verdict
 from brainhive_cli.training.alignment.trained import TrainedModel, open_model
@@ -140,144 +146,99 @@ def test_test_pictures_that_were_filed_in_reversed_order_are_named(study, go):
 
     sentence = metrics.notes["baseline"]["sentence"]
     assert metrics.notes["verdict"] == "at chance"
-    assert sentence.startswith("misfiled: with the order of ") and "of subject 1 reversed" in sentence
+    order = "training pictures of subject 1 as filed and test pictures reversed"
+    assert sentence.startswith(f"misfiled: with {order}, a closed-form ridge finds test pictures (p ")
 
 
-def fits_of(
-    seed: int, effect: float, subjects: int = 1, sessions: int = 1, offset: int = 0
-) -> tuple[list[Fit], Candidates, Candidates]:
-    """Ridges of signals [n, 40] with the targets of 100 training and 24 test pictures in noise of size 1.
+def explain(
+    seed: int, effect: float, subjects: int = 1, learned: str = "as filed", tested: str = "as filed"
+) -> tuple[str, str]:
+    """Explain ridges of signals [n, 40] with the targets of 100 training and 24 test pictures, in noise.
 
-    Signals are filed as the picture `offset` rows before their own.
+    Signals of the last subject lie in other orders than the pictures, which `ORDERS` bring into these.
     """
     random = np.random.default_rng(seed)
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.from_numpy(random.standard_normal(shape)).float()
 
-    learned, shown = (Candidates(np.arange(count), draw(count, 12), Alike()) for count in (100, 24))
-    fits = []
+    known, candidates, rows, alike = draw(100, 12), draw(24, 12), np.arange(24), Alike()
+    ranks, shown, tried = [], [], []
     for subject in range(1, subjects + 1):
         mixing = effect * draw(12, 40) / 12**0.5
-        train, test = (
-            Averages(
-                torch.cat([stimuli.targets @ mixing + draw(len(stimuli.rows), 40) for _ in range(sessions)]),
-                np.tile(np.roll(stimuli.rows, offset), sessions),
-                np.repeat(np.arange(sessions), len(stimuli.rows)),
-                np.ones(sessions * len(stimuli.rows), np.int64),
-            )
-            for stimuli in (learned, shown)
-        )
-        fits.append(fit(subject, train, test, learned, shown))
-    held_out = np.sort(np.random.default_rng(0).permutation(100)[:50])
-    return fits, shown, Candidates(held_out, learned.of(held_out), Alike())
+        train, test = (targets @ mixing + draw(len(targets), 40) for targets in (known, candidates))
+        if subject == subjects:
+            train, test = train[ORDERS[learned](np.arange(100)).copy()], test[ORDERS[tested](rows).copy()]
+        orders = {name: refile(np.arange(100)).copy() for name, refile in ORDERS.items()}
+        ridge = Ridge(subject, True, train, known, orders, test, rows)
+        ranks.append(ridge.rank(candidates))
+        shown.append(rows)
+        tried += try_orders(ridge, ranks[-1], candidates, rows, alike)
+    verdict = judge_ranks(ranks, shown, rows, alike)
+    return diagnose("at chance", verdict, f"p {verdict.p}", 100 * subjects, tried)
 
 
-def fit(subject: int, train: Averages, test: Averages, learned: Candidates, shown: Candidates) -> Fit:
-    features, pictures = train.merge()
-    predicted, mean = predict(features, learned.of(pictures), test.features)
-    return Fit(subject, train, learned, test._replace(features=predicted), shown.targets - mean, 40, 100)
+@pytest.mark.parametrize(
+    ("effect", "learned", "tested"), [(0.6, "as filed", "reversed"), (0.8, "reversed", "as filed")]
+)
+def test_the_reversed_order_of_one_split_is_found(effect, learned, tested):
+    cause, sentence = explain(0, effect, learned=learned, tested=tested)
+
+    assert cause == "misfiled"
+    assert f"with training pictures of subject 1 {learned} and test pictures {tested}" in sentence
+    assert "after correction for 15 orders" in sentence
 
 
-def explain(
-    fits: list[Fit], shown: Candidates, held_out: Candidates, model: str = "at chance"
-) -> dict[str, str]:
-    ridge = shown.judge([one.rank() for one in fits])
-    facts = explain_fits(fits, shown, held_out, model, ridge, "test")
-    return diagnose(model, ridge, 100 * len(fits), **facts)
+@pytest.mark.parametrize("neighbour", ["after", "before"])
+def test_triggers_that_are_off_by_one_in_both_splits_are_found(neighbour):
+    """The ridge learns from wrong labels, so it is fitted anew with each order of the training pictures."""
+    order = f"shifted by one (each signal shows the picture {neighbour})"
+
+    cause, sentence = explain(1, 0.8, learned=order, tested=order)
+
+    assert cause == "misfiled"
+    assert f"training pictures of subject 1 {order} and test pictures {order}" in sentence
 
 
-def test_the_reversed_order_of_one_session_is_found():
-    fits, shown, held_out = fits_of(0, 0.6, sessions=3)
-    pictures = fits[0].test.pictures.copy()
-    pictures[fits[0].test.sessions == 1] = pictures[fits[0].test.sessions == 1][::-1]
-    fits[0] = Fit(**{**vars(fits[0]), "test": fits[0].test._replace(pictures=pictures)})
+def test_a_misfiled_subject_is_named_among_others_who_are_not():
+    cause, sentence = explain(2, 0.6, subjects=3, tested="reversed")
 
-    diagnosis = explain(fits, shown, held_out)
-
-    assert diagnosis["cause"] == "misfiled"
-    assert "with the order of test pictures of session 2 of subject 1 reversed" in diagnosis["sentence"]
-
-
-@pytest.mark.parametrize(("offset", "words"), [(1, "picture after"), (-1, "picture before")])
-def test_triggers_that_are_off_by_one_in_both_splits_are_found(offset, words):
-    """The ridge learns from wrong labels, so held-out training pictures are decoded with each order."""
-    diagnosis = explain(*fits_of(1, 0.8, offset=offset))
-
-    assert (
-        diagnosis["cause"] == "misfiled"
-        and "order of training pictures of subject 1" in diagnosis["sentence"]
-    )
-    assert f"shifted by one (each signal shows the {words})" in diagnosis["sentence"]
-
-
-def test_a_subject_whose_signals_are_noise_is_said_to_differ():
-    fits, shown, held_out = fits_of(2, 0.5, subjects=3)
-    noise = fits_of(3, 0.0, subjects=3)[0][2].test.features
-    fits[2] = Fit(**{**vars(fits[2]), "test": fits[2].test._replace(features=noise)})
-
-    diagnosis = explain(fits, shown, held_out)
-
-    assert (
-        diagnosis["cause"] == "part differs"
-        and "subject 3 differs: its pictures are not" in diagnosis["sentence"]
-    )
-    assert diagnosis["sentence"].startswith("too little data for this model: a closed-form ridge")
+    assert cause == "misfiled" and "pictures of subject 3 as filed and test pictures reversed" in sentence
 
 
 def test_noise_is_called_misfiled_in_one_of_twenty_studies_at_most():
     """Of 60 studies 3 are expected at most; 7 or more have a probability of .03 where it is one of twenty.
 
-    Of 300 it was 7, with three sessions 13, with three subjects 9.
+    Of 300 it was 12, with three subjects 12.
     """
-    causes = [explain(*fits_of(seed, 0.0))["cause"] for seed in range(60)]
+    causes = [explain(seed, 0.0)[0] for seed in range(60)]
 
     assert causes.count("misfiled") <= 6
     assert causes.count("target not carried") >= 48
 
 
-def outcome(p: float, top1: float = 0.1) -> Outcome:
-    return Outcome(Verdict("which picture", p / 2, 1 - p / 2, 0.0002, 33, 33, "test"), top1, 10.0)
-
-
 @pytest.mark.parametrize(
-    ("model", "p", "facts", "cause", "words"),
+    ("model", "p", "tried", "cause", "words"),
     [
-        ("at chance", 0.01, {"train_line": "fit"}, "too little data", "p 0.01"),
-        ("at chance", 0.5, {"training": outcome(0.9), "filings": 3}, "target not carried", "150"),
-        ("at chance", 0.5, {"training": outcome(0.01)}, "test split differs", "but no test"),
-        ("at chance", 0.5, {"refiled": "with the order"}, "misfiled", "correct the order"),
-        ("at chance", 0.01, {"differing": ["session 2 differs"]}, "part differs", "session 2"),
-        ("above chance", 0.5, {}, "", "a closed-form ridge on the same signals is at chance"),
-        ("above chance", 0.01, {}, "", "is above chance (top-1 0.100, chance 0.030, n 33"),
+        ("at chance", 0.01, [], "too little data", "p 0.01"),
+        ("at chance", 0.5, [(0.03, "reversed"), (0.5, "shifted")], "target not carried", "of 150 training"),
+        (
+            "at chance",
+            0.5,
+            [(0.02, "reversed"), (0.5, "shifted")],
+            "misfiled",
+            "misfiled: with reversed, a closed-form ridge finds test pictures (p 0.04 ",
+        ),
+        ("above chance", 0.5, [], "", "a closed-form ridge on the same signals is at chance"),
+        ("above chance", 0.01, [], "", "is above chance (top-1 0.100"),
     ],
 )
-def test_a_cause_follows_from_what_was_measured(model, p, facts, cause, words):
-    diagnosis = diagnose(model, outcome(p), 150, **facts)
+def test_a_cause_follows_from_what_was_measured(model, p, tried, cause, words):
+    ridge = Verdict("which picture", p / 2, 1 - p / 2, 0.0002, 33, 33, "test")
 
-    assert diagnosis["cause"] == cause and words in diagnosis["sentence"]
-    assert (diagnosis["line"] == "fit") == ("train_line" in facts)
+    diagnosis = diagnose(model, ridge, f"top-1 0.100, p {p}", 150, tried)
 
-
-def test_trials_of_several_sessions_are_averaged_by_session_and_merged_by_their_number(study, go):
-    """Of a store whose first five test trials are of one session, and the other three of the next."""
-    store, recordings = SignalStore.open(study / "signals/image-folder/default/sub-01.h5"), {}
-    for split, first in (("train", 2), ("test", 5)):
-        signal = np.asarray(store[split].signal)
-        sessions = np.tile((np.arange(signal.shape[1]) >= first).astype(np.int8), (len(signal), 1))
-        options = (store[split].image_ids, Sensors(CHANNELS), store[split].times_s, 100.0, "uV")
-        recordings[split] = Trials(signal, *options, sessions=sessions)
-    (study / "signals/image-folder/sessions").mkdir()
-    SignalStore.write(study / "signals/image-folder/sessions/sub-01.h5", recordings)
-    run = open_model(str(train(go, "linear", "signal.name=sessions", "train.epochs=1")), Paths())
-
-    averages = Averages.read(TrainedModel(run, run.cells[0], torch.device("cpu")), 1, "test", True)
-    merged, pictures = averages.merge()
-
-    assert averages.sessions.tolist() == [0] * 33 + [1] * 33
-    assert averages.trials.tolist() == [5] * 33 + [3] * 33
-    expected = recordings["test"].signal.mean(1).reshape(33, -1)
-    np.testing.assert_allclose(merged.numpy(), expected[pictures], atol=1e-4)
+    assert diagnosis[0] == cause and words in diagnosis[1]
 
 
 def test_targets_of_any_width_are_projected_so_that_their_products_stay(study, go, monkeypatch):
@@ -285,9 +246,9 @@ def test_targets_of_any_width_are_projected_so_that_their_products_stay(study, g
     run = open_model(str(train(go, "linear")), Paths())
     member, rows = TrainedModel(run, run.cells[0], torch.device("cpu")), np.arange(33)
 
-    full = Candidates.read(member, "test", rows, torch.device("cpu")).targets
+    full = read_targets(member, "test", rows, torch.device("cpu"))
     monkeypatch.setattr(baseline, "TARGET_WIDTH", 6)
-    sketch = Candidates.read(member, "test", rows, torch.device("cpu")).targets
+    sketch = read_targets(member, "test", rows, torch.device("cpu"))
 
     assert full.shape == (33, 12) and sketch.shape == (33, 6)
     products = [(part @ part.T)[np.triu_indices(33, 1)] for part in (full, sketch)]

@@ -26,9 +26,9 @@ def test_categories_join_the_signals_of_their_concepts_whatever_number_stands_be
 
 
 def test_confusions_count_what_was_taken_for_what():
-    pairs = [("cat", "dog", 0.9), ("cat", "dog", 0.8), ("cat", "cat", 1.0), ("dog", "cow", 0.1)]
+    similarities = {("cat", "dog"): [0.9, 0.8], ("cat", "cat"): [1.0], ("dog", "cow"): [0.1]}
 
-    found = confusions(pairs)
+    found = confusions(similarities)
 
     assert [(each["seen"], each["taken_for"], each["count"]) for each in found] == [
         ("cat", "dog", 2),

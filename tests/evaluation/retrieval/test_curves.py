@@ -6,7 +6,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.retrieval.measure import doubling
-from brainhive_cli.evaluation.retrieval.summary import points_of
+from brainhive_cli.evaluation.retrieval.summary import scopes_below
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +27,9 @@ def test_repetitions_double_to_all_that_there_are():
 
 def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):
     result, plain = curves
-    found = points_of(result.metrics, "repetitions")
+    found = scopes_below(result.metrics, "repetitions")
 
-    assert list(found) == [1, 2, 4, 8, 16]
+    assert list(found) == ["1", "2", "4", "8", "16"]
     points = list(found.values())
     for name in ("top1", "top5"):
         assert points[-1][name].value == plain.metrics.overall[name].value
@@ -38,9 +38,9 @@ def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):
 
 
 def test_some_window_carries_the_picture_and_the_last_one_less(curves):
-    points = points_of(curves[0].metrics, "sliding")
+    points = scopes_below(curves[0].metrics, "sliding")
 
-    assert list(points) == [100, 300, 500, 700, 900]
+    assert list(points) == ["100", "300", "500", "700", "900"]
     top5 = [point["top5"].value for point in points.values()]
     assert max(point["top5"].these_subjects[0] for point in points.values()) > 0.05
     assert top5[-1] < max(top5)
@@ -51,7 +51,7 @@ def test_a_window_over_all_of_the_signal_is_the_plain_result(go, world, small, c
 
     whole = go("eval-retrieval", run, "sliding={width_ms: 1000}", "sheet_rows=0")
 
-    (point,) = points_of(whole.metrics, "sliding").values()
+    (point,) = scopes_below(whole.metrics, "sliding").values()
     assert point["top1"].value == curves[1].metrics.overall["top1"].value
 
 

@@ -10,8 +10,11 @@ import torch
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.tables import tables_of
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 DATASET = "demo-noise-0.3"
@@ -81,13 +84,14 @@ def test_subsets_larger_than_the_test_are_the_pool_there_is_and_say_so(go, train
     assert told == "no subsets of 300 pictures: subjects were tested on 100; top-1 is among all of these"
 
 
-def test_subjects_and_seeds_make_a_table_with_mean_and_deviation(go, world, small, tmp_path):
+def test_subjects_and_seeds_make_a_table_of_the_page_with_mean_and_deviation(go, world, small, tmp_path):
     runs = f"paths.runs={tmp_path}"
     go("train-align", *small, runs, "seeds=1,2", "train.epochs=4")
 
     result = go("eval-retrieval", runs, "sheet_rows=0")
 
-    table = next(table for table in result.tables if "by subject and seed" in table.title)
+    page = tables_of(RunGroup([ShownRun("run", RunFolder(result.folder))]))
+    table = next(table for table in page if table.title == "top-1 by subject and seed")
     assert table.columns == ("subject", "seed 1", "seed 2", "mean ± sd")
     metrics = result.metrics
     found = {

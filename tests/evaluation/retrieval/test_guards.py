@@ -179,7 +179,7 @@ def test_a_model_is_loaded_once_a_cell_and_every_cell_has_its_own(go, world, sma
 def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(go, own, trained):
     run = own / "runs" / "train-align" / trained.name
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    recipe["published"] = {"top1": 0.757, "top5": 0.946, "source": "its Table 1"}
+    recipe["published"] = {"values": {"top1": 0.757, "top5": 0.946}, "source": "its Table 1"}
     (run / SHA256SUMS).unlink(missing_ok=True)
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     for config in run.glob("cells/*/model/config.json"):
@@ -189,7 +189,7 @@ def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(go
 
     found = result.metrics.overall.values()
     assert all(metric.protocol.endswith("selected on test") and metric.selected for metric in found)
-    assert len(result.tables) > 3
+    assert len(result.tables) >= 3
     assert all(table.title.count("selected on test") == 1 for table in result.tables)
     together = next(table for table in result.tables if "its Table 1" in table.title).as_dict()["rows"]
     assert together == [{"top-1": 0.757, "top-5": 0.946, "differs, as its recipe says": "–"}]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.model_input import match_recording
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.spaces import Sensors, Voxels
@@ -20,6 +21,8 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.tables import tables_of
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 OTHER = "{kind: demo, noise: 0.5, subjects: 2}"
@@ -107,9 +110,10 @@ def test_every_model_meets_all_subjects_of_another_data_set_above_chance(go, sma
     assert list(metrics.items) == cells and list(fewer.metrics.items) == cells[1::2]
     found = [each.metrics.items["sub-01_seed-1 · sub-02"]["ranks"] for each in (result, fewer)]
     assert found[0] == found[1]
-    table = next(table for table in result.tables if "by subject and seed" in table.title)
-    met = [metrics.scopes[cell]["top1"].value for cell in cells[1::2]]
-    assert table.rows[1][:2] == ("sub-02", pytest.approx(np.mean(met)))  # two models of one seed
+    page = tables_of(RunGroup([ShownRun("run", RunFolder(result.folder))]))
+    table = next(table for table in page if table.title.startswith("By cell"))
+    met = [metrics.scopes[cell]["top1"].value for cell in cells]
+    assert [(row[0], row[1].value) for row in table.rows[:-1]] == [*zip(cells, met, strict=True)]
 
 
 def test_without_embeddings_of_the_other_data_set_the_line_that_makes_them_is_told(go, small, world):
