@@ -1,7 +1,6 @@
 """Cross-entropy of token ids: each predicted distribution should have its target's id."""
 
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -9,12 +8,7 @@ from brainhive_cli.models.losses import Loss, LossConfig, LossContext
 
 
 class Config(LossConfig):
-    """Mean over all ids of a batch that are not ignored; as of captions, in NEURONS."""
-
-    label_smoothing: float = Field(
-        0.1, ge=0, lt=1, description="Share of the target that all ids have in common; NEURONS'."
-    )
-    ignore: int | None = Field(0, description="Id that is passed over: the padding of captions.")
+    """Mean over all ids of a batch that are no padding; as of captions, in NEURONS."""
 
     def build(self) -> "CrossEntropy":
         """Make the loss."""
@@ -22,13 +16,17 @@ class Config(LossConfig):
 
 
 TINY = Config()
+LABEL_SMOOTHING = 0.1
+"""Share of the target that all ids have in common; NEURONS'."""
+PADDING = 0
+"""Id that is passed over: the padding of captions."""
 
 
 class CrossEntropy(Loss):
     """The loss of logits [B, L, K] and ids [B, L]."""
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare logits [B, L, K] with ids [B, L], as a scalar; 0 where all ids are ignored.
+        """Compare logits [B, L, K] with ids [B, L], as a scalar; 0 where all ids are padding.
 
         Raises:
             BrainhiveError: if they are not pairs, an id is not among the K, or signals are mixed.
@@ -51,12 +49,11 @@ class CrossEntropy(Loss):
                 "a larger vocabulary of the head, or another tokenizer",
             )
 
-        # mean over ids that are not ignored
-        ignored = -100 if self.config.ignore is None else self.config.ignore  # torch's own mark
+        # mean over ids that are no padding
         total = F.cross_entropy(
             *(predicted.flatten(0, -2), ids.flatten()),
-            ignore_index=ignored,
-            label_smoothing=self.config.label_smoothing,
+            ignore_index=PADDING,
+            label_smoothing=LABEL_SMOOTHING,
             reduction="sum",
         )
-        return total / (ids != ignored).sum().clamp(min=1)
+        return total / (ids != PADDING).sum().clamp(min=1)
