@@ -243,12 +243,6 @@ def compare_on_pixels(
     return confirm
 
 
-class _Pictures(BaseModel):
-    count: int
-    has_all_pixels: bool
-    digest: str
-
-
 class Block(BaseModel):
     """Block of a `Learned` in a config; its attributes without the arrays."""
 
@@ -266,7 +260,7 @@ class Block(BaseModel):
     is_whitened_by_tested: bool
     stimulus_kinds: Names = ()
     recording_kinds: Names = ()
-    pictures: _Pictures
+    pictures: dict[Literal["count", "has_all_pixels", "digest"], bool | int | str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -454,9 +448,9 @@ class Learned:
 
             # pictures, which must be those of the block
             further = {name: arrays.pop(name) for name in PICTURE_ARRAYS}
-            has_all_pixels = block.pictures.has_all_pixels
+            has_all_pixels = block.pictures["has_all_pixels"] is True
             pictures = LearnedPictures(arrays.pop("pictures"), has_all_pixels=has_all_pixels, **further)
-            if pictures.digest != block.pictures.digest:
+            if pictures.digest != block.pictures["digest"]:
                 raise ValueError("it does not belong to its config.json")
             if pictures.hashes.shape[1:] != (PIXEL_WORDS,):
                 raise ValueError("its pictures are hashed as an earlier version did")
