@@ -318,8 +318,9 @@ def test_a_normalisation_is_learned_from_training_signals_only(own, go, small):
 
 def test_signals_on_disk_train_to_the_same_weights(own, go, small, trained, monkeypatch):
     monkeypatch.setattr(Trials, "averages", property(lambda trials: pytest.fail("all signals are in memory")))
+    monkeypatch.setattr(training_data, "free_bytes", lambda device: 0)
 
-    run = go("train-align", *small, "subjects=1", "train.memory_map=yes").folder
+    run = go("train-align", *small, "subjects=1", again=True).folder
 
     assert is_same(weights(run, "sub-01_seed-1"), weights(trained, "sub-01_seed-1"))
 

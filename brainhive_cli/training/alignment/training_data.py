@@ -51,7 +51,7 @@ DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
 INPUTS: Any = {
     **dict.fromkeys(("encoders", "heads", "targets", "prior", "signal"), True),
-    "train": {"embedding_alternatives", "online", "lora", "augment", "augment_pictures", "memory_map"},
+    "train": {"embedding_alternatives", "online", "lora", "augment", "augment_pictures"},
 }
 """Keys of a recipe that decide which targets and signals are loaded, and how."""
 
@@ -164,14 +164,12 @@ class TrainingData:
         if idle:
             console.warn(f"{' and '.join(idle)} has no effect: {name} has {most} repetition(s) a picture")
 
-        # whether signals stay on disk
-        self.is_memory_mapped = recipe.train.memory_map == "yes"
-        if recipe.train.memory_map == "auto":  # where they need more than half of the free memory
-            is_varied = mixed > 0 or signal.repetitions != "average"
-            needed = sum(4 * n * (1 + r * is_varied) * prod(rest) for n, r, *rest in shapes)
-            self.is_memory_mapped = launch.processes * needed > free_bytes(launch.device) / 2
-            if self.is_memory_mapped:
-                console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
+        # signals that need more than half of the free memory stay on disk
+        is_varied = mixed > 0 or signal.repetitions != "average"
+        needed = sum(4 * n * (1 + r * is_varied) * prod(rest) for n, r, *rest in shapes)
+        self.is_mapped = launch.processes * needed > free_bytes(launch.device) / 2
+        if self.is_mapped:
+            console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
         self.trials: dict[tuple[int, int], tuple[Trials, Statistics | None]] = {}
         self._pictures: dict[bytes, LearnedPictures] = {}
 
@@ -284,7 +282,7 @@ class TrainingData:
             adapted=self.adapted,
             epoch_trials=train.epoch_trials and train.epoch_trials * (recipe.finetune.sessions or 1),
             seed=cell.seed,
-            is_mapped=self.is_memory_mapped,
+            is_mapped=self.is_mapped,
         )
         return layout, data
 
