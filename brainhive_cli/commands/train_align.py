@@ -134,7 +134,7 @@ def _train(
         console.warn(reason)
 
     # train cell by cell; variants that read the same data share them
-    watch = Watch(folder.path, todo, {label: recipe.train.epochs for label, recipe in job.variants.items()})
+    watch = Watch(folder.path, {cell.name: job.variants[cell.variant].train.epochs for cell in todo})
     subjects = list_subjects(cells, with_tested=False)
     opened = None
     trained, started_s = list[Cell](), time.monotonic()

@@ -75,7 +75,7 @@ class TrainingData:
         prior: The prior whose frozen fuser makes the target.
         keys: The fuser's key of each encoder, by the encoder's store name.
         targets: Targets of the stimuli, by the fuser's key, and by the names of those that terms alone read.
-        augmented: Targets of augmented pictures, by the head's name; None where none are asked for.
+        augmented: Targets of augmented pictures, by the head's name.
         trials: Training trials, by subject and fold, which are opened when a cell first learns from them; and
             the statistics that normalise them.
     """
@@ -134,8 +134,9 @@ class TrainingData:
                     f"{encoder.name} reads no pictures that could be augmented", "leave its head out"
                 )
         computed = self._compute_targets(encoders.values(), partial(augmented, config=config))
-        varied = {head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()}
-        self.augmented = Targets({**varied}) if varied else None
+        self.augmented = Targets(
+            {head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()}
+        )
 
         # shapes [N, R, ...] of the training signals of each subject
         name = job.dataset.name
@@ -240,7 +241,7 @@ class TrainingData:
                 subjects[index] = each.change(stimulus=random.permutation(each.stimulus))
 
         # test signals, where they select the epoch
-        tested, tested_targets = None, None
+        tested, tested_targets = list[Trials](), Targets({})
         if train.selection == "test":
             # targets of the test, and which of its stimuli were learned
             ours, spec = self.recipe, layout.spec
@@ -255,7 +256,6 @@ class TrainingData:
             seen = learned.pictures.contain(name, ids, pixels, confirm)
 
             # unseen test signals, normalised as those of the training
-            tested = []
             for subject in cell.tested_on:
                 trials = match_split(self.signals, subject, "test", stimuli)
                 normaliser = learned.normaliser_of(subject)
