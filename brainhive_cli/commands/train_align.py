@@ -91,7 +91,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             for cell in cells:
                 job.find_starts(cell)  # which are refused before anything is trained
             stores = stores or job.open_stores()
-        warnings = [reason for reason in job.describe_validation(stores).values() if reason]
+        warnings = job.explain_no_validation(stores)
         work = _train(job, cells, stores, warnings, folder, launch)
         with folder.finishing(launch) as is_due:
             if is_due and launch.is_main:

@@ -71,7 +71,7 @@ def fit(
         launch: The processes that share each batch, each of which calls this; default: this one, on the CPU.
 
     Returns:
-        The model of the epoch that is kept, in evaluation mode.
+        The model of the selected epoch, in evaluation mode.
 
     Raises:
         BrainhiveError: if `start` is of another architecture, or the backbone's closed form begins with none.
@@ -101,8 +101,8 @@ def fit(
     # lay out the loss, the batches, the stages and the pictures that score an epoch
     objective = Objective(terms, layout.similarity == "centred_cosine").to(launch.device)
     batches = Batches(data, settings, launch)
-    is_started, feedback, steps = start is not None, batches.feedback, batches.steps
-    learner = Learner(aligner, objective, settings, steps, data.starts, is_started, feedback)
+    steps, feedback = batches.steps, batches.feedback
+    learner = Learner(aligner, objective, settings, steps, data.starts, start is not None, feedback)
     validation = held_out_queries(data, batches.averages)
     test = test_queries(data, launch.device) if settings.selection == "test" else []
 
@@ -117,7 +117,7 @@ def fit(
 
     while learner.epoch < settings.epochs:
         # stop where validation top-1 has not risen for `patience` epochs
-        patience, (_, best_epoch) = settings.patience, learner.best
+        patience, best_epoch = settings.patience, learner.best_epoch
         if patience is not None and best_epoch and learner.epoch - best_epoch >= patience:
             break
 

@@ -23,7 +23,17 @@ from brainhive_cli.training.alignment.settings import Stage, Train
 Content = dict[str, Any]
 """What a checkpoint holds."""
 Tensors = tuple[Tensor, ...] | list[Tensor]
-PROGRESS = ("epoch", "steps_done", "loss_sum", "best", "selected_epoch", "score", "weights", "ranks")
+PROGRESS = (
+    "epoch",
+    "steps_done",
+    "loss_sum",
+    "best_top1",
+    "best_epoch",
+    "selected_epoch",
+    "score",
+    "weights",
+    "ranks",
+)
 """Attributes of a learner that a checkpoint holds as they are."""
 
 
@@ -50,7 +60,8 @@ class Learner:
         epoch: Epochs that are done.
         steps_done: Steps of the next one that are done; `loss_sum` is the sum of their losses.
         stop: Epoch at which the stage ends.
-        best: Highest validation top-1 so far, and the epoch that reached it last (0: none yet).
+        best_top1: Highest validation top-1 so far.
+        best_epoch: Epoch that reached it last; 0: none yet.
         selected_epoch: The epoch with the best score so far, counted from 1; without scores the last.
         score: Of the selected epoch, as the `weights` of losses and model, and the validation `ranks` [N].
 
@@ -76,10 +87,9 @@ class Learner:
         self.learnable = [name for name, parameter in aligner.named_parameters() if parameter.requires_grad]
 
         # progress, as before the first step
-        self.epoch = self.steps_done = self.selected_epoch = 0
+        self.epoch = self.steps_done = self.best_epoch = self.selected_epoch = 0
         self.loss_sum: Tensor | float = 0.0
-        self.best = 0.0, 0
-        self.score = 0.0
+        self.best_top1 = self.score = 0.0
         self.weights: dict[str, Tensor] = {}
         self.ranks = torch.empty(0)
 
@@ -201,8 +211,8 @@ class Learner:
         # begin the next epoch
         self.epoch += 1
         self.steps_done, self.loss_sum = 0, 0.0
-        if validated is not None and validated >= self.best[0]:
-            self.best = validated, self.epoch
+        if validated is not None and validated >= self.best_top1:
+            self.best_top1, self.best_epoch = validated, self.epoch
 
         # a later epoch of equal score replaces the earlier one
         if score is None or score >= self.score:

@@ -1,7 +1,7 @@
 """Progress, metrics and learning curves of an align run."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -37,7 +37,16 @@ class _Epoch(BaseModel):
     time: float
     epoch: int
     loss: float
-    validation_top1: float | None
+    validation_top1: float | None = None
+
+
+def _read_epochs(lines: Iterable[str], cells: Container[str]) -> Iterator[_Epoch]:
+    """Read the epochs of cells from lines of the log, but for damaged ones, as two machines may leave."""
+    for line in lines:
+        with suppress(BrainhiveError):
+            event = documents.parse(line, "an event", _Epoch)
+            if event.cell in cells:
+                yield event
 
 
 class Watch:
@@ -127,11 +136,9 @@ class Watch:
             file.seek(self._bytes_read)
             *lines, _ = file.read().split(b"\n")
         self._bytes_read += sum(len(line) + 1 for line in lines)
-        for line in lines:
-            with suppress(BrainhiveError):  # a shared disk may mix the lines of two machines
-                event = documents.parse(line.decode(errors="replace"), str(self._log), _Epoch)
-                if event.cell in self._epochs:
-                    self._events.setdefault(event.cell, []).append(event)
+        texts = (line.decode(errors="replace") for line in lines)
+        for event in _read_epochs(texts, self._epochs):
+            self._events.setdefault(event.cell, []).append(event)
 
 
 def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
@@ -149,27 +156,25 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
 
     # a row for each cell; one without validation has no figures
     rows = []
-    for name, metric in top1.items():
-        figures = (metric.value, metric.interval_text(), metric.n, metric.chance) if metric else (ABSENT,) * 4
-        rows.append((name, cell_notes[name]["epoch"], *figures))
-
-    # mean and spread over all cells, or over those of each variant
     variant_metrics: dict[str, list[Metric | None]] = {}
     for cell in cells:
-        variant_metrics.setdefault(cell.variant, []).append(top1[cell.name])
-    spreads = {
-        label: mean_sd(metric.value for metric in metrics if metric is not None)
-        for label, metrics in variant_metrics.items()
-    }
-    if "" in variant_metrics and len(cells) > 1:
-        rows.append((f"mean ± sd of {len(cells)}", "", spreads[""], "", "", ""))
+        metric = top1[cell.name]
+        figures = (metric.value, metric.interval_text(), metric.n, metric.chance) if metric else (ABSENT,) * 4
+        rows.append((cell.name, cell_notes[cell.name]["epoch"], *figures))
+        variant_metrics.setdefault(cell.variant, []).append(metric)
+
+    # mean and spread over all cells, or over those of each variant
+    means = []
+    stamps = stamp_rows(variant_metrics)
+    for label, metrics in variant_metrics.items():
+        spread = mean_sd(metric.value for metric in metrics if metric is not None)
+        if label:
+            chance = metrics[0].chance if metrics[0] else ABSENT
+            means.append((stamps[label], spread, len(metrics), chance))
+        elif len(cells) > 1:
+            rows.append((f"mean ± sd of {len(cells)}", "", spread, "", "", ""))
     laid_out = [Table(title, ("cell", "epoch", "val top-1", "95 % CI", "n", "chance"), rows)]
-    if "" not in variant_metrics:
-        stamps = stamp_rows(variant_metrics)
-        means = [
-            (stamps[label], spreads[label], len(metrics), metrics[0].chance if metrics[0] else ABSENT)
-            for label, metrics in variant_metrics.items()
-        ]
+    if means:
         laid_out.insert(0, Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), means))
     return _finish_tables(laid_out, measured)
 
@@ -184,12 +189,12 @@ def _finish_tables(laid_out: Sequence[Table], measured: Measurements) -> tuple[T
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
     """Draw the log of a run: what each cell measured after each epoch."""
-    events, curves = [event for event in run.events() if event.get("cell") in cells], []
+    events, curves = [*_read_epochs(run.read_text("log.jsonl").splitlines(), cells)], []
     for key, title in CURVE_TITLES.items():
         cell_values: dict[str, dict[int, float]] = {}
         for event in events:
-            if isinstance(event.get(key), int | float):
-                cell_values.setdefault(event["cell"], {})[event["epoch"] + 1] = event[key]
+            if (value := getattr(event, key)) is not None:
+                cell_values.setdefault(event.cell, {})[event.epoch + 1] = value
         epochs, note = sorted({*chain(*cell_values.values())}), ""
         lines = [Line(cell, [*map(values.get, epochs)]) for cell, values in cell_values.items()]
         if len(lines) > MOST:

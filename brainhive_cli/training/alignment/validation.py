@@ -53,20 +53,16 @@ def held_out_of(concepts: Sequence[str], share: float, pictures: Pictures | None
     return learned.contain(dataset, image_ids, pixels, is_copy, MAX_COPY_DISTANCE)
 
 
-def describe_held_out(concepts: Sequence[str], share: float) -> tuple[str, str]:
-    """Say how many training concepts are held out; and why none is and what would, where some were to be."""
+def explain_no_validation(concepts: Sequence[str], share: float) -> str:
+    """Say why a share holds out no training concept, and which would; empty where it does, or is 0."""
     count = len(set(concepts))
-    held = round(share * count)
-    if held or not share:
-        return f"{held:,} of {count:,} training concepts", ""
+    if round(share * count) or not share:
+        return ""
 
     # the smallest share that holds out a concept
     least = ceil(1000 / count) / 1000
     way = f"train.validation={least:g} holds {round(least * count)} out" if count > 1 else "it takes two"
-    return (
-        f"none of {count:,} training concepts",
-        f"no validation: a share of {share:g} of {count} training concepts is none; {way}",
-    )
+    return f"no validation: a share of {share:g} of {count} training concepts is none; {way}"
 
 
 def held_out_queries(data: CellData, averages: SignalBank) -> list[Query]:
