@@ -81,7 +81,7 @@ def fit(
 
     # a backbone with a closed-form solution has no steps, and only some begin with weights
     if is_closed_form(layout):
-        settings = settings.model_copy(update={"selection": "last", "init": "torch"})
+        settings = settings.model_copy(update={"selection": "last"})
         if start is not None and not parts.resolve("backbones", layout.backbone).continues:
             raise BrainhiveError(f"{layout.backbone['kind']} begins with no weights", "leave start out")
 

@@ -76,8 +76,6 @@ class TrainingData:
         keys: The fuser's key of each encoder, by the encoder's store name.
         targets: Targets of the stimuli, by the fuser's key, and by the names of those that terms alone read.
         augmented: Targets of augmented pictures, by the head's name.
-        trials: Training trials, by subject and fold, which are opened when a cell first learns from them; and
-            the statistics that normalise them.
     """
 
     def __init__(
@@ -171,7 +169,7 @@ class TrainingData:
         self.is_mapped = launch.processes * needed > free_bytes(launch.device) / 2
         if self.is_mapped:
             console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
-        self.trials: dict[tuple[int, int], tuple[Trials, Statistics | None]] = {}
+        self.read_trials = cache(self._read_trials)  # once for all cells of a fold
         self._pictures: dict[bytes, LearnedPictures] = {}
 
         # pictures that validate, and their copies, by the share of concepts
@@ -211,23 +209,12 @@ class TrainingData:
         """Return the architecture of a cell's model, and its training data."""
         # concepts [M] that are held out for validation
         recipe, dataset = self.job.variants[cell.variant], self.job.dataset
-        train, seen_holdout = recipe.train, dataset.seen_holdout
+        train = recipe.train
         # no concept is held out where the question is which of seen stimuli was shown
-        held_out = self.hold_out(0.0 if seen_holdout else train.validation)
+        held_out = self.hold_out(0.0 if dataset.seen_holdout else train.validation)
 
-        # signals of the subjects, read once for all cells of the fold
-        for subject in cell.trained_on:
-            if (subject, cell.fold) not in self.trials:
-                read = read_training(replace(self.signals, fold=cell.fold), subject, self.stimuli)
-                self.trials[subject, cell.fold] = read
-
-                # only a holdout of trials can leave a stimulus without a trial
-                shown = self.stimuli.rows(self.signals.open(subject)["train"].image_ids)
-                absent = np.setdiff1d(shown[shown >= 0], read[0].stimulus)
-                if seen_holdout and len(absent):
-                    names = ", ".join(self.stimuli.image_ids[row] for row in absent[:5].tolist())
-                    console.warn(f"fold {cell.fold} of subject {subject} trains on no trial of {names}")
-        opened = [self.trials[subject, cell.fold] for subject in cell.trained_on]
+        # signals of the subjects, and what normalises them
+        opened = [self.read_trials(subject, cell.fold) for subject in cell.trained_on]
         subjects, statistics = [trials for trials, _ in opened], [each for _, each in opened if each]
         if recipe.mode == "finetune":
             subjects = [take_share(trials, held_out, recipe.finetune) for trials in subjects]
@@ -285,6 +272,19 @@ class TrainingData:
             is_mapped=self.is_mapped,
         )
         return layout, data
+
+    def _read_trials(self, subject: int, fold: int) -> tuple[Trials, Statistics | None]:
+        """Read the training trials of a subject, and the statistics that normalise them."""
+        trials, statistics = read_training(replace(self.signals, fold=fold), subject, self.stimuli)
+
+        # only a holdout of trials can leave a stimulus without a trial
+        if self.job.dataset.seen_holdout:
+            shown = self.stimuli.rows(self.signals.open(subject)["train"].image_ids)
+            absent = np.setdiff1d(shown[shown >= 0], trials.stimulus)
+            if len(absent):
+                names = ", ".join(self.stimuli.image_ids[row] for row in absent[:5].tolist())
+                console.warn(f"fold {fold} of subject {subject} trains on no trial of {names}")
+        return trials, statistics
 
     def _describe_learned(
         self, recipe: Recipe, subjects: Sequence[Trials], statistics: Sequence[Statistics]
