@@ -30,7 +30,7 @@ from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from brainhive_cli.training.alignment import loop, training_data
 from brainhive_cli.training.alignment.batches import Batches, CellData
 from brainhive_cli.training.alignment.settings import Train
-from brainhive_cli.training.alignment.validation import held_out_of, held_out_queries
+from brainhive_cli.training.alignment.validation import held_out_of, select_held_out
 from tests.resealed import resealed
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -178,7 +178,7 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
 
     data = CellData([trials, trials], Targets({}), held_out, None)
     batches = Batches(data, Train(batch_size=128), Launch(0, 1, torch.device("cpu")))
-    ((bank, rows),) = held_out_queries(data, batches.averages)
+    ((bank, rows),) = select_held_out(data, batches.averages)
     learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch) for row in rows]
 
     trained_on = set(concepts[batches.samples.stimulus[learned].numpy()])

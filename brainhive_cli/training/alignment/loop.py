@@ -32,10 +32,10 @@ from brainhive_cli.training.alignment.objective import Objective, Term, mixing_o
 from brainhive_cli.training.alignment.optimisation import Content, Learner
 from brainhive_cli.training.alignment.settings import Train
 from brainhive_cli.training.alignment.validation import (
-    held_out_queries,
     rank_queries,
+    select_held_out,
+    select_tested,
     summarise_held_out,
-    test_queries,
     top1,
 )
 
@@ -103,8 +103,8 @@ def fit(
     batches = Batches(data, settings, launch)
     steps, feedback = batches.steps, batches.feedback
     learner = Learner(aligner, objective, settings, steps, data.starts, start is not None, feedback)
-    validation = held_out_queries(data, batches.averages)
-    test = test_queries(data, launch.device) if settings.selection == "test" else []
+    validation = select_held_out(data, batches.averages)
+    test = select_tested(data, launch.device) if settings.selection == "test" else []
 
     # continue where an interrupted training stopped
     if callbacks is not None and (saved := callbacks.find_checkpoint()) is not None:
@@ -173,7 +173,7 @@ def fit(
             writer.after_epoch(event | {"validation_top1": validated, "samples_per_s": samples_per_s})
 
     # return to the weights of the selected epoch
-    aligner = learner.take_selected()
+    aligner = learner.load_selected()
     if writer is not None:
         caveats = aligner.learned.caveats
         metrics = summarise_held_out(learner.ranks, validation, data.alike, seed, caveats)
@@ -374,7 +374,7 @@ def _fit_in_closed_form(
     aligner.eval()
     if callbacks is not None:
         averages = open_bank(data.trials, launch.device, data.is_mapped)
-        validation = held_out_queries(data, averages)
+        validation = select_held_out(data, averages)
         ranks = rank_queries(aligner, validation, data.targets, "fp32", launch.alone)
         caveats = aligner.learned.caveats
         callbacks.at_end(aligner, 1, summarise_held_out(ranks, validation, data.alike, seed, caveats))

@@ -219,7 +219,7 @@ class Learner:
             self.selected_epoch, self.score, self.ranks = self.epoch, score or 0.0, ranks
             self.weights = _copy_weights(self.learned)
 
-    def take_selected(self) -> Aligner:
+    def load_selected(self) -> Aligner:
         """Return the model with the weights of the selected epoch, in evaluation mode."""
         self.learned.load_state_dict(self.weights)
         self.result.losses = _copy_weights(self.learned[0])

@@ -24,7 +24,7 @@ from brainhive_cli.data.model_input import (
     read_training,
     spec_of,
 )
-from brainhive_cli.data.signal_stores import caveats_of
+from brainhive_cli.data.signal_stores import Recordings, caveats_of
 from brainhive_cli.data.signals.augmentation import AUGMENTED, augmented
 from brainhive_cli.data.signals.normalisations import Statistics, pool_statistics
 from brainhive_cli.data.spaces import Sensors
@@ -169,7 +169,7 @@ class TrainingData:
         self.is_mapped = launch.processes * needed > free_bytes(launch.device) / 2
         if self.is_mapped:
             console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
-        self.read_trials = cache(self._read_trials)  # once for all cells of a fold
+        self.read_fold = cache(partial(_read_fold, self.signals, self.stimuli))  # once for all cells
         self._pictures: dict[bytes, LearnedPictures] = {}
 
         # pictures that validate, and their copies, by the share of concepts
@@ -207,14 +207,14 @@ class TrainingData:
 
     def select_cell(self, cell: Cell) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and its training data."""
-        # concepts [M] that are held out for validation
         recipe, dataset = self.job.variants[cell.variant], self.job.dataset
         train = recipe.train
-        # no concept is held out where the question is which of seen stimuli was shown
+
+        # concepts [M] that validate; none where the question is which of seen stimuli was shown
         held_out = self.hold_out(0.0 if dataset.seen_holdout else train.validation)
 
         # signals of the subjects, and what normalises them
-        opened = [self.read_trials(subject, cell.fold) for subject in cell.trained_on]
+        opened = [self.read_fold(subject, cell.fold) for subject in cell.trained_on]
         subjects, statistics = [trials for trials, _ in opened], [each for _, each in opened if each]
         if recipe.mode == "finetune":
             subjects = [take_share(trials, held_out, recipe.finetune) for trials in subjects]
@@ -272,19 +272,6 @@ class TrainingData:
             is_mapped=self.is_mapped,
         )
         return layout, data
-
-    def _read_trials(self, subject: int, fold: int) -> tuple[Trials, Statistics | None]:
-        """Read the training trials of a subject, and the statistics that normalise them."""
-        trials, statistics = read_training(replace(self.signals, fold=fold), subject, self.stimuli)
-
-        # only a holdout of trials can leave a stimulus without a trial
-        if self.job.dataset.seen_holdout:
-            shown = self.stimuli.rows(self.signals.open(subject)["train"].image_ids)
-            absent = np.setdiff1d(shown[shown >= 0], trials.stimulus)
-            if len(absent):
-                names = ", ".join(self.stimuli.image_ids[row] for row in absent[:5].tolist())
-                console.warn(f"fold {fold} of subject {subject} trains on no trial of {names}")
-        return trials, statistics
 
     def _describe_learned(
         self, recipe: Recipe, subjects: Sequence[Trials], statistics: Sequence[Statistics]
@@ -398,6 +385,22 @@ class TrainingData:
             similarity=recipe.similarity,
             adapter=adapter,
         )
+
+
+def _read_fold(
+    source: Recordings, stimuli: TargetStore, subject: int, fold: int
+) -> tuple[Trials, Statistics | None]:
+    """Read the training trials of a subject in a fold, and the statistics that normalise them."""
+    trials, statistics = read_training(replace(source, fold=fold), subject, stimuli)
+
+    # only a holdout of trials can leave a stimulus without a trial
+    if source.dataset.seen_holdout:
+        shown = stimuli.rows(source.open(subject)["train"].image_ids)
+        absent = np.setdiff1d(shown[shown >= 0], trials.stimulus)
+        if len(absent):
+            names = ", ".join(stimuli.image_ids[row] for row in absent[:5].tolist())
+            console.warn(f"fold {fold} of subject {subject} trains on no trial of {names}")
+    return trials, statistics
 
 
 def take_share(trials: Trials, held_out: Bool, finetune: Finetune) -> Trials:

@@ -65,13 +65,13 @@ def explain_no_validation(concepts: Sequence[str], share: float) -> str:
     return f"no validation: a share of {share:g} of {count} training concepts is none; {way}"
 
 
-def held_out_queries(data: CellData, averages: SignalBank) -> list[Query]:
+def select_held_out(data: CellData, averages: SignalBank) -> list[Query]:
     """List the averaged signals of held-out training concepts, if there are any."""
     rows = np.flatnonzero(data.held_out[averages.stimulus.cpu().numpy()])
     return [(averages, rows)] if len(rows) else []
 
 
-def test_queries(data: CellData, device: torch.device) -> list[Query]:
+def select_tested(data: CellData, device: torch.device) -> list[Query]:
     """List the test signals, a subject at a time.
 
     Raises:
@@ -129,7 +129,7 @@ def summarise_held_out(
 
     Args:
         ranks: Of `rank_queries`.
-        queries: Of `held_out_queries`.
+        queries: Of `select_held_out`.
         alike: Which pictures are, by their rows.
         seed: Of the training.
         caveats: Of the model.
