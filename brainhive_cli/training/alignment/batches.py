@@ -97,21 +97,23 @@ def open_bank(
     """
     signals: list[Tensor | Lazy] = []
     stimuli = []
-    for subject in trials:
+    for recording in trials:
         # shape of the rows of this subject
-        count, most = subject.signal.shape[:2]
+        count, most = recording.signal.shape[:2]
         leading = {"averages": (count,), "singles": (count * most,), "stimuli": (count, most)}[rows]
-        shape = *leading, subject.width, len(subject.times_s)
+        shape = *leading, recording.width, len(recording.times_s)
 
         # signals in their files, or in memory
         if is_mapped:
-            signals.append(Lazy(None, shape, FLOAT32, partial(_read_rows, subject, rows)))
+            signals.append(Lazy(None, shape, FLOAT32, partial(_read_rows, recording, rows)))
         else:
-            signal = subject.averages if rows == "averages" else subject.singles
+            signal = recording.averages if rows == "averages" else recording.singles
             signals.append(torch.from_numpy(signal.reshape(shape)).to(device))
-        stimulus = subject.stimulus
+
+        # padding has stimulus -1, which is never trained on
+        stimulus = recording.stimulus
         if rows == "singles":
-            stimulus = np.where(subject.is_there, stimulus[:, None], -1).ravel()
+            stimulus = np.where(recording.is_there, stimulus[:, None], -1).ravel()
         stimuli.append(stimulus)
 
     # subjects one after the other
