@@ -90,7 +90,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             for cell in cells:
                 job.find_starts(cell)  # which are refused before anything is trained
             stores = stores or job.open_stores()
-        warnings = [reason for reason in job.describe_validation(stores).values() if reason]
+        warnings = job.explain_no_validation(stores)
         work = _train(job, cells, stores, warnings, folder, launch)
         with folder.finishing(launch) as is_due:
             if is_due and launch.is_main:
@@ -133,7 +133,7 @@ def _train(
         console.warn(reason)
 
     # train cell by cell; variants that read the same data share them
-    watch = Watch(folder.path, todo, {label: recipe.train.epochs for label, recipe in job.variants.items()})
+    watch = Watch(folder.path, {cell.name: job.variants[cell.variant].train.epochs for cell in todo})
     subjects = list_subjects(cells, with_tested=False)
     opened = None
     trained, started_s = list[Cell](), time.monotonic()

@@ -30,7 +30,7 @@ from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from brainhive_cli.training.alignment import loop, training_data
 from brainhive_cli.training.alignment.batches import Batches, CellData
 from brainhive_cli.training.alignment.settings import Train
-from brainhive_cli.training.alignment.validation import held_out_of, held_out_set
+from brainhive_cli.training.alignment.validation import held_out_of, select_held_out
 from tests.resealed import resealed
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -178,15 +178,15 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
 
     data = CellData([trials, trials], Targets({}), held_out, None)
     batches = Batches(data, Train(batch_size=128), Launch(0, 1, torch.device("cpu")))
-    (validation,) = held_out_set(data, batches.averages)
+    ((bank, rows),) = select_held_out(data, batches.averages)
     learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch) for row in rows]
 
     trained_on = set(concepts[batches.samples.stimulus[learned].numpy()])
-    validated = set(concepts[validation.shown.numpy()])
+    validated = set(concepts[bank.stimulus[rows].numpy()])
     assert len(validated) == 16 and len(trained_on) == 144
     assert not validated & trained_on
     assert sorted(learned) == sorted(list(batches.rows) * 3)
-    assert len(learned) // 3 + len(validation.rows) == 2 * len(concepts)
+    assert len(learned) // 3 + len(rows) == 2 * len(concepts)
 
 
 @pytest.mark.parametrize(("spoilt", "changes"), [("held out", False), ("learned", True)])
@@ -318,8 +318,9 @@ def test_a_normalisation_is_learned_from_training_signals_only(own, go, small):
 
 def test_signals_on_disk_train_to_the_same_weights(own, go, small, trained, monkeypatch):
     monkeypatch.setattr(Trials, "averages", property(lambda trials: pytest.fail("all signals are in memory")))
+    monkeypatch.setattr(training_data, "free_bytes", lambda device: 0)
 
-    run = go("train-align", *small, "subjects=1", "train.memory_map=yes").folder
+    run = go("train-align", *small, "subjects=1", again=True).folder
 
     assert is_same(weights(run, "sub-01_seed-1"), weights(trained, "sub-01_seed-1"))
 

@@ -12,6 +12,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.stores.recordings import path_of
 from brainhive_cli.data.stores.target_store import path_of as target_path
 from brainhive_cli.data.targets import targets
+from brainhive_cli.training.alignment import training_data
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3"
@@ -76,12 +77,13 @@ def test_training_refuses_targets(own, go, small, monkeypatch, is_mapped):
 
 
 @pytest.mark.parametrize("repetitions", ["average", "single"])
-@pytest.mark.parametrize("memory_map", ["no", "yes"], ids=["loaded", "mapped"])
-def test_training_refuses_signals(own, go, small, memory_map, repetitions):
+@pytest.mark.parametrize("is_mapped", [False, True], ids=["loaded", "mapped"])
+def test_training_refuses_signals(own, go, small, monkeypatch, is_mapped, repetitions):
+    if is_mapped:
+        monkeypatch.setattr(training_data, "free_bytes", lambda device: 0)
     path = signals_of(own)
     rows = zero(path, "train/signal")
-    settings = (*small, "subjects=1", "train.epochs=1", f"train.memory_map={memory_map}")
-    settings += (f"signal.repetitions={repetitions}",)
+    settings = (*small, "subjects=1", "train.epochs=1", f"signal.repetitions={repetitions}")
 
     refused(lambda: go("train-align", *settings), path, "train/signal", rows, SIGNALS)
 

@@ -125,7 +125,7 @@ TRAIN, TEST = (f"embeddings/things-eeg/{split}/{NAME}.h5" for split in ("train",
 READERS: dict[str, Reader] = {
     # stores
     "align": Reader(
-        (*ALIGN, FRESH, "train.memory_map=yes"), f"{TRAIN} signals/**/sub-01.h5 signals/**/prepared/*.h5"
+        (*ALIGN, FRESH), f"{TRAIN} signals/**/sub-01.h5 signals/**/prepared/*.h5"
     ),
     "eval": Reader(
         ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0", FRESH),
@@ -307,7 +307,6 @@ def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
         ("embed", *PICTURES),
         (*_embedding("{kind: imagenet, root: data/tars}"), new_embeddings),
         lambda home: _interrupted(home, ("embed", *PICTURES, "paths.embeddings=begun", "batch_size=1")),
-        (*ALIGN, "train.memory_map=yes"),
         ALIGN,
         ALIGN_PRIOR,
         PRIOR,

@@ -22,7 +22,7 @@ from brainhive_cli.data.targets.encoder_groups import EncoderGroup
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Lazy, Trials
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.models.losses import Mixing
+from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.settings import Train
 
@@ -45,33 +45,14 @@ class SignalBank:
     Attributes:
         signals: [N_subject, ...] a subject, on the device or in a file.
         first: Row of each subject's first signal.
-        stimulus: [N] row of each signal's stimulus, on the device.
-        subject: [N] subject index, on the device.
+        stimulus: [N] row of each signal's stimulus, on the device; -1 where there is none.
+        subject: [N] subject index, on the device; -1 for a subject whom the model does not know.
     """
 
     signals: Sequence[Tensor | Lazy]
     first: Int64
     stimulus: Tensor
     subject: Tensor
-
-    @classmethod
-    def of(
-        cls, signals: Sequence[Float32 | Lazy], stimuli: Sequence[Int64], device: torch.device
-    ) -> "SignalBank":
-        """Put signals on the device, unless they stay in files.
-
-        Args:
-            signals: [N_subject, …] of each subject.
-            stimuli: Row of each signal's stimulus, of each subject.
-            device: Where gathered signals go.
-        """
-        counts = [len(signal) for signal in signals]
-        return cls(
-            [one if isinstance(one, Lazy) else torch.from_numpy(one).to(device) for one in signals],
-            np.cumsum([0, *counts[:-1]]),
-            torch.from_numpy(np.concatenate(stimuli)).to(device),
-            torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
-        )
 
     def split(self, rows: Int64) -> list[Int64]:
         """Split ascending rows into those that `gather` takes together: all, or one subject's each."""
@@ -99,14 +80,58 @@ class SignalBank:
         return gathered
 
 
-def averages_of(data: "CellData", device: torch.device) -> SignalBank:
-    """Lay out the averaged signals of several subjects."""
+def open_bank(
+    trials: Sequence[Trials],
+    device: torch.device,
+    is_mapped: bool,
+    rows: Literal["averages", "singles", "stimuli"] = "averages",
+) -> SignalBank:
+    """Lay out the signals of several subjects, on the device or in their files.
 
-    def lay_out(trials: Trials) -> Float32 | Lazy:
-        shape = len(trials.stimulus), trials.width, len(trials.times_s)
-        return Lazy(None, shape, FLOAT32, trials.read) if data.is_mapped else trials.averages
+    Args:
+        trials: Of each subject.
+        device: Where gathered signals go.
+        is_mapped: Whether signals are read from their files whenever they are gathered.
+        rows: Averages [N, C, T]; single trials [N R, C, T], of which absent ones have no stimulus; or stimuli
+            with all their trials [N, R, C, T].
+    """
+    signals: list[Tensor | Lazy] = []
+    stimuli = []
+    for recording in trials:
+        # shape of the rows of this subject
+        count, most = recording.signal.shape[:2]
+        leading = {"averages": (count,), "singles": (count * most,), "stimuli": (count, most)}[rows]
+        shape = *leading, recording.width, len(recording.times_s)
 
-    return SignalBank.of([*map(lay_out, data.trials)], [trials.stimulus for trials in data.trials], device)
+        # signals in their files, or in memory
+        if is_mapped:
+            signals.append(Lazy(None, shape, FLOAT32, partial(_read_rows, recording, rows)))
+        else:
+            signal = recording.averages if rows == "averages" else recording.singles
+            signals.append(torch.from_numpy(signal.reshape(shape)).to(device))
+
+        # padding has stimulus -1, which is never trained on
+        stimulus = recording.stimulus
+        if rows == "singles":
+            stimulus = np.where(recording.is_there, stimulus[:, None], -1).ravel()
+        stimuli.append(stimulus)
+
+    # subjects one after the other
+    counts = [len(stimulus) for stimulus in stimuli]
+    return SignalBank(
+        signals,
+        np.cumsum([0, *counts[:-1]]),
+        torch.from_numpy(np.concatenate(stimuli)).to(device),
+        torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
+    )
+
+
+def _read_rows(trials: Trials, rows: str, index: Int64) -> Float32:
+    """Read rows of a subject as `open_bank` lays them out."""
+    if rows != "singles":
+        return trials.read(index, as_singles=rows == "stimuli")
+    most = trials.signal.shape[1]
+    return trials.read(index // most, as_singles=True)[np.arange(len(index)), index % most]
 
 
 @dataclass(frozen=True)
@@ -137,45 +162,18 @@ class CellData:
     held_out: Bool
     fuser: nn.Module | None
     starts: Mapping[int, Mapping[str, Path]] = field(default_factory=dict)
-    tested: list[Trials] | None = None
-    tested_targets: Targets | None = None
+    tested: list[Trials] = field(default_factory=list)
+    tested_targets: Targets = field(default_factory=lambda: Targets({}))
     learned: Learned = field(default_factory=Learned)
     tuned_encoders: tuple[Learned, ...] = ()
     repetitions: Literal["average", "single", "random"] = "average"
     random_k: int = 2
-    augmented: Targets | None = None
+    augmented: Targets = field(default_factory=lambda: Targets({}))
     alike: Alike = field(default_factory=Alike)
     epoch_trials: int | None = None
     adapted: EncoderGroup | None = None
     seed: int = 0
     is_mapped: bool = False
-
-
-@dataclass(frozen=True)
-class Batch:
-    """This process's share of a training step.
-
-    Attributes:
-        parts: Micro-batches: signals [B_part, C, T] and subject indices [B_part]. One holds all B rows where
-            subjects have one width; else there is one for each subject in the step.
-        targets: [B, ...] by the fuser's key, in the order of the micro-batches.
-        mixing: How the signals of the whole batch, over all processes, were mixed; None when they were not.
-        stimuli: Row of the stimulus of each signal of the whole batch, over all processes, in their order.
-        augmented: Targets [B, *shape] of augmented pictures, by name.
-    """
-
-    parts: list[tuple[Tensor, Tensor]]
-    targets: Tensors
-    mixing: Mixing | None
-    stimuli: Tensor
-    augmented: Tensors = field(default_factory=dict)
-
-
-def join_parts(parts: Sequence[Tensors]) -> Tensors:
-    """Join tensors of the micro-batches of a batch, by name."""
-    if len(parts) == 1:
-        return parts[0]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 class Batches:
@@ -191,11 +189,16 @@ class Batches:
         self.augment, self.launch = train.augment, launch
         self.random_k = data.random_k if data.repetitions == "random" else None
 
-        # training samples: averages [N, C, T], single trials [N R, C, T] or all trials [N, R, C, T]
-        self.averages = averages_of(data, launch.device)
-        self.samples, self.counts = _samples(
-            data, self.averages, train.augment.repetitions > 0, launch.device
-        )
+        # training samples: averages, single trials, or stimuli whose trials are averaged in each step
+        device = launch.device
+        self.averages = self.samples = open_bank(data.trials, device, data.is_mapped)
+        self.counts: Tensor | None = None  # of the trials of each stimulus
+        if data.repetitions == "single":
+            self.samples = open_bank(data.trials, device, data.is_mapped, "singles")
+        elif data.repetitions == "random" or train.augment.repetitions > 0:
+            self.samples = open_bank(data.trials, device, data.is_mapped, "stimuli")
+            counts = np.concatenate([trials.counts for trials in data.trials])
+            self.counts = torch.from_numpy(counts).to(device)
 
         # parts of the augmentation; some are drawn once for the whole training
         self.augmentations: list[Augmentation] = [
@@ -226,7 +229,7 @@ class Batches:
         # feedback chooses among alternative embeddings by how well samples were predicted
         self.feedback: Feedback | None = None
         if train.alternatives == "uncertainty":
-            self.feedback = Feedback(len(self.samples.stimulus), self.targets.alternatives, launch.device)
+            self.feedback = Feedback(len(self.samples.stimulus), self.targets.alternatives, device)
 
         # cut positions of the batches in the permuted rows
         self.taken = self.steps * train.batch_size  # or all, where they are fewer
@@ -274,11 +277,19 @@ class Batches:
                 "another train.batch_size, or train.last_batch=even",
             )
 
-    def draw(self, rows: Int64, seed: int, mix: tuple[float, float] = (0.0, 1.0)) -> Batch:
+    def draw(
+        self, rows: Int64, seed: int, mix: tuple[float, float] = (0.0, 1.0)
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensors, LossContext]:
         """Gather and augment this process's share of a batch, whose rows are given for all processes.
 
         The seed decides, with this process's rank, what is random. Pairs of signals are mixed with shares
         from Beta(alpha, alpha), and a share of them is: `mix` holds the two. With alpha 0 none is mixed.
+
+        Returns:
+            Micro-batches: signals [B_part, C, T] and subject indices [B_part]. One holds all B rows where
+            subjects have one width; else there is one for each subject in the step.
+            Targets [B, *shape] by the fuser's key or their name, in the order of the micro-batches.
+            How the whole batch, over all processes, was mixed, and what it shows.
         """
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
         ordered = np.sort(rows)
@@ -288,23 +299,22 @@ class Batches:
         device = self.launch.device
         generator = torch.Generator(device).manual_seed(derive_seed(seed, self.launch.rank))
         signals = [self._signals(part, generator) for part in self.samples.split(shard)]
-
-        # stimuli of the whole batch and of this share
         index = to_device(torch.from_numpy(shard), device)
-        stimuli = self.samples.stimulus[to_device(torch.from_numpy(ordered), device)]
-        stimulus, mixing = self.samples.stimulus[index], None
+        subjects = self.samples.subject[index].split([len(signal) for signal in signals])
+
         # where a stimulus has several targets, one is drawn, or chosen by feedback
+        stimulus = self.samples.stimulus[index]
         which = {
-            key: torch.randint(count, stimulus.shape, generator=generator, device=stimulus.device)
+            key: torch.randint(count, stimulus.shape, generator=generator, device=device)
             if self.feedback is None
             else self.feedback.level[index]
             for key, count in self.targets.alternatives.items()
         }
-        targets = self.targets.gather(stimulus, which=which)
-        augmented = {} if self.augmented is None else self.augmented.gather(stimulus)
-        subjects = self.samples.subject[index].split([len(signal) for signal in signals])
+        targets = self.targets.gather(stimulus, which=which) | self.augmented.gather(stimulus)
 
         # mixings of all processes are drawn, since the loss compares over the whole batch
+        stimuli = self.samples.stimulus[to_device(torch.from_numpy(ordered), device)]
+        context = LossContext(stimuli=stimuli)
         alpha, mixed_share = mix
         if alpha:
             rank_mixings = []
@@ -322,8 +332,8 @@ class Batches:
             firsts = accumulate((len(part.partner) for part in mixings), initial=0)
             partners = [part.partner + first for part, first in zip(mixings, firsts, strict=False)]
             mixing = Mixing(torch.cat(partners), torch.cat([part.share for part in mixings]))
-
-        return Batch(list(zip(signals, subjects, strict=True)), targets, mixing, stimuli, augmented)
+            context = replace(context, mixing=mixing)
+        return list(zip(signals, subjects, strict=True)), targets, context
 
     def _draw_once(self, index: int, data: CellData) -> SignalBank:
         """Draw an augmentation for all samples: by seed, subject and row, independent of the step."""
@@ -332,8 +342,9 @@ class Batches:
         for trials, signal in zip(data.trials, self.samples.signals, strict=True):
             generator = torch.Generator().manual_seed(derive_seed(data.seed, trials.subject, index))
             count, (channels, samples) = len(signal), signal.shape[-2:]
-            drawn.append(self.augmentations[index].draw((count, channels, samples), generator).numpy())
-        return SignalBank.of(drawn, [trials.stimulus for trials in data.trials], self.launch.device)
+            values = self.augmentations[index].draw((count, channels, samples), generator)
+            drawn.append(values.to(self.launch.device))
+        return replace(self.samples, signals=drawn)
 
     def _signals(self, rows: Int64, generator: torch.Generator) -> Tensor:
         """Gather the signals of ascending rows, and vary them: [B, C, T]."""
@@ -354,48 +365,6 @@ class Batches:
                 drawn = augmentation.draw((len(rows), *signal.shape[1:]), generator)
             signal = augmentation.apply(signal, drawn)
         return signal
-
-
-def _samples(
-    data: CellData, averages: SignalBank, are_mixed: bool, device: torch.device
-) -> tuple[SignalBank, Tensor | None]:
-    """Return the averages; or single trials [N R, C, T], where missing ones have stimulus -1.
-
-    Or all trials of each stimulus [N, R, C, T], and then also how many of R there are [N].
-    """
-    # without single trials the averages are the samples
-    if data.repetitions == "average" and not are_mixed:
-        return averages, None
-
-    # all trials of a stimulus stay together, to be averaged in each step
-    if data.repetitions != "single":
-        signals = [_read_trials(trials, data.is_mapped) for trials in data.trials]
-        counts = torch.from_numpy(np.concatenate([trials.counts for trials in data.trials]))
-        return SignalBank.of(signals, [trials.stimulus for trials in data.trials], device), counts.to(device)
-
-    # each trial is a sample; padding gets stimulus -1, which is never trained on
-    samples: list[Float32 | Lazy] = []
-    shown = []
-    for trials in data.trials:
-        signal, most = _read_trials(trials, data.is_mapped), trials.signal.shape[1]
-        shown.append(np.where(trials.is_there, trials.stimulus[:, None], -1).ravel())
-        shape = (len(signal) * most, *signal.shape[2:])
-        if isinstance(signal, Lazy):
-            samples.append(Lazy(None, shape, FLOAT32, partial(_read_repetitions, signal, most)))
-        else:
-            samples.append(signal.reshape(shape))
-    return SignalBank.of(samples, shown, device), None
-
-
-def _read_trials(trials: Trials, is_mapped: bool) -> Float32 | Lazy:
-    """Lay out each repetition by itself, [N, R, C, T]."""
-    shape = (*trials.signal.shape[:2], trials.width, len(trials.times_s))
-    return Lazy(None, shape, FLOAT32, partial(trials.read, as_singles=True)) if is_mapped else trials.singles
-
-
-def _read_repetitions(signal: Lazy, most: int, rows: Int64) -> Float32:
-    """Read rows of signals [N, R, C, T] that are laid out as [N R, C, T]."""
-    return signal[rows // most][np.arange(len(rows)), rows % most]
 
 
 class Feedback(nn.Module):

@@ -289,9 +289,7 @@ class SourceModel:
         # an architecture for this one person; the last epoch is kept, as no picture is held out
         layout = replace(layout, spec=spec_of([trials], layout.spec.signal))
         start = None if arm in (SCRATCH, PERMUTED_SCRATCH) else self.model
-        stages = [stage.model_copy(update={"start_from": None}) for stage in self.train.stages]
-        changes = {"validation": 0.0, "selection": "last", "patience": None}
-        changes |= {"start_from": None, "stages": stages}
+        changes: dict[str, Any] = {"selection": "last"}
         if self.train.last_batch == "drop":  # few pictures may fill no batch
             changes["last_batch"] = "even"
         if is_transfer:

@@ -45,7 +45,7 @@ from brainhive_cli.training.alignment.references import (
 )
 from brainhive_cli.training.alignment.set_ups import describe_run
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, refuse_sweep
-from brainhive_cli.training.alignment.validation import describe_held_out
+from brainhive_cli.training.alignment.validation import explain_no_validation
 
 TRAINED_BYTES, HELD_BYTES = 16, 4
 """Bytes of a weight in float32: with its gradient and AdamW's two moments, and alone."""
@@ -174,13 +174,13 @@ class Job:
                         )
         return described
 
-    def describe_validation(self, stores: Mapping[str, TargetStore]) -> dict[str, str]:
-        """Say how many training concepts each share of the variants holds out, and why none, in words."""
-        if (holdout := self.dataset.holdout).shows_seen:
-            return {f"none: the last epoch is kept; {holdout.words}": ""}
+    def explain_no_validation(self, stores: Mapping[str, TargetStore]) -> list[str]:
+        """Say of each share of the variants that holds out no training concept why, and which would."""
+        if self.dataset.holdout.shows_seen:
+            return []
         concepts = next(iter(stores.values())).concepts
         shares = dict.fromkeys(recipe.train.validation for recipe in self.variants.values())
-        return dict(describe_held_out(concepts, share) for share in shares)
+        return [reason for share in shares if (reason := explain_no_validation(concepts, share))]
 
     @property
     def _contents(self) -> list[Callable[[], list[Input]]]:
@@ -192,9 +192,7 @@ class Job:
                 for each in self.variants.values()
                 for one in self.signals(each).inputs(self._list_read(each, self.list_cells()))
             ],
-            lambda: store_inputs(
-                *(self.dataset, recipe.dataset, "train", self.stored_encoders(), recipe.paths)
-            ),
+            lambda: store_inputs(self.dataset, recipe.dataset, "train", self.stored_encoders(), recipe.paths),
             lambda: [
                 Input(f"prior {reference}", reference=reference, digest=prior.digest)
                 for reference, prior in self.describe_priors().items()
@@ -225,7 +223,7 @@ class Job:
         for recipe in self.variants.values():
             self.signals(recipe).check(self._list_read(recipe, cells))
         self._refuse_absent_trials(cells)
-        self.describe_validation(self.open_stores())
+        self.open_stores()
         for reference in self.describe_priors():
             priors.load(reference)
         for cell in cells:

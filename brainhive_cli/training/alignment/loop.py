@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,24 +19,23 @@ from brainhive_cli.core.errors import (
     raise_if_interrupted,
 )
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements, by_name, extend_protocol
+from brainhive_cli.core.measurements import Measurements, Metric, by_name
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint
-from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.batches import Batch, Batches, CellData, averages_of, join_parts
+from brainhive_cli.training.alignment.batches import Batches, CellData, open_bank
 from brainhive_cli.training.alignment.initialisation import initial_aligner, learned_by, load_start, take_over
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective, Term, mixing_of
-from brainhive_cli.training.alignment.optimisation import Content, Stages, State
+from brainhive_cli.training.alignment.optimisation import Content, Learner
 from brainhive_cli.training.alignment.settings import Train
 from brainhive_cli.training.alignment.validation import (
-    ValidationSet,
-    held_out_set,
-    ranks_of,
-    test_sets,
+    rank_queries,
+    select_held_out,
+    select_tested,
+    summarise_held_out,
     top1,
 )
 
@@ -49,26 +48,6 @@ OnEpoch = Callable[[dict[str, Any]], None]
 """Is called after each epoch with cell, epoch, epochs, loss, validation_top1, samples_per_s."""
 
 
-class Callbacks:
-    """Callbacks of a training, which do nothing by default; a subclass overrides those that it needs."""
-
-    def find_checkpoint(self) -> tuple[State, Content | None]:
-        """Return how far an interrupted training is, and the state of its learner; as here, nothing."""
-        return State(), None
-
-    def before_steps(self, steps: int) -> None:
-        """Handle the beginning of the loop: how many steps are left."""
-
-    def after_step(self, content: Callable[[], Content]) -> None:
-        """Handle a step; `content` makes the checkpoint that `find_checkpoint` may return."""
-
-    def after_epoch(self, event: Content) -> None:
-        """Handle an epoch: its number from 0, `epochs`, `loss`, `validation_top1` and `samples_per_s`."""
-
-    def at_end(self, aligner: Aligner, epoch: int, ranks: Tensor, validation: list[ValidationSet]) -> None:
-        """Handle the end: the kept epoch, counted from 1, and its ranks [N] among the held-out pictures."""
-
-
 def fit(
     layout: Layout,
     data: CellData,
@@ -76,7 +55,7 @@ def fit(
     settings: Train,
     start: Aligner | None = None,
     seed: int = 0,
-    callbacks: Callbacks | None = None,
+    callbacks: "CellFolder | None" = None,
     launch: Launch | None = None,
 ) -> Aligner:
     """Train a model; nothing is read or written but by the callbacks.
@@ -88,21 +67,21 @@ def fit(
         settings: Optimisation and selection.
         start: A model whose weights it begins with; its history becomes the new one's. Default: none.
         seed: Decides all that is random.
-        callbacks: Called after steps and epochs; they also say where training continues.
+        callbacks: Called after steps and epochs, in the main process; they also say where training continues.
         launch: The processes that share each batch, each of which calls this; default: this one, on the CPU.
 
     Returns:
-        The model of the epoch that is kept, in evaluation mode.
+        The model of the selected epoch, in evaluation mode.
 
     Raises:
         BrainhiveError: if `start` is of another architecture, or the backbone's closed form begins with none.
         RecipeError: if a stage freezes an unknown part, or everything, or nothing starts that is pulled to.
     """
-    launch, callbacks = launch or Launch(0, 1, "cpu"), callbacks or Callbacks()
+    launch = launch or Launch(0, 1, "cpu")
 
     # a backbone with a closed-form solution has no steps, and only some begin with weights
     if is_closed_form(layout):
-        settings = settings.model_copy(update={"selection": "last", "init": "torch"})
+        settings = settings.model_copy(update={"selection": "last"})
         if start is not None and not parts.resolve("backbones", layout.backbone).continues:
             raise BrainhiveError(f"{layout.backbone['kind']} begins with no weights", "leave start out")
 
@@ -114,7 +93,7 @@ def fit(
         take_over(aligner, start)
         aligner.learned = aligner.learned.after(start.learned)
     if is_closed_form(layout):
-        return _fit_in_closed_form(aligner, data, callbacks, launch)
+        return _fit_in_closed_form(aligner, data, seed, callbacks, launch)
     if aligner.adapter is not None and data.adapted is not None:
         aligner.adapter.attach(data.adapted.module)
     aligner = normalise_together(aligner, launch)
@@ -122,87 +101,83 @@ def fit(
     # lay out the loss, the batches, the stages and the pictures that score an epoch
     objective = Objective(terms, layout.similarity == "centred_cosine").to(launch.device)
     batches = Batches(data, settings, launch)
-    stages = Stages(aligner, objective, settings, batches.steps, data.starts, start is not None)
-    validation = held_out_set(data, batches.averages)
-    test = test_sets(data, launch.device) if settings.selection == "test" else []
+    steps, feedback = batches.steps, batches.feedback
+    learner = Learner(aligner, objective, settings, steps, data.starts, start is not None, feedback)
+    validation = select_held_out(data, batches.averages)
+    test = select_tested(data, launch.device) if settings.selection == "test" else []
 
     # continue where an interrupted training stopped
-    state, saved = callbacks.find_checkpoint()
-    learner = stages.enter(state.epoch, saved)
-    if batches.feedback is not None and state.feedback:
-        batches.feedback.load_state_dict(state.feedback)
+    if callbacks is not None and (saved := callbacks.find_checkpoint()) is not None:
+        learner.load_state_dict(saved)
+    else:
+        learner.enter_stage()
+    writer = callbacks if launch.is_main else None
+    if writer is not None:
+        writer.before_steps((settings.epochs - learner.epoch) * steps - learner.steps_done)
 
-    def content() -> Content:
-        if batches.feedback is not None:
-            state.feedback = batches.feedback.state_dict()
-        return state.content(learner)
-
-    callbacks.before_steps(settings.epochs * batches.steps - (state.epoch * batches.steps + state.step))
-    while state.epoch < settings.epochs:
+    while learner.epoch < settings.epochs:
         # stop where validation top-1 has not risen for `patience` epochs
-        patience, (_, best_epoch) = settings.patience, state.best
-        if patience is not None and best_epoch and state.epoch - best_epoch >= patience:
+        patience, best_epoch = settings.patience, learner.best_epoch
+        if patience is not None and best_epoch and learner.epoch - best_epoch >= patience:
             break
 
         # a stage has its own optimizer and its own frozen parts
-        if state.epoch == learner.stop:
-            learner = stages.enter(state.epoch)
-        todo, start_s = batches.epoch(seed, state.epoch)[state.step :], time.monotonic()
+        if learner.epoch == learner.stop:
+            learner.enter_stage()
+        todo, start_s = batches.epoch(seed, learner.epoch)[learner.steps_done :], time.monotonic()
         learner.train()
         for rows in todo:
             raise_if_interrupted()
             # what is random in a step depends on no step before it, so that training can continue at any
-            step_seed = derive_seed(seed, state.epoch, state.step)
+            step_seed = derive_seed(seed, learner.epoch, learner.steps_done)
             seed_torch(derive_seed(step_seed, launch.rank), launch.device)
 
             # draw the batch, mixed as strongly as the terms that are active now ask for
-            mixing = mixing_of(terms, state.epoch + state.step / batches.steps)
-            batch = batches.draw(rows, step_seed, mixing)
+            mixing = mixing_of(terms, learner.epoch + learner.steps_done / steps)
+            micro_batches, drawn_targets, context = batches.draw(rows, step_seed, mixing)
 
             # tell the losses how far the training is
-            progress = state.epoch * batches.steps + state.step, state.epoch, settings.epochs
-            context = LossContext(batch.mixing, *progress, steps=batches.steps, stimuli=batch.stimuli)
+            step = learner.epoch * steps + learner.steps_done
+            context = replace(context, step=step, epoch=learner.epoch, epochs=settings.epochs, steps=steps)
 
             # the loss is that of the whole batch, whatever number of processes shares it
             with launch.autocast(settings.precision), explain_batch_norm_error():
                 predicted, targets = (  # of all processes, with their gradient
                     {name: launch.gather_rows(share.float(), len(rows)) for name, share in shares.items()}
-                    for shares in forward(aligner, batch, context)
+                    for shares in forward(aligner, micro_batches, drawn_targets, context)
                 )
                 loss = objective(predicted, targets, context)
-                if batches.feedback is not None:  # in the order of the batch
-                    similarity = objective.of_pairs(predicted, targets, context)
-                    batches.feedback.learn(
-                        to_device(torch.from_numpy(np.sort(rows)), launch.device), similarity
-                    )
+                if feedback is not None:  # in the order of the batch
+                    index = to_device(torch.from_numpy(np.sort(rows)), launch.device)
+                    feedback.learn(index, objective.of_pairs(predicted, targets, context))
 
             # change the weights, and offer a checkpoint
             loss.backward()
             launch.average_gradients(learner.parameters)
             learner.step()
-            state.step, state.loss = state.step + 1, state.loss + loss.detach()
-            if launch.is_main:
-                callbacks.after_step(content)
+            learner.steps_done += 1
+            learner.loss_sum = learner.loss_sum + loss.detach()
+            if writer is not None:
+                writer.after_step(learner.state_dict)
 
-        # score the epoch on held-out or test pictures, and keep its weights if it is the best
-        loss_mean = float(state.loss) / batches.steps  # which waits until the steps are done
+        # score the epoch on held-out or test pictures, and select its weights if it is the best
+        loss_mean = float(learner.loss_sum) / steps  # which waits until the steps are done
         samples_per_s = sum(map(len, todo)) / (time.monotonic() - start_s)
-        ranks = ranks_of(validation, learner.result, settings.precision, launch)
-        on_test = ranks_of(test, learner.result, settings.precision, launch)
+        ranks = rank_queries(learner.result, validation, data.targets, settings.precision, launch)
+        on_test = rank_queries(learner.result, test, data.tested_targets, settings.precision, launch)
         validated = top1(ranks)
         score = {"best": validated, "last": None, "test": top1(on_test)}[settings.selection]
-        state.count_epoch(learner, ranks, validated, score)
-        if launch.is_main:
-            event = {"epoch": state.epoch - 1, "epochs": settings.epochs, "loss": loss_mean}
-            callbacks.after_epoch(event | {"validation_top1": validated, "samples_per_s": samples_per_s})
+        learner.finish_epoch(ranks, validated, score)
+        if writer is not None:
+            event = {"epoch": learner.epoch - 1, "epochs": settings.epochs, "loss": loss_mean}
+            writer.after_epoch(event | {"validation_top1": validated, "samples_per_s": samples_per_s})
 
-    # return to the weights of the kept epoch
-    assert state.kept is not None
-    learner.result.load_state_dict(state.kept["weights"])
-    learner.result.losses = state.kept["losses"]
-    aligner = learner.result.eval()
-    if launch.is_main:
-        callbacks.at_end(aligner, state.kept["epoch"], state.kept["ranks"], validation)
+    # return to the weights of the selected epoch
+    aligner = learner.load_selected()
+    if writer is not None:
+        caveats = aligner.learned.caveats
+        metrics = summarise_held_out(learner.ranks, validation, data.alike, seed, caveats)
+        writer.at_end(aligner, learner.selected_epoch, metrics)
     return aligner
 
 
@@ -238,17 +213,16 @@ def train_cell(
     if is_closed_form(layout) and not launch.is_main:
         return  # one process fits alone
     with console.progress("training steps", 0) as bar:
-        callbacks = CellFolder(name, seed, folder, launch, on_epoch, bar)
+        callbacks = CellFolder(name, folder, launch, on_epoch, bar)
         fit(layout, data, terms, train, seed=seed, callbacks=callbacks, launch=launch)
 
 
 @dataclass
-class CellFolder(Callbacks):
-    """Keeps a cell's log and checkpoint in the folder of its run, and writes its model and metrics.
+class CellFolder:
+    """Callbacks that keep a cell's log and checkpoint in its run's folder, and write its model and metrics.
 
     Attributes:
         name: The cell's.
-        seed: The cell's.
         folder: Of the run.
         launch: The processes that train the cell; one of them writes.
         on_epoch: Called after each epoch with what the log has of it.
@@ -256,7 +230,6 @@ class CellFolder(Callbacks):
     """
 
     name: str
-    seed: int
     folder: RunFolder
     launch: Launch
     on_epoch: OnEpoch | None
@@ -269,16 +242,20 @@ class CellFolder(Callbacks):
         self.started_s = self.saved_s = time.monotonic()
         reset_peak(self.launch.device)
 
-    def find_checkpoint(self) -> tuple[State, Content | None]:
-        """Read the newest checkpoint of the cell that is whole."""
-        return State.load(self.checkpoint, self.launch)
+    def find_checkpoint(self) -> Content | None:
+        """Read the newest checkpoint of the cell that is whole; None without one."""
+        return self.checkpoint.load(self.launch)
 
     def before_steps(self, steps: int) -> None:
         """Count the steps that are left."""
         self.bar.expect(steps)
 
     def after_step(self, content: Callable[[], Content]) -> None:
-        """Count the step, and write a checkpoint once a minute, and before the process is stopped."""
+        """Count the step, and write a checkpoint once a minute, and before the process is stopped.
+
+        Args:
+            content: Makes the checkpoint that `find_checkpoint` returns.
+        """
         self.bar.advance(1, self.score)
         if time.monotonic() - self.saved_s > CHECKPOINT_S or is_asked_to_stop():
             self.checkpoint.save(content())
@@ -286,32 +263,28 @@ class CellFolder(Callbacks):
         raise_if_asked_to_stop()
 
     def after_epoch(self, event: Content) -> None:
-        """Write a line of the log."""
+        """Write a line of the log.
+
+        Args:
+            event: `epoch`, from 0, `epochs`, `loss`, `validation_top1` and `samples_per_s`.
+        """
         event = {"cell": self.name, **event}
         self.folder.log(**event)
         self.score = f"{self.name}, epoch {event['epoch'] + 1}/{event['epochs']}, loss {event['loss']:.3f}"
         if self.on_epoch is not None:
             self.on_epoch(event)
 
-    def at_end(self, aligner: Aligner, epoch: int, ranks: Tensor, validation: list[ValidationSet]) -> None:
-        """Write model and metrics of the epoch that is kept, and what it took since it began or went on."""
+    def at_end(self, aligner: Aligner, epoch: int, metrics: Sequence[Metric]) -> None:
+        """Write model and metrics of the selected epoch, and what it took since it began or went on.
+
+        Args:
+            aligner: The model.
+            epoch: The selected epoch, counted from 1.
+            metrics: Of the held-out training concepts; none where none is held out.
+        """
         # the model folder, written at once
         name, caveats = self.name, aligner.learned.caveats
         self.folder.replace(f"cells/{name}/model", aligner.save)
-
-        # metrics on the held-out training concepts, if there are any
-        scopes = {}
-        for held in validation:
-            subject_ranks, items = held.by_subject(ranks)
-            summary = summarise(
-                subject_ranks,
-                len(held.shown),
-                seeds=(self.seed,),
-                protocol=extend_protocol("held-out training concepts", caveats),
-                split="validation",
-                items=items,
-            )
-            scopes = {name: by_name(summary)}
 
         # time, memory and size, then the metrics file, which marks the cell as finished
         took = {
@@ -321,31 +294,53 @@ class CellFolder(Callbacks):
         }
         selection = aligner.learned.selection
         notes = {"epoch": epoch, "selected_on": selection, "caveats": caveats, "took": took}
+        scopes = {name: by_name(metrics)} if metrics else {}
         self.folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, notes=notes).as_dict())
         self.checkpoint.remove()
 
 
-def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tensors, Tensors]:
-    """Return predictions and targets of a batch, [B, *shape] by name, in the order of the micro-batches."""
-    # targets: embeddings of the heads pass the fuser, further ones go to the losses as they are
-    subjects = torch.cat([subject for _, subject in batch.parts])
-    targets, keys = batch.targets, aligner.layout.keys_of(aligner.layout.heads)
+def forward(
+    aligner: Aligner,
+    micro_batches: Sequence[tuple[Tensor, Tensor]],
+    targets: Tensors,
+    context: LossContext,
+) -> tuple[Tensors, Tensors]:
+    """Return predictions and targets of a batch, [B, *shape] by name, in the order of the micro-batches.
+
+    Args:
+        aligner: The model.
+        micro_batches: Signals [B_part, C, T] and subject indices [B_part] of each.
+        targets: [B, *shape] by the fuser's key, or by name where no head predicts them.
+        context: For a backbone that learns with its targets.
+    """
+    # embeddings of the heads pass the fuser, further targets go to the losses as they are
+    keys = aligner.layout.keys_of(aligner.layout.heads)
     embeddings = {key: targets[key] for key in targets if key in keys}
     further = {name: targets[name] for name in targets if name not in keys}
-    targets = further | aligner.targets(embeddings, subjects) | batch.augmented
+    subjects = torch.cat([subject for _, subject in micro_batches])
+    targets = further | aligner.targets(embeddings, subjects)
     if not hasattr(aligner.backbone, "learn"):
-        return join_parts([aligner.predict(*part) for part in batch.parts]), targets
+        return _join([aligner.predict(*part) for part in micro_batches]), targets
 
     # a backbone that learns with its targets gets those of its own micro-batch
     first, learned = 0, []
-    for signal, subject in batch.parts:
+    for signal, subject in micro_batches:
         rows = slice(first, first := first + len(signal))
         part_targets = {name: target[rows] for name, target in targets.items()}
         learned.append(aligner.learn(signal, subject, part_targets, context))
-    return join_parts([predicted for predicted, _ in learned]), join_parts([target for _, target in learned])
+    return _join([predicted for predicted, _ in learned]), _join([target for _, target in learned])
 
 
-def _fit_in_closed_form(aligner: Aligner, data: CellData, callbacks: Callbacks, launch: Launch) -> Aligner:
+def _join(shares: Sequence[Tensors]) -> Tensors:
+    """Join tensors of the micro-batches of a batch, by name."""
+    if len(shares) == 1:
+        return shares[0]
+    return {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
+
+
+def _fit_in_closed_form(
+    aligner: Aligner, data: CellData, seed: int, callbacks: "CellFolder | None", launch: Launch
+) -> Aligner:
     """Fit a backbone in closed form: one pass over each subject, without steps or epochs.
 
     Held-out concepts are not learned: they validate the model.
@@ -377,9 +372,12 @@ def _fit_in_closed_form(aligner: Aligner, data: CellData, callbacks: Callbacks, 
 
     # validate as an iterative training would
     aligner.eval()
-    validation = held_out_set(data, averages_of(data, launch.device))
-    ranks = ranks_of(validation, aligner, "fp32", Launch(0, 1, launch.device))
-    callbacks.at_end(aligner, 1, ranks, validation)
+    if callbacks is not None:
+        averages = open_bank(data.trials, launch.device, data.is_mapped)
+        validation = select_held_out(data, averages)
+        ranks = rank_queries(aligner, validation, data.targets, "fp32", launch.alone)
+        caveats = aligner.learned.caveats
+        callbacks.at_end(aligner, 1, summarise_held_out(ranks, validation, data.alike, seed, caveats))
     return aligner
 
 

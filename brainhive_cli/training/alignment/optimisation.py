@@ -1,23 +1,20 @@
-"""Optimisation, stage by stage: AdamW, schedules, the moving average and the kept epoch."""
+"""Optimisation, stage by stage: AdamW, schedules, the moving average and the selected epoch."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from types import MappingProxyType
+from typing import Any
 
 import torch
-from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
-from typing_extensions import TypedDict
 
-from brainhive_cli.core import documents, weights
+from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.weights import ANEW, Checkpoint
+from brainhive_cli.core.weights import ANEW
 from brainhive_cli.training.alignment.initialisation import load_start, modules_of_subjects
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective
@@ -26,73 +23,167 @@ from brainhive_cli.training.alignment.settings import Stage, Train
 Content = dict[str, Any]
 """What a checkpoint holds."""
 Tensors = tuple[Tensor, ...] | list[Tensor]
-Count = Annotated[int, Field(ge=0)]
-Weights = dict[str, Tensor]
-HOLDS_TENSORS = ConfigDict(arbitrary_types_allowed=True)
-"""Lets pydantic check dataclasses whose fields are tensors."""
+PROGRESS = (
+    "epoch",
+    "steps_done",
+    "loss_sum",
+    "best_top1",
+    "best_epoch",
+    "selected_epoch",
+    "score",
+    "weights",
+    "ranks",
+)
+"""Attributes of a learner that a checkpoint holds as they are."""
 
 
 class Learner:
-    """AdamW with a schedule and clipped gradients, for one stage of a training.
+    """AdamW with a schedule and clipped gradients, stage by stage, and the progress of a training.
 
-    `result` is the aligner that has been learned, `losses` are the losses with what they have learned: the
-    moving averages where there are any.
-
-    Frozen parts must not require gradients. An epoch has `steps` steps; the stage ends at the epoch `stop` of
-    the whole training. `anchors` are the weights that `train.start_pull` pulls parameters of the aligner to.
+    Parameters that do not require gradients at first, as a prior's, never change. `train.start_pull` pulls
+    the others to the weights of the first start.
 
     Source: Li, Grandvalet and Davoine 2018 (arXiv 1802.01483) for L2-SP; the pull is
     decoupled from the gradient, as AdamW's weight decay is.
+
+    Args:
+        aligner: The model.
+        objective: Its losses, which may learn too.
+        train: Optimisation and stages.
+        steps: Steps of an epoch.
+        starts: Weights from which a stage starts, by the stage's number and the part of the model.
+        is_started: Whether the model has the weights of another one already.
+        feedback: What chooses alternatives, whose state a checkpoint holds too.
+
+    Attributes:
+        learned: The losses and the model with what they have learned: the moving average where there is one.
+        epoch: Epochs that are done.
+        steps_done: Steps of the next one that are done; `loss_sum` is the sum of their losses.
+        stop: Epoch at which the stage ends.
+        best_top1: Highest validation top-1 so far.
+        best_epoch: Epoch that reached it last; 0: none yet.
+        selected_epoch: The epoch with the best score so far, counted from 1; without scores the last.
+        score: Of the selected epoch, as the `weights` of losses and model, and the validation `ranks` [N].
+
+    Raises:
+        RecipeError: if a stage freezes an unknown part, or everything, or nothing starts that is pulled to.
     """
 
     def __init__(
         self,
         aligner: Aligner,
-        objective: nn.Module,
+        objective: Objective,
         train: Train,
-        stage: Stage,
         steps: int,
-        stop: int = 0,
-        anchors: Mapping[str, Tensor] | None = None,
+        starts: Mapping[int, Mapping[str, Path]] = MappingProxyType({}),
+        is_started: bool = False,
+        feedback: nn.Module | None = None,
     ) -> None:
         # the losses learn too, so one optimizer sees both modules
-        self.model, self.grad_norm = nn.ModuleList([objective, aligner]), train.grad_norm
-        self.frozen, self.stop = tuple(stage.freeze), stop
-        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            _groups(self.parameters, self.model, train, stage.lr), stage.lr, betas=train.betas, fused=True
-        )
-        self.peak_lr: float = self.optimizer.param_groups[0]["lr"]
-        self.schedule = schedule_of(self.optimizer, stage, steps)
+        self.aligner, self.objective = aligner, objective
+        self.model = nn.ModuleList([objective, aligner])
+        self.settings, self.steps, self.starts, self.feedback = train, steps, starts, feedback
+        self.stages = train.all_stages(steps)
+        self.learnable = [name for name, parameter in aligner.named_parameters() if parameter.requires_grad]
 
-        # parameters of the stage that are pulled, and the weights that each is pulled to
-        self.start_pull, self.anchors = train.start_pull, dict(anchors or {})
-        self.pulled = {
-            name: parameter
-            for name, parameter in aligner.named_parameters()
-            if name in self.anchors and parameter.requires_grad
-        }
+        # progress, as before the first step
+        self.epoch = self.steps_done = self.best_epoch = self.selected_epoch = 0
+        self.loss_sum: Tensor | float = 0.0
+        self.best_top1 = self.score = 0.0
+        self.weights: dict[str, Tensor] = {}
+        self.ranks = torch.empty(0)
+
+        # the weights that learned ones are pulled to are those of the first start
+        self.anchors: dict[str, Tensor] = {}
+        self.first_start = 0 if is_started else min(starts, default=None)
+        if train.start_pull and self.first_start is None:
+            raise RecipeError(
+                f"train.start_pull is {train.start_pull:g}, and no stage starts from other weights",
+                "a start, or leave it out",
+            )
+        for number, stage in enumerate(self.stages):
+            self._check(number, stage)
+
+    def _check(self, number: int, stage: Stage) -> None:
+        # every named part must exist in the model
+        names = [name for name, _ in self.aligner.named_modules() if name]
+        started = [part for part in self.starts.get(number, ()) if part]
+        for what, parts in (
+            (f"train.stages[{number}] freezes", stage.freeze),
+            (f"train.stages[{number}] starts", started),
+            ("train.lr_of names", self.settings.lr_of),
+        ):
+            if unknown := [part for part in parts if part not in names]:
+                top = ", ".join(name for name in names if name.count(".") < 2)
+                raise RecipeError(f"{what} {unknown[0]!r}", f"there are: {top}")
+
+        # something must remain to be learned
+        if all(is_below(name, stage.freeze) for name in self.learnable):
+            raise RecipeError(f"train.stages[{number}] freezes all that could learn", "freeze less")
+
+    def enter_stage(self, is_resumed: bool = False) -> None:
+        """Make the optimizer of the stage that the epoch is in, from its start unless it is resumed."""
+        # find the stage by the epoch
+        aligner, train = self.aligner, self.settings
+        stops = [*accumulate(stage.epochs for stage in self.stages)]
+        number = next(index for index, stop in enumerate(stops) if self.epoch < stop)
+        self.stop, stage = stops[number], self.stages[number]
+
+        # load the weights that the stage starts from, but keep parameters that never learn
+        if not is_resumed and number in self.starts:
+            fixed = {
+                name: parameter.detach().clone()
+                for name, parameter in aligner.named_parameters()
+                if name not in self.learnable
+            }
+            for part, path in self.starts[number].items():
+                load_start(aligner, path, part)
+            aligner.load_state_dict(fixed, strict=False)
+            self.objective.continue_from(aligner.losses)
+
+        # remember the weights of the first start, but of no one subject's modules: a new subject's are drawn
+        parameters = dict(aligner.named_parameters())
+        is_pulled = train.start_pull and self.first_start is not None and number >= self.first_start
+        if is_pulled and not self.anchors:
+            of_subjects = modules_of_subjects(aligner)
+            shared = [name for name in self.learnable if name not in of_subjects]
+            self.anchors = {name: parameters[name].detach().clone() for name in shared}
+
+        # freeze the parts of this stage only
+        self.frozen = stage.freeze
+        for name in self.learnable:
+            parameters[name].requires_grad_(not is_below(name, stage.freeze))
+        self.pulled = {name: parameters[name] for name in self.anchors if parameters[name].requires_grad}
+
+        # one optimizer for what learns in the stage
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        groups = _groups(self.parameters, self.model, train, stage.lr)
+        self.optimizer = torch.optim.AdamW(groups, stage.lr, betas=train.betas, fused=True)
+        self.peak_lr: float = self.optimizer.param_groups[0]["lr"]
+        self.schedule = schedule_of(self.optimizer, stage, self.steps)
 
         # the average starts as a copy of the weights
-        self.decay = train.ema
         self.average = AveragedModel(self.model, multi_avg_fn=self._average) if train.ema else None
-        learned: Any = self.average.module if self.average else self.model
-        self.losses: nn.Module = learned[0]
-        self.result: Aligner = learned[1]
+        self.learned: Any = self.model if self.average is None else self.average.module
 
     def train(self) -> None:
         """Bring all into training mode, and what is frozen into evaluation mode."""
         # frozen batch normalisation and dropout must not move either
         self.model.train()
-        for name, module in self.model[1].named_modules():
+        for name, module in self.aligner.named_modules():
             if is_below(name, self.frozen):
                 module.eval()
+
+    @property
+    def result(self) -> Aligner:
+        """The model that has been learned."""
+        return self.learned[1]
 
     def step(self) -> None:
         """Change the weights by the gradients, and forget the gradients."""
         # clip, step and forget the gradients
-        if self.grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
+        if self.settings.grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.grad_norm)
         share_of_peak = self.optimizer.param_groups[0]["lr"] / self.peak_lr
         self.optimizer.step()
         self.schedule.step()
@@ -101,24 +192,58 @@ class Learner:
         # pull the weights back to those of the start
         if self.pulled:
             anchors = [self.anchors[name] for name in self.pulled]
+            pull = share_of_peak * self.settings.start_pull
             with torch.no_grad():
-                torch._foreach_lerp_([*self.pulled.values()], anchors, share_of_peak * self.start_pull)
+                torch._foreach_lerp_([*self.pulled.values()], anchors, pull)
 
         # the average follows each step
         if self.average is not None:
             self.average.update_parameters(self.model)
 
+    def finish_epoch(self, ranks: Tensor, validated: float | None, score: float | None) -> None:
+        """Count an epoch; select its weights if none before had a better score.
+
+        Args:
+            ranks: Validation ranks [N].
+            validated: Validation top-1.
+            score: What selects the epoch; None selects every one, so that the last stays.
+        """
+        # begin the next epoch
+        self.epoch += 1
+        self.steps_done, self.loss_sum = 0, 0.0
+        if validated is not None and validated >= self.best_top1:
+            self.best_top1, self.best_epoch = validated, self.epoch
+
+        # a later epoch of equal score replaces the earlier one
+        if score is None or score >= self.score:
+            self.selected_epoch, self.score, self.ranks = self.epoch, score or 0.0, ranks
+            self.weights = _copy_weights(self.learned)
+
+    def load_selected(self) -> Aligner:
+        """Return the model with the weights of the selected epoch, in evaluation mode."""
+        self.learned.load_state_dict(self.weights)
+        self.result.losses = _copy_weights(self.learned[0])
+        return self.result.eval()
+
     def state_dict(self) -> Content:
         """Return all that an exact continuation needs."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        return state | ({"anchors": self.anchors} if self.anchors else {})
+        return state | {name: getattr(self, name) for name in (*PROGRESS, "anchors")}
 
     def load_state_dict(self, state: Content) -> None:
-        """Continue from a `state_dict`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        for name, anchor in self.anchors.items():
-            anchor.copy_(state["anchors"][name])
+        """Continue from a `state_dict`.
+
+        Raises:
+            BrainhiveError: if it is of something else.
+        """
+        with weights.reading("the checkpoint", ANEW, BrainhiveError, problem="is of another training"):
+            for name in PROGRESS:
+                setattr(self, name, state[name])
+            self.enter_stage(is_resumed=True)
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            for name, anchor in self.anchors.items():
+                anchor.copy_(state["anchors"][name])
 
     def _average(self, averaged: Tensors, current: Tensors, _: Tensor | int) -> None:
         """Move averages towards weights; faster in the first steps, so that the start is soon forgotten.
@@ -126,12 +251,19 @@ class Learner:
         Source: the ramp (1 + n) / (10 + n) is that of TensorFlow's ExponentialMovingAverage.
         """
         count = self.schedule.last_epoch  # steps that are done
-        decay = min(self.decay, (1 + count) / (10 + count))
+        decay = min(self.settings.ema, (1 + count) / (10 + count))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def _parts(self) -> Content:
+        """List what has a state of its own in this stage."""
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
-        return parts | ({"average": self.average} if self.average else {})
+        further = {"average": self.average, "feedback": self.feedback}
+        return parts | {name: part for name, part in further.items() if part is not None}
+
+
+def _copy_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Copy weights to the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 
 
 def _groups(parameters: Sequence[Tensor], model: nn.ModuleList, train: Train, lr: float) -> list[Content]:
@@ -198,162 +330,3 @@ def schedule_of(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> L
         )
 
     return LambdaLR(optimizer, share_of_lr)
-
-
-class Stages:
-    """The stages of a training, whose epochs have `steps` steps, one after another.
-
-    Parameters that do not require gradients, as a prior's, never change. `starts` is what stages start from,
-    by the stage's number; `is_started` says that the aligner has the weights of another one already.
-
-    Raises:
-        RecipeError: if a stage freezes an unknown part, or everything, or nothing starts that is pulled to.
-    """
-
-    def __init__(
-        self,
-        aligner: Aligner,
-        objective: Objective,
-        train: Train,
-        steps: int,
-        starts: Mapping[int, Mapping[str, Path]],
-        is_started: bool = False,
-    ) -> None:
-        self.aligner, self.objective, self.train, self.steps = aligner, objective, train, steps
-        self.all, self.starts = train.all_stages(steps), starts
-        self.stops = list(accumulate(stage.epochs for stage in self.all))
-        self.anchors: Weights = {}
-        self.first_start = 0 if is_started else min(starts, default=None)
-        if train.start_pull and self.first_start is None:
-            raise RecipeError(
-                f"train.start_pull is {train.start_pull:g}, and no stage starts from other weights",
-                "a start, or leave it out",
-            )
-        self.learnable = [
-            name for name, parameter in self.aligner.named_parameters() if parameter.requires_grad
-        ]
-        for number, stage in enumerate(self.all):
-            self._check(number, stage)
-
-    def enter(self, epoch: int, saved: Content | None = None) -> Learner:
-        """Make the learner of the stage that an epoch is in; it continues from the saved state, if any."""
-        # find the stage by the epoch
-        number = next(index for index, stop in enumerate(self.stops) if epoch < stop)
-        stage = self.all[number]
-
-        # load the weights that the stage starts from, but keep parameters that never learn
-        if saved is None and number in self.starts:
-            fixed = {
-                k: p.detach().clone() for k, p in self.aligner.named_parameters() if k not in self.learnable
-            }
-            for part, path in self.starts[number].items():
-                load_start(self.aligner, path, part)
-            self.aligner.load_state_dict(fixed, strict=False)
-            self.objective.continue_from(self.aligner.losses)
-
-        # remember the weights of the first start, but of no one subject's modules: a new subject's are drawn
-        is_pulled = self.train.start_pull and self.first_start is not None and number >= self.first_start
-        if is_pulled and not self.anchors:
-            parameters = dict(self.aligner.named_parameters())
-            of_subjects = modules_of_subjects(self.aligner)
-            shared = [name for name in self.learnable if name not in of_subjects]
-            self.anchors = {name: parameters[name].detach().clone() for name in shared}
-
-        # freeze the parts of this stage only
-        for name, parameter in self.aligner.named_parameters():
-            if name in self.learnable:
-                parameter.requires_grad_(not is_below(name, stage.freeze))
-        stop = self.stops[number]
-        learner = Learner(self.aligner, self.objective, self.train, stage, self.steps, stop, self.anchors)
-        if saved is not None:
-            with weights.reading(f"the checkpoint of epoch {epoch}", ANEW, BrainhiveError):
-                learner.load_state_dict(saved)
-        return learner
-
-    def _check(self, number: int, stage: Stage) -> None:
-        # every named part must exist in the model
-        names = [name for name, _ in self.aligner.named_modules() if name]
-        started = [part for part in self.starts.get(number, ()) if part]
-        for what, parts in (
-            (f"train.stages[{number}] freezes", stage.freeze),
-            (f"train.stages[{number}] starts", started),
-            ("train.lr_of names", self.train.lr_of),
-        ):
-            if unknown := [part for part in parts if part not in names]:
-                top = ", ".join(name for name in names if name.count(".") < 2)
-                raise RecipeError(f"{what} {unknown[0]!r}", f"there are: {top}")
-
-        # something must remain to be learned
-        if all(is_below(name, stage.freeze) for name in self.learnable):
-            raise RecipeError(f"train.stages[{number}] freezes all that could learn", "freeze less")
-
-
-@with_config(HOLDS_TENSORS)
-class Kept(TypedDict):
-    """The epoch that is kept: its number, score, weights (the losses' too) and validation ranks."""
-
-    epoch: Count
-    score: float | None
-    weights: Weights
-    losses: Weights
-    ranks: Tensor
-
-
-@dataclass
-class State:
-    """Progress of the training of a cell.
-
-    Attributes:
-        epoch: Epochs that are done.
-        step: Steps of the next one that are done; `loss` is the sum of their losses.
-        best: Highest validation top-1 so far, and the epoch that reached it last (0: none yet).
-        kept: The epoch that is kept.
-        feedback: State of the choice of alternatives, where they are chosen by feedback.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = HOLDS_TENSORS
-
-    epoch: Count = 0
-    step: Count = 0
-    loss: Tensor | float = 0.0
-    best: tuple[float, Count] = (0.0, 0)
-    kept: Kept | None = None
-    feedback: Weights | None = None
-
-    @classmethod
-    def load(cls, checkpoint: Checkpoint, launch: Launch) -> tuple[Self, Content | None]:
-        """Read a checkpoint, where there is one: how far the cell is, and the state of its learner.
-
-        Raises:
-            BrainhiveError: if it is whole, but no cell's.
-        """
-        # the learner checks its own part of the checkpoint when it loads it
-        saved = checkpoint.load(launch)
-        if saved is None:
-            return cls(), None
-        learner = documents.check(saved.pop("learner", None), f"{checkpoint.path}: learner", dict, ANEW)
-        return documents.check(saved, str(checkpoint.path), cls, ANEW), learner
-
-    def content(self, learner: Learner) -> Content:
-        """Return a checkpoint, as `load` reads it."""
-        return {**vars(self), "learner": learner.state_dict()}
-
-    def count_epoch(
-        self, learner: Learner, ranks: Tensor, validated: float | None, score: float | None
-    ) -> None:
-        """Count an epoch; keep its weights and validation ranks if none before had a better score.
-
-        Without a score the last epoch is kept. `validated` is validation top-1.
-        """
-        # begin the next epoch
-        self.epoch, self.step, self.loss = self.epoch + 1, 0, 0.0
-        if validated is not None and validated >= self.best[0]:
-            self.best = (validated, self.epoch)
-
-        # a later epoch of equal score replaces the earlier one
-        if self.kept is None or score is None or score >= (self.kept["score"] or 0.0):
-            weights, losses = (
-                {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
-                for module in (learner.result, learner.losses)
-            )
-            self.kept = Kept(epoch=self.epoch, score=score, weights=weights, losses=losses, ranks=ranks)

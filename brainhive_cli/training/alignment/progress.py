@@ -1,7 +1,7 @@
 """Progress, metrics and learning curves of an align run."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -25,6 +25,8 @@ PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 SECTION = "Training"
 MOST = 6
 """Cells that have a line each; of more, their mean is drawn, with the lowest and the highest."""
+ABSENT = "–"
+"""In place of a validation that there is not."""
 CURVE_TITLES = {"loss": "Loss", "validation_top1": "Top-1 on held-out training concepts"}
 """Keys of an epoch in the log, and the titles of their curves."""
 
@@ -36,20 +38,27 @@ class _Epoch(BaseModel):
     time: float
     epoch: int
     loss: float
-    validation_top1: float | None
+    validation_top1: float | None = None
+
+
+def _read_epochs(lines: Iterable[str], cells: Container[str]) -> Iterator[_Epoch]:
+    """Read the epochs of cells from lines of the log, but for damaged ones, as two machines may leave."""
+    for line in lines:
+        with suppress(BrainhiveError):
+            event = documents.parse(line, "an event", _Epoch)
+            if event.cell in cells:
+                yield event
 
 
 class Watch:
     """A table of the cells in training and, below them, of those that finished last.
 
     Without a terminal, a line for each cell that is finished, and one a minute. `epochs` are those of each
-    variant of a sweep.
+    cell, by its name.
     """
 
-    def __init__(self, run: Path, cells: Sequence[Cell], epochs: Mapping[str, int]) -> None:
-        self._run, self._epochs = run, epochs
-        self._cells = {cell.name: cell for cell in cells}
-        self._log = run / "log.jsonl"
+    def __init__(self, run: Path, epochs: Mapping[str, int]) -> None:
+        self._run, self._epochs, self._log = run, epochs, run / "log.jsonl"
         self._bytes_read = self._log.stat().st_size if self._log.is_file() else 0  # skips earlier starts
         self._events: dict[str, list[_Epoch]] = {}
         self._reported: set[str] = set()
@@ -59,50 +68,59 @@ class Watch:
         self._catch_up()
         done = [name for name in self._events if self._is_finished(name)]
         done.sort(key=lambda name: -self._events[name][-1].time)
-        shown = [*(name for name in self._events if name not in done), *done][:rows]
-        at_work = []
-        for name in shown:
-            cell, events = self._cells[name], self._events[name]
-            last, epochs, top1 = events[-1], self._epochs[cell.variant], events[-1].validation_top1
-            pace_s = (last.time - events[0].time) / max(1, len(events) - 1)
-            left = clock(pace_s * (epochs - 1 - last.epoch)) if len(events) > 1 else ""
-            row = name.removesuffix(f"_seed-{cell.seed}"), cell.seed, f"{last.epoch + 1}/{epochs}"
-            figures = f"{last.loss:.3f}", "–" if top1 is None else f"{top1:.3f}"
-            at_work.append((*row, *figures, "done" if name in done else left))
+        shown = [*(name for name in self._events if name not in done), *done]
+        laid_out = []
+        for name in shown[:rows]:
+            # time left, by the pace since the first epoch
+            events, left = self._events[name], ""
+            last = events[-1]
+            if name in done:
+                left = "done"
+            elif len(events) > 1:
+                pace_s = (last.time - events[0].time) / (len(events) - 1)
+                left = clock(pace_s * (self._epochs[name] - 1 - last.epoch))
+            label, _, seed = name.rpartition("_seed-")
+            laid_out.append((label, int(seed), *self._describe(name), left))
         columns = "cell", "seed", "epoch", "loss", "val top-1", "time left"
-        return Table(self._count(done), columns, tuple(at_work))
+        return Table(self._count(done), columns, tuple(laid_out))
 
     def news(self, is_due: bool) -> list[str]:
         """Say which cells were finished since the last call; if none was and it is due, how far one is."""
         self._catch_up()
-        done = [name for name in self._cells if self._is_finished(name)]
-        new = [name for name in done if name not in self._reported]
-        self._reported.update(new)
-        at_work = [name for name in self._events if name not in done]
-        if is_due and not new:
+        done = [name for name in self._epochs if self._is_finished(name)]
+        count, shown = self._count(done), [name for name in done if name not in self._reported]
+        self._reported.update(done)
+        if is_due and not shown:
+            at_work = [name for name in self._events if name not in done]
             if not at_work:
-                return [self._count(done)]
-            new = [max(at_work, key=lambda name: self._events[name][-1].time)]
+                return [count]
+            shown = [max(at_work, key=lambda name: self._events[name][-1].time)]
         lines = []
-        for name in new:
-            words = f"{name}: {'done' if name in self._reported else 'at work'}"
-            if events := self._events.get(name):  # none where it is fitted in closed form, without epochs
-                last, epochs = events[-1], self._epochs[self._cells[name].variant]
-                top1 = "" if last.validation_top1 is None else f", val top-1 {last.validation_top1:.3f}"
-                words += f", epoch {last.epoch + 1}/{epochs}, loss {last.loss:.3f}{top1}"
-            lines.append(f"{words}; {self._count(done)}")
+        for name in shown:
+            words = f"{name}: {'done' if name in done else 'at work'}"
+            if name in self._events:  # which is not where it is fitted in closed form, without epochs
+                epoch, loss, top1 = self._describe(name)
+                words += f", epoch {epoch}, loss {loss}"
+                words += "" if top1 == ABSENT else f", val top-1 {top1}"
+            lines.append(f"{words}; {count}")
         return lines
+
+    def _describe(self, name: str) -> tuple[str, str, str]:
+        """Give the epoch, the loss and the validation top-1 that a cell has reached."""
+        last = self._events[name][-1]
+        top1 = ABSENT if last.validation_top1 is None else f"{last.validation_top1:.3f}"
+        return f"{last.epoch + 1}/{self._epochs[name]}", f"{last.loss:.3f}", top1
 
     def _count(self, done: Sequence[str]) -> str:
         """Say how many cells are done, and how long the others take."""
-        text = f"{len(done)} of {len(self._cells)} cells"
+        text = f"{len(done)} of {len(self._epochs)} cells"
         times = [event.time for events in self._events.values() for event in events]
         if len(times) < 2:
             return text
         # all cells still take as long as an epoch took on average
         epochs_left = sum(
-            self._epochs[cell.variant] - len(self._events.get(name, ()))
-            for name, cell in self._cells.items()
+            epochs - len(self._events.get(name, ()))
+            for name, epochs in self._epochs.items()
             if name not in done
         )
         left_s = (max(times) - min(times)) / (len(times) - 1) * epochs_left
@@ -119,11 +137,9 @@ class Watch:
             file.seek(self._bytes_read)
             *lines, _ = file.read().split(b"\n")
         self._bytes_read += sum(len(line) + 1 for line in lines)
-        for line in lines:
-            with suppress(BrainhiveError):  # a shared disk may mix the lines of two machines
-                event = documents.parse(line.decode(errors="replace"), str(self._log), _Epoch)
-                if event.cell in self._cells:
-                    self._events.setdefault(event.cell, []).append(event)
+        texts = (line.decode(errors="replace") for line in lines)
+        for event in _read_epochs(texts, self._epochs):
+            self._events.setdefault(event.cell, []).append(event)
 
 
 def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
@@ -141,27 +157,25 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
 
     # a row for each cell; one without validation has no figures
     rows = []
-    for name, metric in top1.items():
-        figures = (metric.value, metric.interval_text(), metric.n, metric.chance) if metric else ("–",) * 4
-        rows.append((name, cell_notes[name]["epoch"], *figures))
-
-    # mean and spread over all cells, or over those of each variant
     variant_metrics: dict[str, list[Metric | None]] = {}
     for cell in cells:
-        variant_metrics.setdefault(cell.variant, []).append(top1[cell.name])
-    spreads = {
-        label: mean_sd(metric.value for metric in metrics if metric is not None)
-        for label, metrics in variant_metrics.items()
-    }
-    if "" in variant_metrics and len(cells) > 1:
-        rows.append((f"mean ± sd of {len(cells)}", "", spreads[""], "", "", ""))
+        metric = top1[cell.name]
+        figures = (metric.value, metric.interval_text(), metric.n, metric.chance) if metric else (ABSENT,) * 4
+        rows.append((cell.name, cell_notes[cell.name]["epoch"], *figures))
+        variant_metrics.setdefault(cell.variant, []).append(metric)
+
+    # mean and spread over all cells, or over those of each variant
+    means = []
+    stamps = stamp_rows(variant_metrics)
+    for label, metrics in variant_metrics.items():
+        spread = mean_sd(metric.value for metric in metrics if metric is not None)
+        if label:
+            chance = metrics[0].chance if metrics[0] else ABSENT
+            means.append((stamps[label], spread, len(metrics), chance))
+        elif len(cells) > 1:
+            rows.append((f"mean ± sd of {len(cells)}", "", spread, "", "", ""))
     laid_out = [Table(title, ("cell", "epoch", "val top-1", "95 % CI", "n", "chance"), rows)]
-    if "" not in variant_metrics:
-        stamps = stamp_rows(variant_metrics)
-        means = [
-            (stamps[label], spreads[label], len(metrics), metrics[0].chance if metrics[0] else "–")
-            for label, metrics in variant_metrics.items()
-        ]
+    if means:
         laid_out.insert(0, Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), means))
     return _finish_tables(laid_out, measured)
 
@@ -173,12 +187,12 @@ def _finish_tables(laid_out: Sequence[Table], measured: Measurements) -> tuple[T
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
     """Draw the log of a run: what each cell measured after each epoch."""
-    events, curves = [event for event in run.events() if event.get("cell") in cells], []
+    events, curves = [*_read_epochs(run.read_text("log.jsonl").splitlines(), cells)], []
     for key, title in CURVE_TITLES.items():
         cell_values: dict[str, dict[int, float]] = {}
         for event in events:
-            if isinstance(event.get(key), int | float):
-                cell_values.setdefault(event["cell"], {})[event["epoch"] + 1] = event[key]
+            if (value := getattr(event, key)) is not None:
+                cell_values.setdefault(event.cell, {})[event.epoch + 1] = value
         epochs, note = sorted({*chain(*cell_values.values())}), ""
         lines = [Line(cell, [*map(values.get, epochs)]) for cell, values in cell_values.items()]
         if len(lines) > MOST:

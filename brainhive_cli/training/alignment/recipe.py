@@ -36,7 +36,7 @@ MAX_CELLS = 100_000
 """Trainings of a run: more are listed for minutes."""
 FOLD = re.compile(r"_fold-\d+(?=_seed-)")
 """In the name of a cell."""
-USED_IN_CLOSED_FORM = {"validation", "memory_map", "shuffled_labels"}
+USED_IN_CLOSED_FORM = {"validation", "shuffled_labels"}
 """Keys of `train` that have an effect where nothing is trained step by step."""
 HeadTargets = Annotated[
     dict[str, SerializeAsAny[EncoderConfig] | Literal["fused"]], BeforeValidator(_head_targets)
@@ -46,10 +46,7 @@ HeadTargets = Annotated[
 class Recipe(SweptRecipe):
     """Recipe of train-align: signals, embeddings and the alignment of the two."""
 
-    FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {
-        "published",
-        "train.memory_map",
-    }
+    FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {"published"}
     is_tracked = True
     LESS_MEMORY = ({"train.batch_size": 0.5},)
 

@@ -19,8 +19,8 @@ DECIDE_NOTHING = {"paths", "run", "digests", "recipe_name", "published"} | {
     *("sweep", "ablations", "dataset", "subjects")
 }
 """Sections of a recipe that a set-up says otherwise, or that change no number."""
-SAID_OTHERWISE = {"signal.name", "signal.channels", "signal.window_ms", "train.memory_map", "train.stages"}
-"""Keys that what was recorded says better, or that change no number; stages have keys of their own."""
+SAID_OTHERWISE = {"signal.name", "signal.channels", "signal.window_ms", "train.stages"}
+"""Keys that what was recorded says better; stages have keys of their own."""
 SHORT = {"train.epochs": "epochs", "train.selection": "selection"}
 """Names of keys for readers."""
 SELECTION = {"validation": "best", "last epoch": "last", "test": "test"}

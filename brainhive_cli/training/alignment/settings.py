@@ -226,14 +226,6 @@ class Train(Section):
         description="signals are trained with the pictures of others, drawn once: a control of what a model "
         "shows that has learned nothing of the pictures",
     )
-    memory_map: Annotated[
-        Literal["auto", "yes", "no"],  # of which YAML reads two as booleans
-        BeforeValidator(
-            lambda value: {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
-        ),
-    ] = Field(
-        "auto", description="signals stay on disk; auto: when they need more than half of the free memory"
-    )
 
     @model_validator(mode="before")
     @classmethod

@@ -24,7 +24,7 @@ from brainhive_cli.data.model_input import (
     read_training,
     spec_of,
 )
-from brainhive_cli.data.signal_stores import caveats_of
+from brainhive_cli.data.signal_stores import Recordings, caveats_of
 from brainhive_cli.data.signals.augmentation import AUGMENTED, augmented
 from brainhive_cli.data.signals.normalisations import Statistics, pool_statistics
 from brainhive_cli.data.spaces import Sensors
@@ -51,7 +51,7 @@ DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
 INPUTS: Any = {
     **dict.fromkeys(("encoders", "heads", "targets", "prior", "signal"), True),
-    "train": {"embedding_alternatives", "online", "lora", "augment", "augment_pictures", "memory_map"},
+    "train": {"embedding_alternatives", "online", "lora", "augment", "augment_pictures"},
 }
 """Keys of a recipe that decide which targets and signals are loaded, and how."""
 
@@ -75,9 +75,7 @@ class TrainingData:
         prior: The prior whose frozen fuser makes the target.
         keys: The fuser's key of each encoder, by the encoder's store name.
         targets: Targets of the stimuli, by the fuser's key, and by the names of those that terms alone read.
-        augmented: Targets of augmented pictures, by the head's name; None where none are asked for.
-        trials: Training trials, by subject and fold, which are opened when a cell first learns from them; and
-            the statistics that normalise them.
+        augmented: Targets of augmented pictures, by the head's name.
     """
 
     def __init__(
@@ -134,8 +132,9 @@ class TrainingData:
                     f"{encoder.name} reads no pictures that could be augmented", "leave its head out"
                 )
         computed = self._compute_targets(encoders.values(), partial(augmented, config=config))
-        varied = {head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()}
-        self.augmented = Targets({**varied}) if varied else None
+        self.augmented = Targets(
+            {head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()}
+        )
 
         # shapes [N, R, ...] of the training signals of each subject
         name = job.dataset.name
@@ -164,15 +163,13 @@ class TrainingData:
         if idle:
             console.warn(f"{' and '.join(idle)} has no effect: {name} has {most} repetition(s) a picture")
 
-        # whether signals stay on disk
-        self.is_memory_mapped = recipe.train.memory_map == "yes"
-        if recipe.train.memory_map == "auto":  # where they need more than half of the free memory
-            is_varied = mixed > 0 or signal.repetitions != "average"
-            needed = sum(4 * n * (1 + r * is_varied) * prod(rest) for n, r, *rest in shapes)
-            self.is_memory_mapped = launch.processes * needed > free_bytes(launch.device) / 2
-            if self.is_memory_mapped:
-                console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
-        self.trials: dict[tuple[int, int], tuple[Trials, Statistics | None]] = {}
+        # signals that need more than half of the free memory stay on disk
+        is_varied = mixed > 0 or signal.repetitions != "average"
+        needed = sum(4 * n * (1 + r * is_varied) * prod(rest) for n, r, *rest in shapes)
+        self.is_mapped = launch.processes * needed > free_bytes(launch.device) / 2
+        if self.is_mapped:
+            console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
+        self.read_fold = cache(partial(_read_fold, self.signals, self.stimuli))  # once for all cells
         self._pictures: dict[bytes, LearnedPictures] = {}
 
         # pictures that validate, and their copies, by the share of concepts
@@ -210,25 +207,14 @@ class TrainingData:
 
     def select_cell(self, cell: Cell) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and its training data."""
-        # concepts [M] that are held out for validation
         recipe, dataset = self.job.variants[cell.variant], self.job.dataset
-        train, shows_seen = recipe.train, dataset.holdout.shows_seen
-        # no concept is held out where the question is which of seen stimuli was shown
-        held_out = self.hold_out(0.0 if shows_seen else train.validation)
+        train = recipe.train
 
-        # signals of the subjects, read once for all cells of the fold
-        for subject in cell.trained_on:
-            if (subject, cell.fold) not in self.trials:
-                read = read_training(replace(self.signals, fold=cell.fold), subject, self.stimuli)
-                self.trials[subject, cell.fold] = read
+        # concepts [M] that validate; none where the question is which of seen stimuli was shown
+        held_out = self.hold_out(0.0 if dataset.holdout.shows_seen else train.validation)
 
-                # only a holdout of trials can leave a stimulus without a trial
-                shown = self.stimuli.rows(self.signals.open(subject)["train"].image_ids)
-                absent = np.setdiff1d(shown[shown >= 0], read[0].stimulus)
-                if shows_seen and len(absent):
-                    names = ", ".join(self.stimuli.image_ids[row] for row in absent[:5].tolist())
-                    console.warn(f"fold {cell.fold} of subject {subject} trains on no trial of {names}")
-        opened = [self.trials[subject, cell.fold] for subject in cell.trained_on]
+        # signals of the subjects, and what normalises them
+        opened = [self.read_fold(subject, cell.fold) for subject in cell.trained_on]
         subjects, statistics = [trials for trials, _ in opened], [each for _, each in opened if each]
         if recipe.mode == "finetune":
             subjects = [take_share(trials, held_out, recipe.finetune) for trials in subjects]
@@ -242,7 +228,7 @@ class TrainingData:
                 subjects[index] = each.change(stimulus=random.permutation(each.stimulus))
 
         # test signals, where they select the epoch
-        tested, tested_targets = None, None
+        tested, tested_targets = list[Trials](), Targets({})
         if train.selection == "test":
             # targets of the test, and which of its stimuli were learned
             ours, spec = self.recipe, layout.spec
@@ -257,7 +243,6 @@ class TrainingData:
             seen = learned.pictures.contain(name, ids, pixels, confirm)
 
             # unseen test signals, normalised as those of the training
-            tested = []
             for subject in cell.tested_on:
                 trials = match_split(self.signals, subject, "test", stimuli)
                 normaliser = learned.normaliser_of(subject)
@@ -284,7 +269,7 @@ class TrainingData:
             adapted=self.adapted,
             epoch_trials=train.epoch_trials and train.epoch_trials * (recipe.finetune.sessions or 1),
             seed=cell.seed,
-            is_mapped=self.is_memory_mapped,
+            is_mapped=self.is_mapped,
         )
         return layout, data
 
@@ -400,6 +385,22 @@ class TrainingData:
             similarity=recipe.similarity,
             adapter=adapter,
         )
+
+
+def _read_fold(
+    source: Recordings, stimuli: TargetStore, subject: int, fold: int
+) -> tuple[Trials, Statistics | None]:
+    """Read the training trials of a subject in a fold, and the statistics that normalise them."""
+    trials, statistics = read_training(replace(source, fold=fold), subject, stimuli)
+
+    # only a holdout of trials can leave a stimulus without a trial
+    if source.dataset.holdout.shows_seen:
+        shown = stimuli.rows(source.open(subject)["train"].image_ids)
+        absent = np.setdiff1d(shown[shown >= 0], trials.stimulus)
+        if len(absent):
+            names = ", ".join(stimuli.image_ids[row] for row in absent[:5].tolist())
+            console.warn(f"fold {fold} of subject {subject} trains on no trial of {names}")
+    return trials, statistics
 
 
 def take_share(trials: Trials, held_out: Bool, finetune: Finetune) -> Trials:

@@ -1,7 +1,7 @@
 """Retrieval in training: how well a brain model finds stimuli from signals it did not learn from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import compress
 from math import ceil
 
@@ -12,63 +12,23 @@ from torch import Tensor
 from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import Metric, extend_protocol
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.measurement.units import Alike, Items
-from brainhive_cli.training.alignment.batches import CellData, SignalBank, averages_of
+from brainhive_cli.measurement.ranks import ranks as find_ranks
+from brainhive_cli.measurement.ranks import summarise
+from brainhive_cli.measurement.units import Alike
+from brainhive_cli.training.alignment.batches import CellData, SignalBank, open_bank
 from brainhive_cli.training.alignment.learned import Confirm, LearnedPictures
 from brainhive_cli.training.alignment.model import Aligner
 
 Pictures = tuple[str, Sequence[str], UInt64 | None, Confirm]
+Query = tuple[SignalBank, Int64]
+"""Signals and the rows of those that are decoded; their gallery is the pictures that any of them shows."""
 MAX_COPY_DISTANCE = 8
 """Most bits in which views of copies among training pictures differ. JPEG, squares, bars and apertures change
 fewer; there are so many pairs of training pictures that to confirm further candidates would take minutes."""
 SIGNALS_AT_ONCE = 1024
 """Signals encoded at once: BrainHiVE's batch, so that what fits in training fits here."""
-
-
-@dataclass
-class ValidationSet:
-    """Rows of a signal bank that a model is validated on; the gallery is the stimuli that any of them shows.
-
-    `targets` are those of all stimuli; `subject` are subject indices [N], or None for an unknown one;
-    `alike` says which stimuli are, by their rows.
-    """
-
-    pool: SignalBank
-    rows: Int64
-    targets: Targets
-    subject: Tensor | None
-    alike: Alike = field(default_factory=Alike)
-
-    def __post_init__(self) -> None:
-        """Find the stimuli that the signals show, and which of them each does."""
-        stimulus = self.pool.stimulus
-        index = torch.from_numpy(self.rows).to(stimulus.device)
-        self.shown, self.target = torch.unique(stimulus[index], return_inverse=True)
-
-    def ranks(self, aligner: Aligner) -> Tensor:
-        """Rank the seen picture of each signal among the pictures: [N]."""
-        # the gallery [M, D] is encoded once
-        keys = aligner.layout.compared_keys
-        targets = Targets({key: source for key, source in self.targets.sources.items() if key in keys})
-        gallery = aligner.encode_image(targets.gather(self.shown)).float()
-
-        # signals are encoded in blocks, which bounds the memory
-        blocks = np.split(self.rows, range(SIGNALS_AT_ONCE, len(self.rows), SIGNALS_AT_ONCE))
-        tokens = []  # [N, D]
-        for part in (part for rows in blocks for part in self.pool.split(rows)):
-            index = torch.from_numpy(part).to(self.pool.stimulus.device)
-            subject = None if self.subject is None else self.subject[index]
-            tokens.append(aligner.encode_signal(self.pool.gather(part), subject).float())
-        return ranks(torch.cat(tokens), gallery, self.target)
-
-    def by_subject(self, ranks: Tensor) -> tuple[list[Tensor], Items]:
-        """Split ranks [N] by subject, and give the stimulus of each: several subjects may have seen one."""
-        # subject and stimulus of each rank
-        subject, stimulus = self.pool.subject.cpu()[self.rows], self.pool.stimulus.cpu()[self.rows]
-        masks = [subject == index for index in subject.unique()]
-        return [ranks[mask] for mask in masks], self.alike.items([stimulus[mask].tolist() for mask in masks])
 
 
 def held_out_of(concepts: Sequence[str], share: float, pictures: Pictures | None = None) -> Bool:
@@ -93,56 +53,104 @@ def held_out_of(concepts: Sequence[str], share: float, pictures: Pictures | None
     return learned.contain(dataset, image_ids, pixels, is_copy, MAX_COPY_DISTANCE)
 
 
-def describe_held_out(concepts: Sequence[str], share: float) -> tuple[str, str]:
-    """Say how many training concepts are held out; and why none is and what would, where some were to be."""
+def explain_no_validation(concepts: Sequence[str], share: float) -> str:
+    """Say why a share holds out no training concept, and which would; empty where it does, or is 0."""
     count = len(set(concepts))
-    held = round(share * count)
-    if held or not share:
-        return f"{held:,} of {count:,} training concepts", ""
+    if round(share * count) or not share:
+        return ""
 
     # the smallest share that holds out a concept
     least = ceil(1000 / count) / 1000
     way = f"train.validation={least:g} holds {round(least * count)} out" if count > 1 else "it takes two"
-    return (
-        f"none of {count:,} training concepts",
-        f"no validation: a share of {share:g} of {count} training concepts is none; {way}",
-    )
+    return f"no validation: a share of {share:g} of {count} training concepts is none; {way}"
 
 
-def held_out_set(data: CellData, averages: SignalBank) -> list[ValidationSet]:
-    """Take the averaged signals of held-out training concepts, if there are any."""
+def select_held_out(data: CellData, averages: SignalBank) -> list[Query]:
+    """List the averaged signals of held-out training concepts, if there are any."""
     rows = np.flatnonzero(data.held_out[averages.stimulus.cpu().numpy()])
-    return [ValidationSet(averages, rows, data.targets, averages.subject, data.alike)] if len(rows) else []
+    return [(averages, rows)] if len(rows) else []
 
 
-def test_sets(data: CellData, device: torch.device) -> list[ValidationSet]:
-    """Take the test signals, a subject at a time.
+def select_tested(data: CellData, device: torch.device) -> list[Query]:
+    """List the test signals, a subject at a time.
 
     Raises:
         BrainhiveError: if there are none.
     """
-    if not data.tested or data.tested_targets is None:
+    if not data.tested:
         raise BrainhiveError("no test signals to select the epoch by", "train.selection=best")
 
     # a known subject keeps its index, a new one has none
-    learned, queries = [trials.subject for trials in data.trials], []
+    learned, queries = [trials.subject for trials in data.trials], list[Query]()
     for trials in data.tested:
-        pool, subject, index = averages_of(replace(data, trials=[trials]), device), trials.subject, None
-        if subject in learned:
-            index = torch.full_like(pool.subject, learned.index(subject))
-        queries.append(ValidationSet(pool, np.arange(len(trials.stimulus)), data.tested_targets, index))
+        bank = open_bank([trials], device, data.is_mapped)
+        index = learned.index(trials.subject) if trials.subject in learned else -1
+        bank = replace(bank, subject=torch.full_like(bank.subject, index))
+        queries.append((bank, np.arange(len(trials.stimulus))))
     return queries
 
 
-def ranks_of(queries: list[ValidationSet], aligner: Aligner, precision: str, launch: Launch) -> Tensor:
+def rank_queries(
+    aligner: Aligner, queries: Sequence[Query], targets: Targets, precision: str, launch: Launch
+) -> Tensor:
     """Rank the seen pictures of all queries, [N]; as the main process finds them, for all processes."""
     # the main process ranks, with its own statistics of batch normalisation
     ranks = torch.empty(0)
     if launch.is_main and queries:
         aligner.eval()
+        keys = aligner.layout.compared_keys
+        compared = Targets({key: source for key, source in targets.sources.items() if key in keys})
         with torch.inference_mode(), launch.autocast(precision):
-            ranks = torch.cat([query.ranks(aligner) for query in queries])
+            ranks = torch.cat([_rank(aligner, bank, rows, compared) for bank, rows in queries])
     return launch.gather(ranks)[0]  # each has running statistics of its own share
+
+
+def _rank(aligner: Aligner, bank: SignalBank, rows: Int64, targets: Targets) -> Tensor:
+    """Rank the seen picture of each signal among the pictures that the rows show: [N]."""
+    # the gallery [M, D] is encoded once
+    index = torch.from_numpy(rows).to(bank.stimulus.device)
+    shown, target = torch.unique(bank.stimulus[index], return_inverse=True)
+    gallery = aligner.encode_image(targets.gather(shown)).float()
+
+    # signals are encoded in blocks, which bounds the memory
+    tokens = []  # [N, D]
+    for start in range(0, len(rows), SIGNALS_AT_ONCE):
+        for part in bank.split(rows[start : start + SIGNALS_AT_ONCE]):
+            subject = bank.subject[torch.from_numpy(part).to(bank.subject.device)]
+            is_known = bool((subject >= 0).all())
+            tokens.append(aligner.encode_signal(bank.gather(part), subject if is_known else None).float())
+    return find_ranks(torch.cat(tokens), gallery, target)
+
+
+def summarise_held_out(
+    ranks: Tensor, queries: Sequence[Query], alike: Alike, seed: int, caveats: Sequence[str]
+) -> list[Metric]:
+    """Measure the retrieval of held-out training concepts by their ranks [N]; nothing where none is held out.
+
+    Args:
+        ranks: Of `rank_queries`.
+        queries: Of `select_held_out`.
+        alike: Which pictures are, by their rows.
+        seed: Of the training.
+        caveats: Of the model.
+    """
+    if not queries:
+        return []
+
+    # ranks and pictures by subject: several subjects may have seen one picture
+    ((bank, rows),) = queries
+    subject, stimulus = bank.subject.cpu()[rows], bank.stimulus.cpu()[rows]
+    masks = [subject == index for index in subject.unique()]
+    items = alike.items([stimulus[mask].tolist() for mask in masks])
+    protocol = extend_protocol("held-out training concepts", caveats)
+    return summarise(
+        [ranks[mask] for mask in masks],
+        items.size,
+        seeds=(seed,),
+        protocol=protocol,
+        split="validation",
+        items=items,
+    )
 
 
 def top1(ranks: Tensor) -> float | None:

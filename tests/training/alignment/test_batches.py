@@ -13,7 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.batches import Batches, CellData, averages_of
+from brainhive_cli.training.alignment.batches import Batches, CellData, open_bank
 from brainhive_cli.training.alignment.recipe import Recipe
 
 WIDTHS = {1: 3, 4: 5, 7: 4}
@@ -36,20 +36,21 @@ def data_of(repetitions: int = 1) -> CellData:
 
 @pytest.mark.parametrize("repetitions", [1, 2])
 def test_a_step_is_a_micro_batch_for_each_subject_and_targets_follow_their_order(repetitions: int) -> None:
-    batch = batches_of(data_of(repetitions), batch_size=60).draw(np.arange(0, 3 * PICTURES, 4), 1)
+    batches = batches_of(data_of(repetitions), batch_size=60)
+    parts, targets, _ = batches.draw(np.arange(0, 3 * PICTURES, 4), 1)
 
-    assert [tuple(signal.shape[1:]) for signal, _ in batch.parts] == [(3, 1), (5, 1), (4, 1)]
-    assert [subject.unique().tolist() for _, subject in batch.parts] == [[0], [1], [2]]
-    seen = torch.cat([signal[:, 0, 0] for signal, _ in batch.parts])
-    whose = torch.tensor(list(WIDTHS))[torch.cat([subject for _, subject in batch.parts])]
-    assert torch.equal(seen, 100.0 * whose + batch.targets["e"][:, 0])
+    assert [tuple(signal.shape[1:]) for signal, _ in parts] == [(3, 1), (5, 1), (4, 1)]
+    assert [subject.unique().tolist() for _, subject in parts] == [[0], [1], [2]]
+    seen = torch.cat([signal[:, 0, 0] for signal, _ in parts])
+    whose = torch.tensor(list(WIDTHS))[torch.cat([subject for _, subject in parts])]
+    assert torch.equal(seen, 100.0 * whose + targets["e"][:, 0])
 
 
 def test_a_subject_without_rows_in_a_step_has_no_micro_batch() -> None:
-    batch = batches_of(data_of()).draw(np.array([150, 3, 120]), 1)
+    parts, targets, _ = batches_of(data_of()).draw(np.array([150, 3, 120]), 1)
 
-    assert [subject.tolist() for _, subject in batch.parts] == [[0], [2, 2]]
-    assert batch.targets["e"][:, 0].tolist() == [3, 0, 30]
+    assert [subject.tolist() for _, subject in parts] == [[0], [2, 2]]
+    assert targets["e"][:, 0].tolist() == [3, 0, 30]
 
 
 def test_signals_are_mixed_within_their_subject_and_processes_agree_on_partners() -> None:
@@ -59,14 +60,14 @@ def test_signals_are_mixed_within_their_subject_and_processes_agree_on_partners(
         for rank in (0, 1)
     ]
 
-    one, other = (batch.mixing for batch in drawn)
+    one, other = (context.mixing for _, _, context in drawn)
     assert one is not None and other is not None and torch.equal(one.partner, other.partner)
-    subjects = torch.cat([subject for batch in drawn for _, subject in batch.parts])
+    subjects = torch.cat([subject for parts, _, _ in drawn for _, subject in parts])
     assert torch.equal(subjects[one.partner], subjects)
     clean = torch.cat([100.0 * torch.tensor(list(WIDTHS))[subjects]]) + torch.cat(
-        [batch.targets["e"][:, 0] for batch in drawn]
+        [targets["e"][:, 0] for _, targets, _ in drawn]
     )
-    mixed = torch.cat([signal[:, 0, 0] for batch in drawn for signal, _ in batch.parts])
+    mixed = torch.cat([signal[:, 0, 0] for parts, _, _ in drawn for signal, _ in parts])
     assert torch.allclose(one.mix(clean), mixed, atol=1e-3) and not torch.allclose(clean, mixed)
 
 
@@ -95,7 +96,7 @@ def test_subjects_whose_signals_mean_different_things_do_not_train_together(othe
 
 def test_rows_of_equal_widths_are_gathered_together() -> None:
     subjects = [voxels(1), replace(voxels(1), subject=2)]
-    bank = averages_of(replace(data_of(), trials=subjects), HERE.device)
+    bank = open_bank(subjects, HERE.device, is_mapped=False)
     rows = np.array([0, 59, 60, 119])
 
     assert [part.tolist() for part in bank.split(rows)] == [rows.tolist()]
@@ -164,7 +165,7 @@ def smoothed_rows(seed: int, rows: np.ndarray, step_seed: int, rank: int = 0, pr
     embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
     data = replace(cells.data_of(embedding, 2, **knobs), seed=seed)
     batches = batches_of(data, replace(HERE, rank=rank, processes=processes), augment=SMOOTHED)
-    ((signal, _),) = batches.draw(rows, step_seed).parts
+    ((signal, _),), _, _ = batches.draw(rows, step_seed)
     return signal
 
 
@@ -188,7 +189,7 @@ def test_signals_that_validate_are_not_varied_and_those_in_memory_stay_as_they_w
     before = data.trials[0].averages.copy()
     batches = batches_of(data, augment={"parts": ["noise", "smooth"]})
 
-    ((signal, _),) = batches.draw(rows, 1).parts
+    ((signal, _),), _, _ = batches.draw(rows, 1)
 
     np.testing.assert_array_equal(data.trials[0].averages, before)
     assert np.array_equal(batches.averages.gather(rows).numpy(), before[rows])

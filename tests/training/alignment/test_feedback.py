@@ -53,11 +53,11 @@ def test_a_batch_has_the_targets_that_feedback_chose() -> None:
     similarity[2], similarity[5] = 50.0, -50.0
     for _ in range(2):  # a running value may be outside only where the newest moved far from it
         batches.feedback.learn(torch.from_numpy(np.sort(rows)), similarity)  # type: ignore[union-attr]
-    batch, source = batches.draw(rows, 0), data.targets.sources["e"]
+    (_, targets, context), source = batches.draw(rows, 0), data.targets.sources["e"]
     level = batches.feedback.level[torch.from_numpy(np.sort(rows))]  # type: ignore[union-attr]
     assert level[2] == 0 and level[5] == 2 and (level == USUAL).sum() == len(rows) - 2
-    expected = source.gather(batch.stimuli, level)
-    assert torch.equal(batch.targets["e"], expected)
+    expected = source.gather(context.stimuli, level)
+    assert torch.equal(targets["e"], expected)
 
 
 def test_a_training_that_is_resumed_goes_on_with_its_feedback(

@@ -1,6 +1,7 @@
 """Keys of training that make it the reference's: initial weights, weight decay, the last batch, dropout."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_processes_share_a_small_last_batch_as_one_sees_it():
     )
     last = one.epoch(3, 0)[-1]
 
-    shares = [batches.draw(batches.epoch(3, 0)[-1], 4).targets["e"] for batches in two]
+    shares = [batches.draw(batches.epoch(3, 0)[-1], 4)[1]["e"] for batches in two]
 
     whole = torch.from_numpy(EMBEDDING[one.samples.stimulus[torch.from_numpy(last)]])
     assert [len(share) for share in shares] == [6, 7]
@@ -141,16 +142,21 @@ def test_the_recipe_decides_the_initial_weights_which_a_model_folder_or_prior_re
     assert all(torch.equal(value, theirs[name]) for name, value in frozen.fuser.state_dict().items())
 
 
+def learner_of(model: torch.nn.Module, **knobs: Any) -> Learner:
+    """A learner of a model in its first stage, of which an epoch has one step."""
+    learner = Learner(model, torch.nn.ModuleList(), Train(**knobs), 1)
+    learner.enter_stage()
+    return learner
+
+
 @pytest.mark.parametrize("kind", REFERENCE_KINDS)
 def test_what_does_not_decay_is_what_transformers_trainer_leaves_out(kind):
     from transformers import Trainer
 
     model = Aligner(long(kind))
     names = {parameter: name for name, parameter in model.named_parameters()}
-    decayed, exempt = Learner(
-        model, torch.nn.ModuleList(), Train(decay="weights"), Stage(epochs=1), 1
-    ).optimizer.param_groups
-    (every,) = Learner(model, torch.nn.ModuleList(), Train(), Stage(epochs=1), 1).optimizer.param_groups
+    decayed, exempt = learner_of(model, decay="weights").optimizer.param_groups
+    (every,) = learner_of(model).optimizer.param_groups
 
     theirs = Trainer.get_decay_parameter_names(None, model)
     assert {names[p] for p in decayed["params"]} == set(theirs) and len(exempt["params"]) > 3
@@ -164,9 +170,8 @@ def test_not_biases_is_what_mindeyes_trainings_leave_out():
     prior = {"kind": "mindeye1", "depth": 1, "heads": 1, "dim_head": 4, "timesteps": 3, "head": "image"}
     spec, heads = SignalSpec((), 1, (1,), (5,)), {"image": Head((2, 4), "e")}
     model = Aligner(Layout(spec, heads, {"kind": "with_prior", "backbone": brain, "prior": prior}))
-    train = Train(decay="not_biases", weight_decay=0.01)
 
-    decayed, exempt = Learner(model, torch.nn.ModuleList(), train, Stage(epochs=1), 1).optimizer.param_groups
+    decayed, exempt = learner_of(model, decay="not_biases", weight_decay=0.01).optimizer.param_groups
 
     names = {parameter: name for name, parameter in model.named_parameters()}
     assert {names[each] for each in exempt["params"]} == {name for name in names.values() if "bias" in name}
@@ -177,8 +182,7 @@ def test_not_biases_is_what_mindeyes_trainings_leave_out():
 @pytest.mark.parametrize(("grad_norm", "expected"), [(None, 1e3), (1.0, 1.0)])
 def test_gradients_are_clipped_unless_their_norm_may_be_any(grad_norm, expected):
     model = torch.nn.Linear(1, 1, bias=False)
-    stage = Stage(epochs=1, schedule="constant")
-    learner = Learner(model, torch.nn.ModuleList(), Train(grad_norm=grad_norm), stage, 1)
+    learner = learner_of(model, grad_norm=grad_norm, stages=[Stage(epochs=1, schedule="constant")])
     model.weight.grad = torch.full((1, 1), 1e3)
 
     learner.step()

@@ -26,7 +26,7 @@ from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.initialisation import initial_aligner, take_over
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.loop import Callbacks, fit, train_cell
+from brainhive_cli.training.alignment.loop import fit, train_cell
 from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.optimisation import Learner
 from brainhive_cli.training.alignment.settings import Train
@@ -111,21 +111,35 @@ def test_each_head_is_compared_with_its_own_encoder(train, embedding):
     assert events[0]["loss"] != pytest.approx(loss_of(signal, image, LossContext()).item(), rel=1e-2)
 
 
+class Listener:
+    """Callbacks that know no folder."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.after_epoch = self.events.append
+
+    def find_checkpoint(self) -> None:
+        """Return nothing to continue from."""
+
+    def before_steps(self, *_: Any) -> None:
+        """Handle what is not heard."""
+
+    after_step = at_end = before_steps
+
+
 def test_a_model_is_fitted_without_a_folder_and_from_another(train, embedding, tmp_path, monkeypatch):
     data = data_of(embedding)
     weights, _, events = train(data)
     monkeypatch.chdir(tmp_path / "run")
     before = sorted(tmp_path.rglob("*"))
-    heard: list[dict[str, Any]] = []
-    callbacks, layout = Callbacks(), layout_of(data)
-    monkeypatch.setattr(callbacks, "after_epoch", heard.append)
+    callbacks, layout = Listener(), layout_of(data)
     terms = [Term(prediction=name) for name in layout.heads]
     settings = Train(epochs=4, batch_size=16, lr=5e-3, precision="fp32")
 
     fitted = fit(layout, data, terms, settings, seed=1, callbacks=callbacks)
 
     assert is_same(fitted.state_dict() | {f"losses.{k}": v for k, v in fitted.losses.items()}, weights)
-    assert [event["loss"] for event in heard] == [event["loss"] for event in events]
+    assert [event["loss"] for event in callbacks.events] == [event["loss"] for event in events]
     one = settings.model_copy(update={"epochs": 1, "selection": "last"})
     begun, anew = (fit(layout, data, terms, one, start, seed=2) for start in (fitted, None))
     shares = [
@@ -240,13 +254,13 @@ def test_the_weights_of_the_best_epoch_are_kept(train, embedding, monkeypatch):
     noise = np.random.default_rng(5).normal(size=embedding.shape).astype(np.float32)
     data = replace(data_of(embedding), targets=targets_of({"e": torch.from_numpy(noise)}))
     validated: list[Weights] = []
-    rank = loop.ranks_of
+    rank = loop.rank_queries
 
-    def watched(validation, aligner, *rest):
+    def watched(aligner, *rest):
         validated.append({key: value.clone() for key, value in aligner.state_dict().items()})
-        return rank(validation, aligner, *rest)
+        return rank(aligner, *rest)
 
-    monkeypatch.setattr(loop, "ranks_of", watched)
+    monkeypatch.setattr(loop, "rank_queries", watched)
     weights, metrics, _ = train(data, epochs=60, patience=3)
 
     by_epoch = validated[::2]  # held out, then tested
@@ -300,12 +314,12 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
 
     samples = np.concatenate(batches.epoch(1, 0))
     assert len(samples) == len(set(samples)) == 2 * (44 * REPETITIONS + 1)  # the last has one trial
-    batch = batches.draw(samples, 0)
+    parts, targets, _ = batches.draw(samples, 0)
     shown = batches.samples.stimulus[np.sort(samples)]
-    for signal, subject, picture in zip(*batch.parts[0], shown, strict=True):
+    for signal, subject, picture in zip(*parts[0], shown, strict=True):
         own = data.trials[subject].singles[picture]
         assert (torch.from_numpy(own) == signal).all((1, 2)).any()
-    assert torch.equal(batch.targets["e"], data.targets.gather(shown)["e"])
+    assert torch.equal(targets["e"], data.targets.gather(shown)["e"])
 
 
 def test_random_averages_differ_from_draw_to_draw_and_hold_so_many_trials(embedding):
@@ -313,7 +327,7 @@ def test_random_averages_differ_from_draw_to_draw_and_hold_so_many_trials(embedd
     batches = batches_of(data)
     rows = np.arange(PICTURES)
 
-    one, other, same = (batches.draw(rows, seed).parts[0][0] for seed in (1, 2, 1))
+    one, other, same = (batches.draw(rows, seed)[0][0][0] for seed in (1, 2, 1))
 
     assert torch.equal(same, one) and not torch.equal(one[:-1], other[:-1])
     trials = torch.from_numpy(data.trials[0].singles)
@@ -325,9 +339,9 @@ def test_random_averages_differ_from_draw_to_draw_and_hold_so_many_trials(embedd
 
 def test_alternatives_are_drawn_among_all_stores_of_the_encoder(embedding):
     data = data_of(embedding, others=[embedding + 100, embedding + 200])
-    batch = batches_of(data).draw(np.arange(PICTURES), 3)
+    _, targets, _ = batches_of(data).draw(np.arange(PICTURES), 3)
 
-    which = ((batch.targets["e"] - torch.from_numpy(embedding)) / 100).round()
+    which = ((targets["e"] - torch.from_numpy(embedding)) / 100).round()
     assert (which == which[:, :1]).all() and set(which[:, 0].tolist()) == {0, 1, 2}
 
 
@@ -337,10 +351,10 @@ def test_processes_know_each_others_mixtures_and_mix_among_their_own(embedding):
         batches_of(data, replace(HERE, rank=rank, processes=2)).draw(rows, 4, (0.5, 1.0)) for rank in (0, 1)
     ]
 
-    one, other = (batch.mixing for batch in drawn)
+    one, other = (context.mixing for _, _, context in drawn)
     assert torch.equal(one.partner, other.partner) and torch.equal(one.share, other.share)
     signal = torch.from_numpy(data.trials[0].averages[rows])
-    assert torch.allclose(torch.cat([batch.parts[0][0] for batch in drawn]), one.mix(signal), atol=1e-6)
+    assert torch.allclose(torch.cat([parts[0][0] for parts, _, _ in drawn]), one.mix(signal), atol=1e-6)
     assert set(one.partner[:15].tolist()) == set(range(15)) and set(one.partner[15:].tolist()) == set(
         range(15, 31)
     )

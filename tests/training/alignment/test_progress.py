@@ -7,9 +7,8 @@ import pytest
 
 from brainhive_cli.core.console import clock
 from brainhive_cli.training.alignment.progress import Watch
-from brainhive_cli.training.alignment.recipe import Cell
 
-CELLS = [Cell(f"sub-{n:02d}_seed-1", (n,), (n,), 1) for n in range(1, 7)]
+EPOCHS = {f"sub-{n:02d}_seed-1": 10 for n in range(1, 7)}
 
 
 def event(cell: int, epoch: int, time: float, top1: float | None = 0.25) -> str:
@@ -27,7 +26,7 @@ def finish(run: Path, cell: int) -> None:
 @pytest.fixture
 def watch(tmp_path: Path) -> Watch:
     (tmp_path / "log.jsonl").write_text(event(1, 7, 5.0))  # of the time before an interruption
-    return Watch(tmp_path, CELLS, {"": 10})
+    return Watch(tmp_path, EPOCHS)
 
 
 def test_nothing_is_told_before_the_first_epoch(watch):

@@ -371,9 +371,9 @@ def test_a_share_that_ends_within_an_epoch_changes_the_training_at_its_step(data
     draw = Batches.draw
 
     def watched(batches: Batches, *args: Any) -> Any:
-        batch = draw(batches, *args)
-        is_mixed.append(batch.mixing is not None)
-        return batch
+        parts, targets, context = draw(batches, *args)
+        is_mixed.append(context.mixing is not None)
+        return parts, targets, context
 
     monkeypatch.setattr(Batches, "draw", watched)
     fields: list[dict[str, Any]] = [
@@ -392,11 +392,12 @@ def test_a_share_that_ends_within_an_epoch_changes_the_training_at_its_step(data
 
 def test_parts_learn_at_rates_of_their_own_in_every_schedule_and_stage(data: CellData) -> None:
     factors = {"fuser": 0.5, "fuser.block": 0.1}
-    train = Train(lr_of=factors, precision="fp32", decay="weights")
     model = Aligner(layout_of(data))
     for schedule in ("constant", "cosine", "one_cycle"):
-        stage = Stage(epochs=2, lr=4e-3, schedule=schedule)
-        learner = Learner(model, torch.nn.Module(), train, stage, steps=3)
+        stages = [Stage(epochs=2, lr=4e-3, schedule=schedule)]
+        train = Train(lr_of=factors, precision="fp32", decay="weights", stages=stages)
+        learner = Learner(model, torch.nn.Module(), train, steps=3)
+        learner.enter_stage()
         highest: dict[str, float] = {}
         for _ in range(6):
             for group in learner.optimizer.param_groups:
