@@ -1,6 +1,7 @@
 """The examples of a prior's training: pictures, embeddings and latents, ordered by seed and step."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -34,12 +35,16 @@ Latents = Callable[[int], tuple[Tensor, Tensor]]
 """Latent [C, h, w] of a picture as the generator encodes it, and its sizes [6], as in `Batch`."""
 
 
-def open_latents(path: Path, count: int) -> Latents:
-    """Map the finished store of so many pictures into memory; BrainhiveError if it is absent or damaged."""
+def open_latents(path: Path, images: StimulusSet, rows: Int64) -> Latents:
+    """Map a finished store into memory; BrainhiveError if it lacks a latent of these rows, or is damaged."""
     with hdf5.open_file(path, AGAIN) as file:
         latents, sizes = (StoredRows(file, key, lambda: AGAIN, "f") for key in ("embedding", "sizes"))
-        if latents.ndim != 4 or len(latents) != count or sizes.shape != (count, 6):
+        if latents.ndim != 4 or sizes.shape != (len(latents), 6):
             raise ValueError(f"it has latents {list(latents.shape)} and sizes {list(sizes.shape)}")
+        if Names(read_strings(file, "image_id")) != images.image_ids or len(latents) != len(images):
+            raise ValueError("it is of other pictures")
+        if not read_flags(file, "done")[rows].all():
+            raise ValueError("it lacks the latents of some pictures")
 
     def read(index: int) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(np.array(latents[index])), torch.from_numpy(np.array(sizes[index]))
@@ -128,19 +133,12 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
     root, source = recipe.paths.under_home("latents"), "the data set or split of latents,"
     path = below(root, images.dataset, images.split, name, source=source)
 
-    def is_complete() -> bool:
-        """Whether a finished store has the latents of these pictures."""
-        try:
-            with hdf5.open_file(path, "") as file:
-                is_same = Names(read_strings(file, "image_id")) == images.image_ids
-                is_done = is_same and bool(read_flags(file, "done")[rows].all())
-            open_latents(path, len(images))
-            return is_done
-        except BrainhiveError:  # absent, damaged or of another kind
-            return False
-
-    if launch.gather(is_complete())[0]:  # as the main process sees it
-        return replace(pictures, latents=open_latents(path, len(images)))
+    is_complete = False
+    with suppress(BrainhiveError):  # absent, damaged or of another kind
+        open_latents(path, images, rows)
+        is_complete = True
+    if launch.gather(is_complete)[0]:  # as the main process sees it
+        return replace(pictures, latents=open_latents(path, images, rows))
 
     # an empty store of latents [M, C, h, w]
     attributes = {"dataset": images.dataset, "split": images.split}
@@ -161,7 +159,7 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
                 writer.write(batch["rows"].numpy(), latents.cpu().numpy(), sizes=batch["sizes"].numpy())
                 bar.advance(len(latents) * launch.processes)
         filled.finish()
-    return replace(pictures, latents=open_latents(path, len(images)))
+    return replace(pictures, latents=open_latents(path, images, rows))
 
 
 @dataclass(frozen=True)
