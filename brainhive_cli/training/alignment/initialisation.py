@@ -270,28 +270,31 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: Opened) -> Path
 
 def _find_weights(reference: str) -> Path | None:
     """Find a file of weights, here or on the hub, where it may be all that a repository holds; else None."""
-    # a repository with weights and no model or run of ours, as a network of transformers
-    if reference.startswith(hub.SCHEME) and not _names_file(reference):
-        kind, pinned = shared_runs.inspect(str(of_variant(reference)[0]))
-        if kind:
-            return None
-        folder = hub.folder(pinned, allow=[*FILES[:1], "config.json"])
-        return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
-
     # a file that is named
-    if reference.startswith(hub.SCHEME):
-        return find_file(reference)
-    if not _names_file(reference):
+    is_on_hub = reference.startswith(hub.SCHEME)
+    if _names_file(reference):
+        if is_on_hub:
+            return find_file(reference)
+        if not (path := locate(reference)).is_file():
+            is_fetched = parts.is_kind("datasets", path.parent.name)  # as in data/cc2017/FILE
+            way = Line("fetch", path.parent.name) if is_fetched else "train.stages start_from=FILE"
+            raise MissingData(f"no file {path}, which a stage starts from", way)
+        return path
+    if not is_on_hub:
         return None
-    if not (path := locate(reference)).is_file():
-        is_fetched = parts.is_kind("datasets", path.parent.name)  # as in data/cc2017/FILE
-        way = Line("fetch", path.parent.name) if is_fetched else "train.stages start_from=FILE"
-        raise MissingData(f"no file {path}, which a stage starts from", way)
-    return path
+
+    # a repository with weights and no model or run of ours, as a network of transformers
+    kind, pinned = shared_runs.inspect(str(of_variant(reference)[0]))
+    if kind:
+        return None
+    folder = hub.folder(pinned, allow=[*FILES[:1], "config.json"])
+    return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
 
 
 def _names_file(reference: str) -> bool:
-    return reference.partition("@")[0].endswith(ENDINGS)
+    """Whether a reference is of a file of weights, which may have a revision on the hub."""
+    is_on_hub = reference.startswith(hub.SCHEME)
+    return (reference.partition("@")[0] if is_on_hub else reference).endswith(ENDINGS)
 
 
 def take_over(aligner: Aligner, source: Aligner | Path) -> None:
