@@ -27,10 +27,11 @@ from brainhive_cli.core import foreign_code
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
 from brainhive_cli.data.stores.hdf5 import part_of
+from brainhive_cli.data.targets.views import Batch
 from brainhive_cli.models.encoders.python import example
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.priors import fusion_prior
-from brainhive_cli.training.prior.examples import Batch, Pictures, batches
+from brainhive_cli.training.prior.examples import Pictures, batches
 from brainhive_cli.training.prior.loop import Training
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"

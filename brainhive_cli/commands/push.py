@@ -208,7 +208,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     job = Job.resolve(recipe)
     job.require_terms()
     shared, target = job.shared, job.target
-    message = f"{shared.command} run {shared.run.path.name}" + (f", {target.tag}" if target.tag else "")
+    message = f"{shared.run.command} run {shared.run.path.name}" + (f", {target.tag}" if target.tag else "")
     with console.progress(f"pushing to {target}"):
         pushed = hub_uploads.push(target, job.files, message, recipe.public)
     console.say(f"pushed {pushed.sent}" if pushed.sent else "the model is there already: nothing was sent")
@@ -244,7 +244,7 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
     """Write the card of a run, each line from what the run says of itself."""
     # the model, by the recipe and the architecture of its first cell
     fields, layout, learned = shared.recipe, shared.layout, shared.learned
-    about: dict[str, Any] = {"command": shared.command, "run": shared.run.path.name}
+    about: dict[str, Any] = {"command": shared.run.command, "run": shared.run.path.name}
     contract = {}
     modality = ""
     if layout is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from PIL import Image
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from brainhive_cli.core import foreign_code
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import StimulusSet
@@ -86,13 +87,41 @@ class Items(TorchDataset[Any]):
         return {"rows": index, "image": image, "sizes": sizes, "views": views}
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Pictures that are read together.
+
+    Attributes:
+        rows: [B] of the stimuli.
+        image: Bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed before.
+        sizes: [B, 6] ids in pixels: original height, width; top, left of the crop; target height, width.
+        views: [B, 3, H, W] by name, preprocessed for encoders that embed in each step.
+        step: Of the training.
+        places: [B] among the pictures of the step, over all processes.
+    """
+
+    rows: Int64
+    image: Tensor
+    sizes: Tensor
+    views: dict[str, Tensor]
+    step: int = 0
+    places: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, read: Mapping[str, Any]) -> Self:
+        """Take what `collate` returns; raise the error of a picture that cannot be decoded."""
+        if "error" in read:
+            raise read["error"]
+        return cls(read["rows"].numpy(), read["image"], read["sizes"], read["views"])
+
+
 def collate(items: list[Any]) -> dict[str, Any]:
-    """Stack what `Items` gives; an error is passed on."""
+    """Stack what `Items` gives; an error is passed on, since a worker's traceback would hide it."""
     failed = next((item for item in items if isinstance(item, BrainhiveError)), None)
     return {"error": failed} if failed else default_collate(items)
 
 
-def loaded(items: Items, rows: Iterable[list[int]], workers: int, launch: Launch) -> Iterator[dict[str, Any]]:
+def loaded(items: Items, rows: Iterable[list[int]], workers: int, launch: Launch) -> Iterator[Batch]:
     """Yield batches of these rows, in their order.
 
     Raises:
@@ -107,9 +136,7 @@ def loaded(items: Items, rows: Iterable[list[int]], workers: int, launch: Launch
         multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
         pin_memory=launch.device.type == "cuda",
     ):
-        if "error" in batch:
-            raise batch["error"]
-        yield batch
+        yield Batch.of(batch)
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:

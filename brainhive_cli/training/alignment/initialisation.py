@@ -17,7 +17,7 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.sweep import of_variant
-from brainhive_cli.models.foreign_weights import adapt, file_input, find_file
+from brainhive_cli.models.foreign_weights import State, adapt, below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment import published_models
@@ -123,48 +123,32 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
         take_over(aligner, path)
         return
 
-    # names of the part in the model, without the prefix
+    # a file of the part, or of a module around it: the names that have most matches. GPT-2's, for one, are
+    # `wte.weight` in the file of the hub, and `transformer.wte.weight` in one saved with the last layer; a
+    # model is read with what it says of itself
     prefix = f"{part}."
-    state = aligner.state_dict()
-    needed = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-    given_weights, is_model = dict[str, Tensor](), aligners.holds_model(path)
+    needed, state = below(aligner.state_dict(), prefix), State()
+    is_model = path.is_dir() or aligners.holds_model(path)
     if not path.is_dir():
-        # of a file of the part, or of a module around it: as many as it has by name. GPT-2's, for one,
-        # are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one that was saved
-        # with the last layer
-        read, modules = weights.read(path), part.split(".")
-        for depth in range(
-            1 if is_model else len(modules) + 1
-        ):  # a model is read with what it says of itself
-            above = "".join(f"{module}." for module in modules[len(modules) - depth :])
-            matches = {name: read[above + name] for name in needed if above + name in read}
-            given_weights = max(given_weights, matches, key=len)
-    if len(given_weights) < len(needed) and (path.is_dir() or is_model):
-        given_weights = _read_from_model(aligner, path, part, needed)
+        read, modules = weights.read(path), [] if is_model else part.split(".")
+        for depth in range(len(modules) + 1):
+            candidate = below(read, "".join(f"{module}." for module in modules[len(modules) - depth :]))
+            state = max(state, {name: candidate[name] for name in needed if name in candidate}, key=len)
+    if len(state) < len(needed) and is_model:
+        state = _read_from_model(aligner, path, part, needed)
 
     # modules of subjects keep their initial weights where the file has none
-    subject_modules = modules_of_subjects(aligner)
-    required = {
-        name: value
-        for name, value in needed.items()
-        if name in given_weights or prefix + name not in subject_modules
-    }
-    match = weights.describe_match(weights.find_unmatched(required, given_weights), len(required))
-    if required.keys() - given_weights.keys() or not given_weights:
+    absent, subject_modules = needed.keys() - state.keys(), modules_of_subjects(aligner)
+    initial = {name: needed[name] for name in absent if prefix + name in subject_modules}
+    required = {name: value for name, value in needed.items() if name not in initial}
+    if absent - initial.keys() or not state:
+        match = weights.describe_match(weights.find_unmatched(required, state), len(required))
         raise BrainhiveError(
             f"{path} has no weights for the part {part}: {match}",
             "name a model that has this part, or leave it out of start_from",
         )
-
-    # sizes must fit before anything is loaded
-    for name, value in given_weights.items():
-        if value.shape != needed[name].shape:
-            raise BrainhiveError(
-                f"{path}: {prefix}{name} has the shape {list(value.shape)}, "
-                f"{list(needed[name].shape)} is needed; {match}",
-                "give the same sizes in the recipe's backbone, or leave the part out of start_from",
-            )
-    aligner.load_state_dict({prefix + name: v for name, v in given_weights.items()}, strict=False)
+    way = "give the same sizes in the recipe's backbone, or leave the part out of start_from"
+    weights.fill(aligner.get_submodule(part), {**initial, **state}, f"{path}: {part}", way)
 
 
 def _read_from_model(
@@ -186,16 +170,11 @@ def _read_from_model(
         # the most names win, and of equal counts the prefix with the name of the part
         last = f".{part.rpartition('.')[2]}."
         start_prefix = max(counts, key=lambda name: (counts[name], f".{name}".endswith(last)), default=prefix)
-    renamed = {
-        prefix + n.removeprefix(start_prefix): v for n, v in state.items() if n.startswith(start_prefix)
-    }
+    renamed = {prefix + name: value for name, value in below(state, start_prefix).items()}
 
     # backbones rename weights of related architectures
-    adapted = getattr(aligner.backbone, "adapted", None)
-    if adapted is not None:
-        adapted_weights = adapted({n.removeprefix(BACKBONE): v for n, v in renamed.items()})
-        renamed = {BACKBONE + n: v for n, v in adapted_weights.items()}
-    matching = {name: renamed[prefix + name] for name in needed if prefix + name in renamed}
+    renamed = adapt(aligner.backbone, renamed, BACKBONE)
+    matching = {name: value for name, value in below(renamed, prefix).items() if name in needed}
 
     # a larger part is not taken over in silence
     surplus = sorted(renamed.keys() - {prefix + name for name in needed} - modules_of_subjects(start))
@@ -291,28 +270,31 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: Opened) -> Path
 
 def _find_weights(reference: str) -> Path | None:
     """Find a file of weights, here or on the hub, where it may be all that a repository holds; else None."""
-    # a repository with weights and no model or run of ours, as a network of transformers
-    if reference.startswith(hub.SCHEME) and not _names_file(reference):
-        kind, pinned = shared_runs.inspect(str(of_variant(reference)[0]))
-        if kind:
-            return None
-        folder = hub.folder(pinned, allow=[*FILES[:1], "config.json"])
-        return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
-
     # a file that is named
-    if reference.startswith(hub.SCHEME):
-        return find_file(reference)
-    if not _names_file(reference):
+    is_on_hub = reference.startswith(hub.SCHEME)
+    if _names_file(reference):
+        if is_on_hub:
+            return find_file(reference)
+        if not (path := locate(reference)).is_file():
+            is_fetched = parts.is_kind("datasets", path.parent.name)  # as in data/cc2017/FILE
+            way = Line("fetch", path.parent.name) if is_fetched else "train.stages start_from=FILE"
+            raise MissingData(f"no file {path}, which a stage starts from", way)
+        return path
+    if not is_on_hub:
         return None
-    if not (path := locate(reference)).is_file():
-        is_fetched = parts.is_kind("datasets", path.parent.name)  # as in data/cc2017/FILE
-        way = Line("fetch", path.parent.name) if is_fetched else "train.stages start_from=FILE"
-        raise MissingData(f"no file {path}, which a stage starts from", way)
-    return path
+
+    # a repository with weights and no model or run of ours, as a network of transformers
+    kind, pinned = shared_runs.inspect(str(of_variant(reference)[0]))
+    if kind:
+        return None
+    folder = hub.folder(pinned, allow=[*FILES[:1], "config.json"])
+    return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
 
 
 def _names_file(reference: str) -> bool:
-    return reference.partition("@")[0].endswith(ENDINGS)
+    """Whether a reference is of a file of weights, which may have a revision on the hub."""
+    is_on_hub = reference.startswith(hub.SCHEME)
+    return (reference.partition("@")[0] if is_on_hub else reference).endswith(ENDINGS)
 
 
 def take_over(aligner: Aligner, source: Aligner | Path) -> None:

@@ -84,7 +84,6 @@ class SharedRun:
 
     Attributes:
         run: The run at home, unchanged.
-        command: The command that made it.
         files: By name in the repository, without card, manifest and digests, which `pack` adds.
         left_out: What was left out of its models, a sentence each; the manifest lists it, too.
         learned: What all its models learned from, together.
@@ -97,7 +96,6 @@ class SharedRun:
     """
 
     run: RunFolder
-    command: str
     files: Files
     left_out: list[str]
     learned: Learned
@@ -181,7 +179,7 @@ class SharedRun:
         priors = {layout.prior for layout in layouts if layout and layout.prior}
         foreign = sorted(cut_paths(prior) for prior in priors if not prior.startswith("demo:"))
         terms, cells = find_terms(learned, command == PRIOR_TRAINING, foreign), [*filter(None, models)]
-        return cls(run, command, files, left_out, learned, layouts[0], cells, *terms, recipe)
+        return cls(run, files, left_out, learned, layouts[0], cells, *terms, recipe)
 
     def pack(self, card: str) -> Files:
         """Add card, manifest and list of digests to the files; the same run gives the same bytes."""
@@ -189,7 +187,7 @@ class SharedRun:
         manifest = Manifest(
             format=FORMAT,
             brainhive=str(environment.get("versions", {}).get("brainhive", "")),
-            command=self.command,
+            command=self.run.command,
             run=self.run.path.name,
             left_out=self.left_out,
             card=hashlib.sha256(card.encode()).hexdigest(),

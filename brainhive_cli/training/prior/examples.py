@@ -1,6 +1,7 @@
 """The examples of a prior's training: pictures, embeddings and latents, ordered by seed and step."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -23,7 +24,7 @@ from brainhive_cli.data.stores.hdf5 import StoredRows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import Blank, filling
 from brainhive_cli.data.targets.targets import Targets, open_targets
-from brainhive_cli.data.targets.views import Items, View, collate, loaded
+from brainhive_cli.data.targets.views import Batch, Items, View, collate, loaded
 from brainhive_cli.training.prior.recipe import Recipe
 
 AGAIN = Line("train-prior", "cache_latents=true")
@@ -34,12 +35,16 @@ Latents = Callable[[int], tuple[Tensor, Tensor]]
 """Latent [C, h, w] of a picture as the generator encodes it, and its sizes [6], as in `Batch`."""
 
 
-def open_latents(path: Path, count: int) -> Latents:
-    """Map the finished store of so many pictures into memory; BrainhiveError if it is absent or damaged."""
+def open_latents(path: Path, images: StimulusSet, rows: Int64) -> Latents:
+    """Map a finished store into memory; BrainhiveError if it lacks a latent of these rows, or is damaged."""
     with hdf5.open_file(path, AGAIN) as file:
         latents, sizes = (StoredRows(file, key, lambda: AGAIN, "f") for key in ("embedding", "sizes"))
-        if latents.ndim != 4 or len(latents) != count or sizes.shape != (count, 6):
+        if latents.ndim != 4 or sizes.shape != (len(latents), 6):
             raise ValueError(f"it has latents {list(latents.shape)} and sizes {list(sizes.shape)}")
+        if Names(read_strings(file, "image_id")) != images.image_ids or len(latents) != len(images):
+            raise ValueError("it is of other pictures")
+        if not read_flags(file, "done")[rows].all():
+            raise ValueError("it lacks the latents of some pictures")
 
     def read(index: int) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(np.array(latents[index])), torch.from_numpy(np.array(sizes[index]))
@@ -106,13 +111,10 @@ class Pictures:
             )
         return size
 
-    def batch(self, chosen: Int64) -> "Batch":
+    def batch(self, chosen: Int64) -> Batch:
         """Read pictures in this process."""
         items = self.items
-        read = collate([items[index] for index in chosen.tolist()])
-        if "error" in read:
-            raise read["error"]
-        return Batch.of(read)
+        return Batch.of(collate([items[index] for index in chosen.tolist()]))
 
 
 def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: Launch) -> Pictures:
@@ -128,19 +130,12 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
     root, source = recipe.paths.under_home("latents"), "the data set or split of latents,"
     path = below(root, images.dataset, images.split, name, source=source)
 
-    def is_complete() -> bool:
-        """Whether a finished store has the latents of these pictures."""
-        try:
-            with hdf5.open_file(path, "") as file:
-                is_same = Names(read_strings(file, "image_id")) == images.image_ids
-                is_done = is_same and bool(read_flags(file, "done")[rows].all())
-            open_latents(path, len(images))
-            return is_done
-        except BrainhiveError:  # absent, damaged or of another kind
-            return False
-
-    if launch.gather(is_complete())[0]:  # as the main process sees it
-        return replace(pictures, latents=open_latents(path, len(images)))
+    is_complete = False
+    with suppress(BrainhiveError):  # absent, damaged or of another kind
+        open_latents(path, images, rows)
+        is_complete = True
+    if launch.gather(is_complete)[0]:  # as the main process sees it
+        return replace(pictures, latents=open_latents(path, images, rows))
 
     # an empty store of latents [M, C, h, w]
     attributes = {"dataset": images.dataset, "split": images.split}
@@ -157,29 +152,11 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
         count = sum(map(len, batches)) * launch.processes
         with console.progress(f"latents of {images.dataset}", count) as bar:
             for batch in loaded(Items(images, view), batches, workers, launch):
-                latents = generator.encode(batch["image"].to(launch.device).float() / 255)
-                writer.write(batch["rows"].numpy(), latents.cpu().numpy(), sizes=batch["sizes"].numpy())
+                latents = generator.encode(batch.image.to(launch.device).float() / 255)
+                writer.write(batch.rows, latents.cpu().numpy(), sizes=batch.sizes.numpy())
                 bar.advance(len(latents) * launch.processes)
         filled.finish()
-    return replace(pictures, latents=open_latents(path, len(images)))
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some pictures of a step."""
-
-    rows: Int64  # [B]
-    image: Tensor  # bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed before
-    sizes: Tensor  # [B, 6], pixels: original height, width; top, left of the crop; target height, width
-    views: dict[str, Tensor]  # preprocessed for encoders that embed in each step, [B, 3, H, W] by name
-    step: int = 0
-    places: tuple[int, ...] = ()  # [B] among the pictures of the step, over all processes
-
-    @classmethod
-    def of(cls, read: Mapping[str, Any], step: int = 0, places: Sequence[int] = ()) -> Self:
-        """Take what `collate` returns."""
-        rows, image, sizes, views = (read[key] for key in ("rows", "image", "sizes", "views"))
-        return cls(rows.numpy(), image, sizes, views, step, tuple(places))
+    return replace(pictures, latents=open_latents(path, images, rows))
 
 
 def batches(
@@ -213,5 +190,5 @@ def batches(
                 yield shuffled[1][step_in_epoch * size + cut].tolist()
 
     read = loaded(pictures.items, order(), workers, launch)
-    for (step, cut), items in zip(product(steps, cuts), read, strict=True):
-        yield Batch.of(items, step, cut.tolist())
+    for (step, cut), batch in zip(product(steps, cuts), read, strict=True):
+        yield replace(batch, step=step, places=tuple(cut.tolist()))

@@ -16,9 +16,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.media.decoding import decoders
-from brainhive_cli.data.targets.views import crop_of_the_original
+from brainhive_cli.data.targets.views import Batch, crop_of_the_original
 from brainhive_cli.training.prior.components import Learner, embed_empty_prompt, load_generator, make_prior
-from brainhive_cli.training.prior.examples import Batch, Pictures, batches, encode_latents
+from brainhive_cli.training.prior.examples import Pictures, batches, encode_latents
 from brainhive_cli.training.prior.recipe import Recipe
 
 EMPTY_PROMPT = "empty_prompt.safetensors"

@@ -13,11 +13,11 @@ from worlds import first_batch
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingExtra
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.targets.views import Batch
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Objective
 from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.training.prior.components import Learner
-from brainhive_cli.training.prior.examples import Batch
 from brainhive_cli.training.prior.loop import Training, train
 
 ROUNDING = 1e-6
