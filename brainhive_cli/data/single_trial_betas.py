@@ -27,8 +27,9 @@ from brainhive_cli.data.preparations import (
 )
 from brainhive_cli.data.published import FOLDERS
 from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.stores.ids import match_names, plain_id, read_category, spans, summarise_names
-from brainhive_cli.data.trials import Lazy, Trials
+from brainhive_cli.data.trials import Trials
 
 BLOCK_BYTES = 2**27
 """Limit of the signals in memory while voxels are measured."""
@@ -501,7 +502,7 @@ def _list_splits(splits: NDArray[np.str_]) -> list[str]:
     return sorted({*splits.tolist()} - {""}, key=lambda split: (split != "train", split))
 
 
-def _select_voxels(signal: Any, rows: Int64) -> Lazy:
+def _select_voxels(signal: Any, rows: Int64) -> LazyRows:
     """Select voxels of a signal [N, R, V, 1]; values are read where the result is sliced."""
     shape = (*signal.shape[:2], len(rows), 1)
-    return Lazy(None, shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows])
+    return LazyRows(None, shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows])

@@ -30,8 +30,9 @@ from brainhive_cli.data.published import (
 )
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import pickles
+from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import Lazy, Trials
+from brainhive_cli.data.trials import Trials
 
 SPLITS = ("train", "test")
 FRAMES, RATE_HZ = 6, 3.0
@@ -425,7 +426,7 @@ def _read_responses(root: Path, files: FilesByRow, subject: int, split: str) -> 
         raise BrainhiveError(difference, f"get both from one place: {SOURCE}")
 
     return Trials(
-        Lazy(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),
+        LazyRows(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),
         [f"{split}/{index}" for index in range(len(signal))],
         Voxels({}),
         np.zeros(1),

@@ -41,7 +41,8 @@ from brainhive_cli.data.published.nsd import (
 )
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.trials import Lazy, Trials, gather_trials, group_trials
+from brainhive_cli.data.stores.hdf5 import LazyRows
+from brainhive_cli.data.trials import Trials, gather_trials, group_trials
 
 REGION_MASKS, GENERAL_OF_MINDEYE = "brain_region_masks.hdf5", "nsd_general"
 """MindEye2's file of each subject's nsd_general and masks of its voxels."""
@@ -118,7 +119,7 @@ def list_samples(paths: Iterable[Path], source: str) -> Iterator[Sample]:
 
 
 def make_recording(
-    signal: Lazy, rows: Iterable[int], voxels: Voxels, provenance: dict[str, Any], **known: Any
+    signal: LazyRows, rows: Iterable[int], voxels: Voxels, provenance: dict[str, Any], **known: Any
 ) -> Trials:
     """Make a recording of voxels.
 
@@ -201,7 +202,7 @@ def _read_mindeye1(
             target[: len(rows), :, 0] = values[rows]
         return signal
 
-    signal = Lazy(samples[0].path.parents[1], (len(samples), most, width, 1), first.dtype, read)
+    signal = LazyRows(samples[0].path.parents[1], (len(samples), most, width, 1), first.dtype, read)
     return make_recording(signal, pictures, voxels, {"source": "webdataset_avg_split"}, repetitions=counts)
 
 
@@ -290,7 +291,7 @@ def _read_mindeye2(
             return gather_trials(trials, (width, 1), dtype, lambda row: file["betas"][row][:, None])(part)
 
     return make_recording(
-        Lazy(path, (*trials.shape, width, 1), dtype, read),
+        LazyRows(path, (*trials.shape, width, 1), dtype, read),
         pictures.tolist(),
         name_voxels(subject, width, roots, MINDEYE2),
         {"source": path.name, "test_pictures": test_pictures},
@@ -361,7 +362,7 @@ def _read_brain_diffuser(
         return values[:, None, :, None].astype(np.float32)
 
     return make_recording(
-        Lazy(path, (len(signal), 1, width, 1), np.dtype(np.float32), read),
+        LazyRows(path, (len(signal), 1, width, 1), np.dtype(np.float32), read),
         _list_pictures(path, design(), subject, split, len(signal)),
         name_voxels(subject, width, roots, BRAIN_DIFFUSER),
         {"source": path.name, "averaged": "over the repetitions of each picture"},

@@ -8,7 +8,6 @@ before HDF5 reads anything: of damaged structures it can crash, or go on for eve
 is first read, since stores are larger than what most commands read of them.
 """
 
-import copy
 import errno
 import json
 import mmap
@@ -17,10 +16,11 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
@@ -61,6 +61,8 @@ VERIFIED_BYTES = 2**24
 """Of rows that are verified at once when all are."""
 COPIED_BYTES = 2**20
 """Of rows that are verified and then copied: so few are copied from the processor's cache."""
+LARGE_ROW_BYTES = 2**15
+"""Of one row, from which on rows in any order are read from the file, not through its map."""
 
 
 def part_of(path: Path) -> Path:
@@ -175,7 +177,7 @@ def get_attributes(file: h5py.File) -> dict[str, Any]:
 
 @contextmanager
 def open_file(path: Path, made_by: Hint, error: type[BrainhiveError] = BrainhiveError) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading, and verify its seal where it has one; `StoredRows` verifies its rows.
+    """Open an HDF5 file for reading, and verify its seal where it has one; `open_rows` verifies its rows.
 
     Whatever reading it raises until the block ends is taken for damage, so that the block should do no more.
 
@@ -329,124 +331,97 @@ def release_pages(values: Any) -> None:
         values.madvise(mmap.MADV_DONTNEED)
 
 
-class StoredRows:
-    """Rows [N, …] of a store, mapped; each is compared with its checksum when this process first reads it.
-
-    It is sliced and indexed along N as an array is; `np.asarray` reads all rows.
+@dataclass(frozen=True, eq=False)
+class LazyRows:
+    """Array [N, …] that is read when it is indexed along N; `np.asarray` reads all of it.
 
     Attributes:
-        values: The mapped array, which compares nothing: whoever reads from it calls `verify` before.
+        path: The file whose values must be finite, for the error; None where they need not be.
+        shape: N, and the shape of a row.
+        dtype: Of the values.
+        read: Reads rows by a slice, indices [n] or a mask [N].
+        checksums: [N] of the rows of a store, which `read` verifies; None elsewhere.
     """
 
-    def __init__(self, file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: str = NUMBERS) -> None:
-        """Map a dataset of an open file.
-
-        Args:
-            file: The file, whose seal was verified.
-            name: Of the dataset.
-            way_out: Says which line makes the file again.
-            kinds: NumPy's letters of the kinds of dtype that are accepted.
-
-        Raises:
-            ValueError: as `map_numbers` does, or if there are no checksums, or not one a row.
-        """
-        self.values: Array = map_numbers(file, name, kinds)
-        self._path, self._name, self._way_out = file.filename, name, way_out
-        count = len(self.values) if self.values.ndim else 0
-        self._sums, self._is_due = np.zeros(count, np.uint64), np.zeros(count, bool)
-        if self.values.size:
-            self._sums = _map_checksums(file, name, self.values)
-            self._is_due = np.asarray(self._sums != 0)  # rows that were never written have none
-            self._bytes = self.values.view(np.ndarray).reshape(count, -1).view(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """N, and the shape of a row."""
-        return self.values.shape
-
-    @property
-    def ndim(self) -> int:
-        """Count the axes."""
-        return self.values.ndim
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype in the file."""
-        return self.values.dtype
+    path: Path | None
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[Any], Array]
+    checksums: UInt64 | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all rows."""
-        return self.values.nbytes
-
-    @property
-    def digest(self) -> str:
-        """Digest of the rows' checksums: the same for the same rows, and no row is read for it."""
-        return xxhash.xxh3_128(np.ascontiguousarray(self._sums).data).hexdigest()
+        return prod(self.shape) * self.dtype.itemsize
 
     def __len__(self) -> int:
         """N."""
-        return len(self.values)
+        return self.shape[0]
 
     def __getitem__(self, index: Any) -> Array:
-        """Read rows, or parts of them, by what indexes an array; the first index chooses among the N.
+        """Read rows, or parts of them, by what indexes an array.
 
         Raises:
-            BrainhiveError: if one does not match its checksum.
+            BrainhiveError: if they are not finite, or a row does not match its checksum.
         """
-        part: Array = self.values.view(np.ndarray)[index]
-        self.verify(index[0] if isinstance(index, tuple) else index)
-        return part
+        rows, *rest = index if isinstance(index, tuple) else (index,)
+        is_one = isinstance(rows, int | np.integer)
+        values = self.read(np.array([rows]) if is_one else rows)
+        if self.path is not None and not np.isfinite(values).all():
+            raise BrainhiveError(f"{self.path} has signals that are not finite", "get or make the file again")
+        return values[(0 if is_one else slice(None), *rest)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        """Read all rows; raises as slicing does."""
-        whole = np.empty(self.shape, dtype or self.dtype)
-        step = max(1, COPIED_BYTES // max(1, self.values[:1].nbytes))
+        """Read all rows, some at a time; raises as indexing does."""
+        values = np.empty(self.shape, dtype or self.dtype)
+        step = max(1, COPIED_BYTES * len(self) // max(1, self.nbytes))
         for start in range(0, len(self), step):
-            whole[start : start + step] = self[start : start + step]
-        return whole
+            values[start : start + step] = self[start : start + step]
+        return values
 
-    def column(self, place: int) -> Self:
-        """Give the rows' parts at one place of the second axis, [N, …]; what was verified is so of both."""
-        column = copy.copy(self)
-        column.values = self.values[:, place]
-        return column
+    def column(self, position: int) -> "LazyRows":
+        """Select one position of the second axis, [N, …]."""
+        shape = (len(self), *self.shape[2:])
+        return LazyRows(self.path, shape, self.dtype, lambda rows: self[rows, position])
 
-    def read(self, rows: Int64) -> Array:
-        """Read rows [n, …] from the file, of which no page then counts as memory of this process.
 
-        Raises:
-            BrainhiveError: if one does not match its checksum.
-        """
-        content = read_rows(self.values, rows) if isinstance(self.values, np.memmap) else self.values[rows]
-        if self._is_due[rows].any():
-            self._settle(rows, _differs(content, self._sums[rows]))
+def open_rows(file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: str = NUMBERS) -> LazyRows:
+    """Map the rows [N, …] of a store; each is compared with its checksum when this process first reads it.
+
+    Args:
+        file: The file, open, whose seal was verified.
+        name: Of the dataset.
+        way_out: Says which line makes the file again.
+        kinds: NumPy's letters of the kinds of dtype that are accepted.
+
+    Raises:
+        ValueError: as `map_numbers` does, or if there are no checksums, or not one a row.
+    """
+    mapped, path = map_numbers(file, name, kinds), file.filename
+    count = len(mapped) if mapped.ndim else 0
+    checksums = _map_checksums(file, name, mapped) if mapped.size else np.zeros(count, np.uint64)
+    is_due = np.asarray(checksums != 0)  # rows that were never written have none
+    values, row_bytes = mapped.view(np.ndarray), mapped[:1].nbytes
+
+    def read(index: Any) -> Array:
+        # pages of large rows would count as memory of this process
+        if isinstance(mapped, np.memmap) and row_bytes >= LARGE_ROW_BYTES and not isinstance(index, slice):
+            content = read_rows(mapped, np.arange(count)[index])
+        else:
+            content = values[index]
+
+        # compare rows that were not compared before
+        if is_due[index].any():
+            rows, position = np.unique(np.arange(count)[index], return_index=True)
+            row_content = content.reshape(-1, prod(mapped.shape[1:])).view(np.uint8)
+            for row, at in zip(rows.tolist(), position.tolist(), strict=True):
+                if is_due[row] and xxhash.xxh3_64_intdigest(row_content[at]) != checksums[row]:
+                    problem = f"row {row} of {name} does not match its checksum"
+                    raise DamagedStore(f"{path} is damaged: {problem}", f"delete it, then: {way_out()}")
+                is_due[row] = False
         return content
 
-    def verify(self, index: Any) -> None:
-        """Compare the rows that `index` chooses, unless they were compared before.
-
-        Raises:
-            BrainhiveError: if one does not match its checksum.
-        """
-        index = slice(None) if index is Ellipsis else index
-        if not np.any(self._is_due[index]):
-            return
-        if isinstance(index, slice | int | np.integer):
-            rows = np.atleast_1d(range(len(self))[index])
-        else:
-            chosen = np.asarray(index)
-            rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.ravel() % len(self)
-        rows = np.unique(rows[self._is_due[rows]])
-        digests = (xxhash.xxh3_64_intdigest(self._bytes[row]) for row in rows.tolist())  # nothing is copied
-        self._settle(rows, np.fromiter(digests, np.uint64, len(rows)) != self._sums[rows])
-
-    def _settle(self, rows: Int64, differs: Bool) -> None:
-        """Refuse rows that differ; else they need not be compared again."""
-        if differs.any():
-            problem = f"row {rows[differs][0]} of {self._name} does not match its checksum"
-            raise DamagedStore(f"{self._path} is damaged: {problem}", f"delete it, then: {self._way_out()}")
-        self._is_due[rows] = False
+    return LazyRows(None, mapped.shape, mapped.dtype, read, checksums)
 
 
 def read_rows(values: np.memmap[Any, Any], rows: Int64) -> Array:

@@ -22,7 +22,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import StoredRows, map_numbers, read_flags, read_strings
+from brainhive_cli.data.stores.hdf5 import LazyRows, map_numbers, open_rows, read_flags, read_strings
 from brainhive_cli.data.stores.health import Health, measure
 from brainhive_cli.data.stores.ids import Names, match_ids
 from brainhive_cli.models.encoders import IMPORTED, describe_bad_own_name
@@ -74,7 +74,7 @@ class TargetStore:
     """
 
     path: Path
-    embedding: StoredRows
+    embedding: LazyRows
     image_ids: Names
     concepts: Names
     done: Bool
@@ -97,7 +97,7 @@ class TargetStore:
             documents.check(attributes, f"{path}: attribute", Attributes, str(making(path)))
 
             # rows stay on disk; names and marks are read
-            embedding = StoredRows(file, "embedding", partial(making, path))
+            embedding = open_rows(file, "embedding", partial(making, path))
             done = read_flags(file, "done")
             image_ids, concepts = Names(read_strings(file, "image_id")), Names(read_strings(file, "concept"))
             pixels = np.array(map_numbers(file, PIXELS, "u")) if PIXELS in file else None

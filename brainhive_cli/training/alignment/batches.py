@@ -18,9 +18,10 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.augmentation import mix_repetitions, shuffle_repetitions
 from brainhive_cli.data.signals.augmentations import Augmentation
+from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.trials import Lazy, Trials
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.losses import Mixing
 from brainhive_cli.training.alignment.learned import Learned
@@ -49,14 +50,14 @@ class SignalBank:
         subject: [N] subject index, on the device.
     """
 
-    signals: Sequence[Tensor | Lazy]
+    signals: Sequence[Tensor | LazyRows]
     first: Int64
     stimulus: Tensor
     subject: Tensor
 
     @classmethod
     def of(
-        cls, signals: Sequence[Float32 | Lazy], stimuli: Sequence[Int64], device: torch.device
+        cls, signals: Sequence[Float32 | LazyRows], stimuli: Sequence[Int64], device: torch.device
     ) -> "SignalBank":
         """Put signals on the device, unless they stay in files.
 
@@ -67,7 +68,7 @@ class SignalBank:
         """
         counts = [len(signal) for signal in signals]
         return cls(
-            [one if isinstance(one, Lazy) else torch.from_numpy(one).to(device) for one in signals],
+            [one if isinstance(one, LazyRows) else torch.from_numpy(one).to(device) for one in signals],
             np.cumsum([0, *counts[:-1]]),
             torch.from_numpy(np.concatenate(stimuli)).to(device),
             torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
@@ -91,7 +92,7 @@ class SignalBank:
         for subject in subjects:
             part = slice(ends[subject], ends[subject + 1])
             signal, chosen = self.signals[subject], rows[part] - self.first[subject]
-            if isinstance(signal, Lazy):
+            if isinstance(signal, LazyRows):
                 gathered[part] = to_device(torch.from_numpy(signal[chosen]), device)
             else:
                 index = to_device(torch.from_numpy(chosen), device)
@@ -102,9 +103,9 @@ class SignalBank:
 def averages_of(data: "CellData", device: torch.device) -> SignalBank:
     """Lay out the averaged signals of several subjects."""
 
-    def lay_out(trials: Trials) -> Float32 | Lazy:
+    def lay_out(trials: Trials) -> Float32 | LazyRows:
         shape = len(trials.stimulus), trials.width, len(trials.times_s)
-        return Lazy(None, shape, FLOAT32, trials.read) if data.is_mapped else trials.averages
+        return LazyRows(None, shape, FLOAT32, trials.read) if data.is_mapped else trials.averages
 
     return SignalBank.of([*map(lay_out, data.trials)], [trials.stimulus for trials in data.trials], device)
 
@@ -374,26 +375,28 @@ def _samples(
         return SignalBank.of(signals, [trials.stimulus for trials in data.trials], device), counts.to(device)
 
     # each trial is a sample; padding gets stimulus -1, which is never trained on
-    samples: list[Float32 | Lazy] = []
+    samples: list[Float32 | LazyRows] = []
     shown = []
     for trials in data.trials:
         signal, most = _read_trials(trials, data.is_mapped), trials.signal.shape[1]
         shown.append(np.where(trials.is_there, trials.stimulus[:, None], -1).ravel())
         shape = (len(signal) * most, *signal.shape[2:])
-        if isinstance(signal, Lazy):
-            samples.append(Lazy(None, shape, FLOAT32, partial(_read_repetitions, signal, most)))
+        if isinstance(signal, LazyRows):
+            samples.append(LazyRows(None, shape, FLOAT32, partial(_read_repetitions, signal, most)))
         else:
             samples.append(signal.reshape(shape))
     return SignalBank.of(samples, shown, device), None
 
 
-def _read_trials(trials: Trials, is_mapped: bool) -> Float32 | Lazy:
+def _read_trials(trials: Trials, is_mapped: bool) -> Float32 | LazyRows:
     """Lay out each repetition by itself, [N, R, C, T]."""
     shape = (*trials.signal.shape[:2], trials.width, len(trials.times_s))
-    return Lazy(None, shape, FLOAT32, partial(trials.read, as_singles=True)) if is_mapped else trials.singles
+    return (
+        LazyRows(None, shape, FLOAT32, partial(trials.read, as_singles=True)) if is_mapped else trials.singles
+    )
 
 
-def _read_repetitions(signal: Lazy, most: int, rows: Int64) -> Float32:
+def _read_repetitions(signal: LazyRows, most: int, rows: Int64) -> Float32:
     """Read rows of signals [N, R, C, T] that are laid out as [N R, C, T]."""
     return signal[rows // most][np.arange(len(rows)), rows % most]
 

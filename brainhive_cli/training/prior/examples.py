@@ -19,7 +19,7 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import StoredRows, read_flags, read_strings
+from brainhive_cli.data.stores.hdf5 import LazyRows, open_rows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import Blank, filling
 from brainhive_cli.data.targets.targets import Targets, open_targets
@@ -39,15 +39,15 @@ class Latents:
         sizes: [N, 6] original height, width; top, left of the crop; target height, width; pixels.
     """
 
-    latent: StoredRows
-    sizes: StoredRows
+    latent: LazyRows
+    sizes: LazyRows
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Map a finished store into memory."""
         with hdf5.open_file(path, AGAIN) as file:
-            latent, sizes = (StoredRows(file, key, lambda: AGAIN, "f") for key in ("embedding", "sizes"))
-            if latent.ndim != 4 or sizes.shape != (len(latent), 6):
+            latent, sizes = (open_rows(file, key, lambda: AGAIN, "f") for key in ("embedding", "sizes"))
+            if len(latent.shape) != 4 or sizes.shape != (len(latent), 6):
                 raise ValueError(f"it has latents {list(latent.shape)} and sizes {list(sizes.shape)}")
             return cls(latent, sizes)
 

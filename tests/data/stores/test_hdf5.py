@@ -219,7 +219,7 @@ def test_a_store_is_read_from_the_disk_of_a_node_where_a_job_asks_for_it(tmp_pat
 
     def read() -> tuple[Path, float]:
         with hdf5.open_file(store, "make it") as file:
-            return Path(file.filename), float(hdf5.StoredRows(file, "rows", lambda: "")[:].max())
+            return Path(file.filename), float(hdf5.open_rows(file, "rows", lambda: "")[:].max())
 
     write(1.0)
     assert read() == (store, 1.0)
