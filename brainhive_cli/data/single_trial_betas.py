@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,14 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import no
+from brainhive_cli.core.recipe import Paths, no
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.preparations import (
     Overview,
     Preparation,
     cached_method,
-    keys_of_stimuli,
+    list_pictures,
     list_subjects,
 )
 from brainhive_cli.data.published import FOLDERS
@@ -40,7 +40,15 @@ SPLITS = ("train", "test", "imagery")
 
 
 class BetaSteps(parts.Config):
-    """Steps from single-trial betas of any origin to recordings."""
+    """Steps from single-trial betas of any origin to recordings.
+
+    Attributes:
+        unit: Unit of the betas before they are z-scored.
+        keeps_constant: Whether voxels that do not vary are kept, for models that know voxels by their order.
+    """
+
+    unit: ClassVar[str] = "% signal change"
+    keeps_constant: ClassVar[bool] = False
 
     zscore: Annotated[Literal["session", "run", "no"], no] = Field(
         "session",
@@ -78,21 +86,9 @@ class SessionTrials:
     onset_s: Float64 | None = None
 
 
-@dataclass(frozen=True)
-class SessionBetas:
-    """The betas of a session.
-
-    Attributes:
-        values: [n, V] float32, in the order of `SessionTrials`; NaN where a voxel was not recorded.
-        maps: Measures of voxels by the session's estimation, [V] by name.
-        unit: Unit of the values.
-        provenance: Facts on the estimation.
-    """
-
-    values: Float32
-    maps: Mapping[str, Array] = field(default_factory=dict)
-    unit: str = "% signal change"
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+SessionBetas = tuple[Float32, Mapping[str, Array], Mapping[str, Any]]
+"""Betas of a session [n, V], in the order of `SessionTrials`, NaN where a voxel was not recorded; measures of
+voxels by their estimation, [V] by name; and facts on it."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +107,8 @@ class Betas(Preparation, ABC):
     stimuli: Any = None
 
     @cached_property
-    def _pictures(self) -> "Pictures":
-        return Pictures.of(self.stimuli)
+    def _pictures(self) -> tuple[list[str], NDArray[np.str_]]:
+        return list_pictures(self.stimuli)
 
     @abstractmethod
     def voxels(self, subject: int) -> Voxels:
@@ -182,8 +178,8 @@ class Betas(Preparation, ABC):
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read the betas of a session, by split, z-scored."""
         trials, rows, groups = self._choose_trials(subject, session)
-        betas, space = self.read(subject, session), self.voxels(subject)
-        splits, values = trials.splits[rows], betas.values[rows]  # [n], [n, V]
+        betas, estimated_maps, estimation = self.read(subject, session)
+        splits, values, space = trials.splits[rows], betas[rows], self.voxels(subject)  # [n], [n, V]
 
         # a voxel that was not recorded, or never changes, in some session is left out of all in the end
         is_sound = np.isfinite(values).all(0)
@@ -203,12 +199,12 @@ class Betas(Preparation, ABC):
             values[members] -= mean  # in place: of all voxels of a brain, copies in float64 are large
             values[members] /= np.where(is_sound, spread, 1)
 
-        maps = {**space.maps, **betas.maps, "is_sound": is_sound}
+        maps = {**space.maps, **estimated_maps, "is_sound": is_sound}
         space = replace(space, maps={name: np.asarray(map_, np.float64) for name, map_ in maps.items()})
 
         # facts on the session that the store keeps
-        unit = betas.unit if self.config.zscore == "no" else "z-score"
-        provenance = {"noted": dict(trials.noted), **trials.provenance, **betas.provenance}
+        unit = self.config.unit if self.config.zscore == "no" else "z-score"
+        provenance = {"noted": dict(trials.noted), **trials.provenance, **estimation}
         if untrained:
             provenance["z_scored_without_training_trials"] = untrained
         if programs := {*map(read_simulated, self.files(subject))} - {""}:
@@ -234,7 +230,7 @@ class Betas(Preparation, ABC):
         space = next(iter(recordings.values())).space
         assert isinstance(space, Voxels)
         maps, least, most = {**space.maps}, self.config.min_ncsnr, self.config.max_voxels
-        is_sound = maps.pop("is_sound") == 1  # the mean over sessions
+        is_sound = (maps.pop("is_sound") == 1) | self.config.keeps_constant  # the mean over sessions
 
         # noise ceilings by the repetitions of training stimuli
         repeated, highest, rows = 0, "", np.flatnonzero(is_sound)
@@ -335,25 +331,44 @@ class Subject(NamedTuple):
     fitted: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PublishedBetas(Betas):
-    """The betas below one root.
+class PublishedSteps(BetaSteps):
+    """Published betas of a data set: names of its files, what they hold, and the steps from there.
 
     Attributes:
+        name: Name of the data set.
         patterns: Files or folders, at most three folders below the root, one of which each subject has.
-        find: Config, root and subject to all but the betas; MissingData where a file is not there.
-        unit: Unit of the betas.
+        folder: Name of the folder below paths.data, where it is not that of the data set.
     """
 
-    dataset: str = ""  # with a default, as a field without one would be the abstract property
-    patterns: Sequence[str] = ()
-    find: Callable[[Any, Path, int], Subject] | None = None
-    unit: str = "% signal change"
+    name: ClassVar[str]
+    patterns: ClassVar[Sequence[str]]
+    folder: ClassVar[str] = ""
+
+    root: str = Field("", description="folder of the files; default: the data set's name below paths.data")
+
+    def find(self, root: Path, subject: int) -> Subject:
+        """Find all of a subject but the values of betas; MissingData where a file is not there."""
+        raise NotImplementedError
+
+    def build(self, paths: Paths) -> "PublishedBetas":
+        """Point at the data; nothing is read yet."""
+        return PublishedBetas(self, paths.dataset(self.folder or self.name, self.root))
+
+
+@dataclass(frozen=True)
+class PublishedBetas(Betas):
+    """The betas below one root."""
+
+    @property
+    def dataset(self) -> str:
+        """The data set whose stimuli were shown."""
+        return str(self.config.name)
 
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose files are there."""
-        return list_subjects(self.root, [folder + pattern for pattern in self.patterns for folder in FOLDERS])
+        patterns = self.config.patterns
+        return list_subjects(self.root, [folder + pattern for pattern in patterns for folder in FOLDERS])
 
     def files(self, subject: int) -> Sequence[Path]:
         """List all files of a subject."""
@@ -384,45 +399,23 @@ class PublishedBetas(Betas):
     def read(self, subject: int, session: int) -> SessionBetas:
         """Read the betas of a session."""
         values = self.subject(subject).read(session)
-        return SessionBetas(values.astype(np.float32, copy=False), unit=self.unit)
+        return values.astype(np.float32, copy=False), {}, {}
 
     @cached_method
     def subject(self, subject: int) -> Subject:
         """Find all of a subject but the values of betas, once."""
-        assert self.find is not None  # a subclass without it has its own `subject`
-        return self.find(self.config, self.root, subject)
-
-
-class Pictures(NamedTuple):
-    """The pictures of a data set.
-
-    Attributes:
-        dataset: Name of the data set.
-        pairs: Image id and split of each picture.
-        are_categories: Whether events call them by their whole names, not by ends of paths.
-    """
-
-    dataset: str
-    pairs: list[tuple[str, str]]
-    are_categories: bool = False
-
-    @classmethod
-    def of(cls, stimuli: Any) -> Self:
-        """List them, once for all sessions."""
-        with keys_of_stimuli():
-            listed = {split: stimuli.images(split).image_ids for split in stimuli.splits}
-        pairs = [(image_id, split) for split, ids in listed.items() for image_id in ids]
-        return cls(stimuli.name, pairs, stimuli.are_categories)
+        return self.config.find(self.root, subject)
 
 
 def match_pictures(
-    names: Sequence[str], pictures: Pictures
+    names: Sequence[str], stimuli: Any, pictures: tuple[Sequence[str], NDArray[np.str_]]
 ) -> tuple[list[str], NDArray[np.str_], Counter[str]]:
     """Match the names of pictures in trials with the pictures of a data set.
 
     Args:
         names: [n] a path, a file name or an id; "" where no picture was shown.
-        pictures: Those of the data set.
+        stimuli: The data set.
+        pictures: Image ids and splits [pictures] of its pictures.
 
     Returns:
         Image ids [n] and splits [n], "" where there is none, and the number of trials without, by reason.
@@ -431,14 +424,13 @@ def match_pictures(
         MissingData: if no picture of the data set was shown.
     """
     # match paths, and shorten those that match nothing by one folder at a time
-    pairs = pictures.pairs
-    image_ids = [image_id for image_id, _ in pairs]
+    image_ids, image_splits = pictures
     distinct = list(dict.fromkeys(filter(None, names)))
     stems = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
     rows = {}
     ends = {name: name.replace("\\", "/") for name in distinct}
     exact_names: set[str] | None = None  # names that are ids themselves, or contain all of one
-    if pictures.are_categories:  # `cue/face` is no `face`
+    if stimuli.are_categories:  # `cue/face` is no `face`
         known = {read_category(name): row for row, name in enumerate(image_ids)}
         rows = {name: known[key] for name in distinct if (key := read_category(name)) in known}
         ends, exact_names = {}, {*rows}
@@ -449,7 +441,7 @@ def match_pictures(
         ends = {name: end.partition("/")[2] for name, end in ends.items() if name not in rows}
         ends = {name: end for name, end in ends.items() if "/" in end or stems[plain_id(end)] == 1}
     if not rows:
-        problem = f"no picture that was shown is in {pictures.dataset}, of {summarise_names(distinct)}"
+        problem = f"no picture that was shown is in {stimuli.name}, of {summarise_names(distinct)}"
         way = f"it has: {', '.join(image_ids[:3])} …: preparation.stimuli.root=FOLDER"
         raise MissingData(problem, way)
 
@@ -458,10 +450,11 @@ def match_pictures(
     rows = {name: row for name, row in rows.items() if name in (exact_names or ()) or shared[row] == 1}
 
     # blank trials and pictures of no data set have no id
-    matches = [pairs[rows[name]] if name in rows else ("", "") for name in names]
-    absent = f"trials of pictures that {pictures.dataset} does not have"
+    matched_ids = [image_ids[rows[name]] if name in rows else "" for name in names]
+    splits = np.array([image_splits[rows[name]] if name in rows else "" for name in names], str)
+    absent = f"trials of pictures that {stimuli.name} does not have"
     dropped = Counter(absent if name else "blank trials" for name in names if name not in rows)
-    return [image_id for image_id, _ in matches], np.array([split for _, split in matches], str), dropped
+    return matched_ids, splits, dropped
 
 
 def measure_ncsnr(recording: Trials) -> tuple[Float64, int]:

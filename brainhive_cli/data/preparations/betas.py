@@ -36,7 +36,6 @@ from brainhive_cli.data.recording_files import (
 )
 from brainhive_cli.data.single_trial_betas import (
     BetaSteps,
-    Pictures,
     PublishedBetas,
     SessionTrials,
     Subject,
@@ -96,7 +95,7 @@ class Config(BetaSteps):
         with keys_of_stimuli():
             stimuli = self.stimuli.build(paths)
         root = paths.dataset("betas", self.root)
-        return OwnBetas(self, root, dataset=str(stimuli.recorded_as), stimuli=stimuli)
+        return OwnBetas(self, root, stimuli=stimuli)
 
 
 TINY = Config()
@@ -120,7 +119,10 @@ class Layout(NamedTuple):
 class OwnBetas(PublishedBetas):
     """The betas below one root."""
 
-    stimuli: Any = None
+    @property
+    def dataset(self) -> str:
+        """The data set of the pictures."""
+        return str(self.stimuli.recorded_as)
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -236,13 +238,9 @@ class OwnBetas(PublishedBetas):
         """Match the lines of a session with pictures."""
         lines = [(name, run) for name, _, number, run in self.subject(subject).trials if number == session]
         names, runs = zip(*lines, strict=True)
-        image_ids, splits, dropped = match_pictures(names, self._pictures)
+        image_ids, splits, dropped = match_pictures(names, self.stimuli, self._pictures)
         unmatched = {name for name, image_id in zip(names, image_ids, strict=True) if name and not image_id}
         return SessionTrials(image_ids, splits, np.array(runs), dropped, unmatched=sorted(unmatched))
-
-    @cached_property
-    def _pictures(self) -> Pictures:
-        return Pictures.of(self.stimuli)
 
     @cached_property
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:
