@@ -435,8 +435,8 @@ def match_pictures(
         rows = {name: known[key] for name in distinct if (key := read_category(name)) in known}
         ends, exact_names = {}, {*rows}
     while ends:  # a path may begin with a folder that the data set has not, as images/cat/cat_01.jpg
-        matched = match_names([*ends.values()], image_ids, each_once=False).rows.tolist()
-        rows |= {name: row for name, row in zip(ends, matched, strict=True) if row >= 0}
+        matched, _ = match_names([*ends.values()], image_ids, each_once=False)
+        rows |= {name: row for name, row in zip(ends, matched.tolist(), strict=True) if row >= 0}
         exact_names = {*rows} if exact_names is None else exact_names
         ends = {name: end.partition("/")[2] for name, end in ends.items() if name not in rows}
         ends = {name: end for name, end in ends.items() if "/" in end or stems[plain_id(end)] == 1}

@@ -198,41 +198,32 @@ def find_design(*roots: Path) -> Path:
     raise MissingData(f"nsd: no {usual}", SOURCE)
 
 
-@dataclass(frozen=True)
-class Design:
-    """The trials of a subject in the order of time, over all sessions that were planned.
+def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
+    """Read the trials of a subject in the order of time, over all sessions that were planned.
 
-    Attributes:
-        rows: [30000] the picture of each, as a row of imgBrick counted from 0.
-        is_test: [30000] whether it is one of those that all subjects were to see.
+    Returns:
+        The picture of each trial [30000], as a row of imgBrick counted from 0; and whether it is one of those
+        that all subjects were to see [30000].
+
+    Raises:
+        BrainhiveError: if the file is damaged, or numbers pictures that do not exist.
     """
+    from scipy.io import loadmat
 
-    rows: Int64
-    is_test: Bool
+    with reading(path, SOURCE, raised=(Exception,)):
+        content = loadmat(path, variable_names=("masterordering", "subjectim"))
+        order = np.asarray(content["masterordering"]).ravel().astype(np.int64)  # [30000]
+        pictures = np.asarray(content["subjectim"]).astype(np.int64)  # [subjects, 10000]
 
-    @classmethod
-    def open(cls, path: Path, subject: int) -> Self:
-        """Read the design.
-
-        Raises:
-            BrainhiveError: if the file is damaged, or numbers pictures that do not exist.
-        """
-        from scipy.io import loadmat
-
-        with reading(path, SOURCE, raised=(Exception,)):
-            content = loadmat(path, variable_names=("masterordering", "subjectim"))
-            order = np.asarray(content["masterordering"]).ravel().astype(np.int64)  # [30000]
-            pictures = np.asarray(content["subjectim"]).astype(np.int64)  # [subjects, 10000]
-
-        # all sessions, with numbers of pictures that exist
-        is_complete = pictures.ndim == 2 and len(pictures) >= subject and order.size % SESSION_TRIALS == 0
-        limits = [(order, pictures.shape[-1]), (pictures, PICTURES)] if is_complete else []
-        if not limits or any(
-            not values.size or values.min() < 1 or values.max() > most for values, most in limits
-        ):
-            problem = f"{path} is not NSD's design: its numbers go beyond its pictures"
-            raise BrainhiveError(problem, SOURCE)
-        return cls(pictures[subject - 1, order - 1] - 1, order <= SHARED)
+    # all sessions, with numbers of pictures that exist
+    is_complete = pictures.ndim == 2 and len(pictures) >= subject and order.size % SESSION_TRIALS == 0
+    limits = [(order, pictures.shape[-1]), (pictures, PICTURES)] if is_complete else []
+    if not limits or any(
+        not values.size or values.min() < 1 or values.max() > most for values, most in limits
+    ):
+        problem = f"{path} is not NSD's design: its numbers go beyond its pictures"
+        raise BrainhiveError(problem, SOURCE)
+    return pictures[subject - 1, order - 1] - 1, order <= SHARED
 
 
 def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path | None:
@@ -396,7 +387,7 @@ class Betas:
             space = replace(space, maps={"ncsnr": np.nan_to_num(mask.read(path).astype(np.float64))})
 
         # pictures of the trials, by the design
-        rows = self._design(subject).rows[(session - 1) * SESSION_TRIALS :]
+        rows = self._design(subject)[0][(session - 1) * SESSION_TRIALS :]
         return {
             split: Trials(
                 signal[numbers][:, None, :, None],
@@ -411,8 +402,8 @@ class Betas:
         }
 
     @cached_method
-    def _design(self, subject: int) -> Design:
-        return Design.open(find_design(self.root), subject)
+    def _design(self, subject: int) -> tuple[Int64, Bool]:
+        return read_design(find_design(self.root), subject)
 
     @cached_method
     def _mask(self, subject: int) -> Mask:
@@ -438,7 +429,7 @@ class Betas:
     def _trials(self, subject: int, session: int) -> dict[str, Int64]:
         """List the trials of a session by the splits that it has, counted from its first."""
         start = (session - 1) * SESSION_TRIALS
-        is_test = self._design(subject).is_test[start : start + SESSION_TRIALS]
+        is_test = self._design(subject)[1][start : start + SESSION_TRIALS]
         trials = {split: np.flatnonzero(is_test == (split == "test")) for split in SPLITS}
         return {split: numbers for split, numbers in trials.items() if len(numbers)}
 

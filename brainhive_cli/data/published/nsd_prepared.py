@@ -32,11 +32,11 @@ from brainhive_cli.data.published.nsd import (
     SESSIONS,
     SPLITS,
     SUBJECTS,
-    Design,
     find_design,
     list_masks,
     name_picture,
     open_mask,
+    read_design,
     read_regions,
 )
 from brainhive_cli.data.spaces import Voxels
@@ -384,9 +384,9 @@ def _list_pictures(path: Path, matrix: Path, subject: int, split: str, count: in
         BrainhiveError: if no number of sessions shows so many.
     """
     # trials of a split at which a picture was seen for the first time, ascending
-    design = Design.open(matrix, subject)
-    split_trials = np.flatnonzero(design.is_test == (split == "test"))
-    _, first = np.unique(design.rows[split_trials], return_index=True)
+    rows, is_test = read_design(matrix, subject)
+    split_trials = np.flatnonzero(is_test == (split == "test"))
+    _, first = np.unique(rows[split_trials], return_index=True)
     trials = split_trials[np.sort(first)]
 
     # files hold the pictures of a number of complete sessions
@@ -394,4 +394,4 @@ def _list_pictures(path: Path, matrix: Path, subject: int, split: str, count: in
     if count not in np.searchsorted(trials, ends):
         problem = f"{path} has {count} pictures, as no number of sessions of {matrix} has"
         raise BrainhiveError(problem, "the files of training and test may be swapped, or of another subject")
-    return design.rows[trials[:count]].tolist()
+    return rows[trials[:count]].tolist()

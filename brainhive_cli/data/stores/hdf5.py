@@ -365,6 +365,8 @@ class LazyRows:
             BrainhiveError: if they are not finite, or a row does not match its checksum.
         """
         rows, *rest = index if isinstance(index, tuple) else (index,)
+        if rows is Ellipsis:
+            return np.asarray(self)[index]
         is_one = isinstance(rows, int | np.integer)
         values = self.read(np.array([rows]) if is_one else rows)
         if self.path is not None and not np.isfinite(values).all():

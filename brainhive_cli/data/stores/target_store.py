@@ -312,39 +312,31 @@ class TargetWriter:
         return health
 
 
-@dataclass(frozen=True)
-class Filling:
-    """Stores that are being filled by the processes of a launch.
-
-    Attributes:
-        writers: One a store, in order.
-    """
-
-    writers: tuple[TargetWriter, ...]
-    launch: Launch
-
-    def finish(self) -> None:
-        """Wait for all processes, then give the stores their final names."""
-        raise_if_interrupted()
-        self.launch.barrier()
-        if self.launch.is_main:
-            for writer in self.writers:
-                writer.finish()
-        self.launch.barrier()
+def finish_stores(writers: Sequence[TargetWriter], launch: Launch) -> None:
+    """Wait for all processes that fill stores, then give the stores their final names."""
+    raise_if_interrupted()
+    launch.barrier()
+    if launch.is_main:
+        for writer in writers:
+            writer.finish()
+    launch.barrier()
 
 
 @contextmanager
 def filling(
     blanks: Sequence[Blank], launch: Launch, again: bool = False, keep: bool = True, reopen: bool = False
-) -> Iterator[Filling]:
+) -> Iterator[list[TargetWriter]]:
     """Create stores, or resume interrupted ones, and lock them until the block ends.
 
     Args:
         blanks: The stores; none of another command is written to.
         launch: This process among those that fill them.
         again: Start from the first row, also where an interrupted store could be resumed.
-        keep: Keep what is written when the block ends before `finish`, for the next time.
+        keep: Keep what is written when the block ends before `finish_stores`, for the next time.
         reopen: Add to a finished store, which has no final name meanwhile.
+
+    Yields:
+        A writer of each store.
 
     Raises:
         BrainhiveError: if another command writes one of the stores.
@@ -367,7 +359,7 @@ def filling(
         # every process writes its own rows
         writers = [stack.enter_context(closing(TargetWriter(blank.path))) for blank in blanks]
         launch.barrier()  # nobody writes before every process knows what is pending
-        yield Filling(tuple(writers), launch)
+        yield writers
 
 
 def _is_same(

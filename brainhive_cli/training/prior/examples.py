@@ -21,7 +21,7 @@ from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import LazyRows, open_rows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.target_store import Blank, filling
+from brainhive_cli.data.stores.target_store import Blank, filling, finish_stores
 from brainhive_cli.data.targets.targets import Targets, open_targets
 from brainhive_cli.data.targets.views import Items, View, collate, loaded
 from brainhive_cli.training.prior.recipe import Recipe
@@ -154,9 +154,9 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
     attributes = {"dataset": images.dataset, "split": images.split}
     shape, sizes = generator.latent_shape(view.side), {"sizes": (6,)}
     blank = Blank(path, images.image_ids, images.concepts, shape, "float32", attributes, sizes)
-    with filling([blank], launch, reopen=True) as filled:
+    with filling([blank], launch, reopen=True) as writers:
         # batches of this process's share
-        (writer,) = filled.writers
+        (writer,) = writers
         pending, share = {*writer.pending.tolist()}, launch.shard(rows.tolist())
         size, workers = recipe.train.batch_size, decoders(recipe.run.workers, launch)
         batches = [[*share[start : start + size]] for start in range(0, len(share), size)]
@@ -168,7 +168,7 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
                 latents = generator.encode(batch["image"].to(launch.device).float() / 255)
                 writer.write(batch["rows"].numpy(), latents.cpu().numpy(), sizes=batch["sizes"].numpy())
                 bar.advance(len(latents) * launch.processes)
-        filled.finish()
+        finish_stores(writers, launch)
     return replace(pictures, latents=Latents.open(path))
 
 

@@ -103,7 +103,16 @@ def test_whatever_reads_a_damaged_row_refuses_it(path: Path, read: Callable[[Laz
 def test_rows_are_those_of_the_array_however_they_are_read(path: Path) -> None:
     rows = TargetStore.open(path).embedding
     assert (rows.shape, rows.dtype, rows.nbytes, len(rows)) == ((300, 8), "f4", 9600, 300)
-    for index in (7, -1, slice(5, 2, -1), [3, 3, 1], VALUES[:, 0] > 0, (slice(None), 2), ([4, -2], 1)):
+    for index in (
+        7,
+        -1,
+        slice(5, 2, -1),
+        [3, 3, 1],
+        VALUES[:, 0] > 0,
+        (slice(None), 2),
+        ([4, -2], 1),
+        (..., 3),
+    ):
         assert np.array_equal(rows[index], VALUES[index])
     assert np.array_equal(rows.column(4)[[5, 1]], VALUES[[5, 1], 4])
     assert np.array_equal(rows.read(np.array([8, 2, 8])), VALUES[[8, 2, 8]])
