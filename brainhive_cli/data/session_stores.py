@@ -144,17 +144,12 @@ def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapp
     # session, run and onset of each trial
     starts = np.cumsum([0, *(len(recording.image_ids) for recording in recordings)])
     sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)  # -1 where there is no trial
-    runs = None
-    if all(recording.runs is not None for recording in recordings):
-        numbers = np.concatenate(
-            [recording.runs[:, 0] for recording in recordings if recording.runs is not None]
-        )
-        runs = np.where(trials < 0, -1, numbers[trials]).astype(np.int16)
-    onset_s = None
-    if all(recording.onset_s is not None for recording in recordings):
-        known = [recording.onset_s[:, 0] for recording in recordings if recording.onset_s is not None]
-        onset_s = np.where(trials < 0, np.nan, np.concatenate(known)[trials])
-    whiteners = [recording.whiteners for recording in recordings if recording.whiteners is not None]
+    runs = _concatenate(recording.runs for recording in recordings)
+    if runs is not None:
+        runs = np.where(trials < 0, -1, runs[:, 0][trials]).astype(np.int16)
+    onset_s = _concatenate(recording.onset_s for recording in recordings)
+    if onset_s is not None:
+        onset_s = np.where(trials < 0, np.nan, onset_s[:, 0][trials])
 
     # signals stay in the files of their sessions until they are read
     signals: list[LazyRows] = [recording.signal for recording in recordings]  # [n, 1, C, T]
@@ -178,10 +173,17 @@ def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapp
         provenance={**provenance, "sessions": [recording.provenance for recording in recordings]},
         repetitions=counts,
         sessions=sessions,
-        whiteners=np.concatenate(whiteners) if len(whiteners) == len(recordings) else None,
+        whiteners=_concatenate(recording.whiteners for recording in recordings),
         runs=runs,
         onset_s=onset_s,
     )
+
+
+def _concatenate(values: Iterable[Array | None]) -> Array | None:
+    """Concatenate what is known of each session; None unless all sessions have it."""
+    listed = [*values]
+    known = [array for array in listed if array is not None]
+    return np.concatenate(known) if len(known) == len(listed) else None
 
 
 def describe_files(paths: Iterable[Path]) -> Known:

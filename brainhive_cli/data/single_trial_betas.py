@@ -106,6 +106,11 @@ class Betas(Preparation, ABC):
     readings: dict[int, Mapping[str, str]] = field(default_factory=dict)
     stimuli: Any = None
 
+    @property
+    def dataset(self) -> str:
+        """The data set of the pictures."""
+        return str(self.stimuli.recorded_as if self.stimuli else self.config.name)
+
     @cached_property
     def _pictures(self) -> tuple[list[str], NDArray[np.str_]]:
         return list_pictures(self.stimuli)
@@ -358,11 +363,6 @@ class PublishedSteps(BetaSteps):
 @dataclass(frozen=True)
 class PublishedBetas(Betas):
     """The betas below one root."""
-
-    @property
-    def dataset(self) -> str:
-        """The data set whose stimuli were shown."""
-        return str(self.config.name)
 
     @property
     def subjects(self) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from brainhive_cli.data.bids_labels import (
 )
 from brainhive_cli.data.brain_images import CIFTI, CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.preparations import Stimuli, cached_method, keys_of_stimuli
-from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
+from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, name_voxels
 from brainhive_cli.data.recording_files import (
     ABSENT,
     SESSION,
@@ -41,7 +41,6 @@ from brainhive_cli.data.single_trial_betas import (
     Subject,
     match_pictures,
 )
-from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
 
 HDF5 = (".h5", ".hdf5", ".mat")
@@ -120,11 +119,6 @@ class OwnBetas(PublishedBetas):
     """The betas below one root."""
 
     @property
-    def dataset(self) -> str:
-        """The data set of the pictures."""
-        return str(self.stimuli.recorded_as)
-
-    @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose betas are there."""
         return tuple(sorted(self._files["betas"]))
@@ -195,13 +189,9 @@ class OwnBetas(PublishedBetas):
         atlas = {"mask": [mask.path]} if mask else {}
         label = read_label(next(iter(counts))[0], self.root).removeprefix("sub-")
         regions = atlas | find_region_files(self.config.regions, subject, self.root, label)
-        sizes = _count_cortex(next(iter(counts))[0]) or {"": widths[0]}
-        sides = np.repeat([*sizes], [*sizes.values()])
-        hemispheres = {side: sides == side for side in sizes if side in CORTEX}
-        named, self.readings[subject] = read_regions(
-            regions, mask or [*sizes.values()], self.config.thresholds
-        )
-        named.pop("mask", None)  # it is no atlas
+        space = mask or _count_cortex(next(iter(counts))[0]) or {"": widths[0]}
+        voxels, self.readings[subject] = name_voxels(regions, space, self.config.thresholds)
+        named = {name: inside for name, inside in voxels.regions.items() if name != "mask"}  # it is no atlas
 
         def read(session: int) -> Array:
             """Read the betas [n, V] of a session, source by source as its tables list them."""
@@ -213,7 +203,7 @@ class OwnBetas(PublishedBetas):
         several = (*files.values(), *tables.values(), *regions.values(), lists)
         return Subject(
             [path for paths in several for path in paths],
-            Voxels(hemispheres | named, grid=mask.grid if mask else None),
+            replace(voxels, regions=named),
             widths[0],
             trials,
             read,

@@ -31,7 +31,7 @@ from brainhive_cli.data.preparations._bold_files import (
     read_events,
     refuse_versions,
 )
-from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
+from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, name_voxels
 from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
     describe_labels,
@@ -152,11 +152,6 @@ class Bold(Betas):
     scratch: Path = Path()
 
     @property
-    def dataset(self) -> str:
-        """The data set of the pictures."""
-        return str(self.stimuli.recorded_as)
-
-    @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects with BOLD of the task in the space."""
         return tuple(sorted(self._runs))
@@ -195,14 +190,10 @@ class Bold(Betas):
     def _voxels(self, subject: int) -> Voxels:
         """Read the regions of a subject, once."""
         space, files = self._space(subject), self._region_files(subject)
-        vertices = space if isinstance(space, Mask) else [*space.values()]
-        regions, self.readings[subject] = read_regions(files, vertices, self.config.thresholds)
-        if isinstance(space, Mask):
-            own = {"mask": space.kind} if self.config.mask else {}
-            self.readings[subject] = {**own, **self.readings[subject]}
-            return Voxels(regions, grid=space.grid)
-        sides = np.repeat([*space], [*space.values()])
-        return Voxels({side: sides == side for side in space} | regions)
+        voxels, readings = name_voxels(files, space, self.config.thresholds)
+        drawn = {"mask": space.kind} if isinstance(space, Mask) and self.config.mask else {}
+        self.readings[subject] = drawn | readings
+        return voxels
 
     def notes(self, subjects: Sequence[int]) -> list[str]:
         """Name the subjects whose labels are not their numbers."""

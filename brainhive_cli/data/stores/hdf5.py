@@ -106,16 +106,11 @@ def create(
         _allocate(part, size + _bound_size(attributes))
         with h5py.File(part, "w") as file:
             for name, (shape, dtype) in spaces.items():
-                # contiguous and not filled, so that rows can be written by their offset
+                # allocated and not filled, so that rows can be written by their offset
                 layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-                layout.set_layout(h5py.h5d.CONTIGUOUS)
                 layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                 layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-                layout.set_obj_track_times(False)  # the same content is the same bytes
-                links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-                links.set_create_intermediate_group(True)
-                kind = h5py.h5t.py_create(np.dtype(dtype))
-                h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), layout, links)
+                file.create_dataset(name, shape, dtype, dcpl=layout)
             for name, array in arrays.items():
                 file.create_dataset(name, data=array)
             set_attributes(file, attributes)
@@ -366,7 +361,8 @@ class LazyRows:
         """
         rows, *rest = index if isinstance(index, tuple) else (index,)
         if rows is Ellipsis:
-            return np.asarray(self)[index]
+            part: Array = np.asarray(self)[index]
+            return part
         is_one = isinstance(rows, int | np.integer)
         values = self.read(np.array([rows]) if is_one else rows)
         if self.path is not None and not np.isfinite(values).all():
