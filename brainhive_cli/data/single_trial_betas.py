@@ -60,6 +60,15 @@ class BetaSteps(parts.Config):
     )
     max_voxels: int | None = Field(None, gt=0, description="keep so many voxels, those of the highest ncsnr")
 
+    @property
+    def scale(self) -> str:
+        """Trials within which voxels are z-scored: `session`, `run` or `no`."""
+        return self.zscore
+
+    def list_sessions(self, subject: int) -> Sequence[int]:
+        """List the sessions of a subject where they are known without files; else none."""
+        return ()
+
 
 @dataclass(frozen=True)
 class SessionTrials:
@@ -68,7 +77,7 @@ class SessionTrials:
     Attributes:
         image_ids: [n] of the stimuli that were shown; "" where none was.
         splits: [n] of the split of each; "" where a trial is left out.
-        runs: [n] number of the run.
+        runs: [n] number of the run; None where that is not known.
         onset_s: [n] seconds from its start to each stimulus; None where that is not known.
         dropped: Number of trials that are left out, or have no beta at all, by reason.
         noted: Other unusual facts, with counts, in words: each is a line of the plan.
@@ -78,7 +87,7 @@ class SessionTrials:
 
     image_ids: Sequence[str]
     splits: NDArray[np.str_]
-    runs: Int64
+    runs: Int64 | None
     dropped: Mapping[str, int] = field(default_factory=dict)
     noted: Mapping[str, int] = field(default_factory=dict)
     unmatched: Sequence[str] = ()
@@ -156,12 +165,14 @@ class Betas(Preparation, ABC):
             raise BrainhiveError(f"{where} has no trial of a picture: {reasons}", way)
 
         # two trials or more to z-score by, in each run or in the session
-        groups = trials.runs[rows] if self.config.zscore == "run" else np.zeros(len(rows), np.int64)
-        for group in np.unique(groups).tolist() if self.config.zscore != "no" else ():
+        groups = np.zeros(len(rows), np.int64)
+        if self.config.scale == "run" and trials.runs is not None:
+            groups = trials.runs[rows]
+        for group in np.unique(groups).tolist() if self.config.scale != "no" else ():
             splits = trials.splits[rows][groups == group]
             if ((splits == "train").sum() or len(splits)) < 2:
-                problem = f"{where}: {self.config.zscore} {group} has one trial to z-score by"
-                way = "session" if self.config.zscore == "run" else "no"
+                problem = f"{where}: {self.config.scale} {group} has one trial to z-score by"
+                way = "session" if self.config.scale == "run" else "no"
                 raise BrainhiveError(problem, f"preparation.zscore={way}")
 
         # enough repetitions for a choice of voxels
@@ -193,7 +204,7 @@ class Betas(Preparation, ABC):
 
         # z-score each group by its training trials, or by all where it has none
         untrained = []
-        for group in np.unique(groups).tolist() if self.config.zscore != "no" else ():
+        for group in np.unique(groups).tolist() if self.config.scale != "no" else ():
             members = np.flatnonzero(groups == group)
             training = members[splits[members] == "train"]
             if not len(training):
@@ -208,8 +219,14 @@ class Betas(Preparation, ABC):
         space = replace(space, maps={name: np.asarray(map_, np.float64) for name, map_ in maps.items()})
 
         # facts on the session that the store keeps
-        unit = self.config.unit if self.config.zscore == "no" else "z-score"
-        provenance = {"noted": dict(trials.noted), **trials.provenance, **estimation}
+        unit = self.config.unit if self.config.scale == "no" else "z-score"
+        constant = int((~is_sound).sum())
+        provenance = {
+            "noted": {**trials.noted},
+            "constant_voxels": constant,
+            **trials.provenance,
+            **estimation,
+        }
         if untrained:
             provenance["z_scored_without_training_trials"] = untrained
         if programs := {*map(read_simulated, self.files(subject))} - {""}:
@@ -225,7 +242,7 @@ class Betas(Preparation, ABC):
             split_rows = rows[splits == split][:, None]  # [n, 1]
             recordings[split] = Trials(
                 *(signal, ids, space, np.zeros(1), None, unit, about),
-                runs=trials.runs[split_rows].astype(np.int16),
+                runs=None if trials.runs is None else trials.runs[split_rows].astype(np.int16),
                 onset_s=None if trials.onset_s is None else trials.onset_s[split_rows],
             )
         return recordings
@@ -239,7 +256,7 @@ class Betas(Preparation, ABC):
 
         # noise ceilings by the repetitions of training stimuli
         repeated, highest, rows = 0, "", np.flatnonzero(is_sound)
-        if "train" in recordings:
+        if "train" in recordings and "ncsnr" not in maps:
             ncsnr, repeated = measure_ncsnr(recordings["train"])
             maps |= {"ncsnr": ncsnr} if repeated else {}
 
@@ -292,7 +309,8 @@ class Betas(Preparation, ABC):
             unusual: dict[str, dict[int, int]] = defaultdict(dict)  # count by session, by fact
             for session, trials in session_trials.items():
                 shown, counts = [*filter(None, trials.image_ids)], Counter(trials.splits.tolist())
-                pictures, runs = len({*shown}), len(np.unique(trials.runs))
+                pictures = len({*shown})
+                runs = "–" if trials.runs is None else len(np.unique(trials.runs))
                 again = len(shown) - pictures
                 rows.append((subject, session, runs, counts["train"], counts["test"], pictures, again))
                 for reason, count in (+Counter({**trials.dropped, **trials.noted})).items():
@@ -315,6 +333,10 @@ class Betas(Preparation, ABC):
         return Overview(tables if rows else (), tuple(lines))
 
 
+Trial = tuple[str, str, int, int | None]
+"""Picture, split, session and run, which may not be known; or in place of a split why it is left out."""
+
+
 class Subject(NamedTuple):
     """Content of the files of a subject.
 
@@ -322,18 +344,17 @@ class Subject(NamedTuple):
         files: All files that are read.
         voxels: Regions, maps and positions.
         width: Number of voxels.
-        trials: Picture, split, session and run of each trial, as many as there are betas; in place of a split
-            the reason why it is left out.
+        trials: The trials, as many as there are betas.
         read: Reader of the betas [n, V] of a session.
-        fitted: Trials over which betas were estimated together, where that is known.
+        facts: Facts for the store, as the trials over which betas were estimated together (`fitted`).
     """
 
     files: Sequence[Path]
     voxels: Voxels
     width: int
-    trials: Sequence[tuple[str, str, int, int]]
+    trials: Sequence[Trial]
     read: Callable[[int], Array]
-    fitted: str = ""
+    facts: Mapping[str, Any] = {}
 
 
 class PublishedSteps(BetaSteps):
@@ -376,7 +397,8 @@ class PublishedBetas(Betas):
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions in which there are trials."""
-        return sorted({session for _, _, session, _ in self.subject(subject).trials})
+        known = self.config.list_sessions(subject)
+        return known or sorted({session for _, _, session, _ in self.subject(subject).trials})
 
     def voxels(self, subject: int) -> Voxels:
         """Give regions, maps and positions of the voxels."""
@@ -393,8 +415,8 @@ class PublishedBetas(Betas):
         names, splits, _, runs = zip(*trials, strict=True)
         dropped = Counter(split for split in splits if split not in SPLITS)
         used = np.where(np.isin(splits, SPLITS), splits, "")
-        fitted = {"fitted": self.subject(subject).fitted}
-        return SessionTrials(names, used, np.array(runs), dropped, provenance=fitted)
+        run_numbers = None if None in runs else np.array(runs)
+        return SessionTrials(names, used, run_numbers, dropped, provenance=self.subject(subject).facts)
 
     def read(self, subject: int, session: int) -> SessionBetas:
         """Read the betas of a session."""

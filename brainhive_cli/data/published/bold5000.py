@@ -29,7 +29,7 @@ SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
 RUN_TRIALS = 37
 """Sessions have 333 or 370 trials, of nine or ten runs."""
 REGIONS = tuple(f"{side}{name}" for side in ("LH", "RH") for name in ("EarlyVis", "LOC", "OPA", "PPA", "RSC"))
-FITTED = "over groups of five sessions, training and test together"
+FACTS = {"fitted": "over groups of five sessions, training and test together"}
 TYPES = Literal["TYPEA-ASSUMEHRF", "TYPEB-FITHRF", "TYPEC-FITHRF-GLMDENOISE", "TYPED-FITHRF-GLMDENOISE-RR"]
 
 
@@ -103,7 +103,7 @@ class Betas(PublishedSteps):
             for name, (session, row) in zip(names, rows, strict=True)
         ]
         sources = [*lists, *dict.fromkeys([first, *files])]
-        return Subject(sources, voxels, width, trials, read, FITTED)
+        return Subject(sources, voxels, width, trials, read, FACTS)
 
 
 class Pictures(published.Pictures):

@@ -233,7 +233,7 @@ class Betas(PublishedSteps):
             mask.width,
             trials,
             lambda session: mask.read_series(betas[session]),
-            "session by session, training and test together",
+            {"fitted": "session by session, training and test together"},
         )
 
 
