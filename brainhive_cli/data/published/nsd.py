@@ -1,7 +1,7 @@
 """Natural Scenes Dataset: pictures, design of the trials, masks of voxels, and single-trial betas."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -232,21 +232,28 @@ def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path
     return next((path for ending in endings if is_file(path := folder / f"{name}{ending}")), None)
 
 
-def list_masks(folder: Path, base: str, drawn: Mapping[str, Path] = MappingProxyType({})) -> dict[str, Path]:
-    """List the masks of a subject by name, from a folder as nsddata/ppdata/subjXX/func1pt8mm/roi.
+def open_voxels(
+    folder: Path, base: str, drawn: Mapping[str, Path] = MappingProxyType({})
+) -> tuple[dict[str, Path], Mask, Voxels]:
+    """Read the mask of the voxels that are kept, and their regions.
+
+    A region that a subject does not have is there, and empty, so that all subjects have the same list.
 
     Args:
-        folder: That of NSD's masks.
+        folder: That of NSD's masks, as nsddata/ppdata/subjXX/func1pt8mm/roi.
         base: The mask whose voxels are kept.
         drawn: The user's own masks, which must be there.
+
+    Returns:
+        All masks by name, that of the kept voxels, and these with their regions.
 
     Raises:
         MissingData: if the one whose voxels are kept is missing, or one of the user's own.
     """
-    for name, mask in drawn.items():
-        if not mask.is_file():
+    for name, drawn_path in drawn.items():
+        if not drawn_path.is_file():
             way = f"preparation.masks.{name}: a NIfTI file for each subject"
-            raise MissingData(f"no mask {mask}", way)
+            raise MissingData(f"no mask {drawn_path}", way)
 
     # NSD's masks may be missing, but for the base
     names = dict.fromkeys([base, *ATLASES])
@@ -254,19 +261,9 @@ def list_masks(folder: Path, base: str, drawn: Mapping[str, Path] = MappingProxy
     if base not in files:
         way = f"preparation.voxels=NAME, of {', '.join(files)}" if files else SOURCE
         raise MissingData(f"nsd: no mask {folder / base}.nii.gz", way)
-    return files
 
-
-def open_mask(path: Path) -> Mask:
-    """Read the mask of the voxels that are kept."""
-    return replace(Mask.open(path, SOURCE), compares_affines=False)
-
-
-def read_regions(files: Mapping[str, Path], mask: Mask, drawn: Collection[str] = ()) -> Voxels:
-    """Read the regions of kept voxels from masks, of which the user drew some.
-
-    A region that a subject does not have is there, and empty, so that all subjects have the same list.
-    """
+    # regions of the kept voxels
+    mask = replace(Mask.open(files[base], SOURCE), compares_affines=False)
     regions = {}
     for name, path in files.items():
         # only the user's own masks must name the same space in their headers
@@ -278,7 +275,7 @@ def read_regions(files: Mapping[str, Path], mask: Mask, drawn: Collection[str] =
         regions |= {label: labels == number for number, label in enumerate(ATLASES.get(name, ()), 1)}
     if EARLY in regions:
         regions[HIGHER] = ~regions[EARLY]
-    return Voxels(regions, grid=mask.grid)
+    return files, mask, Voxels(regions, grid=mask.grid)
 
 
 class Raw(PublishedSteps):
@@ -356,9 +353,7 @@ class Raw(PublishedSteps):
         """Read masks and design, and check the header of each session's betas."""
         # the kept voxels and their regions
         drawn = {name: locate(fill_subject(path, subject)).absolute() for name, path in self.masks.items()}
-        masks = list_masks(root / ROI.format(subject, self.space), self.voxels, drawn)
-        mask = open_mask(masks[self.voxels])
-        space = read_regions(masks, mask, self.masks)
+        masks, mask, space = open_voxels(root / ROI.format(subject, self.space), self.voxels, drawn)
 
         # the published noise ceiling, where it is there; NaN is no signal
         folder = root / FOLDER.format(subject=subject) / self.space / self.betas

@@ -16,10 +16,8 @@ from brainhive_cli.data.published.nsd import (
     PERCENT,
     ROI,
     check_betas,
-    list_masks,
-    open_mask,
+    open_voxels,
     read_betas,
-    read_regions,
 )
 from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
 from brainhive_cli.data.stores import pickles
@@ -65,8 +63,7 @@ class Betas(PublishedSteps):
     def find(self, root: Path, subject: int) -> Subject:
         """Read masks, and the stimulus of each trial; a run is a series of trials of one block."""
         # betas, and the tables of their runs
-        masks = list_masks(root / ROI.format(subject, "func1pt8mm"), self.voxels)
-        mask = open_mask(masks[self.voxels])
+        masks, mask, voxels = open_voxels(root / ROI.format(subject, "func1pt8mm"), self.voxels)
         betas = find_file(root / FOLDER.format(subject=subject), "betas_nsdimagery.*", SOURCE)
         tables = [TABLES.format(subject=subject, run=run) for run in RUNS]
 
@@ -109,7 +106,7 @@ class Betas(PublishedSteps):
                 trials.append((name, SPLITS[task], 1, run))
         return Subject(
             [betas, *paths, *masks.values()],
-            read_regions(masks, mask),
+            voxels,
             mask.width,
             trials,
             lambda session: read_betas(betas, mask, len(trials)) / np.float32(PERCENT),

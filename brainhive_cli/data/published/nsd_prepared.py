@@ -33,11 +33,9 @@ from brainhive_cli.data.published.nsd import (
     SPLITS,
     SUBJECTS,
     find_design,
-    list_masks,
     name_picture,
-    open_mask,
+    open_voxels,
     read_design,
-    read_regions,
 )
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
@@ -61,12 +59,11 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
     group, everywhere = f"subj{subject:02d}", {GENERAL: np.ones(width, bool)}
     for root in roots:
         if (folder := root / ROI.format(subject, "func1pt8mm")).is_dir():
-            masks = list_masks(folder, GENERAL)
-            mask = open_mask(masks[GENERAL])
+            _, mask, voxels = open_voxels(folder, GENERAL)
             if mask.width != width:
                 problem = f"{mask.path} has {mask.width} voxels, the signals {width}"
                 raise BrainhiveError(problem, source)
-            return read_regions(masks, mask)
+            return voxels
 
     # MindEye2's masks, of which nsd_general marks the kept voxels
     for path in filter(is_file, (root / REGION_MASKS for root in roots)):

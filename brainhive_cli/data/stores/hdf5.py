@@ -488,11 +488,6 @@ def row_checksums(values: Array) -> UInt64:
     return np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(values))
 
 
-def _differs(values: Array, sums: UInt64) -> Bool:
-    differs: Bool = (sums != 0) & (row_checksums(values) != sums)
-    return differs
-
-
 def _map_checksums(file: h5py.File, name: str, values: Array) -> UInt64:
     """Map the checksums [N] of the rows of a dataset."""
     sums = map_numbers(file, f"{CHECKSUMS}/{name}")
@@ -523,7 +518,7 @@ def damaged_rows(file: h5py.File) -> dict[str, Int64]:
         differing = [written[:0]]
         for start in range(0, len(written), step):
             rows = written[start : start + step]
-            differing.append(rows[_differs(values[rows], sums[rows])])
+            differing.append(rows[row_checksums(values[rows]) != sums[rows]])
             release_pages(values)  # or a store larger than memory would count as this process's
         damaged[name] = np.concatenate(differing)
     return {name: rows for name, rows in damaged.items() if rows.size}
