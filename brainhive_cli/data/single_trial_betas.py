@@ -220,13 +220,8 @@ class Betas(Preparation, ABC):
 
         # facts on the session that the store keeps
         unit = self.config.unit if self.config.scale == "no" else "z-score"
-        constant = int((~is_sound).sum())
-        provenance = {
-            "noted": {**trials.noted},
-            "constant_voxels": constant,
-            **trials.provenance,
-            **estimation,
-        }
+        facts = {"noted": dict(trials.noted), "constant_voxels": int((~is_sound).sum())}
+        provenance: dict[str, Any] = {**facts, **trials.provenance, **estimation}
         if untrained:
             provenance["z_scored_without_training_trials"] = untrained
         if programs := {*map(read_simulated, self.files(subject))} - {""}:
@@ -254,9 +249,10 @@ class Betas(Preparation, ABC):
         maps, least, most = {**space.maps}, self.config.min_ncsnr, self.config.max_voxels
         is_sound = (maps.pop("is_sound") == 1) | self.config.keeps_constant  # the mean over sessions
 
-        # noise ceilings by the repetitions of training stimuli
+        # noise ceilings by the repetitions of training stimuli, unless published ones choose nothing
         repeated, highest, rows = 0, "", np.flatnonzero(is_sound)
-        if "train" in recordings and "ncsnr" not in maps:
+        is_published = self.config.keeps_constant and "ncsnr" in maps
+        if "train" in recordings and not is_published:
             ncsnr, repeated = measure_ncsnr(recordings["train"])
             maps |= {"ncsnr": ncsnr} if repeated else {}
 

@@ -351,20 +351,20 @@ class Raw(PublishedSteps):
 
     def find(self, root: Path, subject: int) -> Subject:
         """Read masks and design, and check the header of each session's betas."""
-        # the kept voxels and their regions
+        # the betas of each session, and the kept voxels with their regions
+        folder = root / FOLDER.format(subject=subject) / self.space / self.betas
+        files = {session: _find_betas(folder, session) for session in self.list_sessions(subject)}
         drawn = {name: locate(fill_subject(path, subject)).absolute() for name, path in self.masks.items()}
         masks, mask, space = open_voxels(root / ROI.format(subject, self.space), self.voxels, drawn)
 
         # the published noise ceiling, where it is there; NaN is no signal
-        folder = root / FOLDER.format(subject=subject) / self.space / self.betas
         ceilings = [path for path in [find_volume(folder, "ncsnr")] if path]
         for path in ceilings:
             space = replace(space, maps={"ncsnr": np.nan_to_num(mask.read(path).astype(np.float64))})
 
-        # the betas of each session, and the picture of each trial by the design
+        # picture and split of each trial by the design
         design = find_design(root)
         rows, is_test = read_design(design, subject)
-        files = {session: _find_betas(folder, session) for session in self.list_sessions(subject)}
         trials: list[Trial] = []
         for session, path in files.items():
             check_betas(path, mask, SESSION_TRIALS)
