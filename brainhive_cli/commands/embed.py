@@ -24,7 +24,7 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.command_lines import next_command, write_embedding
 from brainhive_cli.data.datasets import Dataset, describe_unread, list_stimuli
 from brainhive_cli.data.media.decoding import decoders
-from brainhive_cli.data.stores.target_store import TargetStore, filling, find_own, path_of
+from brainhive_cli.data.stores.target_store import TargetStore, filling, find_own, finish_stores, path_of
 from brainhive_cli.data.targets.embedding import StoreJob, stream
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import with_usual_encoders
@@ -276,8 +276,8 @@ def _fill(
     """Embed the pictures of one split with all its encoders; return the names that cannot be decoded."""
     # note the rows that each store lacks
     images, workers = stores[0].images, decoders(recipe.run.workers, launch)
-    with filling([store.blank(groups[store.path]) for store in stores], launch, again) as filled:
-        writers = {store.config.name: writer for store, writer in zip(stores, filled.writers, strict=True)}
+    with filling([store.blank(groups[store.path]) for store in stores], launch, again) as store_writers:
+        writers = {store.config.name: writer for store, writer in zip(stores, store_writers, strict=True)}
         indices = np.arange(len(images))
         pending = {name: np.isin(indices, writer.pending) for name, writer in writers.items()}  # [N]
 
@@ -296,7 +296,7 @@ def _fill(
                 "check the files",
             )
         if recipe.skip_bad or not bad:
-            filled.finish()
+            finish_stores(store_writers, launch)
     return bad
 
 

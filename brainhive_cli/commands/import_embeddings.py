@@ -148,20 +148,21 @@ class MatchedVectors:
             )
 
         # the rows of each split; pictures without a vector are gaps, where these are accepted
-        matched = match_names(vectors.names, [image_id for images in splits for image_id in images.image_ids])
+        image_ids = [image_id for images in splits for image_id in images.image_ids]
+        matched, unknown = match_names(vectors.names, image_ids)
         root, start = recipe.paths.under_home("embeddings"), 0
         shares = []
         for images in splits:
             # matched rows count over all splits; those of other splits become -1
-            is_here = (matched.rows >= start) & (matched.rows < start + len(images))
+            is_here = (matched >= start) & (matched < start + len(images))
             if is_here.any() or recipe.splits:
-                rows = np.where(is_here, matched.rows - start, -1)
+                rows = np.where(is_here, matched - start, -1)
                 gaps = np.setdiff1d(np.arange(len(images)), rows)
                 if len(gaps) and not recipe.skip_missing:
                     absent = summarise_names([images.image_ids[row] for row in gaps], len(images))
                     more = ""
-                    if matched.unknown:
-                        more = f"; vectors without a picture, {summarise_names(matched.unknown)}"
+                    if unknown:
+                        more = f"; vectors without a picture, {summarise_names(unknown)}"
                     raise MissingData(
                         f"{images.dataset}/{images.split}: pictures without a vector, {absent}{more}",
                         "give all files, or accept the gaps with --skip-missing",
@@ -176,9 +177,9 @@ class MatchedVectors:
                 f"no picture of {dataset} is named in {first_file}: {summarise_names(vectors.names)}",
                 "check --dataset; where names have an ending of their own: suffix=_ENDING",
             )
-        if matched.unknown:
-            unknown = summarise_names(matched.unknown, len(vectors.names))
-            console.warn(f"{config.name}: vectors of no picture of {dataset} left out, {unknown}")
+        if unknown:
+            left_out = summarise_names(unknown, len(vectors.names))
+            console.warn(f"{config.name}: vectors of no picture of {dataset} left out, {left_out}")
 
         # their shape, and that of the encoder where it is known without its weights
         batch = next(checked_batches(vectors), None)

@@ -115,7 +115,8 @@ class EventNames:
             by_name = {read_category(name): row for row, name in enumerate(self.image_ids)}
             return [by_name.get(read_category(name), -1) for name in pictures]
         written, known = (list(map(table_text, names)) for names in (pictures, self.image_ids))
-        return match_names(written, known, each_once=False).rows.tolist()
+        rows, _ = match_names(written, known, each_once=False)
+        return rows.tolist()
 
     def _find_key(self, event: str) -> str | None:
         """Find an event in the table: its name, without BrainVision's prefix, or its code alone."""

@@ -308,13 +308,13 @@ def _unknown_pictures(recording: Trials, split: str, images: Mapping[str, Stimul
         return ""
     names = list(recording.image_ids)
     try:
-        unknown = match_names(names, list(images[split].image_ids), each_once=False).unknown
+        _, unknown = match_names(names, list(images[split].image_ids), each_once=False)
     except BrainhiveError as error:
         return error.message
     if not unknown:
         return ""
     for other, stimuli in images.items():
-        if other != split and not match_names(unknown, list(stimuli.image_ids), each_once=False).unknown:
+        if other != split and not match_names(unknown, list(stimuli.image_ids), each_once=False)[1]:
             return f"its pictures are those of {other}: {summarise_names(unknown, len(names))}"
     return f"signals of pictures that the data set does not have: {summarise_names(unknown, len(names))}"
 

@@ -15,10 +15,10 @@ from brainhive_cli.core.files import portable, read_regular
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import StoredRows
+from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.recordings import SignalStore, difference_of
-from brainhive_cli.data.trials import Lazy, Trials, group_trials
+from brainhive_cli.data.trials import Trials, group_trials
 
 DType = Literal["float32", "float16"]
 Known = Mapping[str, Mapping[str, Any]]
@@ -28,7 +28,7 @@ SMALL_BYTES = 2**20
 """Bytes of a file below which it is known by its content, as tables are; others are known by their size."""
 
 
-def cast_signal(signal: Any, dtype: np.dtype[Any]) -> Lazy:
+def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
     """Give a signal [N, R, C, T] in another dtype, float16 or float32; it is cast where it is sliced.
 
     Slicing raises BrainhiveError if values are too large for the dtype; or all too small, as volts are for
@@ -46,7 +46,7 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> Lazy:
         hdf5.release_pages(signal)
         return cast
 
-    return Lazy(None, tuple(signal.shape), dtype, read)
+    return LazyRows(None, tuple(signal.shape), dtype, read)
 
 
 @dataclass(frozen=True)
@@ -144,20 +144,15 @@ def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapp
     # session, run and onset of each trial
     starts = np.cumsum([0, *(len(recording.image_ids) for recording in recordings)])
     sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)  # -1 where there is no trial
-    runs = None
-    if all(recording.runs is not None for recording in recordings):
-        numbers = np.concatenate(
-            [recording.runs[:, 0] for recording in recordings if recording.runs is not None]
-        )
-        runs = np.where(trials < 0, -1, numbers[trials]).astype(np.int16)
-    onset_s = None
-    if all(recording.onset_s is not None for recording in recordings):
-        known = [recording.onset_s[:, 0] for recording in recordings if recording.onset_s is not None]
-        onset_s = np.where(trials < 0, np.nan, np.concatenate(known)[trials])
-    whiteners = [recording.whiteners for recording in recordings if recording.whiteners is not None]
+    runs = _concatenate(recording.runs for recording in recordings)
+    if runs is not None:
+        runs = np.where(trials < 0, -1, runs[:, 0][trials]).astype(np.int16)
+    onset_s = _concatenate(recording.onset_s for recording in recordings)
+    if onset_s is not None:
+        onset_s = np.where(trials < 0, np.nan, onset_s[:, 0][trials])
 
     # signals stay in the files of their sessions until they are read
-    signals: list[StoredRows] = [recording.signal for recording in recordings]  # [n, 1, C, T]
+    signals: list[LazyRows] = [recording.signal for recording in recordings]  # [n, 1, C, T]
     rows, trial_shape = trials - starts[sessions], signals[0].shape[2:]
 
     def read(part: slice) -> Array:
@@ -169,7 +164,7 @@ def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapp
         return gathered
 
     return Trials(
-        signal=Lazy(None, (*sessions.shape, *trial_shape), signals[0].dtype, read),
+        signal=LazyRows(None, (*sessions.shape, *trial_shape), signals[0].dtype, read),
         image_ids=Names(stimuli),
         space=first.space,
         times_s=first.times_s,
@@ -178,10 +173,17 @@ def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapp
         provenance={**provenance, "sessions": [recording.provenance for recording in recordings]},
         repetitions=counts,
         sessions=sessions,
-        whiteners=np.concatenate(whiteners) if len(whiteners) == len(recordings) else None,
+        whiteners=_concatenate(recording.whiteners for recording in recordings),
         runs=runs,
         onset_s=onset_s,
     )
+
+
+def _concatenate(values: Iterable[Array | None]) -> Array | None:
+    """Concatenate what is known of each session; None unless all sessions have it."""
+    listed = [*values]
+    known = [array for array in listed if array is not None]
+    return np.concatenate(known) if len(known) == len(listed) else None
 
 
 def describe_files(paths: Iterable[Path]) -> Known:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +15,21 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import no
+from brainhive_cli.core.recipe import Paths, no
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.preparations import (
     Overview,
     Preparation,
     cached_method,
-    keys_of_stimuli,
+    list_pictures,
     list_subjects,
 )
 from brainhive_cli.data.published import FOLDERS
 from brainhive_cli.data.spaces import Voxels
+from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.stores.ids import match_names, plain_id, read_category, spans, summarise_names
-from brainhive_cli.data.trials import Lazy, Trials
+from brainhive_cli.data.trials import Trials
 
 BLOCK_BYTES = 2**27
 """Limit of the signals in memory while voxels are measured."""
@@ -39,7 +40,15 @@ SPLITS = ("train", "test", "imagery")
 
 
 class BetaSteps(parts.Config):
-    """Steps from single-trial betas of any origin to recordings."""
+    """Steps from single-trial betas of any origin to recordings.
+
+    Attributes:
+        unit: Unit of the betas before they are z-scored.
+        keeps_constant: Whether voxels that do not vary are kept, for models that know voxels by their order.
+    """
+
+    unit: ClassVar[str] = "% signal change"
+    keeps_constant: ClassVar[bool] = False
 
     zscore: Annotated[Literal["session", "run", "no"], no] = Field(
         "session",
@@ -51,6 +60,15 @@ class BetaSteps(parts.Config):
     )
     max_voxels: int | None = Field(None, gt=0, description="keep so many voxels, those of the highest ncsnr")
 
+    @property
+    def scale(self) -> str:
+        """Trials within which voxels are z-scored: `session`, `run` or `no`."""
+        return self.zscore
+
+    def list_sessions(self, subject: int) -> Sequence[int]:
+        """List the sessions of a subject where they are known without files; else none."""
+        return ()
+
 
 @dataclass(frozen=True)
 class SessionTrials:
@@ -59,7 +77,7 @@ class SessionTrials:
     Attributes:
         image_ids: [n] of the stimuli that were shown; "" where none was.
         splits: [n] of the split of each; "" where a trial is left out.
-        runs: [n] number of the run.
+        runs: [n] number of the run; None where that is not known.
         onset_s: [n] seconds from its start to each stimulus; None where that is not known.
         dropped: Number of trials that are left out, or have no beta at all, by reason.
         noted: Other unusual facts, with counts, in words: each is a line of the plan.
@@ -69,7 +87,7 @@ class SessionTrials:
 
     image_ids: Sequence[str]
     splits: NDArray[np.str_]
-    runs: Int64
+    runs: Int64 | None
     dropped: Mapping[str, int] = field(default_factory=dict)
     noted: Mapping[str, int] = field(default_factory=dict)
     unmatched: Sequence[str] = ()
@@ -77,21 +95,9 @@ class SessionTrials:
     onset_s: Float64 | None = None
 
 
-@dataclass(frozen=True)
-class SessionBetas:
-    """The betas of a session.
-
-    Attributes:
-        values: [n, V] float32, in the order of `SessionTrials`; NaN where a voxel was not recorded.
-        maps: Measures of voxels by the session's estimation, [V] by name.
-        unit: Unit of the values.
-        provenance: Facts on the estimation.
-    """
-
-    values: Float32
-    maps: Mapping[str, Array] = field(default_factory=dict)
-    unit: str = "% signal change"
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+SessionBetas = tuple[Float32, Mapping[str, Array], Mapping[str, Any]]
+"""Betas of a session [n, V], in the order of `SessionTrials`, NaN where a voxel was not recorded; measures of
+voxels by their estimation, [V] by name; and facts on it."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +115,14 @@ class Betas(Preparation, ABC):
     readings: dict[int, Mapping[str, str]] = field(default_factory=dict)
     stimuli: Any = None
 
+    @property
+    def dataset(self) -> str:
+        """The data set of the pictures."""
+        return str(self.stimuli.recorded_as if self.stimuli else self.config.name)
+
     @cached_property
-    def _pictures(self) -> "Pictures":
-        return Pictures.of(self.stimuli)
+    def _pictures(self) -> tuple[list[str], NDArray[np.str_]]:
+        return list_pictures(self.stimuli)
 
     @abstractmethod
     def voxels(self, subject: int) -> Voxels:
@@ -154,12 +165,14 @@ class Betas(Preparation, ABC):
             raise BrainhiveError(f"{where} has no trial of a picture: {reasons}", way)
 
         # two trials or more to z-score by, in each run or in the session
-        groups = trials.runs[rows] if self.config.zscore == "run" else np.zeros(len(rows), np.int64)
-        for group in np.unique(groups).tolist() if self.config.zscore != "no" else ():
+        groups = np.zeros(len(rows), np.int64)
+        if self.config.scale == "run" and trials.runs is not None:
+            groups = trials.runs[rows]
+        for group in np.unique(groups).tolist() if self.config.scale != "no" else ():
             splits = trials.splits[rows][groups == group]
             if ((splits == "train").sum() or len(splits)) < 2:
-                problem = f"{where}: {self.config.zscore} {group} has one trial to z-score by"
-                way = "session" if self.config.zscore == "run" else "no"
+                problem = f"{where}: {self.config.scale} {group} has one trial to z-score by"
+                way = "session" if self.config.scale == "run" else "no"
                 raise BrainhiveError(problem, f"preparation.zscore={way}")
 
         # enough repetitions for a choice of voxels
@@ -181,8 +194,8 @@ class Betas(Preparation, ABC):
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read the betas of a session, by split, z-scored."""
         trials, rows, groups = self._choose_trials(subject, session)
-        betas, space = self.read(subject, session), self.voxels(subject)
-        splits, values = trials.splits[rows], betas.values[rows]  # [n], [n, V]
+        betas, estimated_maps, estimation = self.read(subject, session)
+        splits, values, space = trials.splits[rows], betas[rows], self.voxels(subject)  # [n], [n, V]
 
         # a voxel that was not recorded, or never changes, in some session is left out of all in the end
         is_sound = np.isfinite(values).all(0)
@@ -191,7 +204,7 @@ class Betas(Preparation, ABC):
 
         # z-score each group by its training trials, or by all where it has none
         untrained = []
-        for group in np.unique(groups).tolist() if self.config.zscore != "no" else ():
+        for group in np.unique(groups).tolist() if self.config.scale != "no" else ():
             members = np.flatnonzero(groups == group)
             training = members[splits[members] == "train"]
             if not len(training):
@@ -202,12 +215,13 @@ class Betas(Preparation, ABC):
             values[members] -= mean  # in place: of all voxels of a brain, copies in float64 are large
             values[members] /= np.where(is_sound, spread, 1)
 
-        maps = {**space.maps, **betas.maps, "is_sound": is_sound}
+        maps = {**space.maps, **estimated_maps, "is_sound": is_sound}
         space = replace(space, maps={name: np.asarray(map_, np.float64) for name, map_ in maps.items()})
 
         # facts on the session that the store keeps
-        unit = betas.unit if self.config.zscore == "no" else "z-score"
-        provenance = {"noted": dict(trials.noted), **trials.provenance, **betas.provenance}
+        unit = self.config.unit if self.config.scale == "no" else "z-score"
+        facts = {"noted": dict(trials.noted), "constant_voxels": int((~is_sound).sum())}
+        provenance: dict[str, Any] = {**facts, **trials.provenance, **estimation}
         if untrained:
             provenance["z_scored_without_training_trials"] = untrained
         if programs := {*map(read_simulated, self.files(subject))} - {""}:
@@ -223,7 +237,7 @@ class Betas(Preparation, ABC):
             split_rows = rows[splits == split][:, None]  # [n, 1]
             recordings[split] = Trials(
                 *(signal, ids, space, np.zeros(1), None, unit, about),
-                runs=trials.runs[split_rows].astype(np.int16),
+                runs=None if trials.runs is None else trials.runs[split_rows].astype(np.int16),
                 onset_s=None if trials.onset_s is None else trials.onset_s[split_rows],
             )
         return recordings
@@ -233,11 +247,12 @@ class Betas(Preparation, ABC):
         space = next(iter(recordings.values())).space
         assert isinstance(space, Voxels)
         maps, least, most = {**space.maps}, self.config.min_ncsnr, self.config.max_voxels
-        is_sound = maps.pop("is_sound") == 1  # the mean over sessions
+        is_sound = (maps.pop("is_sound") == 1) | self.config.keeps_constant  # the mean over sessions
 
-        # noise ceilings by the repetitions of training stimuli
+        # noise ceilings by the repetitions of training stimuli, unless published ones choose nothing
         repeated, highest, rows = 0, "", np.flatnonzero(is_sound)
-        if "train" in recordings:
+        is_published = self.config.keeps_constant and "ncsnr" in maps
+        if "train" in recordings and not is_published:
             ncsnr, repeated = measure_ncsnr(recordings["train"])
             maps |= {"ncsnr": ncsnr} if repeated else {}
 
@@ -290,7 +305,8 @@ class Betas(Preparation, ABC):
             unusual: dict[str, dict[int, int]] = defaultdict(dict)  # count by session, by fact
             for session, trials in session_trials.items():
                 shown, counts = [*filter(None, trials.image_ids)], Counter(trials.splits.tolist())
-                pictures, runs = len({*shown}), len(np.unique(trials.runs))
+                pictures = len({*shown})
+                runs = "–" if trials.runs is None else len(np.unique(trials.runs))
                 again = len(shown) - pictures
                 rows.append((subject, session, runs, counts["train"], counts["test"], pictures, again))
                 for reason, count in (+Counter({**trials.dropped, **trials.noted})).items():
@@ -313,6 +329,10 @@ class Betas(Preparation, ABC):
         return Overview(tables if rows else (), tuple(lines))
 
 
+Trial = tuple[str, str, int, int | None]
+"""Picture, split, session and run, which may not be known; or in place of a split why it is left out."""
+
+
 class Subject(NamedTuple):
     """Content of the files of a subject.
 
@@ -320,39 +340,52 @@ class Subject(NamedTuple):
         files: All files that are read.
         voxels: Regions, maps and positions.
         width: Number of voxels.
-        trials: Picture, split, session and run of each trial, as many as there are betas; in place of a split
-            the reason why it is left out.
+        trials: The trials, as many as there are betas.
         read: Reader of the betas [n, V] of a session.
-        fitted: Trials over which betas were estimated together, where that is known.
+        facts: Facts for the store, as the trials over which betas were estimated together (`fitted`).
     """
 
     files: Sequence[Path]
     voxels: Voxels
     width: int
-    trials: Sequence[tuple[str, str, int, int]]
+    trials: Sequence[Trial]
     read: Callable[[int], Array]
-    fitted: str = ""
+    facts: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
-class PublishedBetas(Betas):
-    """The betas below one root.
+class PublishedSteps(BetaSteps):
+    """Published betas of a data set: names of its files, what they hold, and the steps from there.
 
     Attributes:
+        name: Name of the data set.
         patterns: Files or folders, at most three folders below the root, one of which each subject has.
-        find: Config, root and subject to all but the betas; MissingData where a file is not there.
-        unit: Unit of the betas.
+        folder: Name of the folder below paths.data, where it is not that of the data set.
     """
 
-    dataset: str = ""  # with a default, as a field without one would be the abstract property
-    patterns: Sequence[str] = ()
-    find: Callable[[Any, Path, int], Subject] | None = None
-    unit: str = "% signal change"
+    name: ClassVar[str]
+    patterns: ClassVar[Sequence[str]]
+    folder: ClassVar[str] = ""
+
+    root: str = Field("", description="folder of the files; default: the data set's name below paths.data")
+
+    def find(self, root: Path, subject: int) -> Subject:
+        """Find all of a subject but the values of betas; MissingData where a file is not there."""
+        raise NotImplementedError
+
+    def build(self, paths: Paths) -> "PublishedBetas":
+        """Point at the data; nothing is read yet."""
+        return PublishedBetas(self, paths.dataset(self.folder or self.name, self.root))
+
+
+@dataclass(frozen=True)
+class PublishedBetas(Betas):
+    """The betas below one root."""
 
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose files are there."""
-        return list_subjects(self.root, [folder + pattern for pattern in self.patterns for folder in FOLDERS])
+        patterns = self.config.patterns
+        return list_subjects(self.root, [folder + pattern for pattern in patterns for folder in FOLDERS])
 
     def files(self, subject: int) -> Sequence[Path]:
         """List all files of a subject."""
@@ -360,7 +393,8 @@ class PublishedBetas(Betas):
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions in which there are trials."""
-        return sorted({session for _, _, session, _ in self.subject(subject).trials})
+        known = self.config.list_sessions(subject)
+        return known or sorted({session for _, _, session, _ in self.subject(subject).trials})
 
     def voxels(self, subject: int) -> Voxels:
         """Give regions, maps and positions of the voxels."""
@@ -377,51 +411,29 @@ class PublishedBetas(Betas):
         names, splits, _, runs = zip(*trials, strict=True)
         dropped = Counter(split for split in splits if split not in SPLITS)
         used = np.where(np.isin(splits, SPLITS), splits, "")
-        fitted = {"fitted": self.subject(subject).fitted}
-        return SessionTrials(names, used, np.array(runs), dropped, provenance=fitted)
+        run_numbers = None if None in runs else np.array(runs)
+        return SessionTrials(names, used, run_numbers, dropped, provenance=self.subject(subject).facts)
 
     def read(self, subject: int, session: int) -> SessionBetas:
         """Read the betas of a session."""
         values = self.subject(subject).read(session)
-        return SessionBetas(values.astype(np.float32, copy=False), unit=self.unit)
+        return values.astype(np.float32, copy=False), {}, {}
 
     @cached_method
     def subject(self, subject: int) -> Subject:
         """Find all of a subject but the values of betas, once."""
-        assert self.find is not None  # a subclass without it has its own `subject`
-        return self.find(self.config, self.root, subject)
-
-
-class Pictures(NamedTuple):
-    """The pictures of a data set.
-
-    Attributes:
-        dataset: Name of the data set.
-        pairs: Image id and split of each picture.
-        are_categories: Whether events call them by their whole names, not by ends of paths.
-    """
-
-    dataset: str
-    pairs: list[tuple[str, str]]
-    are_categories: bool = False
-
-    @classmethod
-    def of(cls, stimuli: Any) -> Self:
-        """List them, once for all sessions."""
-        with keys_of_stimuli():
-            listed = {split: stimuli.images(split).image_ids for split in stimuli.splits}
-        pairs = [(image_id, split) for split, ids in listed.items() for image_id in ids]
-        return cls(stimuli.name, pairs, stimuli.are_categories)
+        return self.config.find(self.root, subject)
 
 
 def match_pictures(
-    names: Sequence[str], pictures: Pictures
+    names: Sequence[str], stimuli: Any, pictures: tuple[Sequence[str], NDArray[np.str_]]
 ) -> tuple[list[str], NDArray[np.str_], Counter[str]]:
     """Match the names of pictures in trials with the pictures of a data set.
 
     Args:
         names: [n] a path, a file name or an id; "" where no picture was shown.
-        pictures: Those of the data set.
+        stimuli: The data set.
+        pictures: Image ids and splits [pictures] of its pictures.
 
     Returns:
         Image ids [n] and splits [n], "" where there is none, and the number of trials without, by reason.
@@ -430,25 +442,24 @@ def match_pictures(
         MissingData: if no picture of the data set was shown.
     """
     # match paths, and shorten those that match nothing by one folder at a time
-    pairs = pictures.pairs
-    image_ids = [image_id for image_id, _ in pairs]
+    image_ids, image_splits = pictures
     distinct = list(dict.fromkeys(filter(None, names)))
     stems = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
     rows = {}
     ends = {name: name.replace("\\", "/") for name in distinct}
     exact_names: set[str] | None = None  # names that are ids themselves, or contain all of one
-    if pictures.are_categories:  # `cue/face` is no `face`
+    if stimuli.are_categories:  # `cue/face` is no `face`
         known = {read_category(name): row for row, name in enumerate(image_ids)}
         rows = {name: known[key] for name in distinct if (key := read_category(name)) in known}
         ends, exact_names = {}, {*rows}
     while ends:  # a path may begin with a folder that the data set has not, as images/cat/cat_01.jpg
-        matched = match_names([*ends.values()], image_ids, each_once=False).rows.tolist()
-        rows |= {name: row for name, row in zip(ends, matched, strict=True) if row >= 0}
+        matched, _ = match_names([*ends.values()], image_ids, each_once=False)
+        rows |= {name: row for name, row in zip(ends, matched.tolist(), strict=True) if row >= 0}
         exact_names = {*rows} if exact_names is None else exact_names
         ends = {name: end.partition("/")[2] for name, end in ends.items() if name not in rows}
         ends = {name: end for name, end in ends.items() if "/" in end or stems[plain_id(end)] == 1}
     if not rows:
-        problem = f"no picture that was shown is in {pictures.dataset}, of {summarise_names(distinct)}"
+        problem = f"no picture that was shown is in {stimuli.name}, of {summarise_names(distinct)}"
         way = f"it has: {', '.join(image_ids[:3])} …: preparation.stimuli.root=FOLDER"
         raise MissingData(problem, way)
 
@@ -457,10 +468,11 @@ def match_pictures(
     rows = {name: row for name, row in rows.items() if name in (exact_names or ()) or shared[row] == 1}
 
     # blank trials and pictures of no data set have no id
-    matches = [pairs[rows[name]] if name in rows else ("", "") for name in names]
-    absent = f"trials of pictures that {pictures.dataset} does not have"
+    matched_ids = [image_ids[rows[name]] if name in rows else "" for name in names]
+    splits = np.array([image_splits[rows[name]] if name in rows else "" for name in names], str)
+    absent = f"trials of pictures that {stimuli.name} does not have"
     dropped = Counter(absent if name else "blank trials" for name in names if name not in rows)
-    return [image_id for image_id, _ in matches], np.array([split for _, split in matches], str), dropped
+    return matched_ids, splits, dropped
 
 
 def measure_ncsnr(recording: Trials) -> tuple[Float64, int]:
@@ -501,7 +513,7 @@ def _list_splits(splits: NDArray[np.str_]) -> list[str]:
     return sorted({*splits.tolist()} - {""}, key=lambda split: (split != "train", split))
 
 
-def _select_voxels(signal: Any, rows: Int64) -> Lazy:
+def _select_voxels(signal: Any, rows: Int64) -> LazyRows:
     """Select voxels of a signal [N, R, V, 1]; values are read where the result is sliced."""
     shape = (*signal.shape[:2], len(rows), 1)
-    return Lazy(None, shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows])
+    return LazyRows(None, shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows])

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,7 +22,7 @@ from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.spaces import Sensors, Voxels, channel_rows, find_region, sample_range
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import NUMBERS
+from brainhive_cli.data.stores.hdf5 import NUMBERS, LazyRows
 from brainhive_cli.data.stores.ids import Names
 
 if TYPE_CHECKING:
@@ -66,42 +65,6 @@ class Provenance(TypedDict, total=False):
     stimulus_ms: float | None
     recorded_unit: str
     dtype: str
-
-
-Read = Callable[[Any], Array]
-"""A slice or array of rows to their values."""
-
-
-@dataclass(frozen=True, eq=False)
-class Lazy:
-    """Array [N, …] that is read when it is indexed along N.
-
-    Attributes:
-        path: The file whose values must be finite, for the error; None where they need not be.
-        read: Reads rows.
-    """
-
-    path: Path | None
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    read: Read
-
-    def __len__(self) -> int:
-        """N."""
-        return self.shape[0]
-
-    def __getitem__(self, index: Any) -> Array:
-        """Read rows, or parts of them, by what indexes an array.
-
-        Raises:
-            BrainhiveError: if they are not finite.
-        """
-        rows, *rest = index if isinstance(index, tuple) else (index,)
-        is_one = isinstance(rows, int | np.integer)
-        values = self.read(np.array([rows]) if is_one else rows)
-        if self.path is not None and not np.isfinite(values).all():
-            raise BrainhiveError(f"{self.path} has signals that are not finite", "get or make the file again")
-        return values[(0 if is_one else slice(None), *rest)]
 
 
 @dataclass(frozen=True)
@@ -240,7 +203,7 @@ class Trials:
         elif not np.array_equal(index, np.arange(len(signal))):
             whole = signal
             shape = (len(index), *whole.shape[1:])
-            signal = Lazy(None, shape, whole.dtype, lambda part: whole[_as_slice(index[part])])
+            signal = LazyRows(None, shape, whole.dtype, lambda part: whole[_as_slice(index[part])])
         return self.change(
             signal=signal,
             image_ids=Names.of(self.image_ids)[index] if len(self.image_ids) else (),
@@ -278,7 +241,7 @@ class Trials:
         averages = {"averages": None} if "averages" in before else {}
         return taken.change(
             **averages,
-            signal=Lazy(None, shape, whole.dtype, lambda part: choose(np.asarray(whole[part]), part)),
+            signal=LazyRows(None, shape, whole.dtype, lambda part: choose(np.asarray(whole[part]), part)),
             repetitions=counts,
             recorded=taken.recorded and taken.recorded.choose(is_chosen),
             **known,
@@ -303,7 +266,7 @@ class Trials:
         known: dict[str, Any] = {name: take(getattr(self, name), trials) for name in BY_TRIAL}
         return replace(
             self,
-            signal=Lazy(None, (len(rows), 1, *whole.shape[2:]), whole.dtype, read),
+            signal=LazyRows(None, (len(rows), 1, *whole.shape[2:]), whole.dtype, read),
             image_ids=Names.of(names[row] for row in rows.tolist()) if len(names) else (),
             repetitions=None,
             index=np.flatnonzero(is_chosen[self.is_there]),
@@ -356,7 +319,7 @@ class Trials:
         shape = (*whole.shape[:2], len(rows), len(times_s))
         return replace(
             self,
-            signal=Lazy(None, shape, np.dtype(np.float32), read),
+            signal=LazyRows(None, shape, np.dtype(np.float32), read),
             space=space.select(rows),
             times_s=times_s,
             whiteners=None,
@@ -604,7 +567,9 @@ def digest_trials(signal: Array) -> UInt64:
     return digests.reshape(signal.shape[:2])
 
 
-def gather_trials(table: Int64, shape: Sequence[int], dtype: DTypeLike, trial: Callable[[int], Any]) -> Read:
+def gather_trials(
+    table: Int64, shape: Sequence[int], dtype: DTypeLike, trial: Callable[[int], Any]
+) -> Callable[[Any], Array]:
     """Read trials one by one, in the order of the file; missing repetitions are zeros.
 
     Args:

@@ -124,9 +124,7 @@ BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 TRAIN, TEST = (f"embeddings/things-eeg/{split}/{NAME}.h5" for split in ("train", "test"))
 READERS: dict[str, Reader] = {
     # stores
-    "align": Reader(
-        (*ALIGN, FRESH), f"{TRAIN} signals/**/sub-01.h5 signals/**/prepared/*.h5"
-    ),
+    "align": Reader((*ALIGN, FRESH), f"{TRAIN} signals/**/sub-01.h5 signals/**/prepared/*.h5"),
     "eval": Reader(
         ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0", FRESH),
         f"{TEST} signals/**/sub-01.h5 runs/aligned/recipe.yaml runs/aligned/metrics.json "

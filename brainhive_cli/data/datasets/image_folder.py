@@ -154,8 +154,8 @@ def _is_listed(path: Path, root: Path, files: Sequence[str]) -> Bool:
         raise BrainhiveError(f"{path} lists no pictures", hint)
 
     # each name must be that of a picture
-    matches = match_names(names, [os.path.splitext(file)[0] for file in files], each_once=False)
-    if matches.unknown:
-        unknown = summarise_names(matches.unknown, len(names))
-        raise BrainhiveError(f"{path}: test pictures that are not below {root}, {unknown}", hint)
-    return np.isin(np.arange(len(files)), matches.rows)
+    rows, unknown = match_names(names, [os.path.splitext(file)[0] for file in files], each_once=False)
+    if unknown:
+        problem = f"test pictures that are not below {root}, {summarise_names(unknown, len(names))}"
+        raise BrainhiveError(f"{path}: {problem}", hint)
+    return np.isin(np.arange(len(files)), rows)

@@ -143,8 +143,8 @@ def _images(root: Path, sources: Sequence[Place], listings: Path, split: str) ->
         ids = [image_id for image_id, _ in pairs]
         check_unique(ids, lambda index: f"{names[index]} in {archive.path(index)}")
         image_ids, concept_names = Names.of(ids), Names.of(concept for _, concept in pairs)
-        opener = Packed(image_ids, archive)
-        images = StimulusSet("imagenet", split, image_ids, concept_names, opener)
+        read = partial(_read_picture, image_ids, archive)
+        images = StimulusSet("imagenet", split, image_ids, concept_names, read)
     if not images:
         raise MissingData(
             f"imagenet: no {split} pictures in {root}: neither {split}/n01440764/*.JPEG, nor "
@@ -167,19 +167,12 @@ def _describe(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
     return name, name.rsplit("/", 1)[-1]
 
 
-@dataclass(frozen=True)
-class Packed:
-    """Pictures of an archive, decoded by index."""
-
-    image_ids: Names
-    archive: "Tars | Rows"
-
-    def __call__(self, index: int) -> Image.Image:
-        """Decode a picture."""
-        name = f"{self.image_ids[index]} in {self.archive.path(index)}"
-        with decoding(name):
-            data = self.archive.read(index)
-        return decode(BytesIO(data), name)
+def _read_picture(image_ids: Names, archive: "Tars | Rows", index: int) -> Image.Image:
+    """Decode a picture of an archive."""
+    name = f"{image_ids[index]} in {archive.path(index)}"
+    with decoding(name):
+        data = archive.read(index)
+    return decode(BytesIO(data), name)
 
 
 @dataclass(frozen=True)

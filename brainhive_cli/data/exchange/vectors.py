@@ -21,7 +21,7 @@ from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.hdf5 import open_numbers
 from brainhive_cli.data.stores.ids import summarise_names
-from brainhive_cli.data.stores.target_store import Blank, TargetStore, filling, find_finite
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, filling, find_finite, finish_stores
 
 BATCH = 1024
 """Vectors read or written at a time."""
@@ -326,10 +326,10 @@ def copy_vectors(
     # copy batch by batch; rows that no share wants are left out
     at, absent = 0, list[str]()
     progress = console.progress("copying vectors", len(vectors.names))
-    with filling(blanks, ALONE, again=True, keep=False) as filled, progress as bar:
+    with filling(blanks, ALONE, again=True, keep=False) as writers, progress as bar:
         for batch in chain([first], batches):  # [n, *shape]
             is_finite = find_finite(batch)
-            for share, writer in zip(shares, filled.writers, strict=True):
+            for share, writer in zip(shares, writers, strict=True):
                 rows = share.rows[at : at + len(batch)]
                 lost = np.flatnonzero((rows >= 0) & ~is_finite[: len(rows)])
                 absent += [vectors.names[at + int(place)] for place in lost]
@@ -347,7 +347,7 @@ def copy_vectors(
                 way = "give finite ones (half precision overflows), or accept the gaps with --skip-missing"
                 raise BrainhiveError(problem, way)
             console.warn(f"{problem}; these pictures count as absent")
-        filled.finish()
+        finish_stores(writers, ALONE)
 
 
 def holds_vectors(share: Share, vectors: Vectors) -> bool:

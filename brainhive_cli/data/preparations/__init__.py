@@ -12,6 +12,8 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
@@ -149,6 +151,14 @@ Stimuli = Annotated[
     Field(validate_default=True, description="the data set of the pictures that were shown"),
 ]
 """Key of preparations of anyone's own data, by default `image-folder`."""
+
+
+def list_pictures(stimuli: Any) -> tuple[list[str], NDArray[np.str_]]:
+    """List image id and split [pictures] of the pictures of a data set, one split after the other."""
+    with keys_of_stimuli():
+        split_ids = {split: [*stimuli.images(split).image_ids] for split in stimuli.splits}
+    image_ids = [image_id for ids in split_ids.values() for image_id in ids]
+    return image_ids, np.repeat([*split_ids], [len(ids) for ids in split_ids.values()])
 
 
 @contextmanager

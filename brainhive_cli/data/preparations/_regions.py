@@ -24,6 +24,7 @@ from brainhive_cli.data.brain_images import (
     read_volume,
 )
 from brainhive_cli.data.preparations import fill_subject
+from brainhive_cli.data.spaces import Voxels
 
 WAY_OUT = "preparation.regions: {NAME: FILE}, a mask or atlas on the grid of the betas"
 Thresholds = Annotated[
@@ -144,6 +145,27 @@ def read_regions(
         readings[atlas] = ", ".join(dict.fromkeys(reading for *_, reading in parts))
         regions |= {name if name not in regions else f"{atlas}.{name}": mask for name, mask in masks.items()}
     return regions, readings
+
+
+def name_voxels(
+    files: Mapping[str, Sequence[Path]], space: Mask | Mapping[str, int], thresholds: Mapping[str, float]
+) -> tuple[Voxels, dict[str, str]]:
+    """Name the regions of voxels, or of vertices, whose hemispheres are regions, too.
+
+    Args:
+        files: As `read_regions` takes them.
+        space: The mask of the voxels; or the number of vertices of each hemisphere, by name.
+        thresholds: As `read_regions` takes them.
+
+    Returns:
+        The voxels, and what each file was taken for by its name.
+    """
+    if isinstance(space, Mask):
+        regions, readings = read_regions(files, space, thresholds)
+        return Voxels(regions, grid=space.grid), readings
+    regions, readings = read_regions(files, [*space.values()], thresholds)
+    sides = np.repeat([*space], [*space.values()])
+    return Voxels({side: sides == side for side in space if side in CORTEX} | regions), readings
 
 
 def _read_parts(

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from brainhive_cli.data.bids_labels import (
 )
 from brainhive_cli.data.brain_images import CIFTI, CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.preparations import Stimuli, cached_method, keys_of_stimuli
-from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
+from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, name_voxels
 from brainhive_cli.data.recording_files import (
     ABSENT,
     SESSION,
@@ -36,13 +36,11 @@ from brainhive_cli.data.recording_files import (
 )
 from brainhive_cli.data.single_trial_betas import (
     BetaSteps,
-    Pictures,
     PublishedBetas,
     SessionTrials,
     Subject,
     match_pictures,
 )
-from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
 
 HDF5 = (".h5", ".hdf5", ".mat")
@@ -96,7 +94,7 @@ class Config(BetaSteps):
         with keys_of_stimuli():
             stimuli = self.stimuli.build(paths)
         root = paths.dataset("betas", self.root)
-        return OwnBetas(self, root, dataset=str(stimuli.recorded_as), stimuli=stimuli)
+        return OwnBetas(self, root, stimuli=stimuli)
 
 
 TINY = Config()
@@ -119,8 +117,6 @@ class Layout(NamedTuple):
 @dataclass(frozen=True)
 class OwnBetas(PublishedBetas):
     """The betas below one root."""
-
-    stimuli: Any = None
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -193,13 +189,9 @@ class OwnBetas(PublishedBetas):
         atlas = {"mask": [mask.path]} if mask else {}
         label = read_label(next(iter(counts))[0], self.root).removeprefix("sub-")
         regions = atlas | find_region_files(self.config.regions, subject, self.root, label)
-        sizes = _count_cortex(next(iter(counts))[0]) or {"": widths[0]}
-        sides = np.repeat([*sizes], [*sizes.values()])
-        hemispheres = {side: sides == side for side in sizes if side in CORTEX}
-        named, self.readings[subject] = read_regions(
-            regions, mask or [*sizes.values()], self.config.thresholds
-        )
-        named.pop("mask", None)  # it is no atlas
+        space = mask or _count_cortex(next(iter(counts))[0]) or {"": widths[0]}
+        voxels, self.readings[subject] = name_voxels(regions, space, self.config.thresholds)
+        named = {name: inside for name, inside in voxels.regions.items() if name != "mask"}  # it is no atlas
 
         def read(session: int) -> Array:
             """Read the betas [n, V] of a session, source by source as its tables list them."""
@@ -211,7 +203,7 @@ class OwnBetas(PublishedBetas):
         several = (*files.values(), *tables.values(), *regions.values(), lists)
         return Subject(
             [path for paths in several for path in paths],
-            Voxels(hemispheres | named, grid=mask.grid if mask else None),
+            replace(voxels, regions=named),
             widths[0],
             trials,
             read,
@@ -236,13 +228,9 @@ class OwnBetas(PublishedBetas):
         """Match the lines of a session with pictures."""
         lines = [(name, run) for name, _, number, run in self.subject(subject).trials if number == session]
         names, runs = zip(*lines, strict=True)
-        image_ids, splits, dropped = match_pictures(names, self._pictures)
+        image_ids, splits, dropped = match_pictures(names, self.stimuli, self._pictures)
         unmatched = {name for name, image_id in zip(names, image_ids, strict=True) if name and not image_id}
         return SessionTrials(image_ids, splits, np.array(runs), dropped, unmatched=sorted(unmatched))
-
-    @cached_property
-    def _pictures(self) -> Pictures:
-        return Pictures.of(self.stimuli)
 
     @cached_property
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -31,7 +31,7 @@ from brainhive_cli.data.preparations._bold_files import (
     read_events,
     refuse_versions,
 )
-from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, read_regions
+from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, name_voxels
 from brainhive_cli.data.recording_files import (
     MS_DURATIONS,
     describe_labels,
@@ -139,14 +139,6 @@ class Config(BetaSteps):
 TINY = Config()
 
 
-class Design(NamedTuple):
-    """Model of a session: the files of its runs, onsets and confounds of each run, and the trials of all."""
-
-    files: list[BoldRun]
-    runs: list[TrialRun]
-    trials: SessionTrials
-
-
 @dataclass(frozen=True)
 class Bold(Betas):
     """The BOLD of one BIDS data set.
@@ -158,11 +150,6 @@ class Bold(Betas):
 
     derived: Path = Path()
     scratch: Path = Path()
-
-    @property
-    def dataset(self) -> str:
-        """The data set of the pictures."""
-        return str(self.stimuli.recorded_as)
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -203,14 +190,10 @@ class Bold(Betas):
     def _voxels(self, subject: int) -> Voxels:
         """Read the regions of a subject, once."""
         space, files = self._space(subject), self._region_files(subject)
-        vertices = space if isinstance(space, Mask) else [*space.values()]
-        regions, self.readings[subject] = read_regions(files, vertices, self.config.thresholds)
-        if isinstance(space, Mask):
-            own = {"mask": space.kind} if self.config.mask else {}
-            self.readings[subject] = {**own, **self.readings[subject]}
-            return Voxels(regions, grid=space.grid)
-        sides = np.repeat([*space], [*space.values()])
-        return Voxels({side: sides == side for side in space} | regions)
+        voxels, readings = name_voxels(files, space, self.config.thresholds)
+        drawn = {"mask": space.kind} if isinstance(space, Mask) and self.config.mask else {}
+        self.readings[subject] = drawn | readings
+        return voxels
 
     def notes(self, subjects: Sequence[int]) -> list[str]:
         """Name the subjects whose labels are not their numbers."""
@@ -222,33 +205,33 @@ class Bold(Betas):
 
     def trials(self, subject: int, session: int) -> SessionTrials:
         """List the pictures that are modelled, and count those that are not."""
-        return self._design(subject, session).trials
+        return self._design(subject, session)[2]
 
     def read(self, subject: int, session: int) -> SessionBetas:
         """Estimate the betas of a session; its BOLD is unpacked into files that vanish once closed."""
-        design, space, config = self._design(subject, session), self._space(subject), self.config
+        files, trial_runs, trials = self._design(subject, session)
+        space, config = self._space(subject), self.config
         self.scratch.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=self.scratch) as file:
             # BOLD [T, V] of all runs, one after the other
-            for run in design.files:
+            for run in files:
                 file.write(np.ascontiguousarray(run.read_series(space)).data)
             file.flush()
-            volumes = [run.timing.volumes for run in design.files]
+            volumes = [run.timing.volumes for run in files]
             shape = (sum(volumes), self.width(subject))
             series = np.memmap(file, np.float32, "r", shape=shape)  # type: ignore[call-overload]
             parts = np.split(series, np.cumsum(volumes)[:-1])  # [T, V] of each run
 
             # fit blocks of voxels, each read as [voxels, T]
             with naming(f"session {session} of subject {subject}"):
-                estimates = estimate_trials(
-                    design.runs,
+                return estimate_trials(
+                    trial_runs,
                     lambda run, voxels: parts[run][:, voxels].T,
                     self.width(subject),
                     config.estimator,
-                    design.trials.provenance["stimulus_s"],
+                    trials.provenance["stimulus_s"],
                     config.hrf,
                 )
-        return SessionBetas(estimates.betas, estimates.maps, provenance=estimates.facts)
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
         """Count trials, and describe the timing of volumes."""
@@ -377,8 +360,12 @@ class Bold(Betas):
         return {**({"aparcaseg": labels[:1]} if labels else {}), **drawn}
 
     @cached_method
-    def _design(self, subject: int, session: int) -> Design:
-        """Read events, times and confounds of a session, and choose the pictures that are modelled."""
+    def _design(self, subject: int, session: int) -> tuple[list[BoldRun], list[TrialRun], SessionTrials]:
+        """Read events, times and confounds of a session, and choose the pictures that are modelled.
+
+        Returns:
+            The files of its runs, onsets and confounds of each run, and the trials of all.
+        """
         config, where = self.config, f"session {session} of subject {subject}"
         dropped, noted = Counter[str](), Counter[str]()
 
@@ -412,7 +399,7 @@ class Bold(Betas):
         )
 
         # pictures that the data set lacks are modelled, too: they evoke responses
-        image_ids, splits, unmatched = match_pictures(names, self._pictures)
+        image_ids, splits, unmatched = match_pictures(names, self.stimuli, self._pictures)
         ends_s = [run.timing.end_s for run, _ in shown]
         peaks_inside = (onsets_s + PEAK_S >= 0) & (onsets_s + PEAK_S <= ends_s)
         dropped.update(unmatched)
@@ -482,7 +469,7 @@ class Bold(Betas):
         unknown = sorted({name for name, image_id in zip(names, image_ids, strict=True) if not image_id})
         splits = np.where(peaks_inside, splits, "")
         trials = SessionTrials(image_ids, splits, numbers, +dropped, +noted, unknown, provenance, onsets_s)
-        return Design([*files.values()], runs, trials)
+        return [*files.values()], runs, trials
 
     def _read_confounds(self, run: BoldRun, noted: Counter[str]) -> dict[str, Float64]:
         """Read the confounds [T] of a run by name; add unusual facts about them to `noted`."""

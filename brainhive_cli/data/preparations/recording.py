@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -19,7 +19,13 @@ from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers
 from brainhive_cli.data.electrodes import Cap, standard_name
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.exchange.session_folder import read_simulated
-from brainhive_cli.data.preparations import Overview, Stimuli, cached_method, keys_of_stimuli
+from brainhive_cli.data.preparations import (
+    Overview,
+    Stimuli,
+    cached_method,
+    keys_of_stimuli,
+    list_pictures,
+)
 from brainhive_cli.data.preparations._recording_overview import describe_subjects
 from brainhive_cli.data.preparations._recording_selection import (
     KeptChannels,
@@ -155,13 +161,6 @@ class Config(Steps):
 TINY = Config()
 
 
-class Pictures(NamedTuple):
-    """Pictures of the data set: their ids [pictures], and the rows of each split among them."""
-
-    image_ids: list[str]
-    rows: dict[str, Int64]
-
-
 @dataclass(frozen=True)
 class Own:
     """The recordings below one folder."""
@@ -198,7 +197,7 @@ class Own:
         channels, cutting, trials, _ = self._choose(subject, session)
         shape = (len(channels.names), len(cutting.times_s))
         rows = np.concatenate([recording.rows for recording in trials])
-        counts = {split: int(np.isin(rows, those).sum()) for split, those in self._pictures.rows.items()}
+        counts = {split: int(np.isin(rows, those).sum()) for split, those in self._split_rows.items()}
 
         # trials whose noise can be measured: of this session, or of any session of the subject
         if self.config.whiten_by != "all_training":
@@ -219,7 +218,7 @@ class Own:
         runs = {}  # each file is a run
         onset_s = {}
         rows = {}
-        for split, those in self._pictures.rows.items():
+        for split, those in self._split_rows.items():
             selected = [recording.select(those) for recording in trials]
             rows[split] = np.concatenate([recording.rows for recording in selected])
             counts = [len(recording.rows) for recording in selected]
@@ -267,7 +266,7 @@ class Own:
         return {
             split: Trials(
                 signal[:, None],
-                [self._pictures.image_ids[row] for row in rows[split]],
+                [self._pictures[0][row] for row in rows[split]],
                 channels.space,
                 cutting.times_s,
                 cutting.rate_hz,
@@ -294,7 +293,7 @@ class Own:
                     headers = self._headers(subject, session).values()
                     rows = self._names.match(headers).rows
                     seen = [rows[name] for header in headers for _, name in {*header.events} if name in rows]
-                    picture_count = len(self._pictures.image_ids)
+                    picture_count = len(self._pictures[0])
                     session_counts[session] = np.bincount(np.array(seen, np.int64), minlength=picture_count)
                 lines += self._describe_left_over(subject)
                 if kept_channels.names:
@@ -350,7 +349,7 @@ class Own:
         lines += self._list_doubts(self._headers(subject))
 
         # events and pictures without a match
-        matched, image_ids = self._names.match(self._headers(subject).values()), self._pictures.image_ids
+        matched, image_ids = self._names.match(self._headers(subject).values()), self._pictures[0]
         lines += [f"{what}, {summarise_names([*names])}" for what, names in matched.left_over.items()]
         seen = {*matched.rows.values()}
         if unseen := [image_id for row, image_id in enumerate(image_ids) if row not in seen]:
@@ -382,19 +381,18 @@ class Own:
         return next((self.root / name for name in TABLES if (self.root / name).is_file()), None)
 
     @cached_property
-    def _pictures(self) -> Pictures:
-        """The pictures of all splits, one split after the other."""
-        with keys_of_stimuli():
-            split_ids = {split: list(self.stimuli.images(split).image_ids) for split in self.stimuli.splits}
-        stops = np.cumsum([len(ids) for ids in split_ids.values()])
-        ranges = np.split(np.arange(stops[-1]), stops[:-1])
-        return Pictures(
-            [name for ids in split_ids.values() for name in ids], dict(zip(split_ids, ranges, strict=True))
-        )
+    def _pictures(self) -> tuple[list[str], dict[str, Int64]]:
+        """Ids of the pictures of all splits [pictures], and the rows of each split among them."""
+        image_ids, splits = list_pictures(self.stimuli)
+        return image_ids, {split: np.flatnonzero(splits == split) for split in self.stimuli.splits}
+
+    @property
+    def _split_rows(self) -> dict[str, Int64]:
+        return self._pictures[1]
 
     @cached_property
     def _names(self) -> EventNames:
-        return EventNames.read(self._table, self._pictures.image_ids, self.stimuli.are_categories)
+        return EventNames.read(self._table, self._pictures[0], self.stimuli.are_categories)
 
     @cached_method
     def _read_header(self, path: Path) -> Header:
@@ -439,11 +437,11 @@ class Own:
         for path in headers:
             channels.check(path)
         cutting = Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
-        return channels, cutting, *choose_trials(headers, self._names, self._pictures.rows, cutting)
+        return channels, cutting, *choose_trials(headers, self._names, self._split_rows, cutting)
 
     def _training_trials(self, subject: int) -> dict[int, list[RecordingTrials]]:
         """Choose the training trials of each of a subject's sessions that has any."""
-        rows, session_trials = self._pictures.rows.get("train", np.zeros(0, np.int64)), {}
+        rows, session_trials = self._split_rows.get("train", np.zeros(0, np.int64)), {}
         for session in self.sessions(subject):
             trials = [recording.select(rows) for recording in self._choose(subject, session)[2]]
             if any(len(recording.rows) for recording in trials):

@@ -13,11 +13,10 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import published
 from brainhive_cli.data.brain_images import Mask
 from brainhive_cli.data.published import cut_ending, fetch_line, find_below, find_file
-from brainhive_cli.data.single_trial_betas import BetaSteps, PublishedBetas, Subject
+from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
 
@@ -30,11 +29,11 @@ SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
 RUN_TRIALS = 37
 """Sessions have 333 or 370 trials, of nine or ten runs."""
 REGIONS = tuple(f"{side}{name}" for side in ("LH", "RH") for name in ("EarlyVis", "LOC", "OPA", "PPA", "RSC"))
-FITTED = "over groups of five sessions, training and test together"
+FACTS = {"fitted": "over groups of five sessions, training and test together"}
 TYPES = Literal["TYPEA-ASSUMEHRF", "TYPEB-FITHRF", "TYPEC-FITHRF-GLMDENOISE", "TYPED-FITHRF-GLMDENOISE-RR"]
 
 
-class Betas(BetaSteps):
+class Betas(PublishedSteps):
     """BOLD5000 2.0 from its single-trial betas, which GLMsingle estimated over groups of five sessions.
 
     They are those of a brain mask by session, or those of ten regions over all sessions, in percent.
@@ -45,16 +44,66 @@ class Betas(BetaSteps):
     CSIN_imgnames.txt lists the pictures of either.
     """
 
-    root: str = Field("", description="folder of the files; default: bold5000 below paths.data")
+    name = "bold5000"
+    patterns = (LIST % "{subject}",)
+
     form: Literal["volumes", "regions"] = Field(
         "volumes", description="volumes in a brain mask, or arrays of EarlyVis, LOC, OPA, PPA and RSC"
     )
     betas: TYPES = Field("TYPED-FITHRF-GLMDENOISE-RR", description="type of the betas, as files are called")
 
-    def build(self, paths: Paths) -> PublishedBetas:
-        """Point at the data; nothing is read yet."""
-        root, pattern = paths.dataset("bold5000", self.root), LIST % "{subject}"
-        return PublishedBetas(self, root, dataset="bold5000", patterns=(pattern,), find=_find)
+    def find(self, root: Path, subject: int) -> Subject:
+        """Compare the list of pictures with the betas, of which headers alone are read."""
+        # type B may be called as the publisher's README has it
+        betas = f"CSI{subject}_GLMbetas-{self.betas.replace('TYPEB', 'TY[PB]EB')}"
+        first_files = {
+            "volumes": f"CSI{subject}_brainmask.nii.gz",
+            "regions": f"{betas}_allses_{REGIONS[0]}.npy",
+        }
+        others = (form for form in first_files if form != self.form)
+        other_forms = [form for form in others if find_below(root, first_files[form])]
+        way = SOURCE
+        if other_forms:
+            line = Line("prepare", ("from", "bold5000"), f"preparation.form={other_forms[0]}")
+            way = f"read what is there: {line}"
+        first = find_file(root, first_files[self.form], way)
+
+        # files, number of trials of each session, and voxels, of either form
+        if self.form == "volumes":
+            # the publisher saved betas with voxels of 2 mm and no origin, the mask in fMRIPrep's space
+            mask = replace(Mask.open(first, SOURCE), compares_affines=False)
+            numbers = range(1, SESSIONS.get(subject, 1) + 1)
+            files = [find_file(root, f"{betas}_ses-{number:02d}.nii.gz", SOURCE) for number in numbers]
+            lengths = [int(mask.open_series(path).shape[3]) for path in files]
+            voxels, width = Voxels({}, grid=mask.grid), mask.width
+        else:
+            files = [find_file(root, f"{betas}_allses_{name}.npy", SOURCE) for name in REGIONS]
+            counts, widths = zip(*(_open_array(path).shape for path in files), strict=True)
+            if len({*counts}) > 1:
+                problem = f"{first.parent}: the regions of subject {subject} have {[*counts]} trials"
+                raise BrainhiveError(problem, SOURCE)
+            lengths, width = [counts[0]], sum(widths)
+            region_of = np.repeat(REGIONS, widths)  # [V]
+            voxels = Voxels({name: region_of == name for name in REGIONS})
+
+        def read(session: int) -> Array:
+            if self.form == "volumes":
+                return mask.read_series(files[session - 1])
+            return np.concatenate([_open_array(path) for path in files], 1)
+
+        # pictures by session and run
+        lists = [find_file(root, LIST % whose, SOURCE) for whose in (subject, "[1-4]")]
+        names, shown = _read_names(lists[0]), Counter(_read_names(lists[1]))
+        if sum(lengths) != len(names):
+            problem = f"{lists[0]} lists {len(names)} trials, all sessions have {sum(lengths)} betas"
+            raise BrainhiveError(problem, SOURCE)
+        rows = [(session, row) for session, length in enumerate(lengths, 1) for row in range(length)]
+        trials = [
+            (name, "test" if shown[name] > 1 else "train", session, 1 + row // RUN_TRIALS)
+            for name, (session, row) in zip(names, rows, strict=True)
+        ]
+        sources = [*lists, *dict.fromkeys([first, *files])]
+        return Subject(sources, voxels, width, trials, read, FACTS)
 
 
 class Pictures(published.Pictures):
@@ -67,56 +116,6 @@ class Pictures(published.Pictures):
         """Read the split of each picture: pictures that were shown more than once are the test."""
         counts = Counter(_read_names(find_file(root, LIST % "[1-4]", SOURCE)))
         return {name: "test" if count > 1 else "train" for name, count in counts.items()}
-
-
-def _find(config: Betas, root: Path, subject: int) -> Subject:
-    """Compare the list of pictures with the betas, of which headers alone are read."""
-    # type B may be called as the publisher's README has it
-    betas = f"CSI{subject}_GLMbetas-{config.betas.replace('TYPEB', 'TY[PB]EB')}"
-    patterns = {"volumes": f"CSI{subject}_brainmask.nii.gz", "regions": f"{betas}_allses_{REGIONS[0]}.npy"}
-    other_forms = [form for form, name in patterns.items() if form != config.form and find_below(root, name)]
-    way = SOURCE
-    if other_forms:
-        line = Line("prepare", ("from", "bold5000"), f"preparation.form={other_forms[0]}")
-        way = f"read what is there: {line}"
-    first = find_file(root, patterns[config.form], way)
-
-    # files, number of trials of each session, and voxels, of either form
-    if config.form == "volumes":
-        # the publisher saved betas with voxels of 2 mm and no origin, the mask in fMRIPrep's space
-        mask = replace(Mask.open(first, SOURCE), compares_affines=False)
-        numbers = range(1, SESSIONS.get(subject, 1) + 1)
-        files = [find_file(root, f"{betas}_ses-{number:02d}.nii.gz", SOURCE) for number in numbers]
-        lengths = [int(mask.open_series(path).shape[3]) for path in files]
-        voxels, width = Voxels({}, grid=mask.grid), mask.width
-    else:
-        files = [find_file(root, f"{betas}_allses_{name}.npy", SOURCE) for name in REGIONS]
-        counts, widths = zip(*(_open_array(path).shape for path in files), strict=True)
-        if len({*counts}) > 1:
-            problem = f"{first.parent}: the regions of subject {subject} have {[*counts]} trials"
-            raise BrainhiveError(problem, SOURCE)
-        lengths, width = [counts[0]], sum(widths)
-        region_of = np.repeat(REGIONS, widths)  # [V]
-        voxels = Voxels({name: region_of == name for name in REGIONS})
-
-    def read(session: int) -> Array:
-        if config.form == "volumes":
-            return mask.read_series(files[session - 1])
-        return np.concatenate([_open_array(path) for path in files], 1)
-
-    # pictures by session and run
-    lists = [find_file(root, LIST % whose, SOURCE) for whose in (subject, "[1-4]")]
-    names, shown = _read_names(lists[0]), Counter(_read_names(lists[1]))
-    if sum(lengths) != len(names):
-        problem = f"{lists[0]} lists {len(names)} trials, all sessions have {sum(lengths)} betas"
-        raise BrainhiveError(problem, SOURCE)
-    rows = [(session, row) for session, length in enumerate(lengths, 1) for row in range(length)]
-    trials = [
-        (name, "test" if shown[name] > 1 else "train", session, 1 + row // RUN_TRIALS)
-        for name, (session, row) in zip(names, rows, strict=True)
-    ]
-    sources = [*lists, *dict.fromkeys([first, *files])]
-    return Subject(sources, voxels, width, trials, read, FITTED)
 
 
 def _open_array(path: Path) -> Array:

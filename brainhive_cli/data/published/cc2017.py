@@ -3,7 +3,6 @@
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -30,8 +29,9 @@ from brainhive_cli.data.published import (
 )
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import pickles
+from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import Lazy, Trials
+from brainhive_cli.data.trials import Trials
 
 SPLITS = ("train", "test")
 FRAMES, RATE_HZ = 6, 3.0
@@ -95,35 +95,28 @@ SOURCE = fetch_line("cc2017")
 """Hint on how to get the files."""
 
 
-@dataclass(frozen=True)
-class TensorRows:
-    """The rows of a file of torch with one tensor [N, …] or array; it is open no longer than one is read."""
+def _read_shape(path: Path, axes: str) -> tuple[int, ...]:
+    """Check a file of torch with one tensor or array; no row is read.
 
-    path: Path
+    Args:
+        path: The file.
+        axes: What its axes must be, as `N, F, H, W`, for the number and for the error.
 
-    def shape(self, axes: str, source: str) -> tuple[int, ...]:
-        """Check what the file holds; no row is read.
+    Raises:
+        BrainhiveError: if it is damaged, or holds something else.
+    """
+    with reading(path, SOURCE):
+        tensor = pickles.load(path, verify=False)
+        shape = tuple(getattr(tensor, "shape", ()))
+        if len(shape) != axes.count(",") + 1 or pickles.array(tensor[:0]).dtype.kind not in "fiub":
+            dtype = getattr(tensor, "dtype", type(tensor).__name__)
+            raise ValueError(f"it holds {dtype} {list(shape)}, not numbers [{axes}]")
+    return shape
 
-        Args:
-            axes: What its axes must be, as `N, F, H, W`, for the number and for the error.
-            source: How to get the file.
 
-        Raises:
-            BrainhiveError: if it is damaged, or holds something else.
-        """
-        with reading(self.path, source):
-            tensor = pickles.load(self.path, verify=False)
-            shape, dtype = (
-                tuple(getattr(tensor, "shape", ())),
-                getattr(tensor, "dtype", type(tensor).__name__),
-            )
-            if len(shape) != axes.count(",") + 1 or pickles.array(tensor[:0]).dtype.kind not in "fiub":
-                raise ValueError(f"it holds {dtype} {list(shape)}, not numbers [{axes}]")
-        return shape
-
-    def __getitem__(self, index: int) -> Array:
-        """Read one row; one of `damage.RAISED`, or a BrainhiveError, when it cannot be."""
-        return pickles.array(pickles.load(self.path, verify=False)[index])
+def _read_row(path: Path, index: int) -> Array:
+    """Read one row of a tensor [N, …]; one of `damage.RAISED`, or a BrainhiveError, when it cannot be."""
+    return pickles.array(pickles.load(path, verify=False)[index])
 
 
 class Clips(parts.Config):
@@ -224,7 +217,7 @@ def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet
     )
 
 
-def _open_frames(root: Path, split: str) -> tuple[TensorRows, int]:
+def _open_frames(root: Path, split: str) -> tuple[Path, int]:
     """Find the frames [N, F, 3, H, W], check their form and count the clips; no frame is read."""
     # frames of another rate are named in the hint
     name = FILES.format(split=split)
@@ -236,21 +229,20 @@ def _open_frames(root: Path, split: str) -> tuple[TensorRows, int]:
         raise MissingData(f"cc2017: {problem}", SOURCE)
 
     # six frames of three colours
-    frames = TensorRows(path)
-    shape = frames.shape("N, F, 3, H, W", SOURCE)
+    shape = _read_shape(path, "N, F, 3, H, W")
     if shape[2] != 3:
         raise MissingData(f"{path} has frames {list(shape)}, not [N, F, 3, H, W]", SOURCE)
     if shape[1] != FRAMES:
         problem = f"{path} has {shape[1]} frames a clip, not {FRAMES} ({RATE_HZ:g} a second of two)"
         raise MissingData(problem, SOURCE)
-    return frames, shape[0]
+    return path, shape[0]
 
 
-def _read_clip(frames: TensorRows, index: int) -> Clip:
+def _read_clip(path: Path, index: int) -> Clip:
     """Read a clip of a tensor in 0..1, or of bytes, that stays on disk."""
-    with decoding(f"clip {index} of {frames.path}"):
+    with decoding(f"clip {index} of {path}"):
         # values in 0..1 become bytes
-        pixels = frames[index]  # [F, 3, H, W]
+        pixels = _read_row(path, index)  # [F, 3, H, W]
         if pixels.dtype != np.uint8:
             low, high = pixels.min(), pixels.max()
             if not 0 <= low <= high <= 1:  # NaN, too
@@ -284,14 +276,13 @@ def _open_masks(root: Path, split: str, count: int, absent: dict[str, str]) -> C
     # a tensor [N, F, H, W] of as many clips, or of as many rows as the publisher's
     tensor, names, folder, archive = _find_masks(root, split)
     if tensor:
-        rows = TensorRows(tensor)
-        clips, frames, *_ = rows.shape("N, F, H, W", SOURCE)
+        clips, frames, *_ = _read_shape(tensor, "N, F, H, W")
         if clips not in (count, max(count, PUBLISHED_ROWS)) or frames != FRAMES:
             problem = (
                 f"{tensor} has masks of {clips} clips of {frames} frames, and there are {count} of {FRAMES}"
             )
             raise MissingData(problem, SOURCE)
-        return partial(_read_mask, rows)
+        return partial(_read_mask, tensor)
 
     # masks of all objects, which must be of these clips
     if names and folder:
@@ -310,9 +301,9 @@ def _open_masks(root: Path, split: str, count: int, absent: dict[str, str]) -> C
     return None
 
 
-def _read_mask(rows: TensorRows, index: int) -> UInt8:
+def _read_mask(path: Path, index: int) -> UInt8:
     """Read the masks [F, H, W] of a clip."""
-    return (rows[index] > 0).astype(np.uint8)
+    return (_read_row(path, index) > 0).astype(np.uint8)
 
 
 def _choose_mask(folder: Path, path: Path, index: int) -> UInt8:
@@ -412,20 +403,20 @@ def _read_responses(root: Path, files: FilesByRow, subject: int, split: str) -> 
 
     # as many clips as the frames, if these are here
     if films := find_below(root, FILES.format(split=split)):
-        clips, *_ = TensorRows(films).shape("N, F, 3, H, W", SOURCE)
+        clips, *_ = _read_shape(films, "N, F, 3, H, W")
         if clips != len(signal):
             difference = f"{path} has responses to {len(signal)} clips, and {films.name} has {clips}"
             raise BrainhiveError(difference, f"get both from one place: {SOURCE}")
 
     # the same voxels in training and test
     training = files["train"][0]
-    *_, width = TensorRows(training).shape("N, R, V", SOURCE)
+    *_, width = _read_shape(training, "N, R, V")
     if width != signal.shape[2]:
         difference = f"{path} has {signal.shape[2]} voxels, and {training.name} has {width}"
         raise BrainhiveError(difference, f"get both from one place: {SOURCE}")
 
     return Trials(
-        Lazy(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),
+        LazyRows(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),
         [f"{split}/{index}" for index in range(len(signal))],
         Voxels({}),
         np.zeros(1),

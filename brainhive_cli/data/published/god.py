@@ -7,14 +7,11 @@ from typing import ClassVar
 
 import h5py
 import numpy as np
-from pydantic import Field
 
 from brainhive_cli.core.arrays import Array, Bool
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data import published
 from brainhive_cli.data.published import fetch_line, find_below, find_file
-from brainhive_cli.data.single_trial_betas import BetaSteps, PublishedBetas, Subject
+from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
 
@@ -30,113 +27,77 @@ NOTHING = "samples of no picture"
 AGAIN = "training samples of the picture before, which subjects were to notice"
 
 
-class Averages(BetaSteps):
+class Averages(PublishedSteps):
     """Generic Object Decoding, from tables of samples in bdpy's HDF5, Subject{1…5}.h5.
 
     Samples are averages of blocks; imagined pictures are `imagery`.
 
     Attributes:
-        name: Name of the data set.
         forms: Each form in which the set was published: patterns of a subject's files, each a session, and
             the split of samples that do not say it. The first form that is there is read.
     """
 
-    name: ClassVar[str] = "god"
+    name = "god"
+    unit = "block average"
     forms: ClassVar[Sequence[Mapping[str, str]]] = [{"Subject{subject}.h5": "train"}]
 
-    root: str = Field("", description="folder of the files; default: the data set's name below paths.data")
+    @property
+    def patterns(self) -> list[str]:  # type: ignore[override]
+        """Files of all forms."""
+        return [name for form in self.forms for name in form]
 
-    def build(self, paths: Paths) -> PublishedBetas:
-        """Point at the data; nothing is read yet."""
-        root, patterns = paths.dataset(self.name, self.root), [name for form in self.forms for name in form]
-        return PublishedBetas(
-            self, root, dataset=self.name, patterns=patterns, find=_find, unit="block average"
-        )
+    def find(self, root: Path, subject: int) -> Subject:
+        """Read the labels of all samples; each file is a session."""
+        # the files of the first form that is there
+        forms = [{name.format(subject=subject): split for name, split in form.items()} for form in self.forms]
+        form = next((form for form in forms if any(find_below(root, name) for name in form)), forms[0])
+        source = fetch_line(self.name)
+        paths = [find_file(root, name, source) for name in form]
 
+        trials = []
+        regions = []  # masks [V] of each file
+        for session, (path, split) in enumerate(zip(paths, form.values(), strict=True), 1):
+            with hdf5.open_file(path, source) as file:
+                # the column of each label, [n]
+                samples, columns = _open_samples(file)
+                numbers = {key: np.flatnonzero(columns[key]) for key in LABELS & columns.keys()}
+                chosen = {key: rows[:2][-1] if key == "Label" else rows[0] for key, rows in numbers.items()}
+                labels = {key: samples[:, column].tolist() for key, column in chosen.items()}
 
-class DeepReconAverages(Averages):
-    """Deep Image Reconstruction's natural pictures: averages of blocks, not betas.
+                # names of pictures: those that the file lists, or those that ImageNet's numbers stand for
+                key = next((key for key in PICTURES if key in labels), PICTURES[0])
+                group = file.get(f"vmap/{key}", {})
+                names = {float(number): str(np.asarray(group[number]).astype(str)) for number in group}
+                if not names and samples.dtype.itemsize < 8:
+                    raise ValueError(f"{key} is {samples.dtype}, which rounds the numbers of pictures")
+                pictures = ["", *(names.get(number) or _name_picture(number) for number in labels[key])]
+                is_voxel = columns["VoxelData"]
 
-    sub-0N_ImageNet{Training,Test}_fmriprep_volume_native.h5,
-    or sub-0N_perceptionNaturalImage{Training,Test}_original_VC.h5.
-    """
+            keys = [key for key in columns if key.startswith("ROI_")]
+            regions.append({key.removeprefix("ROI_"): columns[key][is_voxel] for key in keys})
 
-    name = "deeprecon"
-    forms: ClassVar = [
-        {
-            "sub-{subject:02d}_ImageNetTraining_fmriprep_volume_native.h5": "train",
-            "sub-{subject:02d}_ImageNetTest_fmriprep_volume_native.h5": "test",
-        },
-        {
-            "sub-{subject:02d}_perceptionNaturalImageTraining_original_VC.h5": "train",
-            "sub-{subject:02d}_perceptionNaturalImageTest_original_VC.h5": "test",
-        },
-    ]
+            # split and run of each sample; repeated training pictures are left out
+            types = [SPLITS.get(kind, NOTHING) for kind in labels.get("DataType", ())]
+            types = types or [split] * len(pictures)
+            for index, (before, picture) in enumerate(pairwise(pictures)):
+                is_again = types[index] == "train" and picture == before
+                reason = AGAIN if is_again else types[index]
+                run = int(labels["Run"][index]) if "Run" in labels else 1
+                trials.append((picture, reason if picture else NOTHING, session, run))
 
+        # voxels must be the same in all sessions
+        first, last = regions[0], regions[-1]
+        for name in {**first, **last}:
+            if not np.array_equal(first.get(name, ()), last.get(name, ())):
+                problem = f"{paths[0]} and {paths[-1]} differ in the voxels of region {name}"
+                raise BrainhiveError(problem, source)
 
-class Pictures(published.Pictures):
-    """The pictures of Generic Object Decoding, images/{training,test}; those imagined are the test's."""
+        def read(session: int) -> Array:
+            with hdf5.open_file(paths[session - 1], source) as file:
+                samples, columns = _open_samples(file)
+                return np.asarray(samples[:])[:, columns["VoxelData"]]
 
-    name = "god"
-    folders: ClassVar = {"train": ["images/training"], "test": ["images/test"], "imagery": ["images/test"]}
-
-
-class DeepReconPictures(Pictures):
-    """The natural pictures of Deep Image Reconstruction, images/training and images/test, which are GOD's."""
-
-    name = "deeprecon"
-    folders: ClassVar = {"train": ["images/training"], "test": ["images/test"]}
-
-
-def _find(config: Averages, root: Path, subject: int) -> Subject:
-    """Read the labels of all samples; each file is a session."""
-    # the files of the first form that is there
-    forms = [{name.format(subject=subject): split for name, split in form.items()} for form in config.forms]
-    form = next((form for form in forms if any(find_below(root, name) for name in form)), forms[0])
-    source = fetch_line(config.name)
-    paths = [find_file(root, name, source) for name in form]
-
-    trials = []
-    regions = []  # masks [V] of each file
-    for session, (path, split) in enumerate(zip(paths, form.values(), strict=True), 1):
-        with hdf5.open_file(path, source) as file:
-            # the column of each label, [n]
-            samples, columns = _open_samples(file)
-            numbers = {key: np.flatnonzero(columns[key]) for key in LABELS & columns.keys()}
-            chosen = {key: rows[:2][-1] if key == "Label" else rows[0] for key, rows in numbers.items()}
-            labels = {key: samples[:, column].tolist() for key, column in chosen.items()}
-
-            # names of pictures: those that the file lists, or those that ImageNet's numbers stand for
-            key = next((key for key in PICTURES if key in labels), PICTURES[0])
-            group = file.get(f"vmap/{key}", {})
-            names = {float(number): str(np.asarray(group[number]).astype(str)) for number in group}
-            if not names and samples.dtype.itemsize < 8:
-                raise ValueError(f"{key} is {samples.dtype}, which rounds the numbers of pictures")
-            pictures = ["", *(names.get(number) or _name_picture(number) for number in labels[key])]
-            is_voxel = columns["VoxelData"]
-
-        regions.append({key[4:]: mask[is_voxel] for key, mask in columns.items() if key.startswith("ROI_")})
-
-        # split and run of each sample; repeated training pictures are left out
-        types = [SPLITS.get(kind, NOTHING) for kind in labels.get("DataType", ())] or [split] * len(pictures)
-        for index, (before, picture) in enumerate(pairwise(pictures)):
-            is_again = types[index] == "train" and picture == before
-            reason = AGAIN if is_again else types[index]
-            run = int(labels["Run"][index]) if "Run" in labels else 1
-            trials.append((picture, reason if picture else NOTHING, session, run))
-
-    # voxels must be the same in all sessions
-    first, last = regions[0], regions[-1]
-    if differing := [n for n in {**first, **last} if not np.array_equal(first.get(n, ()), last.get(n, ()))]:
-        problem = f"{paths[0]} and {paths[-1]} differ in the voxels of region {differing[0]}"
-        raise BrainhiveError(problem, source)
-
-    def read(session: int) -> Array:
-        with hdf5.open_file(paths[session - 1], source) as file:
-            samples, columns = _open_samples(file)
-            return np.asarray(samples[:])[:, columns["VoxelData"]]
-
-    return Subject(paths, Voxels(first), int(is_voxel.sum()), trials, read)
+        return Subject(paths, Voxels(first), int(is_voxel.sum()), trials, read)
 
 
 def _open_samples(file: h5py.File) -> tuple[h5py.Dataset, dict[str, Bool]]:

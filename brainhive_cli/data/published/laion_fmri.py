@@ -25,7 +25,7 @@ from brainhive_cli.data.brain_images import Mask
 from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, decode, decoding
 from brainhive_cli.data.preparations import keys_of_stimuli
 from brainhive_cli.data.published import PUBLISHED, cut_ending, fetch_line, find_below, find_file, read_table
-from brainhive_cli.data.single_trial_betas import BetaSteps, PublishedBetas, Subject
+from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.ids import Names
@@ -154,7 +154,7 @@ def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
         return decode(BytesIO(content.astype(np.uint8).tobytes()), name)
 
 
-class Betas(BetaSteps):
+class Betas(PublishedSteps):
     """LAION-fMRI from its single-trial betas, which GLMsingle's type D estimated session by session.
 
     They lie below derivatives/glmsingle-tedana, of voxels by their R².
@@ -166,7 +166,8 @@ class Betas(BetaSteps):
     are older codes, which mean other subjects.
     """
 
-    root: str = Field("", description="folder of the data set; default: laion-fmri below paths.data")
+    folder = NAME
+
     stimuli: Annotated[Any, parts.part("datasets", NAME)] = Field(
         NAME, validate_default=True, description="pool and split of the pictures; its root is as above"
     )
@@ -178,56 +179,62 @@ class Betas(BetaSteps):
     )
     sessions: Numbers | None = Field(None, description="sessions, each of which must be there; default: 1-30")
 
-    def build(self, paths: Paths) -> PublishedBetas:
-        """Point at the data; nothing is read yet."""
-        root, stimuli = paths.dataset(NAME, self.root), self.stimuli
-        whose = FOLDER + (stimuli.pool if stimuli.pool.startswith("sub-") else "sub-{subject:02d}")
-        return PublishedBetas(self, root, dataset=stimuli.name, patterns=(whose,), find=_find)
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The data set of this pool and split."""
+        return str(self.stimuli.name)
 
+    @property
+    def patterns(self) -> list[str]:  # type: ignore[override]
+        """Folders of the subjects that the pool is of."""
+        pool = self.stimuli.pool
+        return [FOLDER + (pool if pool.startswith("sub-") else "sub-{subject:02d}")]
 
-def _find(config: Betas, root: Path, subject: int) -> Subject:
-    """Read masks, and the tables of trials; refuse the pool of another subject."""
-    # split of each picture
-    name, stimuli = f"sub-{subject:02d}", config.stimuli
-    with keys_of_stimuli():
-        split_of, split_file = stimuli.read_split(locate(stimuli.root) if stimuli.root else root)
-    if stimuli.pool not in ("shared", "pooled", name):
-        problem = f"pool {stimuli.pool} is for that subject alone: {name} may be trained on what it tests on"
-        raise BrainhiveError(problem, "preparation.stimuli.pool=shared, whose test is the same for all")
+    def find(self, root: Path, subject: int) -> Subject:
+        """Read masks, and the tables of trials; refuse the pool of another subject."""
+        # split of each picture
+        name, stimuli = f"sub-{subject:02d}", self.stimuli
+        with keys_of_stimuli():
+            split_of, split_file = stimuli.read_split(locate(stimuli.root) if stimuli.root else root)
+        if stimuli.pool not in ("shared", "pooled", name):
+            problem = (
+                f"pool {stimuli.pool} is for that subject alone: {name} may be trained on what it tests on"
+            )
+            raise BrainhiveError(problem, "preparation.stimuli.pool=shared, whose test is the same for all")
 
-    # voxels and their regions
-    folder, images = root / FOLDER / name, f"{name}_task-images_space-T1w"
-    path, least = find_below(folder, f"{images}_desc-meanR2gt15mask_mask.nii.gz"), 0.0
-    if path is None or config.above_r2 != MASK_R2:
-        r2 = f"{images}_stat-rsquare_desc-R2mean_statmap.nii.gz"
-        path, least = find_file(folder, r2, SOURCE), config.above_r2
-    mask = Mask.open(path, SOURCE, above=least)
-    paths = sorted(path for pattern in REGIONS for path in root.glob(pattern.format(name)))
-    names = {path: NAME_OF_REGION.sub(r"\1", path.name).replace("-", "") for path in paths}
-    regions = {region: mask.read(region_path) > 0 for region_path, region in names.items()}
+        # voxels and their regions
+        folder, images = root / FOLDER / name, f"{name}_task-images_space-T1w"
+        path, least = find_below(folder, f"{images}_desc-meanR2gt15mask_mask.nii.gz"), 0.0
+        if path is None or self.above_r2 != MASK_R2:
+            r2 = f"{images}_stat-rsquare_desc-R2mean_statmap.nii.gz"
+            path, least = find_file(folder, r2, SOURCE), self.above_r2
+        mask = Mask.open(path, SOURCE, above=least)
+        paths = sorted(path for pattern in REGIONS for path in root.glob(pattern.format(name)))
+        names = {path: NAME_OF_REGION.sub(r"\1", path.name).replace("-", "") for path in paths}
+        regions = {region: mask.read(region_path) > 0 for region_path, region in names.items()}
 
-    # the betas and trials of each session, whose numbers must agree
-    betas, tables, trials = {}, [], []
-    for session in config.sessions or SESSIONS:
-        stem = f"ses-{session:02d}/func/{name}_ses-{session:02d}_task-images"
-        volumes = f"{stem}_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
-        betas[session] = find_file(folder, volumes, SOURCE)
-        tables.append(find_file(folder, f"{stem}_desc-SingletrialBetas_trials.tsv", SOURCE))
-        rows = sorted(read_table(tables[-1], SOURCE, _read_trial))
-        if [row for row, _, _ in rows] != [*range(len(rows))]:
-            raise MissingData(f"{tables[-1]}: beta_index does not count the betas from 0", SOURCE)
-        if (count := int(mask.open_series(betas[session]).shape[3])) != len(rows):
-            problem = f"session {session} of subject {subject} has {count} betas of {len(rows)} trials"
-            raise BrainhiveError(problem, SOURCE)
-        trials += [(picture, split_of.get(picture, UNUSED), session, run) for _, picture, run in rows]
-    return Subject(
-        [split_file, path, *paths, *tables, *betas.values()],
-        Voxels(regions, grid=mask.grid),
-        mask.width,
-        trials,
-        lambda session: mask.read_series(betas[session]),
-        "session by session, training and test together",
-    )
+        # the betas and trials of each session, whose numbers must agree
+        betas, tables, trials = {}, [], []
+        for session in self.sessions or SESSIONS:
+            stem = f"ses-{session:02d}/func/{name}_ses-{session:02d}_task-images"
+            volumes = f"{stem}_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
+            betas[session] = find_file(folder, volumes, SOURCE)
+            tables.append(find_file(folder, f"{stem}_desc-SingletrialBetas_trials.tsv", SOURCE))
+            rows = sorted(read_table(tables[-1], SOURCE, _read_trial))
+            if [row for row, _, _ in rows] != [*range(len(rows))]:
+                raise MissingData(f"{tables[-1]}: beta_index does not count the betas from 0", SOURCE)
+            if (count := int(mask.open_series(betas[session]).shape[3])) != len(rows):
+                problem = f"session {session} of subject {subject} has {count} betas of {len(rows)} trials"
+                raise BrainhiveError(problem, SOURCE)
+            trials += [(picture, split_of.get(picture, UNUSED), session, run) for _, picture, run in rows]
+        return Subject(
+            [split_file, path, *paths, *tables, *betas.values()],
+            Voxels(regions, grid=mask.grid),
+            mask.width,
+            trials,
+            lambda session: mask.read_series(betas[session]),
+            {"fitted": "session by session, training and test together"},
+        )
 
 
 def _read_trial(row: dict[str, str]) -> tuple[int, str, int]:

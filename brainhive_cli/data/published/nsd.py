@@ -1,12 +1,12 @@
 """Natural Scenes Dataset: pictures, design of the trials, masks of voxels, and single-trial betas."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import h5py
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import Field, field_validator, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Array, Bool, Float32, Int64
+from brainhive_cli.core.arrays import Array, Bool, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import files_called, is_file, locate
@@ -23,12 +23,13 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
 from brainhive_cli.data.brain_images import NIFTI, Mask, open_image
 from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, decoding
-from brainhive_cli.data.preparations import SUBJECT, cached_method, fill_subject, list_subjects
+from brainhive_cli.data.preparations import SUBJECT, fill_subject
 from brainhive_cli.data.published import PUBLISHED, fetch_line, read_table
+from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject, Trial
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import REGION_NAME, Trials
+from brainhive_cli.data.trials import REGION_NAME
 
 SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 """Sessions of subjects 1 to 8."""
@@ -198,41 +199,32 @@ def find_design(*roots: Path) -> Path:
     raise MissingData(f"nsd: no {usual}", SOURCE)
 
 
-@dataclass(frozen=True)
-class Design:
-    """The trials of a subject in the order of time, over all sessions that were planned.
+def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
+    """Read the trials of a subject in the order of time, over all sessions that were planned.
 
-    Attributes:
-        rows: [30000] the picture of each, as a row of imgBrick counted from 0.
-        is_test: [30000] whether it is one of those that all subjects were to see.
+    Returns:
+        The picture of each trial [30000], as a row of imgBrick counted from 0; and whether it is one of those
+        that all subjects were to see [30000].
+
+    Raises:
+        BrainhiveError: if the file is damaged, or numbers pictures that do not exist.
     """
+    from scipy.io import loadmat
 
-    rows: Int64
-    is_test: Bool
+    with reading(path, SOURCE, raised=(Exception,)):
+        content = loadmat(path, variable_names=("masterordering", "subjectim"))
+        order = np.asarray(content["masterordering"]).ravel().astype(np.int64)  # [30000]
+        pictures = np.asarray(content["subjectim"]).astype(np.int64)  # [subjects, 10000]
 
-    @classmethod
-    def open(cls, path: Path, subject: int) -> Self:
-        """Read the design.
-
-        Raises:
-            BrainhiveError: if the file is damaged, or numbers pictures that do not exist.
-        """
-        from scipy.io import loadmat
-
-        with reading(path, SOURCE, raised=(Exception,)):
-            content = loadmat(path, variable_names=("masterordering", "subjectim"))
-            order = np.asarray(content["masterordering"]).ravel().astype(np.int64)  # [30000]
-            pictures = np.asarray(content["subjectim"]).astype(np.int64)  # [subjects, 10000]
-
-        # all sessions, with numbers of pictures that exist
-        is_complete = pictures.ndim == 2 and len(pictures) >= subject and order.size % SESSION_TRIALS == 0
-        limits = [(order, pictures.shape[-1]), (pictures, PICTURES)] if is_complete else []
-        if not limits or any(
-            not values.size or values.min() < 1 or values.max() > most for values, most in limits
-        ):
-            problem = f"{path} is not NSD's design: its numbers go beyond its pictures"
-            raise BrainhiveError(problem, SOURCE)
-        return cls(pictures[subject - 1, order - 1] - 1, order <= SHARED)
+    # all sessions, with numbers of pictures that exist
+    is_complete = pictures.ndim == 2 and len(pictures) >= subject and order.size % SESSION_TRIALS == 0
+    limits = [(order, pictures.shape[-1]), (pictures, PICTURES)] if is_complete else []
+    if not limits or any(
+        not values.size or values.min() < 1 or values.max() > most for values, most in limits
+    ):
+        problem = f"{path} is not NSD's design: its numbers go beyond its pictures"
+        raise BrainhiveError(problem, SOURCE)
+    return pictures[subject - 1, order - 1] - 1, order <= SHARED
 
 
 def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path | None:
@@ -240,21 +232,28 @@ def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path
     return next((path for ending in endings if is_file(path := folder / f"{name}{ending}")), None)
 
 
-def list_masks(folder: Path, base: str, drawn: Mapping[str, Path] = MappingProxyType({})) -> dict[str, Path]:
-    """List the masks of a subject by name, from a folder as nsddata/ppdata/subjXX/func1pt8mm/roi.
+def open_voxels(
+    folder: Path, base: str, drawn: Mapping[str, Path] = MappingProxyType({})
+) -> tuple[dict[str, Path], Mask, Voxels]:
+    """Read the mask of the voxels that are kept, and their regions.
+
+    A region that a subject does not have is there, and empty, so that all subjects have the same list.
 
     Args:
-        folder: That of NSD's masks.
+        folder: That of NSD's masks, as nsddata/ppdata/subjXX/func1pt8mm/roi.
         base: The mask whose voxels are kept.
         drawn: The user's own masks, which must be there.
+
+    Returns:
+        All masks by name, that of the kept voxels, and these with their regions.
 
     Raises:
         MissingData: if the one whose voxels are kept is missing, or one of the user's own.
     """
-    for name, mask in drawn.items():
-        if not mask.is_file():
+    for name, drawn_path in drawn.items():
+        if not drawn_path.is_file():
             way = f"preparation.masks.{name}: a NIfTI file for each subject"
-            raise MissingData(f"no mask {mask}", way)
+            raise MissingData(f"no mask {drawn_path}", way)
 
     # NSD's masks may be missing, but for the base
     names = dict.fromkeys([base, *ATLASES])
@@ -262,19 +261,9 @@ def list_masks(folder: Path, base: str, drawn: Mapping[str, Path] = MappingProxy
     if base not in files:
         way = f"preparation.voxels=NAME, of {', '.join(files)}" if files else SOURCE
         raise MissingData(f"nsd: no mask {folder / base}.nii.gz", way)
-    return files
 
-
-def open_mask(path: Path) -> Mask:
-    """Read the mask of the voxels that are kept."""
-    return replace(Mask.open(path, SOURCE), compares_affines=False)
-
-
-def read_regions(files: Mapping[str, Path], mask: Mask, drawn: Collection[str] = ()) -> Voxels:
-    """Read the regions of kept voxels from masks, of which the user drew some.
-
-    A region that a subject does not have is there, and empty, so that all subjects have the same list.
-    """
+    # regions of the kept voxels
+    mask = replace(Mask.open(files[base], SOURCE), compares_affines=False)
     regions = {}
     for name, path in files.items():
         # only the user's own masks must name the same space in their headers
@@ -286,10 +275,10 @@ def read_regions(files: Mapping[str, Path], mask: Mask, drawn: Collection[str] =
         regions |= {label: labels == number for number, label in enumerate(ATLASES.get(name, ()), 1)}
     if EARLY in regions:
         regions[HIGHER] = ~regions[EARLY]
-    return Voxels(regions, grid=mask.grid)
+    return files, mask, Voxels(regions, grid=mask.grid)
 
 
-class Raw(parts.Config):
+class Raw(PublishedSteps):
     """NSD from its single-trial betas: voxels of a mask, regions, z-scores by session.
 
     nsddata and nsddata_betas are read as they are distributed. `test` is the pictures that all subjects saw.
@@ -298,6 +287,11 @@ class Raw(parts.Config):
 
     Source: Allen et al. 2022; z-scores as MindEye2 has them, by the training trials of each session.
     """
+
+    name = "nsd"
+    keeps_constant = True
+    min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
+    max_voxels: ClassVar[None] = None  # type: ignore[misc]
 
     root: str = Field("", description="folder of nsddata and nsddata_betas; default: nsd below paths.data")
     space: Pattern = Field("func1pt8mm", description="of the volumes: func1pt8mm or func1mm")
@@ -314,7 +308,7 @@ class Raw(parts.Config):
         description="test pictures: all, or those of the first 37 sessions, which papers before 2024 had; "
         "later sessions are then left out",
     )
-    zscore: bool = Field(
+    zscore: bool = Field(  # type: ignore[assignment]
         True, description="z-score each voxel in each session by its training trials; no: percent of change"
     )
 
@@ -338,123 +332,64 @@ class Raw(parts.Config):
             )
         return self
 
-    def build(self, paths: Paths) -> "Betas":
-        """Point at the data; nothing is read yet."""
-        return Betas(self, paths.dataset("nsd", self.root))
-
-
-@dataclass(frozen=True)
-class Betas:
-    """The betas below one root."""
-
-    config: Raw
-    root: Path
-    dataset: str = "nsd"
-    order_seed: int | None = None
+    @property
+    def patterns(self) -> list[str]:  # type: ignore[override]
+        """Folders of the betas."""
+        return [f"{FOLDER}/{self.space}/{self.betas}"]
 
     @property
-    def subjects(self) -> tuple[int, ...]:
-        """The subjects whose betas are there."""
-        listed = list_subjects(self.root, [f"{FOLDER}/{self.config.space}/{self.config.betas}"])
-        return tuple(subject for subject in listed if subject in SUBJECTS)
+    def scale(self) -> str:
+        """Trials within which voxels are z-scored."""
+        return "session" if self.zscore else "no"
 
-    def files(self, subject: int) -> Sequence[Path]:
-        """List the design, the masks, the noise ceiling where it is there, and the betas of each session."""
-        # published noise ceilings are optional
-        ceiling = find_volume(self._folder(subject), "ncsnr")
-        sessions = [self._file(subject, session) for session in self.sessions(subject)]
-        masks = self._masks(subject).values()
-        return [find_design(self.root), *masks, *([ceiling] if ceiling else []), *sessions]
-
-    def sessions(self, subject: int) -> Sequence[int]:
+    def list_sessions(self, subject: int) -> Sequence[int]:
         """List the sessions that the recipe names, or all that the subject had."""
         if subject not in SUBJECTS:
             raise MissingData(f"nsd has no subject {subject}", f"it has 1 to {max(SUBJECTS)}")
-        last = min(LAST_SESSIONS[self.config.test_pictures], SESSIONS[subject - 1])
-        return sorted(self.config.sessions or range(1, last + 1))
+        last = min(LAST_SESSIONS[self.test_pictures], SESSIONS[subject - 1])
+        return sorted(self.sessions or range(1, last + 1))
 
-    def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
-        """Count the trials of a session by the design; of betas the header is read."""
-        mask = self._mask(subject)
-        check_betas(self._file(subject, session), mask, SESSION_TRIALS)
-        return {
-            split: (len(trials), mask.width, 1) for split, trials in self._trials(subject, session).items()
-        }
+    def find(self, root: Path, subject: int) -> Subject:
+        """Read masks and design, and check the header of each session's betas."""
+        # the betas of each session, and the kept voxels with their regions
+        folder = root / FOLDER.format(subject=subject) / self.space / self.betas
+        files = {session: _find_betas(folder, session) for session in self.list_sessions(subject)}
+        drawn = {name: locate(fill_subject(path, subject)).absolute() for name, path in self.masks.items()}
+        masks, mask, space = open_voxels(root / ROI.format(subject, self.space), self.voxels, drawn)
 
-    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
-        """Read the betas of a session, by split."""
-        # betas [trials, V] in percent, z-scored by the training trials
-        masks, mask = self._masks(subject), self._mask(subject)
-        space = read_regions(masks, mask, self.config.masks)
-        trials = self._trials(subject, session)
-        signal = read_betas(self._file(subject, session), mask, SESSION_TRIALS).astype(np.float32)
-        signal /= PERCENT  # [trials, V]
-        flat = zscore(signal, trials.get("train", np.arange(0))) if self.config.zscore else 0
-
-        # the published noise ceiling; NaN is no signal
-        if path := find_volume(self._folder(subject), "ncsnr"):
+        # the published noise ceiling, where it is there; NaN is no signal
+        ceilings = [path for path in [find_volume(folder, "ncsnr")] if path]
+        for path in ceilings:
             space = replace(space, maps={"ncsnr": np.nan_to_num(mask.read(path).astype(np.float64))})
 
-        # pictures of the trials, by the design
-        rows = self._design(subject).rows[(session - 1) * SESSION_TRIALS :]
-        return {
-            split: Trials(
-                signal[numbers][:, None, :, None],
-                [name_picture(row) for row in rows[numbers].tolist()],
-                space,
-                np.zeros(1),
-                None,
-                "z-score" if self.config.zscore else "% signal change",
-                {"masks": [*masks], "kept": self.config.voxels, "constant_voxels": flat},
-            )
-            for split, numbers in trials.items()
-        }
-
-    @cached_method
-    def _design(self, subject: int) -> Design:
-        return Design.open(find_design(self.root), subject)
-
-    @cached_method
-    def _mask(self, subject: int) -> Mask:
-        return open_mask(self._masks(subject)[self.config.voxels])
-
-    def _masks(self, subject: int) -> dict[str, Path]:
-        drawn = {name: locate(fill_subject(path, subject)) for name, path in self.config.masks.items()}
-        folder = self.root / ROI.format(subject, self.config.space)
-        return list_masks(folder, self.config.voxels, {name: path.absolute() for name, path in drawn.items()})
-
-    def _folder(self, subject: int) -> Path:
-        return self.root / FOLDER.format(subject=subject) / self.config.space / self.config.betas
-
-    def _file(self, subject: int, session: int) -> Path:
-        folder, name = self._folder(subject), f"betas_session{session:02d}"
-        if (path := find_volume(folder, name, (".hdf5", *NIFTI))) is None:
-            matches = (re.match(r"betas_session(\d+)\.", path.name) for path in folder.glob("betas_session*"))
-            there = ",".join(map(str, sorted({int(match[1]) for match in matches if match})))
-            way = f", or take what is there: preparation.sessions={there}" if there else ""
-            raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{way}")
-        return path
-
-    def _trials(self, subject: int, session: int) -> dict[str, Int64]:
-        """List the trials of a session by the splits that it has, counted from its first."""
-        start = (session - 1) * SESSION_TRIALS
-        is_test = self._design(subject).is_test[start : start + SESSION_TRIALS]
-        trials = {split: np.flatnonzero(is_test == (split == "test")) for split in SPLITS}
-        return {split: numbers for split, numbers in trials.items() if len(numbers)}
+        # picture and split of each trial by the design
+        design = find_design(root)
+        rows, is_test = read_design(design, subject)
+        trials: list[Trial] = []
+        for session, path in files.items():
+            check_betas(path, mask, SESSION_TRIALS)
+            for trial in range((session - 1) * SESSION_TRIALS, session * SESSION_TRIALS):
+                split = "test" if is_test[trial] else "train"
+                trials.append((name_picture(int(rows[trial])), split, session, None))
+        return Subject(
+            [design, *masks.values(), *ceilings, *files.values()],
+            space,
+            mask.width,
+            trials,
+            lambda session: read_betas(files[session], mask, SESSION_TRIALS) / np.float32(PERCENT),
+            {"masks": [*masks], "kept": self.voxels},
+        )
 
 
-def zscore(signal: Float32, trials: Int64) -> int:
-    """Z-score voxels [trials, V] in place by the trials `trials`; those that do not vary become zero.
-
-    Returns:
-        Number of voxels that do not vary.
-    """
-    known = signal[trials]
-    mean, std = (measure(known, axis=0, dtype=np.float64) for measure in (np.mean, np.std))
-    varies = known.min(0) < known.max(0)
-    signal -= mean
-    signal *= np.divide(1, std, out=np.zeros_like(std), where=varies)
-    return int((~varies).sum())
+def _find_betas(folder: Path, session: int) -> Path:
+    """Find the betas of a session; MissingData names the sessions that are there."""
+    name = f"betas_session{session:02d}"
+    if (path := find_volume(folder, name, (".hdf5", *NIFTI))) is None:
+        matches = (re.match(r"betas_session(\d+)\.", path.name) for path in folder.glob("betas_session*"))
+        there = ",".join(map(str, sorted({int(match[1]) for match in matches if match})))
+        way = f", or take what is there: preparation.sessions={there}" if there else ""
+        raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{way}")
+    return path
 
 
 def check_betas(path: Path, mask: Mask, trials: int) -> None:

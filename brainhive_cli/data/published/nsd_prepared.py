@@ -32,16 +32,15 @@ from brainhive_cli.data.published.nsd import (
     SESSIONS,
     SPLITS,
     SUBJECTS,
-    Design,
     find_design,
-    list_masks,
     name_picture,
-    open_mask,
-    read_regions,
+    open_voxels,
+    read_design,
 )
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.trials import Lazy, Trials, gather_trials, group_trials
+from brainhive_cli.data.stores.hdf5 import LazyRows
+from brainhive_cli.data.trials import Trials, gather_trials, group_trials
 
 REGION_MASKS, GENERAL_OF_MINDEYE = "brain_region_masks.hdf5", "nsd_general"
 """MindEye2's file of each subject's nsd_general and masks of its voxels."""
@@ -60,12 +59,11 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
     group, everywhere = f"subj{subject:02d}", {GENERAL: np.ones(width, bool)}
     for root in roots:
         if (folder := root / ROI.format(subject, "func1pt8mm")).is_dir():
-            masks = list_masks(folder, GENERAL)
-            mask = open_mask(masks[GENERAL])
+            _, mask, voxels = open_voxels(folder, GENERAL)
             if mask.width != width:
                 problem = f"{mask.path} has {mask.width} voxels, the signals {width}"
                 raise BrainhiveError(problem, source)
-            return read_regions(masks, mask)
+            return voxels
 
     # MindEye2's masks, of which nsd_general marks the kept voxels
     for path in filter(is_file, (root / REGION_MASKS for root in roots)):
@@ -118,7 +116,7 @@ def list_samples(paths: Iterable[Path], source: str) -> Iterator[Sample]:
 
 
 def make_recording(
-    signal: Lazy, rows: Iterable[int], voxels: Voxels, provenance: dict[str, Any], **known: Any
+    signal: LazyRows, rows: Iterable[int], voxels: Voxels, provenance: dict[str, Any], **known: Any
 ) -> Trials:
     """Make a recording of voxels.
 
@@ -201,7 +199,7 @@ def _read_mindeye1(
             target[: len(rows), :, 0] = values[rows]
         return signal
 
-    signal = Lazy(samples[0].path.parents[1], (len(samples), most, width, 1), first.dtype, read)
+    signal = LazyRows(samples[0].path.parents[1], (len(samples), most, width, 1), first.dtype, read)
     return make_recording(signal, pictures, voxels, {"source": "webdataset_avg_split"}, repetitions=counts)
 
 
@@ -290,7 +288,7 @@ def _read_mindeye2(
             return gather_trials(trials, (width, 1), dtype, lambda row: file["betas"][row][:, None])(part)
 
     return make_recording(
-        Lazy(path, (*trials.shape, width, 1), dtype, read),
+        LazyRows(path, (*trials.shape, width, 1), dtype, read),
         pictures.tolist(),
         name_voxels(subject, width, roots, MINDEYE2),
         {"source": path.name, "test_pictures": test_pictures},
@@ -361,7 +359,7 @@ def _read_brain_diffuser(
         return values[:, None, :, None].astype(np.float32)
 
     return make_recording(
-        Lazy(path, (len(signal), 1, width, 1), np.dtype(np.float32), read),
+        LazyRows(path, (len(signal), 1, width, 1), np.dtype(np.float32), read),
         _list_pictures(path, design(), subject, split, len(signal)),
         name_voxels(subject, width, roots, BRAIN_DIFFUSER),
         {"source": path.name, "averaged": "over the repetitions of each picture"},
@@ -383,9 +381,9 @@ def _list_pictures(path: Path, matrix: Path, subject: int, split: str, count: in
         BrainhiveError: if no number of sessions shows so many.
     """
     # trials of a split at which a picture was seen for the first time, ascending
-    design = Design.open(matrix, subject)
-    split_trials = np.flatnonzero(design.is_test == (split == "test"))
-    _, first = np.unique(design.rows[split_trials], return_index=True)
+    rows, is_test = read_design(matrix, subject)
+    split_trials = np.flatnonzero(is_test == (split == "test"))
+    _, first = np.unique(rows[split_trials], return_index=True)
     trials = split_trials[np.sort(first)]
 
     # files hold the pictures of a number of complete sessions
@@ -393,4 +391,4 @@ def _list_pictures(path: Path, matrix: Path, subject: int, split: str, count: in
     if count not in np.searchsorted(trials, ends):
         problem = f"{path} has {count} pictures, as no number of sessions of {matrix} has"
         raise BrainhiveError(problem, "the files of training and test may be swapped, or of another subject")
-    return design.rows[trials[:count]].tolist()
+    return rows[trials[:count]].tolist()

@@ -30,8 +30,9 @@ from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, from_
 from brainhive_cli.data.published import PUBLISHED, Files, FilesByRow, PreparedFiles, fetch_line
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import pickles
+from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import Lazy, Trials, gather_trials, group_trials
+from brainhive_cli.data.trials import Trials, gather_trials, group_trials
 
 MONTAGE = tuple(
     "Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 FT10 T7 C5 "
@@ -403,7 +404,7 @@ def make_recording(
             raise BrainhiveError(f"{list(trials.shape)} trials come with {list(names.shape)} pictures")
         images, table, counts = group_trials(names)
         read = gather_trials(table, trials.shape[1:], trials.dtype, trials.__getitem__)
-        signal = Lazy(path, (*table.shape, *trials.shape[1:]), trials.dtype, read)
+        signal = LazyRows(path, (*table.shape, *trials.shape[1:]), trials.dtype, read)
     if len(signal.shape) != 4:
         raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
 
@@ -549,7 +550,7 @@ def _read_prepared(
 
     signal = recording.signal
     shape, dtype = tuple(signal.shape), np.dtype(signal.dtype)
-    return replace(recording, signal=Lazy(path, shape, dtype, lambda part: np.asarray(signal[part])))
+    return replace(recording, signal=LazyRows(path, shape, dtype, lambda part: np.asarray(signal[part])))
 
 
 def _list_pictures(things: Distributed, root: Path, images: Path, split: str) -> Sequence[str]:

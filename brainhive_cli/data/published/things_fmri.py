@@ -10,10 +10,10 @@ from pydantic import Field
 
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.recipe import Paths, no
+from brainhive_cli.core.recipe import no
 from brainhive_cli.data import published
 from brainhive_cli.data.published import cut_ending, fetch_line, find_file, read_table
-from brainhive_cli.data.single_trial_betas import BetaSteps, PublishedBetas, Subject
+from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
 
@@ -25,7 +25,7 @@ READ_VOXELS = 2048
 TESTED = "training trials of concepts that test pictures show"
 
 
-class Betas(BetaSteps):
+class Betas(PublishedSteps):
     """THINGS-fMRI from its single-trial betas: a table of voxels and trials, written by pandas, read by h5py.
 
     sub-0X_{ResponseData.h5,StimulusMetadata.csv,VoxelMetadata.csv} of betas_csv.
@@ -34,7 +34,10 @@ class Betas(BetaSteps):
     correlations were measured on test pictures: who chooses voxels by them chooses by the test.
     """
 
-    root: str = Field("", description="folder of the files; default: things-fmri below paths.data")
+    name = NAME
+    patterns = ("sub-{subject:02d}_" + FILES[0],)
+    unit = "z-score"
+
     zscore: Annotated[Literal["session", "run", "no"], no] = Field(
         "no", description="z-score voxels again, within a session or run; as published they are on that scale"
     )
@@ -42,10 +45,49 @@ class Betas(BetaSteps):
         True, description="leave training pictures out whose concept a test picture shows, as papers do"
     )
 
-    def build(self, paths: Paths) -> PublishedBetas:
-        """Point at the data; nothing is read yet."""
-        root, pattern = paths.dataset(NAME, self.root), "sub-{subject:02d}_" + FILES[0]
-        return PublishedBetas(self, root, dataset=NAME, patterns=(pattern,), find=_find, unit="z-score")
+    def find(self, root: Path, subject: int) -> Subject:
+        """Read the tables of trials and of voxels, and find the responses in pandas' table."""
+        # trials; training pictures of tested concepts have a reason in place of their split
+        responses, stimuli, voxels = (find_file(root, f"sub-{subject:02d}_{name}", SOURCE) for name in FILES)
+        table = read_table(stimuli, SOURCE, _read_trial)
+        tested = {concept for concept, _, split, *_ in table if split == "test" and self.drop_test_concepts}
+        trials = [
+            (picture, TESTED if split == "train" and concept in tested else split, session, run)
+            for concept, picture, split, session, run, _ in table
+        ]
+        ids = [trial_id for *_, trial_id in table]
+        sessions = np.array([session for _, _, session, _ in trials])
+
+        # the block [V, trials] of pandas' table that holds the betas
+        with hdf5.open_file(responses, SOURCE) as file:
+            group = file["ResponseData"]
+            name = max(
+                (name for name in group if name.endswith("_values")), key=lambda name: group[name].shape[-1]
+            )
+            width, count = hdf5.open_numbers(file, f"ResponseData/{name}", "f").shape
+
+            # columns by the names of trials, else in order: pandas pickles names of several types
+            items = group[name.replace("_values", "_items")]
+            names = [] if items.dtype.hasobject else items[:].astype(str).tolist()
+            name_columns = {trial: column for column, trial in enumerate(names)}
+            are_named = len({*ids}) == len(ids) and {*ids} <= name_columns.keys()
+            if not are_named and count != len(ids):
+                raise ValueError(f"its {count} columns are not the {len(ids)} trials of the table of stimuli")
+            columns = np.array([name_columns[trial] for trial in ids] if are_named else range(count))
+
+        def read(session: int) -> Float32:
+            # columns of the session, read in one slice from the first to the last
+            chosen = columns[sessions == session]
+            first, stop = chosen.min(), chosen.max() + 1
+            betas = np.empty((len(chosen), width), np.float32)
+            with hdf5.open_file(responses, SOURCE) as file:
+                stored = hdf5.open_numbers(file, f"ResponseData/{name}", "f")
+                for start in range(0, width, READ_VOXELS):
+                    block = stored[start : start + READ_VOXELS, first:stop]
+                    betas[:, start : start + READ_VOXELS] = block[:, chosen - first].T
+            return betas
+
+        return Subject([responses, stimuli, voxels], _read_voxels(voxels, width), width, trials, read)
 
 
 class Pictures(published.Pictures):
@@ -60,51 +102,6 @@ class Pictures(published.Pictures):
         return dict(
             read_table(table, SOURCE, lambda row: (PurePath(row["stimulus"]).stem, row["trial_type"]))
         )
-
-
-def _find(config: Betas, root: Path, subject: int) -> Subject:
-    """Read the tables of trials and of voxels, and find the responses in pandas' table."""
-    # trials; training pictures of tested concepts have a reason in place of their split
-    responses, stimuli, voxels = (find_file(root, f"sub-{subject:02d}_{name}", SOURCE) for name in FILES)
-    table = read_table(stimuli, SOURCE, _read_trial)
-    tested = {concept for concept, _, split, *_ in table if split == "test" and config.drop_test_concepts}
-    trials = [
-        (picture, TESTED if split == "train" and concept in tested else split, session, run)
-        for concept, picture, split, session, run, _ in table
-    ]
-    ids = [trial_id for *_, trial_id in table]
-    sessions = np.array([session for _, _, session, _ in trials])
-
-    # the block [V, trials] of pandas' table that holds the betas
-    with hdf5.open_file(responses, SOURCE) as file:
-        group = file["ResponseData"]
-        name = max(
-            (name for name in group if name.endswith("_values")), key=lambda name: group[name].shape[-1]
-        )
-        width, count = hdf5.open_numbers(file, f"ResponseData/{name}", "f").shape
-
-        # the block's columns, by the names of trials, else in order: pandas pickles names of several types
-        items = group[name.replace("_values", "_items")]
-        names = [] if items.dtype.hasobject else items[:].astype(str).tolist()
-        name_columns = {trial: column for column, trial in enumerate(names)}
-        are_named = len({*ids}) == len(ids) and {*ids} <= name_columns.keys()
-        if not are_named and count != len(ids):
-            raise ValueError(f"its {count} columns are not the {len(ids)} trials of the table of stimuli")
-        columns = np.array([name_columns[trial] for trial in ids] if are_named else range(count))
-
-    def read(session: int) -> Float32:
-        # columns of the session, read in one slice from the first to the last
-        chosen = columns[sessions == session]
-        first, stop = chosen.min(), chosen.max() + 1
-        betas = np.empty((len(chosen), width), np.float32)
-        with hdf5.open_file(responses, SOURCE) as file:
-            stored = hdf5.open_numbers(file, f"ResponseData/{name}", "f")
-            for start in range(0, width, READ_VOXELS):
-                block = stored[start : start + READ_VOXELS, first:stop]
-                betas[:, start : start + READ_VOXELS] = block[:, chosen - first].T
-        return betas
-
-    return Subject([responses, stimuli, voxels], _read_voxels(voxels, width), width, trials, read)
 
 
 def _read_trial(row: dict[str, str]) -> tuple[str, str, str, int, int, str]:

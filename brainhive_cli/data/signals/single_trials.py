@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, floor
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -45,8 +45,7 @@ MIN_POWER = 1e-24
 """Share of a series' squares that must be left without drift; rounding leaves about 1e-30 of a constant."""
 
 
-@dataclass(frozen=True)
-class Estimates:
+class Estimates(NamedTuple):
     """Estimated betas.
 
     Attributes:
@@ -356,7 +355,7 @@ def denoise(session: Session, assumed: Sequence[Float64], seed: int) -> Estimate
     trend, session = add_components(session, survey, pool, is_variable & (r2 > threshold))
     facts = {"threshold": threshold, "noise_pool": int(pool.sum()), "pc_trend": trend.tolist()}
     estimates = fit_trials(session, survey, solve_ridge(session))
-    return replace(estimates, facts=estimates.facts | facts | {"pc_number": choose_components(trend)})
+    return estimates._replace(facts=estimates.facts | facts | {"pc_number": choose_components(trend)})
 
 
 def explain_together(session: Session, squares: Float64) -> Float64:

@@ -8,17 +8,17 @@ before HDF5 reads anything: of damaged structures it can crash, or go on for eve
 is first read, since stores are larger than what most commands read of them.
 """
 
-import copy
 import json
 import mmap
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
@@ -56,6 +56,8 @@ VERIFIED_BYTES = 2**24
 """Of rows that are verified at once when all are."""
 COPIED_BYTES = 2**20
 """Of rows that are verified and then copied: so few are copied from the processor's cache."""
+LARGE_ROW_BYTES = 2**15
+"""Of one row, from which on rows in any order are read from the file, not through its map."""
 
 
 def part_of(path: Path) -> Path:
@@ -99,16 +101,11 @@ def create(
         _allocate(part, size + _bound_size(attributes))
         with h5py.File(part, "w") as file:
             for name, (shape, dtype) in spaces.items():
-                # contiguous and not filled, so that rows can be written by their offset
+                # allocated and not filled, so that rows can be written by their offset
                 layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-                layout.set_layout(h5py.h5d.CONTIGUOUS)
                 layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                 layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-                layout.set_obj_track_times(False)  # the same content is the same bytes
-                links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-                links.set_create_intermediate_group(True)
-                kind = h5py.h5t.py_create(np.dtype(dtype))
-                h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), layout, links)
+                file.create_dataset(name, shape, dtype, dcpl=layout)
             for name, array in arrays.items():
                 file.create_dataset(name, data=array)
             set_attributes(file, attributes)
@@ -170,7 +167,7 @@ def get_attributes(file: h5py.File) -> dict[str, Any]:
 
 @contextmanager
 def open_file(path: Path, made_by: Hint, error: type[BrainhiveError] = BrainhiveError) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading, and verify its seal where it has one; `StoredRows` verifies its rows.
+    """Open an HDF5 file for reading, and verify its seal where it has one; `open_rows` verifies its rows.
 
     Whatever reading it raises until the block ends is taken for damage, so that the block should do no more.
 
@@ -295,124 +292,100 @@ def release_pages(values: Any) -> None:
         values.madvise(mmap.MADV_DONTNEED)
 
 
-class StoredRows:
-    """Rows [N, …] of a store, mapped; each is compared with its checksum when this process first reads it.
-
-    It is sliced and indexed along N as an array is; `np.asarray` reads all rows.
+@dataclass(frozen=True, eq=False)
+class LazyRows:
+    """Array [N, …] that is read when it is indexed along N; `np.asarray` reads all of it.
 
     Attributes:
-        values: The mapped array, which compares nothing: whoever reads from it calls `verify` before.
+        path: The file whose values must be finite, for the error; None where they need not be.
+        shape: N, and the shape of a row.
+        dtype: Of the values.
+        read: Reads rows by a slice, indices [n] or a mask [N].
+        checksums: [N] of the rows of a store, which `read` verifies; None elsewhere.
     """
 
-    def __init__(self, file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: str = NUMBERS) -> None:
-        """Map a dataset of an open file.
-
-        Args:
-            file: The file, whose seal was verified.
-            name: Of the dataset.
-            way_out: Says which line makes the file again.
-            kinds: NumPy's letters of the kinds of dtype that are accepted.
-
-        Raises:
-            ValueError: as `map_numbers` does, or if there are no checksums, or not one a row.
-        """
-        self.values: Array = map_numbers(file, name, kinds)
-        self._path, self._name, self._way_out = file.filename, name, way_out
-        count = len(self.values) if self.values.ndim else 0
-        self._sums, self._is_due = np.zeros(count, np.uint64), np.zeros(count, bool)
-        if self.values.size:
-            self._sums = _map_checksums(file, name, self.values)
-            self._is_due = np.asarray(self._sums != 0)  # rows that were never written have none
-            self._bytes = self.values.view(np.ndarray).reshape(count, -1).view(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """N, and the shape of a row."""
-        return self.values.shape
-
-    @property
-    def ndim(self) -> int:
-        """Count the axes."""
-        return self.values.ndim
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype in the file."""
-        return self.values.dtype
+    path: Path | None
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[Any], Array]
+    checksums: UInt64 | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all rows."""
-        return self.values.nbytes
-
-    @property
-    def digest(self) -> str:
-        """Digest of the rows' checksums: the same for the same rows, and no row is read for it."""
-        return xxhash.xxh3_128(np.ascontiguousarray(self._sums).data).hexdigest()
+        return prod(self.shape) * self.dtype.itemsize
 
     def __len__(self) -> int:
         """N."""
-        return len(self.values)
+        return self.shape[0]
 
     def __getitem__(self, index: Any) -> Array:
-        """Read rows, or parts of them, by what indexes an array; the first index chooses among the N.
+        """Read rows, or parts of them, by what indexes an array.
 
         Raises:
-            BrainhiveError: if one does not match its checksum.
+            BrainhiveError: if they are not finite, or a row does not match its checksum.
         """
-        part: Array = self.values.view(np.ndarray)[index]
-        self.verify(index[0] if isinstance(index, tuple) else index)
-        return part
+        rows, *rest = index if isinstance(index, tuple) else (index,)
+        if rows is Ellipsis:
+            part: Array = np.asarray(self)[index]
+            return part
+        is_one = isinstance(rows, int | np.integer)
+        values = self.read(np.array([rows]) if is_one else rows)
+        if self.path is not None and not np.isfinite(values).all():
+            raise BrainhiveError(f"{self.path} has signals that are not finite", "get or make the file again")
+        return values[(0 if is_one else slice(None), *rest)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        """Read all rows; raises as slicing does."""
-        whole = np.empty(self.shape, dtype or self.dtype)
-        step = max(1, COPIED_BYTES // max(1, self.values[:1].nbytes))
+        """Read all rows, some at a time; raises as indexing does."""
+        values = np.empty(self.shape, dtype or self.dtype)
+        step = max(1, COPIED_BYTES * len(self) // max(1, self.nbytes))
         for start in range(0, len(self), step):
-            whole[start : start + step] = self[start : start + step]
-        return whole
+            values[start : start + step] = self[start : start + step]
+        return values
 
-    def column(self, place: int) -> Self:
-        """Give the rows' parts at one place of the second axis, [N, …]; what was verified is so of both."""
-        column = copy.copy(self)
-        column.values = self.values[:, place]
-        return column
+    def column(self, position: int) -> "LazyRows":
+        """Select one position of the second axis, [N, …]."""
+        shape = (len(self), *self.shape[2:])
+        return LazyRows(self.path, shape, self.dtype, lambda rows: self[rows, position])
 
-    def read(self, rows: Int64) -> Array:
-        """Read rows [n, …] from the file, of which no page then counts as memory of this process.
 
-        Raises:
-            BrainhiveError: if one does not match its checksum.
-        """
-        content = read_rows(self.values, rows) if isinstance(self.values, np.memmap) else self.values[rows]
-        if self._is_due[rows].any():
-            self._settle(rows, _differs(content, self._sums[rows]))
+def open_rows(file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: str = NUMBERS) -> LazyRows:
+    """Map the rows [N, …] of a store; each is compared with its checksum when this process first reads it.
+
+    Args:
+        file: The file, open, whose seal was verified.
+        name: Of the dataset.
+        way_out: Says which line makes the file again.
+        kinds: NumPy's letters of the kinds of dtype that are accepted.
+
+    Raises:
+        ValueError: as `map_numbers` does, or if there are no checksums, or not one a row.
+    """
+    mapped, path = map_numbers(file, name, kinds), file.filename
+    count = len(mapped) if mapped.ndim else 0
+    checksums = _map_checksums(file, name, mapped) if mapped.size else np.zeros(count, np.uint64)
+    is_due = np.asarray(checksums != 0)  # rows that were never written have none
+    values, row_bytes = mapped.view(np.ndarray), mapped[:1].nbytes
+
+    def read(index: Any) -> Array:
+        # pages of large rows would count as memory of this process
+        if isinstance(mapped, np.memmap) and row_bytes >= LARGE_ROW_BYTES and not isinstance(index, slice):
+            content = read_rows(mapped, np.arange(count)[index])
+        else:
+            content = values[index]
+
+        # compare rows that were not compared before
+        if is_due[index].any():
+            rows, position = np.unique(np.arange(count)[index], return_index=True)
+            row_content = content.reshape(-1, prod(mapped.shape[1:])).view(np.uint8)
+            for row, at in zip(rows.tolist(), position.tolist(), strict=True):
+                if is_due[row] and xxhash.xxh3_64_intdigest(row_content[at]) != checksums[row]:
+                    problem = f"row {row} of {name} does not match its checksum"
+                    raise DamagedStore(f"{path} is damaged: {problem}", f"delete it, then: {way_out()}")
+                is_due[row] = False
         return content
 
-    def verify(self, index: Any) -> None:
-        """Compare the rows that `index` chooses, unless they were compared before.
-
-        Raises:
-            BrainhiveError: if one does not match its checksum.
-        """
-        index = slice(None) if index is Ellipsis else index
-        if not np.any(self._is_due[index]):
-            return
-        if isinstance(index, slice | int | np.integer):
-            rows = np.atleast_1d(range(len(self))[index])
-        else:
-            chosen = np.asarray(index)
-            rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.ravel() % len(self)
-        rows = np.unique(rows[self._is_due[rows]])
-        digests = (xxhash.xxh3_64_intdigest(self._bytes[row]) for row in rows.tolist())  # nothing is copied
-        self._settle(rows, np.fromiter(digests, np.uint64, len(rows)) != self._sums[rows])
-
-    def _settle(self, rows: Int64, differs: Bool) -> None:
-        """Refuse rows that differ; else they need not be compared again."""
-        if differs.any():
-            problem = f"row {rows[differs][0]} of {self._name} does not match its checksum"
-            raise DamagedStore(f"{self._path} is damaged: {problem}", f"delete it, then: {self._way_out()}")
-        self._is_due[rows] = False
+    return LazyRows(None, mapped.shape, mapped.dtype, read, checksums)
 
 
 def read_rows(values: np.memmap[Any, Any], rows: Int64) -> Array:
@@ -481,11 +454,6 @@ def row_checksums(values: Array) -> UInt64:
     return np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(values))
 
 
-def _differs(values: Array, sums: UInt64) -> Bool:
-    differs: Bool = (sums != 0) & (row_checksums(values) != sums)
-    return differs
-
-
 def _map_checksums(file: h5py.File, name: str, values: Array) -> UInt64:
     """Map the checksums [N] of the rows of a dataset."""
     sums = map_numbers(file, f"{CHECKSUMS}/{name}")
@@ -516,7 +484,7 @@ def damaged_rows(file: h5py.File) -> dict[str, Int64]:
         differing = [written[:0]]
         for start in range(0, len(written), step):
             rows = written[start : start + step]
-            differing.append(rows[_differs(values[rows], sums[rows])])
+            differing.append(rows[row_checksums(values[rows]) != sums[rows]])
             release_pages(values)  # or a store larger than memory would count as this process's
         damaged[name] = np.concatenate(differing)
     return {name: rows for name, rows in damaged.items() if rows.size}

@@ -5,7 +5,6 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any, Self, overload
@@ -148,26 +147,18 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int
     return rows
 
 
-@dataclass(frozen=True)
-class Match:
-    """Pictures by each of their names.
-
-    Attributes:
-        rows: [N] the row of its image id; -1 where the data set has no such picture.
-        unknown: The names without one.
-    """
-
-    rows: Int64
-    unknown: list[str]
-
-
-def match_names(names: Sequence[str], image_ids: Sequence[str], *, each_once: bool = True) -> Match:
+def match_names(
+    names: Sequence[str], image_ids: Sequence[str], *, each_once: bool = True
+) -> tuple[Int64, list[str]]:
     """Find the picture of each name: an image id, its end (the stem alone, say), or a path that ends in it.
 
     Args:
         names: What others call pictures.
         image_ids: Those of the data set.
         each_once: Refuse two names of one picture.
+
+    Returns:
+        [N] the row of its image id, -1 where the data set has no such picture; and the names without one.
 
     Raises:
         BrainhiveError: if a name could mean several pictures, or two names mean the same one.
@@ -193,7 +184,7 @@ def match_names(names: Sequence[str], image_ids: Sequence[str], *, each_once: bo
     if each_once and (repeated := [image_ids[row] for row in pictures[counts > 1]]):
         problem = f"pictures have several vectors, {summarise_names(repeated)}"
         raise BrainhiveError(problem, "give one encoder's vectors only")
-    return Match(rows, [name for name, row in zip(names, rows, strict=True) if row < 0])
+    return rows, [name for name, row in zip(names, rows, strict=True) if row < 0]
 
 
 def summarise_names(names: Sequence[str], of: int | None = None) -> str:

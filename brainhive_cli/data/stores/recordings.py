@@ -21,7 +21,7 @@ from brainhive_cli.core.files import below, publish
 from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.data.spaces import Grid, Sensors, Voxels
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import StoredRows, map_numbers, read_flags, read_strings
+from brainhive_cli.data.stores.hdf5 import map_numbers, open_rows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.trials import COPIED_STIMULI, Provenance, Trials, digest_trials
 
@@ -106,7 +106,7 @@ class SignalStore:
                 optional: dict[str, Any] = {n: read(f"{split}/{n}", kind) for n, kind in OPTIONAL.items()}
                 try:
                     recordings[split] = Trials(
-                        signal=StoredRows(file, f"{split}/signal", way_out),
+                        signal=open_rows(file, f"{split}/signal", way_out),
                         image_ids=Names(read_strings(file, f"{split}/image_id")),
                         space=space,
                         times_s=np.asarray(about.times_s, np.float64),
@@ -150,7 +150,8 @@ class SignalStore:
             counts += [array.tobytes() for array in known_of_trials if array is not None]
             steps = sorted(recording.preparation.items())
             ids = Names.of(recording.image_ids).digest
-            about.append((split, recording.signal.shape, recording.signal.digest, ids, counts, steps))
+            checksums = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(recording.signal.checksums).data)
+            about.append((split, recording.signal.shape, checksums, ids, counts, steps))
         return xxhash.xxh3_64_hexdigest(repr(about).encode())
 
     def verify(self) -> None:

@@ -22,7 +22,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import StoredRows, map_numbers, read_flags, read_strings
+from brainhive_cli.data.stores.hdf5 import LazyRows, map_numbers, open_rows, read_flags, read_strings
 from brainhive_cli.data.stores.health import Health, measure
 from brainhive_cli.data.stores.ids import Names, match_ids
 from brainhive_cli.models.encoders import IMPORTED, describe_bad_own_name
@@ -74,7 +74,7 @@ class TargetStore:
     """
 
     path: Path
-    embedding: StoredRows
+    embedding: LazyRows
     image_ids: Names
     concepts: Names
     done: Bool
@@ -97,7 +97,7 @@ class TargetStore:
             documents.check(attributes, f"{path}: attribute", Attributes, str(making(path)))
 
             # rows stay on disk; names and marks are read
-            embedding = StoredRows(file, "embedding", partial(making, path))
+            embedding = open_rows(file, "embedding", partial(making, path))
             done = read_flags(file, "done")
             image_ids, concepts = Names(read_strings(file, "image_id")), Names(read_strings(file, "concept"))
             pixels = np.array(map_numbers(file, PIXELS, "u")) if PIXELS in file else None
@@ -312,39 +312,31 @@ class TargetWriter:
         return health
 
 
-@dataclass(frozen=True)
-class Filling:
-    """Stores that are being filled by the processes of a launch.
-
-    Attributes:
-        writers: One a store, in order.
-    """
-
-    writers: tuple[TargetWriter, ...]
-    launch: Launch
-
-    def finish(self) -> None:
-        """Wait for all processes, then give the stores their final names."""
-        raise_if_interrupted()
-        self.launch.barrier()
-        if self.launch.is_main:
-            for writer in self.writers:
-                writer.finish()
-        self.launch.barrier()
+def finish_stores(writers: Sequence[TargetWriter], launch: Launch) -> None:
+    """Wait for all processes that fill stores, then give the stores their final names."""
+    raise_if_interrupted()
+    launch.barrier()
+    if launch.is_main:
+        for writer in writers:
+            writer.finish()
+    launch.barrier()
 
 
 @contextmanager
 def filling(
     blanks: Sequence[Blank], launch: Launch, again: bool = False, keep: bool = True, reopen: bool = False
-) -> Iterator[Filling]:
+) -> Iterator[list[TargetWriter]]:
     """Create stores, or resume interrupted ones, and lock them until the block ends.
 
     Args:
         blanks: The stores; none of another command is written to.
         launch: This process among those that fill them.
         again: Start from the first row, also where an interrupted store could be resumed.
-        keep: Keep what is written when the block ends before `finish`, for the next time.
+        keep: Keep what is written when the block ends before `finish_stores`, for the next time.
         reopen: Add to a finished store, which has no final name meanwhile.
+
+    Yields:
+        A writer of each store.
 
     Raises:
         BrainhiveError: if another command writes one of the stores.
@@ -367,7 +359,7 @@ def filling(
         # every process writes its own rows
         writers = [stack.enter_context(closing(TargetWriter(blank.path))) for blank in blanks]
         launch.barrier()  # nobody writes before every process knows what is pending
-        yield Filling(tuple(writers), launch)
+        yield writers
 
 
 def _is_same(

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -164,7 +164,7 @@ class EncoderGroup:
         if config.encodes != "pixels":
             views_each(config, stimuli)
             return stimuli.reader(config.encodes)
-        return Replacements.of(config.pictures, stimuli) if config.pictures else None
+        return open_pictures(config.pictures, stimuli) if config.pictures else None
 
     def blank_of(self, stimuli: StimulusSet) -> Tensor:
         """Give a tensor of the shape and dtype of a stimulus's view."""
@@ -280,38 +280,26 @@ def encode(
     return [one.clone() if one.untyped_storage().data_ptr() == memory else one for one in outputs]
 
 
-@dataclass(frozen=True)
-class Replacements:
-    """Opens the picture of each stimulus; like a data set's own, it is pickled and holds no open file.
+def open_pictures(folder: str, stimuli: StimulusSet) -> Callable[[int], Image.Image]:
+    """Find the pictures in the place of stimuli by their ids, or the ids' last part; decode them by index.
 
-    Attributes:
-        root: The folder.
-        files: [N] each stimulus's picture below it.
+    Raises:
+        MissingData: if the folder is not there, or a stimulus has no picture.
+        BrainhiveError: if a stimulus has several.
     """
+    root = locate(folder)
+    if not root.is_dir():
+        raise MissingData(f"no folder {folder!r} of pictures", "name a folder that exists")
+    names = list(pictures_below(root))
+    rows, _ = match_names(names, stimuli.image_ids)
+    by_row = dict(zip(rows.tolist(), names, strict=True))
+    where = f"{stimuli.dataset}/{stimuli.split}"
+    if absent := [image_id for row, image_id in enumerate(stimuli.image_ids) if row not in by_row]:
+        problem = f"{folder} lacks pictures of {where}, {summarise_names(absent, len(stimuli))}"
+        raise MissingData(problem, "name its pictures by image id")
+    return partial(_decode_picture, root, Names.of(by_row[row] for row in range(len(stimuli))))
 
-    root: Path
-    files: Names
 
-    @classmethod
-    def of(cls, folder: str, stimuli: StimulusSet) -> Self:
-        """Find the pictures of all stimuli by their ids, or the ids' last part.
-
-        Raises:
-            MissingData: if the folder is not there, or a stimulus has no picture.
-            BrainhiveError: if a stimulus has several.
-        """
-        root = locate(folder)
-        if not root.is_dir():
-            raise MissingData(f"no folder {folder!r} of pictures", "name a folder that exists")
-        names = list(pictures_below(root))
-        by_row = dict(zip(match_names(names, stimuli.image_ids).rows.tolist(), names, strict=True))
-        where = f"{stimuli.dataset}/{stimuli.split}"
-        if absent := [image_id for row, image_id in enumerate(stimuli.image_ids) if row not in by_row]:
-            problem = f"{folder} lacks pictures of {where}, {summarise_names(absent, len(stimuli))}"
-            raise MissingData(problem, "name its pictures by image id")
-        return cls(root, Names.of(by_row[row] for row in range(len(stimuli))))
-
-    def __call__(self, index: int) -> Image.Image:
-        """Decode a picture; raises BadPicture."""
-        path = f"{self.root}/{self.files[index]}"
-        return decode(path, path)
+def _decode_picture(root: Path, files: Names, index: int) -> Image.Image:
+    path = f"{root}/{files[index]}"
+    return decode(path, path)

@@ -22,7 +22,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.command_lines import write_embedding
 from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.hdf5 import StoredRows
+from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import (
     EncoderGroup,
@@ -51,10 +51,10 @@ class StoreTargets:
         pixels: What the stimuli's pixels are known by, [N, 25], where the store says it.
     """
 
-    values: Tensor | StoredRows
+    values: Tensor | LazyRows
     done: Bool = field(default_factory=lambda: np.zeros(0, bool))
     device: torch.device = CPU
-    further: tuple[Tensor | StoredRows, ...] = ()
+    further: tuple[Tensor | LazyRows, ...] = ()
     pixels: UInt64 | None = None
 
     @classmethod
@@ -108,7 +108,7 @@ class StoreTargets:
             gathered[is_this] = self._gather(values, chosen)
         return gathered
 
-    def _gather(self, values: Tensor | StoredRows, rows: Int64 | Tensor) -> Tensor:
+    def _gather(self, values: Tensor | LazyRows, rows: Int64 | Tensor) -> Tensor:
         if isinstance(values, Tensor):
             index = rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
             return values[to_device(index, values.device)].float()

@@ -18,9 +18,10 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.augmentation import mix_repetitions, shuffle_repetitions
 from brainhive_cli.data.signals.augmentations import Augmentation
+from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.trials import Lazy, Trials
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.training.alignment.learned import Learned
@@ -49,7 +50,7 @@ class SignalBank:
         subject: [N] subject index, on the device; -1 for a subject whom the model does not know.
     """
 
-    signals: Sequence[Tensor | Lazy]
+    signals: Sequence[Tensor | LazyRows]
     first: Int64
     stimulus: Tensor
     subject: Tensor
@@ -72,7 +73,7 @@ class SignalBank:
         for subject in subjects:
             part = slice(ends[subject], ends[subject + 1])
             signal, chosen = self.signals[subject], rows[part] - self.first[subject]
-            if isinstance(signal, Lazy):
+            if isinstance(signal, LazyRows):
                 gathered[part] = to_device(torch.from_numpy(signal[chosen]), device)
             else:
                 index = to_device(torch.from_numpy(chosen), device)
@@ -95,7 +96,7 @@ def open_bank(
         rows: Averages [N, C, T]; single trials [N R, C, T], of which absent ones have no stimulus; or stimuli
             with all their trials [N, R, C, T].
     """
-    signals: list[Tensor | Lazy] = []
+    signals: list[Tensor | LazyRows] = []
     stimuli = []
     for recording in trials:
         # shape of the rows of this subject
@@ -105,7 +106,7 @@ def open_bank(
 
         # signals in their files, or in memory
         if is_mapped:
-            signals.append(Lazy(None, shape, FLOAT32, partial(_read_rows, recording, rows)))
+            signals.append(LazyRows(None, shape, FLOAT32, partial(_read_rows, recording, rows)))
         else:
             signal = recording.averages if rows == "averages" else recording.singles
             signals.append(torch.from_numpy(signal.reshape(shape)).to(device))

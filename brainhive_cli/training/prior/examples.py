@@ -20,9 +20,9 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import StoredRows, read_flags, read_strings
+from brainhive_cli.data.stores.hdf5 import open_rows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.target_store import Blank, filling
+from brainhive_cli.data.stores.target_store import Blank, filling, finish_stores
 from brainhive_cli.data.targets.targets import Targets, open_targets
 from brainhive_cli.data.targets.views import Batch, Items, View, collate, loaded
 from brainhive_cli.training.prior.recipe import Recipe
@@ -38,8 +38,8 @@ Latents = Callable[[int], tuple[Tensor, Tensor]]
 def open_latents(path: Path, images: StimulusSet, rows: Int64) -> Latents:
     """Map a finished store into memory; BrainhiveError if it lacks a latent of these rows, or is damaged."""
     with hdf5.open_file(path, AGAIN) as file:
-        latents, sizes = (StoredRows(file, key, lambda: AGAIN, "f") for key in ("embedding", "sizes"))
-        if latents.ndim != 4 or sizes.shape != (len(latents), 6):
+        latents, sizes = (open_rows(file, key, lambda: AGAIN, "f") for key in ("embedding", "sizes"))
+        if len(latents.shape) != 4 or sizes.shape != (len(latents), 6):
             raise ValueError(f"it has latents {list(latents.shape)} and sizes {list(sizes.shape)}")
         if Names(read_strings(file, "image_id")) != images.image_ids or len(latents) != len(images):
             raise ValueError("it is of other pictures")
@@ -141,9 +141,9 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
     attributes = {"dataset": images.dataset, "split": images.split}
     shape, sizes = generator.latent_shape(view.side), {"sizes": (6,)}
     blank = Blank(path, images.image_ids, images.concepts, shape, "float32", attributes, sizes)
-    with filling([blank], launch, reopen=True) as filled:
+    with filling([blank], launch, reopen=True) as writers:
         # batches of this process's share
-        (writer,) = filled.writers
+        (writer,) = writers
         pending, share = {*writer.pending.tolist()}, launch.shard(rows.tolist())
         size, workers = recipe.train.batch_size, decoders(recipe.run.workers, launch)
         batches = [[*share[start : start + size]] for start in range(0, len(share), size)]
@@ -155,7 +155,7 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
                 latents = generator.encode(batch.image.to(launch.device).float() / 255)
                 writer.write(batch.rows, latents.cpu().numpy(), sizes=batch.sizes.numpy())
                 bar.advance(len(latents) * launch.processes)
-        filled.finish()
+        finish_stores(writers, launch)
     return replace(pictures, latents=open_latents(path, images, rows))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets.categories import Config
 from brainhive_cli.data.event_names import EventNames
-from brainhive_cli.data.single_trial_betas import Pictures, match_pictures
+from brainhive_cli.data.single_trial_betas import match_pictures
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment.recipe import Recipe
 
@@ -113,9 +114,9 @@ def test_folders_of_exemplars_that_are_one_category_are_refused(tmp_path: Path) 
 def test_events_and_betas_are_read_as_categories_are(event: str) -> None:
     names = ["house", "face", "Face", "1"]
     events = EventNames.read(None, names, is_exact=True)
-    ids, _, dropped = match_pictures(
-        [event, "house", "cue/face", "1.0"], Pictures("d", [(name, "train") for name in names], True)
-    )
+    stimuli = SimpleNamespace(name="d", are_categories=True)
+    pictures = names, np.repeat("train", len(names))
+    ids, _, dropped = match_pictures([event, "house", "cue/face", "1.0"], stimuli, pictures)
 
     assert [events.find_row(name) for name in (event, "Face", "cue/face", "1.0")] == [1, 2, None, 3]
     assert ids == ["face", "house", "", "1"] and sum(dropped.values()) == 1

@@ -424,15 +424,15 @@ IDS = ["train/cat/1", "train/dog/1", "train/dog/2", "test/cat/3"]
 
 @pytest.mark.parametrize("name", ["train/dog/1", "dog/1.JPG", "/set/train/dog/1.png", r"train\dog\1.jpg"])
 def test_a_name_means_the_picture_whose_path_it_ends(name):
-    assert match_names([name], IDS).rows.tolist() == [1]
+    assert match_names([name], IDS)[0].tolist() == [1]
 
 
 def test_stems_are_enough_where_they_are_unambiguous():
-    assert match_names(["2", "3.jpg"], IDS).rows.tolist() == [2, 3]
+    assert match_names(["2", "3.jpg"], IDS)[0].tolist() == [2, 3]
     with pytest.raises(BrainhiveError, match="several pictures, 1: 1 could be train/cat/1 or train/dog/1"):
         match_names(["1"], IDS)
 
 
 def test_a_stem_in_another_folder_is_another_picture():
-    found = match_names(["bird/2", "val/cat/3", "2.5"], IDS)
-    assert found.rows.tolist() == [-1, -1, -1] and found.unknown == ["bird/2", "val/cat/3", "2.5"]
+    rows, unknown = match_names(["bird/2", "val/cat/3", "2.5"], IDS)
+    assert rows.tolist() == [-1, -1, -1] and unknown == ["bird/2", "val/cat/3", "2.5"]

@@ -202,7 +202,7 @@ def test_files_of_sessions_are_divided_by_a_table_of_all(folder: Path) -> None:
         save_betas(folder / f"sub-01_ses-0{session}_betas.npy", make_betas(8, session))
     write_table(folder / "sub-01_trials.csv", NAMES * 2, session=[1, 2] * 8)
     assert build(sessions="2").sessions(1) == [2]
-    np.testing.assert_array_equal(build().read(1, 2).values, make_betas(8, 2))
+    np.testing.assert_array_equal(build().read(1, 2)[0], make_betas(8, 2))
 
 
 def test_a_table_of_several_files_must_say_of_which_session_a_line_is(folder: Path) -> None:
@@ -218,7 +218,7 @@ def test_arrays_with_voxels_first_are_turned(folder: Path) -> None:
     for ending in ("npy", "h5"):
         save_betas(folder / f"{BY_FILE}betas.{ending}", np.ascontiguousarray(values.T))
         write_table(folder / f"{BY_FILE}trials.csv", NAMES)
-        np.testing.assert_array_equal(build().read(1, 1).values, values)
+        np.testing.assert_array_equal(build().read(1, 1)[0], values)
         (folder / f"{BY_FILE}betas.{ending}").unlink()
 
 

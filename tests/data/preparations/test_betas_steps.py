@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.preparations import list_pictures
 from brainhive_cli.data.session_stores import join, write_session
 from brainhive_cli.data.single_trial_betas import (
     Betas,
     BetaSteps,
-    Pictures,
-    SessionBetas,
     SessionTrials,
     match_pictures,
 )
@@ -50,7 +49,7 @@ class InMemory(Betas):
         return SessionTrials(names, np.array(splits), np.array(runs), {"blank trials": 3})
 
     def read(self, subject, session):
-        return SessionBetas(self.held[session][0].copy())
+        return self.held[session][0].copy(), {}, {}
 
     def prepare(self, folder: Path) -> dict[str, Trials]:
         """Prepare, join and finish all sessions, as the command does."""
@@ -243,11 +242,13 @@ def test_a_picture_that_the_data_set_lacks_is_not_another_of_the_same_file_name(
         splits=[*listed],
         images=lambda split: SimpleNamespace(image_ids=listed[split]),
     )
-    pictures = Pictures.of(stimuli)
+    pictures = list_pictures(stimuli)
     names = ["images/cat/01.jpg", "images/dog/01.jpg", "", "plants/oak.jpg", "s/bee/02.jpg", "s/owl/02.jpg"]
-    image_ids, splits, dropped = match_pictures(names, pictures)
+    image_ids, splits, dropped = match_pictures(names, stimuli, pictures)
     assert image_ids == ["cat/01", "", "", "tree/oak", "", ""]
     assert splits.tolist() == ["train", "", "", "test", "", ""]
     assert dropped == {"blank trials": 1, "trials of pictures that mine does not have": 3}
-    image_ids, _, _ = match_pictures(["images/dog/01.jpg", "images/bee/01.jpg", "plants/oak.jpg"], pictures)
+    image_ids, _, _ = match_pictures(
+        ["images/dog/01.jpg", "images/bee/01.jpg", "plants/oak.jpg"], stimuli, pictures
+    )
     assert image_ids == ["", "", "tree/oak"]

@@ -735,7 +735,7 @@ def test_imagery_is_read_by_the_public_tables_in_the_order_of_runs(home) -> None
     for name in ids:
         paint(root / f"nsddata/experiments/nsdimagery/rawtargetimages/set{name[0]}/{name}.png", 9)
     listed = images("nsd-imagery", "imagery", root=str(root)).image_ids
-    assert len(listed) == 18 and not match_names(list(ids), list(listed)).unknown
+    assert len(listed) == 18 and not match_names(list(ids), list(listed))[1]
 
 
 def test_imagery_whose_tables_do_not_fit_its_betas_is_refused_by_the_plan(home) -> None:

@@ -9,7 +9,7 @@ import torch
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.stores.hdf5 import part_of
-from brainhive_cli.data.stores.target_store import Blank, TargetStore, filling
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, filling, finish_stores
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 IDS = [f"p{number}" for number in range(6)]
@@ -24,22 +24,22 @@ def blanks(tmp_path: Path) -> list[Blank]:
     return [latents, Blank(tmp_path / "vectors.h5", IDS, IDS, (12,), "float16", {"encoder": "b"}, more)]
 
 
-def write(filled, rows):
+def write(writers, rows):
     rows = np.asarray(rows)
-    latents, vectors = filled.writers
+    latents, vectors = writers
     latents.write(rows, VALUES[rows])
     vectors.write(rows, VALUES[rows].reshape(len(rows), -1), sizes=np.stack([rows, -rows], 1))
 
 
 def test_an_interrupted_filling_resumes_and_ends_with_final_names(blanks):
-    with filling(blanks, ALONE) as filled:
-        write(filled, [0, 4])
+    with filling(blanks, ALONE) as writers:
+        write(writers, [0, 4])
     assert not any(blank.path.exists() for blank in blanks)
 
-    with filling(blanks, ALONE) as filled:
-        assert [writer.pending.tolist() for writer in filled.writers] == [[1, 2, 3, 5]] * 2
-        write(filled, [1, 2, 3, 5])
-        filled.finish()
+    with filling(blanks, ALONE) as writers:
+        assert [writer.pending.tolist() for writer in writers] == [[1, 2, 3, 5]] * 2
+        write(writers, [1, 2, 3, 5])
+        finish_stores(writers, ALONE)
 
     found = TargetStore.open(blanks[0].path)
     assert np.array_equal(found.embedding, VALUES) and found.done.all()
@@ -48,38 +48,38 @@ def test_an_interrupted_filling_resumes_and_ends_with_final_names(blanks):
 
 
 def test_again_starts_from_the_first_row(blanks):
-    with filling(blanks, ALONE) as filled:
-        write(filled, [0, 4])
-    with filling(blanks, ALONE, again=True) as filled:
-        assert len(filled.writers[0].pending) == 6
+    with filling(blanks, ALONE) as writers:
+        write(writers, [0, 4])
+    with filling(blanks, ALONE, again=True) as writers:
+        assert len(writers[0].pending) == 6
 
 
 def test_what_is_not_to_be_kept_leaves_nothing(blanks):
-    with pytest.raises(ValueError), filling(blanks, ALONE, keep=False) as filled:
-        write(filled, [0])
+    with pytest.raises(ValueError), filling(blanks, ALONE, keep=False) as writers:
+        write(writers, [0])
         raise ValueError
     assert not any(part_of(blank.path).exists() or blank.path.exists() for blank in blanks)
 
 
 def test_a_store_that_another_command_writes_is_refused(blanks):
     with (
-        filling(blanks, ALONE) as filled,
+        filling(blanks, ALONE) as writers,
         pytest.raises(BrainhiveError, match=r"latents\.h5 is being written by another command"),
         filling(blanks, ALONE),
     ):
-        write(filled, [0])
+        write(writers, [0])
 
 
 def test_embeddings_that_are_not_finite_count_as_absent_and_float16_takes_what_it_holds(tmp_path):
     values = np.ones((len(IDS), 3), np.float32)
     values[1, 2] = np.nan
     blank = Blank(tmp_path / "a.h5", IDS, IDS, (3,), "float16", {"encoder": "a"})
-    with filling([blank], ALONE) as filled:
+    with filling([blank], ALONE) as writers:
         with pytest.raises(BrainhiveError, match=r"values up to 70000 do not fit into float16") as caught:
-            filled.writers[0].write(np.arange(len(IDS)), np.where(np.isnan(values), np.nan, 70_000.0))
+            writers[0].write(np.arange(len(IDS)), np.where(np.isnan(values), np.nan, 70_000.0))
         assert caught.value.hint == "dtype=float32"
-        filled.writers[0].write(np.arange(len(IDS)), values)
-        filled.finish()
+        writers[0].write(np.arange(len(IDS)), values)
+        finish_stores(writers, ALONE)
 
     store = TargetStore.open(tmp_path / "a.h5")
     assert store.health.non_finite == store.measured().non_finite == 1

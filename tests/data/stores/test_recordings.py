@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores import hdf5, recordings
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import COPIED_STIMULI, Trials
+from tests.mapped import is_mapped
 from tests.resealed import resealed
 
 
@@ -40,7 +42,7 @@ def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -
     SignalStore.write(path, {"train": train, "test": test})
     found = SignalStore.open(path)
     for split, written in {"train": train, "test": test}.items():
-        assert isinstance(found[split].signal.values, np.memmap)
+        assert is_mapped(found[split].signal[:])
         np.testing.assert_array_equal(found[split].signal, written.signal.astype(np.float32))
         np.testing.assert_allclose(found[split].times_s, written.times_s)
         for name in ("image_ids", "rate_hz", "unit", "provenance"):
@@ -301,8 +303,9 @@ def test_a_damaged_row_is_named_with_the_line_that_prepares_it_again(
     path = recordings.path_of(tmp_path, "set", name, 3)
     SignalStore.write(path, {"train": recording(9, 2, provenance=provenance)})
     content = bytearray(path.read_bytes())
-    signal = SignalStore.open(path)["train"].signal
-    content[signal.values.offset + 5 * signal.values[0].nbytes] ^= 1
+    row_bytes = SignalStore.open(path)["train"].signal[0].nbytes
+    with h5py.File(path) as file:
+        content[file["train/signal"].id.get_offset() + 5 * row_bytes] ^= 1
     path.write_bytes(content)
     found = SignalStore.open(path)
     with pytest.raises(BrainhiveError, match="row 5 of train/signal does not match its checksum") as caught:

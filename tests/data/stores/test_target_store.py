@@ -17,6 +17,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.stores import hdf5, target_store
 from brainhive_cli.data.stores.health import measure
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from tests.mapped import is_mapped
 from tests.resealed import resealed
 
 COUNT, DIM = 400, 16
@@ -68,7 +69,7 @@ def test_a_finished_store_gives_back_what_was_written(path: Path, values: NDArra
     fill(begin(path, weights={"digest": "d"}), values)
     found = TargetStore.open(path)
     np.testing.assert_array_equal(found.embedding, values)
-    assert isinstance(found.embedding.values, np.memmap)
+    assert is_mapped(found.embedding[:])
     assert (found.image_ids, found.concepts, found.done.all()) == (IDS, CONCEPTS, True)
     assert found.attributes["weights"] == {"digest": "d"} and found.attributes["skipped"] == 0
     assert found.rows(["p003", IDS[5]]).tolist() == [3, 5]
