@@ -60,7 +60,7 @@ OPENED = {
 }
 """Modules of alignment that evaluation may import: finished runs, their models, and what these saw; and what
 calibrate fits models with."""
-SAME_THING = {"job", "recipe", "loop", "optimisation", "memory", "tables"}
+SAME_THING = {"job", "recipe", "loop", "optimisation", "memory", "tables", "measure"}
 """Stems that name the same thing in several domains."""
 PARTS = [(shelf, kind) for shelf in parts.SHELVES for kind in parts.kinds(shelf)]
 RECIPES = sorted(shipped_recipes().rglob("*.yaml"))

@@ -154,7 +154,7 @@ class Section(Keys):
 
 
 class Published(Section):
-    """Values that a paper prints, shown beside what is measured; nobody compares the set-ups."""
+    """Values that a paper prints, shown with what is measured; nobody compares the set-ups."""
 
     source: str = Field(description="where they are printed, and how well that is known")
     values: dict[str, float] = Field(min_length=1, description="metric to value")

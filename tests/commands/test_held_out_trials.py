@@ -253,8 +253,8 @@ def test_sessions_that_the_store_does_not_say_are_refused(home: Path, go: Go) ->
 def test_claims_of_zero_shot_and_new_subjects_are_refused(home: Path, go: Go) -> None:
     with pytest.raises(RecipeError, match="mode inter"):
         go("train-align", dataset(by="runs", folds=2), "backbone=lda", "mode=inter")
-    published = "published={source: a paper, top1: 50, split: test}"
-    with pytest.raises(BrainhiveError):
+    published = "published={source: a paper, values: {top1: 0.5}}"
+    with pytest.raises(RecipeError, match="published results are zero-shot"):
         go("train-align", dataset(by="runs", folds=2), "backbone=lda", published)
 
 

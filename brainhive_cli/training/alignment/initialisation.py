@@ -23,7 +23,7 @@ from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment import published_models
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.learned import Learned
+from brainhive_cli.training.alignment.learned import Learned, Selection
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import find_reference, name_of_training
@@ -86,9 +86,9 @@ def learned_by(data: CellData, train: Train) -> Learned:
     # add the histories of encoders and starts
     stimuli = [trials.stimulus for trials in data.trials]
     is_validated = any(data.held_out[rows[rows >= 0]].any() for rows in stimuli)
-    best = "validation" if is_validated else "last epoch"
-    selection = {"best": best, "last": "last epoch", "test": "test"}[train.selection]
-    learned = replace(data.learned, selection=selection)
+    best: Selection = "validation" if is_validated else "last epoch"
+    selections: dict[str, Selection] = {"best": best, "last": "last epoch", "test": "test"}
+    learned = replace(data.learned, selection=selections[train.selection])
     starts = (read_history(path, part) for start in data.starts.values() for part, path in start.items())
     for before in (*data.tuned_encoders, *filter(None, starts)):
         learned = learned.after(before)

@@ -8,11 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, InstanceOf
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.arrays import Array, Bool, Float32, UInt64
@@ -43,10 +44,13 @@ that block, too, and the digest of the weights that it is of, so that the histor
 wherever both are copied to."""
 LEARNED_FILE = "learned.json"
 """The file of that block in a folder whose config has another format."""
-HARMLESS_FIRST = ("last epoch", "validation", "", "test")
-"""Possible selections of an epoch ("" where nothing says). Of two, the later stands for both."""
+Selection = Literal["last epoch", "validation", "", "test"]
+"""Possible selections of an epoch ("" where nothing says), harmless ones first. Of two, the later stands for
+both."""
 PICTURE_ARRAYS = ("pixels", "hashes", "concepts", "start_concepts")
 """Arrays of `LearnedPictures` besides the names, in a file."""
+OF_ARRAYS = ("pictures", "trials", "normalisers", "normaliser", "whiteners")
+"""Attributes of `Learned` that are no part of its block; the block has a digest of the pictures."""
 NORMALISER, WHITENER = "normaliser.", "whitener."
 """Before the number of a subject, in the names of arrays."""
 Ids = Sequence[str]
@@ -243,27 +247,7 @@ def compare_on_pixels(
     return confirm
 
 
-class Block(BaseModel):
-    """Block of a `Learned` in a config; its attributes without the arrays."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    selection: Literal["last epoch", "validation", "", "test"]
-    dataset: str
-    recordings: str
-    people: dict[str, tuple[int, ...]]
-    has_all_subjects: bool
-    signals: dict[str, str]
-    split: str
-    recorded_channels: Names
-    is_simulated: bool
-    is_whitened_by_tested: bool
-    stimulus_kinds: Names = ()
-    recording_kinds: Names = ()
-    pictures: dict[Literal["count", "has_all_pixels", "digest"], bool | int | str]
-
-
-@dataclass(frozen=True, eq=False)
+@checked_dataclass(frozen=True, eq=False, config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"))
 class Learned:
     """Training data of a model and of all that it started from; without arguments it is not known.
 
@@ -290,7 +274,7 @@ class Learned:
         recorded_channels: [C] of the whiteners, in order.
     """
 
-    selection: str = ""
+    selection: Selection = ""
     dataset: str = ""
     recordings: str = ""
     people: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -302,22 +286,22 @@ class Learned:
     is_whitened_by_tested: bool = False
     stimulus_kinds: Names = ()
     recording_kinds: Names = ()
-    pictures: LearnedPictures = field(default_factory=LearnedPictures)
+    pictures: InstanceOf[LearnedPictures] = field(default_factory=LearnedPictures)
     trials: UInt64 = field(default_factory=_none)
-    normalisers: Mapping[int, Normaliser] = field(default_factory=dict)
-    normaliser: Normaliser | None = None
+    normalisers: Mapping[int, InstanceOf[Normaliser]] = field(default_factory=dict)
+    normaliser: InstanceOf[Normaliser] | None = None
     whiteners: Mapping[int, Float32] = field(default_factory=dict)
 
     def after(self, before: Self) -> Self:
         """Add what the model that training started from had learned from."""
-        # join data sets and people, and keep the later selection of HARMLESS_FIRST
+        # join data sets and people, and keep the later selection
 
         def join(kinds: Names, kinds_before: Names) -> Names:
             return tuple(sorted({*kinds, *kinds_before})) if kinds and kinds_before else ()
 
         return replace(
             self,
-            selection=max(self.selection, before.selection, key=HARMLESS_FIRST.index),
+            selection=max(self.selection, before.selection, key=get_args(Selection).index),
             dataset=JOINED.join(dict.fromkeys(filter(None, [before.dataset, self.dataset]))),
             people={
                 name: tuple(sorted({*self.people.get(name, ()), *before.people.get(name, ())}))
@@ -392,7 +376,7 @@ class Learned:
         """
         # the block of the config: attributes without arrays
         pictures = self.pictures
-        block = {key: value for key, value in vars(self).items() if key in Block.model_fields}
+        block = {key: value for key, value in vars(self).items() if key not in OF_ARRAYS}
         known = {"has_all_pixels": pictures.has_all_pixels, "digest": pictures.digest}
         block["pictures"] = {"count": len(pictures), **known}
 
@@ -423,7 +407,7 @@ class Learned:
         block = folder / LEARNED_FILE
         if not block.is_file():
             return cls()
-        return cls.load(folder, documents.read(block, Block), *_list_weights(folder))
+        return cls.load(block, documents.read(block), *_list_weights(folder))
 
     @classmethod
     def read_next_to(cls, weights_file: Path) -> Self:
@@ -433,24 +417,29 @@ class Learned:
         if "learned" not in about:
             return cls()
         block = documents.parse(about["learned"], f"{file}: learned", dict[str, Any])
-        return cls.load(file.parent, documents.check(block, f"{file}: learned", Block), weights_file)
+        return cls.load(file, block, weights_file)
 
     @classmethod
-    def load(cls, folder: Path, block: Block, *weights_files: Path) -> Self:
+    def load(cls, file: Path, block: Any, *weights_files: Path) -> Self:
         """Read back what `save` wrote; of other weights than these, or changed ones, it is not all.
 
         Raises:
             BrainhiveError: if the file is damaged, or not the one that the block was written with.
         """
+        # plain values, which stand in a config or document
+        folder = file.parent
+        fields = documents.check({"learned": block}, str(file), dict[str, dict[str, Any]])["learned"]
+        about = documents.check(fields.pop("pictures", {}), f"{file}: learned.pictures", dict[str, Any])
+        learned: Self = documents.check({"learned": fields}, str(file), dict[str, cls])["learned"]  # type: ignore[valid-type]
         with weights.reading(folder / FILE, documents.AGAIN, BrainhiveError):
             tensors = weights.read(folder / FILE, documents.AGAIN, BrainhiveError)
             arrays = {name: value.numpy() for name, value in tensors.items()}
 
             # pictures, which must be those of the block
             further = {name: arrays.pop(name) for name in PICTURE_ARRAYS}
-            has_all_pixels = block.pictures["has_all_pixels"] is True
+            has_all_pixels = about["has_all_pixels"] is True
             pictures = LearnedPictures(arrays.pop("pictures"), has_all_pixels=has_all_pixels, **further)
-            if pictures.digest != block.pictures["digest"]:
+            if pictures.digest != about["digest"]:
                 raise ValueError("it does not belong to its config.json")
             if pictures.hashes.shape[1:] != (PIXEL_WORDS,):
                 raise ValueError("its pictures are hashed as an earlier version did")
@@ -459,15 +448,16 @@ class Learned:
             whitened = [name for name in arrays if name.startswith(WHITENER)]
             before = [name.removesuffix("mean") for name in arrays if name.endswith("mean")]
             statistics = {name: Normaliser(arrays[f"{name}mean"], arrays[f"{name}matrix"]) for name in before}
-            signal_fields = {
-                "trials": arrays.pop("trials", _none()),
-                "whiteners": {int(name.removeprefix(WHITENER)): arrays[name] for name in whitened},
-                "normaliser": statistics.pop("", None),
-                "normalisers": {
+            learned = replace(
+                learned,
+                pictures=pictures,
+                trials=arrays.pop("trials", _none()),
+                whiteners={int(name.removeprefix(WHITENER)): arrays[name] for name in whitened},
+                normaliser=statistics.pop("", None),
+                normalisers={
                     int(name.removeprefix(NORMALISER).rstrip(".")): each for name, each in statistics.items()
                 },
-            }
-            learned = cls(**{**dict(block), "pictures": pictures, **signal_fields})
+            )
 
         # weights that another program wrote may have learned from anything since
         digest = _digest_weights(weights_files)

@@ -21,7 +21,7 @@ from brainhive_cli.models.signal_spec import check_signal
 from brainhive_cli.models.subject_layers import LAYERS
 from brainhive_cli.training.alignment import published_models
 from brainhive_cli.training.alignment.layout import FORMAT, Format, Layout
-from brainhive_cli.training.alignment.learned import Block, Learned
+from brainhive_cli.training.alignment.learned import Learned
 
 Tensors = dict[str, Tensor]
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
@@ -325,9 +325,8 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Learned]:
     path = folder / "config.json"
     fields: dict[str, Any] = documents.read(path, hint=WAY)
     documents.check({"format": fields.pop("format", FORMAT)}, str(path), dict[str, Format], WAY)
-    record = {"learned": fields.pop("learned", None)}
-    block = documents.check(record, str(path), dict[str, Block | None], WAY)["learned"]
-    return fields, Learned() if block is None else Learned.load(folder, block, _find_weights(folder))
+    block = fields.pop("learned", None)
+    return fields, Learned() if block is None else Learned.load(path, block, _find_weights(folder))
 
 
 def _find_weights(folder: Path) -> Path:

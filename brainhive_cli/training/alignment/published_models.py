@@ -26,7 +26,7 @@ from brainhive_cli.models.foreign_weights import State, Table, below, count_numb
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.learned import Learned
+from brainhive_cli.training.alignment.learned import Learned, Selection
 
 Fields = dict[str, Any]
 ENDINGS = (".pth", ".pt")
@@ -87,7 +87,7 @@ def learned_in(path: Path) -> Learned:
     subjects = ALL_OF_NSD if "pretrained" in path.parent.name else subjects_of(path)
 
     # MindEye2 keeps its last epoch; the others choose by the test
-    selection = "last epoch" if dataset == "nsd" and _has_ridges(_state(path)) else "test"
+    selection: Selection = "last epoch" if dataset == "nsd" and _has_ridges(_state(path)) else "test"
     return Learned(selection, dataset, recordings=dataset, people={dataset: subjects}, has_all_subjects=True)
 
 

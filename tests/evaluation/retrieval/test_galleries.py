@@ -130,7 +130,7 @@ def test_a_subject_that_the_run_was_not_tested_on_is_named(go, world, small):
 
 def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(go, world, small, tmp_path):
     runs = (f"paths.runs={tmp_path}", "subjects=1", "train.epochs=4")
-    published = "published={top1: 0.5, source: its Table 1}"
+    published = "published={values: {top1: 0.5}, source: its Table 1}"
     swept = go(
         "train-align", *small, *runs, "sweep={signal.window_ms: [[0, 400], [400, 1000]]}", published
     ).folder
