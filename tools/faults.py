@@ -42,8 +42,8 @@ FAULTS = (
     Fault("centred = signal - self.mean", "centred = signal", "tests/data/signals"),
     Fault("1 / np.sqrt(np.maximum(variances,", "1 / (np.maximum(variances,", "tests/data/signals"),
     Fault("(stimulus >= 0) & ~data.held_out[stimulus]", "stimulus >= 0", ALIGNMENT),
-    Fault('learner.result.load_state_dict(state.kept["weights"])', "pass", ALIGNMENT),
-    Fault("[state.step :]", "[:]", ALIGNMENT),
+    Fault("self.learned.load_state_dict(self.weights)", "pass", ALIGNMENT),
+    Fault("[learner.steps_done :]", "[:]", ALIGNMENT),
     Fault(
         "is_seen[shown].mean() > MAX_SEEN",
         "is_seen[shown].mean() > 1",
@@ -67,11 +67,12 @@ FAULTS = (
     ),
     Fault("(onsets + start >= 0) & (onsets + stop < samples)", "onsets + start >= 0", PREPARATIONS),
     Fault("spread = np.minimum((fourth - squares)", "spread = np.maximum((fourth - squares)", PREPARATIONS),
-    Fault('zscore(signal, trials.get("train"', 'zscore(signal, trials.get("test"', PREPARATIONS),
+    Fault('training = members[splits[members] == "train"]', "training = members", PREPARATIONS),
     Fault("if sealed and sealed[0] != _digest(", "if sealed and not _digest(", STORES),
+    Fault("rows[row_checksums(values[rows]) != sums[rows]]", "rows[:0]", STORES),
     Fault(
-        "(sums != 0) & (row_checksums(values) != sums)",
-        "(sums != 0) & (row_checksums(values) == 0)",
+        "xxh3_64_intdigest(row_content[at]) != checksums[row]",
+        "xxh3_64_intdigest(row_content[at]) < 0",
         STORES,
     ),
     Fault(
