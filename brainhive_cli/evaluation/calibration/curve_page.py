@@ -129,7 +129,7 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
         },
         "source": describe_source(job),
         "epochs": describe_epochs(job),
-        "pictures_left_out": {str(subject): person.pool.dropped for subject, person in job.people.items()},
+        "pictures_left_out": {str(subject): person.dropped for subject, person in job.people.items()},
     }
     return Measurements(scopes, results.missing, notes), draw(results, metrics, choices)
 
@@ -218,7 +218,7 @@ def describe_source(job: Job) -> str:
         is_common = model.learned.pictures.contain(
             job.align.dataset.pictured_as, store.image_ids, pixels, job.align.confirm_copy("train")
         )
-        shares.append(is_common[job.people[model.cell.tested_on[0]].pool.trials.stimulus].mean())
+        shares.append(is_common[job.people[model.cell.tested_on[0]].trials.stimulus].mean())
     people = " to ".join(map(str, sorted({min(counts), max(counts)})))
     share = 100 * float(np.mean(shares))
     seen = "all" if share == 100 else "none" if share == 0 else f"{share:.0f} %"

@@ -161,7 +161,7 @@ class Metrics:
 def measure_arms(results: Results) -> Metrics:
     """Measure every arm after every amount, and what transfer and a day change, person by person."""
     job, columns, headline = results.job, results.columns, results.headline
-    pool = len(next(iter(job.people.values())).image_ids)
+    pool = len(next(iter(job.people.values())).rows)
     context: Any = {"split": "test", "seeds": job.seeds, "items": job.items}
 
     def summarise_arm(arm: str, columns: Sequence[int], tested: str = "") -> list[dict[str, Metric]]:
