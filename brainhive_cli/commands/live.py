@@ -185,7 +185,7 @@ def _open_sinks(
                 "title": title,
                 "model": f"{session.job.align.label}, {session.job.cell.name}",
                 "source": session.source_name,
-                "pool": len(session.decoder.gallery.image_ids),
+                "pool": len(session.decoder.image_ids),
                 "caveats": session.caveats(),
                 "differs": [*session.differs],
                 "is_simulated": SIMULATED in session.caveats(),
@@ -248,7 +248,7 @@ def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable
     Raises:
         BrainhiveError: if the model's tokens are not the prior's.
     """
-    drawing, member = Reconstruction.resolve("reconstruct", name, {}, []), session.member
+    drawing, member = Reconstruction.resolve("reconstruct", name, {}, []), session.decoder.member
     prior = priors.load(drawing.prior.source, scale=drawing.prior.scale, adapter=drawing.adapter)
     if prior.fuser is not None:
         check_tokens(member.run, prior, drawing.prior.source, member.run.dataset_config, is_named=True)
@@ -270,7 +270,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     """Measure hit rates of single trials and of averages, next to what came of the stream."""
     job, score = session.job, loop.score
     caveats, split = score.caveats, job.recipe.gallery
-    selected = session.member.learned.selection == "test"
+    selected = session.decoder.member.learned.selection == "test"
     common: Any = {"pool": score.pool, "seeds": (job.cell.seed,), "split": split}
     scopes = {}
     items: Any = {}
@@ -303,7 +303,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     if summary is None:
         finding = f"{loop.decoded} windows decoded; nothing says what was shown."
         if unknown := session.decoder.unknown_events:
-            events, pictures = map(console.summarise_names, (unknown, session.decoder.gallery.image_ids))
+            events, pictures = map(console.summarise_names, (unknown, session.decoder.image_ids))
             finding = (
                 f"{loop.decoded} windows decoded; none of their events ({events}) is a picture of the "
                 f"gallery ({pictures})."
