@@ -85,16 +85,16 @@ def conclude(
     if encoded:
         groups = [[part] for part in encoded]
         results += describe_profiles(groups, pictures, without_model, spec.split, ())
-    course = None
+    similarity = None
     if SIMILARITY in spec.analyses:
         try:
-            course = explain_similarity(readers, levels, spec)
+            similarity = explain_similarity(readers, levels, spec)
         except DamagedStore:
             raise
         except BrainhiveError as error:
             missing[SIMILARITY] = error.in_one_line
         else:
-            results += describe_similarity(course, without_model, spec.split)
+            results += describe_similarity(similarity, pictures, without_model, spec.split)
 
     # p over all that the page claims, and the reach of filters
     results, reason = bound_onsets(correct_findings(results), [reader.trials for reader in readers])
@@ -102,7 +102,7 @@ def conclude(
 
     # what pages show, and figures of the same
     reader, drawn = readers[0], dict[str, Drawn]()
-    if course is not None:
+    if similarity is not None:
         # the correlation with each level together, with the ceilings
         lines = [
             _line(finding.name.rpartition(" · ")[2], finding.measured)
@@ -110,19 +110,19 @@ def conclude(
             if finding.metric == RHO
         ]
         comment = "Claims are made by the lower ceiling: the upper one is far above 0 on noise."
-        if course.halves is not None:
-            lines.append(Line("ceiling by halves of repetitions", course.halves.tolist()))
+        if similarity.halves is not None:
+            lines.append(Line("ceiling by halves of repetitions", similarity.halves.tolist()))
             comment = "The ceiling is the root of what two recordings of the subject would correlate by."
-        elif np.isfinite(course.similarity.lower).all():
-            lines.append(Line("lower ceiling", course.similarity.lower.tolist()))
-            lines.append(Line("upper ceiling", course.similarity.upper.tolist()))
+        elif np.isfinite(similarity.lower).all():
+            lines.append(Line("lower ceiling", similarity.lower.tolist()))
+            lines.append(Line("upper ceiling", similarity.upper.tolist()))
         drawn["similarity"] = Curve(
             f"similarity: {MEANINGS['similarity']}",
-            course.axis.name,
-            list(course.axis.at),
+            similarity.axis.name,
+            list(similarity.axis.at),
             lines,
             "Spearman correlation of distances",
-            "lines" if course.axis.name == TIME else "bars",
+            "lines" if similarity.axis.name == TIME else "bars",
             section=SECTION,
             note=comment,
         )
@@ -153,8 +153,8 @@ def conclude(
     for finding in results:
         for name, metrics in finding.scopes.items():
             scopes[name] = scopes.get(name, {}) | metrics
-    if course is not None:
-        scopes |= ceiling_scopes(course, without_model, spec.split)
+    if similarity is not None:
+        scopes |= ceiling_scopes(similarity, pictures, without_model, spec.split)
     notes = {
         **describe_job(job, protocol, caveats, pictures),
         **describe_tested([align.tested_pictures(spec.split)], align.signal_warnings),
@@ -164,8 +164,8 @@ def conclude(
         ),
         "profiles": [finding.note for finding in results],
     }
-    if course is not None and course.halves is not None:
-        notes["ceiling of similarity by halves"] = course.halves.tolist()
+    if similarity is not None and similarity.halves is not None:
+        notes["ceiling of similarity by halves"] = similarity.halves.tolist()
     return Measurements(scopes, missing, notes)
 
 

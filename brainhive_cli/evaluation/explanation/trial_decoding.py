@@ -20,7 +20,6 @@ from brainhive_cli.evaluation.explanation.conclusion import curves, describe_job
 from brainhive_cli.evaluation.explanation.findings import (
     FIRST_ABOVE,
     SECTION,
-    SHUFFLED,
     Finding,
     bound_onsets,
     compare_permutations,
@@ -120,12 +119,12 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     # from time to time: every window with every classifier
     if has_grid:
         grid = findings[1]
-        assert grid.test is not None
+        assert grid.corrected is not None
         peak = grid.peak
         windows = f"trained {axis.where(int(train[peak]))}, tested {axis.where(int(test[peak]))}"
         scopes[scope(GENERALISATION, windows)] = {ACCURACY: grid.measured[peak]}
-        above = int((grid.test.corrected < SIGNIFICANT).sum())
-        notes["generalisation"] = {"p_corrected": grid.test.corrected.reshape(count, count).tolist()}
+        above = int((grid.corrected < SIGNIFICANT).sum())
+        notes["generalisation"] = {"p_corrected": grid.corrected.reshape(count, count).tolist()}
         note = (
             f"Chance {grid.measured[0].chance:.3g}. Above it at {above} of {count**2} places: p < "
             f"{SIGNIFICANT:g}, corrected over all by the largest of {spec.draws} permutations of the labels. "
@@ -246,5 +245,4 @@ def _describe(
     null = np.mean(shares, 0)
     if options["items"].inflation > 1:  # as of a verdict over folds
         null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
-    test, control = compare_permutations(measured, null)
-    return Finding(name, axis, measured, {SHUFFLED: control}, test)
+    return compare_permutations(name, axis, measured, null)
