@@ -22,7 +22,7 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.measurement.units import Alike, AlikeBy, describe_claims
+from brainhive_cli.measurement.units import Alike, AlikeBy, Items, describe_claims
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that PIL may read, whatever a file's ending: for others it runs programs (EPS: Ghostscript)."""
@@ -281,6 +281,12 @@ def alike_of(dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]
     """Group the stimuli of a split, listed in the order of the data set, by what makes them alike."""
     medium = "clip" if dataset.alike_by == "neighbours" else "picture"
     return Alike(dataset.alike_by, dict(zip(image_ids, concepts, strict=True)), medium)
+
+
+def alike_items(dataset: Dataset, stimuli: Any, rows: Iterable[Iterable[int]]) -> Items:
+    """Group stimuli by their rows in a target store, one list a subject, by what makes them alike."""
+    alike = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
+    return alike.items([[stimuli.image_ids[row] for row in listed] for listed in rows])
 
 
 def describe_test_claims(dataset: Dataset, subjects: int) -> str:

@@ -16,7 +16,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, extend_protocol
 from brainhive_cli.core.results import Work
-from brainhive_cli.data.datasets import alike_of, people_of
+from brainhive_cli.data.datasets import alike_items, people_of
 from brainhive_cli.data.stores.target_store import first_with_pixels, pixels_of
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
@@ -260,13 +260,8 @@ class Job:
     def items(self) -> Items:
         """List the tested pictures of each person, and which of them are alike."""
         pictures = next(iter(self.align.stores("test").values()))
-        alike = alike_of(self.align.dataset, pictures.image_ids, pictures.concepts)
-        return alike.items(
-            [
-                [pictures.image_ids[row] for row in next(iter(person.tested.values())).stimulus]
-                for person in self.people.values()
-            ]
-        )
+        rows = [next(iter(person.tested.values())).stimulus for person in self.people.values()]
+        return alike_items(self.align.dataset, pictures, rows)
 
     def describe_protocol(self) -> str:
         """Name the way of measuring, with all that a reader must know."""

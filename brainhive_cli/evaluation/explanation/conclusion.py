@@ -68,7 +68,7 @@ def conclude(
         readers: One a subject.
         parts: What was measured of each cell and subject, and of the signals of each subject.
         levels: Embeddings of the tested pictures, which similarity compares signals with.
-        caveats: Of the order in time, as `Job.find_parts`.
+        caveats: Of the order in time, as `Job.find_units`.
     """
     # protocols with and without the model, and parts that could not be measured
     spec, align, protocol, pictures = job.spec, job.align, job.describe_protocol(caveats), readers[0].shared

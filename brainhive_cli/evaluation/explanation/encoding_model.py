@@ -12,6 +12,7 @@ from torch import Tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.datasets import alike_items
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation import sensor_space
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -25,7 +26,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Profile,
     SubjectProfiles,
 )
-from brainhive_cli.evaluation.explanation.reader import Reader, units_of
+from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation
 from brainhive_cli.measurement.linear_maps import Products, project
 from brainhive_cli.measurement.reliability import (
@@ -236,7 +237,8 @@ def _encode(
             yield torch.from_numpy(part.reshape(len(part), -1)).to(device)
 
     labels, random = reader.labels.by_item, np.random.default_rng(spec.seed)
-    wrong = units_of(reader.member, "train", rows).permute(random)[0], labels.wrong
+    units = alike_items(reader.member.run.dataset, reader.member.pictures("train"), [rows])
+    wrong = units.permute(random)[0], labels.wrong
     predicted = predict_signals(
         {name: read_embeddings(store, rows, device) for name, store in train.items()},
         {name: read_embeddings(store, reader.rows, device) for name, store in test.items()},

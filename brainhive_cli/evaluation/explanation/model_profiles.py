@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
         spec: What is measured.
         shuffled: The same signals, read by a model that was trained on shuffled labels.
     """
-    measured = SubjectProfiles(reader.image_ids)
+    measured, control = SubjectProfiles(reader.image_ids), SubjectProfiles(reader.image_ids)
     chosen = {name: analyse for name, analyse in ANALYSES.items() if name in spec.analyses}
     with console.progress("analyses", len(chosen)) as bar:
         for name, analyse in chosen.items():
@@ -70,12 +70,11 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
 
             # the same of the model of shuffled labels; the ridges of "trained" are not that model's
             if shuffled is not None and name not in measured.missing and name != "trained":
-                control = SubjectProfiles(shuffled.image_ids)
                 control.attempt(name, partial(analyse, shuffled, spec))
-                for key in measured.profiles.keys() & control.profiles.keys():
-                    values = control.profiles[key].values
-                    measured.profiles[key] = replace(measured.profiles[key], shuffled=values)
             bar.advance()
+    for key in measured.profiles.keys() & control.profiles.keys():
+        values = control.profiles[key].values
+        measured.profiles[key] = replace(measured.profiles[key], shuffled=values)
     return measured
 
 
@@ -177,21 +176,22 @@ def occlude_columns(reader: Reader, _: Explanation) -> Profile:
     """
     if len(reader.times_ms) < 2:
         raise BrainhiveError("the signals have one sample", "fMRI has regions instead of columns")
-    columns = Columns.find(reader.member.module.backbone, reader.predict, *reader.signal.shape[1:])
+    backbone, predict = reader.member.module.backbone, reader.predict
+    layer, columns = find_columns(backbone, predict, *reader.signal.shape[1:])
 
     # the feature map of the mean signal; margins of the whole signal, before a column is replaced
     with torch.inference_mode():
-        baseline = columns.features(reader.predict, reader.baseline[None])
+        baseline = read_features(layer, predict, reader.baseline[None])
     unchanged = reader.whole  # [N, M]
 
     # margins without each column
     def lost() -> Iterator[Float64]:
-        for column in range(len(columns.spans)):
-            with columns.replaced(column, baseline):
+        for column in range(len(columns)):
+            with replace_column(layer, column, baseline):
                 yield unchanged - reader.margins(reader.signal)
 
     step_ms = (reader.times_ms[-1] - reader.times_ms[0]) / (len(reader.times_ms) - 1)
-    spans = reader.times_ms[0] + step_ms * np.array(columns.spans, np.float64)
+    spans = reader.times_ms[0] + step_ms * np.array(columns, np.float64)
     return Profile.of(LOST, Axis.of_windows(spans), lost(), reader.labels)
 
 
@@ -339,84 +339,75 @@ PROBES = 4
 Predict = Callable[[Tensor], Any]
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The last feature map of a network whose columns each see a part of the window.
+def find_columns(
+    module: nn.Module, predict: Predict, channels: int, samples: int
+) -> tuple[nn.Module, list[tuple[int, int]]]:
+    """Find the last feature map of a network whose columns each see a part of the window.
 
-    Attributes:
-        layer: The layer that gives it, [..., columns].
-        spans: First and last sample that each column sees.
+    It is found by the gradients of random signals, whatever the network is made of.
+
+    Args:
+        module: The network.
+        predict: Runs it on signals [B, C, T].
+        channels: C.
+        samples: T.
+
+    Returns:
+        The layer that gives it, [..., columns], and the first and last sample that each column sees.
+
+    Raises:
+        BrainhiveError: if every layer sees all samples at once, as attention and linear layers do.
     """
+    probe = torch.randn(PROBES, channels, samples, generator=torch.Generator().manual_seed(0))
+    probe = probe.to(next(module.parameters()).device).requires_grad_()
+    outputs: dict[nn.Module, Tensor] = {}
 
-    layer: nn.Module
-    spans: tuple[tuple[int, int], ...]
+    # outputs of the innermost layers, in the order of their last use
+    def record_output(layer: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim > 2 and output.shape[-1] > 1:
+            outputs.pop(layer, None)  # a layer that is used again counts where it was used last
+            outputs[layer] = output
 
-    @classmethod
-    def find(cls, module: nn.Module, predict: Predict, channels: int, samples: int) -> Self:
-        """Find the map by the gradients of random signals, whatever the network is made of.
+    with ExitStack() as hooks, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        for layer in module.modules():
+            if not [*layer.children()]:
+                hooks.enter_context(layer.register_forward_hook(record_output))
+        predict(probe)
 
-        Args:
-            module: The network.
-            predict: Runs it on signals [B, C, T].
-            channels: C.
-            samples: T.
+    # the last layer all of whose columns see samples, later columns later ones: a map over channels or
+    # features does not; the first and the last column are compared first, as most layers fail there
+    for layer, output in reversed(outputs.items()):
+        columns = output.shape[-1]
+        for numbers in ((0, columns - 1), range(columns)):
+            spans = [span for column in numbers if (span := _span(output, probe, column))]
+            centres = [sum(span) for span in spans]
+            if len(spans) < len(numbers) or any(one >= other for one, other in pairwise(centres)):
+                break
+        else:
+            return layer, spans
+    raise BrainhiveError(
+        f"{type(module).__name__} has no layer whose columns see a part of the window each",
+        "the time course by windows serves every brain encoder",
+    )
 
-        Raises:
-            BrainhiveError: if every layer sees all samples at once, as attention and linear layers do.
-        """
-        probe = torch.randn(PROBES, channels, samples, generator=torch.Generator().manual_seed(0))
-        probe = probe.to(next(module.parameters()).device).requires_grad_()
-        outputs: dict[nn.Module, Tensor] = {}
 
-        # outputs of the innermost layers, in the order of their last use
-        def record_output(layer: nn.Module, _: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim > 2 and output.shape[-1] > 1:
-                outputs.pop(layer, None)  # a layer that is used again counts where it was used last
-                outputs[layer] = output
+def replace_column(layer: nn.Module, column: int, features: Tensor) -> RemovableHandle:
+    """Let a column of a layer's feature map be that of other signals' [B, ..., columns], in a block."""
 
-        with ExitStack() as hooks, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-            for layer in module.modules():
-                if not [*layer.children()]:
-                    hooks.enter_context(layer.register_forward_hook(record_output))
-            predict(probe)
+    def swap(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        changed = output.clone()
+        changed[..., column] = features[..., column]
+        return changed
 
-        # the last layer all of whose columns see samples, later columns later ones: a map over channels or
-        # features does not; the first and the last column are compared first, as most layers fail there
-        for layer, output in reversed(outputs.items()):
-            columns = output.shape[-1]
-            for numbers in ((0, columns - 1), range(columns)):
-                spans = [span for column in numbers if (span := _span(output, probe, column))]
-                centres = [sum(span) for span in spans]
-                if len(spans) < len(numbers) or any(one >= other for one, other in pairwise(centres)):
-                    break
-            else:
-                return cls(layer, tuple(spans))
-        raise BrainhiveError(
-            f"{type(module).__name__} has no layer whose columns see a part of the window each",
-            "the time course by windows serves every brain encoder",
-        )
+    return layer.register_forward_hook(swap)
 
-    def replaced(self, column: int, features: Tensor) -> RemovableHandle:
-        """Let a column of the feature map be that of other signals, while a block runs.
 
-        Args:
-            column: Its index.
-            features: Feature maps [B, ..., columns] of the other signals.
-        """
-
-        def swap(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-            changed = output.clone()
-            changed[..., column] = features[..., column]
-            return changed
-
-        return self.layer.register_forward_hook(swap)
-
-    def features(self, predict: Predict, signal: Tensor) -> Tensor:
-        """Compute the feature maps [B, ..., columns] of signals [B, C, T]."""
-        outputs = []
-        with self.layer.register_forward_hook(lambda _, __, output: outputs.append(output.detach())):
-            predict(signal)
-        return outputs[-1]
+def read_features(layer: nn.Module, predict: Predict, signal: Tensor) -> Tensor:
+    """Compute a layer's feature maps [B, ..., columns] of signals [B, C, T]."""
+    outputs = []
+    with layer.register_forward_hook(lambda _, __, output: outputs.append(output.detach())):
+        predict(signal)
+    return outputs[-1]
 
 
 def _span(output: Tensor, probe: Tensor, column: int) -> tuple[int, int] | None:

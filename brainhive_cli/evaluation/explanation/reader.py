@@ -11,7 +11,6 @@ from torch import Tensor
 
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, Profile
@@ -141,10 +140,3 @@ def margins_among(tokens: Tensor, gallery: Tensor) -> Float64:
     candidates = F.normalize(gallery)
     cosine = (F.normalize(tokens.to(candidates)) @ candidates.T).double().cpu().numpy()  # [N, M]
     return cosine - cosine.mean(1, keepdims=True)
-
-
-def units_of(member: TrainedModel, split: str, rows: Int64) -> Items:
-    """List the image ids of pictures by their rows [n], and which of them are alike."""
-    store = member.pictures(split)
-    alike = alike_of(member.run.dataset, store.image_ids, store.concepts)
-    return alike.items([[store.image_ids[row] for row in rows]])
