@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Point
+from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats
 from brainhive_cli.core.runs import RunFolder
@@ -37,7 +37,7 @@ from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.profiles import REGION, SENSOR, TIME, SubjectProfiles
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS, Explanation
-from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
+from brainhive_cli.evaluation.explanation.sensor_places import draw_head, place_sensors
 from brainhive_cli.evaluation.explanation.similarity import explain_similarity
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.measurement.units import Items
@@ -128,11 +128,7 @@ def conclude(
         )
 
     # positions of sensors on the head, from left to right and from back to front
-    space, positions = reader.recorded.space, dict[str, tuple[float, float]]()
-    if isinstance(space, Sensors) and (known := known_places(space)) is not None:
-        names = [space.names[row] for row in known[0]]
-        plane = flattened(known[1]).tolist()  # [K, 2]
-        positions = {name: (x, y) for name, (x, y) in zip(names, plane, strict=True)}
+    space, positions = reader.recorded.space, place_sensors(reader.recorded.space)
 
     # curves, maps and the encoding model; the stimulus is marked on curves over time
     drawn |= dict(curves(results, positions))
@@ -271,11 +267,8 @@ def draw_maps(results: Findings, positions: Places, space: Sensors | Voxels | No
         axis, title, value = finding.axis, _title(finding), shown(finding.metric)
         values = {name: metric.value for name, metric in zip(axis.labels, finding.measured, strict=True)}
         if axis.name == SENSOR and positions:
-            points = [
-                Point(*positions[name], name, value=values[name]) for name in values if name in positions
-            ]
-            drawn = Map(title, points, "head", value, True, section=SECTION, note=_note(finding))
-            yield f"{_file_name(finding)}-map", drawn
+            drawn = draw_head(title, positions, values, value)
+            yield f"{_file_name(finding)}-map", replace(drawn, section=SECTION, note=_note(finding))
         elif axis.name == REGION and isinstance(space, Voxels) and space.grid is not None:
             # the value of its region in each voxel, of the smallest that it lies in
             voxels = np.full(len(space.grid.places), np.nan)

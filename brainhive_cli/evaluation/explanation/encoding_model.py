@@ -25,6 +25,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Labels,
     Profile,
     SubjectProfiles,
+    locate,
 )
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation
@@ -201,7 +202,7 @@ def explain_signals(reader: Reader, train: Levels, test: Levels, spec: Explanati
         spec: What is measured.
     """
     collected = SubjectProfiles(reader.image_ids)
-    with console.progress(f"encoding model of subject {reader.subject}"):
+    with console.progress(f"encoding model of subject {reader.trials.subject}"):
         collected.attempt("encoding", lambda: _encode(reader, train, test, spec, collected))
     return collected
 
@@ -211,7 +212,7 @@ def _encode(
 ) -> dict[str, Profile]:
     """Measure the correlation by time, and by sensor or region; collect maps, ceilings and unique parts."""
     # tested signals in sensor space, where whiteners are known
-    learned = reader.member.trials(reader.subject, "train", is_tested=False)
+    learned = reader.member.trials(reader.trials.subject, "train", is_tested=False)
     rows = learned.stimulus
     is_mixed, device = bool(reader.mixture), reader.member.module.device
     if is_mixed:
@@ -236,12 +237,13 @@ def _encode(
         for part in sensor_space.averages(learned, is_mixed):
             yield torch.from_numpy(part.reshape(len(part), -1)).to(device)
 
-    labels, random = reader.labels.by_item, np.random.default_rng(spec.seed)
+    among, random = locate(reader.image_ids, reader.shared.ids[0]), np.random.default_rng(spec.seed)
+    labels = Labels.of(np.arange(len(measured)), among, reader.shared, spec.draws, spec.seed)
     units = alike_items(reader.member.run.dataset, reader.member.pictures("train"), [rows])
     wrong = units.permute(random)[0], labels.wrong
     predicted = predict_signals(
         {name: read_embeddings(store, rows, device) for name, store in train.items()},
-        {name: read_embeddings(store, reader.rows, device) for name, store in test.items()},
+        {name: read_embeddings(store, reader.trials.stimulus, device) for name, store in test.items()},
         *(signals, shape, wrong, spec.components, spec.alpha, spec.seed),
     )
     collected.arrays["encoding map"] = correlations(predicted.full, measured)

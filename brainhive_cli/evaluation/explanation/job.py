@@ -195,7 +195,7 @@ class Job:
         among = locate([pictures.image_ids[row] for row in candidates], units.ids[0])
         shown = np.searchsorted(candidates, trials.stimulus)
         labels = Labels.of(shown, among, units, spec.draws, spec.seed)
-        return Reader(member, subject, spec.split, trials, candidates, labels, units)
+        return Reader(member, spec.split, trials, candidates, labels, units)
 
     def describe_protocol(self, caveats: Sequence[str] = ()) -> str:
         """Name the way of measuring, with all that a reader must know; caveats are those of the order."""

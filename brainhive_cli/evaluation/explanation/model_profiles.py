@@ -261,7 +261,7 @@ def _share_margins(reader: Reader, space: SensorSpace, labels: Int64, points: in
     for rows in torch.arange(len(space.signal)).split(GRADIENTS_AT_ONCE):
         signal, baseline = space.signal[rows], space.baseline[rows]  # [B, C, T]
         chunk = replace(space, signal=signal, baseline=baseline, deviation=space.deviation[rows])
-        index = reader.member.index(reader.subject, len(rows))
+        index = reader.member.index(reader.trials.subject, len(rows))
         seen = targets[rows.to(targets.device)]  # [B, D]
 
         def margin(signal: Tensor, index: Any = index, seen: Tensor = seen) -> Tensor:
@@ -431,7 +431,7 @@ def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     Raises:
         BrainhiveError: if voxels belong to no region.
     """
-    training = reader.member.trials(reader.subject, "train", is_tested=False)
+    training = reader.member.trials(reader.trials.subject, "train", is_tested=False)
     learned = torch.from_numpy(training.averages)
     rows, indices = np.unique(training.stimulus, return_inverse=True)
     targets = reader.member.images("train", rows)[torch.from_numpy(indices)]  # [n, D]

@@ -174,15 +174,6 @@ class Labels:
                 yield matrix[np.arange(len(self.right)), self.right], matrix[self.shared, self.permuted]
                 bar.advance()
 
-    @property
-    def by_item(self) -> Self:
-        """The same labels, where the candidates are the pictures of the N items, in their order."""
-        permuted, wrong = (
-            locate(self.right.tolist(), indices.flat).reshape(indices.shape)
-            for indices in (self.permuted, self.wrong)
-        )
-        return replace(self, right=np.arange(len(self.right)), permuted=permuted, wrong=wrong)
-
 
 def locate(names: Sequence[Hashable], wanted: Iterable[Hashable]) -> Int64:
     """Find the row of each wanted name among all names."""

@@ -243,7 +243,7 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
     """
     # the signal of each subject that showed each of the shared pictures, [n]
     first, items = readers[0], [locate(reader.image_ids, reader.shared.ids[0]) for reader in readers]
-    rows = first.rows[items[0]]
+    rows = first.trials.stimulus[items[0]]
     if len(rows) < FEWEST:
         raise BrainhiveError(f"the subjects were shown {len(rows)} pictures in common", "fewer subjects")
     cpu = torch.device("cpu")

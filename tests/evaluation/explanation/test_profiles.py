@@ -97,8 +97,9 @@ def test_a_permutation_is_one_of_pictures_and_the_same_for_all_subjects():
     assert second.shared.tolist() == [0, 2, 3, 4] and (first.wrong != first.right).all()
     assert (second.permuted == first.permuted[:, [3, 0, 2, 1]]).all()
     assert second.wrong.tolist() == [first.wrong[3], 5, *first.wrong[[0, 2, 1]]]
-    assert second.by_item.right.tolist() == [0, 1, 2, 3, 4]
-    assert (second.right[second.by_item.permuted] == second.permuted).all()
+    by_item = Labels.of(np.arange(5), np.array([2, 4, 3, 0]), units, 20, 3)  # the places of these pictures
+    assert (second.right[by_item.permuted] == second.permuted).all()
+    assert (second.right[by_item.wrong] == second.wrong).all() and (by_item.shared == second.shared).all()
 
 
 def test_pictures_of_a_concept_get_the_labels_of_one_other_concept():
