@@ -70,7 +70,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             common = cell or job.subjects[subject][0], subject, units, launch.device
             reader = job.reader(*common)
             if cell is None:
-                return explain_signals(reader, levels["train"], levels[spec.split], spec)
+                return explain_signals(reader, levels, spec)
             return explain_model(reader, spec, job.reader(*common, control) if control else None)
 
         if not folder.fill("cells and subjects", {name: name for name in named}, launch, explain):

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 
 from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
-from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
 from brainhive_cli.core.files import UnfitFile, open_regular, walk
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.lines import Line
@@ -275,6 +275,17 @@ class Dataset:
             self.require(subject)
         assert self.open_recording is not None
         return self.open_recording(subject, split)
+
+
+def require_split(dataset: Dataset, split: str, key: str) -> None:
+    """Refuse a split that the data set does not have.
+
+    Raises:
+        RecipeError: naming the key of the recipe.
+    """
+    if dataset.holdout.stored_split(split) not in dataset.splits:
+        known = ", ".join(dataset.splits)
+        raise RecipeError(f"{key}: {dataset.name} has no split {split!r}", f"it has: {known}")
 
 
 def alike_of(dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]) -> Alike:

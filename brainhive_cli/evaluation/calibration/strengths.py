@@ -43,16 +43,31 @@ class Choice:
     words: str
 
 
-def needs_choice(job: Job, cell: Cell) -> bool:
-    """Whether other people choose the strength: of two or more, in a model that is trained step by step."""
-    is_wanted = {TRANSFER, PERMUTED_TRANSFER} & {*job.spec.arms}
-    is_open = len(job.spec.transfer.pulls) > 1 and not job.training.backbone.is_closed_form
-    return bool(is_wanted) and is_open and len(cell.trained_on) > 1 and not _is_started(job)
+def fix_pulls(job: Job, cell: Cell) -> Choice | None:
+    """Fix the strength for each amount where nobody chooses it; None where people of the model do.
 
+    They do where they are two or more, of a model that is trained step by step and started from none.
+    """
+    # strengths of the recipe, or of the run
+    spec, amounts, pulls = job.spec, job.amounts, job.spec.transfer.pulls
+    nobody = [dict[str, float]() for _ in amounts]
+    if job.training.backbone.is_closed_form:
+        return Choice([0.0] * len(amounts), nobody, "the penalty of the run, which is fitted in closed form")
+    if len(pulls) == 1:
+        return Choice([pulls[0]] * len(amounts), nobody, f"set to {pulls[0]:g}")
 
-def _is_started(job: Job) -> bool:
-    """Whether the model went on from another one, which nobody can be left out of."""
-    return job.training.mode == "finetune" or any(job.training.train.starts)
+    # nobody can be left out of the model that another one started from
+    is_started = job.training.mode == "finetune" or any(job.training.train.starts)
+    is_wanted = {TRANSFER, PERMUTED_TRANSFER} & {*spec.arms}
+    if is_wanted and len(cell.trained_on) > 1 and not is_started:
+        return None
+    random = np.random.default_rng(spec.seed)
+    trials = next(iter(job.people.values())).trials
+    chosen = choose_trials(trials, spec.unit, amounts, spec.order, random)
+    why = "went on from another one" if is_started else "learned from one person"
+    counts = [measure_amounts(trials, is_chosen)[0] for is_chosen in chosen]
+    words = f"fixed by the number of pictures, as the model {why}"
+    return Choice([*map(fixed_pull, counts)], nobody, words)
 
 
 def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Training:
@@ -95,21 +110,7 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
         runs: The model without each of them.
         launch: This process, and its device.
     """
-    # strengths that nobody chooses
     spec, amounts, pulls = job.spec, job.amounts, job.spec.transfer.pulls
-    nobody = [dict[str, float]() for _ in amounts]
-    if job.training.backbone.is_closed_form:
-        return Choice([0.0] * len(amounts), nobody, "the penalty of the run, which is fitted in closed form")
-    if len(pulls) == 1:
-        return Choice([pulls[0]] * len(amounts), nobody, f"set to {pulls[0]:g}")
-    if not runs:
-        random = np.random.default_rng(spec.seed)
-        trials = next(iter(job.people.values())).trials
-        chosen = choose_trials(trials, spec.unit, amounts, spec.order, random)
-        why = "went on from another one" if _is_started(job) else "learned from one person"
-        words = f"fixed by the number of pictures, as the model {why}"
-        counts = [measure_amounts(trials, is_chosen)[0] for is_chosen in chosen]
-        return Choice([*map(fixed_pull, counts)], nobody, words)
 
     # ranks of each person who is left out, at every amount and strength
     scores: list[dict[float | None, list[float]]] = [{} for _ in amounts]

@@ -192,28 +192,26 @@ Levels = Mapping[str, TargetStore]
 """Stores of the encoders that signals are compared with, by encoder."""
 
 
-def explain_signals(reader: Reader, train: Levels, test: Levels, spec: Explanation) -> SubjectProfiles:
+def explain_signals(reader: Reader, levels: Mapping[str, Levels], spec: Explanation) -> SubjectProfiles:
     """Fit the linear encoding model of one subject's signals, in sensor space where whiteners are known.
 
     Args:
         reader: Of any cell that is tested on the subject; its model is not used.
-        train: Embeddings of the training pictures.
-        test: Embeddings of the tested pictures.
+        levels: Embeddings of the training pictures, and of the tested ones, by split.
         spec: What is measured.
     """
     collected = SubjectProfiles(reader.image_ids)
     with console.progress(f"encoding model of subject {reader.trials.subject}"):
-        collected.attempt("encoding", lambda: _encode(reader, train, test, spec, collected))
+        collected.attempt("encoding", lambda: _encode(reader, levels, spec, collected))
     return collected
 
 
 def _encode(
-    reader: Reader, train: Levels, test: Levels, spec: Explanation, collected: SubjectProfiles
+    reader: Reader, levels: Mapping[str, Levels], spec: Explanation, collected: SubjectProfiles
 ) -> dict[str, Profile]:
     """Measure the correlation by time, and by sensor or region; collect maps, ceilings and unique parts."""
     # tested signals in sensor space, where whiteners are known
-    learned = reader.member.trials(reader.trials.subject, "train", is_tested=False)
-    rows = learned.stimulus
+    learned, rows = reader.learned, reader.learned.stimulus
     is_mixed, device = bool(reader.mixture), reader.member.module.device
     if is_mixed:
         collected.missing["encoding by sensor"] = reader.mixture
@@ -242,8 +240,11 @@ def _encode(
     units = alike_items(reader.member.run.dataset, reader.member.pictures("train"), [rows])
     wrong = units.permute(random)[0], labels.wrong
     predicted = predict_signals(
-        {name: read_embeddings(store, rows, device) for name, store in train.items()},
-        {name: read_embeddings(store, reader.trials.stimulus, device) for name, store in test.items()},
+        {name: read_embeddings(store, rows, device) for name, store in levels["train"].items()},
+        {
+            name: read_embeddings(store, reader.trials.stimulus, device)
+            for name, store in levels[spec.split].items()
+        },
         *(signals, shape, wrong, spec.components, spec.alpha, spec.seed),
     )
     collected.arrays["encoding map"] = correlations(predicted.full, measured)

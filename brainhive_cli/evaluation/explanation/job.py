@@ -14,7 +14,7 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.measurements import NOT_INTERLEAVED, extend_protocol, merge_caveats
 from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import describe_signals
-from brainhive_cli.data.datasets import alike_items
+from brainhive_cli.data.datasets import alike_items, require_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
 from brainhive_cli.evaluation.explanation.profiles import Labels, locate
@@ -69,11 +69,7 @@ class Job:
             raise RecipeError(f"analyses: {align.name} {why}", way)
 
         # split and control must go with the run
-        if align.dataset.holdout.stored_split(spec.split) not in align.dataset.splits:
-            raise RecipeError(
-                f"split: {align.dataset.name} has no split {spec.split!r}",
-                f"it has: {', '.join(align.dataset.splits)}",
-            )
+        require_split(align.dataset, spec.split, "split")
         if spec.control == "trained" and align.recipe is None:
             raise RecipeError("control is trained, and a model folder has no recipe", "control=permuted")
 

@@ -96,6 +96,19 @@ def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]
     return Axis.of_windows(spans), [mask for _, mask in nonempty]
 
 
+def list_parts(axis_name: str, reader: Reader, window: Window) -> tuple[Axis, list[Tensor]]:
+    """List the windows (`TIME`), or the regions of voxels, of a reader's signals as masks [T] or [C, 1].
+
+    Raises:
+        BrainhiveError: if the signals have no such parts.
+        RecipeError: if the window is longer than the signal.
+    """
+    if axis_name == TIME:
+        return window_masks(reader.times_ms, window)
+    regions = region_masks(reader.regions(), reader.signal.shape[1])
+    return Axis(REGION, [*regions]), [*map(torch.from_numpy, regions.values())]
+
+
 def read_windows(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     """Rank with all of the signal but a window replaced: what the model uses of each window alone."""
     axis, masks = window_masks(reader.times_ms, spec.window)
@@ -156,11 +169,7 @@ def occlude(axis_name: str, reader: Reader, spec: Explanation) -> Profile:
         names = [f"{name} ({low:g}–{high:g} Hz)" for name, (low, high) in usable.items()]
         axis, signals = Axis(BAND, names), subtract_bands()
     else:
-        if axis_name == TIME:
-            axis, masks = window_masks(reader.times_ms, spec.window)
-        else:
-            regions = region_masks(reader.regions(), reader.signal.shape[1])
-            axis, masks = Axis(REGION, [*regions]), [*map(torch.from_numpy, regions.values())]  # [C, 1] each
+        axis, masks = list_parts(axis_name, reader, spec.window)
         signals = (torch.where(mask, reader.baseline, reader.signal) for mask in masks)
 
     # the margin of each item with each candidate
@@ -256,20 +265,18 @@ def _share_margins(reader: Reader, space: SensorSpace, labels: Int64, points: in
     gallery = F.normalize(reader.gallery)
     targets = gallery[torch.from_numpy(labels).to(gallery.device)] - gallery.mean(0)  # [N, D]
 
+    # margins [B] of signals [B, C, T] with the pictures of some rows
+    model, subject, parts = reader.member.module, reader.trials.subject, []
+
+    def margin(rows: Tensor, signal: Tensor) -> Tensor:
+        tokens = model.encode_signal(signal.to(model.device), reader.member.index(subject, len(rows)))
+        return (F.normalize(tokens.float()) * targets[rows.to(targets.device)].to(tokens.device)).sum(1)
+
     # integrated gradients in chunks, shared among the sensors
-    model, parts = reader.member.module, []
     for rows in torch.arange(len(space.signal)).split(GRADIENTS_AT_ONCE):
-        signal, baseline = space.signal[rows], space.baseline[rows]  # [B, C, T]
-        chunk = replace(space, signal=signal, baseline=baseline, deviation=space.deviation[rows])
-        index = reader.member.index(reader.trials.subject, len(rows))
-        seen = targets[rows.to(targets.device)]  # [B, D]
-
-        def margin(signal: Tensor, index: Any = index, seen: Tensor = seen) -> Tensor:
-            tokens = model.encode_signal(signal.to(model.device), index)
-            return (F.normalize(tokens.float()) * seen.to(tokens.device)).sum(1)
-
-        gradient = mean_gradient(margin, signal.to(model.device), baseline.to(model.device), points).cpu()
-        parts.append(chunk.by_sensor(gradient).double())
+        signal, baseline = space.signal[rows].to(model.device), space.baseline[rows].to(model.device)
+        gradient = mean_gradient(partial(margin, rows), signal, baseline, points).cpu()  # [B, C, T]
+        parts.append(space.by_sensor(gradient, rows).double())
     return torch.cat(parts).numpy()
 
 
@@ -431,23 +438,15 @@ def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     Raises:
         BrainhiveError: if voxels belong to no region.
     """
-    training = reader.member.trials(reader.trials.subject, "train", is_tested=False)
-    learned = torch.from_numpy(training.averages)
-    rows, indices = np.unique(training.stimulus, return_inverse=True)
+    learned = torch.from_numpy(reader.learned.averages)
+    rows, indices = np.unique(reader.learned.stimulus, return_inverse=True)
     targets = reader.member.images("train", rows)[torch.from_numpy(indices)]  # [n, D]
 
-    # the part [C, T] of the signals that each ridge reads, as indices
-    parts: list[tuple[Any, ...]]
-    if reader.trials.channels:
-        axis, masks = window_masks(reader.times_ms, spec.window)
-        parts = [(..., mask) for mask in masks]
-    else:
-        regions = reader.regions()
-        axis, parts = Axis(REGION, [*regions]), [(slice(None), list(voxels)) for voxels in regions.values()]
-
-    # ranks by the predictions of each ridge
+    # ranks by the predictions of each ridge, which reads a part [C, T] of the signals
+    axis, masks = list_parts(TIME if reader.trials.channels else REGION, reader, spec.window)
+    parts = [mask.expand(learned.shape[1:]) for mask in masks]
     return reader.rank(
-        axis, (decode(learned[part], targets, reader.signal[part], spec.alpha) for part in parts)
+        axis, (decode(learned[:, part], targets, reader.signal[:, part], spec.alpha) for part in parts)
     )
 
 

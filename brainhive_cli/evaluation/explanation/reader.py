@@ -51,6 +51,11 @@ class Reader:
         return torch.from_numpy(self.trials.averages)
 
     @cached_property
+    def learned(self) -> Trials:
+        """The subject's training trials."""
+        return self.member.trials(self.trials.subject, "train", is_tested=False)
+
+    @cached_property
     def baseline(self) -> Tensor:
         """[C, T] the subject's mean training signal, in which no tested picture has a part."""
         return torch.from_numpy(self.member.mean_training_signal(self.trials.subject))
@@ -58,8 +63,7 @@ class Reader:
     @cached_property
     def space(self) -> SensorSpace:
         """Signals in sensor space, where mixing is undone."""
-        learned = self.member.trials(self.trials.subject, "train", is_tested=False)
-        return SensorSpace.of(self.trials, learned, self.signal.numpy(), self.baseline.numpy())
+        return SensorSpace.of(self.trials, self.learned, self.signal.numpy(), self.baseline.numpy())
 
     @property
     def times_ms(self) -> Float64:

@@ -351,18 +351,6 @@ def _draw_sensors(
     ]
     places = {} if unit == MIXTURES else place_sensors(space)
 
-    # the spectrum of single trials: the median channel, and the one with the most power
-    spectra = []
-    if reliability.spectrum.size:
-        density = reliability.spectrum[:, 1:]  # [C, F - 1]
-        decibels, loudest = 10 * np.log10(np.maximum(density, np.finfo(float).tiny)), density.sum(1).argmax()
-        spectral_lines = [
-            Line("median of channels", np.median(decibels, 0).tolist()),
-            Line(f"{space.names[loudest]}, the channel with the most power", decibels[loudest].tolist()),
-        ]
-        frequencies, value = reliability.frequencies_hz[1:].tolist(), f"power, dB ({unit})"
-        title = "Spectrum of single trials"
-        spectra.append(Curve(title, "frequency, Hz", frequencies, spectral_lines, value))
     drawn: list[Artifact] = [
         Curve("Reliability over time", TIME, at, over_times, "correlation of halves", marks=marks),
         Curve("Evoked response", TIME, at, lines, unit, marks=marks, note=_describe_rhythm(evoked, times_ms)),
@@ -377,8 +365,18 @@ def _draw_sensors(
             low=0,
             high=1,
         ),
-        *spectra,
     ]
+
+    # the spectrum of single trials: the median channel, and the one with the most power
+    if reliability.spectrum.size:
+        density = reliability.spectrum[:, 1:]  # [C, F - 1]
+        decibels, loudest = 10 * np.log10(np.maximum(density, np.finfo(float).tiny)), density.sum(1).argmax()
+        spectra = [
+            Line("median of channels", np.median(decibels, 0).tolist()),
+            Line(f"{space.names[loudest]}, the channel with the most power", decibels[loudest].tolist()),
+        ]
+        frequencies, value = reliability.frequencies_hz[1:].tolist(), f"power, dB ({unit})"
+        drawn.append(Curve("Spectrum of single trials", "frequency, Hz", frequencies, spectra, value))
 
     # maps: the reliability of channels, which the page shows beside its first sentence, and the evoked
     # response at the highest peaks of the global field power from onset to RESPONSE_MS after the stimulus

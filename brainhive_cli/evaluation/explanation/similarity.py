@@ -118,18 +118,18 @@ def measure_similarity(
     raw_items, residual_items = np.split(np.stack(items, 2), 2, 1)  # [S, M, T, N]
     orders = permutations(pictures, draws, seed)
 
-    # the same with models whose pictures are permuted: distances as symmetric matrices, in single precision
+    # the same with models whose pictures are permuted, in single precision
     rows, columns = _upper_triangle(pictures.size)
-    squares = np.zeros((len(directions), pictures.size, pictures.size), np.float32)
-    squares[:, rows, columns] = squares[:, columns, rows] = directions
+    pair = np.zeros((pictures.size, pictures.size), np.int64)  # number of each pair of pictures
+    pair[rows, columns] = pair[columns, rows] = np.arange(len(rows))
     averaged = np.stack(means, -1).astype(np.float32)  # [P, T]
     permuted = np.empty((len(orders), len(directions), averaged.shape[1]))  # [K, 2 M, T]
     step = max(1, MAX_DISTANCES // len(rows))  # several permutations at once, as memory allows
     for start in range(0, len(orders), step):
         chunk = orders[start : start + step]  # [k, N]
-        flat = chunk[:, rows] * pictures.size + chunk[:, columns]  # [k, P] indices of the permuted pairs
-        for number, square in enumerate(squares):
-            permuted[start : start + step, number] = square.ravel().take(flat) @ averaged
+        pairs = pair[chunk[:, rows], chunk[:, columns]]  # [k, P]
+        for number, direction in enumerate(directions.astype(np.float32)):
+            permuted[start : start + step, number] = direction[pairs] @ averaged
     null, residual_null = np.split(permuted, 2, 1)  # [K, M, T]
     unique_items = (residual_items * scale[..., None]).astype(np.float32)
     lower, upper = np.transpose(ends)

@@ -19,6 +19,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
 )
 from brainhive_cli.core.recipe import SIGNALS, refuse_idle
+from brainhive_cli.data.datasets import require_split
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
@@ -67,11 +68,7 @@ class Job:
         tested_on = recipe.dataset, subjects, recipe.copies, recipe.channel_mapping
         align = open_model(recipe.align_run, recipe.paths, *tested_on)
         refuse_sweep(align)
-        if align.dataset.holdout.stored_split(recipe.gallery) not in align.dataset.splits:
-            known = ", ".join(align.dataset.splits)
-            raise RecipeError(
-                f"gallery: {align.dataset.name} has no split {recipe.gallery!r}", f"it has: {known}"
-            )
+        require_split(align.dataset, recipe.gallery, "gallery")
 
         # the person, then the first model that is tested on them
         subject, cells = recipe.subject, [cell for cell in align.cells if recipe.cell in ("", cell.name)]

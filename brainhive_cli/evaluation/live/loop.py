@@ -96,8 +96,8 @@ class Score:
     """
 
     def __init__(self, session: OpenSession) -> None:
-        self._session, self.pool = session, len(session.decoder.image_ids)
-        self.hits, self.learned = HitRate(self.pool), 0
+        self._session = session
+        self.hits, self.learned = HitRate(len(session.decoder.image_ids)), 0
         self.image_ids: list[str] = []
         self.ranks: list[int] = []
         self.average_ranks: dict[str, int] = {}
