@@ -155,8 +155,8 @@ def measure_draw(
             if arm in missing:
                 continue
             started_s, seed = time.process_time(), derive_seed(spec.seed, person.subject, draw)
-            recordings, is_label_free = trials, arm in label_free
-            if is_label_free and spec.align_on == "test":  # a control
+            recordings = trials
+            if arm in label_free and spec.align_on == "test":  # a control
                 unknown: dict[str, Any] = dict.fromkeys((*BY_TRIAL, "repetitions", "index", "recorded"))
                 signal = first.averages[:, None]
                 recordings = replace(trials, signal=signal, image_ids=(), stimulus=first.stimulus, **unknown)

@@ -194,7 +194,7 @@ def permutations(units: Items, draws: int, seed: int) -> Int64:
 
 
 def standardise(measured: Float64, null: Float64) -> Float64:
-    """Divide what was measured [P] and its control [K, P] by their spread at each position: [1 + K, P].
+    """Centre what was measured [P] and its control [K, P], and divide them by their spread: [1 + K, P].
 
     Mean and spread are those of both together: by those of the control alone what was measured, which has no
     part in them, would lie further out than a permutation does.

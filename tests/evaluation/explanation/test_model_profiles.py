@@ -60,7 +60,7 @@ def reader(kind, channels, samples, head=None):
     signal = random.normal(size=(ITEMS, 2, channels, samples)).astype(np.float32)
     ids = [f"picture {number}" for number in range(ITEMS)]
     run, places = SimpleNamespace(tests_new_subjects=False), np.arange(ITEMS)
-    trials = select(Trials(signal, ids, space, times, rate, "µV", subject=1, stimulus=places))
+    trials = select(Trials(signal, ids, space, times, rate, "µV", stimulus=places))
     shared = Items.independent([ids])
     labels = Labels.of(places, places, shared, 20, 0)
     member = TrainedModel(run, None)
