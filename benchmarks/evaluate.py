@@ -9,7 +9,8 @@ from scipy.spatial.distance import pdist
 from scipy.stats import rankdata, spearmanr
 from torch.nn.functional import normalize
 
-from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
+from brainhive_cli.evaluation.explanation.profiles import TIME, Axis
+from brainhive_cli.evaluation.explanation.similarity import measure_similarity, rank_models
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.retrieval import Gallery, Scores, rank
 from brainhive_cli.measurement.units import Items
@@ -61,11 +62,11 @@ def similarity(on: Bench) -> None:
     random = np.random.default_rng(0)
     signals = random.normal(size=(subjects, pictures, 63, times)).astype(np.float32)
     features = [random.normal(size=(pictures, width)) for width in (1024, 512)]
-    models = Models.of({str(number): each for number, each in enumerate(features)})
+    models = rank_models({str(number): each for number, each in enumerate(features)})
 
     def ours() -> None:
         places = (list(signals[..., place]) for place in range(times))
-        measure_similarity(places, models, Items.unnamed([pictures]), 0)
+        measure_similarity(Axis(TIME, range(times)), places, models, Items.unnamed([pictures]), 0)
 
     def peer() -> None:
         distances = [pdist(each, "correlation") for each in features]

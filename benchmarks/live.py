@@ -62,18 +62,18 @@ def latency(on: Bench) -> None:
     count = on.pick(3, 50, 200)
     session = open_session(on, f"windows={count}")
     signals: list[torch.Tensor] = []
-    encode = session.member.encode
+    encode = session.decoder.member.encode
 
     def keep(subject: int, signal: torch.Tensor) -> torch.Tensor:
         signals.append(signal[:1])
         return encode(subject, signal)
 
-    object.__setattr__(session.member, "encode", keep)
+    object.__setattr__(session.decoder.member, "encode", keep)
     loop = Loop(session, lambda event: None, most_windows=count)
     loop.run()
 
     # the same windows through the bare model, one by one, after a pause as between windows
-    gallery = session.decoder.gallery.tokens
+    gallery = session.decoder.pictures
     bare_ms = []
     for signal in signals[-PEERS:]:
         time.sleep(PAUSE_S)

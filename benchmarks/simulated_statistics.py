@@ -35,11 +35,11 @@ from brainhive_cli.evaluation.explanation.findings import UNKNOWN, Finding, for_
 from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
     Labels,
-    PermutationTest,
     Profile,
     correct_together,
+    standardise,
 )
-from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
+from brainhive_cli.evaluation.explanation.similarity import measure_similarity, rank_models
 from brainhive_cli.evaluation.retrieval.folds import measure_classes
 from brainhive_cli.measurement.comparison import compare_values, crossed_t
 from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
@@ -715,10 +715,15 @@ def live_tests(random: Random, shown: str, answers: str, trials: int = 2000) -> 
     return [is_ours.any(), is_more.any(), is_ours[:200].any(), is_more[:200].any(), not rate.is_interleaved]
 
 
+def correct(measured: Values, null: Values) -> Values:
+    """Compute p [P] of the largest over all positions of one test."""
+    return correct_together([standardise(measured, null)])[0]
+
+
 def is_significant(profiles: Sequence[Profile]) -> bool:
     """Whether a profile of all subjects is above its control anywhere."""
     measured, null = (np.mean(each, 0) for each in zip(*[(p.values.mean(1), p.null) for p in profiles]))  # noqa: B905
-    return bool(PermutationTest.of(measured, null).corrected.min() < LEVEL)
+    return bool(correct(measured, null).min() < LEVEL)
 
 
 def profile_margins(signals: Values, targets: Values, labels: Labels) -> Profile:
@@ -751,8 +756,9 @@ def tests_of_many_profiles(random: Random, effect: float) -> list[float]:
         if analysis < 3:
             ranked = (-matrices).argsort(2).argsort(2) + 1
             profiles += [*Profile.of_ranks(axis, ranked, labels, 60).values()][:2]
-        tests += [PermutationTest.of(profile.values.mean(1), profile.null) for profile in profiles]
-    pairs = [[test.corrected.min() < LEVEL for test in listed] for listed in (tests, correct_together(tests))]
+        tests += [standardise(profile.values.mean(1), profile.null) for profile in profiles]
+    alone = [correct_together([scores])[0] for scores in tests]
+    pairs = [[p.min() < LEVEL for p in listed] for listed in (alone, correct_together(tests))]
     return [float(share) for found in pairs for share in (any(found), found[0])]
 
 
@@ -779,14 +785,14 @@ def onsets(random: Random, band_hz: Any, baseline: bool, length_ms: int) -> list
         classifier.fit(means[half, :, window], shown[half])
         hits[window, ~half] = classifier.predict(means[~half, :, window])
     permuted = random.permuted(np.tile(shown, (200, 1)), axis=1)
-    test = PermutationTest.of((hits == shown).mean(1), (permuted[:, None] == hits).mean(2))
+    scores = standardise((hits == shown).mean(1), (permuted[:, None] == hits).mean(2))
 
     # what is said of it
     signal, source = trials[:, None], {"preparation": {**fields, "band_hz": band_hz}}
     recording = Trials(signal, (), Sensors(names), cutting.times_s, 250.0, "uV", source)
     latest_ms = latest_beginnings(recording)[:240].reshape(20, 12).max(1)
     axis = Axis.of_windows(-200 + 48 * np.stack([np.arange(20), np.arange(1, 21)], 1).astype(float))
-    finding = Finding("decoding", axis, [], {}, test, latest_ms)
+    finding = Finding("decoding", axis, [], {}, scores, correct_together([scores])[0], latest_ms)
     place = finding.first_above_chance
     if place is None:
         return [0.0, 0.0, 0.0, 0.0]
@@ -820,10 +826,9 @@ def tests_of_alike_items(random: Random, items: str, subjects: int) -> list[floa
         if count == 1200:  # 720,000 pairs of clips: too slow
             similar.append(np.nan)
             continue
-        models = Models.of({"model": targets})
-        whole = measure_similarity([list(signals[:, 0])], models, units, 100, seed).whole
-        test = PermutationTest.of(whole.values[:, 0].mean(0), whole.null[:, 0])
-        similar.append(test.corrected.min() < LEVEL)
+        models, axis = rank_models({"model": targets}), Axis("ms", [0])
+        whole = measure_similarity(axis, [list(signals[:, 0])], models, units, 100, seed).whole
+        similar.append(correct(whole.values[:, 0].mean(0), whole.null[:, 0]).min() < LEVEL)
     return [*margins, *similar]
 
 
@@ -843,10 +848,10 @@ def similarity(random: Random, strength: float) -> Any:
     features, mixing = random.normal(size=(40, 12)), random.normal(size=(12, 17))
     signals = strength * (features @ mixing)[..., None] / 3 + random.normal(size=(40, 17, 5))
     places = ([signals[..., t]] for t in range(5))
-    whole = measure_similarity(places, Models.of({"model": features}), Items.unnamed([40]), 200).whole
-    test = PermutationTest.of(whole.values[0, 0], whole.null[:, 0])
+    models, axis = rank_models({"model": features}), Axis("ms", range(5))
+    whole = measure_similarity(axis, places, models, Items.unnamed([40]), 200).whole
     rho = measure_each("rho", [whole.items[0, 0][:1].astype(float)], **HOW)
-    return *rho, test.corrected.min() < LEVEL
+    return *rho, correct(whole.values[0, 0], whole.null[:, 0]).min() < LEVEL
 
 
 def encoding(random: Random, strength: float) -> Any:
@@ -868,7 +873,7 @@ def encoding(random: Random, strength: float) -> Any:
     labels = Labels.of(np.arange(40), np.arange(40), Items.unnamed([40]), 200, seed)
     profile = along(predicted, test.reshape(-1, 3, 6), Axis("ms", range(6)), times, labels)
     r = measure_each("r", [profile.values[:1]], **HOW)[0]
-    return r, PermutationTest.of(profile.values.mean(1), profile.null).corrected.min() < LEVEL
+    return r, correct(profile.values.mean(1), profile.null).min() < LEVEL
 
 
 UNITS = [f"1200 clips, neighbours correlate {near}" for near in (0.0, 0.6, 0.9)]

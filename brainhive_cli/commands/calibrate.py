@@ -18,7 +18,7 @@ from brainhive_cli.evaluation.calibration.curves import Results
 from brainhive_cli.evaluation.calibration.job import KEPT, Job
 from brainhive_cli.evaluation.calibration.measure import Part, measure_draw, part_file
 from brainhive_cli.evaluation.calibration.recipe import Recipe
-from brainhive_cli.evaluation.calibration.strengths import Choice, choose_pulls, needs_choice, train_on
+from brainhive_cli.evaluation.calibration.strengths import Choice, choose_pulls, fix_pulls, train_on
 from brainhive_cli.training.alignment.few_shot import PersonModel
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedRun, open_model
@@ -109,20 +109,21 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Choice]
         run = train_align.run(train_on(job, people, seed, paths), launch)
         return open_model(str(run.folder), paths)
 
+    fixed = {cell: fix_pulls(job, cell) for cell in todo}
     left_out = {
         cell: {
             subject: train(tuple(one for one in cell.trained_on if one != subject), cell.seed)
             for subject in cell.trained_on
         }
         for cell in todo
-        if needs_choice(job, cell)
+        if fixed[cell] is None
     }
 
     # the choice of each model, by one process
     named = {f"strength for {_name(cell)}": cell for cell in todo}
     with folder.claim_cells({name: files[cell] for name, cell in named.items()}, launch.alone) as free:
         for cell in map(named.__getitem__, free):
-            choice = choose_pulls(job, cell, left_out.get(cell, {}), launch)
+            choice = fixed[cell] or choose_pulls(job, cell, left_out[cell], launch)
             folder.write_json(files[cell], asdict(choice))
     launch.barrier()
     return {_name(cell): folder.read_json(file, Choice) for cell, file in files.items()}

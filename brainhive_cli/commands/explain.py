@@ -55,8 +55,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if not folder.is_finished:
         control = _train_control(job, launch)
         with console.progress("matching the pictures of all subjects"):
-            shared = job.find_shared()
-            in_time, caveats = job.find_parts(shared, launch.device)
+            units, caveats = job.find_units(launch.device)
 
         # one part for each cell and subject, and one for the signals of each subject, by all processes
         parts: list[tuple[Cell | None, int]] = []
@@ -68,10 +67,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         def explain(name: str) -> SubjectProfiles:
             cell, subject = named[name]
-            common = cell or job.subjects[subject][0], subject, shared, in_time, launch.device
+            common = cell or job.subjects[subject][0], subject, units, launch.device
             reader = job.reader(*common)
             if cell is None:
-                return explain_signals(reader, levels["train"], levels[spec.split], spec)
+                return explain_signals(reader, levels, spec)
             return explain_model(reader, spec, job.reader(*common, control) if control else None)
 
         if not folder.fill("cells and subjects", {name: name for name in named}, launch, explain):
@@ -82,7 +81,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         with folder.finishing(launch) as is_due, console.progress("explaining all subjects together"):
             if is_due and launch.is_main:
                 readers = [
-                    job.reader(cells[0], subject, shared, in_time, launch.device)
+                    job.reader(cells[0], subject, units, launch.device)
                     for subject, cells in job.subjects.items()
                 ]
                 loaded = {

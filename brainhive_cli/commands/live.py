@@ -28,9 +28,8 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.exchange.session_folder import SessionFolder
-from brainhive_cli.data.media.media_files import to_bytes
+from brainhive_cli.data.media.media_files import first_frame, to_bytes
 from brainhive_cli.data.streams import WindowStream
 from brainhive_cli.evaluation.live.decoder import LiveResult
 from brainhive_cli.evaluation.live.job import Job, OpenSession
@@ -88,7 +87,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         named, digests = recipe.model_copy(update={"align_run": job.align.name}), digests_of(job.inputs())
         folder = RunFolder.open("live", job.align.label, named, launch, True, digests)
         read_picture = _find_pictures(session)
-        sinks, drawer = _open_sinks(session, recipe, folder, launch, read_picture, outlets)
+        sinks, drawer = _open_sinks(session, folder, launch, read_picture, outlets)
         recorder = None
         if recipe.save and not isinstance(session.stream, WindowStream):  # whose trials are stored already
             recorder = SessionFolder(folder.path / "session", session.stream.format, job.subject)
@@ -122,7 +121,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     measurements = _measure(session, loop, reason)
     tables = _make_tables(measurements)
     score = loop.score
-    measured = loop.first_results, score.ranks, score.pool, score.hits.chance
+    measured = loop.first_results, score.ranks, score.hits.pool, score.hits.chance
     figures = _try("the session is not drawn", lambda: draw_session(folder, *measured, read_picture)) or []
     artifacts.write(folder, [*figures, *tables])
     folder.finish(measurements)
@@ -147,14 +146,13 @@ def _try(problem: str, act: Callable[[], T]) -> T | None:
 
 def _open_sinks(
     session: OpenSession,
-    recipe: Recipe,
     folder: RunFolder,
     launch: Launch,
     read_picture: ReadPicture,
     outlets: list[Callable[[], None]],
 ) -> tuple[list[Callable[[Event], None]], Drawer | None]:
     """Open what results go to: lines of JSON, an LSL outlet, the page; and what draws."""
-    sinks = []
+    sinks, recipe = [], session.job.recipe
     if recipe.lines:
         sinks.append(lambda event: console.show_json(event, indent=None))
     if recipe.outlet:
@@ -185,7 +183,7 @@ def _open_sinks(
                 "title": title,
                 "model": f"{session.job.align.label}, {session.job.cell.name}",
                 "source": session.source_name,
-                "pool": len(session.decoder.gallery.image_ids),
+                "pool": len(session.decoder.image_ids),
                 "caveats": session.caveats(),
                 "differs": [*session.differs],
                 "is_simulated": SIMULATED in session.caveats(),
@@ -228,8 +226,7 @@ def _find_pictures(session: OpenSession) -> ReadPicture:
         except (BrainhiveError, OSError) as error:
             console.warn(f"{image_id} is not drawn: {first_line(error)}")
             return None
-        picture = stimulus.pictures[0] if isinstance(stimulus, Clip) else stimulus
-        picture = picture.convert("RGB")
+        picture = first_frame(stimulus).convert("RGB")
         picture.thumbnail((PICTURE_PX, PICTURE_PX))
         return picture
 
@@ -248,7 +245,7 @@ def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable
     Raises:
         BrainhiveError: if the model's tokens are not the prior's.
     """
-    drawing, member = Reconstruction.resolve("reconstruct", name, {}, []), session.member
+    drawing, member = Reconstruction.resolve("reconstruct", name, {}, []), session.decoder.member
     prior = priors.load(drawing.prior.source, scale=drawing.prior.scale, adapter=drawing.adapter)
     if prior.fuser is not None:
         check_tokens(member.run, prior, drawing.prior.source, member.run.dataset_config, is_named=True)
@@ -268,59 +265,50 @@ def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable
 
 def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     """Measure hit rates of single trials and of averages, next to what came of the stream."""
-    job, score = session.job, loop.score
-    caveats, split = score.caveats, job.recipe.gallery
-    selected = session.member.learned.selection == "test"
-    common: Any = {"pool": score.pool, "seeds": (job.cell.seed,), "split": split}
-    scopes = {}
-    items: Any = {}
-    if score.ranks:
-        items = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}}
-        protocol = extend_protocol(PROTOCOL, caveats)
-        low, high = score.hits.interval
-        top1 = Metric(
-            "top1",
-            score.hits.rate,
-            len(score.ranks),
-            chance=score.hits.chance,
-            low=low,
-            high=high,
-            protocol=protocol,
-            interval=INTERVAL,
-            selected=selected,
-            **common,
-        )
-        averaged = [*score.average_ranks.values()]
-        protocol = extend_protocol(AVERAGED, caveats)
-        listed = summarise([averaged], protocol=protocol, only=("top1", "top5"), **common)
-        scopes = {
-            ALL: {"top1": top1},
-            "averages": {metric.name: replace(metric, selected=selected) for metric in listed},
-        }
-
-    # a finding in one sentence
-    summary, stream = score.summarise(), loop.describe_stream()
-    if summary is None:
+    job, score, hits = session.job, loop.score, loop.score.hits
+    caveats, scopes, items = score.caveats, {}, dict[str, Any]()
+    if not hits.trials:
         finding = f"{loop.decoded} windows decoded; nothing says what was shown."
         if unknown := session.decoder.unknown_events:
-            events, pictures = map(console.summarise_names, (unknown, session.decoder.gallery.image_ids))
+            events, pictures = map(console.summarise_names, (unknown, session.decoder.image_ids))
             finding = (
                 f"{loop.decoded} windows decoded; none of their events ({events}) is a picture of the "
                 f"gallery ({pictures})."
             )
     else:
-        low, high = summary["interval"]
+        # hit rates of single trials, whose interval holds at every moment, and of averages
+        selected, (low, high) = session.decoder.member.learned.selection == "test", hits.interval
+        common: Any = {"pool": hits.pool, "seeds": (job.cell.seed,), "split": job.recipe.gallery}
+        top1 = Metric(
+            "top1",
+            hits.rate,
+            hits.trials,
+            chance=hits.chance,
+            low=low,
+            high=high,
+            protocol=extend_protocol(PROTOCOL, caveats),
+            interval=INTERVAL,
+            selected=selected,
+            **common,
+        )
+        common |= {"protocol": extend_protocol(AVERAGED, caveats), "only": ("top1", "top5")}
+        listed = summarise([[*score.average_ranks.values()]], **common)
+        averages = {metric.name: replace(metric, selected=selected) for metric in listed}
+        scopes = {ALL: {"top1": top1}, "averages": averages}
+        items = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}}
+
+        # a finding in one sentence
         finding = (
-            f"{summary['top1']} of {summary['n']} single trials ranked the shown picture first: "
-            f"{summary['rate']:.3f} ({low:.3f}–{high:.3f}, at every moment), "
-            f"chance {summary['chance']:.3g} (the best constant guess)"
+            f"{hits.hits} of {hits.trials} single trials ranked the shown picture first: "
+            f"{hits.rate:.3f} ({low:.3f}–{high:.3f}, at every moment), "
+            f"chance {hits.chance:.3g} (the best constant guess)"
         )
         if TRAINED_TRIALS in caveats:
             finding += f". This is no result: the model was trained on {score.learned} of these trials."
-        elif not score.hits.is_interleaved:
+        elif not hits.is_interleaved:
             finding += "; pictures came in blocks, so that nothing tells their signals from time."
         else:
-            finding += f"; p {summary['p']:.2g} at every moment, of answers that say nothing of pictures."
+            finding += f"; p {hits.p_value:.2g} at every moment, of answers that say nothing of pictures."
         if UNKNOWN_TRIALS in caveats:
             finding += " Nothing says whether the model was trained on these trials."
     notes = {
@@ -331,9 +319,9 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         "protocol": PROTOCOL,
         "ended": reason,
         "latency_ms": loop.latencies.summarise(),
-        "stream": stream,
+        "stream": loop.describe_stream(),
         "differs": [*session.differs],
-        "anytime_p": None if summary is None or TRAINED_TRIALS in caveats else summary["p"],
+        "anytime_p": hits.p_value if hits.trials and TRAINED_TRIALS not in caveats else None,
         "trials_learned_from": score.learned,
     }
     return Measurements(scopes, {}, notes, items)

@@ -15,14 +15,14 @@ from PIL import ExifTags, Image
 
 from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
-from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
 from brainhive_cli.core.files import UnfitFile, open_regular, walk
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.lines import Line
 from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.measurement.units import Alike, AlikeBy, describe_claims
+from brainhive_cli.measurement.units import Alike, AlikeBy, Items, describe_claims
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that PIL may read, whatever a file's ending: for others it runs programs (EPS: Ghostscript)."""
@@ -277,10 +277,27 @@ class Dataset:
         return self.open_recording(subject, split)
 
 
+def require_split(dataset: Dataset, split: str, key: str) -> None:
+    """Refuse a split that the data set does not have.
+
+    Raises:
+        RecipeError: naming the key of the recipe.
+    """
+    if dataset.holdout.stored_split(split) not in dataset.splits:
+        known = ", ".join(dataset.splits)
+        raise RecipeError(f"{key}: {dataset.name} has no split {split!r}", f"it has: {known}")
+
+
 def alike_of(dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]) -> Alike:
     """Group the stimuli of a split, listed in the order of the data set, by what makes them alike."""
     medium = "clip" if dataset.alike_by == "neighbours" else "picture"
     return Alike(dataset.alike_by, dict(zip(image_ids, concepts, strict=True)), medium)
+
+
+def alike_items(dataset: Dataset, stimuli: Any, rows: Iterable[Iterable[int]]) -> Items:
+    """Group stimuli by their rows in a target store, one list a subject, by what makes them alike."""
+    alike = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
+    return alike.items([[stimuli.image_ids[row] for row in listed] for listed in rows])
 
 
 def describe_test_claims(dataset: Dataset, subjects: int) -> str:

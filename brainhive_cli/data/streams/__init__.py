@@ -1,14 +1,19 @@
 """Contract of streams: continuous signals with events, read while recorded, replayed or simulated."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.trials import Trials
+
+CHUNK_S = 0.02
+"""Samples of a replay arrive in chunks of this length, as those of amplifiers do."""
 
 
 class StreamConfig(parts.Config):
@@ -28,6 +33,10 @@ class Event(NamedTuple):
 
     time_s: float
     name: str
+
+
+Blocks = Iterator[tuple[Float64, Sequence[Event]]]
+"""Samples [n, C] with the events among them, one block after the other."""
 
 
 @dataclass(frozen=True)
@@ -169,3 +178,48 @@ class Clock:
         if missing_s > 0:
             self.sleep(min(missing_s, most_s))
         return missing_s <= most_s
+
+
+class Replay:
+    """A continuous signal that arrives by a clock, in chunks as those of amplifiers.
+
+    Args:
+        stream_format: Channels, units and rate.
+        clock: Decides what has arrived.
+        blocks: Successive samples [n, C] with the events among them; read when they are needed.
+    """
+
+    def __init__(self, stream_format: StreamFormat, clock: Clock, blocks: Blocks) -> None:
+        self.format, self.clock, self._blocks = stream_format, clock, blocks
+        self._samples = np.empty((0, len(stream_format.channels)))  # [n, C] that have not arrived yet
+        self._events, self._next = list[Event](), 0  # events that have not, and the number of the next sample
+
+    def now_s(self) -> float:
+        """Read the clock of the signal, whose first sample is at 0."""
+        return self.clock.now_s()
+
+    def read(self, wait_s: float) -> Chunk | None:
+        """Return the samples that are due, and the events among them; waits for a chunk of them."""
+        rate_hz = self.format.rate_hz
+        chunk = max(1, round(CHUNK_S * rate_hz))
+        while len(self._samples) < chunk and (block := next(self._blocks, None)) is not None:
+            self._samples = np.concatenate([self._samples, block[0]])
+            self._events += block[1]
+        if not len(self._samples):
+            return None
+
+        # all that is due by now, at most to the end of the blocks in memory
+        least = min(chunk, len(self._samples))
+        if not self.clock.wait_until((self._next + least - 1) / rate_hz, wait_s):
+            return Chunk(self._samples[:0], np.empty(0))
+        due = int(self.now_s() * rate_hz) + 1 - self._next
+        count = min(max(least, due), len(self._samples))
+        samples, self._samples = self._samples[:count], self._samples[count:]
+        times_s = np.arange(self._next, self._next + count) / rate_hz
+        self._next += count
+        events = tuple(event for event in self._events if event.time_s <= times_s[-1])
+        self._events = self._events[len(events) :]
+        return Chunk(samples, times_s, events)
+
+    def close(self) -> None:
+        """Do nothing: no device is open, and files are open only while a block is read."""

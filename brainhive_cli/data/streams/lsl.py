@@ -100,26 +100,7 @@ class Config(StreamConfig):
             RecipeError: if several match, or one does not fit the knobs.
             BrainhiveError: if a stream does not open.
         """
-        lsl = import_lsl()
-        signal_info, marker_info = _wait_for_streams(self, TYPES.get(wanted.kind, wanted.kind))
-
-        # a stream is described only once it is open
-        signal = Receiver(lsl, signal_info)
-        stream_format, scale = _read_format(signal.described, self, wanted)
-        code_row = None
-        if self.marker_channel:
-            where, names = f"stream {stream_format.name!r}", stream_format.channels
-            (code_row,) = find_rows([self.marker_channel], names, where)
-            if code_row is None:
-                raise RecipeError(
-                    f"{where} has no channel {self.marker_channel!r}",
-                    f"source.marker_channel= one of: {', '.join(names)}",
-                )
-            scale[code_row] = 1.0
-        markers = None if marker_info is None else Receiver(lsl, marker_info)
-        return LslStream(
-            stream_format, signal, markers, scale, code_row, self.marker_delay_s, lsl.local_clock
-        )
+        return LslStream(self, wanted)
 
 
 class Receiver:
@@ -231,39 +212,42 @@ class LslStream:
     (`SampleTimes`): lost samples show as a step in times of at least 1.5 periods, and only these.
 
     Args:
-        stream_format: Channels, units and rate.
-        signal: Receiver of the signal.
-        markers: Receiver of the markers, if there is one.
-        scale: [C] factors from the samples to the units of the format.
-        code_row: Index of the channel with codes of events, if it is one.
-        delay_s: Added to times of events.
-        clock: LSL's clock.
+        config: Its keys.
+        wanted: Channels, unit and rate of the model.
     """
 
-    def __init__(
-        self,
-        stream_format: StreamFormat,
-        signal: Receiver,
-        markers: Receiver | None,
-        scale: Float64,
-        code_row: int | None,
-        delay_s: float,
-        clock: Callable[[], float],
-    ) -> None:
-        self.format = stream_format
-        self._signal, self._markers, self._clock = signal, markers, clock
-        self._receivers = [receiver for receiver in (signal, markers) if receiver is not None]
-        self._openings = signal.openings
-        self._scale, self._code_row, self._delay_s = scale, code_row, delay_s
-        self._times, self._rate = SampleTimes(stream_format.rate_hz), RateMeasurement(stream_format.rate_hz)
-        self._untimed = np.empty((0, len(scale)))  # [n, C] samples whose times are not settled
+    def __init__(self, config: Config, wanted: Wanted) -> None:
+        lsl = import_lsl()
+        signal_info, marker_info = _wait_for_streams(config, TYPES.get(wanted.kind, wanted.kind))
+
+        # a stream is described only once it is open
+        self._signal = Receiver(lsl, signal_info)
+        self.format, self._scale = _read_format(self._signal.described, config, wanted)
+        self._code_row: int | None = None
+        if config.marker_channel:
+            where, names = f"stream {self.format.name!r}", self.format.channels
+            (self._code_row,) = find_rows([config.marker_channel], names, where)
+            if self._code_row is None:
+                raise RecipeError(
+                    f"{where} has no channel {config.marker_channel!r}",
+                    f"source.marker_channel= one of: {', '.join(names)}",
+                )
+            self._scale[self._code_row] = 1.0
+        self._markers = None if marker_info is None else Receiver(lsl, marker_info)
+
+        # times of samples and events
+        self._receivers = [receiver for receiver in (self._signal, self._markers) if receiver is not None]
+        self._clock, self._delay_s = lsl.local_clock, config.marker_delay_s
+        self._openings = self._signal.openings
+        self._times, self._rate = SampleTimes(self.format.rate_hz), RateMeasurement(self.format.rate_hz)
+        self._untimed = np.empty((0, len(self._scale)))  # [n, C] samples whose times are not settled
         self._code, self._code_time_s = 0, math.inf
         self._other_clock = 0  # samples in sequence
         self._is_read = self._is_closed = False
 
     def now_s(self) -> float:
         """Read LSL's clock."""
-        return self._clock()
+        return float(self._clock())
 
     def read(self, wait_s: float) -> Chunk | None:
         """Return samples and events that have arrived, oldest first.

@@ -1,8 +1,6 @@
 """Amounts of calibration: which trials of a new person are learned from, drawn at random or as recorded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,59 +18,42 @@ ALL = float("inf")
 NO_TIMES = "signals do not say when trials began"
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Trials of a new person that may be learned from.
+def measure_timeline(trials: Trials) -> tuple[Float64, float]:
+    """Measure [N, R] minutes of recording before each trial, NaN where there is none, and minutes in all.
 
-    Attributes:
-        trials: Of training pictures that are not tested.
-        dropped: Pictures that were left out because they, or copies of them, are tested.
+    Runs lie one after another. Breaks within a run are counted; time between runs is not, as nothing says
+    how long it was. All are NaN where onsets are not known.
     """
+    is_there, onset_s, runs, sessions = trials.is_there, trials.onset_s, trials.runs, trials.sessions
+    elapsed_s, before_s = np.full(is_there.shape, np.nan), 0.0
+    if onset_s is None:
+        return elapsed_s, np.nan
 
-    trials: Trials
-    dropped: int = 0
+    # one number for each run of each session, in order
+    zeros = np.zeros(is_there.shape, np.int64)
+    blocks = (zeros if sessions is None else sessions.astype(np.int64)) * 10**6
+    blocks = blocks + (zeros if runs is None else runs)
+    for block in np.unique(blocks[is_there]):
+        # a run lasts from its first trial to its last, and as long as one trial takes
+        is_of_block = is_there & (blocks == block)
+        times_s = np.sort(onset_s[is_of_block])
+        elapsed_s[is_of_block] = before_s + onset_s[is_of_block] - times_s[0]
+        step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+        before_s += times_s[-1] - times_s[0] + step_s
+    return elapsed_s / 60, before_s / 60
 
-    @cached_property
-    def timeline(self) -> tuple[Float64, float] | None:
-        """[N, R] minutes of recording before each trial, NaN where there is none, and minutes in all.
 
-        Runs lie one after another. Breaks within a run are counted; time between runs is not, as nothing says
-        how long it was. None where onsets are not known.
-        """
-        onset_s, runs, sessions = self.trials.onset_s, self.trials.runs, self.trials.sessions
-        if onset_s is None:
-            return None
+def measure_amounts(trials: Trials, is_chosen: Bool) -> tuple[int, int, float]:
+    """Count pictures, trials and minutes of some trials [N, R], at the pace of all with its breaks.
 
-        # one number for each run of each session, in order
-        zeros = np.zeros_like(onset_s, np.int64)
-        blocks = (zeros if sessions is None else sessions.astype(np.int64)) * 10**6
-        blocks = blocks + (zeros if runs is None else runs)
-        elapsed_s, before_s = np.full(blocks.shape, np.nan), 0.0
-        for block in np.unique(blocks[self.trials.is_there]):
-            # a run lasts from its first trial to its last, and as long as one trial takes
-            is_of_block = self.trials.is_there & (blocks == block)
-            times_s = np.sort(onset_s[is_of_block])
-            elapsed_s[is_of_block] = before_s + onset_s[is_of_block] - times_s[0]
-            step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
-            before_s += times_s[-1] - times_s[0] + step_s
-        return elapsed_s / 60, before_s / 60
-
-    def count(self, is_chosen: Bool) -> tuple[int, int, float]:
-        """Count pictures, trials and minutes of some trials [N, R], at the pace of all with its breaks.
-
-        Minutes are NaN where onsets are not known.
-        """
-        trials, total_min = int(is_chosen.sum()), self.timeline[1] if self.timeline else np.nan
-        minutes = total_min * trials / max(1, int(self.trials.is_there.sum()))
-        return int(is_chosen.any(1).sum()), trials, minutes
-
-    def without(self, is_tested: Bool) -> "Pool":
-        """Leave out pictures [N] that are tested."""
-        return Pool(self.trials.take(~is_tested), int(is_tested.sum()))
+    Minutes are NaN where onsets are not known.
+    """
+    count, total_min = int(is_chosen.sum()), measure_timeline(trials)[1]
+    return int(is_chosen.any(1).sum()), count, total_min * count / max(1, int(trials.is_there.sum()))
 
 
 def choose_trials(
-    pool: Pool, unit: Unit, amounts: Sequence[float], order: Order, random: np.random.Generator
+    trials: Trials, unit: Unit, amounts: Sequence[float], order: Order, random: np.random.Generator
 ) -> list[Bool]:
     """Choose the trials of each amount; a smaller amount is part of a larger one.
 
@@ -80,7 +61,7 @@ def choose_trials(
     the end it goes on at the beginning). As recorded, amounts are the first ones.
 
     Args:
-        pool: The trials.
+        trials: All that may be learned from.
         unit: Of the amounts.
         amounts: Ascending; `ALL` is everything.
         order: At random or as recorded.
@@ -92,16 +73,15 @@ def choose_trials(
     Raises:
         BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
     """
-    is_there = pool.trials.is_there
-    _require_onsets(pool, unit, order)
+    is_there = trials.is_there
+    _require_onsets(trials, unit, order)
 
     # the position of each trial in a queue: by picture, or by time
     if order == "draws" and unit != "minutes":
         picture = np.argsort(random.permutation(len(is_there)))[:, None]  # [N, 1] place of each picture
         queue = np.where(is_there, picture + np.arange(is_there.shape[1]) / is_there.shape[1], np.inf)
     else:
-        assert pool.timeline is not None
-        elapsed, total_min = pool.timeline
+        elapsed, total_min = measure_timeline(trials)
         queue = np.where(is_there, elapsed, np.inf)
         if order == "draws":
             start = float(random.choice(elapsed[is_there]))
@@ -124,18 +104,18 @@ def choose_trials(
     return chosen
 
 
-def _require_onsets(pool: Pool, unit: Unit, order: Order) -> None:
+def _require_onsets(trials: Trials, unit: Unit, order: Order) -> None:
     """Refuse minutes and the order of recording of trials whose onsets are not known."""
-    if pool.timeline is None and (unit == "minutes" or order == "recording"):
+    if trials.onset_s is None and (unit == "minutes" or order == "recording"):
         raise BrainhiveError(
-            f"subject {pool.trials.subject}: {NO_TIMES}",
+            f"subject {trials.subject}: {NO_TIMES}",
             f"prepare the signals again, with onsets ({Line('prepare')}), "
             "or count pictures or trials, in draws",
         )
 
 
 def limit_amounts(
-    pools: Sequence[Pool], unit: Unit, amounts: Sequence[float], order: Order = "draws"
+    people: Sequence[Trials], unit: Unit, amounts: Sequence[float], order: Order = "draws"
 ) -> list[float]:
     """List the amounts that every person has, in order, and everything.
 
@@ -144,8 +124,7 @@ def limit_amounts(
     """
     # what each person has
     most = []
-    for pool in pools:
-        _require_onsets(pool, unit, order)
-        totals = dict(zip(UNITS, pool.count(pool.trials.is_there), strict=True))
-        most.append(totals[unit])
+    for trials in people:
+        _require_onsets(trials, unit, order)
+        most.append(measure_amounts(trials, trials.is_there)[UNITS.index(unit)])
     return [*sorted(amount for amount in amounts if amount < min(most)), ALL]

@@ -29,11 +29,9 @@ from brainhive_cli.evaluation.calibration.curves import (
     GAIN,
     MEASURED,
     SHARE,
-    Metrics,
     Results,
     check_controls,
     find_range,
-    measure_arms,
 )
 from brainhive_cli.evaluation.calibration.job import FIRST_DAY, LAST_DAY, Job
 from brainhive_cli.evaluation.calibration.strengths import Choice
@@ -78,19 +76,18 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
         Measurements, and the artifacts of a page.
     """
     job, names, headline, align = results.job, results.names, results.headline, results.job.align
-    metrics = measure_arms(results)
 
     # metrics by scope
     protocol = f"{results.protocol_of(headline)}, {headline}, {EVERYTHING}"
-    whole = metrics.arms[headline][-1]
+    whole = results.metrics[headline][-1]
     scopes = {ALL: {key: replace(metric, protocol=protocol) for key, metric in whole.items()}}
-    sessions = {FIRST_DAY: metrics.first_day} if metrics.first_day else {}
-    for label, by_amount in {**metrics.arms, **sessions}.items():
+    sessions = {FIRST_DAY: results.first_day} if results.first_day else {}
+    for label, by_amount in {**results.metrics, **sessions}.items():
         for name, measured in zip(names, by_amount, strict=True):
             scopes[label if label == ZERO_SHOT else scope(label, name)] = dict(measured)
-    for label, gains in metrics.gains.items():
+    for label, gains in results.gains.items():
         scopes |= {scope(label, name): {GAIN: gain} for name, gain in zip(names, gains, strict=True)}
-    scopes |= {scope(SHARE, name): {SHARE: share} for name, share in zip(names, metrics.shares, strict=True)}
+    scopes |= {scope(SHARE, name): {SHARE: share} for name, share in zip(names, results.shares, strict=True)}
 
     # each person, with everything
     context: Any = {"split": "test", "protocol": protocol, "seeds": job.seeds, "only": MEASURED}
@@ -107,9 +104,9 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
         "protocol": protocol,
         "caveats": find_caveats(protocol),
         **tested,
-        "warnings": [*tested["warnings"], *check_controls(metrics)],
+        "warnings": [*tested["warnings"], *check_controls(results.metrics)],
         "cells": {f"sub-{subject:02d}": {"subject": subject} for subject in job.people},
-        "finding": state_finding(results, metrics),
+        "finding": state_finding(results),
         "arms": {arm: describe_arm(arm, job.spec.alignments) for arm in results.arms},
         "amounts": [
             {"name": name}
@@ -129,18 +126,18 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
         },
         "source": describe_source(job),
         "epochs": describe_epochs(job),
-        "pictures_left_out": {str(subject): person.pool.dropped for subject, person in job.people.items()},
+        "pictures_left_out": {str(subject): person.dropped for subject, person in job.people.items()},
     }
-    return Measurements(scopes, results.missing, notes), draw(results, metrics, choices)
+    return Measurements(scopes, results.missing, notes), draw(results, choices)
 
 
-def state_finding(results: Results, metrics: Metrics) -> str:
+def state_finding(results: Results) -> str:
     """State how much of a new person suffices, when other people no longer help, and what a day costs."""
     # the first amount that surely reaches the share, or else the largest below everything
     job, names, headline, last = results.job, results.names, results.headline, len(results.names) - 1
-    short, reached = find_range(metrics.surplus)
-    column = max(0, min(reached if metrics.surplus else last, last - 1))
-    top1, share = [measured["top1"] for measured in metrics.arms[headline]], metrics.shares[column]
+    short, reached = find_range(results.surplus)
+    column = max(0, min(reached if results.surplus else last, last - 1))
+    top1, share = [measured["top1"] for measured in results.metrics[headline]], results.shares[column]
 
     # what it reaches of everything, next to no recording and to chance
     size = results.sizes(results.columns[-1])
@@ -151,29 +148,29 @@ def state_finding(results: Results, metrics: Metrics) -> str:
         verb = "reaches" if job.amounts[results.columns[column]] == 1 else "reach"
         sentence = f"{names[column]} {verb} {_percent(share)} of top-1 with {EVERYTHING} ({full}) by "
         sentence += f"{headline}, {number(top1[column].value)} of {number(top1[-1].value)}"
-    if ZERO_SHOT in metrics.arms:
-        sentence += f"; without any recording it is {number(metrics.arms[ZERO_SHOT][0]['top1'].value)}"
+    if ZERO_SHOT in results.metrics:
+        sentence += f"; without any recording it is {number(results.metrics[ZERO_SHOT][0]['top1'].value)}"
     sentences = [f"{sentence}, by chance {brief(top1[0].chance or 0)}"]
 
     # the amount that suffices, that from which other people do not help, and the change over days
     if last:
         limits = [f"more than {names[short - 1]}"] if short else []
-        limits += [f"at most {names[reached]}"] if reached < len(metrics.surplus) else []
+        limits += [f"at most {names[reached]}"] if reached < len(results.surplus) else []
         suffices = (
             f"{100 * ENOUGH:.0f} % of it is reached with {' and '.join(limits)} (95 %, people in general)"
         )
         if not limits:
             why = f"fewer than {FEWEST_PEOPLE} people tell nothing of others"
-            why = f"{len(job.people)} people do not settle it" if metrics.surplus else why
+            why = f"{len(job.people)} people do not settle it" if results.surplus else why
             suffices = f"From which amount on {100 * ENOUGH:.0f} % is reached is not said: {why}"
         sentences.append(suffices)
-    if gains := metrics.gains.get(f"{TRANSFER} over {SCRATCH}"):
+    if gains := results.gains.get(f"{TRANSFER} over {SCRATCH}"):
         better, no_better = find_range([(_minus(gain.high), _minus(gain.low)) for gain in gains])
         sentence = f"not shown to be better than {SCRATCH}"
         sentence = f"better than {SCRATCH} up to {names[better - 1]}" if better else sentence
         sentence += f", and no better from {names[no_better]} on" if no_better <= last else ""
         sentences.append(f"{TRANSFER.capitalize()} is {sentence}")
-    if gains := metrics.gains.get(DRIFT):
+    if gains := results.gains.get(DRIFT):
         change = _with_interval(gains[-1])
         sentences.append(
             f"From the {FIRST_DAY} to the {LAST_DAY} top-1 with {EVERYTHING} changes by {change}"
@@ -218,7 +215,7 @@ def describe_source(job: Job) -> str:
         is_common = model.learned.pictures.contain(
             job.align.dataset.pictured_as, store.image_ids, pixels, job.align.confirm_copy("train")
         )
-        shares.append(is_common[job.people[model.cell.tested_on[0]].pool.trials.stimulus].mean())
+        shares.append(is_common[job.people[model.cell.tested_on[0]].trials.stimulus].mean())
     people = " to ".join(map(str, sorted({min(counts), max(counts)})))
     share = 100 * float(np.mean(shares))
     seen = "all" if share == 100 else "none" if share == 0 else f"{share:.0f} %"
@@ -236,36 +233,36 @@ def describe_epochs(job: Job) -> str:
     return f"{epochs} epochs and the learning rate of the run, chosen on other people; the last epoch is kept"
 
 
-def draw(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> list[Artifact]:
+def draw(results: Results, choices: Mapping[str, Choice]) -> list[Artifact]:
     """Draw the curves, and lay out the tables."""
     # positions on the axis; everything lies at its mean over people
-    job, unit, headline = results.job, results.job.spec.unit, results.headline
+    job, unit, headline, metrics = results.job, results.job.spec.unit, results.headline, results.metrics
     amounts = [job.amounts[column] for column in results.columns]
     whole = results.sizes(results.columns[-1])
     at = [round(whole[unit], 1) if amount == EVERY_TRIAL else amount for amount in amounts]
     shared: Any = {"value": "top-1", "is_logarithmic": True}
 
     # the arms that a reader compares, days, and arms of each protocol next to one that has its colour above
-    first = [arm for arm in (headline, ZERO_SHOT, SCRATCH) if arm in metrics.arms]
-    rest = [arm for arm in metrics.arms if arm not in (*first, *CONTROLS)]
+    first = [arm for arm in (headline, ZERO_SHOT, SCRATCH) if arm in metrics]
+    rest = [arm for arm in metrics if arm not in (*first, *CONTROLS)]
     protocols = {arm: describe_arm(arm, job.spec.alignments)[1] for arm in rest}
     groups = {
         "Alignments without labels": [arm for arm in rest if protocols[arm] == UNLABELLED],
         "Other ways with labels": [arm for arm in rest if protocols[arm] == LABELLED],
     }
-    lines = {TITLE: {arm: metrics.arms[arm] for arm in first}}
-    if metrics.first_day:
-        days = {LAST_DAY: metrics.arms[headline], FIRST_DAY: metrics.first_day}
+    lines = {TITLE: {arm: metrics[arm] for arm in first}}
+    if results.first_day:
+        days = {LAST_DAY: metrics[headline], FIRST_DAY: results.first_day}
         lines[f"From one day to another, by {headline}"] = days
     lines |= {
-        title: {arm: metrics.arms[arm] for arm in (headline, *arms)} for title, arms in groups.items() if arms
+        title: {arm: metrics[arm] for arm in (headline, *arms)} for title, arms in groups.items() if arms
     }
-    if any(arm in metrics.arms for arm in CONTROLS):
+    if any(arm in metrics for arm in CONTROLS):
         controls = (PERMUTED_TRANSFER, ZERO_SHOT, PERMUTED_SCRATCH)
-        lines["Controls: wrong labels"] = {arm: metrics.arms[arm] for arm in controls if arm in metrics.arms}
+        lines["Controls: wrong labels"] = {arm: metrics[arm] for arm in controls if arm in metrics}
 
     # a curve for each group, then a line for each person
-    interval = metrics.arms[headline][-1]["top1"].interval
+    interval = metrics[headline][-1]["top1"].interval
     note = f"The last point is everything. Bands: 95 % intervals, {interval}. {describe_source(job)}."
     axis, curves = f"{unit} of the new person", []
     for title, by_arm in lines.items():
@@ -274,21 +271,18 @@ def draw(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> l
         ]
         options: Any = {"section": FINDING, "note": note} if title == TITLE else {"section": SECTION}
         curves.append(Curve(title, axis, at, drawn, **options, **shared))
-    scores = np.array(
-        [[hits.mean() for hits in results.hits(headline, column)] for column in results.columns]
-    )
     people = [
         Line(f"sub-{subject:02d}", by_amount)
-        for subject, by_amount in zip(job.people, scores.T.tolist(), strict=True)
+        for subject, by_amount in zip(job.people, results.scores.T.tolist(), strict=True)
     ]
     if len(people) > 1:
         curves.insert(1, Curve(f"Each person, by {headline}", axis, at, people, section=FINDING, **shared))
 
     # tables: what amounts reach, all arms by amounts, and what arms are
     others = [name for name, count in whole.items() if name != unit and not np.isnan(count)]
-    gains = {label: values for label, values in metrics.gains.items() if not label.endswith(ZERO_SHOT)}
+    gains = {label: values for label, values in results.gains.items() if not label.endswith(ZERO_SHOT)}
 
-    pulls_back = TRANSFER in metrics.arms and not job.training.backbone.is_closed_form
+    pulls_back = TRANSFER in metrics and not job.training.backbone.is_closed_form
     pulling = [*choices.values()] if pulls_back else []
 
     # one row for each amount
@@ -305,13 +299,13 @@ def draw(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> l
         words = [ZERO_SHOT] if None in pulls else []
         words += [f"{pull:g}" for pull in sorted(pull for pull in pulls if pull is not None)]
         cells = [counts[name] for name in others]
-        cells += [_with_interval(metrics.arms[headline][index]["top1"]), _percent(metrics.shares[index])]
+        cells += [_with_interval(metrics[headline][index]["top1"]), _percent(results.shares[index])]
         cells += [_with_interval(values[index]) for values in gains.values()]
         rows.append([label, *cells, *([", ".join(words)] if pulling else [])])
     columns = [unit, *others, headline, f"of {EVERYTHING}"]
     columns += [label.removeprefix(f"{TRANSFER} ") for label in gains]
     columns += ["pull"] if pulling else []
-    methods = dict.fromkeys(share.interval for share in metrics.shares if share.low is not None)
+    methods = dict.fromkeys(share.interval for share in results.shares if share.low is not None)
     notes = [f"share of {EVERYTHING}: interval by {method}" for method in methods]
     notes += [f"pull of transfer: {words}" for words in dict.fromkeys(c.words for c in pulling)]
     notes.append(describe_epochs(job))
@@ -321,14 +315,12 @@ def draw(results: Results, metrics: Metrics, choices: Mapping[str, Choice]) -> l
     # all arms, without intervals, which the curves show
     values = [
         [arm, *(number(measured["top1"].value) for measured in by_amount)]
-        for arm, by_amount in metrics.arms.items()
+        for arm, by_amount in metrics.items()
     ]
     every = Table(f"Top-1 of every arm, by {unit}", ["arm", *labels], values, section=SECTION)
 
     # what arms are, and how long they take
-    about = [
-        [arm, *describe_arm(arm, job.spec.alignments), f"{results.seconds(arm):.2f}"] for arm in metrics.arms
-    ]
+    about = [[arm, *describe_arm(arm, job.spec.alignments), f"{results.seconds(arm):.2f}"] for arm in metrics]
     columns = ["arm", "of the new person", "protocol in MOABB", "what it is", f"seconds with {EVERYTHING}"]
     arms = Table("Arms", columns, about, section=SECTION, note="Seconds of processor time.")
     return [*curves, amounts_table, every, arms]

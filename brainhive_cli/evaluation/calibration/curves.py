@@ -122,10 +122,10 @@ class Results:
                 by_person[cell.tested_on[0]].append(ranks)
         return [np.stack(ranks) for ranks in by_person.values()]
 
-    def hits(self, arm: str, column: int, tested: str = "") -> list[Float64]:
-        """Average top-1 over models and draws: [N], one array a person."""
-        ranks = self.ranks(arm, column, tested)
-        return [(each == 1).mean(0, dtype=np.float64) for each in ranks]
+    def hits(self, arm: str, tested: str = "") -> list[list[Float64]]:
+        """Average top-1 of an arm over models and draws: after each amount [N], one array a person."""
+        ranks = (self.ranks(arm, column, tested) for column in self.columns)
+        return [[(each == 1).mean(0, dtype=np.float64) for each in of_people] for of_people in ranks]
 
     def sizes(self, column: int) -> dict[str, float]:
         """Average pictures, trials and minutes (NaN where not known) of an amount."""
@@ -137,89 +137,93 @@ class Results:
         row = list_arms(self.job.spec).index(arm)
         return float(np.mean([part.seconds[row, -1] for (_, draw), part in self.parts.items() if draw == 0]))
 
+    @property
+    def _context(self) -> dict[str, Any]:
+        """Facts that all metrics have in common."""
+        return {"split": "test", "seeds": self.job.seeds, "items": self.job.items}
 
-@dataclass(frozen=True)
-class Metrics:
-    """Metrics of all arms, one for each amount.
+    def _summarise(self, arm: str, columns: Sequence[int], tested: str = "") -> list[dict[str, Metric]]:
+        """Summarise the ranks of an arm after each amount, by name."""
+        pool = len(next(iter(self.job.people.values())).rows)
+        context: Any = {**self._context, "protocol": self.protocol_of(arm), "only": MEASURED}
+        ranks = (self.ranks(arm, column, tested) for column in columns)
+        return [by_name(summarise(of_people, pool, **context)) for of_people in ranks]
 
-    Attributes:
-        arms: By arm and, for each amount, by name. Zero-shot is the same after all of them.
-        first_day: The same of the finding's arm, tested on the first session; empty where days do not differ.
-        gains: Of transfer over another arm, and of the last session over the first, by scope.
-        shares: Top-1 of the finding's arm divided by that with everything.
-        surplus: Ends of the interval, for people in general, of top-1 less `ENOUGH` of that with everything,
-            of each amount below everything; empty for fewer than three people.
-    """
+    @cached_property
+    def metrics(self) -> dict[str, list[dict[str, Metric]]]:
+        """Metrics by arm and, for each amount, by name; zero-shot is the same after all of them."""
+        metrics = {}
+        for arm in self.arms:
+            repeats = len(self.columns) if arm == ZERO_SHOT else 1
+            metrics[arm] = self._summarise(arm, self.columns[::repeats]) * repeats
+        return metrics
 
-    arms: Mapping[str, Sequence[Mapping[str, Metric]]]
-    first_day: Sequence[Mapping[str, Metric]]
-    gains: Mapping[str, Sequence[Metric]]
-    shares: Sequence[Metric]
-    surplus: Sequence[Ends] = ()
+    @cached_property
+    def first_day(self) -> list[dict[str, Metric]]:
+        """The same of the finding's arm, tested on the first session; empty where days do not differ."""
+        has_days = self.tested == LAST_DAY
+        return self._summarise(self.headline, self.columns, FIRST_DAY) if has_days else []
 
+    @cached_property
+    def gains(self) -> dict[str, list[Metric]]:
+        """Paired gains of transfer over another arm, and of the last session over the first, by scope."""
+        headline = self.headline
+        pairs = {
+            f"{TRANSFER} over {other}": ((TRANSFER, self.tested), (other, self.tested))
+            for other in (ZERO_SHOT, SCRATCH)
+            if {TRANSFER, other} <= {*self.arms}
+        }
+        if self.first_day:
+            pairs[DRIFT] = ((headline, LAST_DAY), (headline, FIRST_DAY))
+        context: Any = {**self._context, "limits": (-1.0, 1.0), "is_share": False, "chance": 0.0}
+        gains: dict[str, list[Metric]] = {label: [] for label in pairs}
+        for label, (arm, other) in pairs.items():
+            context["protocol"] = self.protocol_of(arm[0], other[0])
+            for people in zip(self.hits(*arm), self.hits(*other), strict=True):
+                differences = [one - two for one, two in zip(*people, strict=True)]
+                gains[label].append(measure(GAIN, differences, **context))
+        return gains
 
-def measure_arms(results: Results) -> Metrics:
-    """Measure every arm after every amount, and what transfer and a day change, person by person."""
-    job, columns, headline = results.job, results.columns, results.headline
-    pool = len(next(iter(job.people.values())).image_ids)
-    context: Any = {"split": "test", "seeds": job.seeds, "items": job.items}
+    @cached_property
+    def scores(self) -> Float64:
+        """[amounts, people] top-1 of the finding's arm."""
+        return np.array([[hits.mean() for hits in of_people] for of_people in self.hits(self.headline)])
 
-    def summarise_arm(arm: str, columns: Sequence[int], tested: str = "") -> list[dict[str, Metric]]:
-        stamped = context | {"protocol": results.protocol_of(arm), "only": MEASURED}
-        ranks = (results.ranks(arm, column, tested) for column in columns)
-        return [by_name(summarise(ranks_of_column, pool, **stamped)) for ranks_of_column in ranks]
-
-    # each arm; zero-shot is the same after all amounts
-    arms = {}
-    for arm in results.arms:
-        repeats = len(columns) if arm == ZERO_SHOT else 1
-        arms[arm] = summarise_arm(arm, columns[::repeats]) * repeats
-
-    # paired differences of hits
-    pairs = {
-        f"{TRANSFER} over {other}": ((TRANSFER, results.tested), (other, results.tested))
-        for other in (ZERO_SHOT, SCRATCH)
-        if {TRANSFER, other} <= {*arms}
-    }
-    first_day = []
-    if results.tested == LAST_DAY:
-        pairs[DRIFT] = ((headline, LAST_DAY), (headline, FIRST_DAY))
-        first_day = summarise_arm(headline, columns, FIRST_DAY)
-    limits: Any = {"limits": (-1.0, 1.0), "is_share": False, "chance": 0.0}
-    gains: dict[str, list[Metric]] = {label: [] for label in pairs}
-    for label, ((arm, tested), (other, other_tested)) in pairs.items():
-        limits["protocol"] = results.protocol_of(arm, other)
-        for column in columns:
-            hits = zip(
-                results.hits(arm, column, tested), results.hits(other, column, other_tested), strict=True
+    @cached_property
+    def shares(self) -> list[Metric]:
+        """Top-1 of the finding's arm after each amount, divided by that with everything."""
+        method = f"Fieller over {len(self.job.people)} people"
+        return [
+            replace(
+                self.metrics[self.headline][0]["top1"],
+                name=SHARE,
+                value=share,
+                low=low,
+                high=high,
+                interval=method if low is not None else NO_SHARE,
+                chance=None,
+                these_subjects=None,
+                people=None,
+                seed_sd=None,
             )
-            gains[label].append(measure(GAIN, [one - two for one, two in hits], **limits, **context))
+            for share, low, high in (ratio_of_means(scores, self.scores[-1]) for scores in self.scores)
+        ]
 
-    # shares of top-1 with everything, and differences to what is enough: these have an interval in any case
-    hits_by_amount = [results.hits(headline, column) for column in columns]
-    by_person = [np.array([hits.mean() for hits in of_people]) for of_people in hits_by_amount]
-    surplus = []
-    if len(job.people) >= FEWEST_PEOPLE:
-        for of_people in hits_by_amount[:-1]:
-            pairs_of_hits = zip(of_people, hits_by_amount[-1], strict=True)
-            surplus.append(crossed_t([few - ENOUGH * most for few, most in pairs_of_hits], job.items)[1:])
-    method = f"Fieller over {len(job.people)} people"
-    shares = [
-        replace(
-            arms[headline][0]["top1"],
-            name=SHARE,
-            value=share,
-            low=low,
-            high=high,
-            interval=method if low is not None else NO_SHARE,
-            chance=None,
-            these_subjects=None,
-            people=None,
-            seed_sd=None,
+    @cached_property
+    def surplus(self) -> list[Ends]:
+        """Ends of the interval, for people in general, of top-1 less `ENOUGH` of that with everything.
+
+        Of each amount below everything; empty for fewer than three people. These have an interval in any
+        case, as shares do not.
+        """
+        *hits, most = self.hits(self.headline)
+        if len(self.job.people) < FEWEST_PEOPLE:
+            return []
+        differences = (
+            [few - ENOUGH * everything for few, everything in zip(of_people, most, strict=True)]
+            for of_people in hits
         )
-        for share, low, high in (ratio_of_means(scores, by_person[-1]) for scores in by_person)
-    ]
-    return Metrics(arms, first_day, gains, shares, surplus)
+        return [crossed_t(each, self.job.items)[1:] for each in differences]
 
 
 def find_range(ends: Sequence[Ends]) -> tuple[int, int]:
@@ -237,11 +241,11 @@ def find_range(ends: Sequence[Ends]) -> tuple[int, int]:
     return max(below, default=-1) + 1, max(unsure, default=-1) + 1
 
 
-def check_controls(metrics: Metrics) -> list[str]:
+def check_controls(metrics: Mapping[str, Sequence[Mapping[str, Metric]]]) -> list[str]:
     """Warn of controls with everything that are not as they must be."""
     warnings = []
     compared = PERMUTED_SCRATCH, PERMUTED_TRANSFER, ZERO_SHOT
-    scratch, transfer, zero_shot = (metrics.arms.get(arm, [{}])[-1].get("top1") for arm in compared)
+    scratch, transfer, zero_shot = (metrics.get(arm, [{}])[-1].get("top1") for arm in compared)
     if scratch and (scratch.low or 0.0) > (scratch.chance or 0.0):
         warnings.append(
             f"{PERMUTED_SCRATCH} is above chance: its labels are wrong, so something else is read"

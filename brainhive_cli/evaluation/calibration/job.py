@@ -3,24 +3,24 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.arrays import Float32, Int64
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, extend_protocol
 from brainhive_cli.core.results import Work
-from brainhive_cli.data.datasets import alike_of, people_of
+from brainhive_cli.data.datasets import alike_items, people_of
 from brainhive_cli.data.stores.target_store import first_with_pixels, pixels_of
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.calibration.amounts import Pool, limit_amounts
+from brainhive_cli.evaluation.calibration.amounts import limit_amounts
 from brainhive_cli.evaluation.calibration.recipe import Calibration, Recipe
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import few_shot
@@ -36,31 +36,25 @@ KEPT = {"none": (), "transfer": (few_shot.TRANSFER,), "all": (*few_shot.TRAINED_
 """Arms whose models are kept."""
 
 
-class Tested(NamedTuple):
-    """Test signals [N, C, T] of a person, not normalised, and the index of each one's picture [N]."""
-
-    signal: Float32
-    target: Tensor
-    stimulus: Int64
-
-
 @dataclass(frozen=True)
 class Person:
     """A new person: what may be learned from, and what is tested.
 
     Attributes:
         subject: Number of the person.
-        pool: Trials of training pictures.
-        tested: Test signals, by the name of what is tested.
+        trials: Those of training pictures that are not tested.
+        dropped: Training pictures that were left out because they, or copies of them, are tested.
+        tested: Test trials, not normalised, by the name of what is tested.
         gallery: Embeddings [M, ...] of the tested pictures, by the fuser's key.
-        image_ids: [M] of these pictures.
+        rows: [M] of these pictures in the target stores, ascending.
     """
 
     subject: int
-    pool: Pool
-    tested: Mapping[str, Tested]
+    trials: Trials
+    dropped: int
+    tested: Mapping[str, Trials]
     gallery: Mapping[str, Tensor]
-    image_ids: list[str]
+    rows: Int64
 
 
 @dataclass(frozen=True)
@@ -174,28 +168,24 @@ class Job:
         ).gather(torch.from_numpy(rows))
 
         # trials that are learned from: never a tested picture, whatever it is called
-        pool = Pool(read_raw(member, subject, "train", with_single=self.needs_trials))
+        trials = read_raw(member, subject, "train", with_single=self.needs_trials)
         stores = member.stores("train"), member.stores("test")
         train_pixels, test_pixels = (pixels_of(each.values()) for each in stores)
         name, known = self.align.dataset.pictured_as, None if test_pixels is None else test_pixels[rows]
         is_tested = LearnedPictures.of(name, image_ids, known).contain(
             name, member.pictures("train").image_ids, train_pixels, self.align.confirm_copy("train", "test")
         )
-        pool = pool.without(is_tested[pool.trials.stimulus])
+        is_dropped = is_tested[trials.stimulus]
+        trials = trials.take(~is_dropped)
 
         # test trials, of some sessions only where days differ
-        trials = read_raw(member, subject, "test", with_single=self.spec.days == "next")
-        parts = {TEST: trials}
+        tested = {TEST: read_raw(member, subject, "test", with_single=self.spec.days == "next")}
         if self.spec.days == "next":
-            pool, parts = _split_days(pool, trials)
-        tested = {}
-        for name, part in parts.items():
-            is_known = np.isin(part.stimulus, rows)
-            target = torch.from_numpy(np.searchsorted(rows, part.stimulus[is_known]))
-            tested[name] = Tested(part.averages[is_known], target, part.stimulus[is_known])
-        if not len(pool.trials.stimulus):
+            trials, tested = _split_days(trials, tested[TEST])
+        tested = {name: part.take(np.isin(part.stimulus, rows)) for name, part in tested.items()}
+        if not len(trials.stimulus):
             raise BrainhiveError(f"subject {subject} has no picture to learn from", "other subjects")
-        return Person(subject, pool, tested, gallery, image_ids)
+        return Person(subject, trials, int(is_dropped.sum()), tested, gallery, rows)
 
     def load_base(self, cell: Cell, launch: Launch, left_out: TrainedRun | None = None) -> SourceModel:
         """Load the model of a cell, with what goes on from it to a new person.
@@ -237,7 +227,7 @@ class Job:
         """Describe the recordings that models which are kept have learned from."""
         # all training pictures of the person, by name, pixels and concept
         (subject,), model, dataset = cell.tested_on, TrainedModel(self.align, cell), self.align.dataset
-        rows = self.people[subject].pool.trials.stimulus
+        rows = self.people[subject].trials.stimulus
         store, pixels = first_with_pixels(model.stores("train"))
         shown = store.image_ids[rows], None if pixels is None else pixels[rows], store.concepts[rows]
         people, source = people_of(dataset), model.source
@@ -263,20 +253,15 @@ class Job:
         Raises:
             BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
         """
-        pools, spec = [person.pool for person in self.people.values()], self.spec
-        return limit_amounts(pools, spec.unit, spec.amounts, spec.order)
+        trials, spec = [person.trials for person in self.people.values()], self.spec
+        return limit_amounts(trials, spec.unit, spec.amounts, spec.order)
 
     @cached_property
     def items(self) -> Items:
         """List the tested pictures of each person, and which of them are alike."""
         pictures = next(iter(self.align.stores("test").values()))
-        alike = alike_of(self.align.dataset, pictures.image_ids, pictures.concepts)
-        return alike.items(
-            [
-                [pictures.image_ids[row] for row in next(iter(person.tested.values())).stimulus]
-                for person in self.people.values()
-            ]
-        )
+        rows = [next(iter(person.tested.values())).stimulus for person in self.people.values()]
+        return alike_items(self.align.dataset, pictures, rows)
 
     def describe_protocol(self) -> str:
         """Name the way of measuring, with all that a reader must know."""
@@ -330,7 +315,7 @@ def read_raw(
     return trials
 
 
-def _split_days(pool: Pool, trials: Trials) -> tuple[Pool, dict[str, Trials]]:
+def _split_days(learned: Trials, tested: Trials) -> tuple[Trials, dict[str, Trials]]:
     """Learn from the first session, and test the last and, for the drift, the first one.
 
     As many trials of each picture are averaged of both, so that the sessions compare.
@@ -338,26 +323,23 @@ def _split_days(pool: Pool, trials: Trials) -> tuple[Pool, dict[str, Trials]]:
     Raises:
         BrainhiveError: if there are not two sessions, or no picture was tested in both.
     """
-    subject = pool.trials.subject
-    learned, tested = pool.trials.sessions, trials.sessions
-    if learned is None or tested is None:
+    subject, sessions, tested_sessions = learned.subject, learned.sessions, tested.sessions
+    if sessions is None or tested_sessions is None:
         raise BrainhiveError(
             f"subject {subject}: signals do not say which session a trial is of",
             f"prepare the signals again, with sessions ({Line('prepare')}), or days=all",
         )
-    first, last = int(learned[learned >= 0].min()), int(tested.max())
+    first, last = int(sessions[sessions >= 0].min()), int(tested_sessions.max())
     if last <= first:
         raise BrainhiveError(f"subject {subject} was tested in one session", "days=all, or other subjects")
 
-    # trials of the first session
-    pool = replace(pool, trials=pool.trials.choose(learned == first))
-
     # pictures that both sessions show, with as many trials of each
-    masks = [tested == session for session in (first, last)]
+    masks = [tested_sessions == session for session in (first, last)]
     fewest = np.min([mask.sum(1) for mask in masks], 0)[:, None]
     masks = [mask & (mask.cumsum(1) <= fewest) for mask in masks]
     if not masks[0].any():
         raise BrainhiveError(
             f"subject {subject}: no picture was tested in sessions {first + 1} and {last + 1}", "days=all"
         )
-    return pool, {LAST_DAY: trials.choose(masks[1]), FIRST_DAY: trials.choose(masks[0])}
+    days = {LAST_DAY: tested.choose(masks[1]), FIRST_DAY: tested.choose(masks[0])}
+    return learned.choose(sessions == first), days

@@ -13,7 +13,7 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.trials import BY_TRIAL, Trials
-from brainhive_cli.evaluation.calibration.amounts import ALL, choose_trials
+from brainhive_cli.evaluation.calibration.amounts import ALL, choose_trials, measure_amounts
 from brainhive_cli.evaluation.calibration.job import Person
 from brainhive_cli.evaluation.calibration.recipe import SHELVES, Calibration
 from brainhive_cli.measurement.ranks import ranks
@@ -101,7 +101,11 @@ def rank_tested(decoder: PersonModel, person: Person) -> dict[str, Int64]:
             {key: values.to(decoder.model.device) for key, values in person.gallery.items()}
         ).float()
     return {
-        name: ranks(decoder.encode(tested.signal), gallery, tested.target).numpy()
+        name: ranks(
+            decoder.encode(tested.averages),
+            gallery,
+            torch.from_numpy(np.searchsorted(person.rows, tested.stimulus)),
+        ).numpy()
         for name, tested in person.tested.items()
     }
 
@@ -130,7 +134,7 @@ def measure_draw(
     """
     arms, count = list_arms(spec), len(amounts)
     ranked = {
-        name: np.full((len(arms), count, len(tested.target)), ABSENT)
+        name: np.full((len(arms), count, len(tested.stimulus)), ABSENT)
         for name, tested in person.tested.items()
     }
     seconds, sizes = np.zeros((len(arms), count)), np.full((count, 3), np.nan)
@@ -138,30 +142,30 @@ def measure_draw(
     first = next(iter(person.tested.values()))
     label_free = {each.kind for each in spec.alignments if not getattr(each, "is_paired", False)}
     random = np.random.default_rng((spec.seed, person.subject, draw))
-    chosen = choose_trials(person.pool, spec.unit, amounts, spec.order, random)
+    chosen = choose_trials(person.trials, spec.unit, amounts, spec.order, random)
     for column, (amount, is_chosen) in enumerate(zip(amounts, chosen, strict=True)):
         # the recordings of this amount
-        sizes[column] = person.pool.count(is_chosen)
+        sizes[column] = measure_amounts(person.trials, is_chosen)
         if (amount == ALL and draw > 0) or not is_chosen.any():
             continue
-        trials = person.pool.trials.choose(is_chosen)
+        trials = person.trials.choose(is_chosen)
 
         # every arm on the same recordings
         for row, arm in enumerate(arms):
             if arm in missing:
                 continue
             started_s, seed = time.process_time(), derive_seed(spec.seed, person.subject, draw)
-            recordings, is_label_free = trials, arm in label_free
-            if is_label_free and spec.align_on == "test":  # a control
+            recordings = trials
+            if arm in label_free and spec.align_on == "test":  # a control
                 unknown: dict[str, Any] = dict.fromkeys((*BY_TRIAL, "repetitions", "index", "recorded"))
-                signal = first.signal[:, None]
+                signal = first.averages[:, None]
                 recordings = replace(trials, signal=signal, image_ids=(), stimulus=first.stimulus, **unknown)
                 together.add(arm)
             try:
                 decoder = fit_decoder(base, arm, spec, recordings, seed, pulls[column])
                 measured = rank_tested(decoder, person)
                 if draw == 0 and column == 0:  # a test trial is decoded without the others
-                    is_together = depends_on_other_trials(decoder.encode, torch.from_numpy(first.signal))
+                    is_together = depends_on_other_trials(decoder.encode, torch.from_numpy(first.averages))
                     together |= {arm} if is_together else set()
             except BrainhiveError as error:
                 missing[arm] = error.in_one_line

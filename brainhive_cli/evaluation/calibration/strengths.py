@@ -10,8 +10,8 @@ from brainhive_cli.core import console
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.evaluation.calibration.amounts import Pool, choose_trials
-from brainhive_cli.evaluation.calibration.job import TEST, Job, Person, Tested, read_raw
+from brainhive_cli.evaluation.calibration.amounts import choose_trials, measure_amounts
+from brainhive_cli.evaluation.calibration.job import TEST, Job, Person, read_raw
 from brainhive_cli.evaluation.calibration.measure import fit_decoder, rank_tested
 from brainhive_cli.training.alignment.few_shot import (
     PERMUTED_TRANSFER,
@@ -43,16 +43,31 @@ class Choice:
     words: str
 
 
-def needs_choice(job: Job, cell: Cell) -> bool:
-    """Whether other people choose the strength: of two or more, in a model that is trained step by step."""
-    is_wanted = {TRANSFER, PERMUTED_TRANSFER} & {*job.spec.arms}
-    is_open = len(job.spec.transfer.pulls) > 1 and not job.training.backbone.is_closed_form
-    return bool(is_wanted) and is_open and len(cell.trained_on) > 1 and not _is_started(job)
+def fix_pulls(job: Job, cell: Cell) -> Choice | None:
+    """Fix the strength for each amount where nobody chooses it; None where people of the model do.
 
+    They do where they are two or more, of a model that is trained step by step and started from none.
+    """
+    # strengths of the recipe, or of the run
+    spec, amounts, pulls = job.spec, job.amounts, job.spec.transfer.pulls
+    nobody = [dict[str, float]() for _ in amounts]
+    if job.training.backbone.is_closed_form:
+        return Choice([0.0] * len(amounts), nobody, "the penalty of the run, which is fitted in closed form")
+    if len(pulls) == 1:
+        return Choice([pulls[0]] * len(amounts), nobody, f"set to {pulls[0]:g}")
 
-def _is_started(job: Job) -> bool:
-    """Whether the model went on from another one, which nobody can be left out of."""
-    return job.training.mode == "finetune" or any(job.training.train.starts)
+    # nobody can be left out of the model that another one started from
+    is_started = job.training.mode == "finetune" or any(job.training.train.starts)
+    is_wanted = {TRANSFER, PERMUTED_TRANSFER} & {*spec.arms}
+    if is_wanted and len(cell.trained_on) > 1 and not is_started:
+        return None
+    random = np.random.default_rng(spec.seed)
+    trials = next(iter(job.people.values())).trials
+    chosen = choose_trials(trials, spec.unit, amounts, spec.order, random)
+    why = "went on from another one" if is_started else "learned from one person"
+    counts = [measure_amounts(trials, is_chosen)[0] for is_chosen in chosen]
+    words = f"fixed by the number of pictures, as the model {why}"
+    return Choice([*map(fixed_pull, counts)], nobody, words)
 
 
 def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Training:
@@ -95,20 +110,7 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
         runs: The model without each of them.
         launch: This process, and its device.
     """
-    # strengths that nobody chooses
     spec, amounts, pulls = job.spec, job.amounts, job.spec.transfer.pulls
-    nobody = [dict[str, float]() for _ in amounts]
-    if job.training.backbone.is_closed_form:
-        return Choice([0.0] * len(amounts), nobody, "the penalty of the run, which is fitted in closed form")
-    if len(pulls) == 1:
-        return Choice([pulls[0]] * len(amounts), nobody, f"set to {pulls[0]:g}")
-    if not runs:
-        random = np.random.default_rng(spec.seed)
-        pool = next(iter(job.people.values())).pool
-        chosen = choose_trials(pool, spec.unit, amounts, spec.order, random)
-        why = "went on from another one" if _is_started(job) else "learned from one person"
-        words = f"fixed by the number of pictures, as the model {why}"
-        return Choice([fixed_pull(pool.count(is_chosen)[0]) for is_chosen in chosen], nobody, words)
 
     # ranks of each person who is left out, at every amount and strength
     scores: list[dict[float | None, list[float]]] = [{} for _ in amounts]
@@ -126,11 +128,9 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
             is_tested = held_out_of(store.concepts, share, pictures)[trials.stimulus]
             tested = trials.take(is_tested)
             rows = np.unique(tested.stimulus)
-            target = torch.from_numpy(np.searchsorted(rows, tested.stimulus))
             gallery = base.targets.gather(torch.from_numpy(rows))
-            signals = {TEST: Tested(tested.averages, target, tested.stimulus)}
-            pool, ids = Pool(trials).without(is_tested), [store.image_ids[row] for row in rows]
-            person = Person(subject, pool, signals, gallery, ids)
+            trials = trials.take(~is_tested)
+            person = Person(subject, trials, int(is_tested.sum()), {TEST: tested}, gallery, rows)
 
             # scores of the person, draw by draw
             is_decodable = base.decodes_strangers(tested)
@@ -138,11 +138,11 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
             drawn: list[dict[float | None, list[float]]] = [{} for _ in amounts]
             for draw in range(spec.transfer.draws):
                 random = np.random.default_rng((spec.seed, subject, draw))
-                chosen_trials = choose_trials(pool, spec.unit, amounts, spec.order, random)
+                chosen_trials = choose_trials(trials, spec.unit, amounts, spec.order, random)
                 for by_strength, is_chosen in zip(drawn, chosen_trials, strict=True):
-                    if draw > 0 and np.array_equal(is_chosen, pool.trials.is_there):  # the same in all draws
+                    if draw > 0 and np.array_equal(is_chosen, trials.is_there):  # the same in all draws
                         continue
-                    learned = pool.trials.choose(is_chosen)
+                    learned = trials.choose(is_chosen)
                     for strength in strengths:
                         seed = derive_seed(spec.seed, subject, draw)
                         decoder = fit_decoder(base, TRANSFER, spec, learned, seed, strength)

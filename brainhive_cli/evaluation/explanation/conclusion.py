@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Point
+from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats
 from brainhive_cli.core.runs import RunFolder
@@ -37,7 +37,7 @@ from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.profiles import REGION, SENSOR, TIME, SubjectProfiles
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS, Explanation
-from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
+from brainhive_cli.evaluation.explanation.sensor_places import draw_head, place_sensors
 from brainhive_cli.evaluation.explanation.similarity import explain_similarity
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.measurement.units import Items
@@ -68,7 +68,7 @@ def conclude(
         readers: One a subject.
         parts: What was measured of each cell and subject, and of the signals of each subject.
         levels: Embeddings of the tested pictures, which similarity compares signals with.
-        caveats: Of the order in time, as `Job.find_parts`.
+        caveats: Of the order in time, as `Job.find_units`.
     """
     # protocols with and without the model, and parts that could not be measured
     spec, align, protocol, pictures = job.spec, job.align, job.describe_protocol(caveats), readers[0].shared
@@ -85,16 +85,16 @@ def conclude(
     if encoded:
         groups = [[part] for part in encoded]
         results += describe_profiles(groups, pictures, without_model, spec.split, ())
-    course = None
+    similarity = None
     if SIMILARITY in spec.analyses:
         try:
-            course = explain_similarity(readers, levels, spec)
+            similarity = explain_similarity(readers, levels, spec)
         except DamagedStore:
             raise
         except BrainhiveError as error:
             missing[SIMILARITY] = error.in_one_line
         else:
-            results += describe_similarity(course, without_model, spec.split)
+            results += describe_similarity(similarity, pictures, without_model, spec.split)
 
     # p over all that the page claims, and the reach of filters
     results, reason = bound_onsets(correct_findings(results), [reader.trials for reader in readers])
@@ -102,7 +102,7 @@ def conclude(
 
     # what pages show, and figures of the same
     reader, drawn = readers[0], dict[str, Drawn]()
-    if course is not None:
+    if similarity is not None:
         # the correlation with each level together, with the ceilings
         lines = [
             _line(finding.name.rpartition(" · ")[2], finding.measured)
@@ -110,29 +110,25 @@ def conclude(
             if finding.metric == RHO
         ]
         comment = "Claims are made by the lower ceiling: the upper one is far above 0 on noise."
-        if course.halves is not None:
-            lines.append(Line("ceiling by halves of repetitions", course.halves.tolist()))
+        if similarity.halves is not None:
+            lines.append(Line("ceiling by halves of repetitions", similarity.halves.tolist()))
             comment = "The ceiling is the root of what two recordings of the subject would correlate by."
-        elif np.isfinite(course.similarity.lower).all():
-            lines.append(Line("lower ceiling", course.similarity.lower.tolist()))
-            lines.append(Line("upper ceiling", course.similarity.upper.tolist()))
+        elif np.isfinite(similarity.lower).all():
+            lines.append(Line("lower ceiling", similarity.lower.tolist()))
+            lines.append(Line("upper ceiling", similarity.upper.tolist()))
         drawn["similarity"] = Curve(
             f"similarity: {MEANINGS['similarity']}",
-            course.axis.name,
-            list(course.axis.at),
+            similarity.axis.name,
+            list(similarity.axis.at),
             lines,
             "Spearman correlation of distances",
-            "lines" if course.axis.name == TIME else "bars",
+            "lines" if similarity.axis.name == TIME else "bars",
             section=SECTION,
             note=comment,
         )
 
     # positions of sensors on the head, from left to right and from back to front
-    space, positions = reader.recorded.space, dict[str, tuple[float, float]]()
-    if isinstance(space, Sensors) and (known := known_places(space)) is not None:
-        names = [space.names[row] for row in known[0]]
-        plane = flattened(known[1]).tolist()  # [K, 2]
-        positions = {name: (x, y) for name, (x, y) in zip(names, plane, strict=True)}
+    space, positions = reader.recorded.space, place_sensors(reader.recorded.space)
 
     # curves, maps and the encoding model; the stimulus is marked on curves over time
     drawn |= dict(curves(results, positions))
@@ -153,8 +149,8 @@ def conclude(
     for finding in results:
         for name, metrics in finding.scopes.items():
             scopes[name] = scopes.get(name, {}) | metrics
-    if course is not None:
-        scopes |= ceiling_scopes(course, without_model, spec.split)
+    if similarity is not None:
+        scopes |= ceiling_scopes(similarity, pictures, without_model, spec.split)
     notes = {
         **describe_job(job, protocol, caveats, pictures),
         **describe_tested([align.tested_pictures(spec.split)], align.signal_warnings),
@@ -164,8 +160,8 @@ def conclude(
         ),
         "profiles": [finding.note for finding in results],
     }
-    if course is not None and course.halves is not None:
-        notes["ceiling of similarity by halves"] = course.halves.tolist()
+    if similarity is not None and similarity.halves is not None:
+        notes["ceiling of similarity by halves"] = similarity.halves.tolist()
     return Measurements(scopes, missing, notes)
 
 
@@ -271,11 +267,8 @@ def draw_maps(results: Findings, positions: Places, space: Sensors | Voxels | No
         axis, title, value = finding.axis, _title(finding), shown(finding.metric)
         values = {name: metric.value for name, metric in zip(axis.labels, finding.measured, strict=True)}
         if axis.name == SENSOR and positions:
-            points = [
-                Point(*positions[name], name, value=values[name]) for name in values if name in positions
-            ]
-            drawn = Map(title, points, "head", value, True, section=SECTION, note=_note(finding))
-            yield f"{_file_name(finding)}-map", drawn
+            drawn = draw_head(title, positions, values, value)
+            yield f"{_file_name(finding)}-map", replace(drawn, section=SECTION, note=_note(finding))
         elif axis.name == REGION and isinstance(space, Voxels) and space.grid is not None:
             # the value of its region in each voxel, of the smallest that it lies in
             voxels = np.full(len(space.grid.places), np.nan)

@@ -12,6 +12,7 @@ from torch import Tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.datasets import alike_items
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation import sensor_space
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -24,8 +25,9 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Labels,
     Profile,
     SubjectProfiles,
+    locate,
 )
-from brainhive_cli.evaluation.explanation.reader import Reader, units_of
+from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation
 from brainhive_cli.measurement.linear_maps import Products, project
 from brainhive_cli.measurement.reliability import (
@@ -190,28 +192,26 @@ Levels = Mapping[str, TargetStore]
 """Stores of the encoders that signals are compared with, by encoder."""
 
 
-def explain_signals(reader: Reader, train: Levels, test: Levels, spec: Explanation) -> SubjectProfiles:
+def explain_signals(reader: Reader, levels: Mapping[str, Levels], spec: Explanation) -> SubjectProfiles:
     """Fit the linear encoding model of one subject's signals, in sensor space where whiteners are known.
 
     Args:
         reader: Of any cell that is tested on the subject; its model is not used.
-        train: Embeddings of the training pictures.
-        test: Embeddings of the tested pictures.
+        levels: Embeddings of the training pictures, and of the tested ones, by split.
         spec: What is measured.
     """
     collected = SubjectProfiles(reader.image_ids)
-    with console.progress(f"encoding model of subject {reader.subject}"):
-        collected.attempt("encoding", lambda: _encode(reader, train, test, spec, collected))
+    with console.progress(f"encoding model of subject {reader.trials.subject}"):
+        collected.attempt("encoding", lambda: _encode(reader, levels, spec, collected))
     return collected
 
 
 def _encode(
-    reader: Reader, train: Levels, test: Levels, spec: Explanation, collected: SubjectProfiles
+    reader: Reader, levels: Mapping[str, Levels], spec: Explanation, collected: SubjectProfiles
 ) -> dict[str, Profile]:
     """Measure the correlation by time, and by sensor or region; collect maps, ceilings and unique parts."""
     # tested signals in sensor space, where whiteners are known
-    learned = reader.member.trials(reader.subject, "train", is_tested=False)
-    rows = learned.stimulus
+    learned, rows = reader.learned, reader.learned.stimulus
     is_mixed, device = bool(reader.mixture), reader.member.module.device
     if is_mixed:
         collected.missing["encoding by sensor"] = reader.mixture
@@ -235,11 +235,16 @@ def _encode(
         for part in sensor_space.averages(learned, is_mixed):
             yield torch.from_numpy(part.reshape(len(part), -1)).to(device)
 
-    labels, random = reader.labels.by_item, np.random.default_rng(spec.seed)
-    wrong = units_of(reader.member, "train", rows).permute(random)[0], labels.wrong
+    among, random = locate(reader.image_ids, reader.shared.ids[0]), np.random.default_rng(spec.seed)
+    labels = Labels.of(np.arange(len(measured)), among, reader.shared, spec.draws, spec.seed)
+    units = alike_items(reader.member.run.dataset, reader.member.pictures("train"), [rows])
+    wrong = units.permute(random)[0], labels.wrong
     predicted = predict_signals(
-        {name: read_embeddings(store, rows, device) for name, store in train.items()},
-        {name: read_embeddings(store, reader.rows, device) for name, store in test.items()},
+        {name: read_embeddings(store, rows, device) for name, store in levels["train"].items()},
+        {
+            name: read_embeddings(store, reader.trials.stimulus, device)
+            for name, store in levels[spec.split].items()
+        },
         *(signals, shape, wrong, spec.components, spec.alpha, spec.seed),
     )
     collected.arrays["encoding map"] = correlations(predicted.full, measured)

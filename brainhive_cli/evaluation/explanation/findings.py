@@ -20,13 +20,14 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SIGNIFICANT,
     TIME,
     Axis,
-    PermutationTest,
     Profile,
     SubjectProfiles,
     correct_together,
+    count_larger,
     locate,
+    standardise,
 )
-from brainhive_cli.evaluation.explanation.similarity import Course
+from brainhive_cli.evaluation.explanation.similarity import Similarity
 from brainhive_cli.measurement.metric_names import AT_PEAK, shown
 from brainhive_cli.measurement.statistics import measure_each
 from brainhive_cli.measurement.units import Items
@@ -75,7 +76,9 @@ class Finding:
         axis: The P positions.
         measured: [P].
         controls: [P] by the name of the control.
-        test: Against permuted labels; None where labels were not permuted.
+        scores: [1 + K, P] what was measured, then with permuted labels, each position by its spread; None
+            where labels were not permuted.
+        corrected: [P] p of the largest over all positions of all analyses, as `correct_findings`.
         latest_ms: [P] how late an effect may begin that shows at each position, as `latest_beginnings`; None
             where filters have not been looked at.
     """
@@ -84,7 +87,8 @@ class Finding:
     axis: Axis
     measured: list[Metric]
     controls: Mapping[str, list[Metric]]
-    test: PermutationTest | None = None
+    scores: Float64 | None = None
+    corrected: Float64 | None = None
     latest_ms: Float64 | None = None
 
     @property
@@ -103,9 +107,9 @@ class Finding:
 
         What a window carries may begin anywhere in it: its centre may lie before the effect.
         """
-        if self.test is None or self.axis.name != TIME:
+        if self.corrected is None or self.axis.name != TIME:
             return None
-        above = self.test.corrected < SIGNIFICANT
+        above = self.corrected < SIGNIFICANT
         first = np.flatnonzero(above[:-1] & above[1:])
         return int(first[0]) if len(first) else None
 
@@ -128,9 +132,7 @@ class Finding:
     @property
     def p_at_peak(self) -> str:
         """p of the strongest position, corrected for all, as every table prints it."""
-        if self.test is None:
-            return "–"
-        return write_p(self.test.corrected[self.peak])
+        return "–" if self.corrected is None else write_p(self.corrected[self.peak])
 
     @property
     def scopes(self) -> Scopes:
@@ -146,7 +148,7 @@ class Finding:
     @property
     def note(self) -> dict[str, Any]:
         """Notes that a reader of the metrics needs, as plain values."""
-        test, axis = self.test, self.axis
+        axis, scores = self.axis, self.scores
         return {
             "name": self.name,
             "metric": self.metric,
@@ -155,8 +157,8 @@ class Finding:
             "windows_ms": None if axis.spans is None else axis.spans.tolist(),
             "peak": axis.labels[self.peak],
             "first_above_chance": self.onset or None,
-            "p": None if test is None else test.p_values.tolist(),
-            "p_corrected": None if test is None else test.corrected.tolist(),
+            "p": None if scores is None else count_larger(scores, scores[1:]).tolist(),
+            "p_corrected": None if self.corrected is None else self.corrected.tolist(),
         }
 
 
@@ -176,7 +178,9 @@ def claims(results: Findings) -> list[Finding]:
     """
     chosen = []
     for axes in ((TIME,), (SENSOR, REGION)):
-        tested = [finding for finding in results if finding.axis.name in axes and finding.test is not None]
+        tested = [
+            finding for finding in results if finding.axis.name in axes and finding.corrected is not None
+        ]
         same = [finding for finding in tested if finding.name == tested[0].name]
         chosen += sorted(same, key=lambda finding: finding.metric != "two_way")[:1]
     return chosen
@@ -199,7 +203,7 @@ def state_claims(results: Findings, carried: str, subjects: int, items: str, sco
     for finding in claims(results):
         # the strongest of the significant positions, else of all; the strongest of all may be a noisy one
         values = np.array([metric.value for metric in finding.measured])
-        corrected = np.ones(len(values)) if finding.test is None else finding.test.corrected
+        corrected = np.ones(len(values)) if finding.corrected is None else finding.corrected
         is_significant = corrected < SIGNIFICANT
         peak = int(np.where(is_significant | ~is_significant.any(), values, -np.inf).argmax())
         place, first = finding.axis.where(peak), finding.first_above_chance
@@ -251,10 +255,11 @@ def overall(results: Findings) -> Scopes:
 
 def correct_findings(results: Findings) -> list[Finding]:
     """Correct p over all positions of all analyses that labels were permuted for, as one page claims them."""
-    tests = [finding.test for finding in results if finding.test is not None]
+    tests = [finding.scores for finding in results if finding.scores is not None]
     corrected = iter(correct_together(tests) if tests else ())
     return [
-        finding if finding.test is None else replace(finding, test=next(corrected)) for finding in results
+        finding if finding.scores is None else replace(finding, corrected=next(corrected))
+        for finding in results
     ]
 
 
@@ -396,16 +401,17 @@ def _describe(
     measured = measure_each(first.metric, values, seeds=seeds, is_share=is_share, **options)
 
     # controls: permuted labels, and what was measured once with shuffled ones
-    test, controls = None, {}
+    finding = Finding(name, first.axis, measured, {})
     if all(len(profile.null) for profile in profiles):
         null = np.mean([np.mean([profile.null for profile in group], 0) for group in groups], 0)
-        test, controls[SHUFFLED] = compare_permutations(measured, null)
+        finding = compare_permutations(name, first.axis, measured, null)
     if all(profile.shuffled.size for profile in profiles):
-        kind = TRAINED if test is not None or name.startswith("encoding") else SHUFFLED
+        kind = TRAINED if finding.scores is not None or name.startswith("encoding") else SHUFFLED
         shuffled = [np.stack([profile.shuffled for profile in group]) for group in groups]
         options["protocol"] += f", {kind}"
-        controls[kind] = measure_each(first.metric, shuffled, is_share=False, **options)
-    return Finding(name, first.axis, measured, controls, test)
+        control = measure_each(first.metric, shuffled, is_share=False, **options)
+        finding = replace(finding, controls={**finding.controls, kind: control})
+    return finding
 
 
 def for_all(pictures: Items, subjects: int) -> Items:
@@ -417,11 +423,13 @@ def for_all(pictures: Items, subjects: int) -> Items:
 
 
 def compare_permutations(
-    measured: Sequence[Metric], null: Float64, values: Float64 | None = None
-) -> tuple[PermutationTest, list[Metric]]:
+    name: str, axis: Axis, measured: list[Metric], null: Float64, values: Float64 | None = None
+) -> Finding:
     """Compare metrics with their control of permuted labels, and describe that control as metrics.
 
     Args:
+        name: See `Finding`.
+        axis: See `Finding`.
         measured: [P].
         null: [K, P] the same with the labels permuted.
         values: [P] what is compared with the control; default: the values of the metrics.
@@ -429,7 +437,7 @@ def compare_permutations(
     statistic = np.array([metric.value for metric in measured]) if values is None else values
     method = f"the middle 95 % of {len(null)} permutations of the labels"
     numbers = np.stack([null.mean(0), *np.percentile(null, ENDS, 0)], 1).tolist()  # [P, 3]
-    controls = [
+    control = [
         replace(
             metric,
             value=mean,
@@ -443,37 +451,35 @@ def compare_permutations(
         )
         for metric, (mean, low, high) in zip(measured, numbers, strict=True)
     ]
-    return PermutationTest.of(statistic, null), controls
+    return Finding(name, axis, measured, {SHUFFLED: control}, standardise(statistic, null))
 
 
-def describe_similarity(course: Course, protocol: str, split: str) -> list[Finding]:
+def describe_similarity(similarity: Similarity, pictures: Items, protocol: str, split: str) -> list[Finding]:
     """Describe the correlation with each level, and the partial one given all other levels."""
-    similarity, described = course.similarity, []
+    described = []
     kinds = {RHO: similarity.whole}
     if len(similarity.models) > 1:
         kinds[UNIQUE_RHO] = similarity.unique
     for metric, correlations in kinds.items():
         for number, model in enumerate(similarity.models):
             subjects = [np.asarray(values[number], np.float64) for values in correlations.items]  # [T, N]
-            items = for_all(course.pictures, len(subjects))
+            items = for_all(pictures, len(subjects))
             options: Any = {"protocol": protocol, "split": split, "items": items, "limits": (-1.0, 1.0)}
             measured = measure_each(metric, subjects, chance=0.0, is_share=False, **options)
 
             # the test is of correlations [T] averaged over subjects, as the control is
-            values = correlations.values[:, number].mean(0)
-            test, control = compare_permutations(measured, correlations.null[:, number], values)
-            described.append(
-                Finding(scope(SIMILARITY, model), course.axis, measured, {SHUFFLED: control}, test)
-            )
+            values, null = correlations.values[:, number].mean(0), correlations.null[:, number]
+            name = scope(SIMILARITY, model)
+            described.append(compare_permutations(name, similarity.axis, measured, null, values))
     return described
 
 
-def ceiling_scopes(course: Course, protocol: str, split: str) -> Scopes:
+def ceiling_scopes(similarity: Similarity, pictures: Items, protocol: str, split: str) -> Scopes:
     """Describe the ceilings of similarity as metrics, by scope."""
     scopes: Scopes = {}
-    context = (course.pictures.size, None, None, None, None, (), protocol, split, "none")
-    ceilings = zip(course.similarity.lower, course.similarity.upper, strict=True)
-    for label, ends in zip(course.axis.labels, ceilings, strict=True):
+    context = (pictures.size, None, None, None, None, (), protocol, split, "none")
+    ceilings = zip(similarity.lower, similarity.upper, strict=True)
+    for label, ends in zip(similarity.axis.labels, ceilings, strict=True):
         name = scope(SIMILARITY, label)
         for metric, value in zip(("ceiling_lower", "ceiling_upper"), ends, strict=True):
             if np.isfinite(value):

@@ -9,16 +9,16 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.measurements import NOT_INTERLEAVED, extend_protocol, merge_caveats
 from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import describe_signals
+from brainhive_cli.data.datasets import alike_items, require_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
-from brainhive_cli.evaluation.explanation.profiles import Labels
-from brainhive_cli.evaluation.explanation.reader import Reader, units_of
+from brainhive_cli.evaluation.explanation.profiles import Labels, locate
+from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import (
     ANALYSES,
     OF_SIGNALS,
@@ -26,12 +26,10 @@ from brainhive_cli.evaluation.explanation.recipe import (
     Explanation,
     Recipe,
 )
+from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
-
-Parts = Mapping[Hashable, Hashable]
-"""Part of the recording that a picture, or its concept, belongs to."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,7 @@ class Job:
             raise RecipeError(f"analyses: {align.name} {why}", way)
 
         # split and control must go with the run
-        if align.dataset.holdout.stored_split(spec.split) not in align.dataset.splits:
-            raise RecipeError(
-                f"split: {align.dataset.name} has no split {spec.split!r}",
-                f"it has: {', '.join(align.dataset.splits)}",
-            )
+        require_split(align.dataset, spec.split, "split")
         if spec.control == "trained" and align.recipe is None:
             raise RecipeError("control is trained, and a model folder has no recipe", "control=permuted")
 
@@ -131,8 +125,15 @@ class Job:
             for split in self._read_splits
         }
 
-    def find_shared(self) -> Int64:
-        """Find the rows of the pictures that all subjects were shown and no model learned from, ascending.
+    def find_units(self, device: torch.device) -> tuple[Items, list[str]]:
+        """Find the pictures that all subjects were shown and no model learned from, and which are alike.
+
+        Args:
+            device: Where models are opened.
+
+        Returns:
+            One list of the pictures, exchanged within the parts of the recordings in which labels were
+            interleaved for all subjects; and caveats of the order in time.
 
         Raises:
             BrainhiveError: if there are none.
@@ -149,43 +150,29 @@ class Job:
         shared = reduce(np.intersect1d, shown)
         if not len(shared):
             raise BrainhiveError("the subjects were shown no picture in common", "explain each: --subjects")
-        return np.asarray(shared, np.int64)
 
-    def find_parts(self, shared: Int64, device: torch.device) -> tuple[Sequence[Parts], list[str]]:
-        """Find parts of the recordings within which labels of pictures were interleaved for all subjects.
-
-        Args:
-            shared: Rows of the pictures.
-            device: Where models are opened.
-
-        Returns:
-            Parts by name, of pictures and of their concepts (none where these came in blocks), as
-            `Items.within`; and caveats of the order in time.
-        """
+        # parts of pictures, and of their concepts unless these came in blocks, for all subjects
         parts: dict[Hashable, Any] = defaultdict(tuple)
         concept_parts: dict[Hashable, Any] = defaultdict(tuple)
         are_known, caveats = True, list[str]()
         for subject, (cell, *_) in self.subjects.items():
-            member = TrainedModel(self.align, cell, device, self.spec.head)
-            trials, image_ids = (
-                member.trials(subject, self.spec.split),
-                member.pictures(self.spec.split).image_ids,
-            )
-            order, rows = member.interleaving(trials, self.spec.split), trials.stimulus.tolist()
+            member = TrainedModel(align, cell, device, self.spec.head)
+            trials, image_ids = member.trials(subject, split), member.pictures(split).image_ids
+            order, rows = member.interleaving(trials, split), trials.stimulus
             are_known &= order.concept_parts is not None
             caveats = merge_caveats(caveats, [NOT_INTERLEAVED] if order.follows_time else [])
             for index in np.flatnonzero(np.isin(rows, shared)).tolist():
                 name = image_ids[rows[index]]
                 parts[name] += (order.parts[index],)
                 concept_parts[name] += (order.concept_parts[index] if order.concept_parts else None,)
-        return (parts, concept_parts if are_known else {}), caveats
+        units = alike_items(align.dataset, pictures, [shared])
+        return units.within(parts, concept_parts if are_known else {}), caveats
 
     def reader(
         self,
         cell: Cell,
         subject: int,
-        shared: Int64,
-        parts: Sequence[Parts],
+        units: Items,
         device: torch.device,
         align: TrainedRun | None = None,
     ) -> Reader:
@@ -194,18 +181,17 @@ class Job:
         Args:
             cell: Whose model.
             subject: Whose signals.
-            shared: [n] what `find_shared` found.
-            parts: What `find_parts` found.
+            units: What `find_units` found.
             device: Where the model is.
             align: Another run with the same cells; default: the one that is explained.
         """
         member, spec = TrainedModel(align or self.align, cell, device, self.spec.head), self.spec
-        trials = member.trials(subject, spec.split)
-        candidates = np.flatnonzero(member.pictures(spec.split).done)
-        units = units_of(member, spec.split, shared).within(*parts)
-        shown, among = (np.searchsorted(candidates, rows) for rows in (trials.stimulus, shared))
+        trials, pictures = member.trials(subject, spec.split), member.pictures(spec.split)
+        candidates = np.flatnonzero(pictures.done)
+        among = locate([pictures.image_ids[row] for row in candidates], units.ids[0])
+        shown = np.searchsorted(candidates, trials.stimulus)
         labels = Labels.of(shown, among, units, spec.draws, spec.seed)
-        return Reader(member, subject, spec.split, trials, candidates, labels, units)
+        return Reader(member, spec.split, trials, candidates, labels, units)
 
     def describe_protocol(self, caveats: Sequence[str] = ()) -> str:
         """Name the way of measuring, with all that a reader must know; caveats are those of the order."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
         spec: What is measured.
         shuffled: The same signals, read by a model that was trained on shuffled labels.
     """
-    measured = SubjectProfiles(reader.image_ids)
+    measured, control = SubjectProfiles(reader.image_ids), SubjectProfiles(reader.image_ids)
     chosen = {name: analyse for name, analyse in ANALYSES.items() if name in spec.analyses}
     with console.progress("analyses", len(chosen)) as bar:
         for name, analyse in chosen.items():
@@ -70,12 +70,11 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
 
             # the same of the model of shuffled labels; the ridges of "trained" are not that model's
             if shuffled is not None and name not in measured.missing and name != "trained":
-                control = SubjectProfiles(shuffled.image_ids)
                 control.attempt(name, partial(analyse, shuffled, spec))
-                for key in measured.profiles.keys() & control.profiles.keys():
-                    values = control.profiles[key].values
-                    measured.profiles[key] = replace(measured.profiles[key], shuffled=values)
             bar.advance()
+    for key in measured.profiles.keys() & control.profiles.keys():
+        values = control.profiles[key].values
+        measured.profiles[key] = replace(measured.profiles[key], shuffled=values)
     return measured
 
 
@@ -95,6 +94,19 @@ def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]
     nonempty = [(start, mask) for start, mask in zip(starts, masks, strict=True) if mask.any()]
     spans = np.array([[start, start + window.width_ms] for start, _ in nonempty])
     return Axis.of_windows(spans), [mask for _, mask in nonempty]
+
+
+def list_parts(axis_name: str, reader: Reader, window: Window) -> tuple[Axis, list[Tensor]]:
+    """List the windows (`TIME`), or the regions of voxels, of a reader's signals as masks [T] or [C, 1].
+
+    Raises:
+        BrainhiveError: if the signals have no such parts.
+        RecipeError: if the window is longer than the signal.
+    """
+    if axis_name == TIME:
+        return window_masks(reader.times_ms, window)
+    regions = region_masks(reader.regions(), reader.signal.shape[1])
+    return Axis(REGION, [*regions]), [*map(torch.from_numpy, regions.values())]
 
 
 def read_windows(reader: Reader, spec: Explanation) -> dict[str, Profile]:
@@ -157,11 +169,7 @@ def occlude(axis_name: str, reader: Reader, spec: Explanation) -> Profile:
         names = [f"{name} ({low:g}–{high:g} Hz)" for name, (low, high) in usable.items()]
         axis, signals = Axis(BAND, names), subtract_bands()
     else:
-        if axis_name == TIME:
-            axis, masks = window_masks(reader.times_ms, spec.window)
-        else:
-            regions = region_masks(reader.regions(), reader.signal.shape[1])
-            axis, masks = Axis(REGION, [*regions]), [*map(torch.from_numpy, regions.values())]  # [C, 1] each
+        axis, masks = list_parts(axis_name, reader, spec.window)
         signals = (torch.where(mask, reader.baseline, reader.signal) for mask in masks)
 
     # the margin of each item with each candidate
@@ -177,21 +185,22 @@ def occlude_columns(reader: Reader, _: Explanation) -> Profile:
     """
     if len(reader.times_ms) < 2:
         raise BrainhiveError("the signals have one sample", "fMRI has regions instead of columns")
-    columns = Columns.find(reader.member.module.backbone, reader.predict, *reader.signal.shape[1:])
+    backbone, predict = reader.member.module.backbone, reader.predict
+    layer, columns = find_columns(backbone, predict, *reader.signal.shape[1:])
 
     # the feature map of the mean signal; margins of the whole signal, before a column is replaced
     with torch.inference_mode():
-        baseline = columns.features(reader.predict, reader.baseline[None])
+        baseline = read_features(layer, predict, reader.baseline[None])
     unchanged = reader.whole  # [N, M]
 
     # margins without each column
     def lost() -> Iterator[Float64]:
-        for column in range(len(columns.spans)):
-            with columns.replaced(column, baseline):
+        for column in range(len(columns)):
+            with replace_column(layer, column, baseline):
                 yield unchanged - reader.margins(reader.signal)
 
     step_ms = (reader.times_ms[-1] - reader.times_ms[0]) / (len(reader.times_ms) - 1)
-    spans = reader.times_ms[0] + step_ms * np.array(columns.spans, np.float64)
+    spans = reader.times_ms[0] + step_ms * np.array(columns, np.float64)
     return Profile.of(LOST, Axis.of_windows(spans), lost(), reader.labels)
 
 
@@ -256,20 +265,18 @@ def _share_margins(reader: Reader, space: SensorSpace, labels: Int64, points: in
     gallery = F.normalize(reader.gallery)
     targets = gallery[torch.from_numpy(labels).to(gallery.device)] - gallery.mean(0)  # [N, D]
 
+    # margins [B] of signals [B, C, T] with the pictures of some rows
+    model, subject, parts = reader.member.module, reader.trials.subject, []
+
+    def margin(rows: Tensor, signal: Tensor) -> Tensor:
+        tokens = model.encode_signal(signal.to(model.device), reader.member.index(subject, len(rows)))
+        return (F.normalize(tokens.float()) * targets[rows.to(targets.device)].to(tokens.device)).sum(1)
+
     # integrated gradients in chunks, shared among the sensors
-    model, parts = reader.member.module, []
     for rows in torch.arange(len(space.signal)).split(GRADIENTS_AT_ONCE):
-        signal, baseline = space.signal[rows], space.baseline[rows]  # [B, C, T]
-        chunk = replace(space, signal=signal, baseline=baseline, deviation=space.deviation[rows])
-        index = reader.member.index(reader.subject, len(rows))
-        seen = targets[rows.to(targets.device)]  # [B, D]
-
-        def margin(signal: Tensor, index: Any = index, seen: Tensor = seen) -> Tensor:
-            tokens = model.encode_signal(signal.to(model.device), index)
-            return (F.normalize(tokens.float()) * seen.to(tokens.device)).sum(1)
-
-        gradient = mean_gradient(margin, signal.to(model.device), baseline.to(model.device), points).cpu()
-        parts.append(chunk.by_sensor(gradient).double())
+        signal, baseline = space.signal[rows].to(model.device), space.baseline[rows].to(model.device)
+        gradient = mean_gradient(partial(margin, rows), signal, baseline, points).cpu()  # [B, C, T]
+        parts.append(space.by_sensor(gradient, rows).double())
     return torch.cat(parts).numpy()
 
 
@@ -339,84 +346,75 @@ PROBES = 4
 Predict = Callable[[Tensor], Any]
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The last feature map of a network whose columns each see a part of the window.
+def find_columns(
+    module: nn.Module, predict: Predict, channels: int, samples: int
+) -> tuple[nn.Module, list[tuple[int, int]]]:
+    """Find the last feature map of a network whose columns each see a part of the window.
 
-    Attributes:
-        layer: The layer that gives it, [..., columns].
-        spans: First and last sample that each column sees.
+    It is found by the gradients of random signals, whatever the network is made of.
+
+    Args:
+        module: The network.
+        predict: Runs it on signals [B, C, T].
+        channels: C.
+        samples: T.
+
+    Returns:
+        The layer that gives it, [..., columns], and the first and last sample that each column sees.
+
+    Raises:
+        BrainhiveError: if every layer sees all samples at once, as attention and linear layers do.
     """
+    probe = torch.randn(PROBES, channels, samples, generator=torch.Generator().manual_seed(0))
+    probe = probe.to(next(module.parameters()).device).requires_grad_()
+    outputs: dict[nn.Module, Tensor] = {}
 
-    layer: nn.Module
-    spans: tuple[tuple[int, int], ...]
+    # outputs of the innermost layers, in the order of their last use
+    def record_output(layer: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim > 2 and output.shape[-1] > 1:
+            outputs.pop(layer, None)  # a layer that is used again counts where it was used last
+            outputs[layer] = output
 
-    @classmethod
-    def find(cls, module: nn.Module, predict: Predict, channels: int, samples: int) -> Self:
-        """Find the map by the gradients of random signals, whatever the network is made of.
+    with ExitStack() as hooks, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        for layer in module.modules():
+            if not [*layer.children()]:
+                hooks.enter_context(layer.register_forward_hook(record_output))
+        predict(probe)
 
-        Args:
-            module: The network.
-            predict: Runs it on signals [B, C, T].
-            channels: C.
-            samples: T.
+    # the last layer all of whose columns see samples, later columns later ones: a map over channels or
+    # features does not; the first and the last column are compared first, as most layers fail there
+    for layer, output in reversed(outputs.items()):
+        columns = output.shape[-1]
+        for numbers in ((0, columns - 1), range(columns)):
+            spans = [span for column in numbers if (span := _span(output, probe, column))]
+            centres = [sum(span) for span in spans]
+            if len(spans) < len(numbers) or any(one >= other for one, other in pairwise(centres)):
+                break
+        else:
+            return layer, spans
+    raise BrainhiveError(
+        f"{type(module).__name__} has no layer whose columns see a part of the window each",
+        "the time course by windows serves every brain encoder",
+    )
 
-        Raises:
-            BrainhiveError: if every layer sees all samples at once, as attention and linear layers do.
-        """
-        probe = torch.randn(PROBES, channels, samples, generator=torch.Generator().manual_seed(0))
-        probe = probe.to(next(module.parameters()).device).requires_grad_()
-        outputs: dict[nn.Module, Tensor] = {}
 
-        # outputs of the innermost layers, in the order of their last use
-        def record_output(layer: nn.Module, _: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim > 2 and output.shape[-1] > 1:
-                outputs.pop(layer, None)  # a layer that is used again counts where it was used last
-                outputs[layer] = output
+def replace_column(layer: nn.Module, column: int, features: Tensor) -> RemovableHandle:
+    """Let a column of a layer's feature map be that of other signals' [B, ..., columns], in a block."""
 
-        with ExitStack() as hooks, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-            for layer in module.modules():
-                if not [*layer.children()]:
-                    hooks.enter_context(layer.register_forward_hook(record_output))
-            predict(probe)
+    def swap(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        changed = output.clone()
+        changed[..., column] = features[..., column]
+        return changed
 
-        # the last layer all of whose columns see samples, later columns later ones: a map over channels or
-        # features does not; the first and the last column are compared first, as most layers fail there
-        for layer, output in reversed(outputs.items()):
-            columns = output.shape[-1]
-            for numbers in ((0, columns - 1), range(columns)):
-                spans = [span for column in numbers if (span := _span(output, probe, column))]
-                centres = [sum(span) for span in spans]
-                if len(spans) < len(numbers) or any(one >= other for one, other in pairwise(centres)):
-                    break
-            else:
-                return cls(layer, tuple(spans))
-        raise BrainhiveError(
-            f"{type(module).__name__} has no layer whose columns see a part of the window each",
-            "the time course by windows serves every brain encoder",
-        )
+    return layer.register_forward_hook(swap)
 
-    def replaced(self, column: int, features: Tensor) -> RemovableHandle:
-        """Let a column of the feature map be that of other signals, while a block runs.
 
-        Args:
-            column: Its index.
-            features: Feature maps [B, ..., columns] of the other signals.
-        """
-
-        def swap(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-            changed = output.clone()
-            changed[..., column] = features[..., column]
-            return changed
-
-        return self.layer.register_forward_hook(swap)
-
-    def features(self, predict: Predict, signal: Tensor) -> Tensor:
-        """Compute the feature maps [B, ..., columns] of signals [B, C, T]."""
-        outputs = []
-        with self.layer.register_forward_hook(lambda _, __, output: outputs.append(output.detach())):
-            predict(signal)
-        return outputs[-1]
+def read_features(layer: nn.Module, predict: Predict, signal: Tensor) -> Tensor:
+    """Compute a layer's feature maps [B, ..., columns] of signals [B, C, T]."""
+    outputs = []
+    with layer.register_forward_hook(lambda _, __, output: outputs.append(output.detach())):
+        predict(signal)
+    return outputs[-1]
 
 
 def _span(output: Tensor, probe: Tensor, column: int) -> tuple[int, int] | None:
@@ -440,23 +438,15 @@ def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     Raises:
         BrainhiveError: if voxels belong to no region.
     """
-    training = reader.member.trials(reader.subject, "train", is_tested=False)
-    learned = torch.from_numpy(training.averages)
-    rows, indices = np.unique(training.stimulus, return_inverse=True)
+    learned = torch.from_numpy(reader.learned.averages)
+    rows, indices = np.unique(reader.learned.stimulus, return_inverse=True)
     targets = reader.member.images("train", rows)[torch.from_numpy(indices)]  # [n, D]
 
-    # the part [C, T] of the signals that each ridge reads, as indices
-    parts: list[tuple[Any, ...]]
-    if reader.trials.channels:
-        axis, masks = window_masks(reader.times_ms, spec.window)
-        parts = [(..., mask) for mask in masks]
-    else:
-        regions = reader.regions()
-        axis, parts = Axis(REGION, [*regions]), [(slice(None), list(voxels)) for voxels in regions.values()]
-
-    # ranks by the predictions of each ridge
+    # ranks by the predictions of each ridge, which reads a part [C, T] of the signals
+    axis, masks = list_parts(TIME if reader.trials.channels else REGION, reader, spec.window)
+    parts = [mask.expand(learned.shape[1:]) for mask in masks]
     return reader.rank(
-        axis, (decode(learned[part], targets, reader.signal[part], spec.alpha) for part in parts)
+        axis, (decode(learned[:, part], targets, reader.signal[:, part], spec.alpha) for part in parts)
     )
 
 

@@ -174,15 +174,6 @@ class Labels:
                 yield matrix[np.arange(len(self.right)), self.right], matrix[self.shared, self.permuted]
                 bar.advance()
 
-    @property
-    def by_item(self) -> Self:
-        """The same labels, where the candidates are the pictures of the N items, in their order."""
-        permuted, wrong = (
-            locate(self.right.tolist(), indices.flat).reshape(indices.shape)
-            for indices in (self.permuted, self.wrong)
-        )
-        return replace(self, right=np.arange(len(self.right)), permuted=permuted, wrong=wrong)
-
 
 def locate(names: Sequence[Hashable], wanted: Iterable[Hashable]) -> Int64:
     """Find the row of each wanted name among all names."""
@@ -202,56 +193,43 @@ def permutations(units: Items, draws: int, seed: int) -> Int64:
     return permuted
 
 
-@dataclass(frozen=True)
-class PermutationTest:
-    """A profile over all subjects, against its control.
+def standardise(measured: Float64, null: Float64) -> Float64:
+    """Centre what was measured [P] and its control [K, P], and divide them by their spread: [1 + K, P].
 
-    Attributes:
-        p_values: [P] share of permutations that are at least as large, the measured value among them.
-        corrected: [P] the same for the largest over all positions: the chance that any is so large. Of
-            several tests that were corrected together, over all positions of all of them.
-        scores: [1 + K, P] what was measured, then the permutations, each position by its spread.
+    Mean and spread are those of both together: by those of the control alone what was measured, which has no
+    part in them, would lie further out than a permutation does.
     """
-
-    p_values: Float64
-    corrected: Float64
-    scores: Float64
-
-    @classmethod
-    def of(cls, measured: Float64, null: Float64) -> Self:
-        """Compare what was measured [P] with its control [K, P], each position by its spread.
-
-        Mean and spread are those of both together: by those of the control alone what was measured, which has
-        no part in them, would lie further out than a permutation does.
-
-        Source: Westfall and Young 1993 (largest statistic over all positions); Phipson and Smyth 2010 (p).
-        """
-        together = np.concatenate([measured[None], null])
-        scores = (together - together.mean(0)) / (together.std(0) + 1e-12)
-        drawn = scores[1:]  # [K, P]
-        return cls(_count_larger(scores, drawn), _count_larger(scores, drawn.max(1)[:, None]), scores)
+    together = np.concatenate([measured[None], null])
+    return np.asarray((together - together.mean(0)) / (together.std(0) + 1e-12), np.float64)
 
 
-def correct_together(tests: Sequence[PermutationTest]) -> list[PermutationTest]:
+def correct_together(tests: Sequence[Float64]) -> list[Float64]:
     """Correct p over all positions of several tests, whose permutations k are of the same labels.
 
     The scores of each test are divided by the height that its largest one reaches in one of twenty
     permutations, so that a test with a skewed control, as one of top-1, does not hide the others.
 
-    Source: Westfall and Young 1993.
+    Args:
+        tests: Scores [1 + K, P] of each, as `standardise`.
+
+    Returns:
+        [P] of each: the share of permutations whose largest score, over all positions of all tests, is as
+        large.
+
+    Source: Westfall and Young 1993 (largest statistic over all positions).
     """
     # a height below 1 is that of a control which does not vary
-    heights = [max(1.0, float(np.quantile(test.scores.max(1), 1 - SIGNIFICANT))) for test in tests]
-    scaled = [test.scores / height for test, height in zip(tests, heights, strict=True)]
+    heights = [max(1.0, float(np.quantile(scores.max(1), 1 - SIGNIFICANT))) for scores in tests]
+    scaled = [scores / height for scores, height in zip(tests, heights, strict=True)]
     largest = np.max([scores[1:].max(1) for scores in scaled], 0)[:, None]  # [K, 1]
-    return [
-        replace(test, corrected=_count_larger(scores, largest))
-        for test, scores in zip(tests, scaled, strict=True)
-    ]
+    return [count_larger(scores, largest) for scores in scaled]
 
 
-def _count_larger(scores: Float64, drawn: Float64) -> Float64:
-    """Return the share of permutations [K, P or 1] that are as large as measured scores."""
+def count_larger(scores: Float64, drawn: Float64) -> Float64:
+    """Return the share of permutations [K, P or 1] that are as large as measured scores, these among them.
+
+    Source: Phipson and Smyth 2010.
+    """
     # equal scores may differ by rounding
     return np.asarray((1 + (drawn >= scores[0] - 1e-12).sum(0)) / len(scores), np.float64)
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, Profile
@@ -27,16 +26,14 @@ class Reader:
 
     Attributes:
         member: The model.
-        subject: Whose signals.
-        split: Which of them.
-        trials: The signals as the model reads them.
+        split: Whose signals.
+        trials: These signals as the model reads them.
         gallery_rows: [M] rows of the candidates.
         labels: Index of each signal's picture among the candidates, and permutations.
         shared: One list: the pictures that all subjects were shown, and which of them are alike.
     """
 
     member: TrainedModel
-    subject: int
     split: str
     trials: Trials
     gallery_rows: Int64
@@ -54,15 +51,19 @@ class Reader:
         return torch.from_numpy(self.trials.averages)
 
     @cached_property
+    def learned(self) -> Trials:
+        """The subject's training trials."""
+        return self.member.trials(self.trials.subject, "train", is_tested=False)
+
+    @cached_property
     def baseline(self) -> Tensor:
         """[C, T] the subject's mean training signal, in which no tested picture has a part."""
-        return torch.from_numpy(self.member.mean_training_signal(self.subject))
+        return torch.from_numpy(self.member.mean_training_signal(self.trials.subject))
 
     @cached_property
     def space(self) -> SensorSpace:
         """Signals in sensor space, where mixing is undone."""
-        learned = self.member.trials(self.subject, "train", is_tested=False)
-        return SensorSpace.of(self.trials, learned, self.signal.numpy(), self.baseline.numpy())
+        return SensorSpace.of(self.trials, self.learned, self.signal.numpy(), self.baseline.numpy())
 
     @property
     def times_ms(self) -> Float64:
@@ -104,16 +105,11 @@ class Reader:
         """The same trials with all channels and samples."""
         return self.trials.recorded or self.trials
 
-    @property
-    def rows(self) -> Int64:
-        """[N] picture of each signal in the target stores."""
-        return self.trials.stimulus
-
     @cached_property
     def image_ids(self) -> list[str]:
         """[N] what each signal showed."""
         image_ids = self.member.pictures(self.split).image_ids
-        return [image_ids[row] for row in self.rows]
+        return [image_ids[row] for row in self.trials.stimulus]
 
     def margins(self, signal: Tensor) -> Float64:
         """Compute the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""
@@ -132,7 +128,7 @@ class Reader:
 
     def predict(self, signal: Tensor) -> Any:
         """Run the model on signals [B, C, T], with gradients where they are enabled."""
-        index = self.member.index(self.subject, len(signal))
+        index = self.member.index(self.trials.subject, len(signal))
         return self.member.module.predict(signal.to(self.member.module.device), index)
 
 
@@ -141,10 +137,3 @@ def margins_among(tokens: Tensor, gallery: Tensor) -> Float64:
     candidates = F.normalize(gallery)
     cosine = (F.normalize(tokens.to(candidates)) @ candidates.T).double().cpu().numpy()  # [N, M]
     return cosine - cosine.mean(1, keepdims=True)
-
-
-def units_of(member: TrainedModel, split: str, rows: Int64) -> Items:
-    """List the image ids of pictures by their rows [n], and which of them are alike."""
-    store = member.pictures(split)
-    alike = alike_of(member.run.dataset, store.image_ids, store.concepts)
-    return alike.items([[store.image_ids[row] for row in rows]])

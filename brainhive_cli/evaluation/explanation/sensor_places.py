@@ -1,11 +1,13 @@
 """Positions of sensors on the head, for maps of their values."""
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
 from brainhive_cli.core.arrays import Float64, Int64
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.core.artifacts import Map, Point
+from brainhive_cli.data.spaces import Sensors, Voxels
 
 MIN_SENSORS = 4
 """Fewest sensors with a known position of which a map is drawn."""
@@ -55,3 +57,31 @@ def flattened(places: Float64) -> Float64:
     angle, direction = np.arctan2(np.hypot(x, y), z), np.arctan2(y, x)
     plane: Float64 = (angle / (np.pi / 2))[:, None] * np.stack([np.cos(direction), np.sin(direction)], 1)
     return plane
+
+
+def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
+    """Place sensors with a known place on the head on a plane, by name; none where these are too few."""
+    if not isinstance(space, Sensors) or (known := known_places(space)) is None:
+        return {}
+    names = [space.names[row] for row in known[0]]
+    return {name: (x, y) for name, (x, y) in zip(names, flattened(known[1]).tolist(), strict=True)}
+
+
+def draw_head(
+    title: str,
+    places: Mapping[str, tuple[float, float]],
+    values: Mapping[str, float],
+    value: str,
+    is_diverging: bool = True,
+) -> Map:
+    """Draw the values of sensors on the head, of those that have a place.
+
+    Args:
+        title: Of the map.
+        places: As `place_sensors`.
+        values: By sensor.
+        value: What they are.
+        is_diverging: Whether they lie around 0.
+    """
+    points = [Point(*places[name], name, value=values[name]) for name in values if name in places]
+    return Map(title, points, "head", value, is_diverging)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from brainhive_cli.core.arrays import Array, Float32, Float64
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point
+from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import Metric, extend_title
 from brainhive_cli.core.tables import Table
@@ -18,7 +18,7 @@ from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.profiles import TIME
-from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
+from brainhive_cli.evaluation.explanation.sensor_places import draw_head, place_sensors
 from brainhive_cli.evaluation.explanation.sensor_space import WHITENED, separate_in_time
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.reliability import (
@@ -349,20 +349,8 @@ def _draw_sensors(
         Line(channel, halves[row].tolist()),
         Line("median of channels", np.median(halves, 0).tolist()),
     ]
-    known = None if unit == MIXTURES else known_places(space)
+    places = {} if unit == MIXTURES else place_sensors(space)
 
-    # the spectrum of single trials: the median channel, and the one with the most power
-    spectra = []
-    if reliability.spectrum.size:
-        density = reliability.spectrum[:, 1:]  # [C, F - 1]
-        decibels, loudest = 10 * np.log10(np.maximum(density, np.finfo(float).tiny)), density.sum(1).argmax()
-        spectral_lines = [
-            Line("median of channels", np.median(decibels, 0).tolist()),
-            Line(f"{space.names[loudest]}, the channel with the most power", decibels[loudest].tolist()),
-        ]
-        frequencies, value = reliability.frequencies_hz[1:].tolist(), f"power, dB ({unit})"
-        title = "Spectrum of single trials"
-        spectra.append(Curve(title, "frequency, Hz", frequencies, spectral_lines, value))
     drawn: list[Artifact] = [
         Curve("Reliability over time", TIME, at, over_times, "correlation of halves", marks=marks),
         Curve("Evoked response", TIME, at, lines, unit, marks=marks, note=_describe_rhythm(evoked, times_ms)),
@@ -377,22 +365,27 @@ def _draw_sensors(
             low=0,
             high=1,
         ),
-        *spectra,
     ]
+
+    # the spectrum of single trials: the median channel, and the one with the most power
+    if reliability.spectrum.size:
+        density = reliability.spectrum[:, 1:]  # [C, F - 1]
+        decibels, loudest = 10 * np.log10(np.maximum(density, np.finfo(float).tiny)), density.sum(1).argmax()
+        spectra = [
+            Line("median of channels", np.median(decibels, 0).tolist()),
+            Line(f"{space.names[loudest]}, the channel with the most power", decibels[loudest].tolist()),
+        ]
+        frequencies, value = reliability.frequencies_hz[1:].tolist(), f"power, dB ({unit})"
+        drawn.append(Curve("Spectrum of single trials", "frequency, Hz", frequencies, spectra, value))
 
     # maps: the reliability of channels, which the page shows beside its first sentence, and the evoked
     # response at the highest peaks of the global field power from onset to RESPONSE_MS after the stimulus
-    if known is not None:
+    if places:
         from scipy.signal import find_peaks
 
-        rows, positions = known
-
         def draw_map(title: str, values: Float64, value: str, is_diverging: bool) -> Map:
-            points = [
-                Point(float(x), float(y), space.names[row], value=float(values[row]))
-                for row, (x, y) in zip(rows.tolist(), flattened(positions), strict=True)
-            ]
-            return Map(title, points, "head", value, is_diverging)
+            by_sensor = dict(zip(space.names, values.tolist(), strict=True))
+            return draw_head(title, places, by_sensor, value, is_diverging)
 
         # whitened channels are no places
         if unit != UNMIXED:
@@ -421,7 +414,7 @@ def _draw_sensors(
         "window of at least half of that, ms": f"{at[first]:g}–{at[last]:g}",
         "peak of global field power, ms": round(float(peak), 1),
         "unit of the evoked response": unit,
-        "scalp maps": "none" if known is None else "yes",
+        "scalp maps": "yes" if places else "none",
     }
     return drawn, [*lead, *filter(None, [drawn[1].note])], numbers
 

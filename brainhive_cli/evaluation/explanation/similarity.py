@@ -1,9 +1,9 @@
 """Representational similarity: whether pictures that a model finds alike evoke signals that are alike."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,54 +30,6 @@ MAX_DISTANCES = 2**24
 
 
 @dataclass(frozen=True)
-class Models:
-    """The distances of some models, ready to be correlated with those of signals.
-
-    Attributes:
-        names: M models.
-        units: [M, P] ranks of the distances of each pair of pictures, centred, of unit length.
-        residuals: [M, P] the part of these that the other models do not have, of unit length.
-        bases: Orthonormal bases [M - 1, P] of the other models, for each model.
-    """
-
-    names: tuple[str, ...]
-    units: Float64
-    residuals: Float64
-    bases: tuple[Float64, ...]
-
-    @classmethod
-    def of(cls, features: Mapping[str, Array]) -> Self:
-        """Measure the distances of models by their features of the same pictures, [N, ...] by name.
-
-        Raises:
-            BrainhiveError: if there are too few pictures, or a model tells none of them from others.
-        """
-        # ranks of the distances, [P] by name
-        units = {name: ranked(distances(values)) for name, values in features.items()}
-        if constant := [name for name, unit in units.items() if not unit.any()]:
-            raise BrainhiveError(
-                f"{constant[0]} has the same distance between all pictures", "leave the encoder out"
-            )
-
-        # what each model has beyond the space of the others
-        stacked = np.stack([*units.values()])
-        bases = [np.linalg.qr(np.delete(stacked, row, 0).T)[0].T for row in range(len(stacked))]
-        rest = [unit - (unit @ basis.T) @ basis for unit, basis in zip(stacked, bases, strict=True)]
-        return cls(tuple(units), stacked, unit_vectors(np.stack(rest), -1), tuple(bases))
-
-    def unique(self, signals: Float64, dots: Float64) -> Float64:
-        """Correlate signals [..., P] with what only one model has: partial Spearman correlations [..., M].
-
-        Args:
-            signals: Unit ranks of distances.
-            dots: Their products [..., M] with `residuals`.
-        """
-        shared = [np.square(signals @ basis.T).sum(-1) for basis in self.bases]
-        rest = np.sqrt(np.maximum(1 - np.stack(shared, -1), 1e-12))
-        return dots / rest
-
-
-@dataclass(frozen=True)
 class Correlations:
     """Spearman correlations of the distances of S subjects' signals with those of M models, at T positions.
 
@@ -95,26 +47,35 @@ class Correlations:
 
 @dataclass(frozen=True)
 class Similarity:
-    """Similarity of signals and models at each of T positions of a course: times, or regions.
+    """Similarity of signals and models over times, or over regions, of all subjects.
 
     Attributes:
+        axis: The T positions.
         models: Names of the M models.
         whole: Correlations with each model.
         unique: Partial ones, given all other models; the same where there is one model.
         lower: [T] lower ceiling: the mean correlation of each subject with the mean of the others. Of one
             subject NaN.
         upper: [T] with the mean of all. It is far from 0 on noise, about 1 over the root of subjects.
+        halves: [T] of one subject: the ceiling by halves of the repetitions.
     """
 
+    axis: Axis
     models: tuple[str, ...]
     whole: Correlations
     unique: Correlations
     lower: Float64
     upper: Float64
+    halves: Float64 | None = None
 
 
 def measure_similarity(
-    patterns: Iterable[Sequence[Array]], models: Models, pictures: Items, draws: int, seed: int = 0
+    axis: Axis,
+    patterns: Iterable[Sequence[Array]],
+    models: Mapping[str, Float64],
+    pictures: Items,
+    draws: int,
+    seed: int = 0,
 ) -> Similarity:
     """Correlate the distances of signals with those of models, position by position.
 
@@ -122,22 +83,30 @@ def measure_similarity(
     when pictures are resampled, so an interval neglects that they depend on the other pictures.
 
     Args:
-        patterns: For each position, the patterns [N, C] of each subject; all of the same pictures.
-        models: Of these pictures.
+        axis: The positions.
+        patterns: For each of them, the patterns [N, C] of each subject; all of the same pictures.
+        models: Ranks [P] of the distances of these pictures, by the name of the model, as `rank_models`.
         pictures: One list of N, and which of them are alike.
         draws: K permutations of their units, alike for all subjects.
         seed: Of the permutations.
 
     Source: Kriegeskorte 2008; Nili 2014 (ceilings); Walther 2016.
     """
+    # what each model has beyond the space of the others, spanned by [M - 1, P]; of unit length
+    stacked = np.stack([*models.values()])  # [M, P]
+    bases = [np.linalg.qr(np.delete(stacked, row, 0).T)[0].T for row in range(len(stacked))]
+    rest = [model - (model @ basis.T) @ basis for model, basis in zip(stacked, bases, strict=True)]
+    residuals = unit_vectors(np.stack(rest), -1)  # [M, P]
+
     # correlations at each position with the models, and with what only each of them has
-    directions = np.concatenate([models.units, models.residuals])  # [2 M, P]
+    directions = np.concatenate([stacked, residuals])  # [2 M, P]
     dots, unique, items, means, ends = [], [], [], [], []
     for subjects in patterns:
         signals = np.stack([ranked(distances(subject)) for subject in subjects])  # [S, P]
-        residual_dots = signals @ models.residuals.T  # [S, M]
-        dots.append(np.stack([signals @ models.units.T, residual_dots]))
-        unique.append(models.unique(signals, residual_dots))
+        residual_dots = signals @ residuals.T  # [S, M]
+        dots.append(np.stack([signals @ stacked.T, residual_dots]))
+        shared = np.stack([np.square(signals @ basis.T).sum(-1) for basis in bases], -1)
+        unique.append(residual_dots / np.sqrt(np.maximum(1 - shared, 1e-12)))  # partial Spearman correlations
         items.append(_items(signals, directions, pictures.size).astype(np.float32))  # [S, 2 M, N]
         means.append(signals.mean(0))
         ends.append(ceilings(signals))
@@ -149,24 +118,38 @@ def measure_similarity(
     raw_items, residual_items = np.split(np.stack(items, 2), 2, 1)  # [S, M, T, N]
     orders = permutations(pictures, draws, seed)
 
-    # the same with models whose pictures are permuted: distances as symmetric matrices, in single precision
+    # the same with models whose pictures are permuted, in single precision
     rows, columns = _upper_triangle(pictures.size)
-    squares = np.zeros((len(directions), pictures.size, pictures.size), np.float32)
-    squares[:, rows, columns] = squares[:, columns, rows] = directions
+    pair = np.zeros((pictures.size, pictures.size), np.int64)  # number of each pair of pictures
+    pair[rows, columns] = pair[columns, rows] = np.arange(len(rows))
     averaged = np.stack(means, -1).astype(np.float32)  # [P, T]
     permuted = np.empty((len(orders), len(directions), averaged.shape[1]))  # [K, 2 M, T]
     step = max(1, MAX_DISTANCES // len(rows))  # several permutations at once, as memory allows
     for start in range(0, len(orders), step):
         chunk = orders[start : start + step]  # [k, N]
-        flat = chunk[:, rows] * pictures.size + chunk[:, columns]  # [k, P] indices of the permuted pairs
-        for number, square in enumerate(squares):
-            permuted[start : start + step, number] = square.ravel().take(flat) @ averaged
+        pairs = pair[chunk[:, rows], chunk[:, columns]]  # [k, P]
+        for number, direction in enumerate(directions.astype(np.float32)):
+            permuted[start : start + step, number] = direction[pairs] @ averaged
     null, residual_null = np.split(permuted, 2, 1)  # [K, M, T]
     unique_items = (residual_items * scale[..., None]).astype(np.float32)
     lower, upper = np.transpose(ends)
     whole = Correlations(raw, raw_items, null)
-    rest = Correlations(partial, unique_items, residual_null * scale.mean(0))
-    return Similarity(models.names, whole, rest, lower, upper)
+    alone = Correlations(partial, unique_items, residual_null * scale.mean(0))
+    return Similarity(axis, tuple(models), whole, alone, lower, upper)
+
+
+def rank_models(features: Mapping[str, Array]) -> dict[str, Float64]:
+    """Rank the distances [P] of each model by its features of the same pictures, [N, ...] by name.
+
+    Raises:
+        BrainhiveError: if there are too few pictures, or a model tells none of them from others.
+    """
+    models = {name: ranked(distances(values)) for name, values in features.items()}
+    if constant := [name for name, model in models.items() if not model.any()]:
+        raise BrainhiveError(
+            f"{constant[0]} has the same distance between all pictures", "leave the encoder out"
+        )
+    return models
 
 
 def distances(patterns: Array) -> Float64:
@@ -246,25 +229,8 @@ def _items(signals: Float64, models: Float64, pictures: int) -> Float64:
     return shares
 
 
-@dataclass(frozen=True)
-class Course:
-    """Representational similarity over times, or over regions, of all subjects.
-
-    Attributes:
-        axis: The T positions.
-        similarity: At these.
-        pictures: One list of N that all subjects were shown, and which of them are alike.
-        halves: [T] of one subject: the ceiling by halves of the repetitions.
-    """
-
-    axis: Axis
-    similarity: Similarity
-    pictures: Items
-    halves: Float64 | None = None
-
-
 @console.progress("similarity of signals and embeddings")
-def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanation) -> Course:
+def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanation) -> Similarity:
     """Correlate the distances of all subjects' signals with those of each level's embeddings.
 
     Args:
@@ -277,11 +243,11 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
     """
     # the signal of each subject that showed each of the shared pictures, [n]
     first, items = readers[0], [locate(reader.image_ids, reader.shared.ids[0]) for reader in readers]
-    rows = first.rows[items[0]]
+    rows = first.trials.stimulus[items[0]]
     if len(rows) < FEWEST:
         raise BrainhiveError(f"the subjects were shown {len(rows)} pictures in common", "fewer subjects")
     cpu = torch.device("cpu")
-    models = Models.of({name: read_embeddings(store, rows, cpu).numpy() for name, store in levels.items()})
+    models = rank_models({name: read_embeddings(store, rows, cpu).numpy() for name, store in levels.items()})
 
     # the channels or voxels, and the sample, that signals [N, C, T] have at each position, by subject
     slices: dict[Any, list[Any]]
@@ -303,15 +269,14 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
         [signal[:, channels, sample] for signal, (channels, sample) in zip(signals, parts, strict=True)]
         for parts in slices.values()
     )
-    measured = measure_similarity(patterns, models, first.shared, spec.draws, spec.seed)
+    axis = Axis(TIME if first.trials.channels else REGION, [*slices])
+    similarity = measure_similarity(axis, patterns, models, first.shared, spec.draws, spec.seed)
 
     # of one subject, halves of the repetitions stand in for ceilings
-    halves = None
     if len(readers) == 1 and (means := _average_halves(first, items[0])):
         pairs = [[half[:, channels, sample] for half in means] for ((channels, sample),) in slices.values()]
-        halves = np.array([halves_ceiling(pair) for pair in pairs])
-    axis = Axis(TIME if first.trials.channels else REGION, [*slices])
-    return Course(axis, measured, first.shared, halves)
+        similarity = replace(similarity, halves=np.array([halves_ceiling(pair) for pair in pairs]))
+    return similarity
 
 
 def _average_halves(reader: Reader, rows: Int64) -> list[Array]:

@@ -20,7 +20,6 @@ from brainhive_cli.evaluation.explanation.conclusion import curves, describe_job
 from brainhive_cli.evaluation.explanation.findings import (
     FIRST_ABOVE,
     SECTION,
-    SHUFFLED,
     Finding,
     bound_onsets,
     compare_permutations,
@@ -30,7 +29,7 @@ from brainhive_cli.evaluation.explanation.findings import (
 )
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import window_masks
-from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, TIME, Axis
+from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.statistics import measure_each
@@ -120,12 +119,12 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     # from time to time: every window with every classifier
     if has_grid:
         grid = findings[1]
-        assert grid.test is not None
+        assert grid.corrected is not None
         peak = grid.peak
         windows = f"trained {axis.where(int(train[peak]))}, tested {axis.where(int(test[peak]))}"
         scopes[scope(GENERALISATION, windows)] = {ACCURACY: grid.measured[peak]}
-        above = int((grid.test.corrected < SIGNIFICANT).sum())
-        notes["generalisation"] = {"p_corrected": grid.test.corrected.reshape(count, count).tolist()}
+        above = int((grid.corrected < SIGNIFICANT).sum())
+        notes["generalisation"] = {"p_corrected": grid.corrected.reshape(count, count).tolist()}
         note = (
             f"Chance {grid.measured[0].chance:.3g}. Above it at {above} of {count**2} places: p < "
             f"{SIGNIFICANT:g}, corrected over all by the largest of {spec.draws} permutations of the labels. "
@@ -181,19 +180,15 @@ def decode(job: Job, subject: int) -> Decoded:
     """Fit a classifier to each window of the training trials of each fold, and test it on all windows."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    split, device = job.spec.split, torch.device("cpu")
-    folds = {cell.fold: cell for cell in reversed(job.subjects[subject])}  # seeds share the trials
-    names = []
-    groups = []
-    shown, predicted, orders, axis, candidates = [], [], [], Axis(TIME, []), 0
-    for _, cell in sorted(folds.items()):
-        member = TrainedModel(job.align, cell, device)
+    split, cpu = job.spec.split, torch.device("cpu")
+    folds = {cell.fold: TrainedModel(job.align, cell, cpu) for cell in reversed(job.subjects[subject])}
+    names, groups, shown, predicted, orders = [], [], [], [], []
+    for fold, member in sorted(folds.items()):  # seeds share the trials
         train, test = (member.trials(subject, name, is_tested=False) for name in ("train", split))
         if len(train.times_s) < 2:
             raise RecipeError(
                 "decoding by time is of EEG and MEG, and the signals have one sample", "eval-retrieval"
             )
-        candidates = len(member.rows(split))
 
         # windows, and the mean signals [N, C] of training and held-out trials in each
         axis, masks = window_masks(train.times_s * 1000, job.spec.window)
@@ -204,7 +199,7 @@ def decode(job: Job, subject: int) -> Decoded:
 
         # predictions [P, P, N] of the classifier of every window at every window
         named = np.empty((len(masks), len(masks), len(test.stimulus)), np.int64)
-        with console.progress(f"windows of subject {subject}, fold {cell.fold}", len(learned)) as bar:
+        with console.progress(f"windows of subject {subject}, fold {fold}", len(learned)) as bar:
             for row, values in enumerate(learned):
                 mean, spread = values.mean(0), values.std(0) + 1e-12
                 classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
@@ -218,7 +213,7 @@ def decode(job: Job, subject: int) -> Decoded:
         names += fold_names
         groups += fold_groups
         orders.append(member.interleaving(test, split))
-    trials = member.trials(subject, split, is_tested=False)
+    trials, candidates = member.trials(subject, split, is_tested=False), len(member.rows(split))
     rows = np.concatenate(shown), np.concatenate(predicted, 2)
     return Decoded(names, groups, *rows, axis, candidates, trials, Interleaving.join(orders))
 
@@ -246,5 +241,4 @@ def _describe(
     null = np.mean(shares, 0)
     if options["items"].inflation > 1:  # as of a verdict over folds
         null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
-    test, control = compare_permutations(measured, null)
-    return Finding(name, axis, measured, {SHUFFLED: control}, test)
+    return compare_permutations(name, axis, measured, null)

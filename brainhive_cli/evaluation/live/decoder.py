@@ -19,7 +19,7 @@ from brainhive_cli.data.signals.noise import whiten
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.live.preparation import Whitening
+from brainhive_cli.evaluation.live.preparation import LivePreparation
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.training.alignment.trained import TrainedModel
 
@@ -34,28 +34,6 @@ Best = list[tuple[str, float]]
 """Image ids and similarities, the most similar first."""
 AVERAGED_PICTURES = 2000
 """Pictures whose trials are averaged; of more, the one that was shown longest ago begins anew."""
-
-
-@dataclass(frozen=True)
-class LiveGallery:
-    """Pictures that are searched.
-
-    Attributes:
-        image_ids: [M].
-        tokens: [M, D], as the model compares them.
-        is_tested: [M] whether a window of the picture counts: the model has not learned from it.
-    """
-
-    image_ids: list[str]
-    tokens: Tensor
-    is_tested: Bool
-
-    @classmethod
-    def of(cls, member: TrainedModel, split: str) -> "LiveGallery":
-        """Encode the pictures of a split, which test the model on its only subject."""
-        rows, (subject,) = member.rows(split), member.cell.tested_on
-        image_ids = [member.pictures(split).image_ids[row] for row in rows]
-        return cls(image_ids, member.images(split, rows), ~member.seen(subject, split, rows))
 
 
 @dataclass(frozen=True)
@@ -97,20 +75,22 @@ class WindowDecoder:
 
     Attributes:
         member: The model; its cell is tested on the person alone.
-        gallery: Pictures that are searched.
-        names: Finds the picture of an event.
+        names: Finds the picture of an event, among the M that are searched.
+        pictures: [M, D] tokens of these, as the model compares them.
+        is_tested: [M] whether a window of the picture counts: the model has not learned from it.
         normaliser: Of the person; None where signals are not normalised.
         template: Recording of one window: channels, times and unit, by which the model's input is chosen.
-        whitening: None where windows come whitened, or are not whitened at all.
+        preparation: Whitens windows; None where they come prepared.
         learned_trials: [n, F] what `read_learned_trials` gives.
     """
 
     member: TrainedModel
-    gallery: LiveGallery
     names: EventNames
+    pictures: Tensor
+    is_tested: Bool
     normaliser: Normaliser | None
     template: Trials
-    whitening: Whitening | None = None
+    preparation: LivePreparation | None = None
     learned_trials: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -119,12 +99,18 @@ class WindowDecoder:
         self._shown: OrderedDict[str, int | None] = OrderedDict()  # row by the name of an event
         self._sums: OrderedDict[int, tuple[Float64, int]] = OrderedDict()  # [E, T], and trials
         self._noise_trials: list[tuple[Float32, str]] = []
-        self._units = normalize(self.gallery.tokens.float())  # [M, D]
+        self._units = normalize(self.pictures.float())  # [M, D]
+        self.whitener = None if self.preparation is None else self.preparation.whitener  # [E, E]
 
     @property
     def subject(self) -> int:
         """The person."""
         return self.member.cell.tested_on[0]
+
+    @property
+    def image_ids(self) -> Sequence[str]:
+        """[M] pictures that are searched."""
+        return self.names.image_ids
 
     @property
     def unknown_events(self) -> list[str]:
@@ -134,9 +120,9 @@ class WindowDecoder:
     @property
     def missing_trials(self) -> int:
         """Trials that are still needed until whitening begins."""
-        if self.whitening is None or self.whitening.matrix is not None:
+        if self.preparation is None or self.whitener is not None:
             return 0
-        return self.whitening.trials - len(self._noise_trials)
+        return self.preparation.whiten_trials - len(self._noise_trials)
 
     def find_shown(self, event: str) -> int | None:
         """Find the row in the gallery of the picture that an event stands for; None if it has none."""
@@ -154,7 +140,7 @@ class WindowDecoder:
         """Decode the template once: the first window takes longer than all others."""
         tokens = self.member.encode(self._read(np.asarray(self.template.signal)[:, 0]))
         (normalize(tokens) @ self._units.T).cpu().topk(1)
-        ranks(tokens, self.gallery.tokens, torch.zeros(1, dtype=torch.long, device=tokens.device))
+        ranks(tokens, self.pictures, torch.zeros(1, dtype=torch.long, device=tokens.device))
 
     def decode(self, windows: Sequence[CutWindow]) -> list[LiveResult]:
         """Decode windows together; those that whitening is measured of give no result.
@@ -165,14 +151,14 @@ class WindowDecoder:
         rows = [self.find_shown(window.name) for window in windows]
 
         # the first trials are kept for the whitener; those after them are decoded
-        if self.whitening is not None and (missing := self.missing_trials):
+        if self.preparation is not None and (missing := self.missing_trials):
             for window, row in zip(windows[:missing], rows, strict=False):
-                stimulus = window.name if row is None else self.gallery.image_ids[row]
+                stimulus = window.name if row is None else self.image_ids[row]
                 self._noise_trials.append((window.signal, stimulus))
             if not self.missing_trials:
                 noise, names = zip(*self._noise_trials, strict=True)
                 _, stimuli = np.unique(names, return_inverse=True)
-                self.whitening = self.whitening.measure(np.stack(noise), stimuli)
+                self.whitener = self.preparation.measure_whitener(np.stack(noise), stimuli)
                 self._noise_trials = []
             windows, rows = windows[missing:], rows[missing:]
         if not windows:
@@ -180,8 +166,8 @@ class WindowDecoder:
 
         # windows, whitened as those of a store
         epochs = np.stack([window.signal for window in windows])  # [n, E, T]
-        if self.whitening is not None and self.whitening.matrix is not None:
-            whiten(epochs, self.whitening.matrix)
+        if self.whitener is not None:
+            whiten(epochs, self.whitener)
 
         # averages of each picture's trials so far
         averages, counts = np.empty_like(epochs), np.ones(len(windows), np.int64)
@@ -200,7 +186,7 @@ class WindowDecoder:
         signals = torch.from_numpy(trials.averages)  # [n + a, C, T]
         tokens = self.member.encode(trials)  # [n + a, D]
         similar = (normalize(tokens) @ self._units.T).cpu()  # [n + a, M]
-        best = similar.topk(min(BEST, len(self.gallery.image_ids)), dim=1)
+        best = similar.topk(min(BEST, len(self.image_ids)), dim=1)
         shown = [*rows, *(rows[index] for index in averaged.tolist())]
         known = [index for index, row in enumerate(shown) if row is not None]
 
@@ -213,13 +199,13 @@ class WindowDecoder:
         ranked = {}
         if known:
             targets = torch.tensor([shown[index] for index in known], device=tokens.device)
-            ranks_of_known = ranks(tokens[known], self.gallery.tokens, targets).tolist()
+            ranks_of_known = ranks(tokens[known], self.pictures, targets).tolist()
             ranked = dict(zip(known, ranks_of_known, strict=True))
         average_indices = {index: len(rows) + number for number, index in enumerate(averaged.tolist())}
 
         def list_best(index: int) -> Best:
             pairs = zip(best.indices[index].tolist(), best.values[index].tolist(), strict=True)
-            return [(self.gallery.image_ids[row], round(value, 6)) for row, value in pairs]
+            return [(self.image_ids[row], round(value, 6)) for row, value in pairs]
 
         # a result for each window
         results = []
@@ -236,7 +222,7 @@ class WindowDecoder:
                     int(counts[index]),
                     None if average is None else list_best(average),
                     None if average is None else ranked.get(average),
-                    row is not None and bool(self.gallery.is_tested[row]),
+                    row is not None and bool(self.is_tested[row]),
                     is_learned[index],
                     signals[index if average is None else average],
                     tokens[index].cpu(),
@@ -278,8 +264,14 @@ def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
     return (torch.cat(described) if described else None), is_complete
 
 
-def as_event(result: LiveResult, gallery: LiveGallery, start_s: float) -> dict[str, Any]:
-    """Write a result as plain values, for the page, lines of JSON and other programs."""
+def as_event(result: LiveResult, image_ids: Sequence[str], start_s: float) -> dict[str, Any]:
+    """Write a result as plain values, for the page, lines of JSON and other programs.
+
+    Args:
+        result: The result.
+        image_ids: [M] pictures that are searched.
+        start_s: Time of the first sample.
+    """
 
     def write(best: Best) -> list[dict[str, Any]]:
         return [{"image": image, "similarity": similarity} for image, similarity in best]
@@ -289,7 +281,7 @@ def as_event(result: LiveResult, gallery: LiveGallery, start_s: float) -> dict[s
         "kind": "result",
         "window": result.number,
         "event": result.window.name,
-        "shown": None if result.shown is None else gallery.image_ids[result.shown],
+        "shown": None if result.shown is None else image_ids[result.shown],
         "onset_s": round(result.window.time_s - start_s, 6),
         "best": write(best),
         "margin": round(best[0][1] - best[1][1], 6) if len(best) > 1 else None,

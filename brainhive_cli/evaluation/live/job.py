@@ -19,12 +19,13 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
 )
 from brainhive_cli.core.recipe import SIGNALS, refuse_idle
+from brainhive_cli.data.datasets import require_split
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.data.streams import Stream, StreamConfig, StreamFormat, Wanted, WindowStream
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.live.decoder import LiveGallery, WindowDecoder, read_learned_trials
+from brainhive_cli.evaluation.live.decoder import WindowDecoder, read_learned_trials
 from brainhive_cli.evaluation.live.preparation import LivePreparation, plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.training.alignment.model import Aligner
@@ -67,11 +68,7 @@ class Job:
         tested_on = recipe.dataset, subjects, recipe.copies, recipe.channel_mapping
         align = open_model(recipe.align_run, recipe.paths, *tested_on)
         refuse_sweep(align)
-        if align.dataset.holdout.stored_split(recipe.gallery) not in align.dataset.splits:
-            known = ", ".join(align.dataset.splits)
-            raise RecipeError(
-                f"gallery: {align.dataset.name} has no split {recipe.gallery!r}", f"it has: {known}"
-            )
+        require_split(align.dataset, recipe.gallery, "gallery")
 
         # the person, then the first model that is tested on them
         subject, cells = recipe.subject, [cell for cell in align.cells if recipe.cell in ("", cell.name)]
@@ -140,12 +137,13 @@ class Job:
         """
         recipe, split = self.recipe, self.recipe.gallery
         member = TrainedModel(self.align, self.cell, launch.device)
-        spec = member.module.layout.spec
-        gallery = LiveGallery.of(member, split)
+        spec, rows = member.module.layout.spec, member.rows(split)
+        image_ids = [member.pictures(split).image_ids[row] for row in rows]
+        pictures, is_tested = member.images(split, rows), ~member.seen(self.subject, split, rows)
         table = locate(recipe.events) if recipe.events else None
         if table is not None:
             require([find_table(table)])
-        names = EventNames.read(table, gallery.image_ids, self.align.dataset.are_categories)
+        names = EventNames.read(table, image_ids, self.align.dataset.are_categories)
         names.require_pictures(f"the gallery, {self.align.dataset.name}, {split}")
         normaliser = member.find_normaliser(self.subject, split)
 
@@ -167,26 +165,25 @@ class Job:
             preparation = self.plan(member.module)
             kind, unit = preparation.kind, preparation.unit
             signals = preparation.channels, kind, unit, rate_hz, preparation.span_s
-        wanted = Wanted(*signals, gallery.image_ids, open_recording)
+        wanted = Wanted(*signals, image_ids, open_recording)
 
         # trials of seen pictures are compared with those of the training
         shows_seen = self.align.dataset.holdout.shows_seen
         learned_trials, knows_trials = read_learned_trials(member) if shows_seen else (None, True)
         stream: Stream | WindowStream = recipe.source.build(wanted)
-        common = member, gallery, names, normaliser
+        common = member, names, pictures, is_tested, normaliser
         if isinstance(stream, WindowStream):
             decoder = WindowDecoder(*common, stream.template, None, learned_trials)
             caveats = stream.template.caveats
-            return OpenSession(self, member, decoder, stream, None, None, caveats, knows_trials)
+            return OpenSession(self, decoder, stream, None, None, caveats, knows_trials)
         assert preparation is not None  # by the contract of StreamConfig
         try:
             columns = choose_columns(preparation, stream.format, recipe.channel_mapping, recipe.source)
             channels = tuple(stream.format.channels[index] for index in columns)
-            preparation = replace(preparation, channels=channels)
             cutting = Cutting(preparation.steps, stream.format.rate_hz)
             windows = Windows(cutting, channels, preparation.band_hz)
-            template = preparation.make_template(cutting, spec)
-            decoder = WindowDecoder(*common, template, preparation.whitening, learned_trials)
+            template = preparation.make_template(channels, cutting, spec)
+            decoder = WindowDecoder(*common, template, preparation, learned_trials)
             decoder.warm_up()
         except BaseException:
             stream.close()
@@ -197,7 +194,7 @@ class Job:
         differs = tuple(preparation.differs)
         if shows_seen and (differs or CHANNELS_MAPPED in caveats):
             knows_trials = False
-        return OpenSession(self, member, decoder, stream, windows, columns, caveats, knows_trials, differs)
+        return OpenSession(self, decoder, stream, windows, columns, caveats, knows_trials, differs)
 
 
 @dataclass(frozen=True)
@@ -206,7 +203,6 @@ class OpenSession:
 
     Attributes:
         job: What was resolved.
-        member: The model.
         decoder: Decodes windows.
         stream: Continuous, or of windows.
         windows: Cuts windows of a continuous stream; None of windows.
@@ -218,7 +214,6 @@ class OpenSession:
     """
 
     job: Job
-    member: TrainedModel
     decoder: WindowDecoder
     stream: Stream | WindowStream
     windows: Windows | None
@@ -271,15 +266,14 @@ def choose_columns(
     where = f"stream {stream.name}"
     rows = find_rows(preparation.channels, stream.channels, where)
     missing = [name for name, row in zip(preparation.channels, rows, strict=True) if row is None]
-    may_lack = channel_mapping != "none" and preparation.whitening is None
+    may_lack = channel_mapping != "none" and not preparation.is_whitened
     if missing and not may_lack:
         listed = console.summarise_names(list(stream.channels))
-        is_whitened = preparation.whitening is not None
         ways = [way for key, way in NAMING.items() if key in keys]
-        ways += [] if is_whitened else ["channel_mapping=spline"]
+        ways += [] if preparation.is_whitened else ["channel_mapping=spline"]
         raise BrainhiveError(
             f"{where} has no channel {', '.join(missing)}, which the model needs"
-            f"{' for its whitening' if is_whitened else ''}; of {listed}",
+            f"{' for its whitening' if preparation.is_whitened else ''}; of {listed}",
             "; or ".join(ways) or "a stream that has it",
         )
     if may_lack and missing:  # all of the stream, of which the mapping chooses

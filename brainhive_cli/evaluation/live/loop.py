@@ -96,8 +96,8 @@ class Score:
     """
 
     def __init__(self, session: OpenSession) -> None:
-        self._session, self.pool = session, len(session.decoder.gallery.image_ids)
-        self.hits, self.learned = HitRate(self.pool), 0
+        self._session = session
+        self.hits, self.learned = HitRate(len(session.decoder.image_ids)), 0
         self.image_ids: list[str] = []
         self.ranks: list[int] = []
         self.average_ranks: dict[str, int] = {}
@@ -303,7 +303,7 @@ class Loop:
             self.latencies.add(one, ranked_s)
         so_far = {"latency_ms": self.latencies.summarise(), "stream": self.describe_stream()}
         for result in results:
-            event = as_event(result, decoder.gallery, start_s)
+            event = as_event(result, decoder.image_ids, start_s)
             if result.is_tested:
                 self.score.add(result, event["shown"])
                 if not self._has_warned and TRAINED_TRIALS in self.score.caveats:
@@ -384,7 +384,7 @@ class Loop:
                         recorder.mark_gap(sample)
                     for name, sample in located:
                         row = decoder.find_shown(name)
-                        image_id = "" if row is None else decoder.gallery.image_ids[row]
+                        image_id = "" if row is None else decoder.image_ids[row]
                         recorder.add_event(sample, name, image_id)
                 except BrainhiveError as error:
                     self._save_error = error

@@ -1,8 +1,7 @@
 """Preparation of live windows by the model's own steps, and in what they differ from those offline."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,33 +27,6 @@ Band = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
-class Whitening:
-    """Whitening of windows, whose noise is known from the training or measured at the start of the session.
-
-    Attributes:
-        channels: Names of the channels [E] that are whitened together.
-        matrix: Σ^(-1/2) [E, E]; None until it is measured.
-        trials: Trials of the session that it is measured of; 0 where the training gives it.
-        across: Observations that count as noise, as `Steps.whiten`.
-    """
-
-    channels: tuple[str, ...]
-    matrix: Float32 | None
-    trials: int = 0
-    across: str = "epochs"
-
-    def measure(self, epochs: Float32, stimuli: Int64) -> Self:
-        """Measure the noise of trials [n, E, T] of stimuli [n].
-
-        Raises:
-            BrainhiveError: if channels are flat, or sums of others.
-        """
-        steps = Steps.model_validate({"whiten": self.across})
-        noise = measure_noise({"train": epochs}, {"train": stimuli}, steps, self.channels)
-        return replace(self, matrix=whitener(noise, self.channels).astype(np.float32))
-
-
-@dataclass(frozen=True)
 class LivePreparation:
     """Steps from a continuous stream to the signals that a model takes.
 
@@ -63,7 +35,8 @@ class LivePreparation:
         channels: [E] channels of the stream that are needed, in order.
         unit: Unit of the continuous samples.
         band_hz: Edges of the filter; None where there is none.
-        whitening: None where signals are not whitened.
+        whitener: Σ^(-1/2) [E, E] of the training; None where it is measured, or nothing is whitened.
+        whiten_trials: Trials of the session of which its whitener is measured; 0 where none is.
         differs: In what windows differ from those offline, in sentences.
     """
 
@@ -71,7 +44,8 @@ class LivePreparation:
     channels: tuple[str, ...]
     unit: str
     band_hz: Band = (None, None)
-    whitening: Whitening | None = None
+    whitener: Float32 | None = None
+    whiten_trials: int = 0
     differs: Sequence[str] = ()
 
     @property
@@ -80,25 +54,45 @@ class LivePreparation:
         return KINDS.get(self.unit, "eeg")
 
     @property
+    def is_whitened(self) -> bool:
+        """Whether windows are whitened."""
+        return self.steps.whiten != "no"
+
+    @property
     def span_s(self) -> tuple[float, float]:
         """Start and stop of a window after its event."""
         start, stop = self.steps.epoch_ms
         return start / 1000, stop / 1000
 
-    def make_template(self, cutting: Cutting, spec: SignalSpec) -> Trials:
-        """Make a recording [1, 1, E, T] of zeros that says of prepared windows what stores say of trials."""
+    def measure_whitener(self, epochs: Float32, stimuli: Int64) -> Float32:
+        """Measure the whitener [E, E] of trials [n, E, T] of stimuli [n].
+
+        Raises:
+            BrainhiveError: if channels are flat, or sums of others.
+        """
+        noise = measure_noise({"train": epochs}, {"train": stimuli}, self.steps, self.channels)
+        return whitener(noise, self.channels).astype(np.float32)
+
+    def make_template(self, channels: tuple[str, ...], cutting: Cutting, spec: SignalSpec) -> Trials:
+        """Make a recording [1, 1, E, T] of zeros that says of prepared windows what stores say of trials.
+
+        Args:
+            channels: [E] as the stream has them.
+            cutting: Of the windows.
+            spec: What the model is built for.
+        """
         # positions of the model's electrodes, or standard ones; none if one is unknown
-        known = dict(zip(self.channels, standard_positions(list(self.channels)), strict=True))
+        known = dict(zip(channels, standard_positions(list(channels)), strict=True))
         known |= dict(zip(spec.names, spec.positions or (), strict=False))
-        positions = np.array([known[name] for name in self.channels])  # [E, 3]
+        positions = np.array([known[name] for name in channels])  # [E, 3]
 
         return Trials(
-            np.zeros((1, 1, len(self.channels), len(cutting.times_s)), np.float32),
+            np.zeros((1, 1, len(channels), len(cutting.times_s)), np.float32),
             (),
-            Sensors(self.channels, positions if np.isfinite(positions).all() else None),
+            Sensors(channels, positions if np.isfinite(positions).all() else None),
             cutting.times_s,
             cutting.rate_hz,
-            WHITENED if self.whitening else spec.unit or self.unit,
+            WHITENED if self.is_whitened else spec.unit or self.unit,
         )
 
 
@@ -146,15 +140,14 @@ def plan_preparation(
         )
 
     # whitening: of the training, or of the session's first trials
-    whitening = None
+    channels, matrix = spec.names, None
     if steps.whiten == "no":
         if whiten_trials or whitener_session:
             raise RecipeError(f"{where} has signals that were not whitened", "leave out --whiten-trials")
     elif whiten_trials:
         if whitener_session:
             raise RecipeError("whiten_trials and whitener_session exclude each other", "one of them")
-        names = learned.recorded_channels or spec.names
-        whitening = Whitening(tuple(names), None, whiten_trials, steps.whiten)
+        channels = tuple(learned.recorded_channels or spec.names)
         differs.append(f"the noise of the first {whiten_trials} trials whitens the others")
     else:
         matrices = learned.whiteners.get(subject)
@@ -169,14 +162,13 @@ def plan_preparation(
                 f"whitener_session {session}, {where} knows {len(matrices)} of subject {subject}",
                 f"1 to {len(matrices)}",
             )
-        whitening = Whitening(tuple(learned.recorded_channels), matrices[session - 1])
+        channels, matrix = tuple(learned.recorded_channels), matrices[session - 1]
         differs.append(
             f"the noise of session {session} of the training whitens the windows; for this session's own: "
             "--whiten-trials 100"
         )
-    channels = whitening.channels if whitening else spec.names
     unit = name_unit(recorded_unit if spec.unit in ("", WHITENED) else spec.unit)
-    return LivePreparation(steps, tuple(channels), unit, band_hz, whitening, tuple(differs))
+    return LivePreparation(steps, channels, unit, band_hz, matrix, whiten_trials or 0, differs)
 
 
 def _read_steps(spec: SignalSpec, where: str) -> tuple[Steps, Band, bool]:

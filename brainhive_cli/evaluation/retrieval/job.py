@@ -9,6 +9,7 @@ from typing import Any, Self
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.results import Work
+from brainhive_cli.data.datasets import require_split
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.training.alignment.recipe import Cell
@@ -159,11 +160,7 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
                 "name one data set for both: --dataset",
             )
     for split in recipe.splits:
-        if first.dataset.holdout.stored_split(split) not in first.dataset.splits:
-            raise RecipeError(
-                f"gallery: {first.dataset.name} has no split {split!r}",
-                f"it has: {', '.join(first.dataset.splits)}",
-            )
+        require_split(first.dataset, split, "gallery")
     return runs
 
 

@@ -60,7 +60,7 @@ def drain(stream, wait_s=0.1):
 
 def test_a_file_arrives_whole_in_chunks_of_20_ms_with_its_events(file):
     clock, _ = pretend()
-    stream = recordings.ReplayedRecording(recordings.Config(file=str(file)), file, (0.0, 1.0), clock)
+    stream = recordings.replay(recordings.Config(file=str(file)), file, (0.0, 1.0), clock)
     assert stream.format.channels == CHANNELS
 
     chunks = drain(stream)
@@ -80,7 +80,7 @@ def test_a_file_arrives_whole_in_chunks_of_20_ms_with_its_events(file):
 
 def test_nothing_arrives_before_its_time_and_all_that_is_due_afterwards(file):
     clock, pause = pretend(speed=2.0)
-    stream = recordings.ReplayedRecording(recordings.Config(file=str(file)), file, (0.0, 1.0), clock)
+    stream = recordings.replay(recordings.Config(file=str(file)), file, (0.0, 1.0), clock)
     while not len(stream.read(0.001).samples):
         pass
     assert pause.time_s - 100 == pytest.approx(0.018 / 2)  # the last of ten samples at 500 Hz
@@ -98,7 +98,7 @@ def test_events_in_bad_spans_are_left_out_and_counted(tmp_path):
     raw.save(path, verbose="ERROR")
 
     clock, _ = pretend()
-    stream = recordings.ReplayedRecording(recordings.Config(file=str(path)), path, (0.0, 1.0), clock)
+    stream = recordings.replay(recordings.Config(file=str(path)), path, (0.0, 1.0), clock)
 
     names = [event.name for chunk in drain(stream) for event in chunk.events]
     assert names == [SHOWN.pictures[0], *SHOWN.pictures[2:]]
@@ -134,7 +134,7 @@ def test_a_missing_file_or_none_gets_two_lines(tmp_path):
 def test_a_mock_of_simulated_signals_lays_each_trial_whole_into_a_signal_without_steps(simulated):
     config = mocks.Config(events=12)
     clock, _ = pretend()
-    stream = mocks.MockStream(config, want(simulated), simulated, clock)
+    stream = mocks.simulate(config, want(simulated), simulated, clock)
 
     chunks = drain(stream)
 

@@ -7,7 +7,14 @@ import pytest
 from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.evaluation.calibration.amounts import ALL, Pool, choose_trials, limit_amounts
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.calibration.amounts import (
+    ALL,
+    choose_trials,
+    limit_amounts,
+    measure_amounts,
+    measure_timeline,
+)
 
 PICTURES, REPETITIONS, STEP_S, BREAK_S = 12, 3, 2.0, 30.0
 COUNTS = np.resize([3, 1, 2], PICTURES)
@@ -15,7 +22,7 @@ IS_THERE = np.arange(REPETITIONS) < COUNTS[:, None]
 TRIALS = int(COUNTS.sum())  # 24: three runs of eight trials, of which the third is of another session
 
 
-def pool_of(has_times=True) -> Pool:
+def pool_of(has_times=True) -> Trials:
     """Pictures in a random order of three runs, of which each has a break after its fourth trial."""
     random = np.random.default_rng(0)
     order = random.permutation(TRIALS)  # of the trials that there are, from the first shown on
@@ -26,12 +33,12 @@ def pool_of(has_times=True) -> Pool:
     runs[IS_THERE], sessions[IS_THERE] = np.where(run == 2, 0, run), run == 2
     single = random.normal(size=(*onset_s.shape, 2, 4)).astype(np.float32)
     known = {"sessions": sessions, "runs": runs, "onset_s": onset_s if has_times else None}
-    return Pool(make_trials(7, single, np.arange(PICTURES), ("P7", "Oz"), 100.0, COUNTS, **known))
+    return make_trials(7, single, np.arange(PICTURES), ("P7", "Oz"), 100.0, COUNTS, **known)
 
 
-def queue_of(pool: Pool) -> np.ndarray:
+def queue_of(pool: Trials) -> np.ndarray:
     """The position of each trial that there is in the order of recording."""
-    return np.argsort(np.argsort(pool.timeline[0][IS_THERE]))
+    return np.argsort(np.argsort(measure_timeline(pool)[0][IS_THERE]))
 
 
 def choose(unit, amounts, order="draws", seed=0, pool=None):
@@ -88,21 +95,21 @@ def test_minutes_count_breaks_within_a_run_and_nothing_between_runs():
     )
     pool = pool_of()
 
-    np.testing.assert_allclose(np.sort(pool.timeline[0][IS_THERE]), begun_s / 60)
-    assert np.isnan(pool.timeline[0][~IS_THERE]).all()
+    np.testing.assert_allclose(np.sort(measure_timeline(pool)[0][IS_THERE]), begun_s / 60)
+    assert np.isnan(measure_timeline(pool)[0][~IS_THERE]).all()
 
 
 def test_sessions_follow_each_other_where_runs_are_counted_anew():
     pool = pool_of()
-    first, second = (pool.timeline[0][pool.trials.sessions == session] for session in (0, 1))
-    assert {*pool.trials.runs[pool.trials.sessions == 1]} == {0} and first.max() < second.min()
+    first, second = (measure_timeline(pool)[0][pool.sessions == session] for session in (0, 1))
+    assert {*pool.runs[pool.sessions == 1]} == {0} and first.max() < second.min()
 
 
 def test_the_size_of_a_calibration_counts_minutes_at_the_pace_of_all_with_its_breaks():
-    pictures, trials, minutes = pool_of().count(IS_THERE)
+    pictures, trials, minutes = measure_amounts(pool_of(), IS_THERE)
     assert (pictures, trials) == (PICTURES, TRIALS)
-    assert minutes == pytest.approx(3 * 46 / 60) == pool_of().timeline[1]
-    assert np.isnan(pool_of(has_times=False).count(IS_THERE)[2])
+    assert minutes == pytest.approx(3 * 46 / 60) == measure_timeline(pool_of())[1]
+    assert np.isnan(measure_amounts(pool_of(has_times=False), IS_THERE)[2])
 
 
 def test_the_order_of_recording_takes_the_first_trials():
@@ -148,21 +155,21 @@ def test_minutes_and_the_order_of_recording_need_onsets_and_drawn_counts_do_not(
 
 def test_amounts_that_somebody_does_not_have_are_left_out():
     large = pool_of()
-    small = large.without(np.arange(PICTURES) >= 6)  # twelve trials
+    small = large.take(np.arange(PICTURES) < 6)  # twelve trials
     assert limit_amounts([large, small], "pictures", [8, 2, 5, 6]) == [2, 5, ALL]
     assert limit_amounts([large], "pictures", [8, 2, 12]) == [2, 8, ALL]
     assert limit_amounts([large, small], "trials", [11, 12, 13]) == [11, ALL]
     assert limit_amounts([large], "minutes", [0.5, 2.2, 2.4]) == [0.5, 2.2, ALL]
 
 
-def test_pictures_that_are_tested_are_left_out_and_counted():
+def test_amounts_are_of_the_pictures_that_are_not_tested():
     is_tested = COUNTS == 3  # of those that are left, no picture has three trials
 
-    pool = pool_of().without(is_tested)
+    pool = pool_of().take(~is_tested)
 
-    assert pool.dropped == 4 and (pool.trials.counts == COUNTS[~is_tested]).all()
-    assert (pool.trials.stimulus == np.flatnonzero(~is_tested)).all()
+    assert (pool.counts == COUNTS[~is_tested]).all()
+    assert (pool.stimulus == np.flatnonzero(~is_tested)).all()
     chosen = choose("trials", [7, ALL], pool=pool)
     for is_chosen in chosen:
-        assert pool.trials.choose(is_chosen).counts.sum() == is_chosen.sum()
-    assert pool.count(chosen[-1])[1] == TRIALS - 12
+        assert pool.choose(is_chosen).counts.sum() == is_chosen.sum()
+    assert measure_amounts(pool, chosen[-1])[1] == TRIALS - 12

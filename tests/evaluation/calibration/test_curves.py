@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.evaluation.calibration.curves import Metrics, check_controls, find_range
+from brainhive_cli.evaluation.calibration.curves import check_controls, find_range
 from brainhive_cli.training.alignment.few_shot import PERMUTED_SCRATCH, PERMUTED_TRANSFER, ZERO_SHOT
 
 PLAIN = Metric("top1", 0.0, 100, 100, 0.01, None, None, (1,), "calibration", "test", "none")
@@ -37,12 +37,10 @@ def test_controls_warn_only_where_wrong_labels_help():
     def warnings(scratch, transfer):
         arms = {PERMUTED_SCRATCH: metrics(scratch, reach=0.01), PERMUTED_TRANSFER: metrics(transfer)}
         arms[ZERO_SHOT] = metrics(0.3)
-        return check_controls(
-            Metrics({arm: [{"top1": top1} for top1 in m] for arm, m in arms.items()}, [], {}, [])
-        )
+        return check_controls({arm: [{"top1": top1} for top1 in m] for arm, m in arms.items()})
 
     assert warnings(0.015, 0.1) == []
     above, not_below = warnings(0.05, 0.31)
     assert above.startswith("permuted-scratch is above chance")
     assert not_below.startswith("permuted-transfer is not below zero-shot")
-    assert check_controls(Metrics({ZERO_SHOT: [{"top1": PLAIN}]}, [], {}, [])) == []
+    assert check_controls({ZERO_SHOT: [{"top1": PLAIN}]}) == []

@@ -9,7 +9,7 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import pictures, simulation
 from brainhive_cli.evaluation.explanation import sensor_space
 from brainhive_cli.evaluation.explanation.encoding_model import along, predict_signals, unique
-from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, PermutationTest
+from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, correct_together, standardise
 from brainhive_cli.measurement.units import Items
 
 FRONTAL = ("Fp1", "Fp2", "F3", "Fz", "F4")
@@ -66,8 +66,8 @@ def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
     found = along(*predicted, Axis("sensor", NAMES), rows, labels)
 
     values = dict(zip(NAMES, found.values.mean(1), strict=True))
-    test = PermutationTest.of(found.values.mean(1), found.null)
-    above = {name for name, p in zip(NAMES, test.corrected, strict=True) if p < 0.05}
+    (corrected,) = correct_together([standardise(found.values.mean(1), found.null)])
+    above = {name for name, p in zip(NAMES, corrected, strict=True) if p < 0.05}
     assert above == {*simulation.CHANNELS}
     assert min(values[name] for name in simulation.CHANNELS) > 2 * max(abs(values[name]) for name in FRONTAL)
 

@@ -17,6 +17,7 @@ from brainhive_cli.evaluation.explanation.conclusion import (
 from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS
 from brainhive_cli.evaluation.explanation.findings import (
     claims,
+    correct_findings,
     describe_profiles,
     state_claims,
     summary_table,
@@ -51,6 +52,11 @@ def explained(effect, spread, draws=200, spans=None, metric="margin", units=PICT
     return found
 
 
+def describe(*groups):
+    """Describe profiles, with p corrected over all of them."""
+    return correct_findings(describe_profiles(*groups))
+
+
 def windows(count):
     starts = 25.0 * np.arange(count)
     return np.stack([starts, starts + 100], 1)
@@ -60,7 +66,7 @@ def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
     """The effect begins at 100 ms, and a quarter of the window lies in it whose centre is 75 ms."""
     spans = windows(6)
     reach = np.clip((spans[:, 1] - 100) / 100, 0, 1)
-    (found,) = describe_profiles([[explained(4 * reach, np.ones(6), spans=spans)]], PICTURES, *HOW)
+    (found,) = describe([[explained(4 * reach, np.ones(6), spans=spans)]], PICTURES, *HOW)
     ((_, curve),) = curves([found], {})
 
     table = summary_table([found], "Explanation")
@@ -79,7 +85,7 @@ def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
 )
 def test_a_first_time_is_said_with_the_reach_of_the_filter_or_not_at_all(latest_ms, words):
     effect = 4 * np.array([0, 0.25, 0.5, 1, 1, 1])
-    (found,) = describe_profiles([[explained(effect, np.ones(6), spans=windows(6))]], PICTURES, *HOW)
+    (found,) = describe([[explained(effect, np.ones(6), spans=windows(6))]], PICTURES, *HOW)
     found = replace(found, latest_ms=np.full(6, latest_ms))
     ((_, curve),) = curves([found], {})
 
@@ -92,22 +98,22 @@ def test_a_first_time_is_said_with_the_reach_of_the_filter_or_not_at_all(latest_
 
 
 def test_samples_are_printed_as_times():
-    (found,) = describe_profiles([[explained([0, 0, 4, 4], np.ones(4))]], PICTURES, *HOW)
+    (found,) = describe([[explained([0, 0, 4, 4], np.ones(4))]], PICTURES, *HOW)
     assert summary_table([found], "").rows[0][-1] == "50 ms" and found.note["windows_ms"] is None
 
 
 def test_the_table_says_p_of_the_strongest_place_where_that_has_not_the_smallest_and_no_figure_repeats_it():
     """The largest value lies where the noise is largest, and the smallest p elsewhere."""
-    (found,) = describe_profiles([[explained([2.0, 0.8, 0], [12.0, 1, 1])]], PICTURES, *HOW)
-    assert found.peak == 0 and found.test.corrected[1] < 0.05 < found.test.corrected[0]
+    (found,) = describe([[explained([2.0, 0.8, 0], [12.0, 1, 1])]], PICTURES, *HOW)
+    assert found.peak == 0 and found.corrected[1] < 0.05 < found.corrected[0]
     p = summary_table([found], "").rows[0][-2]
     ((_, curve),) = curves([found], {})
-    assert p == f"{found.test.corrected[0]:.3f}"
+    assert p == f"{found.corrected[0]:.3f}"
     assert p not in curve.note
 
 
 def test_a_small_p_is_not_printed_as_zero():
-    (found,) = describe_profiles([[explained([9.0, 0], np.ones(2), draws=5000)]], PICTURES, *HOW)
+    (found,) = describe([[explained([9.0, 0], np.ones(2), draws=5000)]], PICTURES, *HOW)
     assert found.p_at_peak == "2e-04"
 
 
@@ -120,7 +126,7 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
 
     blocks = Alike("neighbours", medium="clip").items([clips])
     for units in (blocks, Items.independent([clips])):
-        (finding,) = describe_profiles([[found]], units, *HOW)
+        (finding,) = describe([[found]], units, *HOW)
         held.append(np.mean([each.low <= 0 <= each.high for each in finding.measured]))
 
     assert held[0] > 0.95 - 3 * 0.0154 and held[1] < 0.6
@@ -134,8 +140,8 @@ def test_pictures_that_not_all_subjects_were_shown_do_not_count(subjects):
     profile = found.profiles["occlusion"]
     values = np.concatenate([profile.values, np.full((2, 1), 100.0)], 1)
     extra.profiles["occlusion"] = replace(profile, values=values)
-    (together,) = describe_profiles([[found], [extra]][:subjects], PICTURES, *HOW)
-    (alone,) = describe_profiles([[found]], PICTURES, *HOW)
+    (together,) = describe([[found], [extra]][:subjects], PICTURES, *HOW)
+    (alone,) = describe([[found]], PICTURES, *HOW)
     assert [each.value for each in together.measured] == [each.value for each in alone.measured]
 
 
@@ -160,7 +166,7 @@ def finding_along(axis, effect, seed=0, metric="margin", name="occlusion"):
     matrices = [size * np.eye(N) + random.normal(size=(N, N)) for size in effect]
     measured = SubjectProfiles(IDS)
     measured.profiles[name] = Profile.of(metric, axis, matrices, labels)
-    (found,) = describe_profiles([[measured]], PICTURES, *HOW)
+    (found,) = describe([[measured]], PICTURES, *HOW)
     return found
 
 
@@ -186,14 +192,14 @@ def test_the_first_sentence_names_the_strongest_of_the_significant_positions():
     values = [
         replace(metric, value=value) for metric, value in zip(found.measured, (9, 0, 4, 0), strict=True)
     ]
-    noisy = replace(found, measured=values, test=replace(found.test, corrected=np.array([0.4, 1, 0.005, 1])))
+    noisy = replace(found, measured=values, corrected=np.array([0.4, 1, 0.005, 1]))
     assert "most at Pz (p 0.005)" in state_claims([noisy], "what was seen", 1, "60 test items", "")
 
 
 def test_what_is_not_shown_is_said_not_to_be():
     none = finding_along(OVER_TIME, [0, 0, 0, 0], seed=1)
     some = finding_along(OVER_SENSORS, [0, 0, 4, 0])
-    assert none.test.corrected.min() > 0.05
+    assert none.corrected.min() > 0.05
     place = none.axis.where(none.peak)
     told = state_claims([none], "what was seen", 2, "60 test items", "")
     assert told.startswith("Signals are shown to carry what was seen at no single time (strongest: " + place)

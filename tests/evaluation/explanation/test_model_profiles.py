@@ -64,7 +64,7 @@ def reader(kind, channels, samples, head=None):
     labels = Labels.of(places, places, shared, 20, 0)
     member = TrainedModel(run, None)
     vars(member)["module"] = model
-    made = Reader(member, 1, "test", trials, places, labels, shared)
+    made = Reader(member, "test", trials, places, labels, shared)
     rest = np.full(signal.shape[2:], 0.1, np.float32)
     made.__dict__.update(  # what a run with files would be asked for
         image_ids=ids,

@@ -11,10 +11,11 @@ from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
     Axis,
     Labels,
-    PermutationTest,
     Profile,
     SubjectProfiles,
     correct_together,
+    count_larger,
+    standardise,
 )
 from brainhive_cli.measurement.units import Alike, Items
 
@@ -58,19 +59,19 @@ def test_profiles_come_back_from_their_file(tmp_path):
     assert (back.shuffled == made.values).all()
 
 
+def correct(measured, null):
+    """p of the largest over all positions of one test."""
+    return correct_together([standardise(measured, null)])[0]
+
+
 def test_the_largest_of_many_places_is_above_its_control_in_one_of_twenty_at_most():
     """Of 400 simulations of noise the standard error of a rate of .05 is .011."""
     random = np.random.default_rng(0)
-    false = [
-        PermutationTest.of(x[0], x[1:]).corrected.min() < 0.05 for x in random.normal(size=(400, 101, 20))
-    ]
-    alone = [
-        (PermutationTest.of(x[0], x[1:]).p_values < 0.05).mean() for x in random.normal(size=(400, 101, 20))
-    ]
+    false = [correct(x[0], x[1:]).min() < 0.05 for x in random.normal(size=(400, 101, 20))]
+    scores = [standardise(x[0], x[1:]) for x in random.normal(size=(400, 101, 20))]
+    alone = [(count_larger(each, each[1:]) < 0.05).mean() for each in scores]
     assert np.mean(false) < 0.05 + 3 * 0.011 and abs(np.mean(alone) - 0.04) < 0.011
-    assert PermutationTest.of(np.array([9.0, 0]), random.normal(size=(100, 2))).corrected[0] == pytest.approx(
-        1 / 101
-    )
+    assert correct(np.array([9.0, 0]), random.normal(size=(100, 2)))[0] == pytest.approx(1 / 101)
 
 
 def test_the_largest_of_many_analyses_is_above_chance_in_one_of_twenty_at_most():
@@ -78,14 +79,14 @@ def test_the_largest_of_many_analyses_is_above_chance_in_one_of_twenty_at_most()
     random, false = np.random.default_rng(0), []
     for draws in random.normal(size=(400, 101, 12, 10)) + random.normal(size=(400, 101, 1, 10)):
         draws[:, :6] = np.exp(2 * draws[:, :6])  # the skew of rare hits
-        tests = [PermutationTest.of(one[0], one[1:]) for one in draws.swapaxes(0, 1)]
-        false.append(min(test.corrected.min() for test in correct_together(tests)) < 0.05)
+        tests = [standardise(one[0], one[1:]) for one in draws.swapaxes(0, 1)]
+        false.append(min(corrected.min() for corrected in correct_together(tests)) < 0.05)
     assert 0.01 < np.mean(false) < 0.05 + 0.033
 
     # a skewed control does not hide another analysis
     draws[0, 8, 3] += 6
-    tests = [PermutationTest.of(one[0], one[1:]) for one in draws.swapaxes(0, 1)]
-    assert correct_together(tests)[8].corrected[3] < 0.05
+    tests = [standardise(one[0], one[1:]) for one in draws.swapaxes(0, 1)]
+    assert correct_together(tests)[8][3] < 0.05
 
 
 def test_a_permutation_is_one_of_pictures_and_the_same_for_all_subjects():
@@ -96,8 +97,9 @@ def test_a_permutation_is_one_of_pictures_and_the_same_for_all_subjects():
     assert second.shared.tolist() == [0, 2, 3, 4] and (first.wrong != first.right).all()
     assert (second.permuted == first.permuted[:, [3, 0, 2, 1]]).all()
     assert second.wrong.tolist() == [first.wrong[3], 5, *first.wrong[[0, 2, 1]]]
-    assert second.by_item.right.tolist() == [0, 1, 2, 3, 4]
-    assert (second.right[second.by_item.permuted] == second.permuted).all()
+    by_item = Labels.of(np.arange(5), np.array([2, 4, 3, 0]), units, 20, 3)  # the places of these pictures
+    assert (second.right[by_item.permuted] == second.permuted).all()
+    assert (second.right[by_item.wrong] == second.wrong).all() and (by_item.shared == second.shared).all()
 
 
 def test_pictures_of_a_concept_get_the_labels_of_one_other_concept():
@@ -115,7 +117,7 @@ def is_significant(signals, targets, labels):
         profiles.append(Profile.of("margin", Axis("ms", range(len(each))), margins, labels))
     measured = np.mean([each.values.mean(1) for each in profiles], 0)
     null = np.mean([each.null for each in profiles], 0)
-    return PermutationTest.of(measured, null).corrected.min() < 0.05
+    return correct(measured, null).min() < 0.05
 
 
 def test_wrong_labels_that_all_subjects_share_are_significant_in_one_of_twenty():

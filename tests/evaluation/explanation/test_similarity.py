@@ -8,15 +8,21 @@ from scipy.signal import lfilter
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.demo import pictures, simulation
-from brainhive_cli.evaluation.explanation.profiles import PermutationTest
+from brainhive_cli.evaluation.explanation.profiles import TIME, Axis, correct_together, standardise
 from brainhive_cli.evaluation.explanation.similarity import (
-    Models,
     distances,
     halves_ceiling,
     measure_similarity,
+    rank_models,
     ranked,
 )
 from brainhive_cli.measurement.units import Alike, Items
+
+
+def measure(places, *how, **options):
+    """Measure the similarity at some places."""
+    places = list(places)
+    return measure_similarity(Axis(TIME, range(len(places))), places, *how, **options)
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +35,9 @@ def values(golden):
 @pytest.fixture(scope="module")
 def measured(values):
     signal = values["signal"].astype(float).mean(2)  # [S, N, C, T]
-    models = Models.of({name: values[name] for name in ("early", "late")})
+    models = rank_models({name: values[name] for name in ("early", "late")})
     places = (list(signal[..., time]) for time in range(signal.shape[-1]))
-    return measure_similarity(places, models, Items.unnamed([signal.shape[1]]), draws=200)
+    return measure(places, models, Items.unnamed([signal.shape[1]]), draws=200)
 
 
 def test_distances_are_those_of_the_reference(values):
@@ -92,9 +98,9 @@ def test_the_values_of_pictures_average_to_the_correlation(measured):
 
 def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
     noise = np.random.default_rng(0).normal(size=(5, 40, 8, 6))
-    models = Models.of({"any": np.random.default_rng(1).normal(size=(40, 8))})
+    models = rank_models({"any": np.random.default_rng(1).normal(size=(40, 8))})
     places = (list(noise[..., t]) for t in range(6))
-    found = measure_similarity(places, models, Items.unnamed([40]), draws=100)
+    found = measure(places, models, Items.unnamed([40]), draws=100)
     assert abs(found.upper.mean() - 5**-0.5) < 0.03 and abs(found.lower.mean()) < 0.04
     assert np.abs(found.whole.values.mean((0, 1))).max() < np.abs(found.whole.null).max()
 
@@ -104,7 +110,7 @@ def test_a_permutation_of_the_pictures_is_the_correlation_with_permuted_features
     random = np.random.default_rng(0)
     signal, features = random.normal(size=(12, 5)), random.normal(size=(12, 5))
     pictures, order = Items.unnamed([12]), np.random.default_rng(7)
-    found = measure_similarity([[signal]], Models.of({"any": features}), pictures, draws, seed=7)
+    found = measure([[signal]], rank_models({"any": features}), pictures, draws, seed=7)
     for each in found.whole.null[:, 0, 0]:
         own = ranked(distances(features[pictures.permute(order)[0]])) @ ranked(distances(signal))
         assert each == pytest.approx(own, abs=1e-6)  # of float32
@@ -117,9 +123,9 @@ def test_the_truth_of_the_simulation_comes_back_early_looks_and_late_meaning():
     meaning = np.stack([simulation.semantic(scene) for scene in scenes])
     signals = [simulation.simulate(low, meaning, subject, 4, seed=2, noise=0.3).mean(1) for subject in (1, 2)]
     times = np.arange(0, 250, 10)  # each 40 ms
-    models = Models.of({"looks": low, "meaning": meaning})
+    models = rank_models({"looks": low, "meaning": meaning})
     places = ([each[:, :, time] for each in signals] for time in times)
-    found = measure_similarity(places, models, Items.unnamed([len(scenes)]), draws=200)
+    found = measure(places, models, Items.unnamed([len(scenes)]), draws=200)
     unique, null = found.unique.values.mean(0), found.unique.null  # [M, T], [K, M, T]
     peak_ms = 4 * times[unique.argmax(1)]
     half_ms = [4 * times[(row > row.max() / 2).argmax()] for row in unique]
@@ -135,7 +141,7 @@ def test_what_has_no_distances_is_one_line():
     with pytest.raises(BrainhiveError, match=r"patterns \[5, 1\] have no distances"):
         distances(np.ones((5, 1)))
     with pytest.raises(BrainhiveError, match="flat has the same distance"):
-        Models.of({"flat": np.ones((5, 4))})
+        rank_models({"flat": np.ones((5, 4))})
 
 
 def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity():
@@ -146,8 +152,9 @@ def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity(
         drawn = random.normal(size=(2, 120, 16))
         drawn[:, 1:] *= (1 - 0.9**2) ** 0.5
         signal, features = lfilter([1.0], [1.0, -0.9], drawn, 1)
-        found = measure_similarity([[signal]], Models.of({"any": features}), clips, 60, number).whole
-        false.append(PermutationTest.of(found.values[0, 0], found.null[:, 0]).corrected.min() < 0.05)
+        found = measure([[signal]], rank_models({"any": features}), clips, 60, number).whole
+        (corrected,) = correct_together([standardise(found.values[0, 0], found.null[:, 0])])
+        false.append(corrected.min() < 0.05)
     assert np.mean(false) < 0.05 + 0.1
 
 
@@ -157,6 +164,7 @@ def test_pictures_of_a_concept_stay_together_in_permutations_of_similarity():
     pictures = Alike("concept", dict(enumerate(map(str, np.arange(60) // 5)))).items([range(60)])
     for number in range(40):
         signal, features = np.repeat(random.normal(size=(2, 12, 16)), 5, 1) + random.normal(size=(2, 60, 16))
-        found = measure_similarity([[signal]], Models.of({"any": features}), pictures, 60, number).whole
-        false.append(PermutationTest.of(found.values[0, 0], found.null[:, 0]).corrected.min() < 0.05)
+        found = measure([[signal]], rank_models({"any": features}), pictures, 60, number).whole
+        (corrected,) = correct_together([standardise(found.values[0, 0], found.null[:, 0])])
+        false.append(corrected.min() < 0.05)
     assert np.mean(false) < 0.05 + 0.1

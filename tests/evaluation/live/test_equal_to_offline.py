@@ -94,11 +94,11 @@ def offline(member, session):
 def test_tokens_are_those_of_eval_retrieval_s_single_trials(models, name):
     opened, loop, results = replay(models[name])
 
-    expected = offline(opened.member, session=2)
+    expected = offline(opened.decoder.member, session=2)
     seen = {image_id: 0 for image_id in expected}
     for result in results:
         if result.shown is not None:
-            image_id = opened.decoder.gallery.image_ids[result.shown]
+            image_id = opened.decoder.image_ids[result.shown]
             torch.testing.assert_close(result.token, expected[image_id][seen[image_id]], atol=1e-5, rtol=0)
             seen[image_id] += 1
     assert seen == dict.fromkeys(PICTURES["test"], 4)
@@ -143,7 +143,7 @@ def test_the_noise_of_the_first_trials_whitens_the_others(models):
 
     assert loop.counts.windows == 32 and len(results) == 12
     assert "first 20 trials" in opened.differs[0]
-    own, trained = (opened.decoder.whitening.matrix, opened.member.module.learned.whiteners[1][1])
+    own, trained = (opened.decoder.whitener, opened.decoder.member.module.learned.whiteners[1][1])
     assert not np.allclose(own, trained) and np.corrcoef(own.ravel(), trained.ravel())[0, 1] > 0.9
 
 
@@ -156,13 +156,13 @@ def test_events_of_unknown_pictures_are_not_one_picture_to_the_noise(models, bas
     epochs = np.stack([window.signal for window in cut[:20]])
     _, pictures = np.unique([window.name for window in cut[:20]], return_inverse=True)
     noise = covariance(epochs, pictures, "epochs")
-    expected = whitener(noise, opened.decoder.whitening.channels)
-    np.testing.assert_allclose(opened.decoder.whitening.matrix, expected, rtol=1e-5)
+    expected = whitener(noise, opened.decoder.preparation.channels)
+    np.testing.assert_allclose(opened.decoder.whitener, expected, rtol=1e-5)
 
 
 def test_channels_that_were_interpolated_offline_are_said_not_to_be_live(models):
     _, opened = open_session(models["plain"])
-    model = opened.member.module
+    model = opened.decoder.member.module
     spec = replace(model.layout.spec, preparation={**model.layout.spec.preparation, "interpolate": True})
     planned = plan_preparation(spec, model.learned, 1, "µV", None, None, "the model")
     assert ["interpolated" in sentence for sentence in planned.differs] == [True]
@@ -214,8 +214,8 @@ def test_windows_of_a_store_are_its_single_trials(models):
     opened.decoder.decode = lambda windows: results.extend(decoded := decode(windows)) or decoded
     Loop(opened, lambda event: None).run()
 
-    responses = opened.member.trials(1, "test")
-    expected = opened.member.encode(responses, torch.from_numpy(np.concatenate(responses.singles)))
+    responses = opened.decoder.member.trials(1, "test")
+    expected = opened.decoder.member.encode(responses, torch.from_numpy(np.concatenate(responses.singles)))
     live = torch.stack([result.token for result in results])
     assert len(live) == len(expected) == 16
     distance = torch.cdist(live, expected)
@@ -224,11 +224,11 @@ def test_windows_of_a_store_are_its_single_trials(models):
 
 def test_a_gallery_of_live_ranks_as_that_of_retrieval(models):
     opened, _, results = replay(models["forward"])
-    gallery = open_gallery([opened.member], ["test"])
+    gallery = open_gallery([opened.decoder.member], ["test"])
     tested = [result for result in results if result.shown is not None]
     tokens, images = (
         torch.stack([result.token for result in tested]),
-        encode_gallery([opened.member], gallery),
+        encode_gallery([opened.decoder.member], gallery),
     )
     (ranks,) = gallery.rank_draws(images, np.array([result.shown for result in tested]), [tokens]).tolist()
     assert ranks == [result.rank for result in tested]

@@ -209,7 +209,8 @@ def test_a_model_of_the_demo_decodes_the_session_that_it_saved(run, tmp_path):
 
 
 def test_a_mock_ends_with_the_trials_of_its_person(run):
-    trials = open_mock(run).stream._count
+    source = open_mock(run).job.align.models[0].source
+    trials = int(source.recording(1, "test").is_there.sum())
     loop = Loop(open_mock(run, f"source.events={trials + 100}"), lambda event: None)
     assert loop.run() == "the stream ended" and loop.decoded == trials
 
