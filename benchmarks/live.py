@@ -24,6 +24,7 @@ from PIL import Image
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.windows import Windows
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.job import Job, OpenSession
 from brainhive_cli.evaluation.live.loop import STAGES, Latencies, Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
@@ -61,12 +62,12 @@ def latency(on: Bench) -> None:
     prepare(on)
     count = on.pick(3, 50, 200)
     session = open_session(on, f"windows={count}")
-    signals: list[torch.Tensor] = []
+    windows: list[Trials] = []
     encode = session.decoder.member.encode
 
-    def keep(subject: int, signal: torch.Tensor) -> torch.Tensor:
-        signals.append(signal[:1])
-        return encode(subject, signal)
+    def keep(trials: Trials) -> torch.Tensor:
+        windows.append(trials.take(np.arange(1)))
+        return encode(trials)
 
     object.__setattr__(session.decoder.member, "encode", keep)
     loop = Loop(session, lambda event: None, most_windows=count)
@@ -75,10 +76,10 @@ def latency(on: Bench) -> None:
     # the same windows through the bare model, one by one, after a pause as between windows
     gallery = session.decoder.pictures
     bare_ms = []
-    for signal in signals[-PEERS:]:
+    for trials in windows[-PEERS:]:
         time.sleep(PAUSE_S)
         start = time.perf_counter()
-        tokens = encode(session.job.subject, signal)
+        tokens = encode(trials)
         torch.nn.functional.cosine_similarity(tokens[:, None], gallery[None], dim=2).topk(5)
         bare_ms.append(1000 * (time.perf_counter() - start))
     stages = loop.latencies.summarise()

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
@@ -28,6 +29,14 @@ class Config(ScaledConfig):
         description="Weight of 1 - cosine of each pair, which is added: retrieval needs only the right "
         "order, but a prior samples from where a token lies. BrainHiVE has none.",
     )
+    hard_negative_beta: float = Field(
+        0.0,
+        ge=0,
+        description="Wrong candidates weigh more the more similar they are: by exp(beta · logit), with "
+        "mean 1 (beta of Robinson et al., arXiv 2010.04592; both ways as in arXiv 2301.02280). 0: all "
+        "the same. A picture that is twice in a batch counts as wrong too.",
+    )
+
     normalise_signal: bool = Field(
         True,
         description="Whether predictions are brought to unit length, as targets are; UBP, NeuroBridge and "
@@ -72,7 +81,10 @@ class ClipLoss(ScaledLoss):
 
         # cross-entropies in both directions, and the distance of pairs
         logits = cosine * self.scale(context.epoch)
-        to_target, to_prediction = (cross_entropy(logits, pairs, dim) for dim in (1, 0))
+        beta = self.config.hard_negative_beta
+        to_target, to_prediction = (
+            cross_entropy(harder(logits, pairs == 0, beta, dim), pairs, dim) for dim in (1, 0)
+        )
         distance = 1 - (pairs * cosine).sum() / len(pairs)
         return (to_target + to_prediction) / 2 + self.config.cosine_weight * distance
 
@@ -86,3 +98,15 @@ class ClipLoss(ScaledLoss):
         if self.logit_scale is None or self.config.scale_by == "exp":
             return super().scale(epoch)
         return F.softplus(self.logit_scale) if self.config.scale_by == "softplus" else self.logit_scale
+
+
+def harder(logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int) -> Tensor:
+    """Weigh the wrong candidates along `dim` by exp(beta · logit), with mean 1; all [B, B].
+
+    A softmax over the result is the one in which each wrong candidate counts as often as it weighs.
+    """
+    if not hard_negative_beta:
+        return logits
+    similar = (hard_negative_beta * logits).masked_fill(~is_wrong, torch.finfo(logits.dtype).min)
+    log_weights = similar - similar.logsumexp(dim, keepdim=True) + is_wrong.sum(dim, keepdim=True).log()
+    return torch.where(is_wrong, logits + log_weights, logits)

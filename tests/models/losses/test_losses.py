@@ -52,33 +52,56 @@ def wanted(mixing: Mixing | None, count: int) -> Array:
     return pairs
 
 
-def slow_contrast(logits: Array, targets: Array) -> float:
-    """The cross-entropy of rows, term by term."""
+def slow_contrast(logits: Array, targets: Array, hard_negative_beta: float = 0.0) -> float:
+    """The cross-entropy of rows, term by term; a wrong candidate counts as often as it weighs."""
     total = 0.0
     for row, target in zip(logits, targets, strict=True):
-        below = sum(math.exp(value) for value in row)
+        wrong = [j for j in range(len(row)) if target[j] == 0]
+        strength = {j: math.exp(hard_negative_beta * row[j]) for j in wrong}
+        weight = {j: s / (sum(strength.values()) / len(wrong)) for j, s in strength.items()}
+        below = sum(weight.get(j, 1.0) * math.exp(value) for j, value in enumerate(row))
         for j, value in enumerate(row):
-            total -= target[j] * math.log(math.exp(value) / below)
+            total -= target[j] * math.log(weight.get(j, 1.0) * math.exp(value) / below) if target[j] else 0.0
     return total / len(logits)
 
 
-def slow_clip(tokens: tuple[Tensor, Tensor], mixing: Mixing | None) -> float:
+def slow_clip(tokens: tuple[Tensor, Tensor], mixing: Mixing | None, hard_negative_beta: float = 0.0) -> float:
     logits, pairs = math.exp(LOG_SCALE) * cosine(*tokens), wanted(mixing, 6)
-    return (slow_contrast(logits, pairs) + slow_contrast(logits.T, pairs.T)) / 2
+    return (
+        slow_contrast(logits, pairs, hard_negative_beta)
+        + slow_contrast(logits.T, pairs.T, hard_negative_beta)
+    ) / 2
 
 
 @pytest.mark.parametrize("mixing", [None, MIXING])
-def test_clip_and_mixco_equal_the_slow_computation(tokens: Any, mixing: Mixing | None):
-    expected = pytest.approx(slow_clip(tokens, mixing), abs=EXACT)
+@pytest.mark.parametrize("hard_negative_beta", [0.0, 0.5, 2.0])
+def test_clip_and_mixco_equal_the_slow_computation(
+    tokens: Any, hard_negative_beta: float, mixing: Mixing | None
+):
+    expected = pytest.approx(slow_clip(tokens, mixing, hard_negative_beta), abs=EXACT)
 
-    assert compute(clip.Config(), tokens, mixing) == expected
-    assert compute(mixco.Config(), tokens, mixing) == expected
+    assert compute(clip.Config(hard_negative_beta=hard_negative_beta), tokens, mixing) == expected
+    assert compute(mixco.Config(hard_negative_beta=hard_negative_beta), tokens, mixing) == expected
 
 
 def test_mixed_signals_are_pulled_to_both_their_images_by_their_shares(tokens: Any):
     expected = slow_clip(tokens, MIXING) + 5 * (1 - (wanted(MIXING, 6) * cosine(*tokens)).sum() / 6)
 
     assert compute(clip.Config(cosine_weight=5), tokens, MIXING) == pytest.approx(expected, abs=EXACT)
+
+
+def test_hard_negatives_equal_the_papers_formula(tokens: Any):
+    """Robinson et al. (arXiv 2010.04592), equation 4 without its correction for false negatives."""
+    beta, logits = 0.7, math.exp(LOG_SCALE) * cosine(*tokens)
+    total = 0.0
+    for way in (logits, logits.T):
+        for i, row in enumerate(way):
+            positive, negative = math.exp(row[i]), np.exp(np.delete(row, i))
+            importance = negative**beta
+            reweighted = len(negative) * (importance * negative).sum() / importance.sum()
+            total -= math.log(positive / (positive + reweighted))
+
+    assert compute(clip.Config(hard_negative_beta=beta), tokens) == pytest.approx(total / 12, abs=EXACT)
 
 
 @pytest.mark.parametrize("mixing", [None, MIXING])
@@ -117,9 +140,10 @@ def test_mixed_signals_cost_less_where_their_mixing_is_known(kind: str, tokens: 
 
 
 @pytest.mark.parametrize("mixing", [None, MIXING])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "hard"])
 def test_gradients_are_those_of_the_value_and_finite(kind: str, tokens: Any, mixing: Mixing | None):
-    loss = parts.load("losses", kind).TINY.build().double()
+    config = clip.Config(hard_negative_beta=1) if kind == "hard" else parts.load("losses", kind).TINY
+    loss = config.build().double()
     signal, image = (token.double().requires_grad_() for token in tokens)
     if kind == "soft_clip":
         image = image.detach()  # its targets let no gradient through
@@ -141,7 +165,7 @@ def test_few_pairs_and_a_large_scale_give_finite_gradients(kind: str, log_scale:
     torch.manual_seed(0)
     config = parts.load("losses", kind).TINY.model_copy(update={"initial_logit_scale": log_scale})
     if kind == "clip":
-        config = clip.Config(initial_logit_scale=log_scale, cosine_weight=1)
+        config = clip.Config(initial_logit_scale=log_scale, hard_negative_beta=4, cosine_weight=1)
     tokens = [torch.randn(count, 4, requires_grad=True) for _ in range(2)]
     swapped = Mixing(torch.arange(count).flip(0), torch.full((count,), 0.5))
 
@@ -165,7 +189,7 @@ def test_wrong_pairs_cost_more_and_the_order_of_pairs_nothing(kind: str, tokens:
         assert permuted == pytest.approx(compute(config, tokens, mixing), abs=EXACT)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["clip", "mixco", "soft_clip"])
 def test_a_fixed_scale_counts_as_a_learned_one_does_but_has_no_gradient(kind: str, tokens: Any):
     part = parts.load("losses", kind)
     signal = tokens[0].requires_grad_()
@@ -197,6 +221,20 @@ def test_soft_targets_are_no_path_for_the_gradient(tokens: Any):
     assert torch.allclose(found, image.grad)
 
 
+def test_hard_negatives_pull_the_gradient_to_the_nearest_wrong_image(tokens: Any):
+    nearest = [np.delete(row, i).argmax() for i, row in enumerate(cosine(*tokens))]
+    shares = []
+    for hard_negative_beta in (0.0, 2.0):
+        logits = torch.tensor(math.exp(LOG_SCALE) * cosine(*tokens)).requires_grad_()
+        is_wrong = ~torch.eye(6, dtype=torch.bool)
+        hard = clip.harder(logits, is_wrong, hard_negative_beta, 1)
+        hard.logsumexp(1).sum().backward()
+        pushed = logits.grad[is_wrong].view(6, 5)
+        shares.append((pushed[range(6), nearest] / pushed.sum(1)).mean())
+
+    assert shares[1] > shares[0] + 0.1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shapes", [((4, 8), (3, 8)), ((4, 8), (4, 7)), ((8,), (8,))])
 def test_tokens_that_are_not_pairs_are_refused(kind: str, shapes: Any):
@@ -220,14 +258,14 @@ def test_a_mixing_of_another_batch_is_refused(kind: str):
         parts.load("losses", kind).TINY.build()(torch.ones(4, 3), torch.ones(4, 3), LossContext(MIXING))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "hard"])
 def test_a_linear_encoder_learns_to_find_pictures_it_never_saw(kind: str):
     """200 pictures of 8 features in 32 noisy channels; 56 more are the gallery, chance is 1/56."""
     torch.manual_seed(0)
     source = torch.Generator().manual_seed(0)
     image = torch.randn(256, 8)
     signal = image @ torch.randn(8, 32) + torch.randn(256, 32)
-    config = parts.load("losses", kind).TINY
+    config = clip.Config(hard_negative_beta=0.5) if kind == "hard" else parts.load("losses", kind).TINY
     encoder, loss = torch.nn.Linear(32, 8), config.build()
     optimizer = torch.optim.Adam([*encoder.parameters(), *loss.parameters()], 0.02)
     for _ in range(100):
