@@ -460,8 +460,8 @@ def decode(
     subject = _only_subject(member, subject)
     trials = member.trials(subject, split, recording=signal)
     gallery = open_gallery([member], [split])
-    scores = member.rank(trials, gallery)
     images, tokens = encode_gallery([member], gallery), member.encode(trials)  # [M, D] and [N, D]
+    scores = member.rank(trials, gallery, images, tokens)
     similarity = normalize(tokens, dim=1) @ normalize(images, dim=1).T  # [N, M]
     return Ranks(
         [*scores.labels],

@@ -144,7 +144,7 @@ class Holdout(Section):
             has_order: Whether stimuli follow one another, as clips of a film: time then says nothing more.
 
         Returns:
-            Of each trial [n] where trials of seen stimuli are tested, else of each row of the recording [N].
+            Of each trial [n] where trials of seen stimuli are held out, else of each row [N].
         """
         is_there, shown = recording.is_there, [*map(str, recording.image_ids)]
 

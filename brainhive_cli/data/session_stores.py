@@ -160,7 +160,8 @@ def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapp
         gathered = np.zeros((*sessions[part].shape, *trial_shape), signals[0].dtype)
         for session, signal in enumerate(signals):
             is_of_session = sessions[part] == session
-            gathered[is_of_session] = signal.read(rows[part][is_of_session])[:, 0]
+            gathered[is_of_session] = signal[rows[part][is_of_session], 0]
+            hdf5.release_pages(signal.read(...))
         return gathered
 
     return Trials(

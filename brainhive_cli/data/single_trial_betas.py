@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -211,9 +211,12 @@ class Betas(Preparation, ABC):
                 untrained.append(group)
             known = values[training if len(training) else members]
             mean, spread = known.mean(0, np.float64), known.std(0, dtype=np.float64)
-            is_sound &= spread > 0
+            varies = np.ptp(known, 0) > 0
+            is_sound &= varies
             values[members] -= mean  # in place: of all voxels of a brain, copies in float64 are large
             values[members] /= np.where(is_sound, spread, 1)
+            if self.config.keeps_constant:
+                values[np.ix_(members, np.flatnonzero(~varies))] = 0
 
         maps = {**space.maps, **estimated_maps, "is_sound": is_sound}
         space = replace(space, maps={name: np.asarray(map_, np.float64) for name, map_ in maps.items()})
@@ -249,10 +252,9 @@ class Betas(Preparation, ABC):
         maps, least, most = {**space.maps}, self.config.min_ncsnr, self.config.max_voxels
         is_sound = (maps.pop("is_sound") == 1) | self.config.keeps_constant  # the mean over sessions
 
-        # noise ceilings by the repetitions of training stimuli, unless published ones choose nothing
+        # noise ceilings by the repetitions of training stimuli; voxels that all stay have published ones
         repeated, highest, rows = 0, "", np.flatnonzero(is_sound)
-        is_published = self.config.keeps_constant and "ncsnr" in maps
-        if "train" in recordings and not is_published:
+        if "train" in recordings and not self.config.keeps_constant:
             ncsnr, repeated = measure_ncsnr(recordings["train"])
             maps |= {"ncsnr": ncsnr} if repeated else {}
 
@@ -360,11 +362,13 @@ class PublishedSteps(BetaSteps):
         name: Name of the data set.
         patterns: Files or folders, at most three folders below the root, one of which each subject has.
         folder: Name of the folder below paths.data, where it is not that of the data set.
+        numbers: Numbers of its subjects, where other files of such names are none of its own.
     """
 
     name: ClassVar[str]
     patterns: ClassVar[Sequence[str]]
     folder: ClassVar[str] = ""
+    numbers: ClassVar[Collection[int]] = ()
 
     root: str = Field("", description="folder of the files; default: the data set's name below paths.data")
 
@@ -384,8 +388,9 @@ class PublishedBetas(Betas):
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose files are there."""
-        patterns = self.config.patterns
-        return list_subjects(self.root, [folder + pattern for pattern in patterns for folder in FOLDERS])
+        patterns, numbers = self.config.patterns, self.config.numbers
+        found = list_subjects(self.root, [folder + pattern for pattern in patterns for folder in FOLDERS])
+        return tuple(subject for subject in found if subject in (numbers or found))
 
     def files(self, subject: int) -> Sequence[Path]:
         """List all files of a subject."""

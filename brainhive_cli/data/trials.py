@@ -196,7 +196,7 @@ class Trials:
                 raise BrainhiveError(f"signals {shape} come with {most} whiteners for more sessions")
 
     def take(self, rows: Int64 | Bool) -> Self:
-        """Take some of the N stimuli, in this order; what was read of them is not read again."""
+        """Take stimuli by their indices, in this order, or by a mask; what was read is not read again."""
         index, signal = np.arange(len(self.signal))[rows], self.signal
         if type(signal) is np.ndarray:
             signal = signal[index]
@@ -261,7 +261,8 @@ class Trials:
         names, trials = self.image_ids, (rows[:, None], columns[:, None])
 
         def read(part: Any) -> Array:
-            return np.asarray(whole[rows[part], columns[part]])[:, None]
+            distinct, place = np.unique(rows[part], return_inverse=True)  # a store is indexed along N alone
+            return np.asarray(whole[_as_slice(distinct)])[place, columns[part]][:, None]
 
         known: dict[str, Any] = {name: take(getattr(self, name), trials) for name in BY_TRIAL}
         return replace(
@@ -455,6 +456,8 @@ class Trials:
     def _read_all(self, as_singles: bool) -> Float32:
         count, most, _, samples = self.signal.shape
         shape = (count, most, self.width, samples) if as_singles else (count, self.width, samples)
+        if count <= COPIED_STIMULI:
+            return self.read(slice(None), as_singles)
         signals = np.empty(shape, np.float32)
         with console.progress(f"signals of {self.where}", count) as bar:
             for start in range(0, count, COPIED_STIMULI):

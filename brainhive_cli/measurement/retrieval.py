@@ -46,7 +46,7 @@ class Gallery:
 
     Attributes:
         rows: [M_split] rows of the pictures in the target stores, ascending, by split; the first is the split
-            whose signals are used. A picture skipped as bad is no candidate.
+            whose signals are used. A picture skipped as bad is no candidate. Empty where folds are pooled.
         image_ids: [M], split by split.
         concepts: [M].
         random: How many random vectors are candidates too.

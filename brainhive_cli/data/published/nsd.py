@@ -289,6 +289,7 @@ class Raw(PublishedSteps):
     """
 
     name = "nsd"
+    numbers = SUBJECTS
     keeps_constant = True
     min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
     max_voxels: ClassVar[None] = None  # type: ignore[misc]

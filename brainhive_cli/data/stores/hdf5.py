@@ -14,7 +14,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -56,8 +56,6 @@ VERIFIED_BYTES = 2**24
 """Of rows that are verified at once when all are."""
 COPIED_BYTES = 2**20
 """Of rows that are verified and then copied: so few are copied from the processor's cache."""
-LARGE_ROW_BYTES = 2**15
-"""Of one row, from which on rows in any order are read from the file, not through its map."""
 
 
 def part_of(path: Path) -> Path:
@@ -300,8 +298,9 @@ class LazyRows:
         path: The file whose values must be finite, for the error; None where they need not be.
         shape: N, and the shape of a row.
         dtype: Of the values.
-        read: Reads rows by a slice, indices [n] or a mask [N].
-        checksums: [N] of the rows of a store, which `read` verifies; None elsewhere.
+        read: Reads rows by a slice, indices [n] or a mask [N]; those of a store by what indexes an array.
+        checksums: [N] of the rows of a store; None elsewhere.
+        verify: Compares rows of a store with their checksums; None elsewhere.
     """
 
     path: Path | None
@@ -309,6 +308,7 @@ class LazyRows:
     dtype: np.dtype[Any]
     read: Callable[[Any], Array]
     checksums: UInt64 | None = None
+    verify: Callable[[Any], None] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -329,6 +329,9 @@ class LazyRows:
         if rows is Ellipsis:
             part: Array = np.asarray(self)[index]
             return part
+        if self.verify:
+            self.verify(rows)
+            return self.read(index)  # mapped: no more than the part is copied
         is_one = isinstance(rows, int | np.integer)
         values = self.read(np.array([rows]) if is_one else rows)
         if self.path is not None and not np.isfinite(values).all():
@@ -344,9 +347,9 @@ class LazyRows:
         return values
 
     def column(self, position: int) -> "LazyRows":
-        """Select one position of the second axis, [N, …]."""
-        shape = (len(self), *self.shape[2:])
-        return LazyRows(self.path, shape, self.dtype, lambda rows: self[rows, position])
+        """Select one position of the second axis of a store, [N, …]; what was verified is so of both."""
+        column = self.read((slice(None), position))
+        return replace(self, shape=column.shape, read=column.__getitem__)
 
 
 def open_rows(file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: str = NUMBERS) -> LazyRows:
@@ -365,43 +368,20 @@ def open_rows(file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: st
     count = len(mapped) if mapped.ndim else 0
     checksums = _map_checksums(file, name, mapped) if mapped.size else np.zeros(count, np.uint64)
     is_due = np.asarray(checksums != 0)  # rows that were never written have none
-    values, row_bytes = mapped.view(np.ndarray), mapped[:1].nbytes
+    values = mapped.view(np.ndarray)
 
-    def read(index: Any) -> Array:
-        # pages of large rows would count as memory of this process
-        if isinstance(mapped, np.memmap) and row_bytes >= LARGE_ROW_BYTES and not isinstance(index, slice):
-            content = read_rows(mapped, np.arange(count)[index])
-        else:
-            content = values[index]
+    def verify(index: Any) -> None:
+        """Compare the rows that `index` chooses, unless they were compared before."""
+        if not is_due[index].any():
+            return
+        rows = np.unique(np.arange(count)[index])
+        for row in rows[is_due[rows]].tolist():
+            if xxhash.xxh3_64_intdigest(values[row].reshape(-1).view(np.uint8)) != checksums[row]:
+                problem = f"row {row} of {name} does not match its checksum"
+                raise DamagedStore(f"{path} is damaged: {problem}", f"delete it, then: {way_out()}")
+            is_due[row] = False
 
-        # compare rows that were not compared before
-        if is_due[index].any():
-            rows, position = np.unique(np.arange(count)[index], return_index=True)
-            row_content = content.reshape(-1, prod(mapped.shape[1:])).view(np.uint8)
-            for row, at in zip(rows.tolist(), position.tolist(), strict=True):
-                if is_due[row] and xxhash.xxh3_64_intdigest(row_content[at]) != checksums[row]:
-                    problem = f"row {row} of {name} does not match its checksum"
-                    raise DamagedStore(f"{path} is damaged: {problem}", f"delete it, then: {way_out()}")
-                is_due[row] = False
-        return content
-
-    return LazyRows(None, mapped.shape, mapped.dtype, read, checksums)
-
-
-def read_rows(values: np.memmap[Any, Any], rows: Int64) -> Array:
-    """Read rows [n, …] of a mapped array [N, …] from its file: none of its pages count as memory.
-
-    Raises:
-        ValueError: if the file ends before.
-    """
-    content = np.empty((len(rows), *values.shape[1:]), values.dtype)
-    row_bytes = values[:1].nbytes
-    with open(str(values.filename), "rb") as file:
-        for place, row in enumerate(rows):
-            file.seek(values.offset + int(row) * row_bytes)
-            if file.readinto(content[place].data) < row_bytes:
-                raise ValueError(f"{values.filename} ends before its row {row}")
-    return content
+    return LazyRows(None, mapped.shape, mapped.dtype, values.__getitem__, checksums, verify)
 
 
 class RowWriter:

@@ -177,9 +177,9 @@ class Results:
             pairs[DRIFT] = ((headline, LAST_DAY), (headline, FIRST_DAY))
         context: Any = {**self._context, "limits": (-1.0, 1.0), "is_share": False, "chance": 0.0}
         gains: dict[str, list[Metric]] = {label: [] for label in pairs}
-        for label, (arm, other) in pairs.items():
-            context["protocol"] = self.protocol_of(arm[0], other[0])
-            for people in zip(self.hits(*arm), self.hits(*other), strict=True):
+        for label, ((arm, tested), (other, other_tested)) in pairs.items():
+            context["protocol"] = self.protocol_of(arm, other)
+            for people in zip(self.hits(arm, tested), self.hits(other, other_tested), strict=True):
                 differences = [one - two for one, two in zip(*people, strict=True)]
                 gains[label].append(measure(GAIN, differences, **context))
         return gains

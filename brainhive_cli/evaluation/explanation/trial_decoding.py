@@ -181,9 +181,10 @@ def decode(job: Job, subject: int) -> Decoded:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     split, cpu = job.spec.split, torch.device("cpu")
-    folds = {cell.fold: TrainedModel(job.align, cell, cpu) for cell in reversed(job.subjects[subject])}
+    folds = {cell.fold: cell for cell in reversed(job.subjects[subject])}  # seeds share the trials
     names, groups, shown, predicted, orders = [], [], [], [], []
-    for fold, member in sorted(folds.items()):  # seeds share the trials
+    for fold, cell in sorted(folds.items()):
+        member = TrainedModel(job.align, cell, cpu)
         train, test = (member.trials(subject, name, is_tested=False) for name in ("train", split))
         if len(train.times_s) < 2:
             raise RecipeError(

@@ -100,7 +100,7 @@ class WindowDecoder:
         self._sums: OrderedDict[int, tuple[Float64, int]] = OrderedDict()  # [E, T], and trials
         self._noise_trials: list[tuple[Float32, str]] = []
         self._units = normalize(self.pictures.float())  # [M, D]
-        self.whitener = None if self.preparation is None else self.preparation.whitener  # [E, E]
+        self._whitener = None if self.preparation is None else self.preparation.whitener  # [E, E]
 
     @property
     def subject(self) -> int:
@@ -120,7 +120,7 @@ class WindowDecoder:
     @property
     def missing_trials(self) -> int:
         """Trials that are still needed until whitening begins."""
-        if self.preparation is None or self.whitener is not None:
+        if self.preparation is None or self._whitener is not None:
             return 0
         return self.preparation.whiten_trials - len(self._noise_trials)
 
@@ -158,7 +158,7 @@ class WindowDecoder:
             if not self.missing_trials:
                 noise, names = zip(*self._noise_trials, strict=True)
                 _, stimuli = np.unique(names, return_inverse=True)
-                self.whitener = self.preparation.measure_whitener(np.stack(noise), stimuli)
+                self._whitener = self.preparation.measure_whitener(np.stack(noise), stimuli)
                 self._noise_trials = []
             windows, rows = windows[missing:], rows[missing:]
         if not windows:
@@ -166,8 +166,8 @@ class WindowDecoder:
 
         # windows, whitened as those of a store
         epochs = np.stack([window.signal for window in windows])  # [n, E, T]
-        if self.whitener is not None:
-            whiten(epochs, self.whitener)
+        if self._whitener is not None:
+            whiten(epochs, self._whitener)
 
         # averages of each picture's trials so far
         averages, counts = np.empty_like(epochs), np.ones(len(windows), np.int64)

@@ -228,12 +228,12 @@ def try_orders(
 
 
 def diagnose(
-    model: str, ridge: Verdict, words: str, signals: int, tried: Sequence[tuple[float, str]]
+    verdict: str, ridge: Verdict, words: str, signals: int, tried: Sequence[tuple[float, str]]
 ) -> tuple[str, str]:
     """Explain a verdict by what was measured, and by no more.
 
     Args:
-        model: Verdict of the run.
+        verdict: Of the run.
         ridge: Verdict of the ridge on the same signals.
         words: What the ridge measured.
         signals: How many training signals the ridges of all subjects learned from.
@@ -254,14 +254,15 @@ def diagnose(
 
     # the ridge compared with the model
     compared = f"a closed-form ridge on the same signals is {ridge.words} ({words})"
-    if model.startswith("above chance") or ridge.side == "not testable":
+    if verdict.startswith("above chance") or ridge.side == "not testable":
         return "", compared
     if ridge.side == "above chance":
         return "too little data", f"too little data for this model: {compared}"
+    orders = f", nor in {count} other orders" if count else ""
     return "target not carried", (
         "too little data, pictures that are filed wrongly, or a target that these signals do not carry: of "
-        f"{signals} training signals a closed-form ridge does not find test pictures ({words}), nor in "
-        f"{count} other orders; check the reliability of the signals, then try another window or encoder"
+        f"{signals} training signals a closed-form ridge does not find test pictures "
+        f"({words}){orders}; check the reliability of the signals, then try another window or encoder"
     )
 
 
@@ -274,7 +275,7 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
         device: Where ridges are fitted.
 
     Returns:
-        The ridge's metrics, and `baseline` in the notes: a sentence with its cause and the next command.
+        The ridge's metrics, and `baseline` in the notes: a sentence with its cause and any next command.
         Where no ridge can be fitted, the sentence says why; nothing where none is asked for.
     """
     spec, verdict = job.recipe, measured.notes["verdict"]
@@ -313,7 +314,7 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
     alike = alike_of(align.dataset, rows.tolist(), [concepts[row] for row in rows])
 
     # each subject's ridge, with pictures as filed; in other orders, too, where the model does not find them
-    model = measured.notes["verdict"]
+    verdict = measured.notes["verdict"]
     subjects, counts, components, are_own = [], [], 0, True
     ranks: list[Int64] = []
     shown: list[Int64] = []
@@ -327,7 +328,7 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
             components, are_own = max(components, ridge.train.shape[1]), are_own and ridge.is_own
             ranks.append(ridge.rank(candidates))
             shown.append(ridge.shown)
-            if not model.startswith("above chance"):
+            if not verdict.startswith("above chance"):
                 tried += try_orders(ridge, ranks[-1], candidates, rows, alike)
 
     # metrics with the protocol
@@ -345,15 +346,15 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
     )
 
     # the cause, and the command that follows from it
-    verdict = judge_ranks(ranks, shown, rows, alike)
-    p = "not testable" if verdict.p is None else f"p {verdict.p:.2g}"
-    words = f"top-1 {metrics['top1'].value:.3f}, chance {1 / len(rows):.3f}, n {verdict.n}, {p}"
-    cause, sentence = diagnose(model, verdict, words, signals, tried)
+    of_ridge = judge_ranks(ranks, shown, rows, alike)
+    p = "not testable" if of_ridge.p is None else f"p {of_ridge.p:.2g}"
+    words = f"top-1 {metrics['top1'].value:.3f}, chance {1 / len(rows):.3f}, n {of_ridge.n}, {p}"
+    cause, sentence = diagnose(verdict, of_ridge, words, signals, tried)
     line = {
         "too little data": write_training(align, subjects),
         "target not carried": Line("check", f"dataset={align.dataset_config}", "--plots").plain,
     }.get(cause, "")
-    notes = {"cause": cause, "sentence": sentence, "line": line, "above_chance": verdict.as_dict()}
+    notes = {"cause": cause, "sentence": sentence, "line": line, "above_chance": of_ridge.as_dict()}
     return Measurements({BASELINE: metrics}, {}, {"baseline": notes})
 
 

@@ -65,7 +65,7 @@ def merge_folds(cells: Sequence[Cell], scores: Mapping[str, Measured]) -> dict[C
             for gallery, _ in measured
             for name, concept in zip(gallery.image_ids, gallery.concepts, strict=True)
         }
-        pictures = Gallery({}, [*concepts], [*concepts.values()])
+        pictures = replace(measured[0][0], rows={}, image_ids=[*concepts], concepts=[*concepts.values()])
         merged[replace(first, name=name)] = pictures, subjects
     return merged
 

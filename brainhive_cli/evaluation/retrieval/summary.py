@@ -196,7 +196,8 @@ def find_alike(job: Job, gallery: Gallery, tested: Sequence[Scores]) -> Alike:
     alike, holdout = alike_of(run.dataset, gallery.image_ids, gallery.concepts), run.dataset.holdout
     if job.recipe.split != "test":
         return alike
-    rows = (zip(each.image_ids, each.groups, each.interleaving.blocks, strict=False) for each in tested)
+    tested = tested if holdout.shows_seen else ()
+    rows = (zip(each.image_ids, each.groups, each.interleaving.blocks, strict=True) for each in tested)
     return holdout.group_alike(alike, chain.from_iterable(rows), run.folds)
 
 

@@ -108,7 +108,7 @@ def fit(
 
     # continue where an interrupted training stopped
     if callbacks is not None and (saved := callbacks.find_checkpoint()) is not None:
-        learner.load_state_dict(saved)
+        learner.load_state_dict(saved, callbacks.checkpoint.path)
     else:
         learner.enter_stage()
     writer = callbacks if launch.is_main else None

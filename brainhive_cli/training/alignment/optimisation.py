@@ -55,6 +55,8 @@ class Learner:
         is_started: Whether the model has the weights of another one already.
         feedback: What chooses alternatives, whose state a checkpoint holds too.
 
+    Call `enter_stage` or `load_state_dict` before the first step.
+
     Attributes:
         learned: The losses and the model with what they have learned: the moving average where there is one.
         epoch: Epochs that are done.
@@ -62,7 +64,8 @@ class Learner:
         stop: Epoch at which the stage ends.
         best_top1: Highest validation top-1 so far.
         best_epoch: Epoch that reached it last; 0: none yet.
-        selected_epoch: The epoch with the best score so far, counted from 1; without scores the last.
+        selected_epoch: The epoch with the best score so far, counted from 1; without scores the last; 0
+            before the first.
         score: Of the selected epoch, as the `weights` of losses and model, and the validation `ranks` [N].
 
     Raises:
@@ -230,13 +233,19 @@ class Learner:
         state = {name: part.state_dict() for name, part in self._parts().items()}
         return state | {name: getattr(self, name) for name in (*PROGRESS, "anchors")}
 
-    def load_state_dict(self, state: Content) -> None:
+    def load_state_dict(self, state: Content, where: Path | str = "the checkpoint") -> None:
         """Continue from a `state_dict`.
+
+        Args:
+            state: What `state_dict` returned.
+            where: What it was read from, for errors.
 
         Raises:
             BrainhiveError: if it is of something else.
         """
-        with weights.reading("the checkpoint", ANEW, BrainhiveError, problem="is of another training"):
+        with weights.reading(where, ANEW, BrainhiveError, problem="is of another training"):
+            if absent := [name for name in PROGRESS if name not in state]:
+                raise ValueError(f"it has no {', '.join(absent)}")
             for name in PROGRESS:
                 setattr(self, name, state[name])
             self.enter_stage(is_resumed=True)

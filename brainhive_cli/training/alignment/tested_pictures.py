@@ -127,10 +127,8 @@ class TestedPictures:
 
     def _are_copies(self, learned: LearnedPictures) -> Bool:
         """[M] whether pictures have the pixels of learned ones, or nearly."""
-        pairs, pixels = (
-            chain.from_iterable(self._likenesses.get(kind, ()) for kind in COPIES),
-            self._listed[1],
-        )
+        pixels = self._listed[1]
+        pairs = chain.from_iterable(self._likenesses.get(kind, ()) for kind in COPIES)
         near = [row for row, name in pairs if name in learned.names]
         are_near = np.isin(np.arange(len(self.image_ids)), near)
         return are_near if pixels is None else are_near | np.isin(pixels[:, 0], learned.pixels)

@@ -406,9 +406,13 @@ class TrainedRun:
                 root = self.paths.under_home("embeddings")
                 with suppress(BrainhiveError):  # they are looked at for a warning only
                     train = target_store.open_all(root, self.dataset.name, "train", [*stores])
-            confirm, sources = self.confirm_copy(split), self.sources
-            options = confirm, train, sources, self.allows_copies
-            return TestedPictures(self.dataset, split, fold, stores, models, *options)
+            return TestedPictures(
+                *(self.dataset, split, fold, stores, models),
+                confirm=self.confirm_copy(split),
+                train=train,
+                sources=self.sources,
+                allows_copies=self.allows_copies,
+            )
 
         return self.once(("tested pictures", split, fold), compare)
 
@@ -755,18 +759,24 @@ class TrainedModel:
             ]
         return torch.cat(tokens)
 
-    def rank(self, trials: Trials, gallery: Gallery) -> Scores:
+    def rank(
+        self, trials: Trials, gallery: Gallery, images: Tensor | None = None, tokens: Tensor | None = None
+    ) -> Scores:
         """Rank what each trial showed among the pictures of a gallery.
 
         Args:
             trials: As `trials` opens them, of pictures of the gallery's first split.
             gallery: The candidates.
+            images: [M, D] what `images` gives of them, where it is known.
+            tokens: [N, D] what `encode` gives of the trials, where it is known.
         """
-        images = torch.cat([self.images(split, rows) for split, rows in gallery.rows.items()])
+        if images is None:
+            images = torch.cat([self.images(split, rows) for split, rows in gallery.rows.items()])
+        tokens = self.encode(trials) if tokens is None else tokens
         seen = np.searchsorted(gallery.tested, trials.stimulus)
         names, concepts = ([listed[row] for row in seen] for listed in (gallery.image_ids, gallery.concepts))
         items = {trials.subject: Scores(names, names, concepts)}
-        return rank(gallery, images, {trials.subject: self.encode(trials)}, items)[trials.subject]
+        return rank(gallery, images, {trials.subject: tokens}, items)[trials.subject]
 
     def predict(self, subject: int, signal: Tensor) -> dict[str, Tensor]:
         """Predict the heads of a subject's signals [N, C, T], float32 [N, *shape]; nothing is sampled."""
@@ -787,9 +797,10 @@ class TrainedModel:
         if split != "test":
             return [], []
         trials, holdout = self.trials(subject, split), self.run.dataset.holdout
-        groups = holdout.name_groups(trials, f"subject {subject}", self.cell.fold)
+        if not (groups := holdout.name_groups(trials, f"subject {subject}", self.cell.fold)):
+            return [], []
         shown = self.pictures(split).image_ids[trials.stimulus]
-        numbered = enumerate(zip(shown, groups, strict=False), 1)
+        numbered = enumerate(zip(shown, groups, strict=True), 1)
         return [f"{name}, {group}, trial {number}" for number, (name, group) in numbered], groups
 
     def interleaving(self, trials: Trials, split: str) -> Interleaving:

@@ -113,11 +113,10 @@ def _rank(aligner: Aligner, bank: SignalBank, rows: Int64, targets: Targets) -> 
     gallery = aligner.encode_image(targets.gather(shown)).float()
 
     # signals are encoded in blocks, which bounds the memory
-    tokens = []  # [N, D]
+    tokens, is_known = [], bool((bank.subject >= 0).all())  # [N, D]; of all or of none
     for start in range(0, len(rows), SIGNALS_AT_ONCE):
         for part in bank.split(rows[start : start + SIGNALS_AT_ONCE]):
             subject = bank.subject[torch.from_numpy(part).to(bank.subject.device)]
-            is_known = bool((subject >= 0).all())
             tokens.append(aligner.encode_signal(bank.gather(part), subject if is_known else None).float())
     return find_ranks(torch.cat(tokens), gallery, target)
 

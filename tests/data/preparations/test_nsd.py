@@ -155,15 +155,18 @@ def test_all_sessions_are_needed_by_default_and_the_982_are_those_of_37(tmp_path
     assert caught.value.hint.endswith(", or take what is there: preparation.sessions=1,2")
 
 
-def test_a_voxel_that_never_varies_is_zero_and_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["all", "training"])
+def test_a_voxel_that_never_varies_in_training_is_zero_and_counted(tmp_path: Path, where: str) -> None:
     truth = nsd_files.write(tmp_path, sessions=1)
     x, y, z = np.argwhere(truth.masks["nsdgeneral"] > 0)[0]
     path = tmp_path / "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session01.hdf5"
     with h5py.File(path, "r+") as file:
-        file["betas"][:, z, y, x] = 123
-    trials = made(tmp_path, sessions=[1]).session(1, 1)["train"]
-    assert trials.provenance["constant_voxels"] == 1 and not trials.signal[:, 0, 0].any()
-    assert np.isfinite(trials.signal).all()
+        file["betas"][:750, z, y, x] = np.where(
+            (where == "training") & truth.is_test[:750], file["betas"][:750, z, y, x], 123
+        )
+    for trials in made(tmp_path, sessions=[1]).session(1, 1).values():
+        assert trials.provenance["constant_voxels"] == 1 and not trials.signal[:, 0, 0].any()
+        assert np.isfinite(trials.signal).all()
 
 
 @pytest.fixture(scope="module")

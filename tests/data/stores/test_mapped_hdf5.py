@@ -111,14 +111,3 @@ def test_flags_are_0_or_1(tmp_path: Path, values: np.ndarray, is_sound: bool) ->
         else:
             with pytest.raises(ValueError, match="done"):
                 hdf5.read_flags(file, "done")
-
-
-def test_rows_are_read_in_any_order_and_a_file_that_ends_before_them_is_an_error(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).normal(size=(5, 2, 3))
-    np.save(tmp_path / "values.npy", values)
-    stored = np.load(tmp_path / "values.npy", mmap_mode="r")
-    np.testing.assert_array_equal(hdf5.read_rows(stored, np.array([4, 0, 4])), values[[4, 0, 4]])
-    with (tmp_path / "values.npy").open("r+b") as file:
-        file.truncate(stored.offset + 4 * values[0].nbytes)
-    with pytest.raises(ValueError, match=r"values\.npy ends before its row 4"):
-        hdf5.read_rows(stored, np.array([3, 4]))

@@ -78,6 +78,29 @@ def test_arrays_of_another_model_are_refused(folder: Path, tmp_path: Path) -> No
         aligners.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda block: block.pop("is_simulated"), r"learned\.is_simulated, which it must have"),
+        (lambda block: block.update(trials=[]), r"learned\.trials, which nothing reads"),
+        (lambda block: block.update(people=3), r"people"),
+    ],
+)
+def test_a_history_without_one_of_its_facts_is_refused(folder: Path, change, words) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config["learned"])
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BrainhiveError, match=words):
+        aligners.load(folder)
+
+
+def test_a_history_of_an_older_model_does_not_know_what_its_data_were(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["learned"]["stimulus_kinds"], config["learned"]["recording_kinds"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert aligners.load(folder).learned.recording_kinds == ()
+
+
 @pytest.mark.parametrize("number", [6, 8])
 def test_a_model_folder_of_another_format_is_refused_with_what_makes_it_anew(
     folder: Path, number: int
