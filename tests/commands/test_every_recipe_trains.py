@@ -26,7 +26,7 @@ from brainhive_cli.data.datasets import list_stimuli
 from brainhive_cli.data.published import PUBLISHED
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores.recordings import SignalStore
-from brainhive_cli.data.stores.target_store import Blank, filling, path_of
+from brainhive_cli.data.stores.target_store import Blank, filling, finish_stores, path_of
 from brainhive_cli.data.targets.encoder_groups import alternatives, shape_of
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.encoders import EncoderConfig
@@ -128,9 +128,9 @@ def write_targets(job: Job, config: EncoderConfig, split: str = "train") -> None
     place |= {"config": config.model_dump(mode="json"), "weights": {}, "preprocessing": ""}
     place |= {} if views is None else {"alternatives": views}
     blank = Blank(path, ids, [name.split("/")[1] for name in ids], values.shape[1:], str(values.dtype), place)
-    with filling([blank], HERE) as filled:
-        filled.writers[0].write(np.arange(PICTURES), values)
-        filled.finish()
+    with filling([blank], HERE) as writers:
+        writers[0].write(np.arange(PICTURES), values)
+        finish_stores(writers, HERE)
 
 
 def test_every_recipe_is_trained_here_or_by_another_test() -> None:

@@ -136,7 +136,7 @@ class WindowStream(Protocol):
 
     @property
     def template(self) -> Trials:
-        """Recording of one trial, which says channels, times, unit and preparation of all windows."""
+        """Trials of one stimulus, which say channels, times, unit and preparation of all windows."""
 
     def now_s(self) -> float:
         """Read the clock of the windows' times."""

@@ -49,7 +49,7 @@ class ReplayedTrials:
 
     @property
     def template(self) -> Trials:
-        """Recording of the first trial."""
+        """The first trial."""
         is_first = np.zeros_like(self.recording.is_there)
         is_first[0, 0] = True
         return self.recording.hold_out(is_first, "test")

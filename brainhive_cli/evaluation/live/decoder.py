@@ -79,7 +79,7 @@ class WindowDecoder:
         pictures: [M, D] tokens of these, as the model compares them.
         is_tested: [M] whether a window of the picture counts: the model has not learned from it.
         normaliser: Of the person; None where signals are not normalised.
-        template: Recording of one window: channels, times and unit, by which the model's input is chosen.
+        template: Trials of one window: channels, times and unit, by which the model's input is chosen.
         preparation: Whitens windows; None where they come prepared.
         learned_trials: [n, F] what `read_learned_trials` gives.
     """
