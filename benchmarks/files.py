@@ -78,13 +78,13 @@ def reading(on: Bench) -> None:
 
     def read_new(read: Any, is_verified: bool) -> float:
         embedding = TargetStore.open(store.path).embedding
-        values = embedding if is_verified else embedding.values
+        values = embedding if is_verified else embedding.read(...)
         return on.seconds(lambda: read(values))
 
     for what, read in (("loading a store", np.array), ("first epoch of mapped rows", read_epoch)):
         sides = [partial(read_new, read, is_verified) for is_verified in (True, False)]
         on.compare(f"{what}: of unverified reading", *sides, size, "GB/s")
-    sides = [partial(read_epoch, values) for values in (store.embedding, store.embedding.values)]
+    sides = [partial(read_epoch, values) for values in (store.embedding, store.embedding.read(...))]
     on.compare("further epochs: of unverified reading", *sides, size, "GB/s", 0.9)
 
 

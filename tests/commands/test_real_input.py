@@ -16,6 +16,7 @@ from PIL import Image
 from brainhive_cli.data.stores.hdf5 import part_of
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from tests.mapped import is_mapped
 
 LITE0 = "python:lite0:load"
 ROUNDING = 1e-3
@@ -137,7 +138,7 @@ def test_a_store_of_the_size_of_things_eeg2_is_written_and_mapped_in_seconds(sha
         chosen = np.random.default_rng(1).integers(count, size=1024)
         assert np.array_equal(found.rows([image_ids[row] for row in chosen]), chosen)
         assert np.array_equal(found.embedding[chosen], vectors_of(chosen))
-        assert isinstance(found.embedding.values, np.memmap)
+        assert is_mapped(found.embedding[:])
         assert found.done.all() and len(set(found.concepts)) == {"train": 1654, "test": 200}[split]
     assert path.parents[1].joinpath("train", "real.h5").stat().st_size > 16540 * 1024 * 4
     assert time.monotonic() - start < 30
