@@ -103,7 +103,7 @@ def test_betas_of_each_run_follow_the_true_ones(data, written):
     found = {}
     for subject in prepared.subjects:
         for session in prepared.sessions(subject):
-            trials, values = prepared.trials(subject, session), prepared.read(subject, session).betas
+            trials, values = prepared.trials(subject, session), prepared.read(subject, session)[0]
             for run in np.unique(trials.runs).tolist():
                 key = (f"sub-{subject:02d}", f"ses-{session:02d}", run)
                 rows, truth = trials.runs == run, written[1][key]
@@ -153,10 +153,10 @@ def test_provenance_says_how_volumes_were_timed_and_what_was_projected_out(data)
 
 
 def test_rows_of_events_may_be_in_any_order(data):
-    expected = build().read(1, 1).betas
+    expected = build().read(1, 1)[0]
     for path in sorted(data.glob("sub-01/ses-01/func/*_events.tsv")):
         edit_table(path, lambda rows: rows[::-1])
-    np.testing.assert_array_equal(build().read(1, 1).betas, expected)
+    np.testing.assert_array_equal(build().read(1, 1)[0], expected)
 
 
 def test_run_1_is_run_01_of_the_other_folder(data):
@@ -248,16 +248,16 @@ def test_pictures_at_the_edges_of_a_run_are_left_out_where_their_response_peaks_
     assert (trials.splits == "test").sum() == (expected.splits == "test").sum() + 2  # -4 and 193
     assert trials.dropped[bold.PEAK_OUTSIDE] == 4  # -30, -8, 195 and 199
     assert trials.dropped["events of pictures without an onset"] == 1
-    assert np.isfinite(build().read(1, 1).betas).all()
+    assert np.isfinite(build().read(1, 1)[0]).all()
 
 
 def test_pictures_that_the_data_set_lacks_are_modelled_and_left_out(data, home):
-    expected = build().read(1, 1).betas
+    expected = build().read(1, 1)[0]
     (home / "data/image-folder/tools/axe_01.jpg").unlink()
     trials = build().trials(1, 1)
     assert trials.dropped["trials of pictures that image-folder does not have"] == 4
     assert trials.unmatched == ["images/tools/axe_01.jpg"]
-    np.testing.assert_array_equal(build().read(1, 1).betas, expected)
+    np.testing.assert_array_equal(build().read(1, 1)[0], expected)
     recordings = build().session(1, 1)
     assert sum(len(recording.image_ids) for recording in recordings.values()) == 44
 
@@ -311,8 +311,8 @@ def test_denoised_is_refused_where_no_picture_is_shown_in_two_runs(data):
     with pytest.raises(BrainhiveError, match="no training picture in two runs") as raised:
         build("denoised").trials(2, 2)
     assert "preparation.estimator=hrf" in raised.value.hint
-    betas = build("denoised").read(1, 1)
-    assert {"hrf_index", "fraction", "r2", "tsnr"} <= betas.maps.keys()
+    _, maps, _ = build("denoised").read(1, 1)
+    assert {"hrf_index", "fraction", "r2", "tsnr"} <= maps.keys()
     assert build("denoised").trials(1, 1).provenance["confounds"][0] == []
 
 
@@ -325,7 +325,7 @@ def test_confounds_are_named_by_groups(data):
         "framewise_displacement",
     ]
     assert trials.noted == {"confounds with n/a in the first row, taken as 0": 2}
-    assert np.isfinite(build(confounds=groups).read(1, 1).betas).all()
+    assert np.isfinite(build(confounds=groups).read(1, 1)[0]).all()
     assert build(confounds=groups).trials(1, 1).noted["runs of fewer than 5 columns a_comp_cor"] == 2
     assert build(confounds=[]).trials(1, 1).provenance["confounds"][0] == []
     for some in ("a_comp_cor", "t_comp_cor_0?"):
@@ -384,7 +384,7 @@ def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
     prepared = build()
     assert prepared.width(1) == len(places) - 1 and prepared.width(2) == len(places)
     np.testing.assert_array_equal(prepared.voxels(1).grid.places, np.delete(places, 3, axis=0))
-    assert prepared.read(1, 1).betas.shape == (48, len(places) - 1)
+    assert prepared.read(1, 1)[0].shape == (48, len(places) - 1)
     assert build(sessions=[1]).width(1) == len(places)
     path.unlink()
     with pytest.raises(MissingData, match="no desc-brain_mask next to it"):
@@ -517,7 +517,7 @@ def write_surfaces(data: Path, mini_bids, space: str):
 def test_surfaces_give_the_betas_of_volumes(data, mini_bids, space):
     write_surfaces(data, mini_bids, space)
     prepared, volumes = build(space=space.partition("_")[0]), build()
-    values, expected = prepared.read(1, 2).betas, volumes.read(1, 2).betas
+    values, expected = prepared.read(1, 2)[0], volumes.read(1, 2)[0]
     np.testing.assert_allclose(values, np.concatenate([expected[:, ::2], expected[:, 1::2]], 1), rtol=1e-5)
     space_of = prepared.voxels(1)
     left = expected[:, ::2].shape[1]
@@ -634,7 +634,7 @@ def test_a_picture_that_begins_just_before_the_last_volume_is_left_out(data):
     edit_table(data / f"{RUN}_events.tsv", lambda rows: [*rows, late])
     assert len(build().trials(1, 1).image_ids) == expected
     assert build().trials(1, 1).dropped[bold.PEAK_OUTSIDE] == 1
-    assert np.isfinite(build().read(1, 1).betas).all()
+    assert np.isfinite(build().read(1, 1)[0]).all()
 
 
 def test_what_aroma_smoothed_is_no_second_series_of_a_run(data):
