@@ -230,7 +230,7 @@ def test_a_part_named_by_its_kind_alone_takes_knobs() -> None:
 def test_the_fingerprint_ignores_how_a_run_is_run_and_nothing_else() -> None:
     recipe = resolve()
     same = ["run.processes=2", "run.device=cpu", "run.mixed_precision=bf16", "run.workers=0"]
-    same += ["run.trackers=tensorboard,wandb", "published={source: a paper}"]
+    same += ["run.trackers=tensorboard,wandb", "published={source: a paper, values: {top1: 0.5}}"]
     same += ["paths.runs=elsewhere"]
     assert {resolve(override).fingerprint() for override in same} == {recipe.fingerprint()}
     others = [f"{key}={value}" for key, value in {"seeds": 1, "train.lr": 0.1}.items()]
