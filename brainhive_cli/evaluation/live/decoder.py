@@ -82,6 +82,7 @@ class WindowDecoder:
         template: Trials of one window: channels, times and unit, by which the model's input is chosen.
         preparation: Whitens windows; None where they come prepared.
         learned_trials: [n, F] what `read_learned_trials` gives.
+        whitener: [E, E] Σ^(-1/2) of windows; None where none is, or none was measured yet.
     """
 
     member: TrainedModel
@@ -100,7 +101,7 @@ class WindowDecoder:
         self._sums: OrderedDict[int, tuple[Float64, int]] = OrderedDict()  # [E, T], and trials
         self._noise_trials: list[tuple[Float32, str]] = []
         self._units = normalize(self.pictures.float())  # [M, D]
-        self._whitener = None if self.preparation is None else self.preparation.whitener  # [E, E]
+        self.whitener = None if self.preparation is None else self.preparation.whitener  # [E, E]
 
     @property
     def subject(self) -> int:
@@ -120,7 +121,7 @@ class WindowDecoder:
     @property
     def missing_trials(self) -> int:
         """Trials that are still needed until whitening begins."""
-        if self.preparation is None or self._whitener is not None:
+        if self.preparation is None or self.whitener is not None:
             return 0
         return self.preparation.whiten_trials - len(self._noise_trials)
 
@@ -158,7 +159,7 @@ class WindowDecoder:
             if not self.missing_trials:
                 noise, names = zip(*self._noise_trials, strict=True)
                 _, stimuli = np.unique(names, return_inverse=True)
-                self._whitener = self.preparation.measure_whitener(np.stack(noise), stimuli)
+                self.whitener = self.preparation.measure_whitener(np.stack(noise), stimuli)
                 self._noise_trials = []
             windows, rows = windows[missing:], rows[missing:]
         if not windows:
@@ -166,8 +167,8 @@ class WindowDecoder:
 
         # windows, whitened as those of a store
         epochs = np.stack([window.signal for window in windows])  # [n, E, T]
-        if self._whitener is not None:
-            whiten(epochs, self._whitener)
+        if self.whitener is not None:
+            whiten(epochs, self.whitener)
 
         # averages of each picture's trials so far
         averages, counts = np.empty_like(epochs), np.ones(len(windows), np.int64)
