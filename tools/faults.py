@@ -71,8 +71,8 @@ FAULTS = (
     Fault("if sealed and sealed[0] != _digest(", "if sealed and not _digest(", STORES),
     Fault("rows[row_checksums(values[rows]) != sums[rows]]", "rows[:0]", STORES),
     Fault(
-        "xxh3_64_intdigest(row_content[at]) != checksums[row]",
-        "xxh3_64_intdigest(row_content[at]) < 0",
+        "xxh3_64_intdigest(values[row].reshape(-1).view(np.uint8)) != checksums[row]",
+        "xxh3_64_intdigest(values[row].reshape(-1).view(np.uint8)) < 0",
         STORES,
     ),
     Fault(
