@@ -191,6 +191,6 @@ def test_ablations_that_do_not_hold_are_refused_before_anything_runs(ablations, 
 
 def test_a_sweep_is_part_of_the_fingerprint_and_what_was_published_is_not():
     plain, swept = resolve(), resolve("sweep={train.lr: [0.1]}")
-    published = resolve("published={top1: 0.5, source: somewhere}")
+    published = resolve("published={source: somewhere, values: {top1: 0.5}}")
     assert plain.fingerprint() == published.fingerprint() != swept.fingerprint()
     assert Recipe.model_validate(swept.model_dump(mode="json")) == swept

@@ -25,7 +25,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
     with pytest.raises(KeyboardInterrupt):
         go("train-align", *small, here, *SWEEP)
 
-    result = go("train-align", *small, here, *SWEEP, "published={top1: 0.5, source: a paper}")
+    result = go("train-align", *small, here, *SWEEP, "published={source: a paper, values: {top1: 0.5}}")
 
     assert trained == [f"lr=1e-3/sub-0{n}_seed-1" for n in (1, 2)] + 2 * ["lr=2e-3/sub-01_seed-1"] + [
         "lr=2e-3/sub-02_seed-1"
