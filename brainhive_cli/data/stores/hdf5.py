@@ -368,18 +368,20 @@ def open_rows(file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: st
     count = len(mapped) if mapped.ndim else 0
     checksums = _map_checksums(file, name, mapped) if mapped.size else np.zeros(count, np.uint64)
     is_due = np.asarray(checksums != 0)  # rows that were never written have none
-    values = mapped.view(np.ndarray)
+    values, numbers = mapped.view(np.ndarray), np.arange(count)
+    content = values.reshape(count, -1).view(np.uint8) if mapped.size else values
 
     def verify(index: Any) -> None:
         """Compare the rows that `index` chooses, unless they were compared before."""
         if not is_due[index].any():
             return
-        rows = np.unique(np.arange(count)[index])
-        for row in rows[is_due[rows]].tolist():
-            if xxhash.xxh3_64_intdigest(values[row].reshape(-1).view(np.uint8)) != checksums[row]:
-                problem = f"row {row} of {name} does not match its checksum"
-                raise DamagedStore(f"{path} is damaged: {problem}", f"delete it, then: {way_out()}")
-            is_due[row] = False
+        rows = np.unique(numbers[index][is_due[index]])
+        digests = (xxhash.xxh3_64_intdigest(content[row]) for row in rows.tolist())  # nothing is copied
+        differs = np.fromiter(digests, np.uint64, len(rows)) != checksums[rows]
+        if differs.any():
+            problem = f"row {rows[differs][0]} of {name} does not match its checksum"
+            raise DamagedStore(f"{path} is damaged: {problem}", f"delete it, then: {way_out()}")
+        is_due[rows] = False
 
     return LazyRows(None, mapped.shape, mapped.dtype, values.__getitem__, checksums, verify)
 
