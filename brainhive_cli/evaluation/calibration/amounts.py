@@ -43,13 +43,14 @@ def measure_timeline(trials: Trials) -> tuple[Float64, float]:
     return elapsed_s / 60, before_s / 60
 
 
-def measure_amounts(trials: Trials, is_chosen: Bool) -> tuple[int, int, float]:
-    """Count pictures, trials and minutes of some trials [N, R], at the pace of all with its breaks.
+def measure_amounts(trials: Trials, is_chosen: Bool) -> Float64:
+    """Count pictures, trials and minutes, [3, …], of chosen trials [N, R], or of several choices [..., N, R].
 
-    Minutes are NaN where onsets are not known.
+    Minutes are at the pace of all trials with its breaks; they are NaN where onsets are not known.
     """
-    count, total_min = int(is_chosen.sum()), measure_timeline(trials)[1]
-    return int(is_chosen.any(1).sum()), count, total_min * count / max(1, int(trials.is_there.sum()))
+    pictures, count = is_chosen.any(-1).sum(-1), is_chosen.sum((-2, -1))
+    total_min = measure_timeline(trials)[1]
+    return np.array([pictures, count, total_min * count / max(1, trials.is_there.sum())])
 
 
 def choose_trials(

@@ -137,15 +137,15 @@ def measure_draw(
         name: np.full((len(arms), count, len(tested.stimulus)), ABSENT)
         for name, tested in person.tested.items()
     }
-    seconds, sizes = np.zeros((len(arms), count)), np.full((count, 3), np.nan)
+    seconds = np.zeros((len(arms), count))
     missing, together = dict[str, str](), set[str]()
     first = next(iter(person.tested.values()))
     label_free = {each.kind for each in spec.alignments if not getattr(each, "is_paired", False)}
     random = np.random.default_rng((spec.seed, person.subject, draw))
     chosen = choose_trials(person.trials, spec.unit, amounts, spec.order, random)
+    sizes = np.ascontiguousarray(measure_amounts(person.trials, np.array(chosen)).T)  # [amounts, 3]
     for column, (amount, is_chosen) in enumerate(zip(amounts, chosen, strict=True)):
         # the recordings of this amount
-        sizes[column] = measure_amounts(person.trials, is_chosen)
         if (amount == ALL and draw > 0) or not is_chosen.any():
             continue
         trials = person.trials.choose(is_chosen)

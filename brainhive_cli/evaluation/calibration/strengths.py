@@ -10,7 +10,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.evaluation.calibration.amounts import choose_trials, measure_amounts
+from brainhive_cli.evaluation.calibration.amounts import choose_trials
 from brainhive_cli.evaluation.calibration.job import TEST, Job, Person, read_raw
 from brainhive_cli.evaluation.calibration.measure import fit_decoder, rank_tested
 from brainhive_cli.training.alignment.few_shot import (
@@ -65,7 +65,7 @@ def fix_pulls(job: Job, cell: Cell) -> Choice | None:
     trials = next(iter(job.people.values())).trials
     chosen = choose_trials(trials, spec.unit, amounts, spec.order, random)
     why = "went on from another one" if is_started else "learned from one person"
-    counts = [measure_amounts(trials, is_chosen)[0] for is_chosen in chosen]
+    counts = [int(is_chosen.any(1).sum()) for is_chosen in chosen]
     words = f"fixed by the number of pictures, as the model {why}"
     return Choice([*map(fixed_pull, counts)], nobody, words)
 
