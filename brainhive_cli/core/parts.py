@@ -2,11 +2,12 @@
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_serializer
 
@@ -49,6 +50,9 @@ ROOMS = {
 class Config(Keys):
     """Every knob of one part, with its unit, default and source; `build` makes the part."""
 
+    cites: ClassVar[Sequence[str]] = ()
+    """Keys of the papers behind it in `reports/references.bib`."""
+
     @property
     def kind(self) -> str:
         """The part's name, after its file; the whole import path of one outside the package."""
@@ -58,6 +62,10 @@ class Config(Keys):
     def inputs(self) -> "list[Input]":
         """List the files and weights that the part needs; by default none."""
         return []
+
+    def citations(self) -> Sequence[str]:
+        """List the papers behind it as its knobs are set; by default `cites`."""
+        return self.cites
 
     def __str__(self) -> str:
         """Write the part as a recipe names it: by its kind, else with its knobs."""
@@ -217,6 +225,19 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
     if not isinstance(kind, str):
         raise RecipeError(f"{value!r} names no {SHELVES[shelf]}", f"kinds: {', '.join(kinds(shelf))}")
     return validate(load(shelf, kind).Config, fields, where=SHELVES[shelf])
+
+
+def cited(value: object) -> list[str]:
+    """List the papers behind a part and the parts in it, or behind all parts of a section of a recipe."""
+    inner: Iterable[object] = ()
+    if isinstance(value, BaseModel):
+        inner = vars(value).values()
+    elif isinstance(value, Mapping):
+        inner = value.values()
+    elif isinstance(value, list | tuple):
+        inner = value
+    of_part = value.citations() if isinstance(value, Config) else ()
+    return [*dict.fromkeys(chain(of_part, *map(cited, inner)))]
 
 
 def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":

@@ -161,9 +161,10 @@ class Published(Section):
     differs: Annotated[list[str], BeforeValidator(split)] = Field(
         [], description="how its set-up differs from that of the recipe, in words"
     )
+    cites: Names = Field([], description="papers of the method, by the keys of reports/references.bib")
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the notes of measurements: the values by metric, `source` and `differs`."""
+        """Give them as facts: the values by metric, `source` and `differs`."""
         return {**self.values, "source": self.source, "differs": self.differs}
 
 

@@ -65,7 +65,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Published:
-    """Published numbers of a data set, known before its files are here.
+    """What is published of a data set, known before its files are here.
 
     Attributes:
         stimuli: Number of pictures or clips of each split.
@@ -73,13 +73,15 @@ class Published:
         frames: Frames of each clip; None where stimuli are pictures.
         captions: Captions of each stimulus.
         subject_bytes: Bytes of a subject's recordings as they are distributed, without headers and pictures.
+        cites: Keys of its papers in reports/references.bib.
     """
 
-    stimuli: Mapping[str, int]
+    stimuli: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     voxels: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     frames: int | None = None
     captions: int = 0
     subject_bytes: int | None = None
+    cites: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,6 +256,11 @@ class Dataset:
     def recorded_as(self) -> str:
         """The name that its signals are kept under."""
         return self.recordings or self.name
+
+    @property
+    def stimulus(self) -> Literal["picture", "clip", "category"]:
+        """What subjects saw, in the singular."""
+        return "category" if self.are_categories else "clip" if self.alike_by == "neighbours" else "picture"
 
     @property
     def pictured_as(self) -> str:

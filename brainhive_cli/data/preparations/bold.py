@@ -121,6 +121,10 @@ class Config(BetaSteps):
             raise ValueError("CompCor was computed after the high-pass of cosine: name cosine, too")
         return self
 
+    def citations(self) -> tuple[str, ...]:
+        """List the paper of the estimator."""
+        return ("mumford2012",) if self.estimator in ("lsa", "lss") else ("prince2022",)
+
     @property
     def groups(self) -> Sequence[str]:
         """The groups and columns of confounds."""

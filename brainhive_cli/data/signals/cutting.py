@@ -53,6 +53,10 @@ class Steps(parts.Config):
             refuse_idle(self, ("whiten_by",), "where nothing is whitened", "preparation.whiten_by=training")
         return self
 
+    def citations(self) -> tuple[str, ...]:
+        """List the paper of the whitening, where it is done."""
+        return () if self.whiten == "no" else ("guggenmos2018",)
+
 
 class CausalFilter:
     """Butterworth filter of fourth order that never looks ahead, and goes on from chunk to chunk.

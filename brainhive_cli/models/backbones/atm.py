@@ -22,6 +22,8 @@ HIDDEN = 256
 class Config(BackboneConfig):
     """The brain encoder of ATM (arXiv 2403.07721), as BrainHiVE has it."""
 
+    cites = ("li2024",)
+
     dropout: Share = Field(0.25, description="Probability of dropping a unit; the paper's.")
     convolution_dropout: float | None = Field(
         None,

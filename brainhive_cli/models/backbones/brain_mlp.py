@@ -11,6 +11,8 @@ from brainhive_cli.models.blocks import HiddenDropout, Stack
 class Config(BackboneConfig):
     """The brain encoder of BrainHiVE (arXiv 2602.07495)."""
 
+    cites = ("zheng2026",)
+
     hidden: int | None = Field(
         None, gt=0, le=2**16, description="Width inside the residual MLP; default: the token's, BrainHiVE's."
     )

@@ -9,6 +9,8 @@ from brainhive_cli.models.backbones._layers import BrainEncoder, UnitDropout, pr
 class Config(BackboneConfig):
     """The smallest brain encoder of BrainHiVE (arXiv 2602.07495)."""
 
+    cites = ("zheng2026",)
+
     dropout: UnitDropout = 0.3
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:

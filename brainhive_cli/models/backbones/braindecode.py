@@ -47,6 +47,7 @@ class Config(BackboneConfig):
     `options` say its sizes; where weights state others, training refuses them with the options to set.
     """
 
+    cites = ("schirrmeister2017",)
     reads_sensors = True
 
     model: str = Field(description="braindecode's name of the model, as in EEGNeX.")

@@ -17,6 +17,8 @@ POOL = 2
 class Config(BackboneConfig):
     """The deep network of Schirrmeister et al. (2017), pooled by two as BrainHiVE has it."""
 
+    cites = ("schirrmeister2017", "zheng2026")
+
     kernel: int = Field(
         10,
         gt=0,

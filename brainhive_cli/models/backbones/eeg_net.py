@@ -16,6 +16,8 @@ pooling between them: BrainHiVE's."""
 class Config(BackboneConfig):
     """EEGNet (arXiv 1611.08024) with full convolutions and one pooling, as BrainHiVE has it."""
 
+    cites = ("lawhern2018", "zheng2026")
+
     dropout: UnitDropout = 0.1
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:

@@ -31,6 +31,7 @@ class Config(BackboneConfig):
     Defaults are MindEye1's; with `hidden` 1024, and `head_rank`, a model needs much less memory.
     """
 
+    cites = ("zhang2025", "scotti2023")
     takes_spec = True
     streams: ClassVar[tuple[str, ...]] = (SPATIAL, SEMANTIC)
 

@@ -26,6 +26,7 @@ class Config(BackboneConfig):
     Blankertz et al. 2011, Single-trial analysis and classification of ERP components.
     """
 
+    cites = ("ledoit2004", "blankertz2011", "pedregosa2011")
     takes_spec = True
     streams: ClassVar[tuple[str, ...]] = ()
     is_closed_form = True

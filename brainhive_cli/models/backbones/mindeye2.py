@@ -35,6 +35,7 @@ class Config(BackboneConfig):
     residual passes the blocks over features by. So models are linear up to their tokens.
     """
 
+    cites = ("scotti2024",)
     takes_spec = True
     streams: ClassVar[tuple[str, ...]] = ()
 

@@ -38,6 +38,7 @@ class Config(BackboneConfig):
     the prior; a stage with `freeze: [backbone.brain]` the decoders.
     """
 
+    cites = ("wang2025", "scotti2024")
     takes_spec = True
     streams: ClassVar[tuple[str, ...]] = ()
 

@@ -14,6 +14,8 @@ from brainhive_cli.models.signal_spec import samples_left
 class Config(BackboneConfig):
     """The brain encoder of NICE (arXiv 2308.13234)."""
 
+    cites = ("song2024",)
+
     dropout: Share = Field(0.1, description="Probability of dropping a unit; BrainHiVE's (NICE: 0.5).")
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:

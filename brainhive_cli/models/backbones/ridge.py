@@ -27,6 +27,7 @@ class Config(BackboneConfig):
     `validation` has an effect.
     """
 
+    cites = ("hoerl1970",)
     takes_spec = True
     streams: ClassVar[tuple[str, ...]] = ()
     is_closed_form = True
@@ -49,6 +50,11 @@ class Config(BackboneConfig):
         description="Bring each output to the spread of its target: by the predictions for held-out stimuli, "
         "or else for the training's (Brain-Diffuser: by those for the test pictures).",
     )
+
+    def citations(self) -> tuple[str, ...]:
+        """Add cross-validation of the penalty, and Brain-Diffuser's correction of the spread, where used."""
+        chosen = ("golub1979",) if self.alpha == "auto" else ()
+        return (*self.cites, *chosen, *(("ozcelik2023",) if self.standardise else ()))
 
     def build(self, spec: SignalSpec, heads: Heads) -> "Ridge":
         """Make the model, with weights of zero.

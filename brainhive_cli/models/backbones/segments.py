@@ -13,6 +13,8 @@ from brainhive_cli.models.blocks import InnerWidth, ResidualMLP, Share
 class Config(BackboneConfig):
     """The encoder of BRIDGE (NeurIPS 2026, published repository)."""
 
+    cites = ("bridge2026",)
+
     segments: PositiveInt = Field(
         2, description="Parts of the window; the last takes what is left. BRIDGE's."
     )

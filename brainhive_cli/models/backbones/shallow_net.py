@@ -11,6 +11,8 @@ from brainhive_cli.models.signal_spec import samples_left
 class Config(BackboneConfig):
     """The shallow network of Schirrmeister et al. (2017) as BrainHiVE has it: ELU for square and log."""
 
+    cites = ("schirrmeister2017", "zheng2026")
+
     dropout: UnitDropout = 0.1
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:

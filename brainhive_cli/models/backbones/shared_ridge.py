@@ -22,6 +22,7 @@ class Config(BackboneConfig):
     starts from; no part of `train` but `validation` has an effect.
     """
 
+    cites = ("hoerl1970",)
     takes_spec = True
     streams: ClassVar[tuple[str, ...]] = ()
     is_closed_form = True
@@ -35,6 +36,10 @@ class Config(BackboneConfig):
     intercept: bool = Field(
         True, description="Whether signals and targets are centred; if not, a signal of zero predicts zero."
     )
+
+    def citations(self) -> tuple[str, ...]:
+        """Add cross-validation of the penalty where it is used."""
+        return (*self.cites, *(("golub1979",) if self.alpha == "auto" else ()))
 
     def build(self, spec: SignalSpec, heads: Heads) -> "SharedRidge":
         """Make the model, with weights of zero.

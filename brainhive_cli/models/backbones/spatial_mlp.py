@@ -14,6 +14,8 @@ FIRST_DROPOUT = 0.25
 class Config(BackboneConfig):
     """The encoder of Visual Blur Perception (AAAI 2026, published repository)."""
 
+    cites = ("liu2026",)
+
     filters: PositiveInt = Field(25, description="Spatial filters; VBP's.")
     hidden: PositiveInt = Field(200, description="Width of the layers over time; VBP's.")
     dropout: Share = Field(0.65, description="Behind the second layer over time; VBP's.")

@@ -17,6 +17,8 @@ POOL, STRIDE = 51, 5
 class Config(BackboneConfig):
     """The convolutions of NICE (arXiv 2308.13234) without its last projection."""
 
+    cites = ("song2024",)
+
     dropout: UnitDropout = 0.1
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:

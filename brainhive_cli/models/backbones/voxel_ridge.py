@@ -19,6 +19,7 @@ class Config(BackboneConfig):
     After the subject-wise ridge of MindEye2 (arXiv 2403.11207); the shared part is BrainHiVE's block.
     """
 
+    cites = ("scotti2024",)
     pads_widths = True
 
     hidden: Width = Field(1024, description="Width of the shared space; ours (MindEye2: 4096).")

@@ -29,6 +29,7 @@ class Config(BackboneConfig):
     `reconstruct` takes the prior `identity`.
     """
 
+    cites = ("scotti2023",)
     takes_spec = True
 
     backbone: Annotated[Any, parts.part("backbones", "voxel-ridge")] = Field(

@@ -1,7 +1,7 @@
 """A small autoencoder of pictures by its latent."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -25,6 +25,7 @@ from brainhive_cli.models.picture_autoencoder import (
 class Config(EncoderConfig):
     """The latent of a picture, by an autoencoder that `train-autoencoder` has trained."""
 
+    cites: ClassVar[tuple[str, ...]] = ("kingma2014",)
     usual_cosine = (-1.0, 1.0)
     usual_repeats = 1.0
     usual_dead = 1.0  # pixels at the border of digits are always black

@@ -19,6 +19,7 @@ LENGTH = 77
 class Config(EncoderConfig):
     """The projected token at the end of a caption, not normalised: 1280 values."""
 
+    cites = ("radford2021", "ilharco2021", "schuhmann2022")
     reads: ClassVar[Literal["captions"]] = "captions"
     dim = 1280
     licence = "MIT"

@@ -19,6 +19,7 @@ class Config(EncoderConfig):
     Source: MedARC-AI/MindEyeV2 (MIT), `FrozenOpenCLIPImageEmbedder` with `only_tokens`.
     """
 
+    cites = ("radford2021", "ilharco2021", "schuhmann2022")
     image_px = 224
     licence = "MIT"
     shape = (256, 1664)

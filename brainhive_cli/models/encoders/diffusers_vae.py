@@ -23,6 +23,7 @@ KINDS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "Autoenc
 class Config(EncoderConfig):
     """An autoencoder's latent, shifted and scaled as its diffusion model sees it."""
 
+    cites = ("rombach2022",)
     encodes_latents = True
     config_files = ("config.json",)
     weight_files = ("diffusion_pytorch_model.safetensors",)

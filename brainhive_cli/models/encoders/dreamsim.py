@@ -108,6 +108,7 @@ class Config(AlignedConfig, TokenConfig):
     Source: Fu et al. 2023 (arXiv 2306.09344); the dreamsim package, 0.2.1.
     """
 
+    cites = ("fu2023",)
     dim = 1792
     image_px = 224
     licence = "MIT, Apache-2.0"

@@ -30,6 +30,7 @@ class Config(AlignedConfig):
     Source: Muttenthaler et al. 2023 (arXiv 2306.04507); https://github.com/LukasMut/gLocal.
     """
 
+    cites = ("muttenthaler2023",)
     licence = "MIT (the transform)"
     weight_files = (FILE,)
     sha256: ClassVar[str] = ""

@@ -37,6 +37,7 @@ class _Written(BaseModel):
 class Config(TokenConfig):
     """The image tower with its projection, not normalised, and the transform that its config states."""
 
+    cites = ("ilharco2021",)
     config_files = (CONFIG,)
     weight_files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 

@@ -9,6 +9,8 @@ from brainhive_cli.models.picture_autoencoder import PIXELS
 class Config(autoencoder.Config):
     """Grey pixels [H W] in 0..1, which the generator `autoencoder` of source `pixels` draws."""
 
+    cites = ()
+
     source: str = Field(PIXELS, description="pixels")
 
 

@@ -30,6 +30,7 @@ class Config(AlignedConfig, TokenConfig):
     to PyTorch: GELU by tanh, pixels in 0..1 without mean and std.
     """
 
+    cites = ("muttenthaler2025", "tschannen2025")
     dim = 768
     image_px = SIDE_PX
     licence = "Apache-2.0, CC-BY-4.0"

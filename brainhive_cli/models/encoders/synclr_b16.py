@@ -24,6 +24,7 @@ class Config(TokenConfig):
     Source: `syn-rep-learn/SynCLR`; preprocessing as BrainHiVE's published repository has it.
     """
 
+    cites = ("tian2024",)
     upstream = "synclr_vit_b_16"
     dim = 768
     image_px = 224

@@ -15,6 +15,7 @@ from brainhive_cli.models.encoders._weights import fetch, untrained, weight_file
 class Config(TokenConfig):
     """A timm model without its classifier, with the transform its own config states."""
 
+    cites = ("wightman2019",)
     config_files = ("config.json",)
     weight_files = ("model.safetensors", "pytorch_model.bin")
 

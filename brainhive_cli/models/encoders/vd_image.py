@@ -16,6 +16,7 @@ from brainhive_cli.models.encoders.transformers_vit import described
 class Config(EncoderConfig):
     """A picture as 257 tokens of width 768, the class token first."""
 
+    cites = ("xu2023", "radford2021")
     image_px = 224
     licence = "MIT"
     shape = (257, 768)

@@ -29,6 +29,7 @@ TOKENS: Mapping[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
 class Config(EncoderConfig):
     """Captions as 77 tokens of width 768: a target for each caption of a picture, or one of all."""
 
+    cites = ("xu2023", "radford2021")
     reads: ClassVar[Literal["captions"]] = "captions"
     shape = (LENGTH, 768)
     config_files = (f"{clip.TEXT}/config.json",)

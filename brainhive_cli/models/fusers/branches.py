@@ -11,6 +11,8 @@ from brainhive_cli.models.fusers import SizedFuserConfig
 class Config(SizedFuserConfig):
     """The image side of BRIDGE (NeurIPS 2026, published repository)."""
 
+    cites = ("bridge2026",)
+
     width: PositiveInt = Field(256, description="Width of each encoder's branch; BRIDGE's.")
     hidden: InnerWidth = Field(1024, description="Width inside the block; BRIDGE's.")
     dropout: Share = Field(0.1, description="Probability of dropping a unit; BRIDGE's.")

@@ -9,6 +9,8 @@ from brainhive_cli.models.fusers import SizedFuserConfig
 class Config(SizedFuserConfig):
     """The fusion encoder that is trained with the brain encoder (BrainHiVE, arXiv 2602.07495)."""
 
+    cites = ("zheng2026",)
+
     intermediate_size: InnerWidth = Field(1024, description="Width inside the block; BrainHiVE's.")
     dropout: HiddenDropout = 0.1
 

@@ -13,6 +13,8 @@ from brainhive_cli.models.fusers.mean import common_width
 class Config(SizedFuserConfig):
     """The image side of Visual Blur Perception (AAAI 2026, published repository)."""
 
+    cites = ("liu2026",)
+
     learned: int = Field(4, ge=0, description="Learned vectors that are mixed in; VBP's.")
     hidden: PositiveInt = Field(768, description="Width between the two maps; VBP's.")
     dropout: Share = Field(0.85, description="Probability of dropping a hidden unit; VBP's.")

@@ -14,6 +14,8 @@ from brainhive_cli.models.fusers.mean import common_width
 class Config(SizedFuserConfig):
     """One linear map on each side: Shallow Alignment (arXiv 2601.21948), NeuroBridge (AAAI 2026)."""
 
+    cites = ("du2026", "zhang2026")
+
     join: Literal["concatenate", "mean"] = Field(
         "concatenate", description="What is mapped of several encoders: all features, or their mean."
     )

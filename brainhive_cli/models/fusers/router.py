@@ -19,6 +19,7 @@ class Config(SizedFuserConfig):
     SAMGA's token has 512 values.
     """
 
+    cites = ("jiang2026",)
     takes_subjects = True
 
     hidden: PositiveInt = Field(1024, description="Width of the map that all layers share; SAMGA's.")

@@ -54,6 +54,7 @@ class Config(_latent_diffusion.Config):
     under the noise of the first step (961).
     """
 
+    cites = ("guo2024", "guo2024sparsectrl", "rombach2022")
     published = ARCHITECTURE
 
     source: str = Field(

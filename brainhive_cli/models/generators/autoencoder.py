@@ -17,6 +17,8 @@ from brainhive_cli.models.picture_autoencoder import PIXELS, open_autoencoder, r
 class Config(parts.Config):
     """The decoder of what the encoder `autoencoder` encodes; the head that predicts it is called latent."""
 
+    cites = ("kingma2014",)
+
     source: str = Field(PIXELS, description="folder of a trained autoencoder, RUN/model; `pixels`; `random`")
 
     def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Decoder":

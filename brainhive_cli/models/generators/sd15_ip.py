@@ -35,6 +35,7 @@ class Config(_latent_diffusion.Config):
     clip-h14:block-30 for ip-adapter-plus_sd15.
     """
 
+    cites = ("rombach2022", "ye2023")
     published = ARCHITECTURE
 
     source: str = Field(

@@ -33,6 +33,7 @@ Embedded = tuple[Tensor, Tensor]
 class Config(_latent_diffusion.Config):
     """Any diffusers folder with an SDXL-type U-Net."""
 
+    cites = ("podell2024",)
     published, family, addition = ARCHITECTURE, "SDXL", "text_time"
     usual = "an SDXL-type generator, such as hub:stabilityai/sdxl-turbo"
 

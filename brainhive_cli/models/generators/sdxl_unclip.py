@@ -49,6 +49,7 @@ class Config(_latent_diffusion.Config):
     frames [B, F, S, D] it draws the frames of clips. MindEye2 samples 768 px in 38 steps at guidance 5.
     """
 
+    cites = ("scotti2024", "podell2024")
     published, family, addition = ARCHITECTURE, "SDXL", "text_time"
     usual = sdxl.Config.usual
 

@@ -47,6 +47,7 @@ class Config(_latent_diffusion.Config):
     Sampling is the recipe's; Brain-Diffuser's is DDIM, 50 steps, strength 0.75, guidance 7.5.
     """
 
+    cites = ("xu2023",)
     published = ARCHITECTURE
     folders = {"unet": "image_unet", "vae": "vae", "scheduler": "scheduler"}  # noqa: RUF012 (never changed)
 

@@ -1,6 +1,6 @@
 """The contrastive loss of CLIP: each prediction should find its target, each target its prediction."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from brainhive_cli.models.losses._pairs import (
 class Config(ScaledConfig):
     """Symmetric cross-entropy of scaled cosine similarities (CLIP, arXiv 2103.00020)."""
 
+    cites: ClassVar[tuple[str, ...]] = ("radford2021",)
     no_effect_with_temperature = (*ScaledConfig.no_effect_with_temperature, "scale_by")
 
     cosine_weight: float = Field(

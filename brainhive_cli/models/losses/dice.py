@@ -15,6 +15,8 @@ EPSILON = 1e-6
 class Config(LossConfig):
     """1 - 2 |P T| / (|P| + |T|) of the probabilities of logits P and targets T (V-Net, arXiv 1606.04797)."""
 
+    cites = ("milletari2016",)
+
     over: Literal["batch", "mask"] = Field(
         "batch",
         description="batch: areas are summed over the whole batch (NEURONS); mask: the mean of each mask's "

@@ -12,6 +12,8 @@ from brainhive_cli.models.losses.mse import refuse_other_shape
 class Config(LossConfig):
     """The squared discrepancy under Gaussian kernels (Gretton et al. 2012), as SAMGA's (arXiv 2604.17782)."""
 
+    cites = ("gretton2012", "jiang2026")
+
     widths: tuple[float, ...] = Field(
         (0.1, 0.2, 0.5, 1.0, 2.0),
         min_length=1,

@@ -14,6 +14,7 @@ from brainhive_cli.models.losses._pairs import ScaledConfig, ScaledLoss, cosines
 class Config(ScaledConfig):
     """CLIP's loss with the similarities among the targets as labels (MindEye, arXiv 2305.18274)."""
 
+    cites = ("scotti2023",)
     no_effect_with_temperature = (*ScaledConfig.no_effect_with_temperature, "target_temperature")
 
     target_temperature: PositiveFloat = Field(

@@ -14,6 +14,8 @@ class Config(LossConfig):
     Its labels are the similarities of the picture's positions and those of the augmented picture.
     """
 
+    cites = ("scotti2023",)
+
     temperature: PositiveFloat = Field(
         0.075, description="What cosines are divided by, of predictions and of labels; MindEye1's."
     )

@@ -73,6 +73,8 @@ AdapterUse = Literal["apply", "skip"]
 class Config(parts.Config):
     """A Fusion Prior that is to be trained (BrainHiVE, arXiv 2602.07495)."""
 
+    cites = ("zheng2026", "ye2023")
+
     hidden_size: InnerWidth = Field(1024, description="Width of the token; the paper's value.")
     intermediate_size: InnerWidth = Field(
         4096, description="Width inside fusion block and adapter; the paper's."

@@ -40,6 +40,8 @@ dalle2-pytorch's."""
 class Config(parts.Config):
     """Sizes and schedule; the defaults are MindEye1's (arXiv 2305.18274, MIT)."""
 
+    cites = ("scotti2023",)
+
     dim: int = Field(768, gt=2, le=2**16, description="D of a token.")
     tokens: int = Field(257, gt=0, le=2**16, description="S, tokens of the brain and of the image.")
     depth: int = Field(6, gt=0, le=1000, description="Layers.")

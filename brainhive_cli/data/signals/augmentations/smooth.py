@@ -22,6 +22,8 @@ WINDOW = 5
 class Config(parts.Config):
     """Each channel of each trial by itself."""
 
+    cites = ("jiang2026", "zhang2026")
+
     p: float = Field(0.3, gt=0, le=1, description="probability that a channel of a trial is smoothed")
     drawn: Literal["once", "each_step"] = Field(
         "once", description="channels are drawn before training (published), or anew at each step"

@@ -15,6 +15,7 @@ from brainhive_cli.data.signals.normalisations import Chunks, Normaliser, Statis
 class Config(parts.Config):
     """Like `whiten`, but signals are not centred, and the size of the result depends on their samples."""
 
+    cites = ("he2020",)
     removes_scale: ClassVar[bool] = True
     keeps_mean: ClassVar[bool] = True
     """Whether channels are only mixed, so that a linear subject layer does the same."""

@@ -27,6 +27,7 @@ MAX_STEPS = 500
 class Config(parts.Config):
     """Like `euclidean`, but with a mean that trials of unusual size, such as artefacts, move little."""
 
+    cites = ("zanini2018",)
     removes_scale: ClassVar[bool] = True
     keeps_mean: ClassVar[bool] = True
 

@@ -12,6 +12,8 @@ from brainhive_cli.data.signals.normalisations import Chunks, Normaliser, Statis
 class Config(parts.Config):
     """Without knobs; the size of signals stays."""
 
+    cites = ("bridge2026",)
+
     def measure(self, signals: Chunks) -> Statistics:
         """Average a subject's training signals over pictures: [C, T]."""
         count, total = 0, np.zeros((1, 1))

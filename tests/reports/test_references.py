@@ -1,0 +1,83 @@
+"""Every part and data set names the papers behind it, and references.bib has each of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from brainhive_cli import __version__
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.data.published import PUBLISHED
+
+CHECKOUT = Path(__file__).parents[2]
+PACKAGE = CHECKOUT / "brainhive_cli"
+BIBTEX = (PACKAGE / "reports" / "references.bib").read_text(encoding="utf-8")
+ENTRIES = {entry[1]: entry[0] for entry in re.finditer(r"^@\w+\{(\S+),\n(?:  .+\n)+\}$", BIBTEX, re.M)}
+WITHOUT_PAPERS = {"categories", "demo", "demo-films", "image-folder", "simulated"}
+"""Data sets of the user, of the demo, or of another data set's pictures."""
+
+
+def field(key: str, name: str) -> str:
+    """A field of an entry, without its outer braces; empty where it has none."""
+    found = re.search(rf"^  {name} *= \{{(.*)\}},?$", ENTRIES[key], re.M)
+    return found[1] if found else ""
+
+
+@pytest.mark.parametrize("shelf", parts.SHELVES)
+def test_references_have_every_paper_that_a_part_names(shelf):
+    for kind in parts.kinds(shelf):
+        try:
+            part = parts.load(shelf, kind)
+        except MissingExtra:
+            continue
+        assert {*part.Config.cites, *parts.cited(part.TINY)} <= ENTRIES.keys(), kind
+
+
+def test_references_are_whole_and_each_is_named_once():
+    assert len(ENTRIES) == BIBTEX.count("\n@") == len(re.findall(r"^@", BIBTEX, re.M))
+    for key, entry in ENTRIES.items():
+        assert entry.count("{") == entry.count("}") and field(key, "title") and field(key, "year"), key
+
+
+def test_every_reference_is_named_by_a_part_a_data_set_or_a_recipe():
+    files = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.yaml"), *(CHECKOUT / "recipes").rglob("*.yaml")]
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    unnamed = {key for key in ENTRIES if not re.search(rf"[\[\"( ]{re.escape(key)}[\]\",)]", sources)}
+    assert unnamed - {"brainhive"} == set()
+
+
+def test_every_published_data_set_names_its_papers():
+    assert {name for name, published in PUBLISHED.items() if not published.cites} == set()
+    assert {key for published in PUBLISHED.values() for key in published.cites} <= ENTRIES.keys()
+    assert {*parts.kinds("datasets")} - WITHOUT_PAPERS <= PUBLISHED.keys()
+
+
+def test_the_reference_of_this_software_is_that_of_citation_cff():
+    cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert field("brainhive", "title") == cited["title"]
+    assert field("brainhive", "version") == cited["version"] == __version__
+    assert field("brainhive", "year") == str(cited["date-released"].year)
+    assert [field("brainhive", "author")] == [f"{{{author['name']}}}" for author in cited["authors"]]
+
+
+def test_papers_that_citation_cff_names_are_among_the_references():
+    cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text(encoding="utf-8"))["references"]
+    known = {field(key, "eprint"): field(key, "title").replace("{", "").replace("}", "") for key in ENTRIES}
+    for paper in cited:
+        assert known[paper["identifiers"][0]["value"].removeprefix("arXiv:")] == paper["title"]
+
+
+def test_a_part_cites_what_its_knobs_use():
+    fixed, chosen = (parts.resolve("backbones", {"kind": "ridge", "alpha": alpha}) for alpha in (1.0, "auto"))
+    assert "golub1979" in chosen.citations() and "golub1979" not in fixed.citations()
+    lsa, denoised = (
+        parts.resolve("preparations", {"kind": "bold", "estimator": name}) for name in ("lsa", "denoised")
+    )
+    assert (lsa.citations(), denoised.citations()) == (("mumford2012",), ("prince2022",))
+
+
+def test_a_part_cites_the_parts_in_it():
+    brain = {"kind": "with-prior", "backbone": {"kind": "brain-mlp"}}
+    assert parts.cited(parts.resolve("backbones", brain)) == ["scotti2023", "zheng2026"]
