@@ -240,17 +240,26 @@ def _show_plan(tables: Sequence[Table], inputs: Sequence[Input], recipe: Any, as
 
 
 def _show(result: Any, as_json: bool) -> None:
+    from brainhive_cli.reports import sentences
+
+    finding = sentences.state_finding(result.metrics)
     if as_json:
-        console.show_json(result.as_dict())
+        console.show_json({"finding": finding, **result.as_dict()})
         return
 
-    # tables, files, and where all of it lies
+    # tables and files
     for table in result.tables if result.shown is None else result.shown:
         console.show_table(table)
     for name, path in result.files.items():
         console.show_text(f"{name}: {path}")
     if result.shown is not None and (left := len(result.tables) - len(result.shown)):
         console.say(f"{left} more table{'s' if left > 1 else ''}: {Line('report', result.folder)}")
+
+    # the finding and its caveats; where all of it lies, and what comes next
+    if finding:
+        is_for_people = result.shown != ()  # else stdout is for programs
+        (partial(console.show_text, style="bold") if is_for_people else console.say)(finding)
+        (console.show_text if is_for_people else console.say)(*sentences.explain_caveats(result.metrics))
     console.say(f"in {result.folder}")
     if result.hint:
         console.say(f"next: {result.hint}")

@@ -81,7 +81,6 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     with folder.reading() as measurements:
         tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
-        console.say(measurements.notes["finding"])
         hint = Line("report", folder.path)
         shown = tables[:2]  # what arms are is on the page
         return Result(folder.path, tables, measurements, hint=hint, work=work, shown=shown)

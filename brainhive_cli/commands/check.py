@@ -16,7 +16,6 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import Input, describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Run, Subjects, shipped_recipes
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, is_run
@@ -60,8 +59,8 @@ class Checked(NamedTuple):
     """What is known of one thing.
 
     Attributes:
-        section: Of the notes, where programs find it; also where results of this kind lie.
-        name: How the notes call it.
+        section: Key of the details, where programs find it; also where results of this kind lie.
+        name: Its key there.
         note: Its figures.
         problems: What is wrong with it, each with its way out and exit code.
         tables: Its rows; tables of several things that have one title are joined.
@@ -206,14 +205,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # a table for each kind of thing, and the same for programs
     tables: dict[str, Table] = {}
-    notes: dict[str, dict[str, Any]] = {"stores": {}}
+    details: dict[str, dict[str, Any]] = {"stores": {}}
     for thing in checked:
         for table in thing.tables:
             tables[table.title] = replace(
                 table, rows=[*(tables[table.title].rows if table.title in tables else ()), *table.rows]
             )
         section = "stores" if thing.section in ("targets", "signals") else thing.section
-        notes.setdefault(section, {})[thing.name] = thing.note
+        details.setdefault(section, {})[thing.name] = thing.note
 
     # a missing file ends with its own code, even beside another problem
     codes, sections = {problem.exit_code for problem in problems}, {thing.section for thing in checked}
@@ -221,7 +220,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     return Result(
         recipe.paths.under_home(below[0] if below else "signals"),
         tuple(tables.values()),
-        Measurements(notes=notes),
+        details=details,
         files={name: path for thing in checked for name, path in thing.files.items()},
         exit_code=MissingData.exit_code if MissingData.exit_code in codes else max(codes, default=0),
     )

@@ -15,7 +15,7 @@ from brainhive_cli.core.files import home_folder
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.measurements import SIMULATED, Measurements, extend_title
+from brainhive_cli.core.measurements import SIMULATED
 from brainhive_cli.core.recipe import BaseRecipe, Names
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -153,15 +153,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # collect their metrics, and the effects of HAVIR's controls
     measurements = workflow.measure_steps(finished)
     caveats = [SIMULATED] if system.is_simulated else measurements.caveats
-    notes = {"caveats": caveats, "commands": measurements.notes["commands"]}
+    measurements = measurements.stating(command="demo", caveats=caveats)
     if recipe.system == "havir":
         swept, shuffled = (
             {head: finished[name.format(head=head)].result.metrics for head in HEADS}
             for name in ("{head}", SHUFFLED)
         )
-        notes["control_effects"] = control_effects(swept, shuffled)
-        tables.append(effects_table(notes["control_effects"], EFFECTS))
-    measurements = Measurements(measurements.scopes, notes=notes)
+        effects = control_effects(swept, shuffled)
+        measurements = measurements.stating(control_effects=effects)
+        tables.append(effects_table(effects, EFFECTS))
 
     # write the page
     if launch.is_main:
@@ -185,12 +185,12 @@ def _page(
     groups = []
     for name in sorted(finished, key=lambda step: PAGE.index(steps.command_of(step))):
         run = ShownRun(name, RunFolder(finished[name].result.folder))
-        if (run.folder.path / FINISHED).is_file() and not run.measured.notes.get("control"):
+        if (run.folder.path / FINISHED).is_file() and not run.is_control:
             groups.append(RunGroup([run], title=steps.steps[name].heading))
 
     # the summary tells the origin of the signals
     note = NOTE if system.is_simulated else RECORDED_NOTE
     summary = Section("Summary", [("", tables)], [note.format(provenance=system.provenance)])
     lines = [step.line for step in finished.values()]
-    title = extend_title(f"Brainhive demo: {name_page(groups)}", [SIMULATED] if system.is_simulated else [])
+    title = f"Brainhive demo, on {system.words}: {name_page(groups)}"
     return page_of(groups, title, lines, [summary])

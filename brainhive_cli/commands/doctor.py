@@ -11,7 +11,6 @@ from brainhive_cli.core.file_systems import MOUNTS, find_file_system
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch, broken_libraries, library_version, library_versions
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
@@ -84,6 +83,4 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # the first broken library decides hint and exit code
     table = Table("This machine", ("item", "found"), tuple(facts.items()))
     hint = broken[0].hint if broken else Line("demo")
-    return Result(
-        home, (table,), Measurements(notes=facts), hint=hint, exit_code=MissingExtra.exit_code * bool(broken)
-    )
+    return Result(home, (table,), details=facts, hint=hint, exit_code=MissingExtra.exit_code * bool(broken))

@@ -1,11 +1,11 @@
 """eval-retrieval: retrieval of the stimulus from a gallery, for every cell of an align run."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, cell_files, console
+from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
@@ -15,7 +15,7 @@ from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, reading_sweep
 from brainhive_cli.data.command_lines import write_prior
-from brainhive_cli.evaluation.retrieval.baseline import QUESTION, explain_verdict, rank_plainly
+from brainhive_cli.evaluation.retrieval.baseline import explain_verdict, rank_plainly
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, require_projection
 from brainhive_cli.evaluation.retrieval.folds import Measured
 from brainhive_cli.evaluation.retrieval.job import Job
@@ -26,6 +26,7 @@ from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_
 from brainhive_cli.measurement.comparison import compare_ranks
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import Gallery, Scores
+from brainhive_cli.reports.sentences import explain_chance
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -68,13 +69,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         compared, errors = compare_ranks(
             {(first, second): (measured[first], measured[second]) for first, second in job.list_pairs()}
         )
-        collected = collect_variants(results)
-        notes = {
-            "run": job.runs[0].name,
-            "comparisons": [{"pair": pair, **comparison} for pair, comparison in compared.items()],
-            "not_compared": [error.message for error in errors],
-        }
-        folder.finish(replace(collected, notes={**collected.notes, **notes}))
+        collected = collect_variants(results).stating(
+            run=job.runs[0].name,
+            comparisons=compared,
+            not_compared=[error.message for error in errors],
+        )
+        folder.finish(collected)
     launch.barrier()
     with reading_sweep(folder) as measurements:
         tables = sweep_tables({label: result.tables for label, result in results.items()}, measurements)
@@ -112,16 +112,18 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
 
     with folder.reading() as measurements:
         # stored references become paths on this machine
-        notes = dict(measurements.notes)
-        notes |= {"run": locate_stored(notes["run"]), "runs": [locate_stored(name) for name in notes["runs"]]}
-        notes["against"] = [{**other, "run": locate_stored(other["run"])} for other in notes["against"]]
-        measurements = replace(measurements, notes=notes)
+        facts = measurements.facts_of(RetrievalFacts)
+        measurements = measurements.stating(
+            run=locate_stored(facts.run),
+            runs=[locate_stored(name) for name in facts.runs],
+            against=[row.model_copy(update={"second": locate_stored(row.second)}) for row in facts.against],
+        )
 
         # suggest to draw through the prior, or else a report
         hint = Line("report", folder.path)
-        if prior := notes["prior"]:  # without one there is nothing to draw through
+        if prior := facts.prior:  # without one there is nothing to draw through
             drawing = write_prior("reconstruct", prior, job.runs[0].dataset_config)
-            hint = Line("reconstruct", *drawing, ("run", notes["run"]))
+            hint = Line("reconstruct", *drawing, ("run", measurements.facts.run))
 
         # lay out all tables for programs, and the requested ones for the terminal
         tables, requested = (
@@ -147,21 +149,20 @@ def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch
     measurements = summarise_job(
         job, scores, rank_plainly(job, launch.device) if job.compares_plainly else {}
     )
-    compared, errors = compare_ranks({n: (measurements, other) for n, other in enumerate(against)})
+    compared, errors = compare_ranks(
+        {("this run", other.facts.run): (measurements, other) for other in against}
+    )
     if errors:
         raise errors[0]
     # reports choose the best of several runs by their validation; an average has none
     validation = job.runs[0].validation if len(job.runs) == 1 else {}
-    measurements |= Measurements(notes={"against": list(compared.values()), "validation": validation})
+    measurements = measurements.stating(against=compared, validation=validation)
 
     # explain a verdict that is not above chance
     if not job.runs[0].dataset.holdout.divides_train:
-        measurements |= explain_verdict(job, measurements, launch.device)
-    verdict = measurements.notes["verdict"]
-    if not verdict.startswith("above chance") and recipe.control == "none":
-        explained = measurements.notes.get("baseline", {"sentence": QUESTION})
-        line = f": {explained['line']}" if explained.get("line") else ""
-        console.warn(f"retrieval is {verdict}: {explained['sentence']}{line}")
+        measurements = explain_verdict(job, measurements, launch.device)
+    if explanation := explain_chance(measurements):
+        console.warn(explanation)
     # artifacts for pages, of the metrics and of the first cell; metrics come last and finish the run
     models = open_models(job.runs, job.groups[0], launch.device, recipe.head) if recipe.sheet_rows else ()
     artifacts.write(folder, draw_artifacts(folder, measurements, models, recipe))

@@ -17,7 +17,6 @@ from brainhive_cli.core.file_systems import require_room
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import BaseRecipe, Names, Run, Subjects
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
@@ -175,14 +174,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """
     # fetch each data set from its source, or list the steps that people do themselves
     tables = []
-    notes = {}
+    details = {}
     lacks = False
     jobs = _resolve(recipe)
     for job in jobs:
         if job.repositories:
-            table, notes[job.name] = _fetch(job, recipe.dry_run)
+            table, details[job.name] = _fetch(job, recipe.dry_run)
         elif job.source.web:
-            table, notes[job.name] = _fetch_web_files(job, recipe.dry_run)
+            table, details[job.name] = _fetch_web_files(job, recipe.dry_run)
         else:
             rows = tuple(enumerate(job.steps(), start=1))
             title = f"{job.name}: get it by yourself; terms: {job.source.terms}"
@@ -196,19 +195,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     return Result(
         jobs[0].root,
         tuple(tables),
-        Measurements(notes={"fetched": notes}),
+        details={"fetched": details},
         hint=jobs[0].source.next_line or Line("check", *recipe.names),
         exit_code=MissingData.exit_code * lacks,
     )
 
 
 def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
-    """Download and unpack a data set; return the table of its files before the download, and notes."""
+    """Download and unpack a data set; return the table of its files before the download, and details."""
     # count files and bytes
     files = job.list_files()
     console.say(job.summary(files))
     missing, to_unpack = job.bytes_needed(files)
-    notes = {
+    details = {
         "repositories": [repository.name for repository in job.repositories],
         "files": len(files),
         "bytes": sum(file.size for file in files),
@@ -226,7 +225,7 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
         rows.append((f"{len(rest)} more", console.size(sum(file.size for file in rest)), ""))
     table = Table(f"Files of {job.name}", ("file", "size", "state"), rows)
     if is_dry_run:
-        return table, notes
+        return table, details
 
     # download the files that are missing
     _require_room(job, missing, to_unpack)
@@ -238,30 +237,30 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
     # unpack the archives
     for path, into in job.archives(files).items():
         console.say(f"unpacking {path} into {into}")
-        notes[f"unpacked {path.name}"] = unpack(path, into)
-    return table, notes
+        details[f"unpacked {path.name}"] = unpack(path, into)
+    return table, details
 
 
 def _fetch_web_files(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
-    """Download files of a web server and convert them; return their table before that, and notes."""
+    """Download files of a web server and convert them; return their table before that, and details."""
     # list the files
     files, root = job.source.web, job.root
     console.say(job.summary([]))
     due = [file for file in files if not file.is_there(root)]
     rows = [(file.name, console.size(file.size), "to download" if file in due else "there") for file in files]
     table = Table(f"Files of {job.name}", ("file", "size", "state"), rows)
-    notes = {"files": [file.url for file in files], "bytes": sum(file.size for file in files)}
+    details = {"files": [file.url for file in files], "bytes": sum(file.size for file in files)}
     if is_dry_run:
-        return table, notes
+        return table, details
 
     # download and convert them
     _require_room(job, sum(file.size for file in due))
     for file in due:
         file.download(root)
     if job.source.convert is not None and job.unpacks:
-        notes["converted"] = job.source.convert(root)
-        console.say(f"converted into {root}: {notes['converted']}")
-    return table, notes
+        details["converted"] = job.source.convert(root)
+        console.say(f"converted into {root}: {details['converted']}")
+    return table, details
 
 
 def _require_room(job: Job, download: int, unpacked: int = 0) -> None:

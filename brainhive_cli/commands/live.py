@@ -3,7 +3,7 @@
 import os
 import sys
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -14,6 +14,7 @@ from PIL import Image
 
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.facts import LiveFacts
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
@@ -41,6 +42,7 @@ from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruct
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.models import priors
 from brainhive_cli.reports.live_page import LivePage, resolve_host
+from brainhive_cli.reports.tables import metric_table
 from brainhive_cli.training.alignment.prior_tokens import check_tokens
 
 T = TypeVar("T")
@@ -127,7 +129,6 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     folder.finish(measurements)
     if failure is not None:
         raise failure
-    console.say(str(measurements.notes["finding"]))
     if recipe.lines:  # which are all that goes to stdout
         return Result(folder.path, tables, measurements, shown=())
     return Result(
@@ -311,38 +312,36 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             finding += f"; p {hits.p_value:.2g} at every moment, of answers that say nothing of pictures."
         if UNKNOWN_TRIALS in caveats:
             finding += " Nothing says whether the model was trained on these trials."
-    notes = {
-        "caveats": caveats,
-        "finding": finding,
-        "dataset": job.align.dataset.name,
-        "run": job.align.name,
-        "protocol": PROTOCOL,
-        "ended": reason,
-        "latency_ms": loop.latencies.summarise(),
-        "stream": loop.describe_stream(),
-        "differs": [*session.differs],
-        "anytime_p": hits.p_value if hits.trials and TRAINED_TRIALS not in caveats else None,
-        "trials_learned_from": score.learned,
-    }
-    return Measurements(scopes, {}, notes, items)
+    facts = LiveFacts(
+        caveats=caveats,
+        finding=finding,
+        dataset=job.align.dataset.name,
+        modality=job.align.modality,
+        stimulus=job.align.dataset.stimulus,
+        run=job.align.name,
+        protocol=PROTOCOL,
+        windows=loop.decoded,
+        ended=reason,
+        latency_ms=loop.latencies.summarise(),
+        stream=loop.describe_stream(),
+        differs=[*session.differs],
+        anytime_p=hits.p_value if hits.trials and TRAINED_TRIALS not in caveats else None,
+        trials_learned_from=score.learned,
+    )
+    return Measurements(scopes, {}, facts, items)
 
 
 def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     """Lay out hit rates, latencies and counts."""
-    rows = [
-        (scope, metric.name, metric.value, metric.interval_text(), metric.n, metric.pool, metric.chance)
-        for scope, metrics in measurements.scopes.items()
-        for metric in metrics.values()
+    facts = measurements.facts_of(LiveFacts)
+    timed = [
+        (stage, *(values[key] for key in ("p50", "p95", "max"))) for stage, values in facts.latency_ms.items()
     ]
-    columns = ("trials", "metric", "value", "95 % interval", "n", "pool", "chance")
-    note = "all: single trials, an interval of every moment; averages: one of each picture, of one look"
-    latencies: Mapping[str, Mapping[str, float]] = measurements.notes["latency_ms"]
-    timed = [(stage, *(values[key] for key in ("p50", "p95", "max"))) for stage, values in latencies.items()]
-    stream = measurements.notes["stream"]
+    stream = facts.stream
     counts = [(name, value) for name, value in stream.items() if name != "dropped"]
     counts += [(f"dropped: {reason}", count) for reason, count in stream["dropped"].items()]
     tables = (
-        Table("Shown picture ranked first", columns, rows, note=note),
+        metric_table("Shown picture ranked first", measurements.scopes, "trials", ("top1", "top5")),
         Table("Latency, ms", ("stage", "median", "95 %", "most"), timed),
         Table("Stream", ("what", "count"), counts),
     )

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from brainhive_cli.core import console, hub_uploads, runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.hub import SCHEME
 from brainhive_cli.core.hub_uploads import Target
@@ -19,12 +20,12 @@ from brainhive_cli.core.measurements import caveats_of, merge_caveats
 from brainhive_cli.core.private_texts import find_private
 from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Run, write_yaml
 from brainhive_cli.core.results import Result
-from brainhive_cli.core.set_up import SET_UP, say
+from brainhive_cli.core.set_up import say
 from brainhive_cli.core.shared_runs import CARD
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.downloads import SOURCES
-from brainhive_cli.data.signals.channel_mapping import MEG
+from brainhive_cli.data.signals.channel_mapping import name_modality
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.reports.model_card import ModelCard, Scores, choose_metrics
 from brainhive_cli.reports.runs_shown import ShownRun
@@ -248,8 +249,7 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
     contract = {}
     modality = ""
     if layout is not None:
-        is_meg = any(map(MEG.match, layout.spec.names))
-        modality = "fMRI" if not layout.spec.names else "MEG" if is_meg else "EEG"
+        modality = name_modality(layout.spec.names)
         contract = _describe_signals(layout.spec)
         about |= {
             "brain encoder": layout.backbone["kind"],
@@ -335,14 +335,15 @@ def _find_scores(shared: SharedRun, paths: Paths) -> list[Scores]:
     for command in TESTS:
         for folder in runs.finished_runs(paths.under_home("runs"), command):
             run = ShownRun(command, folder)
-            notes = run.measured.notes
-            is_of_run = Path(locate_stored(str(notes.get("run", "")))).resolve() == shared.run.path.resolve()
-            if not is_of_run or notes.get("control") or not run.metrics:
+            facts = run.measured.facts
+            is_of_run = Path(locate_stored(facts.run)).resolve() == shared.run.path.resolve()
+            if not is_of_run or run.is_control or not run.metrics:
                 continue
 
             # everything together, then the headline of each cell
-            dataset = str(notes.get(SET_UP, {}).get("dataset", notes.get("dataset", "")))
-            key = command, dataset, str(notes.get("gallery", {}).get("splits", ""))
+            dataset = str(facts.set_up.get("dataset", facts.dataset))
+            gallery = facts.gallery if isinstance(facts, RetrievalFacts) else None
+            key = command, dataset, str(gallery.splits if gallery else "")
             rows = {"all": choose_metrics(run.metrics)}
             rows |= {cell.name: choose_metrics(cell.metrics)[:1] for cell in run.cells if len(run.cells) > 1}
             tests.setdefault(key, Scores(f"{command} on {dataset}", rows, True, dataset))

@@ -10,12 +10,13 @@ import torch
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.set_up import SET_UP, describe_signals, flatten
+from brainhive_cli.core.set_up import describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, reading_sweep, variants
 from brainhive_cli.data.datasets import StimulusSet, alike_of, list_stimuli
 from brainhive_cli.evaluation.reconstruction.baselines import BASELINES, DEFAULT, Baselines, make_stills
@@ -389,7 +390,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             for label, result in results.items()
             for kind, path in result.files.items()
         }
-        return Result(folder.path, sweep_tables(measurements, recipe.published_notes), measurements, files)
+        return Result(folder.path, sweep_tables(measurements, recipe.published_values), measurements, files)
 
 
 def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result:
@@ -399,10 +400,10 @@ def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result
     if launch.is_main and runs_to_compare:
         compare_with(folder, runs_to_compare)
     launch.barrier()
-    result = read_result(folder, recipe.published_notes)
+    result = read_result(folder, recipe.published_values)
     if launch.is_main:
         metrics = result.metrics
-        values = {source: metrics.scopes[source] for source in metrics.notes["sources"]}
+        values = {source: metrics.scopes[source] for source in metrics.facts.sources}
         trackers.log_results(recipe, folder.path, "reconstruction", values, metrics.caveats)
     return replace(result, work=work)
 
@@ -418,7 +419,7 @@ def _score(recipe: Recipe, launch: Launch, again: bool) -> tuple[RunFolder, None
             if len(folders.generated.files) > 1:
                 generated.append(folders.shuffled())
             generated += launch.gather(make_stills(generated[:1], folder) if launch.is_main else [])[0]
-        measure_run(folder, recipe, generated, folders.stimuli, "scored", launch, {}, folders.notes)
+        measure_run(folder, recipe, generated, folders.stimuli, "scored", launch, {}, folders.facts)
     launch.barrier()
     return folder, None
 
@@ -540,11 +541,16 @@ def _finish(
 
     # what the numbers are of: models, set-up, and pictures that were left out
     generated_by = recipe.model_dump(mode="json", include=GENERATED_BY)
-    notes = {
-        "prior": recipe.prior.source,
-        "mode": align.mode,
-        "published": recipe.published_notes,
-        SET_UP: {**align.set_up(recipe.split), **flatten(generated_by, "reconstruct")},
-        **describe_tested([align.tested_pictures(recipe.split)], align.signal_warnings),
-    }
-    measure_run(folder, recipe, generated, job.stimuli(), recipe.split, launch, missing, notes)
+    seen, warnings = describe_tested([align.tested_pictures(recipe.split)], align.signal_warnings)
+    facts = ReconstructionFacts(
+        dataset=align.dataset.name,
+        modality=align.modality,
+        stimulus=align.dataset.stimulus,
+        prior=recipe.prior.source,
+        mode=align.mode,
+        published=recipe.published_values,
+        set_up={**align.set_up(recipe.split), **flatten(generated_by, "reconstruct")},
+        seen_in_training=seen,
+        warnings=warnings,
+    )
+    measure_run(folder, recipe, generated, job.stimuli(), recipe.split, launch, missing, facts)

@@ -10,17 +10,17 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.files import atomic_write, home_folder, locate
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import BaseRecipe, Names, Run
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, newest, showing
-from brainhive_cli.core.set_up import SET_UP, say
+from brainhive_cli.core.set_up import say
 from brainhive_cli.reports.paper_tables import WRITERS, comma_separated, paper_table
-from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, find
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
 
 # endings of the names of runs: digests of recipes, and a number
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
@@ -112,10 +112,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 console.say(f"{len(saved)} files of figures in {figures}")
 
         # the same tables in the terminal, and the comparisons for programs
-        measurements = Measurements(
-            notes={"comparisons": [vars(compared) for group in groups for compared in group.compared]}
-        )
-        return Result(path.parent, tuple(map(paper_table, groups)), measurements, files)
+        compared = [pair.model_dump() for group in groups for pair in group.compared]
+        tables = tuple(map(paper_table, groups))
+        return Result(path.parent, tables, files=files, details={"comparisons": compared})
 
 
 def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
@@ -165,7 +164,7 @@ def opened(recipe: Recipe) -> list[ShownRun]:
 def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
     """Name runs of one command by the values in which their set-ups differ; else by their labels."""
     labels = [run.label for run in runs]
-    set_ups = [run.measured.notes.get(SET_UP, {}) for run in runs]
+    set_ups = [run.measured.facts.set_up for run in runs]
     if len({run.command for run in runs}) > 1 or not all(set_ups):
         return labels
 
@@ -251,39 +250,37 @@ def _is_in_run(path: Path, runs: Sequence[ShownRun]) -> bool:
     return any(path.resolve().is_relative_to(run.folder.path.resolve()) for run in runs)
 
 
+def _kind_of_items(run: ShownRun) -> str:
+    """Say what values a run has item by item: ranks of a gallery, or metrics of pictures; empty for none."""
+    facts = run.measured.facts
+    if isinstance(facts, RetrievalFacts) and facts.gallery:
+        return "ranks"
+    return "metrics" if facts.sources else ""
+
+
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     """Compare the first run with all comparable ones at once, as the adjustment of p needs."""
     first, *following = runs
 
     # the first run needs values of items
-    note = next((note for note in ("gallery", "sources") if note in first.measured.notes), "")
-    if not note or not first.measured.items:
+    kinds = [_kind_of_items(run) for run in runs]
+    if not kinds[0] or not first.measured.items:
         return RunGroup(runs, not_compared=[f"{first.label} has no values item by item"])
 
     # compare runs of the same kind of values: ranks of a gallery, or values of items
-    comparable = [run for run in following if note in run.measured.notes and run.measured.items]
+    comparable = [
+        run for run, kind in zip(following, kinds[1:], strict=True) if kind == kinds[0] and run.measured.items
+    ]
     measurements = {run.label: run.measured for run in comparable}
-    if note == "gallery":
+    if kinds[0] == "ranks":
         from brainhive_cli.measurement.comparison import compare_ranks  # one run alone needs no numpy
 
-        ranked, errors = compare_ranks({label: (first.measured, run) for label, run in measurements.items()})
-        rows = [("top1", label, result, result) for label, result in ranked.items()]
+        pairs = {(first.label, label): (first.measured, run) for label, run in measurements.items()}
+        compared, errors = compare_ranks(pairs)
     else:
         from brainhive_cli.measurement.comparison import compare_runs
 
-        results, errors = compare_runs(first.measured, first.label, measurements)
-        rows = [
-            (metric, result["with"], values, result)
-            for result in results
-            for metric, values in result["metrics"].items()
-        ]
-
-    # the differences, and the reasons against the other runs
-    units, compared = first.measured.notes.get("scope", ""), []
-    for metric, second, values, result in rows:
-        numbers = [values[key] for key in ("difference", "low", "high", "n", "p_adjusted", "test")]
-        fields = [*numbers, tuple(result["notes"]), result["adjusted_over"], units]
-        compared.append(Compared(first.label, second, metric, *fields))
+        compared, errors = compare_runs(first.measured, first.label, measurements)
     reasons = [
         f"{first.label} and {run.label} did not measure the same"
         for run in following

@@ -19,10 +19,10 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import (
     caveats_of,
-    explain_stamps,
     extend_title,
     find_caveats,
-    stamp,
+    list_footnotes,
+    mark,
 )
 from brainhive_cli.core.recipe import BaseRecipe, Names, Run
 from brainhive_cli.core.results import Result
@@ -105,12 +105,12 @@ class RunOnDisk(RunFolder):
                 interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
                 if len(values) > 1:
                     interval = f", the mean of {len(values)}"
-                about = f" for {units}" if (units := measurements.notes.get("scope")) else ""
+                about = f" for {units}" if (units := measurements.facts.scope) else ""
                 value = f"{fmean(metric.value for metric in values):.3f}{interval}{about}"
 
-                # caveats as stamps for people, and in full for programs
+                # caveats as a footnote sign for people, and in full for programs
                 caveats = caveats_of(values)
-                short, full = stamp(shown(name), caveats), extend_title(shown(name), caveats)
+                short, full = mark(shown(name), caveats), extend_title(shown(name), caveats)
                 return Cell(f"{short} {value}", value=f"{full} {value}")
         except BrainhiveError as error:
             return error.message
@@ -198,29 +198,31 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             root, (Table("Removed runs", ("run",), tuple((run.full_name,) for run in runs), is_list=True),)
         )
 
-    # else list; the note explains the stamps of the results
+    # else list; the note has the caveats of the results
     columns = ("run", "state", "result", "last changed", "size")
     rows = tuple(run.row for run in runs)
     results = [cell.value for row in rows for cell in row if isinstance(cell, Cell)]
-    note = explain_stamps(*(find_caveats(str(result)) for result in results))
+    note = list_footnotes(caveat for result in results for caveat in find_caveats(str(result)))
     table = Table(f"Runs in {root}", columns, rows, is_list=True, note=note)
     return Result(root, (table,), hint=Line("runs", SHOW, "NAME") if runs else "")
 
 
 def _show(run: ShownRun) -> Result:
-    """Describe a run: its notes and files, and its metrics over everything, else of each cell."""
-    # its notes and files, without empty ones
-    on_disk, notes = RunOnDisk(run.folder.path), run.measured.notes
+    """Describe a run: its facts and files, and its metrics over everything, else of each cell."""
+    # its facts and files, without empty ones
+    on_disk, facts = RunOnDisk(run.folder.path), run.measured.facts
     reference = run.folder.name + (f":{run.variant}" if run.variant else "")
     about = {
         "run": reference if run.folder.is_shared else f"{run.command}/{reference}",
         "state": f"{on_disk.state}, {age(on_disk.changed)}, {console.size(on_disk.bytes)}",
-        **{key: notes.get(key, "") for key in ("dataset", "mode", "verdict")},
-        "made from": notes.get("run", ""),
-        "variants": ", ".join(notes.get("variants", ())),
-        "cells": console.summarise_names(list(notes.get("cells", ()))),
+        "dataset": facts.dataset,
+        "mode": facts.mode,
+        "verdict": facts.verdict,
+        "made from": facts.run,
+        "variants": ", ".join(facts.variants),
+        "cells": console.summarise_names(list(facts.cells)),
         "caveats": ", ".join(run.measured.caveats),
-        "warnings": "; ".join(notes.get("warnings", ())),
+        "warnings": "; ".join(facts.warnings),
         "files": ", ".join(sorted(path.name for path in run.folder.path.iterdir() if path.name[0] != ".")),
     }
     rows = tuple((key, value) for key, value in about.items() if value)

@@ -1,21 +1,22 @@
 """train-align: a brain model for each cell (subjects × seed), trained to predict its targets."""
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel
-
 from brainhive_cli.commands import trackers
-from brainhive_cli.core import artifacts, console, documents
+from brainhive_cli.core import artifacts, console
+from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.core.measurements import Measurements, merge_caveats
 from brainhive_cli.core.results import Result, Work
-from brainhive_cli.core.runs import CLOSED_FORM, FINISHED, RunFolder
+from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.command_lines import are_embedded, write_embedding
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -24,7 +25,6 @@ from brainhive_cli.training.alignment.initialisation import learned_by
 from brainhive_cli.training.alignment.job import Job, list_subjects
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.progress import (
-    Watch,
     describe_health,
     learning_curves,
     list_failed_stores,
@@ -32,13 +32,6 @@ from brainhive_cli.training.alignment.progress import (
 )
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.training_data import TrainingData
-
-
-class CellNotes(BaseModel):
-    """Notes of a cell's metrics."""
-
-    epoch: int
-    selected_on: str
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -94,14 +87,17 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         work = _train(job, cells, stores, warnings, folder, launch)
         with folder.finishing(launch) as is_due:
             if is_due and launch.is_main:
-                notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.describe_set_ups(cells)}
-                notes["warnings"] = [*list_failed_stores(stores), *warnings]
-                if all(variant.backbone.is_closed_form for variant in job.variants.values()):
-                    notes[CLOSED_FORM] = True
+                facts = TrainingFacts(
+                    mode=job.recipe.mode,
+                    dataset=job.dataset.name,
+                    warnings=[*list_failed_stores(stores), *warnings],
+                    is_closed_form=all(variant.backbone.is_closed_form for variant in job.variants.values()),
+                    **job.describe_set_ups(cells),
+                )
                 artifacts.write(
                     folder, [*learning_curves(folder, [cell.name for cell in cells]), describe_health(stores)]
                 )
-                folder.finish(_collect_measurements(folder, cells, notes))
+                folder.finish(_collect_measurements(folder, cells, facts))
 
     # show the tables, and the line of what comes next
     hint = _next_command(job, folder) if launch.is_main else ""
@@ -133,13 +129,16 @@ def _train(
         console.warn(reason)
 
     # train cell by cell; variants that read the same data share them
-    watch = Watch(folder.path, {cell.name: job.variants[cell.variant].train.epochs for cell in todo})
     subjects = list_subjects(cells, with_tested=False)
     opened = None
     trained, started_s = list[Cell](), time.monotonic()
     by_name = {cell.name: cell for cell in todo}
     files = {name: f"cells/{name}/{FINISHED}" for name in by_name}
-    with console.live(watch.table, watch.news), folder.claim_cells(files, worker) as free:
+    with (
+        redirect_stdout(sys.stderr),  # what trackers print is no result
+        console.progress("training cells", len(todo)) as bar,
+        folder.claim_cells(files, worker) as free,
+    ):
         for cell in map(by_name.__getitem__, free):
             recipe, is_begun = job.variants[cell.variant], folder.checkpoint_path(cell.name).is_file()
             with console.progress("reading signals and embeddings"):
@@ -153,6 +152,8 @@ def _train(
                 train_cell(cell.name, cell.seed, layout, data, terms, train, folder, worker, track)
             trained += [] if is_begun else [cell]
             busy_s = time.monotonic() - started_s
+            bar.advance(folder.count_finished(files) - bar.items)
+        bar.advance(len(todo) - bar.items)
 
     # the pace of this launch, without waiting for other workers
     launch.barrier()
@@ -161,25 +162,26 @@ def _train(
     return replace(job.count_work(cells), seconds=max(spent for _, spent in every)) if cells else None
 
 
-def _collect_measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mapping[str, Any]) -> Measurements:
+def _collect_measurements(folder: RunFolder, cells: Sequence[Cell], facts: TrainingFacts) -> Measurements:
     """Collect what the cells measured."""
     scopes: dict[str, Any] = {}
-    caveats, cell_notes = [], {}
+    caveats, described = [], {}
     for cell in cells:
         name = f"cells/{cell.name}/{FINISHED}"
         measured = folder.measurements(name)
-        documents.check(dict(measured.notes), f"{folder.path / name}: notes", CellNotes)
         scopes |= measured.scopes
         caveats.append(measured.caveats)
         # a validation is of one subject, if that one was trained on
         is_of_one = len(cell.trained_on) == 1 and cell.trained_on == cell.tested_on
-        cell_notes[cell.name] = {
-            **measured.notes,
-            **({"subject": cell.trained_on[0]} if is_of_one else {}),
-            "seed": cell.seed,
-            **({"variant": cell.variant} if cell.variant else {}),
-        }
-    return Measurements(scopes, notes={**notes, "caveats": merge_caveats(*caveats), "cells": cell_notes})
+        described[cell.name] = measured.facts.cells[cell.name].model_copy(
+            update={
+                "subject": cell.trained_on[0] if is_of_one else None,
+                "seed": cell.seed,
+                "variant": cell.variant,
+            }
+        )
+    facts = facts.model_copy(update={"caveats": merge_caveats(*caveats), "cells": described})
+    return Measurements(scopes, facts=facts)
 
 
 def _next_command(job: Job, folder: RunFolder) -> Hint:

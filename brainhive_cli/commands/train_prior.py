@@ -11,6 +11,7 @@ import numpy as np
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch, num_processes
 from brainhive_cli.core.lines import Line
@@ -168,7 +169,7 @@ def _train(recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch
                 metrics[name] = measure(
                     name, [np.asarray(values)], protocol=protocol, seeds=(recipe.seed,), split="validation"
                 )
-    return Measurements({ALL: metrics | distances}, missing)
+    return Measurements({ALL: metrics | distances}, missing, Facts(command="train-prior"))
 
 
 def _save(training: Training, folder: Path) -> None:

@@ -16,18 +16,15 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, Unfinished
+from brainhive_cli.core.facts import WorkflowFacts
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.lines import write_value
 from brainhive_cli.core.measurements import (
-    ALL,
     Measurements,
-    beside_heading,
     caveats_of,
-    explain_stamps,
+    list_footnotes,
     merge_caveats,
-    scope,
-    stamp,
 )
 from brainhive_cli.core.recipe import (
     MAX_STEPS,
@@ -43,6 +40,7 @@ from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.core.tables import Table
+from brainhive_cli.reports.sentences import state_finding
 from brainhive_cli.training.alignment.references import name_of_training
 
 Command = Literal[
@@ -397,46 +395,28 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
         name: step.result.metrics.overall for name, step in steps.items() if step.result.metrics.overall
     }
     caveats = merge_caveats(*(step.result.metrics.caveats for step in steps.values()))
-    return Measurements(
-        scopes, notes={"caveats": caveats, "commands": [step.line for step in steps.values()]}
+    facts = WorkflowFacts(
+        caveats=caveats,
+        commands=[step.line for step in steps.values()],
+        findings={name: text for name, step in steps.items() if (text := state_finding(step.result.metrics))},
     )
+    return Measurements(scopes, facts=facts)
 
 
 def summarise_steps(steps: Mapping[str, FinishedStep], title: str) -> Table:
     """Say of each step how long it took and what it achieved."""
     rows = [(name, f"{step.duration_s:.0f} s", step.headline) for name, step in steps.items()]
-    note = explain_stamps(
+    note = list_footnotes(
         caveats_of([metric for step in steps.values() for metric in step.result.metrics.overall.values()])
     )
     return Table(title, ("step", "time", "result"), rows, is_list=True, note=note)
 
 
 def _headline(command: Command, result: Result) -> str:
-    """Describe in one line what a step achieved."""
-    # what makes no metric of all subjects says how much it made
-    if command == "train-align":
-        count = len(result.metrics.notes["cells"])
-        return f"{count} brain encoder{'s' if count > 1 else ''}"
-    if command in ("prepare", "embed"):
-        rows = result.tables[0].rows if result.tables else ()
-        if command == "prepare":  # a row for each split of a subject's store
-            rows = tuple({row[0]: row for row in rows}.values())
-        return f"{len(rows)} store{'s' if len(rows) > 1 else ''}" if rows else "done"
-
-    # the metric that says most, of all subjects or else of the first scope of all
-    metrics = result.metrics.overall or next(
-        (metrics for name, metrics in result.metrics.scopes.items() if name.endswith(scope(ALL))), {}
-    )
-
-    # its name in words, then value, intervals, n and chance
-    name = {"eval-retrieval": "top1", **dict.fromkeys(LEARNING, "validation_loss")}.get(command, "")
-    words = {"top1": "top-1", "validation_loss": "validation loss"}.get(name, "")
-    if not name:
-        name = next((metric for metric in metrics if metric.startswith("two_way")), next(iter(metrics)))
-        words = "two-way" if name.startswith("two_way") else name
-    metric = metrics[name]
-    chance = "" if metric.chance is None else f", chance {metric.chance:.3g}"
-    heading = beside_heading([metric])
-    second = f"; {heading} {metric.beside_text()}" if heading else ""
-    value = f"{metric.value:.3f} ({metric.interval_text()}{second}), n {metric.n}{chance}"
-    return f"{stamp(words, metric.caveats)} {value}"
+    """Say in one line what a step achieved: its finding, or how many stores it made."""
+    if finding := state_finding(result.metrics):
+        return finding
+    rows = result.tables[0].rows if result.tables else ()
+    if command == "prepare":  # a row for each split of a subject's store
+        rows = tuple({row[0]: row for row in rows}.values())
+    return f"{len(rows)} store{'s' if len(rows) > 1 else ''}" if rows else "done"

@@ -3,21 +3,19 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import ConfigDict
-from typing_extensions import TypedDict
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.facts import FACTS, LEVEL, Facts
 
-SCHEMA = 3
+F = TypeVar("F", bound=Facts)
+SCHEMA = 4
 """The number of the document's format; documents of another one are refused."""
 ALL = "all"
 """The scope of everything that was measured, taken together."""
-LEVEL = 0.05
-"""p up to which a difference is called one."""
 
 # What a reader must know of a number wherever it is shown:
 SIMULATED = "simulated"
@@ -57,30 +55,30 @@ PRIOR_OF_OTHERS = "prior trained on other pictures"
 """The prior that draws has learned from another data set than it draws."""
 MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construction"
 """The scored picture is the mean of a generated one and one that a latent was regressed to."""
-SHORT = {
-    SIMULATED: "sim",
-    TRAINED_ON_SIMULATED: "sim-train",
-    CALIBRATED: "calib",
-    WHITENED_BY_TESTED: "white-test",
-    NORMALISED_BY_TESTED: "norm-test",
-    TRAINED_TRIALS: "trained",
-    UNKNOWN_TRIALS: "trials?",
-    SEEN_PICTURES: "seen-pics",
-    NOT_INTERLEAVED: "time?",
-    UNKNOWN_PICTURES: "pics?",
-    UNKNOWN_SELECTION: "sel?",
-    UNKNOWN_HISTORY: "hist?",
-    SEEN_COPIES: "seen",
-    SEEN_CONCEPTS: "seen",
-    PRIOR_OF_OTHERS: "prior",
-    MIXED_WITH_BLURRY: "mixed",
-    CHANNELS_MAPPED: "mapped",
-    TRIALS_TOGETHER: "transductive",
-    SELECTED_ON_TEST: "test-sel",
-}
-"""Short names of caveats, for labels."""
-CAVEATS = tuple(SHORT)
+CAVEATS = (
+    SIMULATED,
+    TRAINED_ON_SIMULATED,
+    CALIBRATED,
+    WHITENED_BY_TESTED,
+    NORMALISED_BY_TESTED,
+    TRAINED_TRIALS,
+    UNKNOWN_TRIALS,
+    SEEN_PICTURES,
+    NOT_INTERLEAVED,
+    UNKNOWN_PICTURES,
+    UNKNOWN_SELECTION,
+    UNKNOWN_HISTORY,
+    SEEN_COPIES,
+    SEEN_CONCEPTS,
+    PRIOR_OF_OTHERS,
+    MIXED_WITH_BLURRY,
+    CHANNELS_MAPPED,
+    TRIALS_TOGETHER,
+    SELECTED_ON_TEST,
+)
 """All caveats, in the order in which they are listed."""
+FOOTNOTE = "†"
+"""Sign at a number that has caveats, which are listed below it."""
 TRANSDUCTIVE = "uses all test signals together: a control, no result"
 """In the protocol of scopes whose similarities were corrected; no caveat, since a run's result never is."""
 
@@ -181,65 +179,22 @@ def is_difference(p: float | None, level: float = LEVEL) -> bool:
     return p is not None and p <= level
 
 
-class Answer(TypedDict):
-    """Answer that notes give to a question that was tested."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    question: str
-    sentence: str
-    test: str
-    scope: str
-    wider: str
-    p: float | None
-
-
-class Notes(TypedDict, total=False):
-    """Notes that all readers rely on; commands add more."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    caveats: list[str]
-    warnings: list[str]
-    dataset: str
-    mode: str
-    protocol: str
-    scope: str
-    run: str
-    runs: list[str]
-    sources: list[str]
-    titles: dict[str, str]
-    cells: dict[str, dict[str, Any]]
-    curves: dict[str, dict[str, Any]]
-    gallery: dict[str, Any]
-    above_chance: Answer
-    questions: list[Answer]
-    profiles: list[dict[str, Any]]
-    units: str
-    unit_count: int
-    verdict: str
-    not_compared: list[str]
-    comparisons: list[dict[str, Any]]
-    against: list[dict[str, Any]]
-
-
 @dataclass(frozen=True)
 class Measurements:
-    """All that a run measured: `{schema, scopes, missing, notes, items}` in JSON.
+    """All that a run measured: `{schema, scopes, missing, facts, items}` in JSON.
 
     Attributes:
         scopes: Metrics by scope and name. A scope says what they are of: `all`, `subject 1`, the name of a
             cell, `brain · subject 1` (see `scope`).
         missing: What could not be measured, and how to get it.
-        notes: All else that a reader of the numbers must know, as plain values: `caveats`, `mode`,
-            comparisons with other runs.
+        facts: All else that a reader of the numbers must know: caveats, set-up, comparisons with other runs.
         items: Raw values, from which runs are compared item by item: by scope, `image_ids` [N] and lists [N]
             by name.
     """
 
     scopes: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     items: Mapping[str, Mapping[str, list[Any]]] = field(default_factory=dict)
 
     @property
@@ -250,7 +205,17 @@ class Measurements:
     @property
     def caveats(self) -> list[str]:
         """Caveats that are shown with the numbers everywhere."""
-        return list(self.notes.get("caveats", []))
+        return self.facts.caveats
+
+    def facts_of(self, model: type[F]) -> F:
+        """Give the facts as those of a command.
+
+        Raises:
+            BrainhiveError: if they are of another command.
+        """
+        if not isinstance(self.facts, model):
+            raise BrainhiveError(f"these are no {model.__name__}", documents.AGAIN)
+        return self.facts
 
     def rows(self) -> list[dict[str, Any]]:
         """Give each metric of each scope as one flat row of its context, as tables of data frames want it."""
@@ -265,8 +230,13 @@ class Measurements:
         return rows
 
     def __or__(self, other: Self) -> Self:
-        """Put two together; where both have a key, it is the second one's."""
-        return type(self)(*({**getattr(self, f.name), **getattr(other, f.name)} for f in fields(self)))
+        """Put two together; where both have a key, it is the second one's. Facts are the first one's."""
+        scopes, missing = {**self.scopes, **other.scopes}, {**self.missing, **other.missing}
+        return type(self)(scopes, missing, self.facts, {**self.items, **other.items})
+
+    def stating(self, **facts: Any) -> Self:
+        """Add to the facts."""
+        return replace(self, facts=self.facts.model_copy(update=facts))
 
     def of_variant(self, variant: str) -> Self:
         """Give what a sweep measured of one variant; caveats and warnings are of all."""
@@ -281,11 +251,10 @@ class Measurements:
                 if name.startswith(prefix)
             }
 
-        # notes of the sweep as a whole are left out
-        shared = ("variants", "comparisons", "not_compared", "published")
-        notes = {name: value for name, value in self.notes.items() if name not in shared}
-        notes["cells"] = choose(self.notes.get("cells", {}))
-        return type(self)(choose(self.scopes), self.missing, notes, choose(self.items))
+        # facts of the sweep as a whole are left out
+        whole: dict[str, Any] = {"variants": {}, "comparisons": [], "not_compared": [], "published": {}}
+        facts = self.facts.model_copy(update={**whole, "cells": choose(self.facts.cells)})
+        return type(self)(choose(self.scopes), self.missing, facts, choose(self.items))
 
     def as_dict(self) -> dict[str, Any]:
         """Give the document as plain values, for JSON."""
@@ -293,7 +262,8 @@ class Measurements:
             scope: {name: metric.as_dict() for name, metric in metrics.items()}
             for scope, metrics in self.scopes.items()
         }
-        rest = {name: dict(getattr(self, name)) for name in ("missing", "notes", "items")}
+        facts = self.facts.model_dump()
+        rest = {"missing": dict(self.missing), "facts": facts, "items": dict(self.items)}
         return {"schema": SCHEMA, "scopes": scopes, **rest}
 
     @classmethod
@@ -313,14 +283,15 @@ class Measurements:
                 "run its command again with --again",
             )
 
-        # notes first: their errors name the key in them
-        notes = documents.check(document.get("notes"), f"{path}: notes", Notes)
-        measurements = documents.check(
-            {field.name: document.get(field.name) for field in fields(cls)}, str(path), cls
-        )
-        if absent := [name for name in notes.get("sources", []) if name not in measurements.scopes]:
+        # the facts of its command first: their errors name the key in them
+        about = documents.check(document.get("facts"), f"{path}: facts", dict[str, Any])
+        model = FACTS.get(str(about.get("command")), Facts)
+        facts = documents.check(about, f"{path}: facts", model)
+        plain = {field.name: document.get(field.name) for field in fields(cls)}
+        measurements = documents.check({**plain, "facts": facts}, str(path), cls)
+        if absent := [name for name in facts.sources if name not in measurements.scopes]:
             raise BrainhiveError(
-                f"{path}: notes.sources names {documents.show_value(absent[0])}, which is no scope of it",
+                f"{path}: facts.sources names {documents.show_value(absent[0])}, which is no scope of it",
                 documents.AGAIN,
             )
         return measurements
@@ -372,10 +343,14 @@ def extend_title(title: str, caveats: Iterable[str]) -> str:
     return f"{title} ({', '.join(lacking)})" if lacking else title
 
 
-def stamp(label: str, *caveats: Iterable[str]) -> str:
-    """Add caveats to a label in short, as `top-1 [sim, test-sel]`; `explain_stamps` says what they mean."""
-    short = ", ".join(dict.fromkeys(SHORT[caveat] for caveat in merge_caveats(*caveats)))
-    return f"{label} [{short}]".lstrip() if short else label
+def mark(text: str, caveats: Iterable[str]) -> str:
+    """Add the footnote sign to a number or its name, where it has caveats."""
+    return text + FOOTNOTE if any(True for _ in caveats) else text
+
+
+def list_footnotes(caveats: Iterable[str]) -> str:
+    """List caveats behind their footnote sign, in short; empty without any."""
+    return mark("", listed := merge_caveats(caveats)) + " " * bool(listed) + "; ".join(listed)
 
 
 def caveats_of(metrics: Iterable[Metric | None]) -> list[str]:
@@ -383,19 +358,8 @@ def caveats_of(metrics: Iterable[Metric | None]) -> list[str]:
     return merge_caveats(*(metric.caveats for metric in metrics if metric is not None))
 
 
-def stamp_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
-    """Stamp the labels of rows of metrics by caveats that not all rows have; a title names the others."""
-    # caveats that all rows share are left to the title
+def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
+    """Add to the labels of rows of metrics, in brackets, the caveats that not all rows have."""
     caveats = {label: caveats_of(row_metrics) for label, row_metrics in metrics.items()}
     shared = set.intersection(*map(set, caveats.values())) if caveats else set()
-    return {label: stamp(label, set(row_caveats) - shared) for label, row_caveats in caveats.items()}
-
-
-def explain_stamps(*caveats: Iterable[str]) -> str:
-    """Say what short stamps mean, as `sim: simulated; test-sel: selected on test`; empty without any."""
-    return "; ".join(f"{SHORT[caveat]}: {caveat}" for caveat in merge_caveats(*caveats))
-
-
-def extend_tables(tables: Iterable[Table], caveats: Sequence[str]) -> tuple[Table, ...]:
-    """Add caveats to the titles of tables."""
-    return tuple(replace(table, title=extend_title(table.title, caveats)) for table in tables)
+    return {label: extend_title(label, set(listed) - shared) for label, listed in caveats.items()}

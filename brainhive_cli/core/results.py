@@ -10,7 +10,7 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.lines import Hint
-from brainhive_cli.core.measurements import Measurements, extend_tables
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.tables import Table
 
 PACE = "pace.json"
@@ -87,6 +87,7 @@ class Result:
     Attributes:
         folder: The run folder, or where the stores lie.
         tables: What was found.
+        details: What programs read of a command that measures nothing, as plain values.
         work: What was done this time, from start to end; its pace is kept for later estimates.
         shown: Those of the tables that are printed, where not all are: what was asked for.
         metrics: What `--json` prints together with the tables.
@@ -103,19 +104,11 @@ class Result:
     exit_code: int = 0
     shown: tuple[Table, ...] | None = None
     work: Work | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Write the hint, and add the caveats of what was measured to every table's title, whoever prints it.
-
-        Tables of a sweep or a workflow have them already, each those of its variant or step.
-        """
+        """Write the hint."""
         object.__setattr__(self, "hint", str(self.hint))
-
-        # titles of collected tables have the caveats of their own runs
-        is_collected = not self.metrics.notes.keys().isdisjoint({"variants", "commands"})
-        for name in () if is_collected else ("tables", "shown"):
-            if (tables := getattr(self, name)) is not None:
-                object.__setattr__(self, name, extend_tables(tables, self.metrics.caveats))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a JSON document."""
@@ -123,6 +116,7 @@ class Result:
             "folder": str(self.folder),
             "tables": [table.as_dict() for table in self.tables],
             "metrics": self.metrics.as_dict(),
+            "details": self.details,
             "files": {name: str(path) for name, path in self.files.items()},
             "next": self.hint,
         }

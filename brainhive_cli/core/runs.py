@@ -43,7 +43,7 @@ from brainhive_cli.core.files import (
 )
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Hint, Line
-from brainhive_cli.core.measurements import Measurements, Notes
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe, write_yaml
 
 T = TypeVar("T")
@@ -58,8 +58,6 @@ ENVIRONMENT = "environment.json"
 FOUND = "found.json"
 """Names of the recipes by which later commands found the finished run again, and when the last one did. A run
 is as new as that time: who asks for a run again means it."""
-CLOSED_FORM = "closed_form"
-"""Note of a run whose models were fitted in closed form: the epochs of its recipe have no part in it."""
 LOCK = ".claim"
 """The claim under which a run's recipe and environment are written; nothing is computed meanwhile."""
 WORKERS = ".workers"
@@ -233,7 +231,7 @@ class RunFolder:
         """Measure the cells that lack their files, each by whoever is free.
 
         Args:
-            title: Name of the cells in the progress display.
+            title: What is done, on the line of progress.
             files: Name of each cell, and its file in the run.
             launch: The processes, each of which measures cells by itself.
             measure: Measures a cell, by its name.
@@ -248,9 +246,14 @@ class RunFolder:
         with console.progress(title, len(todo)) as bar, self.claim_cells(todo, launch.alone) as free:
             for name in free:
                 self.replace(todo[name], partial(cell_files.save, measured=measure(name)))
-                bar.advance(1, name)
+                bar.advance(self.count_finished(todo) - bar.items, name)
                 count += 1
+            bar.advance(len(todo) - bar.items)
         return bool(sum(launch.gather(count)) >= len(todo))
+
+    def count_finished(self, files: Mapping[str, str]) -> int:
+        """Count the cells whose files are there, whoever wrote them."""
+        return sum((self.path / file).is_file() for file in files.values())
 
     @contextmanager
     def finishing(self, launch: Launch) -> Iterator[bool]:
@@ -695,21 +698,25 @@ class _Made(BaseModel):
     train: _Train = _Train()
 
 
+class _Facts(BaseModel):
+    dataset: str = ""
+    mode: str = ""
+    is_closed_form: bool = False
+    cells: dict[str, dict[str, Any]] = {}
+
+
 class _Metrics(BaseModel):
     """Metrics of a run, as far as a list of runs shows them."""
 
-    notes: Notes = {}
+    facts: _Facts = _Facts()
 
 
 def _size(run: RunFolder) -> tuple[tuple[Any, ...], tuple[int, int]]:
     """Return a run's kind (data set, mode) and size (epochs, cells); a closed form has no epochs."""
     # no more of the documents is checked than is used
-    notes = run.read_json(FINISHED, _Metrics).notes
+    facts = run.read_json(FINISHED, _Metrics).facts
     train = (run.recipe(_Made) if (run.path / "recipe.yaml").is_file() else _Made()).train
-    return (notes.get("dataset"), notes.get("mode")), (
-        0 if notes.get(CLOSED_FORM) else train.epochs,
-        len(notes.get("cells", ())),
-    )
+    return (facts.dataset, facts.mode), (0 if facts.is_closed_form else train.epochs, len(facts.cells))
 
 
 def _described(run: RunFolder) -> str:

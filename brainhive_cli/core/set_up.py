@@ -8,8 +8,6 @@ SetUp = Mapping[str, Any]
 `SIGNALS`. A key whose value is not known is left out."""
 SIGNALS = ("channels", "channel_mapping", "window_ms", "rate_hz", "repetitions", "unit", "preparation")
 """Keys of the signals that models were tested on: runs that differ in them compare more than models."""
-SET_UP = "set_up"
-"""The key of a set-up in the notes of measurements."""
 LISTED = 6
 """Values of a list that are named one by one; of a longer one its length, first and last."""
 NOTHING = "none"

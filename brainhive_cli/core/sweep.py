@@ -13,13 +13,14 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.facts import Variant
 from brainhive_cli.core.files import below, locate
 from brainhive_cli.core.hub import SCHEME
 from brainhive_cli.core.measurements import Measurements, merge_caveats, scope
 from brainhive_cli.core.recipe import Recipe, split, validate
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.set_up import SET_UP, flatten, merge
+from brainhive_cli.core.set_up import flatten, merge
 
 OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep", "ablations")
 """Sections that all cells of a run share."""
@@ -139,32 +140,30 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
     """Collect what the runs of variants measured, each scope after its variant's label; nothing is pooled."""
     # scopes get the label of their variant; caveats and set-up are of all
     measured = {label: result.metrics for label, result in results.items()}
-    return Measurements(
-        {
-            scope(label, name): metrics
-            for label, measurements in measured.items()
-            for name, metrics in measurements.scopes.items()
-        },
-        {name: way for measurements in measured.values() for name, way in measurements.missing.items()},
-        {
-            "caveats": merge_caveats(*(measurements.caveats for measurements in measured.values())),
-            "scope": ", ".join(
-                dict.fromkeys(filter(None, (variant.notes.get("scope", "") for variant in measured.values())))
-            ),
-            SET_UP: merge([measurements.notes.get(SET_UP, {}) for measurements in measured.values()]),
-            "variants": {
-                label: {"run": result.folder.name, "validation": measured[label].notes.get("validation", {})}
-                for label, result in results.items()
-            },
+    facts = [measurements.facts for measurements in measured.values()]
+    scopes = {
+        scope(label, name): metrics
+        for label, measurements in measured.items()
+        for name, metrics in measurements.scopes.items()
+    }
+    missing = {name: way for measurements in measured.values() for name, way in measurements.missing.items()}
+    shared = type(facts[0])(
+        caveats=merge_caveats(*(one.caveats for one in facts)),
+        scope=", ".join(dict.fromkeys(one.scope for one in facts if one.scope)),
+        set_up=merge([one.set_up for one in facts]),
+        variants={
+            label: Variant(run=result.folder.name, validation=one.validation, sources=one.sources)
+            for (label, result), one in zip(results.items(), facts, strict=True)
         },
     )
+    return Measurements(scopes, missing, shared)
 
 
 @contextmanager
 def reading_sweep(folder: RunFolder) -> Iterator[Measurements]:
     """Read what a sweep measured, for a block that shows it, and warn of variants that were not compared."""
     with folder.reading() as measurements:
-        for reason in measurements.notes["not_compared"]:
+        for reason in measurements.facts.not_compared:
             console.warn(f"not compared: {reason}")
         yield measurements
 

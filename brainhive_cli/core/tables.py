@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import isfinite
 from statistics import mean, stdev
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 Value = Any
 """A text, a number, whether something is so, None for nothing, or a `Cell`."""
@@ -28,7 +28,7 @@ class Cell:
 
     Attributes:
         text: What is read.
-        small: What stands below it on a page, as an interval.
+        small: What stands below it on a page, and behind it in a terminal, as an interval.
         value: What programs read, and what a column is sorted by; None for the text.
         is_best: Whether it is the best of its column.
         mark: What follows it, as a sign of significance.
@@ -39,6 +39,14 @@ class Cell:
     value: str | float | None = None
     is_best: bool = False
     mark: str = ""
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Self:
+        """Read a cell of a document; ValueError if it is none."""
+        kinds = {"text": str, "small": str, "value": str | int | float | None, "is_best": bool, "mark": str}
+        if "text" not in fields or not all(isinstance(fields[key], kinds.get(key, ())) for key in fields):
+            raise ValueError("a cell is a text, a number or nothing")
+        return cls(**fields)
 
     def __str__(self) -> str:
         """Give what a terminal shows."""
@@ -74,13 +82,16 @@ class Table:
     is_copied: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse rows of another length than the heading, and cells of a document that are nested."""
+        """Read the cells of a document; refuse nested ones, and rows of another length than the heading."""
+        rows = []
         for row in self.rows:
-            if any(isinstance(cell, dict | list) for cell in row):
+            cells = [Cell.read(cell) if isinstance(cell, dict) else cell for cell in row]
+            if any(isinstance(cell, list) for cell in cells):
                 raise ValueError(f"{self.title}: a cell is a text, a number or nothing")
-            if len(row) != len(self.columns):
-                raise ValueError(f"{self.title}: a row of {len(row)} cells, not {len(self.columns)}")
-        object.__setattr__(self, "rows", tuple(self.rows))
+            if len(cells) != len(self.columns):
+                raise ValueError(f"{self.title}: a row of {len(cells)} cells, not {len(self.columns)}")
+            rows.append(cells)
+        object.__setattr__(self, "rows", tuple(rows))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the table as one dict a row, for JSON."""
@@ -119,13 +130,6 @@ def brief(value: float) -> str:
 def p_text(p: float | None) -> str:
     """Write a p value: a dash where there is no test."""
     return "–" if p is None else f"{p:.2g}"
-
-
-def adjustment_text(adjusted_over: Mapping[str, Any]) -> str:
-    """Say over how many tests p values are adjusted, and of what these are, as comparisons note it."""
-    if adjusted_over.get("tests", 0) < 2:
-        return "p not adjusted"
-    return f"p adjusted by Benjamini–Hochberg over {adjusted_over['tests']} tests: {adjusted_over['of']}"
 
 
 def mean_sd(values: Iterable[float]) -> str:
@@ -241,6 +245,8 @@ def table_width(table: Table) -> int:
 def _shown(cell: Any) -> str:
     if cell is None:
         return "–"
+    if isinstance(cell, Cell) and cell.small:
+        return f"{cell} ({cell.small})".translate(ONE_LINE)
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell).translate(ONE_LINE)
 
 

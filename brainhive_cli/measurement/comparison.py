@@ -2,8 +2,8 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from brainhive_cli.core import set_up
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import LEVEL, Measurements
+from brainhive_cli.core.facts import LEVEL, Difference, RetrievalFacts
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.measurement.metric_names import lower_is_better
 from brainhive_cli.measurement.signs import flip_signs
 from brainhive_cli.measurement.statistics import Values, describe, scatter_of_means
@@ -30,41 +31,7 @@ FOLDS = "folds of inter share training subjects: they vary together, and p may b
 """The limit where each subject is tested on a model of the others."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One run against another on the same items and subjects.
-
-    Attributes:
-        difference: First minus second, mean over subjects.
-        low: Lower end of its 95 % interval: the differences that the test does not reject; None where the
-            items are too few.
-        high: Upper end.
-        interval: How the interval was made, and for whom it holds.
-        n: Items that were compared, over all subjects.
-        subjects: Number of subjects.
-        p_value: Two-sided; at most .05 exactly where 0 is not in the interval. None where items are too few.
-        test: What it is, and whom it is about.
-        least_p: The smallest p that the test can give.
-        cohens_dz: Effect size over subjects: mean difference over the standard deviation of differences.
-        only_first: Items that only the first run ranked first; None unless values are hits of one seed.
-        only_second: Items that only the second run ranked first.
-    """
-
-    difference: float
-    low: float | None
-    high: float | None
-    interval: str
-    n: int
-    subjects: int
-    p_value: float | None
-    test: str
-    least_p: float
-    cohens_dz: float | None
-    only_first: int | None = None
-    only_second: int | None = None
-
-
-def compare(first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | None = None) -> Comparison:
+def compare(first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | None = None) -> Difference:
     """Compare two runs by how often they rank the seen image first.
 
     An item's value is its share of hits over seeds.
@@ -84,12 +51,13 @@ def compare(first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | N
     joined = np.concatenate(
         [first_hits[0] - second_hits[0] for first_hits, second_hits in zip(*hits, strict=True)]
     )
-    return replace(compared, only_first=int((joined > 0).sum()), only_second=int((joined < 0).sum()))
+    only = {"only_first": int((joined > 0).sum()), "only_second": int((joined < 0).sum())}
+    return compared.model_copy(update=only)
 
 
 def compare_values(
     first: Sequence[Values], second: Sequence[Values], *, items: Items | None = None
-) -> Comparison:
+) -> Difference:
     """Compare two runs by values of any kind, [S, N] or [N].
 
     To four subjects the question is whether the runs differ in these subjects: signs of the units' paired
@@ -152,7 +120,18 @@ def compare_values(
     if np.ptp(subject_means) > ROUNDING:
         effect = float(subject_means.mean() / subject_means.std(ddof=1))
     size = sum(map(len, differences))
-    return Comparison(mean, low, high, interval, size, subjects, p, test, least_p, effect)
+    return Difference(
+        difference=mean,
+        low=low,
+        high=high,
+        interval=interval,
+        n=size,
+        subjects=subjects,
+        p_value=p,
+        test=test,
+        least_p=least_p,
+        cohens_dz=effect,
+    )
 
 
 def _widen(low: float, high: float, differences: Sequence[Values], items: Items) -> tuple[float, float]:
@@ -240,7 +219,6 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     return [None if p is None else next(adjusted) for p in p_values]
 
 
-Key = TypeVar("Key")
 CellItems = Mapping[str, Any]
 """Image ids, units, and lists of their values by name, of one cell."""
 
@@ -261,9 +239,9 @@ class Side(NamedTuple):
     def subjects(self) -> dict[Any, list[CellItems]]:
         """Cells of each subject, of several seeds; None for pictures that come from no signal."""
         cells: dict[Any, list[CellItems]] = {}
-        for scope, cell in self.run.notes["cells"].items():
-            if self.source is None or cell["source"] == self.source:
-                cells.setdefault(cell["subject"], []).append(self.run.items[scope])
+        for scope, cell in self.run.facts.cells.items():
+            if self.source is None or cell.source == self.source:
+                cells.setdefault(cell.subject, []).append(self.run.items[scope])
         return cells
 
     def cells_of(self, subject: Any) -> list[CellItems]:
@@ -278,35 +256,28 @@ class Side(NamedTuple):
 
 
 def compare_ranks(
-    pairs: Mapping[Key, tuple[Measurements, Measurements]],
-) -> tuple[dict[Key, dict[str, Any]], list[BrainhiveError]]:
-    """Compare the ranks of pairs of runs; p values are adjusted over all pairs.
+    pairs: Mapping[tuple[str, str], tuple[Measurements, Measurements]],
+) -> tuple[list[Difference], list[BrainhiveError]]:
+    """Compare the ranks of pairs of runs, by their labels; p values are adjusted over all pairs.
 
     Returns:
-        The comparisons, and why other pairs cannot be compared: as they were tested among other pictures, on
-        other subjects or items.
+        The differences in top-1, and why other pairs cannot be compared: as they were tested among other
+        pictures, on other subjects or items.
     """
-    # pairs that can be compared
-    compared = {}
-    errors = []
-    for key, pair in pairs.items():
+    compared, errors = [], []
+    for (first, second), pair in pairs.items():
         try:
-            compared[key] = _compare_ranks(*pair)
+            named = {"first": first, "second": second, "metric": "top1", "caveats": pair[1].caveats}
+            compared.append(_compare_ranks(*pair).model_copy(update=named))
         except BrainhiveError as error:
             errors.append(error)
-
-    # p values of all pairs together
-    p_values = [comparison["p_value"] for comparison in compared.values()]
-    over = _describe_tests(p_values, 1, pair=len(compared))
-    for comparison, p in zip(compared.values(), benjamini_hochberg(p_values), strict=True):
-        comparison |= {"p_adjusted": p, "adjusted_over": over}
-    return compared, errors
+    return adjust_together(pair=compared)[0], errors
 
 
-def _compare_ranks(first: Measurements, second: Measurements) -> dict[str, Any]:
+def _compare_ranks(first: Measurements, second: Measurements) -> Difference:
     """Compare the ranks of two runs; BrainhiveError if they were tested on different items."""
     _check_galleries(first, second)
-    subjects = [Side(run, run.notes["run"]).subjects for run in (first, second)]
+    subjects = [Side(run, run.facts.run).subjects for run in (first, second)]
 
     # items of each subject, sorted by image id
     ids, units = [], []
@@ -326,21 +297,20 @@ def _compare_ranks(first: Measurements, second: Measurements) -> dict[str, Any]:
             ranks.append(np.array([np.asarray(cell["ranks"])[order] for cell, order in sorted_cells]))
         sides.append(ranks)
     result = compare(*sides, items=items)
-    notes, differs = _limits(first, second, result.subjects)
-    named_run = {"run": second.notes["run"], "caveats": second.caveats}
-    return {**named_run, "differs": differs, "notes": notes, **asdict(result)}
+    return result.model_copy(update=_limits(first, second, result.subjects))
 
 
 def _check_galleries(first: Measurements, second: Measurements) -> None:
     """Refuse runs that were tested on other candidates, subjects or items."""
     # candidates
-    runs = [first.notes["run"], second.notes["run"]]
-    galleries = [first.notes["gallery"], second.notes["gallery"]]
+    runs = [first.facts.run, second.facts.run]
+    galleries = [run.facts_of(RetrievalFacts).gallery for run in (first, second)]
     if galleries[0] != galleries[1]:
         shown = [
-            f"{run} ({gallery['pictures']} pictures of {gallery['of']}, {gallery['random']} random, "
-            f"digest {gallery['digest']})"
+            f"{run} ({gallery.pictures} pictures of {gallery.dataset}, {gallery.random} random, "
+            f"digest {gallery.digest})"
             for run, gallery in zip(runs, galleries, strict=True)
+            if gallery
         ]
         raise BrainhiveError(
             f"{shown[0]} and {shown[1]} were tested on different galleries", "compare on the same pictures"
@@ -361,65 +331,58 @@ def _check_galleries(first: Measurements, second: Measurements) -> None:
             )
 
 
-def compare_sources(run: Measurements) -> list[dict[str, Any]]:
+def compare_sources(run: Measurements) -> list[Difference]:
     """Compare the first source with each other one of the same run, in every metric."""
-    first, *rest = (Side(run, source, source) for source in run.notes["sources"])
-    compared = [{"with": side.name, "caveats": [], **_compare_metrics(first, side)} for side in rest]
-    return adjust_together(source=compared)[0]
+    first, *rest = (Side(run, source, source) for source in run.facts.sources)
+    return adjust_together(source=[row for side in rest for row in _compare_metrics(first, side)])[0]
 
 
-def adjust_together(**groups: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Adjust the p values of all metrics of all comparisons that stand on one page.
+def adjust_together(**groups: Sequence[Difference]) -> list[list[Difference]]:
+    """Adjust the p values of all differences that stand on one page.
 
     Args:
-        groups: What `compare_sources` and `compare_runs` return, by what is compared with: `source`, `run`.
+        groups: Differences by what is compared with: `source`, `run`, `variant`, `pair`.
 
     Returns:
-        Each group, with `p_adjusted` of each metric; `adjusted_over` says how many `tests`, and `of` what.
+        Each group, with `p_adjusted`, the number of `tests`, and what they are of.
     """
-    # p values of all metrics of all comparisons
-    comparisons = list(itertools.chain.from_iterable(groups.values()))
-    p_values = [metric["p_value"] for comparison in comparisons for metric in comparison["metrics"].values()]
-    metrics = {name for comparison in comparisons for name in comparison["metrics"]}
-    over = _describe_tests(p_values, len(metrics), **{noun: len(group) for noun, group in groups.items()})
-    adjusted = iter(benjamini_hochberg(p_values))
-
-    # each comparison with its own, in the same order
-    adjusted_groups: list[list[dict[str, Any]]] = []
-    for group in groups.values():
-        adjusted_groups.append([])
-        for comparison in group:
-            metrics_of = comparison["metrics"].items()
-            compared = {name: {**values, "p_adjusted": next(adjusted)} for name, values in metrics_of}
-            adjusted_groups[-1].append({**comparison, "metrics": compared, "adjusted_over": over})
-    return adjusted_groups
-
-
-def _describe_tests(p_values: Sequence[float | None], metrics: int, **pairs: int) -> dict[str, Any]:
-    """Count the tests that p is adjusted over, and say of what they are: metrics × pairs."""
-    tests = sum(p is not None for p in p_values)
+    # how many tests there are, and of what: metrics × pairs
+    differences = list(itertools.chain.from_iterable(groups.values()))
+    p_values = [row.p_value for row in differences]
+    tests, metrics = sum(p is not None for p in p_values), len({row.metric for row in differences})
+    pairs = {noun: len({(row.first, row.second) for row in group}) for noun, group in groups.items()}
     counts = [f"{count} {noun}{'s' * (count > 1)}" for noun, count in pairs.items() if count]
     pairs_in_words = counts[0] if len(counts) == 1 else f"({' + '.join(counts)})"
     of = f"{metrics} metric{'s' * (metrics > 1)} × {pairs_in_words}"
-    is_complete = tests == metrics * sum(pairs.values())
-    return {"tests": tests, "of": of if is_complete else f"{of}, as far as they could be tested"}
+    of += "" if tests == metrics * sum(pairs.values()) else ", as far as they could be tested"
+
+    # each difference with its own p, in the same order
+    adjusted = iter(benjamini_hochberg(p_values))
+    return [
+        [
+            row.model_copy(update={"p_adjusted": next(adjusted), "tests": tests, "tests_of": of})
+            for row in group
+        ]
+        for group in groups.values()
+    ]
 
 
 def compare_runs(
     run: Measurements, name: str, runs: Mapping[str, Measurements], noun: str = "run"
-) -> tuple[list[dict[str, Any]], list[BrainhiveError]]:
+) -> tuple[list[Difference], list[BrainhiveError]]:
     """Compare the first source of a run with that of others, by name; `noun` is what these are called.
 
     Returns:
-        The comparisons, and why other runs cannot be compared: as they were measured by another protocol, or
+        The differences, and why other runs cannot be compared: as they were measured by another protocol, or
         on other subjects or items.
     """
     # the run against each other one that was measured by the same protocol
     named = [(name, run), *runs.items()]
-    first, *rest = (Side(shown, label, shown.notes["sources"][0]) for label, shown in named)
+    first, *rest = (Side(shown, label, shown.facts.sources[0]) for label, shown in named)
 
     # reasons why a run cannot be compared are collected
-    compared, errors = [], []
+    compared: list[Difference] = []
+    errors = []
     for side in rest:
         sizes = [pair.protocol.split(",")[0] for pair in (first, side)]
         try:
@@ -428,14 +391,14 @@ def compare_runs(
                     f"{name} was measured by {sizes[0]}, {side.name} by {sizes[1]}",
                     "measure both by one protocol",
                 )
-            metrics = _compare_metrics(first, side)
-            compared.append({"with": side.name, "caveats": side.run.caveats, **metrics})
+            caveats = {"caveats": side.run.caveats}
+            compared += [row.model_copy(update=caveats) for row in _compare_metrics(first, side)]
         except BrainhiveError as error:
             errors.append(error)
     return adjust_together(**{noun: compared})[0], errors
 
 
-def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
+def _compare_metrics(first: Side, second: Side) -> list[Difference]:
     """Compare by every metric that both have."""
     # cells of the same subjects; pictures that come from no signal are compared with all
     names, hint = f"{first.name} and {second.name}", "compare runs of the same items"
@@ -462,13 +425,13 @@ def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
 
     # unit of each item
     unit_of: dict[str, str] = {}
-    for scope in first.run.notes["cells"]:
+    for scope in first.run.facts.cells:
         cell = first.run.items[scope]
         unit_of.update(zip(cell["image_ids"], cell["units"], strict=True))
     items = _group(first.run, ids, [[unit_of[image_id] for image_id in listed] for listed in ids])
 
     # compare the items that have a value on both sides
-    compared = {}
+    compared, limits = [], _limits(first.run, second.run, len(subjects))
     for name in metrics:
         values = [  # [S, N] of each subject, by side
             [_collect_values(cells, subject_ids, name) for cells, subject_ids in zip(side, ids, strict=True)]
@@ -480,37 +443,29 @@ def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
                 [group[:, has] for group, has in zip(side, has_value, strict=True) if has.any()]
                 for side in values
             ]
-            result = asdict(compare_values(*chosen, items=items.where(has_value)))
-            compared[name] = {**result, "lower_is_better": lower_is_better(name)}
+            named = {"first": first.name, "second": second.name, "metric": name, **limits}
+            named["lower_is_better"] = lower_is_better(name)
+            result = compare_values(*chosen, items=items.where(has_value))
+            compared.append(result.model_copy(update=named))
     if not compared:
         raise BrainhiveError(f"{names} have no item in common", hint)
-    notes, differs = _limits(first.run, second.run, len(subjects))
-    return {
-        "protocol": second.protocol,
-        "notes": notes,
-        "differs": differs,
-        "metrics": compared,
-    }
+    return compared
 
 
 def _group(run: Measurements, ids: Sequence[Sequence[str]], units: Sequence[Sequence[str]]) -> Items:
     """Group items as a run did."""
-    notes = run.notes
-    return Items(
-        ids, units, notes["units"], scope=notes.get("scope", ""), inflation=notes.get("inflation", 1.0)
-    )
+    facts = run.facts
+    return Items(ids, units, facts.units, scope=facts.scope, inflation=facts.inflation)
 
 
-def _limits(first: Measurements, second: Measurements, subjects: int) -> tuple[list[str], list[str]]:
-    """Say what limits a comparison, and in what the set-ups of two runs differ."""
-    set_ups = [run.notes.get(set_up.SET_UP, {}) for run in (first, second)]
-    modes = [run.notes.get("mode", "") for run in (first, second)]
-    notes = []
+def _limits(first: Measurements, second: Measurements, subjects: int) -> dict[str, Any]:
+    """Say whom a difference is about, what limits it, and in what the set-ups of two runs differ."""
+    set_ups, limits = [run.facts.set_up for run in (first, second)], []
     if differing := set_up.differences(set_ups[0], set_ups[1], set_up.SIGNALS):
-        notes.append(f"the two were tested on other signals: {', '.join(differing)}")
-    if subjects > 1 and any("inter" in mode.split(" + ") for mode in modes):
-        notes.append(FOLDS)
-    return notes, set_up.differences(*set_ups)
+        limits.append(f"the two were tested on other signals: {', '.join(differing)}")
+    if subjects > 1 and any("inter" in run.facts.mode.split(" + ") for run in (first, second)):
+        limits.append(FOLDS)
+    return {"scope": first.facts.scope, "limits": limits, "differs": set_up.differences(*set_ups)}
 
 
 def _collect_values(cells: Sequence[CellItems], ids: Sequence[str], metric: str) -> Float64:

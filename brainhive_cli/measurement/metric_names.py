@@ -14,6 +14,17 @@ LOWER_IS_BETTER = {
     *("mean_rank", "median_rank", "effnet", "swav", "fid", "kid", "lpips"),
     *("loss", "validation_loss", "validation_loss_at_start", "mse", "epe"),
 }
+SHARES = {
+    *("top1", "top3", "top5", "top1_expected", "two_way", "balanced_accuracy", "accuracy", "caption_object"),
+    *("alexnet2", "alexnet5", "inception", "clip", "concept_recall"),
+    *(
+        f"{of}_{ways}way{strict}"
+        for of in ("video", "frame")
+        for ways in (2, 50)
+        for strict in ("", "_strict")
+    ),
+}
+"""Metrics that are shares of cases or of pairs."""
 HEADLINES = ("top1", "top5", "validation_loss")
 """Metrics by which a run is summarised, if it has them; else by two-way identification, or its first."""
 
@@ -35,6 +46,11 @@ def with_arrow(name: str) -> str:
 def lower_is_better(name: str) -> bool:
     """Whether less is better."""
     return name in LOWER_IS_BETTER
+
+
+def is_share(name: str) -> bool:
+    """Whether people read a metric in percent: a share of cases or pairs."""
+    return name.removesuffix(AT_PEAK) in SHARES or name.startswith(TWO_WAY)
 
 
 def headlines(names: list[str]) -> list[str]:

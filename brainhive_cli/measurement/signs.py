@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from brainhive_cli.core.arrays import Array, Bool
-from brainhive_cli.core.measurements import LEVEL
+from brainhive_cli.core.facts import LEVEL
 from brainhive_cli.measurement.units import Items, widen
 
 ALL_SIGNS = 15

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
-from brainhive_cli.core.measurements import LEVEL
+from brainhive_cli.core.facts import Answer
 from brainhive_cli.measurement.signs import flip_signs
 from brainhive_cli.measurement.units import MANY_UNITS, Items, fold_null_inflation, number_names, widen
 
@@ -21,70 +21,6 @@ ROUNDING = 1e-9
 """Mean ranks closer than this are equal."""
 STIMULUS, CONCEPT, UNITS = "which {}", "which concept", "over {}"
 """The questions: of all stimuli, and where concepts have several stimuli."""
-Side = Literal["above chance", "below chance", "at chance", "not testable"]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The answer to one question that ranks are asked.
-
-    Attributes:
-        question: What was asked: which stimulus was seen, or of which concept.
-        better: Probability that permuted labels have a mean rank as small; None where nothing was tested.
-        worse: Probability that they have one as large.
-        least_p: The smallest two-sided p that the test can give.
-        n: Items that were tested, over all subjects.
-        pool: Candidates of each.
-        test: How the probabilities were computed, or why nothing could be tested.
-        scope: What the answer is about, as "these 2 concepts"; empty for units in general.
-        wider: The wider claim that the design does not allow; empty where it does.
-    """
-
-    question: str
-    better: float | None
-    worse: float | None
-    least_p: float
-    n: int
-    pool: int
-    test: str
-    scope: str = ""
-    wider: str = ""
-
-    @property
-    def p(self) -> float | None:
-        """The two-sided p."""
-        if self.better is None or self.worse is None:
-            return None
-        return min(1.0, 2 * min(self.better, self.worse))
-
-    @property
-    def side(self) -> Side:
-        """Side of chance on which the ranks are, two-sided at .05."""
-        if self.better is None or self.worse is None or self.least_p > LEVEL:
-            return "not testable"
-        if 2 * self.better <= LEVEL:
-            return "above chance"
-        return "below chance" if 2 * self.worse <= LEVEL else "at chance"
-
-    @property
-    def words(self) -> str:
-        """The answer in words, with whom it is about; or why there is none."""
-        if self.p is None:
-            return f"{self.side}: {self.test}"
-        return f"{self.side} for {self.scope}" if self.scope else self.side
-
-    @property
-    def sentence(self) -> str:
-        """The answer with its test, and the wider claim that is not possible."""
-        if self.p is None:
-            return f"{self.question}: {self.test}"
-        tested = f"{self.words} (p {self.p:.2g}, {self.test}, {self.n} stimuli among {self.pool})"
-        return "; ".join(filter(None, [f"{self.question}: {tested}", self.wider]))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give fields and answer as plain values, for JSON."""
-        answer = {"p": self.p, "side": self.side, "words": self.words, "sentence": self.sentence}
-        return {**vars(self), **answer}
 
 
 def judge(
@@ -100,7 +36,7 @@ def judge(
     blocks: Mapping[Any, Hashable] | None = None,
     problem: str = "",
     pool: int | None = None,
-) -> list[Verdict]:
+) -> list[Answer]:
     """Test whether labels belong to signals, for these subjects: the mean rank with labels permuted.
 
     One permutation serves all subjects: wrong labels that all share are then as probable as any others. The
@@ -145,7 +81,7 @@ def judge(
     if label_of is not None:
         question, count = STIMULUS.format(medium), items.size
         if problem:
-            return [Verdict(question, None, None, 1.0, count, pool, problem)]
+            return [Answer(question, None, None, 1.0, count, pool, problem)]
         shown = [[*dict.fromkeys(block_of[name] for name in listed)] for listed in items.ids]
         part_of = {block_of[name]: part for name, part in (parts or {}).items()}
         exchanged = _within(replace(items, ids=shown, units=shown, strata=None), part_of)
@@ -180,7 +116,7 @@ def _within(items: Items, part_of: Mapping[Any, Hashable]) -> Items:
     return replace(items, strata=within)
 
 
-def _of_stimuli(table: Float64, items: Items, pool: int, medium: str, has_parts: bool, count: int) -> Verdict:
+def _of_stimuli(table: Float64, items: Items, pool: int, medium: str, has_parts: bool, count: int) -> Answer:
     """Ask which stimulus was seen: labels are permuted as `Items.permutations` has it."""
     # permutations, in words
     orders = items.permutations(DRAWS, np.random.default_rng(0))
@@ -200,7 +136,7 @@ def _of_stimuli(table: Float64, items: Items, pool: int, medium: str, has_parts:
         wider = f"concepts in general: not possible with {kinds}"
     question = STIMULUS.format(medium)
     if total == 1:
-        return Verdict(question, None, None, 1.0, count, pool, "no two labels can be exchanged")
+        return Answer(question, None, None, 1.0, count, pool, "no two labels can be exchanged")
     return _compare(question, table, orders, how, items, pool, items.scope, wider, count)
 
 
@@ -211,7 +147,7 @@ def _of_concepts(
     concepts: Sequence[Hashable],
     parts: Mapping[Any, Hashable] | None,
     problem: str,
-) -> Verdict:
+) -> Answer:
     """Ask which concept was seen: the mean rank of the other items of a label's concept.
 
     Labels are permuted freely among items of the same part, where signals drift alike.
@@ -231,7 +167,7 @@ def _of_concepts(
         problem = "concepts and sessions coincide"
     if shown_in is None or problem:
         reason = f"cannot be tested: {problem or 'their sessions are not known'}"
-        return Verdict(CONCEPT, None, None, 1.0, items.size, pool, reason, scope)
+        return Answer(CONCEPT, None, None, 1.0, items.size, pool, reason, scope)
     orders = Items([items.names], [items.names], strata=[shown_in]).permutations(
         DRAWS, np.random.default_rng(1)
     )
@@ -249,7 +185,7 @@ def _compare(
     scope: str,
     wider: str,
     n: int,
-) -> Verdict:
+) -> Answer:
     """Compare the sum of a table's diagonal with those of permuted columns, the identity among them."""
     # sums of permuted columns
     rows, measured = np.arange(len(table)), float(np.trace(table))
@@ -268,7 +204,7 @@ def _compare(
     test = f"{how}, mean rank"
     if count <= DRAWS:
         test += f", smallest p {2 / count:.2g}"
-    return Verdict(question, better, worse, 2 / count, n, pool, test, scope, wider)
+    return Answer(question, better, worse, 2 / count, n, pool, test, scope, wider)
 
 
 def _over_units(
@@ -277,7 +213,7 @@ def _over_units(
     columns: Mapping[Hashable, int],
     pool: int,
     parts: Mapping[Any, Hashable] | None,
-) -> Verdict:
+) -> Answer:
     """Ask whether units in general rank better: signs of how far their mean rank is from that of guesses.
 
     A guess knows the part of the recording, so its rank is the mean rank of what was shown in the same part.
@@ -296,4 +232,4 @@ def _over_units(
     test = f"sign flips of the mean rank{within} over {items.count} {items.kind}"
     test += ", in folds that share training data" if items.inflation > 1 else ""
     named = (items.size, pool, test, items.scope)
-    return Verdict(UNITS.format(items.kind), flips.p_above, flips.p_below, flips.least_p, *named)
+    return Answer(UNITS.format(items.kind), flips.p_above, flips.p_below, flips.least_p, *named)

@@ -62,12 +62,14 @@ class Section:
         groups: Headings, with their tables and figures.
         lead: Sentences below the heading.
         texts: Titles and texts to unfold and to copy, as a recipe.
+        footnotes: Caveats of the numbers below the heading, behind their sign.
     """
 
     title: str
     groups: Sequence[Group] = ()
     lead: Sequence[str] = ()
     texts: Sequence[tuple[str, str]] = ()
+    footnotes: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,14 @@ class Page:
 
     Attributes:
         title: Its heading.
-        lead: The results, in sentences; the first one is the verdict.
+        lead: The finding, or the differences of runs, in sentences.
         warnings: Sentences that a reader needs before any number.
         sections: Its body, in order; those without groups are folded.
         pictures: Rows of pictures next to the verdict: stimuli, and what was drawn or retrieved for them.
         headlines: Figures next to the verdict: those of the finding, or the most important metric with its
             chance and intervals.
         missing: Metrics that were not measured, with reasons; they unfold.
+        chosen: How the pictures next to the verdict were chosen.
     """
 
     title: str
@@ -92,6 +95,7 @@ class Page:
     pictures: Sequence[PictureRow] = ()
     headlines: Sequence[Curve | Heatmap | Map] = ()
     missing: Sequence[str] = ()
+    chosen: str = ""
 
     def write(self, path: Path) -> None:
         """Write the page as one file that needs no other."""
@@ -206,10 +210,10 @@ class _Renderer:
                     points.append((words, picture_id))
             case Media():
                 poster = folder / shown.poster if shown.poster else None
-                drawing = self.embed(folder / shown.file, shown.title, poster, WHOLE_PX)
+                drawing = self._macros.media(self.embed(folder / shown.file, poster, WHOLE_PX), shown.title)
             case Table():
-                title = f"{shown.title} {label}" if label.startswith("[") else f"{shown.title} ({label})"
-                return self._draw_table(replace(shown, title=title) if label else shown)
+                titled = replace(shown, title=f"{shown.title} ({label})") if label else shown
+                return self._draw_table(titled)
             case _:
                 return Markup("")
         return Markup(self._macros.figure(shown, label, drawing, points))
@@ -254,32 +258,20 @@ class _Renderer:
         label, sheet = ("", sheets[0][1]) if is_shared else sheets[0][:2]
         return Markup(self._macros.sheet(sheet.title, label, shown_rows, folded_rows, sheet.note))
 
-    def embed(self, path: Path, words: str, poster: Path | None = None, side_px: int = TILE_PX) -> Markup:
-        """Write the element of a picture, or of a clip that can be played.
+    def embed(self, path: Path, poster: Path | None = None, side_px: int = TILE_PX) -> dict[str, Any]:
+        """Read a picture or clip for the template: id in the page, data URL, poster, whether it is a clip.
 
-        Args:
-            path: The file.
-            words: Description for readers who do not see it.
-            poster: A still picture of a clip.
-            side_px: Longest side.
+        A file is embedded once; later elements, which have no URL, refer to the first one.
         """
-        # a file is embedded once; later elements refer to the first one
         file_id, is_new = self._identify(path, side_px)
         is_clip = path.suffix in CLIPS
-        if not is_new:
-            source = Markup('data-same="{}"').format(file_id)
-        elif is_clip:
+        url = ""
+        if is_new and is_clip:
             url = f"data:{CLIPS[path.suffix]};base64,{base64.b64encode(_read_file(path)).decode()}"
-            source = Markup('id="{}" src="{}"').format(file_id, Markup(url))
-        else:
-            source = Markup('id="{}" src="{}"').format(file_id, Markup(_shrink_picture(path, side_px)))
-
-        # the element, with a still picture if a clip has one
-        if not is_clip:
-            return Markup('<img alt="{}" {}>').format(words, source)
-        still = Markup(' poster="{}"').format(Markup(_shrink_picture(poster, TILE_PX))) if poster else ""
-        clip = '<video controls loop muted playsinline aria-label="{}"{} {}></video>'
-        return Markup(clip).format(words, still, source)
+        elif is_new:
+            url = _shrink_picture(path, side_px)
+        still = _shrink_picture(poster, TILE_PX) if poster else ""
+        return {"id": file_id, "url": url, "poster": still, "is_clip": is_clip}
 
     def _identify(self, path: Path, side_px: int) -> tuple[str, bool]:
         """Return the id of a file in the page, and whether it is new; equal files have one id."""

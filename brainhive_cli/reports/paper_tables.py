@@ -3,17 +3,16 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.measurements import ALL, caveats_of, merge_caveats, scope, stamp, stamp_rows
-from brainhive_cli.core.tables import Cell, Table, adjustment_text, brief
+from brainhive_cli.core.measurements import ALL, caveats_of, merge_caveats, name_rows, scope
+from brainhive_cli.core.tables import Cell, Table, brief
 from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, subject_and_seed
-from brainhive_cli.reports.tables import MEANING, Best, best_of_runs, bold_note, mark_of
+from brainhive_cli.reports.tables import MEANING, Best, adjustment_text, best_of_runs, bold_note, mark_of
 
 SPECIAL = str.maketrans(documents.read(Path(__file__).with_name("latex.json"), dict[str, str]))
 """LaTeX for characters that it reserves or lacks."""
@@ -47,21 +46,14 @@ def paper_table(group: RunGroup) -> Table:
         elif len(part_rows) > 1:
             rows = {**part_rows, "mean": rows[runs[0].label]}
 
-    # the best by the values that the table shows, means over subjects
-    means = {
-        run.label: {
-            name: replace(metric, value=rows[run.label][name][0]) for name, metric in run.metrics.items()
-        }
-        for run in (runs if len(runs) > 1 else ())
-    }
-    best = best_of_runs(group, means)
+    best = best_of_runs(group, {run.label: run.metrics for run in (runs if len(runs) > 1 else ())})
 
     # the cells, with the marks of differences and the best in bold
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
-    stamps = stamp_rows({run.label: run.metrics.values() for run in runs})
+    named = name_rows({run.label: run.metrics.values() for run in runs})
     table_rows = []
     for label, row in rows.items():
-        cells: list[Any] = [stamps.get(label, label)]
+        cells: list[Any] = [named.get(label, label)]
         for name in names:
             cell = Cell("–")
             if name in row:
@@ -75,15 +67,15 @@ def paper_table(group: RunGroup) -> Table:
 
 
 def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
-    """Take means over subjects, or over other parts of a run; else the run's own values."""
+    """Take the run's own values, or means of its parts, with the spread over subjects, else over seeds."""
     row = {}
     for name in names:
         values = [mean(part) for part in run.parts(name).values()]
-        metric = run.metrics.get(name)
-        if len(values) > 1 or (values and metric is None):
-            row[name] = (mean(values), stdev(values) if len(values) > 1 else None)
-        elif metric is not None:
-            row[name] = (metric.value, metric.seed_sd)
+        spread = stdev(values) if len(values) > 1 else None
+        if metric := run.metrics.get(name):
+            row[name] = (metric.value, metric.seed_sd if spread is None else spread)
+        elif values:
+            row[name] = (mean(values), spread)
     return row
 
 
@@ -98,7 +90,7 @@ def _write_caption(group: RunGroup, best: Best) -> str:
         items += f" among {metric.pool} candidates" if metric.pool else ""
         if metric.chance is not None:
             items += f" ({with_arrow(metric.name)} at chance: {brief(metric.chance)})"
-        units = first.measured.notes.get("scope", "")
+        units = first.measured.facts.scope
         items += f", for {units}" if units else ""
         sentences.append(f"{metric.protocol}; {items}.")
 
@@ -114,17 +106,17 @@ def _write_caption(group: RunGroup, best: Best) -> str:
     if len(group.runs) > 1:
         sentences.append(bold_note(best, "runs", group.comparable if group.not_compared else ()))
     sentences += dict.fromkeys(
-        f"{note[:1].upper()}{note[1:]}." for pair in group.compared for note in pair.notes
+        f"{note[:1].upper()}{note[1:]}." for pair in group.compared for note in pair.limits
     )
     if group.compared:
         tests = "; ".join(dict.fromkeys(pair.test for pair in group.compared))
-        adjustment = adjustment_text(group.compared[0].adjusted_over)
+        adjustment = adjustment_text(group.compared[0])
         sentences.append(f"{MEANING}: differs from {first.label}, paired by item ({tests}; {adjustment}).")
 
     # the caveats
     measured = [caveats_of(run.metrics.values()) for run in group.runs]
     if caveats := merge_caveats(*(run.measured.caveats for run in group.runs), *measured):
-        sentences.append(f"Caveats: {', '.join(stamp(caveat, [caveat]) for caveat in caveats)}.")
+        sentences.append(f"Caveats: {'; '.join(caveats)}.")
     return " ".join(sentences)
 
 
@@ -194,7 +186,7 @@ def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
     for row in run.measured.rows():
         # the cell that the scope is of, or is a further measurement of, as `sub-01 · backward`
         source = {}
-        for name, about in run.measured.notes.get("cells", {}).items():
+        for name, about in run.measured.facts.cells.items():
             if row["scope"] == name or row["scope"].startswith(f"{name} · "):
                 subject, seed = subject_and_seed(about, run.measured.scopes[row["scope"]])
                 source = {"subject": subject, "seed": seed}
@@ -208,10 +200,10 @@ def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
 
 def summary_scopes(run: ShownRun) -> list[str]:
     """Name the scopes of everything together: of all cells, each source or variant; else every scope."""
-    notes, scopes = run.measured.notes, run.measured.scopes
-    begins, cells = {ALL, *notes.get("sources", ())}, notes.get("cells", {})
+    facts, scopes = run.measured.facts, run.measured.scopes
+    begins, cells = {ALL, *facts.sources}, facts.cells
     pooled = [name for name in scopes if name.partition(" · ")[0] in begins and name not in cells]
-    variants = [name for label in notes.get("variants", ()) if (name := scope(label, ALL)) in scopes]
+    variants = [name for label in facts.variants if (name := scope(label, ALL)) in scopes]
     return pooled or variants or list(scopes)
 
 
@@ -229,9 +221,10 @@ def comma_separated(groups: Sequence[RunGroup]) -> str:
         caveats = {run.label: run.measured.caveats for run in group.runs}
         for pair in group.compared:
             pair_caveats = merge_caveats(*(caveats.get(label, ()) for label in (pair.first, pair.second)))
-            row = {name: getattr(pair, name) for name in ("metric", "low", "high", "n", "p")}
+            row = {name: getattr(pair, name) for name in ("metric", "low", "high", "n")}
             row |= {"run": pair.first, "command": group.runs[0].command, "value": pair.difference}
+            row["p"] = pair.p_adjusted
             row |= {"scope": f"difference from {pair.second}", "protocol": pair.test}
-            row |= {"caveats": ", ".join(pair_caveats), "notes": "; ".join(pair.notes)}
+            row |= {"caveats": ", ".join(pair_caveats), "notes": "; ".join(pair.limits)}
             lines.writerow(row)
     return text.getvalue()

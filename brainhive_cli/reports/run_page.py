@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Sheet
-from brainhive_cli.core.measurements import Metric, beside_heading, extend_title, merge_caveats, stamp
+from brainhive_cli.core.measurements import Metric, beside_heading, list_footnotes
 from brainhive_cli.core.runs import LARGEST_RECIPE
 from brainhive_cli.core.tables import brief
 from brainhive_cli.measurement.metric_names import shown, with_arrow
+from brainhive_cli.reports.drawings import shows_something
 from brainhive_cli.reports.page import BY_HAND, FINDING, Page, PictureRow, Section, groups_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.sentences import (
@@ -18,8 +18,7 @@ from brainhive_cli.reports.sentences import (
     list_missing,
     list_warnings,
     name_page,
-    state_verdict,
-    summarise_run,
+    state_finding,
 )
 from brainhive_cli.reports.tables import tables_of
 
@@ -34,7 +33,7 @@ def page_of(
 
     Args:
         groups: The runs; those of one group are compared.
-        title: The heading; by default data set, system and question.
+        title: The heading; by default the question and the data set.
         commands: Lines that made them, to be copied.
         first: Sections ahead of those of the runs.
     """
@@ -43,12 +42,10 @@ def page_of(
     # runs of reconstructions come first on the first screen, since their pictures are drawn from the signal
     pictured_first = sorted(runs, key=lambda run: not run.source)
 
-    # the lead: the first difference, or the verdict on one run, then summaries
+    # the lead: the differences, or the finding of one run
     differences = [sentence for group in groups for sentence in describe_differences(group)]
-    lead = [*differences[:1], *map(summarise_run, runs[:6]), *differences[1:]]
-    if not differences:
-        label = f"{pictured_first[0].label}: " if len(groups[0].runs) > 1 else ""
-        lead.insert(0, label + state_verdict(pictured_first[0]))
+    found = {run.label: state_finding(run.measured) for run in pictured_first}
+    lead = differences or [*filter(None, found.values())][:1]
 
     # the headline figures; of one group of several runs a bar for each
     headlines = next((drawn for run in pictured_first if (drawn := headline_figures(run))), [])
@@ -56,10 +53,12 @@ def page_of(
         run_metrics = {run.label: run.metrics for run in runs if run.metrics}
         bars = _draw_bars(run_metrics, next(iter(runs[0].headlines), ""))
         headlines = [bars] if bars else headlines
+    pictures, chosen = first_pictures(pictured_first)
 
-    # texts to copy: commands, methods, citation, recipes and environments
+    # texts to copy: commands, methods, citations, recipes and environments
     texts = [(BY_HAND, "\n".join(commands))] if commands else []
-    texts += [("For the methods of a paper", describe_methods(groups)), ("How to cite (BibTeX)", CITATION)]
+    texts += [("For the methods of a paper", describe_methods(groups))]
+    texts += [("How to cite (BibTeX)", CITATION)]
     recipes = []
     for run in runs:
         name = f"{run.command}: {run.label}"
@@ -68,48 +67,52 @@ def page_of(
             recipes.append((f"Environment of {name}", json.dumps(run.environment, indent=2)))
     last = [Section("Methods and citing", texts=texts), Section("Recipes and environments", texts=recipes)]
 
-    # a section for each group: artifacts are stamped by their run, tables with the caveats of all runs
+    # a section for each group: the findings of its runs, then tables and artifacts
     sections = list(first)
     for group in groups:
-        count = len(group.runs)
-        caveats = merge_caveats(*(run.measured.caveats for run in group.runs))
-        tables = [replace(table, title=stamp(table.title, caveats)) for table in tables_of(group)]
-        artifacts = []
+        count, artifacts = len(group.runs), []
         for run in group.runs:
-            label = stamp("" if count == 1 else run.label, run.measured.caveats)
             is_on_top = run is pictured_first[0] and len(runs) == 1
             below = [each for each in run.artifacts if not (is_on_top and each.section == FINDING)]
-            artifacts.append((label, below, run.folder.path))
-        names = group.runs[0].label if count == 1 else f"{count} runs"
-        heading = group.title or f"{group.runs[0].command}: {names}"
-        folders = [f"{run.label}: {run.folder.name}" for run in group.runs] if count > 1 else []
-        sections.append(Section(heading, [("", tables), *groups_of(artifacts)], folders))
-
-    # put the page together; caveats are stamped on the title
+            artifacts.append(("" if count == 1 else run.label, below, run.folder.path))
+        heading = group.title or f"{group.runs[0].command}: {group.runs[0].label if count == 1 else count}"
+        named = [f"{run.label}: " if count > 1 else "" for run in group.runs]
+        said = [name + found[run.label] for name, run in zip(named, group.runs, strict=True)]
+        sentences = [sentence for sentence in said if sentence and sentence not in lead]
+        tables = [("", tables_of(group)), *groups_of(artifacts)]
+        footnotes = list_footnotes(caveat for run in group.runs for caveat in run.measured.caveats)
+        sections.append(Section(heading, tables, sentences, footnotes=footnotes))
     return Page(
-        extend_title(title or name_page(groups), merge_caveats(*(run.measured.caveats for run in runs))),
+        title or name_page(groups),
         lead,
         list_warnings(groups),
         [*sections, *last],
-        first_pictures(pictured_first),
+        pictures,
         headlines,
         list_missing(groups),
+        chosen,
     )
 
 
-def first_pictures(runs: Sequence[ShownRun]) -> list[PictureRow]:
-    """Choose the pictures at the top: of the first sheet that shows a stimulus next to another picture."""
+def first_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
+    """Choose the pictures at the top: of the first sheet that shows a stimulus next to another picture.
+
+    Returns:
+        The rows of pictures, and how they were chosen.
+    """
     for run in runs:
         for sheet in (artifact for artifact in run.artifacts if isinstance(artifact, Sheet)):
-            pairs = [row.tiles[:2] for row in sheet.rows if len(row.tiles) > 1][:MAX_PAIRS]
+            pairs = [row.tiles[:2] for row in sheet.rows if len(row.tiles) > 1 and row.tiles[1].file][
+                :MAX_PAIRS
+            ]
             if pairs:
                 second = sheet.columns[1]  # `made`, the source, or the number of a repeat or of a rank
                 if second in ("made", run.source) or second.isdecimal():
                     second = "drawn from the signal" if run.source else "retrieved first"
                 headings = (sheet.columns[0], second)
                 tiles = zip(*pairs, strict=True)
-                return [(*row, run.folder.path) for row in zip(headings, tiles, strict=True)]
-    return []
+                return [(*row, run.folder.path) for row in zip(headings, tiles, strict=True)], sheet.note
+    return [], ""
 
 
 def headline_figures(run: ShownRun) -> list[Curve | Heatmap | Map]:
@@ -118,20 +121,20 @@ def headline_figures(run: ShownRun) -> list[Curve | Heatmap | Map]:
     if found := [each for each in drawn if each.section == FINDING]:
         return found
     curve = headline_curve(run)
-    return [curve] if curve else []
+    return [curve] if curve and shows_something(curve) else []
 
 
 def headline_curve(run: ShownRun) -> Curve | None:
     """Draw the most important metric, as bars of the sources, or of all cells and the subjects."""
     name = run.main_headline
     if run.source:
-        notes, scopes = run.measured.notes, run.measured.scopes
-        titles, sources = notes.get("titles", {}), notes["sources"]
+        scopes = run.measured.scopes
+        titles, sources = run.measured.facts.titles, run.measured.facts.sources
         return _draw_bars({titles.get(source, source): scopes.get(source, {}) for source in sources}, name)
 
-    # subjects next to all cells, unless they have several cells or are too many
+    # subjects next to all cells, unless there is one, they have several cells or are too many
     subjects = [cell for cell in run.cells if cell.subject]
-    shows_subjects = len({cell.subject for cell in subjects}) == len(subjects) <= MAX_BARS
+    shows_subjects = 1 < len({cell.subject for cell in subjects}) == len(subjects) <= MAX_BARS
     cell_metrics = {"all": run.metrics} | {cell.subject: cell.metrics for cell in subjects if shows_subjects}
     bars = _draw_bars(cell_metrics if run.metrics else run.variants, name)
 

@@ -1,11 +1,10 @@
 """The runs of a report, opened: their metrics, artifacts and recipe, whatever command made them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
@@ -13,8 +12,9 @@ from typing_extensions import TypedDict
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.facts import Cell, Difference, RetrievalFacts
 from brainhive_cli.core.files import below
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope, stamp_rows
+from brainhive_cli.core.measurements import ALL, Measurements, Metric, name_rows, scope
 from brainhive_cli.core.runs import RunFolder, is_run, newest
 from brainhive_cli.core.runs import find as find_run
 from brainhive_cli.core.sweep import of_variant
@@ -59,9 +59,9 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
 
     # find the variant: a run of its own, or scopes of this run
     measured = run.measurements()
-    variant_runs = measured.notes.get("variants", {})
-    if isinstance(variant_runs, Mapping) and variant in variant_runs:
-        folder = below(run.path.parent, variant_runs[variant]["run"], source="the run of a variant,")
+    variant_runs = measured.facts.variants
+    if variant in variant_runs:
+        folder = below(run.path.parent, variant_runs[variant].run, source="the run of a variant,")
         return find_run(runs, None, str(folder)), ""
     if not measured.of_variant(variant).scopes:
         known = list(variant_runs) or sorted({scope.rpartition("/")[0] for scope in measured.scopes} - {""})
@@ -109,7 +109,13 @@ class ShownRun:
     @property
     def source(self) -> str:
         """The source that the run is about, where it compares several; else empty."""
-        return str(next(iter(self.measured.notes.get("sources", [])), ""))
+        return str(next(iter(self.measured.facts.sources), ""))
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it was tested with shuffled signals or permuted labels, so that it is no result."""
+        facts = self.measured.facts
+        return isinstance(facts, RetrievalFacts) and facts.control is not None
 
     @cached_property
     def metrics(self) -> Mapping[str, Metric]:
@@ -120,20 +126,20 @@ class ShownRun:
 
     @cached_property
     def variants(self) -> dict[str, Mapping[str, Metric]]:
-        """The metrics of each variant of a sweep, all its cells together, by its stamped name."""
-        names = list(self.measured.notes.get("variants", []))
+        """The metrics of each variant of a sweep, all its cells together, by its name with its caveats."""
+        names = list(self.measured.facts.variants)
         variant_metrics = {name: self.measured.scopes.get(scope(name, ALL), {}) for name in names}
-        stamps = stamp_rows({name: metrics.values() for name, metrics in variant_metrics.items() if metrics})
-        return {stamped: variant_metrics[name] for name, stamped in stamps.items()}
+        named = name_rows({name: metrics.values() for name, metrics in variant_metrics.items() if metrics})
+        return {label: variant_metrics[name] for name, label in named.items()}
 
     @cached_property
     def cells(self) -> list["ShownCell"]:
         """Metrics of each cell and subject, of the source that the run is about."""
-        scopes, notes = self.measured.scopes, self.measured.notes.get("cells", {})
+        scopes = self.measured.scopes
         return [
             ShownCell(name, about, scopes[name], *subject_and_seed(about, scopes[name]))
-            for name, about in notes.items()
-            if scopes.get(name) and about.get("source", self.source) == self.source
+            for name, about in self.measured.facts.cells.items()
+            if scopes.get(name) and (about.source or self.source) == self.source
         ]
 
     @property
@@ -161,7 +167,7 @@ class ShownRun:
     @property
     def is_swept(self) -> bool:
         """Whether it has several variants, whose mean says nothing."""
-        is_of_variants = any(cell.about.get("variant") for cell in self.cells)
+        is_of_variants = any(cell.about.variant for cell in self.cells)
         return bool(self.variants) or (is_of_variants and not self.variant)
 
     def parts(self, metric: str) -> dict[str, list[float]]:
@@ -185,7 +191,7 @@ class ShownRun:
         # cells, by their variant or their name
         values: dict[str, list[float]] = {}
         for cell in (cell for cell in self.cells if metric in cell.metrics):
-            row = str(cell.about.get("variant")) if self.is_swept else cell.name
+            row = cell.about.variant if self.is_swept else cell.name
             values.setdefault(row, []).append(cell.metrics[metric].value)
         return values
 
@@ -203,62 +209,29 @@ class ShownCell:
 
     Attributes:
         name: Scope of its metrics.
-        about: Its notes.
+        about: Its facts.
         metrics: Its metrics by name.
-        subject: Subject of the signals; empty if the notes have none.
-        seed: Seed of the training; empty if the notes and metrics have none.
+        subject: Subject of the signals; empty if the facts have none.
+        seed: Seed of the training; empty if the facts and metrics have none.
     """
 
     name: str
-    about: Mapping[str, Any]
+    about: Cell
     metrics: Mapping[str, Metric]
     subject: str
     seed: str
 
 
-def subject_and_seed(about: Mapping[str, Any], metrics: Mapping[str, Metric]) -> tuple[str, str]:
+def subject_and_seed(about: Cell, metrics: Mapping[str, Metric]) -> tuple[str, str]:
     """Name the subject and the training's seed of metrics; either is empty if it is not known.
 
     Args:
-        about: Notes of a cell.
+        about: Facts of a cell.
         metrics: Metrics of the cell, or further ones that were measured of it.
     """
-    subject, seeds = about.get("subject"), next(iter(metrics.values())).seeds
-    seed = str(about.get("seed", next(iter(seeds), "")))
+    subject, seeds = about.subject, next(iter(metrics.values())).seeds
+    seed = str(next(iter(seeds), "") if about.seed is None else about.seed)
     return (f"sub-{subject:02d}" if isinstance(subject, int) else str(subject or "")), seed
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Difference between two runs in one metric, item by item.
-
-    Attributes:
-        first: Label of the first run.
-        second: Label of the second run.
-        metric: Name of the metric.
-        difference: First less second.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        n: Items.
-        p: Adjusted over all metrics and runs that are compared; None where there is no test.
-        test: Name of the test behind p.
-        notes: Limits of the test.
-        adjusted_over: The number of `tests`, and `of`, their kind.
-        scope: Units of the claim, as "these 2 concepts"; empty for units in general.
-    """
-
-    first: str
-    second: str
-    metric: str
-    difference: float
-    low: float | None
-    high: float | None
-    n: int
-    p: float | None
-    test: str
-    notes: tuple[str, ...] = ()
-    adjusted_over: Mapping[str, Any] = field(default_factory=dict)
-    scope: str = ""
 
 
 @dataclass(frozen=True)
@@ -273,7 +246,7 @@ class RunGroup:
     """
 
     runs: Sequence[ShownRun]
-    compared: Sequence[Compared] = ()
+    compared: Sequence[Difference] = ()
     not_compared: Sequence[str] = ()
     title: str = ""
 

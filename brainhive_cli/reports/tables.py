@@ -3,30 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from brainhive_cli.core.facts import LEVEL, Difference, RetrievalFacts
 from brainhive_cli.core.measurements import (
     ALL,
-    LEVEL,
+    FOOTNOTE,
     Measurements,
     Metric,
     beside_heading,
     interval_text,
-    is_difference,
     scope,
-    stamp_rows,
 )
-from brainhive_cli.core.set_up import SET_UP, differences
-from brainhive_cli.core.tables import (
-    Cell,
-    Table,
-    adjustment_text,
-    brief,
-    by_subject_and_seed,
-    mean_sd,
-    number,
-    p_text,
-)
+from brainhive_cli.core.set_up import differences
+from brainhive_cli.core.tables import Cell, Table, brief, by_subject_and_seed, mean_sd, number, p_text
 from brainhive_cli.measurement.metric_names import lower_is_better, shown, with_arrow
-from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
 MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 """Signs of p values below each level."""
@@ -36,9 +26,11 @@ MEANING = "* p ≤ .05, ** p ≤ .01, *** p ≤ .001"
 """Legend of `MARKS`."""
 PUBLISHED = "Published, of test stimuli; its set-up was not checked by Brainhive"
 """Before the source of published values: whether they are comparable is for the reader to judge."""
+NAME_LETTERS = 40
+"""Letters of the name of a run in a table; of a longer one its end is shown."""
+CONTEXT = ("n", "pool")
+"""What a metric was measured on: a column where rows differ in it, else a part of the note."""
 Metrics = Mapping[str, Metric]
-Columns = dict[str, list[Any]]
-"""Cells of each column, a row per metric, by the column's heading."""
 
 
 def tables_of(group: RunGroup) -> list[Table]:
@@ -47,70 +39,206 @@ def tables_of(group: RunGroup) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
+def metric_table(
+    title: str,
+    rows: Mapping[str, Metrics],
+    heading: str = "",
+    names: Sequence[str] = (),
+    best: Mapping[str, Sequence[str]] | None = None,
+    marks: Mapping[tuple[str, str], str] | None = None,
+    note: str = "",
+    section: str = "",
+) -> Table:
+    """Lay out metrics with their intervals: a row a label and a column a metric, or the other way around.
+
+    Metrics are rows where there is one label, or more metrics than fit side by side. What all metrics share
+    stands in the note: items, candidates, protocol, the kind of interval.
+
+    Args:
+        title: What is shown.
+        rows: Metrics by label.
+        heading: What labels are.
+        names: Metrics that are shown; default: all.
+        best: Labels of the best by metric, which are bold.
+        marks: Sign of significance by label and metric.
+        note: What a reader must know besides.
+        section: The heading under which a page shows it.
+    """
+    labels = [label for label, metrics in rows.items() if metrics]
+    listed = [metric for metrics in rows.values() for metric in metrics.values()]
+    names = [name for name in names or dict.fromkeys(metric.name for metric in listed)]
+    listed = [metric for metric in listed if metric.name in names]
+    if not listed:
+        return Table(title, (), ())
+
+    # a cell for each label and metric
+    def cell(label: str, name: str) -> Cell:
+        is_best, mark = label in (best or {}).get(name, ()), (marks or {}).get((label, name), "")
+        return with_interval(rows[label].get(name), is_best, mark)
+
+    # metrics as rows, with their chance, and the second kind of interval where there is one
+    differing = [name for name in CONTEXT if len({getattr(metric, name) for metric in listed}) > 1]
+    if len(labels) == 1 or len(names) > MAX_COLUMNS:
+        by_metric = {name: [m for m in listed if m.name == name] for name in names}
+        columns: list[Any] = [[with_arrow(name) for name in names]]
+        columns += [[cell(label, name) for name in names] for label in labels]
+        headings = ["metric", *(["value, 95 % CI"] if len(labels) == 1 else labels)]
+        second = [by_metric[name][0].beside_text() if len(labels) == 1 else "–" for name in names]
+        extra = {beside_heading(listed): second, "chance": [chance_text(by_metric[name]) for name in names]}
+        extra |= {key: [_shared(by_metric[name], key) for name in names] for key in differing}
+        shown_extra = {key: cells for key, cells in extra.items() if {*cells} != {"–"}}
+        headings += shown_extra
+        table_rows = [list(row) for row in zip(*columns, *shown_extra.values(), strict=True)]
+    else:
+        headings = [heading, *map(with_arrow, names), *differing]
+        table_rows = []
+        for label in labels:
+            context = [_shared(rows[label].values(), key) for key in differing]
+            table_rows.append([label, *(cell(label, name) for name in names), *context])
+        chances = [chance_text([m for m in listed if m.name == name]) for name in names]
+        if {*chances} != {"–"}:
+            table_rows.append(["chance", *chances, *("" for _ in differing)])
+
+    # what all of them share
+    shared = {key: _shared(listed, key) for key in CONTEXT if key not in differing}
+    words = [note] if note else []
+    words += [f"{key} {value}" for key, value in shared.items() if value not in (None, "–")]
+    words += [f"95 % CI: {listed[0].interval}"] if listed[0].low is not None else []
+    words += _distinct(listed, "protocol")[:1]
+    sentence = "; ".join(words)
+    return Table(title, headings, table_rows, section=section, note=f"{sentence[:1].upper()}{sentence[1:]}.")
+
+
+def _distinct(metrics: Sequence[Metric], key: str) -> list[str]:
+    return list(dict.fromkeys(getattr(metric, key) for metric in metrics))
+
+
+def _shared(metrics: Any, key: str) -> Any:
+    """Give a number of items or candidates that metrics have in common; a dash where they differ."""
+    values = {getattr(metric, key) for metric in metrics}
+    return "–" if len(values) > 1 or values == {None} else values.pop()
+
+
+def chance_text(metrics: Sequence[Metric]) -> Any:
+    """Write the level of chance that metrics have in common; a dash where they have none, or differ."""
+    value = _shared(metrics, "chance")
+    return value if value == "–" else Cell(brief(value), value=value)
+
+
+def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") -> Cell:
+    """Make a cell of a value, with its interval."""
+    if metric is None:
+        return Cell("–")
+    low_high = "" if metric.low is None else metric.interval_text()
+    footnote = FOOTNOTE if metric.caveats else ""
+    return Cell(number(metric.value), low_high, metric.value, is_best, mark + footnote)
+
+
+def difference_table(
+    compared: Sequence[Difference], titles: Mapping[str, str] | None = None, section: str = ""
+) -> Table:
+    """Lay out one row per difference, with its interval, its p, and the better one where there is one."""
+
+    # names of the two, and the sign of significance
+    def name(label: str) -> str:
+        short = label if len(label) <= NAME_LETTERS else f"…{label[-9:]}"
+        return (titles or {}).get(label, short)
+
+    is_of_one, rows = len({row.first for row in compared}) < 2, []
+    for row in compared:
+        ends = "" if row.low is None else interval_text(row.low, row.high)
+        value = Cell(f"{row.difference:+.3f}", ends, row.difference, mark=mark_of(row))
+        better = name(row.first if row.is_better else row.second) if row.is_significant else "–"
+        p = Cell(p_text(row.p_adjusted), value=row.p_adjusted)
+        pair = [name(row.second)] if is_of_one else [name(row.first), name(row.second)]
+        rows.append([with_arrow(row.metric), *pair, value, row.n, p, better])
+
+    # how it was tested, and what limits the tests
+    columns = ["metric", *(["against"] if is_of_one else ["first", "second"])]
+    columns += ["difference, 95 % CI", "n", "p", "better"]
+    tests = dict.fromkeys(row.test for row in compared)
+    limits = dict.fromkeys(limit for row in compared for limit in row.limits)
+    note = "; ".join([MEANING, *tests, *map(adjustment_text, compared[:1]), *limits]) + "."
+    of_whom = f" of {name(compared[0].first)}" if compared and is_of_one else ""
+    return Table(
+        f"Differences{of_whom}, paired by item and subject", columns, rows, section=section, note=note
+    )
+
+
+def adjustment_text(row: Difference) -> str:
+    """Say over how many tests p values are adjusted, and of what these are."""
+    if row.tests < 2:
+        return "p not adjusted"
+    return f"p adjusted by Benjamini–Hochberg over {row.tests} tests: {row.tests_of}"
+
+
+def mark_of(compared: Difference) -> str:
+    """Return the sign of a difference; empty if no difference may be claimed."""
+    p = 1.0 if compared.p_adjusted is None else compared.p_adjusted
+    return next((sign for level, sign in MARKS if p <= level), "")
+
+
 def _lay_out_runs(group: RunGroup) -> list[Table]:
     """Lay out several runs: side by side, by subject, their differences, and those of their set-ups."""
+    # one row per run, the best in bold, with signs of significance
+    run_metrics = {run.label: run.metrics for run in group.runs}
+    best = best_of_runs(group, {label: metrics for label, metrics in run_metrics.items() if metrics})
+    note = bold_note(best, "runs", group.comparable if group.not_compared else ())
+    if group.compared:
+        note += f" {MEANING}: differs from {group.runs[0].label}, paired by item"
+        note += f"; {adjustment_text(group.compared[0])}"
+    marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
+    runs = metric_table("Run by run", run_metrics, "run", best=best.labels, marks=marks, note=note)
+
     # the first headline metric, one row per subject and one column per run
     name = next(iter(group.runs[0].headlines), "")
     run_values = {run.label: run.by_subject(name) for run in group.runs}
     subjects = list(dict.fromkeys(subject for values in run_values.values() for subject in values))
     rows = [[subject, *(values.get(subject) for values in run_values.values())] for subject in subjects]
-    if rows:
+    if len(rows) > 1:
         rows.append(["mean ± sd", *(mean_sd(values.values()) for values in run_values.values())])
     subject_table = Table(f"{shown(name)} by subject; seeds averaged", ["subject", *run_values], rows)
 
-    # the differences of the set-up of each later run from that of the first
-    first, *rest = [(run.label, run.measured.notes.get(SET_UP, {})) for run in group.runs]
-    lines = [[label, line] for label, set_up in rest for line in differences(set_up, first[1])]
-    set_up_table = Table(f"Set-ups: what differs from {first[0]}", ["run", "in"], lines)
-    return [_run_table(group), subject_table, _difference_table(group.compared), set_up_table]
+    # the protocol of each run, where they differ, and what set-ups differ in
+    first, *rest = group.runs
+    protocols = {run.label: next(iter(run.metrics.values())).protocol for run in group.runs if run.metrics}
+    protocol_rows = list(protocols.items()) if len({*protocols.values()}) > 1 else []
+    lines = [
+        [run.label, line]
+        for run in rest
+        for line in differences(run.measured.facts.set_up, first.measured.facts.set_up)
+    ]
+    return [
+        runs,
+        Table("Protocol of each run", ["run", "protocol"], protocol_rows),
+        subject_table,
+        difference_table(group.compared),
+        Table(f"Set-ups: what differs from {first.label}", ["run", "in"], lines),
+    ]
 
 
 def _lay_out_run(run: ShownRun) -> list[Table]:
     """Lay out a single run: everything together, variants, cells, and published values."""
     # everything together: all metrics, or the sources of pictures side by side with ceiling and baselines
-    if run.source:
-        scopes, titles = run.measured.scopes, run.measured.notes.get("titles", {})
-        columns = {}
-        for source in run.measured.notes["sources"]:
-            cells = [with_interval(scopes[source].get(name)) for name in run.metrics]
-            columns[titles.get(source, source)] = cells
-        title = "Measured, with ceiling, floor and baselines"
-        overall = _lay_out_metrics(title, run.metrics, columns, ("n",))
-    else:
-        overall = _metric_table("All cells together", run.metrics)
+    facts, scopes = run.measured.facts, run.measured.scopes
+    title = "Measured, with ceiling, floor and baselines" if run.source else "All cells together"
+    columns = {facts.titles.get(source, source): scopes[source] for source in facts.sources}
+    names = list(run.metrics)
+    overall = metric_table(title, columns if run.source else {"all": run.metrics}, "from", names)
 
     # everything together, measured in further ways (`all · backward`)
     begin = f"{ALL} · "
     further = [
-        _metric_table(f"All cells together: {name.removeprefix(begin)}", metrics)
-        for name, metrics in run.measured.scopes.items()
+        metric_table(f"All cells together: {name.removeprefix(begin)}", {name: metrics})
+        for name, metrics in scopes.items()
         if name.startswith(begin)
     ]
 
     # the variants of a sweep by metrics, the best in bold
-    names = list(dict.fromkeys(name for metrics in run.variants.values() for name in metrics))
     best = best_of_parts(run, run.variants)
-    rows = [
-        [label, *(with_interval(metrics.get(name), label in best.labels.get(name, ())) for name in names)]
-        for label, metrics in run.variants.items()
-    ]
     note = bold_note(best, "variants")
-    variants = Table("By variant", ["variant", *map(with_arrow, names)], rows, note=note)
-    published = published_tables(run.measured.notes.get("published"))
-    return [overall, *published, *further, variants, *_cell_tables(run)]
-
-
-def mark_of(compared: Compared) -> str:
-    """Return the sign of a difference; empty if no difference may be claimed."""
-    return next((sign for level, sign in MARKS if is_difference(compared.p, level)), "")
-
-
-def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") -> Cell:
-    """Make a cell of a value, its interval below it."""
-    if metric is None:
-        return Cell("–")
-    low_high = "" if metric.low is None else metric.interval_text()
-    return Cell(number(metric.value), low_high, metric.value, is_best, mark)
+    variants = metric_table("By variant", run.variants, "variant", best=best.labels, note=note)
+    return [overall, *published_tables(facts.published), *further, variants, *_cell_tables(run)]
 
 
 class Best(NamedTuple):
@@ -176,23 +304,21 @@ def choose_best(label_metrics: Mapping[str, Metrics], validation: Mapping[str, M
 
 def best_of_parts(run: ShownRun, part_metrics: Mapping[str, Metrics]) -> Best:
     """Choose the best of the variants or cells of a run, if they can be compared."""
-    notes = run.measured.notes
-    validation = {name: about.get("validation", {}) for name, about in notes.get("variants", {}).items()}
-    return choose_best({} if notes.get("not_compared") else part_metrics, validation)
+    facts = run.measured.facts
+    validation = {name: variant.validation for name, variant in facts.variants.items()}
+    return choose_best({} if facts.not_compared else part_metrics, validation)
 
 
 def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
     """Choose the best of the runs of a group that can be compared."""
     comparable = {label: metrics for label, metrics in run_metrics.items() if label in group.comparable}
-    validation = {run.label: run.measured.notes.get("validation", {}) for run in group.runs}
+    validation = {run.label: run.measured.facts.validation for run in group.runs}
     best = choose_best(comparable, validation)
 
     # a best is significantly better: the first run than all others, another one than the first
     first = group.runs[0].label
     first_is_better = {
-        (pair.second, pair.metric): (pair.difference > 0) != lower_is_better(pair.metric)
-        for pair in group.compared
-        if is_difference(pair.p)
+        (pair.second, pair.metric): pair.is_better for pair in group.compared if pair.is_significant
     }
     labels = {}
     for name, chosen in best.labels.items():
@@ -208,41 +334,6 @@ def bold_note(best: Best, kind: str, compared: Sequence[str] = ()) -> str:
     if not best.labels:
         return f"No best is marked: these {kind} cannot be compared, or are not shown to differ."
     return f"Bold: {best.chosen}{'; compared: ' if compared else ''}{', '.join(compared)}."
-
-
-def _metric_table(title: str, metrics: Metrics) -> Table:
-    """Lay out the metrics of one scope."""
-    listed = list(metrics.values())
-    columns: Columns = {"value, 95 % CI": [with_interval(metric) for metric in listed]}
-    if heading := beside_heading(listed):
-        columns[heading] = [metric.beside_text() for metric in listed]
-    if any(metric.seed_sd is not None for metric in listed):
-        columns["sd over seeds"] = [metric.seed_sd for metric in listed]
-    return _lay_out_metrics(title, metrics, columns, ("n", "pool"))
-
-
-def _lay_out_metrics(title: str, metrics: Metrics, columns: Columns, context: Sequence[str]) -> Table:
-    """Write one row per metric; context that all metrics share goes into the note."""
-    # chance, and context that differs between metrics, become columns
-    listed = list(metrics.values())
-    chances = [Cell("–") if m.chance is None else Cell(brief(m.chance), value=m.chance) for m in listed]
-    columns = {**columns, "chance": chances}
-    shared = {}
-    for name in context:
-        values = [getattr(metric, name) for metric in listed]
-        if len(set(values)) == 1:
-            shared[name] = values[0]
-        else:
-            columns[name] = values
-
-    # the note names the protocol, shared context and the kind of interval
-    notes = []
-    if listed:
-        notes = [listed[0].protocol, *(f"{name} {n:,}" for name, n in shared.items() if n is not None)]
-        notes += [] if listed[0].low is None else [f"interval: {listed[0].interval}"]
-    note = "; ".join(notes) + "." if notes else ""
-    rows = [list(row) for row in zip(map(with_arrow, metrics), *columns.values(), strict=True)]
-    return Table(title, ["metric", *columns], rows, note=note)
 
 
 def _cell_tables(run: ShownRun) -> list[Table]:
@@ -267,30 +358,10 @@ def _cell_tables(run: ShownRun) -> list[Table]:
         return tables
 
     # one seed: one row per cell, named by its subject if no other cell has it
-    names = list(cells[0].metrics)
     has_subjects = "" not in subjects and len(subjects) == len(cells)
-    epochs = ["epoch"] if "epoch" in cells[0].about else []
-    rows = [
-        [
-            cell.subject if has_subjects else cell.name,
-            *(cell.about[key] for key in epochs),
-            *(with_interval(cell.metrics.get(name)) for name in names),
-        ]
-        for cell in cells
-    ]
-
-    # the last row has the spread over cells
-    spread = [mean_sd(c.metrics[name].value for c in cells if name in c.metrics) for name in names]
-    rows.append(["mean ± sd", *("" for _ in epochs), *spread])
     heading = "subject" if has_subjects else "cell"
-    columns = [heading, *epochs, *map(with_arrow, names)]
-
-    # many metrics of few cells: one row per metric, or the page would cut the table off
-    if len(names) > MAX_COLUMNS > len(rows):
-        first, *metric_rows = zip(columns, *rows, strict=True)
-        columns, rows = ["metric", *map(str, first[1:])], [list(row) for row in metric_rows]
-    note = f"±: standard deviation over {heading}s."
-    return [Table(f"By {heading}, with 95 % intervals", columns, rows, note=note)]
+    rows = {cell.subject if has_subjects else cell.name: cell.metrics for cell in cells}
+    return [metric_table(f"By {heading}", rows, heading, list(cells[0].metrics))]
 
 
 def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
@@ -300,47 +371,6 @@ def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
     values = {with_arrow(name): value for name, value in published.items() if isinstance(value, int | float)}
     row = [*values.values(), "; ".join(published["differs"]) or "–"]
     return [Table(f"{PUBLISHED}: {published['source']}", [*values, "differs, as its recipe says"], [row])]
-
-
-def _run_table(group: RunGroup) -> Table:
-    """Lay out one row per run, the best in bold, with signs of significance."""
-    # find the best run of each metric, and the sign of each difference from the first run
-    run_metrics = {run.label: run.metrics for run in group.runs if run.metrics}
-    names = list(dict.fromkeys(name for metrics in run_metrics.values() for name in metrics))
-    best = best_of_runs(group, run_metrics)
-    marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
-    stamps = stamp_rows({label: metrics.values() for label, metrics in run_metrics.items()})
-
-    # write the rows
-    rows = []
-    for label, metrics in run_metrics.items():
-        cells = [
-            with_interval(metrics.get(name), label in best.labels.get(name, ()), marks.get((label, name), ""))
-            for name in names
-        ]
-        rows.append([stamps[label], *cells, next(iter(metrics.values())).n])
-
-    # explain bold and the signs
-    note = bold_note(best, "runs", group.comparable if group.not_compared else ())
-    if group.compared:
-        adjustment = adjustment_text(group.compared[0].adjusted_over)
-        note += f" {MEANING}: differs from {group.runs[0].label}, paired by item; {adjustment}."
-    columns = ["run", *map(with_arrow, names), "n"]
-    return Table("Run by run, with 95 % intervals", columns, rows, note=note)
-
-
-def _difference_table(compared: Sequence[Compared]) -> Table:
-    """Lay out one row per difference, with its interval and its p."""
-    rows = []
-    for pair in compared:
-        ends, text = interval_text(pair.low, pair.high), f"{pair.difference:+.3f}"
-        difference = Cell(text, ends, pair.difference, mark=mark_of(pair))
-        labels = f"{pair.first} – {pair.second}"
-        rows.append([with_arrow(pair.metric), labels, difference, pair.n, Cell(p_text(pair.p), value=pair.p)])
-    tests = "; ".join(dict.fromkeys(pair.test for pair in compared))
-    columns = ["metric", "runs", "difference, 95 % CI", "n", "p"]
-    note = f"{MEANING}; {tests}; {adjustment_text(compared[0].adjusted_over if compared else {})}."
-    return Table("Differences, paired by item and subject", columns, rows, note=note)
 
 
 NO_CONTROL = "none"
@@ -367,16 +397,18 @@ def control_effects(
         # the head without a control, then each control that was compared with it
         top1 = measured.scopes[scope(NO_CONTROL, ALL)]["top1"]
         rows = [(NO_CONTROL, top1.value, 0.0, top1.low, top1.high)]
-        for pair in measured.notes["comparisons"]:
-            if pair["pair"][0] == NO_CONTROL:
-                control = pair["pair"][1]
+        for pair in measured.facts.comparisons:
+            if pair.first == NO_CONTROL:
+                control = pair.second
                 controlled = measured.scopes[scope(control, ALL)]["top1"].value
-                rows.append((control, controlled, pair["difference"], pair["low"], pair["high"]))
+                rows.append((control, controlled, pair.difference, pair.low, pair.high))
 
         # shuffled trials: the mean and the interval of the draws
-        drawn = shuffled[head].notes["control"]["metrics"]["top1"]
-        losses = [top1.value - drawn[end] for end in ("mean", "high", "low")]
-        rows.append((SHUFFLED, drawn["mean"], *losses))
+        draws = shuffled[head].facts_of(RetrievalFacts).control
+        assert draws is not None
+        drawn = draws.metrics["top1"]
+        losses = [top1.value - end for end in (drawn.mean, drawn.high, drawn.low)]
+        rows.append((SHUFFLED, drawn.mean, losses[0], losses[1], losses[2]))
         keys = ("head", "control", "top1", "loss", "low", "high")
         effects += [dict(zip(keys, (head, *row), strict=True)) for row in rows]
     return effects

@@ -28,6 +28,11 @@ MEG = re.compile(r"MEG|M[LRZ][A-Z]\d")
 WORDS = {"spline": "splines", "common": "name"}
 
 
+def name_modality(names: Sequence[str]) -> str:
+    """Name the kind of recording by its sensors: fMRI where there are none."""
+    return "fMRI" if not names else "MEG" if any(map(MEG.match, names)) else "EEG"
+
+
 @dataclass(frozen=True)
 class ChannelMapping:
     """Channels of a model as weighted sums of those of a recording.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.artifacts import Artifact, Curve, Line
+from brainhive_cli.core.facts import CalibrationFacts, Cell
 from brainhive_cli.core.measurements import (
     ALL,
     Measurements,
@@ -96,19 +97,19 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
         only = job.items.where([np.full(len(ids), row == other) for other, ids in enumerate(job.items.ids)])
         scopes[f"sub-{subject:02d}"] = by_name(summarise([ranks[row]], pool, items=only, **context))
 
-    # notes, as plain values
-    tested = describe_tested([align.tested_pictures("test")], align.signal_warnings)
+    # what a reader needs besides
+    seen, warnings = describe_tested([align.tested_pictures("test")], align.signal_warnings)
     columns = list(zip(names, results.columns, strict=True))
-    notes = {
+    facts = CalibrationFacts(
         **align.describe("test"),
-        "protocol": protocol,
-        "caveats": find_caveats(protocol),
-        **tested,
-        "warnings": [*tested["warnings"], *check_controls(results.metrics)],
-        "cells": {f"sub-{subject:02d}": {"subject": subject} for subject in job.people},
-        "finding": state_finding(results),
-        "arms": {arm: describe_arm(arm, job.spec.alignments) for arm in results.arms},
-        "amounts": [
+        protocol=protocol,
+        caveats=find_caveats(protocol),
+        seen_in_training=seen,
+        warnings=[*warnings, *check_controls(results.metrics)],
+        cells={f"sub-{subject:02d}": Cell(subject=subject) for subject in job.people},
+        finding=state_finding(results),
+        arms={arm: describe_arm(arm, job.spec.alignments) for arm in results.arms},
+        amounts=[
             {"name": name}
             | {
                 unit: None if np.isnan(count) else np.round(count, 2)
@@ -116,7 +117,7 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
             }
             for name, column in columns
         ],
-        "strength": {
+        strength={
             name: {
                 "chosen": choice.words,
                 "pulls": {name: choice.pulls[column] for name, column in columns},
@@ -124,11 +125,11 @@ def conclude(results: Results, choices: Mapping[str, Choice]) -> tuple[Measureme
             }
             for name, choice in choices.items()
         },
-        "source": describe_source(job),
-        "epochs": describe_epochs(job),
-        "pictures_left_out": {str(subject): person.dropped for subject, person in job.people.items()},
-    }
-    return Measurements(scopes, results.missing, notes), draw(results, choices)
+        source=describe_source(job),
+        epochs=describe_epochs(job),
+        pictures_left_out={str(subject): person.dropped for subject, person in job.people.items()},
+    )
+    return Measurements(scopes, results.missing, facts), draw(results, choices)
 
 
 def state_finding(results: Results) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
+from brainhive_cli.core.facts import ExplanationFacts
 from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.spaces import Sensors, Voxels
@@ -151,18 +152,14 @@ def conclude(
             scopes[name] = scopes.get(name, {}) | metrics
     if similarity is not None:
         scopes |= ceiling_scopes(similarity, pictures, without_model, spec.split)
-    notes = {
-        **describe_job(job, protocol, caveats, pictures),
-        **describe_tested([align.tested_pictures(spec.split)], align.signal_warnings),
-        "draws": len(readers[0].labels.permuted),
-        "finding": state_claims(
-            results, "what was seen", len(readers), f"{pictures.size} {spec.split} items", pictures.scope
-        ),
-        "profiles": [finding.note for finding in results],
-    }
+    tested = f"{pictures.size} {spec.split} items"
+    said = state_claims(results, "what was seen", len(readers), tested, pictures.scope)
+    facts = describe_job(job, protocol, caveats, pictures, results, said, len(readers[0].labels.permuted))
+    seen, warnings = describe_tested([align.tested_pictures(spec.split)], align.signal_warnings)
+    changes: dict[str, Any] = {"seen_in_training": seen, "warnings": warnings}
     if similarity is not None and similarity.halves is not None:
-        notes["ceiling of similarity by halves"] = similarity.halves.tolist()
-    return Measurements(scopes, missing, notes)
+        changes["similarity_ceiling"] = similarity.halves.tolist()
+    return Measurements(scopes, missing, facts.model_copy(update=changes))
 
 
 def write_artifacts(
@@ -184,16 +181,27 @@ def write_artifacts(
     artifacts.write(folder, [table, *put_claims_first(drawn, results).values()])
 
 
-def describe_job(job: Job, protocol: str, caveats: Sequence[str], items: Items) -> dict[str, Any]:
-    """Note which run was explained, by which protocol, on which items."""
-    return {
+def describe_job(
+    job: Job,
+    protocol: str,
+    caveats: Sequence[str],
+    items: Items,
+    results: Findings,
+    finding: str,
+    draws: int,
+) -> ExplanationFacts:
+    """Give the facts: which run was explained, by which protocol, on which items, and what was found."""
+    return ExplanationFacts(
         **job.align.describe(job.spec.split),
-        "protocol": protocol,
-        "caveats": merge_caveats(job.align.caveats(job.spec.split), caveats),
-        "scope": items.scope,
-        "units": items.kind,
-        "unit_count": items.count,
-    }
+        protocol=protocol,
+        caveats=merge_caveats(job.align.caveats(job.spec.split), caveats),
+        scope=items.scope,
+        units=items.kind,
+        unit_count=items.count,
+        draws=draws,
+        finding=finding,
+        profiles=[result.note for result in results],
+    )
 
 
 OF_WINDOWS = f"centre of the window, {TIME}"

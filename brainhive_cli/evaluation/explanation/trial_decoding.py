@@ -114,7 +114,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     missing |= {"test against permuted labels": problem} if problem else {}
     drawn = dict(curves([finding], {}))
     scopes = overall([finding]) | finding.scopes
-    notes: dict[str, Any] = {"profiles": [finding.note]}
+    generalisation: list[list[float]] = []
 
     # from time to time: every window with every classifier
     if has_grid:
@@ -124,7 +124,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         windows = f"trained {axis.where(int(train[peak]))}, tested {axis.where(int(test[peak]))}"
         scopes[scope(GENERALISATION, windows)] = {ACCURACY: grid.measured[peak]}
         above = int((grid.corrected < SIGNIFICANT).sum())
-        notes["generalisation"] = {"p_corrected": grid.corrected.reshape(count, count).tolist()}
+        generalisation = grid.corrected.reshape(count, count).tolist()
         note = (
             f"Chance {grid.measured[0].chance:.3g}. Above it at {above} of {count**2} places: p < "
             f"{SIGNIFICANT:g}, corrected over all by the largest of {spec.draws} permutations of the labels. "
@@ -142,21 +142,17 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
             note=note,
         )
 
-    # the page's artifacts, and notes
+    # the page's artifacts, and the facts
     write_artifacts(
         folder, spec, [finding], drawn, missing, f"Categories by time: {protocol}, {spec.split}", items
     )
-    notes |= {
-        **describe_job(job, protocol, caveats, items),
-        "warnings": align.signal_warnings,
-        "draws": draws,
-        "finding": f"Nothing is said of time courses: {problem}."
-        if problem
-        else state_claims(
-            [finding], "the category", len(subjects), f"{items.size} {spec.split} trials", items.scope
-        ),
-    }
-    return Measurements(scopes, missing, notes)
+    said = f"Nothing is said of time courses: {problem}."
+    if not problem:
+        trials = f"{items.size} {spec.split} trials"
+        said = state_claims([finding], "the category", len(subjects), trials, items.scope)
+    facts = describe_job(job, protocol, caveats, items, [finding], said, draws)
+    changes = {"warnings": align.signal_warnings, "generalisation": generalisation}
+    return Measurements(scopes, missing, facts.model_copy(update=changes))
 
 
 def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> Int64:

@@ -1,7 +1,6 @@
 """From reconstructions on disk to the metrics, artifacts and tables of a run, or of a sweep."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from math import isnan
 from pathlib import Path
@@ -10,18 +9,14 @@ from typing import Any
 from brainhive_cli.core import artifacts, console, runs
 from brainhive_cli.core.device_memory import keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, Unfinished
+from brainhive_cli.core.facts import Cell, ReconstructionFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import (
     ALL,
-    LEVEL,
     Measurements,
     Metric,
-    beside_heading,
-    extend_tables,
     find_caveats,
-    interval_text,
-    is_difference,
     merge_caveats,
     scope,
 )
@@ -29,7 +24,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.sweep import collect_variants
-from brainhive_cli.core.tables import Table, adjustment_text, p_text
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics, is_here, load
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Scoring
@@ -45,10 +40,17 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 )
 from brainhive_cli.evaluation.reconstruction.selections import CONTACT_SHEET, Selection
 from brainhive_cli.measurement.comparison import adjust_together, compare_runs, compare_sources
-from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.reports.tables import published_tables
+from brainhive_cli.reports.tables import (
+    MEANING,
+    adjustment_text,
+    difference_table,
+    mark_of,
+    metric_table,
+    published_tables,
+    with_interval,
+)
 
 COMPARISONS = "Comparisons"
 """The heading under which a page shows differences."""
@@ -96,7 +98,7 @@ def measure_run(
     split: str,
     launch: Launch,
     missing: Mapping[str, str],
-    notes: Mapping[str, Any],
+    facts: ReconstructionFacts,
 ) -> None:
     """Compare all reconstructions with their stimuli, write the sheets and finish the run.
 
@@ -108,7 +110,7 @@ def measure_run(
         split: Part of the data set.
         launch: The processes that share the work.
         missing: Sources that could not be made, and how to get them.
-        notes: More notes of the measurements.
+        facts: What is known of the reconstructions.
     """
     # the values of all files; the main process writes them, and what was decoded in words
     first = stimuli.open(next(iter(generated[0].files)))
@@ -137,13 +139,12 @@ def measure_run(
 
     # their means with intervals, and comparisons of the first source with the others
     caveats = merge_caveats(*(find_caveats(reconstructions.described) for reconstructions in generated))
-    notes = {"caveats": caveats, "medium": medium, **notes}
-    measurements = _measurements(scored, scoring.protocol, split, stimuli.alike, notes)
+    facts = facts.model_copy(update={"caveats": caveats, "medium": medium})
+    measurements = _measurements(scored, scoring.protocol, split, stimuli.alike, facts)
     for reconstructions in generated:
         missing_metrics |= reconstructions.tasks.missing
-    measurements |= Measurements(
-        missing={**missing_metrics, **missing}, notes={"comparisons": compare_sources(measurements)}
-    )
+    measurements |= Measurements(missing={**missing_metrics, **missing})
+    measurements = measurements.stating(comparisons=compare_sources(measurements))
 
     # what people are shown
     shown = []
@@ -164,8 +165,8 @@ def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
     root = paths.under_home("runs")
     folders = [runs.find(root, "reconstruct", name) for name in names]
     for folder in folders:
-        if swept := folder.measurements().notes.get("variants"):
-            hint = " or ".join(variant["run"] for variant in swept.values())
+        if swept := folder.measurements().facts.variants:
+            hint = " or ".join(variant.run for variant in swept.values())
             raise RecipeError(f"{folder.path.name} is a sweep: name the run of a variant", hint)
     return folders
 
@@ -183,8 +184,8 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
         raise errors[0]
 
     # p-values of all comparisons of the run are adjusted together
-    comparisons, against = adjust_together(source=measurements.notes["comparisons"], run=against)
-    measurements |= Measurements(notes={"comparisons": comparisons, "against": against})
+    comparisons, against = adjust_together(source=measurements.facts.comparisons, run=against)
+    measurements = measurements.stating(comparisons=comparisons, against=against)
     unchanged = [artifact for artifact in artifacts.read(folder) if artifact.section != COMPARISONS]
     artifacts.write(folder, [*unchanged, *comparison_tables(measurements)])
     folder.finish(measurements)
@@ -195,7 +196,7 @@ def read_result(folder: RunFolder, published: Mapping[str, Any] | None = None) -
     sheet = folder.path / CONTACT_SHEET
     files = {"contact sheet": sheet} if sheet.is_file() else {}
     with folder.reading() as measurements:
-        for line in missing_lines(measurements.missing, measurements.notes["medium"]):
+        for line in missing_lines(measurements.missing, measurements.facts_of(ReconstructionFacts).medium):
             console.warn(line)
         hint = Line("report", folder.path)
         return Result(folder.path, tables(measurements, published), measurements, files, hint)
@@ -204,27 +205,20 @@ def read_result(folder: RunFolder, published: Mapping[str, Any] | None = None) -
 def measure_variants(results: Mapping[str, Result]) -> Measurements:
     """Put the scopes of all variants together, after their names; nothing is pooled.
 
-    The first is compared with the others; notes say why some cannot be.
+    The first is compared with the others; the facts say why some cannot be.
     """
     # the first variant against each other one
     measured = {label: result.metrics for label, result in results.items()}
     (first, base), *following = measured.items()
     comparisons, errors = compare_runs(base, first, dict(following), noun="variant")
 
-    # scopes of all, with notes of what each was made from
-    collected = collect_variants(results)
-    variants = {
-        label: {**variant, "sources": measured[label].notes["sources"]}
-        for label, variant in collected.notes["variants"].items()
-    }
-    notes = {
-        "mode": base.notes["mode"],
-        "medium": base.notes["medium"],
-        "variants": variants,
-        "comparisons": comparisons,
-        "not_compared": [error.message for error in errors],
-    }
-    return collected | Measurements(notes=notes)
+    # scopes of all; sources are those of each variant
+    return collect_variants(results).stating(
+        mode=base.facts.mode,
+        medium=base.facts_of(ReconstructionFacts).medium,
+        comparisons=comparisons,
+        not_compared=[error.message for error in errors],
+    )
 
 
 def _score(
@@ -258,7 +252,7 @@ def _score(
 
 @console.progress("computing statistics")
 def _measurements(
-    scored: Sequence[Scored], protocol: str, split: str, alike: Alike, notes: Mapping[str, Any]
+    scored: Sequence[Scored], protocol: str, split: str, alike: Alike, facts: ReconstructionFacts
 ) -> Measurements:
     """Collect the metrics of all, of each source, of each concept of a source, and of each cell."""
     groups: dict[str, list[Scored]] = {}
@@ -284,11 +278,9 @@ def _measurements(
         generated = cell.generated
         described = f"{protocol}, {generated.described}"
         scopes[generated.scope] = measure_sets([cell], described, split, alike)
-        cells[generated.scope] = {
-            "source": generated.source,
-            "subject": generated.subject,
-            "title": generated.title,
-        }
+        cells[generated.scope] = Cell(
+            source=generated.source, subject=generated.subject, title=generated.title
+        )
 
         # a mean over repeats for each item and metric; None where an item has none
         columns: dict[str, list[Any]] = {"image_ids": list(generated.files)}
@@ -297,9 +289,8 @@ def _measurements(
         items[generated.scope] = {**columns, "units": [str(unit) for unit in unit_names]}
 
     # what pages and tables need besides the numbers
-    titles = name_sources(notes["medium"])
-    notes = {
-        **notes,
+    titles = name_sources(facts.medium)
+    described_by = {
         "units": units.kind,
         "unit_count": units.count,
         "scope": units.scope,
@@ -309,96 +300,72 @@ def _measurements(
         "concepts": list(recalls[first]),
         "cells": cells,
     }
-    return Measurements(scopes, notes=notes, items=items)
+    return Measurements(scopes, facts=facts.model_copy(update=described_by), items=items)
 
 
 def tables(measured: Measurements, published: Mapping[str, Any] | None = None) -> tuple[Table, ...]:
-    """Write the tables of a finished run; by cell where there are several; and what was published."""
-    # metrics of the cells of the first source
-    source = measured.notes["sources"][0]
+    """Lay out the tables of a run: by source, by cell of the first, differences, published values."""
+    facts, scopes = measured.facts_of(ReconstructionFacts), measured.scopes
+    sources = {facts.titles[source]: scopes[source] for source in facts.sources}
+    split = next(iter(measured.overall.values())).split
     cells = {
-        cell["title"]: measured.scopes[scope]
-        for scope, cell in measured.notes["cells"].items()
-        if cell["source"] == source
+        cell.title: scopes[name] for name, cell in facts.cells.items() if cell.source == facts.sources[0]
     }
-
-    # a row for each source, then for each cell
-    written = [_table_by_source(measured)]
-    if len(cells) > 1:
-        names = list(next(iter(cells.values())))
-        rows = [
-            (title, *(f"{metrics[name].value:.3f}" for name in names), metrics[names[0]].n)
-            for title, metrics in cells.items()
-        ]
-        columns = ("cell", *map(with_arrow, names), "n")
-        written.append(Table("By cell; intervals are in metrics.json", columns, rows))
-    written += comparison_tables(measured)
-    return (*written, *published_tables(published))
+    laid_out = [
+        metric_table(f"Reconstruction of {split} {facts.medium}s", sources, "from", list(measured.overall)),
+        metric_table("By cell", cells if len(cells) > 1 else {}, "cell"),
+        *comparison_tables(measured),
+        *published_tables(published),
+    ]
+    return tuple(table for table in laid_out if table.rows)
 
 
 def comparison_tables(measured: Measurements) -> list[Table]:
-    """Write the tables of differences, of the first source and the run from others, and that of concepts."""
-    written = []
-    titles = name_sources(measured.notes["medium"])
-    if comparisons := measured.notes.get("comparisons", []):
-        written.append(_differences_table(titles[measured.notes["sources"][0]], comparisons, titles))
-    if against := measured.notes.get("against", []):
-        caveats = merge_caveats(*(comparison["caveats"] for comparison in against))
-        written += extend_tables([_differences_table("this run", against, titles)], caveats)
+    """Lay out differences of the first source and the run from others, and the recall of each concept."""
+    facts = measured.facts_of(ReconstructionFacts)
+    titles = {str(facts.run or "this run"): "this run", **name_sources(facts.medium)}
+    compared = [difference_table(group, titles, COMPARISONS) for group in (facts.comparisons, facts.against)]
 
     # the recall of each concept, the most frequent first, next to that of shuffled pairs
-    if concepts := measured.notes.get("concepts"):
-        source, rows = measured.notes["sources"][0], []
-        for concept in concepts:
-            recall = measured.scopes[scope(f"concept {concept}", source)][RECALL]
-            floor = measured.scopes.get(scope(f"concept {concept}", FLOOR), {}).get(RECALL)
-            shuffled = "–" if floor is None else floor.value
-            rows.append((concept, recall.n, recall.value, recall.interval_text(), shuffled, recall.chance))
-        rows.sort(key=lambda row: -row[1])
-        columns = ("concept", "n", titles[source], "95 % CI", titles[FLOOR], "chance of a guess")
-        written.append(
-            Table("Recall of each concept among the likeliest, as many as a stimulus shows", columns, rows)
-        )
-    return [replace(table, section=COMPARISONS) for table in written]
+    recalls = {}
+    for concept in facts.concepts:
+        recalls[concept] = {
+            source: measured.scopes[name][RECALL]
+            for source in (facts.sources[0], FLOOR)
+            if RECALL in measured.scopes.get(name := scope(f"concept {concept}", source), {})
+        }
+    rows: list[list[Any]] = []
+    for concept, recall in sorted(recalls.items(), key=lambda row: -row[1][facts.sources[0]].n):
+        first = recall[facts.sources[0]]
+        rows.append([concept, first.n, with_interval(first), with_interval(recall.get(FLOOR)), first.chance])
+    columns = ("concept", "n", titles[facts.sources[0]], titles[FLOOR], "chance of a guess")
+    title = "Recall of each concept among the likeliest, as many as a stimulus shows"
+    recall_table = Table(title, columns, rows, section=COMPARISONS)
+    return [table for table in (*compared, recall_table) if table.rows]
 
 
 def sweep_tables(measured: Measurements, published: Mapping[str, Any]) -> tuple[Table, ...]:
-    """Write one table of all variants and sources; values that differ from the first variant's are marked."""
-    # metrics by variant and source, and those that differ from the first variant
-    variants = measured.notes["variants"]
-    comparisons = measured.notes["comparisons"]
-    metrics_of = {
-        (label, source): measured.scopes[scope(label, source)]
-        for label, variant in variants.items()
-        for source in variant["sources"]
-    }
-    names = list(dict.fromkeys(name for metrics in metrics_of.values() for name in metrics))
-    differing = {
-        (comparison["with"], name)
-        for comparison in comparisons
-        for name, m in comparison["metrics"].items()
-        if is_difference(m["p_adjusted"])
-    }
+    """Lay out all variants and sources; values that differ from the first variant's are marked."""
+    facts, titles = measured.facts, name_sources(measured.facts_of(ReconstructionFacts).medium)
+    rows: dict[str, Mapping[str, Metric]] = {}
+    marks: dict[tuple[str, str], str] = {}
+    for label, variant in facts.variants.items():
+        for source in variant.sources:
+            rows[f"{label}, {titles[source]}"] = measured.scopes[scope(label, source)]
+        marks |= {
+            (f"{label}, {titles[variant.sources[0]]}", row.metric): mark_of(row)
+            for row in facts.comparisons
+            if row.second == label
+        }
 
-    # a row for each variant and source
-    titles, rows = name_sources(measured.notes["medium"]), []
-    for (label, source), metrics in metrics_of.items():
-        is_first = source == variants[label]["sources"][0]
-        values = []
-        for name in names:
-            mark = MARK if is_first and (label, name) in differing else ""
-            values.append(f"{metrics[name].value:.3f}{mark}" if name in metrics else "–")
-        rows.append((label, titles[source], *values, next(iter(metrics.values())).n))
-
-    # the title says how it was tested
-    protocol = next(iter(next(iter(metrics_of.values())).values())).protocol.partition(",")[0]
-    title = f"Reconstruction, variant by variant, {protocol}; intervals are in metrics.json"
-    if comparisons:
-        tests, notes = _tests_and_notes(comparisons)
-        marked = f"{MARK} differs from {next(iter(variants))}, p ≤ {LEVEL} ({tests})"
-        title = "; ".join([title, marked, *notes])
-    table = Table(title, ("variant", "from", *map(with_arrow, names), "n"), rows)
-    return extend_tables([table, *published_tables(published)], measured.caveats)
+    # what a mark means
+    note = ""
+    if facts.comparisons:
+        note = (
+            f"{MEANING}: differs from {next(iter(facts.variants))}; {adjustment_text(facts.comparisons[0])}"
+        )
+    table = metric_table("Variant by variant", rows, "variant, from", marks=marks, note=note)
+    return (table, *published_tables(published))
 
 
 def missing_lines(missing: Mapping[str, str], medium: str) -> list[str]:
@@ -410,63 +377,3 @@ def missing_lines(missing: Mapping[str, str], medium: str) -> list[str]:
         f"not measured: {', '.join(same_way)}: {way}; then the same command measures them"
         for way, same_way in names.items()
     ]
-
-
-def _table_by_source(measured: Measurements) -> Table:
-    """Put every source's value of a metric below one another."""
-    # a row for each metric and source, then metrics that are missing
-    rows = []
-    sources, medium = measured.notes["sources"], measured.notes["medium"]
-    titles = name_sources(medium)
-    metrics = [metric for source in sources for metric in measured.scopes[source].values()]
-    heading = beside_heading(metrics)
-    for name in measured.overall:
-        for source in sources:
-            if name not in measured.scopes[source]:
-                continue
-            m = measured.scopes[source][name]
-            chance, pool = ("–" if value is None else value for value in (m.chance, m.pool))
-            second = (m.beside_text(),) if heading else ()
-            shown = (m.value, m.interval_text(), *second, m.n, pool, chance)
-            rows.append((with_arrow(name), titles[source], *shown))
-    for name in measured.missing:
-        row = ("all", titles[name]) if name in titles else (with_arrow(name), "–")
-        rows.append((*row, "missing", *["–"] * (5 if heading else 4)))
-
-    # the title says what all numbers of a run have in common
-    seeds = sorted({seed for metric in metrics for seed in metric.seeds})
-    trained = f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}" if seeds else ""
-    split = "" if metrics[0].split == "scored" else f" of {metrics[0].split} {medium}s"
-    second = (heading,) if heading else ()
-    columns = ("metric", "from", "value", "95 % CI", *second, "n", "pool", "chance")
-    about = f"; for {measured.notes['scope']}" if measured.notes.get("scope") else ""
-    return Table(f"Reconstruction{split}: {metrics[0].protocol}{trained}{about}", columns, rows)
-
-
-def _differences_table(
-    name: str, comparisons: Sequence[Mapping[str, Any]], titles: Mapping[str, str]
-) -> Table:
-    """Show by how much the reconstructions called `name` score more than others, metric by metric."""
-    # a row for each comparison and metric
-    rows = []
-    for comparison in comparisons:
-        other = titles.get(comparison["with"], f"…{comparison['with'][-9:]}")
-        for metric, m in comparison["metrics"].items():
-            is_more = (m["difference"] > 0) != m["lower_is_better"]
-            is_shown = is_difference(m["p_adjusted"])
-            better = (name if is_more else other) if is_shown else "–"
-            interval, p = interval_text(m["low"], m["high"]), p_text(m["p_adjusted"])
-            rows.append((with_arrow(metric), other, f"{m['difference']:+.3f}", interval, m["n"], p, better))
-
-    # the title says how it was tested
-    tests, notes = _tests_and_notes(comparisons)
-    title = "; ".join([f"{name} less others, paired; p: {tests}", *notes])
-    columns = ("metric", "less", "difference", "95 % CI", "n", "p", f"better (p ≤ {LEVEL})")
-    return Table(title[0].upper() + title[1:], columns, rows)
-
-
-def _tests_and_notes(comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
-    """Name the tests of comparisons with their adjustment, and list what limits them."""
-    tests = {m["test"] for comparison in comparisons for m in comparison["metrics"].values()}
-    notes = dict.fromkeys(note for comparison in comparisons for note in comparison["notes"])
-    return f"{', '.join(sorted(tests))}; {adjustment_text(comparisons[0]['adjusted_over'])}", list(notes)

@@ -16,6 +16,7 @@ import numpy as np
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -48,14 +49,14 @@ class MatchedFolders:
         stimuli: The true pictures or clips.
         medium: What both folders hold.
         digests: Digests of the content of both folders, by what the user calls them.
-        notes: What is left over, for the measurements.
+        facts: What is left over, for the measurements.
     """
 
     generated: GeneratedSet
     stimuli: Stimuli
     medium: Medium
     digests: Mapping[str, str]
-    notes: Mapping[str, Any]
+    facts: ReconstructionFacts
 
     @classmethod
     def match(cls, score: str, truth: str | None, medium: Medium | None = None) -> Self:
@@ -142,8 +143,8 @@ class MatchedFolders:
             alike=Alike(alike_by, {name: name for name in sorted(truths)}, medium),
         )
         digests = {folders[-1]: digest_media(truths), score: digest_media(reconstructions)}
-        notes = {"score": score, "unmatched": unmatched, "without": without}
-        return cls(generated, stimuli, medium, digests, notes)
+        facts = ReconstructionFacts(score=score, unmatched=unmatched, without=without)
+        return cls(generated, stimuli, medium, digests, facts)
 
     def shuffled(self) -> GeneratedSet:
         """Give every item another item's reconstructions: what any of them scores, the floor."""

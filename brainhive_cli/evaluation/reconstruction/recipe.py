@@ -218,7 +218,7 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         return Sampling.model_construct(self.model_fields_set & fields.keys(), **fields)
 
     @property
-    def published_notes(self) -> dict[str, Any]:
+    def published_values(self) -> dict[str, Any]:
         """Values that a paper prints, as measurements note them; empty where the recipe says nothing."""
         return {} if self.published is None else self.published.as_dict()
 

@@ -2,9 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from operator import itemgetter
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -14,8 +13,9 @@ from torch.nn.functional import normalize
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import LEVEL, Answer, Baseline, Difference
 from brainhive_cli.core.lines import Line, write_value
-from brainhive_cli.core.measurements import LEVEL, Measurements, by_name, scope
+from brainhive_cli.core.measurements import Measurements, Metric, by_name, scope
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.evaluation.retrieval.job import Group, Job
@@ -31,13 +31,11 @@ from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axe
 from brainhive_cli.measurement.ranks import ranks_of_all, summarise
 from brainhive_cli.measurement.retrieval import draw_tested
 from brainhive_cli.measurement.units import Alike, Items
-from brainhive_cli.measurement.verdict import Verdict, judge
+from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
 BASELINE, PLAIN = "baseline · ridge", "plain"
 """The scope of the ridge that a verdict is compared with, and the first part of those of plain baselines."""
-QUESTION = "do signals and pictures belong together as they are filed?"
-"""Asked where no ridge could be fitted."""
 FAILURES = (BrainhiveError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
 """Errors that leave an evaluation without its ridge."""
 COMPONENTS, SIGNALS, SIGNAL_BYTES = 1000, 20_000, 2 * 10**9
@@ -183,7 +181,7 @@ def look_up(ranks: Int64, shown: Int64, rows: Int64) -> Int64:
     return ranks[np.arange(len(ranks)), np.searchsorted(rows, shown)]
 
 
-def judge_ranks(ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, alike: Alike) -> Verdict:
+def judge_ranks(ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, alike: Alike) -> Answer:
     """Test whether signals rank the pictures that they are filed as better than others.
 
     Args:
@@ -228,42 +226,23 @@ def try_orders(
 
 
 def diagnose(
-    verdict: str, ridge: Verdict, words: str, signals: int, tried: Sequence[tuple[float, str]]
-) -> tuple[str, str]:
-    """Explain a verdict by what was measured, and by no more.
+    is_above: bool, ridge: Answer, tried: Sequence[tuple[float, str]]
+) -> Literal["", "misfiled", "too little data", "target not carried"]:
+    """Name the cause of a result by what was measured, and by no more.
 
     Args:
-        verdict: Of the run.
-        ridge: Verdict of the ridge on the same signals.
-        words: What the ridge measured.
-        signals: How many training signals the ridges of all subjects learned from.
+        is_above: Whether the run is above chance.
+        ridge: Answer of the ridge on the same signals.
         tried: One-sided p of other orders of the pictures, and each order in words.
-
-    Returns:
-        The cause, empty where there is none, and a sentence that says what was tested.
     """
     # the best order, if it is above chance after correction for all that were tried (Bonferroni)
-    count = len(tried)
-    p, order = min(tried, key=itemgetter(0), default=(1.0, ""))
-    if tried and p * count <= LEVEL:
-        return "misfiled", (
-            f"misfiled: with {order}, a closed-form ridge finds test pictures (p {p * count:.2g} after "
-            f"correction for {count} orders), as they are filed it does not; correct the order and prepare "
-            "the signals again"
-        )
+    if tried and min(tried)[0] * len(tried) <= LEVEL:
+        return "misfiled"
 
     # the ridge compared with the model
-    compared = f"a closed-form ridge on the same signals is {ridge.words} ({words})"
-    if verdict.startswith("above chance") or ridge.side == "not testable":
-        return "", compared
-    if ridge.side == "above chance":
-        return "too little data", f"too little data for this model: {compared}"
-    orders = f", nor in {count} other orders" if count else ""
-    return "target not carried", (
-        "too little data, pictures that are filed wrongly, or a target that these signals do not carry: of "
-        f"{signals} training signals a closed-form ridge does not find test pictures "
-        f"({words}){orders}; check the reliability of the signals, then try another window or encoder"
-    )
+    if is_above or ridge.side == "not testable":
+        return ""
+    return "too little data" if ridge.side == "above chance" else "target not carried"
 
 
 def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> Measurements:
@@ -275,20 +254,20 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
         device: Where ridges are fitted.
 
     Returns:
-        The ridge's metrics, and `baseline` in the notes: a sentence with its cause and any next command.
-        Where no ridge can be fitted, the sentence says why; nothing where none is asked for.
+        What was measured, with the ridge's metrics, and `baseline` in the facts: a sentence with its cause
+        and any next command. Where no ridge can be fitted, the sentence says why.
     """
-    spec, verdict = job.recipe, measured.notes["verdict"]
+    spec, verdict = job.recipe, measured.facts.verdict
     is_asked = spec.baseline == "ridge" or not verdict.startswith(("above chance", "not testable"))
     if spec.control != "none" or spec.baseline == "none" or not is_asked:
-        return Measurements()
+        return measured
     try:
         return _compare_with_ridge(job, measured, device)
     except FAILURES as error:
         reason = (
             error.in_one_line if isinstance(error, BrainhiveError) else f"{type(error).__name__}: {error}"
         )
-        return Measurements(notes={"baseline": {"sentence": f"{QUESTION} No ridge was fitted: {reason}"}})
+        return measured.stating(baseline=Baseline(reason=reason))
 
 
 @console.progress("fitting a ridge")
@@ -314,7 +293,7 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
     alike = alike_of(align.dataset, rows.tolist(), [concepts[row] for row in rows])
 
     # each subject's ridge, with pictures as filed; in other orders, too, where the model does not find them
-    verdict = measured.notes["verdict"]
+    verdict = measured.facts.verdict
     subjects, counts, components, are_own = [], [], 0, True
     ranks: list[Int64] = []
     shown: list[Int64] = []
@@ -340,22 +319,31 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
             len(rows),
             split=spec.split,
             items=alike.items([pictures.tolist() for pictures in shown]),
-            protocol=f"{measured.notes['protocol']}, {how}",
+            protocol=f"{measured.facts.protocol}, {how}",
             only=("top1", "top5", "median_rank"),
         )
     )
 
     # the cause, and the command that follows from it
     of_ridge = judge_ranks(ranks, shown, rows, alike)
-    p = "not testable" if of_ridge.p is None else f"p {of_ridge.p:.2g}"
-    words = f"top-1 {metrics['top1'].value:.3f}, chance {1 / len(rows):.3f}, n {of_ridge.n}, {p}"
-    cause, sentence = diagnose(verdict, of_ridge, words, signals, tried)
+    cause = diagnose(verdict.startswith("above chance"), of_ridge, tried)
     line = {
         "too little data": write_training(align, subjects),
         "target not carried": Line("check", f"dataset={align.dataset_config}", "--plots").plain,
     }.get(cause, "")
-    notes = {"cause": cause, "sentence": sentence, "line": line, "above_chance": of_ridge.as_dict()}
-    return Measurements({BASELINE: metrics}, {}, {"baseline": notes})
+    order_p, order = min(tried, default=(None, ""))
+    baseline = Baseline(
+        cause=cause,
+        line=line,
+        answer=of_ridge,
+        top1=metrics["top1"].value,
+        chance=1 / len(rows),
+        signals=signals,
+        orders=len(tried),
+        order=order,
+        order_p=None if order_p is None else min(1.0, order_p * len(tried)),
+    )
+    return (measured | Measurements({BASELINE: metrics})).stating(baseline=baseline)
 
 
 def first_tests(groups: Sequence[Group]) -> Iterator[tuple[Group, list[int]]]:
@@ -450,7 +438,7 @@ def compare_plainly(
     ours: Mapping[int, Sequence[Int64]],
     items: Items,
     **context: Any,
-) -> tuple[Measurements, list[str]]:
+) -> tuple[dict[str, dict[str, Metric]], list[Difference], list[str]]:
     """Measure baselines, and the differences to the run on the same items.
 
     Args:
@@ -460,7 +448,7 @@ def compare_plainly(
         context: See `summarise`.
 
     Returns:
-        The measurements, and a warning for each baseline that is better than the run.
+        Metrics by scope, differences, and a warning for each baseline that is better than the run.
     """
     scopes, rows, warnings = {}, [], []
     for name, by_subject in ranks.items():
@@ -469,17 +457,11 @@ def compare_plainly(
         scopes[scope(PLAIN, name)] = by_name(summarise(plain, items=items, **context))
         difference = compare([np.array(group) for group in ours.values()], plain, items=items)
 
-        # the side of the baseline on which the run lies
-        side = "not distinguished"
-        if difference.p_value is None:
-            side = "too few items to compare"
-        elif difference.low is not None and difference.low > 0:
-            side = "above"
-        elif difference.high is not None and difference.high < 0:
-            side = "below"
+        # a run below its baseline is warned of
+        rows.append(difference.model_copy(update={"second": name, "metric": "top1"}))
+        if difference.high is not None and difference.high < 0:
             warnings.append(
                 f"below a plain baseline on the same folds: top-1 of {NAMES[name]} is "
                 f"{-difference.difference:.3f} higher"
             )
-        rows.append({"name": name, "side": side, **asdict(difference)})
-    return Measurements(scopes, notes={PLAIN: rows} if rows else {}), warnings
+    return scopes, rows, warnings

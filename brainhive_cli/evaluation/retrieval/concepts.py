@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.facts import ConfusionMatrix
 from brainhive_cli.core.files import locate, read_regular
 from brainhive_cli.measurement.retrieval import Scores
 
@@ -25,7 +26,7 @@ CONFUSIONS = 100
 def describe_concepts(
     tested: Iterable[Scores], categories: Mapping[str, str], *, with_matrix: bool
 ) -> dict[str, Any]:
-    """Write notes of the concepts and categories that were found, and of those that were confused."""
+    """Give the facts on concepts and categories that were found, and on those that were confused."""
     # ranks by concept, and similarities by the seen concept and that of the most similar picture
     ranks, similarities = defaultdict(list), defaultdict(list)
     for scores in tested:
@@ -33,18 +34,18 @@ def describe_concepts(
         for seen, named, rank, similarity in zip(*rows, strict=True):
             ranks[seen].append(rank)
             similarities[seen, named].append(similarity)
-    notes = {
+    facts: dict[str, Any] = {
         "concepts": by_concept(ranks),
         "categories": by_category(ranks, categories),
         "confusions": confusions(similarities),
     }
 
     # names, and counts [K, K] of all cells; none for too many
-    if with_matrix:
-        names = sorted({*chain.from_iterable(similarities)})
+    names = sorted({*chain.from_iterable(similarities)})
+    if with_matrix and len(names) <= MAX_CONFUSED:
         counts = [[len(similarities[seen, named]) for named in names] for seen in names]
-        notes["confusion_matrix"] = {"names": names, "counts": counts} if len(names) <= MAX_CONFUSED else {}
-    return notes
+        facts["confusion_matrix"] = ConfusionMatrix(names=names, counts=counts)
+    return facts
 
 
 def by_concept(ranks: Mapping[str, Sequence[int]]) -> dict[str, dict[str, float]]:

@@ -12,6 +12,7 @@ from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
 from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.measurements import Measurements, extend_title
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.media_files import first_frame
@@ -65,7 +66,7 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
         recipe: How it was measured, and what is shown.
     """
     # ranks of all queries in bins that double: 1, 2–3, 4–7 …
-    ranks = np.concatenate([np.asarray(measured.items[name]["ranks"]) for name in measured.notes["cells"]])
+    ranks = np.concatenate([np.asarray(measured.items[name]["ranks"]) for name in measured.facts.cells])
     pool = measured.overall["top1"].pool or int(ranks.max())
     edges = [*(2**power for power in range(pool.bit_length())), pool + 1]
     bins = list(pairwise(edges))
@@ -80,7 +81,7 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
 
     # top-1 over repetitions and time, and the shares of regions
     curves = []
-    for name, notes in measured.notes["curves"].items():
+    for name, description in measured.facts_of(RetrievalFacts).curves.items():
         points = scopes_below(measured, name)
         lines = [Line.of(shown("top1"), [point["top1"] for point in points.values()])]
         marks = {}
@@ -94,7 +95,7 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
                 "top-1",
                 is_logarithmic=name == "repetitions",
                 marks=marks,
-                note=notes["description"],
+                note=description,
             )
         )
 
@@ -104,14 +105,16 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
         lines = [Line.of(head, [metrics[head] for metrics in regions.values()]) for head in heads]
         title, value = "What each region carries", "share of the prediction lost without it"
         curves.append(
-            Curve(title, "region", list(regions), lines, value, "bars", note=measured.notes["protocol"])
+            Curve(title, "region", list(regions), lines, value, "bars", note=measured.facts.protocol)
         )
 
     # confusions, figures of the first cell, and tables
     drawn: list[Artifact] = []
-    if confusions := measured.notes.get("confusion_matrix"):
-        drawn.append(_draw_confusions(**confusions))
-        drawn += _draw_voxels(models[0], recipe.split) if models else []
+    facts = measured.facts_of(RetrievalFacts)
+    if facts.confusion_matrix:
+        drawn.append(_draw_confusions(facts.confusion_matrix.names, facts.confusion_matrix.counts))
+    if facts.tests_trials and models:
+        drawn += _draw_voxels(models[0], recipe.split)
     drawn += [histogram, *curves]
     if models:
         drawn += _draw_cell(run, models, recipe)

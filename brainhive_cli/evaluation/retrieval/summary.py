@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core import console
+from brainhive_cli.core.facts import Answer, Ceiling, Cell, Control, ControlMetric, RetrievalFacts
+from brainhive_cli.core.facts import Gallery as GalleryFacts
 from brainhive_cli.core.measurements import (
     ALL,
     CHANNELS_MAPPED,
@@ -23,7 +25,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     scope,
 )
-from brainhive_cli.core.set_up import SET_UP, describe_signals, merge
+from brainhive_cli.core.set_up import describe_signals, merge
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.evaluation.retrieval.baseline import compare_plainly
 from brainhive_cli.evaluation.retrieval.concepts import describe_concepts
@@ -41,7 +43,7 @@ from brainhive_cli.measurement.reliability import spearman_brown
 from brainhive_cli.measurement.retrieval import CONTROL_METRICS, DRAWS, Gallery, Scores, shared_points
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, describe_claims
-from brainhive_cli.measurement.verdict import Verdict, judge
+from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
 from brainhive_cli.training.alignment.trained import TrainedRun
 
@@ -78,12 +80,12 @@ def summarise_job(
     gallery, pool = next(iter(merged.values()))[0], next(iter(scores.values()))[0].pool
 
     # scores by the scope that they are shown in, and by subject
-    cells: dict[str, Fields] = {}
+    cells: dict[str, Cell] = {}
     tested, by_subject = {}, defaultdict[int, list[Scores]](list)
     for cell, (_, tables) in merged.items():
         for subject, table in tables.items():
             name = scope(cell.name, label(subject))
-            cells[name] = {"cell": cell.name, "subject": label(subject), "seed": cell.seed}
+            cells[name] = Cell(cell=cell.name, subject=label(subject), seed=cell.seed)
             tested[name] = table
             by_subject[subject].append(table)
     groups = list(by_subject.values())
@@ -105,7 +107,7 @@ def summarise_job(
     # metrics of all cells together, and of each
     scopes = scopes_of_all(groups, alike, of_all, spec.subsets)
     for name, table in tested.items():
-        of_cell = {**context, "seeds": (cells[name]["seed"],)}
+        of_cell = {**context, "seeds": (cells[name].seed,)}
         scopes |= measure_directions(name, [[table]], alike, of_cell, CURVE)
 
     # held-out trials are compared with the best guess; plain baselines learn from the same folds
@@ -117,13 +119,13 @@ def summarise_job(
         scopes[ALL] |= measure_classes(groups, {**context, "items": items})
     ours = {subject: [table.ranks for table in tables] for subject, tables in by_subject.items()}
     of_plain = {**context, "protocol": f"plain baseline, {protocol}"}
-    baselines, below = compare_plainly(plain, ours, items, **of_plain)
+    baselines, differences, below = compare_plainly(plain, ours, items, **of_plain)
 
     # regions, and ceilings of the signals, which are the same of all cells
     if spec.region_shares:
         scopes |= describe_regions(groups, alike, of_all)
     signal_caveats = [*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})]
-    ceilings = describe_ceilings(
+    ceilings, missing, ceiling = describe_ceilings(
         {label(subject): group[-1].ceiling for subject, group in by_subject.items() if group[-1].ceiling},
         run.dataset.name,
         spec.split,
@@ -134,12 +136,12 @@ def summarise_job(
 
     # answers, and what a reader of the numbers must know
     verdict, *questions = above_chance(groups, alike)
-    seen = describe_tested(
+    seen, tested_warnings = describe_tested(
         (align_run.tested_pictures(spec.split, fold) for align_run in job.runs for fold in align_run.folds),
         [line for align_run in job.runs for line in align_run.signal_warnings],
     )
     warnings = [
-        *seen["warnings"],
+        *tested_warnings,
         *find_disagreement(verdict, scopes[ALL]["top1"]),
         *find_small_pools(groups, spec.subsets),
         *(describe_absent(merged.values()) if alike.group_of else []),
@@ -147,47 +149,51 @@ def summarise_job(
     ]
     is_result = len(job.runs) == 1 and spec.control == "none"
     published = run.recipe.published if run.recipe is not None and is_result else None
-    notes = {
-        "run": run.name,
-        "runs": [align_run.name for align_run in job.runs],
-        "mode": join_modes(job.runs),
-        "protocol": protocol,
-        "caveats": caveats,
-        **seen,
-        "warnings": warnings,
-        "gallery": describe_gallery(job, gallery.image_ids),
-        "verdict": verdict.words,
-        "above_chance": verdict.as_dict(),
-        "questions": [question.as_dict() for question in questions],
-        "claims": describe_claims(items, len(groups)),
-        "units": items.kind,
-        "unit_count": items.count,
-        "scope": items.scope,
-        "inflation": items.inflation,
-        "control": describe_control(spec.control, groups, pool),
-        "curves": describe_curves(spec),
-        "voxels": {
-            label(subject): group[0].regions.voxels
+    facts = RetrievalFacts(
+        run=run.name,
+        runs=[align_run.name for align_run in job.runs],
+        dataset=run.dataset.name,
+        modality=run.modality,
+        stimulus=run.dataset.stimulus,
+        mode=join_modes(job.runs),
+        protocol=protocol,
+        caveats=caveats,
+        seen_in_training=seen,
+        warnings=warnings,
+        gallery=describe_gallery(job, gallery.image_ids),
+        answers=[verdict, *questions],
+        claims=describe_claims(items, len(groups)),
+        units=items.kind,
+        unit_count=items.count,
+        scope=items.scope,
+        inflation=items.inflation,
+        control=describe_control(spec.control, groups, pool),
+        curves=describe_curves(spec),
+        voxels={
+            label(subject): dict(group[0].regions.voxels)
             for subject, group in by_subject.items()
             if group[0].regions
         },
-        "prior": None if run.recipe is None else run.recipe.prior,
-        "published": {} if published is None else published.as_dict(),
-        SET_UP: merge([align_run.set_up(spec.split) for align_run in job.runs]),
-        "cells": cells,
+        prior=None if run.recipe is None else run.recipe.prior,
+        published={} if published is None else published.as_dict(),
+        set_up=merge([align_run.set_up(spec.split) for align_run in job.runs]),
+        cells=cells,
+        tests_trials=bool(alike.group_of),
+        plain=differences,
+        ceiling=ceiling,
         **describe_concepts(tested.values(), job.categories, with_matrix=bool(alike.group_of)),
-    }
+    )
     units_of = dict(zip(map(label, by_subject), items.units, strict=True))
     by_item = {
         name: {
             "image_ids": table.image_ids,
-            "units": [str(unit) for unit in units_of[cells[name]["subject"]]],
+            "units": [str(unit) for unit in units_of[str(cells[name].subject)]],
             "ranks": table.ranks.tolist(),
             "backward_ranks": table.backward.tolist(),
         }
         for name, table in tested.items()
     }
-    return baselines | Measurements(scopes, {}, notes, by_item) | ceilings
+    return Measurements(baselines | scopes | ceilings, missing, facts, by_item)
 
 
 def find_alike(job: Job, gallery: Gallery, tested: Sequence[Scores]) -> Alike:
@@ -226,7 +232,7 @@ def join_modes(runs: Sequence[TrainedRun]) -> str:
     return " + ".join(dict.fromkeys(run.mode for run in runs))
 
 
-def find_disagreement(verdict: Verdict, top1: Metric) -> list[str]:
+def find_disagreement(verdict: Answer, top1: Metric) -> list[str]:
     """Say where the verdict on all ranks and the interval of top-1 lie on different sides of chance.
 
     Few hits are expected of guesses, and an interval of so rare ones is too narrow.
@@ -253,21 +259,21 @@ def find_small_pools(groups: Groups, subsets: Subsets | None) -> list[str]:
     return [f"no subsets of {subsets.ways} pictures: {about}; {instead}"]
 
 
-def describe_gallery(job: Job, pictures: Sequence[str]) -> Fields:
+def describe_gallery(job: Job, pictures: Sequence[str]) -> GalleryFacts:
     """Describe the candidates; runs are compared by their digest."""
     spec, dataset = job.recipe, job.runs[0].dataset
     candidates = [*pictures, str(spec.distractors), str(spec.seed) if spec.distractors else ""]
-    return {
-        "of": dataset.name,
-        "splits": spec.gallery,
-        "pictures": len(pictures),
-        "random": spec.distractors,
-        **({"held_out": dataset.holdout.words} if dataset.holdout.divides_train else {}),
-        "digest": hashlib.sha256("\n".join(candidates).encode()).hexdigest()[:10],
-    }
+    return GalleryFacts(
+        dataset=dataset.name,
+        splits=spec.gallery,
+        pictures=len(pictures),
+        random=spec.distractors,
+        held_out=dataset.holdout.words if dataset.holdout.divides_train else "",
+        digest=hashlib.sha256("\n".join(candidates).encode()).hexdigest()[:10],
+    )
 
 
-def describe_curves(spec: EvaluationSpec) -> dict[str, Fields]:
+def describe_curves(spec: EvaluationSpec) -> dict[str, str]:
     """Describe how each curve was measured."""
     how = {}
     if spec.repetitions is not None:
@@ -275,7 +281,7 @@ def describe_curves(spec: EvaluationSpec) -> dict[str, Fields]:
     if spec.sliding is not None:
         width = f"{spec.sliding.width_ms:g} ms wide"
         how["sliding"] = f"{width}, outside: the mean training signal, models of the whole signal"
-    return {name: {"description": description} for name, description in how.items()}
+    return how
 
 
 def scopes_of_all(groups: Groups, alike: Alike, context: Fields, subsets: Subsets | None) -> Scopes:
@@ -317,7 +323,7 @@ def scopes_below(measured: Measurements, first: str) -> dict[str, Mapping[str, M
     }
 
 
-def above_chance(groups: Groups, alike: Alike) -> list[Verdict]:
+def above_chance(groups: Groups, alike: Alike) -> list[Answer]:
     """Test whether the seen pictures rank better than others, over all cells and subjects: see `judge`."""
     # ranks of each subject, averaged over seeds; parts in which an item was shown to each, and its block
     firsts = [group[0] for group in groups]
@@ -457,10 +463,14 @@ def describe_ceilings(
     splits: int,
     caveats: Sequence[str],
     alike: Alike,
-) -> Measurements:
-    """Describe the ceilings of subjects, by name, and of all together where they saw as many pictures."""
+) -> tuple[Scopes, dict[str, str], Ceiling | None]:
+    """Describe the ceilings of subjects, by name, and of all together where they saw as many pictures.
+
+    Returns:
+        Metrics by scope, reasons why subjects have none, and how it was measured.
+    """
     if not ceilings:
-        return Measurements()
+        return {}, {}, None
     protocol = extend_protocol(
         f"half of the repetitions against the other half, from other parts of the recording, means of "
         f"sessions removed, {splits} random splits, {dataset}",
@@ -490,8 +500,8 @@ def describe_ceilings(
         times = float(np.mean([ceiling.times for ceiling in group]))
         scopes[name] = by_name([*metrics, _correct_to_all(half, times)])
 
-    notes = {"protocol": protocol, "repetitions": max(ceiling.repetitions for ceiling in ceilings.values())}
-    return Measurements(scopes, missing, {CEILING: notes})
+    repetitions = max(ceiling.repetitions for ceiling in ceilings.values())
+    return scopes, missing, Ceiling(protocol=protocol, repetitions=repetitions)
 
 
 def _correct_to_all(half: Metric, times: float) -> Metric:
@@ -506,7 +516,7 @@ def _correct_to_all(half: Metric, times: float) -> Metric:
     return replace(half, **{name: correct(getattr(half, name)) for name in names})
 
 
-def describe_control(kind: str, groups: Groups, pool: int) -> Fields:
+def describe_control(kind: str, groups: Groups, pool: int) -> Control | None:
     """Describe what was measured and the control's distribution of it, over all subjects.
 
     Args:
@@ -515,11 +525,10 @@ def describe_control(kind: str, groups: Groups, pool: int) -> Fields:
         pool: Number of candidates.
 
     Returns:
-        kind, draws, n, pool, and by metric: measured, mean, low and high (of the middle 95 % of draws), and
-        p: the share of draws that are at least as good, the measured value counted among them.
+        The control; p is the share of draws that are at least as good, the measured value counted among them.
     """
     if kind == "none":
-        return {}
+        return None
     metrics = {}
     for name in CONTROL_METRICS:
         # means [1 + K] over the cells of a subject, then over subjects
@@ -530,12 +539,7 @@ def describe_control(kind: str, groups: Groups, pool: int) -> Fields:
         as_good = sum(draw <= measured if name == "mean_rank" else draw >= measured for draw in drawn)
         low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
         p = (1 + as_good) / (1 + len(drawn))
-        metrics[name] = {
-            "measured": measured,
-            "mean": float(np.mean(drawn)),
-            "low": low,
-            "high": high,
-            "p": p,
-        }
+        mean = float(np.mean(drawn))
+        metrics[name] = ControlMetric(measured=measured, mean=mean, low=low, high=high, p=p)
     n = sum(len(group[0].ranks) for group in groups)
-    return {"kind": kind, "draws": DRAWS, "n": n, "pool": pool, "metrics": metrics}
+    return Control(kind=kind, draws=DRAWS, n=n, pool=pool, metrics=metrics)

@@ -15,7 +15,7 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Work
-from brainhive_cli.core.set_up import SET_UP, merge
+from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.datasets import Dataset, list_stimuli, people_of
 from brainhive_cli.data.signal_stores import Recordings
@@ -332,8 +332,8 @@ class Job:
             set_ups.append(described)
 
         # all variants have one published result
-        notes, published = {SET_UP: merge(set_ups)}, self.recipe.published
-        return notes if published is None else notes | {"published": published.as_dict()}
+        published = self.recipe.published
+        return {"set_up": merge(set_ups), "published": published.as_dict() if published else {}}
 
     def count_work(self, cells: Sequence[Cell]) -> Work:
         """Count what it takes to train some cells."""

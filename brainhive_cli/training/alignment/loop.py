@@ -18,6 +18,7 @@ from brainhive_cli.core.errors import (
     raise_if_asked_to_stop,
     raise_if_interrupted,
 )
+from brainhive_cli.core.facts import Cell, TrainingFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric, by_name
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -212,7 +213,7 @@ def train_cell(
     """
     if is_closed_form(layout) and not launch.is_main:
         return  # one process fits alone
-    with console.progress("training steps", 0) as bar:
+    with console.progress(f"training {name}", 0) as bar:
         callbacks = CellFolder(name, folder, launch, on_epoch, bar)
         fit(layout, data, terms, train, seed=seed, callbacks=callbacks, launch=launch)
 
@@ -237,7 +238,7 @@ class CellFolder:
 
     def __post_init__(self) -> None:
         """Open the checkpoint, and begin to measure time and memory."""
-        self.score = self.name
+        self.score = ""
         self.checkpoint = Checkpoint(self.folder.checkpoint_path(self.name))
         self.started_s = self.saved_s = time.monotonic()
         reset_peak(self.launch.device)
@@ -270,7 +271,9 @@ class CellFolder:
         """
         event = {"cell": self.name, **event}
         self.folder.log(**event)
-        self.score = f"{self.name}, epoch {event['epoch'] + 1}/{event['epochs']}, loss {event['loss']:.3f}"
+        self.score = f"epoch {event['epoch'] + 1}/{event['epochs']}, loss {event['loss']:.3f}"
+        if (top1 := event["validation_top1"]) is not None:
+            self.score += f", validation top-1 {top1:.3f}"
         if self.on_epoch is not None:
             self.on_epoch(event)
 
@@ -293,9 +296,10 @@ class CellFolder:
             "parameters": sum(parameter.numel() for parameter in aligner.parameters()),
         }
         selection = aligner.learned.selection
-        notes = {"epoch": epoch, "selected_on": selection, "caveats": caveats, "took": took}
+        cell = Cell(epoch=epoch, selected_on=selection, caveats=caveats, took=took)
+        facts = TrainingFacts(caveats=caveats, cells={name: cell})
         scopes = {name: by_name(metrics)} if metrics else {}
-        self.folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, notes=notes).as_dict())
+        self.folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, facts=facts).as_dict())
         self.checkpoint.remove()
 
 

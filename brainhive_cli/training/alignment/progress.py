@@ -12,7 +12,7 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.artifacts import Curve, Line
 from brainhive_cli.core.console import clock
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Measurements, Metric, extend_tables, stamp_rows
+from brainhive_cli.core.measurements import Measurements, Metric, name_rows
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table, mean_sd
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -144,14 +144,14 @@ class Watch:
 
 def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     """Lay out the metrics of a finished run, cell by cell in the order of the recipe."""
-    notes, cell_notes = measured.notes, measured.notes["cells"]
-    selected_on = {each["selected_on"] for each in cell_notes.values()}
+    facts, described = measured.facts, measured.facts.cells
+    selected_on = {each.selected_on for each in described.values()}
     how = "".join(f", {PROTOCOLS[name]}" for name in sorted(selected_on & PROTOCOLS.keys()))
-    title = f"{notes['dataset']} {notes['mode']}{how}"
+    title = f"{facts.dataset} {facts.mode}{how}"
     top1 = {cell.name: measured.scopes.get(cell.name, {}).get("top1") for cell in cells}
     if not any(top1.values()):
         title += "; no validation: no training concept is held out (train.validation)"
-        epochs = [(name, cell_notes[name]["epoch"]) for name in top1]
+        epochs = [(name, described[name].epoch) for name in top1]
         return _finish_tables([Table(title, ("cell", "epoch"), epochs)], measured)
     title += ": validation on held-out training concepts"
 
@@ -161,17 +161,17 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     for cell in cells:
         metric = top1[cell.name]
         figures = (metric.value, metric.interval_text(), metric.n, metric.chance) if metric else (ABSENT,) * 4
-        rows.append((cell.name, cell_notes[cell.name]["epoch"], *figures))
+        rows.append((cell.name, described[cell.name].epoch, *figures))
         variant_metrics.setdefault(cell.variant, []).append(metric)
 
     # mean and spread over all cells, or over those of each variant
     means = []
-    stamps = stamp_rows(variant_metrics)
+    named = name_rows(variant_metrics)
     for label, metrics in variant_metrics.items():
         spread = mean_sd(metric.value for metric in metrics if metric is not None)
         if label:
             chance = metrics[0].chance if metrics[0] else ABSENT
-            means.append((stamps[label], spread, len(metrics), chance))
+            means.append((named[label], spread, len(metrics), chance))
         elif len(cells) > 1:
             rows.append((f"mean ± sd of {len(cells)}", "", spread, "", "", ""))
     laid_out = [Table(title, ("cell", "epoch", "val top-1", "95 % CI", "n", "chance"), rows)]
@@ -182,7 +182,7 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
 
 def _finish_tables(laid_out: Sequence[Table], measured: Measurements) -> tuple[Table, ...]:
     """Add what was published, and the caveats."""
-    return extend_tables([*laid_out, *published_tables(measured.notes.get("published"))], measured.caveats)
+    return (*laid_out, *published_tables(measured.facts.published))
 
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:

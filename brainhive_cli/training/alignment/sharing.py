@@ -20,7 +20,6 @@ from brainhive_cli.core.private_texts import cut_paths, find_private
 from brainhive_cli.core.recipe import write_yaml
 from brainhive_cli.core.run_files import check
 from brainhive_cli.core.runs import FINISHED, RunFolder
-from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.core.shared_runs import CARD, FORMAT, MANIFEST, PRIOR, Manifest
 from brainhive_cli.data.electrodes import are_standard, standard_positions
 from brainhive_cli.data.exchange.downloads import SOURCES
@@ -43,10 +42,8 @@ RECORDING_LICENCES = {
 }
 """Preparations whose recordings are known, and the licence of models of them. All others read anyone's files:
 their signals may be own recordings, however the data set is called."""
-SHARED_NOTES = ("mode", "dataset", "caveats", "closed_form")
-"""Notes of a run's metrics that are shared as they are."""
-SHARED_NOTES_OF_CELL = ("epoch", "selected_on", "caveats", "subject", "subjects", "seed", "fold", "variant")
-"""Notes of a cell that are shared; time and memory tell of the machine."""
+SHARED_FACTS = {"command", "mode", "dataset", "caveats", "is_closed_form"}
+"""Facts of a run that are shared as they are."""
 LOCAL_SECTIONS = ("paths", "run")
 """Sections of a recipe that say where and how it was run; they change no result."""
 OWN_FILES = {"recording", "betas", "bold"}
@@ -124,7 +121,7 @@ class SharedRun:
         if command not in (TRAINING, PRIOR_TRAINING):
             raise RecipeError(
                 f"{run.path} is a run of {command}; aligners and priors are shared",
-                Line("push", run.measurements().notes.get("run", "RUN")),
+                Line("push", run.measurements().facts.run or "RUN"),
             )
         if problems := check(run.path).problems:
             raise BrainhiveError(problems[0], documents.AGAIN_OR_DELETE)
@@ -330,19 +327,16 @@ def find_terms(
 
 
 def share_metrics(measured: Measurements, learned: Learned) -> Measurements:
-    """Choose what is shared of a run's metrics: no values of single items, and no notes of this machine."""
-    notes = {key: value for key, value in measured.notes.items() if key in SHARED_NOTES}
-    withheld = {f"preparation.{key}" for key in find_file_keys(learned)}
-    notes[SET_UP] = {
-        key: value
-        for key, value in measured.notes.get(SET_UP, {}).items()
-        if ".".join(key.split(".")[:2]) not in withheld
+    """Choose what is shared of a run's metrics: no values of single items, and no facts of this machine."""
+    facts, withheld = measured.facts, {f"preparation.{key}" for key in find_file_keys(learned)}
+    set_up = {
+        key: value for key, value in facts.set_up.items() if ".".join(key.split(".")[:2]) not in withheld
     }
-    notes["cells"] = {
-        name: {key: value for key, value in about.items() if key in SHARED_NOTES_OF_CELL}
-        for name, about in measured.notes.get("cells", {}).items()
-    }
-    return Measurements(measured.scopes, cut_paths(measured.missing), cut_paths(notes))
+
+    # time and memory of a cell tell of the machine
+    cells = {name: cell.model_copy(update={"took": {}}) for name, cell in facts.cells.items()}
+    shared = type(facts)(**facts.model_dump(include=SHARED_FACTS), set_up=cut_paths(set_up), cells=cells)
+    return Measurements(measured.scopes, cut_paths(measured.missing), shared)
 
 
 def _refuse_private(name: str, content: Path | bytes) -> None:

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
 from brainhive_cli.core.arrays import Bool, Int64, UInt64
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import Seen
 from brainhive_cli.core.measurements import SEEN_CONCEPTS, SEEN_COPIES, UNKNOWN_PICTURES
 from brainhive_cli.data.datasets import Dataset, people_of
 from brainhive_cli.data.media.near_copies import COPIES, Likeness
@@ -295,8 +295,8 @@ class TestedPictures:
         return ", ".join(names[:NAMED]) + (" …" if len(names) > NAMED else "")
 
 
-def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str]) -> dict[str, Any]:
-    """Write notes of one split's pictures as several runs are tested on them: what was left out, warnings.
+def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str]) -> tuple[Seen, list[str]]:
+    """Describe one split's pictures as several runs are tested on them: what was left out, and warnings.
 
     Args:
         compared: The pictures, by run.
@@ -306,6 +306,6 @@ def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str])
     runs = list(compared)
     is_seen = np.logical_or.reduce([tested.is_seen for tested in runs])
     names = list(runs[0].image_ids[is_seen])
-    left_out = {"count": len(names), "of": int(runs[0].done.sum()), "names": names[:NAMED]}
+    left_out = Seen(count=len(names), of=int(runs[0].done.sum()), names=names[:NAMED])
     lines = list(dict.fromkeys(chain(warnings, *(tested.warnings for tested in runs))))
-    return {"seen_in_training": left_out, "warnings": lines}
+    return left_out, lines

@@ -23,7 +23,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import CALIBRATED, CHANNELS_MAPPED, merge_caveats
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.core.set_up import SET_UP, merge
+from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.datasets import Dataset, people_of
 from brainhive_cli.data.model_input import (
@@ -34,7 +34,7 @@ from brainhive_cli.data.model_input import (
     measure_new_subject,
 )
 from brainhive_cli.data.signal_stores import Recordings
-from brainhive_cli.data.signals.channel_mapping import ChannelChoice
+from brainhive_cli.data.signals.channel_mapping import ChannelChoice, name_modality
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores import target_store
@@ -472,14 +472,21 @@ class TrainedRun:
             changed |= {name: None for name in here if here[name] != there.get(name, here[name])}
         return [f"{name} has changed since models were trained on it" for name in changed]
 
+    @property
+    def modality(self) -> str:
+        """Kind of the recordings: EEG, MEG or fMRI."""
+        return name_modality(self.models[0].layout.spec.names)
+
     def describe(self, split: str) -> dict[str, Any]:
-        """Write notes of measurements: which run is tested, on which data set, and the set-up of a split."""
+        """Give the facts on which run is tested, on which data set, and the set-up of a split."""
         return {
             "run": portable(self.folder.reference),
             "runs": [self.name],
             "dataset": self.dataset.name,
+            "modality": self.modality,
+            "stimulus": self.dataset.stimulus,
             "mode": self.mode,
-            SET_UP: self.set_up(split),
+            "set_up": self.set_up(split),
         }
 
     def set_up(self, split: str) -> dict[str, Any]:

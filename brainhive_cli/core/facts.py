@@ -1,0 +1,475 @@
+"""Facts of a run: what a reader of its numbers needs to know besides them, one model a command."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic.dataclasses import dataclass
+
+LEVEL = 0.05
+"""p up to which a difference is called one."""
+Side = Literal["above chance", "at chance", "below chance", "not testable"]
+
+
+class Model(BaseModel):
+    """Base of everything in facts: plain values that do not change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cell(Model):
+    """One training, or what one model was tested on.
+
+    Attributes:
+        cell: Name of the training, where the scope has another.
+        subject: Subject of the signals; None where there are several.
+        seed: Seed of the training.
+        source: Source of the pictures of a reconstruction, as `brain`.
+        title: Name in tables.
+        variant: Variant of a sweep.
+        epoch: The epoch that was kept.
+        selected_on: What chose that epoch.
+        caveats: What a reader must know of its numbers.
+        took: Seconds, peak memory and parameters.
+    """
+
+    cell: str = ""
+    subject: int | str | None = None
+    seed: int | None = None
+    source: str = ""
+    title: str = ""
+    variant: str = ""
+    epoch: int | None = None
+    selected_on: str = ""
+    caveats: list[str] = []
+    took: dict[str, float | None] = {}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer to one question: do the shown stimuli, or those of their concepts, rank better than others?
+
+    Attributes:
+        question: What was asked: which stimulus was seen, or of which concept.
+        better: Probability that permuted labels have a mean rank as small; None where nothing was tested.
+        worse: Probability that they have one as large.
+        least_p: The smallest two-sided p that the test can give.
+        n: Items that were tested, over all subjects.
+        pool: Candidates of each.
+        test: How the probabilities were computed, or why nothing could be tested.
+        scope: What the answer is about, as "these 2 concepts"; empty for units in general.
+        wider: The wider claim that the design does not allow; empty where it does.
+    """
+
+    question: str
+    better: float | None
+    worse: float | None
+    least_p: float
+    n: int
+    pool: int
+    test: str
+    scope: str = ""
+    wider: str = ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def p(self) -> float | None:
+        """The two-sided p."""
+        if self.better is None or self.worse is None:
+            return None
+        return min(1.0, 2 * min(self.better, self.worse))
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def side(self) -> Side:
+        """Side of chance on which the ranks are, two-sided at .05."""
+        if self.better is None or self.worse is None or self.least_p > LEVEL:
+            return "not testable"
+        if 2 * self.better <= LEVEL:
+            return "above chance"
+        return "below chance" if 2 * self.worse <= LEVEL else "at chance"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def words(self) -> str:
+        """The answer in words, with whom it is about; or why there is none."""
+        if self.p is None:
+            return f"{self.side}: {self.test}"
+        return f"{self.side} for {self.scope}" if self.scope else self.side
+
+    @property
+    def sentence(self) -> str:
+        """The answer with its test, and the wider claim that is not possible."""
+        if self.p is None:
+            return f"{self.question}: {self.test}"
+        tested = f"{self.words} (p {self.p:.2g}, {self.test}, {self.n} stimuli among {self.pool})"
+        return "; ".join(filter(None, [f"{self.question}: {tested}", self.wider]))
+
+
+class Difference(Model):
+    """Difference of one metric between two runs, sources or variants, on the same items and subjects.
+
+    Attributes:
+        first: What is compared.
+        second: What it is compared with.
+        metric: Name of the metric.
+        difference: First less second, mean over subjects.
+        low: Lower end of its 95 % interval: the differences that the test does not reject; None where the
+            items are too few.
+        high: Upper end.
+        interval: How the interval was made, and for whom it holds.
+        n: Items that were compared, over all subjects.
+        subjects: Number of subjects.
+        p_value: Two-sided; at most .05 exactly where 0 is not in the interval. None where items are too few.
+        p_adjusted: The same, adjusted over all `tests` that stand together.
+        test: What it is, and whom it is about.
+        least_p: The smallest p that the test can give.
+        cohens_dz: Effect size over subjects: mean difference over the standard deviation of differences.
+        only_first: Items that only the first ranked first; None unless values are hits of one seed.
+        only_second: Items that only the second ranked first.
+        lower_is_better: Whether less is better in this metric.
+        scope: Units of the claim; empty for units in general.
+        limits: Sentences that limit the test.
+        differs: Keys in which the set-ups differ.
+        caveats: What a reader must know of the second.
+        tests: Number of tests that p is adjusted over.
+        tests_of: Of what these are.
+    """
+
+    first: str = ""
+    second: str = ""
+    metric: str = ""
+    difference: float
+    low: float | None
+    high: float | None
+    interval: str
+    n: int
+    subjects: int
+    p_value: float | None
+    p_adjusted: float | None = None
+    test: str
+    least_p: float
+    cohens_dz: float | None
+    only_first: int | None = None
+    only_second: int | None = None
+    lower_is_better: bool = False
+    scope: str = ""
+    limits: list[str] = []
+    differs: list[str] = []
+    caveats: list[str] = []
+    tests: int = 0
+    tests_of: str = ""
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether a difference may be claimed; its interval then excludes 0."""
+        return self.p_adjusted is not None and self.p_adjusted <= LEVEL
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the first is better, significantly or not."""
+        return (self.difference > 0) != self.lower_is_better
+
+
+class Seen(Model):
+    """Tested pictures that were left out, as a model had learned from them: count, total, first names."""
+
+    count: int = 0
+    of: int = 0
+    names: list[str] = []
+
+
+class Variant(Model):
+    """Run of one variant of a sweep, its result on validation, and the sources of its pictures."""
+
+    run: str = ""
+    validation: dict[str, Any] = {}
+    sources: list[str] = []
+
+
+class Facts(Model):
+    """Facts that runs of any command may state.
+
+    Attributes:
+        command: The command.
+        caveats: What a reader must know of every number.
+        warnings: Sentences that a reader needs before any number.
+        dataset: Data set that was tested.
+        modality: Kind of the recordings: EEG, MEG or fMRI; empty where it is not known.
+        stimulus: What subjects saw, in the singular: `picture`, `clip` or `category`.
+        mode: Mode of the training.
+        protocol: How it was measured.
+        run: The run that was measured.
+        runs: All of them.
+        units: What items are grouped by in intervals and tests.
+        unit_count: Number of units.
+        scope: Units of the claims; empty for units in general.
+        inflation: Factor of the spread where folds share training data.
+        set_up: Signals, model and training by key, as `core.set_up`.
+        seen_in_training: Tested pictures that were left out.
+        published: Values that a paper prints, with `source` and `differs`.
+        cells: Cells by the scope of their metrics.
+        variants: Variants of a sweep by their label.
+        sources: Sources of pictures that are compared; the first is the one that the run is about.
+        titles: Names of sources for people.
+        comparisons: Differences between sources, or variants.
+        against: Differences from other runs.
+        not_compared: Why others were not compared.
+        validation: Result on validation of the training that was measured.
+        answers: Whether ranks are above chance; further questions after the first.
+    """
+
+    command: str = ""
+    caveats: list[str] = []
+    warnings: list[str] = []
+    dataset: str = ""
+    modality: str = ""
+    stimulus: str = "picture"
+    mode: str = ""
+    protocol: str = ""
+    run: str = ""
+    runs: list[str] = []
+    units: str = ""
+    unit_count: int = 0
+    scope: str = ""
+    inflation: float = 1.0
+    set_up: dict[str, Any] = {}
+    seen_in_training: Seen = Seen()
+    published: dict[str, Any] = {}
+    cells: dict[str, Cell] = {}
+    variants: dict[str, Variant] = {}
+    sources: list[str] = []
+    titles: dict[str, str] = {}
+    comparisons: list[Difference] = []
+    against: list[Difference] = []
+    not_compared: list[str] = []
+    validation: dict[str, Any] = {}
+    answers: list[Answer] = []
+    finding: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The first answer in words; empty without any."""
+        return self.answers[0].words if self.answers else ""
+
+
+class TrainingFacts(Facts):
+    """Facts of train-align; `is_closed_form` of models that have no epochs."""
+
+    command: str = "train-align"
+    is_closed_form: bool = False
+
+
+class Gallery(Model):
+    """Candidates of a retrieval; runs are compared by their digest.
+
+    Attributes:
+        dataset: Data set of the candidates.
+        splits: Splits whose pictures are candidates.
+        pictures: Number of candidates.
+        random: Number of random candidates among them.
+        held_out: What was held out, where trials were.
+        digest: Digest of all of it.
+    """
+
+    dataset: str
+    splits: Any = None
+    pictures: int
+    random: int
+    held_out: str = ""
+    digest: str
+
+
+class ControlMetric(Model):
+    """A metric as measured, its mean and middle 95 % over the draws of a control, and p."""
+
+    measured: float
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+class Control(Model):
+    """Draws with shuffled signals or permuted labels; `metrics` by name."""
+
+    kind: str
+    draws: int
+    n: int
+    pool: int
+    metrics: dict[str, ControlMetric]
+
+
+class Baseline(Model):
+    """Closed-form ridge beside a model, and what it says of a result at chance.
+
+    Attributes:
+        reason: Why none was fitted; empty where one was.
+        cause: `misfiled`, `too little data` or `target not carried`; empty where nothing follows.
+        line: The command that follows.
+        answer: Whether its ranks are above chance.
+        top1: Its top-1.
+        chance: That of guesses.
+        signals: Training signals that the ridges of all subjects learned from.
+        orders: Other orders of the pictures that were tried.
+        order: The best of them.
+        order_p: Its p, corrected for all orders.
+    """
+
+    reason: str = ""
+    cause: Literal["", "misfiled", "too little data", "target not carried"] = ""
+    line: str = ""
+    answer: Answer | None = None
+    top1: float = 0.0
+    chance: float = 0.0
+    signals: int = 0
+    orders: int = 0
+    order: str = ""
+    order_p: float | None = None
+
+
+class Ceiling(Model):
+    """How split halves were compared, and the most repetitions of a picture."""
+
+    protocol: str
+    repetitions: int
+
+
+class ConfusionMatrix(Model):
+    """Counts [K, K] of each concept that was seen, by the one that it was taken for."""
+
+    names: list[str]
+    counts: list[list[int]]
+
+
+class RetrievalFacts(Facts):
+    """Facts of eval-retrieval.
+
+    Attributes:
+        claims: Statements that the design allows.
+        gallery: The candidates.
+        control: Distribution under a control.
+        curves: How each curve was measured.
+        voxels: Voxels of each region, by subject.
+        prior: Prior that the tokens are of.
+        concepts: Metrics of each concept, best first.
+        categories: Metrics of each category.
+        confusions: Pairs of concepts that are confused, the most frequent first.
+        confusion_matrix: All confusions, where concepts are few.
+        tests_trials: Whether trials of known pictures or categories were held out.
+        plain: Differences from plain baselines on the same folds.
+        baseline: The ridge beside the model.
+        ceiling: The ceiling of the signals.
+    """
+
+    command: str = "eval-retrieval"
+    claims: str = ""
+    gallery: Gallery | None = None
+    control: Control | None = None
+    curves: dict[str, str] = {}
+    voxels: dict[str, dict[str, int]] = {}
+    prior: str | None = None
+    concepts: dict[str, dict[str, float]] = {}
+    categories: dict[str, dict[str, float]] = {}
+    confusions: list[dict[str, Any]] = []
+    confusion_matrix: ConfusionMatrix | None = None
+    tests_trials: bool = False
+    plain: list[Difference] = []
+    baseline: Baseline | None = None
+    ceiling: Ceiling | None = None
+
+
+class ReconstructionFacts(Facts):
+    """Facts of reconstruct.
+
+    Attributes:
+        medium: What is reconstructed: `picture` or `clip`.
+        prior: The prior that drew.
+        concepts: Concepts whose recall was measured.
+        score: Folder that was scored, where nothing was generated.
+        unmatched: Files of it without a stimulus.
+        without: Stimuli without a file.
+    """
+
+    command: str = "reconstruct"
+    medium: str = "picture"
+    prior: str = ""
+    concepts: list[str] = []
+    score: str = ""
+    unmatched: list[str] = []
+    without: list[str] = []
+
+
+class ExplanationFacts(Facts):
+    """Facts of explain.
+
+    Attributes:
+        draws: Permutations of the labels.
+        profiles: Each analysis: axis, positions, p, first time above chance.
+        similarity_ceiling: Ceiling by halves of repetitions, at each position of similarity.
+        generalisation: p of each pair of training and test times.
+    """
+
+    command: str = "explain"
+    draws: int = 0
+    profiles: list[dict[str, Any]] = []
+    similarity_ceiling: list[float | None] = []
+    generalisation: list[list[float]] = []
+
+
+class CalibrationFacts(Facts):
+    """Facts of calibrate.
+
+    Attributes:
+        arms: What each arm is given of a new person, MOABB's name of that, and what it is.
+        amounts: Name and mean pictures, trials, minutes of each amount.
+        strength: How the pull of transfer was chosen, by model and person.
+        source: Of how many people models learned, and whether these saw the same pictures.
+        epochs: How epochs were chosen.
+        pictures_left_out: Pictures left out of each person's recordings.
+    """
+
+    command: str = "calibrate"
+    arms: dict[str, tuple[str, str, str]] = {}
+    amounts: list[dict[str, Any]] = []
+    strength: dict[str, dict[str, Any]] = {}
+    source: str = ""
+    epochs: str = ""
+    pictures_left_out: dict[str, Any] = {}
+
+
+class LiveFacts(Facts):
+    """Facts of live.
+
+    Attributes:
+        windows: Windows that were decoded.
+        ended: Why the session ended.
+        latency_ms: Median, 95 % and most by stage.
+        stream: Counts of the stream.
+        differs: What is not as it was offline.
+        anytime_p: p that holds at every moment; None where nothing was tested.
+        trials_learned_from: Trials that the model had learned from.
+    """
+
+    command: str = "live"
+    windows: int = 0
+    ended: str = ""
+    latency_ms: dict[str, dict[str, float]] = {}
+    stream: dict[str, Any] = {}
+    differs: list[str] = []
+    anytime_p: float | None = None
+    trials_learned_from: int = 0
+
+
+class WorkflowFacts(Facts):
+    """Facts of workflow and demo: lines and findings of the steps, and what controls cost each head."""
+
+    command: str = "workflow"
+    commands: list[str] = []
+    findings: dict[str, str] = {}
+    control_effects: list[dict[str, Any]] = []
+
+
+FACTS: dict[str, type[Facts]] = {
+    model.model_fields["command"].default: model for model in Facts.__subclasses__()
+}
+"""The model of each command that has one of its own."""
