@@ -2,7 +2,7 @@
 
 import re
 
-PROGRESS = re.compile(r"[^:]+: .*(so far|\d left\b.*)")
+PROGRESS = re.compile(r"[^:]+: .*(so far|\d left|\d of [\d,]+ in [\d:]+)")
 """Text of a line that says how far work is."""
 
 

@@ -64,7 +64,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             return measure_draw(open_base(cell), person, spec, job.amounts, pulls, draw, keep)
 
         files = {name: part_file(*part) for name, part in named.items()}
-        if not folder.fill("models, persons and draws", files, launch, measure):
+        if not folder.fill("calibrating models, persons and draws", files, launch, measure):
             work = None
 
         # all persons together

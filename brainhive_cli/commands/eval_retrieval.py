@@ -100,7 +100,7 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
             models = open_models(job.runs, groups[name], launch.device, recipe.head)
             return measure_cell(models, recipe.spec)
 
-        if not folder.fill("cells", files, launch, measure):
+        if not folder.fill("evaluating cells", files, launch, measure):
             work = None
 
         # the run is finished by one process

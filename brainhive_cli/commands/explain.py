@@ -73,7 +73,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 return explain_signals(reader, levels, spec)
             return explain_model(reader, spec, job.reader(*common, control) if control else None)
 
-        if not folder.fill("cells and subjects", {name: name for name in named}, launch, explain):
+        if not folder.fill("explaining cells and subjects", {name: name for name in named}, launch, explain):
             work = None
         launch.barrier()
 

@@ -1,9 +1,7 @@
 """train-align: a brain model for each cell (subjects × seed), trained to predict its targets."""
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -135,7 +133,7 @@ def _train(
     by_name = {cell.name: cell for cell in todo}
     files = {name: f"cells/{name}/{FINISHED}" for name in by_name}
     with (
-        redirect_stdout(sys.stderr),  # what trackers print is no result
+        console.divert_prints(),  # of trackers
         console.progress("training cells", len(todo)) as bar,
         folder.claim_cells(files, worker) as free,
     ):

@@ -6,18 +6,17 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from rich import filesize
 
 from brainhive_cli.core.errors import raise_if_interrupted
 from brainhive_cli.core.tables import ONE_LINE, Table, draw, split_to_fit, table_width, write_as_list
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from brainhive_cli.core.errors import BrainhiveError
 
 WIDE = 10_000
@@ -25,15 +24,11 @@ WIDE = 10_000
 PIPED = 120
 """Columns of a table in a pipe or file, whose width is not known."""
 DELAY_S = 2.0
-"""A command that lasts shorter than this shows no progress, and a step of it that does is not named."""
+"""Work that lasts shorter than this shows no progress, and says no line at its end."""
 LINE_S = 60.0
 """Seconds between lines that say how far work is, where there is no terminal to draw on."""
-SLOW_PER_S = 0.2
-"""Up to this rate, the time that an item takes says more than the rate."""
-POLL_S = 2.0
-"""Seconds between two looks for lines that are due, as of finished cells."""
-OTHER_LINES = 8
-"""Lines around the rows of a live table: title, header, empty lines, two of work inside it, a message."""
+size = filesize.decimal
+"""Writes a number of bytes as 12.3 kB, 3.0 MB or 26.0 GB."""
 
 
 def writes_messages() -> bool:
@@ -76,15 +71,10 @@ def _write(*lines: str, style: str | None = None, console: Any = None) -> None:
     (console or _stderr()).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def show_text(*lines: str) -> None:
+def show_text(*lines: str, style: str | None = None) -> None:
     """Write a result on stdout: each argument is one line, whatever names it holds."""
     if writes_messages():
-        _write(*lines, console=_stdout())
-
-
-def size(count: int) -> str:
-    """Write a number of bytes in MB or GB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+        _write(*lines, console=_stdout(), style=style)
 
 
 def summarise_names(names: Sequence[str]) -> str:
@@ -165,7 +155,7 @@ def show_table(table: Table) -> None:
         return
 
     # drawn by rich, in parts that fit; blanks at the ends of lines are left out
-    note = [*textwrap.wrap(table.note, width), ""] if table.is_list and table.note else []
+    note = [*textwrap.wrap(table.note.translate(ONE_LINE), width), ""] if table.note else []
     console.width = WIDE if table.is_copied else width
     for part in split_to_fit(table, console.width):
         with console.capture() as written:
@@ -175,110 +165,89 @@ def show_table(table: Table) -> None:
     sys.stdout.write("".join(f"{line}\n" for line in note))
 
 
+def divert_prints() -> redirect_stdout[Any]:
+    """Send to stderr what libraries print: it is no result."""
+    return redirect_stdout(sys.stderr)
+
+
 class Bar:
-    """Text of a line of progress, and its count where there is something to count.
+    """Work at hand: its description, items done, pace and time left.
 
     Args:
-        progress: The bar of a terminal; disabled elsewhere.
         description: What is done.
         total: Items to do; None where they are not counted.
     """
 
-    def __init__(self, progress: "Progress", description: str, total: int | None) -> None:
-        self._progress = progress
-        self._total = total or 0
-        self._description = description.translate(ONE_LINE)
-        self._task = progress.add_task(self._description, total=total, note="")
-        self._started_s = self._advanced_s = time.monotonic()
-        self._items, self._note = 0, ""
+    def __init__(self, description: str, total: int | None = None) -> None:
+        self.total, self.items = total, 0
+        self._description, self._note = description, ""
+        self.started_s = self._advanced_s = time.monotonic()
 
     def expect(self, more: int) -> None:
         """Add items to the total; negative for items that were done before."""
-        self._total += more
-        self._progress.update(self._task, total=self._total)
+        self.total = (self.total or 0) + more
 
     def advance(self, items: int = 1, note: str = "") -> None:
-        """Count items done; `note` is written at the end of the line. KeyboardInterrupt if it was lost."""
+        """Count items done; `note` follows the description. KeyboardInterrupt if it was lost."""
         raise_if_interrupted()
-        self._items += items
-        self._advanced_s, self._note = time.monotonic(), note.translate(ONE_LINE)
-        self._progress.update(self._task, advance=items, note=f"{self._pace} {self._note}".strip())
+        self.items, self._note = self.items + items, note
+        self._advanced_s = time.monotonic() if items else self._advanced_s
 
     @property
-    def _rate(self) -> float:
-        """Items per second from the start to the last advance; 0 before the first."""
-        return self._items / max(1e-9, self._advanced_s - self._started_s)
+    def label(self) -> str:
+        """Description, and the note of the last items."""
+        return f"{self._description}{f' ({self._note})' if self._note else ''}".translate(ONE_LINE)
 
     @property
-    def _pace(self) -> str:
-        rate = self._rate
-        return "" if not rate else f"{rate:.1f}/s" if rate > SLOW_PER_S else f"{clock(1 / rate)} each"
+    def elapsed_s(self) -> float:
+        """Time since the work began."""
+        return time.monotonic() - self.started_s
 
-    def describe(self) -> str:
-        """Say how far it is: items of the total, pace and time left, or how long it has taken."""
-        now_s = time.monotonic()
-        elapsed_s, since_s = now_s - self._started_s, now_s - self._advanced_s
-        counts = f"{self._items:,} of {self._total:,}, " if self._total else ""
-        if not self._total or not self._items:
-            return f"{self._description}: {counts}{clock(elapsed_s)} so far"
+    @property
+    def pace(self) -> str:
+        """Items of the total, pace and time left; before the first item, how long it has taken."""
+        elapsed_s = self.elapsed_s
+        counts = f"{self.items:,} of {self.total:,}, " if self.total else ""
+        if not self.total or not self.items:
+            return f"{counts}{clock(elapsed_s)} so far"
 
         # an item that takes longer than those before slows the pace of all that are left
-        each_s = max(1 / self._rate, elapsed_s / (self._items + 1))
-        left = clock(max(0.0, each_s * (self._total - self._items) - min(since_s, each_s)))
-        return f"{self._description}: {counts}{self._pace}, {left} left {self._note}".rstrip()
+        item_s = max((self._advanced_s - self.started_s) / self.items, elapsed_s / (self.items + 1), 1e-9)
+        left = clock(max(0.0, item_s * self.total - elapsed_s))
+        if item_s < 1:
+            return f"{counts}{1 / item_s:,.1f}/s, {left} left"
+        return f"{counts}{clock(item_s) if item_s > 60 else f'{item_s:.1f} s'} each, {left} left"
 
 
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Bar]:
-    """Show how far work is on stderr: items, rate and time left; or, without a total, how long it has taken.
+    """Show how far work is on stderr: items, pace and time left; or, without a total, how long it has taken.
 
-    On a terminal that is a line of the innermost work and one of each counted work around it; elsewhere a
-    line after DELAY_S, for work inside other work, and one in LINE_S.
+    A terminal shows the innermost work and each counted work around it, after DELAY_S. Elsewhere that is a
+    line once in LINE_S, said by a thread since work may be one call, and one at the end of counted work.
     """
-    from rich import progress as rich
-
-    # columns after the description
-    name, note = (
-        rich.TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[note]")
-    )
-    counts: list[Any] = [rich.TimeElapsedColumn()]
-    if total is not None:
-        counts = [rich.BarColumn(bar_width=20), rich.MofNCompleteColumn(), note, rich.TimeRemainingColumn()]
-
-    # drawn on a terminal, and said elsewhere
-    display = _display_on(_stderr())
-    shown = rich.Progress(rich.SpinnerColumn(), name, *counts, console=_stderr(), disable=not display.draws)
-    bar = Bar(shown, description, total)
-    with display.add(_Work(shown.get_renderable, bar.describe, total is not None, description)):
-        yield bar
-
-
-@contextmanager
-def live(
-    table: Callable[[int], Table], news: Callable[[bool], Sequence[str]] = lambda is_due: ()
-) -> Iterator[None]:
-    """Show a table on stderr, updated during the work; where there is no terminal, lines.
-
-    What libraries print meanwhile goes to stderr too.
-
-    Args:
-        table: Makes the table, given how many rows fit.
-        news: Says what was finished since it was last called and, where LINE_S have passed without a line,
-            how far the rest is.
-    """
-    console = _stderr()
-    display = _display_on(console)
-
-    def draw_table() -> Any:
-        return draw(table(max(1, console.height - OTHER_LINES)), console.width)
-
-    # the terminal's own stream is kept by the display
+    display, bar = _display_on(_stderr()), Bar(description, total)
+    has_ended = threading.Event()
+    thread = threading.Thread(target=display.say_lines, args=(has_ended,), daemon=True)
+    display.bars.append(bar)
     if display.draws:
-        with display.add(_Work(draw_table)):
-            yield
-        return
-    with redirect_stdout(sys.stderr), display.add(_Work(draw_table, news=news)):
-        yield
+        display.live.start()
+    elif len(display.bars) == 1:
+        thread.start()
+    try:
+        yield bar
+    finally:
+        has_ended.set()
+        if thread.is_alive():
+            thread.join()
+        display.bars.remove(bar)
+        if not display.bars:
+            display.live.stop()
+
+        # work inside counted work ends unsaid
+        is_outermost = all(other.total is None for other in display.bars)
+        if not display.draws and is_outermost and bar.items and bar.elapsed_s > DELAY_S:
+            say(f"{description}: {bar.items:,} of {bar.total:,} in {clock(bar.elapsed_s)}")
 
 
 @contextmanager
@@ -289,118 +258,50 @@ def undrawn() -> Iterator[None]:
     try:
         yield
     finally:
-        if display.works and display.draws:
+        if display.bars and display.draws:
             display.live.start()
 
 
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """Work that a command does, while it does it.
-
-    Attributes:
-        draw: Draws it on a terminal.
-        describe: Says in one line how far it is; empty where its news do.
-        is_kept: Whether it is still shown while other work is done inside it.
-        name: What it is called; empty for a table.
-        news: Lines of what is finished or, if asked, of how far it is.
-    """
-
-    draw: Callable[[], Any]
-    describe: Callable[[], str] = lambda: ""
-    is_kept: bool = True
-    name: str = ""
-    news: Callable[[bool], Sequence[str]] = lambda is_due: ()
-
-
 class _Display:
-    """Work at hand: lines below the messages of a terminal, DELAY_S after the first began; else said lines.
-
-    Where there is no terminal, the main process says a line of work inside other work when DELAY_S have
-    passed and its name was not said before, and one once in LINE_S. A thread says them, since work may be
-    one call.
-    """
+    """Lines of the work at hand, below the messages of a terminal; they vanish at its end."""
 
     def __init__(self, console: Any) -> None:
         from rich.live import Live
 
-        self.works: list[_Work] = []
-        self._started_s = self._said_s = self._inner_s = time.monotonic()
-        self._named: set[str] = set()
-        self._lock = threading.Lock()
-        self.live = Live(get_renderable=self._draw, console=console, refresh_per_second=2, transient=True)
+        self.bars: list[Bar] = []
+        self.live = Live(self, console=console, refresh_per_second=2, transient=True)
+        self.draws = console.is_terminal and writes_messages()
 
-    @property
-    def draws(self) -> bool:
-        """Whether work is drawn: on a terminal, by the main process."""
-        return bool(self.live.console.is_terminal and writes_messages())
+    def list_shown(self) -> list[Bar]:
+        """List counted work, and the innermost."""
+        bars = [*self.bars]  # work may end meanwhile
+        return [bar for bar in bars if bar.total is not None or bar is bars[-1]]
 
-    @contextmanager
-    def add(self, work: _Work) -> Iterator[None]:
-        """Show work until it ends."""
-        says = not self.draws and writes_messages()
-        with self._lock:
-            is_first = not self.works
-            self.works.append(work)
-            self._inner_s = time.monotonic()
-            if is_first:
-                self._said_s = self._inner_s
-                self._named.clear()
+    def describe(self) -> str:
+        """Write all that is shown in one line."""
+        return "; ".join(f"{bar.label}: {bar.pace}" for bar in self.list_shown())
 
-        # a terminal is drawn on by rich's thread, lines are said by one of the first work
-        has_ended, thread = threading.Event(), None
-        if self.draws:
-            self.live.start()
-            self.live.refresh()
-        elif is_first and says:
-            thread = threading.Thread(target=self._watch, args=(has_ended,), daemon=True)
-            thread.start()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.works.remove(work)
-                self._inner_s = time.monotonic()
-                last_news = work.news(False) if says else ()
-            if self.draws:
-                self.live.refresh() if self.works else self.live.stop()
-            if thread is not None:
-                has_ended.set()
-                thread.join()
-            for line in last_news:
-                say(line)
+    def say_lines(self, has_ended: threading.Event) -> None:
+        """Say a line once in LINE_S, until the work ends."""
+        while not has_ended.wait(LINE_S):
+            say(self.describe())
 
-    def _watch(self, has_ended: threading.Event) -> None:
-        while not has_ended.wait(POLL_S):
-            self.say_due()
+    def __rich__(self) -> Any:
+        """Draw a line for each work; nothing before the first has lasted DELAY_S."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table as Grid
+        from rich.text import Text
 
-    def say_due(self) -> None:
-        """Say the lines that are due by now: where there is no terminal."""
-        with self._lock:
-            now_s, works = time.monotonic(), self.works
-            is_due = now_s - self._said_s > LINE_S
-            lines = [line for work in works for line in work.news(is_due)]
-
-            # a step inside other work is named once, and all that is at work once in LINE_S
-            inner = works[-1].name if len(works) > 1 else ""
-            is_new = inner not in self._named and now_s - self._inner_s > DELAY_S
-            if is_due or (inner and is_new):
-                shown = [work for work in works[:-1] if work.is_kept] + works[-1:]
-                lines.append("; ".join(filter(None, (work.describe() for work in shown))))
-                self._named.add(inner)
-            lines = [line for line in lines if line]
-            self._said_s = now_s if lines else self._said_s
-
-        # outside of the lock, since a blocked stderr must not stop the work
-        for line in lines:
-            say(line)
-
-    def _draw(self) -> Any:
-        from rich.console import Group
-
-        works = [*self.works]  # work may end meanwhile
-        is_due = time.monotonic() - self._started_s > DELAY_S
-        shown = [work for work in works[:-1] if work.is_kept] + works[-1:]
-        return Group(*(work.draw() for work in shown if is_due))
+        # a narrow terminal shortens descriptions, then bars, and never the time left
+        lines = Grid.grid(padding=(0, 1), expand=True)
+        lines.add_column(ratio=3)
+        lines.add_column(ratio=1)
+        lines.add_column(no_wrap=True)
+        for bar in self.list_shown():
+            if self.bars and self.bars[0].elapsed_s > DELAY_S:
+                label = Text(bar.label, no_wrap=True, overflow="ellipsis")
+                lines.add_row(label, ProgressBar(bar.total, bar.items) if bar.total else "", bar.pace)
+        return lines
 
 
 _display_on = lru_cache(1)(_Display)  # one display a console

@@ -97,7 +97,7 @@ def measure_training(source: Recordings, trials: Trials, stimuli: TargetStore) -
     if holdout.divides_train:  # whose stimuli all lie in one store
         rows = stimuli.rows(trials.image_ids)
         trials = trials.take((rows >= 0) & holdout.choose_stimuli(stimuli, "train", source.fold)[rows])
-    with console.progress(f"statistics of {trials.where}", len(trials.signal)) as bar:
+    with console.progress(f"measuring {trials.where}", len(trials.signal)) as bar:
 
         def read() -> Iterator[Float32]:
             for start in range(0, len(trials.signal), COPIED_STIMULI):

@@ -188,7 +188,7 @@ class Recordings:
                 console.say(f"preparing signals of {dataset.name} subject {subject}")
                 stamp = {"simulated": f"by the data set {dataset.name}"} if dataset.is_simulated else {}
                 stamped = {}
-                with console.progress(f"signals of subject {subject}", len(dataset.splits)) as bar:
+                with console.progress(f"writing signals of subject {subject}", len(dataset.splits)) as bar:
                     for split in dataset.splits:
                         recording = dataset.recording(subject, split)
                         stamped[split] = replace(recording, provenance={**stamp, **recording.provenance})

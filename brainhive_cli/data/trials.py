@@ -459,7 +459,7 @@ class Trials:
         if count <= COPIED_STIMULI:
             return self.read(slice(None), as_singles)
         signals = np.empty(shape, np.float32)
-        with console.progress(f"signals of {self.where}", count) as bar:
+        with console.progress(f"reading {self.where}", count) as bar:
             for start in range(0, count, COPIED_STIMULI):
                 part = slice(start, min(start + COPIED_STIMULI, count))
                 signals[part] = self.read(part, as_singles)

@@ -147,7 +147,7 @@ def test_without_a_network_it_is_said_by_which_line_weights_are_had(home, pictur
     assert missing[1].endswith(f"hf download {SDXL} {files})")
     (table,) = embed.preview(embed.Recipe.resolve("embed", None, {}, [encoders]))
     stores = [state for store, _, state in table.rows if store.endswith("train/vae.h5")]
-    assert stores == ["to do, 0.0 MB to write"]
+    assert stores == ["to do, 12.3 kB to write"]
 
 
 def test_a_hub_that_answers_nobody_is_told_from_one_without_the_repository(

@@ -47,7 +47,7 @@ def runs(home: Path) -> list[RunFolder]:
 def test_runs_are_listed_with_state_result_age_and_size(runs: list[RunFolder]) -> None:
     shown = {line.split()[0]: line for line in brainhive(columns="140").stdout.splitlines() if "/" in line}
     align, retrieval, running = (shown[f"{run.path.parent.name}/{run.path.name}"] for run in runs)
-    assert "finished" in align and "top-1 0.250, the mean of 2" in align and "MB" in align
+    assert "finished" in align and "top-1 0.250, the mean of 2" in align and "kB" in align
     assert "top-1 0.250 (0.200–0.300)" in retrieval and "less than a minute ago" in retrieval
     assert "running" in running
     del runs[2:]  # the process that held it is gone

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from brainhive_cli import aligner
 from brainhive_cli.app import app
 from brainhive_cli.commands import train_align
-from brainhive_cli.core import parts
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
@@ -93,6 +93,14 @@ def test_a_cell_is_the_same_alone_and_beside_others(trained, go, small, runs):
 
     assert is_same(weights(alone, "sub-02_seed-1"), weights(trained, "sub-02_seed-1"))
     assert not is_same(weights(trained, "sub-01_seed-1"), weights(trained, "sub-02_seed-1"))
+
+
+def test_without_a_terminal_progress_of_all_cells_is_said_once(go, small, world, runs, monkeypatch, capsys):
+    monkeypatch.setattr(console, "DELAY_S", -1.0)
+    go("train-align", *small, runs, "train.epochs=1")
+
+    lines = [line for line in capsys.readouterr().err.splitlines() if "of 2" in line]
+    assert len(lines) == 1 and lines[0].startswith("training cells: 2 of 2 in 0:")
 
 
 def test_cells_of_two_seeds_share_no_model(go, small, world, runs):

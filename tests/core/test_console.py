@@ -6,15 +6,17 @@ import os
 import re
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from progress_lines import without_progress
-from rich.console import Console
-from rich.progress import Progress
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 
 ODD = "python:brain:make [bold]x[/bold] " + "long " * 40
@@ -103,23 +105,10 @@ def test_only_the_first_process_talks(
     console.say("a")
     console.show_text("b")
     console.show_table(Table("c", ("d",), ()))
+    monkeypatch.setattr(console, "DELAY_S", -1.0)
     with console.progress("work", 3) as bar:
         bar.advance(3)
-    with console.live(lambda rows: Table("e", ("f",), ())):
-        pass
     assert capsys.readouterr() == ("", "")
-
-
-def test_a_bar_counts_what_is_left_and_names_what_limits() -> None:
-    progress = Progress(console=Console(file=io.StringIO()))
-    bar = console.Bar(progress, "work", 10)
-
-    bar.expect(-4)  # done before
-    bar.advance(6, "vae limits")
-
-    (task,) = progress.tasks
-    assert (task.completed, task.total) == (6, 6)
-    assert re.fullmatch(r"[\d.]+/s vae limits", task.fields["note"])
 
 
 class Terminal(io.StringIO):
@@ -128,73 +117,20 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
+    def draw(self) -> str:
+        """Draw the work at hand anew, and return what the terminal was sent for it."""
+        before = len(self.getvalue())
+        console._display_on(console._stderr()).live.refresh()
+        return re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", self.getvalue()[before:]).replace("\r", "")
 
-def watched(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[int]]:
-    """Draw a live table on a stream of 20 lines, at once; return what it was sent, and the rows asked for."""
-    asked: list[int] = []
 
-    def table(rows: int) -> Table:
-        asked.append(rows)
-        return Table("2 of [6] cells", ("cell",), (("sub-01",),))
-
-    for name, value in (("TERM", "xterm"), ("LINES", "20"), ("COLUMNS", "40")):
+def open_terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 60) -> Terminal:
+    """Replace stderr by a terminal on which progress is drawn at once."""
+    for name, value in (("TERM", "xterm"), ("COLUMNS", str(columns))):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(console, "DELAY_S", -1.0)
-    monkeypatch.setattr("sys.stderr", stream)
-    with console.live(table):
-        console.warn("careful")
-    return stream.getvalue(), asked
-
-
-def test_a_live_table_shows_on_a_terminal_below_what_is_said_and_vanishes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    shown, asked = watched(Terminal(), monkeypatch)
-    assert set(asked) == {20 - console.OTHER_LINES}
-    assert "2 of [6] cells" in shown and "sub-01" in shown
-    assert shown.index("warning: careful") < shown.rindex("sub-01")
-    assert shown.rstrip("\r").endswith("\x1b[1A\x1b[2K\x1b[?25h")  # up and erased, line by line
-
-
-def test_work_without_a_count_shows_and_the_outer_one_comes_back_after_the_inner_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    stream = Terminal()
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(console, "DELAY_S", -1.0)
-    monkeypatch.setattr("sys.stderr", stream)
-
-    with console.progress("outer"):
-        with console.progress("inner"):
-            pass
-        drawn = stream.getvalue()
-        assert drawn.index("outer") < drawn.index("inner") < drawn.rindex("outer")
-        with console.undrawn():
-            pass
-    after = stream.getvalue()[len(drawn) :]
-    assert after.index("\x1b[?25h") < after.index("\x1b[?25l")  # the cursor is there for what others write
-
-
-def test_a_live_table_is_nothing_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert watched(io.StringIO(), monkeypatch) == ("warning: careful\n", [])
-
-
-def test_without_a_terminal_news_are_lines_and_the_last_comes_at_the_end(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(console, "POLL_S", 0.0)
-    monkeypatch.setattr(console, "LINE_S", -1.0)
-    was_due = threading.Event()
-
-    def news(is_due: bool) -> list[str]:
-        if is_due:
-            was_due.set()
-        return ["a minute has passed" if is_due else "the last cell is done"]
-
-    with console.live(lambda rows: Table("", (), ()), news):
-        assert was_due.wait(60)
-    told = capsys.readouterr().err.splitlines()
-    assert {*told[:-1]} == {"a minute has passed"} and told[-1] == "the last cell is done"
+    monkeypatch.setattr("sys.stderr", stream := Terminal())
+    return stream
 
 
 class Clock:
@@ -203,73 +139,132 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 0.0
         monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: self.now_s))
-        monkeypatch.setattr(console, "POLL_S", 1e6)
-        monkeypatch.setattr("sys.stderr", io.StringIO())  # a display of its own
 
-    def lines(self, passed_s: float) -> list[str]:
-        """Let time pass, and return the lines that are said then."""
-        stream = sys.stderr
-        assert isinstance(stream, io.StringIO)
+    def line(self, passed_s: float) -> str:
+        """Let time pass, and return the line that is said then where there is no terminal."""
         self.now_s += passed_s
-        before = len(stream.getvalue())
-        console._display_on(console._stderr()).say_due()
-        return stream.getvalue()[before:].splitlines()
+        return console._display_on(console._stderr()).describe()
 
 
-def test_without_a_terminal_a_bar_is_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch)
-    with console.progress("pictures", 20) as bar:
-        clock.now_s = 10
-        bar.advance()
-        assert clock.lines(50) == []  # no minute has passed
-        bar.expect(-8)  # done before
-        bar.advance(5, "vae limits")
-        assert clock.lines(1) == ["pictures: 6 of 12, 0:10 each, 0:59 left vae limits"]
-        assert clock.lines(59) == []
-
-
-def test_without_a_terminal_work_that_is_one_call_says_a_line_a_minute(
+def test_progress_shows_on_a_terminal_below_what_is_said_and_vanishes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    terminal = open_terminal(monkeypatch)
+    with console.progress("training [cells]", 12) as bar:
+        bar.advance(5)
+        console.warn("careful")
+        shown = terminal.draw()
+    assert "training [cells]" in shown and "5 of 12" in shown and "careful" not in shown
+    assert "warning: careful" in terminal.getvalue()
+    assert terminal.getvalue().rstrip("\r").endswith("\x1b[2K\x1b[?25h")  # erased, cursor back
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_a_line_of_progress_keeps_count_pace_and_time_left_at_any_width(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    terminal, clock = open_terminal(monkeypatch, columns), Clock(monkeypatch)
+    with console.progress("training cells of a long description", 12) as cells:
+        clock.now_s = 16
+        cells.advance(5, "sub-01_seed-2025, epoch 10/25, loss 1.234")
+        with console.progress("generating a prior's samples, all of them", 12_060) as samples:
+            clock.now_s += 100
+            samples.advance(1_234, "demo-vae limits")
+            first, second = terminal.draw().splitlines()
+
+    assert first.rstrip().endswith("5 of 12, 19.3 s each, 1:56 left")
+    assert second.rstrip().endswith("1,234 of 12,060, 12.3/s, 14:37 left")
+    assert {len(first), len(second)} == {columns}
+    assert columns < 60 or (first.startswith("training cells") and "━" in first)
+
+
+def test_counted_work_stays_above_the_work_inside_it_and_comes_back_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = open_terminal(monkeypatch)
+    with console.progress("command"), console.progress("training cells", 3):
+        with console.progress("decoding"):
+            first, second = terminal.draw().splitlines()
+        assert first.startswith("training cells") and "0 of 3" in first and second.startswith("decoding")
+        assert len(terminal.draw().splitlines()) == 1
+
+        # the cursor is there for what others write
+        before = len(terminal.getvalue())
+        with console.undrawn():
+            pass
+        after = terminal.getvalue()[before:]
+        assert after.index("\x1b[?25h") < after.index("\x1b[?25l")
+
+
+def test_a_bar_shows_names_that_hold_brackets_and_new_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal(monkeypatch)
+    with console.progress("sub [/red]", 3) as bar:
+        bar.advance(note="[/b]\nforged")
+        assert terminal.draw().startswith("sub [/red] ([/b]\\nf")
+
+
+def test_a_line_of_progress_says_count_pace_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     with console.progress("explain"):
-        assert clock.lines(59) == [] and clock.lines(2) == ["explain: 1:01 so far"]
-        assert without_progress("explain: 1:01 so far\nerror: none\n") == ["error: none"]
+        assert clock.line(61) == "explain: 1:01 so far"
 
-        # its steps are named when they have taken as long as a terminal waits, each name once
-        with console.progress("cells", 3) as bar:
-            for said in (["cells: 0 of 3, 0:03 so far; decoding: 0:03 so far"], []):
-                with console.progress("decoding"):
-                    assert clock.lines(1) == [] and clock.lines(2) == said
-            bar.advance()
-            clock.now_s += 24  # the second takes long: 6 s a cell are no longer the pace
-            assert clock.lines(30) == ["cells: 1 of 3, 0:06 each, 0:30 left"]
+        # work that is counted stays on the line; items that were done before are not counted
+        with console.progress("explaining pictures", 20) as bar:
+            with console.progress("decoding"):
+                assert clock.line(3) == "explaining pictures: 0 of 20, 0:03 so far; decoding: 0:03 so far"
+            bar.expect(-8)
+            bar.advance(6, "vae limits")
+            clock.now_s += 0.1  # which the pace already holds
+            assert clock.line(0) == "explaining pictures (vae limits): 6 of 12, 2.0/s, 0:03 left"
+            clock.now_s += 17.9  # the seventh takes long
+            assert clock.line(0) == "explaining pictures (vae limits): 6 of 12, 3.0 s each, 0:15 left"
+            assert clock.line(1000).endswith("6 of 12, 2:26 each, 12:09 left")
+
+
+def test_without_a_terminal_only_counted_work_says_a_line_at_its_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock(monkeypatch)
+    with console.progress("train-align"):
+        with console.progress("training cells", 12) as cells:
+            for _ in range(12):
+                with console.progress("reading signals"), console.progress("training sub-01", 3) as steps:
+                    clock.now_s += 4
+                    steps.advance(3)
+                cells.advance()
+        with console.progress("writing", 2) as bar:
+            bar.advance(2)  # at once
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["training cells: 12 of 12 in 0:48"] and not without_progress(lines[0])
 
 
 def test_without_a_terminal_a_line_is_said_by_a_thread_while_the_work_is_one_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said = threading.Event()
-    monkeypatch.setattr(console, "POLL_S", 0.0)
-    monkeypatch.setattr(console, "LINE_S", -1.0)
+    monkeypatch.setattr(console, "LINE_S", 0.01)
     monkeypatch.setattr(console, "say", lambda line: said.set() if "prepare: " in line else None)
     monkeypatch.setattr("sys.stderr", io.StringIO())
     with console.progress("prepare"):
         assert said.wait(60)
 
 
-def test_on_a_terminal_counted_work_stays_above_the_work_inside_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Terminal()
-    monkeypatch.setenv("TERM", "xterm")
+def test_cells_of_other_workers_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(console, "DELAY_S", -1.0)
-    monkeypatch.setattr("sys.stderr", stream)
-    with console.progress("command"), console.progress("cells", 3), console.progress("decoding"):
-        drawn = stream.getvalue().rpartition("decoding")[0].splitlines()[-2:]
-    assert "cells" in drawn[0] and "0/3" in drawn[0] and "command" not in "".join(drawn)
+    run, files = RunFolder(tmp_path), {"first": "1.safetensors", "second": "2.safetensors"}
+
+    def measure(name: str) -> int:
+        (tmp_path / files["second"]).write_bytes(b"")  # meanwhile
+        return 1
+
+    run.fill("evaluating cells", files, Launch(0, 1, torch.device("cpu")), measure)
+    assert capsys.readouterr().err == "evaluating cells: 2 of 2 in 0:00\n"
 
 
-def test_what_a_library_prints_under_a_live_table_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.live(lambda rows: Table("", (), ())):
+def test_what_a_library_prints_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.divert_prints():
         print("hello from a tracker")
     assert capsys.readouterr() == ("", "hello from a tracker\n")
 
@@ -281,8 +276,8 @@ def test_a_bar_shows_itself_on_a_terminal_that_takes_the_place_of_a_pipe(monkeyp
     monkeypatch.setattr(console, "DELAY_S", 0.0)
     monkeypatch.setattr(sys, "stderr", os.fdopen(seen, "w"))
 
-    with console.progress("pictures", 2) as bar:
-        bar.advance()
+    with console.progress("pictures", 2):
+        console._display_on(console._stderr()).live.refresh()
     sys.stderr.close()
 
     shown = ""
@@ -331,13 +326,6 @@ def test_json_holds_any_name_as_it_is(capsys: pytest.CaptureFixture[str]) -> Non
         assert shown.isascii() and shown.replace("\n", "").isprintable()  # whatever stdout can encode
 
 
-def test_a_bar_shows_names_that_hold_brackets_and_new_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Terminal()
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(console, "DELAY_S", -1.0)
-    monkeypatch.setattr("sys.stderr", stream)
-    with console.progress("sub [/red]", 3) as bar:
-        bar.advance(note="[/b]\nforged")
-        with console.progress("inner"):  # which draws the lines anew
-            pass
-    assert "sub [/red]" in stream.getvalue() and "[/b]\\nforged" in stream.getvalue()
+@pytest.mark.parametrize(("seconds", "shown"), [(7, "0:07"), (754, "12:34"), (3723, "1:02:03")])
+def test_a_time_is_written_as_a_clock_does(seconds: float, shown: str) -> None:
+    assert console.clock(seconds) == shown

@@ -201,7 +201,7 @@ def explain_signals(reader: Reader, levels: Mapping[str, Levels], spec: Explanat
         spec: What is measured.
     """
     collected = SubjectProfiles(reader.image_ids)
-    with console.progress(f"encoding model of subject {reader.trials.subject}"):
+    with console.progress(f"fitting the encoding model of subject {reader.trials.subject}"):
         collected.attempt("encoding", lambda: _encode(reader, levels, spec, collected))
     return collected
 

@@ -64,7 +64,7 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
     """
     measured, control = SubjectProfiles(reader.image_ids), SubjectProfiles(reader.image_ids)
     chosen = {name: analyse for name, analyse in ANALYSES.items() if name in spec.analyses}
-    with console.progress("analyses", len(chosen)) as bar:
+    with console.progress("running analyses", len(chosen)) as bar:
         for name, analyse in chosen.items():
             measured.attempt(name, partial(analyse, reader, spec))
 

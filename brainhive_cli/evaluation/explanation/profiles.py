@@ -169,7 +169,7 @@ class Labels:
 
     def look_up(self, axis: Axis, matrices: Iterable[Array]) -> Iterator[tuple[Array, Array]]:
         """Look up each position's [N, M] by the right labels [N], and by the permuted ones [K, n]."""
-        with console.progress(f"positions ({axis.name})", len(axis.at)) as bar:
+        with console.progress(f"ranking by {axis.name}", len(axis.at)) as bar:
             for matrix in matrices:
                 yield matrix[np.arange(len(self.right)), self.right], matrix[self.shared, self.permuted]
                 bar.advance()

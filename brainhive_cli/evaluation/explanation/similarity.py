@@ -229,7 +229,7 @@ def _items(signals: Float64, models: Float64, pictures: int) -> Float64:
     return shares
 
 
-@console.progress("similarity of signals and embeddings")
+@console.progress("comparing signals and embeddings")
 def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanation) -> Similarity:
     """Correlate the distances of all subjects' signals with those of each level's embeddings.
 

@@ -76,7 +76,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     # predictions for all subjects, and the trials that are permuted together
     spec, align = job.spec, job.align
     subjects = []
-    with console.progress("subjects", len(job.subjects)) as bar:
+    with console.progress("decoding subjects", len(job.subjects)) as bar:
         for subject in job.subjects:
             subjects.append(decode(job, subject))
             bar.advance()
@@ -196,7 +196,7 @@ def decode(job: Job, subject: int) -> Decoded:
 
         # predictions [P, P, N] of the classifier of every window at every window
         named = np.empty((len(masks), len(masks), len(test.stimulus)), np.int64)
-        with console.progress(f"windows of subject {subject}, fold {fold}", len(learned)) as bar:
+        with console.progress(f"decoding windows of subject {subject}, fold {fold}", len(learned)) as bar:
             for row, values in enumerate(learned):
                 mean, spread = values.mean(0), values.std(0) + 1e-12
                 classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")

@@ -114,7 +114,7 @@ class Baselines:
             raise MissingData(f"the items are training {images.medium}s themselves", "choose another split")
         return images
 
-    @console.progress("nearest training pictures")
+    @console.progress("finding the nearest training pictures")
     def _nearest(
         self, brain: Sequence[DecodedSet], heads: StimulusHeads, models: str, folder: RunFolder
     ) -> list[GeneratedSet]:
@@ -178,7 +178,7 @@ class Baselines:
         if not file.is_file():
             rows = learned[np.linspace(0, len(learned) - 1, count).round().astype(int)]
             total = torch.tensor(0.0)
-            with console.progress("mean training picture", count) as bar, ThreadPoolExecutor() as readers:
+            with console.progress("averaging pictures", count) as bar, ThreadPoolExecutor() as readers:
                 for batch in np.split(rows, range(READ_AHEAD, count, READ_AHEAD)):
                     sums: dict[tuple[int, ...], Tensor] = {}
                     for picture in readers.map(images.open, batch.tolist()):
@@ -212,7 +212,7 @@ def make_stills(generated: Sequence[GeneratedSet], folder: RunFolder) -> list[Ge
         name, files = f"still/{clips_set.name}", {}
 
         # a still of each clip that is not there yet
-        with console.progress(f"stills of {clips_set.name}", len(clips_set.media)) as bar:
+        with console.progress(f"writing stills of {clips_set.name}", len(clips_set.media)) as bar:
             for image_id, clips in clips_set.files.items():
                 item_folder = _locate_item(folder, name, image_id)
                 files[image_id] = [item_folder / f"{number:02d}.png" for number in range(len(clips))]

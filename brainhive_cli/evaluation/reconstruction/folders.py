@@ -106,7 +106,7 @@ class MatchedFolders:
         if truth == LEFT:
             open_true, open_generated = (partial(open_column, column=column) for column in (0, 1))
         checked = files if medium == "clip" else {}
-        with console.progress("clips checked", len(checked)) as bar:
+        with console.progress("checking clips", len(checked)) as bar:
             for name, paths in checked.items():
                 true = open_true(truths[name])
                 for path in paths:

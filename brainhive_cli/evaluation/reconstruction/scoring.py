@@ -317,7 +317,7 @@ class Scorer:
         """
         seen: dict[Features, Tensor] = {}
         starts = range(0, len(self.stimuli), self.batch_size)
-        with console.progress("features of the stimuli", len(self.stimuli)) as bar:
+        with console.progress("computing features of the stimuli", len(self.stimuli)) as bar:
             for start, batch in zip(starts, self._features(self.stimuli), strict=True):
                 # the first batch says how much memory all of them take
                 if not seen:
@@ -445,7 +445,7 @@ class Scored:
         share = launch.shard(generated.media)
         stimulus_rows = np.array([rows[image_id] for image_id, _ in share], dtype=np.int64)
         opens = [partial(generated.open, file) for _, file in share]
-        with console.progress(f"metrics of {generated.name}", len(share)) as bar:
+        with console.progress(f"measuring {generated.name}", len(share)) as bar:
             shares = launch.gather(scorer.score(opens, stimulus_rows, among, bar))
 
         # values of all processes, in the order of the files

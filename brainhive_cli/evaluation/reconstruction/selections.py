@@ -192,7 +192,7 @@ class Selection:
         # a row for each item
         shown_ids = list(dict.fromkeys([*self.first_ids, *ranked_ids]))
         rows = {}
-        with console.progress("clips for people", len(shown_ids)) as bar:
+        with console.progress("writing clips for people", len(shown_ids)) as bar:
             for image_id in shown_ids:
                 rows[image_id] = self._row_of_clips(image_id, list(sources.values()))
                 bar.advance(1)

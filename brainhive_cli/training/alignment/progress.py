@@ -1,19 +1,17 @@
-"""Progress, metrics and learning curves of an align run."""
+"""Metrics and learning curves of an align run."""
 
 import statistics
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 
 from pydantic import BaseModel
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.artifacts import Curve, Line
-from brainhive_cli.core.console import clock
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, Metric, name_rows
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table, mean_sd
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import problem_of
@@ -35,7 +33,6 @@ class _Epoch(BaseModel):
     """A line of the log."""
 
     cell: str
-    time: float
     epoch: int
     loss: float
     validation_top1: float | None = None
@@ -48,98 +45,6 @@ def _read_epochs(lines: Iterable[str], cells: Container[str]) -> Iterator[_Epoch
             event = documents.parse(line, "an event", _Epoch)
             if event.cell in cells:
                 yield event
-
-
-class Watch:
-    """A table of the cells in training and, below them, of those that finished last.
-
-    Without a terminal, a line for each cell that is finished, and one a minute. `epochs` are those of each
-    cell, by its name.
-    """
-
-    def __init__(self, run: Path, epochs: Mapping[str, int]) -> None:
-        self._run, self._epochs, self._log = run, epochs, run / "log.jsonl"
-        self._bytes_read = self._log.stat().st_size if self._log.is_file() else 0  # skips earlier starts
-        self._events: dict[str, list[_Epoch]] = {}
-        self._reported: set[str] = set()
-
-    def table(self, rows: int) -> Table:
-        """Lay out at most so many rows."""
-        self._catch_up()
-        done = [name for name in self._events if self._is_finished(name)]
-        done.sort(key=lambda name: -self._events[name][-1].time)
-        shown = [*(name for name in self._events if name not in done), *done]
-        laid_out = []
-        for name in shown[:rows]:
-            # time left, by the pace since the first epoch
-            events, left = self._events[name], ""
-            last = events[-1]
-            if name in done:
-                left = "done"
-            elif len(events) > 1:
-                pace_s = (last.time - events[0].time) / (len(events) - 1)
-                left = clock(pace_s * (self._epochs[name] - 1 - last.epoch))
-            label, _, seed = name.rpartition("_seed-")
-            laid_out.append((label, int(seed), *self._describe(name), left))
-        columns = "cell", "seed", "epoch", "loss", "val top-1", "time left"
-        return Table(self._count(done), columns, tuple(laid_out))
-
-    def news(self, is_due: bool) -> list[str]:
-        """Say which cells were finished since the last call; if none was and it is due, how far one is."""
-        self._catch_up()
-        done = [name for name in self._epochs if self._is_finished(name)]
-        count, shown = self._count(done), [name for name in done if name not in self._reported]
-        self._reported.update(done)
-        if is_due and not shown:
-            at_work = [name for name in self._events if name not in done]
-            if not at_work:
-                return [count]
-            shown = [max(at_work, key=lambda name: self._events[name][-1].time)]
-        lines = []
-        for name in shown:
-            words = f"{name}: {'done' if name in done else 'at work'}"
-            if name in self._events:  # which is not where it is fitted in closed form, without epochs
-                epoch, loss, top1 = self._describe(name)
-                words += f", epoch {epoch}, loss {loss}"
-                words += "" if top1 == ABSENT else f", val top-1 {top1}"
-            lines.append(f"{words}; {count}")
-        return lines
-
-    def _describe(self, name: str) -> tuple[str, str, str]:
-        """Give the epoch, the loss and the validation top-1 that a cell has reached."""
-        last = self._events[name][-1]
-        top1 = ABSENT if last.validation_top1 is None else f"{last.validation_top1:.3f}"
-        return f"{last.epoch + 1}/{self._epochs[name]}", f"{last.loss:.3f}", top1
-
-    def _count(self, done: Sequence[str]) -> str:
-        """Say how many cells are done, and how long the others take."""
-        text = f"{len(done)} of {len(self._epochs)} cells"
-        times = [event.time for events in self._events.values() for event in events]
-        if len(times) < 2:
-            return text
-        # all cells still take as long as an epoch took on average
-        epochs_left = sum(
-            epochs - len(self._events.get(name, ()))
-            for name, epochs in self._epochs.items()
-            if name not in done
-        )
-        left_s = (max(times) - min(times)) / (len(times) - 1) * epochs_left
-        return f"{text}, {clock(left_s)} left" if left_s else text
-
-    def _is_finished(self, name: str) -> bool:
-        return name in self._reported or (self._run / "cells" / name / FINISHED).is_file()
-
-    def _catch_up(self) -> None:
-        """Read the lines that were written since; an incomplete one is left for the next time."""
-        if not self._log.is_file():
-            return
-        with self._log.open("rb") as file:
-            file.seek(self._bytes_read)
-            *lines, _ = file.read().split(b"\n")
-        self._bytes_read += sum(len(line) + 1 for line in lines)
-        texts = (line.decode(errors="replace") for line in lines)
-        for event in _read_epochs(texts, self._epochs):
-            self._events.setdefault(event.cell, []).append(event)
 
 
 def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:

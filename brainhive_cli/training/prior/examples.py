@@ -150,7 +150,7 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
         # a batch is encoded again as it was, since batches of other sizes round differently
         batches = [batch for batch in batches if pending.intersection(batch)]
         count = sum(map(len, batches)) * launch.processes
-        with console.progress(f"latents of {images.dataset}", count) as bar:
+        with console.progress(f"encoding {images.dataset}", count) as bar:
             for batch in loaded(Items(images, view), batches, workers, launch):
                 latents = generator.encode(batch.image.to(launch.device).float() / 255)
                 writer.write(batch.rows, latents.cpu().numpy(), sizes=batch.sizes.numpy())

@@ -111,7 +111,7 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     pairs = []
     with (
         _sampler(training, folder) as generator,
-        console.progress("pictures for the distances of distributions", len(share)) as bar,
+        console.progress("generating pictures for distances of distributions", len(share)) as bar,
     ):
         for start in range(0, len(share), recipe.train.batch_size):
             rows = share[start : start + recipe.train.batch_size]
