@@ -1,7 +1,7 @@
 """demo: the steps of a system end to end on shipped data, and one page of the results."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +24,7 @@ from brainhive_cli.demo import joined_generators, simulation, voxels
 from brainhive_cli.reports.page import Page, Section
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
-from brainhive_cli.reports.sentences import name_page
-from brainhive_cli.reports.tables import control_effects, effects_table
+from brainhive_cli.reports.tables import control_effects, difference_table
 
 NOTE = "All signals on this page are simulated, all stimuli drawn by a program ({provenance})."
 RECORDED_NOTE = "All signals on this page were recorded: {provenance}."
@@ -35,7 +34,7 @@ HAXBY = (
     "subject 1 of Haxby et al. 2001 (Science 293, 2425), the posterior half of one axial slice, 12 runs; "
     "CC BY-SA 3.0, by way of PyMVPA"
 )
-EFFECTS = "What controls cost each head: other voxels, trained anew; trials shuffled (95 % of draws)"
+EFFECTS = "What controls cost each head: other voxels, trained anew; trials shuffled"
 PAGE = ("reconstruct", "eval-retrieval", "train-prior", "train-align", "embed", "prepare")
 """Commands in the order of their sections on the page."""
 HEADS = ("latent", "image", "text")
@@ -161,7 +160,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         )
         effects = control_effects(swept, shuffled)
         measurements = measurements.stating(control_effects=effects)
-        tables.append(effects_table(effects, EFFECTS))
+        tables.append(replace(difference_table(effects), title=EFFECTS))
 
     # write the page
     if launch.is_main:
@@ -192,5 +191,5 @@ def _page(
     note = NOTE if system.is_simulated else RECORDED_NOTE
     summary = Section("Summary", [("", tables)], [note.format(provenance=system.provenance)])
     lines = [step.line for step in finished.values()]
-    title = f"Brainhive demo, on {system.words}: {name_page(groups)}"
+    title = f"Brainhive demo, on {system.words}"
     return page_of(groups, title, lines, [summary])

@@ -19,7 +19,7 @@ from brainhive_cli.core.recipe import BaseRecipe, Names, Run
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, newest, showing
 from brainhive_cli.core.set_up import say
-from brainhive_cli.reports.paper_tables import WRITERS, comma_separated, paper_table
+from brainhive_cli.reports.paper_tables import comma_separated, paper_table, write_table
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
 
 # endings of the names of runs: digests of recipes, and a number
@@ -95,10 +95,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 elif recipe.written_as == "csv":
                     part.write_text(comma_separated(groups), "utf-8")
                 else:
-                    write_table = WRITERS[recipe.written_as]
-                    part.write_text(
-                        "\n".join(write_table(paper_table(group)) for group in groups), encoding="utf-8"
-                    )
+                    texts = (write_table(paper_table(group), recipe.written_as) for group in groups)
+                    part.write_text("\n".join(texts), encoding="utf-8")
 
         # the figures, each in a file of its own
         files = {"page" if recipe.written_as == "html" else "table": path}

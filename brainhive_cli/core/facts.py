@@ -160,9 +160,14 @@ class Difference(Model):
     tests_of: str = ""
 
     @property
+    def p(self) -> float | None:
+        """The p that is shown: adjusted, where it stands among others."""
+        return self.p_adjusted if self.tests else self.p_value
+
+    @property
     def is_significant(self) -> bool:
         """Whether a difference may be claimed; its interval then excludes 0."""
-        return self.p_adjusted is not None and self.p_adjusted <= LEVEL
+        return self.p is not None and self.p <= LEVEL
 
     @property
     def is_better(self) -> bool:
@@ -446,8 +451,12 @@ class LiveFacts(Facts):
         latency_ms: Median, 95 % and most by stage.
         stream: Counts of the stream.
         differs: What is not as it was offline.
+        hits: Single trials that ranked the shown picture first.
+        is_interleaved: Whether pictures came in an order that a signal which drifts cannot follow.
         anytime_p: p that holds at every moment; None where nothing was tested.
         trials_learned_from: Trials that the model had learned from.
+        unknown_events: Names of events of which no picture is known, where no event has one.
+        candidates: Names of the pictures of the gallery, where no event is one of them.
     """
 
     command: str = "live"
@@ -456,8 +465,12 @@ class LiveFacts(Facts):
     latency_ms: dict[str, dict[str, float]] = {}
     stream: dict[str, Any] = {}
     differs: list[str] = []
+    hits: int = 0
+    is_interleaved: bool = True
     anytime_p: float | None = None
     trials_learned_from: int = 0
+    unknown_events: list[str] = []
+    candidates: list[str] = []
 
 
 class WorkflowFacts(Facts):
@@ -466,7 +479,7 @@ class WorkflowFacts(Facts):
     command: str = "workflow"
     commands: list[str] = []
     findings: dict[str, str] = {}
-    control_effects: list[dict[str, Any]] = []
+    control_effects: list[Difference] = []
 
 
 FACTS: dict[str, type[Facts]] = {

@@ -41,6 +41,14 @@ class Cell:
     mark: str = ""
 
     @classmethod
+    def of(cls, value: Any) -> Self:
+        """Make a cell of a number or a text; a cell stays as it is."""
+        if isinstance(value, cls):
+            return value
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return cls(number(value), value=float(value) if is_number else None)
+
+    @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
         """Read a cell of a document; ValueError if it is none."""
         kinds = {"text": str, "small": str, "value": str | int | float | None, "is_best": bool, "mark": str}

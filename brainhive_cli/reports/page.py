@@ -17,6 +17,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.tables import Cell, Table, number
 from brainhive_cli.reports.drawings import svg_of
+from brainhive_cli.reports.templates import templates
 
 HERE = Path(__file__).parent
 FINDING = "Finding"
@@ -108,10 +109,10 @@ class Page:
 
         # the template draws the blocks one by one; pictures shown on demand are known when all are drawn
         renderer = _Renderer()
-        template = renderer.environment.get_template("page.html")
         is_of_many = sum(bool(section.groups) for section in self.sections) >= MANY
         options = {"draw": renderer.draw, "on_demand": renderer.on_demand, "is_of_many": is_of_many}
-        return template.render(**vars(self), **files, **options, OPEN_SECTIONS=OPEN_SECTIONS)
+        options |= {**files, **renderer.names, "OPEN_SECTIONS": OPEN_SECTIONS}
+        return str(templates().get_template("page.html").render(**vars(self), **options))
 
 
 def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]]) -> list[Group]:
@@ -165,25 +166,18 @@ class _Renderer:
     """Drawing of blocks as HTML, which embeds each file once.
 
     Attributes:
-        environment: Templates of pages.
+        names: Functions and limits that templates see.
         on_demand: Data URLs by id, of pictures that no element of the page holds.
     """
 
     def __init__(self) -> None:
-        from jinja2 import Environment, FileSystemLoader
-
         # ids of embedded files by digest and longest side, and digests of files that were read
         self._ids: dict[tuple[str, int], str] = {}
         self._digests: dict[Path, str] = {}
         self.on_demand: dict[str, str] = {}
-
-        # templates see the limits and functions that they need
-        loader = FileSystemLoader(HERE)
-        self.environment = Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
-        self.environment.filters["number"] = number
-        functions = {"embed": self.embed, "svg_of": svg_of, "fold": fold, "name_folded": name_folded}
-        self.environment.globals |= {**functions, "DETAILS": DETAILS, "BY_HAND": BY_HAND}
-        self._macros: Any = self.environment.get_template("blocks.html").module
+        self.names = {"embed": self.embed, "svg_of": svg_of, "fold": fold, "name_folded": name_folded}
+        self.names |= {"DETAILS": DETAILS, "BY_HAND": BY_HAND}
+        self._macros: Any = templates().get_template("blocks.html").make_module(self.names)
 
     def draw(self, block: Table | Figure) -> Markup:
         """Draw a table or a figure."""
@@ -219,7 +213,7 @@ class _Renderer:
         return Markup(self._macros.figure(shown, label, drawing, points))
 
     def _draw_table(self, table: Table) -> Markup:
-        rows = [list(map(to_cell, values)) for values in table.rows]
+        rows = [list(map(Cell.of, values)) for values in table.rows]
 
         # columns of numbers alone are aligned to the right
         columns = enumerate(zip(*rows, strict=True))
@@ -296,14 +290,6 @@ def _shrink_picture(path: Path, side_px: int) -> str:
         if is_still and webp.tell() < len(content):
             content, kind = webp.getvalue(), "image/webp"
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def to_cell(value: Any) -> Cell:
-    """Make a cell of a number or a text; a cell stays as it is."""
-    if isinstance(value, Cell):
-        return value
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return Cell(number(value), value=float(value) if is_number else None)
 
 
 def open_picture(path: Path) -> tuple[bool, Image.Image]:

@@ -3,19 +3,16 @@
 import csv
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from brainhive_cli.core import documents
 from brainhive_cli.core.measurements import ALL, caveats_of, merge_caveats, name_rows, scope
-from brainhive_cli.core.tables import Cell, Table, brief
+from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, subject_and_seed
 from brainhive_cli.reports.tables import MEANING, Best, adjustment_text, best_of_runs, bold_note, mark_of
+from brainhive_cli.reports.templates import render, templates
 
-SPECIAL = str.maketrans(documents.read(Path(__file__).with_name("latex.json"), dict[str, str]))
-"""LaTeX for characters that it reserves or lacks."""
 Spread = tuple[float, float | None]
 """A mean, and its standard deviation where it is of several subjects."""
 
@@ -80,95 +77,32 @@ def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
 
 
 def _write_caption(group: RunGroup, best: Best) -> str:
-    """Write the caption: what was measured, what ±, bold and marks mean, and the caveats."""
-    # protocol, items, candidates and chance, as the first run has them
-    first = group.runs[0]
-    metrics = first.metrics or next((cell.metrics for cell in first.cells), {})
-    sentences = []
-    if metric := next(iter(metrics.values()), None):
-        items = f"{metric.n} {metric.split} items"
-        items += f" among {metric.pool} candidates" if metric.pool else ""
-        if metric.chance is not None:
-            items += f" ({with_arrow(metric.name)} at chance: {brief(metric.chance)})"
-        units = first.measured.facts.scope
-        items += f", for {units}" if units else ""
-        sentences.append(f"{metric.protocol}; {items}.")
-
-    # the meaning of ±
-    if first.subject_count > 1:
-        sentences.append(f"Mean ± standard deviation over {first.subject_count} subjects; seeds averaged.")
-    elif any(metric.seed_sd is not None for run in group.runs for metric in run.metrics.values()):
-        sentences.append("One subject: value ± standard deviation over the seeds of its trainings.")
-    elif len(group.runs) == 1 and not first.metrics and len(first.cells) > 1:
-        sentences.append(f"Mean ± standard deviation over cells, {len(first.cells)} in all.")
-
-    # the meaning of bold and marks, and the limits of the tests
-    if len(group.runs) > 1:
-        sentences.append(bold_note(best, "runs", group.comparable if group.not_compared else ()))
-    sentences += dict.fromkeys(
-        f"{note[:1].upper()}{note[1:]}." for pair in group.compared for note in pair.limits
-    )
-    if group.compared:
-        tests = "; ".join(dict.fromkeys(pair.test for pair in group.compared))
-        adjustment = adjustment_text(group.compared[0])
-        sentences.append(f"{MEANING}: differs from {first.label}, paired by item ({tests}; {adjustment}).")
-
-    # the caveats
-    measured = [caveats_of(run.metrics.values()) for run in group.runs]
-    if caveats := merge_caveats(*(run.measured.caveats for run in group.runs), *measured):
-        sentences.append(f"Caveats: {'; '.join(caveats)}.")
-    return " ".join(sentences)
-
-
-def markdown(table: Table) -> str:
-    """Write a table as Markdown."""
-    # the head, whose columns of numbers are aligned to the right
-    lines = [f"| | {' | '.join(table.columns[1:])} |"]
-    lines.append(f"|---|{'---:|' * (len(table.columns) - 1)}")
-
-    # the rows, the best in bold
-    for row in table.rows:
-        texts = []
-        for cell in row:
-            if isinstance(cell, Cell):
-                text = f"**{cell.text}**" if cell.is_best else cell.text
-                texts.append(text + cell.mark.replace("*", r"\*"))
-            else:
-                texts.append(str(cell).replace("|", r"\|"))
-        lines.append(f"| {' | '.join(texts)} |")
-    return "\n".join([*lines, "", table.title.replace("*", r"\*")]) + "\n"
-
-
-def latex(table: Table) -> str:
-    """Write a table as LaTeX, for the package booktabs."""
-    # the rows, the best in bold
-    lines = []
-    for row in table.rows:
-        texts = []
-        for cell in row:
-            text = _escape(cell.text if isinstance(cell, Cell) else str(cell))
-            if isinstance(cell, Cell):
-                text = rf"\textbf{{{text}}}" if cell.is_best else text
-                text += f"$^{{{cell.mark}}}$" if cell.mark else ""
-            texts.append(text)
-        lines.append(f"{' & '.join(texts)} \\\\")
-
-    # the table around them, with its caption
-    head, numbers = " & ".join(map(_escape, table.columns)), "r" * (len(table.columns) - 1)
-    body = "\n".join(lines)
-    return (
-        "\\begin{table}\n\\centering\n"
-        f"\\begin{{tabular}}{{l{numbers}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"
-        f"\\bottomrule\n\\end{{tabular}}\n\\caption{{{_escape(table.title)}}}\n\\end{{table}}\n"
+    """Write the caption: what was measured, what ±, bold and signs mean, and the caveats."""
+    runs, first = group.runs, group.runs[0]
+    typical = {run.label: metrics for run in runs if (metrics := [*run.typical_metrics.values()])}
+    labelled = [(label, metrics[0].protocol) for label, metrics in typical.items()]
+    caveats = [caveats_of(run.metrics.values()) for run in runs]
+    return render(
+        "caption.txt",
+        runs=runs,
+        first=first,
+        metric=next(iter(first.typical_metrics.values()), None),
+        labelled=labelled,
+        protocols=list(dict.fromkeys(words for _, words in labelled)),
+        has_seeds=any(metric.seed_sd is not None for run in runs for metric in run.metrics.values()),
+        bold=bold_note(best, "runs", group.comparable if group.not_compared else ()),
+        limits=list(dict.fromkeys(limit for pair in group.compared for limit in pair.limits)),
+        tests=list(dict.fromkeys(pair.test for pair in group.compared)),
+        meaning=MEANING,
+        adjustment=adjustment_text(group.compared[0]) if group.compared else "",
+        caveats=merge_caveats(*(run.measured.caveats for run in runs), *caveats),
     )
 
 
-def _escape(text: str) -> str:
-    return text.translate(SPECIAL)
-
-
-WRITERS = {"md": markdown, "tex": latex}
-"""Writer of each format."""
+def write_table(table: Table, suffix: str) -> str:
+    """Write a table as Markdown (`md`), or as LaTeX (`tex`) for the package booktabs."""
+    rows = [[Cell.of(cell) for cell in row] for row in table.rows]
+    return str(templates().get_template(f"table.{suffix}").render(table=table, rows=rows)) + "\n"
 
 
 TIDY_COLUMNS = (

@@ -102,16 +102,16 @@ def first_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
     """
     for run in runs:
         for sheet in (artifact for artifact in run.artifacts if isinstance(artifact, Sheet)):
-            pairs = [row.tiles[:2] for row in sheet.rows if len(row.tiles) > 1 and row.tiles[1].file][
-                :MAX_PAIRS
-            ]
+            pairs = [row.tiles[:2] for row in sheet.rows if len(row.tiles) > 1]
+            pairs = [pair for pair in pairs if all(tile.file for tile in pair)][:MAX_PAIRS]
             if pairs:
                 second = sheet.columns[1]  # `made`, the source, or the number of a repeat or of a rank
                 if second in ("made", run.source) or second.isdecimal():
                     second = "drawn from the signal" if run.source else "retrieved first"
                 headings = (sheet.columns[0], second)
                 tiles = zip(*pairs, strict=True)
-                return [(*row, run.folder.path) for row in zip(headings, tiles, strict=True)], sheet.note
+                rows = [(*row, run.folder.path) for row in zip(headings, tiles, strict=True)]
+                return rows, sheet.note.partition(";")[0]
     return [], ""
 
 

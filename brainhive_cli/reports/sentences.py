@@ -2,70 +2,23 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.facts import ExplanationFacts
 from brainhive_cli.core.measurements import Measurements, Metric, caveats_of, mark, merge_caveats
 from brainhive_cli.core.set_up import LISTED, SetUp, describe_signals, say
-from brainhive_cli.core.tables import brief, number, p_text
-from brainhive_cli.measurement.metric_names import headlines, is_share, shown
+from brainhive_cli.core.tables import brief
+from brainhive_cli.measurement.metric_names import headlines, shown
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.tables import adjustment_text
+from brainhive_cli.reports.templates import render
 
 HERE = Path(__file__).parent
 MEANINGS = documents.read(HERE / "caveats.json", dict[str, str])
 """Meaning of each caveat of a run."""
-SPACES = re.compile(r" +([.,;:)†])|(?<=\() +")
 FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/]+/)+")
 """Folders of an absolute path: of this machine, which no reader of a page has."""
-
-
-@cache
-def templates() -> Any:
-    """Open the templates of sentences and pages, with the filters that write numbers."""
-    from jinja2 import Environment, FileSystemLoader, select_autoescape
-
-    environment = Environment(
-        autoescape=select_autoescape(["html"]),
-        loader=FileSystemLoader(HERE),
-    )
-    environment.filters |= {
-        "amount": write_amount,
-        "brief": brief,
-        "ends": write_ends,
-        "number": number,
-        "p": p_text,
-        "signed": write_difference,
-        "shown": shown,
-    }
-    return environment
-
-
-def render(template: str, **values: Any) -> str:
-    """Fill a template of sentences, on one line; what blocks leave before a stop or comma is cut."""
-    text = " ".join(templates().get_template(template).render(**values).split())
-    return SPACES.sub(lambda found: found[1] or "", text)
-
-
-def write_amount(value: float, name: str) -> str:
-    """Write a value of a metric: shares in percent, others as numbers."""
-    return f"{100 * value:.3g} %" if is_share(name) else number(value)
-
-
-def write_ends(metric: Metric) -> str:
-    """Write the ends of the interval of a metric, in percent where it is a share."""
-    assert metric.low is not None and metric.high is not None
-    if is_share(metric.name):
-        return f"{100 * metric.low:.2g} to {100 * metric.high:.2g} %"
-    return metric.interval_text()
-
-
-def write_difference(value: float, name: str) -> str:
-    """Write a difference of a metric with its sign, in points of percent where it is a share."""
-    return f"{100 * value:+.1f} points" if is_share(name) else f"{value:+.3f}"
 
 
 def describe_metric(metric: Metric) -> str:
@@ -100,7 +53,7 @@ def state_finding(measured: Measurements, variant: str = "") -> str:
         main=main,
         caveats=facts.caveats,
         subjects=len({cell.subject for cell in facts.cells.values() if cell.subject is not None}),
-        validation=[metric for cell in measured.scopes.values() for metric in cell.values()],
+        validation=[cell["top1"] for cell in measured.scopes.values() if "top1" in cell],
         spread=spread,
     )
 

@@ -1,6 +1,6 @@
 """The tables of a report: metrics with intervals, by subject and seed, run by run, and their differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from brainhive_cli.core.facts import LEVEL, Difference, RetrievalFacts
@@ -11,7 +11,6 @@ from brainhive_cli.core.measurements import (
     Metric,
     beside_heading,
     interval_text,
-    scope,
 )
 from brainhive_cli.core.set_up import differences
 from brainhive_cli.core.tables import Cell, Table, brief, by_subject_and_seed, mean_sd, number, p_text
@@ -26,6 +25,8 @@ MEANING = "* p ≤ .05, ** p ≤ .01, *** p ≤ .001"
 """Legend of `MARKS`."""
 PUBLISHED = "Published, of test stimuli; its set-up was not checked by Brainhive"
 """Before the source of published values: whether they are comparable is for the reader to judge."""
+ABSENT = "–"
+"""Text of a cell for which there is no value."""
 NAME_LETTERS = 40
 """Letters of the name of a run in a table; of a longer one its end is shown."""
 CONTEXT = ("n", "pool")
@@ -64,65 +65,65 @@ def metric_table(
         note: What a reader must know besides.
         section: The heading under which a page shows it.
     """
-    labels = [label for label, metrics in rows.items() if metrics]
-    listed = [metric for metrics in rows.values() for metric in metrics.values()]
-    names = [name for name in names or dict.fromkeys(metric.name for metric in listed)]
-    listed = [metric for metric in listed if metric.name in names]
+    # metrics that any label has; mAP equals MRR by definition where one picture is relevant
+    rows = {label: metrics for label, metrics in rows.items() if metrics}
+    by_name: dict[str, list[Metric]] = {}
+    for metrics in rows.values():
+        for name, metric in metrics.items():
+            by_name.setdefault(name, []).append(metric)
+    if [m.value for m in by_name.get("map", ())] == [m.value for m in by_name.get("mrr", ())]:
+        by_name.pop("map", None)
+    names = [name for name in names or by_name if name in by_name]
+    listed = [metric for name in names for metric in by_name[name]]
     if not listed:
         return Table(title, (), ())
 
-    # a cell for each label and metric
-    def cell(label: str, name: str) -> Cell:
-        is_best, mark = label in (best or {}).get(name, ()), (marks or {}).get((label, name), "")
-        return with_interval(rows[label].get(name), is_best, mark)
+    # items and candidates: the same of all, or by label, or by metric
+    shared = {key: share(listed, key) for key in CONTEXT}
+    by_label = {key: [share(metrics.values(), key) for metrics in rows.values()] for key in CONTEXT}
+    columns = [key for key in CONTEXT if shared[key] == ABSENT and ABSENT not in by_label[key]]
+    by_metric = {
+        key: [share(by_name[name], key) for name in names]
+        for key in CONTEXT
+        if shared[key] == ABSENT and key not in columns
+    }
 
-    # metrics as rows, with their chance, and the second kind of interval where there is one
-    differing = [name for name in CONTEXT if len({getattr(metric, name) for metric in listed}) > 1]
-    if len(labels) == 1 or len(names) > MAX_COLUMNS:
-        by_metric = {name: [m for m in listed if m.name == name] for name in names}
-        columns: list[Any] = [[with_arrow(name) for name in names]]
-        columns += [[cell(label, name) for name in names] for label in labels]
-        headings = ["metric", *(["value, 95 % CI"] if len(labels) == 1 else labels)]
-        second = [by_metric[name][0].beside_text() if len(labels) == 1 else "–" for name in names]
-        extra = {beside_heading(listed): second, "chance": [chance_text(by_metric[name]) for name in names]}
-        extra |= {key: [_shared(by_metric[name], key) for name in names] for key in differing}
-        shown_extra = {key: cells for key, cells in extra.items() if {*cells} != {"–"}}
-        headings += shown_extra
-        table_rows = [list(row) for row in zip(*columns, *shown_extra.values(), strict=True)]
-    else:
-        headings = [heading, *map(with_arrow, names), *differing]
-        table_rows = []
-        for label in labels:
-            context = [_shared(rows[label].values(), key) for key in differing]
-            table_rows.append([label, *(cell(label, name) for name in names), *context])
-        chances = [chance_text([m for m in listed if m.name == name]) for name in names]
-        if {*chances} != {"–"}:
-            table_rows.append(["chance", *chances, *("" for _ in differing)])
+    # a row for each label, then what is said of each metric
+    grid = [[heading, *map(with_arrow, names), *columns]]
+    for row, (label, metrics) in enumerate(rows.items()):
+        signs = [
+            (name, label in (best or {}).get(name, ()), (marks or {}).get((label, name), ""))
+            for name in names
+        ]
+        cells = [with_interval(metrics.get(name), is_best, mark) for name, is_best, mark in signs]
+        grid.append([label, *cells, *(by_label[key][row] for key in columns)])
+    chances = [share(by_name[name], "chance") for name in names]
+    by_metric["chance"] = [c if c == ABSENT else Cell(brief(c), value=c) for c in chances]
+    if len(rows) == 1:
+        by_metric[beside_heading(listed)] = [metric.beside_text() for metric in listed]
+    grid += [
+        [key, *cells, *("" for _ in columns)] for key, cells in by_metric.items() if {*cells} != {ABSENT}
+    ]
+
+    # metrics are rows where there is one label, or where they are too many
+    if len(rows) == 1 or len(names) > MAX_COLUMNS:
+        grid = [list(column) for column in zip(*grid, strict=True)]
+        grid[0][:2] = ["metric", "value, 95 % CI" if len(rows) == 1 else grid[0][1]]
 
     # what all of them share
-    shared = {key: _shared(listed, key) for key in CONTEXT if key not in differing}
-    words = [note] if note else []
-    words += [f"{key} {value}" for key, value in shared.items() if value not in (None, "–")]
-    words += [f"95 % CI: {listed[0].interval}"] if listed[0].low is not None else []
-    words += _distinct(listed, "protocol")[:1]
-    sentence = "; ".join(words)
-    return Table(title, headings, table_rows, section=section, note=f"{sentence[:1].upper()}{sentence[1:]}.")
+    counts = [f"{key} {value:,}" for key, value in shared.items() if value != ABSENT]
+    words = [note, ", ".join(counts), f"95 % CI: {listed[0].interval}" if listed[0].low is not None else ""]
+    words += (
+        {f"Protocol: {metric.protocol}" for metric in listed} if share(listed, "protocol") != ABSENT else ()
+    )
+    joined = "".join(f"{word.removesuffix('.')}. " for word in words if word).rstrip()
+    return Table(title, grid[0], grid[1:], section=section, note=joined)
 
 
-def _distinct(metrics: Sequence[Metric], key: str) -> list[str]:
-    return list(dict.fromkeys(getattr(metric, key) for metric in metrics))
-
-
-def _shared(metrics: Any, key: str) -> Any:
-    """Give a number of items or candidates that metrics have in common; a dash where they differ."""
-    values = {getattr(metric, key) for metric in metrics}
-    return "–" if len(values) > 1 or values == {None} else values.pop()
-
-
-def chance_text(metrics: Sequence[Metric]) -> Any:
-    """Write the level of chance that metrics have in common; a dash where they have none, or differ."""
-    value = _shared(metrics, "chance")
-    return value if value == "–" else Cell(brief(value), value=value)
+def share(metrics: Iterable[Metric], key: str) -> Any:
+    """Give the value of a field that metrics have in common; a dash where they differ or have none."""
+    first, *others = {getattr(metric, key) for metric in metrics}
+    return ABSENT if others or first is None else first
 
 
 def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") -> Cell:
@@ -149,7 +150,7 @@ def difference_table(
         ends = "" if row.low is None else interval_text(row.low, row.high)
         value = Cell(f"{row.difference:+.3f}", ends, row.difference, mark=mark_of(row))
         better = name(row.first if row.is_better else row.second) if row.is_significant else "–"
-        p = Cell(p_text(row.p_adjusted), value=row.p_adjusted)
+        p = Cell(p_text(row.p), value=row.p)
         pair = [name(row.second)] if is_of_one else [name(row.first), name(row.second)]
         rows.append([with_arrow(row.metric), *pair, value, row.n, p, better])
 
@@ -174,7 +175,7 @@ def adjustment_text(row: Difference) -> str:
 
 def mark_of(compared: Difference) -> str:
     """Return the sign of a difference; empty if no difference may be claimed."""
-    p = 1.0 if compared.p_adjusted is None else compared.p_adjusted
+    p = 1.0 if compared.p is None else compared.p
     return next((sign for level, sign in MARKS if p <= level), "")
 
 
@@ -380,47 +381,40 @@ SHUFFLED = "shuffled trials"
 
 def control_effects(
     swept: Mapping[str, Measurements], shuffled: Mapping[str, Measurements]
-) -> list[dict[str, Any]]:
-    """List the effect of each control on each head.
+) -> list[Difference]:
+    """List by how much each control decreases the top-1 of each head.
 
     Args:
         swept: Measurements of eval-retrieval by head, of a sweep over controls.
         shuffled: Measurements by head without a control, and in draws with shuffled trials.
 
     Returns:
-        Rows of head, control, top1 and `loss`, the decrease of top1 by the control, with its 95 % interval
-        `low` to `high`. The interval of shuffled trials is over the draws. Without a control `loss` is 0 and
-        the interval is that of top1.
+        Differences of heads from their controls; of shuffled trials with the middle 95 % of the draws.
     """
     effects = []
     for head, measured in swept.items():
-        # the head without a control, then each control that was compared with it
-        top1 = measured.scopes[scope(NO_CONTROL, ALL)]["top1"]
-        rows = [(NO_CONTROL, top1.value, 0.0, top1.low, top1.high)]
-        for pair in measured.facts.comparisons:
-            if pair.first == NO_CONTROL:
-                control = pair.second
-                controlled = measured.scopes[scope(control, ALL)]["top1"].value
-                rows.append((control, controlled, pair.difference, pair.low, pair.high))
+        pairs = [pair for pair in measured.facts.comparisons if pair.first == NO_CONTROL]
+        effects += [pair.model_copy(update={"first": head}) for pair in pairs]
 
         # shuffled trials: the mean and the interval of the draws
-        draws = shuffled[head].facts_of(RetrievalFacts).control
-        assert draws is not None
-        drawn = draws.metrics["top1"]
-        losses = [top1.value - end for end in (drawn.mean, drawn.high, drawn.low)]
-        rows.append((SHUFFLED, drawn.mean, losses[0], losses[1], losses[2]))
-        keys = ("head", "control", "top1", "loss", "low", "high")
-        effects += [dict(zip(keys, (head, *row), strict=True)) for row in rows]
+        control = shuffled[head].facts_of(RetrievalFacts).control
+        assert control is not None
+        drawn = control.metrics["top1"]
+        effects.append(
+            Difference(
+                first=head,
+                second=SHUFFLED,
+                metric="top1",
+                difference=drawn.measured - drawn.mean,
+                low=drawn.measured - drawn.high,
+                high=drawn.measured - drawn.low,
+                interval=f"the middle 95 % of {control.draws} draws",
+                n=control.n,
+                subjects=len({cell.subject for cell in shuffled[head].facts.cells.values()}),
+                p_value=drawn.p,
+                test=f"share of {control.draws} draws that are as good",
+                least_p=1 / (control.draws + 1),
+                cohens_dz=None,
+            )
+        )
     return effects
-
-
-def effects_table(effects: list[dict[str, Any]], title: str) -> Table:
-    """Lay out the rows of `control_effects`."""
-    rows = []
-    for effect in effects:
-        interval = interval_text(effect["low"], effect["high"])
-        is_uncontrolled = effect["control"] == NO_CONTROL
-        loss = ("–", f"{interval} (top-1)") if is_uncontrolled else (f"{effect['loss']:.3f}", interval)
-        rows.append((effect["head"], effect["control"], effect["top1"], *loss))
-    columns = ("head", "control", "top-1", "loss", "95 % CI")
-    return Table(title, columns, tuple(rows))

@@ -2,8 +2,9 @@
 
 import pytest
 
+from brainhive_cli.core.facts import Control, ControlMetric, Difference, RetrievalFacts
 from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.reports.tables import SHUFFLED, control_effects, effects_table
+from brainhive_cli.reports.tables import SHUFFLED, control_effects
 
 
 def top1(value: float) -> dict[str, Metric]:
@@ -11,40 +12,34 @@ def top1(value: float) -> dict[str, Metric]:
     return {"top1": Metric("top1", value, 200, 100, 0.01, *ends, (1,), "", "test", "")}
 
 
-def pair(first: str, second: str, difference: float) -> dict[str, object]:
-    ends = {"low": difference - 0.05, "high": difference + 0.05}
-    return {"pair": (first, second), "difference": difference, **ends}
+def pair(first: str, second: str, difference: float) -> Difference:
+    numbers = {"difference": difference, "low": difference - 0.05, "high": difference + 0.05, "n": 200}
+    test = {"interval": "", "subjects": 1, "p_value": 0.01, "test": "", "least_p": 0.01, "cohens_dz": None}
+    return Difference(first=first, second=second, metric="top1", **numbers, **test)
 
 
 @pytest.fixture
-def effects() -> list[dict[str, object]]:
+def effects() -> list[Difference]:
     pairs = [pair("none", "swapped", 0.3), pair("none", "random", 0.2), pair("swapped", "random", -0.1)]
     values = {"none · all": top1(0.6), "swapped · all": top1(0.3), "random · all": top1(0.4)}
-    drawn = {"top1": {"measured": 0.6, "mean": 0.01, "low": 0.0, "high": 0.03, "p": 0.001}}
-    shuffled = Measurements(notes={"control": {"metrics": drawn}})
+    drawn = ControlMetric(measured=0.6, mean=0.01, low=0.0, high=0.03, p=0.001)
+    control = Control(kind="shuffled", draws=1000, n=200, pool=100, metrics={"top1": drawn})
+    swept, shuffled = RetrievalFacts(comparisons=pairs), RetrievalFacts(control=control)
     return control_effects(
-        {"latent": Measurements(values, notes={"comparisons": pairs})}, {"latent": shuffled}
+        {"latent": Measurements(values, facts=swept)}, {"latent": Measurements(facts=shuffled)}
     )
 
 
 def test_each_control_is_compared_with_none_and_controls_are_not_compared(effects) -> None:
-    assert [(each["control"], each["top1"]) for each in effects] == [
-        ("none", 0.6),
-        ("swapped", 0.3),
-        ("random", 0.4),
-        (SHUFFLED, 0.01),
+    assert [(each.first, each.second) for each in effects] == [
+        ("latent", "swapped"),
+        ("latent", "random"),
+        ("latent", SHUFFLED),
     ]
-    assert [each["loss"] for each in effects] == pytest.approx([0.0, 0.3, 0.2, 0.59])
-    assert (effects[1]["low"], effects[1]["high"]) == pytest.approx((0.25, 0.35))
+    assert [each.difference for each in effects] == pytest.approx([0.3, 0.2, 0.59])
+    assert (effects[0].low, effects[0].high) == pytest.approx((0.25, 0.35))
 
 
 def test_the_interval_of_shuffled_trials_is_that_of_draws(effects) -> None:
-    assert (effects[-1]["low"], effects[-1]["high"]) == pytest.approx((0.57, 0.6))
-
-
-def test_the_table_has_a_row_for_each_and_marks_the_interval_that_is_not_of_a_loss(effects) -> None:
-    table = effects_table(effects, "title")
-    assert [row[1] for row in table.rows] == ["none", "swapped", "random", SHUFFLED]
-    assert table.rows[0][3:] == ("–", "0.500–0.700 (top-1)")
-    assert table.rows[1][3:] == ("0.300", "0.250–0.350")
-    assert table.columns == ("head", "control", "top-1", "loss", "95 % CI")
+    assert (effects[-1].low, effects[-1].high) == pytest.approx((0.57, 0.6))
+    assert effects[-1].p == 0.001

@@ -61,7 +61,7 @@ MAX_FEATURES = 2000
 NAMES = {
     "lda": "shrinkage LDA",
     "logistic": "logistic regression",
-    "ridge": "ridge to the targets, penalty by generalised cross-validation",
+    "ridge": "ridge",
 }
 
 

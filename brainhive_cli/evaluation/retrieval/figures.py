@@ -13,7 +13,7 @@ from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.facts import RetrievalFacts
-from brainhive_cli.core.measurements import Measurements, extend_title
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.spaces import Voxels
@@ -29,7 +29,8 @@ from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import REGIONS, label, scopes_below
 from brainhive_cli.evaluation.retrieval.tables import DETAILS, lay_out
 from brainhive_cli.measurement.metric_names import shown
-from brainhive_cli.reports.drawings import draw_slices
+from brainhive_cli.reports.drawings import MIN_POINTS, draw_slices, shows_something
+from brainhive_cli.reports.sheets import describe_sample
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 CURVES = {
@@ -118,10 +119,10 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
     drawn += [histogram, *curves]
     if models:
         drawn += _draw_cell(run, models, recipe)
-    drawn = [replace(artifact, section=SECTION) for artifact in drawn]
+    drawn = [replace(artifact, section=SECTION) for artifact in drawn if shows_something(artifact)]
     details = lay_out(measured, recipe.concept_rows, DETAILS)
     drawn += [replace(table, section="Details") for table in details]
-    return [replace(artifact, note=extend_title(artifact.note, measured.caveats)) for artifact in drawn]
+    return drawn
 
 
 def _draw_confusions(names: Sequence[str], counts: Sequence[Sequence[int]]) -> Heatmap:
@@ -178,6 +179,7 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
         return artifacts.save_picture(run, f"gallery/{index}", first_frame(images.open(row)))
 
     # random queries, each with the pictures that are most similar to it
+    _, queries = np.unique(target, return_index=True)
     query_rows = []
     drawn = np.random.default_rng(spec.seed).permutation(len(tokens))[: spec.sheet_rows]
     scores = (tokens[drawn] @ pictures.T).cpu().numpy()
@@ -190,11 +192,11 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
         query_rows.append(Row(gallery.image_ids[true], tiles))
     columns = ["seen", *(str(rank + 1) for rank in range(RETRIEVED))]
     title = f"Seen, and the {RETRIEVED} most similar pictures"
-    note = f"{whose}; queries drawn at random, not the best."
+    noun = f"{spec.split} {'pictures' if len(queries) == len(tokens) else 'trials'}"
+    note = f"{describe_sample(len(drawn), len(tokens), noun, spec.seed)}; {whose}"
     sheet = Sheet(title, columns, query_rows, note=note)
 
     # queries in even steps, one a picture and sorted by concept, with the pictures that they showed
-    _, queries = np.unique(target, return_index=True)
     count = min(MOST_PICTURES, len(queries))
     steps = np.unique(np.linspace(0, len(queries) - 1, count).round().astype(int))
     chosen = np.array(sorted(queries[steps].tolist(), key=lambda row: gallery.concepts[target[row]]))
@@ -206,7 +208,9 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     title, words = "Similarity of signals and pictures", ("signal of", "picture", "cosine similarity")
     matrix = Heatmap(title, values.tolist(), names, names, *words, note=note)
 
-    # predictions and pictures in one plane, each centred on their own mean
+    # predictions and pictures in one plane, each centred on their own mean, unless the matrix says it all
+    if len(chosen) < MIN_POINTS:
+        return [sheet, matrix]
     parts = [pictures[shown_indices], tokens[chosen]]
     centred = np.concatenate([(vectors - vectors.mean(0)).cpu().numpy() for vectors in parts])
     plane = project(centred, len(chosen), spec.embedding_map, spec.seed)
