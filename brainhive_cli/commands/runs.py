@@ -6,7 +6,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 
 from pydantic import Field
 
@@ -18,23 +17,20 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import (
-    caveats_of,
     extend_title,
     find_caveats,
     list_footnotes,
-    mark,
 )
 from brainhive_cli.core.recipe import BaseRecipe, Names, Run
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import LARGEST_RECIPE, LOCK, RunFolder, age, showing
 from brainhive_cli.core.tables import Cell, Table
-from brainhive_cli.measurement.metric_names import headlines, shown
 from brainhive_cli.reports.paper_tables import summary_scopes
 from brainhive_cli.reports.runs_shown import ShownRun, find
+from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.tables import metric_table
 
 REMOVE, SHOW = "rm", "show"
-BRAIN = "brain"
-"""Scope of reconstructions from signals."""
 
 
 class Recipe(BaseRecipe):
@@ -79,41 +75,17 @@ class RunOnDisk(RunFolder):
         return "finished" if self.is_finished else "interrupted"
 
     @property
-    def headline(self) -> str | Cell:
-        """Its main result in a few words, for programs with the caveats in full; empty if not finished."""
+    def result(self) -> str | Cell:
+        """Its finding, for programs with the caveats in full; empty if it is not finished."""
         if not self.is_finished:
             return ""
-        run = ShownRun(self.path.name, self)
         try:
             with showing([self]):
-                measurements = run.measured
-
-                # the metrics of everything together, or of each source, variant or cell
-                overall = measurements.overall or measurements.scopes.get(BRAIN)
-                parts = [overall] if overall else [measurements.scopes[name] for name in summary_scopes(run)]
-                names = headlines(list(dict.fromkeys(name for metrics in parts for name in metrics)))
-                if not names:
-                    return ""
-
-                # the headline of its page, which has chance; values selected on test if there are no others
-                name = next(
-                    (n for n in names for metrics in parts if n in metrics and metrics[n].chance is not None),
-                    names[0],
-                )
-                all_values = [metrics[name] for metrics in parts if name in metrics]
-                values = [metric for metric in all_values if not metric.selected] or all_values
-                interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
-                if len(values) > 1:
-                    interval = f", the mean of {len(values)}"
-                about = f" for {units}" if (units := measurements.facts.scope) else ""
-                value = f"{fmean(metric.value for metric in values):.3f}{interval}{about}"
-
-                # caveats as a footnote sign for people, and in full for programs
-                caveats = caveats_of(values)
-                short, full = mark(shown(name), caveats), extend_title(shown(name), caveats)
-                return Cell(f"{short} {value}", value=f"{full} {value}")
+                measured = self.measurements()
         except BrainhiveError as error:
             return error.message
+        finding = state_finding(measured)
+        return Cell(finding, value=extend_title(finding, measured.caveats)) if finding else ""
 
     @property
     def bytes(self) -> int:
@@ -126,7 +98,7 @@ class RunOnDisk(RunFolder):
         """Its line in the table; for programs with the time in ISO 8601, and the size in bytes."""
         changed_s, size = self.changed, Cell(console.size(self.bytes), value=self.bytes)
         time = datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="seconds") if changed_s else ""
-        return self.full_name, self.state, self.headline, Cell(age(changed_s), value=time), size
+        return self.full_name, self.state, self.result, Cell(age(changed_s), value=time), size
 
 
 def _find_shown(recipe: Recipe) -> ShownRun:
@@ -229,13 +201,8 @@ def _show(run: ShownRun) -> Result:
     tables = [Table(f"Run {run.folder.name}", ("item", "value"), rows)]
 
     # its metrics, scope by scope
-    metrics = [
-        (scope, shown(m.name), m.value, m.interval_text(), m.n, "–" if m.chance is None else m.chance)
-        for scope in summary_scopes(run)
-        for m in run.measured.scopes[scope].values()
-    ]
-    if metrics:
-        tables.append(Table("Metrics", ("of", "metric", "value", "95 % CI", "n", "chance"), metrics))
+    metrics = {scope: run.measured.scopes[scope] for scope in summary_scopes(run)}
+    tables += [table for table in [metric_table("Metrics", metrics, "of")] if table.rows]
     return Result(run.folder.path, tuple(tables), run.measured, hint=Line("report", reference))
 
 

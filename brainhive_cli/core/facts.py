@@ -404,10 +404,33 @@ class ReconstructionFacts(Facts):
     without: list[str] = []
 
 
+class Claim(Model):
+    """Where along one axis signals carry what was seen.
+
+    Attributes:
+        axis: What was looked along.
+        place: The strongest of the significant positions, else of all, in words.
+        p: Its p, corrected over all positions of all analyses.
+        first: The first time above chance; empty where there is none, or a filter hides it.
+    """
+
+    axis: Literal["time", "sensor", "region"]
+    place: str
+    p: float
+    first: str = ""
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether any position along the axis is shown to carry what was seen."""
+        return self.p < LEVEL
+
+
 class ExplanationFacts(Facts):
     """Facts of explain.
 
     Attributes:
+        claims: When, and then where signals carry what was seen.
+        untested: Why there are none.
         draws: Permutations of the labels.
         profiles: Each analysis: axis, positions, p, first time above chance.
         similarity_ceiling: Ceiling by halves of repetitions, at each position of similarity.
@@ -415,6 +438,8 @@ class ExplanationFacts(Facts):
     """
 
     command: str = "explain"
+    claims: list[Claim] = []
+    untested: str = ""
     draws: int = 0
     profiles: list[dict[str, Any]] = []
     similarity_ceiling: list[float | None] = []
@@ -483,6 +508,7 @@ class WorkflowFacts(Facts):
 
 
 FACTS: dict[str, type[Facts]] = {
-    model.model_fields["command"].default: model for model in Facts.__subclasses__()
+    **{str(model.model_fields["command"].default): model for model in Facts.__subclasses__()},
+    "demo": WorkflowFacts,
 }
 """The model of each command that has one of its own."""

@@ -10,7 +10,15 @@ from brainhive_cli.core.measurements import ALL, caveats_of, merge_caveats, name
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, subject_and_seed
-from brainhive_cli.reports.tables import MEANING, Best, adjustment_text, best_of_runs, bold_note, mark_of
+from brainhive_cli.reports.tables import (
+    MEANING,
+    Best,
+    adjustment_text,
+    best_of_runs,
+    bold_note,
+    mark_of,
+    repeats,
+)
 from brainhive_cli.reports.templates import render, templates
 
 Spread = tuple[float, float | None]
@@ -28,7 +36,7 @@ def paper_table(group: RunGroup) -> Table:
     for run in runs:
         parts = [*run.variants.values(), *(cell.metrics for cell in run.cells)]
         names += run.metrics or [name for metrics in parts for name in metrics]
-    names = list(dict.fromkeys(names))
+    names = [name for name in dict.fromkeys(names) if not repeats(name, [run.metrics for run in runs])]
 
     # a row per run; of a single run a row per variant, or per subject with their mean
     rows = {run.label: _average(run, names) for run in runs}
@@ -135,7 +143,7 @@ def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
 def summary_scopes(run: ShownRun) -> list[str]:
     """Name the scopes of everything together: of all cells, each source or variant; else every scope."""
     facts, scopes = run.measured.facts, run.measured.scopes
-    begins, cells = {ALL, *facts.sources}, facts.cells
+    begins, cells = {*facts.sources} or {ALL}, facts.cells
     pooled = [name for name in scopes if name.partition(" · ")[0] in begins and name not in cells]
     variants = [name for label in facts.variants if (name := scope(label, ALL)) in scopes]
     return pooled or variants or list(scopes)

@@ -65,15 +65,13 @@ def metric_table(
         note: What a reader must know besides.
         section: The heading under which a page shows it.
     """
-    # metrics that any label has; mAP equals MRR by definition where one picture is relevant
+    # metrics that any label has
     rows = {label: metrics for label, metrics in rows.items() if metrics}
     by_name: dict[str, list[Metric]] = {}
     for metrics in rows.values():
         for name, metric in metrics.items():
             by_name.setdefault(name, []).append(metric)
-    if [m.value for m in by_name.get("map", ())] == [m.value for m in by_name.get("mrr", ())]:
-        by_name.pop("map", None)
-    names = [name for name in names or by_name if name in by_name]
+    names = [name for name in names or by_name if name in by_name and not repeats(name, rows.values())]
     listed = [metric for name in names for metric in by_name[name]]
     if not listed:
         return Table(title, (), ())
@@ -118,6 +116,13 @@ def metric_table(
     )
     joined = "".join(f"{word.removesuffix('.')}. " for word in words if word).rstrip()
     return Table(title, grid[0], grid[1:], section=section, note=joined)
+
+
+def repeats(name: str, rows: Iterable[Metrics]) -> bool:
+    """Whether a metric repeats another: mAP is MRR by definition where one picture is relevant."""
+    return name == "map" and all(
+        metrics["map"].value == metrics["mrr"].value for metrics in rows if {"map", "mrr"} <= {*metrics}
+    )
 
 
 def share(metrics: Iterable[Metric], key: str) -> Any:

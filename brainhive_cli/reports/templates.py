@@ -43,7 +43,8 @@ def templates() -> Any:
 
 def render(template: str, **values: Any) -> str:
     """Fill a template of sentences, on one line; what blocks leave before a stop or comma is cut."""
-    text = " ".join(templates().get_template(template).render(**values).split())
+    sentences = templates().overlay(trim_blocks=False)  # where the end of a line is a blank
+    text = " ".join(sentences.get_template(template).render(**values).split())
     return SPACES.sub(lambda found: found[1] or "", text)
 
 
