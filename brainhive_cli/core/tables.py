@@ -98,7 +98,7 @@ class Table:
                 raise ValueError(f"{self.title}: a cell is a text, a number or nothing")
             if len(cells) != len(self.columns):
                 raise ValueError(f"{self.title}: a row of {len(cells)} cells, not {len(self.columns)}")
-            rows.append(cells)
+            rows.append(tuple(cells))
         object.__setattr__(self, "rows", tuple(rows))
 
     def as_dict(self) -> dict[str, Any]:
