@@ -24,6 +24,7 @@ from scipy.stats import norm, t
 from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from brainhive_cli.core.facts import Answer
 from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.recording_files import filter_samples
 from brainhive_cli.data.signals.cutting import Cutting, Steps
@@ -48,7 +49,7 @@ from brainhive_cli.measurement.ranks import ranks, summarise
 from brainhive_cli.measurement.retrieval import Scores, share_wins
 from brainhive_cli.measurement.statistics import describe, measure, measure_each, ratio_of_means
 from brainhive_cli.measurement.units import MANY_SUBJECTS, MANY_UNITS, Alike, Items
-from brainhive_cli.measurement.verdict import Verdict, judge
+from brainhive_cli.measurement.verdict import judge
 
 Values = NDArray[np.float64]
 Random = np.random.Generator
@@ -153,7 +154,7 @@ def rank_all(signals: Values, pictures: Values) -> Values:
     return counted.astype(np.float64)
 
 
-def answer(ranked: Sequence[Values], items: Items, **options: Any) -> Verdict:
+def answer(ranked: Sequence[Values], items: Items, **options: Any) -> Answer:
     """Give the verdict of ranks of all items by all."""
     return judge(ranked, items, items.names, **options)[0]
 

@@ -50,8 +50,8 @@ def test_the_page_gives_the_numbers_of_the_commands(page: dict[str, Any], evalua
 
     items = next(
         evaluated.metrics.items[name]
-        for name, each in evaluated.metrics.notes["cells"].items()
-        if each["cell"] == page["cell"].name
+        for name, each in evaluated.metrics.facts.cells.items()
+        if each.cell == page["cell"].name
     )
     ranks = dict(zip(items["image_ids"], items["ranks"], strict=True))
     assert [ranks[image_id] for image_id in page["found"].image_ids] == page["found"].ranks.tolist()

@@ -377,11 +377,19 @@ def record(is_quick: bool = False) -> dict[str, Any]:
     return {"recipes": record_recipes(), "parts": record_parts(), **demos}
 
 
+def name_facts(document: dict[str, Any]) -> dict[str, Any]:
+    """Give metrics of an older record their `facts`, which were `notes`."""
+    is_metrics = "scopes" in document
+    return {"facts" if is_metrics and key == "notes" else key: value for key, value in document.items()}
+
+
 def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
     """List where two records differ."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted({*before, *after}):
             name = f"{where}/{key}" if where else key
+            if not before.get(key) and not after.get(key):
+                continue  # a fact that is left out is an empty one
             if key not in before or key not in after:
                 yield f"{name}: only {'after' if key in after else 'before'}"
             else:
@@ -403,7 +411,8 @@ def main() -> None:
     if asked.record:
         asked.record.write_text(json.dumps(record(asked.quick), indent=1, sort_keys=True))
     elif asked.compare:
-        before, after = json.loads(asked.compare.read_text()), json.loads(json.dumps(record(asked.quick)))
+        before = json.loads(asked.compare.read_text(), object_hook=name_facts)
+        after = json.loads(json.dumps(record(asked.quick)))
         lines = [*differences({name: before[name] for name in after}, after)]
         print(*lines or ["no difference"], sep="\n")
         sys.exit(bool(lines))

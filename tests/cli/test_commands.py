@@ -158,7 +158,7 @@ def test_the_version_is_shown() -> None:
 def test_the_doctor_prints_a_table_or_json(home: Path) -> None:
     assert "torch" in brainhive("doctor").stdout
     document = json.loads(brainhive("doctor", "--json").stdout)
-    assert document["metrics"]["notes"]["brainhive"] == __version__ and document["next"] == "brainhive demo"
+    assert document["details"]["brainhive"] == __version__ and document["next"] == "brainhive demo"
 
 
 def test_a_command_does_its_work_once_and_finds_it_again(photos: Path) -> None:

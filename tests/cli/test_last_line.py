@@ -13,6 +13,7 @@ from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange import vectors
@@ -87,12 +88,13 @@ def test_a_suffix_of_vectors_is_no_pattern(tmp_path: Path) -> None:
     assert [path.name for path in vectors.open_vectors([tmp_path], [], "**").files] == ["a**.npy"]
 
 
-def test_metrics_whose_notes_name_a_source_that_was_not_measured_are_refused() -> None:
-    document = {**Measurements(notes={"sources": ["brain", "images"]}, scopes={"brain": {}}).as_dict()}
-    with pytest.raises(BrainhiveError, match=r"notes\.sources names 'images', which is no scope of it"):
+def test_metrics_whose_facts_name_a_source_that_was_not_measured_are_refused() -> None:
+    facts = Facts(sources=["brain", "images"])
+    document = {**Measurements(facts=facts, scopes={"brain": {}}).as_dict()}
+    with pytest.raises(BrainhiveError, match=r"facts\.sources names 'images', which is no scope of it"):
         Measurements.read(json.loads(json.dumps(document)), "metrics.json")
-    document |= {"notes": {"titles": ["absent"]}}
-    with pytest.raises(BrainhiveError, match="notes: titles: "):
+    document |= {"facts": {"titles": ["absent"]}}
+    with pytest.raises(BrainhiveError, match="facts: titles: "):
         Measurements.read(document, "metrics.json")
 
 

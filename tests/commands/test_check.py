@@ -60,10 +60,8 @@ def test_a_collapsed_store_is_caught_and_a_good_one_is_not(go, sound, collapsed,
         ("set/train/collapsed", "failed"),
         ("set/train/sound", "passed"),
     ]
-    assert result.metrics.notes["stores"][str(collapsed)]["median_pair_cosine"] == pytest.approx(
-        0.99, abs=0.002
-    )
-    assert not result.metrics.notes["stores"][str(sound)]["problem"]
+    assert result.details["stores"][str(collapsed)]["median_pair_cosine"] == pytest.approx(0.99, abs=0.002)
+    assert not result.details["stores"][str(sound)]["problem"]
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith(
         f"warning: {collapsed} failed its health check: the median cosine of random pairs is 0.99"
@@ -81,9 +79,9 @@ def test_files_folders_and_patterns_name_stores_and_json_has_all_figures(sound, 
     for words in ([sound], [sound.parent / "s*.h5"], [sound, sound.parent / "*nd.h5"]):
         shown = CliRunner().invoke(app, ["check", *map(str, words), "--json"])
         assert shown.exit_code == 0, shown.stderr
-        assert list(json.loads(shown.stdout)["metrics"]["notes"]["stores"]) == [str(sound)]
+        assert list(json.loads(shown.stdout)["details"]["stores"]) == [str(sound)]
     shown = CliRunner().invoke(app, ["check", str(sound.parent), "--json"])
-    figures = json.loads(shown.stdout)["metrics"]["notes"]["stores"][str(collapsed)]
+    figures = json.loads(shown.stdout)["details"]["stores"][str(collapsed)]
     assert shown.exit_code == 1 and len(figures["spread"]) == 5 and figures["dead_dimensions"] == 0
 
 
@@ -149,7 +147,7 @@ def test_a_signal_store_has_rows_of_its_own(go, home):
     )
     row = ("default/sub-01", "2", "250 Hz", "-4 to 12 ms", "whitened, 1 whitener", "recording, 1 session")
     assert recorded.rows == (row,)
-    figures = result.metrics.notes["stores"][str(path)]
+    figures = result.details["stores"][str(path)]
     assert figures["splits"]["train"] == {
         **{"pictures": 5, "repetitions": [2, 3], "trials": 14, "dropped": {"BAD_blink": 4}}
     }
@@ -235,7 +233,7 @@ def test_a_run_is_checked_by_folder_or_name_next_to_stores(go, sound, home, caps
 def test_a_data_set_is_checked_by_its_name_and_what_is_missing_ends_with_3(home: Path) -> None:
     ended = CliRunner().invoke(app, ["check", "things-eeg", "--subjects", "1,2", "--json"])
     assert ended.exit_code == MissingData.exit_code
-    found = json.loads(ended.stdout)["metrics"]["notes"]["datasets"]["things-eeg"]
+    found = json.loads(ended.stdout)["details"]["datasets"]["things-eeg"]
     assert found["folder"] == str(home / "data/things-eeg")
     assert [part["state"] for part in found["parts"].values()] == ["missing"] * 3
     assert "no pictures" in found["parts"]["pictures"]["problem"]

@@ -52,14 +52,14 @@ def test_the_demo_ends_with_a_page_and_with_commands_that_find_what_it_made(go, 
     assert PROVENANCE in page and title.startswith("Brainhive demo: ") and title.endswith("(simulated)")
     for title in (
         "Ranks of the seen picture",
-        "First items, with ceiling, floor and baselines",
+        "Examples, with ceiling, floor and baselines",
         "Fusion Prior",
         "Top-1 on held-out",
     ):
         assert title in page
     assert [row[0] for row in result.tables[0].rows] == STEPS
     assert "top-1" in result.tables[0].rows[2][2] and "n 100" in result.tables[0].rows[2][2]
-    for line, step in zip(result.metrics.notes["commands"], STEPS, strict=True):
+    for line, step in zip(result.metrics.facts.commands, STEPS, strict=True):
         assert line.replace("\n", " ") in page.replace("&#39;", "'").replace("&#34;", '"')
         by_hand = CliRunner().invoke(app, [*shlex.split(line)[1:], "--json"])
         assert by_hand.exit_code == 0, by_hand.stderr
@@ -79,7 +79,7 @@ def test_a_second_demo_finds_the_first_and_its_lines_tell_the_precision_of_the_l
 
     assert second.folder == first.folder
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert all("run.mixed_precision=bf16" in line for line in first.metrics.notes["commands"])
+    assert all("run.mixed_precision=bf16" in line for line in first.metrics.facts.commands)
     (run,) = home.glob("runs/train-align/*")
     assert RunFolder(run).recipe()["train"]["precision"] == "bf16"  # the demo's own is fp32
 

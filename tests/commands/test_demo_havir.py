@@ -40,7 +40,7 @@ def test_it_ends_with_a_page_of_pictures_that_says_all_is_simulated(shown, home)
 
 
 def test_meaning_is_above_chance_and_every_head_at_chance_with_shuffled_trials(shown) -> None:
-    effects = shown.metrics.notes["control_effects"]
+    effects = shown.metrics.facts.control_effects
     assert [(each["head"], each["control"]) for each in effects] == [(h, c) for h in HEADS for c in CONTROLS]
     for each in effects:
         if each["control"] == "shuffled trials":
@@ -64,7 +64,7 @@ def test_both_streams_read_their_own_voxels_of_two_subjects_of_different_widths(
 
 def test_its_lines_run_by_hand_and_make_nothing_anew(shown, home) -> None:
     runs = set(home.glob("runs/*/*"))
-    for line in shown.metrics.notes["commands"][1:]:
+    for line in shown.metrics.facts.commands[1:]:
         by_hand = CliRunner().invoke(app, [*shlex.split(line)[1:], "--json"])
         assert by_hand.exit_code == 0, by_hand.stderr
     assert set(home.glob("runs/*/*")) == runs

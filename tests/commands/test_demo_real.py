@@ -54,11 +54,11 @@ def test_eight_categories_are_decoded_in_runs_that_no_model_has_seen(shown: Resu
 
 
 def test_it_is_not_below_plain_baselines_on_the_same_folds(decoded: RunFolder) -> None:
-    notes = decoded.measurements().notes
+    facts = decoded.measurements().facts
 
-    assert {row["name"] for row in notes["plain"]} == {"lda", "logistic", "ridge"}
-    assert not [row for row in notes["plain"] if row["side"] == "below"]
-    assert notes["verdict"] == "above chance"
+    assert {row.second for row in facts.plain} == {"lda", "logistic", "ridge"}
+    assert not [row for row in facts.plain if row.high < 0]
+    assert facts.verdict == "above chance"
 
 
 def test_the_page_shows_confusions_and_voxels_and_says_that_a_person_was_recorded(
@@ -69,7 +69,8 @@ def test_the_page_shows_confusions_and_voxels_and_says_that_a_person_was_recorde
 
     assert {"Confusion matrix", "Where the categories differ"} <= drawn
     assert "were recorded" in page and "Haxby" in page and "simulated" not in page
-    counts = np.array(decoded.measurements().notes["confusion_matrix"]["counts"])
+    assert "Health of" not in page  # labels of 0 and 1 have none
+    counts = np.array(decoded.measurements().facts.confusion_matrix.counts)
     assert counts.sum(1).tolist() == [12] * 8
 
 

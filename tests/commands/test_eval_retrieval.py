@@ -154,7 +154,7 @@ def test_the_newest_finished_run_is_taken(go, world, trained, small, tmp_path):
     newest = go("train-align", *small, runs, "subjects=2", "train.epochs=1").folder
     (tmp_path / "train-align" / "unfinished").mkdir()
 
-    assert go("eval-retrieval", runs).metrics.notes["run"] == str(newest)
+    assert go("eval-retrieval", runs).metrics.facts.run == str(newest)
 
 
 def test_without_a_run_the_command_that_makes_one_is_named(go, home):
@@ -169,10 +169,10 @@ def test_a_left_out_subject_is_tested_on_the_others_model(go, small, world, tmp_
 
     metrics = go("eval-retrieval", runs).metrics
 
-    assert next(iter(metrics.notes["cells"])) == "sub-01_seed-1 · sub-01"
+    assert next(iter(metrics.facts.cells)) == "sub-01_seed-1 · sub-01"
     assert metrics.overall["top1"].n == 200
     assert metrics.overall["top5"].these_subjects[0] > metrics.overall["top5"].chance
-    assert metrics.notes["protocol"].startswith("inter")
+    assert metrics.facts.protocol.startswith("inter")
 
 
 def test_what_is_shown_are_as_many_queries_as_asked_their_similarities_and_a_map(go, world, trained):
@@ -187,7 +187,7 @@ def test_what_is_shown_are_as_many_queries_as_asked_their_similarities_and_a_map
         assert right == ([rank] if rank <= 5 else [])
     values = np.array(shown["heatmap"].values)
     assert values.shape == (100, 100) and np.abs(values).max() <= 1
-    top1 = few.metrics.scopes[next(iter(few.metrics.notes["cells"]))]["top1"].value
+    top1 = few.metrics.scopes[next(iter(few.metrics.facts.cells))]["top1"].value
     assert (values.argmax(1) == np.arange(100)).mean() == pytest.approx(top1)  # the gallery is the matrix
     assert len(shown["map"].points) == 200 and all(
         (run.path / each.file).is_file() for each in shown["map"].points

@@ -75,7 +75,7 @@ def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found
     read, trained = (values(found, name, "two_way") for name in ("windows", "trained"))
     assert max(read, key=read.get) in ("100 ms", "300 ms") and max(trained.values()) > 0.9
     assert abs(trained["900 ms"] - 0.5) < 0.1
-    profile = next(each for each in found.notes["profiles"] if each["name"] == "trained")
+    profile = next(each for each in found.facts.profiles if each["name"] == "trained")
     assert profile["first_above_chance"] == "0–200 ms"
     assert min(profile["p_corrected"]) == pytest.approx(1 / 41)
 
@@ -87,7 +87,7 @@ def test_the_units_are_those_of_the_data_set_and_one_permutation_is_for_all_subj
     ]
     nulls = [part.profiles["encoding:time"].null for part in parts]
     assert np.corrcoef(*(null.mean(1) for null in nulls))[0, 1] > 0.3  # what a permutation leaves is shared
-    assert (found.notes["unit_count"], found.notes["units"]) == (100, "pictures")
+    assert (found.facts.unit_count, found.facts.units) == (100, "pictures")
 
 
 def test_the_model_loses_most_without_the_slow_bands_which_the_responses_are_in(found):
@@ -119,7 +119,7 @@ def test_artifacts_are_typed_and_every_figure_is_drawn(folder, go, world, runs):
     assert {"table", "curve", "heatmap"} <= kinds
     few = ("analyses=windows,levels,sensors,similarity", "subjects=1", "draws=20", QUICK[1], runs)
 
-    result = go("explain", f"align_run={folder.measurements().notes['run']}", *few)
+    result = go("explain", f"align_run={folder.measurements().facts.run}", *few)
 
     made = RunFolder(result.folder)
     assert result.work.count == 1
@@ -138,7 +138,7 @@ def test_an_interrupted_explanation_keeps_the_parts_that_it_has(
     folder, go, shared_world, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("BRAINHIVE_HOME", str(shared_world))
-    run, how = folder.measurements().notes["run"], ("subjects=1", "analyses=bands", f"paths.runs={tmp_path}")
+    run, how = folder.measurements().facts.run, ("subjects=1", "analyses=bands", f"paths.runs={tmp_path}")
     first = go("explain", f"align_run={run}", *QUICK[:1], "figures=[]", *how)
     (part,) = first.folder.glob("parts/*/sub-01.safetensors")
     kept, before = part.stat().st_mtime_ns, (first.folder / "metrics.json").read_text()
@@ -151,13 +151,13 @@ def test_an_interrupted_explanation_keeps_the_parts_that_it_has(
 
 
 def test_the_run_is_named_first_and_json_is_the_document(folder, world):
-    words = ["explain", folder.measurements().notes["run"], *QUICK]
+    words = ["explain", folder.measurements().facts.run, *QUICK]
 
     shown = CliRunner().invoke(app, [*words, "--json"])
     checked = CliRunner().invoke(app, [*words, "--check", "--json"])
 
     assert shown.exit_code == 0, shown.stderr
-    assert json.loads(shown.stdout)["metrics"]["schema"] == 3
+    assert json.loads(shown.stdout)["metrics"]["schema"] == 4
     document = json.loads(checked.stdout)
     assert checked.exit_code == 0 and document["missing"] == []
     (table,) = [table for table in document["tables"] if table["title"] == "Work"]

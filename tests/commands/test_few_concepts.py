@@ -117,11 +117,11 @@ def test_the_table_says_which_concepts_it_is_about_and_what_is_not_possible(made
 def test_what_is_not_found_is_at_chance_for_these_concepts_and_never_for_concepts_in_general(
     made: Runs,
 ) -> None:
-    notes, printed = made.wrong.metrics.notes, "\n".join(table.title for table in made.wrong.tables)
+    facts, printed = made.wrong.metrics.facts, "\n".join(table.title for table in made.wrong.tables)
     invoke("report", made.wrong.folder, "--to", "wrong.html")
     page = Path("wrong.html").read_text()
 
-    assert notes["verdict"] == f"at chance for {SCOPE}" and notes["above_chance"]["side"] == "at chance"
+    assert facts.verdict == f"at chance for {SCOPE}" and facts.answers[0].side == "at chance"
     assert WIDER in printed and "concepts in general" not in printed.replace(WIDER, "")
     for text in (printed, page):
         assert claims(text) and all(about.startswith(f" for {SCOPE}") for about in claims(text))
@@ -129,13 +129,13 @@ def test_what_is_not_found_is_at_chance_for_these_concepts_and_never_for_concept
 
 def test_json_has_scope_claims_and_answers_and_every_interval_says_it(made: Runs) -> None:
     metrics = json.loads(invoke("eval-retrieval", "--run", made.trained, "sheet_rows=2", "--json"))["metrics"]
-    notes, of_all = metrics["notes"], metrics["scopes"]["all"]
+    facts, of_all = metrics["facts"], metrics["scopes"]["all"]
 
-    answers = [notes["above_chance"], *notes["questions"]]
+    answers = facts["answers"]
     assert [answer["question"] for answer in answers] == ["which picture", "which concept"]
-    assert [answer["scope"] for answer in answers] == [SCOPE, SCOPE] == [notes["scope"]] * 2
-    assert notes["above_chance"]["wider"] == WIDER and notes["verdict"] == f"above chance for {SCOPE}"
-    assert notes["claims"] == f"2 concepts, 1 subject: statements about {SCOPE} and this subject"
+    assert [answer["scope"] for answer in answers] == [SCOPE, SCOPE] == [facts["scope"]] * 2
+    assert answers[0]["wider"] == WIDER and answers[0]["words"] == f"above chance for {SCOPE}"
+    assert facts["claims"] == f"2 concepts, 1 subject: statements about {SCOPE} and this subject"
     assert of_all["top1"]["interval"] == f"Wilson over 16 pictures within 2 concepts; for {SCOPE}"
     assert all(metric["interval"].endswith(f"; for {SCOPE}") for metric in of_all.values())
 
@@ -190,7 +190,7 @@ def test_an_explanation_says_it_in_its_title_and_its_intervals(made: Runs, go: G
     explained = go("explain", f"align_run={made.trained}", *quick)
 
     assert explained.tables[0].title.startswith("Explanation: ")
-    assert f"; for {SCOPE}" in explained.tables[0].title and explained.metrics.notes["scope"] == SCOPE
+    assert f"; for {SCOPE}" in explained.tables[0].title and explained.metrics.facts.scope == SCOPE
     windows = [
         metrics["top1"]
         for name, metrics in explained.metrics.scopes.items()
@@ -206,7 +206,7 @@ def test_the_check_of_a_data_set_says_which_claims_its_test_split_allows(made: R
         f"dataset={{kind: image-folder, root: {dataset}}}",
         "2 concepts, 1 subject: statements about ",
     )
-    found = json.loads(invoke("check", images, "--json"))["metrics"]["notes"]["datasets"]["right"]
+    found = json.loads(invoke("check", images, "--json"))["details"]["datasets"]["right"]
 
     assert found["claims"] == f"{claims_of}{SCOPE} and this subject"
     assert f"; {claims_of}{SCOPE} and this subject" in " ".join(invoke("check", images).split())

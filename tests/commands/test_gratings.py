@@ -48,23 +48,23 @@ def decode(home: Path, go: Go, kind: str) -> Result:
 
 def test_spatial_frequency_is_decoded_from_five_electrodes_in_runs_held_out(home: Path, go: Go) -> None:
     found = decode(home, go, "frequency")
-    top1, notes = found.metrics.overall["top1"], found.metrics.notes
+    top1, facts = found.metrics.overall["top1"], found.metrics.facts
 
     assert (top1.n, top1.pool, top1.chance) == (480, 4, 0.25)
-    assert top1.value > 0.55 and notes["verdict"] == "above chance for these 3 runs"
-    assert not [row for row in notes["plain"] if row["side"] == "below"]
+    assert top1.value > 0.55 and facts.verdict == "above chance for these 3 runs"
+    assert not [row for row in facts.plain if row.high < 0]
 
 
 def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(home: Path, go: Go) -> None:
     decode(home, go, "frequency")
     explained = go("explain", "window={width_ms: 50, step_ms: 50}", "draws=200", "figures=[]")
 
-    by_time = explained.metrics.notes["profiles"][0]
+    by_time = explained.metrics.facts.profiles[0]
     peak_ms = float(by_time["peak"].removesuffix(" ms"))
     assert by_time["name"] == "decoding" and 100 < peak_ms < 300 and min(by_time["p_corrected"]) < 0.02
     before = [p for at, p in zip(by_time["at"], by_time["p_corrected"], strict=True) if at < 50]
     assert before and min(before) > 0.05  # a cortex needs longer
-    grid = np.array(explained.metrics.notes["generalisation"]["p_corrected"])
+    grid = np.array(explained.metrics.facts.generalisation)
     assert grid.shape == (len(by_time["at"]),) * 2 and grid.min() < 0.02 and np.median(grid) > 0.05
     assert all(
         "seen pictures" in m.caveats for some in explained.metrics.scopes.values() for m in some.values()
@@ -75,7 +75,7 @@ def test_orientation_is_reported_whatever_it_is(home: Path, go: Go) -> None:
     found = decode(home, go, "orientation")
 
     assert found.metrics.overall["top1"].n == 480 and 0.15 < found.metrics.overall["top1"].value < 0.4
-    assert {row["name"] for row in found.metrics.notes["plain"]} == {"lda", "logistic", "ridge"}
+    assert {row.second for row in found.metrics.facts.plain} == {"lda", "logistic", "ridge"}
 
 
 def test_the_same_pictures_in_training_and_test_name_the_way_to_hold_out_runs(home: Path, go: Go) -> None:

@@ -70,13 +70,13 @@ def by_runs(home: Path, go: Go) -> Result:
 
 
 def test_every_trial_of_every_run_is_tested_once_beside_plain_baselines(by_runs: Result) -> None:
-    top1, notes = by_runs.metrics.overall["top1"], by_runs.metrics.notes
+    top1, facts = by_runs.metrics.overall["top1"], by_runs.metrics.facts
 
     assert (top1.n, top1.pool, top1.chance) == (2 * 5 * RUNS, 3, pytest.approx(2 / 5))  # the most frequent
-    assert top1.value > 0.6 and notes["verdict"] == "above chance"
-    assert {row["name"] for row in notes["plain"]} == {"lda", "logistic", "ridge"}
-    lda = next(row for row in notes["plain"] if row["name"] == "lda")
-    assert lda["difference"] == pytest.approx(0, abs=1e-9) and lda["side"] == "not distinguished"
+    assert top1.value > 0.6 and facts.verdict == "above chance"
+    assert {row.second for row in facts.plain} == {"lda", "logistic", "ridge"}
+    lda = next(row for row in facts.plain if row.second == "lda")
+    assert lda.difference == pytest.approx(0, abs=1e-9) and lda.low <= 0 <= lda.high
     assert "runs" in top1.interval and "runs held out, 12 folds" in top1.protocol
 
 
@@ -90,10 +90,10 @@ def test_what_was_seen_is_stamped_wherever_a_number_stands(by_runs: Result) -> N
 
 
 def test_unequal_categories_have_balanced_accuracy_and_a_confusion_matrix(by_runs: Result) -> None:
-    overall, matrix = by_runs.metrics.overall, by_runs.metrics.notes["confusion_matrix"]
-    counts = np.array(matrix["counts"])
+    overall, matrix = by_runs.metrics.overall, by_runs.metrics.facts.confusion_matrix
+    counts = np.array(matrix.counts)
 
-    assert matrix["names"] == sorted(NAMES) and counts.sum(1).tolist() == [4 * RUNS, 4 * RUNS, 2 * RUNS]
+    assert matrix.names == sorted(NAMES) and counts.sum(1).tolist() == [4 * RUNS, 4 * RUNS, 2 * RUNS]
     recall = np.diag(counts) / counts.sum(1)
     assert overall["balanced_accuracy"].value == pytest.approx(recall.mean())
     assert overall["top1"].value == pytest.approx(np.diag(counts).sum() / counts.sum())
@@ -109,7 +109,7 @@ def test_a_category_that_no_trial_shows_is_no_candidate_and_said(
         go("train-align", words, "backbone=lda", "seeds=0")
         measured = go("eval-retrieval", "sheet_rows=0").metrics
 
-    assert measured.overall["top1"].pool == 3 and "hat" not in measured.notes["confusion_matrix"]["names"]
+    assert measured.overall["top1"].pool == 3 and "hat" not in measured.facts.confusion_matrix.names
     assert capsys.readouterr().err.count("no trial shows hat: left out of the candidates") == 1
 
 
@@ -156,7 +156,7 @@ def test_a_fold_that_cannot_be_trained_or_tested_is_refused_by_the_check(
 def test_shuffled_labels_are_at_chance(home: Path, go: Go) -> None:
     shuffled = decode(go, "train.shuffled_labels=true", by="runs", folds=12)
 
-    assert shuffled.metrics.notes["verdict"] != "above chance"
+    assert shuffled.metrics.facts.verdict != "above chance"
     assert shuffled.metrics.overall["top1"].value < 0.5  # the most frequent two make .4 each
 
 
@@ -165,7 +165,7 @@ def test_a_listed_run_or_a_share_of_trials_is_one_fold(home: Path, go: Go) -> No
     shared = decode(go, by="trials", share=0.25)
 
     assert listed.metrics.overall["top1"].n == 2 * 2 * 5
-    assert listed.metrics.notes["scope"] == "these 4 runs"  # two of each of two people
+    assert listed.metrics.facts.scope == "these 4 runs"  # two of each of two people
     assert shared.metrics.overall["top1"].n == 2 * (6 + 6 + 3)
 
 
@@ -208,7 +208,7 @@ def test_drift_without_any_label_is_never_above_chance(
         go("train-align", f"dataset={json.dumps(fields)}", "backbone=lda", "seeds=0")
         found = go("eval-retrieval", "sheet_rows=0", "baseline=none").metrics
 
-    assert found.notes["verdict"].startswith(verdict)
+    assert found.facts.verdict.startswith(verdict)
     assert (NOT_INTERLEAVED in found.overall["top1"].caveats) == (design != "random")
 
 
@@ -222,11 +222,11 @@ def test_chance_of_each_metric_is_that_of_the_best_constant_guess(by_runs: Resul
 
 
 def test_a_control_permutes_the_labels_of_trials(home: Path, go: Go, by_runs: Result) -> None:
-    run = f"run={by_runs.metrics.notes['run']}"
+    run = f"run={by_runs.metrics.facts.run}"
     controlled = go("eval-retrieval", run, "sheet_rows=0", "control=shuffled").metrics
 
-    assert controlled.notes["verdict"].startswith("at chance")
-    assert controlled.notes["control"]["metrics"]["top1"]["mean"] == pytest.approx(0.36, abs=0.05)
+    assert controlled.facts.verdict.startswith("at chance")
+    assert controlled.facts.control.metrics["top1"].mean == pytest.approx(0.36, abs=0.05)
 
 
 @pytest.mark.parametrize("by", ["runs", "trials", "pictures"])
@@ -261,25 +261,25 @@ def test_claims_of_zero_shot_and_new_subjects_are_refused(home: Path, go: Go) ->
 def test_a_start_or_a_model_folder_that_may_know_held_out_trials_is_refused(
     home: Path, go: Go, by_runs: Result
 ) -> None:
-    model = f"{by_runs.metrics.notes['run']}/cells/sub-01_fold-03_seed-0/model"
+    model = f"{by_runs.metrics.facts.run}/cells/sub-01_fold-03_seed-0/model"
     with pytest.raises(RecipeError, match="may have learned from the runs"):
         go("train-align", dataset(by="runs", folds=12), "seeds=0", f"train.start_from={model}")
     with pytest.raises(RecipeError, match="does not say which fold"):
         go("eval-retrieval", f"run={model}", dataset(by="runs", folds=12), "subjects=1")
     with pytest.raises(RecipeError, match="does not hold out what"):
-        go("eval-retrieval", f"run={by_runs.metrics.notes['run']}", dataset(by="trials", folds=2))
+        go("eval-retrieval", f"run={by_runs.metrics.facts.run}", dataset(by="trials", folds=2))
 
 
 def test_no_picture_is_drawn_of_trials_whose_pictures_were_seen(home: Path, go: Go, by_runs: Result) -> None:
     with pytest.raises(RecipeError, match="drawings are of new ones"):
-        go("reconstruct", f"align_run={by_runs.metrics.notes['run']}", "prior=identity", "sources=[brain]")
+        go("reconstruct", f"align_run={by_runs.metrics.facts.run}", "prior=identity", "sources=[brain]")
 
 
 def test_other_ways_to_hold_out_are_another_protocol(home: Path, go: Go, by_runs: Result) -> None:
     other = go("train-align", dataset(by="trials", folds=2), "backbone=lda", "seeds=0")
 
     with pytest.raises(BrainhiveError, match="galleries"):
-        go("eval-retrieval", "sheet_rows=0", f"against={by_runs.metrics.notes['run']}", f"run={other.folder}")
+        go("eval-retrieval", "sheet_rows=0", f"against={by_runs.metrics.facts.run}", f"run={other.folder}")
 
 
 def test_two_categories_have_the_area_under_the_curve(home: Path, go: Go) -> None:

@@ -66,10 +66,10 @@ def test_what_follows_works_in_a_moved_home(go, moving, tmp_path: Path, small):
     later = commands(new)
 
     evaluated = go("eval-retrieval", f"align_run=runs/train-align/{run.name}", "sheet_rows=0")
-    assert evaluated.metrics.notes["run"] == str(new / "runs/train-align" / run.name)
+    assert evaluated.metrics.facts.run == str(new / "runs/train-align" / run.name)
     assert "models/prior" in evaluated.hint
     assert go("reconstruct", *later["reconstruct"]).metrics.overall["pixcorr"].n == 2
-    assert go("train-align", *small, "mode=finetune", "train.epochs=1").metrics.notes["cells"]
+    assert go("train-align", *small, "mode=finetune", "train.epochs=1").metrics.facts.cells
 
 
 def test_a_prior_that_was_trained_again_at_its_place_is_another(go, moving):

@@ -75,7 +75,7 @@ def test_own_vectors_are_trained_on_evaluated_and_mixed_by_their_name(go, small,
 
     trained = go("train-align", *of(small, "mine", "subjects=1")).folder
     evaluated = go("eval-retrieval", f"run={trained}", "sheet_rows=0")
-    assert evaluated.metrics.notes["verdict"] == "above chance"
+    assert evaluated.metrics.facts.verdict == "above chance"
     recipe = yaml.safe_load((trained / "recipe.yaml").read_text())
     assert recipe["encoders"] == [{"kind": "imported", "source": "mine"}]
 

@@ -54,19 +54,18 @@ def found(home: Path, go: Go) -> Result:
 
 
 def test_folds_are_pooled_among_the_candidates_of_each(found: Result) -> None:
-    top1, notes = found.metrics.overall["top1"], found.metrics.notes
+    top1, facts = found.metrics.overall["top1"], found.metrics.facts
 
     assert (top1.n, top1.pool, top1.chance) == (24, 6, pytest.approx(1 / 6))  # two pictures are left over
-    assert top1.value > 0.5 and notes["verdict"] == "above chance for these 2 concepts"
+    assert top1.value > 0.5 and facts.verdict == "above chance for these 2 concepts"
     assert SEEN_PICTURES not in top1.caveats and "pictures held out, 4 folds" in top1.protocol
-    assert [row["name"] for row in notes["plain"]] == ["ridge"]
+    assert [row.second for row in facts.plain] == ["ridge"]
 
 
 def test_both_questions_are_asked_within_folds_and_curves_are_pooled(found: Result) -> None:
-    notes = found.metrics.notes
+    picture, concept = found.metrics.facts.answers
 
-    assert [question["question"] for question in notes["questions"]] == ["which concept"]
-    assert "folds" in notes["above_chance"]["test"]
+    assert concept.question == "which concept" and "folds" in picture.test
     assert [*scopes_below(found.metrics, "repetitions")] == ["1", "2"]
     assert found.metrics.scopes["repetitions · 2"]["top1"].value == found.metrics.overall["top1"].value
 
@@ -75,8 +74,8 @@ def test_no_fold_learns_from_what_it_tests(home: Path, go: Go) -> None:
     go("train-align", DATASET, f"encoders=[{COLOURS!r}]", *RIDGE, "train.shuffled_labels=true")
     shuffled = go("eval-retrieval", "sheet_rows=0")
 
-    assert not shuffled.metrics.notes["verdict"].startswith("above chance")
-    assert shuffled.metrics.notes["seen_in_training"]["count"] == 0
+    assert not shuffled.metrics.facts.verdict.startswith("above chance")
+    assert shuffled.metrics.facts.seen_in_training.count == 0
 
 
 def test_a_folder_that_is_divided_already_is_refused(home: Path, go: Go) -> None:

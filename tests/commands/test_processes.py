@@ -81,8 +81,8 @@ def test_cells_are_shared_whole(world, small, tmp_path, go):
     for cell in ("sub-01_seed-1", "sub-02_seed-1"):
         mine, theirs = weights(one.folder, cell), weights(two.path, cell)
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
-    documents = [two.measurements(), RunFolder(one.folder).measurements()]
-    took = [cell.pop("took") for document in documents for cell in document.notes["cells"].values()]
+    documents = [run.measurements().as_dict() for run in (two, RunFolder(one.folder))]
+    took = [cell.pop("took") for document in documents for cell in document["facts"]["cells"].values()]
     assert documents[0] == documents[1] and all(each["seconds"] > 0 for each in took)
     assert two.read_json("environment.json")["processes"] == 2
 

@@ -83,7 +83,7 @@ def test_fine_tuning_does_not_wash_off_that_the_epoch_was_selected_on_test(go, s
     tuned = go("train-align", *small, here, *still)
 
     assert all(SELECTED_ON_TEST in table.title for table in tuned.tables)
-    assert tuned.metrics.notes["cells"]["sub-03_seed-1"]["selected_on"] == "test"
+    assert tuned.metrics.facts.cells["sub-03_seed-1"].selected_on == "test"
     config = json.loads((tuned.folder / "cells/sub-03_seed-1/model/config.json").read_text())
     assert config["learned"]["selection"] == "test"
     assert config["learned"]["people"] == {"demo-noise-0.3": [1, 2, 3]}
@@ -98,7 +98,7 @@ def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(go, here, 
     check(ours, SIMULATED, SELECTED_ON_TEST)
     protocol = "model folder (trained on subject 1; new subject 3), demo-noise-0.3, 17 channels, "
     both = go("eval-retrieval", *asked, "subjects=1,3")
-    assert both.metrics.notes["protocol"].startswith(protocol)
+    assert both.metrics.facts.protocol.startswith(protocol)
 
     weights_file = model / "model.safetensors"
     written = weights_file.read_bytes()
@@ -198,7 +198,7 @@ def test_recordings_of_the_left_out_subject_normalise_only_where_it_is_said(
     assert (first != second) == is_changed
     model = aligner.load(run / "cells/sub-01_seed-1/model")
     assert (model.learned.normaliser is None) == is_changed
-    assert f"normalised by {kind}" in before.metrics.notes["protocol"]
+    assert f"normalised by {kind}" in before.metrics.facts.protocol
 
 
 @pytest.mark.parametrize("kind", parts.kinds("normalisations"))

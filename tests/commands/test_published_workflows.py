@@ -217,7 +217,7 @@ def test_mindeye2_goes_from_its_files_over_seven_subjects_to_pictures_of_the_eig
     assert_pictures(found, 1)
     (table,) = (each for each in found["tables"] if each["title"].startswith("Top-1 among subsets"))
     assert "all 4 pictures, fewer than 300" in table["title"] and table["rows"][0]["pool"] == nsd_files.SHARED
-    joint, tuned, decoded = (found["metrics"]["notes"]["commands"][step].split() for step in (2, 3, 5))
+    joint, tuned, decoded = (found["metrics"]["facts"]["commands"][step].split() for step in (2, 3, 5))
     assert (
         tuned[4].startswith("finetune.run=nsd-") and decoded[4] != f"align_run={tuned[4].partition('=')[2]}"
     )
@@ -261,6 +261,6 @@ def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
     names = {path.stem for path in (published / "embeddings/cc2017/train").glob("clip-bigg-tokens*.h5")}
     assert names == {"clip-bigg-tokens-all"}  # of which both trainings read their frames
     (first,) = (published / "runs/train-align").glob("cc2017-intra-mindeye2-*")
-    assert f"start_from={{backbone.brain: {first.name}," in found["metrics"]["notes"]["commands"][3].replace(
+    assert f"start_from={{backbone.brain: {first.name}," in found["metrics"]["facts"]["commands"][3].replace(
         "'\"'\"'", ""
     )

@@ -104,7 +104,7 @@ def test_what_comes_back_has_the_same_weights_and_the_same_metrics(hub: Any, run
         assert newest(hub)[name] == (run / name).read_bytes()
     pinned = f"hub:me/demo@{commit_of(hub)}"
     assert loaded.recipe()["align_run"] == [pinned]
-    assert loaded.measurements().notes["run"] == pinned
+    assert loaded.measurements().facts.run == pinned
     assert str(loaded.path).count(commit_of(hub)[:10]) == 1
 
 

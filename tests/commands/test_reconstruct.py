@@ -109,7 +109,7 @@ def test_the_identity_prior_conditions_on_the_decoded_head_itself(go, small, dra
 
     result = go("reconstruct", *drawing, *options, "repeats=1")
 
-    assert result.metrics.notes["sources"] == ["brain", "images", "shuffled", "zeroed", "nearest"]
+    assert result.metrics.facts.sources == ["brain", "images", "shuffled", "zeroed", "nearest"]
     align = open_model(str(run), Paths())
     (decoded_set,) = (decode_signals(model, 1, "test") for model in align.models)
     token, image_id = decoded_set.decoded.tensors["token"][:1], decoded_set.image_ids[0]

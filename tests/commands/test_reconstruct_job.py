@@ -16,6 +16,7 @@ from brainhive_cli.app import app
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.documents import SHA256SUMS
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.facts import Seen
 from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media.decoding import describe_pixels
@@ -136,7 +137,7 @@ def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refuse
 
     files = sorted((result.folder / "samples").rglob("*.png"))
     assert len(files) == 6 and all(any(each in str(file) for each in ids[2:5]) for file in files)
-    assert result.metrics.notes["seen_in_training"] == {"count": 2, "of": 100, "names": ids[:2]}
+    assert result.metrics.facts.seen_in_training == Seen(count=2, of=100, names=ids[:2])
 
     Learned(pictures=LearnedPictures.of("drawn", ids[:21], pixels)).write(tmp_path / "seen")
     with pytest.raises(BrainhiveError, match=r"the prior .*seen was trained on 21 of the 100 test pictures"):

@@ -35,14 +35,14 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
     assert table.columns == ("variant", "from", "PixCorr", "SSIM", "n")
     found = result.metrics
     assert table.rows[0][2] == f"{found.scopes[f'{FULL} · brain']['pixcorr'].value:.3f}"
-    assert [each["with"] for each in found.notes["comparisons"]] == ["ceiling", "average", "two"]
-    over = [each["adjusted_over"]["of"] for each in found.notes["comparisons"]]
-    assert all(of.startswith("2 metrics × 3 variants") for of in over)
-    runs = {label: each["run"] for label, each in found.notes["variants"].items()}
+    compared = dict.fromkeys(row.second for row in found.facts.comparisons)
+    assert list(compared) == ["ceiling", "average", "two"]
+    assert all(row.tests_of.startswith("2 metrics × 3 variants") for row in found.facts.comparisons)
+    runs = {label: variant.run for label, variant in found.facts.variants.items()}
     assert runs[FULL] == alone.folder.name and len(set(runs.values())) == 4
     assert (alone.folder / "metrics.json").stat().st_mtime_ns == made  # nothing is done twice
     assert published.columns == ["PixCorr", "differs, as its recipe says"]
-    assert published.rows == ([0.5, "–"],)
+    assert published.rows == ((0.5, "–"),)
     with pytest.raises(RecipeError, match="is a sweep: name the run of a variant"):
         go("reconstruct", *drawing, f"against={result.folder.name}")
 
@@ -75,7 +75,7 @@ def test_ablations_take_variants_of_one_training(go, world, small, runs, prior, 
         "reconstruct", *drawing, "align_run=':lr=0.001'", "ablations={slow: {align_run: ':lr=0.0001'}}"
     )
 
-    folders = [result.folder.parent / each["run"] for each in result.metrics.notes["variants"].values()]
+    folders = [result.folder.parent / each.run for each in result.metrics.facts.variants.values()]
     used = [yaml.safe_load((folder / "recipe.yaml").read_text())["align_run"] for folder in folders]
     assert used == [f"{run}:lr=0.001", f"{run}:lr=0.0001"]
     with pytest.raises(MissingData, match="the variant 'none'"):

@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core import documents
+from brainhive_cli.core.facts import Cell, Gallery, RetrievalFacts, TrainingFacts, Variant
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.units import Items
 
 SUBJECTS, ITEMS = ("sub-01", "sub-02", "sub-03"), 30
-GALLERY = {"of": "lab", "splits": "test", "pictures": 100, "random": 0, "digest": "0123456789"}
+GALLERY = Gallery(dataset="lab", splits="test", pictures=100, random=0, digest="0123456789")
 
 
 def ranked(
@@ -42,20 +43,19 @@ def ranked(
         subject: by_name(summarise([each], 100, items=Items.independent([ids], "pictures"), **named))
         for subject, each in ranks.items()
     }
-    cells = {subject: {"cell": subject, "subject": subject, "seed": 1} for subject in SUBJECTS}
+    cells = {subject: Cell(cell=subject, subject=subject, seed=1) for subject in SUBJECTS}
     items = {
         subject: {"image_ids": ids, "ranks": each.tolist(), "units": ids} for subject, each in ranks.items()
     }
-    notes = {
-        "run": name,
-        "mode": "intra",
-        "units": "pictures",
-        "gallery": GALLERY | {"digest": digest},
-        "cells": cells,
-        "caveats": [],
-    }
+    facts = RetrievalFacts(
+        run=name,
+        mode="intra",
+        units="pictures",
+        gallery=GALLERY.model_copy(update={"digest": digest}),
+        cells=cells,
+    )
     folder.write_text("recipe.yaml", "align_run: a\n")
-    folder.finish(Measurements(scopes, notes=notes, items=items))
+    folder.finish(Measurements(scopes, facts=facts, items=items))
     return folder.path
 
 
@@ -95,10 +95,10 @@ def test_a_run_is_found_by_its_name_the_end_of_it_or_its_folder(home, runs, name
 
 def test_compared_runs_are_tested_item_by_item(home, runs):
     found = say("compare", *runs, "--labels", "aligned,base", "--json", "--to", home / "page.html")
-    compared = json.loads(found.stdout)["metrics"]["notes"]["comparisons"]
+    compared = json.loads(found.stdout)["details"]["comparisons"]
     (top1,) = compared
     assert (top1["first"], top1["second"], top1["metric"], top1["n"]) == ("aligned", "base", "top1", 90)
-    assert top1["difference"] > 0.4 and top1["low"] > 0 and top1["p"] < 0.05
+    assert top1["difference"] > 0.4 and top1["low"] > 0 and top1["p_adjusted"] < 0.05
     assert top1["test"] == "sign flips over 30 pictures, for these 3 subjects"
     page = (home / "page.html").read_text()
     assert "In top-1 aligned is better than base" in page
@@ -226,10 +226,10 @@ def swept(home: Path, name: str = "sweep-0000000009") -> Path:
                 "validation",
             )
             scopes[cell] = {"top1": Metric("top1", top1 + subject / 100, *context, "Wilson")}
-            cells[cell] = {"epoch": 3, "selected_on": "validation", "subject": subject, "seed": 7}
-            cells[cell] |= {"variant": variant}
+            about = {"epoch": 3, "selected_on": "validation", "subject": subject, "seed": 7}
+            cells[cell] = Cell(**about, variant=variant)
     folder.write_text("recipe.yaml", "mode: intra\n")
-    folder.finish(Measurements(scopes, notes={"mode": "intra", "dataset": "lab", "cells": cells}))
+    folder.finish(Measurements(scopes, facts=TrainingFacts(mode="intra", dataset="lab", cells=cells)))
     return folder.path
 
 
@@ -237,7 +237,7 @@ def test_a_command_stands_for_its_newest_run_with_metrics_and_that_is_said(home,
     training = swept(home)
     empty = RunFolder(home / "runs/train-align/empty-000000000a")
     empty.write_text("recipe.yaml", "mode: intra\n")
-    empty.finish(Measurements(notes={"mode": "intra"}))
+    empty.finish(Measurements(facts=TrainingFacts(mode="intra")))
     os.utime(runs[0] / "metrics.json", (time.time() + 60,) * 2)
 
     of_all, of_training = say("report", "--check"), say("report", "train-align", "--check")
@@ -259,7 +259,7 @@ def test_compare_takes_the_newest_two_that_measured_the_same(home, runs):
 
     found = say("compare", "--json")
 
-    (top1,) = json.loads(found.stdout)["metrics"]["notes"]["comparisons"]
+    (top1,) = json.loads(found.stdout)["details"]["comparisons"]
     assert (top1["first"], top1["second"]) == ("poor", "good")
     assert "newer, but unfit" in found.stderr and "different galleries" in found.stderr
     assert "unfit: poor" not in found.stderr  # which is the first of the two
@@ -278,12 +278,12 @@ def test_a_training_shows_what_its_cells_measured_on_validation(home):
 def test_a_variant_that_has_a_run_of_its_own_is_that_run(home, runs):
     sweep = RunFolder(home / "runs/eval-retrieval/both-0000000008")
     sweep.write_text("recipe.yaml", "align_run: a\n")
-    of_its_own = {name: {"run": run.name} for name, run in zip(("good", "poor"), runs, strict=True)}
-    sweep.finish(Measurements(notes={"variants": of_its_own}))
+    of_its_own = {name: Variant(run=run.name) for name, run in zip(("good", "poor"), runs, strict=True)}
+    sweep.finish(Measurements(facts=RetrievalFacts(variants=of_its_own)))
 
     found = say("compare", "both-0000000008:poor", "both-0000000008:good", "--json")
 
-    (top1,) = json.loads(found.stdout)["metrics"]["notes"]["comparisons"]
+    (top1,) = json.loads(found.stdout)["details"]["comparisons"]
     assert (top1["first"], top1["second"]) == ("poor", "good")
     refused = say("report", "both-0000000008:fair")
     assert refused.exit_code == 2 and "has no variant 'fair'" in refused.stderr
@@ -314,7 +314,7 @@ def test_a_tidy_table_has_a_row_for_each_metric_of_each_scope_and_for_each_diffe
 def test_a_difference_in_a_tidy_table_has_the_caveats_of_both_runs_beside_what_limits_its_test(home, runs):
     metrics = runs[1] / "metrics.json"
     document = json.loads(metrics.read_text())
-    document["notes"]["caveats"] = ["simulated"]
+    document["facts"]["caveats"] = ["simulated"]
     metrics.write_text(json.dumps(document))
     (runs[1] / "SHA256SUMS").unlink(missing_ok=True)
 
@@ -326,24 +326,16 @@ def test_a_difference_in_a_tidy_table_has_the_caveats_of_both_runs_beside_what_l
 
 
 @pytest.mark.parametrize("value", ["absent", None, 1, "x", [1], {"a": 1}])
-def test_notes_that_lack_a_key_or_have_another_type_are_two_lines_and_no_bug(home, runs, value):
+def test_facts_that_lack_a_key_or_have_another_type_are_two_lines_and_no_bug(home, runs, value):
     """Each key in turn, and those of other commands, in a run that was sealed again."""
     folder = RunFolder(runs[0])
     document = json.loads((folder.path / "metrics.json").read_text())
-    further = (
-        "set_up",
-        "questions",
-        "profiles",
-        "variants",
-        "published",
-        "baseline",
-        "control",
-        "unit_count",
-    )
-    for key in (*document["notes"], *further):
-        notes = {name: note for name, note in document["notes"].items() if name != key}
-        notes |= {} if value == "absent" else {key: value}
-        folder.write_text("metrics.json", json.dumps({**document, "notes": notes}))
+    stated = [key for key, stated in document["facts"].items() if stated]
+    empty = ("caveats", "answers", "set_up", "variants", "published", "baseline", "control", "unit_count")
+    for key in (*stated, *empty, "profiles"):  # of explain
+        facts = {name: fact for name, fact in document["facts"].items() if name != key}
+        facts |= {} if value == "absent" else {key: value}
+        folder.write_text("metrics.json", json.dumps({**document, "facts": facts}))
         listed = {**documents.read_digests(folder.path)}
         listed["metrics.json"] = documents.digest_file(folder.path / "metrics.json")
         documents.write_digests(folder.path, listed)

@@ -22,7 +22,7 @@ from brainhive_cli.data.stores.target_store import TargetStore
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 MEASURED = {"took", "run", "runs", "variants"}
-"""Notes of a run that say how long it took and where it lies."""
+"""Facts of a run that say how long it took and where it lies."""
 
 
 def results_of(run: Path) -> dict[str, Any]:
@@ -34,10 +34,10 @@ def results_of(run: Path) -> dict[str, Any]:
         }
     for path in sorted(run.rglob("metrics.json")):
         document = json.loads(path.read_text())
-        notes = {name: note for name, note in document["notes"].items() if name not in MEASURED}
-        for cell in notes.get("cells", {}).values():
+        facts = {name: value for name, value in document["facts"].items() if name not in MEASURED}
+        for cell in facts["cells"].values():
             cell.pop("took")
-        results[path.relative_to(run).as_posix()] = {**document, "notes": notes}
+        results[path.relative_to(run).as_posix()] = {**document, "facts": facts}
     return results
 
 

@@ -143,7 +143,7 @@ def test_too_few_concepts_to_hold_one_out_are_said_with_the_key_and_the_last_epo
     assert not describe_missing(train_align.inputs(what))
     result = go("train-align", *few)
 
-    (told,) = json.loads((result.folder / "metrics.json").read_text())["notes"]["warnings"]
+    (told,) = json.loads((result.folder / "metrics.json").read_text())["facts"]["warnings"]
     assert told.startswith("no validation: a share of 0.0001 of") and way in told
     (table,) = result.tables
     assert (table.columns, table.rows) == (("cell", "epoch"), (("sub-01_seed-1", 2),))
@@ -359,7 +359,7 @@ def test_signals_stay_on_disk_when_they_need_more_than_half_of_the_free_memory(
 def test_the_test_split_selects_the_epoch_only_on_demand_and_that_is_written_down(go, small, world, runs):
     result = go("train-align", *small, runs, "subjects=1", "train.selection=test")
 
-    assert result.metrics.notes["cells"]["sub-01_seed-1"]["selected_on"] == "test"
+    assert result.metrics.facts.cells["sub-01_seed-1"].selected_on == "test"
 
 
 def test_alternatives_take_further_stores_of_the_same_pictures_and_width(go, small, own):

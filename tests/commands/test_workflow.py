@@ -28,7 +28,7 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
 
     here = Launch(0, 1, torch.device("cpu"))
     first = workflow.run(recipe(), here)
-    lines = first.metrics.notes["commands"]
+    lines = first.metrics.facts.commands
     runs = {path.name for path in home.glob("runs/train-align/*")}
 
     assert [line.split()[1] for line in lines] == ["embed", "train-align", "train-align", "eval-retrieval"]

@@ -274,7 +274,8 @@ def test_a_ridge_is_fitted_in_one_pass_to_heads_of_any_shape(world: Any, go: Go)
         top5 = scopes[f"all_seed-1 · {subject}"]["top5"]
         assert top5.low > top5.chance
     top5 = validated["scopes"]["all_seed-1"]["top5"]
-    assert top5["these_subjects"][0] > top5["chance"] and validated["notes"]["selected_on"] == "last epoch"
+    assert top5["these_subjects"][0] > top5["chance"]
+    assert validated["facts"]["cells"]["all_seed-1"]["selected_on"] == "last epoch"
     assert result.metrics.scopes["brain"]["pixcorr"].n == 8
     for idle in ("train.epochs=3", "terms=[{prediction: tokens}]", "loss=mse", "signal.repetitions=single"):
         with pytest.raises(RecipeError, match="has no effect on ridge, which is fitted in closed form"):

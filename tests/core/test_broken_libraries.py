@@ -52,7 +52,7 @@ def test_doctor_names_a_broken_library_once_and_says_how_to_repair_it(site, home
     ]
     assert line.startswith("warning: ") and not any("warning" in words for words in told)
     assert "torchaudio 2.11.0 does not import with torch " in line and REFUSAL in line and result.hint in line
-    assert REFUSAL in result.metrics.notes["broken"]
+    assert REFUSAL in result.details["broken"]
 
 
 def test_where_braindecode_is_installed_the_repair_installs_a_torch_that_torchaudio_fits(site):

@@ -1,29 +1,27 @@
 """Caveats are said once, wherever a number is shown."""
 
 import json
-from pathlib import Path
+from dataclasses import replace
 
+from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import (
     CAVEATS,
-    SEEN_CONCEPTS,
-    SEEN_COPIES,
+    FOOTNOTE,
     SELECTED_ON_TEST,
-    SHORT,
     SIMULATED,
     TRAINED_ON_SIMULATED,
     UNKNOWN_HISTORY,
     Measurements,
     Metric,
-    explain_stamps,
     extend_protocol,
-    extend_tables,
     extend_title,
     find_caveats,
+    list_footnotes,
+    mark,
     merge_caveats,
-    stamp,
+    name_rows,
 )
-from brainhive_cli.core.results import Result
-from brainhive_cli.core.tables import Table
+from brainhive_cli.reports.sentences import MEANINGS, explain_caveats
 
 
 def test_a_title_and_a_protocol_say_each_caveat_once() -> None:
@@ -47,12 +45,6 @@ def test_any_of_several_runs_taints_all() -> None:
     assert merge_caveats([TRAINED_ON_SIMULATED], [SIMULATED]) == [SIMULATED]
 
 
-def test_every_table_gets_them() -> None:
-    tables = extend_tables([Table("one", (), ()), Table("two, simulated", (), ())], [SIMULATED])
-
-    assert [table.title for table in tables] == ["one (simulated)", "two, simulated"]
-
-
 def test_a_caveat_is_not_found_in_the_words_of_a_longer_one() -> None:
     assert find_caveats("held out, trained on simulated signals") == [TRAINED_ON_SIMULATED]
     assert find_caveats("trained on simulated signals, simulated") == [SIMULATED, TRAINED_ON_SIMULATED]
@@ -70,16 +62,20 @@ def test_a_metric_holds_the_caveats_of_its_protocol_whoever_makes_it() -> None:
     assert read.overall["top1"] == metric
 
 
-def test_a_stamp_says_in_short_what_a_legend_explains() -> None:
-    assert stamp("top-1", [SELECTED_ON_TEST], [SIMULATED]) == "top-1 [sim, test-sel]"
-    assert stamp("top-1") == "top-1" and stamp("", [SEEN_COPIES, SEEN_CONCEPTS]) == "[seen]"
-    assert explain_stamps([SIMULATED, SELECTED_ON_TEST]) == "sim: simulated; test-sel: selected on test"
-    assert {*SHORT} == {*CAVEATS}
+def test_a_number_with_caveats_has_a_sign_that_a_footnote_explains() -> None:
+    assert (mark("top-1", [SIMULATED]), mark("top-1", [])) == (f"top-1{FOOTNOTE}", "top-1")
+    assert list_footnotes([SELECTED_ON_TEST, SIMULATED]) == f"{FOOTNOTE} simulated; selected on test"
+    assert list_footnotes([]) == ""
 
 
-def test_the_result_of_a_command_shows_caveats_whatever_tables_it_has() -> None:
-    measured = Measurements(notes={"caveats": [SIMULATED]})
-    result = Result(
-        Path(), (Table("Retrieval", ("a",), ((1,),)), Table("x, simulated", ("a",), ())), measured
-    )
-    assert [table.title for table in result.tables] == ["Retrieval (simulated)", "x, simulated"]
+def test_a_row_is_named_with_the_caveats_that_not_all_rows_have() -> None:
+    plain = Metric("top1", 0.5, 10, 5, 0.2, None, None, (1,), "intra, simulated", "test", "none")
+    rows = {"a": [plain], "b": [replace(plain, protocol="intra, simulated, selected on test"), None]}
+
+    assert name_rows(rows) == {"a": "a", "b": "b (selected on test)"}
+
+
+def test_every_caveat_of_a_result_is_explained_behind_the_sign() -> None:
+    told = explain_caveats(Measurements(facts=Facts(caveats=[SIMULATED])))
+
+    assert told == [f"{FOOTNOTE} {MEANINGS[SIMULATED]}"] and {*MEANINGS} == {*CAVEATS}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     LEVEL,
@@ -33,7 +34,7 @@ OF_ONE = replace(TOP1, these_subjects=None, people=None)
 MADE = Measurements(
     {"all": by_name([TOP1]), scope("brain", "subject 1"): by_name([OF_ONE])},
     {"fid": "fewer than 10 pictures"},
-    {"caveats": ["simulated"], "mode": "intra"},
+    Facts(caveats=["simulated"], mode="intra"),
     {"subject 1": {"image_ids": ["a", "b"], "ranks": [1, 2]}},
 )
 
@@ -43,13 +44,13 @@ def test_what_a_run_measured_is_read_back_as_it_was(home: Path) -> None:
     run.finish(MADE)
 
     assert run.measurements() == MADE
-    assert list(run.read_json("metrics.json")) == ["schema", "scopes", "missing", "notes", "items"]
+    assert list(run.read_json("metrics.json")) == ["schema", "scopes", "missing", "facts", "items"]
     assert (MADE.overall["top1"].value, MADE.caveats) == (0.5, ["simulated"])
 
 
 @pytest.mark.parametrize("document", [{"top1": 0.5}, {**MADE.as_dict(), "schema": 1}])
 def test_another_schema_is_refused_in_one_line(document: dict[str, object]) -> None:
-    with pytest.raises(BrainhiveError, match=r"run-1 holds metrics of schema (None|1), this version reads 3"):
+    with pytest.raises(BrainhiveError, match=r"run-1 holds metrics of schema (None|1), this version reads 4"):
         Measurements.read(json.loads(json.dumps(document)), "run-1")
 
 

@@ -16,6 +16,7 @@ from brainhive_cli.core import run_files, runs
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.documents import read_digests
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.facts import Cell, Facts, TrainingFacts
 from brainhive_cli.core.files import name_part
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
@@ -47,9 +48,9 @@ def test_a_new_run_says_what_it_is_and_where_it_ran(home: Path) -> None:
 
 def test_the_same_recipe_finds_its_run_however_it_is_run(home: Path) -> None:
     run = opened()
-    run.finish(Measurements(notes={"mode": "intra"}))
+    run.finish(Measurements(facts=Facts(mode="intra")))
     found = opened(run=Run(workers=0))
-    assert found.path == run.path and found.is_finished and found.measurements().notes == {"mode": "intra"}
+    assert found.path == run.path and found.is_finished and found.measurements().facts.mode == "intra"
 
 
 def test_a_process_whose_work_on_a_run_has_failed_takes_the_run_up_again(home: Path) -> None:
@@ -235,11 +236,11 @@ def test_the_newest_finished_run_is_found_unless_one_is_named(home: Path) -> Non
     old, new, unfinished = (
         RunFolder.open("train-align", label, Recipe(), ALONE) for label in ("old", "new", "unfinished")
     )
-    old.finish(Measurements(notes={"which": "old"}))
-    new.finish(Measurements(notes={"which": "new"}))
+    old.finish(Measurements(facts=Facts(mode="old")))
+    new.finish(Measurements(facts=Facts(mode="new")))
     set_finished(old, 1e9)
     folder = home / "runs"
-    assert runs.newest(folder, "train-align").measurements().notes["which"] == "new"
+    assert runs.newest(folder, "train-align").measurements().facts.mode == "new"
     assert runs.find(folder, "train-align", old.path.name).path == old.path
     assert runs.find(folder, "train-align", str(old.path)).path == old.path
     accepted = runs.newest(folder, "train-align", lambda run: "" if run.path == old.path else "too new")
@@ -357,8 +358,8 @@ def test_an_unfinished_or_damaged_run_says_so(home: Path) -> None:
 def aligned(home: Path, name: str, age_s: float, epochs: int, cells: int, mode: str = "intra") -> RunFolder:
     run = RunFolder(home / "runs" / "train-align" / name)
     run.write_text("recipe.yaml", f"train: {{epochs: {epochs}}}\n")
-    notes = {"dataset": "demo", "mode": mode, "cells": {str(cell): {} for cell in range(cells)}}
-    run.write_json("metrics.json", Measurements(notes=notes).as_dict())
+    facts = TrainingFacts(dataset="demo", mode=mode, cells={str(cell): Cell() for cell in range(cells)})
+    run.write_json("metrics.json", Measurements(facts=facts).as_dict())
     then = time.time() - age_s
     os.utime(run.path / "metrics.json", (then, then))
     return run
@@ -391,7 +392,7 @@ def test_no_run_was_trained_more_than_a_closed_form(home: Path, capsys, cells: i
     aligned(home, "demo-intra-net", 305, epochs=25, cells=cells)
     ridge = aligned(home, "demo-intra-ridge", 65, epochs=10, cells=1)
     document = ridge.read_json("metrics.json")
-    document["notes"][runs.CLOSED_FORM] = True
+    document["facts"]["is_closed_form"] = True
     ridge.write_json("metrics.json", document)
     os.utime(ridge.path / "metrics.json", (time.time() - 65,) * 2)
 
@@ -413,7 +414,7 @@ def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None
     run = opened()
     run.write_text("cells/a/model/config.json", '{"scale": 1.0}\n')
     run.write_text("checkpoints/.hidden.json", "{}")
-    run.finish(Measurements(notes={"mode": "intra"}))
+    run.finish(Measurements(facts=Facts(mode="intra")))
     listed = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=run.path, capture_output=True, text=True)
     names = ["cells/a/model/config.json", "environment.json", "metrics.json", "recipe.yaml"]
     assert (listed.returncode, listed.stdout) == (0, "".join(f"{name}: OK\n" for name in names))
@@ -428,38 +429,38 @@ def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None
         with pytest.raises(BrainhiveError, match=rf"{name} was changed or damaged"):
             run.recipe() if name == "recipe.yaml" else run.read_json(name)
         (run.path / name).write_text(text)
-    assert run.measurements().notes == {"mode": "intra"}
+    assert run.measurements().facts.mode == "intra"
 
 
 def test_what_changes_a_finished_run_renews_its_digests(home: Path) -> None:
     run = opened()
-    run.finish(Measurements(notes={"mode": "intra"}))
-    run.finish(Measurements(notes={"mode": "inter"}))
-    assert run.measurements().notes == {"mode": "inter"}
+    run.finish(Measurements(facts=Facts(mode="intra")))
+    run.finish(Measurements(facts=Facts(mode="inter")))
+    assert run.measurements().facts.mode == "inter"
     (run.path / "metrics.json").unlink()  # as reconstruct does, to measure more
     again = opened()
     assert read_digests(run.path).keys() == {"metrics.json"}  # the others were written again
-    again.finish(Measurements(notes={"mode": "joint"}))
-    assert again.measurements().notes == {"mode": "joint"}
+    again.finish(Measurements(facts=Facts(mode="joint")))
+    assert again.measurements().facts.mode == "joint"
 
 
 def test_a_run_that_was_finished_before_there_were_digests_is_read(home: Path) -> None:
     run = opened()
-    run.finish(Measurements(notes={"mode": "intra"}))
+    run.finish(Measurements(facts=Facts(mode="intra")))
     (run.path / "SHA256SUMS").unlink()
-    assert run.measurements().notes == {"mode": "intra"} and run.recipe(Recipe) == Recipe()
+    assert run.measurements().facts.mode == "intra" and run.recipe(Recipe) == Recipe()
 
 
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
         ("metrics.json", "[]", "valid dictionary"),
-        ("metrics.json", '{"schema": 3, "notes": {}}', "scopes"),
-        ("metrics.json", '{"schema": 3, "scopes": {"all": {"top1": 3}}, "notes": {}}', "top1"),
-        ("metrics.json", '{"schema": 3, "notes": {"cells": [1]}}', "cells"),
+        ("metrics.json", '{"schema": 4, "facts": {}}', "scopes"),
+        ("metrics.json", '{"schema": 4, "scopes": {"all": {"top1": 3}}, "facts": {}}', "top1"),
+        ("metrics.json", '{"schema": 4, "facts": {"cells": [1]}}', "cells"),
         (
             "metrics.json",
-            '{"schema": 3, "scopes": {}, "missing": {}, "notes": {}, "items": {"a": {"ranks": 3}}}',
+            '{"schema": 4, "scopes": {}, "missing": {}, "facts": {}, "items": {"a": {"ranks": 3}}}',
             "ranks",
         ),
         ("recipe.yaml", "- 1", "valid dictionary"),
@@ -483,9 +484,9 @@ def test_a_damaged_document_of_a_run_is_named_with_the_key(
 def test_what_a_document_lacks_is_an_error_of_the_document(home: Path) -> None:
     run = opened()
     run.finish(Measurements())
-    missing = f"documents in {run.path} do not hold .* KeyError: 'cells'"
+    missing = f"documents in {run.path} do not hold .* KeyError: 'brain'"
     with pytest.raises(BrainhiveError, match=missing) as caught, run.reading() as found:
-        found.notes["cells"]
+        found.scopes["brain"]
     assert "if it was changed" in caught.value.hint and "delete" not in caught.value.hint
 
 
@@ -556,7 +557,7 @@ def test_no_run_is_finished_without_its_digests_wherever_it_is_killed(
         assert not run.is_finished or (is_listed and not run_files.check(run.path).problems)
 
     monkeypatch.setattr(os, "replace", killed)
-    run.finish(Measurements(notes={"mode": "inter"}))
+    run.finish(Measurements(facts=Facts(mode="inter")))
     assert done[-2:] == ["SHA256SUMS", "metrics.json"] and not run_files.check(run.path).problems
 
 

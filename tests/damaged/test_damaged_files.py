@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths, read_recipe
 from brainhive_cli.core.runs import RunFolder
@@ -112,7 +113,7 @@ def read_signals(path: Path) -> Any:
 def run(path: Path) -> None:
     folder = RunFolder(path.parent)
     folder.write_text("recipe.yaml", "seed: 1\n")
-    folder.finish(Measurements(notes={"mode": "intra"}))
+    folder.finish(Measurements(facts=Facts(mode="intra")))
 
 
 def tar(path: Path) -> None:

@@ -12,6 +12,7 @@ from scipy.stats import false_discovery_control
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.facts import Cell, ReconstructionFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.comparison import (
@@ -28,28 +29,26 @@ RANDOM = np.random.default_rng(0)
 IDS = [f"item {n}" for n in range(30)]
 
 
-def cell(
-    source: str, subject: int | None, ids: list[str], **values: Any
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def cell(source: str, subject: int | None, ids: list[str], **values: Any) -> tuple[Cell, dict[str, Any]]:
     """Describe a cell, and give its values by item."""
     items = {name: [float(found[n]) for n in range(len(ids))] for name, found in values.items()}
-    return {"source": source, "subject": subject}, {"image_ids": ids, "units": ids, **items}
+    return Cell(source=source, subject=subject), {"image_ids": ids, "units": ids, **items}
 
 
 def measurements(
-    *cells: tuple[dict[str, Any], dict[str, Any]], protocol: str = "brainhive, 10 repeats", mode: str = ""
+    *cells: tuple[Cell, dict[str, Any]], protocol: str = "brainhive, 10 repeats", mode: str = ""
 ) -> Measurements:
     """The part of what a run measured that comparisons read."""
     metric = Metric("ssim", 0.5, 1, None, None, None, None, (), protocol, "test", "")
-    sources = list(dict.fromkeys(described["source"] for described, _ in cells))
+    sources = list(dict.fromkeys(described.source for described, _ in cells))
     return Measurements(
         scopes={source: {"ssim": metric} for source in sources},
-        notes={
-            "mode": mode,
-            "sources": sources,
-            "units": "pictures",
-            "cells": {str(n): described for n, (described, _) in enumerate(cells)},
-        },
+        facts=ReconstructionFacts(
+            mode=mode,
+            sources=sources,
+            units="pictures",
+            cells={str(n): described for n, (described, _) in enumerate(cells)},
+        ),
         items={str(n): items for n, (_, items) in enumerate(cells)},
     )
 
@@ -57,7 +56,7 @@ def measurements(
 def test_items_and_subjects_are_paired_whatever_their_order_and_seeds_are_averaged():
     one, two, base = RANDOM.random((3, 30))
     turned = IDS[::-1]
-    found = compare_sources(
+    (mine,) = compare_sources(
         measurements(
             cell("brain", 1, IDS, ssim=one + base),
             cell("brain", 1, IDS, ssim=one + base + 0.2),  # another seed
@@ -67,14 +66,12 @@ def test_items_and_subjects_are_paired_whatever_their_order_and_seeds_are_averag
         )
     )
 
-    (comparison,) = found
     expected = compare_values([one + 0.1, two], [0 * one, 0 * two], items=Items.independent([IDS, IDS]))
-    assert comparison["with"] == "shuffled"
-    mine = comparison["metrics"]["ssim"]
-    assert mine["difference"] == pytest.approx(expected.difference)
-    assert mine["p_value"] == pytest.approx(expected.p_value)
-    assert (mine["low"], mine["high"]) == pytest.approx((expected.low, expected.high))
-    assert (mine["n"], mine["subjects"]) == (60, 2)
+    assert (mine.first, mine.second, mine.metric) == ("brain", "shuffled", "ssim")
+    assert mine.difference == pytest.approx(expected.difference)
+    assert mine.p_value == pytest.approx(expected.p_value)
+    assert (mine.low, mine.high) == pytest.approx((expected.low, expected.high))
+    assert (mine.n, mine.subjects) == (60, 2)
 
 
 def test_clips_are_paired_in_blocks_of_neighbours():
@@ -82,27 +79,21 @@ def test_clips_are_paired_in_blocks_of_neighbours():
     blocks = {"units": [str(n // 5) for n in range(30)]}
     sides = (cell("brain", 1, IDS, epe=one), cell("still", 1, IDS, epe=base))
 
-    (comparison,) = compare_sources(measurements(*((named, {**values, **blocks}) for named, values in sides)))
+    (mine,) = compare_sources(measurements(*((named, {**values, **blocks}) for named, values in sides)))
 
-    mine = comparison["metrics"]["epe"]
     expected = compare_values([one.reshape(6, 5).mean(1)], [base.reshape(6, 5).mean(1)])
-    assert (mine["p_value"], mine["low"]) == pytest.approx((expected.p_value, expected.low))
-    assert mine["n"] == 30 and mine["lower_is_better"]
+    assert (mine.p_value, mine.low) == pytest.approx((expected.p_value, expected.low))
+    assert mine.n == 30 and mine.lower_is_better
 
 
 def test_a_run_says_that_its_items_are_of_folds():
     one, base = RANDOM.random((2, 30))
     run = measurements(cell("brain", 1, IDS, ssim=one), cell("shuffled", 1, IDS, ssim=base))
-    (plain,), (folded,) = (
-        compare_sources(
-            Measurements(run.scopes, notes={**run.notes, "inflation": inflation}, items=run.items)
-        )
-        for inflation in (1.0, 1.4)
-    )
+    (plain,), (folded,) = (compare_sources(run.stating(inflation=inflation)) for inflation in (1.0, 1.4))
 
-    widths = [pair["metrics"]["ssim"]["high"] - pair["metrics"]["ssim"]["low"] for pair in (plain, folded)]
+    widths = [row.high - row.low for row in (plain, folded)]
     assert widths[1] == pytest.approx(2**0.5 * widths[0], rel=0.15)
-    assert "in folds that share training data" in folded["metrics"]["ssim"]["test"]
+    assert "in folds that share training data" in folded.test
 
 
 def test_what_is_of_no_subject_is_compared_with_every_subject():
@@ -113,9 +104,9 @@ def test_what_is_of_no_subject_is_compared_with_every_subject():
     (turned,) = compare_sources(measurements(cell("mean", None, IDS, ssim=mean), *cells))
 
     expected = ((one - mean).mean() + (two - mean)[:20].mean()) / 2
-    assert found["metrics"]["ssim"]["difference"] == pytest.approx(expected)
-    assert turned["metrics"]["ssim"]["difference"] == pytest.approx(-expected)
-    assert found["metrics"]["ssim"]["n"] == 50
+    assert found.difference == pytest.approx(expected)
+    assert turned.difference == pytest.approx(-expected)
+    assert found.n == 50
 
 
 def test_folds_of_inter_are_said():
@@ -125,8 +116,7 @@ def test_folds_of_inter_are_said():
     (found,) = compare_sources(measurements(*cells, mode="inter"))
     (intra,) = compare_sources(measurements(*cells, mode="intra"))
 
-    assert FOLDS in found["notes"] and FOLDS not in intra["notes"]
-    assert not intra["notes"]
+    assert FOLDS in found.limits and not intra.limits
 
 
 def test_p_values_are_adjusted_over_metrics_and_distances_are_told_to_be_better_when_less():
@@ -134,12 +124,12 @@ def test_p_values_are_adjusted_over_metrics_and_distances_are_told_to_be_better_
     brain = cell("brain", 1, IDS, ssim=base + noise, pixcorr=base + 0.2 * noise, swav=base)
     other = cell("nearest", 1, IDS, ssim=base, pixcorr=base + 0.1, swav=base + noise)
 
-    (found,) = compare_sources(measurements(brain, other))
+    found = compare_sources(measurements(brain, other))
 
-    raw = [each["p_value"] for each in found["metrics"].values()]
-    assert [each["p_adjusted"] for each in found["metrics"].values()] == benjamini_hochberg(raw) != raw
-    assert [each["lower_is_better"] for each in found["metrics"].values()] == [False, False, True]
-    assert found["metrics"]["swav"]["difference"] < 0
+    raw = [row.p_value for row in found]
+    assert [row.p_adjusted for row in found] == benjamini_hochberg(raw) != raw
+    assert [row.lower_is_better for row in found] == [False, False, True]
+    assert found[2].metric == "swav" and found[2].difference < 0 and found[2].is_better
 
 
 def three_sources() -> Measurements:
@@ -156,13 +146,11 @@ def test_p_values_are_adjusted_over_all_metrics_and_pairs_of_a_page_and_say_so()
 
     together = adjust_together(source=sources, run=runs)
 
-    compared = [metric for one in chain(*together) for metric in one["metrics"].values()]
-    expected = false_discovery_control([metric["p_value"] for metric in compared])
-    assert [metric["p_adjusted"] for metric in compared] == pytest.approx(expected)
-    assert [one["adjusted_over"] for one in chain(*together)] == 3 * [
-        {"tests": 6, "of": "2 metrics × (2 sources + 1 run)"}
-    ]
-    assert {one["adjusted_over"]["of"] for one in sources} == {"2 metrics × 2 sources"}
+    compared = [*chain(*together)]
+    expected = false_discovery_control([row.p_value for row in compared])
+    assert [row.p_adjusted for row in compared] == pytest.approx(expected)
+    assert {(row.tests, row.tests_of) for row in compared} == {(6, "2 metrics × (2 sources + 1 run)")}
+    assert {row.tests_of for row in sources} == {"2 metrics × 2 sources"}
 
 
 def test_p_values_of_several_runs_are_adjusted_over_all_of_them():
@@ -170,10 +158,9 @@ def test_p_values_of_several_runs_are_adjusted_over_all_of_them():
 
     compared, _ = compare_runs(mine, "mine", runs)
 
-    metrics = [metric for one in compared for metric in one["metrics"].values()]
-    expected = false_discovery_control([metric["p_value"] for metric in metrics])
-    assert [metric["p_adjusted"] for metric in metrics] == pytest.approx(expected)
-    assert compared[0]["adjusted_over"] == {"tests": 4, "of": "2 metrics × 2 runs"}
+    expected = false_discovery_control([row.p_value for row in compared])
+    assert [row.p_adjusted for row in compared] == pytest.approx(expected)
+    assert (compared[0].tests, compared[0].tests_of) == (4, "2 metrics × 2 runs")
 
 
 def test_metrics_that_only_one_pair_has_are_not_counted_as_tests_of_the_others():
@@ -181,12 +168,10 @@ def test_metrics_that_only_one_pair_has_are_not_counted_as_tests_of_the_others()
     brain = cell("brain", 1, IDS, ssim=values[0], clip=values[1])
     cells = [brain, cell("nearest", 1, IDS, ssim=values[2], clip=values[3])]
 
-    compared = compare_sources(measurements(*cells, cell("mean", None, IDS, ssim=values[4])))
+    first, *_ = compare_sources(measurements(*cells, cell("mean", None, IDS, ssim=values[4])))
 
-    assert compared[0]["adjusted_over"] == {
-        "tests": 3,
-        "of": "2 metrics × 2 sources, as far as they could be tested",
-    }
+    assert first.tests == 3
+    assert first.tests_of == "2 metrics × 2 sources, as far as they could be tested"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +195,7 @@ def test_runs_that_cannot_be_paired_are_named_with_the_reason_and_others_compare
 
     (comparison,), (error,) = compare_runs(mine, "mine", {"other": other, "same": mine})
 
-    assert comparison["with"] == "same" and re.search(message, error.message)
+    assert comparison.second == "same" and re.search(message, error.message)
 
 
 def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_again(go, aligned, drawing):
@@ -222,18 +207,20 @@ def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_
 
     assert result.folder == plain.folder
     assert {file: file.stat().st_ino for file in plain.folder.rglob("samples/**/*.png")} == inodes
-    assert [each["with"] for each in result.metrics.notes["comparisons"]] == ["shuffled", "nearest"]
-    (against,) = json.loads((plain.folder / "metrics.json").read_text())["notes"]["against"]
-    assert against["with"] == str(applied.folder) and "adapter apply" in against["protocol"]
+    compared = dict.fromkeys(row.second for row in result.metrics.facts.comparisons)
+    assert list(compared) == ["shuffled", "nearest"]
+    against = json.loads((plain.folder / "metrics.json").read_text())["facts"]["against"]
+    assert {row["second"] for row in against} == {str(applied.folder)}
+    assert "adapter" in " ".join(against[0]["differs"])
     first, second = (each.metrics.overall["ssim"].value for each in (plain, applied))
-    assert against["metrics"]["ssim"]["difference"] == pytest.approx(first - second)
+    (ssim,) = (row["difference"] for row in against if row["metric"] == "ssim")
+    assert ssim == pytest.approx(first - second)
     sources, runs = result.tables[1:]
     over = "p adjusted by Benjamini–Hochberg over 6 tests: 2 metrics × (2 sources + 1 run)"
-    assert over in sources.title and over in runs.title
-    compared = [*result.metrics.notes["comparisons"], *result.metrics.notes["against"]]
-    p_values = [metric for one in compared for metric in one["metrics"].values()]
-    adjusted = false_discovery_control([metric["p_value"] for metric in p_values])
-    assert [metric["p_adjusted"] for metric in p_values] == pytest.approx(adjusted)
+    assert over in sources.note and over in runs.note
+    compared = [*result.metrics.facts.comparisons, *result.metrics.facts.against]
+    adjusted = false_discovery_control([row.p_value for row in compared])
+    assert [row.p_adjusted for row in compared] == pytest.approx(adjusted)
     assert [row[:2] for row in sources.rows[:3]] == [
         ("PixCorr", "shuffled, floor"),
         ("SSIM", "shuffled, floor"),
@@ -242,7 +229,8 @@ def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_
     assert runs.rows[0][1] == f"…{applied.folder.name[-9:]}"
     shown = [each.title for each in artifacts.read(RunFolder(plain.folder)) if each.kind == "table"]
     assert sum("This run less others" in title for title in shown) == 1
-    assert go("reconstruct", *asked).metrics.notes["against"] == [against]  # kept until others are named
+    kept = go("reconstruct", *asked).metrics.facts.against  # until others are named
+    assert [row.model_dump() for row in kept] == against
 
 
 def test_a_run_to_compare_with_is_looked_for_before_anything_is_drawn(go, aligned, drawing):
@@ -264,9 +252,9 @@ def test_folders_of_others_are_compared_too(go, home):
 
     second = go("reconstruct", f"score={home / 'two'}", *asked, f"against={first.folder}")
 
-    (found,) = second.metrics.notes["against"]
+    (found,) = second.metrics.facts.against
     difference = second.metrics.overall["pixcorr"].value - first.metrics.overall["pixcorr"].value
-    assert found["metrics"]["pixcorr"]["difference"] == pytest.approx(difference)
+    assert found.difference == pytest.approx(difference)
 
 
 def test_sources_that_are_all_missing_are_an_error_with_the_way_to_get_them(

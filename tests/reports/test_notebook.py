@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from brainhive_cli.api import Comparison, Run
+from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric, by_name
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell, Table
@@ -24,7 +25,7 @@ def run_of(tmp_path: Path, name: str = "lab") -> RunFolder:
     folder.write_text("recipe.yaml", "epochs: 3\n")
     about = {"seeds": (1,), "protocol": "lab", "split": "test", "interval": "t over subjects"}
     metric = Metric("top1", 0.5, n=40, pool=100, chance=0.01, low=0.4, high=0.6, **about)
-    folder.finish(Measurements({ALL: by_name([metric])}, notes={"caveats": [CAVEAT]}))
+    folder.finish(Measurements({ALL: by_name([metric])}, facts=Facts(caveats=[CAVEAT])))
     return folder
 
 

@@ -9,13 +9,14 @@ from PIL import Image
 from brainhive_cli.commands.report import name_by_differences
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Curve, Line, Row, Sheet, Tile
+from brainhive_cli.core.facts import Answer, Control, Difference, Facts, RetrievalFacts, Variant
+from brainhive_cli.core.facts import Cell as CellFacts
 from brainhive_cli.core.measurements import ALL, CALIBRATED, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell
-from brainhive_cli.measurement.verdict import Verdict
 from brainhive_cli.reports.paper_tables import latex, markdown, paper_table
 from brainhive_cli.reports.run_page import first_pictures, page_of
-from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.sentences import MEANINGS, describe_methods, summarise_run
 from brainhive_cli.reports.tables import tables_of
 
@@ -26,7 +27,13 @@ def metric(name: str, value: float, **more: object) -> Metric:
     return Metric(name, value, **made)
 
 
-def run(tmp_path: Path, label: str, top1: float = 0.5, **notes: object) -> ShownRun:
+def answer(side: str, scope: str = "") -> Answer:
+    """The answer that ranks are on this side of chance."""
+    better = {"above chance": 0.01, "at chance": 0.5}[side]
+    return Answer("which picture", better, 1 - better, 0.0005, 40, 100, "permutations", scope)
+
+
+def run(tmp_path: Path, label: str, top1: float = 0.5, **facts: object) -> ShownRun:
     """A run that no command of ours wrote, of two subjects and two seeds."""
     folder = RunFolder(tmp_path / "runs/lab" / label)
     scopes = {ALL: {"top1": metric("top1", top1), "mean_rank": metric("mean_rank", 3.0, chance=50.5)}}
@@ -38,16 +45,21 @@ def run(tmp_path: Path, label: str, top1: float = 0.5, **notes: object) -> Shown
                 "top1": metric("top1", top1 + more, seeds=(seed,)),
                 "mean_rank": metric("mean_rank", 3.0),
             }
-            cells[name] = {"subject": subject, "seed": seed}
+            cells[name] = CellFacts(subject=subject, seed=seed)
     artifacts.write(folder, [Curve("Loss", "epoch", [1, 2], [Line("train", [1.0, 0.5])], section="Training")])
     folder.write_text("recipe.yaml", "epochs: 3\n")
     folder.write_json("environment.json", {"versions": {"brainhive": "0.1", "torch": "2.9"}, "device": "cpu"})
-    folder.finish(
-        Measurements(
-            scopes, {"lpips": "pip install it"}, {"cells": cells, "verdict": "above chance", **notes}
-        )
-    )
+    stated = RetrievalFacts(**{"cells": cells, "answers": [answer("above chance")], **facts})
+    folder.finish(Measurements(scopes, {"lpips": "pip install it"}, stated))
     return ShownRun(label, folder)
+
+
+def difference(first: str, second: str, name: str, value: float, p: float, **more: object) -> Difference:
+    """How a run differs from another in a metric, with an interval of ± 0.15."""
+    numbers = {"difference": value, "low": value - 0.15, "high": value + 0.15, "p_value": p, "p_adjusted": p}
+    numbers |= {"n": 40, "subjects": 2, "least_p": 0.001, "cohens_dz": None, "interval": "inversion"}
+    about = {"test": "t", "lower_is_better": name == "mean_rank", **more}
+    return Difference(first=first, second=second, metric=name, **numbers, **about)
 
 
 def text_of(page_folder: Path, *groups: RunGroup) -> str:
@@ -67,9 +79,9 @@ def sweep(tmp_path: Path, top1: dict[str, float], validation: dict[str, object] 
         f"{name} · {ALL}": {"top1": metric("top1", value), "top5": metric("top5", value)}
         for name, value in top1.items()
     }
-    variants = {name: {"run": name, "validation": (validation or {}).get(name, {})} for name in top1}
+    variants = {name: Variant(run=name, validation=(validation or {}).get(name, {})) for name in top1}
     folder.write_text("recipe.yaml", "align_run: a\n")
-    folder.finish(Measurements(scopes, notes={"variants": variants}))
+    folder.finish(Measurements(scopes, facts=Facts(variants=variants)))
     return ShownRun("sweep", folder)
 
 
@@ -125,10 +137,10 @@ def test_what_was_selected_on_test_is_not_counted_among_the_variants_that_the_be
     assert said.endswith("best, chosen on test among 2: variant “half” with 0.300.")
 
 
-def differences(p: float, *others: str, better: float = 1.0) -> list[Compared]:
+def differences(p: float, *others: str, better: float = 1.0) -> list[Difference]:
     """Differences of the run `first` from others in both metrics of `run`, of this p; -1: it is worse."""
     return [
-        Compared("first", other, name, better * sign, -1.0, 1.0, 40, p, "t")
+        difference("first", other, name, better * sign, p)
         for other in others
         for name, sign in (("top1", 0.25), ("mean_rank", -0.25))
     ]
@@ -162,7 +174,7 @@ def test_the_best_cell_of_a_training_is_chosen_on_validation(tmp_path):
     folder = RunFolder(tmp_path / "runs/train-align/lab")
     values = {"sub-01_seed-1": 0.5, "sub-02_seed-1": 0.25}
     scopes = {name: {"top1": metric("top1", top1, split="validation")} for name, top1 in values.items()}
-    folder.finish(Measurements(scopes, notes={"cells": {name: {} for name in values}}))
+    folder.finish(Measurements(scopes, facts=Facts(cells=dict.fromkeys(values, CellFacts()))))
 
     said = summarise_run(ShownRun("lab", folder))
 
@@ -202,7 +214,7 @@ def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_interva
 
 @pytest.mark.parametrize("verdict", ["above chance", "at chance"])
 def test_the_verdict_is_one_plain_sentence(tmp_path, verdict):
-    page = page_of([RunGroup([run(tmp_path, "ours", verdict=verdict)])])
+    page = page_of([RunGroup([run(tmp_path, "ours", answers=[answer(verdict)])])])
     expected = f"Top-1 is 0.500 on 40 test items of 2 subjects, where chance is 0.01: {verdict}."
     assert page.lead[0] == expected
     several = [RunGroup([run(tmp_path, "a")]), RunGroup([run(tmp_path, "b")])]
@@ -216,9 +228,8 @@ def test_the_verdict_on_drawn_pictures_names_what_needs_no_brain(tmp_path):
     titles = {"brain": "decoded", "mean": "mean training picture"}
     folder = RunFolder(tmp_path / "run")
     missing = {"clip": "no /folder/clip.pt", "swav": "no /folder/swav.pt"}
-    folder.finish(
-        Measurements({**scopes, ALL: scopes["brain"]}, missing, {"sources": [*titles], "titles": titles})
-    )
+    facts = Facts(sources=[*titles], titles=titles)
+    folder.finish(Measurements({**scopes, ALL: scopes["brain"]}, missing, facts))
     page = page_of([RunGroup([ShownRun("run", folder)])])
     assert page.lead[0].endswith("above chance; the mean training picture has 0.600.")
 
@@ -265,14 +276,14 @@ def test_where_subjects_are_few_the_verdict_and_its_figure_are_of_these_subjects
     assert ("of these subjects" in headline.title) == ("these subjects" in said)
 
 
-@pytest.mark.parametrize("notes", [{}, {"verdict": "above chance for these 2 concepts"}])
-def test_a_claim_about_few_concepts_says_so_wherever_it_is_made(tmp_path, notes):
+@pytest.mark.parametrize("answers", [[], [answer("above chance", "these 2 concepts")]])
+def test_a_claim_about_few_concepts_says_so_wherever_it_is_made(tmp_path, answers):
     folder, scopes = RunFolder(tmp_path / "run"), {ALL: {"two_way": metric("two_way", 0.5)}}
-    folder.finish(Measurements(scopes, notes={"scope": "these 2 concepts", **notes}))
+    folder.finish(Measurements(scopes, facts=Facts(scope="these 2 concepts", answers=answers)))
     shown = ShownRun("run", folder)
-    difference = Compared("run", "other", "two_way", 0.25, 0.1, 0.4, 40, 0.004, "t", scope="these 2 concepts")
+    compared = difference("run", "other", "two_way", 0.25, 0.004, scope="these 2 concepts")
 
-    compared_page = page_of([RunGroup([shown], [difference])])
+    compared_page = page_of([RunGroup([shown], [compared])])
 
     assert page_of([RunGroup([shown])]).lead[0].endswith(": above chance for these 2 concepts.")
     assert summarise_run(shown).endswith("for these 2 concepts.")
@@ -290,17 +301,17 @@ def test_of_runs_that_are_compared_the_headline_has_a_bar_each(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("notes", "says"),
+    ("facts", "says"),
     [
         ({"caveats": ["simulated"]}, "Simulated: a program made the signals"),
         ({"caveats": ["selected on test"]}, "Selected on test"),
         ({"caveats": [CALIBRATED]}, "Calibrated: the left-out subject"),
-        ({"verdict": "at chance"}, "ours is at chance"),
+        ({"answers": [answer("at chance")]}, "ours is at chance"),
         ({"warnings": ["clip failed its health check"]}, "ours: clip failed its health check"),
     ],
 )
-def test_every_warning_stands_in_one_place_before_the_numbers(tmp_path, notes, says):
-    page = text_of(tmp_path, RunGroup([run(tmp_path, "ours", **notes)]))
+def test_every_warning_stands_in_one_place_before_the_numbers(tmp_path, facts, says):
+    page = text_of(tmp_path, RunGroup([run(tmp_path, "ours", **facts)]))
     place = page.index("What to know before reading a number")
     assert says in page[place : page.index("</section>", place)]
 
@@ -335,7 +346,7 @@ def test_what_was_published_stands_below_what_was_measured_and_its_set_up_is_not
     measured, table, *_ = tables_of(RunGroup([run(tmp_path, "ours", published=published)]))
     assert measured.title == "All cells together" and "published" not in measured.columns
     assert table.title.startswith("Published") and "not checked by Brainhive: Table 1" in table.title
-    assert table.rows == ([0.625, "3 epochs; no seeds"],)
+    assert table.rows == ((0.625, "3 epochs; no seeds"),)
 
 
 TEST = "sign flips over 40 pictures, for these 2 subjects"
@@ -343,10 +354,9 @@ TEST = "sign flips over 40 pictures, for these 2 subjects"
 
 def compared(tmp_path: Path) -> RunGroup:
     runs = [run(tmp_path, "aligned", 0.5), run(tmp_path, "base", 0.25)]
-    over = {"tests": 12, "of": "6 metrics × 2 runs"}
-    tested = (0.004, TEST, ("few subjects",), over)
-    difference = Compared("aligned", "base", "top1", 0.25, 0.1, 0.4, 40, *tested)
-    return RunGroup(runs, [difference], ["other: another gallery"])
+    over = {"tests": 12, "tests_of": "6 metrics × 2 runs"}
+    pair = difference("aligned", "base", "top1", 0.25, 0.004, test=TEST, limits=["few subjects"], **over)
+    return RunGroup(runs, [pair], ["other: another gallery"])
 
 
 def test_runs_that_are_compared_stand_below_one_another_with_the_best_and_signs(tmp_path):
@@ -387,7 +397,7 @@ def test_of_ranks_less_is_better(tmp_path):
     first, second = run(tmp_path, "first"), run(tmp_path, "second")
     scopes = {ALL: {"mean_rank": metric("mean_rank", 2.0, chance=50.5)}}
     second.folder.finish(Measurements(scopes))
-    pairs = [Compared("first", "second", "mean_rank", 1.0, 0.5, 1.5, 40, 0.004, "t")]
+    pairs = [difference("first", "second", "mean_rank", 1.0, 0.004)]
     table = paper_table(RunGroup([first, ShownRun("second", second.folder)], pairs))
     column = table.columns.index(next(name for name in table.columns if "mean rank" in name))
     assert [row[column].is_best for row in table.rows] == [False, True]
@@ -442,13 +452,13 @@ def test_the_methods_name_the_whole_set_up_and_the_test_behind_each_p(tmp_path, 
     about = "these 2 concepts", "concepts in general: not possible with 2 concepts"
     untested = "cannot be tested: concepts and sessions coincide"
     answers = [
-        Verdict("over 12 concepts", 0.01, 0.99, 0.0005, 24, 24, "sign flips"),
-        Verdict("which picture", 0.01, 0.99, 0.0004, 24, 24, "permutations", *about),
-        Verdict("which concept", None, None, 1.0, 24, 24, untested, *about[:1]),
+        Answer("over 12 concepts", 0.01, 0.99, 0.0005, 24, 24, "sign flips"),
+        Answer("which picture", 0.01, 0.99, 0.0004, 24, 24, "permutations", *about),
+        Answer("which concept", None, None, 1.0, 24, 24, untested, *about[:1]),
     ]
-    verdict, *questions = [answer.as_dict() for answer in answers]
-    notes = {"above_chance": verdict, "questions": questions, "control": {"draws": 1000}}
-    assert words in describe_methods([RunGroup([run(tmp_path, "ours", set_up=SET_UP, **notes)])])
+    control = Control(kind="shuffled", draws=1000, n=24, pool=24, metrics={})
+    shown = run(tmp_path, "ours", set_up=SET_UP, answers=answers, control=control)
+    assert words in describe_methods([RunGroup([shown])])
 
 
 def test_every_caption_of_adjusted_p_says_over_how_many_tests_and_of_what(tmp_path):
@@ -485,15 +495,14 @@ def test_a_page_lists_in_what_runs_differ(tmp_path):
     group = RunGroup([run(tmp_path, "ours", set_up=SET_UP), run(tmp_path, "theirs", set_up=fewer)])
 
     differing = next(table for table in tables_of(group) if table.title.startswith("Set-ups"))
-    assert differing.rows == (["theirs", "train.lr 1, not 0.0005"], ["theirs", "repetitions 8, not 80"])
+    assert differing.rows == (("theirs", "train.lr 1, not 0.0005"), ("theirs", "repetitions 8, not 80"))
 
 
 def test_what_stands_after_plus_minus_is_said_for_one_subject_too(tmp_path):
     one = run(tmp_path, "ours")
     document = one.folder.measurements()
-    document.notes["cells"].clear()
     top1 = replace(document.scopes[ALL]["top1"], seed_sd=0.02)
-    one.folder.finish(replace(document, scopes={ALL: {"top1": top1}}))
+    one.folder.finish(replace(document.stating(cells={}), scopes={ALL: {"top1": top1}}))
 
     table = paper_table(RunGroup([ShownRun("ours", one.folder)]))
     assert table.rows[-1][1].text == "0.500 ± 0.020"
@@ -511,8 +520,8 @@ def test_a_table_by_subject_has_a_row_a_metric_where_there_are_more_than_a_page_
     subjects = {f"sub-{number:02d}_seed-1": f"sub-{number:02d}" for number in (1, 2)}
     scopes = {name: {metric_: metric(metric_, 0.5) for metric_ in names} for name in (ALL, *subjects)}
     folder = RunFolder(tmp_path / "run")
-    cells = {name: {"subject": subject, "seed": 1} for name, subject in subjects.items()}
-    folder.finish(Measurements(scopes, notes={"cells": cells}))
+    cells = {name: CellFacts(subject=subject, seed=1) for name, subject in subjects.items()}
+    folder.finish(Measurements(scopes, facts=Facts(cells=cells)))
     table = next(
         t for t in tables_of(RunGroup([ShownRun("run", folder)])) if t.title.startswith("By subject")
     )

@@ -51,7 +51,7 @@ def cases(seed: int, count: int) -> Iterator[Case]:
 
 def _all(chosen: random.Random) -> Iterator[Case]:
     own = (_datasets(), _attributes(chosen), _ids(), _recipes(), _archives(), _documents(), _configs())
-    return chain(*own, _weights(), _links(), _notes(), _pictures_and_tables())
+    return chain(*own, _weights(), _links(), _facts(), _pictures_and_tables())
 
 
 def _case(
@@ -599,19 +599,19 @@ def _documents() -> Iterator[Case]:
                 yield _case("json", f"{place} values {value!r}", reader, _document, place, value)
 
 
-def _notes() -> Iterator[Case]:
+def _facts() -> Iterator[Case]:
     for key, place in product(("sources", "titles", "caveats"), ("runs/drawn", "runs/aligned")):
-        made = partial(_note, f"{place}/metrics.json", key)
+        made = partial(_fact, f"{place}/metrics.json", key)
         must_fail = key == "sources"
-        yield Case("hostile", f"notes {place} {key}", ("report", place, *COMMON), made, must_fail=must_fail)
+        yield Case("hostile", f"facts {place} {key}", ("report", place, *COMMON), made, must_fail=must_fail)
 
 
-def _note(place: str, key: str, home: Path, outside: Path) -> None:
-    """Let the notes of a run's document, which has no digest then, name what it does not have."""
+def _fact(place: str, key: str, home: Path, outside: Path) -> None:
+    """Let the facts of a run's document, which has no digest then, name what it does not have."""
     path = _first(home, place)
     (path.parent / "SHA256SUMS").unlink()
     document = json.loads(path.read_text())
-    document["notes"] = {**document.get("notes", {}), key: ["absent", "\u202eabsent"]}
+    document["facts"] = {**document["facts"], key: ["absent", "\u202eabsent"]}
     path.write_text(json.dumps(document))
 
 

@@ -803,7 +803,7 @@ def test_a_model_of_nsd_is_tested_on_the_same_people_seeing_and_imagining(
     for split in ("test", "imagery"):
         result = go("eval-retrieval", f"run={run}", "dataset=nsd-imagery", f"gallery={split}")
         names = [*"FGHKLSTUVWXZ"] if split == "test" else [*"HKLSTX"]
-        assert result.metrics is not None and not result.metrics.notes["caveats"]
+        assert result.metrics is not None and not result.metrics.facts.caveats
         (items,) = (items for name, items in result.metrics.items.items() if "backward" not in name)
         assert sorted(name[2:] for name in items["image_ids"]) == names and len({*items["units"]}) == len(
             names

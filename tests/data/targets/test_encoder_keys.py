@@ -103,7 +103,7 @@ def test_a_model_of_anyones_encoder_is_evaluated_where_its_run_is(go, small, wor
     model = go("train-align", *small).folder / "cells" / "sub-01_seed-1" / "model"
     test = (small[0], "subjects=1", "sheet_rows=0", f"paths.runs={tmp_path / 'runs'}")
 
-    assert go("eval-retrieval", f"run={model}", *test).metrics.notes["verdict"] == "above chance"
+    assert go("eval-retrieval", f"run={model}", *test).metrics.facts.verdict == "above chance"
     elsewhere = shutil.copytree(model, tmp_path / "elsewhere")
     with pytest.raises(MissingData, match=f"takes embeddings {ENCODER}, and nothing says what made them"):
         go("eval-retrieval", f"run={elsewhere}", *test)

@@ -65,7 +65,7 @@ def test_test_signals_have_no_part_in_the_choice(homes, go):
             measured.append(go("calibrate", *ASKED).metrics)
 
     first, noisy = measured
-    assert first.notes["strength"] == noisy.notes["strength"]
+    assert first.facts.strength == noisy.facts.strength
     assert first.scopes["zero-shot"]["mrr"].value > noisy.scopes["zero-shot"]["mrr"].value + 0.05
-    (choice,) = first.notes["strength"].values()
+    (choice,) = first.facts.strength.values()
     assert "chosen by 2 people" in choice["chosen"] and len(choice["mrr"]["everything"]) == 6

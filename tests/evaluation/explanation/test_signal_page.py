@@ -136,9 +136,8 @@ def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind
     found = check(path, "--plots", "--json")
 
     assert found.exit_code == 0, found.output
-    figures = next(iter(json.loads(found.stdout)["metrics"]["notes"]["stores"].values()))["reliability"][
-        "test"
-    ]
+    (store,) = json.loads(found.stdout)["details"]["stores"].values()
+    figures = store["reliability"]["test"]
     assert figures["stimuli"] == 30 and figures["retrieval"]["1"]["pool"] == 30
     page = (path.with_suffix("") / "sub-01.html").read_text()
     assert page.count("<figure") == (

@@ -117,7 +117,7 @@ def test_the_average_of_all_repetitions_ranks_as_eval_retrieval_does(models, bas
     offline = go("eval-retrieval", f"run={run}", "paths.signals=only-second", "sheet_rows=0")
 
     measured = RunFolder(offline.folder).measurements()
-    (items,) = [measured.items[name] for name in measured.notes["cells"]]
+    (items,) = [measured.items[name] for name in measured.facts.cells]
     assert (
         dict(zip(items["image_ids"], np.array(items["ranks"]).ravel(), strict=True))
         == loop.score.average_ranks

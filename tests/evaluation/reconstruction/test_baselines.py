@@ -142,7 +142,7 @@ def test_baselines_without_training_pictures_are_missing_until_these_have_come(
 
     without = go("reconstruct", *asked)
 
-    assert without.metrics.notes["sources"] == ["brain"]
+    assert without.metrics.facts.sources == ["brain"]
     assert without.metrics.missing.keys() == {"nearest", "mean"}
     told = capsys.readouterr().err
     assert "not measured: nearest training picture, mean training picture: things-eeg: no pictures in" in told
@@ -154,7 +154,7 @@ def test_baselines_without_training_pictures_are_missing_until_these_have_come(
     shutil.move(away, folder)
     again = go("reconstruct", *asked)
     assert again.folder == without.folder and not {*again.metrics.missing} & {"nearest", "mean"}
-    assert again.metrics.notes["sources"] == ["brain", "nearest", "mean"]
+    assert again.metrics.facts.sources == ["brain", "nearest", "mean"]
 
 
 def test_items_that_are_training_pictures_have_no_baseline_of_training_pictures(go, aligned, drawing):

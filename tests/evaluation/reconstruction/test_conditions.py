@@ -21,7 +21,7 @@ def test_heads_of_the_stimuli_are_the_ceiling_generated_once_for_all_cells(
     image_id = files[0].parent.relative_to(result.folder / "samples/images").as_posix()
     (expected,) = generate(generator, prior, embedding(world, image_id), [seed_of(0, image_id, 0)])
     assert gap(expected, Image.open(files[0])) <= 1
-    assert result.metrics.notes["sources"][:2] == ["brain", "images"]
+    assert result.metrics.facts.sources[:2] == ["brain", "images"]
     assert result.metrics.overall == result.metrics.scopes["brain"]
     rows = [row[:2] for row in result.tables[0].rows]
     assert rows[:2] == [("PixCorr", "brain"), ("PixCorr", "images, ceiling")]

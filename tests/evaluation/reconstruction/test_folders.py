@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.evaluation.reconstruction.folders import (
     find_by_name,
@@ -73,7 +74,7 @@ def test_folders_without_pictures_or_with_two_of_one_name_are_refused(tmp_path):
 
 
 def test_pictures_of_a_run_keep_what_must_be_said_of_it(tmp_path):
-    measured = Measurements(notes={"caveats": ["selected on test"]})
+    measured = Measurements(facts=Facts(caveats=["selected on test"]))
     samples = tmp_path / "run" / "samples" / "sub-01"
     for name in ("run/recipe.yaml", "run/metrics.json"):
         assert read_caveats_around(str(samples)) == []  # of nobody's run, or one that is not finished
@@ -90,6 +91,6 @@ def test_a_run_without_the_document_of_metrics_is_refused_by_name(tmp_path):
         (tmp_path / "run" / name).write_text('{"caveats": ["selected on test"]}')
 
     with pytest.raises(
-        BrainhiveError, match=r"metrics\.json holds metrics of schema None, this version reads 3"
+        BrainhiveError, match=r"metrics\.json holds metrics of schema None, this version reads 4"
     ):
         read_caveats_around(str(samples))

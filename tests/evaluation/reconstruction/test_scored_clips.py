@@ -39,8 +39,8 @@ def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
     result = go("reconstruct", *scored(home / "made", truth, FAST, "medium=clip"))
 
     found = result.metrics
-    assert found.notes["sources"] == ["scored", "shuffled", "still"]
-    values = {source: found.scopes[source]["frame_ssim"].value for source in found.notes["sources"]}
+    assert found.facts.sources == ["scored", "shuffled", "still"]
+    values = {source: found.scopes[source]["frame_ssim"].value for source in found.facts.sources}
     assert values["scored"] > 0.5 and values["scored"] > max(values["shuffled"], values["still"]) + 0.05
     ours, still = (found.items[scope]["frame_psnr"] for scope in ("scored · made", "still · made"))
     assert all(a > b for a, b in zip(ours, still, strict=True))
@@ -150,6 +150,6 @@ def test_all_metrics_of_clips_are_measured_with_their_chance_and_beside_the_stim
     assert found.overall["video_50way"].pool == 50 and found.overall["videomae"].pool == 3
     assert set(found.scopes["truth"]) == {"clip_pcc", "clip_pcc_neighbours"}
     assert found.scopes["still"]["clip_pcc"].value == pytest.approx(1, abs=1e-6)
-    (truth_less,) = [each for each in found.notes["comparisons"] if each["with"] == "truth"]
-    assert set(truth_less["metrics"]) == {"clip_pcc", "clip_pcc_neighbours"}
+    truth_less = [row.metric for row in found.facts.comparisons if row.second == "truth"]
+    assert set(truth_less) == {"clip_pcc", "clip_pcc_neighbours"}
     assert any("stimuli themselves" in row for row in result.tables[0].rows)

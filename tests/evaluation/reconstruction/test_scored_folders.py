@@ -51,7 +51,7 @@ def test_folders_are_scored_by_name_and_what_is_left_over_is_listed(go, folders,
     cat = metrics.pixcorr(prepared("truth/b/cat.png"), prepared("made/cat/0.png"))
     assert items["image_ids"] == ["a/dog", "b/cat"]
     assert items["pixcorr"] == pytest.approx([float(sum(dog)) / 2, float(cat)], abs=1e-6)
-    assert (result.metrics.notes["unmatched"], result.metrics.notes["without"]) == (["stranger"], ["b/cow"])
+    assert (result.metrics.facts.unmatched, result.metrics.facts.without) == (["stranger"], ["b/cow"])
     warned = capsys.readouterr().err
     assert "1 reconstructions match no true picture: stranger" in warned
     assert "1 true pictures have no reconstruction: b/cow" in warned
@@ -150,7 +150,7 @@ def test_one_picture_has_its_own_metrics_and_no_identification(
 
     result = go("reconstruct", *alone, encoder, PIXELS)
     assert list(result.metrics.overall) == ["pixcorr", "ssim"]
-    about = result.metrics.notes["scope"]
+    about = result.metrics.facts.scope
     assert result.tables[0].title == f"Reconstruction: brainhive, 1 repeat; for {about}" and about
     assert "no two-way identification" in capsys.readouterr().err
     with pytest.raises(BrainhiveError, match="none of the metrics can be computed") as caught:

@@ -140,8 +140,9 @@ def test_task_scores_stand_beside_the_floor_with_their_own_n_and_chance(measured
     assert (brain["bleu_1"].protocol, found.caveats) == ("brainhive, simulated", ["simulated"])
     items = found.items["brain · all/sub-01"]
     assert items["mask_dice"] == [1, 0, 1, None] and len(items["bleu_4"]) == 4
-    less = {each["with"]: each["metrics"] for each in found.notes["comparisons"]}
-    assert less["shuffled"]["concept_recall"]["n"] == 6 and list(less["nearest"]) == ["frame_ssim"]
+    less = {(row.second, row.metric): row.n for row in found.facts.comparisons}
+    assert less["shuffled", "concept_recall"] == 6
+    assert [metric for source, metric in less if source == "nearest"] == ["frame_ssim"]
 
 
 def test_a_score_that_no_stimulus_of_a_subject_has_a_truth_of_is_of_the_other_subjects():
@@ -175,7 +176,7 @@ def test_recall_by_concept_is_of_the_items_that_show_it(measured):
     human = found.scopes["concept human · brain"]["concept_recall"]
     assert (human.n, human.value, human.chance) == (4, pytest.approx(0.75), pytest.approx(0.375))
     (table,) = [each for each in artifacts.read(measured) if each.title.startswith("Recall of each concept")]
-    assert table.rows[0][:3] == ["human", 4, human.value]
+    assert table.rows[0][:3] == ("human", 4, human.value)
     assert [row[0] for row in table.rows] == ["human", "animal", "vehicle"]  # no stimulus shows a plant
 
 

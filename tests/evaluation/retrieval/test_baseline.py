@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.core.facts import Answer, Baseline
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.recordings import SignalStore
@@ -26,7 +27,7 @@ from brainhive_cli.evaluation.retrieval.baseline import (
     try_orders,
 )
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.measurement.verdict import Verdict
+from brainhive_cli.reports.sentences import explain_chance
 from brainhive_cli.training.alignment.trained import TrainedModel, open_model
 from tests.worlds import COLOURS, Go, at_home
 
@@ -95,26 +96,27 @@ def train(go: Go, kind: str, *more: str) -> Path:
 def test_a_ridge_finds_what_a_model_at_chance_has_too_little_data_for(study, go, capsys, kind):
     metrics = go("eval-retrieval", f"run={train(go, kind)}", *QUICK).metrics
 
-    explained, metric = metrics.notes["baseline"], metrics.scopes["baseline · ridge"]["top1"]
-    assert metrics.notes["verdict"] == "at chance" and metrics.notes["above_chance"]["p"] > 0.2
-    assert explained["cause"] == "too little data" and explained["above_chance"]["p"] < 0.01
+    explained, metric = metrics.facts.baseline, metrics.scopes["baseline · ridge"]["top1"]
+    assert metrics.facts.verdict == "at chance" and metrics.facts.answers[0].p > 0.2
+    assert explained.cause == "too little data" and explained.answer.p < 0.01
     assert (metric.n, metric.pool, metric.chance) == (33, 33, pytest.approx(1 / 33))
-    assert f"top-1 {metric.value:.3f}" in explained["sentence"] and "150 training signals" in metric.protocol
+    assert (explained.top1, explained.signals) == (metric.value, 150)
+    assert "150 training signals" in metric.protocol
     warned = " ".join(capsys.readouterr().err.split())
-    assert "retrieval is at chance: too little data for this model: a closed-form ridge on the same" in warned
-    assert explained["line"] in warned and "belong together" not in warned
+    assert explain_chance(metrics) in warned and explained.line in warned
+    assert "belong together" not in warned
 
 
 def test_the_line_that_is_printed_runs_as_it_stands_and_finds_the_pictures(study, go):
     run = train(go, "linear")
-    line = go("eval-retrieval", f"run={run}", *QUICK).metrics.notes["baseline"]["line"]
+    line = go("eval-retrieval", f"run={run}", *QUICK).metrics.facts.baseline.line
 
     ended = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
 
     assert line.startswith("brainhive train-align --dataset image-folder --encoders") and ended.exit_code == 0
     (fitted,) = (study / "runs/train-align").glob("*-ridge-*")
     evaluated = go("eval-retrieval", f"run={fitted}", *QUICK).metrics
-    assert evaluated.notes["verdict"] == "above chance" and "baseline" not in evaluated.notes
+    assert evaluated.facts.verdict == "above chance" and evaluated.facts.baseline is None
 
 
 def test_table_and_page_show_the_ridge_beside_the_run(study, go):
@@ -124,7 +126,7 @@ def test_table_and_page_show_the_ridge_beside_the_run(study, go):
     assert [row[0] for row in table.rows] == ["this run", "ridge"] and table.rows[1][5:7] == (33, 33)
     go("report", f"runs=[{result.folder}]")
     pages = "".join(path.read_text() for path in (study / "reports").rglob("*.html"))
-    assert "too little data for this model: a closed-form ridge" in pages
+    assert "closed-form ridge on the same signals" in pages
 
 
 def test_without_a_ridge_the_question_remains_with_the_reason(study, go, capsys):
@@ -134,26 +136,26 @@ def test_without_a_ridge_the_question_remains_with_the_reason(study, go, capsys)
         go("eval-retrieval", f"run={run}", *QUICK, *more).metrics for more in ((), ("baseline=none",))
     )
 
-    question = "do signals and pictures belong together as they are filed?"
-    reason = "No ridge was fitted: the cells were trained on shuffled labels"
-    assert unfitted.notes["baseline"] == {"sentence": f"{question} {reason}"}
-    assert "baseline" not in none.notes and "baseline · ridge" not in none.scopes
-    assert capsys.readouterr().err.count(question) == 2
+    assert unfitted.facts.baseline == Baseline(reason="the cells were trained on shuffled labels")
+    assert none.facts.baseline is None and "baseline · ridge" not in none.scopes
+    question = "signals and pictures belong together as they are filed"
+    assert " ".join(capsys.readouterr().err.split()).count(question) == 2
 
 
 def test_test_pictures_that_were_filed_in_reversed_order_are_named(study, go):
     metrics = go("eval-retrieval", f"run={train(go, 'linear', 'signal.name=turned')}", *QUICK).metrics
 
-    sentence = metrics.notes["baseline"]["sentence"]
-    assert metrics.notes["verdict"] == "at chance"
-    order = "training pictures of subject 1 as filed and test pictures reversed"
-    assert sentence.startswith(f"misfiled: with {order}, a closed-form ridge finds test pictures (p ")
+    found = metrics.facts.baseline
+    assert metrics.facts.verdict == "at chance" and found.cause == "misfiled" and found.order_p < 0.05
+    assert found.order == "training pictures of subject 1 as filed and test pictures reversed"
 
 
 def explain(
     seed: int, effect: float, subjects: int = 1, learned: str = "as filed", tested: str = "as filed"
-) -> tuple[str, str]:
-    """Explain ridges of signals [n, 40] with the targets of 100 training and 24 test pictures, in noise.
+) -> tuple[str, list[tuple[float, str]]]:
+    """Name the cause, and the orders that were tried, of ridges.
+
+    Signals [n, 40] are of the targets of 100 training and 24 test pictures, in noise.
 
     Signals of the last subject lie in other orders than the pictures, which `ORDERS` bring into these.
     """
@@ -175,18 +177,17 @@ def explain(
         shown.append(rows)
         tried += try_orders(ridge, ranks[-1], candidates, rows, alike)
     verdict = judge_ranks(ranks, shown, rows, alike)
-    return diagnose("at chance", verdict, f"p {verdict.p}", 100 * subjects, tried)
+    return diagnose(False, verdict, tried), sorted(tried)
 
 
 @pytest.mark.parametrize(
     ("effect", "learned", "tested"), [(0.6, "as filed", "reversed"), (0.8, "reversed", "as filed")]
 )
 def test_the_reversed_order_of_one_split_is_found(effect, learned, tested):
-    cause, sentence = explain(0, effect, learned=learned, tested=tested)
+    cause, tried = explain(0, effect, learned=learned, tested=tested)
 
-    assert cause == "misfiled"
-    assert f"with training pictures of subject 1 {learned} and test pictures {tested}" in sentence
-    assert "after correction for 15 orders" in sentence
+    assert cause == "misfiled" and len(tried) == 15
+    assert tried[0][1] == f"training pictures of subject 1 {learned} and test pictures {tested}"
 
 
 @pytest.mark.parametrize("neighbour", ["after", "before"])
@@ -194,16 +195,17 @@ def test_triggers_that_are_off_by_one_in_both_splits_are_found(neighbour):
     """The ridge learns from wrong labels, so it is fitted anew with each order of the training pictures."""
     order = f"shifted by one (each signal shows the picture {neighbour})"
 
-    cause, sentence = explain(1, 0.8, learned=order, tested=order)
+    cause, tried = explain(1, 0.8, learned=order, tested=order)
 
     assert cause == "misfiled"
-    assert f"training pictures of subject 1 {order} and test pictures {order}" in sentence
+    assert tried[0][1] == f"training pictures of subject 1 {order} and test pictures {order}"
 
 
 def test_a_misfiled_subject_is_named_among_others_who_are_not():
-    cause, sentence = explain(2, 0.6, subjects=3, tested="reversed")
+    cause, tried = explain(2, 0.6, subjects=3, tested="reversed")
 
-    assert cause == "misfiled" and "pictures of subject 3 as filed and test pictures reversed" in sentence
+    assert cause == "misfiled"
+    assert tried[0][1] == "training pictures of subject 3 as filed and test pictures reversed"
 
 
 def test_noise_is_called_misfiled_in_one_of_twenty_studies_at_most():
@@ -218,27 +220,19 @@ def test_noise_is_called_misfiled_in_one_of_twenty_studies_at_most():
 
 
 @pytest.mark.parametrize(
-    ("model", "p", "tried", "cause", "words"),
+    ("is_above", "p", "tried", "cause"),
     [
-        ("at chance", 0.01, [], "too little data", "p 0.01"),
-        ("at chance", 0.5, [(0.03, "reversed"), (0.5, "shifted")], "target not carried", "of 150 training"),
-        (
-            "at chance",
-            0.5,
-            [(0.02, "reversed"), (0.5, "shifted")],
-            "misfiled",
-            "misfiled: with reversed, a closed-form ridge finds test pictures (p 0.04 ",
-        ),
-        ("above chance", 0.5, [], "", "a closed-form ridge on the same signals is at chance"),
-        ("above chance", 0.01, [], "", "is above chance (top-1 0.100"),
+        (False, 0.01, [], "too little data"),
+        (False, 0.5, [(0.03, "reversed"), (0.5, "shifted")], "target not carried"),
+        (False, 0.5, [(0.02, "reversed"), (0.5, "shifted")], "misfiled"),
+        (True, 0.5, [], ""),
+        (True, 0.01, [], ""),
     ],
 )
-def test_a_cause_follows_from_what_was_measured(model, p, tried, cause, words):
-    ridge = Verdict("which picture", p / 2, 1 - p / 2, 0.0002, 33, 33, "test")
+def test_a_cause_follows_from_what_was_measured(is_above, p, tried, cause):
+    ridge = Answer("which picture", p / 2, 1 - p / 2, 0.0002, 33, 33, "test")
 
-    diagnosis = diagnose(model, ridge, f"top-1 0.100, p {p}", 150, tried)
-
-    assert diagnosis[0] == cause and words in diagnosis[1]
+    assert diagnose(is_above, ridge, tried) == cause
 
 
 def test_targets_of_any_width_are_projected_so_that_their_products_stay(study, go, monkeypatch):

@@ -46,8 +46,8 @@ def test_every_number_of_mapped_channels_says_how_and_how_many(go, fewer, kind, 
     result = go("eval-retrieval", *fewer, f"channel_mapping={kind}")
 
     words, measured = f"channels mapped by {how}: 10 of 17 recorded", result.metrics
-    assert words in measured.notes["protocol"] and measured.notes["set_up"]["channel_mapping"] == words
-    assert measured.notes["verdict"] == "above chance" and CHANNELS_MAPPED in measured.caveats
+    assert words in measured.facts.protocol and measured.facts.set_up["channel_mapping"] == words
+    assert measured.facts.verdict == "above chance" and CHANNELS_MAPPED in measured.caveats
     metrics = [metric for scope in measured.scopes.values() for metric in scope.values()]
     assert [metric for metric in metrics if CHANNELS_MAPPED not in metric.caveats] == []
     assert all(table.title.count(CHANNELS_MAPPED) == 1 for table in result.tables)

@@ -58,7 +58,7 @@ def test_random_candidates_push_the_seen_picture_back_and_count_in_the_pool(go, 
     for cell, found in more.items.items():
         before = np.array(plain.items[cell]["ranks"])
         assert (np.array(found["ranks"]) >= before).all() and np.mean(found["ranks"]) > 2 * before.mean()
-    assert more.notes["verdict"] == "above chance"
+    assert more.facts.verdict == "above chance"
 
 
 def test_subsets_of_the_test_pictures_are_easier_in_both_directions(go, trained):
@@ -80,7 +80,7 @@ def test_subsets_larger_than_the_test_are_the_pool_there_is_and_say_so(go, train
         whole, subset = (found.metrics.scopes[f"all{of}{direction}"]["top1"] for of in ("", " · subsets"))
         assert (subset.value, subset.pool, subset.chance) == (whole.value, 100, 1 / 100)
         assert "all 100 pictures, fewer than 300" in subset.protocol and "300-way" not in subset.protocol
-    (told,) = found.metrics.notes["warnings"]
+    (told,) = found.metrics.facts.warnings
     assert told == "no subsets of 300 pictures: subjects were tested on 100; top-1 is among all of these"
 
 
@@ -94,9 +94,7 @@ def test_subjects_and_seeds_make_a_table_of_the_page_with_mean_and_deviation(go,
     table = next(table for table in page if table.title == "top-1 by subject and seed")
     assert table.columns == ("subject", "seed 1", "seed 2", "mean ± sd")
     metrics = result.metrics
-    found = {
-        cell["cell"]: metrics.scopes[name]["top1"].value for name, cell in metrics.notes["cells"].items()
-    }
+    found = {cell.cell: metrics.scopes[name]["top1"].value for name, cell in metrics.facts.cells.items()}
     first = [found["sub-01_seed-1"], found["sub-01_seed-2"]]
     assert table.rows[0] == ("sub-01", *first, f"{np.mean(first):.3f} ± {np.std(first, ddof=1):.3f}")
     means = [np.mean([found[f"sub-0{s}_seed-{seed}"] for seed in (1, 2)]) for s in (1, 2)]
@@ -111,11 +109,11 @@ def test_concepts_categories_and_confusions_are_told_in_full(go, trained, tmp_pa
     run = (f"run={trained}", f"categories={tmp_path / 'colours.tsv'}", "concept_rows=2", "sheet_rows=0")
     result = go("eval-retrieval", *run)
 
-    notes, top1 = result.metrics.notes, result.metrics.overall["top1"].value
-    assert len(notes["concepts"]) == 100 and all(row["n"] == 2 for row in notes["concepts"].values())
-    assert np.mean([row["top1"] for row in notes["concepts"].values()]) == pytest.approx(top1)
-    assert notes["categories"]["red"]["n"] in (2, 4)
-    assert 0 < sum(each["count"] for each in notes["confusions"]) <= 200 * (1 - top1) + 1e-9
+    facts, top1 = result.metrics.facts, result.metrics.overall["top1"].value
+    assert len(facts.concepts) == 100 and all(row["n"] == 2 for row in facts.concepts.values())
+    assert np.mean([row["top1"] for row in facts.concepts.values()]) == pytest.approx(top1)
+    assert facts.categories["red"]["n"] in (2, 4)
+    assert 0 < sum(each["count"] for each in facts.confusions) <= 200 * (1 - top1) + 1e-9
     shown = next(table for table in result.tables if table.title.startswith("Concepts: 4 of 100"))
     assert len(shown.rows) == 4
 
@@ -146,11 +144,11 @@ def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(g
     assert early["mean_rank"].value < late["mean_rank"].value  # simulated signals fade
     titled = [[table for table in result.tables if table.title.startswith(f"{v}: ")] for v in variants]
     assert all(titled) and sum(map(len, titled)) == len(result.tables) - 1
-    (pair,) = metrics.notes["comparisons"]
-    assert pair["pair"] == variants and pair["difference"] > 0
+    (pair,) = metrics.facts.comparisons
+    assert [pair.first, pair.second] == variants and pair.difference > 0
     assert result.tables[-1].rows[0][0] == " minus ".join(variants)
     one = go("eval-retrieval", runs[0], f"run={swept}:{variants[1]}", "sheet_rows=0").metrics
-    assert one.overall == late and variants[1] in one.notes["protocol"]
+    assert one.overall == late and variants[1] in one.facts.protocol
     compared = go("eval-retrieval", runs[0], f"run={swept}", f"against={plain}", "sheet_rows=0")
     shown = next(table for table in compared.tables if table.title.startswith(f"{variants[0]}: Difference"))
     assert shown.rows[0][1] == 0
@@ -181,4 +179,4 @@ def test_only_pictures_that_somebody_was_shown_are_searched_when_asked(go, train
     assert "pictures that were shown" in only.overall["top1"].protocol
     for cell, found in only.items.items():
         assert (np.array(found["ranks"]) <= every.items[cell]["ranks"]).all()
-    assert every.notes["gallery"]["digest"] != only.notes["gallery"]["digest"]
+    assert every.facts.gallery.digest != only.facts.gallery.digest

@@ -17,6 +17,7 @@ from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.heads import Head
+from brainhive_cli.reports.sentences import explain_chance
 from brainhive_cli.training.alignment import model as aligners
 from tests.resealed import resealed
 
@@ -40,13 +41,13 @@ def chance_is_in(metric: Metric) -> bool:
 def test_a_control_is_at_chance_in_both_directions_and_says_what_it_is(go, trained, control):
     metrics = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0").metrics
 
-    assert metrics.notes["verdict"] == "at chance"
+    assert metrics.facts.verdict == "at chance"
     assert chance_is_in(metrics.overall["mean_rank"])
     assert chance_is_in(metrics.scopes["all · backward"]["mean_rank"])
     assert metrics.overall["top1"].value <= 0.03
     word = {"shuffled": "shuffled signals", "permuted": "permuted labels"}[control]
-    assert metrics.notes["protocol"].startswith(f"intra, {DATASET}, {word}, ")
-    assert metrics.caveats == ["simulated"] and metrics.notes["protocol"].endswith(", simulated")
+    assert metrics.facts.protocol.startswith(f"intra, {DATASET}, {word}, ")
+    assert metrics.caveats == ["simulated"] and metrics.facts.protocol.endswith(", simulated")
 
 
 @pytest.mark.parametrize("control", ["shuffled", "permuted"])
@@ -55,14 +56,14 @@ def test_a_control_is_a_distribution_beside_what_is_measured(go, trained, evalua
 
     result = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0")
 
-    found = result.metrics.notes["control"]
-    assert (found["kind"], found["n"], found["pool"]) == (control, 200, 100) and found["draws"] >= 200
+    found = result.metrics.facts.control
+    assert (found.kind, found.n, found.pool) == (control, 200, 100) and found.draws >= 200
     for name in ("top1", "top5", "mean_rank", "mrr"):
-        metric, chance = found["metrics"][name], measured[name].chance
-        assert metric["measured"] == pytest.approx(measured[name].value)
-        assert metric["mean"] == pytest.approx(chance, rel=0.1)
-        assert metric["low"] <= chance <= metric["high"]
-        assert metric["p"] == 1 / (1 + found["draws"])
+        metric, chance = found.metrics[name], measured[name].chance
+        assert metric.measured == pytest.approx(measured[name].value)
+        assert metric.mean == pytest.approx(chance, rel=0.1)
+        assert metric.low <= chance <= metric.high
+        assert metric.p == 1 / (1 + found.draws)
     assert result.tables[1].title.startswith("Measured, and in 1000 draws")
 
 
@@ -71,8 +72,8 @@ def test_subjects_share_the_labels_that_a_control_permutes(go, trained):
     spread = {}
     for control in ("shuffled", "permuted"):
         metrics = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0").metrics
-        rank = metrics.notes["control"]["metrics"]["mean_rank"]
-        spread[control] = rank["high"] - rank["low"]
+        rank = metrics.facts.control.metrics["mean_rank"]
+        spread[control] = rank.high - rank.low
 
     of_own_labels = 2 * 1.96 * np.sqrt((100**2 - 1) / 12 / 200)
     assert spread["permuted"] == spread["shuffled"] > 1.1 * of_own_labels  # both saw all pictures once
@@ -91,12 +92,12 @@ def test_a_control_deals_all_models_of_a_subject_alike(go, small, world, runs):
 
     ranks = [each["ranks"] for each in double.items.values()]
     assert ranks[0] == ranks[1]
-    assert double.notes["control"] == single.notes["control"]
+    assert double.facts.control == single.facts.control
 
 
 def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained, capsys):
     sound = go("eval-retrieval", f"run={trained}", "sheet_rows=0").metrics
-    assert sound.notes["verdict"] == "above chance" and "at chance" not in capsys.readouterr().err
+    assert sound.facts.verdict == "above chance" and "at chance" not in capsys.readouterr().err
 
     for path in (own / "signals" / DATASET / "default").glob("sub-*.h5"):
         with resealed(path) as file:
@@ -105,15 +106,14 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained,
     warned = capsys.readouterr().err
     go("eval-retrieval", f"run={trained}", "sheet_rows=0", "baseline=none")
 
-    assert metrics.notes["verdict"] == "at chance"
+    assert metrics.facts.verdict == "at chance"
     assert "retrieval is at chance: do signals and pictures belong together" in capsys.readouterr().err
-    assert f"retrieval is at chance: {metrics.notes['baseline']['sentence']}" in warned
-    assert "filed wrongly" in warned
+    assert explain_chance(metrics) in " ".join(warned.split()) and "filed wrongly" in warned
     controls = [
         go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0", again=True).metrics
         for control in ("shuffled", "permuted")
     ]
-    assert min(each.notes["control"]["metrics"]["mean_rank"]["p"] for each in controls) > 0.05
+    assert min(each.facts.control.metrics["mean_rank"].p for each in controls) > 0.05
     assert "retrieval is" not in capsys.readouterr().err  # which a control is meant to be
 
 
@@ -140,7 +140,7 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
     expected = ranks(predicted, torch.from_numpy(np.array(store.embedding)), target)
     assert found.items["sub-01_seed-1 · sub-01"]["ranks"] == expected.tolist()
     assert token.items["sub-01_seed-1 · sub-01"]["ranks"] != expected.tolist()
-    assert "head colours" in found.notes["protocol"] and "head" not in token.notes["protocol"]
+    assert "head colours" in found.facts.protocol and "head" not in token.facts.protocol
     with pytest.raises(BrainhiveError, match="head") as caught:
         go("eval-retrieval", *asked, "head=latent")
     assert "colours" in caught.value.hint + caught.value.message

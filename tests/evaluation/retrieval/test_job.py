@@ -42,11 +42,11 @@ def test_a_sweep_and_what_it_is_compared_with_are_resolved_once(go, world: Path,
     result = go("eval-retrieval", f"run={sweep}", f"against={other}", *few)
 
     assert opened == [str(sweep), str(other)]
-    evaluated = RunFolder(result.folder).measurements().notes["variants"]
-    assert list(evaluated) == ["lr=1e-3", "lr=2e-3"] and "comparisons" in result.metrics.notes
+    evaluated = RunFolder(result.folder).measurements().facts.variants
+    assert list(evaluated) == ["lr=1e-3", "lr=2e-3"] and result.metrics.facts.comparisons
     for variant in evaluated.values():
-        notes = RunFolder(result.folder.parent / variant["run"]).measurements().notes
-        assert [Path(compared["run"]).name for compared in notes["against"]] == [other.name]
+        facts = RunFolder(result.folder.parent / variant.run).measurements().facts
+        assert [Path(row.second).name for row in facts.against] == [other.name]
 
 
 def test_a_sweep_is_compared_with_one_variant_or_in_all_pairs(go, world: Path, small, runs: str):
@@ -57,9 +57,9 @@ def test_a_sweep_is_compared_with_one_variant_or_in_all_pairs(go, world: Path, s
     by_label = {n.split("/")[0]: s["top1"].value for n, s in measured.scopes.items() if "sub-01" in n}
 
     def pairs(*words: str) -> list[list[str]]:
-        found = go("eval-retrieval", *few, *words).metrics.notes["comparisons"]
-        assert {each["adjusted_over"]["of"] for each in found} == {f"1 metric × {len(found)} pairs"}
-        return [[*each["pair"]] for each in found]
+        found = go("eval-retrieval", *few, *words).metrics.facts.comparisons
+        assert {row.tests_of for row in found} == {f"1 metric × {len(found)} pairs"}
+        return [[row.first, row.second] for row in found]
 
     best = max(by_label, key=lambda label: by_label[label])
     assert pairs() == [[best, label] for label in by_label if label != best]

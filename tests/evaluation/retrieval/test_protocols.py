@@ -55,7 +55,7 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
         variant: mean(
             metrics["top1"].value
             for cell, metrics in trained.metrics.scopes.items()
-            if trained.metrics.notes["cells"][cell]["variant"] == variant
+            if trained.metrics.facts.cells[cell].variant == variant
         )
         for variant in ("last", "best")
     }

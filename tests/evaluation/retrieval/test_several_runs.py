@@ -11,7 +11,6 @@ from brainhive_cli import aligner
 from brainhive_cli.commands.eval_retrieval import Recipe, inputs, work
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.inputs import describe_missing
-from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.trials import Trials
@@ -54,8 +53,8 @@ def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, w
         assert cell["ranks"] == ranked((one + other) / 2, target)
         assert cell["ranks"] != ranked(one, target)
         assert cell["backward_ranks"] == ranked(((one + other) / 2).T, np.argsort(target))
-    assert metrics.notes["protocol"].startswith(f"intra, {DATASET}, mean of 2 runs, ")
-    assert metrics.notes["runs"] == [str(trained), str(world / "runs/train-align" / weaker.name)]
+    assert metrics.facts.protocol.startswith(f"intra, {DATASET}, mean of 2 runs, ")
+    assert metrics.facts.runs == [str(trained), str(world / "runs/train-align" / weaker.name)]
 
 
 def test_runs_of_other_subjects_are_not_averaged(go, world, trained, small):
@@ -65,43 +64,42 @@ def test_runs_of_other_subjects_are_not_averaged(go, world, trained, small):
         go("eval-retrieval", f"run=[{trained}, {alone}]")
     assert str(trained) in caught.value.message and str(alone) in caught.value.message
     both = go("eval-retrieval", f"run=[{trained}, {alone}]", "subjects=2", "sheet_rows=0").metrics
-    assert [cell["subject"] for cell in both.notes["cells"].values()] == ["sub-02"]
+    assert [cell.subject for cell in both.facts.cells.values()] == ["sub-02"]
 
 
 def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
     result = go("eval-retrieval", f"run={trained}", f"against={weaker},{trained.name}", "sheet_rows=0")
 
-    worse, same = result.metrics.notes["against"]
+    worse, same = result.metrics.facts.against
     hits = [[np.array(ranked(*cosines(run, world, s))) == 1 for s in (1, 2)] for run in (trained, weaker)]
     one, other = (np.concatenate(each) for each in hits)
-    assert (worse["only_first"], worse["only_second"]) == ((one & ~other).sum(), (other & ~one).sum())
-    assert worse["difference"] == pytest.approx(one.mean() - other.mean()) and worse["difference"] > 0
-    assert worse["n"] == 200 and worse["subjects"] == 2
-    assert worse["run"] == str(weaker)
-    assert same["difference"] == 0 and same["p_value"] == 1
-    assert worse["test"] == "sign flips over 100 pictures, for these 2 subjects"
+    assert (worse.only_first, worse.only_second) == ((one & ~other).sum(), (other & ~one).sum())
+    assert worse.difference == pytest.approx(one.mean() - other.mean()) and worse.difference > 0
+    assert worse.n == 200 and worse.subjects == 2
+    assert worse.second == str(weaker)
+    assert same.difference == 0 and same.p_value == 1
+    assert worse.test == "sign flips over 100 pictures, for these 2 subjects"
     flips = flip_signs([a * 1.0 - b for a, b in zip(*hits, strict=True)], Items.unnamed([100, 100]))
-    assert worse["p_value"] == flips.p and 0 < worse["low"] <= flips.low and flips.high <= worse["high"]
+    assert worse.p_value == flips.p and 0 < worse.low <= flips.low and flips.high <= worse.high
     paired = "no narrower than that of paired shares"
-    assert worse["interval"] == f"inversion of: {worse['test']}, {paired}" and not worse["notes"]
-    assert worse["least_p"] == flips.least_p and 0 < worse["p_value"] < 0.05 < worse["low"]
-    assert worse["p_adjusted"] == pytest.approx(min(1, 2 * worse["p_value"]))
-    assert worse["adjusted_over"] == same["adjusted_over"] == {"tests": 2, "of": "1 metric × 2 pairs"}
+    assert worse.interval == f"inversion of: {worse['test']}, {paired}" and not worse.limits
+    assert worse.least_p == flips.least_p and 0 < worse.p_value < 0.05 < worse.low
+    assert worse.p_adjusted == pytest.approx(min(1, 2 * worse.p_value))
+    assert [(row.tests, row.tests_of) for row in (worse, same)] == [(2, "1 metric × 2 pairs")] * 2
     table = result.tables[-1]
     assert len(table.rows) == 2 and "over 2 tests: 1 metric × 2 pairs" in table.title
     assert f"p: {worse['test']}" in table.title
-    assert "p_value" in result.as_dict()["metrics"]["notes"]["against"][0]
+    assert "p_value" in result.as_dict()["metrics"]["facts"]["against"][0]
 
 
 def test_a_comparison_says_that_folds_share_training_subjects(go, world, trained, weaker):
     result = go("eval-retrieval", f"run={trained}", f"against={weaker}", "sheet_rows=0")
     other = go("eval-retrieval", f"run={weaker}", "sheet_rows=0").metrics
-    assert result.metrics.notes["mode"] == other.notes["mode"] == "intra"
+    assert result.metrics.facts.mode == other.facts.mode == "intra"
 
-    folds = other | Measurements(notes={**other.notes, "mode": "inter"})
-    found = compare_ranks({"folds": (result.metrics, folds)})[0]["folds"]
+    (found,), _ = compare_ranks({("one", "folds"): (result.metrics, other.stating(mode="inter"))})
 
-    assert FOLDS in found["notes"] and FOLDS not in result.metrics.notes["against"][0]["notes"]
+    assert FOLDS in found.limits and FOLDS not in result.metrics.facts.against[0].limits
     assert "for these 2 subjects; p not adjusted" in result.tables[-1].title
 
 
@@ -153,9 +151,9 @@ def test_runs_that_averaged_other_numbers_of_repetitions_are_compared_with_a_wor
     of_all = go("eval-retrieval", f"run={trained}", "sheet_rows=0")
 
     assert "2 repetitions averaged" in of_two.tables[0].title
-    found = compare_ranks({"both": (of_all.metrics, of_two.metrics)})[0]["both"]
-    assert found["differs"] == ["repetitions 16, not 2"]
-    assert found["notes"][0] == "the two were tested on other signals: repetitions 16, not 2"
+    (found,), _ = compare_ranks({("all", "two"): (of_all.metrics, of_two.metrics)})
+    assert found.differs == ["repetitions 16, not 2"]
+    assert found.limits[0] == "the two were tested on other signals: repetitions 16, not 2"
     runs = f"runs=[{of_all.folder}, {of_two.folder}]"
     page = go("compare", runs, "format=md", f"to={tmp_path / 'table.md'}")
     assert "repetitions 16, not 2" in page.tables[0].title
@@ -170,5 +168,5 @@ def test_what_two_compared_runs_differ_in_is_a_table(go, world, trained, weaker)
     result = go("eval-retrieval", f"run={trained}", f"against={weaker}", "sheet_rows=0")
 
     (table,) = (each for each in result.tables if each.title.startswith("This run differs"))
-    assert [line for _, line in table.rows] == result.metrics.notes["against"][0]["differs"]
+    assert [line for _, line in table.rows] == result.metrics.facts.against[0].differs
     assert "epochs 12, not 1" in [line for _, line in table.rows]

@@ -167,8 +167,8 @@ def test_other_signals_under_the_same_name_make_another_run_and_the_same_ones_fi
     SignalStore.write(path, shifted)
 
     changed = go(*evaluation)
-    assert changed.folder != tested.folder and not tested.metrics.notes["warnings"]
-    line, *_ = changed.metrics.notes["warnings"]
+    assert changed.folder != tested.folder and not tested.metrics.facts.warnings
+    line, *_ = changed.metrics.facts.warnings
     assert line == "signals demo-noise-0.3/default/sub-01 has changed since models were trained on it"
     assert go(*training).folder != first.folder
 

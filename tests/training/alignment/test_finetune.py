@@ -159,7 +159,7 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
         "train-align", *small, *still, "backbone=nice", "dim=8"
     )  # what the model is made of is the run's
 
-    assert list(made.metrics.notes["cells"]) == ["sub-03_seed-1", "sub-03_seed-2"]
+    assert list(made.metrics.facts.cells) == ["sub-03_seed-1", "sub-03_seed-2"]
     for seed in (1, 2):
         mine, theirs = weights(made.folder, f"sub-03_seed-{seed}"), weights(joint.folder, f"all_seed-{seed}")
         other = weights(joint.folder, f"all_seed-{3 - seed}")
@@ -171,7 +171,7 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
     again = go("train-align", *small, *still, f"finetune.run={joint.folder.name}", "subjects=3")
     assert again.folder == made.folder  # the recipe that was run names the run and the subjects
     evaluated = go("eval-retrieval", f"run={made.folder}", here, "sheet_rows=0")
-    assert {cell["seed"] for cell in evaluated.metrics.notes["cells"].values()} == {1, 2}
+    assert {cell.seed for cell in evaluated.metrics.facts.cells.values()} == {1, 2}
 
 
 def test_a_run_that_leaves_one_out_is_fine_tuned_to_the_one_left_out(go, small, here):

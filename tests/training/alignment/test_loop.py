@@ -15,6 +15,7 @@ from two import in_two
 
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import Cell, TrainingFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import UNKNOWN_HISTORY, Measurements
 from brainhive_cli.core.runs import RunFolder
@@ -68,10 +69,12 @@ def written(run: Path) -> tuple[Weights, Measurements]:
     cell = run / "cells" / "cell"
     state = load_file(cell / "model" / "model.safetensors")
     found = Measurements.read(json.loads((cell / "metrics.json").read_text()), cell)
-    took = found.notes.pop("took")  # which differs from one run to the next
+    cell_facts = found.facts.cells["cell"]
+    took = cell_facts.took
     assert took["seconds"] > 0 and took["peak_memory_bytes"] > 10**6
     assert took["parameters"] <= sum(value.numel() for value in state.values())
-    return state, found
+    timeless = cell_facts.model_copy(update={"took": {}})  # which differs from one run to the next
+    return state, found.stating(cells={"cell": timeless})
 
 
 def is_same(one: Weights, other: Weights) -> bool:
@@ -191,7 +194,7 @@ def test_each_epoch_is_reported(train, embedding):
     names = {"cell", "epoch", "epochs", "loss", "validation_top1", "samples_per_s"}
     assert all(event.keys() == names and event["samples_per_s"] > 0 for event in events)
     assert events[-1]["loss"] < events[0]["loss"]
-    kept = events[metrics.notes["epoch"] - 1]
+    kept = events[metrics.facts.cells["cell"].epoch - 1]
     assert kept["validation_top1"] == metrics.scopes["cell"]["top1"].value
     assert kept["validation_top1"] == max(event["validation_top1"] for event in events)
 
@@ -204,7 +207,7 @@ def test_metrics_say_what_selected_the_epoch(train, embedding, knobs, selected_o
     data = data_of(embedding)
     data = replace(data, tested=data.trials, tested_targets=data.targets)
 
-    assert train(data, **knobs)[1].notes["selected_on"] == selected_on
+    assert train(data, **knobs)[1].facts.cells["cell"].selected_on == selected_on
 
 
 def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding):
@@ -212,8 +215,9 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
 
     _, metrics, _ = train(data, validation=0)
 
-    kept = {"epoch": 4, "selected_on": "last epoch", "caveats": [UNKNOWN_HISTORY]}
-    assert metrics == Measurements(notes=kept)
+    caveats = [UNKNOWN_HISTORY]
+    cell = Cell(epoch=4, selected_on="last epoch", caveats=caveats)
+    assert metrics == Measurements(facts=TrainingFacts(caveats=caveats, cells={"cell": cell}))
 
 
 def test_held_out_concepts_that_no_subject_saw_validate_nothing(train, embedding):
@@ -222,7 +226,7 @@ def test_held_out_concepts_that_no_subject_saw_validate_nothing(train, embedding
 
     _, found, _ = train(replace(data, trials=seen))
 
-    assert found.notes["selected_on"] == "last epoch" and not found.scopes
+    assert found.facts.cells["cell"].selected_on == "last epoch" and not found.scopes
 
 
 def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
@@ -247,7 +251,7 @@ def test_training_stops_when_validation_no_longer_rises(train, embedding):
 
     tops = [event["validation_top1"] for event in events]
     last_best = max(epoch for epoch, top in enumerate(tops, 1) if top == max(tops))
-    assert len(events) == last_best + 3 < 60 and metrics.notes["epoch"] == last_best
+    assert len(events) == last_best + 3 < 60 and metrics.facts.cells["cell"].epoch == last_best
 
 
 def test_the_weights_of_the_best_epoch_are_kept(train, embedding, monkeypatch):
@@ -264,7 +268,7 @@ def test_the_weights_of_the_best_epoch_are_kept(train, embedding, monkeypatch):
     weights, metrics, _ = train(data, epochs=60, patience=3)
 
     by_epoch = validated[::2]  # held out, then tested
-    best = by_epoch[metrics.notes["epoch"] - 1]
+    best = by_epoch[metrics.facts.cells["cell"].epoch - 1]
     assert all(torch.equal(weights[key], value) for key, value in best.items())
     assert not all(torch.equal(weights[key], value) for key, value in by_epoch[-1].items())
 

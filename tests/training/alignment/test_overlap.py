@@ -76,7 +76,7 @@ def test_pictures_that_were_trained_on_under_another_name_are_refused_too(go, ho
     assert seen in refused(go, "eval-retrieval", f"run={run}", *asked)[0]
 
     run = go("train-align", renamed, COLOURS, *SMALL).folder
-    assert go("eval-retrieval", f"run={run}", *asked).metrics.notes["seen_in_training"]["count"] == 0
+    assert go("eval-retrieval", f"run={run}", *asked).metrics.facts.seen_in_training.count == 0
 
 
 def test_pictures_of_unknown_pixels_with_the_ids_of_trained_ones_are_warned_of(go, home, photos, capsys):
@@ -121,7 +121,7 @@ def test_stores_of_another_split_are_refused_with_the_line_that_makes_them_again
     assert "was made when our photos/train had other pictures" in what
     assert shlex.split(hint.partition(";")[0]) == ["rm", str(signals.resolve())]
     signals.unlink()
-    assert go("train-align", split, COLOURS, *SMALL).metrics.notes["cells"]
+    assert go("train-align", split, COLOURS, *SMALL).metrics.facts.cells
 
 
 def test_pictures_of_another_folder_of_the_same_name_are_refused(go, home, photos):

@@ -20,8 +20,8 @@ def test_a_training_shows_what_was_published_and_that_nobody_checked_its_set_up(
     plain, stated = train().tables[-1], train("train.epochs=2", DIFFERS).tables[-1]
     assert plain.title.startswith(f"{PUBLISHED}: a paper") and "not checked by Brainhive" in PUBLISHED
     assert plain.columns == ["top-1", "differs, as its recipe says"]
-    assert plain.rows == ([0.5, "–"],)
-    assert stated.rows == ([0.5, "of the last epoch; its seeds are not stated"],)
+    assert plain.rows == ((0.5, "–"),)
+    assert stated.rows == ((0.5, "of the last epoch; its seeds are not stated"),)
 
 
 def test_retrieval_shows_it_in_a_table_of_its_own_but_not_beside_a_control(train, go, tmp_path):
@@ -33,10 +33,10 @@ def test_retrieval_shows_it_in_a_table_of_its_own_but_not_beside_a_control(train
     result, control = evaluate(), evaluate("control=shuffled")
     published = {"source": "a paper", "top1": 0.5}
     published["differs"] = ["of the last epoch", "its seeds are not stated"]
-    assert result.metrics.notes["published"] == published
+    assert result.metrics.facts.published == published
     (table,) = (table for table in result.tables if table.title.startswith(PUBLISHED))
-    assert table.rows == ([0.5, "of the last epoch; its seeds are not stated"],)
-    assert control.metrics.notes["published"] == {}
+    assert table.rows == ((0.5, "of the last epoch; its seeds are not stated"),)
+    assert control.metrics.facts.published == {}
     assert not any(PUBLISHED in table.title for table in control.tables)
 
 

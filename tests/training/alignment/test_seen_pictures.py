@@ -12,6 +12,7 @@ from skimage import data
 from worlds import paint
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import Seen
 from brainhive_cli.core.measurements import SEEN_COPIES, UNKNOWN_PICTURES
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
@@ -74,8 +75,8 @@ def test_copies_of_training_pictures_are_left_out_of_what_is_tested_counted_and_
     more = ("repetitions=[1,2]", "gallery=train+test", "subsets={ways: 3, draws: 60}")
     found = go("eval-retrieval", run, *more, *QUICK).metrics
 
-    assert found.notes["seen_in_training"] == {"count": 2, "of": TEST, "names": copies}
-    line, *_ = found.notes["warnings"]
+    assert found.facts.seen_in_training == Seen(count=2, of=TEST, names=copies)
+    line, *_ = found.facts.warnings
     assert line.startswith(f"2 of the {TEST} test pictures of photos were seen") and copies[1] in line
     assert " ".join(capsys.readouterr().err.split()).count(line) == 1
     assert {metric.n for metrics in found.scopes.values() for metric in metrics.values()} == {TEST - 2}
@@ -93,7 +94,7 @@ def test_explain_leaves_them_out_too(go, home, photos):
     few = ("analyses=[windows,encoding,similarity]", "draws=20", "figures=[]", "components=4")
     found = go("explain", f"align_run={run}", "window={width_ms: 500, step_ms: 500}", *few).metrics
 
-    assert found.notes["seen_in_training"]["names"] == copies
+    assert found.facts.seen_in_training.names == copies
     assert {metric.n for metrics in found.scopes.values() for metric in metrics.values()} == {TEST - 2}
 
 
@@ -163,7 +164,7 @@ def test_near_copies_are_left_out_as_exact_ones_are(go, home, photos, kind):
 
     left_out = go("eval-retrieval", f"run={run}", *QUICK).metrics
 
-    assert left_out.notes["seen_in_training"] == {"count": 1, "of": TEST, "names": [name]}
+    assert left_out.facts.seen_in_training == Seen(count=1, of=TEST, names=[name])
     assert left_out.overall["top1"].n == TEST - 1
 
 
@@ -175,9 +176,9 @@ def test_copies_are_tested_on_request_and_every_number_says_so(go, home, photos)
 
     allowed = go("eval-retrieval", f"run={run}", "copies=allow", *QUICK).metrics
 
-    assert allowed.overall["top1"].n == TEST and allowed.notes["seen_in_training"]["count"] == 0
+    assert allowed.overall["top1"].n == TEST and allowed.facts.seen_in_training.count == 0
     assert all(SEEN_COPIES in metric.caveats for metric in allowed.overall.values())
-    (line,) = (line for line in allowed.notes["warnings"] if "are copies of training pictures" in line)
+    (line,) = (line for line in allowed.facts.warnings if "are copies of training pictures" in line)
     assert line.startswith("3 of") and all(copy in line for copy in copies)
 
 
@@ -189,7 +190,7 @@ def test_mirrored_pictures_are_tested_with_a_warning_that_counts_them(go, home, 
     found = go("eval-retrieval", f"run={run}", *QUICK).metrics
 
     assert found.overall["top1"].n == TEST and SEEN_COPIES not in found.caveats
-    (line,) = (line for line in found.notes["warnings"] if "mirrored copies of training pictures" in line)
+    (line,) = (line for line in found.facts.warnings if "mirrored copies of training pictures" in line)
     assert line.startswith(f"1 of the {TEST} test pictures of photos") and name in line
 
 

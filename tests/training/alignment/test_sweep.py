@@ -3,6 +3,8 @@
 import pytest
 
 from brainhive_cli.commands import train_align
+from brainhive_cli.core.facts import Cell as CellFacts
+from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.tables import Table
 from brainhive_cli.training.alignment import progress
@@ -31,7 +33,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
         "lr=2e-3/sub-02_seed-1"
     ]
     assert result.folder.name.startswith("demo-noise-0.3-intra-sweep-")
-    assert result.metrics.notes["published"]["top1"] == 0.5
+    assert result.metrics.facts.published["top1"] == 0.5
     assert sorted(path.parent.parent.name for path in result.folder.glob("cells/*/*/metrics.json")) == [
         *2 * ["lr=1e-3"],
         *2 * ["lr=2e-3"],
@@ -39,8 +41,8 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
     by_variant, by_cell, published = result.tables
     assert [(row[0], row[2]) for row in by_variant.rows] == [("lr=1e-3", 2), ("lr=2e-3", 2)]
     assert [row[3] for row in by_variant.rows] == pytest.approx([1 / 96] * 2)
-    assert [row[0] for row in by_cell.rows] == list(result.metrics.notes["cells"])
-    assert published.rows == ([0.5, "–"],)
+    assert [row[0] for row in by_cell.rows] == list(result.metrics.facts.cells)
+    assert published.rows == ((0.5, "–"),)
 
 
 def metrics(*values: float | None, selected_on: str = "validation") -> Measurements:
@@ -50,12 +52,12 @@ def metrics(*values: float | None, selected_on: str = "validation") -> Measureme
         for name, value in zip(names, values, strict=True)
         if value is not None
     }
-    cells = {name: {"epoch": 3, "selected_on": selected_on} for name in names}
-    return Measurements(scopes, notes={"dataset": "demo", "mode": "intra", "cells": cells})
+    cells = {name: CellFacts(epoch=3, selected_on=selected_on) for name in names}
+    return Measurements(scopes, facts=TrainingFacts(dataset="demo", mode="intra", cells=cells))
 
 
 def laid_out(found: Measurements) -> tuple[Table, ...]:
-    return progress.tables(found, [Cell(name, (1,), (1,), 1) for name in found.notes["cells"]])
+    return progress.tables(found, [Cell(name, (1,), (1,), 1) for name in found.facts.cells])
 
 
 def test_the_last_line_is_mean_and_standard_deviation_over_the_cells():

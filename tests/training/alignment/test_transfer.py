@@ -105,7 +105,7 @@ def test_every_model_meets_all_subjects_of_another_data_set_above_chance(go, sma
     metrics = result.metrics
     signals = "17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV"
     protocol = f"intra, demo-noise-0.5, zero-shot from demo-noise-0.3, {signals}, simulated"
-    assert (metrics.notes["protocol"], metrics.notes["verdict"]) == (protocol, "above chance")
+    assert (metrics.facts.protocol, metrics.facts.verdict) == (protocol, "above chance")
     cells = [f"sub-0{trained}_seed-1 · sub-0{tested}" for trained in (1, 2) for tested in (1, 2)]
     assert list(metrics.items) == cells and list(fewer.metrics.items) == cells[1::2]
     found = [each.metrics.items["sub-01_seed-1 · sub-02"]["ranks"] for each in (result, fewer)]
@@ -155,8 +155,8 @@ def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
         image = model.encode_image({key: torch.from_numpy(np.array(pictures.embedding))})
     target = torch.tensor([pictures.image_ids.index(image_id) for image_id in recording.image_ids])
     assert metrics.items["published · sub-02"]["ranks"] == ranks(signal, image, target).tolist()
-    assert metrics.notes["protocol"] == (
+    assert metrics.facts.protocol == (
         "model folder (perhaps trained on subject 2), demo-noise-0.3, 17 channels, 0 to 1000 ms, 250 Hz, "
         "16 repetitions averaged, uV, simulated, history unknown (selection, subjects, pictures)"
     )
-    assert metrics.notes["verdict"] == "above chance"
+    assert metrics.facts.verdict == "above chance"

@@ -33,14 +33,14 @@ def test_names_of_variants_are_whole_though_they_have_commas(swept):
 
 def test_one_variant_is_evaluated_by_its_name(go, world, swept, tmp_path):
     found = go("eval-retrieval", f"paths.runs={tmp_path}", f"run={swept}:{ONE}", "sheet_rows=0").metrics
-    assert [cell["cell"] for cell in found.notes["cells"].values()] == [f"{ONE}/all_seed-1"]
-    assert found.notes["run"] == f"{swept}:{ONE}" and ONE in found.notes["protocol"]
+    assert [cell.cell for cell in found.facts.cells.values()] == [f"{ONE}/all_seed-1"]
+    assert found.facts.run == f"{swept}:{ONE}" and ONE in found.facts.protocol
 
 
 def test_several_variants_can_be_averaged(go, world, swept, tmp_path):
     other = f"{swept}:lr=2e-3,weight_decay=0"
     found = go("eval-retrieval", f"paths.runs={tmp_path}", f"run={swept}:{ONE},{other}", "sheet_rows=0")
-    assert found.metrics.notes["runs"] == [f"{swept}:{ONE}", other]
+    assert found.metrics.facts.runs == [f"{swept}:{ONE}", other]
 
 
 def test_fine_tuning_starts_from_a_variant_and_refuses_the_whole_sweep(world, small, swept):
@@ -64,8 +64,8 @@ def test_variants_of_other_subjects_are_evaluated_and_not_compared(go, world, sm
 
     found = go("eval-retrieval", f"run={sweep}", "sheet_rows=0", "ceiling_splits=0", runs)
 
-    notes = found.metrics.notes
-    assert [*notes["variants"]] == ["subjects=1", "subjects=2"]
-    assert notes["comparisons"] == [] and len(notes["not_compared"]) == 1
+    facts = found.metrics.facts
+    assert [*facts.variants] == ["subjects=1", "subjects=2"]
+    assert facts.comparisons == [] and len(facts.not_compared) == 1
     assert "have different subjects" in capsys.readouterr().err
     assert all(table.rows for table in found.tables)
