@@ -175,7 +175,12 @@ class _Renderer:
         self._ids: dict[tuple[str, int], str] = {}
         self._digests: dict[Path, str] = {}
         self.on_demand: dict[str, str] = {}
-        self.names = {"embed": self.embed, "svg_of": svg_of, "fold": fold, "name_folded": name_folded}
+        self.names: dict[str, Any] = {
+            "embed": self.embed,
+            "svg_of": svg_of,
+            "fold": fold,
+            "name_folded": name_folded,
+        }
         self.names |= {"DETAILS": DETAILS, "BY_HAND": BY_HAND}
         self._macros: Any = templates().get_template("blocks.html").make_module(self.names)
 

@@ -110,7 +110,9 @@ def first_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
                     second = "drawn from the signal" if run.source else "retrieved first"
                 headings = (sheet.columns[0], second)
                 tiles = zip(*pairs, strict=True)
-                rows = [(*row, run.folder.path) for row in zip(headings, tiles, strict=True)]
+                rows: list[PictureRow] = [
+                    (heading, shown, run.folder.path) for heading, shown in zip(headings, tiles, strict=True)
+                ]
                 return rows, sheet.note.partition(";")[0]
     return [], ""
 

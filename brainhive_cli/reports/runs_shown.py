@@ -127,10 +127,7 @@ class ShownRun:
     @cached_property
     def variants(self) -> dict[str, Mapping[str, Metric]]:
         """The metrics of each variant of a sweep, all its cells together, by its name with its caveats."""
-        names = list(self.measured.facts.variants)
-        variant_metrics = {name: self.measured.scopes.get(scope(name, ALL), {}) for name in names}
-        named = name_rows({name: metrics.values() for name, metrics in variant_metrics.items() if metrics})
-        return {label: variant_metrics[name] for name, label in named.items()}
+        return list_parts(self.measured) if self.measured.facts.variants else {}
 
     @cached_property
     def cells(self) -> list["ShownCell"]:
@@ -201,6 +198,15 @@ class ShownRun:
         for cell in (cell for cell in self.cells if cell.subject and metric in cell.metrics):
             subject_values.setdefault(cell.subject, []).append(cell.metrics[metric].value)
         return {subject: mean(values) for subject, values in subject_values.items()}
+
+
+def list_parts(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
+    """List the metrics of the variants of a sweep, by their names with their caveats; else of the cells."""
+    names = {name: scope(name, ALL) for name in measured.facts.variants}
+    names = names or {name: name for name in measured.facts.cells}
+    parts = {name: metrics for name, key in names.items() if (metrics := measured.scopes.get(key))}
+    named = name_rows({name: metrics.values() for name, metrics in parts.items()})
+    return {named[name]: metrics for name, metrics in parts.items()}
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from brainhive_cli.core.measurements import Measurements, Metric, caveats_of, ma
 from brainhive_cli.core.set_up import LISTED, SetUp, describe_signals, say
 from brainhive_cli.core.tables import brief
 from brainhive_cli.measurement.metric_names import headlines, shown
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
-from brainhive_cli.reports.tables import adjustment_text
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, list_parts
+from brainhive_cli.reports.tables import adjustment_text, best_of_parts
 from brainhive_cli.reports.templates import render
 
 HERE = Path(__file__).parent
@@ -26,35 +26,27 @@ def describe_metric(metric: Metric) -> str:
     return render("metric.txt", metric=metric)
 
 
-def state_finding(measured: Measurements, variant: str = "") -> str:
-    """State the result of a run in a sentence or two; empty where it has nothing to say.
-
-    Args:
-        measured: What was measured.
-        variant: The variant of a sweep that it is of.
-    """
-    # metrics of everything together, or of the only cell
-    facts, metrics = measured.facts, measured.overall
-    if not metrics and len(measured.scopes) == 1:
-        metrics = next(iter(measured.scopes.values()))
-    main = choose_headline(metrics)
-
-    # the range of the metric over the variants of a sweep
-    pooled = [metrics for name, metrics in measured.scopes.items() if facts.variants and name.endswith("all")]
-    name = choose_headline(pooled[0]) if pooled else ""
-    values = [metrics[name].value for metrics in pooled if name in metrics]
-    spread = {"name": name, "low": min(values), "high": max(values)} if values else None
+def state_finding(measured: Measurements) -> str:
+    """State the result of a run in a sentence or two; empty where it has nothing to say."""
+    # metrics of everything together; where nothing is pooled, those of the variants or cells
+    facts, metrics, parts = measured.facts, measured.overall, list_parts(measured)
+    name = choose_headline(next(iter(parts.values()), {}))
+    values = [metrics[name].value for metrics in parts.values() if name in metrics]
     return render(
         "finding.txt",
         facts=facts,
         command=facts.command,
         metrics=metrics,
         scopes=measured.scopes,
-        main=main,
+        main=choose_headline(metrics),
         caveats=facts.caveats,
         subjects=len({cell.subject for cell in facts.cells.values() if cell.subject is not None}),
         validation=[cell["top1"] for cell in measured.scopes.values() if "top1" in cell],
-        spread=spread,
+        parts=parts if values and not metrics else {},
+        best=best_of_parts(facts, parts),
+        name=name,
+        low=min(values, default=0.0),
+        high=max(values, default=0.0),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from brainhive_cli.core.facts import LEVEL, Difference, RetrievalFacts
+from brainhive_cli.core.facts import LEVEL, Difference, Facts, RetrievalFacts
 from brainhive_cli.core.measurements import (
     ALL,
     FOOTNOTE,
@@ -87,7 +87,7 @@ def metric_table(
     }
 
     # a row for each label, then what is said of each metric
-    grid = [[heading, *map(with_arrow, names), *columns]]
+    grid: list[list[Any]] = [[heading, *map(with_arrow, names), *columns]]
     for row, (label, metrics) in enumerate(rows.items()):
         signs = [
             (name, label in (best or {}).get(name, ()), (marks or {}).get((label, name), ""))
@@ -241,7 +241,7 @@ def _lay_out_run(run: ShownRun) -> list[Table]:
     ]
 
     # the variants of a sweep by metrics, the best in bold
-    best = best_of_parts(run, run.variants)
+    best = best_of_parts(facts, run.variants)
     note = bold_note(best, "variants")
     variants = metric_table("By variant", run.variants, "variant", best=best.labels, note=note)
     return [overall, *published_tables(facts.published), *further, variants, *_cell_tables(run)]
@@ -308,9 +308,8 @@ def choose_best(label_metrics: Mapping[str, Metrics], validation: Mapping[str, M
     return Best(best, f"best, chosen on test among {' or '.join(map(str, counts))}")
 
 
-def best_of_parts(run: ShownRun, part_metrics: Mapping[str, Metrics]) -> Best:
+def best_of_parts(facts: Facts, part_metrics: Mapping[str, Metrics]) -> Best:
     """Choose the best of the variants or cells of a run, if they can be compared."""
-    facts = run.measured.facts
     validation = {name: variant.validation for name, variant in facts.variants.items()}
     return choose_best({} if facts.not_compared else part_metrics, validation)
 

@@ -13,7 +13,7 @@ from brainhive_cli.measurement.metric_names import is_share, shown
 HERE = Path(__file__).parent
 LATEX = str.maketrans(documents.read(HERE / "latex.json", dict[str, str]))
 """LaTeX for characters that it reserves or lacks."""
-SPACES = re.compile(r" +([.,;:)†])|(?<=\() +")
+SPACES = re.compile(r" +([.,;:)†])(?!\d)|(?<=\() +")
 """Blanks before a stop or comma, and behind a bracket, which blocks of a template leave."""
 
 
