@@ -27,7 +27,7 @@ from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.health import COLUMNS, FAILED, PASSED, health_row, health_table
 from brainhive_cli.data.stores.recordings import SignalStore, is_signal_store
 from brainhive_cli.data.stores.target_store import TargetStore, expand_patterns, list_stores
-from brainhive_cli.data.targets.target_stores import problem_of
+from brainhive_cli.data.targets.target_stores import holds_annotations, problem_of
 from brainhive_cli.evaluation.explanation.signal_page import write_signal_page
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
@@ -266,7 +266,7 @@ def _check_targets(path: Path, again: bool) -> Checked:
         unknown = ["–"] * (len(COLUMNS) - 2)
         table = health_table([(path.name, *unknown, FAILED)])
         return _report_store("targets", path, error.in_one_line, table)
-    table = health_table([health_row(store.path, health, bool(problem))])
+    table = health_table([health_row(store.path, health, bool(problem), holds_annotations(store))])
     return _report_store("targets", path, problem, table, **asdict(health))
 
 

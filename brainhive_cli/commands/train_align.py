@@ -92,9 +92,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     is_closed_form=all(variant.backbone.is_closed_form for variant in job.variants.values()),
                     **job.describe_set_ups(cells),
                 )
-                artifacts.write(
-                    folder, [*learning_curves(folder, [cell.name for cell in cells]), describe_health(stores)]
-                )
+                curves = learning_curves(folder, [cell.name for cell in cells])
+                artifacts.write(folder, [*curves, *describe_health(stores)])
                 folder.finish(_collect_measurements(folder, cells, facts))
 
     # show the tables, and the line of what comes next

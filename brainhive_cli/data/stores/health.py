@@ -89,17 +89,19 @@ class Health:
         return problems
 
 
-def health_row(path: Path, health: Health, has_failed: bool) -> tuple[object, ...]:
-    """Write a store's figures under `COLUMNS`, rounded; the spread is the median dimension's."""
-    return (
-        short_name(path),
-        health.vectors,
-        *(float(f"{value:.3g}") for value in (health.mean_norm, health.spread[2])),
-        health.dead_dimensions,
-        health.non_finite,
-        *(round(value, 3) for value in (health.median_pair_cosine, health.near_duplicates)),
-        FAILED if has_failed else PASSED,
-    )
+def health_row(
+    path: Path, health: Health, has_failed: bool, are_annotations: bool = False
+) -> tuple[object, ...]:
+    """Write a store's figures under `COLUMNS`, rounded; the spread is the median dimension's.
+
+    Of annotations, as labels of 0 and 1, only the count and what is not finite say something.
+    """
+    mean_norm, spread = (float(f"{value:.3g}") for value in (health.mean_norm, health.spread[2]))
+    cosine, near = (round(value, 3) for value in (health.median_pair_cosine, health.near_duplicates))
+    figures = mean_norm, spread, health.dead_dimensions, health.non_finite, cosine, near
+    if are_annotations:
+        figures = *"–––", health.non_finite, *"––"
+    return short_name(path), health.vectors, *figures, FAILED if has_failed else PASSED
 
 
 def health_table(rows: Iterable[tuple[object, ...]]) -> Table:

@@ -17,7 +17,7 @@ from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.health import Health
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.models.encoders import IMPORTED, EncoderConfig
+from brainhive_cli.models.encoders import IMPORTED, AnnotationConfig, EncoderConfig
 
 IDENTITIES = "embeddings.json"
 """Where a run keeps it, by the encoder's name."""
@@ -214,6 +214,11 @@ def warn_of_problems(store: TargetStore) -> None:
     """Warn, in one line, of a store that fails its health check."""
     if line := problem_of(store):
         console.warn(f"{store.path} failed its health check: {line}")
+
+
+def holds_annotations(store: TargetStore) -> bool:
+    """Whether a store holds labels, masks or captions, of which figures of health say nothing."""
+    return issubclass(encoder_of(store), AnnotationConfig)
 
 
 def encoder_of(store: TargetStore) -> type[EncoderConfig]:

@@ -14,7 +14,7 @@ from brainhive_cli.core.measurements import Measurements, Metric, name_rows
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table, mean_sd
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.target_stores import problem_of
+from brainhive_cli.data.targets.target_stores import holds_annotations, problem_of
 from brainhive_cli.reports.tables import published_tables
 from brainhive_cli.training.alignment.recipe import Cell
 
@@ -110,15 +110,17 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
     return curves
 
 
-def describe_health(stores: Mapping[str, TargetStore]) -> Table:
-    """List the stores that a run reads, and whether each passes its health check."""
+def describe_health(stores: Mapping[str, TargetStore]) -> list[Table]:
+    """List the stores of embeddings that a run reads, and whether each passes its health check."""
     rows = []
     for name, store in stores.items():
         health, problem = store.health, problem_of(store)
+        if holds_annotations(store) and not problem:
+            continue
         figures = health.vectors, health.dimensions, health.median_pair_cosine, health.near_duplicates
         rows.append((name, *figures, f"failed: {problem}" if problem else "passed"))
     columns = ("store", "vectors", "dimensions", "median cosine of pairs", "near-duplicates", "health check")
-    return Table("Health of the embeddings", columns, rows, section="Stores")
+    return [Table("Health of the embeddings", columns, rows, section="Stores")] if rows else []
 
 
 def list_failed_stores(stores: Mapping[str, TargetStore]) -> list[str]:

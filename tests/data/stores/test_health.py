@@ -148,3 +148,10 @@ def test_wide_vectors_are_read_a_bounded_number_of_values_at_a_time(
     wide = Counting()
     assert measure(wide, np.arange(3000)).vectors == 3000
     assert wide.most <= 2**19 // 16
+
+
+def test_of_labels_only_their_count_and_what_is_not_finite_are_listed():
+    figures = measure(np.eye(8, dtype=np.uint8), np.arange(8))
+    _, vectors, *rest, check = health.health_row(Path("test.h5"), figures, False, are_annotations=True)
+
+    assert (vectors, check) == (8, "passed") and rest == ["–", "–", "–", 0, "–", "–"]
