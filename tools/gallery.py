@@ -1,7 +1,7 @@
 """Draws the pictures of docs/gallery.md, and writes their figures into it: `python -m tools.gallery HOME`.
 
 HOME is where the lines of the gallery were run. What is drawn are the artifacts of their newest runs, by the
-package's own sheets and figures: the first items, as they come.
+package's own sheets and figures: items that were drawn at random.
 """
 
 import re
@@ -18,12 +18,13 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports import drawings, sheets
+from brainhive_cli.reports.drawings import GRID
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/gallery.md"
 COLOURS, ROWS, WINDOWS = 128, 3, 8
 """Of a picture's palette, which makes its file half as large; of a sheet; and of a filmstrip of a session."""
 DRAWN = "drawn from the signal"
-FRAMES = {"right": (0, 130, 80), "wrong": None, "": None}
+FRAMES = {"right": "#009e73", "wrong": GRID, "": GRID}
 LABELS = {
     "seen": "seen",
     "brain": DRAWN,
@@ -63,7 +64,7 @@ PICTURES = {
 }
 
 
-def draw_sheet(run: RunFolder, columns: tuple[str, ...], is_filmstrip: bool) -> Image.Image:
+def draw_sheet(run: RunFolder, columns: tuple[str, ...], is_filmstrip: bool, path: Path) -> None:
     """Draw the first rows of the sheet of a run that has these columns: tiles, or the frames of clips."""
     chosen = (some for some in artifacts.read(run) if isinstance(some, Sheet))
     sheet = next(some for some in chosen if {*columns} <= {*some.columns})
@@ -74,15 +75,19 @@ def draw_sheet(run: RunFolder, columns: tuple[str, ...], is_filmstrip: bool) -> 
     ]
     opened = [[(name, tile, media_files.read(run.path / tile.file)) for name, tile in row] for row in rows]
     if not isinstance(opened[0][0][2], Image.Image):
-        strips = [[sheets.Strip(clip.frames, name, tile.lines) for name, tile, clip in row] for row in opened]
-        return sheets.draw_filmstrips("Simulated", strips)
-    tiles = [
-        [sheets.Tile(picture, [name], frame=FRAMES[tile.verdict]) for name, tile, picture in row]
-        for row in opened
-    ]
+        tiles = [
+            sheets.lay_out_clip(clip.frames, [name, *tile.lines])
+            for row in opened
+            for name, tile, clip in row
+        ]
+    else:
+        tiles = [
+            [sheets.Tile(picture, [name], FRAMES[tile.verdict]) for name, tile, picture in row]
+            for row in opened
+        ]
     if is_filmstrip:
         tiles = [list(row) for row in zip(*tiles, strict=True)]
-    return sheets.draw_rows("Simulated", tiles)
+    sheets.save_sheet("Simulated", tiles, path)
 
 
 def draw(home: Path) -> None:
@@ -97,7 +102,7 @@ def draw(home: Path) -> None:
             figures = [some for some in artifacts.read(run) if some.title.startswith(picture.shows)]
             drawings.save_figure(figures[0], path)
         else:
-            draw_sheet(run, picture.shows, picture.is_filmstrip).save(path)
+            draw_sheet(run, picture.shows, picture.is_filmstrip, path)
         Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
         words = []
         for name in picture.metrics:

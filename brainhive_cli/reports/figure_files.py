@@ -6,33 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+from PIL import Image
 
 from brainhive_cli.core.artifacts import Curve, Heatmap, Map, Sheet, Tile
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.measurements import extend_title, merge_caveats
-from brainhive_cli.reports.drawings import (
-    FONT_PT,
-    SMALL,
-    SOFT,
-    WIDTH_INCH,
-    has_values,
-    new_figure,
-    save_figure,
-    write_figure,
-)
+from brainhive_cli.reports import sheets
+from brainhive_cli.reports.drawings import PNG_DPI, WIDTH_INCH, save_figure, shows_something
 from brainhive_cli.reports.page import CLIPS, ROWS_SHOWN, open_picture
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
-from brainhive_cli.reports.sheets import shorten
 
 SUFFIXES = ("svg", "png", "pdf")
 MAX_NAME = 60
 """Letters of a run's label, and of a title, in the name of a file."""
-SMALL_SHARE, SMALLEST_SHARE, NARROW_INCH = 0.83, 0.69, 0.75
-"""Size of the letters below a tile as a share of that of others; the smaller one below narrower tiles."""
-GAP_PT = 4
-"""Gap between the texts of tiles."""
 FRAME_COLOURS = {"": "#d9dde2", "right": "#009e73", "wrong": "#d55e00"}
 """Frames of the tiles of a sheet by their verdict; green and orange as those of other figures."""
 Save = Callable[[Path], None]
@@ -86,14 +74,13 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
     for run in runs:
         label = _label_of(run)
         for artifact in run.artifacts:
-            if not isinstance(artifact, Curve | Heatmap | Map | Sheet):
+            if not isinstance(artifact, Curve | Heatmap | Map | Sheet) or not shows_something(artifact):
                 continue
             title = artifact.title if is_one else f"{artifact.title}: {run.label}"
             titled = replace(artifact, title=extend_title(title, run.measured.caveats))
             if isinstance(titled, Sheet):
-                if titled.rows:
-                    yield label, artifact.title, partial(_save_sheet, titled, run.folder.path)
-            elif has_values(titled):
+                yield label, artifact.title, partial(_save_sheet, titled, run.folder.path)
+            else:
                 yield label, artifact.title, partial(save_figure, titled)
 
 
@@ -110,50 +97,15 @@ def _slug(text: str) -> str:
 
 
 def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
-    """Draw the first rows of a sheet, a square for each tile, with the headings of columns above."""
-    rows = sheet.rows[:ROWS_SHOWN]
-    columns = max(len(row.tiles) for row in rows)
-    lines = max((len(tile.lines) for row in rows for tile in row.tiles), default=0)
-
-    # tiles fill the width, with lines of text below
-    line_inch, side_inch = FONT_PT * 1.15 / 72, WIDTH_INCH / columns
-    font_pt = FONT_PT * (SMALLEST_SHARE if side_inch < NARROW_INCH else SMALL_SHARE)
-    fit = partial(_fit, width_pt=side_inch * 72 - GAP_PT, font_pt=font_pt)
-    words = {"color": SOFT, "fontsize": font_pt}
-    height_inch = len(rows) * (side_inch + lines * line_inch) + line_inch
-    with new_figure(height_inch) as figure:
-        grid = figure.subplots(len(rows), columns, squeeze=False)
-        for row, axes_of_row in zip(rows, grid, strict=True):
-            for column, axes in enumerate(axes_of_row):
-                axes.set(xticks=[], yticks=[])
-                if column >= len(row.tiles) or not row.tiles[column].file:
-                    axes.axis("off")
-                    continue
-                _draw_tile(axes, row.tiles[column], folder)
-                axes.set_xlabel("\n".join(map(fit, row.tiles[column].lines)), **words)
-                if row is rows[0]:
-                    axes.set_title(fit(sheet.columns[column]), loc="center", **words)
-        write_figure(figure, sheet.title, path)
+    """Save the first rows of a sheet, with the headings of columns above; clips as their still pictures."""
+    rows = [[sheets.Tile(None, [heading]) for heading in sheet.columns]]
+    for row in sheet.rows[:ROWS_SHOWN]:
+        rows.append([_draw_tile(tile, folder) for tile in row.tiles])
+    sheets.save_sheet(sheet.title, rows, path, WIDTH_INCH, PNG_DPI)
 
 
-def _draw_tile(axes: Any, tile: Tile, folder: Path) -> None:
-    # the picture, or the still one of a clip
+def _draw_tile(tile: Tile, folder: Path) -> sheets.Tile:
     name = tile.poster or tile.file
-    if Path(name).suffix in CLIPS:
-        axes.text(0.5, 0.5, "clip", ha="center", va="center", **SMALL)
-    else:
-        axes.imshow(open_picture(folder / name)[1])
-
-    # its frame
-    axes.spines[:].set(visible=True, color=FRAME_COLOURS[tile.verdict], linewidth=2 if tile.verdict else 0.6)
-
-
-def _fit(text: str, width_pt: float, font_pt: float) -> str:
-    """Shorten a line until it is no wider than its tile."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    font = FontProperties(size=font_pt)
-
-    width_of = text_to_path.get_text_width_height_descent
-    return shorten(text, lambda line: bool(width_of(line, font, False)[0] <= width_pt))
+    is_shown = name and Path(name).suffix not in CLIPS
+    picture = open_picture(folder / name)[1] if is_shown else Image.new("RGB", (1, 1), "white")  # a gap
+    return sheets.Tile(picture, tile.lines, FRAME_COLOURS[tile.verdict])

@@ -1,153 +1,86 @@
 """Sheets of pictures, and of frames of clips: stimuli with what was retrieved, or generated, for them."""
 
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from brainhive_cli.core.arrays import Bool, UInt8
+from brainhive_cli.reports.drawings import GRID, new_figure, write_figure
 
-PICTURE_PX = 128
-GAP_PX = 8
-LINE_PX = 13
-MARGIN_PX = 16
-TITLE_PX = 26
-FRAME_PX = 3
-FONT_PX = 10
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-Colour = tuple[int, int, int]
-INK, SOFT, PAPER = (30, 30, 30), (90, 90, 90), (255, 255, 255)
+SIDE_INCH, FONT_PT, SHEET_DPI = 1.07, 6, 120
+"""Side of a tile, size of its letters, and pixels an inch of a sheet: tiles of 128 pixels."""
+LETTER_SHARE, LINE_SHARE, GAP_SHARE = 0.68, 1.2, 0.06
+"""Width of a wide letter and height of its line, as shares of the size of the font; gap between tiles, as a
+share of their side."""
+FRAMES, TEXT_SIDES = 6, 2
+"""Frames of a clip that are shown, evenly spaced: those of a clip of cc2017; width of their text."""
+OUTLINE = (255, 64, 64)
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Picture of a sheet, with its text and frame.
+    """Part of a row of a sheet: a picture with text below it, or text alone.
 
     Attributes:
-        picture: Shown as a square.
-        lines: Text below it.
-        metrics: Its metrics by short name, two in a line below the text.
-        frame: Colour of its frame; None for none.
+        picture: Of Pillow, or [H, W, 3], shown as a square; None for none.
+        lines: Text below it, each of them broken where it is wider than its tile.
+        frame: Colour of its frame.
+        sides: Width of the tile, in sides of a picture.
     """
 
-    picture: Image.Image
+    picture: Any
     lines: Sequence[str] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    frame: Colour | None = None
+    frame: str = GRID
+    sides: int = 1
 
 
-def draw_rows(title: str, rows: Sequence[Sequence[Tile]]) -> Image.Image:
-    """Draw tiles in rows below a title; the first column, of the stimuli, stands apart."""
-    # size of the sheet: every row has room for the longest text
-    tiles = [tile for row in rows for tile in row]
-    columns = max(map(len, rows), default=1)
-    lines = max((len(tile.lines) + (len(tile.metrics) + 1) // 2 for tile in tiles), default=0)
-    step_x, step_y = PICTURE_PX + GAP_PX, PICTURE_PX + lines * LINE_PX + 2 * GAP_PX
-    bold = ImageFont.load_default(FONT_PX + 3)
-    titles = wrapped(title, bold, max(columns, 4) * step_x)
-    width = 2 * MARGIN_PX + GAP_PX + max(columns * step_x, *(int(bold.getlength(line)) for line in titles))
-    head = MARGIN_PX + TITLE_PX + (len(titles) - 1) * LINE_PX
+def save_sheet(
+    title: str, rows: Sequence[Sequence[Tile]], path: Path, width_inch: float = 0, dpi: int = SHEET_DPI
+) -> None:
+    """Save tiles in rows below a title, by the path's suffix: png, pdf, svg.
 
-    # draw the title, then the rows below it
-    sheet, pen = _new_sheet(width, head + MARGIN_PX + len(rows) * step_y, titles, bold)
-    for y, row in enumerate(rows):
-        for x, tile in enumerate(row):
-            left = MARGIN_PX + x * step_x + (GAP_PX if x else 0)
-            _draw_tile(tile, sheet, pen, left, head + y * step_y)
-    return sheet
-
-
-def _new_sheet(
-    width: int, height: int, titles: Sequence[str], font: Font
-) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """Make a sheet with its title, and the pen that draws on it."""
-    sheet = Image.new("RGB", (width, height), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for number, line in enumerate(titles):
-        pen.text((MARGIN_PX, MARGIN_PX + number * LINE_PX), line, INK, font)
-    return sheet, pen
-
-
-def _draw_tile(tile: Tile, sheet: Image.Image, pen: ImageDraw.ImageDraw, left: int, top: int) -> None:
-    # the picture, with its frame around it
-    font, below = ImageFont.load_default(FONT_PX), top + PICTURE_PX + 3
-    if tile.frame is not None:
-        outside = PICTURE_PX + FRAME_PX - 1
-        box = (left - FRAME_PX, top - FRAME_PX, left + outside, top + outside)
-        pen.rectangle(box, outline=tile.frame, width=FRAME_PX)
-    square = tile.picture.convert("RGB").resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BICUBIC)
-    sheet.paste(square, (left, top))
-
-    # its text, then its metrics, two in a line
-    for number, line in enumerate(tile.lines):
-        pen.text((left, below + number * LINE_PX), fitted(line, font, PICTURE_PX), INK, font)
-    below += len(tile.lines) * LINE_PX
-    for index, (name, value) in enumerate(tile.metrics.items()):
-        is_alone = index % 2 == 0 and index == len(tile.metrics) - 1
-        room = PICTURE_PX if is_alone else PICTURE_PX // 2 - GAP_PX // 2
-        words = fitted(name, font, room - font.getlength(f" {value:z.2f}"))
-        corner = (left + index % 2 * PICTURE_PX // 2, below + index // 2 * LINE_PX)
-        pen.text(corner, f"{words} {value:z.2f}", SOFT, font)
-
-
-def wrapped(text: str, font: Font, width_px: float) -> list[str]:
-    """Break a title into lines that fit; a word that is longer than a line is shortened."""
-    lines = [""]
-    for word in _to_known_letters(text).split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width_px:
-            lines.append(fitted(word, font, width_px))
-        else:
-            lines[-1] = fitted(longer, font, width_px)
-    return lines
-
-
-def fitted(text: str, font: Font, width_px: float) -> str:
-    """Shorten a line until it fits."""
-    return shorten(_to_known_letters(text), lambda line: font.getlength(line) <= width_px)
-
-
-def shorten(text: str, fits: Callable[[str], bool]) -> str:
-    """Shorten a line at its end until it fits, as a function of it says."""
-    if fits(text):
-        return text
-    while text and not fits(f"{text}…"):
-        text = text[:-1]
-    return f"{text}…"
-
-
-def _to_known_letters(text: str) -> str:
-    """Spell a text with letters that the font knows, which are few beyond ASCII."""
-    plain = unicodedata.normalize("NFKD", text.replace("–", "-"))
-    return "".join(letter for letter in plain if not unicodedata.combining(letter))
-
-
-FRAMES = 6
-"""Frames of a clip that are shown, evenly spaced: those of a clip of cc2017."""
-SIDE_PX = 112
-TEXT_PX = 240
-OUTLINE = (255, 64, 64)
-
-
-@dataclass(frozen=True, eq=False)
-class Strip:
-    """Clip of a sheet, as a strip of frames.
-
-    Attributes:
-        frames: [F, H, W, 3].
-        title: Heading of its text.
-        lines: Text to the right of the frames.
-        masks: Outlined in its frames, bool [F, h, w]; None for none.
-        metrics: By short name.
+    Args:
+        title: Above all rows.
+        rows: From top to bottom; one without tiles is a gap.
+        path: The file.
+        width_inch: Width of the sheet, which tiles fill; 0 for tiles of 128 pixels.
+        dpi: Pixels an inch.
     """
+    from matplotlib.patches import Rectangle
 
-    frames: UInt8
-    title: str
-    lines: Sequence[str] = ()
-    masks: Bool | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    # the width of the sheet in sides of a tile, and the letters that fit into one
+    width = GAP_SHARE + max((sum(tile.sides + GAP_SHARE for tile in row) for row in rows), default=1)
+    side_inch = width_inch / width or SIDE_INCH
+    letters, line = side_inch * 72 / (LETTER_SHARE * FONT_PT), LINE_SHARE * FONT_PT / 72 / side_inch
+
+    with new_figure() as figure:
+        # data are sides of a tile, from the upper left corner
+        figure.set_layout_engine("none")
+        axes, top = figure.add_axes((0, 0, 1, 1)), GAP_SHARE
+        for row in ([Tile(None, [title], sides=int(width))], *rows):
+            left, bottom = GAP_SHARE, top
+            for tile in row:
+                below = top
+                if tile.picture is not None:
+                    below += 1
+                    axes.imshow(tile.picture, extent=(left, left + 1, below, top))
+                    axes.add_patch(Rectangle((left, top), 1, 1, fill=False, edgecolor=tile.frame))
+                text = "\n".join(textwrap.fill(words, int(tile.sides * letters)) for words in tile.lines)
+                axes.text(left, below + line / 4, text, fontsize=FONT_PT, va="top", linespacing=LINE_SHARE)
+                bottom = max(bottom, below + line * len(text.splitlines()))
+                left += tile.sides + GAP_SHARE
+            top = bottom + GAP_SHARE
+
+        # a row has room for its pictures, and for the longest text below them
+        axes.axis("off")
+        axes.set(xlim=(0, width), ylim=(top, 0), aspect="auto")
+        figure.set_size_inches(width_inch or width * side_inch, top * side_inch)
+        write_figure(figure, path, dpi)
 
 
 def outlined(frames: UInt8, masks: Bool | None, side_px: int) -> UInt8:
@@ -166,38 +99,22 @@ def outlined(frames: UInt8, masks: Bool | None, side_px: int) -> UInt8:
     return sized
 
 
-def draw_filmstrips(title: str, pairs: Sequence[Sequence[Strip]]) -> Image.Image:
-    """Draw groups of strips below one another: a stimulus, and what was made from it."""
-    # break the texts into lines, and find the size of the sheet: a strip is as high as its frames or its text
-    bold, font = ImageFont.load_default(FONT_PX + 3), ImageFont.load_default(FONT_PX)
-    count = max(min(FRAMES, len(strip.frames)) for pair in pairs for strip in pair)
-    width = 2 * MARGIN_PX + count * SIDE_PX + GAP_PX + TEXT_PX
-    heads = wrapped(title, bold, width - 2 * MARGIN_PX)
-    rows = []
-    for pair in pairs:
-        for strip in pair:
-            metrics = "  ".join(f"{name} {value:z.2f}" for name, value in strip.metrics.items())
-            paragraphs = [text for text in (*strip.lines, metrics) if text]
-            lines = [line for text in paragraphs for line in wrapped(text, font, TEXT_PX)]
-            gap = 2 + 2 * GAP_PX if strip is pair[-1] else 2
-            rows.append((strip, lines, max(SIDE_PX, (len(lines) + 1) * LINE_PX) + gap))
+def lay_out_clip(frames: UInt8, lines: Sequence[str], masks: Bool | None = None) -> list[Tile]:
+    """Lay out a clip [F, H, W, 3] as a row: frames, evenly spaced in time, with their masks, and text."""
+    sized = outlined(frames, masks, int(SIDE_INCH * SHEET_DPI))
+    shown = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
+    return [*map(Tile, sized[shown]), Tile(None, lines, sides=TEXT_SIDES)]
 
-    # draw the title, then the strips, with a gap between pairs
-    top = MARGIN_PX + len(heads) * LINE_PX + GAP_PX
-    sheet, pen = _new_sheet(width, top + MARGIN_PX + sum(height for *_, height in rows), heads, bold)
-    for strip, lines, height in rows:
-        # the frames, evenly spaced in time, with their masks if each frame has one
-        shown = np.linspace(0, len(strip.frames) - 1, min(FRAMES, len(strip.frames))).round().astype(int)
-        masks = strip.masks
-        if masks is not None and len(masks) == len(strip.frames):
-            masks = masks[shown]
-        for index, frame in enumerate(outlined(strip.frames[shown], masks, SIDE_PX)):
-            sheet.paste(Image.fromarray(frame), (MARGIN_PX + index * SIDE_PX, top))
 
-        # the text, right of the frames
-        left = sheet.width - MARGIN_PX - TEXT_PX
-        pen.text((left, top), strip.title, INK, bold)
-        for number, line in enumerate(lines):
-            pen.text((left, top + (number + 1) * LINE_PX + 3), line, SOFT, font)
-        top += height
-    return sheet
+def list_values(values: Mapping[str, float]) -> str:
+    """Write metrics by name in one text, each of which stays in one line."""
+    return "  ".join(
+        f"{name}\N{NO-BREAK SPACE}{value:z.2f}" for name, value in values.items() if value is not None
+    )
+
+
+def describe_sample(count: int, total: int, noun: str, seed: int) -> str:
+    """Say how many stimuli of how many a sheet shows, and that nobody chose them."""
+    if count == total:
+        return f"All {total:,} {noun}, in random order"
+    return f"{count} of {total:,} {noun}, drawn at random (seed {seed})"

@@ -73,7 +73,7 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
             "Ranks", "rank", ["1", "2–3"], [Line("all", [0.5, 0.25], [0.4, 0.2], [0.6, 0.3])], style="bars"
         ),
         Heatmap("Similarity", [[0.1, None], [0.5, 1.0]], ["cat", "dog"], ["cat", "dog"], is_diverging=True),
-        Map("Embedding", [Point(0, 1, "cat", "picture", file=file), Point(1, 0, "dog", "brain")]),
+        Map("Embedding", [Point(0, 1, "cat", "picture", file=file), *30 * [Point(1, 0, "dog", "brain")]]),
         Map("Scalp", [Point(0, 0.5, "Oz", value=1.5), Point(0.5, 0, "C4", value=-1.0)], "head", "µV"),
         Media("A drawing", file),
         Table("Cells", ["subject"], [["sub-01"]], note="A note."),
@@ -85,7 +85,7 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
     assert not re.search(outside, page) and re.search(outside, page + "url(x.woff)")
     assert '<figure class="card media">' in page and 'href="#1"' in page
     points = json.loads(html.unescape(re.search('class="card map" data-points="(.*?)"', page)[1]))
-    assert points == [["cat, picture", "p0"], ["dog, brain", ""]]
+    assert points[:2] == [["cat, picture", "p0"], ["dog, brain", ""]]
 
 
 def test_a_span_is_shaded_and_a_place_is_a_line_and_both_have_their_names(tmp_path):
@@ -130,7 +130,7 @@ def test_sensors_on_one_line_are_drawn_as_dots(tmp_path, y):
 )
 def test_an_artifact_without_values_says_so(tmp_path, artifact):
     page = written(tmp_path, [("", artifact, tmp_path)])
-    assert "<svg" not in page and "no values" in page
+    assert "<svg" not in page and "no values that differ" in page
 
 
 @pytest.mark.parametrize("name", ["a $ b $ c", "<b>", "_under", "ä" * 80])

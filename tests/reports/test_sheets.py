@@ -1,97 +1,139 @@
-"""Sheets: the stimulus first, framed; what belongs to it next to it, with its metrics below."""
+"""Sheets: the stimulus first, what belongs to it next to it, with text that touches no other."""
+
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from clips import clip
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from PIL import Image
 
 from brainhive_cli.reports.sheets import (
-    FRAME_PX,
-    GAP_PX,
-    INK,
-    LINE_PX,
-    MARGIN_PX,
-    PAPER,
-    PICTURE_PX,
-    TITLE_PX,
+    FRAMES,
+    OUTLINE,
+    SHEET_DPI,
+    SIDE_INCH,
     Tile,
-    draw_rows,
-    fitted,
-    wrapped,
+    describe_sample,
+    lay_out_clip,
+    list_values,
+    outlined,
+    save_sheet,
 )
 
-COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250), (250, 0, 250)]
-METRICS = {"pixcorr": 0.5, "a-very-long-name-of-an-encoder": 1.0, "clip": 0.25}
+RED, BLUE = (
+    np.full((count, 8, 8, 3), colour, np.uint8) for count, colour in ((6, (200, 0, 0)), (6, (0, 0, 200)))
+)
+METRICS = {"PixCorr": 0.5, "a-very-long-name-of-an-encoder": 1.0, "CLIP": -0.001}
+WORDS = ["scrambledpix_over_a_shoe", "A CASTLE OF MANY WINDOWS AT NIGHT", list_values(METRICS)]
 
 
-def plain(index: int) -> Image.Image:
-    return Image.new("RGB", (8, 8), COLOURS[index])
+def drawn(tmp_path: Path, rows: list[list[Tile]], title: str = "", **more: float) -> np.ndarray:
+    save_sheet(title, rows, tmp_path / "sheet.png", **more)
+    with Image.open(tmp_path / "sheet.png") as png:
+        return np.asarray(png.convert("RGB")).astype(int)
 
 
-def corner(sheet: Image.Image, rows: int, row: int, column: int) -> tuple[int, int]:
-    height = (sheet.height - 2 * MARGIN_PX - TITLE_PX) // rows
-    x = MARGIN_PX + column * (PICTURE_PX + GAP_PX) + (GAP_PX if column else 0)
-    return x, MARGIN_PX + TITLE_PX + row * height
+def corners(sheet: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the last pixel, by row and column, of a colour."""
+    at = np.argwhere(np.abs(sheet - colour).max(2) < 3)
+    return at.min(0), at.max(0)
 
 
-def tile(sheet: Image.Image, rows: int, row: int, column: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The frame's colour and the picture's, of one tile."""
-    x, y = corner(sheet, rows, row, column)
-    return sheet.getpixel((x - FRAME_PX, y)), sheet.getpixel((x + PICTURE_PX // 2, y + PICTURE_PX // 2))
+def test_each_item_has_a_row_of_its_own_pictures(tmp_path):
+    rows = [[Tile(RED[0], ["a"]), Tile(BLUE[0])], [Tile(BLUE[0] // 2), Tile(RED[0] // 2)]]
+
+    sheet = drawn(tmp_path, rows)
+
+    (red, _), (blue, _) = corners(sheet, RED[0, 0, 0]), corners(sheet, BLUE[0, 0, 0])
+    (dark_blue, _), (dark_red, _) = corners(sheet, BLUE[0, 0, 0] // 2), corners(sheet, RED[0, 0, 0] // 2)
+    assert red[0] == blue[0] < dark_blue[0] == dark_red[0]
+    assert red[1] == dark_blue[1] < blue[1] == dark_red[1]
+    first, last = corners(sheet, RED[0, 0, 0])
+    assert np.abs(last - first - SIDE_INCH * SHEET_DPI).max() < 4  # a square
 
 
-@pytest.fixture
-def sheet() -> Image.Image:
-    rows = [
-        [Tile(plain(0), ["a concept"], frame=INK), Tile(plain(1), metrics=METRICS), Tile(plain(2))],
-        [Tile(plain(3), ["another"], frame=INK), Tile(plain(0), metrics=METRICS)],
-    ]
-    return draw_rows("What was generated", rows)
+@pytest.mark.parametrize("width_inch", [0, 3.5])
+@pytest.mark.parametrize("columns", [1, 2, 6])
+def test_words_below_a_picture_touch_no_others_and_stay_on_the_sheet(
+    tmp_path, monkeypatch, columns, width_inch
+):
+    drawn_boxes, draw = {}, Text.draw
+
+    def record(text: Text, renderer: object) -> None:
+        if text.get_text():
+            drawn_boxes[text] = text.get_window_extent(renderer)
+        draw(text, renderer)
+
+    monkeypatch.setattr(Text, "draw", record)
+    rows = [[Tile(None, ["heading of a column"]) for _ in range(columns)]]
+    rows += [[Tile(RED[0], WORDS) for _ in range(columns)] for _ in range(3)]
+    title = "12 of 200 pictures, drawn at random (seed 0); brainhive, of shuffled signals, " * 3
+
+    sheet = drawn(tmp_path, rows, title, width_inch=width_inch)
+
+    boxes = [*drawn_boxes.values()]
+    assert len(boxes) == 1 + 4 * columns
+    assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+    union = Bbox.union(boxes)
+    assert union.x0 >= 0 and union.y0 >= 0 and union.x1 <= sheet.shape[1] and union.y1 <= sheet.shape[0]
 
 
-def test_each_item_has_a_row_of_its_own_pictures_of_which_the_stimulus_is_framed(sheet):
-    shown = [tile(sheet, 2, row, column) for row in (0, 1) for column in (0, 1, 2)]
+def test_a_frame_has_its_colour(tmp_path):
+    sheet = drawn(tmp_path, [[Tile(RED[0], frame="#009e73"), Tile(RED[0])]])
 
-    pictures = [COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[3], COLOURS[0], PAPER]
-    assert shown == list(zip([INK, PAPER, PAPER] * 2, pictures, strict=True))
-
-
-def test_metrics_stand_below_their_picture_and_run_into_no_other(sheet):
-    pixels = np.asarray(sheet)
-    left, top = corner(sheet, 2, 0, 1)
-    below = pixels[top + PICTURE_PX : top + PICTURE_PX + 30]
-    assert (below[:, left : left + PICTURE_PX // 2 - GAP_PX // 2] < 200).any()
-    assert (below[:, left + PICTURE_PX // 2 : left + PICTURE_PX] < 200).any()
-    assert (below[:, left + PICTURE_PX : left + PICTURE_PX + GAP_PX] == 255).all()
+    assert (np.abs(sheet - (0, 0x9E, 0x73)).max(2) < 40).sum() > 4 * 100
 
 
-def test_a_label_is_shortened_to_its_tile_and_says_so():
-    font = ImageFont.load_default(10)
-    short = fitted("red_checked_cactus_in_the_sea_of_glass", font, PICTURE_PX)
-    assert short.endswith("…") and font.getlength(short) <= PICTURE_PX
-    assert fitted("cactus", font, PICTURE_PX) == "cactus"
+def test_metrics_by_name_stay_next_to_their_values():
+    assert (
+        list_values({"SSIM": 0.456, "CLIP": -0.001})
+        == "SSIM\N{NO-BREAK SPACE}0.46  CLIP\N{NO-BREAK SPACE}0.00"
+    )
 
 
-def test_a_title_stands_above_a_sheet_and_loses_no_word():
-    title, rows = "sub-01 (" + "selected on test, " * 12 + "simulated)", [[Tile(plain(0)), Tile(plain(1))]]
-    plainly = draw_rows("", rows)
-
-    titled = draw_rows(title, rows)
-
-    font, room = ImageFont.load_default(13), 4 * (PICTURE_PX + GAP_PX)
-    lines = wrapped(title, font, room)
-    assert " ".join(lines) == title and max(map(font.getlength, lines)) <= room
-    below = plainly.height - MARGIN_PX - TITLE_PX
-    assert titled.height == plainly.height + (len(lines) - 1) * LINE_PX
-    assert np.array_equal(np.asarray(titled)[-below:, : plainly.width], np.asarray(plainly)[-below:])
+def test_an_empty_sheet_is_a_picture_still(tmp_path):
+    assert drawn(tmp_path, [], "long " * 20).size
 
 
-def test_letters_that_the_font_lacks_are_drawn_without_their_marks():
-    titles = ("Bär, 1–2 repeats", "Bar, 1-2 repeats", "B?r, 1?2 repeats")
-    marked, plain, unlike = (np.asarray(draw_rows(title, [])) for title in titles)
+def test_a_sheet_says_how_many_of_how_many_it_shows_and_that_these_are_random():
+    assert (
+        describe_sample(6, 2_000, "test pictures", 0) == "6 of 2,000 test pictures, drawn at random (seed 0)"
+    )
+    assert describe_sample(6, 6, "clips", 0) == "All 6 clips, in random order"
 
-    assert np.array_equal(marked, plain) and not np.array_equal(plain, unlike)
+
+def test_six_frames_of_the_stimulus_stand_above_six_of_the_result(tmp_path):
+    sheet = drawn(tmp_path, [lay_out_clip(RED, ["seen"]), lay_out_clip(BLUE, ["made", "a dog runs"])])
+
+    (red, red_end), (blue, blue_end) = corners(sheet, RED[0, 0, 0]), corners(sheet, BLUE[0, 0, 0])
+    assert red[1] == blue[1] and red_end[1] == blue_end[1] and red_end[0] < blue[0]
+    assert red_end[1] - red[1] > FRAMES * SIDE_INCH * SHEET_DPI
+    assert (sheet[:, red_end[1] + 10 :] < 100).all(2).sum() > 50  # the captions
 
 
-def test_a_long_title_takes_lines_and_an_empty_sheet_is_a_picture_still():
-    long, short = draw_rows("long " * 200, []), draw_rows("short", [])
-    assert long.width < 1000 and long.height > short.height
+@pytest.mark.parametrize("count", [2, 6, 16])
+def test_clips_of_any_length_are_shown_by_six_frames_at_most(count):
+    row = lay_out_clip(clip(0, frames=count), ["seen"])
+
+    assert [tile.picture is not None for tile in row] == [True] * min(6, count) + [False]
+
+
+def test_a_long_caption_makes_room_for_itself(tmp_path):
+    short, long = (drawn(tmp_path, [lay_out_clip(RED, [words])]) for words in ("a", "many words " * 60))
+
+    assert len(long) > len(short)
+
+
+def test_masks_are_outlined_and_what_is_inside_them_is_not_covered():
+    masks = np.zeros((6, 8, 8), bool)
+    masks[:, 2:6, 2:6] = True
+
+    found = outlined(RED, masks, 64)
+
+    is_line = (found == OUTLINE).all(3)
+    assert is_line[0, 16, 20:40].all() and is_line[0, 20:40, 16].all()
+    assert not is_line[0, 32, 32] and not is_line[0, :14].any()
+    assert (outlined(RED, masks[:3], 64) == RED[0, 0, 0]).all()  # masks of another clip are left out

@@ -31,11 +31,13 @@ from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports import sheets
 from brainhive_cli.reports.page import DETAILS
 from brainhive_cli.reports.sentences import describe_metric
-from brainhive_cli.reports.sheets import Strip, draw_filmstrips, outlined
+from brainhive_cli.reports.sheets import describe_sample, lay_out_clip, list_values, outlined, save_sheet
 
 CONTACT_SHEET = "contact_sheet.png"
-FIRST, BEST_TO_WORST, REPEATS = "First items", "From the best to the worst", "Repeats of the first items"
+RANDOM, BEST_TO_WORST, REPEATS = "Examples", "From the best to the worst", "Repeats of the examples"
 """Titles of sheets."""
+SEED = 0
+"""Seed of the examples."""
 SECTION = "Reconstructions"
 """The heading under which a page shows them."""
 MAX_REPEATS = 4
@@ -74,8 +76,12 @@ class Selection:
         for cell in scored:
             if cell.generated.source != TRUTH and cell.generated.media:
                 self.sources.setdefault(cell.generated.source, cell)
-        self.first_ids = list(self.first.generated.files)[:rows]
         self.described = f"{protocol}, {self.first.generated.described}"
+
+        # the examples
+        ids = [*self.first.generated.files]
+        self.random_ids = [ids[row] for row in np.random.default_rng(SEED).permutation(len(ids))[:rows]]
+        self.sample = partial(describe_sample, len(self.random_ids), len(ids), seed=SEED)
         self.caption_score = "" if captions is None else f"; {describe_metric(captions)}, n {captions.n:,}"
         self.saved: dict[str | Path, str] = {}  # pictures for pages: image id, or file, to file of the run
 
@@ -97,51 +103,52 @@ class Selection:
     def show_pictures(self) -> list[Artifact]:
         """Write what is shown of pictures, and list it.
 
-        The first items are as they come, each source next to the others; from the best to the worst goes over
-        all cells and subjects. Both show one repeat; MAX_REPEATS repeats of the first items are details.
+        Examples are drawn at random, each source next to the others; from the best to the worst goes over all
+        cells and subjects. Both show one repeat; MAX_REPEATS repeats of the examples are details.
         """
-        # the first items as one picture
+        sample = f"{self.sample(noun='pictures')}; {self.described}"
+
+        # the examples as one picture
         sheet = []
-        for image_id in self.first_ids:
+        for image_id in self.random_ids:
             seen = media_files.first_frame(self.stimuli.open(image_id))
-            row = [sheets.Tile(seen, [self.stimuli.label(image_id)], frame=sheets.INK)]
+            row = [sheets.Tile(seen, [self.stimuli.label(image_id)])]
             for file, values in self.first.list_files(image_id):
                 picture = media_files.first_frame(self.first.generated.open(file))
-                metrics = {shown(name): value for name, value in values.items()}
-                row.append(sheets.Tile(picture, metrics=metrics))
+                row.append(sheets.Tile(picture, [list_values(_shorten_names(values))]))
             sheet.append(row)
-        self.run.replace(CONTACT_SHEET, sheets.draw_rows(f"{FIRST}: {self.described}", sheet).save)
+        self.run.replace(CONTACT_SHEET, partial(save_sheet, sample, sheet))
 
-        # first items, and items in the order of their scores
+        # examples, and items in the order of their scores
         source = self.first.generated.source
         ranked = self.select_ranked([cell for cell in self.scored if cell.generated.source == source])
-        first = [(self.first, image_id) for image_id in self.first_ids]
-        repeats = max(len(scored.list_files(image_id)) for scored, image_id in first)
-        ranked_sheet = self._sheet(BEST_TO_WORST, ranked, 1, "; in even steps")
-        details = [self._sheet(REPEATS, first, MAX_REPEATS, section=DETAILS)] if repeats > 1 else []
+        random = [(self.first, image_id) for image_id in self.random_ids]
+        repeats = max(len(scored.list_files(image_id)) for scored, image_id in random)
+        ranked_sheet = self._sheet(BEST_TO_WORST, ranked, 1, f"In even steps; {self.described}")
+        details = [self._sheet(REPEATS, random, MAX_REPEATS, sample, DETAILS)] if repeats > 1 else []
 
-        # the first items, by all sources side by side if there are several
+        # the examples, by all sources side by side if there are several
         if len(self.sources) == 1:
-            first_sheet = self._sheet(FIRST, first, 1)
+            random_sheet = self._sheet(RANDOM, random, 1, sample)
         else:
             rows = []
-            for image_id in self.first_ids:
+            for image_id in self.random_ids:
                 tiles = [self._seen_tile(image_id)]
                 for scored in self.sources.values():
                     is_generated = image_id in scored.generated.files
                     tiles.append(self._generated_tiles(scored, image_id)[0] if is_generated else Tile(""))
                 rows.append(Row(image_id, tiles))
             columns = ["seen", *(TITLES.get(source, source) for source in self.sources)]
-            title = f"{FIRST}, with ceiling, floor and baselines"
-            first_sheet = Sheet(title, columns, rows, section=SECTION, note=self.described)
-        return [first_sheet, ranked_sheet, *details]
+            title = f"{RANDOM}, with ceiling, floor and baselines"
+            random_sheet = Sheet(title, columns, rows, section=SECTION, note=sample)
+        return [random_sheet, ranked_sheet, *details]
 
     def _sheet(
         self,
         title: str,
         order: Sequence[tuple[Scored, str]],
         repeats: int,
-        note: str = "",
+        note: str,
         section: str = SECTION,
     ) -> Sheet:
         """Show items with so many repeats of their reconstructions."""
@@ -151,7 +158,7 @@ class Selection:
             rows.append(Row(image_id, [seen, *self._generated_tiles(scored, image_id)[:repeats]]))
         count = max(len(row.tiles) for row in rows) - 1
         columns = [str(number) for number in range(1, count + 1)] if count > 1 else ["made"]
-        return Sheet(title, ["seen", *columns], rows, section=section, note=self.described + note)
+        return Sheet(title, ["seen", *columns], rows, section=section, note=note)
 
     def _seen_tile(self, image_id: str, cell: str = "") -> Tile:
         """Show a stimulus, with what it shows and the cell that it is next to."""
@@ -190,37 +197,35 @@ class Selection:
         columns = ["seen", *(titles.get(source, "") for source in sources)]
 
         # a row for each item
-        shown_ids = list(dict.fromkeys([*self.first_ids, *ranked_ids]))
+        shown_ids = list(dict.fromkeys([*self.random_ids, *ranked_ids]))
         rows = {}
         with console.progress("writing clips for people", len(shown_ids)) as bar:
             for image_id in shown_ids:
                 rows[image_id] = self._row_of_clips(image_id, list(sources.values()))
                 bar.advance(1)
 
-        # the frames of the first items, each a strip of what was seen and one of the first reconstruction
-        pairs = []
-        for image_id in self.first_ids:
+        # the frames of the examples: a row of what was seen, and one of the first reconstruction
+        sheet = []
+        for image_id in self.random_ids:
             seen = self.stimuli.annotation(image_id)
             decoded = self.first.generated.annotations.get(image_id, NO_ANNOTATION)
             file, values = self.first.list_files(image_id)[0]
             clip = media_files.to_clip(self.first.generated.open(file))
-            words = [self.stimuli.label(image_id), *seen.lines]
-            pairs.append(
-                [
-                    Strip(self.stimuli.open(image_id).frames, "seen", words, seen.masks),
-                    Strip(clip.frames, "made", decoded.lines, decoded.masks, _shorten_names(values)),
-                ]
-            )
-        self.run.replace(CONTACT_SHEET, draw_filmstrips(f"{FIRST}: {self.described}", pairs).save)
+            words = ["seen", self.stimuli.label(image_id), *seen.lines]
+            sheet.append(lay_out_clip(self.stimuli.open(image_id).frames, words, seen.masks))
+            words = ["made", *decoded.lines, list_values(_shorten_names(values))]
+            sheet.append(lay_out_clip(clip.frames, words, decoded.masks))
+        note = self.described + self.caption_score
+        sample = f"{self.sample(noun='clips')}; {note}"
+        self.run.replace(CONTACT_SHEET, partial(save_sheet, sample, sheet))
 
-        # sheets of the first items and of ranked ones, and the strips of frames
-        first_rows = [rows[image_id] for image_id in self.first_ids]
+        # sheets of the examples and of ranked ones, and the frames
+        random_rows = [rows[image_id] for image_id in self.random_ids]
         ranked_rows = [replace(rows[image_id], tiles=rows[image_id].tiles[:2]) for image_id in ranked_ids]
-        title, note = "Frames of the first items, outlined where the key object is", self.described
-        note += self.caption_score
+        title = "Frames of the examples, outlined where the key object is"
         return [
-            Sheet(FIRST, columns, first_rows, section=SECTION, note=note),
-            Sheet(BEST_TO_WORST, columns[:2], ranked_rows, section=SECTION, note=note),
+            Sheet(RANDOM, columns, random_rows, section=SECTION, note=sample),
+            Sheet(BEST_TO_WORST, columns[:2], ranked_rows, section=SECTION, note=f"In even steps; {note}"),
             Media(title, CONTACT_SHEET, section=SECTION),
         ]
 

@@ -28,7 +28,7 @@ from brainhive_cli.measurement.statistics import Metric
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import Sampling
-from brainhive_cli.reports.sheets import INK, Tile, draw_rows
+from brainhive_cli.reports.sheets import Tile, save_sheet
 from brainhive_cli.training.prior.components import LAST, embed_empty_prompt, load_generator
 from brainhive_cli.training.prior.loop import Training
 from brainhive_cli.training.prior.recipe import INCEPTION
@@ -58,10 +58,10 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
 
     # a row of two tiles for each item
     rows = [
-        [Tile(seen, [images.concepts[index]], frame=INK), Tile(picture, ["generated"])]
+        [Tile(seen, [images.concepts[index]]), Tile(picture, ["generated"])]
         for index, seen, picture in zip(chosen, to_pictures(true), to_pictures(generated), strict=True)
     ]
-    folder.replace(f"samples/{name}.png", draw_rows("", rows).save)
+    folder.replace(f"samples/{name}.png", partial(save_sheet, "", rows))
     if name == LAST:  # the samples of the finished prior, which a page shows
         # each tile as a file of its own, for pages
         sheet_rows = []

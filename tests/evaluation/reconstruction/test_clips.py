@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip
@@ -77,7 +78,7 @@ def test_clips_are_measured_frame_by_frame_and_shown_on_sheets(generated):
 
     scoring = Scoring(metrics=["frame_pixcorr", "frame_ssim"], sheet_rows=2)
 
-    measure_run(folder, scoring, [made], stimuli(made), "test", HERE, {}, {})
+    measure_run(folder, scoring, [made], stimuli(made), "test", HERE, {}, ReconstructionFacts())
 
     found = folder.measurements()
     assert list(found.overall) == ["frame_pixcorr", "frame_ssim"]
@@ -93,7 +94,16 @@ def test_clips_of_other_lengths_are_refused_in_one_line(generated):
     seen = Stimuli(lambda i: Clip(np.zeros((lengths[i], 32, 32, 3), np.uint8), 8), str)
 
     with pytest.raises(BrainhiveError, match="differ in shape") as caught:
-        measure_run(folder, Scoring(metrics=["frame_ssim"], sheet_rows=0), [made], seen, "test", HERE, {}, {})
+        measure_run(
+            folder,
+            Scoring(metrics=["frame_ssim"], sheet_rows=0),
+            [made],
+            seen,
+            "test",
+            HERE,
+            {},
+            ReconstructionFacts(),
+        )
     assert caught.value.hint == "bring all clips to one number of frames"
 
 
@@ -101,7 +111,9 @@ def test_metrics_of_pictures_are_refused_for_clips(generated):
     folder, made = generated
 
     with pytest.raises(RecipeError, match="ssim does not compare clips") as caught:
-        measure_run(folder, Scoring(metrics=["ssim"]), [made], stimuli(made), "test", HERE, {}, {})
+        measure_run(
+            folder, Scoring(metrics=["ssim"]), [made], stimuli(made), "test", HERE, {}, ReconstructionFacts()
+        )
     assert "frame_ssim" in caught.value.hint
 
 
@@ -117,7 +129,7 @@ def test_a_keyframe_counts_as_a_clip_that_holds_it_still(generated, tmp_path):
 
     scoring = Scoring(metrics=["frame_pixcorr"], sheet_rows=1)
     folder = RunFolder(tmp_path)
-    measure_run(folder, scoring, [keys, held], stimuli(made), "test", HERE, {}, {})
+    measure_run(folder, scoring, [keys, held], stimuli(made), "test", HERE, {}, ReconstructionFacts())
 
     items = folder.measurements().items
     assert items["brain · 0"]["frame_pixcorr"] == items["brain · 1"]["frame_pixcorr"]

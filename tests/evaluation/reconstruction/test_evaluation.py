@@ -1,5 +1,6 @@
 """What is measured of reconstructions, and what people are shown."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -58,16 +59,18 @@ def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
     }
 
 
-def test_sheets_show_the_first_items_all_from_best_to_worst_and_every_source(reconstructed):
+def test_sheets_show_random_items_all_from_best_to_worst_and_every_source(reconstructed):
     sources, best, repeats, compared = artifacts.read(RunFolder(reconstructed.folder))
 
     image_ids = reconstructed.metrics.items["brain · sub-01_seed-1"]["image_ids"]
+    random = [image_ids[row] for row in np.random.default_rng(0).permutation(3)[:2]]  # sheet_rows
     for sheet in (sources, repeats):
-        assert [row.query for row in sheet.rows] == image_ids[:2]  # sheet_rows
+        assert [row.query for row in sheet.rows] == random
+        assert sheet.note.startswith("2 of 3 pictures, drawn at random (seed 0); ")
     assert list(best.columns) == ["seen", "made"] and list(repeats.columns) == ["seen", "1", "2"]
     assert repeats.section == DETAILS and sources.section == best.section != DETAILS
     assert len(best.rows) == 2 and {row.query for row in best.rows} <= {*image_ids}
-    titles = [TITLES[source] for source in reconstructed.metrics.notes["sources"]]
+    titles = [TITLES[source] for source in reconstructed.metrics.facts.sources]
     assert list(sources.columns) == ["seen", *titles] and all(tile.file for tile in sources.rows[0].tiles)
     assert compared.section == "Comparisons" and "PixCorr" in {row[0] for row in compared.rows}
     assert reconstructed.files.keys() == {"contact sheet"} and "brainhive report" in reconstructed.hint
@@ -111,7 +114,7 @@ def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, dr
     assert [row[0] for row in both.tables[1].rows] == cells
     assert both.tables[1].columns == ("cell", "PixCorr", "SSIM", "n")
     name = "brain · sub-02_seed-2"
-    assert list(one.metrics.notes["cells"]) == [name] and len(one.tables) == 1
+    assert list(one.metrics.facts.cells) == [name] and len(one.tables) == 1
     assert one.metrics.items[name] == both.metrics.items[name]
     with pytest.raises(MissingData, match="no subject 3"):
         go("reconstruct", *drawing, "subjects=3")

@@ -16,6 +16,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
@@ -130,7 +131,9 @@ def measured(folder: Path, names: dict[str, dict[int, int]]) -> tuple[Measuremen
         for subject, (name, items) in enumerate(names.items())
     ]
     scoring = Scoring(metrics=["pixcorr", "inception"], sheet_rows=0)
-    measure_run(RunFolder(folder), scoring, generated, Stimuli(opens, str), "test", HERE, {}, {})
+    measure_run(
+        RunFolder(folder), scoring, generated, Stimuli(opens, str), "test", HERE, {}, ReconstructionFacts()
+    )
     return RunFolder(folder).measurements(), opened
 
 

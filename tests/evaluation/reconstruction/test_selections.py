@@ -9,6 +9,7 @@ import torch
 from clips import clip
 
 from brainhive_cli.core import artifacts
+from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip
@@ -49,7 +50,16 @@ def measured(path: Path) -> RunFolder:
         lambda i: "square",
         lambda i: Annotation("a box moves", ("animal",), MASKS),
     )
-    measure_run(folder, Scoring(metrics=["frame_psnr"], sheet_rows=2), [made], stimuli, "test", HERE, {}, {})
+    measure_run(
+        folder,
+        Scoring(metrics=["frame_psnr"], sheet_rows=2),
+        [made],
+        stimuli,
+        "test",
+        HERE,
+        {},
+        ReconstructionFacts(),
+    )
     return folder
 
 
@@ -57,9 +67,11 @@ def test_clips_are_listed_for_pages_with_words_metrics_and_outlines(shown):
     listed = artifacts.read(shown)
 
     first, best, strip = listed
-    assert (first.title, best.title) == ("First items", "From the best to the worst")
-    assert [row.query for row in first.rows] == IDS[:2] and len(best.rows) == 2
-    seen, made = first.rows[0].tiles
+    assert (first.title, best.title) == ("Examples", "From the best to the worst")
+    random = [IDS[row] for row in np.random.default_rng(0).permutation(3)[:2]]
+    assert [row.query for row in first.rows] == random and len(best.rows) == 2
+    assert first.note.startswith("2 of 3 clips, drawn at random (seed 0); ")
+    seen, made = next(row for row in first.rows if row.query == "test/0").tiles
     assert list(seen.lines) == ["square", "a box moves", "animal"] and list(made.lines) == [
         "a square",
         "vehicle",

@@ -9,6 +9,7 @@ import torch
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip, StimulusSet
@@ -120,7 +121,16 @@ def measured(tmp_path):
         ),
     ]  # fmt: skip
     run, stimuli = RunFolder(tmp_path), Stimuli(lambda i: Clip(pixels[i], 8), str)
-    measure_run(run, Scoring(metrics=["frame_ssim"], sheet_rows=1), generated, stimuli, "test", HERE, {}, {})
+    measure_run(
+        run,
+        Scoring(metrics=["frame_ssim"], sheet_rows=1),
+        generated,
+        stimuli,
+        "test",
+        HERE,
+        {},
+        ReconstructionFacts(),
+    )
     return run
 
 

@@ -1,0 +1,175 @@
+"""Figures: no name touches another, maps stay on the head, and what shows nothing is not drawn."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Sheet
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.evaluation.explanation.sensor_places import draw_head, place_sensors
+from brainhive_cli.reports import drawings
+from brainhive_cli.reports.drawings import save_figure, shows_something, svg_of
+
+DPI = 100
+HEADBAND = ("TP9", "AF7", "AF8", "TP10", "POz")
+LONG = "a name of a model that goes on and on, beyond every width of a figure"
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture
+def boxes_of(tmp_path, monkeypatch):
+    """Draw an artifact, and give the box of each text of it, and of the figure, in pixels."""
+    boxes: dict[Text, Bbox] = {}
+    draw = Text.draw
+
+    def record(text: Text, renderer: object) -> None:
+        if text.get_visible() and text.get_text().strip():
+            boxes[text] = text.get_window_extent(renderer)
+        draw(text, renderer)
+
+    def measure(artifact: drawings.Drawable) -> tuple[list[tuple[str, Bbox]], Bbox]:
+        save_figure(artifact, tmp_path / "figure.png")
+        with Image.open(tmp_path / "figure.png") as png:
+            return [(text.get_text(), box) for text, box in boxes.items()], Bbox([(0, 0), png.size])
+
+    monkeypatch.setattr(Text, "draw", record)
+    monkeypatch.setattr(drawings, "PNG_DPI", DPI)
+    return measure
+
+
+def names(count: int, letters: int) -> list[str]:
+    return [f"N{index:02}{'scrambledpix_and_other_things'[: letters - 3]}" for index in range(count)]
+
+
+def matrix(rows: list[str], columns: list[str]) -> Heatmap:
+    values = RANDOM.normal(size=(len(rows), len(columns)))
+    return Heatmap("Similarity", values.tolist(), rows, columns, "signal of", "picture", "cosine similarity")
+
+
+def head(sensors: list[str]) -> Map:
+    values = dict(zip(sensors, RANDOM.normal(size=len(sensors)).tolist(), strict=True))
+    return draw_head("Loss", place_sensors(Sensors(sensors)), values, "margin")
+
+
+def bars(count: int, series: int = 1, low: float = -0.3) -> Curve:
+    lines = [Line(name, np.linspace(low, 0.00002, count).tolist()) for name in names(series, 20)]
+    return Curve(LONG, "rank among 200 pictures", names(count, 29), lines, LONG, "bars")
+
+
+def lines(at: list[float], names: list[str], **more: object) -> Curve:
+    drawn = [Line(name, (1e-7 * RANDOM.random(len(at))).tolist(), chance=1e-8) for name in names]
+    return Curve(LONG, LONG, at, drawn, "top-1", **more)
+
+
+def montage(name: str) -> list[str]:
+    """Names of a montage, without those that are a second name of one place."""
+    mne = pytest.importorskip("mne")
+    second = {"T3", "T4", "T5", "T6", "A1", "A2", "M1", "M2"}
+    return [name for name in mne.channels.make_standard_montage(name).ch_names if name not in second]
+
+
+MATRICES = {
+    f"{size} × {size}, {letters} letters": matrix(names(size, letters), names(size, letters))
+    for size in (2, 8, 20, 40, 100)
+    for letters in (3, 12, 29)
+}
+MARKS = {"onset": 0.0, "50–150 ms: first above chance": 100.0, "offset": (450.0, 500.0), "late": 900.0}
+FIGURES = MATRICES | {
+    "channels × times": matrix(names(63, 3), [str(time) for time in range(-200, 1000, 5)]),
+    "few × many": matrix(names(3, 29), names(300, 29)),
+    "many × few": matrix(names(300, 29), names(3, 29)),
+    "one bar each": bars(2),
+    "many bars": bars(40, series=3),
+    "positive bars": bars(8, low=1e-6),
+    "over time": lines([*range(0, 1000, 25)], ["brain", "shuffled labels"], marks=MARKS),
+    "many lines": lines([1, 2, 3], [f"sub-{number:02}_seed-2025" for number in range(30)]),
+    "long names": lines([1, 2], [LONG, LONG.upper()]),
+    "doubling": lines([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 40, 80], ["brain"], is_logarithmic=True),
+    "groups": Map(
+        LONG, [Point(x, -x, group=f"group {x}") for x in range(12)], axes=("first component", "second")
+    ),
+}
+
+
+@pytest.mark.parametrize("artifact", FIGURES.values(), ids=[*FIGURES])
+def test_names_of_a_figure_never_touch_and_never_leave_it(boxes_of, artifact):
+    texts, figure = boxes_of(artifact)
+
+    assert not [(a, b) for (a, box), (b, other) in combinations(texts, 2) if box.overlaps(other)]
+    page = figure.padded(1)
+    assert not [text for text, box in texts if Bbox.union([box, page]).bounds != page.bounds]
+
+
+@pytest.mark.parametrize("letters", [3, 12, 29])
+@pytest.mark.parametrize("size", [2, 8, 20])
+def test_a_matrix_of_twenty_names_names_each_row_and_column(boxes_of, size, letters):
+    texts, _ = boxes_of(matrix(names(size, letters), names(size, letters)))
+
+    named = [text[:3] for text, _ in texts if text.startswith("N")]
+    assert sorted(named) == sorted(2 * names(size, 3))
+
+
+@pytest.mark.parametrize("sensors", [HEADBAND, "biosemi64", "standard_1005"])
+def test_sensors_on_a_head_have_names_that_do_not_touch(boxes_of, sensors):
+    sensors = montage(sensors) if isinstance(sensors, str) else list(sensors)
+    texts, _ = boxes_of(head(sensors))
+
+    shown = [(text, box) for text, box in texts if text in sensors]
+    assert len(shown) >= min(len(sensors), 60)
+    assert not [(a, b) for (a, box), (b, other) in combinations(texts, 2) if box.overlaps(other)]
+
+
+@pytest.mark.parametrize("sensors", [HEADBAND, ("F9", "F10", "TP9", "TP10", "Iz", "Cz", "Fpz")])
+def test_a_map_of_sensors_below_the_ears_stays_on_the_head(tmp_path, monkeypatch, sensors):
+    monkeypatch.setattr(drawings, "PNG_DPI", DPI)
+    flat = head(list(sensors))
+    save_figure(flat, tmp_path / "head.png")
+    pixels = np.asarray(Image.open(tmp_path / "head.png").convert("RGB")).astype(int)
+
+    # the lines of the head are grey, so the only colours are those of the map and of the colour bar below it
+    coloured = np.argwhere(np.ptp(pixels, axis=2) > 60)
+    rows = np.unique(coloured[:, 0])
+    map_rows = rows[: np.flatnonzero(np.diff(rows) > 3)[0] + 1]
+    on_map = coloured[coloured[:, 0] <= map_rows[-1]]
+    assert np.ptp(on_map, axis=0).max() < 0.85 * pixels.shape[1]
+    corners = on_map - (on_map.max(0) + on_map.min(0)) / 2
+    radius = np.ptp(on_map, axis=0).max() / 2
+    assert np.linalg.norm(corners, axis=1).max() < 1.15 * radius
+
+
+ONE = Line("top-1", [0.5], [0.4], [0.6], chance=0.1)
+CROWD = [Point(x, x * x, group=group) for x in range(30) for group in ("seen", "predicted")]
+
+
+@pytest.mark.parametrize(
+    ("artifact", "is_shown"),
+    [
+        (Curve("", "", ["all"], [ONE], style="bars"), False),  # one bar
+        (Curve("", "", ["all", "sub-01"], [Line("top-1", [0.5, 0.5])], style="bars"), False),
+        (Curve("", "", ["all", "sub-01"], [Line("top-1", [0.5, 0.4])], style="bars"), True),
+        (Curve("", "", ["1"], [Line("measured", [0.5]), Line("guessing", [0.1])], style="bars"), True),
+        (Curve("", "", [1], [Line("a", [0.5]), Line("b", [0.4])]), False),  # one point a line
+        (Curve("", "", [1, 2], [Line("a", [0.5, None])]), False),
+        (Curve("", "", [1, 2], [Line("a", [0.0, 0.0])]), False),
+        (Curve("", "", [1, 2], [Line("a", [1e-12, 2e-12])]), True),  # magnetic fields, in tesla
+        (Heatmap("", [[0.5]]), False),
+        (Heatmap("", [[0.5, 0.5], [None, 0.5]]), False),
+        (Heatmap("", [[0.5, 0.25]]), True),
+        (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=1.0)], "head"), False),
+        (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=2.0)], "head"), True),
+        (Map("", CROWD[:40]), False),  # twenty pictures, and their predictions
+        (Map("", CROWD), True),
+        (Sheet("", ["seen"], []), False),
+    ],
+)
+def test_a_figure_shows_something_where_its_values_differ(artifact: Artifact, is_shown: bool):
+    assert shows_something(artifact) == is_shown
+
+
+def test_a_figure_that_shows_nothing_is_not_drawn():
+    assert "<svg" not in svg_of(Curve("", "", ["all"], [ONE], style="bars"))
+    assert "<svg" in svg_of(Curve("", "", ["all", "sub-01"], [Line("top-1", [0.5, 0.4])], style="bars"))
