@@ -4,7 +4,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache, partial
 from io import BytesIO
@@ -19,11 +19,10 @@ from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     ALL,
-    SIMULATED,
     TRAINED_TRIALS,
-    UNKNOWN_TRIALS,
     Measurements,
     Metric,
+    by_name,
     extend_protocol,
 )
 from brainhive_cli.core.results import Result
@@ -42,6 +41,7 @@ from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruct
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.models import priors
 from brainhive_cli.reports.live_page import LivePage, resolve_host
+from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.reports.tables import metric_table
 from brainhive_cli.training.alignment.prior_tokens import check_tokens
 
@@ -50,6 +50,7 @@ PICTURE_PX = 256
 """Longer side of the pictures on the page, at most."""
 DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
 """Variables of which one is set where a browser has a window; without, a browser would take the terminal."""
+UNCLOSED = "the session ended, but not all was closed"
 PROTOCOL = "live, single trials"
 AVERAGED = "live, average of all trials of a picture"
 INTERVAL = "95 % at every moment of the session (confidence sequence), for this person and these pictures"
@@ -75,25 +76,29 @@ def _list_drawing(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Decode until the stream or the session ends; every session is a run of its own."""
     job = Job.resolve(recipe)
-    with console.progress("opening the model and the stream"):
-        session = job.open(launch)
-    outlets: list[Callable[[], None]] = []  # what is closed in the end
-    try:
+    with ExitStack() as outlets:  # what is closed in the end
+        with console.progress("opening the model and the stream"):
+            session = job.open(launch)
+        outlets.callback(session.stream.close)
+
         # what a reader must know before the session starts
-        for sentence in session.differs:
-            console.warn(f"not as offline: {sentence}")
-        if caveats := session.caveats():
-            console.warn(", ".join(caveats))
+        lines = [*(f"not as offline: {sentence}" for sentence in session.differs)]
+        lines += [MEANINGS[caveat] for caveat in session.caveats()]
         if job.subject not in job.cell.trained_on or job.align.tests_new_subjects:
-            console.warn(f"the model has not learned from subject {job.subject}")
+            lines.append(f"the model has not learned from subject {job.subject}")
+        for line in lines:
+            console.warn(line)
+
+        # where results go, and what saves the session
         named, digests = recipe.model_copy(update={"align_run": job.align.name}), digests_of(job.inputs())
         folder = RunFolder.open("live", job.align.label, named, launch, True, digests)
         read_picture = _find_pictures(session)
         sinks, drawer = _open_sinks(session, folder, launch, read_picture, outlets)
-        recorder = None
+        recorder, files = None, {}
         if recipe.save and not isinstance(session.stream, WindowStream):  # whose trials are stored already
-            recorder = SessionFolder(folder.path / "session", session.stream.format, job.subject)
-            outlets.append(recorder.close)
+            files["session"] = folder.path / "session"
+            recorder = SessionFolder(files["session"], session.stream.format, job.subject)
+            outlets.callback(_try, UNCLOSED, recorder.close)
 
         def publish(event: Event) -> None:
             for send in [*sinks]:
@@ -112,18 +117,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 raise
             failure, reason = error, first_line(error)
         publish({"kind": "ended", "text": reason})
-    except BaseException:
-        session.stream.close()
-        raise
-    finally:
-        for close in reversed(outlets):
-            _try("the session ended, but not all was closed", close)
 
     # what was measured, and what came of the stream
     measurements = _measure(session, loop, reason)
-    tables = _make_tables(measurements)
-    score = loop.score
-    measured = loop.first_results, score.ranks, score.hits.pool, score.hits.chance
+    tables, hits = _make_tables(measurements), loop.score.hits
+    measured = loop.first_results, loop.score.ranks, hits.pool, hits.chance
     figures = _try("the session is not drawn", lambda: draw_session(folder, *measured, read_picture)) or []
     artifacts.write(folder, [*figures, *tables])
     folder.finish(measurements)
@@ -131,9 +129,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         raise failure
     if recipe.lines:  # which are all that goes to stdout
         return Result(folder.path, tables, measurements, shown=())
-    return Result(
-        folder.path, tables, measurements, {} if recorder is None else {"session": folder.path / "session"}
-    )
+    return Result(folder.path, tables, measurements, files)
 
 
 def _try(problem: str, act: Callable[[], T]) -> T | None:
@@ -146,11 +142,7 @@ def _try(problem: str, act: Callable[[], T]) -> T | None:
 
 
 def _open_sinks(
-    session: OpenSession,
-    folder: RunFolder,
-    launch: Launch,
-    read_picture: ReadPicture,
-    outlets: list[Callable[[], None]],
+    session: OpenSession, folder: RunFolder, launch: Launch, read_picture: ReadPicture, outlets: ExitStack
 ) -> tuple[list[Callable[[Event], None]], Drawer | None]:
     """Open what results go to: lines of JSON, an LSL outlet, the page; and what draws."""
     sinks, recipe = [], session.job.recipe
@@ -160,20 +152,20 @@ def _open_sinks(
         from brainhive_cli.data.lsl_library import ResultOutlet
 
         outlet = ResultOutlet(recipe.outlet, f"brainhive-{folder.path.name}")
-        outlets.append(outlet.close)
+        outlets.callback(_try, UNCLOSED, outlet.close)
         sinks.append(lambda event: outlet.push(event) if event["kind"] == "result" else None)
 
     page = None
     if recipe.page:
-        title = f"{session.source_name}, subject {session.job.subject}"
 
         def read_png(image_id: str) -> bytes | None:
             picture = read_picture(image_id)
             return None if picture is None else _write_png(picture)
 
+        title = f"{session.source_name}, subject {session.job.subject}"
         page = LivePage(title, read_png, recipe.host, recipe.port)
         url = page.start()
-        outlets.append(page.stop)
+        outlets.callback(_try, UNCLOSED, page.stop)
         console.say(f"page: {url}")
         has_display = sys.platform in ("darwin", "win32") or DISPLAYS & os.environ.keys()
         if recipe.open and has_display and not webbrowser.open(url):
@@ -181,31 +173,27 @@ def _open_sinks(
         page.publish(
             {
                 "kind": "start",
-                "title": title,
                 "model": f"{session.job.align.label}, {session.job.cell.name}",
                 "source": session.source_name,
                 "pool": len(session.decoder.image_ids),
                 "caveats": session.caveats(),
-                "differs": [*session.differs],
-                "is_simulated": SIMULATED in session.caveats(),
+                "differs": session.differs,
             }
         )
         sinks.append(page.publish)
 
-    drawer = None
-    if recipe.draw:
-        draw = _load_generator(session, recipe.draw, launch)
+    if not recipe.draw:
+        return sinks, None
 
-        def show(window: int, picture: bytes, seconds: float, skipped: int) -> None:
-            folder.replace(f"drawings/{window:06d}.png", lambda part: part.write_bytes(picture))
-            if page is not None:
-                page.keep_drawing(window, picture)
-                page.publish(
-                    {"kind": "drawing", "window": window, "seconds": round(seconds, 3), "skipped": skipped}
-                )
+    def show(window: int, picture: bytes, seconds: float, skipped: int) -> None:
+        folder.replace(f"drawings/{window:06d}.png", lambda part: part.write_bytes(picture))
+        if page is not None:
+            page.keep_drawing(window, picture)
+            page.publish(
+                {"kind": "drawing", "window": window, "seconds": round(seconds, 3), "skipped": skipped}
+            )
 
-        drawer = Drawer(draw, show)
-    return sinks, drawer
+    return sinks, Drawer(_load_generator(session, recipe.draw, launch), show)
 
 
 def _find_pictures(session: OpenSession) -> ReadPicture:
@@ -266,55 +254,27 @@ def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable
 
 def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     """Measure hit rates of single trials and of averages, next to what came of the stream."""
-    job, score, hits = session.job, loop.score, loop.score.hits
-    caveats, scopes, items = score.caveats, {}, dict[str, Any]()
-    if not hits.trials:
-        finding = f"{loop.decoded} windows decoded; nothing says what was shown."
-        if unknown := session.decoder.unknown_events:
-            events, pictures = map(console.summarise_names, (unknown, session.decoder.image_ids))
-            finding = (
-                f"{loop.decoded} windows decoded; none of their events ({events}) is a picture of the "
-                f"gallery ({pictures})."
-            )
-    else:
+    job, decoder, score, hits = session.job, session.decoder, loop.score, loop.score.hits
+    caveats, scopes, items, unknown = score.caveats, {}, dict[str, Any](), list[str]()
+    if hits.trials:
         # hit rates of single trials, whose interval holds at every moment, and of averages
-        selected, (low, high) = session.decoder.member.learned.selection == "test", hits.interval
+        low, high = hits.interval
         common: Any = {"pool": hits.pool, "seeds": (job.cell.seed,), "split": job.recipe.gallery}
-        top1 = Metric(
-            "top1",
-            hits.rate,
-            hits.trials,
-            chance=hits.chance,
-            low=low,
-            high=high,
-            protocol=extend_protocol(PROTOCOL, caveats),
-            interval=INTERVAL,
-            selected=selected,
-            **common,
-        )
-        common |= {"protocol": extend_protocol(AVERAGED, caveats), "only": ("top1", "top5")}
-        listed = summarise([[*score.average_ranks.values()]], **common)
-        averages = {metric.name: replace(metric, selected=selected) for metric in listed}
-        scopes = {ALL: {"top1": top1}, "averages": averages}
+        values: Any = {"chance": hits.chance, "low": low, "high": high, "interval": INTERVAL, **common}
+        single, averaged = (extend_protocol(protocol, caveats) for protocol in (PROTOCOL, AVERAGED))
+        ranks = [[*score.average_ranks.values()]]
+        listed = {
+            ALL: [Metric("top1", hits.rate, hits.trials, protocol=single, **values)],
+            "averages": summarise(ranks, only=("top1", "top5"), protocol=averaged, **common),
+        }
+        selected = decoder.member.learned.selection == "test"
+        for name, metrics in listed.items():
+            scopes[name] = by_name([replace(metric, selected=selected) for metric in metrics])
         items = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}}
-
-        # a finding in one sentence
-        finding = (
-            f"{hits.hits} of {hits.trials} single trials ranked the shown picture first: "
-            f"{hits.rate:.3f} ({low:.3f}–{high:.3f}, at every moment), "
-            f"chance {hits.chance:.3g} (the best constant guess)"
-        )
-        if TRAINED_TRIALS in caveats:
-            finding += f". This is no result: the model was trained on {score.learned} of these trials."
-        elif not hits.is_interleaved:
-            finding += "; pictures came in blocks, so that nothing tells their signals from time."
-        else:
-            finding += f"; p {hits.p_value:.2g} at every moment, of answers that say nothing of pictures."
-        if UNKNOWN_TRIALS in caveats:
-            finding += " Nothing says whether the model was trained on these trials."
+    else:
+        unknown = decoder.unknown_events
     facts = LiveFacts(
         caveats=caveats,
-        finding=finding,
         dataset=job.align.dataset.name,
         modality=job.align.modality,
         stimulus=job.align.dataset.stimulus,
@@ -325,8 +285,12 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         latency_ms=loop.latencies.summarise(),
         stream=loop.describe_stream(),
         differs=[*session.differs],
+        hits=hits.hits,
+        is_interleaved=hits.is_interleaved,
         anytime_p=hits.p_value if hits.trials and TRAINED_TRIALS not in caveats else None,
         trials_learned_from=score.learned,
+        unknown_events=unknown,
+        candidates=[*decoder.image_ids] if unknown else [],
     )
     return Measurements(scopes, {}, facts, items)
 

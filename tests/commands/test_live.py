@@ -19,8 +19,13 @@ from typer.testing import CliRunner
 from worlds import COLOURS, SMALL, at_home
 
 from brainhive_cli.app import app
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.facts import LiveFacts
 from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED, TRAINED_TRIALS, UNKNOWN_TRIALS
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.reports.figure_files import FRAME_COLOURS
+from brainhive_cli.reports.page import ROWS_SHOWN
+from brainhive_cli.reports.sentences import state_finding
 
 pytest.importorskip("mne")
 pytest.importorskip("starlette", reason="pip install brainhive[live]")
@@ -108,7 +113,7 @@ def test_eval_retrieval_of_the_saved_session_has_the_ranks_that_were_shown(own, 
     offline = go("eval-retrieval", f"run={own}", "paths.signals=live", "sheet_rows=0")
 
     measured = RunFolder(offline.folder).measurements()
-    (items,) = [measured.items[name] for name in measured.notes["cells"]]
+    (items,) = [measured.items[name] for name in measured.facts.cells]
     ranks = dict(zip(items["image_ids"], np.array(items["ranks"]).ravel(), strict=True))
     assert ranks == {image_id: event["average_rank"] for image_id, event in shown.items()}
     assert measured.overall["top1"].n == 2
@@ -154,9 +159,45 @@ def test_events_of_no_picture_are_named_in_the_end(own, base):
     (base / "codes.csv").write_text(f"event,picture\n1,{PICTURES['test'][0]}.png\n")
     ended = replay(own, "--events", "codes.csv", "save=false")
     assert ended.exit_code == 0, ended.output
-    finding = RunFolder(find_run(ended)).measurements().notes["finding"]
-    assert finding.startswith("24 windows decoded; none of their events (8: ")
+    finding = state_finding(RunFolder(find_run(ended)).measurements())
+    assert finding.startswith("24 windows were decoded; none of their events (8: ")
     assert f"is a picture of the gallery (2: {min(PICTURES['test'])}" in finding
+    assert finding in " ".join(ended.stdout.split())
+
+
+@pytest.mark.parametrize("events", [(), ("--events", "codes.csv")], ids=["some", "all"])
+def test_a_session_with_events_of_no_picture_is_reported_with_gaps(own, base, events):
+    (base / "codes.csv").write_text(f"event,picture\n1,{PICTURES['test'][0]}.png\n")
+    run = find_run(replay(own, *events, "save=false"))
+    sheet = artifacts.read(RunFolder(run))[0]
+    gaps = [tile for row in sheet.rows for tile in row.tiles if not tile.file]
+    assert gaps and gaps[0].lines[0] == "not known"
+
+    words = ["report", str(run), "--to", "page.html", "--figures", f"figures-{run.name}"]
+    ended = CliRunner().invoke(app, words)
+
+    assert ended.exit_code == 0, ended.output
+    page = (base / "page.html").read_text()
+    assert page.count('<div class="gap">') == len(gaps)
+    (drawing,) = (base / f"figures-{run.name}").glob("*What-was-shown*.svg")
+    frames = re.findall("|".join(FRAME_COLOURS.values()), drawing.read_text())
+    assert len(frames) == sum(len(row.tiles) for row in sheet.rows[:ROWS_SHOWN])
+
+
+def test_the_finding_says_who_saw_what_how_often_right_and_how_sure(own):
+    ended = replay(own, "save=false")
+    measured = RunFolder(find_run(ended)).measurements()
+    top1, facts = measured.overall["top1"], measured.facts_of(LiveFacts)
+    assert facts.hits == measured.items["all"]["ranks"].count(1) == round(top1.value * 6)
+    low, high = (f"{100 * end:.2g}" for end in (top1.low, top1.high))
+    finding = state_finding(measured)
+    assert finding.startswith(
+        f"From EEG, single trials ranked the picture that was seen first of 2 in {100 * top1.value:.3g} %"
+    )
+    assert (
+        f"of cases (95 % confidence sequence {low} to {high} %, valid at every moment; chance 50 %, the best "
+        f"constant guess): {facts.hits} of 6 trials of 1 subject."
+    ) in finding
 
 
 def test_a_table_of_other_pictures_is_refused(own, base):
@@ -223,11 +264,11 @@ def test_a_category_that_no_trial_shows_is_not_searched_and_said(categories):
 def test_a_recording_that_was_trained_on_is_stamped_and_a_new_one_is_not(categories):
     ended, measured = replay_session(categories, 1)
     assert measured.overall["top1"].caveats == (TRAINED_TRIALS, SEEN_PICTURES)
-    assert measured.notes["anytime_p"] is None and "This is no result" in measured.notes["finding"]
+    assert measured.facts.anytime_p is None and "This is no result" in state_finding(measured)
     assert "trials of the training are shown" in ended.stderr
 
     ended, measured = replay_session(categories, 2)
-    assert measured.overall["top1"].caveats == (SEEN_PICTURES,) and measured.notes["anytime_p"] <= 1
+    assert measured.overall["top1"].caveats == (SEEN_PICTURES,) and measured.facts.anytime_p <= 1
 
 
 def test_without_the_training_s_signals_trials_are_unknown(categories, base, go):
@@ -245,7 +286,7 @@ def test_without_the_training_s_signals_trials_are_unknown(categories, base, go)
     ended = invoke(categories, *words)
     measured = RunFolder(find_run(ended)).measurements()
     assert UNKNOWN_TRIALS in measured.overall["top1"].caveats
-    assert "Nothing says whether the model was trained on these trials" in measured.notes["finding"]
+    assert "Nothing says whether the model was trained on these trials" in state_finding(measured)
 
 
 def test_what_cannot_be_drawn_is_said_before_the_start_and_the_session_is_kept(categories, own, monkeypatch):

@@ -319,8 +319,8 @@ class Loop:
                 except BrainhiveError as error:
                     self._save_error = error
             self._publish(event)
-        if results and self._drawer is not None:
-            self._drawer.add(results[-1])
+            if self._drawer is not None:
+                self._drawer.add(result)
 
     def describe_stream(self) -> Event:
         """Count what came of the stream, and what was lost or dropped, by reason."""

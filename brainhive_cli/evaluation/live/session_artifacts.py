@@ -40,9 +40,9 @@ def draw_session(
     files: dict[str, str] = {}
 
     def tile(image_id: str | None, lines: Sequence[str], verdict: Any = "") -> Tile:
-        """Make a tile of a picture; a gap where it is not known."""
+        """Make a tile of a picture; a gap where it is not known, or cannot be read."""
         if image_id is None or (picture := read_picture(image_id)) is None:
-            return Tile("", lines)
+            return Tile("", [image_id or "not known", *lines], verdict=verdict)
         if image_id not in files:
             files[image_id] = artifacts.save_picture(folder, f"gallery/{len(files)}", picture)
         return Tile(files[image_id], lines, verdict=verdict)
