@@ -3,7 +3,6 @@
 import asyncio
 import ipaddress
 import json
-import re
 import resource
 import secrets
 import socket
@@ -11,16 +10,15 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from functools import lru_cache
-from math import isfinite
-from pathlib import Path
+from functools import lru_cache, partial
 from typing import Any
 
 from markupsafe import Markup
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
+from brainhive_cli.reports.sentences import HERE, MEANINGS
+from brainhive_cli.reports.templates import templates
 
-HERE = Path(__file__).parent
 RESULTS_KEPT = 12
 """Results that a browser gets when it connects: those of the filmstrip."""
 EVENTS_KEPT = 64
@@ -114,12 +112,11 @@ class LivePage:
         # pictures
         self._picture_lock = threading.Lock()
         self._read_picture = lru_cache(PICTURES_KEPT)(read_picture)
-        self._drawings: OrderedDict[int, bytes] = OrderedDict()
+        self._drawings: OrderedDict[str, bytes] = OrderedDict()
 
         # the server, and what wakes its streams of events
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._news = asyncio.Event()
-        self._is_wake_due = self._is_stopping = False
+        self._news, self._is_stopping = asyncio.Event(), False
         self._socket: socket.socket | None = None
         self._server: Any = None
         self._thread: threading.Thread | None = None
@@ -166,6 +163,7 @@ class LivePage:
             guard,
             http=_build_protocol(),
             ws="none",
+            loop="asyncio",
             backlog=BACKLOG,
             lifespan="off",
             log_config=None,
@@ -176,12 +174,8 @@ class LivePage:
             timeout_graceful_shutdown=GRACE_S,
         )
         self._server = uvicorn.Server(config)
-
-        async def serve() -> None:
-            self._loop = asyncio.get_running_loop()
-            await self._server.serve(sockets=[self._socket])
-
-        self._thread = threading.Thread(target=lambda: asyncio.run(serve()), name="live page", daemon=True)
+        serve = partial(self._server.run, sockets=[self._socket])
+        self._thread = threading.Thread(target=serve, name="live page", daemon=True)
         self._thread.start()
         return f"http://{hosts[0]}/?token={self._token}"
 
@@ -191,8 +185,7 @@ class LivePage:
         Args:
             event: Plain values; its `kind` says what it is. Pages ignore kinds that they do not know.
         """
-        text = json.dumps(_without_nan(event))
-        hits = event.get("hits")
+        text, hits = _write_json(event), event.get("hits")
         with self._lock:
             # keep it for those who are behind, and for those who come later
             self._count += 1
@@ -204,14 +197,10 @@ class LivePage:
 
             # the curve of hit rates is longer than the results that are kept
             if hits:
-                self._hits.append(_without_nan([hits["n"], hits["rate"], *hits["interval"]]))
+                self._hits.append([hits["n"], hits["rate"], *hits["interval"]])
                 if len(self._hits) > POINTS_KEPT:
                     del self._hits[1::2]
-
-            # one call wakes all streams, however many events came since the last
-            is_wake_due, self._is_wake_due = self._is_wake_due, True
-        if not is_wake_due:
-            self._schedule_wake()
+        self._schedule_wake()
 
     def keep_drawing(self, window: int, png: bytes) -> None:
         """Keep the drawing of a window; the event that shows it is published apart.
@@ -221,8 +210,7 @@ class LivePage:
             png: PNG or JPEG file.
         """
         with self._lock:
-            self._drawings[window] = png
-            self._drawings.move_to_end(window)
+            self._drawings[str(window)] = png
             if len(self._drawings) > DRAWINGS_KEPT:
                 self._drawings.popitem(last=False)
 
@@ -246,9 +234,10 @@ class LivePage:
     async def stream_messages(self) -> AsyncIterator[str]:
         """Write the session so far and then its events, as server-sent events, until the server stops."""
         # the curve, and the drawings that are kept
+        self._loop = asyncio.get_running_loop()
         with self._lock:
-            history = {"kind": "history", "hits": self._hits, "drawings": list(self._drawings)}
-            text = json.dumps(history)
+            drawings = list(map(int, self._drawings))
+            text = _write_json({"kind": "history", "hits": self._hits, "drawings": drawings})
         yield f"retry: {RETRY_MS}\ndata: {text}\n\n"
 
         last = 0
@@ -277,21 +266,17 @@ class LivePage:
     def load_drawing(self, window: str) -> bytes | None:
         """Load the drawing of a window, if it is among the last."""
         with self._lock:
-            return self._drawings.get(int(window)) if re.fullmatch("[0-9]{1,9}", window) else None
+            return self._drawings.get(window)
 
     def _schedule_wake(self) -> None:
         # a loop that has ended has no streams to wake
         if self._loop is not None:
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._wake)
-        else:
-            self._is_wake_due = False
 
     def _wake(self) -> None:
-        with self._lock:
-            self._is_wake_due = False
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        self._news.set()
+        self._news = asyncio.Event()
 
 
 class _Guard:
@@ -377,21 +362,20 @@ def _build_protocol() -> Any:
 
 def _build_app(page: LivePage) -> Any:
     """Build the four addresses of a page: itself, its events, pictures and drawings."""
-    from jinja2 import Environment, FileSystemLoader
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
 
-    template = Environment(autoescape=True, loader=FileSystemLoader(HERE)).get_template("live_page.html")
     css = Markup((HERE / "page.css").read_text(encoding="utf-8"))
+    render = partial(templates().get_template("live_page.html").render, css=css, meanings=MEANINGS)
 
     # the page knows no event yet, and reads the token from its own address
     async def show_page(request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)  # marks the style and the script that the browser may use
         policy = {"Content-Security-Policy": PAGE_POLICY.format(nonce=nonce)}
-        return HTMLResponse(template.render(title=page.title, css=css, nonce=nonce), headers=policy)
+        return HTMLResponse(render(title=page.title, nonce=nonce), headers=policy)
 
     async def stream_events(request: Request) -> Response:
         if request.method == "HEAD":  # whose answer would never end
@@ -400,38 +384,27 @@ def _build_app(page: LivePage) -> Any:
             return PlainTextResponse(f"The page has {MAX_VIEWERS} viewers already.\n", 503)
         return StreamingResponse(page.stream_messages(), media_type="text/event-stream")
 
-    async def send_picture(request: Request) -> Response:
-        return await send_image(page.load_picture, request.query_params.get("image", ""))
-
-    async def send_drawing(request: Request) -> Response:
-        return await send_image(page.load_drawing, request.query_params.get("window", ""))
-
     turn = asyncio.Lock()
+    images = {"/picture": (page.load_picture, "image"), "/drawing": (page.load_drawing, "window")}
 
-    async def send_image(load: Callable[[str], bytes | None], name: str) -> Response:
+    async def send_image(request: Request) -> Response:
         # one after the other, with pauses, so that many viewers do not slow the session
+        load, key = images[request.url.path]
         async with turn:
             await asyncio.sleep(PAUSE_S)
-            content = await run_in_threadpool(load, name)
+            content = await run_in_threadpool(load, request.query_params.get(key, ""))
 
         # nothing is sent that is no picture, whatever a gallery holds
         kinds = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
         kind = next((kind for start, kind in kinds.items() if content and content.startswith(start)), None)
         return Response(content, media_type=kind) if kind else Response(status_code=404)
 
-    paths = {"/": show_page, "/events": stream_events, "/picture": send_picture, "/drawing": send_drawing}
+    paths = {"/": show_page, "/events": stream_events, **dict.fromkeys(images, send_image)}
     app = Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
     app.router.redirect_slashes = False  # the address of a redirection would hold the token
     return app
 
 
-def _without_nan(value: Any) -> Any:
-    """Replace numbers that are not finite by None: JSON has no word for them."""
-    match value:
-        case float():
-            return value if isfinite(value) else None
-        case dict():
-            return {key: _without_nan(part) for key, part in value.items()}
-        case list() | tuple():
-            return [_without_nan(part) for part in value]
-    return value
+def _write_json(value: Any) -> str:
+    """Write a value as JSON, which has no word for numbers that are not finite: they become null."""
+    return json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None))

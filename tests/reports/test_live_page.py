@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.measurements import SIMULATED, TRAINED_TRIALS, UNKNOWN_TRIALS
 from brainhive_cli.reports import live_page
 from brainhive_cli.reports.live_page import (
     DRAWINGS_KEPT,
@@ -30,6 +31,7 @@ from brainhive_cli.reports.live_page import (
     STOP_S,
     LivePage,
 )
+from brainhive_cli.reports.sentences import MEANINGS
 
 pytest.importorskip("starlette", reason="starlette is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
@@ -44,14 +46,11 @@ STRANGE = [
 PATHS = ["/", "/events", "/picture?image=cat/1", "/drawing?window=1", "/other", "/events/"]
 START = {
     "kind": "start",
-    "title": "Live session",
     "model": "a ridge",
     "source": "a replay",
     "pool": 200,
-    "chance": 0.005,
-    "caveats": ["No brain was recorded."],
+    "caveats": [SIMULATED],
     "differs": ["zero-phase filter: live it is causal"],
-    "is_simulated": True,
 }
 
 
@@ -81,7 +80,7 @@ def result(window: int, shown: str | None = "cat/1", **changes: Any) -> dict[str
         "repetitions": 1,
         "average_best": None,
         "average_rank": None,
-        "hits": {**hits, "confidence": "betting"},
+        "hits": {**hits, "caveats": [SIMULATED]},
         "latency_ms": {"decoding": {"p50": 1.23456, "p95": 20.0, "max": 1234.5}},
         "stream": {
             "samples": 1000,
@@ -564,11 +563,18 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened, w
 
     text = shown.locator("body").inner_text()
     order = ["running", "simulated", "Shown", "Best by this trial", "Best by the average of 2", "Drawing"]
-    order += ["Hit rate", "Latency", "Stream", "No brain was recorded", "live it is causal", "Last windows"]
+    order += [
+        "Seen picture ranked first",
+        "Latency",
+        "Stream",
+        f"† {MEANINGS[SIMULATED]}",
+        "live it is causal",
+        "Last windows",
+    ]
     positions = [text.index(words) for words in order]
     assert positions == sorted(positions)
-    numbers_shown = ["rank 3 of 200", "rank 1 of 200", "0.0412", "25 %", "3 of 14", "chance 0.5 %", "1.23"]
-    for words in [*numbers_shown, "6 to 60 %", "holds at every moment", "drawn in 0.8 s, 3 skipped"]:
+    numbers_shown = ["rank 3 of 200", "rank 1 of 200", "0.0412", "25 %†", "3 of 14", "chance 0.5 %", "1.23"]
+    for words in [*numbers_shown, "6 to 60 %", "valid at every moment", "drawn in 0.8 s, 3 skipped"]:
         assert words in text, words
     numbers = re.findall(r"\d+\.\d+", text)
     assert numbers and max(len(number.replace(".", "").strip("0")) for number in numbers) <= 3
@@ -607,11 +613,28 @@ def test_the_page_says_what_it_shows_to_screen_readers_and_only_its_status_aloud
     assert shown.get_by_role("heading", name="Window 1, marker marker, at 12.3 s").is_visible()
     assert shown.get_by_role("img", name="2: cat/1, the shown picture").is_visible()
     assert shown.get_by_role("img", name="Shown: cat/1").count() == 2
-    curve = "Hit rate after trial 1: 25 %, interval 6 % to 60 %, chance 0.5 %"
+    curve = "Share of trials that ranked the seen picture first, after trial 1: 25 %, "
+    curve += "interval 6 % to 60 %, chance 0.5 %"
     assert shown.get_by_role("img", name=curve).is_visible()
     assert shown.locator(".right").count() == 1 and shown.locator("main img:not([alt])").count() == 0
     shown.keyboard.press("Tab")
     assert shown.evaluate("document.activeElement.getAttribute('aria-label')") == "Last windows, newest first"
+
+
+def test_a_caveat_of_trials_is_a_sentence_and_a_mark_at_the_number(started, opened):
+    page, url = started()
+    page.publish({**START, "caveats": [], "differs": []})
+    shown, complaints = opened(url)
+    wait_for(lambda: shown.locator("#nothing").is_visible())
+    assert not shown.locator("#simulated").is_visible()
+
+    page.publish(result(1, hits={**result(1)["hits"], "caveats": [TRAINED_TRIALS, UNKNOWN_TRIALS]}))
+    wait_for(lambda: shown.locator("#trial").is_visible())
+
+    sentences = [f"† {MEANINGS[caveat]}" for caveat in (TRAINED_TRIALS, UNKNOWN_TRIALS)]
+    assert shown.locator("#caveats li").all_inner_texts() == sentences and complaints == []
+    assert shown.locator("#rate").inner_text() == "25 %†" and not shown.locator("#nothing").is_visible()
+    assert "[" not in shown.locator("body").inner_text()
 
 
 @pytest.mark.parametrize("name", STRANGE)
@@ -634,7 +657,7 @@ def test_names_of_pictures_are_text_whatever_they_hold(started, opened, name):
 
 def test_what_is_not_known_is_said(started, opened):
     page, url = started()
-    page.publish({**START, "is_simulated": False, "caveats": [], "differs": []})
+    page.publish({**START, "caveats": [], "differs": []})
     page.publish(result(1, shown=None, rank=None, hits=None))
     shown, complaints = opened(url)
     wait_for(lambda: shown.locator("#trial").is_visible())
