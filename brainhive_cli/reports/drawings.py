@@ -24,7 +24,7 @@ Drawable = Curve | Heatmap | Map
 WIDTH_INCH, HEIGHT_INCH = 3.5, 1.4
 """Width of every figure, on a page and as a file: 89 mm, the column of most journals, whose letters are still
 large on half a slide; height of a plot of lines, and the least of a matrix with names."""
-TALL_INCH = 12
+TALL_INCH = 8
 """Height of a figure until its plot has its own, with room for any title, legend and names."""
 PNG_DPI = 600
 """Pixels an inch: 2100 across, which journals ask for and a slide of 1920 pixels shows sharply."""
@@ -67,10 +67,10 @@ ZERO_SHARE = 0.6
 def save_figure(artifact: Drawable, path: Path) -> None:
     """Save an artifact as a file, by the path's suffix: pdf, svg, png; with its title, on white paper."""
     with drawn(artifact, artifact.title) as figure:
-        write_figure(figure, path)
+        write_figure(figure, path, PNG_DPI)
 
 
-def write_figure(figure: Any, path: Path, dpi: int = PNG_DPI) -> None:
+def write_figure(figure: Any, path: Path, dpi: int) -> None:
     """Write a figure of matplotlib by the path's suffix; equal figures are equal files."""
     # no dates in files
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
@@ -417,7 +417,7 @@ def _colours_of(
 def _add_colour_bar(figure: Any, axes: Any, shown: Any, words: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    bar = figure.colorbar(shown, ax=axes, location="bottom", aspect=40, pad=0.03, format="{x:g}")
+    bar = figure.colorbar(shown, ax=axes, location="bottom", aspect=40, pad=0.015, format="{x:g}")
     bar.set_label(_wrap(words))
     bar.locator = MaxNLocator(4)
     bar.update_ticks()
