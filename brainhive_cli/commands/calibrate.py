@@ -1,24 +1,24 @@
 """calibrate: how well a new person is decoded after how much recording, from a model of other people."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cache, lru_cache
 from itertools import product
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import artifacts, cell_files, console
+from brainhive_cli.core.facts import Strength
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.evaluation.calibration.curve_page import conclude
-from brainhive_cli.evaluation.calibration.curves import Results
+from brainhive_cli.evaluation.calibration.curve_page import draw
+from brainhive_cli.evaluation.calibration.curves import conclude
 from brainhive_cli.evaluation.calibration.job import KEPT, Job
-from brainhive_cli.evaluation.calibration.measure import Part, measure_draw, part_file
+from brainhive_cli.evaluation.calibration.measure import Part, list_arms, measure_draw, part_file
 from brainhive_cli.evaluation.calibration.recipe import Recipe
-from brainhive_cli.evaluation.calibration.strengths import Choice, choose_pulls, fix_pulls, train_on
+from brainhive_cli.evaluation.calibration.strengths import choose_pulls, fix_pulls, train_on
 from brainhive_cli.training.alignment.few_shot import PersonModel
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedRun, open_model
@@ -49,19 +49,20 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         choices = _choose(job, folder, launch)
 
         # one part for each model, person and draw, by all processes
-        parts = product(job.cells, range(job.spec.draw_count))
+        parts = product(job.cells, range(job.recipe.draw_count))
         named = {f"{_name(cell)}, draw {draw}": (cell, draw) for cell, draw in parts}
         open_base = lru_cache(1)(lambda cell: job.load_base(cell, launch))
 
         def measure(name: str) -> Part:
             cell, draw = named[name]
-            person, spec, pulls = job.people[cell.tested_on[0]], job.spec, choices[_name(cell)].pulls
+            person, pulls = job.people[cell.tested_on[0]], choices[_name(cell)].pulls
+            arms = [(arm, pulls) for arm in list_arms(job.recipe)]
 
             def keep(arm: str, decoder: PersonModel) -> None:
                 if arm in KEPT[job.recipe.keep]:
                     folder.replace(f"models/{cell.name}/sub-{person.subject:02d}/{arm}", decoder.save)
 
-            return measure_draw(open_base(cell), person, spec, job.amounts, pulls, draw, keep)
+            return measure_draw(open_base(cell), person, job.recipe, job.amounts, arms, draw, keep)
 
         files = {name: part_file(*part) for name, part in named.items()}
         if not folder.fill("calibrating models, persons and draws", files, launch, measure):
@@ -73,10 +74,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 ranked = {
                     named[name]: cell_files.load(folder.path / file, Part) for name, file in files.items()
                 }
-                measured, drawn = conclude(Results(job, ranked), choices)
+                measured = conclude(job, ranked, choices)
                 for name, reason in measured.missing.items():
                     console.warn(f"{name} left out: {reason}")
-                artifacts.write(folder, drawn)
+                artifacts.write(folder, draw(measured))
                 folder.finish(measured)
 
     with folder.reading() as measurements:
@@ -91,7 +92,7 @@ def _name(cell: Cell) -> str:
     return f"{cell.name} sub-{cell.tested_on[0]:02d}"
 
 
-def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Choice]:
+def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strength]:
     """Choose the strength of transfer of each model; models without one more person are trained for it.
 
     A choice is kept in the run, so that an interrupted command does not choose again.
@@ -123,6 +124,6 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Choice]
     with folder.claim_cells({name: files[cell] for name, cell in named.items()}, launch.alone) as free:
         for cell in map(named.__getitem__, free):
             choice = fixed[cell] or choose_pulls(job, cell, left_out[cell], launch)
-            folder.write_json(files[cell], asdict(choice))
+            folder.write_json(files[cell], choice.model_dump())
     launch.barrier()
-    return {_name(cell): folder.read_json(file, Choice) for cell, file in files.items()}
+    return {_name(cell): folder.read_json(file, Strength) for cell, file in files.items()}

@@ -446,25 +446,73 @@ class ExplanationFacts(Facts):
     generalisation: list[list[float]] = []
 
 
+class Amount(Model):
+    """Mean pictures, trials and minutes (None: not known) of an amount, and pulls of transfer after it."""
+
+    name: str
+    pictures: float
+    trials: float
+    minutes: float | None = None
+    pulls: list[str] = []
+
+
+class Strength(Model):
+    """Strength of transfer of one model, and how it was chosen.
+
+    Attributes:
+        pulls: For each amount; None is zero-shot.
+        chosen_by: What chose them: other people, the recipe, or the number of pictures of a model that
+            learned from one person, or that went on from another one.
+        people: How many people chose.
+        mrr: Mean reciprocal rank by strength, for each amount; empty where nobody chose.
+    """
+
+    pulls: list[float | None]
+    chosen_by: Literal["people", "recipe", "closed form", "one person", "another model"]
+    people: int = 0
+    mrr: list[dict[str, float]] = []
+
+
 class CalibrationFacts(Facts):
     """Facts of calibrate.
 
     Attributes:
+        arm: Arm of the finding; empty where only controls were measured.
         arms: What each arm is given of a new person, MOABB's name of that, and what it is.
-        amounts: Name and mean pictures, trials, minutes of each amount.
+        seconds: Processor time of each arm with everything.
+        unit: Unit of the amounts.
+        amounts: The amounts, ascending; the last one is everything.
+        people: Top-1 of each person after each amount, by the arm of the finding.
+        is_above_chance: Whether its top-1 with everything is above chance; else there are no shares.
+        lead: Amount of the finding: the first that surely suffices, or the largest below everything; empty
+            for everything.
+        suffices: How many amounts surely give less than 90 % of everything, and the index of that from which
+            on all surely give as much; None where that was not measured.
+        better: How many amounts reach up to one after which transfer surely beats scratch, and the index of
+            that from which on it surely does not; None where they were not compared.
         strength: How the pull of transfer was chosen, by model and person.
-        source: Of how many people models learned, and whether these saw the same pictures.
-        epochs: How epochs were chosen.
+        trained_on: Fewest and most people whom models learned from.
+        seen_share: Share of the new persons' pictures that these people saw.
+        epochs: Epochs of each training; None in closed form.
         pictures_left_out: Pictures left out of each person's recordings.
     """
 
     command: str = "calibrate"
+    arm: str = ""
     arms: dict[str, tuple[str, str, str]] = {}
-    amounts: list[dict[str, Any]] = []
-    strength: dict[str, dict[str, Any]] = {}
-    source: str = ""
-    epochs: str = ""
-    pictures_left_out: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    unit: Literal["pictures", "trials", "minutes"] = "pictures"
+    amounts: list[Amount] = []
+    people: dict[str, list[float]] = {}
+    is_above_chance: bool = False
+    lead: str = ""
+    suffices: tuple[int, int] | None = None
+    better: tuple[int, int] | None = None
+    strength: dict[str, Strength] = {}
+    trained_on: tuple[int, int] = (0, 0)
+    seen_share: float = 0.0
+    epochs: int | None = None
+    pictures_left_out: dict[str, int] = {}
 
 
 class LiveFacts(Facts):

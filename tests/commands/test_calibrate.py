@@ -1,5 +1,6 @@
 """calibrate: curves of new persons by every arm, resumed where they stopped, and what it refuses."""
 
+import html
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.calibration.measure import Part
 from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.reports.sentences import state_finding
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.few_shot import ARMS, PERMUTED_SCRATCH, TRANSFER, ZERO_SHOT
 from tests.training.alignment.test_seen_pictures import (
@@ -61,7 +63,7 @@ def invoke(*words):
 
 
 def test_every_arm_is_measured_after_every_amount(measured):
-    amounts = [amount["name"] for amount in measured.notes["amounts"]]
+    amounts = [amount.name for amount in measured.facts.amounts]
     assert amounts == ["10 pictures", "40 pictures", "everything"] and not measured.missing
     arms = [*ARMS[1:], *ALIGNMENTS]
     names = {ZERO_SHOT, *(f"{arm} · {amount}" for arm in arms for amount in amounts)}
@@ -96,19 +98,21 @@ def test_the_headline_is_transfer_and_each_person_is_told(measured):
     share = measured.scopes["share_of_everything · 40 pictures"]["share_of_everything"]
     assert share.value == pytest.approx(measured.scopes["transfer · 40 pictures"]["top1"].value / whole.value)
     assert share.low < share.value < share.high
-    assert "3 new people, 100 test pictures" in measured.notes["finding"]
-    assert re.search(
-        "is reached with (more than|at most) .* people in general|is not said: ", measured.notes["finding"]
+    finding = state_finding(measured)
+    assert (
+        finding.startswith("From simulated EEG, with ") and "was seen was ranked first of 100 in" in finding
     )
+    assert "by transfer; with everything (240 pictures) in" in finding and "(these 3 new people)" in finding
+    assert re.search("takes (more than|at most) .* people in general|do not settle how much", finding)
 
 
 def test_the_strength_of_transfer_is_chosen_by_two_other_people(measured, base):
-    choices = measured.notes["strength"]
+    choices = measured.facts.strength
     assert [*choices] == [f"sub-{subject:02d}_seed-1 sub-{subject:02d}" for subject in (1, 2, 3)]
     for choice in choices.values():
-        assert choice["chosen"].startswith("chosen by 2 people whom the model learned from")
-        assert {*choice["mrr"]["everything"]} == {"zero-shot", "1", "0.1"}
-        assert {*choice["pulls"].values()} <= {None, 1.0, 0.1}
+        assert (choice.chosen_by, choice.people) == ("people", 2)
+        assert {*choice.mrr[-1]} == {"zero-shot", "1", "0.1"}
+        assert {*choice.pulls} <= {None, 1.0, 0.1}
     assert len([*base.glob("runs/calibrate/.left-out/train-align/*/metrics.json")]) == 3  # pairs share them
 
 
@@ -128,14 +132,14 @@ def test_curves_and_tables_are_artifacts(folder):
     assert [line.name for line in curve.lines] == [TRANSFER, ZERO_SHOT, "scratch"]
     assert [*curve.at] == [10, 40, 240] and curve.is_logarithmic
     titles = [each.title for each in drawn if each.kind == "table"]
-    assert len(titles) == 3 and titles[-1] == "Arms"
+    assert titles == ["Top-1 by amount", "Top-1 of every arm", "Amounts", "Arms"]
 
 
 def test_a_page_begins_with_the_finding_and_has_a_line_for_each_person(folder, measured, go, tmp_path):
     page = tmp_path / "page.html"
     go("report", f"runs={[str(folder.path)]}", f"to={page}")
     begin, _, rest = page.read_text().partition('<div class="body">')
-    assert "how soon is a new person decoded?" in begin and measured.notes["finding"] in begin
+    assert "how soon is a new person decoded?" in begin and state_finding(measured) in html.unescape(begin)
     assert "for these 3 subjects" in begin and "2 other people, who saw all of the new person" in begin
     for shown in ("Top-1 after recordings of a new person", "Each person, by transfer"):
         assert shown in begin and shown not in rest
@@ -182,11 +186,10 @@ def test_one_trained_person_leaves_the_strength_to_the_number_of_pictures(go, ba
         "pictures=10",
         "draws=1",
     )
-    (choice,) = go("calibrate", *asked).metrics.notes["strength"].values()
+    (choice,) = go("calibrate", *asked).metrics.facts.strength.values()
 
-    assert choice["pulls"] == {"10 pictures": 0.3, "everything": 0.03}
-    assert not any(choice["mrr"].values())
-    assert "as the model learned from one person" in choice["chosen"]
+    assert choice.pulls == [0.3, 0.03]
+    assert not choice.mrr and choice.chosen_by == "one person"
 
 
 def test_a_fixed_strength_trains_nothing_more(go, base, tmp_path):
@@ -197,8 +200,8 @@ def test_a_fixed_strength_trains_nothing_more(go, base, tmp_path):
     measured = go("calibrate", *asked, f"paths.runs={runs}").metrics
 
     assert not (runs / "calibrate/.left-out").exists()
-    (choice,) = measured.notes["strength"].values()
-    assert choice["chosen"] == "set to 0.1" and {*choice["pulls"].values()} == {0.1}
+    (choice,) = measured.facts.strength.values()
+    assert choice.chosen_by == "recipe" and {*choice.pulls} == {0.1}
 
 
 def test_the_order_of_recording_and_minutes_are_refused_before_anything_is_trained(go, base, tmp_path):
@@ -276,8 +279,8 @@ def test_a_calibration_picture_whose_copy_is_tested_is_left_out_and_counted(go, 
         go("train-align", dataset, f"encoders=[{COLOURS!r}]", *TINY, "mode=inter", runs)
         found = go("calibrate", *asked, runs).metrics
 
-    assert found.notes["pictures_left_out"] == {"1": 1, "2": 1}
-    assert found.notes["amounts"][-1]["pictures"] == 35
+    assert found.facts.pictures_left_out == {"1": 1, "2": 1}
+    assert found.facts.amounts[-1].pictures == 35
     is_tested = copies == "allow"  # else it is a candidate only, as the model learned from its copy
     assert found.overall["top1"].n == 2 * (11 + is_tested) and found.overall["top1"].pool == 12
 
@@ -322,9 +325,21 @@ def test_a_kept_model_decodes_recordings_as_its_arm_does(go, base):
 def test_an_alignment_to_test_recordings_stamps_the_headline_too(go, base):
     asked = ("align_on=test", "arms=zero-shot", "alignments=coral", "pictures=10", "draws=1", "subjects=1")
     measured = go("calibrate", *asked).metrics
-    assert (
-        TRIALS_TOGETHER in measured.notes["caveats"] and TRIALS_TOGETHER in measured.overall["top1"].protocol
-    )
+    assert TRIALS_TOGETHER in measured.facts.caveats and TRIALS_TOGETHER in measured.overall["top1"].protocol
+
+
+def test_a_control_is_never_the_headline(go, base):
+    few = ("alignments=[]", "pictures=10,40", "draws=1")
+
+    beside = go("calibrate", "arms=scratch,permuted-scratch", *few).metrics
+    alone = go("calibrate", "arms=permuted-scratch", *few).metrics
+
+    scratch = beside.scopes["scratch · everything"]["top1"].value
+    assert beside.facts.arm == "scratch" and beside.overall["top1"].value == scratch
+    assert "by training from scratch" in state_finding(beside)
+    assert alone.facts.arm == "" and not alone.overall and not alone.facts.cells
+    assert not any(name.startswith("share_of_everything") for name in alone.scopes)
+    assert state_finding(alone) == "Only controls were measured, so nothing is said of a new person."
 
 
 def test_a_run_without_a_trained_arm_ends_well(base):
@@ -350,9 +365,7 @@ def test_people_of_another_data_set_are_new_and_those_of_the_run_choose_on_its_o
         "calibrate", other, *few, "transfer.pulls=0.3,0.1", "transfer.draws=1", "copies=allow"
     ).metrics
 
-    assert all(
-        choice["chosen"].startswith("chosen by 2 people") for choice in measured.notes["strength"].values()
-    )
+    assert all(choice.people == 2 for choice in measured.facts.strength.values())
     assert measured.overall["top1"].n == TESTED
     with pytest.raises(BrainhiveError, match=r"480 of 480 trials are copies of trials that .* learned from"):
         go("calibrate", copied, *few, "copies=allow")

@@ -15,6 +15,8 @@ UNITS = get_args(Unit)
 Order = Literal["draws", "recording"]
 ALL = float("inf")
 """Amount of everything that a person has."""
+EVERYTHING = "everything"
+"""Its name."""
 NO_TIMES = "signals do not say when trials began"
 
 

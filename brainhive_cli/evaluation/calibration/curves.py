@@ -1,27 +1,37 @@
-"""Curves of calibration over people and draws: metrics of all arms, gains, and shares of everything."""
+"""Curves of calibration over people and draws: metrics of all arms, gains, shares of everything, facts."""
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import Amount, CalibrationFacts, Strength
+from brainhive_cli.core.facts import Cell as Person
 from brainhive_cli.core.measurements import (
-    TRIALS_TOGETHER,
+    ALL,
+    Measurements,
     Metric,
     by_name,
-    extend_protocol,
+    find_caveats,
+    scope,
 )
-from brainhive_cli.evaluation.calibration import amounts as of_amounts
+from brainhive_cli.data.stores.target_store import first_with_pixels
+from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.job import FIRST_DAY, LAST_DAY, TEST, Job
 from brainhive_cli.evaluation.calibration.measure import ABSENT, Part, list_arms
 from brainhive_cli.measurement.comparison import crossed_t
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.statistics import measure, ratio_of_means
+from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.few_shot import (
+    FEWEST_PICTURES,
     PERMUTED_SCRATCH,
     PERMUTED_TRANSFER,
     SCRATCH,
@@ -29,9 +39,8 @@ from brainhive_cli.training.alignment.few_shot import (
     ZERO_SHOT,
 )
 from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
-EVERYTHING = "everything"
-"""Name of the amount of all that a person has."""
 MEASURED = ("top1", "top5", "mrr")
 GAIN, SHARE = "top1_gain", "share_of_everything"
 """Metrics: top-1 less that of another arm or day; top-1 divided by that with everything."""
@@ -39,191 +48,200 @@ ENOUGH = 0.9
 """Share of the score with everything that the finding asks for."""
 FEWEST_PEOPLE = 3
 """People from which the amount that reaches it has a range: two tell next to nothing of people in general."""
-Ends = tuple[float | None, float | None]
-CONTROLS = (PERMUTED_TRANSFER, PERMUTED_SCRATCH)
 NO_SHARE = "none: fewer than three people, equal scores, or top-1 with everything is not clearly above 0"
-DRIFT = "drift"
-"""Scope of the last session less the first one."""
+OVER_ZERO_SHOT, OVER_SCRATCH, DRIFT = f"{TRANSFER} over {ZERO_SHOT}", f"{TRANSFER} over {SCRATCH}", "drift"
+"""Scopes of gains: of transfer over other arms, and of the last session over the first."""
+ABOUT = documents.read(Path(__file__).with_name("arms.json"), dict[str, tuple[str, str, str]])
+"""What arms are given of a new person, MOABB's names of that (`CrossSubjectMode`), and what they are."""
+LABELLED, UNLABELLED = ABOUT[TRANSFER][:2], ("signals", "TRAIN_AND_TARGET_UNLABELED")
+Ends = tuple[float | None, float | None]
+Scopes = dict[str, dict[str, Metric]]
+Ranks = dict[tuple[str, str], list[Int64]]
 
 
-@dataclass(frozen=True)
-class Results:
-    """Ranks of all models, persons and draws.
+def conclude(
+    job: Job, parts: Mapping[tuple[Cell, int], Part], strength: Mapping[str, Strength]
+) -> Measurements:
+    """Measure all arms and amounts over people and draws, and state the facts.
 
-    Attributes:
+    Args:
         job: The calibration.
-        parts: By model and person, and by draw.
+        parts: Ranks by model and person, and by draw.
+        strength: Strength of transfer by model and person.
+
+    Raises:
+        BrainhiveError: if no arm was measured of everybody.
     """
+    # arms and amounts that were measured of everybody
+    listed, names = list_arms(job.recipe), job.amount_names
+    missing = {arm: reason for part in parts.values() for arm, reason in part.missing.items()}
+    arms = [arm for arm in listed if arm not in missing]
+    if not arms:
+        raise BrainhiveError(f"no arm can be measured: {next(iter(missing.values()))}", "other arms")
+    people = [[part for (cell, _), part in parts.items() if cell.tested_on == (one,)] for one in job.people]
+    had = np.min([np.max([part.sizes[:, 0] for part in drawn], 0) for drawn in people], 0)
+    columns = {name: column for column, name in enumerate(names) if had[column]}
+    missing |= {name: "some person has no picture in it" for name in names if name not in columns}
 
-    job: Job
-    parts: Mapping[tuple[Cell, int], Part]
+    # ranks [S, N] of S models and draws, one array a person, after each amount: of every arm, and of that of
+    # the finding on the first day
+    headline, usual = choose_headline(arms), LAST_DAY if job.recipe.days == "next" else TEST
+    tests = {arm: (arm, usual) for arm in arms}
+    if headline and usual == LAST_DAY:
+        tests[FIRST_DAY] = headline, FIRST_DAY
+    ranks: Ranks = {}
+    for (label, (arm, tested)), (name, column) in product(tests.items(), columns.items()):
+        drawn = (np.stack([part.ranks[tested][listed.index(arm), column] for part in one]) for one in people)
+        ranks[label, name] = [each[(each != ABSENT).all(1)] for each in drawn]
 
-    @cached_property
-    def missing(self) -> dict[str, str]:
-        """Reasons why arms, or amounts, were not measured of everybody."""
-        missing = {arm: reason for part in self.parts.values() for arm, reason in part.missing.items()}
-        return missing | {
-            f"{amount:g} {self.job.spec.unit}": "some person has no picture in it"
-            for column, amount in enumerate(self.job.amounts)
-            if column not in self.columns
-        }
+    # metrics; arms that decode test trials together are stamped
+    together = {arm for part in parts.values() for arm in part.together}
+    protocols = {label: job.describe_protocol(arm in together) for label, (arm, _) in tests.items()}
+    scopes, about = measure_curves(job, ranks, protocols, headline)
 
-    @cached_property
-    def arms(self) -> list[str]:
-        """List the arms that were measured of everybody.
+    # amounts, with the strength of transfer after each
+    is_closed_form = job.training.backbone.is_closed_form
+    pulled = [] if is_closed_form or TRANSFER not in arms else [*strength.values()]
+    amounts = []
+    for name, column in columns.items():
+        sizes = np.mean([part.sizes[column] for part in parts.values()], 0).round(2)
+        size = dict(zip(UNITS, np.where(np.isnan(sizes), None, sizes), strict=True))
+        is_trained = size["pictures"] >= FEWEST_PICTURES or ZERO_SHOT in missing
+        pulls = {choice.pulls[column] if is_trained else None for choice in pulled}
+        words = sorted(ZERO_SHOT if pull is None else f"{pull:g}" for pull in pulls)
+        amounts.append(Amount(name=name, pulls=words, **size))
 
-        Raises:
-            BrainhiveError: if there is none.
-        """
-        if arms := [arm for arm in list_arms(self.job.spec) if arm not in self.missing]:
-            return arms
-        raise BrainhiveError(f"no arm can be measured: {next(iter(self.missing.values()))}", "other arms")
+    # how models were trained and from whom, and processor time
+    align, counts = job.align, [len(model.cell.trained_on) for model in job.align.models]
+    seen, warnings = describe_tested([align.tested_pictures("test")], align.signal_warnings)
+    seconds = np.mean([part.seconds[:, -1] for (_, draw), part in parts.items() if draw == 0], 0)
+    facts = CalibrationFacts(
+        **align.describe("test"),
+        **about,
+        caveats=find_caveats(about["protocol"]),
+        seen_in_training=seen,
+        warnings=[*warnings, *check_controls(scopes)],
+        arm=headline,
+        arms={arm: describe_arm(arm, job.recipe.alignments) for arm in arms},
+        seconds=dict(zip(listed, seconds.tolist(), strict=True)),
+        unit=job.recipe.unit,
+        amounts=amounts,
+        strength=dict(strength),
+        trained_on=(min(counts), max(counts)),
+        seen_share=share_seen(job),
+        epochs=None if is_closed_form else job.recipe.epochs or job.training.train.epochs,
+        pictures_left_out={str(subject): person.dropped for subject, person in job.people.items()},
+    )
+    return Measurements(scopes, missing, facts)
 
-    @cached_property
-    def columns(self) -> list[int]:
-        """List the amounts of which every person had recordings, by index."""
-        had = {subject: np.zeros(len(self.job.amounts), np.bool_) for subject in self.job.people}
-        for (cell, _), part in self.parts.items():
-            had[cell.tested_on[0]] |= part.sizes[:, 0] > 0
-        return list(np.flatnonzero(np.all([*had.values()], 0)).tolist())
 
-    @property
-    def names(self) -> list[str]:
-        """Name these amounts, as `50 pictures`."""
-        unit, names = self.job.spec.unit, []
-        for amount in (self.job.amounts[column] for column in self.columns):
-            counted = f"{amount:g} {unit if amount != 1 else unit.removesuffix('s')}"
-            names.append(EVERYTHING if amount == of_amounts.ALL else counted)
-        return names
+def measure_curves(
+    job: Job, ranks: Ranks, protocols: Mapping[str, str], headline: str
+) -> tuple[Scopes, dict[str, Any]]:
+    """Measure every arm after every amount, gains, and all that is said of the arm of the finding.
 
-    @property
-    def headline(self) -> str:
-        """Name the arm of the finding: transfer, or the last one that is neither scratch nor a control."""
-        wanted = [arm for arm in self.arms if arm not in (SCRATCH, *CONTROLS)] or self.arms
-        return TRANSFER if TRANSFER in wanted else wanted[-1]
+    Args:
+        job: The calibration.
+        ranks: Ranks [S, N] of S models and draws, one array a person, by arm, or the first day, and amount.
+        protocols: The way of measuring by arm, or the first day.
+        headline: Arm of the finding; empty for none.
 
-    @property
-    def tested(self) -> str:
-        """Name the test trials of the curves: those of the last session where days differ."""
-        return LAST_DAY if self.job.spec.days == "next" else TEST
+    Returns:
+        Metrics by scope, and facts.
+    """
+    # every arm after every amount, which zero-shot does not depend on
+    pool, names = len(next(iter(job.people.values())).rows), dict.fromkeys(name for _, name in ranks)
+    context: Any = {"split": "test", "seeds": job.seeds, "items": job.items}
+    scopes: Scopes = {ALL: {}}  # which stays empty where only controls were measured
+    for (label, name), groups in ranks.items():
+        if scope_of(label, name) not in scopes:
+            metrics = summarise(groups, pool, only=MEASURED, protocol=protocols[label], **context)
+            scopes[scope_of(label, name)] = by_name(metrics)
 
-    def protocol_of(self, *arms: str) -> str:
-        """Name the way of measuring; arms that decode test trials together are stamped."""
-        is_together = any({*arms} & {*part.together} for part in self.parts.values())
-        return extend_protocol(self.job.describe_protocol(), [TRIALS_TOGETHER] if is_together else [])
+    # paired gains of transfer over other arms, and of the last session over the first
+    hits = {key: [(each == 1).mean(0, dtype=np.float64) for each in ranks[key]] for key in ranks}
+    pairs = {OVER_ZERO_SHOT: (TRANSFER, ZERO_SHOT), OVER_SCRATCH: (TRANSFER, SCRATCH)}
+    pairs[DRIFT] = headline, FIRST_DAY
+    of_gain: Any = {"limits": (-1.0, 1.0), "is_share": False, "chance": 0.0, **context}
+    for (label, (first, second)), name in product(pairs.items(), names):
+        if {first, second} <= protocols.keys():
+            gained = [one - other for one, other in zip(hits[first, name], hits[second, name], strict=True)]
+            protocol = max(protocols[first], protocols[second], key=len)  # with the stamps of either
+            scopes[scope(label, name)] = {GAIN: measure(GAIN, gained, protocol=protocol, **of_gain)}
 
-    def ranks(self, arm: str, column: int, tested: str = "") -> list[Int64]:
-        """Give the ranks of an arm after an amount: [S, N] of S models and draws, one array a person."""
-        row = list_arms(self.job.spec).index(arm)
-        by_person: dict[int, list[Int64]] = {subject: [] for subject in self.job.people}
-        for (cell, _), part in self.parts.items():
-            ranks = part.ranks[tested or self.tested][row, column]
-            if (ranks != ABSENT).all():
-                by_person[cell.tested_on[0]].append(ranks)
-        return [np.stack(ranks) for ranks in by_person.values()]
+    # up to which amount transfer surely beats a model of the person alone, and from which on it does not
+    facts: dict[str, Any] = {"protocol": job.describe_protocol(), "cells": {}, "people": {}}
+    if gains := [metrics[GAIN] for name, metrics in scopes.items() if name.startswith(OVER_SCRATCH)]:
+        ends = [(None, None) if gain.low is None else (-(gain.high or 0.0), -gain.low) for gain in gains]
+        facts["better"] = find_range(ends)
+    if not headline:
+        return scopes, facts
 
-    def hits(self, arm: str, tested: str = "") -> list[list[Float64]]:
-        """Average top-1 of an arm over models and draws: after each amount [N], one array a person."""
-        ranks = (self.ranks(arm, column, tested) for column in self.columns)
-        return [[(each == 1).mean(0, dtype=np.float64) for each in of_people] for of_people in ranks]
+    # the arm of the finding: all people together, shares of everything, and each person
+    whole = scopes[scope_of(headline, EVERYTHING)]
+    context["protocol"] = facts["protocol"] = f"{protocols[headline]}, {headline}, {EVERYTHING}"
+    scopes[ALL] = {key: replace(metric, protocol=facts["protocol"]) for key, metric in whole.items()}
+    by_amount = {name: hits[headline, name] for name in names}
+    shares, sufficient = measure_shares(by_amount, whole["top1"], job.items)
+    scopes, facts = scopes | shares, facts | sufficient
+    for row, (subject, each) in enumerate(zip(job.people, ranks[headline, EVERYTHING], strict=True)):
+        is_own = [np.full(len(ids), row == other) for other, ids in enumerate(job.items.ids)]
+        person, context["items"] = f"sub-{subject:02d}", job.items.where(is_own)
+        scopes[person] = by_name(summarise([each], pool, only=MEASURED, **context))
+        facts["cells"][person] = Person(subject=subject)
+        facts["people"][person] = [float(values[row].mean()) for values in by_amount.values()]
+    return scopes, facts
 
-    def sizes(self, column: int) -> dict[str, float]:
-        """Average pictures, trials and minutes (NaN where not known) of an amount."""
-        means = np.mean([part.sizes[column] for part in self.parts.values()], 0)
-        return dict(zip(of_amounts.UNITS, means.tolist(), strict=True))
 
-    def seconds(self, arm: str) -> float:
-        """Average the seconds of processor time that an arm took with everything."""
-        row = list_arms(self.job.spec).index(arm)
-        return float(np.mean([part.seconds[row, -1] for (_, draw), part in self.parts.items() if draw == 0]))
+def choose_headline(arms: Sequence[str]) -> str:
+    """Choose the arm of the finding: transfer, else the last real one, scratch only where it is alone.
 
-    @property
-    def _context(self) -> dict[str, Any]:
-        """Facts that all metrics have in common."""
-        return {"split": "test", "seeds": self.job.seeds, "items": self.job.items}
+    Controls are never chosen; empty where there is nothing else.
+    """
+    real = [arm for arm in arms if arm not in (PERMUTED_TRANSFER, PERMUTED_SCRATCH)]
+    others = [arm for arm in real if arm != SCRATCH] or real
+    return TRANSFER if TRANSFER in others else "".join(others[-1:])
 
-    def _summarise(self, arm: str, columns: Sequence[int], tested: str = "") -> list[dict[str, Metric]]:
-        """Summarise the ranks of an arm after each amount, by name."""
-        pool = len(next(iter(self.job.people.values())).rows)
-        context: Any = {**self._context, "protocol": self.protocol_of(arm), "only": MEASURED}
-        ranks = (self.ranks(arm, column, tested) for column in columns)
-        return [by_name(summarise(of_people, pool, **context)) for of_people in ranks]
 
-    @cached_property
-    def metrics(self) -> dict[str, list[dict[str, Metric]]]:
-        """Metrics by arm and, for each amount, by name; zero-shot is the same after all of them."""
-        metrics = {}
-        for arm in self.arms:
-            repeats = len(self.columns) if arm == ZERO_SHOT else 1
-            metrics[arm] = self._summarise(arm, self.columns[::repeats]) * repeats
-        return metrics
+def scope_of(arm: str, name: str) -> str:
+    """Name the scope of an arm after an amount, which zero-shot does not depend on."""
+    return arm if arm == ZERO_SHOT else scope(arm, name)
 
-    @cached_property
-    def first_day(self) -> list[dict[str, Metric]]:
-        """The same of the finding's arm, tested on the first session; empty where days do not differ."""
-        has_days = self.tested == LAST_DAY
-        return self._summarise(self.headline, self.columns, FIRST_DAY) if has_days else []
 
-    @cached_property
-    def gains(self) -> dict[str, list[Metric]]:
-        """Paired gains of transfer over another arm, and of the last session over the first, by scope."""
-        headline = self.headline
-        pairs = {
-            f"{TRANSFER} over {other}": ((TRANSFER, self.tested), (other, self.tested))
-            for other in (ZERO_SHOT, SCRATCH)
-            if {TRANSFER, other} <= {*self.arms}
-        }
-        if self.first_day:
-            pairs[DRIFT] = ((headline, LAST_DAY), (headline, FIRST_DAY))
-        context: Any = {**self._context, "limits": (-1.0, 1.0), "is_share": False, "chance": 0.0}
-        gains: dict[str, list[Metric]] = {label: [] for label in pairs}
-        for label, ((arm, tested), (other, other_tested)) in pairs.items():
-            context["protocol"] = self.protocol_of(arm, other)
-            for people in zip(self.hits(arm, tested), self.hits(other, other_tested), strict=True):
-                differences = [one - two for one, two in zip(*people, strict=True)]
-                gains[label].append(measure(GAIN, differences, **context))
-        return gains
+def measure_shares(
+    hits: Mapping[str, Sequence[Float64]], whole: Metric, items: Items
+) -> tuple[Scopes, dict[str, Any]]:
+    """Measure top-1 after each amount divided by that with everything, and find the amount that suffices.
 
-    @cached_property
-    def scores(self) -> Float64:
-        """[amounts, people] top-1 of the finding's arm."""
-        return np.array([[hits.mean() for hits in of_people] for of_people in self.hits(self.headline)])
+    Args:
+        hits: Hits [N] of each person, by amount; everything is last.
+        whole: Top-1 with everything; there are no shares of one that is not above chance.
+        items: The items.
 
-    @cached_property
-    def shares(self) -> list[Metric]:
-        """Top-1 of the finding's arm after each amount, divided by that with everything."""
-        method = f"Fieller over {len(self.job.people)} people"
-        return [
-            replace(
-                self.metrics[self.headline][0]["top1"],
-                name=SHARE,
-                value=share,
-                low=low,
-                high=high,
-                interval=method if low is not None else NO_SHARE,
-                chance=None,
-                these_subjects=None,
-                people=None,
-                seed_sd=None,
-            )
-            for share, low, high in (ratio_of_means(scores, self.scores[-1]) for scores in self.scores)
-        ]
+    Returns:
+        Shares by scope, and facts.
+    """
+    if not (whole.low or 0.0) > (whole.chance or 0.0):
+        return {}, {}
+    scores = {name: np.array([each.mean() for each in people]) for name, people in hits.items()}
+    scopes, nothing = Scopes(), dict.fromkeys(("chance", "these_subjects", "people", "seed_sd"))
+    for name, values in scores.items():
+        share, low, high = ratio_of_means(values, scores[EVERYTHING])
+        method = NO_SHARE if low is None else f"Fieller over {len(values)} people"
+        ends: Any = {"value": share, "low": low, "high": high, "interval": method, **nothing}
+        scopes[scope(SHARE, name)] = {SHARE: replace(whole, name=SHARE, **ends)}
 
-    @cached_property
-    def surplus(self) -> list[Ends]:
-        """Ends of the interval, for people in general, of top-1 less `ENOUGH` of that with everything.
-
-        Of each amount below everything; empty for fewer than three people. These have an interval in any
-        case, as shares do not.
-        """
-        *hits, most = self.hits(self.headline)
-        if len(self.job.people) < FEWEST_PEOPLE:
-            return []
-        differences = (
-            [few - ENOUGH * everything for few, everything in zip(of_people, most, strict=True)]
-            for of_people in hits
-        )
-        return [crossed_t(each, self.job.items)[1:] for each in differences]
+    # the amount that surely suffices, by top-1 less a share of that with everything, for people in general
+    facts: dict[str, Any] = {"is_above_chance": True}
+    *lower, _ = hits
+    if lower:
+        surplus = []
+        for name in lower if len(scores[EVERYTHING]) >= FEWEST_PEOPLE else ():
+            pairs = zip(hits[name], hits[EVERYTHING], strict=True)
+            surplus.append(crossed_t([few - ENOUGH * most for few, most in pairs], items)[1:])
+        facts["suffices"] = find_range(surplus) if surplus else None
+        facts["lead"] = lower[min(facts["suffices"][1], len(lower) - 1) if surplus else -1]
+    return scopes, facts
 
 
 def find_range(ends: Sequence[Ends]) -> tuple[int, int]:
@@ -241,15 +259,34 @@ def find_range(ends: Sequence[Ends]) -> tuple[int, int]:
     return max(below, default=-1) + 1, max(unsure, default=-1) + 1
 
 
-def check_controls(metrics: Mapping[str, Sequence[Mapping[str, Metric]]]) -> list[str]:
+def describe_arm(arm: str, alignments: Sequence[Any]) -> tuple[str, str, str]:
+    """Say what an arm is given of a new person, how MOABB calls that, and what it is."""
+    if arm in ABOUT:
+        return ABOUT[arm]
+    config = next(each for each in alignments if each.kind == arm)
+    about = (sys.modules[type(config).__module__].__doc__ or "").partition("\n")[0]
+    return (*(LABELLED if getattr(config, "is_paired", False) else UNLABELLED), about)
+
+
+def share_seen(job: Job) -> float:
+    """Measure the share of the new persons' pictures that the people whom models learned from saw, too."""
+    shares = []
+    for model in job.align.models:
+        store, pixels = first_with_pixels(model.stores("train"))
+        is_common = model.learned.pictures.contain(
+            job.align.dataset.pictured_as, store.image_ids, pixels, job.align.confirm_copy("train")
+        )
+        shares.append(is_common[job.people[model.cell.tested_on[0]].trials.stimulus].mean())
+    return float(np.mean(shares))
+
+
+def check_controls(scopes: Mapping[str, Mapping[str, Metric]]) -> list[str]:
     """Warn of controls with everything that are not as they must be."""
     warnings = []
-    compared = PERMUTED_SCRATCH, PERMUTED_TRANSFER, ZERO_SHOT
-    scratch, transfer, zero_shot = (metrics.get(arm, [{}])[-1].get("top1") for arm in compared)
+    names = scope(PERMUTED_SCRATCH, EVERYTHING), scope(PERMUTED_TRANSFER, EVERYTHING), ZERO_SHOT
+    scratch, transfer, zero_shot = (scopes.get(name, {}).get("top1") for name in names)
     if scratch and (scratch.low or 0.0) > (scratch.chance or 0.0):
-        warnings.append(
-            f"{PERMUTED_SCRATCH} is above chance: its labels are wrong, so something else is read"
-        )
+        warnings.append("permuted-scratch is above chance: its labels are wrong, so something else is read")
     if transfer and zero_shot and transfer.value > zero_shot.value:
-        warnings.append(f"{PERMUTED_TRANSFER} is not below {ZERO_SHOT}: labels add nothing")
+        warnings.append("permuted-transfer is not below zero-shot: labels add nothing")
     return warnings

@@ -14,14 +14,14 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, extend_protocol
+from brainhive_cli.core.measurements import SIMULATED, TRIALS_TOGETHER, WHITENED_BY_TESTED, extend_protocol
 from brainhive_cli.core.results import Work
 from brainhive_cli.data.datasets import alike_items, people_of
-from brainhive_cli.data.stores.target_store import first_with_pixels, pixels_of
+from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.calibration.amounts import limit_amounts
-from brainhive_cli.evaluation.calibration.recipe import Calibration, Recipe
+from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, limit_amounts
+from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import few_shot
 from brainhive_cli.training.alignment.few_shot import SourceModel
@@ -63,14 +63,12 @@ class Job:
 
     Attributes:
         recipe: What the user wrote, with the run as a fingerprint knows it, wherever home lies.
-        spec: What is measured; all that the functions which measure get of the recipe.
         align: The run, opened on the data set of the new persons.
         training: The recipe that trained it.
         cells: One for each model and new person: the cell of the model, tested on that person.
     """
 
     recipe: Recipe
-    spec: Calibration
     align: TrainedRun
     training: Training
     cells: list[Cell]
@@ -120,13 +118,7 @@ class Job:
         # the run is named as fingerprints name it
         cells.sort(key=lambda cell: (cell.tested_on, cell.name))
         align = replace(align, chosen=cells)
-        return cls(
-            recipe.model_copy(update={"align_run": align.reference}),
-            recipe.select(Calibration),
-            align,
-            training,
-            cells,
-        )
+        return cls(recipe.model_copy(update={"align_run": align.reference}), align, training, cells)
 
     @property
     def seeds(self) -> list[int]:
@@ -140,12 +132,12 @@ class Job:
     @property
     def work(self) -> Work:
         """Count the models that are trained, without those that choose the strength of transfer."""
-        arms = [arm for arm in self.spec.arms if arm in few_shot.TRAINED_ARMS]
+        arms = [arm for arm in self.recipe.arms if arm in few_shot.TRAINED_ARMS]
         # everything is learned from once, whatever the number of draws
-        count = len(self.cells) * len(arms) * (len(self.spec.amounts) * self.spec.draw_count + 1)
-        epochs = self.spec.epochs or self.training.train.epochs
+        count = len(self.cells) * len(arms) * (len(self.recipe.amounts) * self.recipe.draw_count + 1)
+        epochs = self.recipe.epochs or self.training.train.epochs
         kind = f"{self.align.dataset.name}, {self.training.backbone.kind}, {epochs} epochs"
-        return Work(kind, count, "trained models", cells=len(self.cells) * self.spec.draw_count)
+        return Work(kind, count, "trained models", cells=len(self.cells) * self.recipe.draw_count)
 
     @cached_property
     def people(self) -> dict[int, Person]:
@@ -161,26 +153,22 @@ class Job:
         """Open the recordings of a new person."""
         # embeddings of the tested pictures
         member, (subject,) = TrainedModel(self.align, cell), cell.tested_on
-        rows = member.rows("test")
-        image_ids = [member.pictures("test").image_ids[row] for row in rows]
-        gallery = Targets.of(
-            member.stores("test"), Launch(0, 1, torch.device("cpu")), member.module.layout.encoders
-        ).gather(torch.from_numpy(rows))
+        rows, test_stores = member.rows("test"), member.stores("test")
+        targets = Targets.of(test_stores, Launch(0, 1, "cpu"), member.layout.encoders)
+        gallery = targets.gather(torch.from_numpy(rows))
 
         # trials that are learned from: never a tested picture, whatever it is called
         trials = read_raw(member, subject, "train", with_single=self.needs_trials)
-        stores = member.stores("train"), member.stores("test")
-        train_pixels, test_pixels = (pixels_of(each.values()) for each in stores)
-        name, known = self.align.dataset.pictured_as, None if test_pixels is None else test_pixels[rows]
-        is_tested = LearnedPictures.of(name, image_ids, known).contain(
-            name, member.pictures("train").image_ids, train_pixels, self.align.confirm_copy("train", "test")
-        )
-        is_dropped = is_tested[trials.stimulus]
+        (train, pixels), (test, known) = map(first_with_pixels, (member.stores("train"), test_stores))
+        name, known = self.align.dataset.pictured_as, None if known is None else known[rows]
+        tested_pictures = LearnedPictures.of(name, test.image_ids[rows], known)
+        confirm = self.align.confirm_copy("train", "test")
+        is_dropped = tested_pictures.contain(name, train.image_ids, pixels, confirm)[trials.stimulus]
         trials = trials.take(~is_dropped)
 
         # test trials, of some sessions only where days differ
-        tested = {TEST: read_raw(member, subject, "test", with_single=self.spec.days == "next")}
-        if self.spec.days == "next":
+        tested = {TEST: read_raw(member, subject, "test", with_single=self.recipe.days == "next")}
+        if self.recipe.days == "next":
             trials, tested = _split_days(trials, tested[TEST])
         tested = {name: part.take(np.isin(part.stimulus, rows)) for name, part in tested.items()}
         if not len(trials.stimulus):
@@ -202,8 +190,8 @@ class Job:
         model, alone = reader.module, Launch(0, 1, launch.device)
         targets = Targets.of(reader.stores("train"), alone, model.layout.encoders)
         training = self.training
-        if self.spec.epochs is not None:
-            train = training.train.model_copy(update={"epochs": self.spec.epochs, "stages": []})
+        if self.recipe.epochs is not None:
+            train = training.train.model_copy(update={"epochs": self.recipe.epochs, "stages": []})
             training = training.model_copy(update={"train": train})
 
         # some recordings of the people whom it learned from, for statistics of these
@@ -221,7 +209,9 @@ class Job:
     @property
     def needs_trials(self) -> bool:
         """Whether a part of a picture's trials may be learned from."""
-        return self.spec.unit != "pictures" or self.spec.order == "recording" or self.spec.days == "next"
+        return (
+            self.recipe.unit != "pictures" or self.recipe.order == "recording" or self.recipe.days == "next"
+        )
 
     def _describe_learned(self, cell: Cell) -> dict[int, Learned]:
         """Describe the recordings that models which are kept have learned from."""
@@ -253,8 +243,14 @@ class Job:
         Raises:
             BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
         """
-        trials, spec = [person.trials for person in self.people.values()], self.spec
+        trials, spec = [person.trials for person in self.people.values()], self.recipe
         return limit_amounts(trials, spec.unit, spec.amounts, spec.order)
+
+    @property
+    def amount_names(self) -> list[str]:
+        """Name the amounts, as `50 pictures`."""
+        names = [f"{amount:g} {self.recipe.unit}" for amount in self.amounts[:-1]]
+        return [*(name.removesuffix("s") if name.startswith("1 ") else name for name in names), EVERYTHING]
 
     @cached_property
     def items(self) -> Items:
@@ -263,14 +259,15 @@ class Job:
         rows = [next(iter(person.tested.values())).stimulus for person in self.people.values()]
         return alike_items(self.align.dataset, pictures, rows)
 
-    def describe_protocol(self) -> str:
-        """Name the way of measuring, with all that a reader must know."""
-        align, spec = self.align, self.spec
+    def describe_protocol(self, is_together: bool = False) -> str:
+        """Name the way of measuring, with all that a reader must know, as of trials decoded together."""
+        align, spec = self.align, self.recipe
         words = [f"calibration of {align.mode}", align.dataset.name, align.variant]
         draws = f"{spec.draw_count} draw{'s' if spec.draw_count > 1 else ''}"
         words += [draws if spec.order == "draws" else "order of recording"]
         words += ["next session"] if spec.days == "next" else []
-        return extend_protocol(", ".join(filter(None, words)), align.caveats("test"))
+        protocol = extend_protocol(", ".join(filter(None, words)), align.caveats("test"))
+        return extend_protocol(protocol, [TRIALS_TOGETHER] * is_together)
 
 
 def _check_kept(recipe: Recipe, training: Training) -> None:

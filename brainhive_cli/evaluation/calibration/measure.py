@@ -115,9 +115,9 @@ def measure_draw(
     person: Person,
     spec: Calibration,
     amounts: Sequence[float],
-    pulls: Sequence[float | None],
+    arms: Sequence[tuple[str, Sequence[float | None]]],
     draw: int,
-    keep: Callable[[str, PersonModel], object],
+    keep: Callable[[str, PersonModel], object] = lambda arm, decoder: None,
 ) -> Part:
     """Measure every arm after every amount, in one draw.
 
@@ -128,16 +128,15 @@ def measure_draw(
         person: The new person.
         spec: What is measured.
         amounts: Ascending; `ALL` is everything.
-        pulls: Strength of transfer for each amount; None is zero-shot.
+        arms: Arms, each with its strength of transfer for each amount; None is zero-shot.
         draw: Number of the draw, which decides the order of the recordings.
         keep: Called with the name of each arm, and what has learned from everything.
     """
-    arms, count = list_arms(spec), len(amounts)
     ranked = {
-        name: np.full((len(arms), count, len(tested.stimulus)), ABSENT)
+        name: np.full((len(arms), len(amounts), len(tested.stimulus)), ABSENT)
         for name, tested in person.tested.items()
     }
-    seconds = np.zeros((len(arms), count))
+    seconds = np.zeros((len(arms), len(amounts)))
     missing, together = dict[str, str](), set[str]()
     first = next(iter(person.tested.values()))
     label_free = {each.kind for each in spec.alignments if not getattr(each, "is_paired", False)}
@@ -146,12 +145,12 @@ def measure_draw(
     sizes = np.ascontiguousarray(measure_amounts(person.trials, np.array(chosen)).T)  # [amounts, 3]
     for column, (amount, is_chosen) in enumerate(zip(amounts, chosen, strict=True)):
         # the recordings of this amount
-        if (amount == ALL and draw > 0) or not is_chosen.any():
+        if not is_chosen.any() or (draw > 0 and np.array_equal(is_chosen, person.trials.is_there)):
             continue
         trials = person.trials.choose(is_chosen)
 
         # every arm on the same recordings
-        for row, arm in enumerate(arms):
+        for row, (arm, pulls) in enumerate(arms):
             if arm in missing:
                 continue
             started_s, seed = time.process_time(), derive_seed(spec.seed, person.subject, draw)

@@ -1,18 +1,19 @@
 """Strength of transfer by amount, chosen by the people whom the model learned from, each left out in turn."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from brainhive_cli.core import console
+from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.facts import Strength
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.evaluation.calibration.amounts import choose_trials
 from brainhive_cli.evaluation.calibration.job import TEST, Job, Person, read_raw
-from brainhive_cli.evaluation.calibration.measure import fit_decoder, rank_tested
+from brainhive_cli.evaluation.calibration.measure import ABSENT, measure_draw
 from brainhive_cli.training.alignment.few_shot import (
     PERMUTED_TRANSFER,
     TRANSFER,
@@ -28,33 +29,17 @@ LEAST_VALIDATION = 0.1
 """Share of training concepts that validate the strength, at least."""
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Strength of transfer of one model, and how it was chosen.
-
-    Attributes:
-        pulls: For each amount; None is zero-shot.
-        scores: Mean reciprocal rank by strength, for each amount; empty where nobody chose.
-        words: How, for people.
-    """
-
-    pulls: list[float | None]
-    scores: list[dict[str, float]]
-    words: str
-
-
-def fix_pulls(job: Job, cell: Cell) -> Choice | None:
+def fix_pulls(job: Job, cell: Cell) -> Strength | None:
     """Fix the strength for each amount where nobody chooses it; None where people of the model do.
 
     They do where they are two or more, of a model that is trained step by step and started from none.
     """
     # strengths of the recipe, or of the run
-    spec, amounts, pulls = job.spec, job.amounts, job.spec.transfer.pulls
-    nobody = [dict[str, float]() for _ in amounts]
+    spec, amounts, pulls = job.recipe, job.amounts, job.recipe.transfer.pulls
     if job.training.backbone.is_closed_form:
-        return Choice([0.0] * len(amounts), nobody, "the penalty of the run, which is fitted in closed form")
+        return Strength(pulls=[0.0] * len(amounts), chosen_by="closed form")
     if len(pulls) == 1:
-        return Choice([pulls[0]] * len(amounts), nobody, f"set to {pulls[0]:g}")
+        return Strength(pulls=pulls * len(amounts), chosen_by="recipe")
 
     # nobody can be left out of the model that another one started from
     is_started = job.training.mode == "finetune" or any(job.training.train.starts)
@@ -64,10 +49,8 @@ def fix_pulls(job: Job, cell: Cell) -> Choice | None:
     random = np.random.default_rng(spec.seed)
     trials = next(iter(job.people.values())).trials
     chosen = choose_trials(trials, spec.unit, amounts, spec.order, random)
-    why = "went on from another one" if is_started else "learned from one person"
-    counts = [int(is_chosen.any(1).sum()) for is_chosen in chosen]
-    words = f"fixed by the number of pictures, as the model {why}"
-    return Choice([*map(fixed_pull, counts)], nobody, words)
+    fixed = [fixed_pull(int(is_chosen.any(1).sum())) for is_chosen in chosen]
+    return Strength(pulls=fixed, chosen_by="another model" if is_started else "one person")
 
 
 def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Training:
@@ -98,7 +81,7 @@ def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Traini
     return training.model_copy(update=update)
 
 
-def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: Launch) -> Choice:
+def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: Launch) -> Strength:
     """Choose the strength for each amount by those whom the model learned from, each left out in turn.
 
     Each one's training pictures calibrate the model without that person, and the pictures of held-out
@@ -110,10 +93,10 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
         runs: The model without each of them.
         launch: This process, and its device.
     """
-    spec, amounts, pulls = job.spec, job.amounts, job.spec.transfer.pulls
+    spec, amounts, pulls = job.recipe, job.amounts, job.recipe.transfer.pulls
 
-    # ranks of each person who is left out, at every amount and strength
-    scores: list[dict[float | None, list[float]]] = [{} for _ in amounts]
+    # scores of each person who is left out, at every amount and strength
+    strengths, scores = list[float | None](), list[Float64]()
     with console.progress("choosing the strength of transfer", len(runs) * spec.transfer.draws) as bar:
         for subject, run in runs.items():
             # the model, and the signals of the person as it reads them
@@ -132,39 +115,21 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
             trials = trials.take(~is_tested)
             person = Person(subject, trials, int(is_tested.sum()), {TEST: tested}, gallery, rows)
 
-            # scores of the person, draw by draw
-            is_decodable = base.decodes_strangers(tested)
-            strengths = [*([None] if is_decodable else []), *sorted(pulls, reverse=True)]
-            drawn: list[dict[float | None, list[float]]] = [{} for _ in amounts]
+            # mean reciprocal ranks [strengths, amounts] of the person, over draws, which are no people
+            strengths = [*([None] if base.decodes_strangers(tested) else []), *sorted(pulls, reverse=True)]
+            arms, drawn = [(TRANSFER, [strength] * len(amounts)) for strength in strengths], []
             for draw in range(spec.transfer.draws):
-                random = np.random.default_rng((spec.seed, subject, draw))
-                chosen_trials = choose_trials(trials, spec.unit, amounts, spec.order, random)
-                for by_strength, is_chosen in zip(drawn, chosen_trials, strict=True):
-                    if draw > 0 and np.array_equal(is_chosen, trials.is_there):  # the same in all draws
-                        continue
-                    learned = trials.choose(is_chosen)
-                    for strength in strengths:
-                        seed = derive_seed(spec.seed, subject, draw)
-                        decoder = fit_decoder(base, TRANSFER, spec, learned, seed, strength)
-                        ranks = rank_tested(decoder, person)[TEST]
-                        by_strength.setdefault(strength, []).append(float((1 / ranks).mean()))
+                part = measure_draw(base, person, spec, amounts, arms, draw)
+                drawn.append((1 / np.ma.masked_equal(part.ranks[TEST], ABSENT)).mean(-1))
                 bar.advance()
-
-            # the person's mean over draws, which are no more people
-            for all_people, by_strength in zip(scores, drawn, strict=True):
-                for strength, values in by_strength.items():
-                    all_people.setdefault(strength, []).append(float(np.mean(values)))
+            scores.append(np.ma.stack(drawn).mean(0))
 
     # of strengths that do not differ from the best, the nearest to zero-shot
-    means = [
-        {
-            ZERO_SHOT if strength is None else f"{strength:g}": float(np.mean(values))
-            for strength, values in by_strength.items()
-        }
-        for by_strength in scores
-    ]
-    words = f"chosen by {len(runs)} people whom the model learned from, each left out in turn"
-    return Choice([choose_strength(by_strength) for by_strength in scores], means, words)
+    by_amount = np.array(scores).T  # [amounts, strengths, people]
+    chosen = [choose_strength(dict(zip(strengths, each, strict=True))) for each in by_amount]
+    labels = [ZERO_SHOT if strength is None else f"{strength:g}" for strength in strengths]
+    means = [dict(zip(labels, each.mean(1).tolist(), strict=True)) for each in by_amount]
+    return Strength(pulls=chosen, chosen_by="people", people=len(runs), mrr=means)
 
 
 def choose_strength(scores: Mapping[float | None, Sequence[float]]) -> float | None:

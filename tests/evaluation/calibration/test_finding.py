@@ -1,0 +1,148 @@
+"""The finding of calibrate as people read it, and the page that is drawn from the same facts and metrics."""
+
+from dataclasses import replace
+
+import pytest
+
+from brainhive_cli.core.facts import Amount, CalibrationFacts, Cell
+from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.evaluation.calibration.curve_page import draw
+from brainhive_cli.reports.sentences import state_finding
+
+TOP1 = Metric(
+    "top1", 0.3, 1200, 200, 0.005, 0.22, 0.38, (1,), "calibration", "test", "t", people=(0.22, 0.38)
+)
+GAIN = replace(TOP1, name="top1_gain", pool=None, chance=0.0)
+SHARE = replace(TOP1, name="share_of_everything", chance=None)
+AMOUNTS = [
+    Amount(name="20 pictures", pictures=20, trials=80, minutes=1.0),
+    Amount(name="50 pictures", pictures=50, trials=200, minutes=2.5),
+    Amount(name="everything", pictures=400, trials=1600, minutes=20.1),
+]
+ABOUT = ("signals and labels", "none", "an arm")
+
+
+def measure(arm="transfer", people=6, **facts) -> Measurements:
+    """Measure an arm that gives .1, .22 and .3, next to zero-shot, which gives .04."""
+    top1 = {"20 pictures": 0.1, "50 pictures": 0.22, "everything": 0.3}
+    scopes = {f"{arm} · {name}": {"top1": replace(TOP1, value=value)} for name, value in top1.items()}
+    scopes |= {"zero-shot": {"top1": replace(TOP1, value=0.04)}, "all": {"top1": TOP1}}
+    shares = {"20 pictures": 0.33, "50 pictures": 0.73, "everything": 1.0}
+    for name, value in shares.items():
+        share = replace(SHARE, value=value, low=value - 0.1, high=value + 0.1)
+        scopes[f"share_of_everything · {name}"] = {"share_of_everything": share}
+    stated = {
+        "is_above_chance": True,
+        "lead": "50 pictures",
+        "cells": {f"sub-{one:02d}": Cell(subject=one) for one in range(people)},
+        "people": {f"sub-{one:02d}": [0.1, 0.2, 0.3] for one in range(people)},
+        "arms": {name: ABOUT for name in (arm, "zero-shot")},
+        "seconds": {arm: 1.0, "zero-shot": 0.0},
+        **facts,
+    }
+    return Measurements(scopes, {}, CalibrationFacts(modality="EEG", arm=arm, amounts=AMOUNTS, **stated))
+
+
+def test_the_finding_says_what_was_decoded_how_often_right_by_whom_and_of_how_many():
+    finding = state_finding(measure(suffices=(1, 2)))
+
+    assert finding == (
+        "From EEG, with 50 pictures of a new person, the picture that was seen was ranked first of 200 in 22 "
+        "% of cases (95 % CI 22 to 38 %; chance 0.5 %) by transfer; with everything (400 pictures, 20.1 "
+        "minutes) in 30 %, without any recording in 4 % (6 new people). That is 73 % of what everything "
+        "gives (95 % CI 63 to 83 %). 90 % of it takes more than 20 pictures (95 % CI, people in general)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("suffices", "people", "expected"),
+    [
+        (
+            (1, 1),
+            6,
+            "90 % of it takes more than 20 pictures and at most 50 pictures (95 % CI, people in general).",
+        ),
+        ((0, 0), 6, "90 % of it takes at most 20 pictures (95 % CI, people in general)."),
+        ((0, 2), 4, "4 people do not settle how much gives 90 % of it."),
+        (None, 1, "1 person does not settle how much gives 90 % of it."),
+    ],
+)
+def test_the_amount_that_suffices_is_stated_or_that_it_is_not_settled(suffices, people, expected):
+    assert state_finding(measure(people=people, suffices=suffices)).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("better", "expected"),
+    [
+        ((0, 3), "Transfer is not shown to be better than training from scratch."),
+        (
+            (2, 3),
+            "Transfer is better than training from scratch up to 50 pictures (95 % CI at each amount).",
+        ),
+        (
+            (1, 2),
+            "Transfer is better than training from scratch up to 20 pictures (95 % CI at each amount), and "
+            "no better with everything.",
+        ),
+    ],
+)
+def test_transfer_is_compared_with_a_model_of_the_person_alone(better, expected):
+    assert state_finding(measure(better=better)).endswith(expected)
+
+
+def test_a_day_costs_points_of_percent():
+    measured = measure()
+    drift = {"drift · everything": {"top1_gain": replace(GAIN, value=-0.031, low=-0.07, high=0.01)}}
+
+    finding = state_finding(replace(measured, scopes={**measured.scopes, **drift}))
+
+    assert finding.endswith(
+        "From the first session to the last, top-1 with everything changes by -3.1 points (95 % CI -7.0 "
+        "points to +1.0 points)."
+    )
+
+
+def test_no_share_is_stated_of_a_score_at_chance():
+    finding = state_finding(measure(is_above_chance=False, lead=""))
+
+    assert "with everything (400 pictures, 20.1 minutes) of a new person" in finding
+    assert (
+        "With everything, transfer is not shown to be above chance, so no share of it is stated." in finding
+    )
+    assert "of what everything gives" not in finding
+
+
+def test_a_model_of_other_people_alone_says_nothing_of_amounts():
+    finding = state_finding(measure("zero-shot", lead="20 pictures"))
+
+    assert finding.startswith("From EEG, without any recording of a new person, the picture that was seen")
+    assert finding.endswith("by the model of other people (6 new people).")
+
+
+def test_controls_alone_are_no_finding_and_no_figure_of_it():
+    control = {"permuted-scratch": ("signals, wrong labels", "control", "scratch; at chance")}
+    facts = CalibrationFacts(amounts=AMOUNTS, arms=control, seconds={"permuted-scratch": 1.0})
+    scopes = {f"permuted-scratch · {amount.name}": {"top1": TOP1} for amount in AMOUNTS}
+    measured = Measurements({"all": {}, **scopes}, {}, facts)
+
+    assert state_finding(measured) == "Only controls were measured, so nothing is said of a new person."
+    drawn = draw(measured)
+    assert [each.title for each in drawn] == [
+        "Controls: wrong labels",
+        "Top-1 of every arm",
+        "Amounts",
+        "Arms",
+    ]
+    assert {each.section for each in drawn} == {"Calibration"}
+
+
+def test_tables_have_a_row_for_each_amount_and_each_arm():
+    tables = {each.title: each for each in draw(measure()) if each.kind == "table"}
+
+    by_amount, every = tables["Top-1 by amount"], tables["Top-1 of every arm"]
+    assert [*by_amount.columns] == ["amount", "transfer", "share of everything"]
+    assert [str(row[1]) for row in by_amount.rows] == ["0.100", "0.220", "0.300", "0.005"]
+    assert by_amount.rows[1][1].small == "0.220–0.380"
+    assert [*every.columns] == ["arm", *(amount.name for amount in AMOUNTS)]
+    assert [str(row[0]) for row in every.rows] == ["transfer", "zero-shot", "chance"]
+    assert tables["Amounts"].rows[-1] == ("everything", "400", "1,600", "20.1")
