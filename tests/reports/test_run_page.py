@@ -1,5 +1,6 @@
 """The page of runs, made of their metrics and artifacts alone, whatever command wrote them."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -572,3 +573,63 @@ def test_compared_runs_are_called_by_the_fewest_keys_that_tell_them_apart(tmp_pa
     same = [run(tmp_path, name, set_up=SET_UPS["nice"]) for name in ("first", "second")]
     assert name_by_differences(same) == ["first", "second"]
     assert name_by_differences([runs[0], run(tmp_path, "unknown")]) == ["brain-mlp", "unknown"]
+
+
+def test_a_table_for_papers_has_the_value_of_the_page_though_subjects_average_to_another(tmp_path):
+    shown = run(tmp_path, "ours")
+    ranks = {ALL: 3.583, "sub-01_seed-1": 3.0, "sub-02_seed-1": 4.334}
+    scopes = {name: {"median_rank": metric("median_rank", value)} for name, value in ranks.items()}
+    shown.folder.finish(replace(shown.measured, scopes=scopes))
+    group = RunGroup([ShownRun("ours", shown.folder), run(tmp_path, "other")])
+
+    row = next(row for row in paper_table(group).rows if row[0] == "ours")
+    on_page = next(row for row in tables_of(group)[0].rows if row[0] == "ours")
+
+    assert any(cell.text.startswith("3.583") for cell in row[1:])
+    assert any(cell.value == 3.583 for cell in on_page[1:] if isinstance(cell, Cell))
+
+
+def test_runs_of_several_protocols_have_each_its_own_in_captions_and_on_the_page(tmp_path):
+    first, second = run(tmp_path, "first"), run(tmp_path, "second")
+    other = "intra, lab, normalised by session"
+    scopes = {ALL: {"top1": metric("top1", 0.5, protocol=other)}}
+    second.folder.finish(replace(second.measured, scopes=scopes))
+    group = RunGroup([first, ShownRun("second", second.folder)])
+
+    caption = paper_table(group).title
+    table = next(table for table in tables_of(group) if table.title == "Protocol of each run")
+
+    assert "first: intra, lab;" in caption and f"second: {other};" in caption
+    assert table.rows == (("first", "intra, lab"), ("second", other))
+    assert "Protocol:" not in tables_of(group)[0].note
+
+
+def test_one_subject_has_no_bar_beside_that_of_all(tmp_path):
+    shown = run(tmp_path, "ours")
+    alone = {"sub-01_seed-1": CellFacts(subject="sub-01", seed=1)}
+    shown.folder.finish(shown.measured.stating(cells=alone))
+
+    assert page_of([RunGroup([ShownRun("ours", shown.folder)])]).headlines == []
+
+
+def test_map_is_left_out_where_it_is_mrr_by_definition(tmp_path):
+    shown = run(tmp_path, "ours")
+    for map_value, names in ((0.4, ["MRR"]), (0.3, ["MRR", "mAP"])):
+        metrics = {"mrr": metric("mrr", 0.4), "map": metric("map", map_value)}
+        shown.folder.finish(replace(shown.measured, scopes={ALL: metrics}))
+        group = RunGroup([ShownRun("ours", shown.folder)])
+        assert [row[0] for row in tables_of(group)[0].rows] == names
+        assert [name for name in paper_table(group).columns if name in ("MRR", "mAP")] == names
+
+
+def test_no_heading_of_a_page_has_a_code_and_each_number_with_caveats_has_a_footnote_sign(tmp_path):
+    caveats = ("simulated", "selected on test")
+    shown = run(tmp_path, "ours", caveats=[*caveats])
+    scopes = {ALL: {"top1": metric("top1", 0.5, caveats=caveats)}}
+    shown.folder.finish(replace(shown.measured, scopes=scopes))
+    page = page_of([RunGroup([ShownRun("ours", shown.folder)])])
+    html = page.html()
+
+    assert not any("[" in heading for heading in re.findall(r"<h[1-5][^>]*>(.*?)</h", html))
+    assert "50 %† of cases" in page.lead[0] and "0.500†" in html
+    assert [line[:3] for line in page.warnings] == ["† S", "† S"]
