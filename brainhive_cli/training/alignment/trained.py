@@ -475,7 +475,10 @@ class TrainedRun:
     @property
     def modality(self) -> str:
         """Kind of the recordings: EEG, MEG or fMRI."""
-        return name_modality(self.models[0].layout.spec.names)
+        if self.is_model:
+            return name_modality(self._described[0].spec.names)
+        fields, _ = aligners.read_config(self.models[0].path)  # weights are loaded once, to be tested
+        return name_modality(fields["spec"].get("names", ()))
 
     def describe(self, split: str) -> dict[str, Any]:
         """Give the facts on which run is tested, on which data set, and the set-up of a split."""
