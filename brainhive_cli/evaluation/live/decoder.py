@@ -30,8 +30,10 @@ COMPARED_NUMBERS = 1024
 SAME, NEARER = 0.999, 0.75
 """A trial is one of the training if their correlation is so high; or if its distance is such a share of that
 to any other: of simulated EEG that is filtered or whitened otherwise .46 to .92, of new trials .9 to 1."""
-Best = list[tuple[str, float]]
-"""Image ids and similarities, the most similar first."""
+Best = list[dict[str, Any]]
+"""Image ids, `image`, and similarities of the most similar pictures, the best first."""
+SHOWN = ("shown", "best", "rank", "repetitions", "average_best", "average_rank")
+"""Attributes of a result that others see."""
 AVERAGED_PICTURES = 2000
 """Pictures whose trials are averaged; of more, the one that was shown longest ago begins anew."""
 
@@ -43,8 +45,8 @@ class LiveResult:
     Attributes:
         number: Number of the window, from 1.
         window: The window.
-        shown: Row of the shown picture in the gallery; None where it is not known.
-        best: Image id and similarity of the most similar pictures by this trial, the best first.
+        shown: Image id of the shown picture; None where it is not known.
+        best: The most similar pictures by this trial.
         rank: Rank of the shown picture by this trial; 1 is best.
         repetitions: How often the picture was shown so far.
         average_best: As `best`, by the average of all its trials so far; None where there is one.
@@ -57,7 +59,7 @@ class LiveResult:
 
     number: int
     window: CutWindow
-    shown: int | None
+    shown: str | None
     best: Best
     rank: int | None
     repetitions: int
@@ -181,15 +183,14 @@ class WindowDecoder:
                 if len(self._sums) > AVERAGED_PICTURES:
                     self._sums.popitem(last=False)
 
-        # tokens of trials, then of averages of several; ranks of what was shown
+        # tokens of trials, then of averages of several; ranks of what was shown, any of what is not known
         averaged = np.flatnonzero(counts > 1)
         trials = self._read(np.concatenate([epochs, averages[averaged]]))
         signals = torch.from_numpy(trials.averages)  # [n + a, C, T]
         tokens = self.member.encode(trials)  # [n + a, D]
-        similar = (normalize(tokens) @ self._units.T).cpu()  # [n + a, M]
-        best = similar.topk(min(BEST, len(self.image_ids)), dim=1)
-        shown = [*rows, *(rows[index] for index in averaged.tolist())]
-        known = [index for index, row in enumerate(shown) if row is not None]
+        best = (normalize(tokens) @ self._units.T).cpu().topk(min(BEST, len(self.image_ids)), dim=1)
+        shown = [rows[index] or 0 for index in (*range(len(rows)), *averaged)]
+        ranked = ranks(tokens, self.pictures, torch.tensor(shown, device=tokens.device)).tolist()
 
         # trials that the model has learned from
         is_learned, learned = [False] * len(rows), self.learned_trials
@@ -197,35 +198,30 @@ class WindowDecoder:
             nearest = (describe_trials(signals[: len(rows)]) @ learned.T).topk(2, dim=1).values  # [n, 2]
             first, second = (1 - nearest).clamp(min=0).sqrt().unbind(1)  # distances, by a factor
             is_learned = ((nearest[:, 0] > SAME) | (first < NEARER * second)).tolist()
-        ranked = {}
-        if known:
-            targets = torch.tensor([shown[index] for index in known], device=tokens.device)
-            ranks_of_known = ranks(tokens[known], self.pictures, targets).tolist()
-            ranked = dict(zip(known, ranks_of_known, strict=True))
-        average_indices = {index: len(rows) + number for number, index in enumerate(averaged.tolist())}
 
         def list_best(index: int) -> Best:
             pairs = zip(best.indices[index].tolist(), best.values[index].tolist(), strict=True)
-            return [(self.image_ids[row], round(value, 6)) for row, value in pairs]
+            return [{"image": self.image_ids[row], "similarity": round(value, 6)} for row, value in pairs]
 
         # a result for each window
-        results = []
+        results, average = [], len(rows) - 1
         for index, (window, row) in enumerate(zip(windows, rows, strict=True)):
             self._number += 1
-            average = average_indices.get(index)
+            has_average = counts[index] > 1
+            average += has_average  # index of the last average
             results.append(
                 LiveResult(
                     self._number,
                     window,
-                    row,
+                    None if row is None else self.image_ids[row],
                     list_best(index),
-                    ranked.get(index),
+                    None if row is None else ranked[index],
                     int(counts[index]),
-                    None if average is None else list_best(average),
-                    None if average is None else ranked.get(average),
+                    list_best(average) if has_average else None,
+                    ranked[average] if has_average else None,
                     row is not None and bool(self.is_tested[row]),
                     is_learned[index],
-                    signals[index if average is None else average],
+                    signals[average if has_average else index],
                     tokens[index].cpu(),
                 )
             )
@@ -265,29 +261,19 @@ def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
     return (torch.cat(described) if described else None), is_complete
 
 
-def as_event(result: LiveResult, image_ids: Sequence[str], start_s: float) -> dict[str, Any]:
+def as_event(result: LiveResult, start_s: float) -> dict[str, Any]:
     """Write a result as plain values, for the page, lines of JSON and other programs.
 
     Args:
         result: The result.
-        image_ids: [M] pictures that are searched.
         start_s: Time of the first sample.
     """
-
-    def write(best: Best) -> list[dict[str, Any]]:
-        return [{"image": image, "similarity": similarity} for image, similarity in best]
-
-    best, average = result.best, result.average_best
+    best = result.best
     return {
         "kind": "result",
         "window": result.number,
         "event": result.window.name,
-        "shown": None if result.shown is None else image_ids[result.shown],
         "onset_s": round(result.window.time_s - start_s, 6),
-        "best": write(best),
-        "margin": round(best[0][1] - best[1][1], 6) if len(best) > 1 else None,
-        "rank": result.rank,
-        "repetitions": result.repetitions,
-        "average_best": None if average is None else write(average),
-        "average_rank": result.average_rank,
+        "margin": round(best[0]["similarity"] - best[1]["similarity"], 6) if len(best) > 1 else None,
+        **{name: getattr(result, name) for name in SHOWN},
     }

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,12 +73,12 @@ class Latencies:
 
     def summarise(self) -> dict[str, dict[str, float]]:
         """Give median, 95th percentile and maximum of each stage."""
-        summary = {}
-        for stage, values in self._values.items():
-            if values:
-                shares = np.percentile(values, (50, 95, 100)).round(2).tolist()
-                summary[stage] = dict(zip(("p50", "p95", "max"), shares, strict=True))
-        return summary
+        names, shares = ("p50", "p95", "max"), (50, 95, 100)
+        return {
+            stage: dict(zip(names, np.percentile(values, shares).round(2).tolist(), strict=True))
+            for stage, values in self._values.items()
+            if values
+        }
 
 
 class Score:
@@ -102,10 +102,10 @@ class Score:
         self.ranks: list[int] = []
         self.average_ranks: dict[str, int] = {}
 
-    def add(self, result: LiveResult, image_id: str) -> None:
+    def add(self, result: LiveResult) -> None:
         """Count a result whose shown picture is known and tested."""
-        assert result.rank is not None
-        best = result.best[0][0]
+        assert result.shown is not None and result.rank is not None
+        image_id, best = result.shown, result.best[0]["image"]
         is_tie = best == image_id and result.rank != 1  # which is a miss, and answers nothing
         self.hits.add(image_id, image_id if result.rank == 1 else "" if is_tie else best)
         self.learned += result.is_learned
@@ -148,33 +148,24 @@ class Drawer:
         self, draw: Callable[[LiveResult], bytes], show: Callable[[int, bytes, float, int], None]
     ) -> None:
         self._draw, self._show, self._skipped = draw, show, 0
-        self._newest: LiveResult | None = None
-        self._has_changed = threading.Condition()
-        self._is_closed = False
+        self._newest: queue.Queue[LiveResult | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
         self._thread.start()
 
     def add(self, result: LiveResult) -> None:
         """Draw a result next, in place of one that waits."""
-        with self._has_changed:
-            self._skipped += self._newest is not None
-            self._newest = result
-            self._has_changed.notify()
+        with suppress(queue.Empty):
+            self._newest.get_nowait()
+            self._skipped += 1
+        self._newest.put(result)
 
     def close(self) -> None:
-        """Finish the drawing that was begun."""
-        with self._has_changed:
-            self._is_closed = True
-            self._has_changed.notify()
+        """Finish the drawing that was begun, and the one that waits."""
+        self._newest.put(None)
         self._thread.join(timeout=30)
 
     def _run(self) -> None:
-        while True:
-            with self._has_changed:
-                self._has_changed.wait_for(lambda: self._newest is not None or self._is_closed)
-                result, self._newest = self._newest, None
-                if result is None:
-                    return
+        while (result := self._newest.get()) is not None:
             started_s = time.perf_counter()
             try:
                 self._show(result.number, self._draw(result), time.perf_counter() - started_s, self._skipped)
@@ -228,10 +219,7 @@ class Loop:
         stalled_at: float | None = None
         try:
             with stop_at_interrupt(self._should_stop):
-                while True:
-                    # all windows that wait, together
-                    timed, is_last, error = self._take()
-
+                for timed in self._take():
                     # a stall is said once, and its end
                     silence_s = time.monotonic() - self._read_at
                     if silence_s > STALL_S and stalled_at is None and is_continuous and reader.is_alive():
@@ -246,13 +234,10 @@ class Loop:
 
                     self._stop_saving()
                     if timed:
-                        self._decode(timed)
-                    if error is not None:
-                        raise error
+                        self._decode(timed[: self._most and self._most - self.decoded])
                     if self._most is not None and self.decoded >= self._most:
                         return f"after {self.decoded} windows"
-                    if is_last:
-                        return "stopped" if self._should_stop.is_set() else "the stream ended"
+                return "stopped" if self._should_stop.is_set() else "the stream ended"
         finally:
             self._should_stop.set()
             reader.join(timeout=5)
@@ -268,23 +253,18 @@ class Loop:
             console.warn(f"{self._save_error.message} ({self._save_error.hint})")
             self._publish({"kind": "warning", "text": self._save_error.message})
 
-    def _take(self) -> tuple[list[TimedWindow], bool, BaseException | None]:
-        """Take all windows that wait; whether they are the last, and what went wrong after them."""
-        timed: list[TimedWindow] = []
-        wait_s: float | None = READ_WAIT_S
-        while True:
-            try:
-                item = self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if item is None or isinstance(item, BaseException):
-                return timed, True, item
-            timed += item
-            wait_s = None
-            if self._most is not None and self.decoded + len(timed) >= self._most:
-                timed = timed[: max(1, self._most - self.decoded)]
-                break
-        return timed, False, None
+    def _take(self) -> Iterator[list[TimedWindow]]:
+        """Yield all windows that wait, together, or none after a while; then raise what went wrong."""
+        item: list[TimedWindow] | BaseException | None = []
+        while isinstance(item, list):
+            timed, wait_s = list[TimedWindow](), READ_WAIT_S
+            with suppress(queue.Empty):
+                while isinstance(item := self._queue.get(timeout=wait_s), list):
+                    timed += item
+                    wait_s = 0.0
+            yield timed
+        if item is not None:
+            raise item
 
     def _decode(self, timed: Sequence[TimedWindow]) -> None:
         """Decode windows, and publish each result with what is known of the session so far."""
@@ -297,15 +277,14 @@ class Loop:
             text = f"whitening begins after {missing} more trials" if missing else "windows are whitened now"
             self._publish({"kind": "warning", "text": text})
         offset = len(timed) - len(results)  # windows that whitening was measured of
-        start_s = self._start_s or 0.0
         self.decoded += len(timed)
         for one in timed[offset:]:
             self.latencies.add(one, ranked_s)
         so_far = {"latency_ms": self.latencies.summarise(), "stream": self.describe_stream()}
         for result in results:
-            event = as_event(result, decoder.image_ids, start_s)
+            event = as_event(result, self._start_s or 0.0)
             if result.is_tested:
-                self.score.add(result, event["shown"])
+                self.score.add(result)
                 if not self._has_warned and TRAINED_TRIALS in self.score.caveats:
                     self._has_warned, text = True, "trials of the training are shown: hit rates are no result"
                     console.warn(text)
@@ -340,6 +319,10 @@ class Loop:
             end = error
         self._queue.put(end)
 
+    def _note_arrival(self, time_s: float) -> None:
+        self._read_at = time.monotonic()
+        self._start_s = time_s if self._start_s is None else self._start_s
+
     def _windows(self) -> Iterator[list[TimedWindow]]:
         """Yield the windows that are complete, as soon as they are."""
         stream, windows, decoder = self.session.stream, self.session.windows, self.session.decoder
@@ -349,8 +332,7 @@ class Loop:
                 if (ready := stream.read_windows(READ_WAIT_S)) is None:
                     return
                 if ready:
-                    self._read_at = time.monotonic()
-                    self._start_s = ready[0].time_s if self._start_s is None else self._start_s
+                    self._note_arrival(ready[0].time_s)
                     self.counts.events += len(ready)
                     self.counts.windows += len(ready)
                     read_s = stream.now_s()
@@ -364,8 +346,7 @@ class Loop:
                 return
             read_s = stream.now_s()
             if len(chunk.samples):
-                self._read_at = time.monotonic()
-                self._start_s = float(chunk.times_s[0]) if self._start_s is None else self._start_s
+                self._note_arrival(float(chunk.times_s[0]))
             gaps = windows.add(chunk.samples[:, self.session.columns], chunk.times_s)
             for event in chunk.events:
                 windows.add_event(event.name, event.time_s)

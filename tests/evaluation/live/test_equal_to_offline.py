@@ -98,9 +98,9 @@ def test_tokens_are_those_of_eval_retrieval_s_single_trials(models, name):
     seen = {image_id: 0 for image_id in expected}
     for result in results:
         if result.shown is not None:
-            image_id = opened.decoder.image_ids[result.shown]
-            torch.testing.assert_close(result.token, expected[image_id][seen[image_id]], atol=1e-5, rtol=0)
-            seen[image_id] += 1
+            token = expected[result.shown][seen[result.shown]]
+            torch.testing.assert_close(result.token, token, atol=1e-5, rtol=0)
+            seen[result.shown] += 1
     assert seen == dict.fromkeys(PICTURES["test"], 4)
     assert len(loop.score.ranks) == 8 and not loop.counts.dropped and loop.counts.windows == 32
 
@@ -230,5 +230,6 @@ def test_a_gallery_of_live_ranks_as_that_of_retrieval(models):
         torch.stack([result.token for result in tested]),
         encode_gallery([opened.decoder.member], gallery),
     )
-    (ranks,) = gallery.rank_draws(images, np.array([result.shown for result in tested]), [tokens]).tolist()
+    rows = np.array([opened.decoder.image_ids.index(result.shown) for result in tested])
+    (ranks,) = gallery.rank_draws(images, rows, [tokens]).tolist()
     assert ranks == [result.rank for result in tested]
