@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from brainhive_cli.commands import trackers
-from brainhive_cli.core import console
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.inputs import Input, collect, digests_of
@@ -16,7 +16,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.set_up import describe_signals, flatten
+from brainhive_cli.core.set_up import cite, describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, reading_sweep, variants
 from brainhive_cli.data.datasets import StimulusSet, alike_of, list_stimuli
 from brainhive_cli.evaluation.reconstruction.baselines import BASELINES, DEFAULT, Baselines, make_stills
@@ -541,6 +541,8 @@ def _finish(
 
     # what the numbers are of: models, set-up, and pictures that were left out
     generated_by = recipe.model_dump(mode="json", include=GENERATED_BY)
+    prior = parts.load("priors", priors.describe(recipe.prior.source).kind).Config.cites
+    papers = cite(prior=prior, generator=parts.cited(recipe.generator))
     seen, warnings = describe_tested([align.tested_pictures(recipe.split)], align.signal_warnings)
     facts = ReconstructionFacts(
         dataset=align.dataset.name,
@@ -549,7 +551,7 @@ def _finish(
         prior=recipe.prior.source,
         mode=align.mode,
         published=recipe.published_values,
-        set_up={**align.set_up(recipe.split), **flatten(generated_by, "reconstruct")},
+        set_up={**align.set_up(recipe.split), **flatten(generated_by, "reconstruct"), **papers},
         seen_in_training=seen,
         warnings=warnings,
     )

@@ -18,7 +18,7 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import BaseRecipe, Names, Run
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, newest, showing
-from brainhive_cli.core.set_up import say
+from brainhive_cli.core.set_up import CITES, say
 from brainhive_cli.reports.paper_tables import comma_separated, paper_table, write_table
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
 
@@ -167,7 +167,7 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
         return labels
 
     # the first keys that tell more of the runs apart, kinds of parts before their other keys
-    keys = dict.fromkeys(key for set_up in set_ups for key in set_up)
+    keys = dict.fromkeys(key for set_up in set_ups for key in set_up if not key.startswith(CITES))
     names = [""] * len(runs)
     for key in sorted(keys, key=lambda key: not key.endswith(".kind")):
         word = key.rpartition(".")[2]

@@ -16,8 +16,10 @@ from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch, num_processes
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
+from brainhive_cli.core.parts import cited
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.set_up import cite
 from brainhive_cli.core.tables import Table
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.data.command_lines import only_if_recorded
@@ -26,6 +28,7 @@ from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
+from brainhive_cli.training.alignment.set_ups import cite_data
 from brainhive_cli.training.prior.components import LAST, Learner, adamw8bit, require_fit
 from brainhive_cli.training.prior.examples import Pictures
 from brainhive_cli.training.prior.loop import Training, train
@@ -169,7 +172,13 @@ def _train(recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch
                 metrics[name] = measure(
                     name, [np.asarray(values)], protocol=protocol, seeds=(recipe.seed,), split="validation"
                 )
-    return Measurements({ALL: metrics | distances}, missing, Facts(command="train-prior"))
+
+    # the papers behind it
+    papers = cite(
+        prior=cited(recipe.prior), generator=cited(recipe.generator), encoders=cited(recipe.encoders)
+    )
+    papers |= cite_data(recipe.dataset.build(recipe.paths), [])
+    return Measurements({ALL: metrics | distances}, missing, Facts(command="train-prior", set_up=papers))
 
 
 def _save(training: Training, folder: Path) -> None:

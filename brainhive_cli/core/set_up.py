@@ -1,6 +1,7 @@
 """The set-up behind a number: whose signals, how prepared and averaged, read by which model, trained how."""
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 SetUp = Mapping[str, Any]
@@ -8,6 +9,9 @@ SetUp = Mapping[str, Any]
 `SIGNALS`. A key whose value is not known is left out."""
 SIGNALS = ("channels", "channel_mapping", "window_ms", "rate_hz", "repetitions", "unit", "preparation")
 """Keys of the signals that models were tested on: runs that differ in them compare more than models."""
+CITES = "cites"
+"""Section of the papers behind the data set, the signals, the model, its encoders and the generator, by the
+keys of reports/references.bib."""
 LISTED = 6
 """Values of a list that are named one by one; of a longer one its length, first and last."""
 NOTHING = "none"
@@ -25,26 +29,32 @@ def flatten(fields: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return flat
 
 
+def cite(**papers: Sequence[str]) -> dict[str, list[str]]:
+    """Give the papers behind each part of a set-up, each once; parts without any are left out."""
+    return {f"{CITES}.{part}": [*dict.fromkeys(keys)] for part, keys in papers.items() if keys}
+
+
 def merge(set_ups: Sequence[SetUp]) -> dict[str, Any]:
     """Put several into one, as those of the subjects or the runs that one number is of.
 
-    What they differ in is said in words. Keys that some do not know are left out.
+    What they differ in is said in words. Keys that some do not know are left out; papers are those of all.
     """
-    merged = {}
-    for key in set_ups[0] if set_ups else ():
-        # a value that all have, or each of theirs in words
-        if all(key in set_up for set_up in set_ups):
-            first, *rest = values = [set_up[key] for set_up in set_ups]
+    merged: dict[str, Any] = {}
+    for key in dict.fromkeys(chain(*set_ups)):
+        values = [set_up[key] for set_up in set_ups if key in set_up]
+        if key.startswith(CITES):
+            merged[key] = [*dict.fromkeys(chain(*values))]
+        elif len(values) == len(set_ups):  # a value that all have, or each of theirs in words
             words = dict.fromkeys(say(key, value) for value in values)
-            merged[key] = first if all(value == first for value in rest) else " or ".join(words)
+            merged[key] = values[0] if all(value == values[0] for value in values) else " or ".join(words)
     return merged
 
 
 def differences(here: SetUp, there: SetUp, only: Collection[str] | None = None) -> list[str]:
     """Say in which keys two set-ups differ, as `train.lr 1, not 0.0005`.
 
-    A key that only one of them has counts where both have keys of its section (`train`); else the other does
-    not know the whole section.
+    A key that only one of them has counts where both have keys of its section; else the other does not know
+    the whole section. Backbones of two kinds may read other keys of `train`, which do not count, as papers.
 
     Args:
         here: The one that is spoken of.
@@ -53,14 +63,16 @@ def differences(here: SetUp, there: SetUp, only: Collection[str] | None = None) 
     """
     # keys of sections that both know
     said = []
-    known = {key.split(".")[0] for key in here} & {key.split(".")[0] for key in there}
+    known = {key.split(".")[0] for key in here} & {key.split(".")[0] for key in there} - {CITES}
     keys = [key for key in {**here, **there} if key.split(".")[0] in known]
     differing = [key for key in keys if here.get(key) != there.get(key)]
     other_kinds = [key.removesuffix("kind") for key in differing if key.endswith(".kind")]
     for key in differing:
         if only is not None and key.split(".")[0] not in only:
             continue
-        if not key.endswith(".kind") and any(key.startswith(part) for part in other_kinds):
+        is_of_part = any(key.startswith(part) for part in other_kinds)
+        is_read_by_one = "backbone." in other_kinds and (key not in here or key not in there)
+        if not key.endswith(".kind") and (is_of_part or (is_read_by_one and key.startswith("train."))):
             continue  # knobs of another part
 
         # values in words, which may be the same for long ones

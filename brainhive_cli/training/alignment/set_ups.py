@@ -1,18 +1,23 @@
 """The set-up of an align run, by its recipe or model and its signals."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.set_up import flatten
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.set_up import cite, flatten
 from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.published import PUBLISHED
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.recipe import USED_IN_CLOSED_FORM, Recipe
 
 Fields = dict[str, Any]
 DECIDE_NOTHING = {"paths", "run", "digests", "recipe_name", "published"} | {
@@ -29,33 +34,54 @@ OF_FILES = ("source", "form", "simulated", "dtype")
 """Keys of the provenance of signals besides those of their preparation."""
 
 
-def describe_recipe(recipe: Recipe) -> Fields:
-    """Give the keys of a recipe that decide a result, by the names that users write."""
-    # settings that can decide a result
-    fields = recipe.model_dump(mode="json", exclude=DECIDE_NOTHING)
+def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
+    """Give the keys of a recipe that decide a result, by the names that users write, and its papers.
+
+    Args:
+        recipe: The recipe.
+        holdout: What the data set holds out; where trials of seen stimuli, none validate a training.
+    """
+    # settings that are read: terms have losses of their own, and a closed form has no losses and no steps
+    is_fitted = recipe.backbone.is_closed_form
+    unread = {"loss", "terms"} if is_fitted else {"loss"} if recipe.terms else set()
+    unread |= {"fuser"} if recipe.heads and not recipe.is_fused else set()
+    fields = recipe.model_dump(mode="json", exclude=DECIDE_NOTHING | unread)
     fields["encoders"] = sorted(config.name for config in recipe.encoders)
     if recipe.mode != "finetune":
         del fields["finetune"]
+    if is_fitted:
+        fields["train"] = {key: fields["train"][key] for key in sorted(USED_IN_CLOSED_FORM)}
 
     # stages by number, so that each of their keys is compared
-    stages = {str(number): stage for number, stage in enumerate(fields["train"]["stages"])}
+    stages = {str(number): stage for number, stage in enumerate(fields["train"].get("stages", ()))}
     settings = {**flatten(fields), **flatten(stages, "train.stages")}
 
     # without validation the last epoch is kept
-    if recipe.train.selection == "best" and not recipe.train.validation:
+    if holdout.shows_seen:
+        settings["train.validation"] = 0.0
+    if settings.get("train.selection") == "best" and not settings["train.validation"]:
         settings["train.selection"] = "last"
-    return {SHORT.get(key, key): value for key, value in settings.items() if key not in SAID_OTHERWISE}
+    known = {SHORT.get(key, key): value for key, value in settings.items() if key not in SAID_OTHERWISE}
+
+    # papers of the method, its parts and its encoders
+    trained = [] if is_fitted else [recipe.terms or recipe.loss, recipe.train]
+    fuser = [recipe.fuser] if recipe.is_fused else []
+    method = recipe.published.cites if recipe.published else []
+    model = [*method, *parts.cited([recipe.backbone, *fuser, *trained, recipe.signal])]
+    return known | cite(model=model, encoders=parts.cited([recipe.encoders, recipe.targets]))
 
 
 def describe_model(layout: Layout, encoders: Sequence[EncoderConfig], signal: Signal) -> Fields:
     """Give what a model folder knows of these keys."""
     read = flatten(signal.model_dump(mode="json"), "signal")
+    backbone = parts.resolve("backbones", layout.backbone)
     return {
         "encoders": sorted(config.name for config in encoders),
         **flatten(layout.backbone, "backbone"),
         "similarity": layout.similarity,
         "subject_layer": layout.subject_layer,
         **{key: value for key, value in read.items() if key not in SAID_OTHERWISE},
+        **cite(model=parts.cited([backbone, signal]), encoders=parts.cited(list(encoders))),
     }
 
 
@@ -71,8 +97,25 @@ def describe_run(
         recipe.signal.select(recording, dataset.channels, f"{dataset.name} subject {subject}")
         for subject, recording in recordings.items()
     ]
-    described = {"dataset": dataset.recorded_as, "subjects": [*subjects], **describe_recipe(recipe)}
-    return described | describe_signals(selections)
+    described = {
+        "dataset": dataset.recorded_as,
+        "subjects": [*subjects],
+        **describe_recipe(recipe, dataset.holdout),
+    }
+    return described | describe_signals(selections) | cite_data(dataset, selections)
+
+
+def cite_data(dataset: Dataset, subjects: Sequence[Trials], origin: str = "") -> Fields:
+    """Name the papers behind the data set of a test, that of the training, and the preparation of signals."""
+    # a store of another version may name keys that its preparation no longer has
+    signals: list[str] = []
+    with suppress(BrainhiveError):
+        signals = parts.cited(
+            [parts.resolve("preparations", first.provenance.get("preparation")) for first in subjects[:1]]
+        )
+    names = dict.fromkeys([dataset.recorded_as, dataset.pictured_as, origin])
+    known = [PUBLISHED[name] for name in names if name in PUBLISHED]
+    return cite(dataset=[key for published in known for key in published.cites], signals=signals)
 
 
 def describe_signals(subjects: Sequence[Trials]) -> Fields:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import console, documents, hub, runs
+from brainhive_cli.core import console, documents, hub, parts, runs
 from brainhive_cli.core.arrays import Bool, Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import below, portable
@@ -56,6 +56,7 @@ from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import TRAINING, find_reference
 from brainhive_cli.training.alignment.set_ups import (
     SELECTION,
+    cite_data,
     describe_model,
     describe_recipe,
     describe_signals,
@@ -510,7 +511,7 @@ class TrainedRun:
         if layout is not None and self.is_model:
             trained = describe_model(layout, recipe.encoders, recipe.signal)
         else:
-            trained = describe_recipe(recipe)
+            trained = describe_recipe(recipe, dataset.holdout)
 
         # the signals of each tested subject, matched to those of the training
         selections = []
@@ -526,12 +527,15 @@ class TrainedRun:
         set_up = {"dataset": dataset.recorded_as, "subjects": tested}
         set_up |= {"trained_on_dataset": self.origin} if self.origin else {}
         set_up |= {"mode": self.mode, **trained}
+        backbone = parts.resolve("backbones", layout.backbone if layout else recipe.backbone)
         selected = dict.fromkeys(SELECTION.get(model.learned.selection, "") for model in models)
-        set_up |= {} if "" in selected else {"selection": " or ".join(selected)}
+        if not backbone.is_closed_form and "" not in selected:
+            set_up["selection"] = " or ".join(selected)
         if self.channel_mapping != "none":
             words = dict.fromkeys(chosen.mapping.words for chosen in selections if chosen.mapping)
             set_up["channel_mapping"] = " or ".join(words) or "none"
-        return set_up | describe_signals(selections)
+        papers = cite_data(dataset, selections, self.origin or "")
+        return set_up | describe_signals(selections) | papers
 
 
 @dataclass(frozen=True)
