@@ -27,6 +27,7 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.signals.channel_mapping import name_modality
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.reports.methods import list_entries
 from brainhive_cli.reports.model_card import ModelCard, Scores, choose_metrics
 from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.training.alignment.recipe import Recipe as AlignRecipe
@@ -304,6 +305,7 @@ def _describe(shared: SharedRun, recipe: Recipe, target: Target, licence: str) -
         recipe=write_yaml(fields),
         environment={**environment.get("versions", {}), **commit},
         citation=recipe.citation,
+        bibtex=list_entries([shared.run.measurements().facts.set_up]),
         contact=recipe.contact,
     )
     return card.write()

@@ -9,7 +9,6 @@ from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.set_up import say
 from brainhive_cli.core.tables import number
 from brainhive_cli.measurement.metric_names import headlines, shown
-from brainhive_cli.reports.sentences import CITATION
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 IN_THE_INDEX = {"top1", "top3", "top5", "mean_rank", "mrr", "map"}
@@ -60,6 +59,7 @@ class ModelCard:
         recipe: The recipe as YAML.
         environment: Versions of the training, by name.
         citation: How its authors want to be cited.
+        bibtex: Papers behind its data, method and encoders, and this software.
         contact: Whom users may ask.
     """
 
@@ -80,6 +80,7 @@ class ModelCard:
     recipe: str
     environment: Mapping[str, str]
     citation: str
+    bibtex: str
     contact: str
 
     def write(self) -> str:
@@ -135,7 +136,7 @@ class ModelCard:
             "shown": shown,
         }
         page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-        return f"---\n{metadata.to_yaml()}\n---\n\n{page.render(card=self, citation=CITATION)}"
+        return f"---\n{metadata.to_yaml()}\n---\n\n{page.render(card=self)}"
 
 
 def choose_metrics(metrics: Mapping[str, Metric]) -> list[Metric]:

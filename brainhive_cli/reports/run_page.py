@@ -9,12 +9,11 @@ from brainhive_cli.core.runs import LARGEST_RECIPE
 from brainhive_cli.core.tables import brief
 from brainhive_cli.measurement.metric_names import shown, with_arrow
 from brainhive_cli.reports.drawings import shows_something
+from brainhive_cli.reports.methods import describe_methods, list_citations
 from brainhive_cli.reports.page import BY_HAND, FINDING, Page, PictureRow, Section, groups_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.sentences import (
-    CITATION,
     describe_differences,
-    describe_methods,
     list_missing,
     list_warnings,
     name_page,
@@ -58,7 +57,7 @@ def page_of(
     # texts to copy: commands, methods, citations, recipes and environments
     texts = [(BY_HAND, "\n".join(commands))] if commands else []
     texts += [("For the methods of a paper", describe_methods(groups))]
-    texts += [("How to cite (BibTeX)", CITATION)]
+    texts += [("How to cite (BibTeX)", list_citations(groups))]
     recipes = []
     for run in runs:
         name = f"{run.command}: {run.label}"

@@ -23,10 +23,11 @@ from brainhive_cli.core.facts import Cell as CellFacts
 from brainhive_cli.core.measurements import ALL, CALIBRATED, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell
+from brainhive_cli.reports.methods import describe_methods
 from brainhive_cli.reports.paper_tables import paper_table, write_table
 from brainhive_cli.reports.run_page import first_pictures, page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
-from brainhive_cli.reports.sentences import MEANINGS, describe_methods, state_finding
+from brainhive_cli.reports.sentences import MEANINGS, state_finding
 from brainhive_cli.reports.tables import tables_of
 
 
@@ -197,7 +198,7 @@ def test_a_run_of_any_command_is_shown_with_all_that_its_documents_hold(tmp_path
     page = text_of(tmp_path, RunGroup([run(tmp_path, "ours")]))
     assert "in 50 % of cases (95 % CI 40 to 60 %; chance 1 %): 40 test pictures of 2 subjects." in page
     assert "top-1 by subject and seed" in page and "0.500 ± 0.141" in page
-    assert "Training" in page and "<svg" in page and "epochs: 3" in page and "torch 2.9" in page
+    assert "Training" in page and "<svg" in page and "epochs: 3" in page and "PyTorch 2.9" in page
     assert "@software" in page or "@inproceedings" in page
 
 
@@ -437,6 +438,7 @@ SET_UP = {
     "encoders": ["clip-h14", "vae"],
     "backbone.kind": "brain-mlp",
     "epochs": 25,
+    "train.batch_size": 1024,
     "train.lr": 5e-4,
     "selection": "last",
     "channels": ["Oz", "O1"],
@@ -446,17 +448,22 @@ SET_UP = {
     "unit": "whitened",
     "preparation.whiten": "epochs",
     "preparation.whiten_by": "training",
+    "preparation.band_hz": [None, 100],
+    "cites.dataset": ["gifford2022"],
+    "cites.signals": ["guggenmos2018"],
 }
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        "Subjects 1, 2 of things-eeg",
-        "Oz, O1, 0 to 1000 ms, 250 Hz, 80 repetitions averaged, whitened",
-        "whiten epochs, whiten_by training",
-        "Brain model brain-mlp: embeddings of clip-h14, vae; mode intra; 25 epochs; learning rate 0.0005",
-        "the last epoch was kept",
+        "2 subjects (1, 2) of things-eeg (Gifford et al. 2022)",
+        "2 channels (Oz, O1), 0 to 1000 ms after stimulus onset at 250 Hz, whitened; 80 repetitions",
+        "Recordings were filtered below 100 Hz.",
+        "over the samples of each trial, of the training trials of each session (Guggenmos et al. 2018)",
+        "A model was trained for each subject.",
+        "BrainHiVE's brain MLP was trained to predict the embeddings of clip-h14 and vae.",
+        "25 epochs in batches of 1024 by AdamW with a learning rate of 0.0005. The last epoch was kept.",
         "Whether ranks are above chance (over 12 concepts) was tested by sign flips.",
         "Whether ranks are above chance for these 2 concepts (which picture) was tested by permutations; "
         "concepts in general: not possible with 2 concepts.",

@@ -1,0 +1,167 @@
+"""The methods paragraph says what was used and no more, and cites who made it."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from worlds import COLOURS, DEMO, SMALL, Go, at_home
+
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.set_up import cite, differences, merge
+from brainhive_cli.reports.methods import REFERENCES, describe_methods, list_citations, name_papers
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+
+RIDGE = (DEMO, f"encoders=[{COLOURS!r}]", "seeds=1", "subjects=1", "backbone.kind=ridge", "signal.scale=0.2")
+FEW = (*SMALL, "train.epochs=2", "subjects=1")
+OF_STEPS = re.compile(r"epoch|batch|learning rate|AdamW|\bloss\b|seed")
+"""Words of a training by steps, of which a closed form has none."""
+PAPERS = re.compile(r" \((?:[^()]+ \d{4}(?:; )?)+\)")
+NUMBER = re.compile(r"(?<![\w.-])\d+(?:[.,]\d+)*(?:e-?\d+)?(?![\w])")
+"""A number that stands alone, unlike those in names such as top-1, PO7 or clip-b32."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with at_home(tmp_path_factory.mktemp("methods")) as home:
+        yield home
+
+
+@pytest.fixture(scope="module")
+def runs(home: Path, go: Go) -> dict[str, list[Path]]:
+    """The training and the test of an LDA on recorded fMRI, of a ridge, and of a network."""
+    go("demo", "real=true")
+    found = {"lda": [next(home.glob(f"runs/{command}/*")) for command in ("train-align", "eval-retrieval")]}
+    go("embed", DEMO, f"encoders=[{COLOURS!r}]")
+    for name, overrides in {"ridge": RIDGE, "brain-mlp": FEW}.items():
+        trained = go("train-align", *overrides).folder
+        found[name] = [trained, go("eval-retrieval", f"run={trained}", "sheet_rows=0").folder]
+    return found
+
+
+def grouped(folder: Path) -> list[RunGroup]:
+    return [RunGroup([ShownRun("run", RunFolder(folder))])]
+
+
+def numbers_of(value: Any) -> Iterator[str]:
+    """Numbers of a recipe or of metrics, those in their texts too, and the lengths of their lists."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from numbers_of(key)
+            yield from numbers_of(inner)
+    elif isinstance(value, list):
+        yield str(len(value))
+        for inner in value:
+            yield from numbers_of(inner)
+    elif isinstance(value, str):
+        yield from NUMBER.findall(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield from (f"{value:g}", f"{value:.3g}", f"{value:,}")
+
+
+@pytest.mark.parametrize("name", ["lda", "ridge", "brain-mlp"])
+def test_every_number_of_the_paragraph_is_one_of_the_recipe_or_the_metrics(runs, name):
+    trained, tested = runs[name]
+    known = set(numbers_of(yaml.safe_load((trained / "recipe.yaml").read_text())))
+    for path in (trained / "metrics.json", tested / "metrics.json", tested / "environment.json"):
+        known |= set(numbers_of(json.loads(path.read_text())))
+
+    for folder in runs[name]:
+        said = PAPERS.sub("", describe_methods(grouped(folder)))
+        said = re.sub(r"Brainhive \S+ and PyTorch \S+|95 %", "", said)
+        assert {number for number in NUMBER.findall(said)} - known == set(), said
+
+
+@pytest.mark.parametrize("name", ["lda", "ridge"])
+def test_a_closed_form_is_said_to_have_no_steps(runs, name):
+    for folder in runs[name]:
+        set_up = ShownRun("run", RunFolder(folder)).measured.facts.set_up
+        assert not OF_STEPS.search(PAPERS.sub("", describe_methods(grouped(folder))))
+        assert {key for key in set_up if key.startswith("train.")} <= {
+            "train.validation",
+            "train.shuffled_labels",
+        }
+        assert not {"epochs", "selection", "loss.kind"} & set_up.keys()
+
+
+def test_a_trained_model_is_said_with_its_steps_loss_and_epoch(runs):
+    for folder in runs["brain-mlp"]:
+        said = describe_methods(grouped(folder))
+        assert "BrainHiVE's brain MLP (Zheng et al. 2026" in said and "α" not in said
+        assert "2 epochs in batches of 128 by AdamW with a learning rate of 0.002" in said
+        assert (
+            "CLIP's contrastive loss" in said and "The epoch with the best validation top-1 was kept" in said
+        )
+
+
+def test_a_ridge_is_said_with_its_penalty_and_how_it_was_chosen(runs, go):
+    fixed = [describe_methods(grouped(folder)) for folder in runs["ridge"]]
+    chosen = describe_methods(grouped(go("train-align", *RIDGE, "backbone.alpha=auto").folder))
+
+    assert all("with a penalty α of 60000" in said and "Golub" not in said for said in fixed)
+    assert "with a penalty α that generalised cross-validation chose for each target" in chosen
+    assert "Golub et al. 1979" in chosen and "60000" not in chosen
+
+
+@pytest.mark.parametrize("name", ["lda", "ridge", "brain-mlp"])
+def test_keys_that_did_nothing_are_not_said(runs, name):
+    for folder in runs[name]:
+        facts, said = ShownRun("run", RunFolder(folder)).measured.facts, describe_methods(grouped(folder))
+        assert not re.search(r"\bnone\b|None|True|False|baseline|band|z-scored|\[", said), said
+        keys = {key.rpartition(".")[2] for key in facts.set_up if "_" in key}
+        assert [key for key in keys if key in said] == []
+
+
+def test_haxby_and_this_software_are_cited_for_recorded_fmri_and_no_method_that_did_not_run(runs):
+    for folder in runs["lda"]:
+        said, cited = describe_methods(grouped(folder)), list_citations(grouped(folder))
+        keys = re.findall(r"^@\w+\{(.+),$", cited, re.M)
+        assert keys == [
+            *("haxby2001", "hanke2009", "mumford2012", "ledoit2004", "blankertz2011", "pedregosa2011"),
+            "brainhive",
+        ]
+        assert "subject 1 of haxby2001 (Haxby et al. 2001; Hanke et al. 2009)" in said
+        assert "Brainhive maintainers 2026" in said and "Zheng" not in said + cited
+
+
+def test_sentences_that_runs_share_are_said_once(runs):
+    trained, tested = (grouped(folder)[0] for folder in runs["lda"])
+    said = describe_methods([tested, trained])
+    assert said.count("Haxby et al. 2001") == said.count("told categories apart") == 1
+
+
+def test_papers_of_all_variants_are_cited_and_make_no_difference():
+    first, second = (
+        {"backbone.kind": kind, **cite(model=[key])}
+        for kind, key in (("nice", "song2024"), ("atm", "li2024"))
+    )
+    merged = merge([first, second])
+
+    assert merged == {"backbone.kind": "nice or atm", "cites.model": ["song2024", "li2024"]}
+    assert differences(first, second) == ["backbone nice, not atm"]
+
+
+def test_steps_that_a_closed_form_lacks_are_no_differences_from_a_training():
+    fitted = {"backbone.kind": "lda", "train.validation": 0.0}
+    trained = {"backbone.kind": "nice", "train.validation": 0.1, "train.lr": 1e-3}
+    assert differences(fitted, trained) == ["backbone lda, not nice", "train.validation 0, not 0.1"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ([], ""),
+        (["wightman2019"], " (Wightman 2019)"),
+        (["he2020", "brainhive"], " (He and Wu 2020; Brainhive maintainers 2026)"),
+        (["oquab2024", "bridge2026", "unknown"], " (Oquab et al. 2024; BRIDGE 2026)"),
+    ],
+)
+def test_papers_are_named_by_authors_and_year(keys, named):
+    assert name_papers(keys) == named
+
+
+def test_every_reference_can_be_named():
+    assert [key for key in REFERENCES if not re.search(r"\(\w.* \d{4}\)$", name_papers([key]))] == []
