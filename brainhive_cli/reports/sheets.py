@@ -12,7 +12,7 @@ from PIL import Image
 from brainhive_cli.core.arrays import Bool, UInt8
 from brainhive_cli.reports.drawings import GRID, new_figure, write_figure
 
-SIDE_INCH, FONT_PT, SHEET_DPI = 1.07, 6, 120
+SIDE_INCH, FONT_PT, SHEET_DPI = 0.985, 5.5, 130
 """Side of a tile, size of its letters, and pixels an inch of a sheet: tiles of 128 pixels."""
 LETTER_SHARE, LINE_SHARE, GAP_SHARE = 0.68, 1.2, 0.06
 """Width of a wide letter and height of its line, as shares of the size of the font; gap between tiles, as a
