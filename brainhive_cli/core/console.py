@@ -178,10 +178,10 @@ class Bar:
         total: Items to do; None where they are not counted.
     """
 
-    def __init__(self, description: str, total: int | None = None) -> None:
+    def __init__(self, description: str, total: int | None) -> None:
         self.total, self.items = total, 0
-        self._description, self._note = description, ""
-        self.started_s = self._advanced_s = time.monotonic()
+        self.label = self._description = description.translate(ONE_LINE)
+        self._started_s = self._advanced_s = time.monotonic()
 
     def expect(self, more: int) -> None:
         """Add items to the total; negative for items that were done before."""
@@ -190,18 +190,15 @@ class Bar:
     def advance(self, items: int = 1, note: str = "") -> None:
         """Count items done; `note` follows the description. KeyboardInterrupt if it was lost."""
         raise_if_interrupted()
-        self.items, self._note = self.items + items, note
-        self._advanced_s = time.monotonic() if items else self._advanced_s
-
-    @property
-    def label(self) -> str:
-        """Description, and the note of the last items."""
-        return f"{self._description}{f' ({self._note})' if self._note else ''}".translate(ONE_LINE)
+        self.items += items
+        self.label = f"{self._description} ({note.translate(ONE_LINE)})" if note else self._description
+        if items:
+            self._advanced_s = time.monotonic()
 
     @property
     def elapsed_s(self) -> float:
         """Time since the work began."""
-        return time.monotonic() - self.started_s
+        return time.monotonic() - self._started_s
 
     @property
     def pace(self) -> str:
@@ -212,11 +209,10 @@ class Bar:
             return f"{counts}{clock(elapsed_s)} so far"
 
         # an item that takes longer than those before slows the pace of all that are left
-        item_s = max((self._advanced_s - self.started_s) / self.items, elapsed_s / (self.items + 1), 1e-9)
+        item_s = max((self._advanced_s - self._started_s) / self.items, elapsed_s / (self.items + 1), 1e-9)
         left = clock(max(0.0, item_s * self.total - elapsed_s))
-        if item_s < 1:
-            return f"{counts}{1 / item_s:,.1f}/s, {left} left"
-        return f"{counts}{clock(item_s) if item_s > 60 else f'{item_s:.1f} s'} each, {left} left"
+        pace = f"{clock(item_s) if item_s > 60 else f'{item_s:.1f} s'} each"
+        return f"{counts}{pace if item_s > 1 else f'{1 / item_s:,.1f}/s'}, {left} left"
 
 
 @contextmanager
@@ -246,7 +242,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Bar]:
 
         # work inside counted work ends unsaid
         is_outermost = all(other.total is None for other in display.bars)
-        if not display.draws and is_outermost and bar.items and bar.elapsed_s > DELAY_S:
+        if not display.draws and is_outermost and bar.total and bar.items and bar.elapsed_s > DELAY_S:
             say(f"{description}: {bar.items:,} of {bar.total:,} in {clock(bar.elapsed_s)}")
 
 
@@ -288,19 +284,17 @@ class _Display:
 
     def __rich__(self) -> Any:
         """Draw a line for each work; nothing before the first has lasted DELAY_S."""
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table as Grid
-        from rich.text import Text
+        from rich import progress_bar, table, text
 
         # a narrow terminal shortens descriptions, then bars, and never the time left
-        lines = Grid.grid(padding=(0, 1), expand=True)
-        lines.add_column(ratio=3)
-        lines.add_column(ratio=1)
-        lines.add_column(no_wrap=True)
-        for bar in self.list_shown():
-            if self.bars and self.bars[0].elapsed_s > DELAY_S:
-                label = Text(bar.label, no_wrap=True, overflow="ellipsis")
-                lines.add_row(label, ProgressBar(bar.total, bar.items) if bar.total else "", bar.pace)
+        lines = table.Table.grid(padding=(0, 1), expand=True)
+        for ratio in (3, 1, None):
+            lines.add_column(ratio=ratio, no_wrap=not ratio)
+        is_due = any(bar.elapsed_s > DELAY_S for bar in [*self.bars])
+        for bar in self.list_shown() if is_due else ():
+            label = text.Text(bar.label, no_wrap=True, overflow="ellipsis")
+            drawn = progress_bar.ProgressBar(bar.total, bar.items) if bar.total else ""
+            lines.add_row(label, drawn, bar.pace)
         return lines
 
 
