@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Sheet
+from brainhive_cli.reports.templates import templates
 
 if TYPE_CHECKING:  # which loads h5py
     from brainhive_cli.data.spaces import Grid
@@ -108,8 +109,9 @@ def svg_of(artifact: Drawable) -> Markup:
     The points of a map are links to `#0`, `#1` …, in the order of the artifact. An artifact that shows
     nothing is not drawn.
     """
+    template = templates().get_template("drawing.html")
     if not shows_something(artifact):
-        return Markup('<p class="note">no values that differ</p>')
+        return Markup(template.render())
 
     # let matplotlib write the figure, and split its root element from the shapes
     with drawn(artifact) as figure:
@@ -124,7 +126,7 @@ def svg_of(artifact: Drawable) -> Markup:
     shapes = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", "system-ui, sans-serif", shapes)
     shapes = re.sub("#[0-9a-f]{6}", lambda colour: PAGE_COLOURS.get(colour[0], colour[0]), shapes)
     shapes = re.sub(' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), shapes)
-    return Markup(f'<svg {view[0] if view else ""} role="img" aria-label="{escape(artifact.title)}">{shapes}')
+    return Markup(template.render(view=view[0] if view else "", title=artifact.title, shapes=shapes))
 
 
 @contextmanager

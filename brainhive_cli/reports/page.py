@@ -16,7 +16,7 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Map, Media, S
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.tables import Cell, Table, number
-from brainhive_cli.reports.drawings import svg_of
+from brainhive_cli.reports.drawings import shows_something, svg_of
 from brainhive_cli.reports.templates import templates
 
 HERE = Path(__file__).parent
@@ -124,7 +124,7 @@ def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]])
     # collect artifacts of equal title
     title_figures: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
     for label, artifacts, folder in artifacts_of_runs:
-        for artifact in artifacts:
+        for artifact in filter(shows_something, artifacts):
             title = artifact.section, artifact.kind, artifact.title
             title_figures.setdefault(title, []).append((label, artifact, folder))
 
