@@ -17,9 +17,11 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import (
+    caveats_of,
     extend_title,
     find_caveats,
     list_footnotes,
+    merge_caveats,
 )
 from brainhive_cli.core.recipe import BaseRecipe, Names, Run
 from brainhive_cli.core.results import Result
@@ -27,7 +29,7 @@ from brainhive_cli.core.runs import LARGEST_RECIPE, LOCK, RunFolder, age, showin
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.reports.paper_tables import summary_scopes
 from brainhive_cli.reports.runs_shown import ShownRun, find
-from brainhive_cli.reports.sentences import state_finding
+from brainhive_cli.reports.sentences import describe_metric, state_finding
 from brainhive_cli.reports.tables import metric_table
 
 REMOVE, SHOW = "rm", "show"
@@ -76,16 +78,21 @@ class RunOnDisk(RunFolder):
 
     @property
     def result(self) -> str | Cell:
-        """Its finding, for programs with the caveats in full; empty if it is not finished."""
+        """Its main metric, else its finding; for programs with the caveats in full, empty if not finished."""
         if not self.is_finished:
             return ""
+        run = ShownRun(self.path.name, self)
         try:
             with showing([self]):
-                measured = self.measurements()
+                measured, name = run.measured, run.main_headline
         except BrainhiveError as error:
             return error.message
-        finding = state_finding(measured)
-        return Cell(finding, value=extend_title(finding, measured.caveats)) if finding else ""
+
+        # what several cells measured is averaged by the finding
+        caveats = merge_caveats(measured.caveats, caveats_of(run.metrics.values()))
+        result = describe_metric(run.metrics[name]) if name in run.metrics else state_finding(measured)
+        result += f", for {measured.facts.scope}" if name in run.metrics and measured.facts.scope else ""
+        return Cell(result, value=extend_title(result, caveats)) if result else ""
 
     @property
     def bytes(self) -> int:

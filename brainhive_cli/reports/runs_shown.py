@@ -203,7 +203,7 @@ class ShownRun:
 def list_parts(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
     """List the metrics of the variants of a sweep, by their names with their caveats; else of the cells."""
     names = {name: scope(name, ALL) for name in measured.facts.variants}
-    names = names or {name: name for name in measured.facts.cells}
+    names = names or {name: name for name in measured.facts.cells or measured.scopes}
     parts = {name: metrics for name, key in names.items() if (metrics := measured.scopes.get(key))}
     named = name_rows({name: metrics.values() for name, metrics in parts.items()})
     return {named[name]: metrics for name, metrics in parts.items()}

@@ -45,10 +45,12 @@ def runs(home: Path) -> list[RunFolder]:
 
 
 def test_runs_are_listed_with_state_result_age_and_size(runs: list[RunFolder]) -> None:
-    shown = {line.split()[0]: line for line in brainhive(columns="140").stdout.splitlines() if "/" in line}
+    shown = {line.split()[0]: line for line in brainhive(columns="200").stdout.splitlines() if "/" in line}
     align, retrieval, running = (shown[f"{run.path.parent.name}/{run.path.name}"] for run in runs)
-    assert "finished" in align and "top-1 0.250, the mean of 2" in align and "kB" in align
-    assert "top-1 0.250 (0.200–0.300)" in retrieval and "less than a minute ago" in retrieval
+    assert "finished" in align and "top-1 lies between 25 % and 25 %" in align and "kB" in align
+    assert (
+        "top-1 25 % (95 % CI 20 to 30 %; chance 1 %)" in retrieval and "less than a minute ago" in retrieval
+    )
     assert "running" in running
     del runs[2:]  # the process that held it is gone
     assert "interrupted" in brainhive("train-align").stdout
@@ -59,7 +61,7 @@ def test_a_result_is_what_a_training_came_to_and_not_where_it_began(home: Path) 
     names = ("validation_loss_at_start", "validation_loss")
     losses = {name: replace(TOP1, name=name, low=None) for name in names}
     opened("train-prior", "prior", all=losses)
-    assert "validation loss 0.250 ·" in brainhive().stdout.replace("\n    ", " ")
+    assert "validation loss 0.250 (" in brainhive().stdout.replace("\n    ", " ")
 
 
 def test_a_reconstruction_is_headed_by_the_metric_of_its_page_which_has_chance(home: Path) -> None:
@@ -67,7 +69,7 @@ def test_a_reconstruction_is_headed_by_the_metric_of_its_page_which_has_chance(h
     run = opened("reconstruct", "drawn", brain={"ssim": ssim, "two_way_x": two_way})
     (row,) = json.loads(brainhive("reconstruct", "--json").stdout)["tables"][0]["rows"]
     assert ShownRun("", RunFolder(run.path)).main_headline == "two_way_x"
-    assert row["result"].startswith(f"{shown('two_way_x')} 0.250")
+    assert row["result"].startswith(f"{shown('two_way_x')} 25 %")
 
 
 def test_a_name_is_never_folded_where_the_table_does_not_fit(runs: list[RunFolder]) -> None:
@@ -77,7 +79,7 @@ def test_a_name_is_never_folded_where_the_table_does_not_fit(runs: list[RunFolde
         and max(map(len, lines)) <= 80
         and f"eval-retrieval/{runs[1].path.name}" in lines
     )
-    assert any("finished · top-1 0.250 (0.200–0.300) · " in line for line in lines)
+    assert any("finished · top-1 25 % (95 % CI 20 to 30 %; chance 1 %) · " in line for line in lines)
 
 
 def test_a_run_is_removed_when_the_user_agrees(
@@ -123,11 +125,12 @@ def test_a_run_is_shown_with_what_it_is_and_what_it_measured(runs: list[RunFolde
     align, retrieval, _ = runs
     shown = brainhive("show", retrieval.path.name, columns="200")
     assert shown.exit_code == 0 and f"eval-retrieval/{retrieval.path.name}" in shown.stdout
-    assert ["all", "top-1", "0.25", "0.200–0.300", "100", "0.01"] in map(str.split, shown.stdout.splitlines())
+    assert ["top-1", "0.250", "(0.200–0.300)", "0.01"] in map(str.split, shown.stdout.splitlines())
+    assert "n 100" in shown.stdout
     assert f"next: brainhive report {retrieval.path.name}" in shown.stderr
     newest = brainhive("show", "train-align", columns="200")
     assert f"align run {align.path.name}, finished" in newest.stderr
-    assert sum(line.split()[1:3] == ["top-1", "0.25"] for line in newest.stdout.splitlines()) == 2
+    assert sum(line.split()[1:2] == ["0.250"] for line in newest.stdout.splitlines()) == 2
     assert brainhive("show", "nothing").exit_code == 3
     assert brainhive("show", align.path.name, retrieval.path.name).exit_code == 2
 
