@@ -55,7 +55,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         def measure(name: str) -> Part:
             cell, draw = named[name]
-            person, pulls = job.people[cell.tested_on[0]], choices[_name(cell)].pulls
+            person, pulls = job.people[cell.tested_on[0]], [*choices[_name(cell)].pulls.values()]
             arms = [(arm, pulls) for arm in list_arms(job.recipe)]
 
             def keep(arm: str, decoder: PersonModel) -> None:

@@ -447,30 +447,29 @@ class ExplanationFacts(Facts):
 
 
 class Amount(Model):
-    """Mean pictures, trials and minutes (None: not known) of an amount, and pulls of transfer after it."""
+    """Name of an amount of calibration, and its mean pictures, trials and minutes (None: not known)."""
 
     name: str
     pictures: float
     trials: float
     minutes: float | None = None
-    pulls: list[str] = []
 
 
 class Strength(Model):
     """Strength of transfer of one model, and how it was chosen.
 
     Attributes:
-        pulls: For each amount; None is zero-shot.
+        pulls: By amount; None is zero-shot.
         chosen_by: What chose them: other people, the recipe, or the number of pictures of a model that
             learned from one person, or that went on from another one.
         people: How many people chose.
-        mrr: Mean reciprocal rank by strength, for each amount; empty where nobody chose.
+        mrr: Mean reciprocal rank by amount and strength; empty where nobody chose.
     """
 
-    pulls: list[float | None]
+    pulls: dict[str, float | None]
     chosen_by: Literal["people", "recipe", "closed form", "one person", "another model"]
     people: int = 0
-    mrr: list[dict[str, float]] = []
+    mrr: dict[str, dict[str, float]] = {}
 
 
 class CalibrationFacts(Facts):

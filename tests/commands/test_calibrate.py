@@ -111,8 +111,8 @@ def test_the_strength_of_transfer_is_chosen_by_two_other_people(measured, base):
     assert [*choices] == [f"sub-{subject:02d}_seed-1 sub-{subject:02d}" for subject in (1, 2, 3)]
     for choice in choices.values():
         assert (choice.chosen_by, choice.people) == ("people", 2)
-        assert {*choice.mrr[-1]} == {"zero-shot", "1", "0.1"}
-        assert {*choice.pulls} <= {None, 1.0, 0.1}
+        assert {*choice.mrr["everything"]} == {"zero-shot", "1", "0.1"}
+        assert {*choice.pulls.values()} <= {None, 1.0, 0.1}
     assert len([*base.glob("runs/calibrate/.left-out/train-align/*/metrics.json")]) == 3  # pairs share them
 
 
@@ -132,7 +132,7 @@ def test_curves_and_tables_are_artifacts(folder):
     assert [line.name for line in curve.lines] == [TRANSFER, ZERO_SHOT, "scratch"]
     assert [*curve.at] == [10, 40, 240] and curve.is_logarithmic
     titles = [each.title for each in drawn if each.kind == "table"]
-    assert titles == ["Top-1 by amount", "Top-1 of every arm", "Amounts", "Arms"]
+    assert titles == ["Top-1 by amount", "Top-1 of every arm", "Amounts", "Pull of transfer", "Arms"]
 
 
 def test_a_page_begins_with_the_finding_and_has_a_line_for_each_person(folder, measured, go, tmp_path):
@@ -188,7 +188,7 @@ def test_one_trained_person_leaves_the_strength_to_the_number_of_pictures(go, ba
     )
     (choice,) = go("calibrate", *asked).metrics.facts.strength.values()
 
-    assert choice.pulls == [0.3, 0.03]
+    assert choice.pulls == {"10 pictures": 0.3, "everything": 0.03}
     assert not choice.mrr and choice.chosen_by == "one person"
 
 
@@ -201,7 +201,7 @@ def test_a_fixed_strength_trains_nothing_more(go, base, tmp_path):
 
     assert not (runs / "calibrate/.left-out").exists()
     (choice,) = measured.facts.strength.values()
-    assert choice.chosen_by == "recipe" and {*choice.pulls} == {0.1}
+    assert choice.chosen_by == "recipe" and {*choice.pulls.values()} == {0.1}
 
 
 def test_the_order_of_recording_and_minutes_are_refused_before_anything_is_trained(go, base, tmp_path):

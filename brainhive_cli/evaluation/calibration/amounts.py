@@ -103,7 +103,7 @@ def choose_trials(
             chosen.append(is_there & (queue <= limit))
         else:
             later = np.sort(first_shown)[int(amount) :]
-            chosen.append(is_there & (queue < (later[0] if len(later) else np.inf)))
+            chosen.append(is_there & (queue < later.min(initial=np.inf)))
     return chosen
 
 

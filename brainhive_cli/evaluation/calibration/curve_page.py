@@ -6,16 +6,17 @@ from dataclasses import replace
 from brainhive_cli.core.artifacts import Artifact, Curve, Line
 from brainhive_cli.core.facts import CalibrationFacts
 from brainhive_cli.core.measurements import Measurements, Metric, scope
-from brainhive_cli.core.tables import Table, brief
+from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.curves import DRIFT, OVER_SCRATCH, SHARE, scope_of
 from brainhive_cli.evaluation.calibration.job import FIRST_DAY, LAST_DAY
 from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.tables import metric_table
 from brainhive_cli.reports.templates import render
-from brainhive_cli.training.alignment.few_shot import SCRATCH, ZERO_SHOT
+from brainhive_cli.training.alignment.few_shot import SCRATCH, TRANSFER, ZERO_SHOT
 
 SECTION = "Calibration"
+SHARES = "95 % CI of shares of everything: Fieller over people"
 FURTHER = {
     "signals": "Alignments without labels",
     "signals and labels": "Other ways with labels",
@@ -56,28 +57,25 @@ def draw(measured: Measurements) -> list[Artifact]:
 
     # the arm of the finding with its shares and gains, and every arm: the first metric of each scope
     def row(labels: Mapping[str, str]) -> dict[str, Metric]:
-        metrics = {heading: scopes[label] for heading, label in labels.items() if label in scopes}
-        return {
-            heading: replace(next(iter(each.values())), name=heading, pool=None)
-            for heading, each in metrics.items()
-        }
+        listed = {name: next(iter(scopes[label].values())) for name, label in labels.items() if label in scopes}
+        return {name: replace(metric, name=name, pool=None) for name, metric in listed.items()}
 
     compared = arm, SHARE, OVER_SCRATCH, DRIFT
     amounts = {name: row({label: scope_of(label, name) for label in compared}) for name in names}
     arms = {label: row({name: scope_of(label, name) for name in names}) for label in facts.arms}
     tables = [
-        metric_table("Top-1 by amount", amounts, "amount", section=SECTION),
+        metric_table("Top-1 by amount", amounts, "amount", note=SHARES, section=SECTION),
         metric_table("Top-1 of every arm", arms, "arm", section=SECTION),
     ]
 
-    # how much was recorded, what arms are, and how long they take
-    sizes = []
-    for amount in facts.amounts:
-        counts = [count and brief(count) for count in (amount.pictures, amount.trials, amount.minutes)]
-        sizes.append([amount.name, *counts, *([", ".join(amount.pulls)] if amount.pulls else [])])
-    columns, note = ["amount", *UNITS, "pull of transfer"], render("calibration.txt", facts=facts)
-    tables.append(Table("Amounts", columns[: len(sizes[0])], sizes, section=SECTION, note=note))
-    about = [[label, *facts.arms[label], f"{facts.seconds[label]:.2f}"] for label in facts.arms]
+    # how much was recorded, how strong transfer was, what arms are, and how long they take
+    sizes = [(one.name, round(one.pictures), round(one.trials), one.minutes) for one in facts.amounts]
+    tables.append(Table("Amounts", ["amount", *UNITS], sizes, section=SECTION))
+    pulls = [(model, *map(choice.pulls.get, names)) for model, choice in facts.strength.items()]
+    if TRANSFER in facts.arms:
+        note = render("calibration.txt", facts=facts)
+        tables.append(Table("Pull of transfer", ["model", *names], pulls, section=SECTION, note=note))
+    about = [(label, *facts.arms[label], facts.seconds[label]) for label in facts.arms]
     columns = ["arm", "of the new person", "protocol in MOABB", "what it is", f"seconds with {EVERYTHING}"]
     tables.append(Table("Arms", columns, about, section=SECTION, note="Seconds of processor time."))
     return [*drawn, *(table for table in tables if table.rows)]

@@ -31,7 +31,6 @@ from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.statistics import measure, ratio_of_means
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.few_shot import (
-    FEWEST_PICTURES,
     PERMUTED_SCRATCH,
     PERMUTED_TRANSFER,
     SCRATCH,
@@ -99,17 +98,12 @@ def conclude(
     protocols = {label: job.describe_protocol(arm in together) for label, (arm, _) in tests.items()}
     scopes, about = measure_curves(job, ranks, protocols, headline)
 
-    # amounts, with the strength of transfer after each
-    is_closed_form = job.training.backbone.is_closed_form
-    pulled = [] if is_closed_form or TRANSFER not in arms else [*strength.values()]
+    # how much was recorded
     amounts = []
     for name, column in columns.items():
         sizes = np.mean([part.sizes[column] for part in parts.values()], 0).round(2)
-        size = dict(zip(UNITS, np.where(np.isnan(sizes), None, sizes), strict=True))
-        is_trained = size["pictures"] >= FEWEST_PICTURES or ZERO_SHOT in missing
-        pulls = {choice.pulls[column] if is_trained else None for choice in pulled}
-        words = sorted(ZERO_SHOT if pull is None else f"{pull:g}" for pull in pulls)
-        amounts.append(Amount(name=name, pulls=words, **size))
+        known = zip(UNITS, np.where(np.isnan(sizes), None, sizes), strict=True)
+        amounts.append(Amount(name=name, **dict(known)))
 
     # how models were trained and from whom, and processor time
     align, counts = job.align, [len(model.cell.trained_on) for model in job.align.models]
@@ -129,7 +123,9 @@ def conclude(
         strength=dict(strength),
         trained_on=(min(counts), max(counts)),
         seen_share=share_seen(job),
-        epochs=None if is_closed_form else job.recipe.epochs or job.training.train.epochs,
+        epochs=None
+        if job.training.backbone.is_closed_form
+        else job.recipe.epochs or job.training.train.epochs,
         pictures_left_out={str(subject): person.dropped for subject, person in job.people.items()},
     )
     return Measurements(scopes, missing, facts)
@@ -282,9 +278,8 @@ def share_seen(job: Job) -> float:
 
 def check_controls(scopes: Mapping[str, Mapping[str, Metric]]) -> list[str]:
     """Warn of controls with everything that are not as they must be."""
-    warnings = []
-    names = scope(PERMUTED_SCRATCH, EVERYTHING), scope(PERMUTED_TRANSFER, EVERYTHING), ZERO_SHOT
-    scratch, transfer, zero_shot = (scopes.get(name, {}).get("top1") for name in names)
+    warnings, arms = [], (PERMUTED_SCRATCH, PERMUTED_TRANSFER, ZERO_SHOT)
+    scratch, transfer, zero_shot = (scopes.get(scope_of(arm, EVERYTHING), {}).get("top1") for arm in arms)
     if scratch and (scratch.low or 0.0) > (scratch.chance or 0.0):
         warnings.append("permuted-scratch is above chance: its labels are wrong, so something else is read")
     if transfer and zero_shot and transfer.value > zero_shot.value:

@@ -125,6 +125,13 @@ class Job:
         """List the seeds of the models."""
         return sorted({cell.seed for cell in self.cells})
 
+    @property
+    def epochs(self) -> int | None:
+        """Epochs of each training; None in closed form."""
+        if self.training.backbone.is_closed_form:
+            return None
+        return self.recipe.epochs or self.training.train.epochs
+
     def inputs(self) -> Iterator[Input]:
         """List the run, signals and stores."""
         yield from self.align.inputs(["train", "test"])
@@ -146,8 +153,8 @@ class Job:
         Raises:
             BrainhiveError: if sessions are needed and not known, or nothing is left to learn from.
         """
-        by_subject = {cell.tested_on[0]: cell for cell in self.cells}
-        return {subject: self._open_person(cell) for subject, cell in by_subject.items()}
+        cells = {cell.tested_on: cell for cell in self.cells}
+        return {subject: self._open_person(cell) for (subject,), cell in cells.items()}
 
     def _open_person(self, cell: Cell) -> Person:
         """Open the recordings of a new person."""

@@ -33,12 +33,11 @@ def resolve_alignment(value: Any) -> Any:
     """
     if isinstance(value, parts.Config):
         return value
-    name = str(value.get("kind", "") if isinstance(value, Mapping) else value)
-    shelf = next((shelf for shelf in SHELVES if parts.name_of(name) in parts.kinds(shelf)), None)
-    if shelf is None and "." not in name:
-        known = [kind for shelf in SHELVES for kind in parts.kinds(shelf)]
+    name = parts.name_of(str(value.get("kind", "") if isinstance(value, Mapping) else value))
+    known = {kind: shelf for shelf in SHELVES for kind in parts.kinds(shelf)}
+    if name not in known and "." not in name:
         raise RecipeError(f"no alignment {name!r}", f"{guess(name, known)}alignments: {', '.join(known)}")
-    return parts.resolve(shelf or SHELVES[1], value)
+    return parts.resolve(known.get(name, SHELVES[1]), value)
 
 
 Alignments = Annotated[

@@ -35,11 +35,11 @@ def fix_pulls(job: Job, cell: Cell) -> Strength | None:
     They do where they are two or more, of a model that is trained step by step and started from none.
     """
     # strengths of the recipe, or of the run
-    spec, amounts, pulls = job.recipe, job.amounts, job.recipe.transfer.pulls
+    spec, names, pulls = job.recipe, job.amount_names, job.recipe.transfer.pulls
     if job.training.backbone.is_closed_form:
-        return Strength(pulls=[0.0] * len(amounts), chosen_by="closed form")
+        return Strength(pulls=dict.fromkeys(names, 0.0), chosen_by="closed form")
     if len(pulls) == 1:
-        return Strength(pulls=pulls * len(amounts), chosen_by="recipe")
+        return Strength(pulls=dict.fromkeys(names, pulls[0]), chosen_by="recipe")
 
     # nobody can be left out of the model that another one started from
     is_started = job.training.mode == "finetune" or any(job.training.train.starts)
@@ -48,9 +48,11 @@ def fix_pulls(job: Job, cell: Cell) -> Strength | None:
         return None
     random = np.random.default_rng(spec.seed)
     trials = next(iter(job.people.values())).trials
-    chosen = choose_trials(trials, spec.unit, amounts, spec.order, random)
+    chosen = choose_trials(trials, spec.unit, job.amounts, spec.order, random)
     fixed = [fixed_pull(int(is_chosen.any(1).sum())) for is_chosen in chosen]
-    return Strength(pulls=fixed, chosen_by="another model" if is_started else "one person")
+    return Strength(
+        pulls=dict(zip(names, fixed, strict=True)), chosen_by="another model" if is_started else "one person"
+    )
 
 
 def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Training:
@@ -125,10 +127,11 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
             scores.append(np.ma.stack(drawn).mean(0))
 
     # of strengths that do not differ from the best, the nearest to zero-shot
-    by_amount = np.array(scores).T  # [amounts, strengths, people]
-    chosen = [choose_strength(dict(zip(strengths, each, strict=True))) for each in by_amount]
+    chosen, means = dict[str, float | None](), dict[str, dict[str, float]]()
     labels = [ZERO_SHOT if strength is None else f"{strength:g}" for strength in strengths]
-    means = [dict(zip(labels, each.mean(1).tolist(), strict=True)) for each in by_amount]
+    for name, by_strength in zip(job.amount_names, np.array(scores).T, strict=True):  # [strengths, people]
+        chosen[name] = choose_strength(dict(zip(strengths, by_strength, strict=True)))
+        means[name] = dict(zip(labels, by_strength.mean(1).tolist(), strict=True))
     return Strength(pulls=chosen, chosen_by="people", people=len(runs), mrr=means)
 
 

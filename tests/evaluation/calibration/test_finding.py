@@ -145,4 +145,4 @@ def test_tables_have_a_row_for_each_amount_and_each_arm():
     assert by_amount.rows[1][1].small == "0.220–0.380"
     assert [*every.columns] == ["arm", *(amount.name for amount in AMOUNTS)]
     assert [str(row[0]) for row in every.rows] == ["transfer", "zero-shot", "chance"]
-    assert tables["Amounts"].rows[-1] == ("everything", "400", "1,600", "20.1")
+    assert tables["Amounts"].rows[-1] == ("everything", 400, 1600, 20.1)
