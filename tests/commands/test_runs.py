@@ -45,7 +45,7 @@ def runs(home: Path) -> list[RunFolder]:
 
 
 def test_runs_are_listed_with_state_result_age_and_size(runs: list[RunFolder]) -> None:
-    shown = {line.split()[0]: line for line in brainhive(columns="200").stdout.splitlines() if "/" in line}
+    shown = {line.split()[0]: line for line in brainhive(columns="300").stdout.splitlines() if "/" in line}
     align, retrieval, running = (shown[f"{run.path.parent.name}/{run.path.name}"] for run in runs)
     assert "finished" in align and "top-1 lies between 25 % and 25 %" in align and "kB" in align
     assert (
