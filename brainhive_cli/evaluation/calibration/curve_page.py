@@ -57,8 +57,8 @@ def draw(measured: Measurements) -> list[Artifact]:
 
     # the arm of the finding with its shares and gains, and every arm: the first metric of each scope
     def row(labels: Mapping[str, str]) -> dict[str, Metric]:
-        listed = {name: next(iter(scopes[label].values())) for name, label in labels.items() if label in scopes}
-        return {name: replace(metric, name=name, pool=None) for name, metric in listed.items()}
+        present = {heading: [*scopes.get(label, {}).values()][:1] for heading, label in labels.items()}
+        return {name: replace(one, name=name, pool=None) for name, found in present.items() for one in found}
 
     compared = arm, SHARE, OVER_SCRATCH, DRIFT
     amounts = {name: row({label: scope_of(label, name) for label in compared}) for name in names}
