@@ -23,8 +23,8 @@ def test_corrections_are_rows_beside_a_result_that_stays_what_it_was(go, trained
     for name, metrics in found.scopes.items():
         assert all((TRANSDUCTIVE in one.protocol) == (name in added) for one in metrics.values())
     table = next(table for table in result.shown if TRANSDUCTIVE in table.title)
-    assert [row[0] for row in table.rows] == ["none: the result", *CHAINS]
-    assert table.rows[0][1] == plain.overall["top1"].value
+    assert [row[0] for row in table.rows[: len(CHAINS) + 1]] == ["this run", *CHAINS]
+    assert table.rows[0][1].value == plain.overall["top1"].value
     assigned = found.scopes[f"corrections · {CHAINS[-1]}"]["top1"]
     assert assigned.value > plain.overall["top1"].value and (assigned.n, assigned.pool) == (200, 100)
 

@@ -63,10 +63,10 @@ def test_curves_come_as_artifacts_and_tables_that_say_how_they_were_made(curves)
         curve = drawn[title]
         assert curve.is_logarithmic is is_logarithmic and [line.chance for line in curve.lines] == [0.01]
         assert all(len(line.low) == len(curve.at) for line in curve.lines)
-    titles = " ".join(table.title for table in result.tables)
-    assert "3 random choices of each number" in titles
-    assert "200 ms wide, outside: the mean training signal, models of the whole signal" in titles
-    assert titles.count("n 200, pool 100, chance 0.01, 0.05") == 2
+    notes = " ".join(table.note for table in result.tables)
+    assert "3 random choices of each number" in notes
+    assert "200 ms wide, outside: the mean training signal, models of the whole signal" in notes
+    assert notes.count("pool 100") >= 2
     assert "Accuracy over time" not in {each.title for each in artifacts.read(RunFolder(plain.folder))}
 
 

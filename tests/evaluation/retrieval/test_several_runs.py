@@ -82,13 +82,13 @@ def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
     flips = flip_signs([a * 1.0 - b for a, b in zip(*hits, strict=True)], Items.unnamed([100, 100]))
     assert worse.p_value == flips.p and 0 < worse.low <= flips.low and flips.high <= worse.high
     paired = "no narrower than that of paired shares"
-    assert worse.interval == f"inversion of: {worse['test']}, {paired}" and not worse.limits
+    assert worse.interval == f"inversion of: {worse.test}, {paired}" and not worse.limits
     assert worse.least_p == flips.least_p and 0 < worse.p_value < 0.05 < worse.low
     assert worse.p_adjusted == pytest.approx(min(1, 2 * worse.p_value))
     assert [(row.tests, row.tests_of) for row in (worse, same)] == [(2, "1 metric × 2 pairs")] * 2
-    table = result.tables[-1]
-    assert len(table.rows) == 2 and "over 2 tests: 1 metric × 2 pairs" in table.title
-    assert f"p: {worse['test']}" in table.title
+    (table,) = (table for table in result.tables if table.title.startswith("Differences"))
+    assert len(table.rows) == 2 and "over 2 tests: 1 metric × 2 pairs" in table.note
+    assert worse.test in table.note
     assert "p_value" in result.as_dict()["metrics"]["facts"]["against"][0]
 
 
@@ -100,7 +100,8 @@ def test_a_comparison_says_that_folds_share_training_subjects(go, world, trained
     (found,), _ = compare_ranks({("one", "folds"): (result.metrics, other.stating(mode="inter"))})
 
     assert FOLDS in found.limits and FOLDS not in result.metrics.facts.against[0].limits
-    assert "for these 2 subjects; p not adjusted" in result.tables[-1].title
+    (table,) = (table for table in result.tables if table.title.startswith("Differences"))
+    assert "for these 2 subjects; p not adjusted" in table.note
 
 
 def test_runs_on_other_subjects_or_galleries_are_not_compared(go, world, trained, small, tmp_path):
@@ -150,7 +151,7 @@ def test_runs_that_averaged_other_numbers_of_repetitions_are_compared_with_a_wor
     of_two = go("eval-retrieval", f"run={trained}", signals, runs, "sheet_rows=0")
     of_all = go("eval-retrieval", f"run={trained}", "sheet_rows=0")
 
-    assert "2 repetitions averaged" in of_two.tables[0].title
+    assert "2 repetitions averaged" in of_two.tables[0].note
     (found,), _ = compare_ranks({("all", "two"): (of_all.metrics, of_two.metrics)})
     assert found.differs == ["repetitions 16, not 2"]
     assert found.limits[0] == "the two were tested on other signals: repetitions 16, not 2"

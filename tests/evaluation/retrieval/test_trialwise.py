@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from brainhive_cli.core.measurements import TRIALS_TOGETHER
+from brainhive_cli.core.measurements import FOOTNOTE, TRIALS_TOGETHER
 
 BACKBONE = '''"""A backbone that takes the mean of the batch away when it is evaluated."""
 
@@ -55,7 +55,7 @@ def test_all_numbers_of_a_model_that_needs_the_other_test_trials_are_stamped(
         for metrics in of_models.values()
         for metric in metrics.values()
     )
-    assert all(table.title.count(TRIALS_TOGETHER) == 1 for table in result.tables)
+    assert FOOTNOTE in str(result.tables[0].rows)
     warned = capsys.readouterr().err
     assert "sub-01_seed-1: tokens of subject 1 depend on the other test signals" in warned
     assert "no mean or other statistic of the batch in evaluation mode" in warned
