@@ -57,7 +57,7 @@ PICTURES = {
     "haxby_slice": Picture("eval-retrieval/haxby2001-intra-*", "Where the categories differ", ("top1",)),
     "eeg": Picture("reconstruct/demo-intra-*", SOURCES, ("two_way_demo-clip", "pixcorr")),
     "retrieval": Picture("eval-retrieval/demo-intra-*", ("seen", *"12345"), ("top1", "top5")),
-    "when": Picture("explain/demo-intra-*", "windows", ("top1",), "windows · 250 ms"),
+    "when": Picture("explain/demo-intra-*", "Windows", ("top1",), "windows · 250 ms"),
     "live": Picture("live/demo-intra-*", ("seen", "1", DRAWN), ("top1",), is_filmstrip=True),
     "fmri": Picture("reconstruct/demo-joint-*", SOURCES, ("two_way_demo-clip", "pixcorr")),
     "films": Picture("reconstruct/demo-films-*", SOURCES[:2], ("two_way_demo-clip", "motion_direction")),

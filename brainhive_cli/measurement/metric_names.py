@@ -8,8 +8,6 @@ NAMES = documents.read(Path(__file__).with_name("metric_names.json"), dict[str, 
 """Names of metrics in tables and figures, as in papers."""
 TWO_WAY = "two_way_"
 """Beginning of the names of two-way identification in an encoder's embeddings."""
-AT_PEAK = "_at_peak"
-"""End of the names of the value at the strongest point of a course."""
 LOWER_IS_BETTER = {
     *("mean_rank", "median_rank", "effnet", "swav", "fid", "kid", "lpips"),
     *("loss", "validation_loss", "validation_loss_at_start", "mse", "epe"),
@@ -33,8 +31,6 @@ def shown(name: str) -> str:
     """Name a metric for people, as in papers."""
     if name.startswith(TWO_WAY):
         return f"two-way ({name.removeprefix(TWO_WAY)})"
-    if name.endswith(AT_PEAK):
-        return f"{shown(name.removesuffix(AT_PEAK))} at its peak"
     return NAMES.get(name, name.replace("_", " "))
 
 
@@ -50,7 +46,7 @@ def lower_is_better(name: str) -> bool:
 
 def is_share(name: str) -> bool:
     """Whether people read a metric in percent: a share of cases or pairs."""
-    return name.removesuffix(AT_PEAK) in SHARES or name.startswith(TWO_WAY)
+    return name in SHARES or name.startswith(TWO_WAY)
 
 
 def headlines(names: list[str]) -> list[str]:

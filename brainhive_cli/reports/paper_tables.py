@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from brainhive_cli.core.facts import ExplanationFacts
 from brainhive_cli.core.measurements import ALL, caveats_of, merge_caveats, name_rows, scope
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.measurement.metric_names import with_arrow
@@ -141,12 +142,15 @@ def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
 
 
 def summary_scopes(run: ShownRun) -> list[str]:
-    """Name the scopes of everything together: of all cells, each source or variant; else every scope."""
+    """Name the scopes of everything together: of all cells, each source or variant; else every scope.
+
+    Positions of an explanation are too many to be shown, and none of them stands for all.
+    """
     facts, scopes = run.measured.facts, run.measured.scopes
     begins, cells = {*facts.sources} or {ALL}, facts.cells
     pooled = [name for name in scopes if name.partition(" · ")[0] in begins and name not in cells]
     variants = [name for label in facts.variants if (name := scope(label, ALL)) in scopes]
-    return pooled or variants or list(scopes)
+    return pooled or variants or ([] if isinstance(facts, ExplanationFacts) else list(scopes))
 
 
 def comma_separated(groups: Sequence[RunGroup]) -> str:

@@ -1,6 +1,9 @@
 """explain: one document of metrics with controls, artifacts and figures, resumed where it stopped."""
 
+import csv
+import html
 import json
+import re
 import shutil
 
 import h5py
@@ -13,6 +16,7 @@ from brainhive_cli.core import artifacts, cell_files
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, MissingData, RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.explanation.profiles import Axis, Profile, SubjectProfiles
+from brainhive_cli.reports.sentences import state_finding
 
 TYPES = SubjectProfiles, Profile, Axis
 
@@ -25,6 +29,12 @@ VOXELS = (
     "signal.normalise=channel",
     "train.epochs=2",
 )
+
+
+def invoke(*words):
+    result = CliRunner().invoke(app, [*map(str, words)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +74,29 @@ def test_every_metric_has_an_interval_and_its_control(found):
     assert (top1.n, top1.pool, top1.chance, top1.seeds) == (200, 100, 0.01, (1,))
 
 
-def test_the_strongest_window_stands_for_the_run_without_an_interval(found):
-    (top,) = found.overall.values()
-    read = values(found, "windows", "top1")
-    assert (top.name, top.value, top.low, top.chance) == ("top1_at_peak", max(read.values()), None, None)
-    assert max(read, key=read.get) in top.protocol and top.interval.startswith("none")
+def test_the_finding_and_no_maximum_over_windows_stands_for_the_run(folder, found, world, tmp_path):
+    """It led with "top-1 at its peak 0.575": neither an interval nor chance, and chosen among all windows."""
+    runs, name = f"paths.runs={folder.path.parents[1]}", folder.path.name
+    finding, page, rows = state_finding(found), tmp_path / "page.html", tmp_path / "rows.csv"
+
+    listed = invoke("runs", name, runs)
+    shown = invoke("runs", "show", name, runs)
+    invoke("report", folder.path, "--to", page)
+    invoke("report", folder.path, "--csv", "--to", rows)
+
+    assert re.fullmatch(
+        r"What was seen can be told from simulated EEG .*most clearly at \d+–\d+ ms \(p = 0.024†, corrected "
+        r"over all times and sensors\), at sensor \w+ \(p = 0.024†\): 200 test pictures of these 2 "
+        r"subjects\.",
+        finding,
+    )
+    first_screen = page.read_text().split('<div class="first')[1].split('<div class="body">')[0]
+    assert f'<p class="lead">{finding}</p>' in html.unescape(first_screen) and "peak" not in first_screen
+    assert finding in " ".join(listed.split()) and "peak" not in listed + shown
+    assert "all" not in found.scopes and "Metrics" not in shown
+    assert not [
+        row for row in csv.DictReader(rows.open()) if row["scope"] == "all" or "peak" in row["metric"]
+    ]
 
 
 def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found):
@@ -126,11 +154,15 @@ def test_artifacts_are_typed_and_every_figure_is_drawn(folder, go, world, runs):
 
     listed = artifacts.read(made)
     titles = [each.title for each in listed if each.kind == "curve"]
-    assert any(title.startswith("windows (retrieval by one window") for title in titles)
+    assert any(title.startswith("Windows: retrieval by one window") for title in titles)
     drawn = {
         suffix: {path.stem for path in made.path.glob(f"figures/*.{suffix}")} for suffix in ("png", "svg")
     }
-    assert drawn["png"] == drawn["svg"] >= {"windows", "similarity", "sensors-sensor"}
+    assert (
+        drawn["png"]
+        == drawn["svg"]
+        >= {"windows-two_way-time", "similarity-rho-time", "sensors-margin_lost-sensor"}
+    )
     assert len(drawn["svg"]) == len(listed) - 1  # all but the table
 
 

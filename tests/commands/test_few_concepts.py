@@ -22,6 +22,7 @@ from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.recordings import SignalStore, path_of
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.encoders.python import example
+from brainhive_cli.reports.sentences import state_finding
 
 SCOPE, WIDER = "these 2 concepts", "concepts in general: not possible with 2 concepts"
 SIDE = re.compile(r"\b(?:above|at|below) chance\b(?!:)(.{0,40})", re.DOTALL)
@@ -183,14 +184,14 @@ def test_a_comparison_says_it_in_its_sentence_its_test_and_its_captions(made: Ru
     assert f"chance: 0.0625), for {SCOPE}." in Path("both.md").read_text()
 
 
-def test_an_explanation_says_it_in_its_title_and_its_intervals(made: Runs, go: Go) -> None:
+def test_an_explanation_says_it_in_its_finding_and_its_intervals(made: Runs, go: Go) -> None:
     pytest.importorskip("matplotlib")
     quick = ("draws=40", "window={width_ms: 100, step_ms: 100}", "points=4", "components=4", "figures=[]")
 
     explained = go("explain", f"align_run={made.trained}", *quick)
 
-    assert explained.tables[0].title.startswith("Explanation: ")
-    assert f"; for {SCOPE}" in explained.tables[0].title and explained.metrics.facts.scope == SCOPE
+    assert state_finding(explained.metrics).endswith(f", for {SCOPE}.")
+    assert explained.metrics.facts.scope == SCOPE
     windows = [
         metrics["top1"]
         for name, metrics in explained.metrics.scopes.items()

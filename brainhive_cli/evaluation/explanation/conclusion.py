@@ -1,56 +1,58 @@
 """Results of explain over all cells and subjects: metrics, artifacts and figures."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
+from brainhive_cli.core.facts import Cell as CellFacts
 from brainhive_cli.core.facts import ExplanationFacts
-from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats
+from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS, Levels
 from brainhive_cli.evaluation.explanation.findings import (
     FIRST_ABOVE,
-    RHO,
     SECTION,
-    SIMILARITY,
     UNKNOWN,
     Finding,
     Findings,
+    Scopes,
     bound_onsets,
-    ceiling_scopes,
-    claims,
+    choose_claims,
     correct_findings,
+    describe,
     describe_profiles,
-    describe_similarity,
-    overall,
-    state_claims,
+    for_all,
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.profiles import REGION, SENSOR, TIME, SubjectProfiles
 from brainhive_cli.evaluation.explanation.reader import Reader
-from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS, Explanation
+from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
 from brainhive_cli.evaluation.explanation.sensor_places import draw_head, place_sensors
-from brainhive_cli.evaluation.explanation.similarity import explain_similarity
+from brainhive_cli.evaluation.explanation.similarity import Similarity, explain_similarity
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.drawings import draw_slices, save_figure
 from brainhive_cli.reports.page import DETAILS, FINDING
+from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
 FIGURES = "figures"
 """Folder of a run with its figures."""
-WITHOUT_MODEL = "no model"
-"""Part of the protocol of what is measured of signals alone."""
+MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
+SIMILARITY, RHO = "similarity", "rho"
+"""Name of the analysis, and of its metric: Spearman's correlation."""
+Drawn = dict[str, Curve | Heatmap | Map]
+"""Artifacts by the names of their files."""
 
 
 def conclude(
@@ -71,22 +73,21 @@ def conclude(
         levels: Embeddings of the tested pictures, which similarity compares signals with.
         caveats: Of the order in time, as `Job.find_units`.
     """
-    # protocols with and without the model, and parts that could not be measured
-    spec, align, protocol, pictures = job.spec, job.align, job.describe_protocol(caveats), readers[0].shared
-    without_model = f"{protocol}, {WITHOUT_MODEL}"
+    # contexts with and without the model, and parts that could not be measured
+    spec, reader, pictures = job.spec, readers[0], readers[0].shared
+    context: Any = {"protocol": job.describe_protocol(caveats), "split": spec.split}
+    without_model: Any = {**context, "protocol": f"{context['protocol']}, no model"}
+    items = for_all(pictures, len(readers))
     missing = {name: reason for part in parts.values() for name, reason in part.missing.items()}
 
     # metrics of models, of the encoding model of signals, and of similarity
-    results = []
+    results, scopes, facts, ceilings = list[Finding](), Scopes(), dict[str, Any](), list[Line]()
     if spec.analyses_of(OF_MODEL):
-        by_model = [[parts[cell, subject] for cell in cells] for subject, cells in job.subjects.items()]
-        seeds = sorted({cell.seed for cell in align.cells})
-        results += describe_profiles(by_model, pictures, protocol, spec.split, seeds)
-    encoded = [part for (cell, _), part in parts.items() if cell is None]
-    if encoded:
-        groups = [[part] for part in encoded]
-        results += describe_profiles(groups, pictures, without_model, spec.split, ())
-    similarity = None
+        groups = [[parts[cell, subject] for cell in cells] for subject, cells in job.subjects.items()]
+        seeds = sorted({cell.seed for cell in job.align.cells})
+        results += describe_profiles(groups, items, seeds=seeds, **context)
+    if encoded := [part for (cell, _), part in parts.items() if cell is None]:
+        results += describe_profiles([[part] for part in encoded], items, **without_model)
     if SIMILARITY in spec.analyses:
         try:
             similarity = explain_similarity(readers, levels, spec)
@@ -95,251 +96,214 @@ def conclude(
         except BrainhiveError as error:
             missing[SIMILARITY] = error.in_one_line
         else:
-            results += describe_similarity(similarity, pictures, without_model, spec.split)
+            results += describe_similarity(similarity, items=items, **without_model)
+
+            # what a perfect model would reach; the ceilings of several subjects are metrics, too
+            ends = {"ceiling_lower": similarity.lower, "ceiling_upper": similarity.upper}
+            if similarity.halves is not None:
+                facts["similarity_ceiling"] = similarity.halves.tolist()
+                ceilings = [Line("ceiling by halves of repetitions", similarity.halves.tolist())]
+            elif np.isfinite(similarity.lower).all():
+                ceilings = [Line(shown(name), values.tolist()) for name, values in ends.items()]
+                nothing = dict.fromkeys(("pool", "chance", "low", "high"))
+                rest: Any = {"n": pictures.size, "seeds": (), "interval": "none", **nothing, **without_model}
+                for name, values in ends.items():
+                    for label, value in zip(similarity.axis.labels, values.tolist(), strict=True):
+                        scopes.setdefault(scope(SIMILARITY, label), {})[name] = Metric(name, value, **rest)
 
     # p over all that the page claims, and the reach of filters
     results, reason = bound_onsets(correct_findings(results), [reader.trials for reader in readers])
     missing |= {FIRST_ABOVE: reason} if reason else {}
 
     # what pages show, and figures of the same
-    reader, drawn = readers[0], dict[str, Drawn]()
-    if similarity is not None:
-        # the correlation with each level together, with the ceilings
-        lines = [
-            _line(finding.name.rpartition(" · ")[2], finding.measured)
-            for finding in results
-            if finding.metric == RHO
-        ]
-        comment = "Claims are made by the lower ceiling: the upper one is far above 0 on noise."
-        if similarity.halves is not None:
-            lines.append(Line("ceiling by halves of repetitions", similarity.halves.tolist()))
-            comment = "The ceiling is the root of what two recordings of the subject would correlate by."
-        elif np.isfinite(similarity.lower).all():
-            lines.append(Line("lower ceiling", similarity.lower.tolist()))
-            lines.append(Line("upper ceiling", similarity.upper.tolist()))
-        drawn["similarity"] = Curve(
-            f"similarity: {MEANINGS['similarity']}",
-            similarity.axis.name,
-            list(similarity.axis.at),
-            lines,
-            "Spearman correlation of distances",
-            "lines" if similarity.axis.name == TIME else "bars",
-            section=SECTION,
-            note=comment,
-        )
-
-    # positions of sensors on the head, from left to right and from back to front
-    space, positions = reader.recorded.space, place_sensors(reader.recorded.space)
-
-    # curves, maps and the encoding model; the stimulus is marked on curves over time
-    drawn |= dict(curves(results, positions))
-    drawn |= dict(draw_maps(results, positions, space))
-    if encoded:
-        drawn |= dict(encoding_artifacts(encoded, reader.sensors, reader.times_ms.round(3).tolist()))
-    stimulus = reader.trials.stimulus_marks
-    for name, artifact in drawn.items():
-        if isinstance(artifact, Curve) and artifact.style == "lines":
-            drawn[name] = replace(artifact, marks=stimulus | artifact.marks)
+    space, marks = reader.recorded.space, reader.trials.stimulus_marks
+    drawn = draw_findings(results, space, marks, ceilings)
+    drawn |= draw_encoding(encoded, reader.sensors, reader.times_ms.round(3).tolist(), marks)
     has_sensors = any(finding.axis.name == SENSOR for finding in results)
     if has_sensors and not any(isinstance(artifact, Map) for artifact in drawn.values()):
         missing["head maps"] = "where the sensors lie is not known"
-    write_artifacts(folder, spec, results, drawn, missing, f"Explanation: {protocol}, {spec.split}", pictures)
-
-    # metrics by scope; those of one scope are put together
-    scopes = overall(results)
-    for finding in results:
-        for name, metrics in finding.scopes.items():
-            scopes[name] = scopes.get(name, {}) | metrics
-    if similarity is not None:
-        scopes |= ceiling_scopes(similarity, pictures, without_model, spec.split)
-    tested = f"{pictures.size} {spec.split} items"
-    said = state_claims(results, "what was seen", len(readers), tested, pictures.scope)
-    facts = describe_job(job, protocol, caveats, pictures, results, said, len(readers[0].labels.permuted))
-    seen, warnings = describe_tested([align.tested_pictures(spec.split)], align.signal_warnings)
-    changes: dict[str, Any] = {"seen_in_training": seen, "warnings": warnings}
-    if similarity is not None and similarity.halves is not None:
-        changes["similarity_ceiling"] = similarity.halves.tolist()
-    return Measurements(scopes, missing, facts.model_copy(update=changes))
+    seen, warnings = describe_tested([job.align.tested_pictures(spec.split)], job.align.signal_warnings)
+    facts |= {"draws": len(reader.labels.permuted), "seen_in_training": seen, "warnings": warnings}
+    facts |= {"protocol": context["protocol"], "caveats": caveats}
+    return finish(job, folder, results, drawn, pictures, missing, scopes, facts)
 
 
-def write_artifacts(
+def finish(
+    job: Job,
     folder: RunFolder,
-    spec: Explanation,
     results: Findings,
-    drawn: Mapping[str, "Drawn"],
-    missing: Mapping[str, str],
-    title: str,
+    drawn: Drawn,
     items: Items,
-) -> None:
-    """Warn of what is missing, save figures, and write what pages show: the table, then the claims."""
+    missing: Mapping[str, str],
+    scopes: Scopes,
+    facts: Mapping[str, Any],
+) -> Measurements:
+    """Warn of what is missing, write the table and the figures, and put metrics and facts together.
+
+    Args:
+        job: The explanation.
+        folder: Its run.
+        results: All analyses.
+        drawn: Their figures.
+        items: Those that were tested.
+        missing: What could not be measured.
+        scopes: Further metrics by scope and name.
+        facts: Further facts; among the caveats only those of the order in time.
+    """
+    # figures as files, and the table of all analyses
+    spec, align = job.spec, job.align
     for name, reason in missing.items():
         console.warn(f"{name} left out: {reason}")
     for name, artifact in drawn.items():
         for suffix in spec.figures:
             folder.replace(f"{FIGURES}/{name}.{suffix}", partial(save_figure, artifact))
-    table = summary_table(results, title + (f"; for {items.scope}" if items.scope else ""))
-    artifacts.write(folder, [table, *put_claims_first(drawn, results).values()])
+    artifacts.write(folder, [summary_table(results, facts["protocol"]), *drawn.values()])
+
+    # metrics by scope; those of one scope are put together
+    measured = Scopes()
+    for finding in results:
+        for name, metrics in finding.scopes.items():
+            measured[name] = measured.get(name, {}) | metrics
+
+    # when and where something was found, or why nothing was tested
+    about = {
+        "claims": [finding.claim for finding in choose_claims(results)],
+        "untested": "; ".join(missing.values()),
+        "profiles": [finding.profile for finding in results],
+        "cells": {f"sub-{subject:02d}": CellFacts(subject=subject) for subject in job.subjects},
+        **{"scope": items.scope, "units": items.kind, "unit_count": items.count},
+        **align.describe(spec.split),
+        **facts,
+        "caveats": merge_caveats(align.caveats(spec.split), facts["caveats"]),
+    }
+    return Measurements(measured | scopes, missing, ExplanationFacts(**about))
 
 
-def describe_job(
-    job: Job,
-    protocol: str,
-    caveats: Sequence[str],
-    items: Items,
+def describe_similarity(similarity: Similarity, **context: Any) -> list[Finding]:
+    """Describe the correlation with each level, and the partial one given all other levels."""
+    described, kinds = [], {RHO: similarity.whole}
+    if len(similarity.models) > 1:
+        kinds["unique_rho"] = similarity.unique
+    for metric, correlations in kinds.items():
+        for number, model in enumerate(similarity.models):
+            # the test is of correlations [T] averaged over subjects, as the control is
+            values = [np.asarray(shares[number], np.float64) for shares in correlations.items]  # [T, N]
+            null, statistic = correlations.null[:, number], correlations.values[:, number].mean(0)
+            measured = scope(SIMILARITY, model), similarity.axis, metric, values, null
+            described.append(describe(*measured, statistic=statistic, chance=0.0, **context))
+    return described
+
+
+def draw_findings(
     results: Findings,
-    finding: str,
-    draws: int,
-) -> ExplanationFacts:
-    """Give the facts: which run was explained, by which protocol, on which items, and what was found."""
-    return ExplanationFacts(
-        **job.align.describe(job.spec.split),
-        protocol=protocol,
-        caveats=merge_caveats(job.align.caveats(job.spec.split), caveats),
-        scope=items.scope,
-        units=items.kind,
-        unit_count=items.count,
-        draws=draws,
-        finding=finding,
-        profiles=[result.note for result in results],
-    )
+    space: Sensors | Voxels,
+    marks: Mapping[str, Any],
+    ceilings: Sequence[Line] = (),
+) -> Drawn:
+    """Draw one metric of each analysis over its axis, the claimed one or the first; the claims come first.
 
-
-OF_WINDOWS = f"centre of the window, {TIME}"
-"""The axis of windows."""
-MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
-Drawn = Curve | Heatmap | Map
-Drawings = Iterator[tuple[str, Drawn]]
-"""Artifacts by the names of their files."""
-Places = Mapping[str, tuple[float, float]]
-"""Places on a plane by the sensor's name."""
-
-
-def put_claims_first(drawn: Mapping[str, Drawn], results: Findings) -> dict[str, Drawn]:
-    """Put the figures of the claims first, under the heading of the first screen: maps in place of bars."""
-    first = {}
-    for name in map(_file_name, claims(results)):
-        drawn_as = next((full for full in (f"{name}-map", f"{name}-slices", name) if full in drawn), None)
-        if drawn_as is not None:
-            first[drawn_as] = replace(drawn[drawn_as], section=FINDING)
-    return first | dict(drawn) | first
-
-
-def choose_metrics(results: Findings) -> Findings:
-    """Choose the one metric that is drawn of each analysis and axis: the claimed one, or the first."""
-    # in the order of the results, and the last that has a name is chosen
-    ascending = [*results, *reversed(results), *claims(results)]
-    return [*{(finding.name, finding.axis.name): finding for finding in ascending}.values()]
-
-
-def curves(results: Findings, positions: Places) -> Drawings:
-    """Draw one metric of each analysis over its axis, with its controls: the claimed one, or the first.
+    All levels are in one figure. Sensors with positions are drawn on a head, and regions of voxels with
+    positions on slices; their bars, from front to back, are details.
 
     Args:
         results: All analyses.
-        positions: Of sensors on the head, as far as they are known; such sensors are listed front to back, as
-            details of the map.
-
-    Yields:
-        The name of the file of each, and the artifact.
+        space: Sensors or voxels of the recording.
+        marks: Times that figures mark.
+        ceilings: Of similarity.
     """
-    # sensors with positions are listed from front to back
-    for finding in choose_metrics(results):
-        axis, axis_name = finding.axis, finding.axis.name
-        at = [float(time_ms) for time_ms in axis.at] if axis_name == TIME else axis.labels
-        is_mapped = axis_name == SENSOR and all(label in positions for label in axis.labels)
-        order = list(range(len(at)))
-        if is_mapped:
-            order.sort(key=lambda row: -positions[axis.labels[row]][1])
+    # findings of one metric by analysis, axis, and whether they are of a level
+    claimed, places, drawn = choose_claims(results), place_sensors(space), Drawn()
+    groups: dict[Any, list[Finding]] = {}
+    for finding in [*claimed, *results]:
+        analysis, _, level = finding.name.partition(" · ")
+        group = groups.setdefault((analysis, finding.axis.kind, bool(level)), [finding])
+        if finding.metric == group[0].metric and not any(finding is one for one in group):
+            group.append(finding)
 
-        # lines of the metric and its controls
-        measured = {shown(finding.metric): finding.measured, **finding.controls}
-        lines = [_line(label, [metrics[row] for row in order]) for label, metrics in measured.items()]
+    for (analysis, kind, _), group in groups.items():
+        first, axis, value = group[0], group[0].axis, shown(group[0].metric)
+        note = render("explanation.txt", of=analysis, metric=first.measured[0], ceilings=ceilings)
+        section = FINDING if any(first is finding for finding in claimed) else SECTION
+        options: Any = {"section": section, "note": note}
 
-        # the curve, with the first time above chance
-        title, words = _title(finding), axis_name if axis.spans is None else OF_WINDOWS
-        options: Any = {"section": DETAILS if is_mapped else SECTION, "note": _note(finding)}
-        first = finding.first_above_chance
-        if first is not None and finding.onset != UNKNOWN:
-            options["marks"] = {f"{finding.onset}: {FIRST_ABOVE}": float(axis.at[first])}
-        ordered: Any = [at[row] for row in order]
-        style: Literal["lines", "bars"] = "lines" if axis_name == TIME else "bars"
-        yield (
-            _file_name(finding),
-            Curve(title, words, ordered, lines, shown(finding.metric), style, **options),
+        # each on the head, or on slices
+        for finding in group:
+            values = dict(zip(axis.labels, finding.values.tolist(), strict=True))
+            picture: Any = None
+            if kind == SENSOR and places:
+                picture = draw_head(_title(finding.name), places, values, value)
+            elif kind == REGION and isinstance(space, Voxels) and space.grid is not None:
+                # the value of its region in each voxel, of the smallest that it lies in
+                voxels = np.full(len(space.grid.places), np.nan)
+                regions = {name: space.regions[name] for name in values if name in space.regions}
+                for name, mask in sorted(regions.items(), key=lambda region: -int(region[1].sum())):
+                    voxels[mask] = values[name]
+                picture = draw_slices(_title(finding.name), voxels, space.grid, value)
+            if picture is not None:
+                name = re.sub(r"[^\w-]+", "-", f"{finding.name}-{finding.metric}-map")
+                drawn[name] = replace(picture, **options)
+                section = DETAILS
+
+        # lines or bars, with the control of a single one
+        order = sorted(range(len(axis.at)), key=lambda row: -places.get(axis.labels[row], (0, -2))[1])
+        measured = {finding.name.partition(" · ")[2] or value: finding.measured for finding in group}
+        measured |= dict(first.controls) if len(group) == 1 else {}
+        lines = [_draw_line(name, [one[row] for row in order]) for name, one in measured.items()]
+        lines += ceilings if analysis == SIMILARITY else ()
+        at: Any = [axis.at[row] for row in order]
+        options |= {"section": section, "style": "bars"}
+        if kind == "time":
+            options |= {"style": "lines", "marks": dict(marks)}
+            if len(group) == 1 and (first.onset not in ("", UNKNOWN)):
+                options["marks"][f"{first.onset}: {FIRST_ABOVE}"] = axis.at[first.first_above_chance or 0]
+        words = axis.name if axis.spans is None else f"centre of the window, {axis.name}"
+        drawn[f"{analysis}-{first.metric}-{kind}"] = Curve(
+            _title(analysis), words, at, lines, value, **options
         )
+    return drawn
 
 
-def draw_maps(results: Findings, positions: Places, space: Sensors | Voxels | None = None) -> Drawings:
-    """Draw analyses by sensor on a head, and by region on slices, where positions are known."""
-    for finding in choose_metrics(results):
-        axis, title, value = finding.axis, _title(finding), shown(finding.metric)
-        values = {name: metric.value for name, metric in zip(axis.labels, finding.measured, strict=True)}
-        if axis.name == SENSOR and positions:
-            drawn = draw_head(title, positions, values, value)
-            yield f"{_file_name(finding)}-map", replace(drawn, section=SECTION, note=_note(finding))
-        elif axis.name == REGION and isinstance(space, Voxels) and space.grid is not None:
-            # the value of its region in each voxel, of the smallest that it lies in
-            voxels = np.full(len(space.grid.places), np.nan)
-            regions = {name: space.regions[name] for name in values if name in space.regions}
-            for name, mask in sorted(regions.items(), key=lambda region: -int(region[1].sum())):
-                voxels[mask] = values[name]
-            slices = draw_slices(f"{title}, on slices of the first subject", voxels, space.grid, value)
-            yield f"{_file_name(finding)}-slices", replace(slices, section=SECTION)
-
-
-def encoding_artifacts(
-    groups: Sequence[SubjectProfiles], names: Sequence[str], times_ms: Sequence[float]
-) -> Drawings:
+def draw_encoding(
+    groups: Sequence[SubjectProfiles],
+    names: Sequence[str],
+    times_ms: Sequence[float],
+    marks: Mapping[str, Any],
+) -> Drawn:
     """Draw the encoding model's correlation by sensor and time, and over time with its ceilings.
 
     Args:
         groups: What the encoding model measured of each subject.
         names: Sensors that it predicts; () of voxels and of mixtures of channels.
         times_ms: [T].
+        marks: Times that figures mark.
     """
-    if not all("encoding map" in part.arrays for part in groups) or len(times_ms) < 2:
-        return
-
-    # correlation by sensor and time, averaged over subjects
-    maps = [part.arrays["encoding map"] for part in groups]  # [E, T] each
-    if len({correlations.shape for correlations in maps}) == 1 and len(names) == len(maps[0]):
-        title, values = f"encoding: {MEANINGS['encoding']}", np.mean(maps, 0).tolist()
-        labels = (list(names), [f"{time:g}" for time in times_ms], "sensor", TIME, "correlation")
-        yield "encoding-matrix", Heatmap(title, values, *labels, is_diverging=True, section=SECTION)
+    # correlation by sensor and time, averaged over subjects with the same sensors
+    drawn, shapes = Drawn(), {part.arrays.get("encoding map", np.empty(0)).shape for part in groups}
+    if shapes == {(len(names), len(times_ms))} and len(times_ms) > 1:
+        values = np.mean([part.arrays["encoding map"] for part in groups], 0).tolist()  # [E, T]
+        labels = names, [f"{time:g}" for time in times_ms]
+        options: Any = {"value": "correlation", "is_diverging": True, "section": SECTION}
+        drawn["encoding-matrix"] = Heatmap(
+            "Encoding by sensor and time", values, *labels, SENSOR, TIME, **options
+        )
 
     # correlation over time with its ceilings, averaged over sensors and subjects
-    if all(name in part.arrays for name in CEILINGS for part in groups):
-        title = "encoding: prediction of half of the repetitions, with ceilings"
-        note = "The lower ceiling is the correlation of halves, and a perfect model reaches its root; "
-        note += "the upper one is above 0 on noise."
+    if groups and len(times_ms) > 1 and all(name in part.arrays for name in CEILINGS for part in groups):
         mean = {name: np.mean([part.arrays[name].mean(0) for part in groups], 0) for name in CEILINGS}
-        lines = [Line(name, mean[name].tolist()) for name in CEILINGS]
-        drawn = Curve(
-            title, TIME, list(times_ms), lines, "correlation, mean over sensors", section=SECTION, note=note
-        )
-        yield "encoding-ceilings", drawn
+        lines = [Line(name, values.tolist()) for name, values in mean.items()]
+        options = {"section": SECTION, "note": render("explanation.txt", of="ceilings")}
+        title, value = "Encoding of half of the repetitions", "correlation, mean over sensors"
+        drawn["encoding-ceilings"] = Curve(title, TIME, times_ms, lines, value, marks=dict(marks), **options)
+    return drawn
 
 
-def _file_name(finding: Finding) -> str:
-    """Name the files of an analysis."""
-    suffix = "" if finding.axis.name == TIME else f"-{finding.axis.name}"
-    return re.sub(r"[^\w-]+", "-", finding.name + suffix)
-
-
-def _line(name: str, metrics: Sequence[Metric]) -> Line:
+def _draw_line(name: str, metrics: Sequence[Metric]) -> Line:
     """Draw metrics with the intervals of these subjects, which hold at any number of them."""
     ends = [metric.these_subjects or (metric.low, metric.high) for metric in metrics]
-    low, high = ([pair[side] for pair in ends] for side in (0, 1))
+    low, high = zip(*ends, strict=True)
     return Line(name, [metric.value for metric in metrics], low, high, metrics[0].chance)
 
 
-def _title(finding: Finding) -> str:
-    analysis, _, level = finding.name.partition(" · ")
-    return finding.name if level else f"{finding.name} ({MEANINGS[analysis]})"
-
-
-def _note(finding: Finding) -> str:
-    """Say how the metrics of an analysis were measured; p stands in the table."""
-    metric = finding.measured[0]
-    intervals = "; intervals over items, for these subjects" if metric.these_subjects else ""
-    return f"{metric.protocol}{intervals}"
+def _title(name: str) -> str:
+    analysis, _, level = name.partition(" · ")
+    return f"{analysis.capitalize()}: {level or MEANINGS[analysis]}"

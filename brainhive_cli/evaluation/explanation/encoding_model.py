@@ -32,11 +32,9 @@ from brainhive_cli.evaluation.explanation.recipe import Explanation
 from brainhive_cli.measurement.linear_maps import Products, project
 from brainhive_cli.measurement.reliability import (
     Repetitions,
-    average_parts,
     correlate,
     correlation_shares,
     halve,
-    noise_ceiling,
     unit_vectors,
 )
 
@@ -55,13 +53,11 @@ class Predicted:
         full: From all levels.
         without: Without each level.
         shuffled: With each level's embeddings exchanged among pictures.
-        alpha: The penalty.
     """
 
     full: Float64
     without: Mapping[str, Float64]
     shuffled: Mapping[str, Float64]
-    alpha: float
 
 
 def predict_signals(
@@ -110,7 +106,7 @@ def predict_signals(
         if len(rest):
             without[name] = predict(rest, penalty)
             shuffled[name] = predict(np.union1d(rest, columns + width), penalty)
-    return Predicted(predict(np.arange(width), penalty), without, shuffled, penalty)
+    return Predicted(predict(np.arange(width), penalty), without, shuffled)
 
 
 def correlations(predicted: Float64, measured: Float64) -> Float64:
@@ -248,7 +244,6 @@ def _encode(
         *(signals, shape, wrong, spec.components, spec.alpha, spec.seed),
     )
     collected.arrays["encoding map"] = correlations(predicted.full, measured)
-    collected.arrays["encoding alpha"] = np.array(predicted.alpha)
 
     # what any model could reach, where stimuli were shown more than once
     try:
@@ -258,16 +253,10 @@ def _encode(
     except BrainhiveError as error:
         collected.missing["ceilings of encoding"] = error.in_one_line
     else:
-
-        def trials() -> Iterator[Float64]:
-            repetitions = sensor_space.repetitions(reader.trials, is_mixed)
-            for stimulus, parts in zip(repetitions, numbers, strict=True):
-                yield average_parts(stimulus, parts[: len(stimulus)])
-
         halves = partial(halve, random=torch.Generator().manual_seed(spec.seed))
-        ceilings = half_ceilings(trials(), predicted.full, halves)
+        means = sensor_space.averages_by_part(reader.trials, numbers, is_mixed)
+        ceilings = half_ceilings(means, predicted.full, halves)
         collected.arrays |= dict(zip(CEILINGS, ceilings, strict=True))
-        collected.arrays["explainable variance"] = noise_ceiling(trials, counts)
 
     # the unique part of each level, and the correlation
     for level in predicted.without:

@@ -7,39 +7,37 @@ from typing import Any
 import numpy as np
 from scipy.signal.windows import tukey
 
-from brainhive_cli.core.arrays import Float64
-from brainhive_cli.core.measurements import ALL, Metric, scope
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.arrays import Array, Float64
+from brainhive_cli.core.facts import Claim
+from brainhive_cli.core.measurements import Metric, scope
+from brainhive_cli.core.tables import Cell, Table, p_text
 from brainhive_cli.data.recording_files import filter_samples
 from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.encoding_model import CORRELATION, UNIQUE
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
     SENSOR,
     SIGNIFICANT,
     TIME,
     Axis,
-    Profile,
     SubjectProfiles,
     correct_together,
     count_larger,
     locate,
     standardise,
 )
-from brainhive_cli.evaluation.explanation.similarity import Similarity
-from brainhive_cli.measurement.metric_names import AT_PEAK, shown
+from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.measurement.statistics import measure_each
-from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement.units import Items, fold_null_inflation
+from brainhive_cli.reports.tables import with_interval
+from brainhive_cli.reports.templates import render
 
 SHUFFLED, TRAINED = "shuffled labels", "trained on shuffled labels"
 """Last part of the scope of a control: labels permuted; a model, or a level, of shuffled labels."""
 SECTION = "Explanation"
 """The heading under which a page shows all of it."""
-SIMILARITY, RHO, UNIQUE_RHO = "similarity", "rho", "unique_rho"
-"""Name of the analysis, and of its metrics: Spearman's correlation, and the partial one."""
-CORRELATIONS = {CORRELATION: (-1.0, 1.0), UNIQUE: (-2.0, 2.0)}
-"""Least and largest value of metrics, where there are."""
+LIMITS = {"r": (-1.0, 1.0), "rho": (-1.0, 1.0), "unique_rho": (-1.0, 1.0), "unique_r": (-2.0, 2.0)}
+"""Least and largest value of correlations; shares lie between 0 and 1, and margins anywhere."""
 TIMES = 64
 """Times of a course whose metrics are listed; its artifact has all."""
 FIRST_ABOVE = "first above chance"
@@ -48,8 +46,6 @@ UNKNOWN = "unknown (filter)"
 """The first time above chance where an effect at any later time may show."""
 ROUNDING_MS = 0.001
 """Times of an axis are rounded to so much."""
-LEAST_P = 0.0005
-"""A smaller p would be printed as 0.000."""
 ENDS = (2.5, 97.5)
 """Percentiles between which the middle 95 % of the control lie."""
 EFFECTS_MS, RAMP_MS = (50, 100, 300, 500), 20
@@ -97,9 +93,14 @@ class Finding:
         return self.measured[0].name
 
     @property
+    def values(self) -> Float64:
+        """[P] values of the metrics."""
+        return np.array([metric.value for metric in self.measured])
+
+    @property
     def peak(self) -> int:
         """Index of the position with the largest value."""
-        return int(np.argmax([metric.value for metric in self.measured]))
+        return int(self.values.argmax())
 
     @property
     def first_above_chance(self) -> int | None:
@@ -130,9 +131,13 @@ class Finding:
         return axis.where(index) + (f" (begins by {latest_ms:.0f} ms)" if is_later else "")
 
     @property
-    def p_at_peak(self) -> str:
-        """p of the strongest position, corrected for all, as every table prints it."""
-        return "–" if self.corrected is None else write_p(self.corrected[self.peak])
+    def claim(self) -> Claim:
+        """The claim on the strongest of the significant positions, else of all: that may be a noisy one."""
+        p = np.ones(len(self.measured)) if self.corrected is None else self.corrected
+        is_eligible = (p < SIGNIFICANT) | (p.min() >= SIGNIFICANT)
+        index = int(np.where(is_eligible, self.values, -np.inf).argmax())
+        first = "" if self.onset == UNKNOWN else self.onset
+        return Claim(axis=self.axis.kind, place=self.axis.where(index), p=p[index], first=first)
 
     @property
     def scopes(self) -> Scopes:
@@ -146,8 +151,8 @@ class Finding:
         return scopes
 
     @property
-    def note(self) -> dict[str, Any]:
-        """Notes that a reader of the metrics needs, as plain values."""
+    def profile(self) -> dict[str, Any]:
+        """Its facts as plain values: positions, windows, p of each, and the first time above chance."""
         axis, scores = self.axis, self.scores
         return {
             "name": self.name,
@@ -165,13 +170,8 @@ class Finding:
 Findings = Sequence[Finding]
 
 
-def write_p(p: float) -> str:
-    """Write a p as every table prints it: never as 0."""
-    return f"{p:.3f}" if p >= LEAST_P else f"{p:.0e}"
-
-
-def claims(results: Findings) -> list[Finding]:
-    """Choose the analyses that the first screen shows: the first over time, and the first over space.
+def choose_claims(results: Findings) -> list[Finding]:
+    """Choose the analyses that the finding is made of: the first over time, and the first over space.
 
     The choice rests on their order alone. Of analyses with several metrics it takes two-way identification,
     which rises above chance before top-1 does.
@@ -184,73 +184,6 @@ def claims(results: Findings) -> list[Finding]:
         same = [finding for finding in tested if finding.name == tested[0].name]
         chosen += sorted(same, key=lambda finding: finding.metric != "two_way")[:1]
     return chosen
-
-
-def state_claims(results: Findings, carried: str, subjects: int, items: str, scope_words: str) -> str:
-    """Say in one sentence when and where signals carry something, how sure that is, and of whom.
-
-    Args:
-        results: All analyses.
-        carried: What signals carry.
-        subjects: Number of subjects.
-        items: Number and kind of the items.
-        scope_words: Units of the claim, as "these 2 concepts"; empty for units in general.
-
-    Returns:
-        The sentence; empty if no analysis over time or space was tested.
-    """
-    shown_places, other_places = [], []
-    for finding in claims(results):
-        # the strongest of the significant positions, else of all; the strongest of all may be a noisy one
-        values = np.array([metric.value for metric in finding.measured])
-        corrected = np.ones(len(values)) if finding.corrected is None else finding.corrected
-        is_significant = corrected < SIGNIFICANT
-        peak = int(np.where(is_significant | ~is_significant.any(), values, -np.inf).argmax())
-        place, first = finding.axis.where(peak), finding.first_above_chance
-        p = f"p {write_p(corrected[peak])}"
-        if is_significant.any():
-            words = f"most {'in region' if finding.axis.name == REGION else 'at'} {place} ({p})"
-            if first not in (None, peak) and finding.onset != UNKNOWN:
-                words = f"first at {finding.onset}, {words}"
-            shown_places.append(words)
-        else:
-            kind = {TIME: "time", SENSOR: "sensor", REGION: "region"}[finding.axis.name]
-            other_places.append(f"no single {kind} (strongest: {place}, {p})")
-    if not shown_places and not other_places:
-        return ""
-
-    # one sentence: what is shown, what is not, and of whom
-    people = f"{subjects} subject{'s' if subjects > 1 else ''}, {items}"
-    people += f", for {scope_words}" if scope_words else ""
-    sentence = f"Signals carry {carried} {' and '.join(shown_places)}"
-    if other_places:
-        begin = f"{sentence}; it is shown at" if shown_places else f"Signals are shown to carry {carried} at"
-        sentence = f"{begin} {' and at '.join(other_places)}"
-    return f"{sentence}: {people}; p corrected over all places of all analyses."
-
-
-def overall(results: Findings) -> Scopes:
-    """Return the strongest value of the first analysis, which stands for all of them.
-
-    It has neither interval nor chance: its position was chosen by the items that it is measured on.
-    """
-    if not results:
-        return {}
-    first = results[0]
-    top, label = first.measured[first.peak], first.axis.labels[first.peak]
-    name = f"{top.name}{AT_PEAK}"
-    metric = replace(
-        top,
-        name=name,
-        protocol=f"{top.protocol}, {first.name} at {label}",
-        interval="none: the strongest of all places",
-        chance=None,
-        low=None,
-        high=None,
-        these_subjects=None,
-        people=None,
-    )
-    return {ALL: {name: metric}}
 
 
 def correct_findings(results: Findings) -> list[Finding]:
@@ -354,62 +287,98 @@ def latest_beginnings(recording: Trials) -> Float64:
 
 
 def describe_profiles(
-    groups: Sequence[Sequence[SubjectProfiles]],
-    pictures: Items,
-    protocol: str,
-    split: str,
-    seeds: Sequence[int],
+    groups: Sequence[Sequence[SubjectProfiles]], items: Items, **context: Any
 ) -> list[Finding]:
     """Describe every profile over all subjects; positions that not all have, as regions, are left out.
 
     Args:
         groups: What was measured, by subject, of its cells.
-        pictures: One list: those that all subjects were shown, and which of them are alike; no others count.
-        protocol: Of the metrics.
-        split: Whose signals were explained.
-        seeds: Of the trainings.
+        items: The pictures that all subjects were shown, as `for_all`; no others count.
+        context: See `measurement.statistics.Context`.
     """
-    parts = [part for group in groups for part in group]
-    described, options = [], {"protocol": protocol, "split": split, "items": for_all(pictures, len(groups))}
-
     # rows of the shared pictures among the items of each cell and subject
-    rows = [[locate(part.image_ids, pictures.ids[0]) for part in group] for group in groups]
+    described, parts = [], [part for group in groups for part in group]
+    rows = [
+        [locate(part.image_ids, ids) for part in group] for group, ids in zip(groups, items.ids, strict=True)
+    ]
 
     # profiles that all have, at the positions and of the items that all share
-    for name in parts[0].profiles:
-        if all(name in part.profiles for part in parts):
-            positions = [part.profiles[name].axis.at for part in parts]
-            at = [position for position in positions[0] if all(position in axis for axis in positions)]
-            profiles = [
-                [part.profiles[name].take(at, items) for part, items in zip(group, listed, strict=True)]
-                for group, listed in zip(groups, rows, strict=True)
-            ]
-            described.append(_describe(name.partition(":")[0], profiles, seeds, options))
+    for name, first in parts[0].profiles.items():
+        if not all(name in part.profiles for part in parts):
+            continue
+        shared_at = set[Any].intersection(*({*part.profiles[name].axis.at} for part in parts))
+        at = [position for position in first.axis.at if position in shared_at]
+        profiles = [
+            [part.profiles[name].take(at, shared) for part, shared in zip(group, listed, strict=True)]
+            for group, listed in zip(groups, rows, strict=True)
+        ]
+
+        # values by subject, means with permuted labels, and what was measured once with shuffled ones
+        def stack(field: str, profiles: Any = profiles) -> list[Array]:
+            return [np.stack([getattr(profile, field) for profile in group]) for group in profiles]
+
+        members, null, shuffled = [profile for group in profiles for profile in group], None, None
+        if all(len(profile.null) for profile in members):
+            null = np.mean([draws.mean(0) for draws in stack("null")], 0)
+        if all(profile.shuffled.size for profile in members):
+            shuffled = stack("shuffled")
+        shares: Any = {"items": items, "pool": first.pool or None, "chance": first.chance, **context}
+        axis, analysis = members[0].axis, name.partition(":")[0]
+        described.append(
+            describe(analysis, axis, first.metric, stack("values"), null, shuffled=shuffled, **shares)
+        )
     return described
 
 
-def _describe(
-    name: str, groups: Sequence[Sequence[Profile]], seeds: Sequence[int], options: Mapping[str, Any]
+def describe(
+    name: str,
+    axis: Axis,
+    metric: str,
+    values: Sequence[Array],
+    null: Float64 | None = None,
+    *,
+    shuffled: Sequence[Array] | None = None,
+    statistic: Float64 | None = None,
+    **context: Any,
 ) -> Finding:
-    """Describe one profile of all cells, by subject; all have the same positions and items."""
-    # the measured values, by subject
-    first, profiles = groups[0][0], [profile for group in groups for profile in group]
-    options = {"pool": first.pool or None, "chance": first.chance, **options}
-    options["limits"] = (0.0, 1.0) if first.pool else CORRELATIONS.get(first.metric, (None, None))
-    is_share = None if first.metric.startswith("top") else False
-    values = [np.stack([profile.values for profile in group]) for group in groups]  # [S, P, N]
-    measured = measure_each(first.metric, values, seeds=seeds, is_share=is_share, **options)
+    """Describe values as metrics, next to those of permuted labels and of shuffled ones.
 
-    # controls: permuted labels, and what was measured once with shuffled ones
-    finding = Finding(name, first.axis, measured, {})
-    if all(len(profile.null) for profile in profiles):
-        null = np.mean([np.mean([profile.null for profile in group], 0) for group in groups], 0)
-        finding = compare_permutations(name, first.axis, measured, null)
-    if all(profile.shuffled.size for profile in profiles):
+    Args:
+        name: See `Finding`.
+        axis: See `Finding`.
+        metric: Name of what was measured.
+        values: [P, N] or [S, P, N] of each subject.
+        null: [K, P] means with the labels permuted.
+        shuffled: As values, with a model, or a level, of shuffled labels.
+        statistic: [P] what is compared with `null`; default: the values of the metrics.
+        context: Items, and `measurement.statistics.Context`.
+    """
+    limits = LIMITS.get(metric, (0.0, 1.0) if context.get("pool") else (None, None))
+    is_share, protocol = limits == (0.0, 1.0) and metric != "two_way", context["protocol"]
+    finding = Finding(
+        name, axis, measure_each(metric, values, limits=limits, is_share=is_share, **context), {}
+    )
+
+    # the middle 95 % of the permutations
+    if null is not None and len(null):
+        if context["items"].inflation > 1:  # as of a verdict over folds
+            null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
+        numbers = np.stack([null.mean(0), *np.percentile(null, ENDS, 0)], 1).tolist()  # [P, 3]
+        changes: Any = dict.fromkeys(("these_subjects", "people", "seed_sd"))
+        changes["interval"] = f"the middle 95 % of {len(null)} permutations of the labels"
+        changes["protocol"] = f"{protocol}, {SHUFFLED}"
+        control = [
+            replace(one, value=mean, low=low, high=high, **changes)
+            for one, (mean, low, high) in zip(finding.measured, numbers, strict=True)
+        ]
+        scores = standardise(finding.values if statistic is None else statistic, null)
+        finding = replace(finding, controls={SHUFFLED: control}, scores=scores)
+
+    # the control that was measured once
+    if shuffled is not None:
         kind = TRAINED if finding.scores is not None or name.startswith("encoding") else SHUFFLED
-        shuffled = [np.stack([profile.shuffled for profile in group]) for group in groups]
-        options["protocol"] += f", {kind}"
-        control = measure_each(first.metric, shuffled, is_share=False, **options)
+        context |= {"protocol": f"{protocol}, {kind}", "seeds": ()}
+        control = measure_each(metric, shuffled, limits=limits, is_share=False, **context)
         finding = replace(finding, controls={**finding.controls, kind: control})
     return finding
 
@@ -422,81 +391,16 @@ def for_all(pictures: Items, subjects: int) -> Items:
     )
 
 
-def compare_permutations(
-    name: str, axis: Axis, measured: list[Metric], null: Float64, values: Float64 | None = None
-) -> Finding:
-    """Compare metrics with their control of permuted labels, and describe that control as metrics.
-
-    Args:
-        name: See `Finding`.
-        axis: See `Finding`.
-        measured: [P].
-        null: [K, P] the same with the labels permuted.
-        values: [P] what is compared with the control; default: the values of the metrics.
-    """
-    statistic = np.array([metric.value for metric in measured]) if values is None else values
-    method = f"the middle 95 % of {len(null)} permutations of the labels"
-    numbers = np.stack([null.mean(0), *np.percentile(null, ENDS, 0)], 1).tolist()  # [P, 3]
-    control = [
-        replace(
-            metric,
-            value=mean,
-            low=low,
-            high=high,
-            protocol=f"{metric.protocol}, {SHUFFLED}",
-            interval=method,
-            these_subjects=None,
-            people=None,
-            seed_sd=None,
-        )
-        for metric, (mean, low, high) in zip(measured, numbers, strict=True)
-    ]
-    return Finding(name, axis, measured, {SHUFFLED: control}, standardise(statistic, null))
-
-
-def describe_similarity(similarity: Similarity, pictures: Items, protocol: str, split: str) -> list[Finding]:
-    """Describe the correlation with each level, and the partial one given all other levels."""
-    described = []
-    kinds = {RHO: similarity.whole}
-    if len(similarity.models) > 1:
-        kinds[UNIQUE_RHO] = similarity.unique
-    for metric, correlations in kinds.items():
-        for number, model in enumerate(similarity.models):
-            subjects = [np.asarray(values[number], np.float64) for values in correlations.items]  # [T, N]
-            items = for_all(pictures, len(subjects))
-            options: Any = {"protocol": protocol, "split": split, "items": items, "limits": (-1.0, 1.0)}
-            measured = measure_each(metric, subjects, chance=0.0, is_share=False, **options)
-
-            # the test is of correlations [T] averaged over subjects, as the control is
-            values, null = correlations.values[:, number].mean(0), correlations.null[:, number]
-            name = scope(SIMILARITY, model)
-            described.append(compare_permutations(name, similarity.axis, measured, null, values))
-    return described
-
-
-def ceiling_scopes(similarity: Similarity, pictures: Items, protocol: str, split: str) -> Scopes:
-    """Describe the ceilings of similarity as metrics, by scope."""
-    scopes: Scopes = {}
-    context = (pictures.size, None, None, None, None, (), protocol, split, "none")
-    ceilings = zip(similarity.lower, similarity.upper, strict=True)
-    for label, ends in zip(similarity.axis.labels, ceilings, strict=True):
-        name = scope(SIMILARITY, label)
-        for metric, value in zip(("ceiling_lower", "ceiling_upper"), ends, strict=True):
-            if np.isfinite(value):
-                scopes.setdefault(name, {})[metric] = Metric(metric, float(value), *context)
-    return scopes
-
-
-def summary_table(results: Findings, title: str) -> Table:
+def summary_table(results: Findings, protocol: str) -> Table:
     """Lay out where each analysis is strongest."""
     rows = []
     for finding in results:
-        # the strongest value, the control there, and the first time above chance
-        peak = finding.peak
-        top, control = finding.measured[peak], next(iter(finding.controls.values()), None)
-        numbers = (f"{top.value:.3f}", top.interval_text())
-        control_value = "–" if control is None else f"{control[peak].value:.3f}"
-        names = (finding.name, shown(finding.metric), finding.axis.where(peak))
-        rows.append((*names, *numbers, control_value, finding.p_at_peak, finding.onset or "–"))
-    columns = ("analysis", "metric", "strongest", "value", "95 % CI", "control", "p", FIRST_ABOVE)
-    return Table(title, columns, rows, section=SECTION)
+        # p of the strongest position, the first time above chance, the value there and its control
+        peak, control = finding.peak, next(iter(finding.controls.values()), None)
+        p = None if finding.corrected is None else float(finding.corrected[peak])
+        where = finding.axis.where(peak), Cell(p_text(p), value=p), finding.onset or None
+        value = with_interval(finding.measured[peak]), None if control is None else control[peak].value
+        rows.append((finding.name, shown(finding.metric), *where, *value))
+    columns = ("analysis", "metric", "strongest", "p", FIRST_ABOVE, "value, 95 % CI", "control")
+    note = render("explanation.txt", of="table", protocol=protocol)
+    return Table("Where each analysis is strongest", columns, rows, section=SECTION, note=note)

@@ -138,13 +138,13 @@ class Job:
         Raises:
             BrainhiveError: if there are none.
         """
-        # rows of the pictures that each subject was shown
-        align, split, model, shown = self.align, self.spec.split, self.align.models[0], []
-        tested, pictures = align.tested_pictures(split), model.pictures(split)
-        for subject in self.subjects:
-            rows = pictures.rows(model.source.recording(subject, split).image_ids)
-            rows = rows[rows >= 0]
-            shown.append(rows[~tested.find_seen(subject, rows, f"{align.folder.path}")])
+        # which pictures each subject was shown, and which of them may exchange labels
+        align, split, shown, orders = self.align, self.spec.split, [], []
+        for subject, (cell, *_) in self.subjects.items():
+            member = TrainedModel(align, cell, device, self.spec.head)
+            trials = member.trials(subject, split)
+            shown.append(trials.stimulus)
+            orders.append(member.interleaving(trials, split))
 
         # those that all subjects have in common
         shared = reduce(np.intersect1d, shown)
@@ -152,21 +152,18 @@ class Job:
             raise BrainhiveError("the subjects were shown no picture in common", "explain each: --subjects")
 
         # parts of pictures, and of their concepts unless these came in blocks, for all subjects
+        pictures = align.models[0].pictures(split)
         parts: dict[Hashable, Any] = defaultdict(tuple)
         concept_parts: dict[Hashable, Any] = defaultdict(tuple)
-        are_known, caveats = True, list[str]()
-        for subject, (cell, *_) in self.subjects.items():
-            member = TrainedModel(align, cell, device, self.spec.head)
-            trials, image_ids = member.trials(subject, split), member.pictures(split).image_ids
-            order, rows = member.interleaving(trials, split), trials.stimulus
-            are_known &= order.concept_parts is not None
-            caveats = merge_caveats(caveats, [NOT_INTERLEAVED] if order.follows_time else [])
-            for index in np.flatnonzero(np.isin(rows, shared)).tolist():
-                name = image_ids[rows[index]]
-                parts[name] += (order.parts[index],)
-                concept_parts[name] += (order.concept_parts[index] if order.concept_parts else None,)
-        units = alike_items(align.dataset, pictures, [shared])
-        return units.within(parts, concept_parts if are_known else {}), caveats
+        for rows, order in zip(shown, orders, strict=True):
+            for row, item in zip(shared, locate(rows.tolist(), shared), strict=True):
+                parts[pictures.image_ids[row]] += (order.parts[item],)
+                concept_parts[pictures.image_ids[row]] += ((order.concept_parts or order.parts)[item],)
+        are_known = all(order.concept_parts for order in orders)
+        units = alike_items(align.dataset, pictures, [shared]).within(
+            parts, concept_parts if are_known else {}
+        )
+        return units, [NOT_INTERLEAVED] if any(order.follows_time for order in orders) else []
 
     def reader(
         self,
@@ -197,9 +194,8 @@ class Job:
         """Name the way of measuring, with all that a reader must know; caveats are those of the order."""
         align = self.align
         words = [align.mode, align.dataset.name, align.variant]
-        words += [f"zero-shot from {align.origin}"] if align.tests_new_subjects else []
-        words += [align.dataset.holdout.words]
-        words += [f"head {self.spec.head}"] if self.spec.head else []
+        words += [f"zero-shot from {align.origin}" if align.tests_new_subjects else ""]
+        words += [align.dataset.holdout.words, f"head {self.spec.head}" if self.spec.head else ""]
         words += describe_signals(align.set_up(self.spec.split))
         return extend_protocol(
             ", ".join(filter(None, words)), merge_caveats(align.caveats(self.spec.split), caveats)

@@ -42,6 +42,11 @@ class Axis:
         return cls(TIME, [float(centre) for centre in spans.mean(1).round(3)], spans)
 
     @property
+    def kind(self) -> Any:
+        """Kind of the positions in one word."""
+        return "time" if self.name == TIME else self.name
+
+    @property
     def labels(self) -> list[str]:
         """Positions in words."""
         return [f"{position:g} ms" if self.name == TIME else str(position) for position in self.at]
@@ -116,7 +121,7 @@ class Profile:
 
     def take(self, at: Sequence[Any], items: Int64) -> Self:
         """Select positions, in this order, and some of the N items."""
-        columns, spans = [self.axis.at.index(position) for position in at], self.axis.spans
+        columns, spans = locate(self.axis.at, at), self.axis.spans
         return replace(
             self,
             axis=replace(self.axis, at=list(at), spans=None if spans is None else spans[columns]),

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core.arrays import Float32, Float64, Int64
+from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import COPIED_STIMULI, Trials
 from brainhive_cli.measurement.interleaving import separate_repetitions
+from brainhive_cli.measurement.reliability import average_parts
 
 WHITENED = "whitened"
 """The unit of signals after multivariate noise normalisation."""
@@ -181,6 +182,12 @@ def repetitions(trials: Trials, is_mixed: bool = False) -> Iterator[Float32]:
             yield trials.read(np.array([row]), as_singles=True)[0, :count]
         else:
             yield np.asarray(trials.signal[row][:count], np.float32) / np.float32(trials.scale)
+
+
+def averages_by_part(trials: Trials, parts: Int64, is_mixed: bool = False) -> Iterator[Array]:
+    """Average the repetitions of each stimulus within the parts [N, R] of the recording: [parts, E, T]."""
+    for stimulus, numbers in zip(repetitions(trials, is_mixed), parts, strict=True):
+        yield average_parts(stimulus, numbers[: len(stimulus)])
 
 
 def _parts(trials: Trials) -> list[slice]:

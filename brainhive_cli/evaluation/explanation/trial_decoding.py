@@ -1,8 +1,8 @@
 """Classical views of held-out trials of EEG and MEG: category decoding by time, and from time to time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -16,28 +16,24 @@ from brainhive_cli.core.measurements import NOT_INTERLEAVED, Measurements, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.conclusion import curves, describe_job, write_artifacts
+from brainhive_cli.evaluation.explanation.conclusion import draw_findings, finish
 from brainhive_cli.evaluation.explanation.findings import (
     FIRST_ABOVE,
     SECTION,
-    Finding,
+    Scopes,
     bound_onsets,
-    compare_permutations,
     correct_findings,
-    overall,
-    state_claims,
+    describe_profiles,
 )
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import window_masks
-from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis
+from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis, Profile, SubjectProfiles
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.statistics import measure_each
-from brainhive_cli.measurement.units import fold_null_inflation
+from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 DECODING, GENERALISATION = OF_TRIALS
-ACCURACY = "accuracy"
 AT_ONCE = 2**26
 """Comparisons of labels with predictions at once, to bound memory."""
 
@@ -66,6 +62,13 @@ class Decoded:
     trials: Trials
     order: Interleaving
 
+    def profile(self, axis: Axis, predicted: Int64, permuted: Int64, chance: float) -> Profile:
+        """Measure the accuracy of predictions [Q, N], also with the permuted labels [K, N]."""
+        chunks = torch.from_numpy(permuted).split(max(1, AT_ONCE // predicted.size))
+        null = np.concatenate([(chunk.numpy()[:, None] == predicted).mean(2) for chunk in chunks])
+        hits, shuffled = (predicted == self.shown).astype(np.float64), np.empty((0, 0))
+        return Profile("accuracy", axis, hits, null, shuffled, chance, self.candidates)
+
 
 def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     """Decode categories from single windows of held-out trials, and write what pages show.
@@ -80,7 +83,6 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         for subject in job.subjects:
             subjects.append(decode(job, subject))
             bar.advance()
-    first = subjects[0]
     problem = next(filter(None, (decoded.order.problem for decoded in subjects)), "")
     caveats = [NOT_INTERLEAVED] if any(decoded.order.follows_time for decoded in subjects) else []
     protocol = f"{job.describe_protocol(caveats)}, shrinkage LDA of single windows"
@@ -89,70 +91,46 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     alike = align.dataset.holdout.group_alike(alike, chain.from_iterable(rows), align.folds)
     items = alike.items([decoded.names for decoded in subjects])
 
-    # labels [K, N] of each subject, permuted within what was interleaved; none where time says the same
-    draws = 0 if problem else spec.draws
-    permuted = [permute_blocks(decoded.shown, decoded.order, draws, spec.seed) for decoded in subjects]
-    options = {
-        "protocol": protocol,
-        "split": spec.split,
-        "items": items,
-        "pool": first.candidates,
-        "chance": guess_most_frequent([decoded.shown for decoded in subjects]),
-        "limits": (0.0, 1.0),
-    }
-
-    # by time: the window that is tested is the one that was trained on
-    axis, count = first.axis, len(first.axis.at)
-    diagonal = np.arange(count)
-    findings = [_describe(DECODING, axis, subjects, permuted, (diagonal, diagonal), options)]
-    if has_grid := not problem and GENERALISATION in (spec.analyses_of(OF_TRIALS) or OF_TRIALS):
-        train, test = (indices.ravel() for indices in np.meshgrid(diagonal, diagonal, indexing="ij"))
-        findings.append(_describe(GENERALISATION, axis, subjects, permuted, (train, test), options))
-    findings = correct_findings(findings)
-    (finding,), reason = bound_onsets(findings[:1], [decoded.trials for decoded in subjects])
+    # by time, where the tested window is the one that was trained on; every window with every classifier
+    axis, chance = subjects[0].axis, guess_most_frequent([decoded.shown for decoded in subjects])
+    windows = [axis.where(index) for index in range(len(axis.at))]
+    pairs = Axis("windows", [f"trained {one}, tested {other}" for one, other in product(windows, windows)])
+    draws, parts = 0 if problem else spec.draws, []
+    for decoded in subjects:
+        # labels are permuted within what was interleaved; not at all where time says the same
+        permuted = permute_blocks(decoded.shown, decoded.order, draws, spec.seed)
+        part, predicted = SubjectProfiles(decoded.names), decoded.predicted
+        diagonal = np.ascontiguousarray(predicted.diagonal().T)
+        part.profiles[DECODING] = decoded.profile(axis, diagonal, permuted, chance)
+        if draws and GENERALISATION in (spec.analyses_of(OF_TRIALS) or OF_TRIALS):
+            grid = predicted.reshape(len(pairs.at), -1)
+            part.profiles[GENERALISATION] = decoded.profile(pairs, grid, permuted, chance)
+        parts.append([part])
+    by_time, *grids = correct_findings(describe_profiles(parts, items, protocol=protocol, split=spec.split))
+    results, reason = bound_onsets([by_time], [decoded.trials for decoded in subjects])
     missing = {FIRST_ABOVE: reason} if reason else {}
     missing |= {"test against permuted labels": problem} if problem else {}
-    drawn = dict(curves([finding], {}))
-    scopes = overall([finding]) | finding.scopes
-    generalisation: list[list[float]] = []
+    trials, scopes = subjects[0].trials, Scopes()
+    drawn = draw_findings(results, trials.space, trials.stimulus_marks)
+    facts: dict[str, Any] = {"protocol": protocol, "caveats": caveats, "draws": draws}
 
-    # from time to time: every window with every classifier
-    if has_grid:
-        grid = findings[1]
-        assert grid.corrected is not None
-        peak = grid.peak
-        windows = f"trained {axis.where(int(train[peak]))}, tested {axis.where(int(test[peak]))}"
-        scopes[scope(GENERALISATION, windows)] = {ACCURACY: grid.measured[peak]}
-        above = int((grid.corrected < SIGNIFICANT).sum())
-        generalisation = grid.corrected.reshape(count, count).tolist()
-        note = (
-            f"Chance {grid.measured[0].chance:.3g}. Above it at {above} of {count**2} places: p < "
-            f"{SIGNIFICANT:g}, corrected over all by the largest of {spec.draws} permutations of the labels. "
-            "Windows are named by their centres."
+    # the best pair of windows, and a matrix of all
+    for finding in grids:
+        assert finding.corrected is not None
+        peak, shape = finding.peak, (len(windows), len(windows))
+        scopes[scope(GENERALISATION, pairs.at[peak])] = {finding.metric: finding.measured[peak]}
+        facts["generalisation"] = finding.corrected.reshape(shape).tolist()
+        shares = {"chance": chance, "count": (finding.corrected < SIGNIFICANT).sum(), "pairs": len(pairs.at)}
+        note = render("explanation.txt", of=GENERALISATION, **shares)
+        values, centres = (
+            finding.values.reshape(shape).tolist(),
+            [f"{centre_ms:.0f}" for centre_ms in axis.at],
         )
-        values = np.array([metric.value for metric in grid.measured]).reshape(count, count)
-        centres = [f"{centre_ms:.0f}" for centre_ms in axis.at]
-        drawn["generalisation"] = Heatmap(
-            "Categories from time to time",
-            values.round(4).tolist(),
-            centres,
-            centres,
-            *("classifier trained at, ms", "tested at, ms", "accuracy"),
-            section=SECTION,
-            note=note,
-        )
-
-    # the page's artifacts, and the facts
-    write_artifacts(
-        folder, spec, [finding], drawn, missing, f"Categories by time: {protocol}, {spec.split}", items
-    )
-    said = f"Nothing is said of time courses: {problem}."
-    if not problem:
-        trials = f"{items.size} {spec.split} trials"
-        said = state_claims([finding], "the category", len(subjects), trials, items.scope)
-    facts = describe_job(job, protocol, caveats, items, [finding], said, draws)
-    changes = {"warnings": align.signal_warnings, "generalisation": generalisation}
-    return Measurements(scopes, missing, facts.model_copy(update=changes))
+        names = centres, centres, "classifier trained at, ms", "tested at, ms", "accuracy"
+        title = "Categories from time to time"
+        drawn[GENERALISATION] = Heatmap(title, values, *names, section=SECTION, note=note)
+    facts["warnings"] = align.signal_warnings
+    return finish(job, folder, results, drawn, items, missing, scopes, facts)
 
 
 def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> Int64:
@@ -213,29 +191,3 @@ def decode(job: Job, subject: int) -> Decoded:
     trials, candidates = member.trials(subject, split, is_tested=False), len(member.rows(split))
     rows = np.concatenate(shown), np.concatenate(predicted, 2)
     return Decoded(names, groups, *rows, axis, candidates, trials, Interleaving.join(orders))
-
-
-def _describe(
-    name: str,
-    axis: Axis,
-    subjects: Sequence[Decoded],
-    permuted: Sequence[Int64],
-    windows: tuple[Int64, Int64],
-    options: Mapping[str, Any],
-) -> Finding:
-    """Measure the accuracy at pairs of windows, against labels that are permuted; p is corrected over all."""
-    predictions = [decoded.predicted[windows] for decoded in subjects]  # [Q, N] each
-    hits = [predicted == decoded.shown for predicted, decoded in zip(predictions, subjects, strict=True)]
-    measured = measure_each(ACCURACY, [hit.astype(np.float64) for hit in hits], is_share=True, **options)
-
-    # accuracies [K, Q] with the permuted labels [K, N], in chunks of permutations
-    if not len(permuted[0]):
-        return Finding(name, axis, measured, {})
-    shares = []
-    for predicted, labels in zip(predictions, permuted, strict=True):
-        chunks = torch.from_numpy(labels).split(max(1, AT_ONCE // predicted.size))
-        shares.append(np.concatenate([(chunk.numpy()[:, None] == predicted).mean(2) for chunk in chunks]))
-    null = np.mean(shares, 0)
-    if options["items"].inflation > 1:  # as of a verdict over folds
-        null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
-    return compare_permutations(name, axis, measured, null)

@@ -75,7 +75,7 @@ def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
 def test_looks_add_early_what_meaning_does_not_know_and_meaning_late(predicted):
     found, measured = predicted
     measured = measured[:, len(FRONTAL) :]
-    found = type(found)(*(_posterior(each) for each in (found.full, found.without, found.shuffled)), 1.0)
+    found = type(found)(*(_posterior(each) for each in (found.full, found.without, found.shuffled)))
     rows = range(measured.shape[2])
 
     times = Axis("ms", [40.0 * row for row in rows]), [np.s_[..., [row]] for row in rows]

@@ -6,20 +6,18 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.core.artifacts import Curve, Map
-from brainhive_cli.data.spaces import Grid, Voxels
-from brainhive_cli.evaluation.explanation.conclusion import (
-    curves,
-    draw_maps,
-    encoding_artifacts,
-    put_claims_first,
-)
+from brainhive_cli.core.artifacts import Curve, Line, Map
+from brainhive_cli.core.facts import Cell, ExplanationFacts
+from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.tables import p_text
+from brainhive_cli.data.spaces import Grid, Sensors, Voxels
+from brainhive_cli.evaluation.explanation.conclusion import draw_encoding, draw_findings
 from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS
 from brainhive_cli.evaluation.explanation.findings import (
-    claims,
+    choose_claims,
     correct_findings,
     describe_profiles,
-    state_claims,
+    for_all,
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -32,11 +30,12 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
 )
 from brainhive_cli.measurement.units import Alike, Items
-from brainhive_cli.reports.page import FINDING
+from brainhive_cli.reports.page import DETAILS, FINDING
+from brainhive_cli.reports.sentences import state_finding
 
 N = 60
 IDS = [f"film/{number:03d}" for number in range(N)]
-HOW = ("simulated", "test", (0,))
+HOW = {"protocol": "a test", "split": "test", "seeds": (0,)}
 PICTURES = Items.independent([IDS], "pictures")
 
 
@@ -52,9 +51,26 @@ def explained(effect, spread, draws=200, spans=None, metric="margin", units=PICT
     return found
 
 
-def describe(*groups):
+def describe(groups, units=PICTURES):
     """Describe profiles, with p corrected over all of them."""
-    return correct_findings(describe_profiles(*groups))
+    return correct_findings(describe_profiles(groups, for_all(units, len(groups)), **HOW))
+
+
+NOWHERE = Sensors(["one", "other"])
+
+
+def draw(*results, space=NOWHERE):
+    return draw_findings(results, space, {})
+
+
+def state(*results, subjects=1, **facts):
+    """State what is found of some subjects, as a run does."""
+    cells = {f"sub-{number}": Cell(subject=number) for number in range(subjects)}
+    claims = [finding.claim for finding in choose_claims(results)]
+    scopes = {name: metrics for finding in results for name, metrics in finding.scopes.items()}
+    return state_finding(
+        Measurements(scopes, facts=ExplanationFacts(claims=claims, cells=cells, modality="EEG", **facts))
+    )
 
 
 def windows(count):
@@ -66,18 +82,18 @@ def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
     """The effect begins at 100 ms, and a quarter of the window lies in it whose centre is 75 ms."""
     spans = windows(6)
     reach = np.clip((spans[:, 1] - 100) / 100, 0, 1)
-    (found,) = describe([[explained(4 * reach, np.ones(6), spans=spans)]], PICTURES, *HOW)
-    ((_, curve),) = curves([found], {})
+    (found,) = describe([[explained(4 * reach, np.ones(6), spans=spans)]])
+    (curve,) = draw(found).values()
 
-    table = summary_table([found], "Explanation")
+    table = summary_table([found], "a test")
 
-    assert found.axis.at[1] == 75 and table.columns[-1] == "first above chance"
-    assert table.rows[0][-1] == "25–125 ms" and table.rows[0][2] == "100–200 ms"
+    assert found.axis.at[1] == 75 and table.columns[4] == "first above chance"
+    assert table.rows[0][4] == "25–125 ms" and table.rows[0][2] == "100–200 ms"
     assert curve.marks == {"25–125 ms: first above chance": 75} and curve.axis.startswith(
         "centre of the window"
     )
-    assert found.note["first_above_chance"] == "25–125 ms" and found.note["windows_ms"][1] == [25, 125]
-    assert "onset" not in " ".join([*table.columns, *curve.marks, *found.note])
+    assert found.profile["first_above_chance"] == "25–125 ms" and found.profile["windows_ms"][1] == [25, 125]
+    assert "onset" not in " ".join([*table.columns, *curve.marks, *found.profile])
 
 
 @pytest.mark.parametrize(
@@ -85,36 +101,36 @@ def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
 )
 def test_a_first_time_is_said_with_the_reach_of_the_filter_or_not_at_all(latest_ms, words):
     effect = 4 * np.array([0, 0.25, 0.5, 1, 1, 1])
-    (found,) = describe([[explained(effect, np.ones(6), spans=windows(6))]], PICTURES, *HOW)
+    (found,) = describe([[explained(effect, np.ones(6), spans=windows(6))]])
     found = replace(found, latest_ms=np.full(6, latest_ms))
-    ((_, curve),) = curves([found], {})
+    (curve,) = draw(found).values()
 
-    told = state_claims([found], "what was seen", 1, "60 test items", "")
+    told = state(found)
 
-    assert summary_table([found], "").rows[0][-1] == found.note["first_above_chance"] == words
+    assert summary_table([found], "").rows[0][4] == found.profile["first_above_chance"] == words
     is_known = bool(np.isfinite(latest_ms))
     assert [*curve.marks] == [f"{words}: first above chance"] * is_known
-    assert (f"first at {words}, most" in told) == is_known and ("first" in told) == is_known
+    assert (f"first at {words}, and most" in told) == is_known and ("first" in told) == is_known
 
 
 def test_samples_are_printed_as_times():
-    (found,) = describe([[explained([0, 0, 4, 4], np.ones(4))]], PICTURES, *HOW)
-    assert summary_table([found], "").rows[0][-1] == "50 ms" and found.note["windows_ms"] is None
+    (found,) = describe([[explained([0, 0, 4, 4], np.ones(4))]])
+    assert summary_table([found], "").rows[0][4] == "50 ms" and found.profile["windows_ms"] is None
 
 
 def test_the_table_says_p_of_the_strongest_place_where_that_has_not_the_smallest_and_no_figure_repeats_it():
     """The largest value lies where the noise is largest, and the smallest p elsewhere."""
-    (found,) = describe([[explained([2.0, 0.8, 0], [12.0, 1, 1])]], PICTURES, *HOW)
+    (found,) = describe([[explained([2.0, 0.8, 0], [12.0, 1, 1])]])
     assert found.peak == 0 and found.corrected[1] < 0.05 < found.corrected[0]
-    p = summary_table([found], "").rows[0][-2]
-    ((_, curve),) = curves([found], {})
-    assert p == f"{found.corrected[0]:.3f}"
-    assert p not in curve.note
+    p = summary_table([found], "").rows[0][3]
+    (curve,) = draw(found).values()
+    assert p.value == found.corrected[0]
+    assert p.text not in curve.note
 
 
 def test_a_small_p_is_not_printed_as_zero():
-    (found,) = describe([[explained([9.0, 0], np.ones(2), draws=5000)]], PICTURES, *HOW)
-    assert found.p_at_peak == "2e-04"
+    (found,) = describe([[explained([9.0, 0], np.ones(2), draws=5000)]])
+    assert summary_table([found], "").rows[0][3].text == "0.0002"
 
 
 def test_intervals_of_explain_take_neighbouring_clips_together():
@@ -126,7 +142,7 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
 
     blocks = Alike("neighbours", medium="clip").items([clips])
     for units in (blocks, Items.independent([clips])):
-        (finding,) = describe([[found]], units, *HOW)
+        (finding,) = describe([[found]], units)
         held.append(np.mean([each.low <= 0 <= each.high for each in finding.measured]))
 
     assert held[0] > 0.95 - 3 * 0.0154 and held[1] < 0.6
@@ -140,8 +156,8 @@ def test_pictures_that_not_all_subjects_were_shown_do_not_count(subjects):
     profile = found.profiles["occlusion"]
     values = np.concatenate([profile.values, np.full((2, 1), 100.0)], 1)
     extra.profiles["occlusion"] = replace(profile, values=values)
-    (together,) = describe([[found], [extra]][:subjects], PICTURES, *HOW)
-    (alone,) = describe([[found]], PICTURES, *HOW)
+    (together,) = describe([[found], [extra]][:subjects])
+    (alone,) = describe([[found]])
     assert [each.value for each in together.measured] == [each.value for each in alone.measured]
 
 
@@ -152,7 +168,7 @@ def test_encoding_of_subjects_with_other_sensors_and_repetitions_is_drawn_as_far
         )
 
     def drawn(*groups):
-        return dict(encoding_artifacts(groups, ("Oz", "Pz"), (0.0, 10.0, 20.0)))
+        return draw_encoding(groups, ("Oz", "Pz"), (0.0, 10.0, 20.0), {})
 
     assert drawn(encoded(2, *CEILINGS), encoded(2)).keys() == {"encoding-matrix"}  # shown once
     (curve,) = drawn(encoded(2, *CEILINGS), encoded(4, *CEILINGS)).values()
@@ -166,7 +182,7 @@ def finding_along(axis, effect, seed=0, metric="margin", name="occlusion"):
     matrices = [size * np.eye(N) + random.normal(size=(N, N)) for size in effect]
     measured = SubjectProfiles(IDS)
     measured.profiles[name] = Profile.of(metric, axis, matrices, labels)
-    (found,) = describe([[measured]], PICTURES, *HOW)
+    (found,) = describe([[measured]])
     return found
 
 
@@ -175,63 +191,79 @@ OVER_SENSORS = Axis(SENSOR, ["Fz", "Cz", "Pz", "Oz"])
 OVER_REGIONS = Axis(REGION, ["V1", "V4", "FFA", "none"])
 
 
-@pytest.mark.parametrize(("space", "where"), ((OVER_SENSORS, "at Pz"), (OVER_REGIONS, "in region FFA")))
-def test_the_first_sentence_says_when_and_where_how_sure_and_of_whom(space, where):
+@pytest.mark.parametrize(
+    ("space", "where"), ((OVER_SENSORS, "at sensor Pz"), (OVER_REGIONS, "in region FFA"))
+)
+def test_the_finding_says_when_and_where_how_sure_and_of_whom(space, where):
     results = [finding_along(OVER_TIME, [0, 4, 6, 4]), finding_along(space, [0, 0, 4, 0], name="sensors")]
-    sentence = state_claims(results, "what was seen", 1, "60 test items", "these 2 films")
-    assert sentence == (
-        f"Signals carry what was seen first at 25 ms, most at 50 ms (p {results[0].p_at_peak}) and "
-        f"most {where} (p {results[1].p_at_peak}): 1 subject, 60 test items, for these 2 films; "
-        "p corrected over all places of all analyses."
+    when, place = (p_text(finding.claim.p) for finding in results)
+    assert state(*results, scope="these 2 films") == (
+        f"What was seen can be told from EEG from 25 ms on, and most clearly at 50 ms (p = {when}, corrected "
+        f"over all times and {space.kind}s), {where} (p = {place}): 60 test pictures of 1 subject, for these "
+        "2 films."
     )
 
 
-def test_the_first_sentence_names_the_strongest_of_the_significant_positions():
+def test_the_finding_names_the_strongest_of_the_significant_positions():
     """The largest value lies where the noise is largest, and is not significant."""
-    found = replace(finding_along(OVER_SENSORS, [0, 0, 4, 0]), axis=OVER_SENSORS)
+    found = finding_along(OVER_SENSORS, [0, 0, 4, 0])
     values = [
         replace(metric, value=value) for metric, value in zip(found.measured, (9, 0, 4, 0), strict=True)
     ]
     noisy = replace(found, measured=values, corrected=np.array([0.4, 1, 0.005, 1]))
-    assert "most at Pz (p 0.005)" in state_claims([noisy], "what was seen", 1, "60 test items", "")
+    assert "most clearly at sensor Pz (p = 0.005" in state(noisy)
 
 
 def test_what_is_not_shown_is_said_not_to_be():
     none = finding_along(OVER_TIME, [0, 0, 0, 0], seed=1)
     some = finding_along(OVER_SENSORS, [0, 0, 4, 0])
     assert none.corrected.min() > 0.05
-    place = none.axis.where(none.peak)
-    told = state_claims([none], "what was seen", 2, "60 test items", "")
-    assert told.startswith("Signals are shown to carry what was seen at no single time (strongest: " + place)
-    both = state_claims([none, some], "what was seen", 2, "60 test items", "")
-    assert f"most at Pz (p {some.p_at_peak}); it is shown at no single time (strongest: {place}" in both
-    assert state_claims([], "what was seen", 2, "60 test items", "") == ""
+    place = f"(strongest at {none.axis.where(none.peak)}, p = {p_text(none.claim.p)}"
+    told, both = state(none, subjects=2), state(none, some)
+    begin = "At no single time is what was seen shown to be carried by EEG"
+    assert told == f"{begin} {place}, corrected over all times): 60 test pictures of 2 subjects."
+    assert f"at sensor Pz (p = {p_text(some.claim.p)}, corrected over all times and sensors); " in both
+    assert f"; at no single time is that shown {place}): 60" in both
+
+
+def test_what_was_not_tested_is_said_with_the_reason():
+    found = replace(finding_along(OVER_TIME, [0, 4, 6, 4]), scores=None, corrected=None)
+    told = state(found, untested="trials held out: time alone tells them")
+    assert told == (
+        "When and where EEG carries what was seen was not tested: trials held out: time alone tells them."
+    )
 
 
 def test_the_first_screen_has_the_claimed_metric_over_time_and_its_map_and_the_others_stay_below():
+    pytest.importorskip("mne")
     top1 = finding_along(OVER_TIME, [0, 4, 6, 4], metric="top1", name="windows")
     two_way = finding_along(OVER_TIME, [0, 4, 6, 4], metric="two_way", name="windows")
     sensors = finding_along(OVER_SENSORS, [0, 0, 4, 0], name="sensors")
     results = [top1, two_way, sensors, finding_along(OVER_TIME, [0, 1, 1, 1], name="occlusion")]
-    positions = {name: (0.1 * index, 0.2) for index, name in enumerate(OVER_SENSORS.at)}
 
-    drawn = put_claims_first(dict(curves(results, positions)) | dict(draw_maps(results, positions)), results)
+    drawn = draw(*results, space=Sensors(OVER_SENSORS.at))
 
-    assert [finding.metric for finding in claims(results)] == ["two_way", "margin"]
+    assert [finding.metric for finding in choose_claims(results)] == ["two_way", "margin"]
     first = [shown for shown in drawn.values() if shown.section == FINDING]
     assert [type(shown) for shown in first] == [Curve, Map] and first == list(drawn.values())[:2]
     assert first[0].lines[0].name == "two-way"
-    assert FINDING not in {shown.section for shown in list(drawn.values())[2:]}
+    assert [shown.section for shown in list(drawn.values())[2:]] == [DETAILS, "Explanation"]
+
+
+def test_levels_share_a_figure_with_the_ceilings_of_similarity():
+    levels = [finding_along(OVER_TIME, [0, 4, 6, 4], metric="rho", name=f"similarity · {n}") for n in "ab"]
+    (curve,) = draw_findings(levels, NOWHERE, {"onset": 0.0}, [Line("ceiling", [1.0] * 4)]).values()
+    assert [line.name for line in curve.lines] == ["a", "b", "ceiling"] and curve.marks == {"onset": 0.0}
 
 
 def test_regions_are_drawn_on_slices_with_the_value_of_each_voxels_region():
     found = finding_along(Axis(REGION, ["V1", "FFA"]), [6, 0], name="regions")
     places = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0]], np.int16)
     masks = {"V1": np.array([True, False, False]), "FFA": np.array([False, True, False])}
-    ((name, drawn),) = draw_maps(
-        [found], {}, Voxels(masks, grid=Grid(places, (3, 1, 1), np.diag([2.0, 2, 2, 1])))
-    )
-    values = np.array(drawn.values, float)
-    assert name.endswith("-slices")
+    slices, bars = draw(
+        found, space=Voxels(masks, grid=Grid(places, (3, 1, 1), np.diag([2.0, 2, 2, 1])))
+    ).values()
+    values = np.array(slices.values, float)
     assert sorted(values[np.isfinite(values)]) == pytest.approx(sorted(m.value for m in found.measured))
-    assert not list(draw_maps([found], {}, Voxels(masks)))
+    assert (slices.section, bars.section) == (FINDING, DETAILS)
+    assert len(draw(found, space=Voxels(masks))) == 1
