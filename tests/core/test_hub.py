@@ -167,7 +167,9 @@ def stated(
 def test_a_repository_larger_than_the_disk_is_refused_before_its_first_byte(stated: Any, size: str) -> None:
     stated.state(size)
 
-    with pytest.raises(BrainhiveError, match=r"owner/large at the hub needs .* [PE]B; .* are free in") as caught:
+    with pytest.raises(
+        BrainhiveError, match=r"owner/large at the hub needs .* [PE]B; .* are free in"
+    ) as caught:
         hub.folder("hub:owner/large")
 
     assert stated.fetched == [] and caught.value.hint == "make room, or set HF_HOME to another disk"
