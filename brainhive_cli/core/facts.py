@@ -249,7 +249,6 @@ class Facts(Model):
     not_compared: list[str] = []
     validation: dict[str, Any] = {}
     answers: list[Answer] = []
-    finding: str = ""
 
     @property
     def verdict(self) -> str:
