@@ -10,10 +10,16 @@ import pytest
 import yaml
 from worlds import COLOURS, DEMO, SMALL, Go, at_home
 
+from brainhive_cli.core.facts import Facts
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import cite, differences, merge
+from brainhive_cli.core.sweep import variants as read_variants
+from brainhive_cli.data.holdout import SEPARATE_TEST
 from brainhive_cli.reports.methods import REFERENCES, describe_methods, list_citations, name_papers
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.set_ups import describe_recipe
 
 RIDGE = (DEMO, f"encoders=[{COLOURS!r}]", "seeds=1", "subjects=1", "backbone.kind=ridge", "signal.scale=0.2")
 FEW = (*SMALL, "train.epochs=2", "subjects=1")
@@ -91,10 +97,11 @@ def test_a_trained_model_is_said_with_its_steps_loss_and_epoch(runs):
     for folder in runs["brain-mlp"]:
         said = describe_methods(grouped(folder))
         assert "BrainHiVE's brain MLP (Zheng et al. 2026" in said and "α" not in said
-        assert "2 epochs in batches of 128 by AdamW with a learning rate of 0.002" in said
         assert (
-            "CLIP's contrastive loss" in said and "The epoch with the best validation top-1 was kept" in said
+            "2 epochs in batches of 128 by AdamW on CLIP's contrastive loss with a learning rate of 0.002"
+            in said
         )
+        assert "The epoch with the best validation top-1 was kept" in said
 
 
 def test_a_ridge_is_said_with_its_penalty_and_how_it_was_chosen(runs, go):
@@ -131,6 +138,25 @@ def test_sentences_that_runs_share_are_said_once(runs):
     trained, tested = (grouped(folder)[0] for folder in runs["lda"])
     said = describe_methods([tested, trained])
     assert said.count("Haxby et al. 2001") == said.count("told categories apart") == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("papers/brain-diffuser", "with penalties α of 50000 for latent, 60000 for image, 100000 for text"),
+        ("papers/alignvis-intra", "the embeddings of synclr-b16 or synclr-b16+dreamsim (Tian et al. 2024"),
+        ("papers/ubp", "BrainHiVE's brain projection (Wu et al. 2025; Zheng et al. 2026"),
+        ("papers/samga", "on the sum of 3 losses with a learning rate of 0.0001, then 5e-05"),
+        ("demo-protocols", "each was tried: last or best or test"),
+    ],
+)
+def test_the_paragraph_of_a_recipe_says_what_its_model_reads(tmp_path, recipe, words):
+    variants = read_variants(Recipe.resolve("train-align", recipe, {}, [])).values()
+    set_up = merge([describe_recipe(variant, SEPARATE_TEST) for variant in variants])
+    folder = RunFolder(tmp_path / "runs/train-align/of-a-recipe")
+    folder.finish(Measurements(facts=Facts(set_up={"dataset": "lab", "subjects": [1], **set_up})))
+
+    assert words in describe_methods(grouped(folder.path))
 
 
 def test_papers_of_all_variants_are_cited_and_make_no_difference():

@@ -462,7 +462,7 @@ SET_UP = {
         "Recordings were filtered below 100 Hz.",
         "over the samples of each trial, of the training trials of each session (Guggenmos et al. 2018)",
         "A model was trained for each subject.",
-        "BrainHiVE's brain MLP was trained to predict the embeddings of clip-h14 and vae.",
+        "BrainHiVE's brain MLP was trained to predict the embeddings of clip-h14, vae.",
         "25 epochs in batches of 1024 by AdamW with a learning rate of 0.0005. The last epoch was kept.",
         "Whether ranks are above chance (over 12 concepts) was tested by sign flips.",
         "Whether ranks are above chance for these 2 concepts (which picture) was tested by permutations; "
