@@ -88,6 +88,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 facts = TrainingFacts(
                     mode=job.recipe.mode,
                     dataset=job.dataset.name,
+                    stimulus=job.dataset.stimulus,
                     warnings=[*list_failed_stores(stores), *warnings],
                     is_closed_form=all(variant.backbone.is_closed_form for variant in job.variants.values()),
                     **job.describe_set_ups(cells),

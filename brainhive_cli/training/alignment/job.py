@@ -19,6 +19,7 @@ from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.datasets import Dataset, list_stimuli, people_of
 from brainhive_cli.data.signal_stores import Recordings
+from brainhive_cli.data.signals.channel_mapping import name_modality
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import shape_of
 from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_prior
@@ -332,8 +333,13 @@ class Job:
             set_ups.append(described)
 
         # all variants have one published result
-        published = self.recipe.published
-        return {"set_up": merge(set_ups), "published": published.as_dict() if published else {}}
+        published, set_up = self.recipe.published, merge(set_ups)
+        channels = set_up.get("channels")  # names of sensors, or the number of voxels in words
+        return {
+            "set_up": set_up,
+            "modality": name_modality(channels if isinstance(channels, list) else ()) if channels else "",
+            "published": published.as_dict() if published else {},
+        }
 
     def count_work(self, cells: Sequence[Cell]) -> Work:
         """Count what it takes to train some cells."""
