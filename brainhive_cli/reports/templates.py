@@ -57,7 +57,8 @@ def write_ends(metric: Metric) -> str:
     """Write the ends of the interval of a metric, in percent where it is a share."""
     assert metric.low is not None and metric.high is not None
     if is_share(metric.name):
-        return f"{100 * metric.low:.2g} to {100 * metric.high:.2g} %"
+        low, high = (float(f"{100 * end:.2g}") for end in (metric.low, metric.high))  # 100, not 1e+02
+        return f"{low:g} to {high:g} %"
     return metric.interval_text()
 
 

@@ -29,6 +29,7 @@ from brainhive_cli.reports.run_page import first_pictures, page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.sentences import MEANINGS, state_finding
 from brainhive_cli.reports.tables import tables_of
+from brainhive_cli.reports.templates import write_ends
 
 
 def metric(name: str, value: float, **more: object) -> Metric:
@@ -259,6 +260,13 @@ def test_the_verdict_on_clips_with_captions_says_how_often_they_name_the_object(
     folder.finish(Measurements({ALL: metrics, "brain": metrics}, facts=facts))
     finding = page_of([RunGroup([ShownRun("run", folder)])]).lead[0]
     assert finding.endswith("name the object in 75 % of cases (95 % CI 65 to 85 %; chance 6.25 %).")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0.814, 1.0, "81 to 100 %"), (0.0042, 0.0551, "0.42 to 5.5 %")]
+)
+def test_the_ends_of_an_interval_are_plain_percentages(low, high, said):
+    assert write_ends(metric("top1", 0.5, low=low, high=high)) == said
 
 
 WIDE, NARROW, AT_CHANCE = (0.4, 0.6), (0.45, 0.55), (0.0, 0.55)
