@@ -12,7 +12,7 @@ from worlds import Go, at_home
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.measurements import NOT_INTERLEAVED, SEEN_PICTURES
+from brainhive_cli.core.measurements import FOOTNOTE, NOT_INTERLEAVED, SEEN_PICTURES
 from brainhive_cli.core.results import Result
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.recordings import SignalStore, path_of
@@ -86,7 +86,7 @@ def test_what_was_seen_is_stamped_wherever_a_number_stands(by_runs: Result) -> N
         for metrics in by_runs.metrics.scopes.values()
         for metric in metrics.values()
     )
-    assert all("seen pictures" in table.title for table in by_runs.tables)
+    assert FOOTNOTE in str(by_runs.tables[0].rows)
 
 
 def test_unequal_categories_have_balanced_accuracy_and_a_confusion_matrix(by_runs: Result) -> None:

@@ -270,7 +270,7 @@ def test_a_training_shows_what_its_cells_measured_on_validation(home):
     variants, one = say("report", "train-align"), say("report", "sweep-0000000009:lr=2")
     rows = [line.split() for line in variants.stdout.splitlines() if line.startswith("lr=")]
     assert rows == [["lr=1", "0.265", "±", "0.007"], ["lr=2", "0.515", "±", "0.007"]]
-    rows = [line.split() for line in one.stdout.splitlines() if line.startswith(("sub", "mean "))]
+    rows = [line.split() for line in one.stdout.splitlines() if line.startswith(("sub-", "mean "))]
     assert rows[:2] == [["sub-01", "0.510"], ["sub-02", "0.520"]] and rows[2][:2] == ["mean", "0.515"]
     assert "held-out training concepts; 40 validation items" in one.stdout.replace("\n", " ")
 
