@@ -52,5 +52,5 @@ def test_decoded_masks_concepts_and_captions_are_scored_beside_shuffled_pairs_an
     assert scopes["brain"]["concept_recall"].chance == pytest.approx(2 / 11)  # what moves, and where
     assert scopes["brain"]["caption_object"].chance == pytest.approx(1 / 18)  # names of things
     page = (home / shown.files["page"]).read_text()
-    assert f"object named (captions) [sim] {scopes['brain']['caption_object'].value:.3f}" in page
+    assert f"Captions name the object in {100 * scopes['brain']['caption_object'].value:.3g} %†" in page
     assert "frame_ssim" not in scopes["shuffled"]  # which no clip was generated of
