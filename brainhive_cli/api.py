@@ -204,7 +204,7 @@ class Run:
 
     @cached_property
     def measurements(self) -> "Measurements":
-        """The whole document: scopes, notes with caveats, what is missing, values item by item."""
+        """The whole document: metrics by scope, facts, what is missing, values item by item."""
         return self.folder.measurements()
 
     def metrics(self) -> list[dict[str, Any]]:
