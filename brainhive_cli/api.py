@@ -308,7 +308,8 @@ class Comparison:
     @property
     def differences(self) -> list[dict[str, Any]]:
         """Give a row for each difference, item by item, with its test: `pandas.DataFrame(…)`."""
-        return [dict(vars(pair)) for group in self.groups for pair in group.compared]
+        pairs = (pair for group in self.groups for pair in group.compared)
+        return [{**pair.model_dump(), "p": pair.p} for pair in pairs]
 
     def _repr_html_(self) -> str:
         """Show a table of each group in a notebook; its caption has the test and the caveats."""
