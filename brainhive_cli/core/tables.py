@@ -107,7 +107,7 @@ class Table:
         for row in rows:
             cells = {heading: cell for heading, cell in row.items() if isinstance(cell, Cell)}
             row |= {name: str(cell) if cell.value is None else cell.value for name, cell in cells.items()}
-        return {"title": self.title, "rows": rows}
+        return {"title": self.title, "rows": rows, "note": self.note}
 
 
 def number(value: Any) -> str:

@@ -350,13 +350,12 @@ def sweep_tables(measured: Measurements, published: Mapping[str, Any]) -> tuple[
     rows: dict[str, Mapping[str, Metric]] = {}
     marks: dict[tuple[str, str], str] = {}
     for label, variant in facts.variants.items():
-        for source in variant.sources:
-            rows[f"{label}, {titles[source]}"] = measured.scopes[scope(label, source)]
-        marks |= {
-            (f"{label}, {titles[variant.sources[0]]}", row.metric): mark_of(row)
-            for row in facts.comparisons
-            if row.second == label
+        # the first source of a variant has its name; that one is compared
+        named = {source: f"{label}, {titles[source]}" for source in variant.sources} | {
+            variant.sources[0]: label
         }
+        rows |= {name: measured.scopes[scope(label, source)] for source, name in named.items()}
+        marks |= {(label, row.metric): mark_of(row) for row in facts.comparisons if row.second == label}
 
     # what a mark means
     note = ""
@@ -364,7 +363,7 @@ def sweep_tables(measured: Measurements, published: Mapping[str, Any]) -> tuple[
         note = (
             f"{MEANING}: differs from {next(iter(facts.variants))}; {adjustment_text(facts.comparisons[0])}"
         )
-    table = metric_table("Variant by variant", rows, "variant, from", marks=marks, note=note)
+    table = metric_table("Variant by variant", rows, "variant", marks=marks, note=note)
     return (table, *published_tables(published))
 
 
