@@ -304,7 +304,7 @@ class Control(Model):
 
 
 class Baseline(Model):
-    """Closed-form ridge beside a model, and what it says of a result at chance.
+    """Closed-form ridge next to a model, and what it says of a result at chance.
 
     Attributes:
         reason: Why none was fitted; empty where one was.
@@ -361,7 +361,7 @@ class RetrievalFacts(Facts):
         confusion_matrix: All confusions, where concepts are few.
         tests_trials: Whether trials of known pictures or categories were held out.
         plain: Differences from plain baselines on the same folds.
-        baseline: The ridge beside the model.
+        baseline: The ridge next to the model.
         ceiling: The ceiling of the signals.
     """
 

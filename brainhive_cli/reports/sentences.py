@@ -92,7 +92,7 @@ def explain_caveats(*measured: Measurements) -> list[str]:
 
 
 def explain_chance(measured: Measurements) -> str:
-    """Explain a result that is not above chance, by the ridge beside it; empty of any other."""
+    """Explain a result that is not above chance, by the ridge next to it; empty of any other."""
     return render("chance.txt", facts=measured.facts)
 
 

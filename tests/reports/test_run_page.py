@@ -249,7 +249,7 @@ def test_the_verdict_on_drawn_pictures_names_what_needs_no_brain(tmp_path):
     facts = ReconstructionFacts(sources=[*titles], titles=titles)
     folder.finish(Measurements({**scopes, ALL: scopes["brain"]}, missing, facts))
     page = page_of([RunGroup([ShownRun("run", folder)])])
-    assert page.lead[0].endswith("Beside them: mean training picture 60 %.")
+    assert page.lead[0].endswith("By comparison: mean training picture 60 %.")
 
 
 def test_the_verdict_on_clips_with_captions_says_how_often_they_name_the_object(tmp_path):

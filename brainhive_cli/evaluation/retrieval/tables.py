@@ -48,16 +48,14 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
     }
     regions = scopes_below(measured, REGIONS)
     tables = {
-        "cells": [
-            metric_table(f"Retrieval, {overall['top1'].split}", cells, "cell", HEADLINES)
-        ],
+        "cells": [metric_table(f"Retrieval, {overall['top1'].split}", cells, "cell", HEADLINES)],
         "baseline": [
-            _beside("Beside a closed-form ridge", overall, {"ridge": scopes.get(BASELINE, {})}),
-            _beside("Beside plain baselines on the same folds", overall, plain),
+            _compare_with("With a closed-form ridge", overall, {"ridge": scopes.get(BASELINE, {})}),
+            _compare_with("With plain baselines on the same folds", overall, plain),
             difference_table(facts.plain, {"": THIS_RUN, **NAMES}),
         ],
         "control": _control(facts),
-        "corrections": [_beside(f"Similarities corrected: {TRANSDUCTIVE}", overall, corrected)],
+        "corrections": [_compare_with(f"Similarities corrected: {TRANSDUCTIVE}", overall, corrected)],
         "subsets": _subsets(measured),
         "ceiling": _ceiling(measured, facts),
         "curves": [
@@ -89,7 +87,9 @@ def _name_cell(cell: Any) -> str:
     return cell.cell if is_named else f"{cell.cell} on {cell.subject}"
 
 
-def _beside(title: str, overall: Mapping[str, Metric], others: Mapping[str, Mapping[str, Metric]]) -> Table:
+def _compare_with(
+    title: str, overall: Mapping[str, Metric], others: Mapping[str, Mapping[str, Metric]]
+) -> Table:
     """Lay out the run next to others on the same items; nothing where there are none."""
     listed = {label: metrics for label, metrics in others.items() if metrics}
     return metric_table(title, {THIS_RUN: overall, **listed} if listed else {}, "model", HEADLINES)
