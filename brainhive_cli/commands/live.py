@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache, partial
 from io import BytesIO
-from typing import Any, TypeVar
+from typing import Any
 
 from PIL import Image
 
@@ -31,9 +31,9 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.media.media_files import first_frame, to_bytes
 from brainhive_cli.data.streams import WindowStream
-from brainhive_cli.evaluation.live.decoder import LiveResult
+from brainhive_cli.evaluation.live.decoder import Event, LiveResult
 from brainhive_cli.evaluation.live.job import Job, OpenSession
-from brainhive_cli.evaluation.live.loop import Drawer, Event, Loop
+from brainhive_cli.evaluation.live.loop import Drawer, Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.evaluation.live.session_artifacts import ReadPicture, draw_session
 from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
@@ -45,7 +45,6 @@ from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.reports.tables import metric_table
 from brainhive_cli.training.alignment.prior_tokens import check_tokens
 
-T = TypeVar("T")
 PICTURE_PX = 256
 """Longer side of the pictures on the page, at most."""
 DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
@@ -120,9 +119,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # what was measured, and what came of the stream
     measurements = _measure(session, loop, reason)
-    tables, hits = _make_tables(measurements), loop.score.hits
-    measured = loop.first_results, loop.score.ranks, hits.pool, hits.chance
-    figures = _try("the session is not drawn", lambda: draw_session(folder, *measured, read_picture)) or []
+    tables = _make_tables(measurements)
+    session_drawn = partial(draw_session, folder, loop.first_results, loop.score, read_picture)
+    figures = _try("the session is not drawn", session_drawn) or []
     artifacts.write(folder, [*figures, *tables])
     folder.finish(measurements)
     if failure is not None:
@@ -132,7 +131,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     return Result(folder.path, tables, measurements, files)
 
 
-def _try(problem: str, act: Callable[[], T]) -> T | None:
+def _try(problem: str, act: Callable[[], Any]) -> Any:
     """Do what must not lose the decoded session; say why it fails."""
     try:
         return act()
@@ -157,13 +156,8 @@ def _open_sinks(
 
     page = None
     if recipe.page:
-
-        def read_png(image_id: str) -> bytes | None:
-            picture = read_picture(image_id)
-            return None if picture is None else _write_png(picture)
-
         title = f"{session.source_name}, subject {session.job.subject}"
-        page = LivePage(title, read_png, recipe.host, recipe.port)
+        page = LivePage(title, read_picture, recipe.host, recipe.port)
         url = page.start()
         outlets.callback(_try, UNCLOSED, page.stop)
         console.say(f"page: {url}")
@@ -174,7 +168,6 @@ def _open_sinks(
             {
                 "kind": "start",
                 "model": f"{session.job.align.label}, {session.job.cell.name}",
-                "source": session.source_name,
                 "pool": len(session.decoder.image_ids),
                 "caveats": session.caveats(),
                 "differs": session.differs,
@@ -185,39 +178,35 @@ def _open_sinks(
     if not recipe.draw:
         return sinks, None
 
-    def show(window: int, picture: bytes, seconds: float, skipped: int) -> None:
-        folder.replace(f"drawings/{window:06d}.png", lambda part: part.write_bytes(picture))
+    def show(event: Event, picture: bytes) -> None:
+        folder.replace(f"drawings/{event['window']:06d}.png", lambda part: part.write_bytes(picture))
         if page is not None:
-            page.keep_drawing(window, picture)
-            page.publish(
-                {"kind": "drawing", "window": window, "seconds": round(seconds, 3), "skipped": skipped}
-            )
+            page.publish(event, picture)
 
     return sinks, Drawer(_load_generator(session, recipe.draw, launch), show)
 
 
 def _find_pictures(session: OpenSession) -> ReadPicture:
-    """Find the pictures of the gallery; what is returned reads a small one, of a clip the first frame."""
-    dataset, index_of = session.job.align.dataset, dict[str, int]()
+    """Find the pictures of the gallery; what is returned reads a small PNG, of a clip its first frame."""
+    dataset, rows = session.job.align.dataset, dict[str, int]()
     with suppress(MissingData):
         images = dataset.images(dataset.holdout.stored_split(session.job.recipe.gallery))
-        index_of = {
-            image_id: index for index, image_id in enumerate(images.image_ids if images.has_pictures else ())
-        }
-    if not index_of:
+        if images.has_pictures:
+            rows = {image_id: row for row, image_id in enumerate(images.image_ids)}
+    if not rows:
         console.warn(f"no pictures of {dataset.name} are here: what is shown and decoded is named, not drawn")
 
-    def read(image_id: str) -> Image.Image | None:
-        if image_id not in index_of:
+    def read(image_id: str) -> bytes | None:
+        if (row := rows.get(image_id)) is None:
             return None
         try:
-            stimulus = images.open(index_of[image_id])
+            stimulus = images.open(row)
         except (BrainhiveError, OSError) as error:
             console.warn(f"{image_id} is not drawn: {first_line(error)}")
             return None
         picture = first_frame(stimulus).convert("RGB")
         picture.thumbnail((PICTURE_PX, PICTURE_PX))
-        return picture
+        return _write_png(picture)
 
     return read
 
@@ -272,7 +261,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             scopes[name] = by_name([replace(metric, selected=selected) for metric in metrics])
         items = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}}
     else:
-        unknown = decoder.unknown_events
+        unknown = [*decoder.unknown_events]
     facts = LiveFacts(
         caveats=caveats,
         dataset=job.align.dataset.name,
@@ -298,12 +287,10 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
 def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     """Lay out hit rates, latencies and counts."""
     facts = measurements.facts_of(LiveFacts)
-    timed = [
-        (stage, *(values[key] for key in ("p50", "p95", "max"))) for stage, values in facts.latency_ms.items()
-    ]
-    stream = facts.stream
-    counts = [(name, value) for name, value in stream.items() if name != "dropped"]
-    counts += [(f"dropped: {reason}", count) for reason, count in stream["dropped"].items()]
+    timed = [(stage, *values.values()) for stage, values in facts.latency_ms.items()]
+    dropped = facts.stream["dropped"]
+    counts = [(name, count) for name, count in facts.stream.items() if count is not dropped]
+    counts += [(f"dropped: {reason}", count) for reason, count in dropped.items()]
     tables = (
         metric_table("Shown picture ranked first", measurements.scopes, "trials", ("top1", "top5")),
         Table("Latency, ms", ("stage", "median", "95 %", "most"), timed),

@@ -20,7 +20,7 @@ from brainhive_cli.reports.sentences import HERE, MEANINGS
 from brainhive_cli.reports.templates import templates
 
 RESULTS_KEPT = 12
-"""Results that a browser gets when it connects: those of the filmstrip."""
+"""Results and drawings that a browser gets when it connects: those of the filmstrip."""
 EVENTS_KEPT = 64
 """Events of any kind that wait for slow browsers; one that is further behind misses the oldest."""
 PICTURES_KEPT, DRAWINGS_KEPT = 256, 24
@@ -92,6 +92,10 @@ class LivePage:
             id. It is called by threads of the server, one at a time.
         host: Address to listen on, which is also the one that browsers name.
         port: Port to listen on; 0 for any that is free.
+
+    Attributes:
+        load_picture: `read_picture`, which keeps the last pictures in memory.
+        drawings: The last drawings by the number of their window.
     """
 
     def __init__(
@@ -101,25 +105,20 @@ class LivePage:
         self.title, self._host, self._port = title, host, port
         self._token = secrets.token_urlsafe(32)
 
-        # numbered messages: the latest of each kind, the last results, and the last of all kinds
+        # numbered messages: the latest of each kind, of windows the last few, and the last of all kinds
         self._lock = threading.Lock()
         self._count = 0
-        self._latest: dict[str, tuple[int, str]] = {}
-        self._results: deque[tuple[int, str]] = deque(maxlen=RESULTS_KEPT)
+        self._latest: dict[tuple[str, int], tuple[int, str]] = {}
         self._recent: deque[tuple[int, str]] = deque(maxlen=EVENTS_KEPT)
         self._hits: list[list[float | None]] = []
 
         # pictures
-        self._picture_lock = threading.Lock()
-        self._read_picture = lru_cache(PICTURES_KEPT)(read_picture)
-        self._drawings: OrderedDict[str, bytes] = OrderedDict()
+        self.load_picture = lru_cache(PICTURES_KEPT)(read_picture)
+        self.drawings: OrderedDict[str, bytes] = OrderedDict()
 
         # the server, and what wakes its streams of events
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news, self._is_stopping = asyncio.Event(), False
-        self._socket: socket.socket | None = None
-        self._server: Any = None
-        self._thread: threading.Thread | None = None
 
     def start(self) -> str:
         """Start the server in a thread.
@@ -150,13 +149,13 @@ class LivePage:
                 f"cannot open the page on {self._host}, port {self._port}: {first_line(error)}",
                 "choose another port (0 for any that is free), or an address of this machine",
             ) from error
-        self._port = self._socket.getsockname()[1]
 
         # browsers name the host by its address or as it is called, and leave port 80 out
-        suffix = "" if self._port == 80 else f":{self._port}"
+        port = self._socket.getsockname()[1]
+        suffix = "" if port == 80 else f":{port}"
         names = (address, "127.0.0.1", "localhost", self._host.lower())
         hosts = [f"[{name}]{suffix}" if ":" in name else f"{name}{suffix}" for name in names]
-        guard = _Guard(app, self._token, {*hosts})
+        guard = _guard(app, self._token, {*hosts})
 
         # no access log, which would hold the token, and no other words on the terminal
         config = uvicorn.Config(
@@ -173,17 +172,18 @@ class LivePage:
             server_header=False,
             timeout_graceful_shutdown=GRACE_S,
         )
-        self._server = uvicorn.Server(config)
+        self._server: Any = uvicorn.Server(config)
         serve = partial(self._server.run, sockets=[self._socket])
         self._thread = threading.Thread(target=serve, name="live page", daemon=True)
         self._thread.start()
         return f"http://{hosts[0]}/?token={self._token}"
 
-    def publish(self, event: dict[str, Any]) -> None:
+    def publish(self, event: dict[str, Any], drawing: bytes | None = None) -> None:
         """Show an event in every open page, from any thread, without waiting for a browser.
 
         Args:
             event: Plain values; its `kind` says what it is. Pages ignore kinds that they do not know.
+            drawing: PNG or JPEG file of the event's window, of which the last are kept.
         """
         text, hits = _write_json(event), event.get("hits")
         with self._lock:
@@ -191,39 +191,25 @@ class LivePage:
             self._count += 1
             message = (self._count, text)
             self._recent.append(message)
-            self._latest[event["kind"]] = message
-            if event["kind"] == "result":
-                self._results.append(message)
+            self._latest[event["kind"], event.get("window", 0) % RESULTS_KEPT] = message
 
-            # the curve of hit rates is longer than the results that are kept
+            # drawings, and the curve of hit rates, which is longer than the results that are kept
+            if drawing is not None:
+                self.drawings[str(event["window"])] = drawing
+                if len(self.drawings) > DRAWINGS_KEPT:
+                    self.drawings.popitem(last=False)
             if hits:
                 self._hits.append([hits["n"], hits["rate"], *hits["interval"]])
                 if len(self._hits) > POINTS_KEPT:
                     del self._hits[1::2]
         self._schedule_wake()
 
-    def keep_drawing(self, window: int, png: bytes) -> None:
-        """Keep the drawing of a window; the event that shows it is published apart.
-
-        Args:
-            window: Number of the window.
-            png: PNG or JPEG file.
-        """
-        with self._lock:
-            self._drawings[str(window)] = png
-            if len(self._drawings) > DRAWINGS_KEPT:
-                self._drawings.popitem(last=False)
-
     def stop(self) -> None:
         """Send what was published, and end the server, also with open pages; may be called twice."""
-        self._is_stopping = True
-        if self._server is not None:
-            self._server.should_exit = True
+        self._is_stopping = self._server.should_exit = True
         self._schedule_wake()
-        if self._thread is not None:
-            self._thread.join(STOP_S)
-        if self._socket is not None:
-            self._socket.close()
+        self._thread.join(STOP_S)
+        self._socket.close()
 
     def count_viewers(self) -> int:
         """Count the browsers that see events, or ask for them."""
@@ -236,7 +222,7 @@ class LivePage:
         # the curve, and the drawings that are kept
         self._loop = asyncio.get_running_loop()
         with self._lock:
-            drawings = list(map(int, self._drawings))
+            drawings = list(map(int, self.drawings))
             text = _write_json({"kind": "history", "hits": self._hits, "drawings": drawings})
         yield f"retry: {RETRY_MS}\ndata: {text}\n\n"
 
@@ -245,7 +231,7 @@ class LivePage:
             # the next wake-up is known before the log is read, so that none is missed in between
             news, is_stopping = self._news, self._is_stopping
             with self._lock:
-                kept = {*self._results, *self._latest.values(), *(self._recent if last else ())}
+                kept = {*self._latest.values(), *(self._recent if last else ())}
             for number, text in sorted(message for message in kept if message[0] > last):
                 yield f"id: {number}\ndata: {text}\n\n"
                 last = number
@@ -258,16 +244,6 @@ class LivePage:
             except TimeoutError:
                 yield ":\n\n"
 
-    def load_picture(self, image_id: str) -> bytes | None:
-        """Load a picture of the gallery, from memory if it is among the last that were shown."""
-        with self._picture_lock:
-            return self._read_picture(image_id)
-
-    def load_drawing(self, window: str) -> bytes | None:
-        """Load the drawing of a window, if it is among the last."""
-        with self._lock:
-            return self._drawings.get(window)
-
     def _schedule_wake(self) -> None:
         # a loop that has ended has no streams to wake
         if self._loop is not None:
@@ -279,35 +255,29 @@ class LivePage:
         self._news = asyncio.Event()
 
 
-class _Guard:
-    """Refusal of every request that the page itself has not made: ASGI around an app.
+def _guard(app: Any, token: str, hosts: set[str]) -> Any:
+    """Refuse every request that the page itself has not made: ASGI around an app.
 
     A page of another origin names itself in Origin or in Sec-Fetch-Site, a name that was bound to this
     address names itself in Host (DNS rebinding), and any other program does not know the token.
     """
+    from starlette.datastructures import Headers, MutableHeaders, QueryParams
+    from starlette.responses import PlainTextResponse
 
-    def __init__(self, app: Any, token: str, hosts: set[str]) -> None:
-        self._app, self._token, self._hosts = app, token.encode(), hosts
+    refuse = PlainTextResponse(REFUSAL, 403, {"Connection": "close"})
+    refuse_method = PlainTextResponse("Only GET and HEAD.\n", 405, {"Allow": "GET, HEAD"})
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        from starlette.datastructures import Headers, MutableHeaders, QueryParams
-        from starlette.responses import PlainTextResponse
-
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
         # host, origin and token have to be those of the page
         headers = Headers(scope=scope)
         host = headers.get("host", "").lower()
-        token = QueryParams(scope["query_string"]).get("token", "")
+        sent = QueryParams(scope["query_string"]).get("token", "")
         is_allowed = (
-            host in self._hosts
+            host in hosts
             and all(origin.lower() == f"http://{host}" for origin in headers.getlist("origin"))
             and all(site in ("same-origin", "none") for site in headers.getlist("sec-fetch-site"))
-            and secrets.compare_digest(token.encode(), self._token)
+            and secrets.compare_digest(sent.encode(), token.encode())
         )
-        app = self._app
-        if not is_allowed:
-            app = PlainTextResponse(REFUSAL, 403, {"Connection": "close"})
-        elif scope["method"] not in ("GET", "HEAD"):
-            app = PlainTextResponse("Only GET and HEAD.\n", 405, {"Allow": "GET, HEAD"})
 
         # every response has the headers, the refusals too
         async def send_guarded(message: Any) -> None:
@@ -317,7 +287,11 @@ class _Guard:
                     response.setdefault(name, value)
             await send(message)
 
-        await app(scope, receive, send_guarded)
+        is_read = scope["method"] in ("GET", "HEAD")
+        response = (app if is_read else refuse_method) if is_allowed else refuse
+        await response(scope, receive, send_guarded)
+
+    return serve
 
 
 def _build_protocol() -> Any:
@@ -385,7 +359,10 @@ def _build_app(page: LivePage) -> Any:
         return StreamingResponse(page.stream_messages(), media_type="text/event-stream")
 
     turn = asyncio.Lock()
-    images = {"/picture": (page.load_picture, "image"), "/drawing": (page.load_drawing, "window")}
+    images: dict[str, Any] = {
+        "/picture": (page.load_picture, "image"),
+        "/drawing": (page.drawings.get, "window"),
+    }
 
     async def send_image(request: Request) -> Response:
         # one after the other, with pauses, so that many viewers do not slow the session
@@ -407,4 +384,7 @@ def _build_app(page: LivePage) -> Any:
 
 def _write_json(value: Any) -> str:
     """Write a value as JSON, which has no word for numbers that are not finite: they become null."""
-    return json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None))
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None))

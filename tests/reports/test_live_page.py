@@ -47,7 +47,6 @@ PATHS = ["/", "/events", "/picture?image=cat/1", "/drawing?window=1", "/other", 
 START = {
     "kind": "start",
     "model": "a ridge",
-    "source": "a replay",
     "pool": 200,
     "caveats": [SIMULATED],
     "differs": ["zero-phase filter: live it is causal"],
@@ -209,7 +208,7 @@ def test_nothing_but_reading_is_allowed(started, method):
 def test_no_response_gives_out_the_token_or_may_be_read_kept_or_embedded_elsewhere(started):
     page, url = started()
     page.publish(START)
-    page.keep_drawing(1, write_picture("red"))
+    page.publish({"kind": "drawing", "window": 1}, write_picture("red"))
     token = urlsplit(url).query.removeprefix("token=")
     assert len(token) == 43
 
@@ -284,7 +283,8 @@ HALF = ["", "GET", "GET / HTTP/1.1\r\nHost: {host}\r\n", "GET / HTTP/1.1\r\n" + 
 def test_a_picture_reaches_a_browser_on_a_slow_network(started, monkeypatch):
     monkeypatch.setattr(live_page, "IDLE_S", 1.0)
     page, url = started()
-    page.keep_drawing(1, b"\x89PNG" + bytes(12 << 20))  # more than buffers of the system hold
+    drawing = b"\x89PNG" + bytes(12 << 20)
+    page.publish({"kind": "drawing", "window": 1}, drawing)  # more than buffers of the system hold
     request = "GET /drawing?window=1&{query} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     client, count = connect(url, request), 0
     while content := client.recv(1 << 18):
@@ -395,7 +395,7 @@ def test_no_more_pictures_and_drawings_than_the_last_stay_in_memory(started):
     for image in [*range(PICTURES_KEPT + 1), PICTURES_KEPT, 0]:
         page.load_picture(str(image))
     for window in range(DRAWINGS_KEPT + 2):
-        page.keep_drawing(window, write_picture("red"))
+        page.publish({"kind": "drawing", "window": window}, write_picture("red"))
 
     statuses = [ask(url, f"/drawing?window={window}")[0].status for window in range(DRAWINGS_KEPT + 2)]
 
@@ -409,7 +409,7 @@ def test_who_connects_later_gets_the_start_the_latest_of_each_kind_and_the_last_
     stall = [{"kind": "stalled", "for_s": 1}, {"kind": "resumed", "after_s": 3}]
     for event in [START, *stall, *map(result, range(1, 100))]:
         page.publish(event)
-    page.keep_drawing(98, write_picture("red"))
+    page.publish({"kind": "drawing", "window": 98}, write_picture("red"))
     page.publish({"kind": "ended", "text": "over"})
 
     for _ in range(2):
@@ -417,7 +417,7 @@ def test_who_connects_later_gets_the_start_the_latest_of_each_kind_and_the_last_
         windows = [event["window"] for event in events if event["kind"] == "result"]
         assert windows == list(range(100 - RESULTS_KEPT, 100))
         kinds = [event["kind"] for event in events if event["kind"] != "result"]
-        assert kinds == ["start", "stalled", "resumed", "ended"]
+        assert kinds == ["start", "stalled", "resumed", "drawing", "ended"]
         assert len(history["hits"]) == 99 and history["hits"][0] == [1, 0.25, 0.06, 0.6]
         assert history["drawings"] == [98]
 
@@ -556,8 +556,8 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened, w
     page.publish(START)
     for window in range(1, 15):
         page.publish(result(window, repetitions=2, average_best=result(1)["best"], average_rank=1))
-    page.keep_drawing(14, write_picture("red"))
-    page.publish({"kind": "drawing", "window": 14, "seconds": 0.8, "skipped": 3})
+    drawn = {"kind": "drawing", "window": 14, "seconds": 0.8, "skipped": 3}
+    page.publish(drawn, write_picture("red"))
     page.publish({"kind": "unknown kind"})
     wait_for(lambda: shown.locator("#drawing").is_visible())
 

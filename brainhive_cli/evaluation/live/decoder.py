@@ -1,9 +1,10 @@
 """Decoding of live windows: tokens, the best pictures of the gallery, ranks of what was shown."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from brainhive_cli.core.arrays import Bool, Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.model_input import choose_input
-from brainhive_cli.data.signals.noise import whiten
+from brainhive_cli.data.signals.cutting import measure_noise
+from brainhive_cli.data.signals.noise import whiten, whitener
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.trials import Trials
@@ -32,43 +34,33 @@ SAME, NEARER = 0.999, 0.75
 to any other: of simulated EEG that is filtered or whitened otherwise .46 to .92, of new trials .9 to 1."""
 Best = list[dict[str, Any]]
 """Image ids, `image`, and similarities of the most similar pictures, the best first."""
-SHOWN = ("shown", "best", "rank", "repetitions", "average_best", "average_rank")
-"""Attributes of a result that others see."""
+Event = dict[str, Any]
+"""Plain values that the page, lines of JSON and other programs get."""
 AVERAGED_PICTURES = 2000
 """Pictures whose trials are averaged; of more, the one that was shown longest ago begins anew."""
 
 
-@dataclass(frozen=True)
-class LiveResult:
+class LiveResult(NamedTuple):
     """Result of decoding one window.
 
     Attributes:
-        number: Number of the window, from 1.
+        event: The result as plain values: number of the `window` from 1, name of its `event`, image id of the
+            picture that was `shown`, `best` pictures by this trial with their `margin`, `rank` of the shown
+            one, `repetitions` of it so far, `average_best` and `average_rank` by the average of all its
+            trials; None for what is not known, and for averages of one trial.
         window: The window.
-        shown: Image id of the shown picture; None where it is not known.
-        best: The most similar pictures by this trial.
-        rank: Rank of the shown picture by this trial; 1 is best.
-        repetitions: How often the picture was shown so far.
-        average_best: As `best`, by the average of all its trials so far; None where there is one.
-        average_rank: As `rank`, by that average.
         is_tested: Whether it counts: what was shown is known, and the model has not learned from it.
         is_learned: Whether it is a trial that the model has learned from.
         signal: [C, T] the average, or the trial, as the model takes it.
         token: [D] of this trial.
     """
 
-    number: int
+    event: Event
     window: CutWindow
-    shown: str | None
-    best: Best
-    rank: int | None
-    repetitions: int
-    average_best: Best | None
-    average_rank: int | None
     is_tested: bool
     is_learned: bool
-    signal: Tensor = field(repr=False)
-    token: Tensor = field(repr=False)
+    signal: Tensor
+    token: Tensor
 
 
 @dataclass
@@ -85,6 +77,8 @@ class WindowDecoder:
         preparation: Whitens windows; None where they come prepared.
         learned_trials: [n, F] what `read_learned_trials` gives.
         whitener: [E, E] Σ^(-1/2) of windows; None where none is, or none was measured yet.
+        find_shown: Finds the row in the gallery of the picture that an event stands for; None if it has none.
+        unknown_events: Names of the last events of which no picture is known.
     """
 
     member: TrainedModel
@@ -99,26 +93,17 @@ class WindowDecoder:
     def __post_init__(self) -> None:
         """Begin with no windows."""
         self._number = 0
-        self._shown: OrderedDict[str, int | None] = OrderedDict()  # row by the name of an event
+        self.find_shown = lru_cache(10 * AVERAGED_PICTURES)(self._find_shown)
+        self.unknown_events: deque[str] = deque(maxlen=AVERAGED_PICTURES)
         self._sums: OrderedDict[int, tuple[Float64, int]] = OrderedDict()  # [E, T], and trials
         self._noise_trials: list[tuple[Float32, str]] = []
         self._units = normalize(self.pictures.float())  # [M, D]
         self.whitener = None if self.preparation is None else self.preparation.whitener  # [E, E]
 
     @property
-    def subject(self) -> int:
-        """The person."""
-        return self.member.cell.tested_on[0]
-
-    @property
     def image_ids(self) -> Sequence[str]:
         """[M] pictures that are searched."""
         return self.names.image_ids
-
-    @property
-    def unknown_events(self) -> list[str]:
-        """Names of the events so far of which no picture is known."""
-        return [event for event, row in self._shown.items() if row is None]
 
     @property
     def missing_trials(self) -> int:
@@ -127,23 +112,19 @@ class WindowDecoder:
             return 0
         return self.preparation.whiten_trials - len(self._noise_trials)
 
-    def find_shown(self, event: str) -> int | None:
-        """Find the row in the gallery of the picture that an event stands for; None if it has none."""
-        if event not in self._shown:
-            try:
-                self._shown[event] = self.names.find_row(event)
-            except BrainhiveError as error:  # a marker that anyone sends must not end the session
-                console.warn(f"{error.message}: no picture is known of event {event}")
-                self._shown[event] = None
-            if len(self._shown) > 10 * AVERAGED_PICTURES:  # so that numbered events do not fill the memory
-                self._shown.popitem(last=False)
-        return self._shown[event]
+    def _find_shown(self, event: str) -> int | None:
+        row = None
+        try:
+            row = self.names.find_row(event)
+        except BrainhiveError as error:  # a marker that anyone sends must not end the session
+            console.warn(f"{error.message}: no picture is known of event {event}")
+        if row is None:
+            self.unknown_events.append(event)
+        return row
 
     def warm_up(self) -> None:
         """Decode the template once: the first window takes longer than all others."""
-        tokens = self.member.encode(self._read(np.asarray(self.template.signal)[:, 0]))
-        (normalize(tokens) @ self._units.T).cpu().topk(1)
-        ranks(tokens, self.pictures, torch.zeros(1, dtype=torch.long, device=tokens.device))
+        self._rank(np.asarray(self.template.signal)[:, 0], [0])
 
     def decode(self, windows: Sequence[CutWindow]) -> list[LiveResult]:
         """Decode windows together; those that whitening is measured of give no result.
@@ -159,9 +140,11 @@ class WindowDecoder:
                 stimulus = window.name if row is None else self.image_ids[row]
                 self._noise_trials.append((window.signal, stimulus))
             if not self.missing_trials:
-                noise, names = zip(*self._noise_trials, strict=True)
+                trials, names = zip(*self._noise_trials, strict=True)
                 _, stimuli = np.unique(names, return_inverse=True)
-                self.whitener = self.preparation.measure_whitener(np.stack(noise), stimuli)
+                steps, channels = self.preparation.steps, self.preparation.channels
+                noise = measure_noise({"train": np.stack(trials)}, {"train": stimuli}, steps, channels)
+                self.whitener = whitener(noise, channels).astype(np.float32)
                 self._noise_trials = []
             windows, rows = windows[missing:], rows[missing:]
         if not windows:
@@ -172,25 +155,22 @@ class WindowDecoder:
         if self.whitener is not None:
             whiten(epochs, self.whitener)
 
-        # averages of each picture's trials so far
-        averages, counts = np.empty_like(epochs), np.ones(len(windows), np.int64)
+        # averages of each picture's trials so far, where there are several
+        counts, averages = [1] * len(rows), dict[int, Float64]()
         for index, (epoch, row) in enumerate(zip(epochs, rows, strict=True)):
-            averages[index] = epoch
             if row is not None:
                 total, count = self._sums.pop(row, (np.zeros(epoch.shape), 0))
-                self._sums[row] = total + epoch, count + 1
-                averages[index], counts[index] = self._sums[row][0] / (count + 1), count + 1
+                self._sums[row] = total, count = total + epoch, count + 1
+                if count > 1:
+                    counts[index], averages[index] = count, total / count
                 if len(self._sums) > AVERAGED_PICTURES:
                     self._sums.popitem(last=False)
 
-        # tokens of trials, then of averages of several; ranks of what was shown, any of what is not known
-        averaged = np.flatnonzero(counts > 1)
-        trials = self._read(np.concatenate([epochs, averages[averaged]]))
-        signals = torch.from_numpy(trials.averages)  # [n + a, C, T]
-        tokens = self.member.encode(trials)  # [n + a, D]
-        best = (normalize(tokens) @ self._units.T).cpu().topk(min(BEST, len(self.image_ids)), dim=1)
-        shown = [rows[index] or 0 for index in (*range(len(rows)), *averaged)]
-        ranked = ranks(tokens, self.pictures, torch.tensor(shown, device=tokens.device)).tolist()
+        # trials, then averages, decoded together
+        decoded = np.stack([*epochs, *averages.values()]).astype(np.float32)  # [n + a, E, T]
+        shown = [*rows, *(rows[index] for index in averages)]
+        signals, tokens, best, ranked = self._rank(decoded, shown)
+        average_of = dict(zip(averages, range(len(rows), len(shown)), strict=True))
 
         # trials that the model has learned from
         is_learned, learned = [False] * len(rows), self.learned_trials
@@ -199,42 +179,61 @@ class WindowDecoder:
             first, second = (1 - nearest).clamp(min=0).sqrt().unbind(1)  # distances, by a factor
             is_learned = ((nearest[:, 0] > SAME) | (first < NEARER * second)).tolist()
 
-        def list_best(index: int) -> Best:
-            pairs = zip(best.indices[index].tolist(), best.values[index].tolist(), strict=True)
-            return [{"image": self.image_ids[row], "similarity": round(value, 6)} for row, value in pairs]
-
         # a result for each window
-        results, average = [], len(rows) - 1
+        results = []
         for index, (window, row) in enumerate(zip(windows, rows, strict=True)):
             self._number += 1
-            has_average = counts[index] > 1
-            average += has_average  # index of the last average
+            average, (top, *others) = average_of.get(index), best[index]
+            event = {
+                "kind": "result",
+                "window": self._number,
+                "event": window.name,
+                "shown": None if row is None else self.image_ids[row],
+                "best": best[index],
+                "margin": round(top["similarity"] - others[0]["similarity"], 6) if others else None,
+                "rank": ranked[index],
+                "repetitions": counts[index],
+                "average_best": best[average] if average else None,
+                "average_rank": ranked[average] if average else None,
+            }
+            is_tested, signal = row is not None and bool(self.is_tested[row]), signals[average or index]
             results.append(
-                LiveResult(
-                    self._number,
-                    window,
-                    None if row is None else self.image_ids[row],
-                    list_best(index),
-                    None if row is None else ranked[index],
-                    int(counts[index]),
-                    list_best(average) if has_average else None,
-                    ranked[average] if has_average else None,
-                    row is not None and bool(self.is_tested[row]),
-                    is_learned[index],
-                    signals[average if has_average else index],
-                    tokens[index].cpu(),
-                )
+                LiveResult(event, window, is_tested, is_learned[index], signal, tokens[index].cpu())
             )
         return results
 
-    def _read(self, epochs: Float32) -> Trials:
-        """Choose of prepared windows [n, E, T] what the model takes."""
-        spec, run = self.member.module.layout.spec, self.member.run
+    def _rank(
+        self, epochs: Float32, shown: Sequence[int | None]
+    ) -> tuple[Tensor, Tensor, list[Best], list[int | None]]:
+        """Encode prepared windows [n, E, T], and rank the gallery by each.
+
+        Args:
+            epochs: The windows.
+            shown: [n] rows of the shown pictures; None where it is not known.
+
+        Returns:
+            [n, C, T] what the model takes of them, their tokens [n, D], the most similar pictures of each,
+            and the rank of the shown one.
+        """
+        # what the model takes of the windows
         trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s", "index"))
-        windows = replace(self.template, signal=epochs[:, None], image_ids=(), subject=self.subject, **trials)
+        trials |= {"signal": epochs[:, None], "image_ids": (), "subject": self.member.cell.tested_on[0]}
+        spec, run = self.member.module.layout.spec, self.member.run
         options = run.dataset.channels, False, run.channel_mapping
-        chosen = choose_input(spec, windows, "the stream", *options)
-        return chosen.normalise(self.normaliser)
+        chosen = choose_input(spec, replace(self.template, **trials), "the stream", *options)
+        chosen = chosen.normalise(self.normaliser)
+
+        # tokens, the most similar pictures, and ranks, also of the first picture where it is not known
+        tokens = self.member.encode(chosen)  # [n, D]
+        top = (normalize(tokens) @ self._units.T).cpu().topk(min(BEST, len(self.image_ids)), dim=1)
+        best = [
+            [{"image": self.image_ids[row], "similarity": round(value, 6)} for row, value in pairs]
+            for pairs in map(zip, top.indices.tolist(), top.values.tolist())
+        ]
+        targets = torch.tensor([row or 0 for row in shown], device=tokens.device)
+        ranked = zip(shown, ranks(tokens, self.pictures, targets).tolist(), strict=True)
+        known = [None if row is None else rank for row, rank in ranked]
+        return torch.from_numpy(chosen.averages), tokens, best, known
 
 
 def describe_trials(signals: Tensor) -> Tensor:
@@ -259,21 +258,3 @@ def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
     ]
     is_complete = learned.has_all_subjects and stored == {**learned.signals}
     return (torch.cat(described) if described else None), is_complete
-
-
-def as_event(result: LiveResult, start_s: float) -> dict[str, Any]:
-    """Write a result as plain values, for the page, lines of JSON and other programs.
-
-    Args:
-        result: The result.
-        start_s: Time of the first sample.
-    """
-    best = result.best
-    return {
-        "kind": "result",
-        "window": result.number,
-        "event": result.window.name,
-        "onset_s": round(result.window.time_s - start_s, 6),
-        "margin": round(best[0]["similarity"] - best[1]["similarity"], 6) if len(best) > 1 else None,
-        **{name: getattr(result, name) for name in SHOWN},
-    }

@@ -1,6 +1,7 @@
 """A live session, resolved: model, person, gallery, stream, and how windows are cut and decoded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -65,8 +66,8 @@ class Job:
             MissingData: if there is no run.
         """
         subjects = None if recipe.dataset is None or recipe.subject is None else [recipe.subject]
-        tested_on = recipe.dataset, subjects, recipe.copies, recipe.channel_mapping
-        align = open_model(recipe.align_run, recipe.paths, *tested_on)
+        mapping = recipe.channel_mapping
+        align = open_model(recipe.align_run, recipe.paths, recipe.dataset, subjects, recipe.copies, mapping)
         refuse_sweep(align)
         require_split(align.dataset, recipe.gallery, "gallery")
 
@@ -74,8 +75,8 @@ class Job:
         subject, cells = recipe.subject, [cell for cell in align.cells if recipe.cell in ("", cell.name)]
         if not cells:
             names = [cell.name for cell in align.cells]
-            near = guess(recipe.cell, names)
-            raise RecipeError(f"{align.name} has no cell {recipe.cell!r}", f"{near}cells: {', '.join(names)}")
+            hint = f"{guess(recipe.cell, names)}cells: {', '.join(names)}"
+            raise RecipeError(f"{align.name} has no cell {recipe.cell!r}", hint)
         people = sorted({person for cell in cells for person in cell.tested_on})
         if subject is None:
             if len(people) != 1:
@@ -99,13 +100,15 @@ class Job:
     def recorded_unit(self) -> str:
         """Unit of the continuous samples before whitening, as the stores of the run's people say it."""
         source = self.align.models[0].source
-        for subject in dict.fromkeys([self.subject, *self.cell.trained_on]):
-            if source.path(subject).is_file():
-                for recording in source.open(subject).splits.values():
-                    for facts in (recording.provenance, *recording.provenance.get("sessions", ())):
-                        if "recorded_unit" in facts:
-                            return str(facts["recorded_unit"])
-        return DEFAULT_UNIT
+        units = (
+            facts["recorded_unit"]
+            for subject in (self.subject, *self.cell.trained_on)
+            if source.path(subject).is_file()
+            for recording in source.open(subject).splits.values()
+            for facts in (recording.provenance, *recording.provenance.get("sessions", ()))
+            if "recorded_unit" in facts
+        )
+        return str(next(units, DEFAULT_UNIT))
 
     def plan(self, model: Aligner) -> LivePreparation:
         """Plan how windows of a continuous stream are prepared; raises as `plan_preparation`."""
@@ -114,15 +117,7 @@ class Job:
             chosen = spec.signal.get("channels") or self.align.dataset.channels or spec.names
             spec = replace(spec, names=tuple(chosen))
         where = str(self.align.models[0].path)
-        return plan_preparation(
-            spec,
-            model.learned,
-            self.subject,
-            self.recorded_unit,
-            recipe.whiten_trials,
-            recipe.whitener_session,
-            where,
-        )
+        return plan_preparation(spec, model.learned, self.subject, self.recorded_unit, recipe, where)
 
     def check(self) -> None:
         """Refuse what windows of the stream cannot be prepared for; raises as `plan`."""
@@ -155,46 +150,43 @@ class Job:
             return self.align.models[0].source.recording(self.subject, split)
 
         # windows that come prepared need no preparation; what no stream can go through is said before waiting
-        preparation: LivePreparation | None = None
-        rate_hz = spec.rate_hz or 250.0
-        signals = spec.names, "eeg", DEFAULT_UNIT, rate_hz, (0.0, 1.0)
-        if recipe.source.has_windows:
+        preparation = None if recipe.source.has_windows else self.plan(member.module)
+        kind, unit, channels, span_s = "eeg", DEFAULT_UNIT, spec.names, (0.0, 1.0)
+        if preparation is None:
             idle = ("events", "whiten_trials", "whitener_session")
             refuse_idle(recipe, idle, "on prepared trials of known pictures", "leave it out")
         else:
-            preparation = self.plan(member.module)
-            kind, unit = preparation.kind, preparation.unit
-            signals = preparation.channels, kind, unit, rate_hz, preparation.span_s
-        wanted = Wanted(*signals, image_ids, open_recording)
+            kind, unit, channels = preparation.kind, preparation.unit, preparation.channels
+            start_ms, stop_ms = preparation.steps.epoch_ms
+            span_s = start_ms / 1000, stop_ms / 1000
+        wanted = Wanted(channels, kind, unit, spec.rate_hz or 250.0, span_s, image_ids, open_recording)
 
         # trials of seen pictures are compared with those of the training
         shows_seen = self.align.dataset.holdout.shows_seen
         learned_trials, knows_trials = read_learned_trials(member) if shows_seen else (None, True)
         stream: Stream | WindowStream = recipe.source.build(wanted)
-        common = member, names, pictures, is_tested, normaliser
-        if isinstance(stream, WindowStream):
-            decoder = WindowDecoder(*common, stream.template, None, learned_trials)
-            caveats = stream.template.caveats
-            return OpenSession(self, decoder, stream, None, None, caveats, knows_trials)
-        assert preparation is not None  # by the contract of StreamConfig
-        try:
-            columns = choose_columns(preparation, stream.format, recipe.channel_mapping, recipe.source)
-            channels = tuple(stream.format.channels[index] for index in columns)
-            cutting = Cutting(preparation.steps, stream.format.rate_hz)
-            windows = Windows(cutting, channels, preparation.band_hz)
-            template = preparation.make_template(channels, cutting, spec)
-            decoder = WindowDecoder(*common, template, preparation, learned_trials)
+        windows = columns = None
+        differs: Sequence[str] = ()
+        with ExitStack() as closing:
+            closing.callback(stream.close)
+            if isinstance(stream, WindowStream):
+                template, caveats = stream.template, stream.template.caveats
+            else:
+                assert preparation is not None  # by the contract of StreamConfig
+                columns = choose_columns(preparation, stream.format, recipe.channel_mapping, recipe.source)
+                channels = tuple(stream.format.channels[index] for index in columns)
+                cutting = Cutting(preparation.steps, stream.format.rate_hz)
+                windows = Windows(cutting, channels, preparation.band_hz)
+                template, differs = preparation.make_template(channels, cutting, spec), preparation.differs
+                lacks = None in find_rows(spec.names, channels, "the stream")
+                caveats = [SIMULATED] if stream.format.simulated else []
+                caveats += [CHANNELS_MAPPED] if recipe.channel_mapping != "none" and lacks else []
+                knows_trials &= not (shows_seen and (differs or CHANNELS_MAPPED in caveats))
+            common = names, pictures, is_tested, normaliser, template, preparation, learned_trials
+            decoder = WindowDecoder(member, *common)
             decoder.warm_up()
-        except BaseException:
-            stream.close()
-            raise
-        caveats = [SIMULATED] if stream.format.simulated else []
-        lacks = None in find_rows(spec.names, channels, "the stream")
-        caveats += [CHANNELS_MAPPED] if recipe.channel_mapping != "none" and lacks else []
-        differs = tuple(preparation.differs)
-        if shows_seen and (differs or CHANNELS_MAPPED in caveats):
-            knows_trials = False
-        return OpenSession(self, decoder, stream, windows, columns, caveats, knows_trials, differs)
+            closing.pop_all()  # it stays open
+        return OpenSession(self, decoder, stream, windows, columns, caveats, knows_trials, tuple(differs))
 
 
 @dataclass(frozen=True)
@@ -266,8 +258,8 @@ def choose_columns(
     where = f"stream {stream.name}"
     rows = find_rows(preparation.channels, stream.channels, where)
     missing = [name for name, row in zip(preparation.channels, rows, strict=True) if row is None]
-    may_lack = channel_mapping != "none" and not preparation.is_whitened
-    if missing and not may_lack:
+    columns = [row for row in rows if row is not None]
+    if missing and (channel_mapping == "none" or preparation.is_whitened):
         listed = console.summarise_names(list(stream.channels))
         ways = [way for key, way in NAMING.items() if key in keys]
         ways += [] if preparation.is_whitened else ["channel_mapping=spline"]
@@ -276,10 +268,8 @@ def choose_columns(
             f"{' for its whitening' if preparation.is_whitened else ''}; of {listed}",
             "; or ".join(ways) or "a stream that has it",
         )
-    if may_lack and missing:  # all of the stream, of which the mapping chooses
-        columns = [i for i, kind in enumerate(stream.kinds) if kind == preparation.kind]
-    else:
-        columns = [row for row in rows if row is not None]
+    if missing:  # all of the stream, of which the mapping chooses
+        columns = [index for index, kind in enumerate(stream.kinds) if kind == preparation.kind]
 
     # one unit, that of the model's preparation
     units = dict.fromkeys(stream.units[index] for index in columns)

@@ -17,19 +17,18 @@ from brainhive_cli.core.measurements import TRAINED_TRIALS
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.signals.windows import Counts, CutWindow
 from brainhive_cli.data.streams import WindowStream
-from brainhive_cli.evaluation.live.decoder import LiveResult, as_event
+from brainhive_cli.evaluation.live.decoder import Event, LiveResult
 from brainhive_cli.evaluation.live.job import OpenSession
-from brainhive_cli.evaluation.live.session_artifacts import SHEET_ROWS
 from brainhive_cli.measurement.confidence_sequence import HitRate
 
-Event = dict[str, Any]
-"""Plain values that are published."""
 READ_WAIT_S = 0.1
 """How long a read waits for samples."""
 STALL_S = 1.0
 """Time without a sample after which a stream is called stalled."""
 WAITING_WINDOWS = 1000
 """Chunks of windows that wait to be decoded, at most; further ones are dropped and counted."""
+SHEET_ROWS = 12
+"""First results that are kept, for the run's sheet."""
 REMEMBERED = 10_000
 """Windows whose latencies are kept; those before are forgotten."""
 CONFIDENCE = "a confidence sequence; pictures in random order"
@@ -104,14 +103,14 @@ class Score:
 
     def add(self, result: LiveResult) -> None:
         """Count a result whose shown picture is known and tested."""
-        assert result.shown is not None and result.rank is not None
-        image_id, best = result.shown, result.best[0]["image"]
-        is_tie = best == image_id and result.rank != 1  # which is a miss, and answers nothing
-        self.hits.add(image_id, image_id if result.rank == 1 else "" if is_tie else best)
+        image_id, rank, average_rank = (result.event[key] for key in ("shown", "rank", "average_rank"))
+        best = result.event["best"][0]["image"]
+        miss = "" if best == image_id else best  # a tie answers nothing
+        self.hits.add(image_id, image_id if rank == 1 else miss)
         self.learned += result.is_learned
         self.image_ids.append(image_id)
-        self.ranks.append(result.rank)
-        self.average_ranks[image_id] = result.average_rank or result.rank
+        self.ranks.append(rank)
+        self.average_ranks[image_id] = average_rank or rank
 
     @property
     def caveats(self) -> list[str]:
@@ -141,12 +140,11 @@ class Drawer:
 
     Args:
         draw: Draws the average, or the trial, of a result; returns a PNG.
-        show: Called with the number of the window, the PNG, the seconds it took and how many were skipped.
+        show: Called with an event that says which window was drawn, the seconds it took and how many were
+            skipped, and the PNG.
     """
 
-    def __init__(
-        self, draw: Callable[[LiveResult], bytes], show: Callable[[int, bytes, float, int], None]
-    ) -> None:
+    def __init__(self, draw: Callable[[LiveResult], bytes], show: Callable[[Event, bytes], None]) -> None:
         self._draw, self._show, self._skipped = draw, show, 0
         self._newest: queue.Queue[LiveResult | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
@@ -168,7 +166,9 @@ class Drawer:
         while (result := self._newest.get()) is not None:
             started_s = time.perf_counter()
             try:
-                self._show(result.number, self._draw(result), time.perf_counter() - started_s, self._skipped)
+                picture, seconds = self._draw(result), round(time.perf_counter() - started_s, 3)
+                event = {"kind": "drawing", "window": result.event["window"], "seconds": seconds}
+                self._show({**event, "skipped": self._skipped}, picture)
             except Exception as error:  # decoding goes on without drawings
                 console.warn(f"drawing ends: {type(error).__name__}: {error}")
                 return
@@ -247,11 +247,11 @@ class Loop:
             self._stop_saving()
 
     def _stop_saving(self) -> None:
-        """Say once why nothing more is saved, as where the disk is full; decoding goes on."""
-        if self._save_error is not None and self._recorder is not None:
-            self._recorder = None
-            console.warn(f"{self._save_error.message} ({self._save_error.hint})")
-            self._publish({"kind": "warning", "text": self._save_error.message})
+        """Say why nothing more is saved, as where the disk is full; decoding goes on."""
+        if (error := self._save_error) is not None:
+            self._save_error = None
+            console.warn(error.in_one_line)
+            self._publish({"kind": "warning", "text": error.message})
 
     def _take(self) -> Iterator[list[TimedWindow]]:
         """Yield all windows that wait, together, or none after a while; then raise what went wrong."""
@@ -276,48 +276,46 @@ class Loop:
             missing = decoder.missing_trials
             text = f"whitening begins after {missing} more trials" if missing else "windows are whitened now"
             self._publish({"kind": "warning", "text": text})
-        offset = len(timed) - len(results)  # windows that whitening was measured of
         self.decoded += len(timed)
-        for one in timed[offset:]:
+        for one in timed[len(timed) - len(results) :]:  # after those that whitening was measured of
             self.latencies.add(one, ranked_s)
         so_far = {"latency_ms": self.latencies.summarise(), "stream": self.describe_stream()}
         for result in results:
-            event = as_event(result, self._start_s or 0.0)
             if result.is_tested:
                 self.score.add(result)
                 if not self._has_warned and TRAINED_TRIALS in self.score.caveats:
                     self._has_warned, text = True, "trials of the training are shown: hit rates are no result"
                     console.warn(text)
                     self._publish({"kind": "warning", "text": text})
-            event |= {"hits": self.score.summarise(), **so_far}
+            onset_s = round(result.window.time_s - (self._start_s or 0.0), 6)
+            event = {**result.event, "onset_s": onset_s, "hits": self.score.summarise(), **so_far}
             if len(self.first_results) < SHEET_ROWS:
                 self.first_results.append(event)
-            if (recorder := self._recorder) is not None and self._save_error is None:
+            if (recorder := self._recorder) is not None:
                 try:
                     recorder.add_result(event)
                 except BrainhiveError as error:
-                    self._save_error = error
+                    self._recorder, self._save_error = None, error
             self._publish(event)
             if self._drawer is not None:
                 self._drawer.add(result)
 
     def describe_stream(self) -> Event:
         """Count what came of the stream, and what was lost or dropped, by reason."""
-        counts = vars(self.counts) | {"decoded": self.decoded, "stalls": self.stalls}
-        return counts | {"dropped": dict(self.counts.dropped)}
+        further = {"dropped": dict(self.counts.dropped), "decoded": self.decoded, "stalls": self.stalls}
+        return vars(self.counts) | further
 
     def _read(self) -> None:
         """Read until the stream or the session ends; what goes wrong is raised by the decoding thread."""
-        end: BaseException | None = None
         try:
             for windows in self._windows():
                 if self._queue.qsize() > WAITING_WINDOWS:
                     self.counts.dropped["decoding was too slow"] += len(windows)
-                    continue
-                self._queue.put(windows)
+                else:
+                    self._queue.put(windows)
+            self._queue.put(None)
         except BaseException as error:
-            end = error
-        self._queue.put(end)
+            self._queue.put(error)
 
     def _note_arrival(self, time_s: float) -> None:
         self._read_at = time.monotonic()
@@ -351,13 +349,12 @@ class Loop:
             for event in chunk.events:
                 windows.add_event(event.name, event.time_s)
             located = windows.locate()
-            ready = [*windows.cut()]
-            if ready:
+            if ready := [*windows.cut()]:
                 cut_s = stream.now_s()
                 yield [TimedWindow(window, read_s, cut_s) for window in ready]
 
             # saved after windows were handed on
-            if (recorder := self._recorder) is not None and self._save_error is None:
+            if (recorder := self._recorder) is not None:
                 try:
                     if len(chunk.samples):
                         recorder.add(chunk.samples, chunk.times_s)
@@ -368,7 +365,7 @@ class Loop:
                         image_id = "" if row is None else decoder.image_ids[row]
                         recorder.add_event(sample, name, image_id)
                 except BrainhiveError as error:
-                    self._save_error = error
+                    self._recorder, self._save_error = None, error
 
 
 @contextmanager

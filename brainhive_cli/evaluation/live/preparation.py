@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Float32, Int64
+from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.electrodes import standard_positions
-from brainhive_cli.data.signals.cutting import Cutting, Steps, measure_noise
-from brainhive_cli.data.signals.noise import whitener
+from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.models.physical_units import name_unit
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.learned import Learned
@@ -58,21 +58,6 @@ class LivePreparation:
         """Whether windows are whitened."""
         return self.steps.whiten != "no"
 
-    @property
-    def span_s(self) -> tuple[float, float]:
-        """Start and stop of a window after its event."""
-        start, stop = self.steps.epoch_ms
-        return start / 1000, stop / 1000
-
-    def measure_whitener(self, epochs: Float32, stimuli: Int64) -> Float32:
-        """Measure the whitener [E, E] of trials [n, E, T] of stimuli [n].
-
-        Raises:
-            BrainhiveError: if channels are flat, or sums of others.
-        """
-        noise = measure_noise({"train": epochs}, {"train": stimuli}, self.steps, self.channels)
-        return whitener(noise, self.channels).astype(np.float32)
-
     def make_template(self, channels: tuple[str, ...], cutting: Cutting, spec: SignalSpec) -> Trials:
         """Make a recording [1, 1, E, T] of zeros that says of prepared windows what stores say of trials.
 
@@ -101,8 +86,7 @@ def plan_preparation(
     learned: Learned,
     subject: int,
     recorded_unit: str,
-    whiten_trials: int | None,
-    whitener_session: int | None,
+    recipe: Recipe,
     where: str,
 ) -> LivePreparation:
     """Plan how live windows are prepared for a model.
@@ -112,8 +96,7 @@ def plan_preparation(
         learned: What it learned from, with the whiteners of its subjects.
         subject: Whose brain.
         recorded_unit: Unit before whitening.
-        whiten_trials: Trials of the session that its whitener is measured of; None: the training's.
-        whitener_session: Which session's of the training; None: the last.
+        recipe: Its keys of whitening.
         where: Name of the model, for errors.
 
     Raises:
@@ -141,6 +124,7 @@ def plan_preparation(
 
     # whitening: of the training, or of the session's first trials
     channels, matrix = spec.names, None
+    whiten_trials, whitener_session = recipe.whiten_trials, recipe.whitener_session
     if steps.whiten == "no":
         if whiten_trials or whitener_session:
             raise RecipeError(f"{where} has signals that were not whitened", "leave out --whiten-trials")
@@ -180,19 +164,18 @@ def _read_steps(spec: SignalSpec, where: str) -> tuple[Steps, Band, bool]:
             f"{where} was trained on signals with steps that no stream can go through: {', '.join(unknown)}",
             "train on signals of prepare --from recording, or replay a store: --source signals",
         )
-    if "epoch_ms" in known:
-        fields = {key: value for key, value in known.items() if key in Steps.model_fields}
-        low, high = known.get("band_hz") or (None, None)
-        is_zero_phase = bool(low or high) and known.get("phase", "zero") == "zero"
-        return Steps.model_validate(fields), (low, high), is_zero_phase
-
     # signals of a program are what it makes, without a step; others must say theirs
-    if "simulated" not in known or spec.times_s is None or not spec.rate_hz:
-        raise BrainhiveError(
-            f"{where} does not say how its signals were prepared",
-            "train on signals of prepare --from recording, or replay a store: --source signals",
-        )
-    first_ms, last_ms = (1000 * spec.times_s[index] for index in (0, -1))
-    span_ms = (first_ms, last_ms + 1000 / spec.rate_hz)  # keep_ms ends before its second time
-    fields = {"epoch_ms": span_ms, "keep_ms": span_ms, "baseline": False, "whiten": "no"}
-    return Steps.model_validate(fields | {"rate_hz": spec.rate_hz}), (None, None), False
+    if "epoch_ms" not in known:
+        if "simulated" not in known or spec.times_s is None or not spec.rate_hz:
+            raise BrainhiveError(
+                f"{where} does not say how its signals were prepared",
+                "train on signals of prepare --from recording, or replay a store: --source signals",
+            )
+        first_ms, last_ms = (1000 * spec.times_s[index] for index in (0, -1))
+        span_ms = first_ms, last_ms + 1000 / spec.rate_hz  # keep_ms ends before its second time
+        known |= {"epoch_ms": span_ms, "keep_ms": span_ms, "rate_hz": spec.rate_hz}
+        known |= {"baseline": False, "whiten": "no"}
+    low, high = known.get("band_hz") or (None, None)
+    is_zero_phase = bool(low or high) and known.get("phase", "zero") == "zero"
+    steps = Steps.model_validate({key: known[key] for key in known.keys() & Steps.model_fields.keys()})
+    return steps, (low, high), is_zero_phase

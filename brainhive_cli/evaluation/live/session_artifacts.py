@@ -1,6 +1,7 @@
 """Artifacts of a session: the first windows as a sheet, and the hit rate over trials."""
 
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -9,33 +10,28 @@ from PIL import Image
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact, Curve, Line, Row, Sheet, Tile
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.live.loop import Score
 from brainhive_cli.measurement.confidence_sequence import interval
 
-SHEET_ROWS = 12
-"""Windows on the sheet."""
 CURVE_POINTS = 200
 """Points of the curve, at most."""
 SECTION = "What was seen, while it was seen"
-ReadPicture = Callable[[str], Image.Image | None]
+ReadPicture = Callable[[str], bytes | None]
 
 
 def draw_session(
     folder: RunFolder,
     results: Sequence[Mapping[str, Any]],
-    ranks: Sequence[int],
-    pool: int,
-    chance: float,
+    score: Score,
     read_picture: ReadPicture,
 ) -> list[Artifact]:
     """Draw the first windows of a session, and the course of its hit rate.
 
     Args:
         folder: The run, in which pictures are saved; `drawings/` has what was drawn.
-        results: First results as plain values, see `as_event`.
-        ranks: [N] rank of the shown picture by each trial that counts.
-        pool: Candidates.
-        chance: Hit rate of the best constant guess.
-        read_picture: Reads a picture of the gallery; None where there is none.
+        results: First results as plain values, see `LiveResult`.
+        score: Hits of the trials that count.
+        read_picture: Reads the file of a picture of the gallery; None where there is none.
     """
     files: dict[str, str] = {}
 
@@ -44,45 +40,39 @@ def draw_session(
         if image_id is None or (picture := read_picture(image_id)) is None:
             return Tile("", [image_id or "not known", *lines], verdict=verdict)
         if image_id not in files:
-            files[image_id] = artifacts.save_picture(folder, f"gallery/{len(files)}", picture)
+            opened = Image.open(BytesIO(picture))
+            files[image_id] = artifacts.save_picture(folder, f"gallery/{len(files)}", opened)
         return Tile(files[image_id], lines, verdict=verdict)
 
     # shown, the best by this trial, and the drawing
-    drawn: list[Artifact] = []
-    best_count = max((len(result["best"]) for result in results), default=0)
+    drawn, rows = list[Artifact](), []
     has_drawings = (folder.path / "drawings").is_dir()
-    rows = []
-    for result in results[:SHEET_ROWS]:
-        shown = result["shown"]
-        words = [f"window {result['window']}"]
-        words += [] if result["rank"] is None else [f"rank {result['rank']} of {pool}"]
+    for result in results:
+        shown, window = result["shown"], result["window"]
+        words = [f"window {window}"]
+        words += [] if result["rank"] is None else [f"rank {result['rank']} of {score.hits.pool}"]
         tiles = [tile(shown, words)]
         for best in result["best"]:
             verdict = "" if shown is None else "right" if best["image"] == shown else "wrong"
             tiles.append(tile(best["image"], [f"{best['similarity']:.2f}"], verdict))
-        path = folder.path / f"drawings/{result['window']:06d}.png"
-        if has_drawings and path.is_file():
-            picture = Image.open(path)
-            tiles.append(Tile(artifacts.save_picture(folder, f"drawn/{result['window']}", picture)))
-        elif has_drawings:
-            tiles.append(Tile("", ["skipped"]))
-        rows.append(Row(str(result["window"]), tiles))
-    if rows:
-        columns = ["seen", *(str(number + 1) for number in range(best_count))]
+        if has_drawings:
+            name = f"drawings/{window:06d}.png"
+            tiles.append(Tile(name) if (folder.path / name).is_file() else Tile("", ["skipped"]))
+        rows.append(Row(str(window), tiles))
+    if results:
+        columns = ["seen", *map(str, range(1, 1 + len(results[0]["best"])))]
         columns += ["drawn from the signal"] if has_drawings else []
         note = "the first windows, each a single trial; the seen picture has a green frame"
         drawn.append(Sheet("What was shown, and what was decoded", columns, rows, section=SECTION, note=note))
 
     # hit rate with its confidence sequence
-    if ranks:
-        hits = np.cumsum(np.array(ranks) == 1)
-        trials = np.unique(np.linspace(1, len(ranks), min(CURVE_POINTS, len(ranks))).round().astype(int))
-        ends = [interval(int(hits[count - 1]), int(count)) for count in trials]
-        values = [float(hits[count - 1] / count) for count in trials]
-        line = Line("top-1", values, [low for low, _ in ends], [high for _, high in ends], chance)
+    if ranks := score.ranks:
+        points = np.linspace(1, len(ranks), min(CURVE_POINTS, len(ranks))).round().astype(int)
+        trials = np.unique(points)
+        counts = np.cumsum(np.equal(ranks, 1))[trials - 1]
+        low, high = zip(*map(interval, counts.tolist(), trials.tolist()), strict=True)
+        line = Line("top-1", (counts / trials).tolist(), low, high, score.hits.chance)
         note = "single trials; the interval holds at every moment, however often it is looked at"
-        title = "Share of trials that ranked the shown picture first"
-        drawn.append(
-            Curve(title, "trials", trials.tolist(), [line], "top-1 so far", section=SECTION, note=note)
-        )
+        title, value = "Share of trials that ranked the shown picture first", "top-1 so far"
+        drawn.append(Curve(title, "trials", trials.tolist(), [line], value, section=SECTION, note=note))
     return drawn

@@ -97,10 +97,9 @@ def test_tokens_are_those_of_eval_retrieval_s_single_trials(models, name):
     expected = offline(opened.decoder.member, session=2)
     seen = {image_id: 0 for image_id in expected}
     for result in results:
-        if result.shown is not None:
-            token = expected[result.shown][seen[result.shown]]
-            torch.testing.assert_close(result.token, token, atol=1e-5, rtol=0)
-            seen[result.shown] += 1
+        if (shown := result.event["shown"]) is not None:
+            torch.testing.assert_close(result.token, expected[shown][seen[shown]], atol=1e-5, rtol=0)
+            seen[shown] += 1
     assert seen == dict.fromkeys(PICTURES["test"], 4)
     assert len(loop.score.ranks) == 8 and not loop.counts.dropped and loop.counts.windows == 32
 
@@ -164,7 +163,7 @@ def test_channels_that_were_interpolated_offline_are_said_not_to_be_live(models)
     _, opened = open_session(models["plain"])
     model = opened.decoder.member.module
     spec = replace(model.layout.spec, preparation={**model.layout.spec.preparation, "interpolate": True})
-    planned = plan_preparation(spec, model.learned, 1, "µV", None, None, "the model")
+    planned = plan_preparation(spec, model.learned, 1, "µV", Recipe(), "the model")
     assert ["interpolated" in sentence for sentence in planned.differs] == [True]
     assert opened.differs == ()
 
@@ -225,11 +224,11 @@ def test_windows_of_a_store_are_its_single_trials(models):
 def test_a_gallery_of_live_ranks_as_that_of_retrieval(models):
     opened, _, results = replay(models["forward"])
     gallery = open_gallery([opened.decoder.member], ["test"])
-    tested = [result for result in results if result.shown is not None]
+    tested = [result for result in results if result.event["shown"] is not None]
     tokens, images = (
         torch.stack([result.token for result in tested]),
         encode_gallery([opened.decoder.member], gallery),
     )
-    rows = np.array([opened.decoder.image_ids.index(result.shown) for result in tested])
+    rows = np.array([opened.decoder.image_ids.index(result.event["shown"]) for result in tested])
     (ranks,) = gallery.rank_draws(images, rows, [tokens]).tolist()
-    assert ranks == [result.rank for result in tested]
+    assert ranks == [result.event["rank"] for result in tested]

@@ -15,9 +15,9 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 from brainhive_cli.data.streams import Chunk
 from brainhive_cli.evaluation.live.job import Job
-from brainhive_cli.evaluation.live.loop import STALL_S, Drawer, Loop
+from brainhive_cli.evaluation.live.loop import SHEET_ROWS, STALL_S, Drawer, Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.evaluation.live.session_artifacts import CURVE_POINTS, SHEET_ROWS, draw_session
+from brainhive_cli.evaluation.live.session_artifacts import CURVE_POINTS, draw_session
 
 DEMO = "dataset={kind: demo, subjects: 1, concepts: 8}"
 QUICK = ("seeds=1", "dim=16", "fuser.intermediate_size=16", "train.epochs=1", "train.precision=fp32")
@@ -116,10 +116,10 @@ def test_decoding_never_waits_for_drawing_and_what_was_skipped_is_counted(run):
 
     def draw(result):
         assert has_decoded.wait(WAIT_S)
-        drawn.append(result.number)
+        drawn.append(result.event["window"])
         return b"picture"
 
-    drawer = Drawer(draw, lambda *what: shown.append(what))
+    drawer = Drawer(draw, lambda event, picture: shown.append(event))
     events = []
 
     def publish(event):
@@ -130,7 +130,7 @@ def test_decoding_never_waits_for_drawing_and_what_was_skipped_is_counted(run):
     Loop(open_mock(run, "source.events=30", "source.speed=30"), publish, drawer=drawer).run()
 
     assert len(events) == 30 and drawn[-1] == 30 and len(drawn) < 30
-    assert [number for number, *_ in shown] == drawn and shown[-1][3] == 30 - len(drawn)
+    assert [event["window"] for event in shown] == drawn and shown[-1]["skipped"] == 30 - len(drawn)
 
 
 def test_a_drawing_that_fails_ends_drawings_and_not_the_session(run, capsys):
@@ -189,7 +189,7 @@ def test_a_marker_that_could_mean_several_pictures_is_said_and_ends_nothing(run,
     decoder = session.decoder
     decoder.names = replace(decoder.names, image_ids=["owl/1", "car/1"])
 
-    assert decoder.find_shown("1") is None and decoder.unknown_events == ["1"]
+    assert decoder.find_shown("1") is None and [*decoder.unknown_events] == ["1"]
     assert "1 could be owl/1 or car/1" in capsys.readouterr().err
 
 
@@ -235,8 +235,8 @@ def test_the_run_shows_the_first_windows_and_the_course_of_the_hit_rate(run, tmp
     Image.new("RGB", (8, 8)).save(tmp_path / "drawings/000002.png")
 
     drawn = draw_session(
-        *(RunFolder(tmp_path), loop.first_results, loop.score.ranks, 100, 0.01),
-        lambda name: Image.new("RGB", (4, 4)),
+        *(RunFolder(tmp_path), loop.first_results, loop.score),
+        lambda name: (tmp_path / "drawings/000002.png").read_bytes(),
     )
 
     sheet, curve = drawn
