@@ -203,7 +203,7 @@ def test_one_bar_shows_all_splits_their_rate_and_what_limits(home, pictures, go)
     assert forked(at_a_terminal) == 0
     shown = os.read(terminal, 2**16).decode()
 
-    assert re.search(r"pictures .*\d+/12.* \d+\.\d/s decoding limits .*0:00", shown), shown
+    assert re.search(r"pictures \(decoding limits\).* \d+ of 12, \d+\.\d/s, 0:0\d left", shown), shown
 
 
 def test_memory_does_not_grow_with_the_pictures(home, monkeypatch):
