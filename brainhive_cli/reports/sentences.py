@@ -26,7 +26,8 @@ def describe_metric(metric: Metric) -> str:
 def state_finding(measured: Measurements) -> str:
     """State the result of a run in a sentence or two; empty where it has nothing to say."""
     # metrics of everything together; where nothing is pooled, those of the variants or cells
-    facts, metrics, parts = measured.facts, measured.overall, list_parts(measured)
+    facts, parts = measured.facts, list_parts(measured)
+    metrics = measured.overall or (next(iter(parts.values())) if len(parts) == 1 else {})
     name = choose_headline(next(iter(parts.values()), {}))
     values = [metrics[name].value for metrics in parts.values() if name in metrics]
     return render(
