@@ -103,7 +103,7 @@ def test_the_tutorial_goes_from_epochs_to_a_table(home: Path, parts: tuple[str, 
         names = dict(zip(("MEANING", "LOOK"), (run.name for run in made), strict=False))
         output = invoke(line, names)
         if "control=permuted" in line:
-            assert "at chance" in output
+            assert "not shown to be better than chance" in output
 
     table = (home / "table1.tex").read_text()
     assert "meaning" in table and "look" in table and "\\toprule" in table and "chance" in table

@@ -99,13 +99,15 @@ def test_a_metric_never_travels_alone(evaluated):
         assert metric.chance is not None
     top1 = evaluated.metrics.overall["top1"]
     assert top1.chance == pytest.approx(0.01) and top1.these_subjects[0] > top1.chance
-    assert {"95 % CI", "n", "pool", "chance"} < set(evaluated.tables[0].columns)
+    table = evaluated.tables[0]
+    assert "n" in table.columns and "pool 100. 95 % CI: " in table.note
+    assert table.rows[-1][0] == "chance" and table.rows[0][1].small
 
 
 def test_a_terminal_shows_the_result_first_and_only_what_was_asked_for(evaluated):
     (shown,) = evaluated.shown
     assert shown == evaluated.tables[0] and len(evaluated.tables) > 3
-    assert [row[0] for row in shown.rows] == ["all", "sub-01_seed-1", "sub-02_seed-1"]
+    assert [row[0] for row in shown.rows] == ["all", "sub-01_seed-1", "sub-02_seed-1", "chance"]
 
 
 def test_shuffled_signals_score_at_chance(go, world, trained):
