@@ -353,6 +353,12 @@ def list_footnotes(caveats: Iterable[str]) -> str:
     return mark("", listed := merge_caveats(caveats)) + " " * bool(listed) + "; ".join(listed)
 
 
+def add_footnotes(note: str, caveats: Iterable[str]) -> str:
+    """Add to a note, behind the footnote sign, the caveats that it does not contain."""
+    contained = find_caveats(note)
+    return f"{note} {list_footnotes(set(caveats) - {*contained})}".strip()
+
+
 def caveats_of(metrics: Iterable[Metric | None]) -> list[str]:
     """List the caveats of metrics; None has none."""
     return merge_caveats(*(metric.caveats for metric in metrics if metric is not None))

@@ -2,15 +2,16 @@
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import WorkflowFacts
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.lines import Hint
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.measurements import Measurements, add_footnotes
 from brainhive_cli.core.tables import Table
 
 PACE = "pace.json"
@@ -107,8 +108,16 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Write the hint."""
+        """Write the hint, and add the caveats of what was measured to the note of every table.
+
+        Tables of a sweep or a workflow have them already, each those of its variant or step.
+        """
         object.__setattr__(self, "hint", str(self.hint))
+        facts = self.metrics.facts
+        for name in () if facts.variants or isinstance(facts, WorkflowFacts) else ("tables", "shown"):
+            if (tables := getattr(self, name)) is not None:
+                noted = [replace(table, note=add_footnotes(table.note, facts.caveats)) for table in tables]
+                object.__setattr__(self, name, tuple(noted))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a JSON document."""

@@ -9,6 +9,7 @@ from brainhive_cli.core.measurements import (
     FOOTNOTE,
     Measurements,
     Metric,
+    add_footnotes,
     beside_heading,
     interval_text,
 )
@@ -111,9 +112,8 @@ def metric_table(
     # what all of them share
     counts = [f"{key} {value:,}" for key, value in shared.items() if value != ABSENT]
     words = [note, ", ".join(counts), f"95 % CI: {listed[0].interval}" if listed[0].low is not None else ""]
-    words += (
-        {f"Protocol: {metric.protocol}" for metric in listed} if share(listed, "protocol") != ABSENT else ()
-    )
+    whose = "" if share(listed, "protocol") != ABSENT else f" of {next(iter(rows))}"
+    words.append(f"Protocol{whose}: {listed[0].protocol}")
     joined = "".join(f"{word.removesuffix('.')}. " for word in words if word).rstrip()
     return Table(title, grid[0], grid[1:], section=section, note=joined)
 
@@ -165,6 +165,7 @@ def difference_table(
     tests = dict.fromkeys(row.test for row in compared)
     limits = dict.fromkeys(limit for row in compared for limit in row.limits)
     note = "; ".join([MEANING, *tests, *map(adjustment_text, compared[:1]), *limits]) + "."
+    note = add_footnotes(note, [caveat for row in compared for caveat in row.caveats])
     of_whom = f" of {name(compared[0].first)}" if compared and is_of_one else ""
     return Table(
         f"Differences{of_whom}, paired by item and subject", columns, rows, section=section, note=note

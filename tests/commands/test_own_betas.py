@@ -56,7 +56,7 @@ def test_one_s_own_betas_take_ten_lines_as_the_guide_has_them(tmp_path, brainhiv
     output, talk = ("".join(getattr(ended, name) for ended in told) for name in ("stdout", "stderr"))
     assert "24 train, 8 test trials" in output.replace("\n", " ")
     assert "subject 1, session 1–2: 2 blank trials" in talk
-    assert "Retrieval of test pictures: intra, image-folder" in output
+    assert "Retrieval, test" in output and "Protocol: intra, image-folder" in output
     store = SignalStore.open(work / "signals/image-folder/default/sub-01.h5")
     assert store["test"].repetitions.tolist() == [4, 4]
     scored = (responses - responses[:6].mean(0)) / responses[:6].std(0)  # by training pictures

@@ -43,5 +43,5 @@ def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(tmp_path, brainhi
     assert "18 train, 6 test trials" in output.replace("\n", " ")
     store = SignalStore.open(work / "signals/image-folder/default/sub-01.h5")
     assert store["test"].repetitions.tolist() == [3, 3]
-    assert "Retrieval of test pictures: intra, image-folder" in output
+    assert "Retrieval, test" in output and "Protocol: intra, image-folder" in output
     assert "next: brainhive train-align --dataset image-folder" in "".join(ended.stderr for ended in told)

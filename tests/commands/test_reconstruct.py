@@ -36,7 +36,7 @@ def test_a_prior_of_scale_zero_has_no_effect(go, aligned, drawing):
     for name, picture in pictures.items():
         if "shuffled" not in name:
             assert np.abs(picture - pictures[name.replace("samples/", "samples/shuffled/")]).max() <= 1
-    assert "scale 0" in result.tables[0].title
+    assert "scale 0" in result.tables[0].note
     assert reconstruct.Recipe.resolve("reconstruct", None, {"prior": "x"}, ["prior.scale=2"]).prior.scale == 2
 
 

@@ -95,7 +95,7 @@ def test_regions_are_said_to_carry_what_a_model_reads_of_them(go, small, world, 
     assert max(shares["V1"].value, shares["V2"].value) < shares["early"].value  # which they lie in
     assert found.facts.voxels["sub-01"]["early"] > found.facts.voxels["sub-01"]["FFA"]
     assert not any("LOC" in name for name in found.scopes)  # of which the model reads nothing
-    table = next(table for table in result.tables if table.title.startswith("What regions carry"))
+    table = next(table for table in result.tables if table.title.startswith("What each region carries"))
     assert [row[0] for row in table.rows if row[0] in shares]
     (drawn,) = (
         each for each in artifacts.read(RunFolder(result.folder)) if each.title.endswith("region carries")

@@ -97,7 +97,7 @@ def test_every_number_and_sheet_of_a_mixed_run_says_so_and_no_others(run: Path, 
         assert result.metrics.caveats == caveats
         numbers = [each for scope in result.metrics.scopes.values() for each in scope.values()]
         assert numbers and all(find_caveats(each.protocol) == caveats for each in numbers)
-        assert all(find_caveats(table.title) == caveats for table in result.tables)
+        assert all(find_caveats(table.note) == caveats for table in result.tables)
         shown = artifacts.read(RunFolder(result.folder))
         assert "sheet" in {each.kind for each in shown}
         assert all(find_caveats(each.note) == caveats for each in shown if each.kind == "sheet")

@@ -13,7 +13,7 @@ from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.facts import RetrievalFacts
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.measurements import Measurements, add_footnotes
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.spaces import Voxels
@@ -122,7 +122,7 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
     drawn = [replace(artifact, section=SECTION) for artifact in drawn if shows_something(artifact)]
     details = lay_out(measured, recipe.concept_rows, DETAILS)
     drawn += [replace(table, section="Details") for table in details]
-    return drawn
+    return [replace(each, note=add_footnotes(each.note, measured.caveats)) for each in drawn]
 
 
 def _draw_confusions(names: Sequence[str], counts: Sequence[Sequence[int]]) -> Heatmap:
