@@ -3,16 +3,18 @@
 import os
 import sys
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache, partial
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from brainhive_cli.core import artifacts, console
+from brainhive_cli.core.artifacts import Artifact, Curve, Line, Row, Sheet, Tile
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.facts import LiveFacts
 from brainhive_cli.core.inputs import Input, collect, digests_of
@@ -33,11 +35,11 @@ from brainhive_cli.data.media.media_files import first_frame, to_bytes
 from brainhive_cli.data.streams import WindowStream
 from brainhive_cli.evaluation.live.decoder import Event, LiveResult
 from brainhive_cli.evaluation.live.job import Job, OpenSession
-from brainhive_cli.evaluation.live.loop import Drawer, Loop
+from brainhive_cli.evaluation.live.loop import Drawer, Loop, Score
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.evaluation.live.session_artifacts import ReadPicture, draw_session
 from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
+from brainhive_cli.measurement.confidence_sequence import interval
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.models import priors
 from brainhive_cli.reports.live_page import LivePage, resolve_host
@@ -50,6 +52,10 @@ PICTURE_PX = 256
 DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
 """Variables of which one is set where a browser has a window; without, a browser would take the terminal."""
 UNCLOSED = "the session ended, but not all was closed"
+CURVE_POINTS = 200
+"""Points of the curve, at most."""
+SECTION = "What was seen, while it was seen"
+ReadPicture = Callable[[str], bytes | None]
 PROTOCOL = "live, single trials"
 AVERAGED = "live, average of all trials of a picture"
 INTERVAL = "95 % at every moment of the session (confidence sequence), for this person and these pictures"
@@ -58,7 +64,7 @@ INTERVAL = "95 % at every moment of the session (confidence sequence), for this 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the run, the stream, and what draws; nothing of the stream is opened."""
     job = cache(lambda: Job.resolve(recipe))
-    checks = [lambda: job().check(), *([lambda: resolve_host(recipe.host)] if recipe.page else [])]
+    checks = [lambda: job().check(), lambda: recipe.page and resolve_host(recipe.host)]
     return collect(lambda: job().inputs(), lambda: _list_drawing(recipe), checks=checks)
 
 
@@ -81,18 +87,37 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         outlets.callback(session.stream.close)
 
         # what a reader must know before the session starts
-        lines = [*(f"not as offline: {sentence}" for sentence in session.differs)]
+        lines = [f"not as offline: {sentence}" for sentence in session.differs]
         lines += [MEANINGS[caveat] for caveat in session.caveats()]
         if job.subject not in job.cell.trained_on or job.align.tests_new_subjects:
             lines.append(f"the model has not learned from subject {job.subject}")
         for line in lines:
             console.warn(line)
 
-        # where results go, and what saves the session
+        # where results go: lines of JSON, an LSL outlet, the page
         named, digests = recipe.model_copy(update={"align_run": job.align.name}), digests_of(job.inputs())
         folder = RunFolder.open("live", job.align.label, named, launch, True, digests)
-        read_picture = _find_pictures(session)
-        sinks, drawer = _open_sinks(session, folder, launch, read_picture, outlets)
+        read_picture, sinks = _find_pictures(session), []
+        if recipe.lines:
+            sinks.append(lambda event: console.show_json(event, indent=None))
+        if recipe.outlet:
+            from brainhive_cli.data.lsl_library import ResultOutlet
+
+            outlet = ResultOutlet(recipe.outlet, f"brainhive-{folder.path.name}")
+            outlets.callback(_try, UNCLOSED, outlet.close)
+            sinks.append(lambda event: outlet.push(event) if event["kind"] == "result" else None)
+        page = _open_page(session, read_picture) if recipe.page else None
+        if page:
+            outlets.callback(_try, UNCLOSED, page.stop)
+            sinks.append(page.publish)
+
+        # what draws, and what saves the session
+        def show(event: Event, picture: bytes) -> None:
+            folder.replace(f"drawings/{event['window']:06d}.png", lambda part: part.write_bytes(picture))
+            if page:
+                page.publish(event, picture)
+
+        drawer = Drawer(_load_generator(session, launch), show) if recipe.draw else None
         recorder, files = None, {}
         if recipe.save and not isinstance(session.stream, WindowStream):  # whose trials are stored already
             files["session"] = folder.path / "session"
@@ -137,53 +162,28 @@ def _try(problem: str, act: Callable[[], Any]) -> Any:
         return act()
     except Exception as error:
         console.warn(f"{problem}: {type(error).__name__}: {error}")
-        return None
 
 
-def _open_sinks(
-    session: OpenSession, folder: RunFolder, launch: Launch, read_picture: ReadPicture, outlets: ExitStack
-) -> tuple[list[Callable[[Event], None]], Drawer | None]:
-    """Open what results go to: lines of JSON, an LSL outlet, the page; and what draws."""
-    sinks, recipe = [], session.job.recipe
-    if recipe.lines:
-        sinks.append(lambda event: console.show_json(event, indent=None))
-    if recipe.outlet:
-        from brainhive_cli.data.lsl_library import ResultOutlet
-
-        outlet = ResultOutlet(recipe.outlet, f"brainhive-{folder.path.name}")
-        outlets.callback(_try, UNCLOSED, outlet.close)
-        sinks.append(lambda event: outlet.push(event) if event["kind"] == "result" else None)
-
-    page = None
-    if recipe.page:
-        title = f"{session.source_name}, subject {session.job.subject}"
-        page = LivePage(title, read_picture, recipe.host, recipe.port)
-        url = page.start()
-        outlets.callback(_try, UNCLOSED, page.stop)
-        console.say(f"page: {url}")
-        has_display = sys.platform in ("darwin", "win32") or DISPLAYS & os.environ.keys()
-        if recipe.open and has_display and not webbrowser.open(url):
-            console.warn("no browser was found here")
-        page.publish(
-            {
-                "kind": "start",
-                "model": f"{session.job.align.label}, {session.job.cell.name}",
-                "pool": len(session.decoder.image_ids),
-                "caveats": session.caveats(),
-                "differs": session.differs,
-            }
-        )
-        sinks.append(page.publish)
-
-    if not recipe.draw:
-        return sinks, None
-
-    def show(event: Event, picture: bytes) -> None:
-        folder.replace(f"drawings/{event['window']:06d}.png", lambda part: part.write_bytes(picture))
-        if page is not None:
-            page.publish(event, picture)
-
-    return sinks, Drawer(_load_generator(session, recipe.draw, launch), show)
+def _open_page(session: OpenSession, read_picture: ReadPicture) -> LivePage:
+    """Open the page, and say where it is."""
+    recipe = session.job.recipe
+    title = f"{session.source_name}, subject {session.job.subject}"
+    page = LivePage(title, read_picture, recipe.host, recipe.port)
+    url = page.start()
+    console.say(f"page: {url}")
+    page.publish(
+        {
+            "kind": "start",
+            "model": f"{session.job.align.label}, {session.job.cell.name}",
+            "pool": len(session.decoder.image_ids),
+            "caveats": session.caveats(),
+            "differs": session.differs,
+        }
+    )
+    has_display = sys.platform in ("darwin", "win32") or DISPLAYS & os.environ.keys()
+    if recipe.open and has_display and not webbrowser.open(url):
+        console.warn("no browser was found here")
+    return page
 
 
 def _find_pictures(session: OpenSession) -> ReadPicture:
@@ -217,13 +217,14 @@ def _write_png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable[[LiveResult], bytes]:
-    """Load the prior and the generator of a recipe of reconstruct; what is returned draws a result.
+def _load_generator(session: OpenSession, launch: Launch) -> Callable[[LiveResult], bytes]:
+    """Load the prior and the generator of the recipe that draws; what is returned draws a result.
 
     Raises:
         BrainhiveError: if the model's tokens are not the prior's.
     """
-    drawing, member = Reconstruction.resolve("reconstruct", name, {}, []), session.decoder.member
+    recipe, member = session.job.recipe, session.decoder.member
+    drawing = Reconstruction.resolve("reconstruct", recipe.draw, {}, [])
     prior = priors.load(drawing.prior.source, scale=drawing.prior.scale, adapter=drawing.adapter)
     if prior.fuser is not None:
         check_tokens(member.run, prior, drawing.prior.source, member.run.dataset_config, is_named=True)
@@ -244,7 +245,8 @@ def _load_generator(session: OpenSession, name: str, launch: Launch) -> Callable
 def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     """Measure hit rates of single trials and of averages, next to what came of the stream."""
     job, decoder, score, hits = session.job, session.decoder, loop.score, loop.score.hits
-    caveats, scopes, items, unknown = score.caveats, {}, dict[str, Any](), list[str]()
+    align = job.align
+    caveats, scopes, items = score.caveats, {}, dict[str, Any]()
     if hits.trials:
         # hit rates of single trials, whose interval holds at every moment, and of averages
         low, high = hits.interval
@@ -260,14 +262,13 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         for name, metrics in listed.items():
             scopes[name] = by_name([replace(metric, selected=selected) for metric in metrics])
         items = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}}
-    else:
-        unknown = [*decoder.unknown_events]
+    unknown = [] if hits.trials else [*decoder.unknown_events]
     facts = LiveFacts(
         caveats=caveats,
-        dataset=job.align.dataset.name,
-        modality=job.align.modality,
-        stimulus=job.align.dataset.stimulus,
-        run=job.align.name,
+        dataset=align.dataset.name,
+        modality=align.modality,
+        stimulus=align.dataset.stimulus,
+        run=align.name,
         protocol=PROTOCOL,
         windows=loop.decoded,
         ended=reason,
@@ -288,12 +289,69 @@ def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     """Lay out hit rates, latencies and counts."""
     facts = measurements.facts_of(LiveFacts)
     timed = [(stage, *values.values()) for stage, values in facts.latency_ms.items()]
-    dropped = facts.stream["dropped"]
-    counts = [(name, count) for name, count in facts.stream.items() if count is not dropped]
-    counts += [(f"dropped: {reason}", count) for reason, count in dropped.items()]
+    counts = dict(facts.stream)
+    counts |= {f"dropped: {reason}": count for reason, count in counts.pop("dropped").items()}
     tables = (
         metric_table("Shown picture ranked first", measurements.scopes, "trials", ("top1", "top5")),
         Table("Latency, ms", ("stage", "median", "95 %", "most"), timed),
-        Table("Stream", ("what", "count"), counts),
+        Table("Stream", ("what", "count"), [*counts.items()]),
     )
     return tuple(table for table in tables if table.rows)
+
+
+def draw_session(
+    folder: RunFolder,
+    results: Sequence[Event],
+    score: Score,
+    read_picture: ReadPicture,
+) -> list[Artifact]:
+    """Draw the first windows of a session, and the course of its hit rate.
+
+    Args:
+        folder: The run, in which pictures are saved; `drawings/` has what was drawn.
+        results: First results as plain values, see `LiveResult`.
+        score: Hits of the trials that count.
+        read_picture: Reads the file of a picture of the gallery; None where there is none.
+    """
+    files: dict[str, str] = {}
+
+    def tile(image_id: str | None, lines: Sequence[str], verdict: Any = "") -> Tile:
+        """Make a tile of a picture; a gap where it is not known, or cannot be read."""
+        if image_id is None or (picture := read_picture(image_id)) is None:
+            return Tile("", [image_id or "not known", *lines], verdict=verdict)
+        if image_id not in files:
+            opened = Image.open(BytesIO(picture))
+            files[image_id] = artifacts.save_picture(folder, f"gallery/{len(files)}", opened)
+        return Tile(files[image_id], lines, verdict=verdict)
+
+    # shown, the best by this trial, and the drawing
+    drawn, rows = list[Artifact](), []
+    has_drawings = (folder.path / "drawings").is_dir()
+    for result in results:
+        shown, window = result["shown"], result["window"]
+        words = [f"window {window}"]
+        words += [] if result["rank"] is None else [f"rank {result['rank']} of {score.hits.pool}"]
+        tiles = [tile(shown, words)]
+        for best in result["best"]:
+            verdict = "" if shown is None else "right" if best["image"] == shown else "wrong"
+            tiles.append(tile(best["image"], [f"{best['similarity']:.2f}"], verdict))
+        if has_drawings:
+            name = f"drawings/{window:06d}.png"
+            tiles.append(Tile(name) if (folder.path / name).is_file() else Tile("", ["skipped"]))
+        rows.append(Row(str(window), tiles))
+    if results:
+        columns = ["seen", *map(str, range(1, 1 + len(results[0]["best"])))]
+        columns += ["drawn from the signal"] if has_drawings else []
+        note = "the first windows, each a single trial; the seen picture has a green frame"
+        drawn.append(Sheet("What was shown, and what was decoded", columns, rows, section=SECTION, note=note))
+
+    # hit rate with its confidence sequence
+    if ranks := score.ranks:
+        trials = np.linspace(1, len(ranks), min(CURVE_POINTS, len(ranks))).round().astype(int)
+        counts = np.cumsum(np.equal(ranks, 1))[trials - 1]
+        low, high = zip(*map(interval, counts.tolist(), trials.tolist()), strict=True)
+        line = Line("top-1", (counts / trials).tolist(), low, high, score.hits.chance)
+        note = "single trials; the interval holds at every moment, however often it is looked at"
+        title, value = "Share of trials that ranked the shown picture first", "top-1 so far"
+        drawn.append(Curve(title, "trials", trials.tolist(), [line], value, section=SECTION, note=note))
+    return drawn

@@ -11,12 +11,11 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import lru_cache, partial
+from itertools import count
 from typing import Any
 
-from markupsafe import Markup
-
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
-from brainhive_cli.reports.sentences import HERE, MEANINGS
+from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.reports.templates import templates
 
 RESULTS_KEPT = 12
@@ -67,9 +66,9 @@ def resolve_host(host: str) -> str:
         listed = socket.getaddrinfo(host or "::", None, type=socket.SOCK_STREAM)
     except (OSError, ValueError) as error:
         raise BrainhiveError(f"host {host!r} is not found: {first_line(error)}", NAME_ADDRESS) from error
-    resolved = [ipaddress.ip_address(address[0]) for *_, address in listed]
-    addresses = [getattr(address, "ipv4_mapped", None) or address for address in resolved]
-    addresses.sort(key=lambda address: address.version)
+    resolved = (ipaddress.ip_address(address[0]) for *_, address in listed)
+    mapped = [getattr(address, "ipv4_mapped", None) or address for address in resolved]
+    addresses = sorted(mapped, key=lambda address: address.version)
     for address in addresses:
         if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255":
             problem = f"host {host!r} is {address}, which stands for more than one address"
@@ -106,15 +105,14 @@ class LivePage:
         self._token = secrets.token_urlsafe(32)
 
         # numbered messages: the latest of each kind, of windows the last few, and the last of all kinds
-        self._lock = threading.Lock()
-        self._count = 0
-        self._latest: dict[tuple[str, int], tuple[int, str]] = {}
-        self._recent: deque[tuple[int, str]] = deque(maxlen=EVENTS_KEPT)
-        self._hits: list[list[float | None]] = []
+        self._lock, self._numbers = threading.Lock(), count(1)
+        self._latest = dict[tuple[str, int], tuple[int, str]]()
+        self._recent = deque[tuple[int, str]](maxlen=EVENTS_KEPT)
+        self._hits: list[list[float]] = []
 
         # pictures
         self.load_picture = lru_cache(PICTURES_KEPT)(read_picture)
-        self.drawings: OrderedDict[str, bytes] = OrderedDict()
+        self.drawings = OrderedDict[str, bytes]()
 
         # the server, and what wakes its streams of events
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -155,11 +153,10 @@ class LivePage:
         suffix = "" if port == 80 else f":{port}"
         names = (address, "127.0.0.1", "localhost", self._host.lower())
         hosts = [f"[{name}]{suffix}" if ":" in name else f"{name}{suffix}" for name in names]
-        guard = _guard(app, self._token, {*hosts})
 
         # no access log, which would hold the token, and no other words on the terminal
         config = uvicorn.Config(
-            guard,
+            _guard(app, self._token, {*hosts}),
             http=_build_protocol(),
             ws="none",
             loop="asyncio",
@@ -185,11 +182,10 @@ class LivePage:
             event: Plain values; its `kind` says what it is. Pages ignore kinds that they do not know.
             drawing: PNG or JPEG file of the event's window, of which the last are kept.
         """
-        text, hits = _write_json(event), event.get("hits")
+        text = _write_json(event)
         with self._lock:
             # keep it for those who are behind, and for those who come later
-            self._count += 1
-            message = (self._count, text)
+            message = (next(self._numbers), text)
             self._recent.append(message)
             self._latest[event["kind"], event.get("window", 0) % RESULTS_KEPT] = message
 
@@ -198,7 +194,7 @@ class LivePage:
                 self.drawings[str(event["window"])] = drawing
                 if len(self.drawings) > DRAWINGS_KEPT:
                     self.drawings.popitem(last=False)
-            if hits:
+            if hits := event.get("hits"):
                 self._hits.append([hits["n"], hits["rate"], *hits["interval"]])
                 if len(self._hits) > POINTS_KEPT:
                     del self._hits[1::2]
@@ -304,7 +300,7 @@ def _build_protocol() -> Any:
     class Connection(H11Protocol):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.state: tuple[Any, int] | None = None
+            self.state: Any = None
             self.served_s = self.loop.time()
 
             # the oldest of those that wait for no answer makes room
@@ -342,14 +338,13 @@ def _build_app(page: LivePage) -> Any:
     from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
     from starlette.routing import Route
 
-    css = Markup((HERE / "page.css").read_text(encoding="utf-8"))
-    render = partial(templates().get_template("live_page.html").render, css=css, meanings=MEANINGS)
+    template = templates().get_template("live_page.html")
 
     # the page knows no event yet, and reads the token from its own address
     async def show_page(request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)  # marks the style and the script that the browser may use
         policy = {"Content-Security-Policy": PAGE_POLICY.format(nonce=nonce)}
-        return HTMLResponse(render(title=page.title, nonce=nonce), headers=policy)
+        return HTMLResponse(template.render(title=page.title, nonce=nonce, meanings=MEANINGS), headers=policy)
 
     async def stream_events(request: Request) -> Response:
         if request.method == "HEAD":  # whose answer would never end
@@ -359,14 +354,9 @@ def _build_app(page: LivePage) -> Any:
         return StreamingResponse(page.stream_messages(), media_type="text/event-stream")
 
     turn = asyncio.Lock()
-    images: dict[str, Any] = {
-        "/picture": (page.load_picture, "image"),
-        "/drawing": (page.drawings.get, "window"),
-    }
 
-    async def send_image(request: Request) -> Response:
+    async def send_image(load: Callable[[str], bytes | None], key: str, request: Request) -> Response:
         # one after the other, with pauses, so that many viewers do not slow the session
-        load, key = images[request.url.path]
         async with turn:
             await asyncio.sleep(PAUSE_S)
             content = await run_in_threadpool(load, request.query_params.get(key, ""))
@@ -376,8 +366,13 @@ def _build_app(page: LivePage) -> Any:
         kind = next((kind for start, kind in kinds.items() if content and content.startswith(start)), None)
         return Response(content, media_type=kind) if kind else Response(status_code=404)
 
-    paths = {"/": show_page, "/events": stream_events, **dict.fromkeys(images, send_image)}
-    app = Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
+    routes = [
+        Route("/", show_page),
+        Route("/events", stream_events),
+        Route("/picture", partial(send_image, page.load_picture, "image")),
+        Route("/drawing", partial(send_image, page.drawings.get, "window")),
+    ]
+    app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # the address of a redirection would hold the token
     return app
 

@@ -52,7 +52,6 @@ class LiveResult(NamedTuple):
         is_tested: Whether it counts: what was shown is known, and the model has not learned from it.
         is_learned: Whether it is a trial that the model has learned from.
         signal: [C, T] the average, or the trial, as the model takes it.
-        token: [D] of this trial.
     """
 
     event: Event
@@ -60,7 +59,6 @@ class LiveResult(NamedTuple):
     is_tested: bool
     is_learned: bool
     signal: Tensor
-    token: Tensor
 
 
 @dataclass
@@ -94,9 +92,9 @@ class WindowDecoder:
         """Begin with no windows."""
         self._number = 0
         self.find_shown = lru_cache(10 * AVERAGED_PICTURES)(self._find_shown)
-        self.unknown_events: deque[str] = deque(maxlen=AVERAGED_PICTURES)
-        self._sums: OrderedDict[int, tuple[Float64, int]] = OrderedDict()  # [E, T], and trials
-        self._noise_trials: list[tuple[Float32, str]] = []
+        self.unknown_events = deque[str](maxlen=AVERAGED_PICTURES)
+        self._sums = OrderedDict[int, tuple[Float64, int]]()  # [E, T], and trials
+        self._noise_trials = list[tuple[Float32, str]]()
         self._units = normalize(self.pictures.float())  # [M, D]
         self.whitener = None if self.preparation is None else self.preparation.whitener  # [E, E]
 
@@ -169,7 +167,7 @@ class WindowDecoder:
         # trials, then averages, decoded together
         decoded = np.stack([*epochs, *averages.values()]).astype(np.float32)  # [n + a, E, T]
         shown = [*rows, *(rows[index] for index in averages)]
-        signals, tokens, best, ranked = self._rank(decoded, shown)
+        signals, best, ranked = self._rank(decoded, shown)
         average_of = dict(zip(averages, range(len(rows), len(shown)), strict=True))
 
         # trials that the model has learned from
@@ -197,14 +195,12 @@ class WindowDecoder:
                 "average_rank": ranked[average] if average else None,
             }
             is_tested, signal = row is not None and bool(self.is_tested[row]), signals[average or index]
-            results.append(
-                LiveResult(event, window, is_tested, is_learned[index], signal, tokens[index].cpu())
-            )
+            results.append(LiveResult(event, window, is_tested, is_learned[index], signal))
         return results
 
     def _rank(
         self, epochs: Float32, shown: Sequence[int | None]
-    ) -> tuple[Tensor, Tensor, list[Best], list[int | None]]:
+    ) -> tuple[Tensor, list[Best], list[int | None]]:
         """Encode prepared windows [n, E, T], and rank the gallery by each.
 
         Args:
@@ -212,15 +208,15 @@ class WindowDecoder:
             shown: [n] rows of the shown pictures; None where it is not known.
 
         Returns:
-            [n, C, T] what the model takes of them, their tokens [n, D], the most similar pictures of each,
-            and the rank of the shown one.
+            [n, C, T] what the model takes of them, the most similar pictures of each, and the rank of the
+            shown one.
         """
         # what the model takes of the windows
         trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s", "index"))
         trials |= {"signal": epochs[:, None], "image_ids": (), "subject": self.member.cell.tested_on[0]}
         spec, run = self.member.module.layout.spec, self.member.run
-        options = run.dataset.channels, False, run.channel_mapping
-        chosen = choose_input(spec, replace(self.template, **trials), "the stream", *options)
+        windows, channels = replace(self.template, **trials), run.dataset.channels
+        chosen = choose_input(spec, windows, "the stream", channels, False, run.channel_mapping)
         chosen = chosen.normalise(self.normaliser)
 
         # tokens, the most similar pictures, and ranks, also of the first picture where it is not known
@@ -233,7 +229,7 @@ class WindowDecoder:
         targets = torch.tensor([row or 0 for row in shown], device=tokens.device)
         ranked = zip(shown, ranks(tokens, self.pictures, targets).tolist(), strict=True)
         known = [None if row is None else rank for row, rank in ranked]
-        return torch.from_numpy(chosen.averages), tokens, best, known
+        return torch.from_numpy(chosen.averages), best, known
 
 
 def describe_trials(signals: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -27,7 +26,7 @@ from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.data.streams import Stream, StreamConfig, StreamFormat, Wanted, WindowStream
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.decoder import WindowDecoder, read_learned_trials
-from brainhive_cli.evaluation.live.preparation import LivePreparation, plan_preparation
+from brainhive_cli.evaluation.live.preparation import DEFAULT_UNIT, KINDS, LivePreparation, plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
@@ -37,8 +36,6 @@ MAX_LEARNED = 0.05
 """Share of the trials that may look as if they had been trained on: those of a blink, say, are alike."""
 NAMING = {"channels": "source.channels=A,B,… in order", "rename": "source.rename={theirs: ours}"}
 """Keys of streams that name channels, and how they are written."""
-DEFAULT_UNIT = "µV"
-"""Unit of continuous samples of a whitened store that does not say it: that of EEG."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,9 @@ class Job:
             MissingData: if there is no run.
         """
         subjects = None if recipe.dataset is None or recipe.subject is None else [recipe.subject]
-        mapping = recipe.channel_mapping
-        align = open_model(recipe.align_run, recipe.paths, recipe.dataset, subjects, recipe.copies, mapping)
+        align = open_model(
+            recipe.align_run, recipe.paths, recipe.dataset, subjects, recipe.copies, recipe.channel_mapping
+        )
         refuse_sweep(align)
         require_split(align.dataset, recipe.gallery, "gallery")
 
@@ -96,28 +94,9 @@ class Job:
         for one in self.align.inputs([self.recipe.gallery]):
             yield replace(one, is_optional=one.is_optional or one.name.startswith(f"{SIGNALS} "))
 
-    @cached_property
-    def recorded_unit(self) -> str:
-        """Unit of the continuous samples before whitening, as the stores of the run's people say it."""
-        source = self.align.models[0].source
-        units = (
-            facts["recorded_unit"]
-            for subject in (self.subject, *self.cell.trained_on)
-            if source.path(subject).is_file()
-            for recording in source.open(subject).splits.values()
-            for facts in (recording.provenance, *recording.provenance.get("sessions", ()))
-            if "recorded_unit" in facts
-        )
-        return str(next(units, DEFAULT_UNIT))
-
     def plan(self, model: Aligner) -> LivePreparation:
         """Plan how windows of a continuous stream are prepared; raises as `plan_preparation`."""
-        spec, recipe = model.layout.spec, self.recipe
-        if spec.names == tuple(map(str, range(len(spec.names)))):  # a model that only counts its channels
-            chosen = spec.signal.get("channels") or self.align.dataset.channels or spec.names
-            spec = replace(spec, names=tuple(chosen))
-        where = str(self.align.models[0].path)
-        return plan_preparation(spec, model.learned, self.subject, self.recorded_unit, recipe, where)
+        return plan_preparation(self.align, self.cell, model, self.subject, self.recipe)
 
     def check(self) -> None:
         """Refuse what windows of the stream cannot be prepared for; raises as `plan`."""
@@ -156,7 +135,8 @@ class Job:
             idle = ("events", "whiten_trials", "whitener_session")
             refuse_idle(recipe, idle, "on prepared trials of known pictures", "leave it out")
         else:
-            kind, unit, channels = preparation.kind, preparation.unit, preparation.channels
+            unit, channels = preparation.unit, preparation.channels
+            kind = KINDS.get(unit, kind)
             start_ms, stop_ms = preparation.steps.epoch_ms
             span_s = start_ms / 1000, stop_ms / 1000
         wanted = Wanted(channels, kind, unit, spec.rate_hz or 250.0, span_s, image_ids, open_recording)
@@ -254,32 +234,32 @@ def choose_columns(
         BrainhiveError: naming channels that are missing, match twice, or have another unit or none.
     """
     # channels by name, in the order of the model
+    is_whitened, kind = preparation.steps.whiten != "no", KINDS.get(preparation.unit, "eeg")
     keys = type(source).model_fields
     where = f"stream {stream.name}"
     rows = find_rows(preparation.channels, stream.channels, where)
     missing = [name for name, row in zip(preparation.channels, rows, strict=True) if row is None]
     columns = [row for row in rows if row is not None]
-    if missing and (channel_mapping == "none" or preparation.is_whitened):
+    if missing and (channel_mapping == "none" or is_whitened):
         listed = console.summarise_names(list(stream.channels))
         ways = [way for key, way in NAMING.items() if key in keys]
-        ways += [] if preparation.is_whitened else ["channel_mapping=spline"]
+        ways += [] if is_whitened else ["channel_mapping=spline"]
         raise BrainhiveError(
             f"{where} has no channel {', '.join(missing)}, which the model needs"
-            f"{' for its whitening' if preparation.is_whitened else ''}; of {listed}",
+            f"{' for its whitening' if is_whitened else ''}; of {listed}",
             "; or ".join(ways) or "a stream that has it",
         )
     if missing:  # all of the stream, of which the mapping chooses
-        columns = [index for index, kind in enumerate(stream.kinds) if kind == preparation.kind]
+        columns = [index for index, each in enumerate(stream.kinds) if each == kind]
 
     # one unit, that of the model's preparation
-    units = dict.fromkeys(stream.units[index] for index in columns)
-    if wrong := [unit for unit in units if unit != preparation.unit]:
+    if wrong := [stream.units[index] for index in columns if stream.units[index] != preparation.unit]:
         names = [stream.channels[index] for index in columns if stream.units[index] == wrong[0]]
         declared = f"in {wrong[0]}" if wrong[0] else "without a unit"
         raise BrainhiveError(
             f"{where} has {console.summarise_names(names)} {declared}, the model takes {preparation.unit}",
             "source.unit=V (or mV, µV, fT …) says in which unit its samples are"
             if "unit" in keys
-            else f"a stream of channels in {preparation.unit}, of type {preparation.kind}",
+            else f"a stream of channels in {preparation.unit}, of type {kind}",
         )
     return columns

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -38,12 +38,8 @@ STAGES = ("acquisition", "window", "decoding", "from the window's end", "from on
 sample and from the event to ranks."""
 
 
-class TimedWindow(NamedTuple):
-    """A window, and the times on the stream's clock when its last sample was read and it was cut."""
-
-    window: CutWindow
-    read_s: float
-    cut_s: float
+TimedWindow = tuple[CutWindow, float, float]
+"""A window, and the times on the stream's clock when its last sample was read and it was cut."""
 
 
 class Latencies:
@@ -59,14 +55,9 @@ class Latencies:
 
     def add(self, timed: TimedWindow, ranked_s: float) -> None:
         """Add a window whose ranks were there at a time of the stream's clock."""
-        window = timed.window
-        times_s = (
-            timed.read_s - window.end_s,
-            timed.cut_s - timed.read_s,
-            ranked_s - timed.cut_s,
-            ranked_s - window.end_s,
-            ranked_s - window.time_s,
-        )
+        window, read_s, cut_s = timed
+        end_s, onset_s = window.end_s, window.time_s
+        times_s = (read_s - end_s, cut_s - read_s, ranked_s - cut_s, ranked_s - end_s, ranked_s - onset_s)
         for values, time_s in zip(self._values.values(), times_s, strict=False):
             values.append(1000 * time_s)
 
@@ -97,9 +88,8 @@ class Score:
     def __init__(self, session: OpenSession) -> None:
         self._session = session
         self.hits, self.learned = HitRate(len(session.decoder.image_ids)), 0
-        self.image_ids: list[str] = []
-        self.ranks: list[int] = []
-        self.average_ranks: dict[str, int] = {}
+        self.image_ids, self.ranks = list[str](), list[int]()
+        self.average_ranks = dict[str, int]()
 
     def add(self, result: LiveResult) -> None:
         """Count a result whose shown picture is known and tested."""
@@ -146,7 +136,7 @@ class Drawer:
 
     def __init__(self, draw: Callable[[LiveResult], bytes], show: Callable[[Event, bytes], None]) -> None:
         self._draw, self._show, self._skipped = draw, show, 0
-        self._newest: queue.Queue[LiveResult | None] = queue.Queue()
+        self._newest = queue.Queue[LiveResult | None]()
         self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
         self._thread.start()
 
@@ -167,8 +157,8 @@ class Drawer:
             started_s = time.perf_counter()
             try:
                 picture, seconds = self._draw(result), round(time.perf_counter() - started_s, 3)
-                event = {"kind": "drawing", "window": result.event["window"], "seconds": seconds}
-                self._show({**event, "skipped": self._skipped}, picture)
+                about = {"kind": "drawing", "window": result.event["window"], "skipped": self._skipped}
+                self._show(about | {"seconds": seconds}, picture)
             except Exception as error:  # decoding goes on without drawings
                 console.warn(f"drawing ends: {type(error).__name__}: {error}")
                 return
@@ -199,7 +189,7 @@ class Loop:
         if not isinstance(session.stream, WindowStream):
             self.counts.dropped.update(session.stream.format.dropped)
         self._publish, self._recorder, self._drawer, self._most = publish, recorder, drawer, most_windows
-        self._queue: queue.Queue[list[TimedWindow] | BaseException | None] = queue.Queue()
+        self._queue = queue.Queue[list[TimedWindow] | BaseException | None]()
         self._should_stop = threading.Event()
         self._start_s: float | None = None  # time of the first sample
         self._read_at = time.monotonic()
@@ -215,14 +205,14 @@ class Loop:
         """
         reader = threading.Thread(target=self._read, name="reading", daemon=True)
         reader.start()
-        is_continuous = self.session.windows is not None
         stalled_at: float | None = None
         try:
             with stop_at_interrupt(self._should_stop):
                 for timed in self._take():
                     # a stall is said once, and its end
                     silence_s = time.monotonic() - self._read_at
-                    if silence_s > STALL_S and stalled_at is None and is_continuous and reader.is_alive():
+                    is_read = self.session.windows is not None and reader.is_alive()
+                    if silence_s > STALL_S and stalled_at is None and is_read:
                         stalled_at, self.stalls = self._read_at, self.stalls + 1
                         console.warn(f"no samples for {silence_s:.1f} s: the stream is stalled")
                         self._publish({"kind": "stalled", "for_s": round(silence_s, 3)})
@@ -270,7 +260,7 @@ class Loop:
         """Decode windows, and publish each result with what is known of the session so far."""
         decoder, stream = self.session.decoder, self.session.stream
         waited = decoder.missing_trials
-        results = decoder.decode([one.window for one in timed])
+        results = decoder.decode([window for window, *_ in timed])
         ranked_s = stream.now_s()
         if waited:
             missing = decoder.missing_trials
@@ -334,7 +324,7 @@ class Loop:
                     self.counts.events += len(ready)
                     self.counts.windows += len(ready)
                     read_s = stream.now_s()
-                    yield [TimedWindow(window, read_s, read_s) for window in ready]
+                    yield [(window, read_s, read_s) for window in ready]
                 continue
 
             # a continuous stream: samples and events as they come
@@ -351,7 +341,7 @@ class Loop:
             located = windows.locate()
             if ready := [*windows.cut()]:
                 cut_s = stream.now_s()
-                yield [TimedWindow(window, read_s, cut_s) for window in ready]
+                yield [(window, read_s, cut_s) for window in ready]
 
             # saved after windows were handed on
             if (recorder := self._recorder) is not None:
@@ -376,7 +366,7 @@ def stop_at_interrupt(should_stop: threading.Event) -> Iterator[None]:
         yield
         return
 
-    def stop(number: int, frame: Any) -> None:
+    def stop(*_: Any) -> None:
         console.say("ending the session; Ctrl-C again interrupts")
         should_stop.set()
         signal.signal(signal.SIGINT, before)

@@ -1,7 +1,7 @@
 """Preparation of live windows by the model's own steps, and in what they differ from those offline."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,16 +14,18 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.models.physical_units import name_unit
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.learned import Learned
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.trained import TrainedRun
 
 KNOWN = {*Steps.model_fields, "kind", "band_hz", "phase", "interpolate", "simulated"}
 """Steps of preparations that live windows can go through, or that change nothing of them."""
 KINDS = {"µV": "eeg", "fT": "mag", "fT/cm": "grad"}
 """Type of channels, as mne names it, by the unit of their signals."""
+DEFAULT_UNIT = "µV"
+"""Unit of continuous samples of a whitened store that does not say it: that of EEG."""
 WHITENED = "whitened"
 """Unit of signals that were whitened."""
-Band = tuple[float | None, float | None]
-"""Edges of a filter."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,10 @@ class LivePreparation:
     steps: Steps
     channels: tuple[str, ...]
     unit: str
-    band_hz: Band = (None, None)
+    band_hz: tuple[float | None, float | None] = (None, None)
     whitener: Float32 | None = None
     whiten_trials: int = 0
     differs: Sequence[str] = ()
-
-    @property
-    def kind(self) -> str:
-        """Type of the channels as mne names it."""
-        return KINDS.get(self.unit, "eeg")
-
-    @property
-    def is_whitened(self) -> bool:
-        """Whether windows are whitened."""
-        return self.steps.whiten != "no"
 
     def make_template(self, channels: tuple[str, ...], cutting: Cutting, spec: SignalSpec) -> Trials:
         """Make a recording [1, 1, E, T] of zeros that says of prepared windows what stores say of trials.
@@ -77,46 +69,67 @@ class LivePreparation:
             Sensors(channels, positions if np.isfinite(positions).all() else None),
             cutting.times_s,
             cutting.rate_hz,
-            WHITENED if self.is_whitened else spec.unit or self.unit,
+            spec.unit or self.unit if self.steps.whiten == "no" else WHITENED,
         )
 
 
 def plan_preparation(
-    spec: SignalSpec,
-    learned: Learned,
-    subject: int,
-    recorded_unit: str,
-    recipe: Recipe,
-    where: str,
+    align: TrainedRun, cell: Cell, model: Aligner, subject: int, recipe: Recipe
 ) -> LivePreparation:
     """Plan how live windows are prepared for a model.
 
     Args:
-        spec: What the model is built for.
-        learned: What it learned from, with the whiteners of its subjects.
+        align: Its run.
+        cell: Its cell.
+        model: Which signals it is built for, and the whiteners of the subjects that it learned from.
         subject: Whose brain.
-        recorded_unit: Unit before whitening.
         recipe: Its keys of whitening.
-        where: Name of the model, for errors.
 
     Raises:
         BrainhiveError: if the model reads voxels, or its preparation has steps that no stream can go through.
         MissingData: if signals are to be whitened and no whitener of the person is known.
         RecipeError: if keys of the whitening have no effect.
     """
+    spec, learned, where = model.layout.spec, model.learned, align.models[0].path
+    if spec.names == tuple(map(str, range(len(spec.names)))):  # a model that only counts its channels
+        chosen = spec.signal.get("channels") or align.dataset.channels or spec.names
+        spec = replace(spec, names=tuple(chosen))
+
     # fMRI needs motion correction and registration
     if not spec.names:
         hint = "docs/live.md names RT-Cloud, which decodes fMRI while it is recorded"
         raise BrainhiveError(f"{where} reads voxels, and live decodes EEG and MEG", hint)
-    steps, band_hz, is_zero_phase = _read_steps(spec, where)
+
+    # steps of the model's preparation: cut and filter
+    known = dict(spec.preparation)
+    if unknown := sorted(key for key in known if key.partition(".")[0] not in KNOWN):
+        raise BrainhiveError(
+            f"{where} was trained on signals with steps that no stream can go through: {', '.join(unknown)}",
+            "train on signals of prepare --from recording, or replay a store: --source signals",
+        )
+
+    # signals of a program are what it makes, without a step; others must say theirs
+    if "epoch_ms" not in known:
+        if "simulated" not in known or spec.times_s is None or not spec.rate_hz:
+            raise BrainhiveError(
+                f"{where} does not say how its signals were prepared",
+                "train on signals of prepare --from recording, or replay a store: --source signals",
+            )
+        first_ms, last_ms = (1000 * spec.times_s[index] for index in (0, -1))
+        span_ms = first_ms, last_ms + 1000 / spec.rate_hz  # keep_ms ends before its second time
+        known |= {"epoch_ms": span_ms, "keep_ms": span_ms, "rate_hz": spec.rate_hz}
+        known |= {"baseline": False, "whiten": "no"}
+    steps = Steps.model_validate({key: known[key] for key in known.keys() & Steps.model_fields.keys()})
+    low, high = known.get("band_hz") or (None, None)
+
+    # what cannot be as it was offline
     differs = []
-    if is_zero_phase:
+    if (low or high) and known.get("phase", "zero") == "zero":
         differs.append(
             "the model's signals were filtered without delay, which looks ahead; live windows are filtered "
             "forward, later by some 20 ms: train on preparation.phase=forward for the same numbers"
         )
-
-    if spec.preparation.get("interpolate"):
+    if known.get("interpolate"):
         differs.append(
             "bad channels of the model's signals were interpolated; live windows have all channels as they "
             "are recorded"
@@ -151,31 +164,16 @@ def plan_preparation(
             f"the noise of session {session} of the training whitens the windows; for this session's own: "
             "--whiten-trials 100"
         )
-    unit = name_unit(recorded_unit if spec.unit in ("", WHITENED) else spec.unit)
-    return LivePreparation(steps, channels, unit, band_hz, matrix, whiten_trials or 0, differs)
 
-
-def _read_steps(spec: SignalSpec, where: str) -> tuple[Steps, Band, bool]:
-    """Read the steps of a model's preparation: cut, filter, and whether that looks ahead."""
-    known = dict(spec.preparation)
-    unknown = sorted(key for key in known if key.partition(".")[0] not in KNOWN)
-    if unknown:
-        raise BrainhiveError(
-            f"{where} was trained on signals with steps that no stream can go through: {', '.join(unknown)}",
-            "train on signals of prepare --from recording, or replay a store: --source signals",
-        )
-    # signals of a program are what it makes, without a step; others must say theirs
-    if "epoch_ms" not in known:
-        if "simulated" not in known or spec.times_s is None or not spec.rate_hz:
-            raise BrainhiveError(
-                f"{where} does not say how its signals were prepared",
-                "train on signals of prepare --from recording, or replay a store: --source signals",
-            )
-        first_ms, last_ms = (1000 * spec.times_s[index] for index in (0, -1))
-        span_ms = first_ms, last_ms + 1000 / spec.rate_hz  # keep_ms ends before its second time
-        known |= {"epoch_ms": span_ms, "keep_ms": span_ms, "rate_hz": spec.rate_hz}
-        known |= {"baseline": False, "whiten": "no"}
-    low, high = known.get("band_hz") or (None, None)
-    is_zero_phase = bool(low or high) and known.get("phase", "zero") == "zero"
-    steps = Steps.model_validate({key: known[key] for key in known.keys() & Steps.model_fields.keys()})
-    return steps, (low, high), is_zero_phase
+    # unit of the continuous samples, which stores of whitened signals say
+    source = align.models[0].source
+    units = (
+        facts["recorded_unit"]
+        for person in (subject, *cell.trained_on)
+        if source.path(person).is_file()
+        for recording in source.open(person).splits.values()
+        for facts in (recording.provenance, *recording.provenance.get("sessions", ()))
+        if "recorded_unit" in facts
+    )
+    unit = name_unit(next(units, DEFAULT_UNIT) if spec.unit in ("", WHITENED) else spec.unit)
+    return LivePreparation(steps, channels, unit, (low, high), matrix, whiten_trials or 0, differs)

@@ -1,6 +1,7 @@
 """A recording that is replayed live gives the tokens and ranks that eval-retrieval has of its trials."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.noise import covariance, whitener
 from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import Loop
-from brainhive_cli.evaluation.live.preparation import plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.measure import encode_gallery, open_gallery
 
@@ -64,16 +64,30 @@ def open_session(run, *overrides, session=2):
     return job, job.open(HERE)
 
 
+def watch(opened):
+    """Collect the results of a session, with the tokens of their trials."""
+    decoder, results, tokens = opened.decoder, [], []
+    decode, encode = decoder.decode, decoder.member.encode
+
+    def keep_tokens(*trials):
+        tokens.append(encode(*trials))
+        return tokens[-1]
+
+    def keep_results(windows):
+        if decoded := decode(windows):  # whose trials are encoded before averages
+            pairs = zip(decoded, tokens[-1], strict=False)
+            results.extend(SimpleNamespace(event=result.event, token=token) for result, token in pairs)
+        return decoded
+
+    object.__setattr__(decoder.member, "encode", keep_tokens)
+    decoder.decode = keep_results
+    return results
+
+
 def replay(run, *overrides, session=2):
     """Replay a session; return the opened session and its results, with tokens."""
     _, opened = open_session(run, *overrides, session=session)
-    results, decode = [], opened.decoder.decode
-
-    def keep(windows):
-        results.extend(decoded := decode(windows))
-        return decoded
-
-    opened.decoder.decode = keep
+    results = watch(opened)
     loop = Loop(opened, lambda event: None)
     assert loop.run() == "the stream ended"
     return opened, loop, results
@@ -163,7 +177,8 @@ def test_channels_that_were_interpolated_offline_are_said_not_to_be_live(models)
     _, opened = open_session(models["plain"])
     model = opened.decoder.member.module
     spec = replace(model.layout.spec, preparation={**model.layout.spec.preparation, "interpolate": True})
-    planned = plan_preparation(spec, model.learned, 1, "µV", Recipe(), "the model")
+    changed = SimpleNamespace(layout=SimpleNamespace(spec=spec), learned=model.learned)
+    planned = opened.job.plan(changed)
     assert ["interpolated" in sentence for sentence in planned.differs] == [True]
     assert opened.differs == ()
 
@@ -209,8 +224,7 @@ def test_missing_channels_are_mapped_on_request(models):
 def test_windows_of_a_store_are_its_single_trials(models):
     words = (f"run={models['whitened']}", "source.kind=signals", "source.speed=1e6")
     opened = Job.resolve(Recipe.resolve("live", None, {}, words)).open(HERE)
-    results, decode = [], opened.decoder.decode
-    opened.decoder.decode = lambda windows: results.extend(decoded := decode(windows)) or decoded
+    results = watch(opened)
     Loop(opened, lambda event: None).run()
 
     responses = opened.decoder.member.trials(1, "test")

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from worlds import COLOURS, at_home
 
+from brainhive_cli.commands.live import CURVE_POINTS, draw_session
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
@@ -17,7 +18,6 @@ from brainhive_cli.data.streams import Chunk
 from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import SHEET_ROWS, STALL_S, Drawer, Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.evaluation.live.session_artifacts import CURVE_POINTS, draw_session
 
 DEMO = "dataset={kind: demo, subjects: 1, concepts: 8}"
 QUICK = ("seeds=1", "dim=16", "fuser.intermediate_size=16", "train.epochs=1", "train.precision=fp32")
