@@ -40,6 +40,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 )
 from brainhive_cli.evaluation.reconstruction.selections import CONTACT_SHEET, Selection
 from brainhive_cli.measurement.comparison import adjust_together, compare_runs, compare_sources
+from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.reports.tables import (
@@ -54,7 +55,7 @@ from brainhive_cli.reports.tables import (
 
 COMPARISONS = "Comparisons"
 """The heading under which a page shows differences."""
-FLOOR = "shuffled"
+FLOOR, THIS_RUN = "shuffled", "this run"
 MARK = "*"
 """After a value that differs from the first variant's, item by item."""
 
@@ -179,7 +180,7 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
     """
     with folder.reading() as measurements:
         measurements_of = {str(run.path): run.measurements() for run in compared}
-        against, errors = compare_runs(measurements, str(folder.path), measurements_of)
+        against, errors = compare_runs(measurements, THIS_RUN, measurements_of)
     if errors:
         raise errors[0]
 
@@ -311,8 +312,12 @@ def tables(measured: Measurements, published: Mapping[str, Any] | None = None) -
     cells = {
         cell.title: scopes[name] for name, cell in facts.cells.items() if cell.source == facts.sources[0]
     }
+    names = name_sources(facts.medium)
+    missing = ", ".join(names.get(name, with_arrow(name)) for name in measured.missing)
+    about = [f"for {facts.scope}" if facts.scope else "", f"missing: {missing}" if missing else ""]
+    title, note = f"Reconstruction of {split} {facts.medium}s", "; ".join(filter(None, about))
     laid_out = [
-        metric_table(f"Reconstruction of {split} {facts.medium}s", sources, "from", list(measured.overall)),
+        metric_table(title, sources, "from", list(measured.overall), note=note),
         metric_table("By cell", cells if len(cells) > 1 else {}, "cell"),
         *comparison_tables(measured),
         *published_tables(published),
@@ -323,7 +328,7 @@ def tables(measured: Measurements, published: Mapping[str, Any] | None = None) -
 def comparison_tables(measured: Measurements) -> list[Table]:
     """Lay out differences of the first source and the run from others, and the recall of each concept."""
     facts = measured.facts_of(ReconstructionFacts)
-    titles = {str(facts.run or "this run"): "this run", **name_sources(facts.medium)}
+    titles = name_sources(facts.medium)
     compared = [difference_table(group, titles, COMPARISONS) for group in (facts.comparisons, facts.against)]
 
     # the recall of each concept, the most frequent first, next to that of shuffled pairs

@@ -23,8 +23,8 @@ def test_heads_of_the_stimuli_are_the_ceiling_generated_once_for_all_cells(
     assert gap(expected, Image.open(files[0])) <= 1
     assert result.metrics.facts.sources[:2] == ["brain", "images"]
     assert result.metrics.overall == result.metrics.scopes["brain"]
-    rows = [row[:2] for row in result.tables[0].rows]
-    assert rows[:2] == [("PixCorr", "brain"), ("PixCorr", "images, ceiling")]
+    assert result.tables[0].columns[:2] == ["from", "PixCorr"]
+    assert [row[0] for row in result.tables[0].rows][:2] == ["brain", "images, ceiling"]
 
 
 def decoded_set(count: int) -> DecodedSet:

@@ -93,7 +93,7 @@ def test_pictures_of_a_run_that_was_selected_on_test_say_so_also_when_they_are_s
     for caveat in ("simulated", "selected on test"):
         for result in (drawn, scored):
             assert caveat in result.metrics.caveats
-            assert all(caveat in table.title for table in result.tables)
+            assert all(caveat in table.note for table in result.tables)
             assert all(caveat in metric.protocol for metric in result.metrics.overall.values())
             sheets = [each for each in artifacts.read(RunFolder(result.folder)) if each.kind == "sheet"]
             assert sheets and all(caveat in each.note for each in sheets)
@@ -105,14 +105,16 @@ def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, dr
     both = go("reconstruct", *drawing, "seeds=1,2")
     one = go("reconstruct", *drawing, "seeds=2", "subjects=2")
 
-    assert both.tables[0].title == (
-        "Reconstruction of test pictures: brainhive, 2 repeats, intra demo-noise-0.3, 17 channels, "
-        "0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV, simulated, seeds 1, 2; for these 3 pictures"
+    assert both.tables[0].title == "Reconstruction of test pictures"
+    assert both.tables[0].note.startswith("for these 3 pictures. n 6.")
+    assert both.tables[0].note.endswith(
+        "brainhive, 2 repeats, intra demo-noise-0.3, 17 channels, 0 to 1000 ms, 250 Hz, "
+        "16 repetitions averaged, uV, simulated."
     )
     assert {metric.n for metric in both.metrics.overall.values()} == {2 * 3}
     cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]
     assert [row[0] for row in both.tables[1].rows] == cells
-    assert both.tables[1].columns == ("cell", "PixCorr", "SSIM", "n")
+    assert both.tables[1].columns == ["cell", "PixCorr", "SSIM"] and "n 3." in both.tables[1].note
     name = "brain · sub-02_seed-2"
     assert list(one.metrics.facts.cells) == [name] and len(one.tables) == 1
     assert one.metrics.items[name] == both.metrics.items[name]

@@ -31,7 +31,7 @@ def test_the_best_of_several_is_most_similar_to_its_token(go, world, aligned, dr
     similarity = Reranker(heads, here).similarity(pixels, Decoded({"token": token.expand(3, -1)}))
     gaps = [gap(candidate, Image.open(file)) for candidate in candidates]
     assert gaps[int(similarity.argmax())] <= 1 and sorted(gaps)[1] > 1
-    assert "each the best of 3 by its decoded head" in result.tables[0].title
+    assert "each the best of 3 by its decoded head" in result.tables[0].note
 
 
 def test_without_a_brain_nothing_chooses_and_one_picture_is_generated(go, aligned, drawing, monkeypatch):

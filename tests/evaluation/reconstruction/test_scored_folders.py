@@ -93,7 +93,7 @@ def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
     several = asked(folders, "metrics=pixcorr,effnet")
     first = go("reconstruct", *several)
     assert list(first.metrics.overall) == ["pixcorr"] and list(first.metrics.missing) == ["effnet"]
-    assert first.tables[0].rows[1][:4] == ("Eff ↓", "–", "missing", "–")
+    assert "missing: Eff ↓" in first.tables[0].note
 
     image_networks_absent.mkdir(parents=True)
     (image_networks_absent / "efficientnet_b1-c27df63c.pth").symlink_to(
@@ -151,7 +151,8 @@ def test_one_picture_has_its_own_metrics_and_no_identification(
     result = go("reconstruct", *alone, encoder, PIXELS)
     assert list(result.metrics.overall) == ["pixcorr", "ssim"]
     about = result.metrics.facts.scope
-    assert result.tables[0].title == f"Reconstruction: brainhive, 1 repeat; for {about}" and about
+    assert about and result.tables[0].note.startswith(f"for {about}. ")
+    assert "Protocol: brainhive, 1 repeat" in result.tables[0].note
     assert "no two-way identification" in capsys.readouterr().err
     with pytest.raises(BrainhiveError, match="none of the metrics can be computed") as caught:
         go("reconstruct", *alone, encoder, "metrics=swav")

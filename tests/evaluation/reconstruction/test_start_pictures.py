@@ -52,7 +52,7 @@ def test_sampling_starts_from_the_pictures_of_a_folder(
     (expected,) = generate(generator, prior, embedded, seed, initial=colour, strength=0.5)
     (without,) = generate(generator, prior, embedded, seed)
     assert gap(expected, Image.open(file)) <= 1 < gap(without, Image.open(file))
-    assert "from pictures at strength 0.5" in result.tables[0].title
+    assert "from pictures at strength 0.5" in result.tables[0].note
     assert go("reconstruct", *drawing, *start).folder == result.folder
     for left in (tmp_path / "first").iterdir():
         Image.new("RGB", (50, 40), (0, 80, 250)).save(left)
@@ -102,6 +102,6 @@ def test_sampling_starts_from_latents_decoded_from_signals(go, world, drawing, r
     dealt = dataclasses.replace(brain, origin_ids=image_ids[1:] + image_ids[:1])  # as shuffled signals are
     assert torch.equal(initial.pictures(dealt, [0, 1], made), initial.pictures(brain, [1, 2], made))
     usual = np.linalg.norm(np.array(store.embedding), axis=1).mean()
-    assert "selected on test" in result.tables[0].title  # as the run of the first guesses was
+    assert "selected on test" in result.tables[0].note  # as the run of the first guesses was
     lengths = torch.stack(list(initial._latents[brain.name].values())).norm(dim=1)
     assert torch.allclose(lengths, torch.tensor(float(usual)), rtol=0.2)  # those of the training pictures
