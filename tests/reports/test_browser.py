@@ -43,7 +43,10 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shown: list[Artifact] = [
         Curve("Loss", "epoch", list(range(30)), [Line("train", [1 / (n + 1) for n in range(30)])]),
         Heatmap("Similarity", [[0.1, 0.9], [0.5, 1.0]], ["cat", "dog"], ["cat", "dog"]),
-        Map("Embedding", [Point(0, 1, "a cat", file=red), Point(1, 0, "a dog", file=blue)]),
+        Map(
+            "Embedding",
+            [Point(n, n % 7, "a cat" if n % 2 == 0 else "a dog", file=(red, blue)[n % 2]) for n in range(30)],
+        ),
         Media("A drawing", "drawing.png"),
         Sheet("Retrieved", ["seen", "1", "2", "3", "4", "5"], [Row("cat/1", tiles)]),
     ]
