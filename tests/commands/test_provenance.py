@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -17,6 +16,7 @@ from brainhive_cli.core.documents import SHA256SUMS
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import (
     CALIBRATED,
+    FOOTNOTE,
     SELECTED_ON_TEST,
     SIMULATED,
     TRAINED_ON_SIMULATED,
@@ -26,8 +26,8 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.reports.sentences import MEANINGS, explain_caveats
 from brainhive_cli.training.alignment.recipe import Recipe
 from tests.resealed import resealed
 from tests.worlds import paint
@@ -57,16 +57,16 @@ def here(world: Path, home: Path, selected_on_test: Result) -> str:
     return f"paths.runs={home}"
 
 
-def all_say(caveat: str, shown: Any) -> bool:
-    """Whether every title, or every metric anywhere in a document, says something."""
-    if isinstance(shown, Table):
-        return caveat in shown.title
-    return not isinstance(shown, list | tuple) or all(all_say(caveat, each) for each in shown)
+def is_said(caveat: str, result: Result) -> bool:
+    """Whether people read a caveat of a result: below its finding, and below every table."""
+    explained = [line for line in explain_caveats(result.metrics) if MEANINGS[caveat] in line]
+    return bool(explained) and all(caveat in f"{table.title} {table.note}" for table in result.tables)
 
 
 def check(result: Result, *caveats: str) -> None:
     assert set(result.metrics.caveats) == set(caveats)
-    assert result.tables and all(all_say(each, result.tables) for each in caveats)
+    assert all(is_said(each, result) for each in caveats)
+    assert (FOOTNOTE in str(result.tables[0].rows)) == bool(caveats)
     found = result.metrics.scopes.items()
     of_models = [metrics for scope, metrics in found if not scope.startswith("ceiling")]
     assert all(each in metric.protocol for each in caveats for some in of_models for metric in some.values())
@@ -82,7 +82,7 @@ def test_fine_tuning_does_not_wash_off_that_the_epoch_was_selected_on_test(go, s
 
     tuned = go("train-align", *small, here, *still)
 
-    assert all(SELECTED_ON_TEST in table.title for table in tuned.tables)
+    assert is_said(SELECTED_ON_TEST, tuned)
     assert tuned.metrics.facts.cells["sub-03_seed-1"].selected_on == "test"
     config = json.loads((tuned.folder / "cells/sub-03_seed-1/model/config.json").read_text())
     assert config["learned"]["selection"] == "test"
@@ -124,7 +124,7 @@ def test_one_run_of_an_ensemble_taints_all_and_one_compared_with_its_comparison(
     go, small, here, selected_on_test
 ):
     clean = go("train-align", *small, THREE, here, "mode=joint", "subjects=1,2", "train.epochs=2")
-    assert SELECTED_ON_TEST not in clean.tables[0].title
+    assert not is_said(SELECTED_ON_TEST, clean)
 
     both = go("eval-retrieval", here, f"run={clean.folder.name},{selected_on_test.folder.name}", *QUICK)
     check(both, SIMULATED, SELECTED_ON_TEST)
@@ -133,8 +133,8 @@ def test_one_run_of_an_ensemble_taints_all_and_one_compared_with_its_comparison(
         "eval-retrieval", here, f"run={clean.folder.name}", f"against={selected_on_test.folder.name}", *QUICK
     )
     assert beside.metrics.caveats == [SIMULATED]
-    tainted = [table.title for table in beside.tables if SELECTED_ON_TEST in table.title]
-    assert len(tainted) == 1 and tainted[0].startswith("Difference in top-1")
+    (difference,) = beside.metrics.facts.against
+    assert SELECTED_ON_TEST in difference.caveats
 
 
 def test_sheets_and_curves_say_that_they_are_of_simulated_signals(go, here, selected_on_test):
@@ -269,9 +269,8 @@ def trained_and_tested(go, small, real: tuple[str, ...]) -> tuple[Result, Result
 def test_signals_of_a_program_stay_simulated_when_their_store_is_copied_to_another_data_set(go, small, real):
     run, tested = trained_and_tested(go, small, real)
 
-    assert all_say(TRAINED_ON_SIMULATED, run.tables) and run.metrics.caveats == [TRAINED_ON_SIMULATED]
+    assert is_said(TRAINED_ON_SIMULATED, run) and run.metrics.caveats == [TRAINED_ON_SIMULATED]
     check(tested, SIMULATED)
-    assert all_say(SIMULATED, tested.tables)
     ceilings = [metrics for scope, metrics in tested.metrics.scopes.items() if scope.startswith("ceiling")]
     assert ceilings and all(SIMULATED in each.protocol for some in ceilings for each in some.values())
 
@@ -286,5 +285,5 @@ def test_whitening_by_test_trials_is_said_wherever_its_signals_are_used(
 
     run, tested = trained_and_tested(go, small, real)
 
-    assert run.metrics.caveats == caveats and all(all_say(each, run.tables) for each in caveats)
+    assert run.metrics.caveats == caveats and all(is_said(each, run) for each in caveats)
     check(tested, *caveats)
