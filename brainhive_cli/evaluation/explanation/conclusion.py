@@ -16,6 +16,7 @@ from brainhive_cli.core.facts import ExplanationFacts
 from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS, Levels
 from brainhive_cli.evaluation.explanation.findings import (
     FIRST_ABOVE,
@@ -33,7 +34,7 @@ from brainhive_cli.evaluation.explanation.findings import (
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.profiles import REGION, SENSOR, TIME, SubjectProfiles
+from brainhive_cli.evaluation.explanation.profiles import REGION, SENSOR, TIME, Profile, SubjectProfiles
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
 from brainhive_cli.evaluation.explanation.sensor_places import draw_head, place_sensors
@@ -111,49 +112,54 @@ def conclude(
                     for label, value in zip(similarity.axis.labels, values.tolist(), strict=True):
                         scopes.setdefault(scope(SIMILARITY, label), {})[name] = Metric(name, value, **rest)
 
-    # p over all that the page claims, and the reach of filters
-    results, reason = bound_onsets(correct_findings(results), [reader.trials for reader in readers])
-    missing |= {FIRST_ABOVE: reason} if reason else {}
-
-    # what pages show, and figures of the same
-    space, marks = reader.recorded.space, reader.trials.stimulus_marks
-    drawn = draw_findings(results, space, marks, ceilings)
-    drawn |= draw_encoding(encoded, reader.sensors, reader.times_ms.round(3).tolist(), marks)
-    has_sensors = any(finding.axis.name == SENSOR for finding in results)
-    if has_sensors and not any(isinstance(artifact, Map) for artifact in drawn.values()):
-        missing["head maps"] = "where the sensors lie is not known"
+    # the encoding model by sensor and time, and with its ceilings
+    marks, times_ms = reader.trials.stimulus_marks, reader.times_ms.round(3).tolist()
+    drawn = draw_encoding(encoded, reader.sensors, times_ms, marks)
     seen, warnings = describe_tested([job.align.tested_pictures(spec.split)], job.align.signal_warnings)
     facts |= {"draws": len(reader.labels.permuted), "seen_in_training": seen, "warnings": warnings}
     facts |= {"protocol": context["protocol"], "caveats": caveats}
-    return finish(job, folder, results, drawn, pictures, missing, scopes, facts)
+    signals, results = [reader.trials for reader in readers], correct_findings(results)
+    return finish(job, folder, results, signals, pictures, missing, scopes, drawn, facts, ceilings)
 
 
 def finish(
     job: Job,
     folder: RunFolder,
     results: Findings,
-    drawn: Drawn,
+    signals: Sequence[Trials],
     items: Items,
-    missing: Mapping[str, str],
+    missing: dict[str, str],
     scopes: Scopes,
+    drawn: Drawn,
     facts: Mapping[str, Any],
+    ceilings: Sequence[Line] = (),
 ) -> Measurements:
-    """Warn of what is missing, write the table and the figures, and put metrics and facts together.
+    """Draw all, warn of what is missing, write table and figures, and put metrics and facts together.
 
     Args:
         job: The explanation.
         folder: Its run.
         results: All analyses.
-        drawn: Their figures.
+        signals: Of each subject.
         items: Those that were tested.
         missing: What could not be measured.
         scopes: Further metrics by scope and name.
+        drawn: Further figures.
         facts: Further facts; among the caveats only those of the order in time.
+        ceilings: Of similarity.
     """
-    # figures as files, and the table of all analyses
-    spec, align = job.spec, job.align
+    # the reach of filters, and where sensors lie
+    results, reason = bound_onsets(results, signals)
+    missing |= {FIRST_ABOVE: reason} if reason else {}
+    space = (signals[0].recorded or signals[0]).space
+    if any(finding.axis.name == SENSOR for finding in results) and not place_sensors(space):
+        missing["head maps"] = "where the sensors lie is not known"
     for name, reason in missing.items():
         console.warn(f"{name} left out: {reason}")
+
+    # figures, also as files, and the table of all analyses
+    spec, align = job.spec, job.align
+    drawn = draw_findings(results, space, signals[0].stimulus_marks, ceilings) | drawn
     for name, artifact in drawn.items():
         for suffix in spec.figures:
             folder.replace(f"{FIGURES}/{name}.{suffix}", partial(save_figure, artifact))
@@ -187,10 +193,13 @@ def describe_similarity(similarity: Similarity, **context: Any) -> list[Finding]
     for metric, correlations in kinds.items():
         for number, model in enumerate(similarity.models):
             # the test is of correlations [T] averaged over subjects, as the control is
-            values = [np.asarray(shares[number], np.float64) for shares in correlations.items]  # [T, N]
+            values, none = (
+                [shares[number].astype(np.float64) for shares in correlations.items],
+                np.empty((0, 0)),
+            )
+            profiles = [[Profile(metric, similarity.axis, shares, none, none)] for shares in values]  # [T, N]
             null, statistic = correlations.null[:, number], correlations.values[:, number].mean(0)
-            measured = scope(SIMILARITY, model), similarity.axis, metric, values, null
-            described.append(describe(*measured, statistic=statistic, chance=0.0, **context))
+            described.append(describe(scope(SIMILARITY, model), profiles, null, statistic, **context))
     return described
 
 
@@ -222,9 +231,7 @@ def draw_findings(
 
     for (analysis, kind, _), group in groups.items():
         first, axis, value = group[0], group[0].axis, shown(group[0].metric)
-        note = render("explanation.txt", of=analysis, metric=first.measured[0], ceilings=ceilings)
         section = FINDING if any(first is finding for finding in claimed) else SECTION
-        options: Any = {"section": section, "note": note}
 
         # each on the head, or on slices
         for finding in group:
@@ -241,8 +248,8 @@ def draw_findings(
                 picture = draw_slices(_title(finding.name), voxels, space.grid, value)
             if picture is not None:
                 name = re.sub(r"[^\w-]+", "-", f"{finding.name}-{finding.metric}-map")
-                drawn[name] = replace(picture, **options)
-                section = DETAILS
+                drawn[name] = replace(picture, section=section)
+        section = DETAILS if picture is not None else section
 
         # lines or bars, with the control of a single one
         order = sorted(range(len(axis.at)), key=lambda row: -places.get(axis.labels[row], (0, -2))[1])
@@ -251,7 +258,8 @@ def draw_findings(
         lines = [_draw_line(name, [one[row] for row in order]) for name, one in measured.items()]
         lines += ceilings if analysis == SIMILARITY else ()
         at: Any = [axis.at[row] for row in order]
-        options |= {"section": section, "style": "bars"}
+        note = render("explanation.txt", of=analysis, metric=first.measured[0], ceilings=ceilings)
+        options: Any = {"section": section, "note": note, "style": "bars"}
         if kind == "time":
             options |= {"style": "lines", "marks": dict(marks)}
             if len(group) == 1 and (first.onset not in ("", UNKNOWN)):

@@ -16,9 +16,6 @@ from brainhive_cli.data.datasets import alike_items
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation import sensor_space
 from brainhive_cli.evaluation.explanation.profiles import (
-    REGION,
-    SENSOR,
-    SPACE_PART,
     TIME,
     TIME_PART,
     Axis,
@@ -84,29 +81,29 @@ def predict_signals(
     """
     # principal components of each level, and the same with embeddings exchanged among pictures
     pairs = {name: project(train[name].flatten(1), test[name].flatten(1), components, seed) for name in train}
-    learned, tested = (torch.cat([pair[side] for pair in pairs.values()], 1) for side in (0, 1))
-    orders = [torch.from_numpy(order).to(learned.device) for order in wrong]
-    products = Products.of(torch.cat([learned, learned[orders[0]]], 1), signals())
-    everything = torch.cat([tested, tested[orders[1]]], 1)
+    sides = []
+    for side, order in enumerate(wrong):
+        values = torch.cat([pair[side] for pair in pairs.values()], 1)
+        sides.append(torch.cat([values, values[torch.from_numpy(order).to(values.device)]], 1))
+    products = Products.of(sides[0], signals())
 
-    # columns of each level among the components
-    width, stops = learned.shape[1], np.cumsum([pair[0].shape[1] for pair in pairs.values()])
-    columns_of = dict(zip(pairs, np.split(np.arange(width), stops[:-1]), strict=True))
+    # all predictions have the penalty of the full model
+    columns = np.arange(sides[0].shape[1] // 2)
+    penalty = products.select(columns).best_alpha() if alpha is None else alpha
 
-    def predict(columns: Int64, penalty: float) -> Float64:
-        inputs = everything[:, torch.from_numpy(columns).to(everything.device)]  # [N, columns]
-        outputs = products.select(columns).predict(inputs, penalty)  # [N, E T]
+    def predict(chosen: Int64) -> Float64:
+        inputs = sides[1][:, torch.from_numpy(chosen).to(sides[1].device)]  # [N, columns]
+        outputs = products.select(chosen).predict(inputs, penalty)  # [N, E T]
         return outputs.double().cpu().numpy().reshape(-1, *shape)
 
-    # each level is left out, and exchanged, with the penalty of the full model
-    penalty = products.select(np.arange(width)).best_alpha() if alpha is None else alpha
-    without, shuffled = {}, {}
-    for name, columns in columns_of.items():
-        rest = np.setdiff1d(np.arange(width), columns)
+    # each level is left out, and exchanged
+    without, shuffled, stops = {}, {}, np.cumsum([pair[0].shape[1] for pair in pairs.values()])
+    for name, own in zip(pairs, np.split(columns, stops[:-1]), strict=True):
+        rest = np.setdiff1d(columns, own)
         if len(rest):
-            without[name] = predict(rest, penalty)
-            shuffled[name] = predict(np.union1d(rest, columns + width), penalty)
-    return Predicted(predict(np.arange(width), penalty), without, shuffled)
+            without[name] = predict(rest)
+            shuffled[name] = predict(np.union1d(rest, own + len(columns)))
+    return Predicted(predict(columns), without, shuffled)
 
 
 def correlations(predicted: Float64, measured: Float64) -> Float64:
@@ -208,9 +205,9 @@ def _encode(
     """Measure the correlation by time, and by sensor or region; collect maps, ceilings and unique parts."""
     # tested signals in sensor space, where whiteners are known
     learned, rows = reader.learned, reader.learned.stimulus
-    is_mixed, device = bool(reader.mixture), reader.member.module.device
-    if is_mixed:
-        collected.missing["encoding by sensor"] = reader.mixture
+    is_mixed, device = reader.mixture is not None, reader.member.module.device
+    if reader.mixture:
+        collected.missing["encoding by sensor"] = reader.mixture.in_one_line
     chunks = [*sensor_space.averages(reader.trials, is_mixed)]
     measured = np.concatenate(chunks).astype(np.float64)  # [N, E, T]
     shape = measured.shape[1:]
@@ -220,11 +217,8 @@ def _encode(
     if shape[1] > 1:
         axis = Axis(TIME, reader.times_ms.round(3).tolist())
         parts[TIME_PART] = axis, [np.s_[..., [row]] for row in range(shape[1])]
-    if reader.sensors:
-        parts[SPACE_PART] = Axis(SENSOR, reader.sensors), [np.s_[:, [row]] for row in range(shape[0])]
-    elif not is_mixed:
-        regions = reader.regions()
-        parts[SPACE_PART] = Axis(REGION, [*regions]), [np.s_[:, voxels] for voxels in regions.values()]
+    for part, (axis, indices) in reader.places().items():
+        parts[part] = axis, [np.s_[:, rows] for rows in indices]
 
     # predictions of the tested pictures' signals, fitted in one pass over the training signals
     def signals() -> Iterator[Tensor]:
@@ -235,14 +229,12 @@ def _encode(
     labels = Labels.of(np.arange(len(measured)), among, reader.shared, spec.draws, spec.seed)
     units = alike_items(reader.member.run.dataset, reader.member.pictures("train"), [rows])
     wrong = units.permute(random)[0], labels.wrong
-    predicted = predict_signals(
-        {name: read_embeddings(store, rows, device) for name, store in levels["train"].items()},
-        {
-            name: read_embeddings(store, reader.trials.stimulus, device)
-            for name, store in levels[spec.split].items()
-        },
-        *(signals, shape, wrong, spec.components, spec.alpha, spec.seed),
+    train, test = (
+        {name: read_embeddings(store, pictures, device) for name, store in levels[split].items()}
+        for split, pictures in (("train", rows), (spec.split, reader.trials.stimulus))
     )
+    how = spec.components, spec.alpha, spec.seed
+    predicted = predict_signals(train, test, signals, shape, wrong, *how)
     collected.arrays["encoding map"] = correlations(predicted.full, measured)
 
     # what any model could reach, where stimuli were shown more than once

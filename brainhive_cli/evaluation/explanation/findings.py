@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from scipy.signal.windows import tukey
 
-from brainhive_cli.core.arrays import Array, Float64
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.facts import Claim
 from brainhive_cli.core.measurements import Metric, scope
 from brainhive_cli.core.tables import Cell, Table, p_text
@@ -20,6 +21,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SIGNIFICANT,
     TIME,
     Axis,
+    Profile,
     SubjectProfiles,
     correct_together,
     count_larger,
@@ -296,70 +298,49 @@ def describe_profiles(
         items: The pictures that all subjects were shown, as `for_all`; no others count.
         context: See `measurement.statistics.Context`.
     """
-    # rows of the shared pictures among the items of each cell and subject
-    described, parts = [], [part for group in groups for part in group]
-    rows = [
-        [locate(part.image_ids, ids) for part in group] for group, ids in zip(groups, items.ids, strict=True)
-    ]
-
-    # profiles that all have, at the positions and of the items that all share
+    described, parts = [], [*chain(*groups)]
     for name, first in parts[0].profiles.items():
-        if not all(name in part.profiles for part in parts):
-            continue
-        shared_at = set[Any].intersection(*({*part.profiles[name].axis.at} for part in parts))
-        at = [position for position in first.axis.at if position in shared_at]
-        profiles = [
-            [part.profiles[name].take(at, shared) for part, shared in zip(group, listed, strict=True)]
-            for group, listed in zip(groups, rows, strict=True)
-        ]
-
-        # values by subject, means with permuted labels, and what was measured once with shuffled ones
-        def stack(field: str, profiles: Any = profiles) -> list[Array]:
-            return [np.stack([getattr(profile, field) for profile in group]) for group in profiles]
-
-        members, null, shuffled = [profile for group in profiles for profile in group], None, None
-        if all(len(profile.null) for profile in members):
-            null = np.mean([draws.mean(0) for draws in stack("null")], 0)
-        if all(profile.shuffled.size for profile in members):
-            shuffled = stack("shuffled")
-        shares: Any = {"items": items, "pool": first.pool or None, "chance": first.chance, **context}
-        axis, analysis = members[0].axis, name.partition(":")[0]
-        described.append(
-            describe(analysis, axis, first.metric, stack("values"), null, shuffled=shuffled, **shares)
-        )
+        if all(name in part.profiles for part in parts):
+            shared = set[Any].intersection(*({*part.profiles[name].axis.at} for part in parts))
+            at = [position for position in first.axis.at if position in shared]
+            profiles = [
+                [part.profiles[name].take(at, locate(part.image_ids, ids)) for part in group]
+                for group, ids in zip(groups, items.ids, strict=True)
+            ]
+            described.append(describe(name.partition(":")[0], profiles, items=items, **context))
     return described
 
 
 def describe(
     name: str,
-    axis: Axis,
-    metric: str,
-    values: Sequence[Array],
+    groups: Sequence[Sequence[Profile]],
     null: Float64 | None = None,
-    *,
-    shuffled: Sequence[Array] | None = None,
     statistic: Float64 | None = None,
     **context: Any,
 ) -> Finding:
-    """Describe values as metrics, next to those of permuted labels and of shuffled ones.
+    """Describe profiles as metrics, next to those of permuted labels and of shuffled ones.
 
     Args:
         name: See `Finding`.
-        axis: See `Finding`.
-        metric: Name of what was measured.
-        values: [P, N] or [S, P, N] of each subject.
-        null: [K, P] means with the labels permuted.
-        shuffled: As values, with a model, or a level, of shuffled labels.
+        groups: Profiles of the same positions and items, by subject.
+        null: [K, P] means with the labels permuted; default: those of the profiles.
         statistic: [P] what is compared with `null`; default: the values of the metrics.
         context: Items, and `measurement.statistics.Context`.
     """
-    limits = LIMITS.get(metric, (0.0, 1.0) if context.get("pool") else (None, None))
-    is_share, protocol = limits == (0.0, 1.0) and metric != "two_way", context["protocol"]
-    finding = Finding(
-        name, axis, measure_each(metric, values, limits=limits, is_share=is_share, **context), {}
-    )
+    profiles = [*chain(*groups)]
+    metric, axis, pool = profiles[0].metric, profiles[0].axis, profiles[0].pool or None
+    limits = LIMITS.get(metric, (0.0, 1.0) if pool else (None, None))
+    context = {"pool": pool, "chance": profiles[0].chance, "limits": limits, **context}
+
+    def measure(field: str, **changes: Any) -> list[Metric]:
+        values = [np.stack([getattr(profile, field) for profile in group]) for group in groups]
+        return measure_each(metric, values, **context | changes)
 
     # the middle 95 % of the permutations
+    measured = measure("values", is_share=limits == (0.0, 1.0) and metric != "two_way")
+    finding, protocol = Finding(name, axis, measured, {}), context["protocol"]
+    if null is None and all(len(profile.null) for profile in profiles):
+        null = np.mean([np.mean([profile.null for profile in group], 0) for group in groups], 0)
     if null is not None and len(null):
         if context["items"].inflation > 1:  # as of a verdict over folds
             null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
@@ -369,16 +350,15 @@ def describe(
         changes["protocol"] = f"{protocol}, {SHUFFLED}"
         control = [
             replace(one, value=mean, low=low, high=high, **changes)
-            for one, (mean, low, high) in zip(finding.measured, numbers, strict=True)
+            for one, (mean, low, high) in zip(measured, numbers, strict=True)
         ]
         scores = standardise(finding.values if statistic is None else statistic, null)
         finding = replace(finding, controls={SHUFFLED: control}, scores=scores)
 
-    # the control that was measured once
-    if shuffled is not None:
+    # the control that was measured once, with a model, or a level, of shuffled labels
+    if all(profile.shuffled.size for profile in profiles):
         kind = TRAINED if finding.scores is not None or name.startswith("encoding") else SHUFFLED
-        context |= {"protocol": f"{protocol}, {kind}", "seeds": ()}
-        control = measure_each(metric, shuffled, limits=limits, is_share=False, **context)
+        control = measure("shuffled", is_share=False, protocol=f"{protocol}, {kind}", seeds=())
         finding = replace(finding, controls={**finding.controls, kind: control})
     return finding
 

@@ -1,7 +1,6 @@
 """Analyses of one trained model and one subject, each next to the same of a model of shuffled labels."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.hooks import RemovableHandle
 
 from brainhive_cli.core import console
@@ -22,7 +22,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     LEVEL,
     REGION,
     SENSOR,
-    SPACE_PART,
     TIME,
     TIME_PART,
     Axis,
@@ -32,7 +31,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.reader import Reader, margins_among
 from brainhive_cli.evaluation.explanation.recipe import Explanation, Window
-from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 from brainhive_cli.measurement.linear_maps import Products, Scale
 
 LOST = "margin_lost"
@@ -70,11 +68,10 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
 
             # the same of the model of shuffled labels; the ridges of "trained" are not that model's
             if shuffled is not None and name not in measured.missing and name != "trained":
-                control.attempt(name, partial(analyse, shuffled, spec))
+                control.attempt(name, partial(ANALYSES[name], shuffled, spec))
             bar.advance()
-    for key in measured.profiles.keys() & control.profiles.keys():
-        values = control.profiles[key].values
-        measured.profiles[key] = replace(measured.profiles[key], shuffled=values)
+    for key, profile in control.profiles.items():
+        measured.profiles[key] = replace(measured.profiles[key], shuffled=profile.values)
     return measured
 
 
@@ -87,13 +84,12 @@ def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]
     """
     if len(times_ms) < 2:
         raise BrainhiveError("the signals have one sample", "fMRI has regions instead of windows")
-    starts = window_starts(times_ms, window.width_ms, window.step_ms, "window")
-    masks = [torch.from_numpy(inside(times_ms, start, window.width_ms)) for start in starts]
+    starts, width_ms = window_starts(times_ms, window.width_ms, window.step_ms, "window"), window.width_ms
 
     # a window may lie between two samples
-    nonempty = [(start, mask) for start, mask in zip(starts, masks, strict=True) if mask.any()]
-    spans = np.array([[start, start + window.width_ms] for start, _ in nonempty])
-    return Axis.of_windows(spans), [mask for _, mask in nonempty]
+    masks = {start: mask for start in starts if (mask := inside(times_ms, start, width_ms)).any()}
+    axis = Axis.of_windows(np.array([[start, start + width_ms] for start in masks]))
+    return axis, [*map(torch.from_numpy, masks.values())]
 
 
 def list_parts(axis_name: str, reader: Reader, window: Window) -> tuple[Axis, list[Tensor]]:
@@ -135,8 +131,9 @@ def occlude(axis_name: str, reader: Reader, spec: Explanation) -> Profile:
     if axis_name == SENSOR:
         if not reader.trials.channels:
             raise BrainhiveError("the signals are of voxels", "fMRI has regions instead of sensors")
-        space = reader.space
-        axis, signals = Axis(SENSOR, space.names), map(space.without, range(space.deviation.shape[2]))
+        if reader.mixture:
+            raise reader.mixture
+        axis, signals = Axis(SENSOR, reader.sensors), map(reader.space.without, range(len(reader.sensors)))
     elif axis_name == BAND:
         # one band at a time is filtered, without a delay, out of what deviates from the mean signal
         from scipy.signal import butter, sosfiltfilt
@@ -199,9 +196,8 @@ def occlude_columns(reader: Reader, _: Explanation) -> Profile:
             with replace_column(layer, column, baseline):
                 yield unchanged - reader.margins(reader.signal)
 
-    step_ms = (reader.times_ms[-1] - reader.times_ms[0]) / (len(reader.times_ms) - 1)
-    spans = reader.times_ms[0] + step_ms * np.array(columns, np.float64)
-    return Profile.of(LOST, Axis.of_windows(spans), lost(), reader.labels)
+    axis = Axis.of_windows(reader.times_ms[np.array(columns)])
+    return Profile.of(LOST, axis, lost(), reader.labels)
 
 
 def drop_levels(reader: Reader, _: Explanation) -> Profile:
@@ -230,46 +226,51 @@ def attribute(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     Raises:
         BrainhiveError: if the model has no gradient.
     """
-    # shares [N, E, T] of the margins with the seen pictures, and with wrong ones; of mixtures by channel
-    if reader.mixture:
-        deviation = reader.signal - reader.baseline  # [N, C, T]
-        space = SensorSpace((), reader.signal, reader.signal - deviation, deviation[:, None], None)
-    else:
-        space = reader.space
+    # shares [N, E, T] of the margins with the seen pictures, and with wrong ones, one behind the other
     labels = reader.labels
-    shares, wrong_shares = (
-        _share_margins(reader, space, rows, spec.points) for rows in (labels.right, labels.wrong)
-    )
-    sums, controls = (
-        _sum_by_axis(reader, space, part, spec.window.step_ms) for part in (shares, wrong_shares)
+    shares = np.concatenate(
+        [_share_margins(reader, rows, spec.points) for rows in (labels.right, labels.wrong)]
     )
 
     # the outputs may bend too sharply for so few points
-    items = np.arange(len(shares))
-    whole, rest = (margins[items, labels.right] for margins in (reader.whole, reader.margins(space.baseline)))
-    gap = float(np.abs(sums[0][1].sum(0) - (whole - rest)).max())
-    if gap > GAP * float(np.abs(whole - rest).max()):
+    items = np.arange(len(shares) // 2)
+    margins = (reader.whole - reader.margins(reader.space.baseline))[items, labels.right]
+    gap = float(np.abs(shares[items].sum((1, 2)) - margins).max())
+    if gap > GAP * float(np.abs(margins).max()):
         console.warn(f"gradients sum to the margins up to {gap:.2g} only: take more points")
 
-    # a profile by time, and one by sensor or region, next to their controls
+    # bins of times, named by the mean of their samples
+    parts, times_ms, step_ms = {}, reader.times_ms, spec.window.step_ms
+    if len(times_ms) > 1:
+        bins = np.floor((times_ms - times_ms[0]) / step_ms + 1e-9).astype(int)
+        masks = [bins == number for number in np.unique(bins)]
+        starts = times_ms[0] + step_ms * np.unique(bins)
+        centres = [float(times_ms[mask].mean().round(3)) for mask in masks]
+        axis = Axis(TIME, centres, np.stack([starts, starts + step_ms], 1))
+        parts[TIME_PART] = axis, [shares[..., mask].sum((1, 2)) for mask in masks]
+
+    # and sensors, or regions; each part of the signals next to its control
+    for part, (axis, indices) in reader.places().items():
+        parts[part] = axis, [shares[:, rows].sum((1, 2)) for rows in indices]
     profiles = {}
-    for (axis, values), (_, control) in zip(sums, controls, strict=True):
-        part, null = TIME_PART if axis.name == TIME else SPACE_PART, np.empty((0, len(axis.at)))
-        profiles[part] = Profile(SHARE, axis, values, null, control)
+    for part, (axis, sums) in parts.items():
+        values, control = np.split(np.stack(sums), 2, 1)  # [P, N] each
+        profiles[part] = Profile(SHARE, axis, values, np.empty((0, len(axis.at))), control)
     return profiles
 
 
-def _share_margins(reader: Reader, space: SensorSpace, labels: Int64, points: int) -> Float64:
+def _share_margins(reader: Reader, labels: Int64, points: int) -> Float64:
     """Share the margins with the pictures of some labels among sensors and times: [N, E, T]."""
     # the margin is the product of a token with its target
     gallery = F.normalize(reader.gallery)
     targets = gallery[torch.from_numpy(labels).to(gallery.device)] - gallery.mean(0)  # [N, D]
 
     # margins [B] of signals [B, C, T] with the pictures of some rows
-    model, subject, parts = reader.member.module, reader.trials.subject, []
+    model, space, parts = reader.member.module, reader.space, []
 
     def margin(rows: Tensor, signal: Tensor) -> Tensor:
-        tokens = model.encode_signal(signal.to(model.device), reader.member.index(subject, len(rows)))
+        index = reader.member.index(reader.trials.subject, len(rows))
+        tokens = model.encode_signal(signal.to(model.device), index)
         return (F.normalize(tokens.float()) * targets[rows.to(targets.device)].to(tokens.device)).sum(1)
 
     # integrated gradients in chunks, shared among the sensors
@@ -278,30 +279,6 @@ def _share_margins(reader: Reader, space: SensorSpace, labels: Int64, points: in
         gradient = mean_gradient(partial(margin, rows), signal, baseline, points).cpu()  # [B, C, T]
         parts.append(space.by_sensor(gradient, rows).double())
     return torch.cat(parts).numpy()
-
-
-def _sum_by_axis(
-    reader: Reader, space: SensorSpace, shares: Float64, step_ms: float
-) -> list[tuple[Axis, Float64]]:
-    """Sum shares [N, E, T] over all axes but one: [P, N] by axis."""
-    # bins of times, named by the mean of their samples
-    sums, times_ms = [], reader.times_ms
-    if shares.shape[2] > 1:
-        bins = np.floor((times_ms - times_ms[0]) / step_ms + 1e-9).astype(int)
-        numbers = np.unique(bins)
-        centres = [float(times_ms[bins == number].mean().round(3)) for number in numbers]
-        starts = times_ms[0] + step_ms * numbers
-        axis = Axis(TIME, centres, np.stack([starts, starts + step_ms], 1))
-        sums.append((axis, np.stack([shares[..., bins == number].sum((1, 2)) for number in numbers])))
-
-    # sensors, or regions of voxels
-    if space.names:
-        sums.append((Axis(SENSOR, space.names), shares.sum(2).T))
-    elif not reader.trials.channels:
-        regions = reader.regions()
-        by_region = np.stack([shares[:, list(voxels)].sum((1, 2)) for voxels in regions.values()])
-        sums.append((Axis(REGION, [*regions]), by_region))
-    return sums
 
 
 def mean_gradient(
@@ -367,18 +344,17 @@ def find_columns(
     """
     probe = torch.randn(PROBES, channels, samples, generator=torch.Generator().manual_seed(0))
     probe = probe.to(next(module.parameters()).device).requires_grad_()
+    innermost = {layer for layer in module.modules() if not [*layer.children()]}
     outputs: dict[nn.Module, Tensor] = {}
 
     # outputs of the innermost layers, in the order of their last use
     def record_output(layer: nn.Module, _: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim > 2 and output.shape[-1] > 1:
+        if layer in innermost and isinstance(output, Tensor) and output.ndim > 2 and output.shape[-1] > 1:
             outputs.pop(layer, None)  # a layer that is used again counts where it was used last
             outputs[layer] = output
 
-    with ExitStack() as hooks, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-        for layer in module.modules():
-            if not [*layer.children()]:
-                hooks.enter_context(layer.register_forward_hook(record_output))
+    hook = register_module_forward_hook(record_output)
+    with hook, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         predict(probe)
 
     # the last layer all of whose columns see samples, later columns later ones: a map over channels or

@@ -13,8 +13,8 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, Profile
-from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, refuse_unknown_whitening
+from brainhive_cli.evaluation.explanation.profiles import REGION, SENSOR, SPACE_PART, Axis, Labels, Profile
+from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, find_mixture
 from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.trained import TrainedModel
@@ -71,13 +71,9 @@ class Reader:
         return self.trials.times_s * 1000
 
     @property
-    def mixture(self) -> str:
-        """Reason why channels are unknown mixtures of sensors; empty where they are not."""
-        try:
-            refuse_unknown_whitening(self.recorded)
-        except BrainhiveError as error:
-            return error.in_one_line
-        return ""
+    def mixture(self) -> BrainhiveError | None:
+        """Reason why channels are unknown mixtures of sensors; None where they are not."""
+        return find_mixture(self.recorded)
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -86,6 +82,19 @@ class Reader:
         if not isinstance(space, Sensors) or self.mixture:
             return ()
         return self.trials.channels if self.recorded.whiteners is None else tuple(space.names)
+
+    def places(self) -> dict[str, tuple[Axis, list[list[int]]]]:
+        """List sensors, or regions of voxels, with their rows among the signals in sensor space.
+
+        Returns:
+            By the part of an analysis that they are; nothing of mixtures.
+        """
+        if self.mixture:
+            return {}
+        regions = {} if self.sensors else self.regions()
+        axis = Axis(SENSOR, self.sensors) if self.sensors else Axis(REGION, [*regions])
+        rows = [[*voxels] for voxels in regions.values()] or [[row] for row in range(len(self.sensors))]
+        return {SPACE_PART: (axis, rows)}
 
     def regions(self) -> dict[str, tuple[int, ...]]:
         """List the regions that have voxels, by name, as rows among those that the model reads.

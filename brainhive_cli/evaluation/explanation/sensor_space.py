@@ -10,7 +10,6 @@ from torch import Tensor
 
 from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import COPIED_STIMULI, Trials
 from brainhive_cli.measurement.interleaving import separate_repetitions
 from brainhive_cli.measurement.reliability import average_parts
@@ -27,14 +26,12 @@ class SensorSpace:
     sensors deviate from their mean. Where nothing mixes channels, there is one session and no matrix.
 
     Attributes:
-        names: Sensors that have a deviation: all of the recording's where it was whitened; () for voxels.
         signal: [N, C, T] input of the model.
         baseline: [N, C, T] the same without any deviation.
         deviation: [N, S, E, T] of E sensors from their mean, in S sessions.
         mixing: [S, C, E] from sensors to the model's channels; None where they are the same.
     """
 
-    names: tuple[str, ...]
     signal: Tensor
     baseline: Tensor
     deviation: Tensor
@@ -42,28 +39,23 @@ class SensorSpace:
 
     @classmethod
     def of(cls, tested: Trials, learned: Trials, signal: Float32, mean: Float32) -> Self:
-        """Undo what mixes the channels of trials.
+        """Undo what mixes the channels of trials; all of a recording's sensors contribute if it was whitened.
 
         Args:
             tested: What a model reads of the signals that are explained.
             learned: What it reads of the same subject's training signals.
             signal: [N, C, T] the former, repetitions averaged.
             mean: [C, T] mean of the latter.
-
-        Raises:
-            BrainhiveError: if the signals were whitened, and the store does not say how.
         """
-        # without whitening at most one matrix mixes channels
+        # without whitening at most one matrix mixes channels; mixtures that are not known stay as they are
         recorded = tested.recorded or tested
-        refuse_unknown_whitening(recorded)
-        read, matrix = torch.from_numpy(signal), None
-        if tested.normaliser is not None and tested.normaliser.matrix.shape[1] > 1:
+        read, matrix, is_mixed = torch.from_numpy(signal), None, find_mixture(recorded) is not None
+        if tested.normaliser is not None and tested.normaliser.matrix.shape[1] > 1 and not is_mixed:
             matrix = torch.from_numpy(tested.normaliser.matrix)
-        if recorded.whiteners is None:
+        if recorded.whiteners is None or is_mixed:
             from_mean = read - torch.from_numpy(mean)  # [N, C, T]
             deviation = from_mean if matrix is None else torch.linalg.solve(matrix, from_mean)
-            mixing = None if matrix is None else matrix[None]
-            return cls(tested.channels, read, read - from_mean, deviation[:, None], mixing)
+            return cls(read, read - from_mean, deviation[:, None], None if matrix is None else matrix[None])
 
         # whitening is followed by the choice of channels, scaling and normalisation
         whiteners = torch.from_numpy(recorded.whiteners).float()  # [S, E, E]
@@ -80,9 +72,7 @@ class SensorSpace:
         parts, shares = (np.concatenate(chunks) for chunks in zip(*_by_session(tested), strict=True))
         deviation = torch.from_numpy((parts - shares[..., None, None] * means).astype(np.float32))
         baseline = read - torch.einsum("sce,nset->nct", mixing, deviation)
-        space = recorded.space
-        names = tuple(space.names) if isinstance(space, Sensors) else ()
-        return cls(names, read, baseline, deviation, mixing)
+        return cls(read, baseline, deviation, mixing)
 
     def without(self, sensor: int) -> Tensor:
         """Give the input [N, C, T] as if a sensor had shown its mean training signal."""
@@ -107,24 +97,24 @@ class SensorSpace:
         return shares
 
 
-def refuse_unknown_whitening(recording: Trials) -> None:
-    """Refuse whitened signals whose whiteners are not known, or not which session a trial is of.
+def find_mixture(recording: Trials) -> BrainhiveError | None:
+    """Say why channels are unknown mixtures of sensors, which have no place on the head; None of others.
 
-    Raises:
-        BrainhiveError: as their channels are mixtures of sensors, which have no place on the head.
+    The whiteners are not known, or not which session a trial is of.
     """
     whiteners = recording.whiteners
     if whiteners is None and recording.unit == WHITENED:
-        raise BrainhiveError(
+        return BrainhiveError(
             "the signals were whitened, and the store does not have the whiteners: its channels are mixtures "
             "of sensors",
             "prepare the raw recordings, or without whitening",
         )
     if whiteners is not None and len(whiteners) > 1 and recording.sessions is None:
-        raise BrainhiveError(
+        return BrainhiveError(
             f"the store has {len(whiteners)} whiteners and does not say which trial each one is of",
             "prepare the signals again",
         )
+    return None
 
 
 def separate_in_time(trials: Trials) -> tuple[Int64, Int64]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainhive_cli.core.arrays import Array, Float64
+from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import Metric, list_footnotes, mark
@@ -75,11 +75,9 @@ class Reliability:
     """Reliability of a recording, measured by its repetitions.
 
     Attributes:
-        stimuli: How many were measured; those that were shown twice at least.
-        repetitions: The fewest and the most that they have.
+        counts: [N] repetitions of each stimulus that was measured, two at least.
         evoked: [C, T] mean over all repetitions; where the store has the whiteners of its sessions, of the
             signals before they were whitened, so that channels are sites.
-        field_power: [T] global field power: standard deviation of the evoked response over channels.
         split_half: [C, T] correlation over stimuli of two halves of the repetitions, Spearman-Brown
             corrected to all of them.
         ceiling: [C, T] percent of the variance of the stimuli's means that is not noise (Allen et al. 2022).
@@ -89,10 +87,8 @@ class Reliability:
         spectrum: [C, F] mean power spectral density of single trials, in the space of `evoked`.
     """
 
-    stimuli: int
-    repetitions: tuple[int, int]
+    counts: Int64
     evoked: Float64
-    field_power: Float64
     split_half: Float64
     ceiling: Float64
     retrieval: dict[int, Metric]
@@ -148,17 +144,9 @@ def measure_reliability(recording: Trials, split: str, alike: Alike | None = Non
     for size in (2**n for n in range(int(part_counts.min() // 2).bit_length())):
         pairs = [torch.from_numpy(np.stack(halve(stimulus, draw, 1, size))) for stimulus in means()]
         (retrieval[size],) = summarise([rank_halves(*torch.cat(pairs, 1))], len(counts), **options)
-    return Reliability(
-        stimuli=len(counts),
-        repetitions=(int(counts.min()), int(counts.max())),
-        evoked=evoked,
-        field_power=evoked.std(0),
-        split_half=spearman_brown(halves, part_counts.sum() / (part_counts // 2).sum()),
-        ceiling=noise_ceiling(means, part_counts),
-        retrieval=retrieval,
-        frequencies_hz=frequencies_hz,
-        spectrum=spectrum,
-    )
+    split_half = spearman_brown(halves, part_counts.sum() / (part_counts // 2).sum())
+    ceiling = noise_ceiling(means, part_counts)
+    return Reliability(counts, evoked, split_half, ceiling, retrieval, frequencies_hz, spectrum)
 
 
 def write_signal_page(
@@ -180,7 +168,7 @@ def write_signal_page(
     # a section for each split whose stimuli were repeated
     folder.mkdir(parents=True, exist_ok=True)
     name, sections, figures, reasons = short_name(store.path), list[Section](), dict[str, Any](), []
-    headlines: list[Curve | Map] = []
+    headlines, leads = list[Curve | Map](), list[str]()
     for split, recording in store.splits.items():
         try:
             reliability = measure_reliability(recording, split, alike=(alike or {}).get(split))
@@ -193,28 +181,24 @@ def write_signal_page(
         # figures of the split, of which the first stand beside the first sentence alone, and their numbers
         draw = _draw_voxels if isinstance(recording.space, Voxels) else _draw_sensors
         drawn, numbers = draw(reliability, recording)
-        retrieval = reliability.retrieval
-        if len(retrieval) > 1:
-            title, axis = "A stimulus found among means of other repetitions", "repetitions in each mean"
-            line = Line.of("top-1", [*retrieval.values()])
-            drawn.append(Curve(title, axis, [*retrieval], [line], "top-1", is_logarithmic=True))
         if not headlines:
             for kind in (Curve, Map):
                 headlines += [artifact for artifact in drawn if isinstance(artifact, kind)][:1]
+        counts, halves, ceiling = reliability.counts, reliability.split_half, reliability.ceiling
         numbers |= {
-            "stimuli": reliability.stimuli,
-            "fewest repetitions": reliability.repetitions[0],
-            "most repetitions": reliability.repetitions[1],
-            "median split-half reliability": float(np.median(reliability.split_half)),
-            "highest split-half reliability": float(reliability.split_half.max()),
-            "median noise ceiling, %": float(np.median(reliability.ceiling)),
-            "highest noise ceiling, %": float(reliability.ceiling.max()),
+            "stimuli": len(counts),
+            "fewest repetitions": int(counts.min()),
+            "most repetitions": int(counts.max()),
+            "median split-half reliability": float(np.median(halves)),
+            "highest split-half reliability": float(halves.max()),
+            "median noise ceiling, %": float(np.median(ceiling)),
+            "highest noise ceiling, %": float(ceiling.max()),
         }
         rows = [(key, value) for key, value in numbers.items() if not isinstance(value, dict)]
-        metrics = {str(size): {"top1": metric} for size, metric in retrieval.items()}
+        metrics = {str(size): {"top1": metric} for size, metric in reliability.retrieval.items()}
         regions = [(region, *ceiling.values()) for region, ceiling in numbers.get(BY_REGION, {}).items()]
         tables = [
-            Table(f"{name}, {split}: {reliability.stimuli} stimuli", ("figure", "value"), rows),
+            Table(f"{name}, {split}: {len(counts)} stimuli", ("figure", "value"), rows),
             _list_dropped(recording, split),
             metric_table("Stimuli found by their repetitions", metrics, "repetitions"),
             _list_steps(recording),
@@ -222,10 +206,11 @@ def write_signal_page(
         ]
         shown = [artifact for artifact in drawn if artifact not in headlines]
         shown += [table for table in tables if table.rows]
-        lead, footnotes = render("signals.txt", numbers=numbers), list_footnotes(recording.caveats)
-        sections.append(Section(split, groups_of([("", shown, folder)]), [lead], footnotes=footnotes))
+        leads.append(render("signals.txt", numbers=numbers))
+        lead, footnotes = leads[-1:] if sections else [], list_footnotes(recording.caveats)
+        sections.append(Section(split, groups_of([("", shown, folder)]), lead, footnotes=footnotes))
         figures[split] = numbers
-        numbers["retrieval"] = {str(size): metric.as_dict() for size, metric in retrieval.items()}
+        numbers["retrieval"] = {size: metric["top1"].as_dict() for size, metric in metrics.items()}
 
     # maps of voxels, which preparations have measured; on slices where positions are known
     space = next(iter(store.splits.values())).space
@@ -245,9 +230,9 @@ def write_signal_page(
         raise reasons[0]
 
     # the page, with its headline figures
-    page, first = folder / f"{store.path.stem}.html", sections[0]
-    title, leads = mark(f"Signals of {name}", first.footnotes), [*first.lead, render("signals.txt")]
-    Page(title, leads, sections=sections, headlines=headlines).write(page)
+    page, title = folder / f"{store.path.stem}.html", mark(f"Signals of {name}", sections[0].footnotes)
+    lead = [*leads[:1], render("signals.txt")]
+    Page(title, lead, sections=sections, headlines=headlines).write(page)
     return page, figures
 
 
@@ -295,7 +280,8 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
     # the most reliable channel and time
     space, times_ms, marks = recording.space, (recording.times_s * 1000).round(3), recording.stimulus_marks
     assert isinstance(space, Sensors)
-    evoked, power, halves = reliability.evoked, reliability.field_power, reliability.split_half
+    evoked, halves = reliability.evoked, reliability.split_half
+    power = evoked.std(0)  # global field power [T]
     row, sample = divmod(int(halves.argmax()), len(times_ms))
     channel, at = space.names[row], times_ms.tolist()
 
@@ -373,17 +359,15 @@ def _list_steps(recording: Trials) -> Table:
     """
     # the unit of the recording holds until whitening, which has none
     is_whitened, is_voxels = recording.unit == WHITENED, isinstance(recording.space, Voxels)
-    sources, rows = [*recording.provenance.get("sessions", ()), recording.provenance], []
+    sources = [*recording.provenance.get("sessions", ()), recording.provenance]
     known = [source["recorded_unit"] for source in sources if "recorded_unit" in source]
-    unit = (known or ["not recorded" if is_whitened else recording.unit])[0]
-    steps = sorted(recording.preparation.items(), key=lambda item: item[0].startswith("whiten"))
-    for step, setting in steps:
+    rows, unit = [], (known or ["not recorded" if is_whitened else recording.unit])[0]
+    steps = {step: setting for step, setting in recording.preparation.items() if step != "simulated"}
+    for step in sorted(steps, key=lambda step: step.startswith("whiten")):
         unit = recording.unit if step.startswith("whiten") and is_whitened else unit
-        text = ", ".join(map(str, setting)) if isinstance(setting, list) else setting
-        if step != "simulated":
-            rows.append((step, text, "–" if is_voxels else unit))
-    if rows and is_voxels:
-        rows.append(("after all steps", "", recording.unit))
+        text = ", ".join(map(str, steps[step])) if isinstance(steps[step], list) else steps[step]
+        rows.append((step, text, "–" if is_voxels else unit))
+    rows += [("after all steps", "", recording.unit)] if rows and is_voxels else []
     return Table("Preparation, with the unit after each step", ("step", "setting", "unit"), rows)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array, Float32, Float64, Int64
+from brainhive_cli.core.arrays import Array, Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.explanation.encoding_model import Levels, read_embeddings
 from brainhive_cli.evaluation.explanation.profiles import REGION, TIME, Axis, locate, permutations
@@ -249,50 +249,36 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
     cpu = torch.device("cpu")
     models = rank_models({name: read_embeddings(store, rows, cpu).numpy() for name, store in levels.items()})
 
-    # the channels or voxels, and the sample, that signals [N, C, T] have at each position, by subject
-    slices: dict[Any, list[Any]]
+    # the part of each subject's signals [n, C, T] at each time, or of each region that all have
     if first.trials.channels:
-        times = [float(time.round(3)) for time in first.times_ms]
-        slices = {time: [(slice(None), row)] * len(readers) for row, time in enumerate(times)}
+        axis = Axis(TIME, first.times_ms.round(3).tolist())
+        parts: list[Any] = [[np.s_[..., row]] * len(readers) for row in range(len(axis.at))]
     else:
         regions = [reader.regions() for reader in readers]
-        shared = [name for name in regions[0] if all(len(voxels.get(name, ())) > 1 for voxels in regions)]
-        slices = {name: [(list(voxels[name]), 0) for voxels in regions] for name in shared}
-        if not slices:
+        axis = Axis(
+            REGION, [name for name in regions[0] if all(len(one.get(name, ())) > 1 for one in regions)]
+        )
+        parts = [[np.s_[:, one[name], 0] for one in regions] for name in axis.at]
+        if not parts:
             raise BrainhiveError(
                 "no region has two voxels of every subject", "prepare the signals with regions"
             )
 
     # correlations of the patterns [n, C] at each position
     signals = [reader.signal.numpy()[indices] for reader, indices in zip(readers, items, strict=True)]
-    patterns = (
-        [signal[:, channels, sample] for signal, (channels, sample) in zip(signals, parts, strict=True)]
-        for parts in slices.values()
-    )
-    axis = Axis(TIME if first.trials.channels else REGION, [*slices])
+    patterns = ([signal[index] for signal, index in zip(signals, part, strict=True)] for part in parts)
     similarity = measure_similarity(axis, patterns, models, first.shared, spec.draws, spec.seed)
 
-    # of one subject, halves of the repetitions stand in for ceilings
-    if len(readers) == 1 and (means := _average_halves(first, items[0])):
-        pairs = [[half[:, channels, sample] for half in means] for ((channels, sample),) in slices.values()]
-        similarity = replace(similarity, halves=np.array([halves_ceiling(pair) for pair in pairs]))
-    return similarity
-
-
-def _average_halves(reader: Reader, rows: Int64) -> list[Array]:
-    """Average repetitions of the even and of the odd parts of the recording, [n, C, T] each.
-
-    None where there are no two parts that are far apart in time.
-    """
+    # of one subject, halves of the repetitions stand in for ceilings: even and odd parts of the recording
+    if len(readers) > 1:
+        return similarity
     try:
-        parts, counts = separate_in_time(reader.trials)
-    except BrainhiveError:
-        return []
-    if counts.min() < 2:
-        return []
-    trials, is_repeated = reader.trials.singles, reader.trials.is_there  # [N, R, C, T] and [N, R]
-    means = []
-    for first in (0, 1):
-        mask = (is_repeated & (parts % 2 == first))[..., None, None]
-        means.append((trials * mask).sum(1)[rows] / mask.sum(1)[rows])
-    return means
+        numbers, counts = separate_in_time(first.trials)
+    except BrainhiveError:  # there are no two parts that are far apart in time
+        return similarity
+    if counts.min() > 1:
+        masks = [(first.trials.is_there & (numbers % 2 == side))[..., None, None] for side in (0, 1)]
+        halves = [((first.trials.singles * mask).sum(1) / mask.sum(1))[items[0]] for mask in masks]
+        ceilings = [halves_ceiling([half[index] for half in halves]) for (index,) in parts]
+        similarity = replace(similarity, halves=np.array(ceilings))
+    return similarity

@@ -16,12 +16,10 @@ from brainhive_cli.core.measurements import NOT_INTERLEAVED, Measurements, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.conclusion import draw_findings, finish
+from brainhive_cli.evaluation.explanation.conclusion import Drawn, finish
 from brainhive_cli.evaluation.explanation.findings import (
-    FIRST_ABOVE,
     SECTION,
     Scopes,
-    bound_onsets,
     correct_findings,
     describe_profiles,
 )
@@ -107,12 +105,8 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
             part.profiles[GENERALISATION] = decoded.profile(pairs, grid, permuted, chance)
         parts.append([part])
     by_time, *grids = correct_findings(describe_profiles(parts, items, protocol=protocol, split=spec.split))
-    results, reason = bound_onsets([by_time], [decoded.trials for decoded in subjects])
-    missing = {FIRST_ABOVE: reason} if reason else {}
-    missing |= {"test against permuted labels": problem} if problem else {}
-    trials, scopes = subjects[0].trials, Scopes()
-    drawn = draw_findings(results, trials.space, trials.stimulus_marks)
     facts: dict[str, Any] = {"protocol": protocol, "caveats": caveats, "draws": draws}
+    facts["warnings"], scopes, drawn = align.signal_warnings, Scopes(), Drawn()
 
     # the best pair of windows, and a matrix of all
     for finding in grids:
@@ -129,8 +123,9 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         names = centres, centres, "classifier trained at, ms", "tested at, ms", "accuracy"
         title = "Categories from time to time"
         drawn[GENERALISATION] = Heatmap(title, values, *names, section=SECTION, note=note)
-    facts["warnings"] = align.signal_warnings
-    return finish(job, folder, results, drawn, items, missing, scopes, facts)
+    missing = {"test against permuted labels": problem} if problem else {}
+    signals = [decoded.trials for decoded in subjects]
+    return finish(job, folder, [by_time], signals, items, missing, scopes, drawn, facts)
 
 
 def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> Int64:

@@ -137,7 +137,7 @@ def test_gradients_of_mixtures_that_are_not_known_have_times_and_no_sensors():
 
     found = explain_model(made, SPEC.model_copy(update={"analyses": ["gradients"]}))
 
-    assert made.sensors == () and "does not have the whiteners" in made.mixture
+    assert made.sensors == () and "does not have the whiteners" in made.mixture.message
     assert list(found.profiles) == ["gradients:time"]
     np.testing.assert_allclose(found.profiles["gradients:time"].values.sum(0), whole_margin(made), atol=0.01)
 
