@@ -58,7 +58,8 @@ def test_the_demo_ends_with_a_page_and_with_commands_that_find_what_it_made(go, 
     ):
         assert title in page
     assert [row[0] for row in result.tables[0].rows] == STEPS
-    assert "top-1" in result.tables[0].rows[2][2] and "n 100" in result.tables[0].rows[2][2]
+    assert "was ranked first of 100 in" in result.tables[0].rows[2][2]
+    assert "100 test pictures" in result.tables[0].rows[2][2]
     for line, step in zip(result.metrics.facts.commands, STEPS, strict=True):
         assert line.replace("\n", " ") in page.replace("&#39;", "'").replace("&#34;", '"')
         by_hand = CliRunner().invoke(app, [*shlex.split(line)[1:], "--json"])
