@@ -255,7 +255,13 @@ def draw_findings(
         order = sorted(range(len(axis.at)), key=lambda row: -places.get(axis.labels[row], (0, -2))[1])
         measured = {finding.name.partition(" · ")[2] or value: finding.measured for finding in group}
         measured |= dict(first.controls) if len(group) == 1 else {}
-        lines = [_draw_line(name, [one[row] for row in order]) for name, one in measured.items()]
+        lines = []
+        for name, metrics in measured.items():
+            # intervals of these subjects hold at any number of them
+            chance, metrics = metrics[0].chance, [metrics[row] for row in order]
+            ends = [metric.these_subjects or (metric.low, metric.high) for metric in metrics]
+            low, high = zip(*ends, strict=True)
+            lines.append(Line(name, [metric.value for metric in metrics], low, high, chance))
         lines += ceilings if analysis == SIMILARITY else ()
         at: Any = [axis.at[row] for row in order]
         note = render("explanation.txt", of=analysis, metric=first.measured[0], ceilings=ceilings)
@@ -303,13 +309,6 @@ def draw_encoding(
         title, value = "Encoding of half of the repetitions", "correlation, mean over sensors"
         drawn["encoding-ceilings"] = Curve(title, TIME, times_ms, lines, value, marks=dict(marks), **options)
     return drawn
-
-
-def _draw_line(name: str, metrics: Sequence[Metric]) -> Line:
-    """Draw metrics with the intervals of these subjects, which hold at any number of them."""
-    ends = [metric.these_subjects or (metric.low, metric.high) for metric in metrics]
-    low, high = zip(*ends, strict=True)
-    return Line(name, [metric.value for metric in metrics], low, high, metrics[0].chance)
 
 
 def _title(name: str) -> str:
