@@ -19,13 +19,13 @@ from brainhive_cli.evaluation.retrieval.baseline import explain_verdict, rank_pl
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, require_projection
 from brainhive_cli.evaluation.retrieval.folds import Measured
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.measure import measure_cell, open_models
+from brainhive_cli.evaluation.retrieval.measure import measure_cell
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.evaluation.retrieval.summary import BACKWARD, summarise_job
+from brainhive_cli.evaluation.retrieval.summary import summarise_job
 from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
 from brainhive_cli.measurement.comparison import compare_ranks
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.retrieval import Gallery, Scores
+from brainhive_cli.measurement.retrieval import BACKWARD, Gallery, Scores
 from brainhive_cli.reports.sentences import explain_chance
 
 
@@ -97,7 +97,7 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         files = {name: f"parts/{name}.safetensors" for name in groups}
 
         def measure(name: str) -> Measured:
-            models = open_models(job.runs, groups[name], launch.device, recipe.head)
+            models = job.open_models(groups[name], launch.device)
             return measure_cell(models, recipe.spec)
 
         if not folder.fill("evaluating cells", files, launch, measure):
@@ -164,6 +164,6 @@ def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch
     if explanation := explain_chance(measurements):
         console.warn(explanation)
     # artifacts for pages, of the metrics and of the first cell; metrics come last and finish the run
-    models = open_models(job.runs, job.groups[0], launch.device, recipe.head) if recipe.sheet_rows else ()
+    models = job.open_models(job.groups[0], launch.device) if recipe.sheet_rows else ()
     artifacts.write(folder, draw_artifacts(folder, measurements, models, recipe))
     folder.finish(measurements)

@@ -29,7 +29,7 @@ from brainhive_cli.core.runs import LARGEST_RECIPE, LOCK, RunFolder, age, showin
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.reports.paper_tables import summary_scopes
 from brainhive_cli.reports.runs_shown import ShownRun, find
-from brainhive_cli.reports.sentences import describe_metric, state_finding
+from brainhive_cli.reports.sentences import describe_metric, list_limits, state_finding
 from brainhive_cli.reports.tables import metric_table
 
 REMOVE, SHOW = "rm", "show"
@@ -201,7 +201,7 @@ def _show(run: ShownRun) -> Result:
         "variants": ", ".join(facts.variants),
         "cells": console.summarise_names(list(facts.cells)),
         "caveats": ", ".join(run.measured.caveats),
-        "warnings": "; ".join(facts.warnings),
+        "warnings": "; ".join(list_limits(run.measured)),
         "files": ", ".join(sorted(path.name for path in run.folder.path.iterdir() if path.name[0] != ".")),
     }
     rows = tuple((key, value) for key, value in about.items() if value)

@@ -311,8 +311,6 @@ class Baseline(Model):
         cause: `misfiled`, `too little data` or `target not carried`; empty where nothing follows.
         line: The command that follows.
         answer: Whether its ranks are above chance.
-        top1: Its top-1.
-        chance: That of guesses.
         signals: Training signals that the ridges of all subjects learned from.
         orders: Other orders of the pictures that were tried.
         order: The best of them.
@@ -323,19 +321,10 @@ class Baseline(Model):
     cause: Literal["", "misfiled", "too little data", "target not carried"] = ""
     line: str = ""
     answer: Answer | None = None
-    top1: float = 0.0
-    chance: float = 0.0
     signals: int = 0
     orders: int = 0
     order: str = ""
     order_p: float | None = None
-
-
-class Ceiling(Model):
-    """How split halves were compared, and the most repetitions of a picture."""
-
-    protocol: str
-    repetitions: int
 
 
 class ConfusionMatrix(Model):
@@ -352,7 +341,7 @@ class RetrievalFacts(Facts):
         claims: Statements that the design allows.
         gallery: The candidates.
         control: Distribution under a control.
-        curves: How each curve was measured.
+        curves: Random choices of repetitions, or the width of the window in ms, by curve.
         voxels: Voxels of each region, by subject.
         prior: Prior that the tokens are of.
         concepts: Metrics of each concept, best first.
@@ -362,14 +351,17 @@ class RetrievalFacts(Facts):
         tests_trials: Whether trials of known pictures or categories were held out.
         plain: Differences from plain baselines on the same folds.
         baseline: The ridge next to the model.
-        ceiling: The ceiling of the signals.
+        repetitions: Most repetitions of a picture of which halves were compared; 0 without a ceiling.
+        absent: Stimuli that no trial of a run, session or fold shows, by its name.
+        subset_ways: Pictures that subsets should have; 0 without subsets.
+        subset_pools: Pictures that they have: fewer where a subject was shown fewer.
     """
 
     command: str = "eval-retrieval"
     claims: str = ""
     gallery: Gallery | None = None
     control: Control | None = None
-    curves: dict[str, str] = {}
+    curves: dict[str, float] = {}
     voxels: dict[str, dict[str, int]] = {}
     prior: str | None = None
     concepts: dict[str, dict[str, float]] = {}
@@ -379,7 +371,10 @@ class RetrievalFacts(Facts):
     tests_trials: bool = False
     plain: list[Difference] = []
     baseline: Baseline | None = None
-    ceiling: Ceiling | None = None
+    repetitions: int = 0
+    absent: dict[str, list[str]] = {}
+    subset_ways: int = 0
+    subset_pools: list[int] = []
 
 
 class ReconstructionFacts(Facts):

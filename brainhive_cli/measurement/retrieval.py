@@ -12,6 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.measurements import TRANSDUCTIVE
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.measurement.corrections import Compared
 from brainhive_cli.measurement.interleaving import Interleaving
@@ -36,6 +37,8 @@ CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
     "mean_rank": lambda ranks: ranks.mean(-1),
     "mrr": lambda ranks: (1 / ranks).mean(-1),
 }
+BACKWARD = "backward"
+"""End of the scopes of the other direction: a picture searches among the signals."""
 NO_COLUMN: Callable[[], Array] = partial(np.empty, 0, np.int64)
 """Makes a column that was not measured."""
 
@@ -106,46 +109,47 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one subject in one cell, a table by item; what was not measured is None or empty.
+    """Scores of one subject in one cell, a table by item; what was not measured is empty.
 
     Attributes:
         image_ids: [N] of what each signal showed; where trials of seen pictures are held out, their names.
+            Empty in a further table of the same items.
         labels: [N] image id of what each signal showed; by a control, of another picture.
         concepts: [N] of what each signal showed.
         groups: [N] run, session or fold of each signal, within which labels may be exchanged; () if all may.
         interleaving: Which labels may be exchanged.
         is_trialwise: Whether tokens are those of one signal at a time.
-        ranks: [N] of the seen picture.
-        precision: [N] average precision; relevant are the gallery's pictures of the seen concept.
-        relevant: [N] how many these are.
+        ranks: [N] of the seen picture; [draws, N] at a point of a curve, [splits, N] of halves.
+        pool: Number of candidates; 0 where there are none.
+        targets: How many of them are right.
+        values: [N] by metric. `map`: average precision; relevant are the gallery's pictures of the seen
+            concept. `top1`: share of drawn subsets in which an item was found first, NaN if it was never
+            drawn; `top1_expected`: that of all possible ones. `reliability`: share of each picture in the
+            correlation over pictures of the halves, a mean over channels, times and splits: its mean over
+            pictures is that correlation. Of a region: what it carries, by head.
+        relevant: [N] how many pictures are relevant.
         named: [N] concept of the picture that is most similar to the signal.
         similarity: [N] cosine similarity of the seen picture and the named one.
         wins: [N] of two pictures, twice the share of the same fold's signals of the other one that are less
             like the seen one, ties half, less the area under the ROC curve of the fold: their mean over
             pictures is that area, and varies as they do. Empty where there are not two.
-        pictures: Image ids of what was shown, each once.
-        backward: Ranks of the seen signal among the signals, one for each of these pictures; empty when some
-            were shown more often than others, or trials of seen pictures are held out.
         candidates: Image ids of the P pictures of the signals' split among which the verdict is asked: of
             many, drawn ones. Training pictures and random vectors have no part in it: they may be nearer to,
             or further from, any signal.
         table: [n, P] their ranks by the signals that show one of them, uint16; 0 of what was not compared.
-        subsets: By metric, the share of subsets in which an item was found first: [N] signal to image and
-            [N] image to signal, among drawn subsets, and among all possible ones.
-        curves: By name, ranks [draws, N] by the number of repetitions, or by the centre of a window in ms.
         control: Each metric [1 + K]: as it is measured, then in every draw of the control.
-        corrected: Scores by similarities that were corrected, by the names of the corrections.
-        ceiling: Scores of halves of the repetitions, whatever the model: ranks [splits, N] of the pictures
-            with two repetitions at least, by their own signal in the other half.
+        scopes: Further tables by the end of their scope: `backward`, `subsets`, `corrections · csls`,
+            `repetitions · 4`, `sliding · 100`, `regions · V1`. Backward, each picture that was shown seeks
+            its signals among all, unless some were shown more often than others, or trials of seen pictures
+            are held out.
+        words: How a further table was measured.
+        voxels: Of a region, how many it has among those that the model reads.
+        ceiling: Scores of halves of the repetitions, whatever the model, of the pictures with two repetitions
+            at least, by their own signal in the other half.
         repetitions: Of a ceiling, the most that a picture has.
         times: Of a ceiling, repetitions of a picture over those of its half, on average: 2 or, of odd
             numbers, more.
-        correlation: Of a ceiling, [N] share of each picture in the correlation over pictures of the halves,
-            a mean over channels, times and splits: its mean over pictures is that correlation.
         reason: Why there is no ceiling.
-        regions: Scores of the heads' predictions without a region.
-        voxels: Of regions, how many voxels each has among those that the model reads.
-        shares: Of regions, what each carries, by head and region, [N].
     """
 
     image_ids: Sequence[str] = ()
@@ -155,37 +159,33 @@ class Scores:
     interleaving: Interleaving = field(default_factory=lambda: Interleaving([], []))
     is_trialwise: bool = True
     ranks: Int64 = field(default_factory=NO_COLUMN)
-    precision: Float64 = field(default_factory=NO_COLUMN)
+    pool: int = 0
+    targets: int = 1
+    values: Mapping[str, Float64] = field(default_factory=dict)
     relevant: Int64 = field(default_factory=NO_COLUMN)
     named: Sequence[str] = ()
     similarity: Sequence[float] = ()
     wins: Sequence[float] = ()
-    pictures: Sequence[str] = ()
-    backward: Int64 = field(default_factory=NO_COLUMN)
     candidates: Sequence[str] = ()
     table: Array = field(default_factory=NO_COLUMN)
-    subsets: Mapping[str, tuple[Float64, Float64]] = field(default_factory=dict)
-    curves: Mapping[str, Mapping[float, Int64]] = field(default_factory=dict)
     control: Mapping[str, Float64] = field(default_factory=dict)
-    corrected: Mapping[str, Self] = field(default_factory=dict)
+    scopes: Mapping[str, Self] = field(default_factory=dict)
+    words: str = ""
+    voxels: int = 0
     ceiling: Self | None = None
     repetitions: int = 0
     times: float = 2.0
-    correlation: Float64 = field(default_factory=NO_COLUMN)
     reason: str = ""
-    regions: Self | None = None
-    voxels: Mapping[str, int] = field(default_factory=dict)
-    shares: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
+
+    def below(self, name: str) -> Self | None:
+        """Choose a further table by its scope, with the items that it is of; None where there is none."""
+        table = self.scopes.get(name)
+        return table and replace(table, image_ids=table.image_ids or self.image_ids)
 
     @property
     def compared(self) -> Int64:
         """Rows of the items that `table` ranks candidates for."""
         return np.flatnonzero(np.isin(self.labels, self.candidates))
-
-
-def shared_points(curve: str, scores: Iterable[Scores]) -> list[float]:
-    """List the points of a curve that all have."""
-    return sorted(set.intersection(*(set(each.curves[curve]) for each in scores)))
 
 
 def permute_targets(
@@ -261,20 +261,22 @@ def rank(
 
         # the other direction: for each picture that was shown, its signals among all signals
         pictures, counts = np.unique(target[part], return_counts=True)
-        backward = listed.backward
+        scopes = {}
         if (counts == counts[0]).all() and not listed.groups:  # trials of seen pictures have one direction
             order = np.argsort(target[part], kind="stable").reshape(len(pictures), -1)
-            backward = ranks(images[pictures], tokens[subject], torch.from_numpy(order)).numpy()
+            found = ranks(images[pictures], tokens[subject], torch.from_numpy(order)).numpy()
+            ids = [gallery.image_ids[index] for index in pictures]
+            scopes[BACKWARD] = Scores(ids, ranks=found, pool=order.size, targets=order.shape[1])
         scores[subject] = replace(
             listed,
             ranks=seen_ranks[part],
-            precision=precision[part],
+            pool=gallery.pool,
+            values={"map": precision[part]},
             relevant=(relevant[part] >= 0).sum(1),
             named=[gallery.concepts[index] for index in named[part]],
             similarity=similarity[part].tolist(),
             wins=share_wins(tokens[subject], target[part], images) if len(images) == 2 else (),
-            pictures=[gallery.image_ids[index] for index in pictures],
-            backward=backward,
+            scopes=scopes,
         )
     return scores
 
@@ -326,7 +328,11 @@ def rank_corrected(
         corrected = {subject: after.as_tokens() for subject, after in compared.items()}
         one_hot = next(iter(corrected.values()))[1]
         signals = {subject: pair[0] for subject, pair in corrected.items()}
-        scores[" + ".join(names)] = rank(gallery, one_hot, signals, items)
+        words = f"similarities corrected by {' + '.join(names)}, {TRANSDUCTIVE}"
+        ranked = rank(gallery, one_hot, signals, items)
+        scores[" + ".join(names)] = {
+            subject: replace(table, words=words) for subject, table in ranked.items()
+        }
     return scores
 
 

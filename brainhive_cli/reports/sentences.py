@@ -74,7 +74,7 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
     lines = explain_caveats(*(run.measured for run in runs))
     for run in runs:
         named = f"{run.label}: " if len(runs) > 1 else ""
-        own = [explain_chance(run.measured), *run.measured.facts.warnings]
+        own = [explain_chance(run.measured), *list_limits(run.measured)]
         lines += [f"{named}{line}" for line in own if line]
 
     # what was not compared, and limits of the tests
@@ -94,7 +94,14 @@ def explain_caveats(*measured: Measurements) -> list[str]:
 
 def explain_chance(measured: Measurements) -> str:
     """Explain a result that is not above chance, by the ridge next to it; empty of any other."""
-    return render("chance.txt", facts=measured.facts)
+    ridge = measured.scopes.get("baseline · ridge", {})
+    return render("chance.txt", facts=measured.facts, top1=ridge.get("top1"))
+
+
+def list_limits(measured: Measurements) -> list[str]:
+    """List what limits the test of a run: of a retrieval one paragraph, then the run's own warnings."""
+    text = render("warnings.txt", facts=measured.facts, metrics=measured.overall)
+    return [*filter(None, [text]), *measured.facts.warnings]
 
 
 def list_missing(groups: Sequence[RunGroup]) -> list[str]:

@@ -11,18 +11,18 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import LEVEL, Answer, Baseline, Difference
 from brainhive_cli.core.lines import Line, write_value
 from brainhive_cli.core.measurements import Measurements, Metric, by_name, scope
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.targets.targets import StoreTargets
-from brainhive_cli.evaluation.retrieval.job import Group, Job
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import (
     Models,
     open_gallery,
-    open_models,
     open_trials,
     shared_rows,
 )
@@ -30,14 +30,14 @@ from brainhive_cli.measurement.comparison import compare
 from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes
 from brainhive_cli.measurement.ranks import ranks_of_all, summarise
 from brainhive_cli.measurement.retrieval import draw_tested
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.units import Alike
 from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
 BASELINE, PLAIN = "baseline · ridge", "plain"
 """The scope of the ridge that a verdict is compared with, and the first part of those of plain baselines."""
-FAILURES = (BrainhiveError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
-"""Errors that leave an evaluation without its ridge."""
+FAILURES = (MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
+"""Errors of memory and algebra that leave an evaluation without its ridge."""
 COMPONENTS, SIGNALS, SIGNAL_BYTES = 1000, 20_000, 2 * 10**9
 """Principal components and training signals of a ridge, at most, and bytes of the signals in float32."""
 AXES_SIGNALS = 8192
@@ -96,9 +96,9 @@ class Ridge:
         """
         # signals to train on
         first, is_own = models[0], subject in models[0].cell.trained_on
-        trained_on = [subject] if is_own else first.cell.trained_on
-        trials = [first.trials(number, "train", is_tested=False) for number in trained_on]
-        signals = [torch.from_numpy(part.averages).flatten(1) for part in trials]
+        people = [subject] if is_own else first.cell.trained_on
+        trials = [first.trials(person, "train", is_tested=False) for person in people]
+        signals = [flatten(part) for part in trials]
         if len(widths := {part.shape[1] for part in signals}) > 1:
             raise BrainhiveError("training subjects differ in the width of their signals")
 
@@ -114,11 +114,11 @@ class Ridge:
         tested = tested.take(np.isin(tested.stimulus, rows))
         if not len(tested.stimulus):
             raise BrainhiveError(f"subject {subject} was shown none of the candidates")
-        test = torch.from_numpy(tested.averages).flatten(1).to(device)
 
         # principal components of standardised training signals
         scale = Scale.of(train)
         axes = principal_axes(scale(train[:: -(-len(train) // AXES_SIGNALS)]), COMPONENTS)
+        components = [scale(part) @ axes for part in (train, flatten(tested).to(device))]
 
         # targets of the training pictures, in each order of a signal store
         pictures = np.unique(np.concatenate([part.stimulus for part in trials]))
@@ -126,13 +126,16 @@ class Ridge:
         for order, refile in ORDERS.items():
             filed = [refile(part.stimulus)[index] for part, index in zip(trials, chosen, strict=True)]
             learned[order] = np.searchsorted(pictures, np.concatenate(filed))
-        return cls(
-            subject, is_own, scale(train) @ axes, targets, learned, scale(test) @ axes, tested.stimulus
-        )
+        return cls(subject, is_own, components[0], targets, learned, components[1], tested.stimulus)
 
     def rank(self, candidates: Tensor, order: str = AS_FILED) -> Int64:
         """Fit the ridge to pictures in an order, and rank candidates [P, D] by test signals: [M, P]."""
         return rank_by_ridge(self.train, self.targets[self.learned[order]], self.test, candidates)
+
+
+def flatten(trials: Trials) -> Tensor:
+    """Give each of some trials as one row, [N, F]."""
+    return torch.from_numpy(trials.averages).flatten(1)
 
 
 def rank_by_ridge(train: Tensor, targets: Tensor, test: Tensor, candidates: Tensor) -> Int64:
@@ -176,7 +179,7 @@ def read_targets(model: TrainedModel, split: str, rows: Int64, device: torch.dev
     return torch.cat(parts, 1).to(device)
 
 
-def look_up(ranks: Int64, shown: Int64, rows: Int64) -> Int64:
+def look_up(ranks: Array, shown: Int64, rows: Int64) -> Array:
     """Look up the ranks [M] of the pictures that signals are filed as in those of all candidates, [M, P]."""
     return ranks[np.arange(len(ranks)), np.searchsorted(rows, shown)]
 
@@ -257,17 +260,17 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
         What was measured, with the ridge's metrics, and `baseline` in the facts: a sentence with its cause
         and any next command. Where no ridge can be fitted, the sentence says why.
     """
-    spec, verdict = job.recipe, measured.facts.verdict
-    is_asked = spec.baseline == "ridge" or not verdict.startswith(("above chance", "not testable"))
+    spec, side = job.recipe, measured.facts.answers[0].side
+    is_asked = spec.baseline == "ridge" or side not in ("above chance", "not testable")
     if spec.control != "none" or spec.baseline == "none" or not is_asked:
         return measured
     try:
         return _compare_with_ridge(job, measured, device)
+    except BrainhiveError as error:
+        reason = error.in_one_line
     except FAILURES as error:
-        reason = (
-            error.in_one_line if isinstance(error, BrainhiveError) else f"{type(error).__name__}: {error}"
-        )
-        return measured.stating(baseline=Baseline(reason=reason))
+        reason = f"{type(error).__name__}: {error}"
+    return measured.stating(baseline=Baseline(reason=reason))
 
 
 @console.progress("fitting a ridge")
@@ -286,75 +289,63 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
         raise BrainhiveError(f"the cells were {reason}")
 
     # pictures among which the verdict is asked
-    models = open_models(job.runs, job.groups[0], device, spec.head)
-    rows = draw_tested(open_gallery(models, [spec.split], only_shown=spec.only_shown).tested)
-    candidates = read_targets(models[0], spec.split, rows, device)
-    concepts = models[0].pictures(spec.split).concepts
-    alike = alike_of(align.dataset, rows.tolist(), [concepts[row] for row in rows])
+    opened = job.open_models(job.groups[0], device)
+    rows = draw_tested(open_gallery(opened, [spec.split], only_shown=spec.only_shown).tested)
+    candidates = read_targets(opened[0], spec.split, rows, device)
+    alike = alike_of(align.dataset, rows.tolist(), opened[0].pictures(spec.split).concepts[rows])
 
     # each subject's ridge, with pictures as filed; in other orders, too, where the model does not find them
-    verdict = measured.facts.verdict
-    subjects, counts, components, are_own = [], [], 0, True
-    ranks: list[Int64] = []
-    shown: list[Int64] = []
-    tried: list[tuple[float, str]] = []
-    for group, tested_subjects in first_tests(job.groups):
-        models = open_models(job.runs, group, device, spec.head)
-        for subject in tested_subjects:
-            ridge = Ridge.read(models, subject, spec.split, rows, device)
-            subjects.append(subject)
-            counts.append(len(ridge.train))
-            components, are_own = max(components, ridge.train.shape[1]), are_own and ridge.is_own
-            ranks.append(ridge.rank(candidates))
-            shown.append(ridge.shown)
-            if not verdict.startswith("above chance"):
-                tried += try_orders(ridge, ranks[-1], candidates, rows, alike)
+    is_above = measured.facts.answers[0].side == "above chance"
+    fitted, tried = [], list[tuple[float, str]]()
+    for models, subject in first_tests(job, device):
+        ridge = Ridge.read(models, subject, spec.split, rows, device)
+        ranks = ridge.rank(candidates)
+        fitted.append((subject, ridge.is_own, *ridge.train.shape, ranks, ridge.shown))
+        if not is_above:
+            tried += try_orders(ridge, ranks, candidates, rows, alike)
+    subjects, are_own, counts, widths, all_ranks, shown = zip(*fitted, strict=True)
 
     # metrics with the protocol
-    signals = sum(counts) if are_own else max(counts)  # ridges of other people's signals share these
-    how = f"closed-form ridge on at most {components} principal components of {signals} training signals"
-    metrics = by_name(
-        summarise(
-            [look_up(*pair, rows) for pair in zip(ranks, shown, strict=True)],
-            len(rows),
-            split=spec.split,
-            items=alike.items([pictures.tolist() for pictures in shown]),
-            protocol=f"{measured.facts.protocol}, {how}",
-            only=("top1", "top5", "median_rank"),
-        )
+    signals = sum(counts) if all(are_own) else max(counts)  # ridges of other people's signals share these
+    how = f"closed-form ridge on at most {max(widths)} principal components of {signals} training signals"
+    metrics = summarise(
+        [look_up(ranks, pictures, rows) for ranks, pictures in zip(all_ranks, shown, strict=True)],
+        len(rows),
+        split=spec.split,
+        items=alike.items([pictures.tolist() for pictures in shown]),
+        protocol=f"{measured.facts.protocol}, {how}",
+        only=("top1", "top5", "median_rank"),
     )
 
     # the cause, and the command that follows from it
-    of_ridge = judge_ranks(ranks, shown, rows, alike)
-    cause = diagnose(verdict.startswith("above chance"), of_ridge, tried)
-    line = {
-        "too little data": write_training(align, subjects),
-        "target not carried": Line("check", f"dataset={align.dataset_config}", "--plots").plain,
-    }.get(cause, "")
+    answer = judge_ranks(all_ranks, shown, rows, alike)
+    cause, line = diagnose(is_above, answer, tried), ""
+    if cause == "too little data":
+        line = write_training(align, subjects)
+    elif cause == "target not carried":
+        line = Line("check", f"dataset={align.dataset_config}", "--plots").plain
     order_p, order = min(tried, default=(None, ""))
     baseline = Baseline(
         cause=cause,
         line=line,
-        answer=of_ridge,
-        top1=metrics["top1"].value,
-        chance=1 / len(rows),
+        answer=answer,
         signals=signals,
         orders=len(tried),
         order=order,
         order_p=None if order_p is None else min(1.0, order_p * len(tried)),
     )
-    return (measured | Measurements({BASELINE: metrics})).stating(baseline=baseline)
+    return (measured | Measurements({BASELINE: by_name(metrics)})).stating(baseline=baseline)
 
 
-def first_tests(groups: Sequence[Group]) -> Iterator[tuple[Group, list[int]]]:
-    """List groups with the subjects whom no group of the same fold before them tests: seeds share signals."""
-    done: set[tuple[int, int | None]] = set()
-    for group in groups:
-        fold = group[0].fold
-        subjects = [subject for subject in group[0].tested_on if (subject, fold) not in done]
-        done |= {(subject, fold) for subject in subjects}
-        if subjects:
-            yield group, subjects
+def first_tests(job: Job, device: torch.device) -> Iterator[tuple[Models, int]]:
+    """Open the models that test a subject first in a fold, with the subject: seeds share signals."""
+    done: set[tuple[int, int]] = set()
+    for group in job.groups:
+        models = job.open_models(group, device)
+        for subject in group[0].tested_on:
+            if (test := (subject, group[0].fold)) not in done:
+                done.add(test)
+                yield models, subject
 
 
 def write_training(align: TrainedRun, subjects: Sequence[int]) -> str:
@@ -364,104 +355,87 @@ def write_training(align: TrainedRun, subjects: Sequence[int]) -> str:
     knobs = model.source.signal.model_dump(mode="json", exclude_defaults=True)
     idle = {"repetitions", "random_k", *(() if "normalise" in knobs else ("scale",))}
     knobs = {"normalise": "channel"} | {key: value for key, value in knobs.items() if key not in idle}
-    more = [
-        ("subjects", ",".join(map(str, subjects))),
+    return Line(
+        "train-align",
+        ("dataset", align.dataset_config),
+        ("encoders", model.encoders),
+        ("subjects", subjects),
         ("seeds", "0"),
-        "backbone.kind=ridge",
-        "backbone.alpha=auto",
-    ]
-    more += ["train.validation=0", *(f"signal.{key}={write_value(value)}" for key, value in knobs.items())]
-    parts = ("dataset", align.dataset_config), ("encoders", model.encoders)
-    return Line("train-align", *parts, *more).plain
+        *("backbone.kind=ridge", "backbone.alpha=auto", "train.validation=0"),
+        *(f"signal.{key}={write_value(value)}" for key, value in knobs.items()),
+    ).plain
 
 
 @console.progress("fitting plain baselines")
-def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Int64]]:
+def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
     """Fit plain baselines to the training signals of each fold, and rank what its test signals show.
 
     Returns:
-        Int64 [N] by baseline and subject, in the order of the pooled folds.
+        Ranks [N] of each baseline, one array a subject, in the order of the pooled folds.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.linear_model import LogisticRegression
 
-    # each subject and fold once, whatever number of seeds was trained
+    # signals of each subject and fold once, whatever number of seeds was trained
     ranks = {name: defaultdict[int, list[Int64]](list) for name in NAMES}
-    for group, subjects in first_tests(job.groups):
-        split, models = job.recipe.split, open_models(job.runs, group, device, job.recipe.head)
-        rows, first = shared_rows(models, split), models[0]
+    for models, subject in first_tests(job, device):
+        split, first = job.recipe.split, models[0]
+        trials, tested = (
+            first.trials(subject, "train", is_tested=False),
+            open_trials(models, subject, split)[0],
+        )
+        rows, labels, shown = shared_rows(models, split), trials.stimulus, tested.stimulus  # rows of stimuli
 
-        # signals of this fold
-        for subject in subjects:
-            trials = first.trials(subject, "train", is_tested=False)
-            test_trials = open_trials(models, subject, split)[0]
-            shown = test_trials.stimulus  # [M] rows of stimuli
-            labels = trials.stimulus  # [N] rows of stimuli
+        # standardised by those of the training, [N, F] and [M, F]
+        train, test = flatten(trials), flatten(tested).float()
+        scale = Scale.of(train)
+        train, test = scale(train), scale(test)
 
-            # standardised by those of the training, [N, F] and [M, F]
-            train = torch.from_numpy(trials.averages).flatten(1)
-            scale = Scale.of(train)
-            train, test = scale(train), scale(torch.from_numpy(test_trials.averages).flatten(1).float())
+        # classifiers of few stimuli, each of which was shown twice at least
+        if len(rows) <= MAX_CLASSES and np.unique(labels, return_counts=True)[1].min() > 1:
+            axes = principal_axes(train, MAX_FEATURES) if train.shape[1] > MAX_FEATURES else None
+            features = [(part if axes is None else part @ axes).numpy() for part in (train, test)]
+            lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+            for name, classifier in (("lda", lda), ("logistic", LogisticRegression(max_iter=1000))):
+                # scores [M, classes]; of two classes there is one column
+                scores = classifier.fit(features[0], labels).decision_function(features[1])
+                scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
 
-            # classifiers of few stimuli, each of which was shown twice at least
-            if len(rows) <= MAX_CLASSES and np.unique(labels, return_counts=True)[1].min() > 1:
-                axes = principal_axes(train, MAX_FEATURES) if train.shape[1] > MAX_FEATURES else None
-                parts = [(part if axes is None else part @ axes).numpy() for part in (train, test)]
-                lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-                for name, classifier in (("lda", lda), ("logistic", LogisticRegression(max_iter=1000))):
-                    # scores [M, classes]; of two classes there is one column
-                    scores = classifier.fit(parts[0], labels).decision_function(parts[1])
-                    scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
+                # a stimulus without training trials comes last
+                of_rows = np.full((len(shown), len(rows)), -np.inf)
+                of_rows[:, np.searchsorted(rows, classifier.classes_)] = scores
+                own = look_up(of_rows, shown, rows)[:, None]
+                ranks[name][subject].append((of_rows >= own).sum(1))
 
-                    # a stimulus without training trials comes last
-                    classes = classifier.classes_
-                    column = np.minimum(np.searchsorted(classes, shown), len(classes) - 1)
-                    ranked = 1 + (scores > np.take_along_axis(scores, column[:, None], 1)).sum(1)
-                    ranked = np.where(np.isin(shown, classes), ranked, len(rows))
-                    ranks[name][subject].append(ranked)
-
-            # the ridge predicts targets
-            pictures, learned = np.unique(labels, return_inverse=True)
-            targets = read_targets(first, "train", pictures, device)[learned]
-            candidates = read_targets(first, "test", rows, device)
-            ranked = rank_by_ridge(train.to(device), targets, test.to(device), candidates)
-            ranks["ridge"][subject].append(look_up(ranked, shown, rows))
+        # the ridge predicts targets
+        pictures, learned = np.unique(labels, return_inverse=True)
+        targets = read_targets(first, "train", pictures, device)[learned]
+        candidates = read_targets(first, split, rows, device)
+        ranked = rank_by_ridge(train.to(device), targets, test.to(device), candidates)
+        ranks["ridge"][subject].append(look_up(ranked, shown, rows))
     return {
-        name: {subject: np.concatenate(parts) for subject, parts in by_subject.items()}
+        name: [*map(np.concatenate, by_subject.values())]
         for name, by_subject in ranks.items()
         if by_subject.keys() == ranks["ridge"].keys()
     }
 
 
 def compare_plainly(
-    ranks: Mapping[str, Mapping[int, Int64]],
-    ours: Mapping[int, Sequence[Int64]],
-    items: Items,
-    **context: Any,
-) -> tuple[dict[str, dict[str, Metric]], list[Difference], list[str]]:
+    plain: Mapping[str, Sequence[Int64]], ours: Sequence[Int64], context: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Metric]], list[Difference]]:
     """Measure baselines, and the differences to the run on the same items.
 
     Args:
-        ranks: Of each baseline, [N] by subject.
-        ours: Of the run, [S, N] by subject.
-        items: The items of these subjects.
-        context: See `summarise`.
+        plain: Ranks [N] of each baseline, one array a subject.
+        ours: Ranks [S, N] of the run.
+        context: Of the metrics, with the items.
 
     Returns:
-        Metrics by scope, differences, and a warning for each baseline that is better than the run.
+        Metrics by scope, and differences.
     """
-    scopes, rows, warnings = {}, [], []
-    for name, by_subject in ranks.items():
-        # the metrics of the baseline, and the difference to it
-        plain = [by_subject[subject] for subject in ours]
-        scopes[scope(PLAIN, name)] = by_name(summarise(plain, items=items, **context))
-        difference = compare([np.array(group) for group in ours.values()], plain, items=items)
-
-        # a run below its baseline is warned of
-        rows.append(difference.model_copy(update={"second": name, "metric": "top1"}))
-        if difference.high is not None and difference.high < 0:
-            warnings.append(
-                f"below a plain baseline on the same folds: top-1 of {NAMES[name]} is "
-                f"{-difference.difference:.3f} higher"
-            )
-    return scopes, rows, warnings
+    scopes, differences = {}, []
+    for name, ranks in plain.items():
+        scopes[scope(PLAIN, name)] = by_name(summarise(ranks, **context))
+        difference = compare(ours, ranks, items=context["items"])
+        differences.append(difference.model_copy(update={"second": name, "metric": "top1"}))
+    return scopes, differences

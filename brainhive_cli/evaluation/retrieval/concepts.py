@@ -13,10 +13,12 @@ import numpy as np
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.facts import ConfusionMatrix
 from brainhive_cli.core.files import locate, read_regular
-from brainhive_cli.measurement.retrieval import Scores
+from brainhive_cli.measurement.retrieval import CONTROL_METRICS, Scores
 
 NUMBER = re.compile(r"^\d+_")
 """Prefix of a concept's name in the folders of THINGS."""
+METRICS = ("top1", "top5", "mean_rank")
+"""Metrics of a concept or category."""
 MAX_CONFUSED = 50
 """Concepts whose confusions are counted as a matrix."""
 CONFUSIONS = 100
@@ -34,14 +36,15 @@ def describe_concepts(
         for seen, named, rank, similarity in zip(*rows, strict=True):
             ranks[seen].append(rank)
             similarities[seen, named].append(similarity)
+
     facts: dict[str, Any] = {
         "concepts": by_concept(ranks),
         "categories": by_category(ranks, categories),
         "confusions": confusions(similarities),
     }
 
-    # names, and counts [K, K] of all cells; none for too many
-    names = sorted({*chain.from_iterable(similarities)})
+    # counts [K, K] of all cells; none for too many concepts
+    names = sorted({*chain(*similarities)})
     if with_matrix and len(names) <= MAX_CONFUSED:
         counts = [[len(similarities[seen, named]) for named in names] for seen in names]
         facts["confusion_matrix"] = ConfusionMatrix(names=names, counts=counts)
@@ -54,15 +57,11 @@ def by_concept(ranks: Mapping[str, Sequence[int]]) -> dict[str, dict[str, float]
     Args:
         ranks: Of all signals that showed it, over subjects and seeds.
     """
-    table = {}
-    for name, concept_ranks in ranks.items():
-        values = np.asarray(concept_ranks)
-        table[name] = {
-            "top1": float((values == 1).mean()),
-            "top5": float((values <= 5).mean()),
-            "mean_rank": float(values.mean()),
-            "n": len(values),
-        }
+    table: dict[str, dict[str, float]] = {}
+    for name, listed in ranks.items():
+        values = np.array(listed)
+        table[name] = {metric: float(CONTROL_METRICS[metric](values)) for metric in METRICS}
+        table[name]["n"] = len(listed)
     return dict(sorted(table.items(), key=lambda row: (-row[1]["top1"], row[1]["mean_rank"], row[0])))
 
 
@@ -93,17 +92,17 @@ def confusions(similarities: Mapping[tuple[str, str], Sequence[float]]) -> list[
         shown[seen] += len(values)
 
     # the most frequent pairs
-    confused = [(seen, named) for seen, named in similarities if seen != named]
-    order = sorted(confused, key=lambda pair: (-len(similarities[pair]), pair))[:CONFUSIONS]
+    pairs = sorted(similarities.items(), key=lambda row: (-len(row[1]), row[0]))
+    confused = [(seen, named, values) for (seen, named), values in pairs if seen != named]
     return [
         {
             "seen": seen,
             "taken_for": named,
-            "count": len(similarities[seen, named]),
-            "share": len(similarities[seen, named]) / shown[seen],
-            "similarity": float(np.mean(similarities[seen, named])),
+            "count": len(values),
+            "share": len(values) / shown[seen],
+            "similarity": float(np.mean(values)),
         }
-        for seen, named in order
+        for seen, named, values in confused[:CONFUSIONS]
     ]
 
 

@@ -1,6 +1,5 @@
 """Figures of an evaluated run besides its metrics: ranks, curves, sheets, similarities, a map, tables."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -12,13 +11,14 @@ from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.core.facts import RetrievalFacts
+from brainhive_cli.core.facts import ConfusionMatrix, RetrievalFacts
 from brainhive_cli.core.measurements import Measurements, add_footnotes
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import match_ids
 from brainhive_cli.evaluation.retrieval.measure import (
+    REGIONS,
     Models,
     encode,
     encode_gallery,
@@ -26,11 +26,12 @@ from brainhive_cli.evaluation.retrieval.measure import (
     open_trials,
 )
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.evaluation.retrieval.summary import REGIONS, label, scopes_below
+from brainhive_cli.evaluation.retrieval.summary import label, scopes_below
 from brainhive_cli.evaluation.retrieval.tables import DETAILS, lay_out
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports.drawings import MIN_POINTS, draw_slices, shows_something
 from brainhive_cli.reports.sheets import describe_sample
+from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 CURVES = {
@@ -66,57 +67,42 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
         models: The first cell's, whose first subject is shown; none for no sheet, matrix or map.
         recipe: How it was measured, and what is shown.
     """
-    # ranks of all queries in bins that double: 1, 2–3, 4–7 …
-    ranks = np.concatenate([np.asarray(measured.items[name]["ranks"]) for name in measured.facts.cells])
+    # confusions and voxels, of trials of known categories
+    facts, drawn = measured.facts_of(RetrievalFacts), list[Artifact]()
+    if facts.confusion_matrix:
+        drawn.append(_draw_confusions(facts.confusion_matrix))
+    if facts.tests_trials and models:
+        drawn += _draw_voxels(models[0], recipe.split)
+
+    # shares of all queries in bins of ranks that double: 1, 2–3, 4–7 …; and those that guessing would give
+    ranks = np.concatenate([measured.items[name]["ranks"] for name in facts.cells])
     pool = measured.overall["top1"].pool or int(ranks.max())
     edges = [*(2**power for power in range(pool.bit_length())), pool + 1]
     bins = list(pairwise(edges))
     names = [str(a) if b == a + 1 else f"{a}–{b - 1}" for a, b in bins]
-
-    # shares of the queries in each, and those that guessing would give
     shares = (np.histogram(ranks, edges)[0] / len(ranks)).tolist()
     lines = [Line("measured", shares), Line("guessing", [(b - a) / pool for a, b in bins])]
-    histogram = Curve(
-        "Ranks of the seen picture", f"rank among {pool}", names, lines, "share of queries", "bars"
-    )
+    title = "Ranks of the seen picture"
+    drawn.append(Curve(title, f"rank among {pool}", names, lines, "share of queries", "bars"))
 
-    # top-1 over repetitions and time, and the shares of regions
-    curves = []
-    for name, description in measured.facts_of(RetrievalFacts).curves.items():
-        points = scopes_below(measured, name)
+    # top-1 over repetitions and time
+    for name, number in facts.curves.items():
+        points, marks = scopes_below(measured, name), {}
         lines = [Line.of(shown("top1"), [point["top1"] for point in points.values()])]
-        marks = {}
         if name == "sliding" and models:
             marks = models[0].trials(models[0].cell.tested_on[0], recipe.split).stimulus_marks
-        curves.append(
-            Curve(
-                *CURVES[name],
-                [float(at) for at in points],
-                lines,
-                "top-1",
-                is_logarithmic=name == "repetitions",
-                marks=marks,
-                note=description,
-            )
-        )
+        curve = Curve(*CURVES[name], [*map(float, points)], lines, shown("top1"), marks=marks)
+        how = render("curve.txt", name=name, number=number)
+        drawn.append(replace(curve, is_logarithmic=name == "repetitions", note=how))
 
     # shares of regions in the predictions of each head
-    if regions := scopes_below(measured, REGIONS):
-        heads = next(iter(regions.values()))
-        lines = [Line.of(head, [metrics[head] for metrics in regions.values()]) for head in heads]
-        title, value = "What each region carries", "share of the prediction lost without it"
-        curves.append(
-            Curve(title, "region", list(regions), lines, value, "bars", note=measured.facts.protocol)
-        )
+    regions = scopes_below(measured, REGIONS)
+    heads = next(iter(regions.values()), {})
+    lines = [Line.of(head, [metrics[head] for metrics in regions.values()]) for head in heads]
+    title, value = "What each region carries", "share of the prediction lost without it"
+    drawn.append(Curve(title, "region", [*regions], lines, value, "bars", note=facts.protocol))
 
-    # confusions, figures of the first cell, and tables
-    drawn: list[Artifact] = []
-    facts = measured.facts_of(RetrievalFacts)
-    if facts.confusion_matrix:
-        drawn.append(_draw_confusions(facts.confusion_matrix.names, facts.confusion_matrix.counts))
-    if facts.tests_trials and models:
-        drawn += _draw_voxels(models[0], recipe.split)
-    drawn += [histogram, *curves]
+    # figures of the first cell, and tables
     if models:
         drawn += _draw_cell(run, models, recipe)
     drawn = [replace(artifact, section=SECTION) for artifact in drawn if shows_something(artifact)]
@@ -125,13 +111,13 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
     return [replace(each, note=add_footnotes(each.note, measured.caveats)) for each in drawn]
 
 
-def _draw_confusions(names: Sequence[str], counts: Sequence[Sequence[int]]) -> Heatmap:
+def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
     """Draw the share of each concept's trials that were taken for each concept."""
-    totals = np.sum(counts, 1, keepdims=True)
-    shares = (counts / np.maximum(1, totals)).round(4).tolist()
-    shown_names = [f"{name} ({total})" for name, (total,) in zip(names, totals.tolist(), strict=True)]
+    totals = np.sum(matrix.counts, 1, keepdims=True)
+    shares = (matrix.counts / np.maximum(1, totals)).round(4).tolist()
+    rows = [f"{name} ({total})" for name, total in zip(matrix.names, totals[:, 0], strict=True)]
     title = "Confusion matrix: share of the trials of each row taken for each column; in brackets, trials"
-    return Heatmap(title, shares, shown_names, names, "shown", "decoded as", "share of trials", 0.0, 1.0)
+    return Heatmap(title, shares, rows, matrix.names, "shown", "decoded as", "share of trials", 0.0, 1.0)
 
 
 def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
@@ -234,11 +220,11 @@ def project(values: Float32, count: int, how: str, seed: int) -> Float32:
         how: `pca`, or `umap` (McInnes et al. 2018), which keeps neighbours rather than distances.
         seed: Of UMAP.
     """
+    from sklearn.decomposition import PCA
+
+    reducer = PCA(2)
     if how == "umap":
         from umap import UMAP
 
-        fitted = UMAP(random_state=seed, n_neighbors=min(15, count - 1)).fit(values[:count])
-        return np.concatenate([fitted.embedding_, fitted.transform(values[count:])])
-    _, _, directions = np.linalg.svd(values[:count], full_matrices=False)
-    plane = values @ directions[:2].T
-    return np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))
+        reducer = UMAP(random_state=seed, n_neighbors=min(15, count - 1))
+    return np.concatenate([reducer.fit_transform(values[:count]), reducer.transform(values[count:])])

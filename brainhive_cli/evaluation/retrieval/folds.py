@@ -1,131 +1,119 @@
 """Folds pooled into one test, and what tests of seen categories need: confusions, balance, AUC."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric, by_name
+from brainhive_cli.evaluation.retrieval.measure import CORRECTIONS, CURVES
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import summarise
-from brainhive_cli.measurement.retrieval import Gallery, Scores, shared_points
+from brainhive_cli.measurement.retrieval import Gallery, Scores
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.recipe import Cell
 
 ROUNDING = 1e-9
 """Shares closer than this are equal."""
-MOST_NAMED = 5
-"""Absent stimuli that are named, and runs that lack some."""
 
-
+POOLED = (CORRECTIONS, *CURVES)
+"""Beginnings of further scopes that are pooled over folds."""
 Measured = tuple[Gallery, dict[int, Scores]]
 """What was measured on a cell: its candidates, and the scores of each subject."""
 
 
-def merge_folds(cells: Sequence[Cell], scores: Mapping[str, Measured]) -> dict[Cell, Measured]:
+def merge_folds(cells: Mapping[Cell, Measured]) -> dict[Cell, Measured]:
     """Pool the folds of each training: every item was tested once, by a model that had not learned from it.
 
     Args:
-        cells: All cells.
-        scores: What was measured on each, by name.
+        cells: What was measured on each cell.
 
     Returns:
-        Scores by cell, which has the name of all its folds.
+        The same by cells that have the name of all their folds.
 
     Raises:
         BrainhiveError: if folds have different numbers of candidates.
     """
-    # cells of one training, fold by fold, whose candidates are as many
-    folds = defaultdict(list)
-    for cell in cells:
-        folds[cell.name_over_folds].append(cell)
-    pools = sorted({gallery.pool for gallery, _ in scores.values()})
+    # chance is that of one number of candidates
+    pools = sorted({gallery.pool for gallery, _ in cells.values()})
     if len(pools) > 1:
         problem = f"folds have {pools[0]} to {pools[-1]} candidates, so no common chance"
         raise BrainhiveError(problem, "gallery=test, without only_shown")
 
-    # a cell for all folds of a training
+    # cells of one training, fold by fold
+    folds = defaultdict(list)
+    for cell in cells:
+        folds[cell.name_over_folds].append(cell)
+
+    # a cell for all folds of a training, and the candidates of all
     merged = {}
     for name, members in folds.items():
-        measured, first = [scores[cell.name] for cell in members], members[0]
+        galleries, tables = zip(*map(cells.__getitem__, members), strict=True)
         if len(members) == 1:
-            merged[first] = measured[0]
+            merged[members[0]] = galleries[0], tables[0]
             continue
-        subjects = {
-            subject: _merge([fold[subject] for _, fold in measured], members) for subject in first.tested_on
-        }
-        concepts = {
-            name: concept
-            for gallery, _ in measured
-            for name, concept in zip(gallery.image_ids, gallery.concepts, strict=True)
-        }
-        pictures = replace(measured[0][0], rows={}, image_ids=[*concepts], concepts=[*concepts.values()])
-        merged[replace(first, name=name)] = pictures, subjects
+        concept_of = dict(chain(*(zip(each.image_ids, each.concepts, strict=True) for each in galleries)))
+        pictures = replace(galleries[0], rows={}, image_ids=[*concept_of], concepts=[*concept_of.values()])
+        numbers = [cell.fold for cell in members]
+        subjects = {subject: _merge([table[subject] for table in tables], numbers) for subject in tables[0]}
+        merged[replace(members[0], name=name)] = pictures, subjects
     return merged
 
 
-def _merge(folds: Sequence[Scores], cells: Sequence[Cell]) -> Scores:
+def _merge(folds: Sequence[Scores], numbers: Sequence[int]) -> Scores:
     """Put the items of all folds one behind the other."""
-    # columns; the fold is the group where trials have none
-    lists = ("image_ids", "labels", "concepts", "named", "similarity", "wins", "pictures")
-    columns: Any = {name: [*chain.from_iterable(getattr(fold, name) for fold in folds)] for name in lists}
-    for name in ("ranks", "precision", "relevant"):
-        columns[name] = np.concatenate([getattr(fold, name) for fold in folds])
-    groups = [
-        group
-        for fold, cell in zip(folds, cells, strict=True)
-        for group in fold.groups or [f"fold {cell.fold}"] * len(fold.labels)
-    ]
+    # columns; the fold is the group where trials have none; draws are joined as far as all folds have them
+    lists = ("image_ids", "labels", "concepts", "named", "similarity", "wins")
+    columns: Any = {name: [*chain(*(getattr(fold, name) for fold in folds))] for name in lists}
+    numbered = zip(folds, numbers, strict=True)
+    groups = [fold.groups or [f"fold {number}"] * len(fold.labels) for fold, number in numbered]
+    draws = None if folds[0].ranks.ndim == 1 else min(len(fold.ranks) for fold in folds)
 
     # ranks of all candidates; one has none, 0, by signals of other folds, which are not compared
-    candidates = [*dict.fromkeys(chain.from_iterable(fold.candidates for fold in folds))]
+    candidates = dict.fromkeys(chain(*(fold.candidates for fold in folds)))
     column = {name: number for number, name in enumerate(candidates)}
-    table = np.zeros((sum(len(fold.table) for fold in folds), len(candidates)), np.uint16)
-    start = 0
-    for fold in folds:
-        table[start : start + len(fold.table), [column[name] for name in fold.candidates]] = fold.table
-        start += len(fold.table)
-
-    # curves are joined draw by draw, at the points that all folds have
-    curves: dict[str, dict[float, Int64]] = {}
-    for name in folds[0].curves:
-        draws = {at: [fold.curves[name][at] for fold in folds] for at in shared_points(name, folds)}
-        curves[name] = {
-            at: np.concatenate([ranks[: min(map(len, parts))] for ranks in parts], 1)
-            for at, parts in draws.items()
-        }
+    tables = [np.zeros((len(fold.table), len(column)), np.uint16) for fold in folds]
+    for fold, table in zip(folds, tables, strict=True):
+        table[:, [column[name] for name in fold.candidates]] = fold.table
 
     # controls are averaged by the items of each fold; signals of other folds are no candidates of a picture
     sizes = [len(fold.labels) for fold in folds]
+    first = folds[0]
     return Scores(
         **columns,
-        groups=groups,
+        groups=[*chain(*groups)],
         interleaving=Interleaving.join([fold.interleaving for fold in folds]),
-        candidates=candidates,
-        table=table,
-        curves=curves,
+        is_trialwise=all(fold.is_trialwise for fold in folds),
+        ranks=np.concatenate([fold.ranks[:draws] for fold in folds], axis=-1),
+        pool=first.pool,
+        values={name: np.concatenate([fold.values[name] for fold in folds]) for name in first.values},
+        relevant=np.concatenate([fold.relevant for fold in folds]),
+        candidates=[*column],
+        table=np.vstack(tables),
         control={
             name: np.average([fold.control[name] for fold in folds], axis=0, weights=sizes)
-            for name in folds[0].control
+            for name in first.control
         },
-        corrected={
-            name: _merge([fold.corrected[name] for fold in folds], cells) for name in folds[0].corrected
+        scopes={
+            name: _merge([fold.scopes[name] for fold in folds], numbers)
+            for name in first.scopes
+            if name.startswith(POOLED) and all(name in fold.scopes for fold in folds)
         },
+        words=first.words,
     )
 
 
-def measure_classes(groups: Sequence[Sequence[Scores]], options: Mapping[str, Any]) -> dict[str, Metric]:
+def measure_classes(groups: Sequence[Sequence[Scores]], context: Mapping[str, Any]) -> dict[str, Metric]:
     """Measure what single trials of seen categories need besides accuracy, which is top-1.
 
     Args:
         groups: The cells of each subject.
-        options: Of `measure`, with the items.
+        context: Of the metrics, with the items.
 
     Returns:
         `balanced_accuracy` where categories were tested unequally often, and `auc` where there are two.
@@ -137,8 +125,13 @@ def measure_classes(groups: Sequence[Sequence[Scores]], options: Mapping[str, An
     counts = [np.bincount(numbers) for numbers in labels]  # [K] each
     worth = float(sum(len(sizes) ** 2 / (1 / sizes).sum() for sizes in counts))
 
-    def linearise(values_of: Any) -> list[Float64]:
-        """Turn values of items into those whose mean, and its variance, are that over categories: [S, N]."""
+    # trials that are units of their own vary within their category
+    items: Items = context["items"]
+    if items.are_independent:
+        items = replace(items, strata=[numbers.tolist() for numbers in labels])
+
+    def measure_mean(name: str, values_of: Callable[[Scores], Any], chance: float) -> Metric:
+        """Measure the mean over categories, by values [S, N] that have this mean and its variance."""
         linear = []
         for group, numbers, sizes in zip(groups, labels, counts, strict=True):
             values = np.array([values_of(scores) for scores in group], np.float64)
@@ -146,23 +139,17 @@ def measure_classes(groups: Sequence[Sequence[Scores]], options: Mapping[str, An
             weights = len(numbers) / (len(sizes) * sizes)
             deviations = (values - means[:, numbers]) * weights[numbers]
             linear.append(means.mean(1, keepdims=True) + deviations)
-        return linear
+        how = {**context, "items": items, "chance": chance}
+        return measure(name, linear, limits=(0.0, 1.0), most_hits=worth, **how)
 
-    # trials that are units of their own vary within their category
-    items: Items = options["items"]
-    if items.are_independent:
-        items = replace(items, strata=[numbers.tolist() for numbers in labels])
-    common = {**options, "items": items, "limits": (0.0, 1.0), "most_hits": worth}
-
-    # hits where some categories were tested more often, and areas of two categories
+    # hits where some categories were tested more often; areas of two categories, unless a fold lacks one
     metrics = []
-    if any(len({*sizes.tolist()}) > 1 for sizes in counts):
-        hits = linearise(lambda scores: scores.ranks == 1)
-        metrics.append(measure("balanced_accuracy", hits, **{**common, "chance": 1 / options["pool"]}))
-    are_ranked = [len(scores.wins) == len(scores.labels) for scores in chain(*groups)]
-    if all(are_ranked):  # else a fold lacks a category
-        wins = linearise(lambda scores: scores.wins)
-        metrics.append(measure("auc", wins, **{**common, "chance": 0.5}))
+    if any(np.ptp(sizes) for sizes in counts):
+        metrics.append(
+            measure_mean("balanced_accuracy", lambda scores: scores.ranks == 1, 1 / context["pool"])
+        )
+    if all(len(scores.wins) == len(scores.labels) for scores in chain(*groups)):
+        metrics.append(measure_mean("auc", lambda scores: scores.wins, 0.5))
     return by_name(metrics)
 
 
@@ -184,26 +171,22 @@ def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, fl
     ranks, precisions = [], []
     for (scores, *_), count in zip(groups, counts, strict=True):
         concept_of = dict(zip(scores.labels, scores.concepts, strict=True))
-        rank_of = {name: 1 + row for row, (name, _) in enumerate(count.most_common())}
-        ranks.append(np.array([rank_of[name] for name in scores.labels]))
-        by_concept = defaultdict(list)
-        for name, rank in rank_of.items():
-            by_concept[concept_of[name]].append(rank)
-        precision = {
-            concept: np.mean(np.arange(1, len(listed) + 1) / listed) for concept, listed in by_concept.items()
-        }
+        order = [name for name, _ in count.most_common()]
+        ranks.append([1 + order.index(name) for name in scores.labels])
+        concepts = np.array([concept_of[name] for name in order])
+        found = {concept: 1 + np.flatnonzero(concepts == concept) for concept in concepts}
+        precision = {concept: np.mean(np.arange(1, len(at) + 1) / at) for concept, at in found.items()}
         precisions.append(np.mean([precision[concept] for concept in scores.concepts]))
     values = {metric.name: metric.value for metric in summarise(ranks, pool, split="")}
     return {**values, "map": float(np.mean(precisions))}
 
 
-def describe_absent(cells: Iterable[Measured]) -> list[str]:
-    """Name the stimuli that no trial of a run, session or fold shows, one line each."""
-    lines: dict[str, None] = {}
+def find_absent(cells: Iterable[Measured]) -> dict[str, list[str]]:
+    """Find the stimuli that no trial of a run, session or fold shows, by its name."""
+    absent = {}
     for gallery, subjects in cells:
         for scores in subjects.values():
             tested = {*zip(scores.groups, scores.labels, strict=True)}
-            for group in dict.fromkeys(scores.groups):
-                if absent := [name for name in gallery.image_ids if (group, name) not in tested]:
-                    lines[f"{group} tests no trial of {', '.join(absent[:MOST_NAMED])}"] = None
-    return [*lines][:MOST_NAMED]
+            for group in scores.groups:
+                absent[group] = [name for name in gallery.image_ids if (group, name) not in tested]
+    return {group: names for group, names in absent.items() if names}

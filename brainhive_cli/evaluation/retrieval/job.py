@@ -3,8 +3,11 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations
 from typing import Any, Self
+
+import torch
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
@@ -14,7 +17,7 @@ from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import rejoined
-from brainhive_cli.training.alignment.trained import TrainedRun, open_model, refuse_sweep
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
 
 NOT_COMPARED: Mapping[str, Any] = {
     "against": None,
@@ -40,7 +43,6 @@ class Job:
     Attributes:
         recipe: What the user wrote, with the runs as a fingerprint knows them, wherever home lies.
         runs: The runs; several are averaged, and tested on one data set.
-        groups: The cells that are measured: one of each run, whose similarities are averaged.
         categories: The category of each concept that has one.
         against: The runs to compare with, each measured in the same way but for what is not compared.
         variants: Of a sweep, the same for each variant; empty for what is no sweep.
@@ -48,7 +50,6 @@ class Job:
 
     recipe: Recipe
     runs: list[TrainedRun]
-    groups: list[Group]
     categories: Mapping[str, str] = field(default_factory=dict)
     against: Sequence[Self] = ()
     variants: Sequence[Self] = ()
@@ -58,14 +59,13 @@ class Job:
         """Find the runs and their cells."""
         # the runs, named as fingerprints name them
         runs = find_runs(recipe)
-        references = [run.reference for run in runs]
-        job = cls(recipe.model_copy(update={"align_run": references}), runs, group_cells(runs))
+        job = cls(recipe.model_copy(update={"align_run": [run.reference for run in runs]}), runs)
 
         # a sweep may be compared with one of its variants
-        labels = runs[0].variants if len(runs) == 1 else []
-        if recipe.compare not in (None, *([PAIRS, *labels] if labels else [])):
-            known = ", ".join([PAIRS, *labels]) if labels else "leave compare out: it is of a sweep"
-            raise RecipeError(f"compare is {recipe.compare!r}, no variant of {runs[0].name}", known)
+        known = [PAIRS, *runs[0].variants] if runs[0].variants else []
+        if recipe.compare not in (None, *known):
+            problem = f"compare is {recipe.compare!r}, no variant of {runs[0].name}"
+            raise RecipeError(problem, ", ".join(known) or "leave compare out: it is of a sweep")
         return job
 
     def open(self) -> Self:
@@ -74,39 +74,50 @@ class Job:
         Raises:
             RecipeError: if one to compare with is a sweep.
         """
-        categories = read_categories(self.recipe.categories) if self.recipe.categories else {}
         against = []
         for name in rejoined(self.recipe.against or [], self.recipe.paths):
             update = {**NOT_COMPARED, "align_run": [name]}
             against.append(self.resolve(self.recipe.model_copy(update=update)).open())
             refuse_sweep(against[-1].runs[0])
-        references = [name for other in against for name in other.recipe.align_run or ()]
+        references = [run.reference for other in against for run in other.runs]
         recipe = self.recipe.model_copy(update={"against": references or None})
+        categories = read_categories(recipe.categories) if recipe.categories else {}
         job = replace(self, recipe=recipe, categories=categories, against=against)
 
         # each variant of a sweep is a job of its own
-        sweep, variants = self.runs[0], []
-        for label in sweep.variants if len(self.runs) == 1 else ():
-            narrowed = [sweep.of_variant(label)]
-            update = {"align_run": [f"{(recipe.align_run or [''])[0]}:{label}"], "compare": None}
-            renamed = recipe.model_copy(update=update)
-            variants.append(replace(job, recipe=renamed, runs=narrowed, groups=group_cells(narrowed)))
+        variants = []
+        for run in map(self.runs[0].of_variant, self.runs[0].variants):
+            update = {"align_run": [run.reference], "compare": None}
+            variants.append(replace(job, recipe=recipe.model_copy(update=update), runs=[run]))
         return replace(job, variants=variants)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The cells that are measured: one of each run, whose similarities are averaged."""
+        return group_cells(self.runs)
+
+    def open_models(self, group: Group, device: torch.device) -> list[TrainedModel]:
+        """Open the models of a group, which are compared by the head that the recipe names."""
+        pairs = zip(self.runs, group, strict=True)
+        return [TrainedModel(run, cell, device, self.recipe.head) for run, cell in pairs]
 
     def list_pairs(self) -> list[tuple[str, str]]:
         """List the variants of a sweep that are compared with each other, by their labels."""
-        labels, chosen = [variant.runs[0].variant for variant in self.variants], self.recipe.compare
+        runs, chosen = [variant.runs[0] for variant in self.variants], self.recipe.compare
+        validations = {run.variant: run.validation for run in runs}
         if chosen == PAIRS:
-            return [*combinations(labels, 2)]
+            return [*combinations(validations, 2)]
+
+        # variants that were validated on the same pictures as the first one
         if chosen is None:
-            by_label = {variant.runs[0].variant: variant.runs[0].validation for variant in self.variants}
-            # variants that were validated on other pictures do not compare: then the first one stands
-            first = by_label[labels[0]].get("measured_on")
-            comparable = [
-                label for label in labels if first and by_label[label].get("measured_on") == first
-            ] or labels[:1]
-            chosen = max(comparable, key=lambda label: by_label[label].get("value", -1.0))
-        return [(chosen, other) for other in labels if other != chosen]
+            measured_on = runs[0].validation.get("measured_on")
+            values = {
+                label: validation.get("value", -1.0)
+                for label, validation in validations.items()
+                if validation.get("measured_on") == measured_on
+            }
+            chosen = max(values, key=values.__getitem__)
+        return [(chosen, other) for other in validations if other != chosen]
 
     @property
     def compares_plainly(self) -> bool:
@@ -144,15 +155,15 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
         RecipeError: if the data set has no such split.
     """
     names = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
-    runs = []
-    for name in names:
-        run = open_model(name, recipe.paths, recipe.dataset, recipe.subjects)
-        copies, mapping = recipe.copies == "allow", recipe.channel_mapping
-        runs.append(replace(run, allows_copies=copies, channel_mapping=mapping))
-    first = runs[0]
-    for run in runs if len(runs) > 1 else ():
+    opened = (open_model(name, recipe.paths, recipe.dataset, recipe.subjects) for name in names)
+    copies, mapping = recipe.copies == "allow", recipe.channel_mapping
+    runs = [replace(run, allows_copies=copies, channel_mapping=mapping) for run in opened]
+
+    # several are tested on one data set, and none is a sweep
+    first, *others = runs
+    for run in runs if others else ():
         refuse_sweep(run)
-    for other in runs:
+    for other in others:
         if other.dataset.name != first.dataset.name:
             raise BrainhiveError(
                 f"{first.folder.path} is tested on {first.dataset.name}, "
@@ -170,17 +181,10 @@ def group_cells(runs: Sequence[TrainedRun]) -> list[Group]:
     Raises:
         BrainhiveError: if the runs do not have the same cells; it names two.
     """
-    # cells of each run by the subjects tested on, and the number of cells before it that are tested on them
-    keyed = []
-    for run in runs:
-        cells: dict[tuple[tuple[int, ...], int], Cell] = {}
-        for cell in run.cells:
-            before = sum(tested_on == cell.tested_on for tested_on, _ in cells)
-            cells[cell.tested_on, before] = cell
-        keyed.append(cells)
-
-        # every run has the keys of the first
-        if cells.keys() != keyed[0].keys():
+    # cells in the order of the subjects that they are tested on, who are those of the first run
+    ordered = [sorted(run.cells, key=lambda cell: cell.tested_on) for run in runs]
+    for run, cells in zip(runs, ordered, strict=True):
+        if [cell.tested_on for cell in cells] != [cell.tested_on for cell in ordered[0]]:
             one, other = (
                 f"{differing.folder.path} ({', '.join(cell.name for cell in differing.cells)})"
                 for differing in (runs[0], run)
@@ -189,4 +193,4 @@ def group_cells(runs: Sequence[TrainedRun]) -> list[Group]:
                 f"{one} and {other} were not tested on the same subjects as often",
                 "average runs of the same subjects and number of seeds",
             )
-    return [tuple(cells[key] for cells in keyed) for key in keyed[0]]
+    return sorted(zip(*ordered, strict=True), key=lambda group: runs[0].cells.index(group[0]))

@@ -1,9 +1,10 @@
 """All that is measured on one cell: ranks, subsets, curves, ceiling, regions and control, by subject."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from itertools import compress
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +12,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.measurements import TRIALS_TOGETHER
+from brainhive_cli.core.measurements import TRIALS_TOGETHER, scope
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Sliding
+from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Sliding, Subsets
 from brainhive_cli.measurement.interleaving import separate_repetitions
 from brainhive_cli.measurement.ranks import subset_expectations, subset_hits
 from brainhive_cli.measurement.reliability import (
@@ -27,6 +28,7 @@ from brainhive_cli.measurement.reliability import (
     unit_vectors,
 )
 from brainhive_cli.measurement.retrieval import (
+    BACKWARD,
     Gallery,
     Scores,
     measure_control,
@@ -37,9 +39,10 @@ from brainhive_cli.measurement.retrieval import (
 )
 from brainhive_cli.measurement.trialwise import depends_on_other_trials
 from brainhive_cli.measurement.units import MANY_UNITS
-from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
+from brainhive_cli.training.alignment.trained import TrainedModel
 
+SUBSETS, REGIONS, CORRECTIONS = "subsets", "regions", "corrections"
+"""The first parts of further scopes."""
 Models = Sequence[TrainedModel]
 """The models of a group: their cosine similarities are averaged.
 
@@ -73,14 +76,27 @@ def measure_cell(models: Models, spec: EvaluationSpec) -> tuple[Gallery, dict[in
 
     # further measures of each subject
     for subject, signals in tokens.items():
-        target = gallery.find(scores[subject].labels)
+        table = scores[subject]
+        target = gallery.find(table.labels)
+        curves = {
+            scope(name, f"{at:g}"): Scores(
+                ranks=gallery.rank_draws(images, target, draws),
+                pool=gallery.pool,
+                words=f"{at:g} of them drawn" if name == "repetitions" else "",
+            )
+            for name in spec.curves
+            for at, draws in CURVES[name](models, subject, spec)
+        }
         scores[subject] = replace(
-            rank_split(gallery, images, signals, scores[subject]),
-            subsets=measure_subsets(signals, images[target], spec),
-            curves=measure_curves(models, subject, spec, partial(gallery.rank_draws, images, target)),
+            rank_split(gallery, images, signals, table),
+            scopes={
+                **table.scopes,
+                **measure_subsets(signals, images[target], spec.subsets, spec.seed),
+                **{scope(CORRECTIONS, name): ranked[subject] for name, ranked in corrected.items()},
+                **curves,
+                **(measure_region_shares(models[0], subject, spec.split) if spec.region_shares else {}),
+            },
             ceiling=_open_ceiling(models, subject, spec) if spec.ceiling_splits else None,
-            regions=measure_region_shares(models[0], subject, spec.split) if spec.region_shares else None,
-            corrected={name: ranked[subject] for name, ranked in corrected.items()},
         )
 
     # a prediction that needs other test signals is no result of one trial
@@ -91,13 +107,6 @@ def measure_cell(models: Models, spec: EvaluationSpec) -> tuple[Gallery, dict[in
             "other statistic of the batch in evaluation mode"
         )
     return gallery, scores
-
-
-def open_models(
-    runs: Sequence[TrainedRun], cells: Sequence[Cell], device: torch.device, head: str | None = None
-) -> Models:
-    """Open the models of a group, to be compared by a head; None leaves it to the models."""
-    return [TrainedModel(*pair, device, head) for pair in zip(runs, cells, strict=True)]
 
 
 def open_gallery(
@@ -118,8 +127,8 @@ def open_gallery(
             shown = [first.shown(subject, split) for subject in sorted(subjects)]
             rows[split] = np.intersect1d(rows[split], np.concatenate(shown))
         pictures = first.pictures(split)
-        image_ids += [pictures.image_ids[row] for row in rows[split]]
-        concepts += [pictures.concepts[row] for row in rows[split]]
+        image_ids += pictures.image_ids[rows[split]]
+        concepts += pictures.concepts[rows[split]]
     return Gallery(rows, image_ids, concepts, random, seed, first.run.dataset.alike_by)
 
 
@@ -134,8 +143,9 @@ def shared_rows(models: Models, split: str) -> Int64:
 
 def encode_gallery(models: Models, gallery: Gallery) -> Tensor:
     """Encode the pictures of a gallery as tokens [M, D]."""
-    parts = [_join(model.images(split, rows) for model in models) for split, rows in gallery.rows.items()]
-    return torch.cat(parts)
+    return torch.cat(
+        [_join(model.images(split, rows) for model in models) for split, rows in gallery.rows.items()]
+    )
 
 
 def open_trials(models: Models, subject: int, split: str) -> list[Trials]:
@@ -174,9 +184,8 @@ def encode_items(
     # what signals are tested on, which a control permutes
     parts = interleaving.parts if names else ()
     targets = permute_targets(seen, gallery, spec.control, spec.seed, parts)
-    target, control = next(targets), {}
-    if spec.control != "none":
-        control = measure_control(gallery, images, tokens, [seen, *targets])
+    target = next(targets)
+    control = {} if spec.control == "none" else measure_control(gallery, images, tokens, [seen, *targets])
 
     # a prediction that needs other test signals is no result of one trial
     is_trialwise = not any(
@@ -189,25 +198,22 @@ def encode_items(
     return tokens, items
 
 
-def measure_subsets(
-    tokens: Tensor, shown: Tensor, spec: EvaluationSpec
-) -> dict[str, tuple[Float64, Float64]]:
+def measure_subsets(tokens: Tensor, shown: Tensor, subsets: Subsets | None, seed: int) -> dict[str, Scores]:
     """Measure how often signals [N, D] and pictures [N, D] find each other in small galleries."""
-    if not spec.subsets:
+    if not subsets:
         return {}
-    ways = min(spec.subsets.ways, len(shown))  # all of the pictures where they are fewer
-    drawn = subset_hits(tokens, shown, ways, spec.subsets.draws, spec.seed)
-    return {"top1": drawn, "top1_expected": subset_expectations(tokens, shown, ways)}
 
-
-def measure_curves(
-    models: Models, subject: int, spec: EvaluationSpec, rank_draws: Callable[[Sequence[Tensor]], Int64]
-) -> dict[str, dict[float, Int64]]:
-    """Rank what signals show, [K, N], at each point of the curves; `rank_draws` ranks K tokens [N, D]."""
-    return {
-        name: {at: rank_draws(draws) for at, draws in CURVES[name](models, subject, spec)}
-        for name in spec.curves
-    }
+    # among drawn subsets, and among all possible ones; of all pictures where they are fewer
+    pool = min(subsets.ways, len(shown))
+    words = f"{pool}-way, {subsets.draws} draws"
+    words = words if pool == subsets.ways else f"all {pool} pictures, fewer than {subsets.ways}"
+    drawn = subset_hits(tokens, shown, pool, subsets.draws, seed)
+    expected = subset_expectations(tokens, shown, pool)
+    forward, backward = (
+        Scores(values={"top1": hits, "top1_expected": shares}, pool=pool)
+        for hits, shares in zip(drawn, expected, strict=True)
+    )
+    return {SUBSETS: replace(forward, words=words, scopes={BACKWARD: backward})}
 
 
 def over_repetitions(models: Models, subject: int, spec: EvaluationSpec) -> Points:
@@ -229,7 +235,7 @@ def over_repetitions(models: Models, subject: int, spec: EvaluationSpec) -> Poin
         )
 
     # tokens of averages of k random repetitions, alike for all models; of all there is one choice
-    for k in chosen:
+    for k in sorted(chosen):
         tokens = []
         for draw in range(spec.repetition_draws if k < most else 1):
             seed = derive_seed(spec.seed, subject, k, draw)
@@ -240,7 +246,7 @@ def over_repetitions(models: Models, subject: int, spec: EvaluationSpec) -> Poin
 
 def doubling(most: int) -> list[int]:
     """List 1, 2, 4, … and `most`."""
-    return [*(2**n for n in range(most.bit_length()) if 2**n < most), most]
+    return sorted({*(2**n for n in range(most.bit_length())), most})
 
 
 def over_time(models: Models, subject: int, spec: EvaluationSpec) -> Points:
@@ -277,18 +283,17 @@ def _open_ceiling(models: Models, subject: int, spec: EvaluationSpec) -> Scores:
     def measure() -> Scores:
         tested = open_trials(models, subject, spec.split)[0]
         trials, available = torch.from_numpy(tested.singles), torch.from_numpy(tested.counts)
-        image_ids = models[0].pictures(spec.split).image_ids
-        ids = [image_ids[row] for row in tested.stimulus]
+        ids = [*models[0].pictures(spec.split).image_ids[tested.stimulus]]
 
         # halves are of repetitions that are far apart, as far as their times are known
-        sessions, times = tested.sessions, (tested.runs, tested.onset_s)
-        parts = separate_repetitions(tested.is_there, sessions, *times)
+        is_there, sessions = tested.is_there, tested.sessions
+        parts = separate_repetitions(is_there, sessions, tested.runs, tested.onset_s)
         if parts is None:
             return Scores(repetitions=int(available.max()), reason=NEIGHBOURS)
 
         # what all pictures of a session share is no agreement of a picture's repetitions
-        for number in np.unique(sessions[tested.is_there]) if sessions is not None else ():
-            is_of_session = torch.from_numpy(tested.is_there & (sessions == number))
+        for number in () if sessions is None else np.unique(sessions[is_there]):
+            is_of_session = torch.from_numpy(is_there & (sessions == number))
             if int(is_of_session.any(1).sum()) >= MANY_UNITS:
                 trials[is_of_session] -= trials[is_of_session].mean(0)
         seed = derive_seed(spec.seed, subject)
@@ -318,13 +323,8 @@ def measure_ceiling(
     if len(ids) < 2:
         few = "one repetition of each picture" if most < 2 else "fewer than two pictures were repeated"
         return Scores(repetitions=most, reason=few)
-    if not is_repeated.all():
-        trials, available, is_there, parts = (
-            values[is_repeated] for values in (trials, available, is_there, parts)
-        )
-    signal = trials.flatten(2)  # [N, R, F]
-    if not is_there.all():  # the padding may be NaN
-        signal = signal.masked_fill(~is_there[:, :, None], 0)
+    signal, available, parts = trials[is_repeated].flatten(2), available[is_repeated], parts[is_repeated]
+    signal[~is_there[is_repeated]] = 0  # the padding may be NaN
 
     # ranks of the pictures, and their shares in the correlation of the halves, by split
     ranks_by_split, shares, sizes = [], [], []
@@ -337,11 +337,11 @@ def measure_ceiling(
             sizes.append(float(size.sum()))
             bar.advance()
     times = float(available.sum()) / float(np.mean(sizes))
-    ranks, correlation = np.stack(ranks_by_split), np.mean(shares, 0)
-    return Scores(ids, ranks=ranks, correlation=correlation, repetitions=most, times=times)
+    ranks, values = np.stack(ranks_by_split), {"reliability": np.mean(shares, 0)}
+    return Scores(ids, ranks=ranks, pool=len(ids), values=values, repetitions=most, times=times)
 
 
-def measure_region_shares(model: TrainedModel, subject: int, split: str) -> Scores:
+def measure_region_shares(model: TrainedModel, subject: int, split: str) -> dict[str, Scores]:
     """Replace the voxels of each region by their mean over training signals, and predict again.
 
     A share is the squared change of a head's prediction, over that with all voxels replaced: 0 where the
@@ -363,14 +363,15 @@ def measure_region_shares(model: TrainedModel, subject: int, split: str) -> Scor
         return (values - changed).flatten(1).square().sum(1).cpu()
 
     empty = model.predict(subject, rest[None])
-    shares: dict[str, dict[str, list[float]]] = {head: {name: [] for name in masks} for head in empty}
+    shares: dict[str, dict[str, Any]] = {name: {head: [] for head in empty} for name in masks}
     for part in torch.from_numpy(trials.averages).split(SIGNALS_AT_ONCE):
         predicted = model.predict(subject, part)
         for name, mask in masks.items():
             for head, values in model.predict(subject, torch.where(mask, rest, part)).items():
                 total = measure_change(predicted[head], empty[head]).clamp(min=1e-30)
-                shares[head][name] += (measure_change(predicted[head], values) / total).tolist()
-    image_ids = model.pictures(split).image_ids
-    ids = model.name_trials(subject, split)[0] or [image_ids[row] for row in trials.stimulus]
-    voxels = {name: int(mask.sum()) for name, mask in masks.items()}
-    return Scores(ids, voxels=voxels, shares=shares)
+                shares[name][head] += (measure_change(predicted[head], values) / total).tolist()
+    ids = model.name_trials(subject, split)[0] or [*model.pictures(split).image_ids[trials.stimulus]]
+    return {
+        scope(REGIONS, name): Scores(ids, values=shares[name], words="by region", voxels=int(mask.sum()))
+        for name, mask in masks.items()
+    }

@@ -103,9 +103,10 @@ class EvaluationSpec(Section):
         return self.splits[-1]
 
     @property
-    def curves(self) -> list[str]:
-        """The names of the curves to compute."""
-        return [name for name in ("repetitions", "sliding") if getattr(self, name) is not None]
+    def curves(self) -> dict[str, float]:
+        """The curves to compute, with their draws, or the width of their window in milliseconds."""
+        sliding = {"sliding": self.sliding.width_ms} if self.sliding else {}
+        return {"repetitions": self.repetition_draws} | sliding if self.repetitions else sliding
 
 
 class Recipe(TrainedRunRecipe, EvaluationSpec):

@@ -2,21 +2,23 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import chain, compress
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import chain
+from operator import getitem
+from typing import Any, Self
 
 import numpy as np
 
 from brainhive_cli.core import console
-from brainhive_cli.core.facts import Answer, Ceiling, Cell, Control, ControlMetric, RetrievalFacts
+from brainhive_cli.core.arrays import Array, Int64
+from brainhive_cli.core.facts import Answer, Cell, Control, ControlMetric, RetrievalFacts
 from brainhive_cli.core.facts import Gallery as GalleryFacts
 from brainhive_cli.core.measurements import (
     ALL,
     CHANNELS_MAPPED,
     NOT_INTERLEAVED,
-    TRANSDUCTIVE,
     TRIALS_TOGETHER,
     Measurements,
     Metric,
@@ -31,232 +33,223 @@ from brainhive_cli.evaluation.retrieval.baseline import compare_plainly
 from brainhive_cli.evaluation.retrieval.concepts import describe_concepts
 from brainhive_cli.evaluation.retrieval.folds import (
     Measured,
-    describe_absent,
+    find_absent,
     measure_classes,
     measure_guess,
     merge_folds,
 )
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
+from brainhive_cli.evaluation.retrieval.measure import SUBSETS
+from brainhive_cli.measurement.metric_names import lower_is_better
 from brainhive_cli.measurement.ranks import chance_of_precision, summarise
 from brainhive_cli.measurement.reliability import spearman_brown
-from brainhive_cli.measurement.retrieval import CONTROL_METRICS, DRAWS, Gallery, Scores, shared_points
+from brainhive_cli.measurement.retrieval import BACKWARD, CONTROL_METRICS, DRAWS, Gallery, Scores
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, describe_claims
 from brainhive_cli.measurement.verdict import judge
+from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
-from brainhive_cli.training.alignment.trained import TrainedRun
 
-BACKWARD = "backward"
-"""End of the scopes of the other direction: a picture searches among the signals."""
-SUBSETS, CEILING, REGIONS, CORRECTIONS = "subsets", "ceiling", "regions", "corrections"
-"""The first parts of further scopes."""
+CEILING = "ceiling"
+"""The first part of the scopes of ceilings."""
 CURVE = ("top1", "top5")
 """Metrics that a curve shows."""
-Fields = dict[str, Any]
-Metrics = dict[str, Metric]
-Scopes = dict[str, Metrics]
+RELIABILITY: Mapping[str, Any] = {"pool": None, "chance": 0.0, "limits": (-1.0, 1.0), "is_share": False}
+"""How reliabilities are measured."""
+Scopes = dict[str, dict[str, Metric]]
 """Metrics by scope."""
-Groups = Sequence[Sequence[Scores]]
-"""One list a subject, of its cells."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells that are measured together, and what their metrics have in common.
+
+    Attributes:
+        groups: The cells of each subject; an item counts once, averaged over them.
+        alike: Which items are alike.
+        protocol: How they were measured.
+        split: Part of the data set that the signals are of.
+        seeds: Seeds of the trainings.
+    """
+
+    groups: Sequence[Sequence[Scores]]
+    alike: Alike
+    protocol: str
+    split: str
+    seeds: Sequence[int] = ()
+
+    @property
+    def tables(self) -> list[Scores]:
+        """Those of all subjects."""
+        return [*chain(*self.groups)]
+
+    def stack(self, column: str, *keys: Any) -> list[Array]:
+        """Stack a column of the cells of each subject, or what it has at some keys: [S, N]."""
+        return [
+            np.vstack([reduce(getitem, keys, getattr(scores, column)) for scores in group])
+            for group in self.groups
+        ]
+
+    def context(self, **changes: Any) -> dict[str, Any]:
+        """Give the context of a metric, as `measure` takes it, with some changes."""
+        return {
+            "protocol": self.protocol,
+            "split": self.split,
+            "pool": self.tables[0].pool or None,
+            "seeds": self.seeds,
+            "items": self.alike.items([group[0].image_ids for group in self.groups]),
+            **changes,
+        }
+
+    def below(self, name: str) -> Self | None:
+        """Choose further tables of the cells by their scope; None unless all have one, as large."""
+        groups: Any = [[cell.below(name) for cell in group] for group in self.groups]
+        sizes = {table and (table.pool, table.targets) for table in chain(*groups)}
+        if None in sizes or len(sizes) > 1:
+            return None
+        part = replace(self, groups=groups)
+        return replace(part, protocol=", ".join(filter(None, [self.protocol, part.tables[0].words])))
 
 
 @console.progress("computing statistics")
 def summarise_job(
-    job: Job, scores: Mapping[str, Measured], plain: Mapping[str, Mapping[int, Any]]
+    job: Job, scores: Mapping[str, Measured], plain: Mapping[str, Sequence[Int64]]
 ) -> Measurements:
     """Describe all that was measured on the cells of a job, folds pooled.
 
     Args:
         job: The evaluation.
         scores: What was measured on each cell, by the name of the first of its group.
-        plain: Ranks of plain baselines, by name and subject.
+        plain: Ranks [N] of plain baselines, one array a subject.
     """
     # cells, folds pooled
     spec, run = job.recipe, job.runs[0]
-    merged = {group[0]: scores[group[0].name] for group in job.groups}
+    measured = {cell: scores[cell.name] for cell, *_ in job.groups}
     if run.dataset.holdout.divides_train and spec.split == "test":
-        merged = merge_folds([*merged], scores)
-    gallery, pool = next(iter(merged.values()))[0], next(iter(scores.values()))[0].pool
+        measured = merge_folds(measured)
+    gallery = next(iter(measured.values()))[0]
 
-    # scores by the scope that they are shown in, and by subject
-    cells: dict[str, Cell] = {}
-    tested, by_subject = {}, defaultdict[int, list[Scores]](list)
-    for cell, (_, tables) in merged.items():
-        for subject, table in tables.items():
-            name = scope(cell.name, label(subject))
-            cells[name] = Cell(cell=cell.name, subject=label(subject), seed=cell.seed)
-            tested[name] = table
-            by_subject[subject].append(table)
-    groups = list(by_subject.values())
+    # scores of each subject in each cell, and by subject
+    rows = [
+        (cell, label(subject), table)
+        for cell, (_, tables) in measured.items()
+        for subject, table in tables.items()
+    ]
+    by_subject = defaultdict[str, list[Scores]](list)
+    for _, subject, table in rows:
+        by_subject[subject].append(table)
 
-    # which items are alike, and what is true of all metrics
-    alike = find_alike(job, gallery, [*tested.values()])
-    items = alike.items(_image_ids(groups))
-    follows_time = any(first.interleaving.follows_time for first, *_ in groups)
-    are_trialwise = all(table.is_trialwise for _, tables in scores.values() for table in tables.values())
+    # what all metrics have in common
+    tables = [table for *_, table in rows]
+    follows_time = any(table.interleaving.follows_time for table in tables)
     caveats = merge_caveats(
         *(align_run.caveats(spec.split) for align_run in job.runs),
-        [] if are_trialwise else [TRIALS_TOGETHER],
+        [] if all(table.is_trialwise for table in tables) else [TRIALS_TOGETHER],
         [NOT_INTERLEAVED] if follows_time else [],
     )
-    protocol = describe_protocol(job.runs, spec, caveats)
-    context: Fields = {"protocol": protocol, "split": spec.split, "pool": pool, "seeds": ()}
-    of_all = {**context, "seeds": tuple(sorted({cell.seed for cell in merged}))}
+    mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
+    set_up = merge([align_run.set_up(spec.split) for align_run in job.runs])
+    signals = describe_signals(set_up)
+    words = render("protocol.txt", spec=spec, runs=job.runs, mode=mode, signals=signals)
+    protocol = extend_protocol(words, caveats)
+    alike, seeds = find_alike(job, gallery, tables), sorted({cell.seed for cell in measured})
+    tested = Cells([*by_subject.values()], alike, protocol, spec.split, seeds)
+    items = tested.context()["items"]
 
     # metrics of all cells together, and of each
-    scopes = scopes_of_all(groups, alike, of_all, spec.subsets)
-    for name, table in tested.items():
-        of_cell = {**context, "seeds": (cells[name].seed,)}
-        scopes |= measure_directions(name, [[table]], alike, of_cell, CURVE)
+    cells, by_item, scopes = {}, {}, measure_scopes(ALL, tested)
+    units_of = dict(zip(by_subject, items.units, strict=True))
+    for cell, subject, table in rows:
+        name, of_cell = scope(cell.name, subject), replace(tested, groups=[[table]], seeds=[cell.seed])
+        scopes[name] = measure_table(of_cell)
+        if backward := of_cell.below(BACKWARD):
+            scopes[scope(name, BACKWARD)] = measure_table(backward, CURVE)
+        cells[name] = Cell(cell=cell.name, subject=subject, seed=cell.seed)
+        by_item[name] = {
+            "image_ids": table.image_ids,
+            "units": [*map(str, units_of[subject])],
+            "ranks": table.ranks.tolist(),
+            "backward_ranks": backward.tables[0].ranks.tolist() if backward else [],
+        }
 
     # held-out trials are compared with the best guess; plain baselines learn from the same folds
     if alike.group_of:
-        guessed = measure_guess(groups, pool)
+        pool = tables[0].pool
+        guessed = measure_guess(tested.groups, pool)
         for name, metrics in scopes.items():
-            among_all = {key for key in guessed.keys() & metrics if metrics[key].pool == pool}
+            among_all = guessed.keys() & {key for key, metric in metrics.items() if metric.pool == pool}
             scopes[name] = metrics | {key: replace(metrics[key], chance=guessed[key]) for key in among_all}
-        scopes[ALL] |= measure_classes(groups, {**context, "items": items})
-    ours = {subject: [table.ranks for table in tables] for subject, tables in by_subject.items()}
-    of_plain = {**context, "protocol": f"plain baseline, {protocol}"}
-    baselines, differences, below = compare_plainly(plain, ours, items, **of_plain)
+        scopes[ALL] |= measure_classes(tested.groups, tested.context(seeds=()))
+    of_plain = tested.context(protocol=f"plain baseline, {protocol}", seeds=())
+    baselines, differences = compare_plainly(plain, tested.stack("ranks"), of_plain)
 
-    # regions, and ceilings of the signals, which are the same of all cells
-    if spec.region_shares:
-        scopes |= describe_regions(groups, alike, of_all)
-    signal_caveats = [*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})]
-    ceilings, missing, ceiling = describe_ceilings(
-        {label(subject): group[-1].ceiling for subject, group in by_subject.items() if group[-1].ceiling},
-        run.dataset.name,
-        spec.split,
-        spec.ceiling_splits,
-        signal_caveats,
-        alike,
+    # ceilings of the signals, which are the same of all cells
+    halving = (
+        "half of the repetitions against the other half, from other parts of the recording, means of "
+        f"sessions removed, {spec.ceiling_splits} random splits, {run.dataset.name}"
     )
+    halving = extend_protocol(halving, [*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})])
+    halves = {subject: group[-1].ceiling for subject, group in by_subject.items() if group[-1].ceiling}
+    ceilings = measure_ceilings(halves, Cells([], alike, halving, spec.split))
 
-    # answers, and what a reader of the numbers must know
-    verdict, *questions = above_chance(groups, alike)
-    seen, tested_warnings = describe_tested(
+    # the tested pictures that were seen, and what a reader of the numbers must know
+    seen, warnings = describe_tested(
         (align_run.tested_pictures(spec.split, fold) for align_run in job.runs for fold in align_run.folds),
         [line for align_run in job.runs for line in align_run.signal_warnings],
     )
-    warnings = [
-        *tested_warnings,
-        *find_disagreement(verdict, scopes[ALL]["top1"]),
-        *find_small_pools(groups, spec.subsets),
-        *(describe_absent(merged.values()) if alike.group_of else []),
-        *below,
-    ]
-    is_result = len(job.runs) == 1 and spec.control == "none"
-    published = run.recipe.published if run.recipe is not None and is_result else None
+    published = run.recipe and run.recipe.published
     facts = RetrievalFacts(
         run=run.name,
         runs=[align_run.name for align_run in job.runs],
         dataset=run.dataset.name,
         modality=run.modality,
         stimulus=run.dataset.stimulus,
-        mode=join_modes(job.runs),
+        mode=mode,
         protocol=protocol,
         caveats=caveats,
         seen_in_training=seen,
         warnings=warnings,
         gallery=describe_gallery(job, gallery.image_ids),
-        answers=[verdict, *questions],
-        claims=describe_claims(items, len(groups)),
+        answers=above_chance(tested),
+        claims=describe_claims(items, len(by_subject)),
         units=items.kind,
         unit_count=items.count,
         scope=items.scope,
         inflation=items.inflation,
-        control=describe_control(spec.control, groups, pool),
-        curves=describe_curves(spec),
+        control=describe_control(spec.control, tested),
+        curves=spec.curves,
         voxels={
-            label(subject): dict(group[0].regions.voxels)
+            subject: {
+                name.rpartition(" · ")[2]: table.voxels
+                for name, table in group[0].scopes.items()
+                if table.voxels
+            }
             for subject, group in by_subject.items()
-            if group[0].regions
+            if spec.region_shares
         },
-        prior=None if run.recipe is None else run.recipe.prior,
-        published={} if published is None else published.as_dict(),
-        set_up=merge([align_run.set_up(spec.split) for align_run in job.runs]),
+        prior=run.recipe and run.recipe.prior,
+        published=published.as_dict() if published and len(job.runs) == 1 and spec.control == "none" else {},
+        set_up=set_up,
         cells=cells,
         tests_trials=bool(alike.group_of),
+        absent=find_absent(measured.values()) if alike.group_of else {},
+        subset_ways=spec.subsets.ways if spec.subsets else 0,
+        subset_pools=sorted({cell.scopes[SUBSETS].pool for cell in tested.tables if SUBSETS in cell.scopes}),
         plain=differences,
-        ceiling=ceiling,
-        **describe_concepts(tested.values(), job.categories, with_matrix=bool(alike.group_of)),
+        repetitions=max((half.repetitions for half in halves.values()), default=0),
+        **describe_concepts(tables, job.categories, with_matrix=bool(alike.group_of)),
     )
-    units_of = dict(zip(map(label, by_subject), items.units, strict=True))
-    by_item = {
-        name: {
-            "image_ids": table.image_ids,
-            "units": [str(unit) for unit in units_of[str(cells[name].subject)]],
-            "ranks": table.ranks.tolist(),
-            "backward_ranks": table.backward.tolist(),
-        }
-        for name, table in tested.items()
-    }
-    return Measurements(baselines | scopes | ceilings, missing, facts, by_item)
+    return Measurements(baselines | scopes, {}, facts, by_item) | ceilings
 
 
-def find_alike(job: Job, gallery: Gallery, tested: Sequence[Scores]) -> Alike:
+def find_alike(job: Job, gallery: Gallery, tested: Iterable[Scores]) -> Alike:
     """Find which items are alike, for all intervals and tests: pictures, or held-out trials by group."""
     run = job.runs[0]
-    alike, holdout = alike_of(run.dataset, gallery.image_ids, gallery.concepts), run.dataset.holdout
+    alike = alike_of(run.dataset, gallery.image_ids, gallery.concepts)
     if job.recipe.split != "test":
         return alike
-    tested = tested if holdout.shows_seen else ()
     rows = (zip(each.image_ids, each.groups, each.interleaving.blocks, strict=True) for each in tested)
-    return holdout.group_alike(alike, chain.from_iterable(rows), run.folds)
-
-
-def describe_protocol(runs: Sequence[TrainedRun], spec: EvaluationSpec, caveats: Sequence[str]) -> str:
-    """Name the way of measuring, with all that a reader must know."""
-    first = runs[0]
-    words = [
-        join_modes(runs),
-        first.dataset.name,
-        f"zero-shot from {first.origin}" if first.tests_new_subjects else "",
-        *(run.variant for run in runs),
-        f"mean of {len(runs)} runs" if len(runs) > 1 else "",
-        f"head {spec.head}" if spec.head else "",
-        first.dataset.holdout.words,
-        f"gallery {spec.gallery}" if len(spec.splits) > 1 else "",
-        "pictures that were shown" if spec.only_shown else "",
-        f"{spec.distractors} random candidates" if spec.distractors else "",
-        {"shuffled": "shuffled signals", "permuted": "permuted labels"}.get(spec.control, ""),
-        *describe_signals(merge([run.set_up(spec.split) for run in runs])),
-    ]
-    return extend_protocol(", ".join(filter(None, words)), caveats)
-
-
-def join_modes(runs: Sequence[TrainedRun]) -> str:
-    """Name the modes of runs, each once."""
-    return " + ".join(dict.fromkeys(run.mode for run in runs))
-
-
-def find_disagreement(verdict: Answer, top1: Metric) -> list[str]:
-    """Say where the verdict on all ranks and the interval of top-1 lie on different sides of chance.
-
-    Few hits are expected of guesses, and an interval of so rare ones is too narrow.
-    """
-    side = verdict.side
-    if top1.low is not None and top1.high is not None and top1.chance is not None:
-        side = "above chance" if top1.low > top1.chance else "at chance"
-        side = "below chance" if top1.high < top1.chance else side
-    if verdict.side in (side, "not testable"):
-        return []
-    about = f" for {verdict.scope}" if verdict.scope else ""
-    why = "the ranks say whether pictures are found at all, the interval how often one is found first"
-    if NOT_INTERLEAVED in top1.caveats:
-        why = "time of recording alone can give such a top-1, as labels were not interleaved in time"
-    return [f"the ranks are {verdict.words}, the interval of top-1 is {side}{about}: {why}"]
-
-
-def find_small_pools(groups: Groups, subsets: Subsets | None) -> list[str]:
-    """Say where subjects were tested on fewer pictures than subsets should have."""
-    if subsets is None or (pools := _subset_pools(groups, subsets)) == [subsets.ways]:
-        return []
-    instead = "top-1 is among all of these" if len(pools) == 1 else "a common top-1 is left out"
-    about = f"subjects were tested on {' or '.join(map(str, pools))}"
-    return [f"no subsets of {subsets.ways} pictures: {about}; {instead}"]
+    return run.dataset.holdout.group_alike(alike, chain.from_iterable(rows), run.folds)
 
 
 def describe_gallery(job: Job, pictures: Sequence[str]) -> GalleryFacts:
@@ -273,44 +266,83 @@ def describe_gallery(job: Job, pictures: Sequence[str]) -> GalleryFacts:
     )
 
 
-def describe_curves(spec: EvaluationSpec) -> dict[str, str]:
-    """Describe how each curve was measured."""
-    how = {}
-    if spec.repetitions is not None:
-        how["repetitions"] = f"{spec.repetition_draws} random choices of each number"
-    if spec.sliding is not None:
-        width = f"{spec.sliding.width_ms:g} ms wide"
-        how["sliding"] = f"{width}, outside: the mean training signal, models of the whole signal"
-    return how
+def measure_scopes(name: str, tested: Cells) -> Scopes:
+    """Measure several cells together, and the further tables that all of them have."""
+    scopes = {name: measure_table(tested)}
+    for end in tested.tables[0].scopes:
+        if further := tested.below(end):
+            scopes |= measure_scopes(scope(name, end) if end in (BACKWARD, SUBSETS) else end, further)
+    return scopes
 
 
-def scopes_of_all(groups: Groups, alike: Alike, context: Fields, subsets: Subsets | None) -> Scopes:
-    """Describe several cells together: an item counts once, averaged over the models tried on it.
+def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
+    """Measure the ranks of a table, and its other values; of draws, and halves, what a curve shows.
 
     Args:
-        groups: The cells of each subject.
-        alike: Which items are alike.
-        context: Of all metrics: protocol, split, pool and seeds.
-        subsets: Which subsets were drawn.
+        tested: Cells that have such a table.
+        only: Metrics of ranks; all when empty.
     """
-    # both directions, subsets and corrections, which no other number depends on
-    scopes = measure_directions(ALL, groups, alike, context)
-    scopes |= _subsets(groups, alike, context, subsets) if subsets else {}
-    for name in groups[0][0].corrected:
-        corrected = [[scores.corrected[name] for scores in group] for group in groups]
-        words = f"{context['protocol']}, similarities corrected by {name}, {TRANSDUCTIVE}"
-        options = {**context, "protocol": words}
-        scopes |= measure_directions(scope(CORRECTIONS, name), corrected, alike, options)
+    # ranks
+    first, metrics = tested.tables[0], list[Metric]()
+    context = tested.context()
+    if len(first.ranks):
+        only = CURVE if first.ranks.ndim > 1 else only
+        metrics += summarise(tested.stack("ranks"), targets=first.targets, only=only, **context)
 
-    # points of curves, whose draws are averaged as seeds are
-    options = {**context, "items": alike.items(_image_ids(groups)), "only": CURVE}
-    for name in groups[0][0].curves:
-        for at in shared_points(name, chain(*groups)):
-            ranks = [np.concatenate([scores.curves[name][at] for scores in group]) for group in groups]
-            drawn = f", {at:g} of them drawn" if name == "repetitions" else ""
-            measured = summarise(ranks, **{**options, "protocol": context["protocol"] + drawn})
-            scopes[scope(name, f"{at:g}")] = by_name(measured)
-    return scopes
+    # values; the chance of a precision is averaged over items and then over cells
+    context |= {"limits": (0.0, 1.0), "chance": 1 / first.pool} if first.pool else {"limits": (0.0, None)}
+    if len(first.relevant):
+        chances = [chance_of_precision(first.pool, cell.relevant).mean() for cell in tested.tables]
+        context["chance"] = float(np.mean(chances))
+    for name in first.values:
+        values, how = tested.stack("values", name), dict(context)
+        if name == "reliability":
+            how |= RELIABILITY
+        elif name.startswith("top1"):  # of subsets, of which an item may be in none that was drawn
+            is_drawn = [~np.isnan(shares).any(0) for shares in values]
+            values = [shares[:, chosen] for shares, chosen in zip(values, is_drawn, strict=True)]
+            how["items"] = context["items"].where(is_drawn)
+        metrics.append(measure(name, values, **how))
+    return by_name(metrics)
+
+
+def measure_ceilings(ceilings: Mapping[str, Scores], tested: Cells) -> Measurements:
+    """Measure the ceilings of subjects, and of all together where they saw as many pictures.
+
+    Args:
+        ceilings: Scores of halves of the repetitions, by subject.
+        tested: How they were measured.
+
+    Returns:
+        Metrics, and why subjects have no ceiling.
+    """
+    # subjects who have a ceiling
+    named = {scope(CEILING, subject): half for subject, half in ceilings.items()}
+    missing = {name: half.reason for name, half in named.items() if half.reason}
+    groups = {name: [[half]] for name, half in named.items() if not half.reason}
+    together = [*chain(*groups.values())]
+    if len({half.pool for (half,) in together}) == 1:
+        groups[scope(CEILING, ALL)] = together
+
+    # retrieval among halves, and reliability extrapolated to all repetitions
+    scopes = {}
+    for name, group in groups.items():
+        scopes[name] = measure_table(replace(tested, groups=group))
+        times = float(np.mean([half.times for (half,) in group]))
+        scopes[name]["reliability"] = _correct_to_all(scopes[name]["reliability"], times)
+    return Measurements(scopes, missing)
+
+
+def _correct_to_all(half: Metric, times: float) -> Metric:
+    """Correct a correlation of halves, and the ends of its intervals, to all repetitions."""
+
+    def correct(value: Any) -> Any:
+        return (
+            tuple(map(correct, value)) if isinstance(value, tuple) else value and spearman_brown(value, times)
+        )
+
+    names = ("value", "low", "high", "these_subjects", "people")
+    return replace(half, **{name: correct(getattr(half, name)) for name in names})
 
 
 def scopes_below(measured: Measurements, first: str) -> dict[str, Mapping[str, Metric]]:
@@ -323,30 +355,26 @@ def scopes_below(measured: Measurements, first: str) -> dict[str, Mapping[str, M
     }
 
 
-def above_chance(groups: Groups, alike: Alike) -> list[Answer]:
+def above_chance(tested: Cells) -> list[Answer]:
     """Test whether the seen pictures rank better than others, over all cells and subjects: see `judge`."""
-    # ranks of each subject, averaged over seeds; parts in which an item was shown to each, and its block
-    firsts = [group[0] for group in groups]
-    ranks = [np.mean([scores.table for scores in group], 0) for group in groups]
+    # part of the recording in which each item was shown to each subject, and its block
+    firsts, alike = [group[0] for group in tested.groups], tested.alike
     orders = [scores.interleaving.take(scores.compared) for scores in firsts]
-    image_ids = [[scores.image_ids[row] for row in scores.compared] for scores in firsts]
-    parts: Fields = defaultdict(tuple)
-    concept_parts: Fields = defaultdict(tuple)
-    blocks: Fields = {}
-    for number, (ids, order) in enumerate(zip(image_ids, orders, strict=True)):
-        for row, name in enumerate(ids):
-            parts[name] += (order.parts[row],)
-            blocks[name] = number, order.blocks[row]
-            if order.concept_parts:
-                concept_parts[name] += (order.concept_parts[row],)
+    ids = [[scores.image_ids[row] for row in scores.compared] for scores in firsts]
+    parts, concept_parts = defaultdict[Any, Any](tuple), defaultdict[Any, Any](tuple)
+    blocks = {}
+    for number, (names, order) in enumerate(zip(ids, orders, strict=True)):
+        rows = zip(names, order.parts, order.concept_parts or order.parts, order.blocks, strict=True)
+        for name, part, concept_part, block in rows:
+            parts[name] += (part,)
+            concept_parts[name] += (concept_part,)
+            blocks[name] = number, block
 
-    # labels and blocks are of held-out trials
-    label_of: Fields = {}
-    for scores in firsts:
-        label_of |= zip(scores.image_ids, scores.labels, strict=True)
+    # ranks, averaged over seeds; labels and blocks are of held-out trials
+    label_of = dict(chain(*(zip(scores.image_ids, scores.labels, strict=True) for scores in firsts)))
     return judge(
-        ranks,
-        alike.items(image_ids),
+        [np.mean([scores.table for scores in group], 0) for group in tested.groups],
+        alike.items(ids),
         firsts[0].candidates,
         concept_parts if all(order.concept_parts for order in orders) else None,
         alike.concept_of,
@@ -364,165 +392,12 @@ def label(subject: int) -> str:
     return f"sub-{subject:02d}"
 
 
-def _image_ids(groups: Groups) -> list[Sequence[str]]:
-    return [group[0].image_ids for group in groups]
-
-
-def measure_directions(
-    name: str, groups: Groups, alike: Alike, context: Fields, only: Sequence[str] = ()
-) -> Scopes:
-    """Describe the ranks of the seen pictures, and those of the signals by what they showed.
-
-    Args:
-        name: Of the scope.
-        groups: The cells of each subject.
-        alike: Which items are alike.
-        context: Of all metrics: protocol, split, pool and seeds.
-        only: Metrics of the other direction; all when empty.
-    """
-    # ranks, and how early all pictures of the seen concepts come
-    options = {**context, "items": alike.items(_image_ids(groups))}
-    metrics = summarise([np.array([scores.ranks for scores in group]) for group in groups], **options)
-
-    # the chance of a precision, averaged over items and then over cells
-    chances = [chance_of_precision(context["pool"], scores.relevant).mean() for scores in chain(*groups)]
-    precision = [np.array([scores.precision for scores in group]) for group in groups]
-    metrics.append(measure("map", precision, chance=float(np.mean(chances)), limits=(0.0, 1.0), **options))
-    scopes = {name: by_name(metrics)}
-
-    # pictures search among all signals, of which each has as many; else there is no such direction
-    sizes = {(len(scores.labels), len(scores.backward)) for scores in chain(*groups)}
-    (pool, pictures), *others = sizes
-    if pictures and not others:
-        options |= {"items": alike.items([group[0].pictures for group in groups]), "pool": pool}
-        ranks = [np.array([scores.backward for scores in group]) for group in groups]
-        backward = summarise(ranks, targets=pool // pictures, only=only, **options)
-        scopes[scope(name, BACKWARD)] = by_name(backward)
-    return scopes
-
-
-def _subsets(groups: Groups, alike: Alike, context: Fields, subsets: Subsets) -> Scopes:
-    """Describe top-1 among drawn subsets, and that expected of all possible ones, in both directions.
-
-    Where subjects were shown too few pictures, the pool is all of them; several pools have no common chance.
-    """
-    pool, *others = _subset_pools(groups, subsets)
-    if others or not groups[0][0].subsets:
-        return {}
-
-    # what all subsets have in common
-    drawn = f"{pool}-way, {subsets.draws} draws"
-    drawn = drawn if pool == subsets.ways else f"all {pool} pictures, fewer than {subsets.ways}"
-    options = {**context, "protocol": f"{context['protocol']}, {drawn}", "pool": pool}
-    options |= {"chance": 1 / pool, "limits": (0.0, 1.0)}
-
-    # signals seek images, and images signals
-    scopes = {}
-    for way, direction in enumerate(("", BACKWARD)):
-        metrics = []
-        for name in groups[0][0].subsets:
-            shares, image_ids = [], []
-            for group in groups:
-                hits = np.array([scores.subsets[name][way] for scores in group])  # [S, N]
-                is_drawn = ~np.isnan(hits).any(0)  # items that were never drawn have no share
-                shares.append(hits[:, is_drawn])
-                image_ids.append([*compress(group[0].image_ids, is_drawn)])
-            metrics.append(measure(name, shares, items=alike.items(image_ids), **options))
-        scopes[scope(ALL, SUBSETS, direction)] = by_name(metrics)
-    return scopes
-
-
-def _subset_pools(groups: Groups, subsets: Subsets) -> list[int]:
-    return sorted({min(subsets.ways, len(scores.image_ids)) for scores in chain(*groups)})
-
-
-def describe_regions(groups: Groups, alike: Alike, context: Fields) -> Scopes:
-    """Describe what each region carries: of regions that all subjects have, averaged as every metric."""
-    people = [[scores.regions for scores in group if scores.regions] for group in groups]
-    items = alike.items(_image_ids(people))
-    options = {**context, "protocol": f"{context['protocol']}, by region", "pool": None, "items": items}
-    first, scopes = people[0][0], {}
-    for region in first.voxels:
-        if all(region in group[0].voxels for group in people):
-            scopes[scope(REGIONS, region)] = {
-                head: measure(
-                    head,
-                    [np.array([part.shares[head][region] for part in group]) for group in people],
-                    limits=(0.0, None),
-                    **options,
-                )
-                for head in first.shares
-            }
-    return scopes
-
-
-def describe_ceilings(
-    ceilings: Mapping[str, Scores],
-    dataset: str,
-    split: str,
-    splits: int,
-    caveats: Sequence[str],
-    alike: Alike,
-) -> tuple[Scopes, dict[str, str], Ceiling | None]:
-    """Describe the ceilings of subjects, by name, and of all together where they saw as many pictures.
-
-    Returns:
-        Metrics by scope, reasons why subjects have none, and how it was measured.
-    """
-    if not ceilings:
-        return {}, {}, None
-    protocol = extend_protocol(
-        f"half of the repetitions against the other half, from other parts of the recording, means of "
-        f"sessions removed, {splits} random splits, {dataset}",
-        caveats,
-    )
-
-    # subjects whose signals have a ceiling, or why not; all together where they saw as many pictures
-    groups, missing = {}, {}
-    for subject, ceiling in ceilings.items():
-        if ceiling.reason:
-            missing[scope(CEILING, subject)] = ceiling.reason
-        else:
-            groups[scope(CEILING, subject)] = [ceiling]
-    measured = [ceiling for (ceiling,) in groups.values()]
-    if len({len(ceiling.image_ids) for ceiling in measured}) == 1:
-        groups[scope(CEILING, ALL)] = measured
-    scopes = {}
-    for name, group in groups.items():
-        items = alike.items([ceiling.image_ids for ceiling in group])
-        options: Any = {"protocol": protocol, "split": split, "items": items}
-
-        # retrieval among halves, and reliability extrapolated to all repetitions
-        ranks = [ceiling.ranks for ceiling in group]
-        metrics = summarise(ranks, len(group[0].image_ids), only=("top1", "top5"), **options)
-        shares = [ceiling.correlation for ceiling in group]
-        half = measure("reliability", shares, chance=0.0, limits=(-1.0, 1.0), is_share=False, **options)
-        times = float(np.mean([ceiling.times for ceiling in group]))
-        scopes[name] = by_name([*metrics, _correct_to_all(half, times)])
-
-    repetitions = max(ceiling.repetitions for ceiling in ceilings.values())
-    return scopes, missing, Ceiling(protocol=protocol, repetitions=repetitions)
-
-
-def _correct_to_all(half: Metric, times: float) -> Metric:
-    """Correct a correlation of halves, and the ends of its intervals, to all repetitions."""
-
-    def correct(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(correct, value))
-        return None if value is None else spearman_brown(value, times)
-
-    names = ("value", "low", "high", "these_subjects", "people")
-    return replace(half, **{name: correct(getattr(half, name)) for name in names})
-
-
-def describe_control(kind: str, groups: Groups, pool: int) -> Control | None:
+def describe_control(kind: str, tested: Cells) -> Control | None:
     """Describe what was measured and the control's distribution of it, over all subjects.
 
     Args:
         kind: Of the control; `none` has no description.
-        groups: The cells of each subject.
-        pool: Number of candidates.
+        tested: The cells.
 
     Returns:
         The control; p is the share of draws that are at least as good, the measured value counted among them.
@@ -531,15 +406,12 @@ def describe_control(kind: str, groups: Groups, pool: int) -> Control | None:
         return None
     metrics = {}
     for name in CONTROL_METRICS:
-        # means [1 + K] over the cells of a subject, then over subjects
-        values = [np.mean([scores.control[name] for scores in group], 0) for group in groups]
-        measured, *drawn = np.mean(values, 0).tolist()
-
-        # draws that are at least as good
-        as_good = sum(draw <= measured if name == "mean_rank" else draw >= measured for draw in drawn)
+        # means [1 + K] over the cells of a subject, then over subjects; draws that are at least as good
+        means = np.mean([rows.mean(0) for rows in tested.stack("control", name)], 0)
+        measured, *drawn = means.tolist()
+        is_as_good = means <= measured if lower_is_better(name) else means >= measured
         low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
-        p = (1 + as_good) / (1 + len(drawn))
-        mean = float(np.mean(drawn))
+        p, mean = float(is_as_good.mean()), float(np.mean(drawn))
         metrics[name] = ControlMetric(measured=measured, mean=mean, low=low, high=high, p=p)
-    n = sum(len(group[0].ranks) for group in groups)
-    return Control(kind=kind, draws=DRAWS, n=n, pool=pool, metrics=metrics)
+    n = sum(len(group[0].ranks) for group in tested.groups)
+    return Control(kind=kind, draws=DRAWS, n=n, pool=tested.tables[0].pool, metrics=metrics)

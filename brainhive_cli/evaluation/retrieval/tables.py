@@ -4,20 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from brainhive_cli.core.facts import RetrievalFacts
+from brainhive_cli.core.facts import Control, RetrievalFacts
 from brainhive_cli.core.measurements import ALL, TRANSDUCTIVE, Measurements, Metric, scope
 from brainhive_cli.core.tables import Cell, Table, p_text
 from brainhive_cli.evaluation.retrieval.baseline import BASELINE, NAMES, PLAIN
-from brainhive_cli.evaluation.retrieval.summary import (
-    BACKWARD,
-    CEILING,
-    CORRECTIONS,
-    REGIONS,
-    SUBSETS,
-    scopes_below,
-)
+from brainhive_cli.evaluation.retrieval.measure import CORRECTIONS, REGIONS, SUBSETS
+from brainhive_cli.evaluation.retrieval.summary import CEILING, scopes_below
 from brainhive_cli.measurement.metric_names import shown
+from brainhive_cli.measurement.retrieval import BACKWARD
 from brainhive_cli.reports.tables import difference_table, metric_table, published_tables
+from brainhive_cli.reports.templates import render
 
 HEADLINES = ("top1", "top5", "median_rank")
 AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
@@ -37,34 +33,71 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
         concept_rows: Best and worst concepts, and confusions, that are listed; 0 for none.
         parts: Which tables, by what they show; None for all.
     """
+    # metrics by row
     facts, scopes, overall = measured.facts_of(RetrievalFacts), measured.scopes, measured.overall
     cells = {_name_cell(cell): scopes[name] for name, cell in facts.cells.items()}
-    cells = {"all": overall, **cells} if len(cells) > 1 else {"all": overall}
+    ridge = {"ridge": scopes[BASELINE]} if BASELINE in scopes else {}
     plain = {NAMES[row.second]: scopes[scope(PLAIN, row.second)] for row in facts.plain}
-    corrected = {
-        name: metrics
-        for name, metrics in scopes_below(measured, CORRECTIONS).items()
-        if not name.endswith(BACKWARD)
-    }
-    regions = scopes_below(measured, REGIONS)
+    corrected = scopes_below(measured, CORRECTIONS)
+    corrected = {name: metrics for name, metrics in corrected.items() if not name.endswith(BACKWARD)}
+    directions = {"signal seeks image": "", "image seeks signal": BACKWARD}
+
+    # tables by what they show, the concepts that are found best and worst among them
     tables = {
-        "cells": [metric_table(f"Retrieval, {overall['top1'].split}", cells, "cell", HEADLINES)],
+        "cells": [
+            metric_table(
+                f"Retrieval, {overall['top1'].split}",
+                {"all": overall, **(cells if len(cells) > 1 else {})},
+                "cell",
+                HEADLINES,
+            )
+        ],
         "baseline": [
-            _compare_with("With a closed-form ridge", overall, {"ridge": scopes.get(BASELINE, {})}),
+            _compare_with("With a closed-form ridge", overall, ridge),
             _compare_with("With plain baselines on the same folds", overall, plain),
             difference_table(facts.plain, {"": THIS_RUN, **NAMES}),
         ],
-        "control": _control(facts),
+        "control": _control(facts.control) if facts.control else [],
         "corrections": [_compare_with(f"Similarities corrected: {TRANSDUCTIVE}", overall, corrected)],
-        "subsets": _subsets(measured),
-        "ceiling": _ceiling(measured, facts),
-        "curves": [
-            metric_table(f"Accuracy over {AXES[name]}", scopes_below(measured, name), AXES[name], note=how)
-            for name, how in facts.curves.items()
+        "subsets": [
+            metric_table(
+                "Top-1 among subsets",
+                {words: scopes.get(scope(ALL, SUBSETS, way), {}) for words, way in directions.items()},
+                "direction",
+                note="MindEye's forward is: image seeks signal",
+            )
         ],
-        "regions": [metric_table("What each region carries of a prediction", regions, "region")],
+        "ceiling": [
+            metric_table(
+                "Split-half ceiling of the signals",
+                scopes_below(measured, CEILING),
+                "subject",
+                note=f"{facts.repetitions} repetitions of a picture at most",
+            )
+        ],
+        "curves": [
+            metric_table(
+                f"Accuracy over {AXES[name]}",
+                scopes_below(measured, name),
+                AXES[name],
+                note=render("curve.txt", name=name, number=number),
+            )
+            for name, number in facts.curves.items()
+        ],
+        "regions": [
+            metric_table(
+                "What each region carries of a prediction", scopes_below(measured, REGIONS), "region"
+            )
+        ],
         "concepts": _concepts(facts, concept_rows) if concept_rows else [],
-        "comparisons": [difference_table(facts.against), _set_ups(facts)],
+        "comparisons": [
+            difference_table(facts.against),
+            Table(
+                "This run differs from others",
+                ("from", "in"),
+                [(row.second, line) for row in facts.against for line in row.differs],
+            ),
+        ],
         "published": published_tables(facts.published),
     }
     return [table for part in parts or tables for table in tables[part] if table.rows]
@@ -87,76 +120,32 @@ def _name_cell(cell: Any) -> str:
     return cell.cell if is_named else f"{cell.cell} on {cell.subject}"
 
 
-def _compare_with(
-    title: str, overall: Mapping[str, Metric], others: Mapping[str, Mapping[str, Metric]]
-) -> Table:
+def _compare_with(title: str, run: Mapping[str, Metric], others: Mapping[str, Mapping[str, Metric]]) -> Table:
     """Lay out the run next to others on the same items; nothing where there are none."""
-    listed = {label: metrics for label, metrics in others.items() if metrics}
-    return metric_table(title, {THIS_RUN: overall, **listed} if listed else {}, "model", HEADLINES)
+    return metric_table(title, {THIS_RUN: run, **others} if others else {}, "model", HEADLINES)
 
 
-def _control(facts: RetrievalFacts) -> list[Table]:
+def _control(control: Control) -> list[Table]:
     """Show what is measured, and its null distribution under the control."""
-    if facts.control is None:
-        return []
-    control, rows = facts.control, []
+    rows = []
     for name, metric in control.metrics.items():
         drawn = Cell(f"{metric.mean:.3f}", f"{metric.low:.3f} to {metric.high:.3f}", metric.mean)
         rows.append((shown(name), metric.measured, drawn, p_text(metric.p)))
+    columns = ("metric", "measured", "mean, 95 % of draws", "p")
     note = f"{control.draws} draws with {CONTROLS[control.kind]}; n {control.n}, pool {control.pool}."
-    return [
-        Table(
-            "Measured, and under the control",
-            ("metric", "measured", "mean, 95 % of draws", "p"),
-            rows,
-            note=note,
-        )
-    ]
-
-
-def _subsets(measured: Measurements) -> list[Table]:
-    """Show who finds whom among drawn subsets, and what is expected of all possible ones."""
-    directions = {"": "signal seeks image", BACKWARD: "image seeks signal"}
-    rows = {
-        words: measured.scopes.get(scope(ALL, SUBSETS, direction), {})
-        for direction, words in directions.items()
-    }
-    note = "MindEye's forward is: image seeks signal"
-    return [metric_table("Top-1 among subsets", rows, "direction", note=note)]
-
-
-def _ceiling(measured: Measurements, facts: RetrievalFacts) -> list[Table]:
-    """Show the ceiling of each subject's signals, or why there is none."""
-    if facts.ceiling is None:
-        return []
-    reasons = [
-        f"{name.removeprefix(CEILING + ' · ')} has none: {reason}"
-        for name, reason in measured.missing.items()
-        if name.startswith(CEILING)
-    ]
-    note = "; ".join([f"{facts.ceiling.repetitions} repetitions of a picture at most", *reasons])
-    rows = scopes_below(measured, CEILING)
-    return [metric_table("Split-half ceiling of the signals", rows, "subject", note=note)]
+    return [Table("Measured, and under the control", columns, rows, note=note)]
 
 
 def _concepts(facts: RetrievalFacts, most: int) -> list[Table]:
     """Show the concepts and categories that are found best and worst, and concepts that are confused."""
-    # the first and the last rows, as they are sorted by top-1
     tables = []
     for kind, found in {"concepts": facts.concepts, "categories": facts.categories}.items():
-        listed = list(found.items())
-        chosen = listed if len(listed) <= 2 * most else [*listed[:most], *listed[-most:]]
-        rows = [(name, row["top1"], row["top5"], row["mean_rank"], row["n"]) for name, row in chosen]
-        title = f"{kind.capitalize()}: {len(chosen)} of {len(listed)}, best first; n over subjects and seeds"
+        listed = [(name, *row.values()) for name, row in found.items()]
+        rows = [*listed[:most], *listed[most:][-most:]]
+        title = f"{kind.capitalize()}: {len(rows)} of {len(listed)}, best first; n over subjects and seeds"
         tables.append(Table(title, (kind, "top-1", "top-5", "mean rank", "n"), rows))
 
     # the most frequent confusions
     confused = [tuple(row.values()) for row in facts.confusions[:most]]
     columns = ("seen", "taken for", "times", "share", "cosine of the two")
     return [*tables, Table("Confused concepts", columns, confused)]
-
-
-def _set_ups(facts: RetrievalFacts) -> Table:
-    """List the keys in which the set-ups of other runs differ."""
-    rows = [(row.second, line) for row in facts.against for line in row.differs]
-    return Table("This run differs from others", ("from", "in"), rows)

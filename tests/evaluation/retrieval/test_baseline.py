@@ -100,8 +100,7 @@ def test_a_ridge_finds_what_a_model_at_chance_has_too_little_data_for(study, go,
     assert metrics.facts.verdict == "at chance" and metrics.facts.answers[0].p > 0.2
     assert explained.cause == "too little data" and explained.answer.p < 0.01
     assert (metric.n, metric.pool, metric.chance) == (33, 33, pytest.approx(1 / 33))
-    assert (explained.top1, explained.signals) == (metric.value, 150)
-    assert "150 training signals" in metric.protocol
+    assert explained.signals == 150 and "150 training signals" in metric.protocol
     warned = " ".join(capsys.readouterr().err.split())
     assert explain_chance(metrics) in warned and explained.line in warned
     assert "belong together" not in warned

@@ -6,7 +6,7 @@ import torch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
-from brainhive_cli.evaluation.retrieval.summary import describe_ceilings
+from brainhive_cli.evaluation.retrieval.summary import Cells, measure_ceilings
 from brainhive_cli.measurement.units import Alike
 
 ITEMS, REPETITIONS, FEATURES = 100, 8, 60
@@ -22,8 +22,7 @@ def trials(noise: float, seed: int = 0) -> torch.Tensor:
 def of(signal: torch.Tensor, there: int | torch.Tensor = REPETITIONS, splits: int = 10) -> Measurements:
     there = torch.as_tensor(there).expand(len(signal))
     found = measure_ceiling(signal, there, [f"item {n}" for n in range(len(signal))], splits, 0)
-    scopes, missing, _ = describe_ceilings({"sub-01": found}, "demo", "test", splits, [], Alike())
-    return Measurements(scopes, missing)
+    return measure_ceilings({"sub-01": found}, Cells([], Alike(), "demo", "test"))
 
 
 @pytest.mark.parametrize("noise", [1.0, 3.0, 6.0])

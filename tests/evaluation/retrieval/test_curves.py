@@ -65,7 +65,7 @@ def test_curves_come_as_artifacts_and_tables_that_say_how_they_were_made(curves)
         assert all(len(line.low) == len(curve.at) for line in curve.lines)
     notes = " ".join(table.note for table in result.tables)
     assert "3 random choices of each number" in notes
-    assert "200 ms wide, outside: the mean training signal, models of the whole signal" in notes
+    assert "200 ms wide; outside of it is the mean training signal" in notes
     assert notes.count("pool 100") >= 2
     assert "Accuracy over time" not in {each.title for each in artifacts.read(RunFolder(plain.folder))}
 

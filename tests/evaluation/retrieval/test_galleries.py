@@ -14,6 +14,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.sentences import list_limits
 from brainhive_cli.reports.tables import tables_of
 from brainhive_cli.training.alignment.trained import TrainedModel
 
@@ -80,8 +81,8 @@ def test_subsets_larger_than_the_test_are_the_pool_there_is_and_say_so(go, train
         whole, subset = (found.metrics.scopes[f"all{of}{direction}"]["top1"] for of in ("", " · subsets"))
         assert (subset.value, subset.pool, subset.chance) == (whole.value, 100, 1 / 100)
         assert "all 100 pictures, fewer than 300" in subset.protocol and "300-way" not in subset.protocol
-    (told,) = found.metrics.facts.warnings
-    assert told == "no subsets of 300 pictures: subjects were tested on 100; top-1 is among all of these"
+    (told,) = list_limits(found.metrics)
+    assert "no subsets of 300 pictures, as subjects were tested on 100: top-1 is among all of these" in told
 
 
 def test_subjects_and_seeds_make_a_table_of_the_page_with_mean_and_deviation(go, world, small, tmp_path):

@@ -95,4 +95,4 @@ def test_what_is_measured_is_a_part_of_the_recipe():
     spec = recipe.spec
 
     assert type(spec) is EvaluationSpec and not hasattr(spec, "align_run")
-    assert (spec.split, spec.curves, spec.repetition_draws) == ("test", ["repetitions"], 10)
+    assert (spec.split, spec.curves, spec.repetition_draws) == ("test", {"repetitions": 10}, 10)

@@ -5,28 +5,33 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainhive_cli.evaluation.retrieval.recipe import Subsets
-from brainhive_cli.evaluation.retrieval.summary import above_chance, describe_control, scopes_of_all
+from brainhive_cli.core.measurements import ALL, Metric
+from brainhive_cli.evaluation.retrieval.summary import Cells, above_chance, describe_control, measure_scopes
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.retrieval import DRAWS, Scores
+from brainhive_cli.measurement.retrieval import BACKWARD, DRAWS, Scores
 from brainhive_cli.measurement.units import Alike
 
-CONTEXT = {"protocol": "intra", "split": "test", "pool": 20, "seeds": (1,)}
+
+def together(groups: list[list[Scores]], alike: Alike | None = None) -> Cells:
+    return Cells(groups, alike or Alike(), "intra", "test", (1,))
 
 
-def scores(names: list[str], ranks: list[int], hits: list[float]) -> Scores:
-    """Make scores of pictures, each its own concept, among 20."""
-    found, shares = np.array(ranks), np.array(hits)
+def scores(names: list[str], ranks: list[int], hits: list[float], ways: int = 20) -> Scores:
+    """Make scores of pictures, each its own concept, among 20; and of subsets, if there are hits."""
+    found = np.array(ranks)
+    subsets = Scores(values={"top1": np.array(hits)}, pool=ways)
     return Scores(
         *(names, names, names),
         ranks=found,
-        precision=1 / found,
+        pool=20,
+        values={"map": 1 / found},
         relevant=np.ones(len(names), np.int64),
         named=names,
         similarity=[0.0] * len(names),
-        pictures=names,
-        backward=found,
-        subsets={"top1": (shares, shares)},
+        scopes={
+            BACKWARD: Scores(names, ranks=found, pool=len(names)),
+            **({"subsets": subsets} if hits else {}),
+        },
     )
 
 
@@ -34,30 +39,28 @@ def test_a_perfect_decoder_of_subsets_gets_one_to_one_whatever_was_never_drawn()
     names = [f"{n}" for n in range(20)]
     hits = [1.0] * 18 + [float("nan")] * 2
 
-    subsets = Subsets(ways=5, draws=3)
-    scopes = scopes_of_all([[scores(names, [1] * 20, hits)]], Alike(), CONTEXT, subsets)
+    found = measure_scopes(ALL, together([[scores(names, [1] * 20, hits, 5)]]))["all · subsets"]["top1"]
 
-    found = scopes["all · subsets"]["top1"]
     wilson = 18 / (18 + 1.959964**2)  # of 18 hits in 18
     assert (found.value, found.low, found.high, found.n) == (1, pytest.approx(wilson), 1, 18)
 
 
 def test_subjects_with_pools_of_several_sizes_below_a_subsets_have_no_common_share_of_hits():
     names = [f"{n}" for n in range(20)]
-    groups = [[scores(names[:count], [1] * count, [1.0] * count)] for count in (20, 15)]
 
-    of_all, of_some = (scopes_of_all(groups, Alike(), CONTEXT, Subsets(ways=ways)) for ways in (15, 20))
+    def measure(ways: int) -> dict[str, dict[str, Metric]]:
+        sizes = [(count, min(ways, count)) for count in (20, 15)]
+        groups = [[scores(names[:count], [1] * count, [1.0] * count, pool)] for count, pool in sizes]
+        return measure_scopes(ALL, together(groups))
 
-    assert of_all["all · subsets"]["top1"].pool == 15 and "all · subsets" not in of_some
+    assert measure(15)["all · subsets"]["top1"].pool == 15 and "all · subsets" not in measure(20)
 
 
 def test_subjects_are_matched_by_the_pictures_that_they_saw():
     names, ranks = [f"{n}" for n in range(20)], list(range(1, 21))
     groups = [[scores(names, ranks, [])], [scores(names[::-1], ranks[::-1], [])]]
 
-    both, alone = (
-        scopes_of_all(groups[:count], Alike(), CONTEXT, None)["all"]["mean_rank"] for count in (2, 1)
-    )
+    both, alone = (measure_scopes(ALL, together(groups[:count]))[ALL]["mean_rank"] for count in (2, 1))
 
     assert both.these_subjects == (both.low, both.high) == (alone.low, alone.high)
 
@@ -75,8 +78,8 @@ def test_the_verdict_matches_subjects_by_the_pictures_that_they_saw():
     ranks = np.array([np.random.default_rng(row).permutation(20) + 1 for row in range(20)])
     orders = [*range(20)], [*range(19, -1, -1)]
 
-    (alone,) = above_chance([group_of(orders[0], ranks)], Alike())
-    (both,) = above_chance([group_of(order, ranks) for order in orders], Alike())
+    (alone,) = above_chance(together([group_of(orders[0], ranks)]))
+    (both,) = above_chance(together([group_of(order, ranks) for order in orders]))
 
     assert both == alone and (both.n, both.pool, both.side) == (20, 20, "at chance")
     assert 0.05 < both.better < 0.95  # nothing that any labels would give
@@ -89,9 +92,9 @@ def test_the_verdict_is_of_all_subjects_and_the_mean_of_their_seeds():
     order = [*range(20)]
     good, bad = group_of(order, right), group_of(order, wrong)
 
-    (found,), (lost,) = (above_chance([group], Alike()) for group in (good, bad))
-    (averaged,) = above_chance([[*good, *bad]], Alike())
-    (subjects,) = above_chance([good, bad], Alike())
+    (found,), (lost,) = (above_chance(together([group])) for group in (good, bad))
+    (averaged,) = above_chance(together([[*good, *bad]]))
+    (subjects,) = above_chance(together([good, bad]))
 
     assert (found.side, lost.side) == ("above chance", "below chance")
     assert found.better == lost.worse == 1 / 5000
@@ -113,7 +116,7 @@ def test_which_concept_was_seen_is_asked_within_the_sessions_of_the_pictures(ses
     ranks = np.where(concept[:, None] == concept, 5, 15) + (np.arange(20) % 10 - 4)
     alike = Alike("concept", {f"{n}": f"{concept[n]}" for n in range(20)})
 
-    of_picture, of_concept = above_chance([group_of([*range(20)], ranks, sessions)], alike)
+    of_picture, of_concept = above_chance(together([group_of([*range(20)], ranks, sessions)], alike))
 
     assert answer in of_concept.sentence
     assert (of_picture.words, of_picture.p) == ("at chance for these 2 concepts", 1)
@@ -130,7 +133,7 @@ def test_the_p_of_a_control_counts_draws_that_are_as_good_over_subjects():
         for value in (0.3, 0.5)
     ]
 
-    described = describe_control("permuted", groups, 20)
+    described = describe_control("permuted", together(groups))
 
     assert described.metrics["top1"].p == 10 / 1001
     assert described.metrics["mean_rank"].p == 1  # of which less is better
