@@ -21,7 +21,14 @@ from worlds import COLOURS, SMALL, at_home
 from brainhive_cli.app import app
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.facts import LiveFacts
-from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED, TRAINED_TRIALS, UNKNOWN_TRIALS
+from brainhive_cli.core.measurements import (
+    SEEN_PICTURES,
+    SIMULATED,
+    TRAINED_TRIALS,
+    UNKNOWN_TRIALS,
+    Measurements,
+    Metric,
+)
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.figure_files import FRAME_COLOURS
 from brainhive_cli.reports.page import ROWS_SHOWN
@@ -198,6 +205,36 @@ def test_the_finding_says_who_saw_what_how_often_right_and_how_sure(own):
         f"of cases (95 % confidence sequence {low} to {high} %, valid at every moment; chance 50 %, the best "
         f"constant guess): {facts.hits} of 6 trials of 1 subject."
     ) in finding
+
+
+@pytest.mark.parametrize(
+    ("facts", "last"),
+    [
+        ({"anytime_p": 0.002}, "Answers depend on what was shown (p = 0.002, valid at every moment)."),
+        (
+            {"anytime_p": 0.3},
+            "It is not shown that answers depend on what was shown (p = 0.3, valid at every moment).",
+        ),
+        (
+            {"anytime_p": 1.0, "is_interleaved": False},
+            "Nothing can be said of chance: pictures came in blocks, which slow changes of a signal follow, "
+            "too.",
+        ),
+        (
+            {"trials_learned_from": 30},
+            "This is no result: the model was trained on 30 of these trials.",
+        ),
+    ],
+)
+def test_the_finding_ends_with_what_may_be_claimed(facts, last):
+    values = {"n": 40, "pool": 20, "chance": 0.05, "low": 0.123, "high": 0.55, "seeds": (1,), "split": "test"}
+    top1 = Metric("top1", 0.3, **values, protocol="live", interval="at every moment")
+    measured = Measurements({"all": {"top1": top1}}, facts=LiveFacts(modality="EEG", hits=12, **facts))
+    assert state_finding(measured) == (
+        "From EEG, single trials ranked the picture that was seen first of 20 in 30 % of cases (95 % "
+        "confidence sequence 12 to 55 %, valid at every moment; chance 5 %, the best constant guess): 12 of "
+        f"40 trials of 1 subject. {last}"
+    )
 
 
 def test_a_table_of_other_pictures_is_refused(own, base):
