@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from torch.nn.functional import normalize
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import LEVEL, Answer, Baseline, Difference
+from brainhive_cli.core.facts import LEVEL, Answer, Baseline
 from brainhive_cli.core.lines import Line, write_value
-from brainhive_cli.core.measurements import Measurements, Metric, by_name, scope
+from brainhive_cli.core.measurements import Measurements, by_name
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.data.trials import Trials
@@ -26,7 +26,6 @@ from brainhive_cli.evaluation.retrieval.measure import (
     open_trials,
     shared_rows,
 )
-from brainhive_cli.measurement.comparison import compare
 from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes
 from brainhive_cli.measurement.ranks import ranks_of_all, summarise
 from brainhive_cli.measurement.retrieval import draw_tested
@@ -170,8 +169,8 @@ def read_targets(model: TrainedModel, split: str, rows: Int64, device: torch.dev
 
         # unit embeddings [n, width], read in chunks
         chunks = []
-        for start in range(0, len(rows), TARGETS_AT_ONCE):
-            values = source.gather(rows[start : start + TARGETS_AT_ONCE]).flatten(1)
+        for part in torch.from_numpy(rows).split(TARGETS_AT_ONCE):
+            values = source.gather(part).flatten(1)
             if size > width:
                 values = torch.zeros(len(values), width).index_add_(1, column, values * sign)
             chunks.append(normalize(values))
@@ -418,24 +417,3 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
         for name, by_subject in ranks.items()
         if by_subject.keys() == ranks["ridge"].keys()
     }
-
-
-def compare_plainly(
-    plain: Mapping[str, Sequence[Int64]], ours: Sequence[Int64], context: Mapping[str, Any]
-) -> tuple[dict[str, dict[str, Metric]], list[Difference]]:
-    """Measure baselines, and the differences to the run on the same items.
-
-    Args:
-        plain: Ranks [N] of each baseline, one array a subject.
-        ours: Ranks [S, N] of the run.
-        context: Of the metrics, with the items.
-
-    Returns:
-        Metrics by scope, and differences.
-    """
-    scopes, differences = {}, []
-    for name, ranks in plain.items():
-        scopes[scope(PLAIN, name)] = by_name(summarise(ranks, **context))
-        difference = compare(ours, ranks, items=context["items"])
-        differences.append(difference.model_copy(update={"second": name, "metric": "top1"}))
-    return scopes, differences

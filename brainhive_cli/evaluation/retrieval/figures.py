@@ -8,7 +8,6 @@ import numpy as np
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.facts import ConfusionMatrix, RetrievalFacts
@@ -139,6 +138,8 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
 
 def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     """Draw a cell's first subject: a sheet of queries, their similarities with the gallery, and a map."""
+    from sklearn.decomposition import PCA
+
     # unit tokens of the signals and the candidates
     gallery = open_gallery(models, spec.splits, only_shown=spec.only_shown)
     first, subject = models[0], models[0].cell.tested_on[0]
@@ -155,9 +156,9 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
         images = first.run.dataset.images(first.run.dataset.holdout.stored_split(split))
         if not images.has_pictures:
             return []
-        known = first.pictures(split).image_ids
-        file_rows = match_ids([known[row] for row in rows], images.image_ids, f"{images.dataset} {split}")
-        files += [(images, row) for row in file_rows.tolist()]
+        ids = [*first.pictures(split).image_ids[rows]]
+        matched = match_ids(ids, images.image_ids, f"{images.dataset} {split}")
+        files += [(images, row) for row in matched.tolist()]
 
     @cache
     def save(index: int) -> str:
@@ -194,37 +195,21 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     title, words = "Similarity of signals and pictures", ("signal of", "picture", "cosine similarity")
     matrix = Heatmap(title, values.tolist(), names, names, *words, note=note)
 
-    # predictions and pictures in one plane, each centred on their own mean, unless the matrix says it all
+    # pictures in a plane, and predictions projected as these; unless the matrix says it all
     if len(chosen) < MIN_POINTS:
         return [sheet, matrix]
-    parts = [pictures[shown_indices], tokens[chosen]]
-    centred = np.concatenate([(vectors - vectors.mean(0)).cpu().numpy() for vectors in parts])
-    plane = project(centred, len(chosen), spec.embedding_map, spec.seed)
+    projection, axes = PCA(2), ("first component", "second component")
+    if spec.embedding_map == "umap":  # which keeps neighbours rather than distances (McInnes et al. 2018)
+        from umap import UMAP
+
+        projection = UMAP(random_state=spec.seed, n_neighbors=min(15, len(chosen) - 1))
+        axes = ("UMAP 1", "UMAP 2")
+    vectors = [(part - part.mean(0)).cpu().numpy() for part in (pictures[shown_indices], tokens[chosen])]
+    plane = np.concatenate([projection.fit_transform(vectors[0]), projection.transform(vectors[1])])
     kinds = np.repeat(["picture", "predicted from the signal"], len(chosen)).tolist()
     points = [
         Point(float(x), float(y), concepts[index], kind, file=save(index))
-        for (x, y), index, kind in zip(plane, np.tile(shown_indices, 2).tolist(), kinds, strict=True)
+        for (x, y), index, kind in zip(plane, [*shown_indices, *shown_indices], kinds, strict=True)
     ]
-    axes = ("first component", "second component") if spec.embedding_map == "pca" else ("UMAP 1", "UMAP 2")
     note = f"{whose}; pictures and predictions are centred apart, and projected by the pictures."
-    title = "Embeddings in two dimensions"
-    return [sheet, matrix, Map(title, points, axes=axes, note=note)]
-
-
-def project(values: Float32, count: int, how: str, seed: int) -> Float32:
-    """Project vectors [N, D] to two dimensions [N, 2], which the first `count` define.
-
-    Args:
-        values: The vectors.
-        count: How many are projected by themselves; the others follow.
-        how: `pca`, or `umap` (McInnes et al. 2018), which keeps neighbours rather than distances.
-        seed: Of UMAP.
-    """
-    from sklearn.decomposition import PCA
-
-    reducer = PCA(2)
-    if how == "umap":
-        from umap import UMAP
-
-        reducer = UMAP(random_state=seed, n_neighbors=min(15, count - 1))
-    return np.concatenate([reducer.fit_transform(values[:count]), reducer.transform(values[count:])])
+    return [sheet, matrix, Map("Embeddings in two dimensions", points, axes=axes, note=note)]

@@ -29,7 +29,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.set_up import describe_signals, merge
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.evaluation.retrieval.baseline import compare_plainly
+from brainhive_cli.evaluation.retrieval.baseline import PLAIN
 from brainhive_cli.evaluation.retrieval.concepts import describe_concepts
 from brainhive_cli.evaluation.retrieval.folds import (
     Measured,
@@ -40,6 +40,7 @@ from brainhive_cli.evaluation.retrieval.folds import (
 )
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import SUBSETS
+from brainhive_cli.measurement.comparison import compare
 from brainhive_cli.measurement.metric_names import lower_is_better
 from brainhive_cli.measurement.ranks import chance_of_precision, summarise
 from brainhive_cli.measurement.reliability import spearman_brown
@@ -180,8 +181,12 @@ def summarise_job(
             among_all = guessed.keys() & {key for key, metric in metrics.items() if metric.pool == pool}
             scopes[name] = metrics | {key: replace(metrics[key], chance=guessed[key]) for key in among_all}
         scopes[ALL] |= measure_classes(tested.groups, tested.context(seeds=()))
-    of_plain = tested.context(protocol=f"plain baseline, {protocol}", seeds=())
-    baselines, differences = compare_plainly(plain, tested.stack("ranks"), of_plain)
+    baselines, differences, ours = {}, [], tested.stack("ranks")
+    for name, ranks in plain.items():
+        context = tested.context(protocol=f"plain baseline, {protocol}", seeds=())
+        baselines[scope(PLAIN, name)] = by_name(summarise(ranks, **context))
+        difference = compare(ours, ranks, items=items)
+        differences.append(difference.model_copy(update={"second": name, "metric": "top1"}))
 
     # ceilings of the signals, which are the same of all cells
     halving = (
