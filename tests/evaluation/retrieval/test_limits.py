@@ -1,0 +1,44 @@
+"""What limits the test of a retrieval, as the page says it."""
+
+import pytest
+
+from brainhive_cli.core.facts import Answer, Difference, RetrievalFacts
+from brainhive_cli.core.measurements import ALL, NOT_INTERLEAVED, Measurements, Metric
+from brainhive_cli.reports.sentences import list_limits
+
+
+def measured(low: float, high: float, protocol: str = "intra", **facts: object) -> Measurements:
+    """A retrieval whose ranks are at chance, with an interval of top-1."""
+    top1 = Metric("top1", (low + high) / 2, 96, 8, 0.125, low, high, (0,), protocol, "test", "Wilson")
+    answer = Answer("which category", 0.4, 0.6, 0.0002, 96, 8, "permutations")
+    return Measurements({ALL: {"top1": top1}}, facts=RetrievalFacts(answers=[answer], **facts))
+
+
+@pytest.mark.parametrize(
+    ("ends", "protocol", "words"),
+    [
+        ((0.15, 0.3), "intra", "the interval of top-1 “above chance”: the test asks whether the category"),
+        ((0.01, 0.1), "intra", "the interval of top-1 “below chance”"),
+        ((0.15, 0.3), NOT_INTERLEAVED, "time alone can give such a top-1"),
+        ((0.1, 0.3), "intra", ""),
+    ],
+)
+def test_ranks_and_an_interval_on_different_sides_of_chance_are_explained(ends, protocol, words):
+    limits = " ".join(list_limits(measured(*ends, protocol, stimulus="category")))
+
+    assert words in limits and bool(words) == bool(limits)
+
+
+def test_absent_stimuli_and_better_baselines_are_named_before_the_runs_own_warnings():
+    worse = Difference(
+        second="lda", difference=-0.2, low=-0.3, high=-0.1, interval="", n=96, subjects=1, p_value=0.01,
+        test="sign flips", least_p=0.001, cohens_dz=None,
+    )  # fmt: skip
+    equal = worse.model_copy(update={"second": "ridge", "high": 0.1})
+
+    first, own = list_limits(
+        measured(0.1, 0.3, plain=[worse, equal], absent={"run 2": ["face"]}, warnings=["changed since"])
+    )
+
+    assert "No trial of run 2 shows face." in first and own == "changed since"
+    assert "shrinkage LDA is better: its top-1 is 0.2 higher." in first and "ridge" not in first
