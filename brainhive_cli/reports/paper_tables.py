@@ -18,7 +18,7 @@ from brainhive_cli.reports.tables import (
     best_of_runs,
     bold_note,
     mark_of,
-    repeats,
+    says_nothing,
 )
 from brainhive_cli.reports.templates import render, templates
 
@@ -37,7 +37,7 @@ def paper_table(group: RunGroup) -> Table:
     for run in runs:
         parts = [*run.variants.values(), *(cell.metrics for cell in run.cells)]
         names += run.metrics or [name for metrics in parts for name in metrics]
-    names = [name for name in dict.fromkeys(names) if not repeats(name, [run.metrics for run in runs])]
+    names = [name for name in dict.fromkeys(names) if not says_nothing(name, [run.metrics for run in runs])]
 
     # a row per run; of a single run a row per variant, or per subject with their mean
     rows = {run.label: _average(run, names) for run in runs}

@@ -15,7 +15,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.set_up import differences
 from brainhive_cli.core.tables import Cell, Table, brief, by_subject_and_seed, mean_sd, number, p_text
-from brainhive_cli.measurement.metric_names import lower_is_better, shown, with_arrow
+from brainhive_cli.measurement.metric_names import is_share, lower_is_better, shown, with_arrow
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
 MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
@@ -72,7 +72,7 @@ def metric_table(
     for metrics in rows.values():
         for name, metric in metrics.items():
             by_name.setdefault(name, []).append(metric)
-    names = [name for name in names or by_name if name in by_name and not repeats(name, rows.values())]
+    names = [name for name in names or by_name if name in by_name and not says_nothing(name, rows.values())]
     listed = [metric for name in names for metric in by_name[name]]
     if not listed:
         return Table(title, (), ())
@@ -118,11 +118,15 @@ def metric_table(
     return Table(title, grid[0], grid[1:], section=section, note=joined)
 
 
-def repeats(name: str, rows: Iterable[Metrics]) -> bool:
-    """Whether a metric repeats another: mAP is MRR by definition where one picture is relevant."""
-    return name == "map" and all(
-        metrics["map"].value == metrics["mrr"].value for metrics in rows if {"map", "mrr"} <= {*metrics}
-    )
+def says_nothing(name: str, rows: Iterable[Metrics]) -> bool:
+    """Whether a metric repeats another, or cannot miss.
+
+    mAP is MRR by definition where one picture is relevant; top-5 of five candidates is always 1.
+    """
+    listed = [metrics for metrics in rows if name in metrics]
+    if name == "map":
+        return all("mrr" in metrics and metrics["map"].value == metrics["mrr"].value for metrics in listed)
+    return is_share(name) and all(metrics[name].chance == 1 for metrics in listed)
 
 
 def share(metrics: Iterable[Metric], key: str) -> Any:

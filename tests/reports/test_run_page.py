@@ -637,6 +637,16 @@ def test_map_is_left_out_where_it_is_mrr_by_definition(tmp_path):
         assert [name for name in paper_table(group).columns if name in ("MRR", "mAP")] == names
 
 
+def test_top_5_is_left_out_where_five_candidates_cannot_miss(tmp_path):
+    shown = run(tmp_path, "ours")
+    for pool, names in ((5, ["top-1"]), (10, ["top-1", "top-5"])):
+        chances = {"top1": 1 / pool, "top5": 5 / pool}
+        metrics = {name: replace(metric(name, 1.0), chance=chance) for name, chance in chances.items()}
+        shown.folder.finish(replace(shown.measured, scopes={ALL: metrics}))
+        group = RunGroup([ShownRun("ours", shown.folder)])
+        assert [row[0] for row in tables_of(group)[0].rows] == names
+
+
 def test_no_heading_of_a_page_has_a_code_and_each_number_with_caveats_has_a_footnote_sign(tmp_path):
     caveats = ("simulated", "selected on test")
     shown = run(tmp_path, "ours", caveats=[*caveats])
