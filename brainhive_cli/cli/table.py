@@ -479,20 +479,16 @@ COMMANDS = (
     Command(
         STEPS,
         "push",
-        "Put a trained run on the hub with a model card, private by default; or remove it.",
+        "Put a trained run on the hub with a model card, private by default.",
         "RUN hub:owner/name",
         {
             "public": switch("--public", "Let everybody see the model."),
             "licence": option("--licence", "Licence of the weights.", "the data's, if known"),
             "data_terms_checked": switch(
-                "--data-terms-checked", "Confirm: you read the data's terms, and they allow it."
+                "--data-terms-checked", "Confirm: the data's terms, and the people, allow it."
             ),
-            "with_positions": switch("--with-positions", "Share digitised positions on a person's head."),
-            "with_whiteners": switch("--with-whiteners", "Share whiteners fitted to one person."),
             "citation": option("--citation", "How to cite the model."),
             "contact": option("--contact", "Whom its users may ask."),
-            "delete": switch("--delete", "Remove hub:owner/name, or its version @tag."),
-            "yes": switch("--yes", "Remove without asking."),
         },
         paths="words",
         complete=one_of(runs("train-*")),

@@ -46,7 +46,6 @@ class Manifest(BaseModel):
         brainhive: Version of Brainhive that trained the model.
         command: The command that made the run.
         run: Name of the run where it was trained.
-        left_out: What the run at home has, and the shared one has not; a sentence each.
         card: Digest of the card as it was pushed.
     """
 
@@ -54,7 +53,6 @@ class Manifest(BaseModel):
     brainhive: str
     command: Literal["train-align", "train-prior"]
     run: str
-    left_out: list[str] = []
     card: str = ""
 
 

@@ -19,8 +19,6 @@ AROUND = re.compile(r"^EEG[ _-]+|[ _-]+(REF|LE|AVG|AR)$|\.+$", re.IGNORECASE)
 """Text that EDF files write around the name of an electrode: the type, the reference, padding."""
 INPUT = re.compile(r"([A-H])(\d+)")
 """Name of an input of BioSemi's amplifier, of which a bank has 32."""
-TEMPLATE_TOLERANCE_M = 1e-4
-"""Metres by which positions of a template may differ from it when rounded; heads differ by millimetres."""
 BANK, EARS = 32, 2
 """Inputs of a bank; those whose names are also electrodes of the 10-05 system, A1 and A2 at the ears."""
 BY_INPUT = ("biosemi16", "biosemi32", "biosemi64")
@@ -113,25 +111,6 @@ def standard_positions(names: Sequence[str]) -> Float64:
         for name in names
     ]
     return np.array([position for _, position in known])
-
-
-def are_standard(names: Sequence[str], positions: Sequence[Sequence[float]]) -> bool:
-    """Whether positions [C, 3] are those of the 10-05 system or of one of mne's montages, not of a head.
-
-    Args:
-        names: [C] of the electrodes.
-        positions: [C, 3] in the head frame, in metres.
-    """
-    from mne.channels import get_builtin_montages
-
-    if np.allclose(positions, standard_positions(names), atol=TEMPLATE_TOLERANCE_M):
-        return True
-    lower = [name.lower() for name in names]
-    return any(
-        template.keys() >= {*lower}
-        and np.allclose(positions, [template[name][1] for name in lower], atol=TEMPLATE_TOLERANCE_M)
-        for template in map(_read_template, get_builtin_montages())
-    )
 
 
 def standard_name(name: str) -> str:

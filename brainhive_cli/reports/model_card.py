@@ -37,106 +37,67 @@ class Scores:
     dataset: str
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """Content of a card.
+def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
+    """Write a card: metadata as the hub reads them, then Markdown.
 
-    Attributes:
-        name: Name of the model.
-        reference: How a command line names it: `hub:owner/name`.
-        is_prior: Whether it is a prior, not a brain model.
-        dataset: Name of the data set that it was trained on.
-        licence: Of the weights; one that is not on the hub's list is written as `other` with its name.
-        terms: Terms of each data set, by name.
-        hub_datasets: Data sets on the hub, as owner/name.
-        modality: EEG, MEG or fMRI; empty of a prior.
-        about: What the model is, by name.
-        contract: What signals it takes, by name; none of a prior.
-        cells: Names of the models of a run.
-        scores: What was measured, tests first.
-        caveats: What every reader of the numbers must know.
-        left_out: What the run at home has, and the shared model has not.
-        recipe: The recipe as YAML.
-        environment: Versions of the training, by name.
-        citation: How its authors want to be cited.
-        bibtex: Papers behind its data, method and encoders, and this software.
-        contact: Whom users may ask.
+    Args:
+        page: What `model_card.md` shows, by the names that stand there. `scores` lists tests first;
+            `environment` has versions by name; `licence` is that of the weights.
+        hub_datasets: Data sets on the hub that the model learned from, as owner/name.
     """
+    from huggingface_hub import EvalResult, ModelCardData
+    from jinja2 import Environment
 
-    name: str
-    reference: str
-    is_prior: bool
-    dataset: str
-    licence: str
-    terms: Mapping[str, str]
-    hub_datasets: Sequence[str]
-    modality: str
-    about: Mapping[str, Any]
-    contract: Mapping[str, Any]
-    cells: Sequence[str]
-    scores: Sequence[Scores]
-    caveats: Sequence[str]
-    left_out: Sequence[str]
-    recipe: str
-    environment: Mapping[str, str]
-    citation: str
-    bibtex: str
-    contact: str
-
-    def write(self) -> str:
-        """Write the card: metadata as the hub reads them, then Markdown."""
-        from huggingface_hub import EvalResult, ModelCardData
-        from jinja2 import Environment
-
-        # results of tests, of everything together, for the hub's index
-        results = [
-            EvalResult(
-                task_type="image-retrieval",
-                task_name="retrieval of the seen picture",
-                dataset_type=scores.dataset,
-                dataset_name=scores.dataset,
-                dataset_split=metric.split,
-                metric_type=metric.name,
-                metric_name=f"{shown(metric.name)} among {metric.pool}",
-                metric_value=metric.value,
-                metric_args={
-                    **{name: getattr(metric, name) for name in ("n", "pool", "chance", "protocol")},
-                    "interval": [metric.low, metric.high],
-                    "seeds": [*metric.seeds],
-                    "selected_on_test": metric.selected,
-                },
-            )
-            for scores in self.scores
-            if scores.is_test
-            for metric in next(iter(scores.metrics.values()), ())
-            if metric.name in IN_THE_INDEX
-        ]
-
-        # metadata, which the hub checks before a commit
-        licence, is_listed = self.licence, self.licence in LICENCES
-        kind = "prior" if self.is_prior else "brain-encoder"
-        metadata = ModelCardData(
-            license=licence if is_listed else "other",
-            license_name=None if is_listed else licence,
-            license_link=None if is_listed else "README.md",
-            library_name="brainhive",
-            tags=["brainhive", *filter(None, [self.modality.lower()]), "brain-decoding", kind],
-            datasets=[*self.hub_datasets] or None,
-            metrics=["accuracy"] if results else None,
-            model_name=self.name,
-            eval_results=results or None,
-            brainhive_version=self.environment.get("brainhive", ""),
+    # results of tests, of everything together, for the hub's index
+    results = [
+        EvalResult(
+            task_type="image-retrieval",
+            task_name="retrieval of the seen picture",
+            dataset_type=scores.dataset,
+            dataset_name=scores.dataset,
+            dataset_split=metric.split,
+            metric_type=metric.name,
+            metric_name=f"{shown(metric.name)} among {metric.pool}",
+            metric_value=metric.value,
+            metric_args={
+                **{name: getattr(metric, name) for name in ("n", "pool", "chance", "protocol")},
+                "interval": [metric.low, metric.high],
+                "seeds": [*metric.seeds],
+                "selected_on_test": metric.selected,
+            },
         )
+        for scores in page["scores"]
+        if scores.is_test
+        for metric in next(iter(scores.metrics.values()), ())
+        if metric.name in IN_THE_INDEX
+    ]
 
-        # the page; a cell of a table is one line without bars
-        environment = Environment(keep_trailing_newline=True, autoescape=False)
-        environment.filters |= {
-            "cell": lambda value: say("", value).replace("|", r"\|").replace("\n", " "),
-            "number": number,
-            "shown": shown,
-        }
-        page = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-        return f"---\n{metadata.to_yaml()}\n---\n\n{page.render(card=self)}"
+    # metadata, which the hub checks before a commit
+    licence = page["licence"]
+    is_listed = licence in LICENCES
+    kind = "prior" if page["is_prior"] else "brain-encoder"
+    metadata = ModelCardData(
+        license=licence if is_listed else "other",
+        license_name=None if is_listed else licence,
+        license_link=None if is_listed else "README.md",
+        library_name="brainhive",
+        tags=["brainhive", *filter(None, [page["modality"].lower()]), "brain-decoding", kind],
+        datasets=[*hub_datasets] or None,
+        metrics=["accuracy"] if results else None,
+        model_name=page["name"],
+        eval_results=results or None,
+        brainhive_version=page["environment"].get("brainhive", ""),
+    )
+
+    # the page; a cell of a table is one line without bars
+    environment = Environment(keep_trailing_newline=True, autoescape=False)
+    environment.filters |= {
+        "cell": lambda value: say("", value).replace("|", r"\|").replace("\n", " "),
+        "number": number,
+        "shown": shown,
+    }
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(card=page)
+    return f"---\n{metadata.to_yaml()}\n---\n\n{text}"
 
 
 def choose_metrics(metrics: Mapping[str, Metric]) -> list[Metric]:

@@ -1,4 +1,4 @@
-"""push of one's own recordings: nothing that tells of the person leaves home without a person's word."""
+"""push of one's own recordings: they wait for a person's word, and documents tell of no place."""
 
 import json
 import shutil
@@ -9,20 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from mini_hub import brainhive, done, newest, two_lines
 from own_recordings import CHANNELS, PICTURES, Shown, annotate, codes, make_raw, write_pictures, write_table
-from safetensors.numpy import load_file
 from worlds import at_home
 
-from brainhive_cli.core.measurements import UNKNOWN_PICTURES
-from brainhive_cli.core.private_texts import cut_paths, find_private
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.electrodes import are_standard
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.training.alignment.learned import Learned, hashes_of
-from brainhive_cli.training.alignment.sharing import are_public, find_terms
+from brainhive_cli.training.alignment.learned import Learned
+from brainhive_cli.training.alignment.sharing import PATH, cut_paths, find_terms
 
 mne = pytest.importorskip("mne")
 CONFIRMED = ("--data-terms-checked", "--licence", "cc-by-nc-4.0")
@@ -73,85 +68,53 @@ def test_own_recordings_wait_for_a_person_s_word(hub: Any, run: Path) -> None:
     assert message == "nothing says under which licence the weights are" and hub.requests == []
 
 
-def test_what_tells_of_a_person_stays_at_home_and_is_said(hub: Any, run: Path, home: Path) -> None:
+def test_a_confirmed_model_is_that_at_home_and_the_documents_tell_of_no_place(
+    hub: Any, run: Path, home: Path
+) -> None:
     pushed = brainhive("push", run.name, "hub:me/own", *CONFIRMED)
     assert pushed.exit_code == 0, pushed.stderr
 
-    files, card = newest(hub, "me/own"), newest(hub, "me/own")["README.md"].decode()
-    config = json.loads(files["cells/sub-01_seed-2025/model/config.json"])
-    at_home = json.loads((run / "cells/sub-01_seed-2025/model/config.json").read_text())
-    assert at_home["spec"]["positions"] and config["spec"]["positions"] is None
-    assert {**config["spec"], "positions": 0} == {**at_home["spec"], "positions": 0}
-    arrays = {name: value for name, value in arrays_of(files).items() if value.size}
-    assert arrays == {} and arrays_at_home(run).keys() >= {"pictures", "whitener.1", "normaliser.1.matrix"}
-    for sentence in ("digitised positions", "whiteners of subject 1, 2", "normalisers of subject 1, 2"):
-        assert sentence in card and sentence in pushed.stderr
-    assert "digests of the private pictures" in card
+    # models are shared as they are
+    files = newest(hub, "me/own")
+    models = {name for name in files if name.startswith("cells/")}
+    assert {Path(name).name for name in models} == {
+        "config.json",
+        "learned.safetensors",
+        "model.safetensors",
+    }
+    for name in models:
+        assert files[name] == (run / name).read_bytes()
+    assert "statistics of each person's recordings" in files["README.md"].decode()
 
-    # no byte of any file has the names of pictures, people and places, or a picture's digest
-    hashes = [value.tobytes() for value in hashes_of("image-folder", PICTURES["train"])]
-    private = [NAME.encode(), str(home).encode(), b"_ses-01", *map(str.encode, PICTURES["train"]), *hashes]
+    # no file has the names of people and places, no document those of pictures or files
+    pictures = [b"_ses-01", *map(str.encode, PICTURES["train"])]
     for name, content in files.items():
+        private = [NAME.encode(), str(home).encode(), *([] if name in models else pictures)]
         assert [word for word in private if word in content] == [], name
 
 
-def arrays_of(files: dict[str, bytes]) -> dict[str, Any]:
-    """Read the history of the first model that was pushed."""
-    from safetensors.numpy import load
-
-    return load(files["cells/sub-01_seed-2025/model/learned.safetensors"])
-
-
-def arrays_at_home(run: Path) -> dict[str, Any]:
-    return load_file(run / "cells/sub-01_seed-2025/model/learned.safetensors")
-
-
 def test_the_loaded_model_has_the_metrics_of_the_one_at_home(hub: Any, run: Path) -> None:
-    """Normalisers are measured again; only the caveat differs, which says what cannot be known any more."""
     brainhive("push", run.name, "hub:me/own", *CONFIRMED)
 
     own = RunFolder(done("eval-retrieval", str(run), "sheet_rows=0")).measurements().overall
     loaded = RunFolder(done("eval-retrieval", "hub:me/own", "sheet_rows=0")).measurements().overall
 
-    assert {name: metric.value for name, metric in own.items()} == {
-        name: metric.value for name, metric in loaded.items()
-    }
-    assert all(UNKNOWN_PICTURES in metric.caveats for metric in loaded.values())
-    assert not any(UNKNOWN_PICTURES in metric.caveats for metric in own.values())
+    assert loaded == own
 
 
-def test_a_person_may_confirm_positions_and_whiteners(hub: Any, run: Path) -> None:
-    flags = (*CONFIRMED, "--with-positions", "--with-whiteners")
-    assert brainhive("push", run.name, "hub:me/own", *flags).exit_code == 0
+def test_an_absolute_path_in_a_model_stops_a_push(hub: Any, run: Path, home: Path) -> None:
+    copy = home / "runs/train-align/elsewhere"
+    shutil.copytree(run, copy)
+    config = copy / "cells/sub-01_seed-2025/model/config.json"
+    fields = json.loads(config.read_text())
+    fields["spec"]["preparation"]["events"] = "/data/jane/events.csv"
+    config.write_text(json.dumps(fields))
+    (copy / "SHA256SUMS").unlink()  # as whoever changes a run on purpose does
 
-    files = newest(hub, "me/own")
-    config = json.loads(files["cells/sub-01_seed-2025/model/config.json"])
-    at_home = json.loads((run / "cells/sub-01_seed-2025/model/config.json").read_text())
-    assert config["spec"] == at_home["spec"]
-    shared = arrays_of(files)
-    assert np.array_equal(shared["whitener.1"], arrays_at_home(run)["whitener.1"])
-    assert not shared["pictures"].size  # which no flag shares
+    message, _ = two_lines(brainhive("push", "elsewhere", "hub:me/own", *CONFIRMED), 1)
 
-
-@pytest.mark.parametrize("flags", [(), ("--with-whiteners",)])
-def test_means_over_people_stay_too_as_several_give_each_person_s_back(
-    hub: Any, home: Path, flags: tuple[str, ...]
-) -> None:
-    inter = done("train-align", *LINES, *QUICK, *NORMALISED, "--mode", "inter")
-    assert brainhive("push", inter.name, "hub:me/own", *CONFIRMED, *flags).exit_code == 0
-
-    names = {name for name, value in arrays_of(newest(hub, "me/own")).items() if value.size}
-    assert (names == set()) == (flags == ()) and ("mean" in names) == (flags != ())
-    card = newest(hub, "me/own")["README.md"].decode()
-    assert ("the mean normaliser of subject 1, 2: new people" in card) == (flags == ())
-
-
-def test_weights_that_are_a_person_s_mean_need_the_flag(hub: Any, home: Path) -> None:
-    ridge = done("train-align", *LINES, "--backbone", "ridge", "subjects=1")
-    message, way = two_lines(brainhive("push", ridge.name, "hub:me/own", *CONFIRMED), 1)
-    assert "backbone.maps.1.mean are statistics of one person's recordings" in message
-    assert "--with-whiteners" in way and hub.requests == []
-    assert brainhive("push", ridge.name, "hub:me/own", *CONFIRMED, "--with-whiteners").exit_code == 0
+    shutil.rmtree(copy)
+    assert "config.json holds an absolute path (/data/jane/events.csv)" in message and hub.requests == []
 
 
 @pytest.mark.parametrize(
@@ -181,7 +144,6 @@ def test_terms_follow_from_kinds_and_not_from_names(
         recording_kinds=recordings,
     )
     assert find_terms(learned, is_prior=False)[1] == unknown
-    assert are_public(learned) == (pictures not in ((), ("image-folder",)))
 
 
 @pytest.mark.parametrize(
@@ -207,23 +169,9 @@ def test_a_history_is_as_unknown_as_its_least_known_part() -> None:
     )
     own = replace(known, stimulus_kinds=("image-folder",), recording_kinds=("recording",))
     both = known.after(own)
-    assert both.stimulus_kinds == ("demo", "image-folder") and not are_public(both)
+    assert both.stimulus_kinds == ("demo", "image-folder")
     assert both.recording_kinds == ("recording", "simulated")
     assert known.after(Learned()).stimulus_kinds == () == known.after(Learned()).recording_kinds
-
-
-def test_names_of_private_pictures_in_the_recipe_stop_a_push(hub: Any, run: Path, home: Path) -> None:
-    copy = home / "runs/train-align/held"
-    shutil.copytree(run, copy)
-    recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
-    recipe["dataset"]["holdout"] = {"by": "pictures", "test": ["train/cat/cat_0"]}
-    (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    (copy / "SHA256SUMS").unlink()  # as whoever changes a run on purpose does
-
-    message, way = two_lines(brainhive("push", "held", "hub:me/own", *CONFIRMED), 1)
-
-    shutil.rmtree(copy)
-    assert "dataset.holdout.test names private pictures (train/cat/cat_0)" in message and "folds" in way
 
 
 def test_a_check_shows_files_and_card_to_who_has_to_confirm(hub: Any, run: Path) -> None:
@@ -234,94 +182,23 @@ def test_a_check_shows_files_and_card_to_who_has_to_confirm(hub: Any, run: Path)
     assert {"item": "licence", "value": "none yet"} in upload["rows"] and card["title"].startswith("Card")
 
 
-def test_positions_of_a_template_are_nobody_s() -> None:
-    template = mne.channels.transform_to_head(mne.channels.make_standard_montage("standard_1005"))
-    known = template.get_positions()["ch_pos"]
-    places = [known[name].tolist() for name in CHANNELS]
-    assert are_standard(CHANNELS, places)
-    moved = [[x + 0.002, y, z] for x, y, z in places]
-    assert not are_standard(CHANNELS, moved)
-    assert not are_standard(["own"], [[0.0, 0.0, 0.1]])
-
-    cap = mne.channels.transform_to_head(mne.channels.make_standard_montage("GSN-HydroCel-32"))
-    on_cap = {name: place for name, place in cap.get_positions()["ch_pos"].items() if name.startswith("E")}
-    names, places = [*on_cap], [place.tolist() for place in on_cap.values()]
-    assert are_standard(names, places)
-
-
 @pytest.mark.parametrize(
-    ("text", "what"),
+    ("text", "path"),
     [
-        ("read from /home/jane/data/x.fif here", "an absolute path (/home/jane/data/x.fif)"),
-        ('{"root": "/data/study"}', "an absolute path (/data/study)"),
-        ("~/study/x", "an absolute path (~/study/x)"),
-        (r"C:\Users\jane\x.fif", r"an absolute path (C:\Users\jane\x.fif)"),
-        ("C:/Users/jane/x.fif", "an absolute path (C:/Users/jane/x.fif)"),
-        (r"\\\\server\\jane", r"an absolute path (\\\\server\\jane)"),
-        ("file:///home/jane/x", "an absolute path (file:///home/jane/x)"),
-        ("x:/home/jane/y", "an absolute path (x:/home/jane/y)"),
-        ("~jane/data", "an absolute path (~jane/data)"),
-        ("../../jane/data", "an absolute path (../../jane/data)"),
-        ("ask jane.doe@uni.example.org", "an e-mail address (jane.doe@uni.example.org)"),
-        ("mailto:jane@uni.org", "an e-mail address (jane@uni.org)"),
-        ("sub-01_jane", "a subject's name (sub-01_jane)"),
-        (f"in {Path.home()} here", f"the folder of this user ({Path.home()})"),
-        ("signals of sub-jane", "a subject's name (sub-jane)"),
-        ("signals of Sub_Jane", "a subject's name (Sub_Jane)"),
-        ("signals of sub-setareh", "a subject's name (sub-setareh)"),
-        ("signals of sub\u2011jane", "a subject's name (sub-jane)"),
-        ("signals of \uff53\uff55\uff42-jane", "a subject's name (sub-jane)"),
-        ("signals of sub-j\u200bane", "a subject's name (sub-jane)"),
-        ("sub%252Djane", "a subject's name (sub-jane)"),
-        (r"sub-\u00e9lodie", "a subject's name (sub-élodie)"),
-        ("sub-01jane", "a subject's name (sub-01jane)"),
-        ("subject-jane", "a subject's name (subject-jane)"),
-        ("participant jane", "a subject's name (participant jane)"),
-        ("participant Jane was tired", "a subject's name (participant Jane)"),
-        ('{"participant_id": "jane"}', 'a subject\'s name (participant_id": "jane)'),
-        ("$HOME/study", "an absolute path ($HOME/study)"),
-        ("${HOME}/study", "an absolute path (${HOME}/study)"),
-        (r"%USERPROFILE%\study", r"an absolute path (%USERPROFILE%\study)"),
-        ("FILE:///home/jane", "an absolute path (FILE:///home/jane)"),
-        ("smb://nas/jane", "an absolute path (smb://nas/jane)"),
-        ("//nas/jane/x", "an absolute path (//nas/jane/x)"),
-        ('"/jane"', "an absolute path (/jane)"),
-        ("%2Fhome%2Fjane%2Fx", "an absolute path (/home/jane/x)"),
-        ("https://jane:secret@server/x", "a password, token or key (http…)"),
-        ("https://server/x?a=1&token=abc", "a password, token or key (&tok…)"),
-        ("hf_abcdefghijklmnopqrstuvwxyz", "a password, token or key (hf_a…)"),
-        (f"wandb key: {'0123456789' * 4}", "a password, token or key (wand…)"),
-        ("subjects: [jane, john]", "a subject's name (subjects: [jane)"),
-        ('"participants": ["jane"]', 'a subject\'s name (participants": ["jane)'),
-        ("subjects:\n- jane", "a subject's name (subjects: - jane)"),
-        ("participants Jane and John", "a subject's name (participants Jane)"),
-        ("study/subjects/jane/x", "a subject's name (subjects/jane)"),
-        ("sub-01-jane", "a subject's name (sub-01-jane)"),
-        ("subj01_jane", "a subject's name (subj01_jane)"),
-        ("sub-01_tasja", "a subject's name (sub-01_tasja)"),
-        ("sub-01_runa", "a subject's name (sub-01_runa)"),
-        (r"$env:USERPROFILE\study", r"an absolute path ($env:USERPROFILE\study)"),
-        (r"..\..\study", r"an absolute path (..\..\study)"),
-        (r"\/home\/jane\/x", "an absolute path (/home/jane/x)"),
-        ("github:/home/jane/x", "an absolute path (/home/jane/x)"),
-        ("jane@nas:study/x", "an absolute path (jane@nas:study/x)"),
-        ("jane (at) uni.example.org", "an e-mail address (jane (at) uni.example.org)"),
-        ('"token": "0123456789abcdef"', "a password, token or key (toke…)"),
-        ("access_token=abcdefgh", "a password, token or key (acce…)"),
-        ("Bearer abcdefgh.ijklmnop", "a password, token or key (Bear…)"),
-        ("pwd=hunter", "a password, token or key (pwd=…)"),
-        ("subjects: [1, jane]", "a subject's name (subjects: [1, jane)"),
-        ('subjects: ["1", "jane"]', 'a subject\'s name (subjects: ["1", "jane)'),
-        ("subjects:\n- 1\n- jane", "a subject's name (subjects: - 1 - jane)"),
-        ('subject: "jane"', "a subject's name (subject: \"jane)"),
-        ("participant_name: jane doe", "a subject's name (participant_name: jane)"),
-        (json.dumps({"note": "one\nsub-jane"}), "a subject's name (sub-jane)"),
-        (json.dumps({"note": "see\n/home/jane/x"}), "an absolute path (/home/jane/x)"),
-        (json.dumps(json.dumps({"participant": "jane"})), 'a subject\'s name (participant": "jane)'),
+        ("read from /home/jane/data/x.fif here", "/home/jane/data/x.fif"),
+        ('{"root": "/data/study"}', "/data/study"),
+        ("~/study/x", "~/study/x"),
+        (r"C:\Users\jane\x.fif", r"C:\Users\jane\x.fif"),
+        ("C:/Users/jane/x.fif", "C:/Users/jane/x.fif"),
+        (r"\\\\server\\jane", r"\\\\server\\jane"),
+        ("x:/home/jane/y", "/home/jane/y"),
+        ("~jane/data", "~jane/data"),
+        ("github:/home/jane/x", "/home/jane/x"),
     ],
 )
-def test_a_text_that_names_a_person_or_a_place_is_found(text: str, what: str) -> None:
-    assert what in [*find_private(text)]
+def test_an_absolute_path_in_a_text_is_found(text: str, path: str) -> None:
+    match = PATH.search(text)
+    assert match is not None and path in match[0]
 
 
 @pytest.mark.parametrize(
@@ -331,32 +208,17 @@ def test_a_text_that_names_a_person_or_a_place_is_found(text: str, what: str) ->
         "hub:owner/name@v1.rc1, hub:owner/name/vae@0123456789abcdef, demo:prior",
         "https://osf.io/3jk45 (recordings), s3://bucket/a/b, https://example.org/~lab/page.html",
         "runs/train-align/demo-intra-1/cells/sub-01_seed-2025/model, sub-10, sub-01_ses-02_task-x",
-        "sub-cortical regions, sub-threshold, sub-second coding, sub-samples",
-        "subject_layer: none, 'subject_layers.0.weight', per subject, and subject index",
-        'sub-sampled, sub_band, a sub-network, "subject": 1, subject: all',
         "python:brainhive_cli.models.encoders.python:example",
-        "subject-specific, subject_adapters.1.weight, subj01-subj08, sub-08_fold-1, subjects: [1, 2]",
-        '"token": "clip-h14", token: 1024, submarine, subject 3, participants, subject/session',
-        "prompt: a photo of the subject standing, 8k",
         "models/final_subj01_pretrained_40sess_24bs/last.pth, sub-10Hz, sub-2mm, Subject Layer",
-        f"&#{'9' * 5000}; a new subject too; subject matter.",
-        "backbone.subject_proj.weight, subj_embed.weight, attn.sub_norm.weight, subject_film.bias",
-        '"subject": "sub-08", subjects: [sub-01, sub-02]',
     ],
 )
-def test_an_ordinary_text_is_no_alarm(text: str) -> None:
-    assert [*find_private(text)] == [] and cut_paths(text) == text
+def test_an_ordinary_text_is_no_path(text: str) -> None:
+    assert PATH.search(text) is None and cut_paths(text) == text
 
 
-@pytest.mark.parametrize("text", ["wandb ", "eyJabcdefghij-", "subjects:\n\n", "a (at) ", "token: ", "../"])
-def test_a_long_text_is_searched_in_linear_time(text: str) -> None:
+def test_a_long_text_is_searched_in_linear_time() -> None:
     """Some 200 kB took minutes, where each word was compared with all behind it; the test would not end."""
-    assert len([*find_private(text * (200_000 // len(text)))]) < 3
-
-
-def test_the_token_of_this_user_is_found_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAB_TOKEN", "correct-horse-battery")
-    assert [*find_private("by correct-horse-battery.")] == ["a token of this user (…)"]
+    assert not PATH.search("../" * 70_000 + "~" * 1000)
 
 
 def test_paths_are_cut_to_their_last_part(home: Path) -> None:

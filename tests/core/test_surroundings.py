@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.cli.execute import describe_error
-from brainhive_cli.core import private_texts, surroundings
+from brainhive_cli.core import surroundings
 from brainhive_cli.core.errors import RecipeError
 
 
@@ -94,11 +94,3 @@ def test_the_way_to_the_hub_is_said_without_passwords(monkeypatch) -> None:
     assert surroundings.describe_route() == ""
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:80")
     assert surroundings.describe_route() == " through HTTPS_PROXY http://…@proxy:80"
-
-
-def test_texts_are_searched_for_a_user_without_home_and_name(monkeypatch) -> None:
-    monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.setattr("pwd.getpwuid", lambda number: (_ for _ in ()).throw(KeyError(number)))
-    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
-        monkeypatch.delenv(name, raising=False)
-    assert [*private_texts.find_private("nothing private")] == []
