@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,13 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import StrictUndefined, Undefined
+from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, Field
 
-from brainhive_cli.cli import job_script
 from brainhive_cli.core import console, documents, foreign_code, hub
 from brainhive_cli.core.claims import Claim, find_holder
 from brainhive_cli.core.documents import show_value
-from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, RecipeError, Unfinished
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingData,
+    MissingExtra,
+    RecipeError,
+    Unfinished,
+    first_line,
+)
 from brainhive_cli.core.files import (
     atomic_write,
     describe_bad_text,
@@ -35,9 +44,9 @@ from brainhive_cli.core.files import (
 )
 from brainhive_cli.core.inputs import Input, describe_missing, list_inputs, require
 from brainhive_cli.core.launch import READING
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import MAX_STEPS, MAX_TASKS, Recipe
 from brainhive_cli.core.results import Work
-from brainhive_cli.core.runs import SUBMITTED_RUNS
 
 SUBMITTED = ".submitted"
 """The folder below the runs that holds what was submitted."""
@@ -111,9 +120,19 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     if common.get("cancel"):
         return _cancel(folder)
 
+    if common.get("again"):
+        raise RecipeError(
+            "--again would make everything once more in each task",
+            f"remove what is finished ({Line('runs', 'rm', 'NAME')}), then --submit without it",
+        )
+
+    # a script or an image runs what it likes on every node; --check fills a script in, and runs nothing
+    for key in ("template", "container"):
+        if value := getattr(recipe.run.cluster, key):
+            with suppress(foreign_code.NotRun):
+                foreign_code.require(key, f"run.cluster.{key} {value}")
+
     # the scripts, and what is missing or to be downloaded before
-    if common.get("again") and command in ("embed", "prepare"):
-        raise RecipeError(f"{command} --again makes each store once more in each task", "--submit without it")
     with console.progress(command):
         inputs = list_inputs(module, recipe)
         steps = _plan_steps(command, module, recipe, folder, common)
@@ -126,16 +145,14 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     require(inputs)
     if lines:
         raise MissingData("compute nodes have no internet, and not all is downloaded", " && ".join(lines))
-    for key in ("template", "container"):  # which run what they like, on every node
-        if value := getattr(recipe.run.cluster, key):
-            foreign_code.require(key, f"run.cluster.{key} {value}")
 
     # of two that submit the line at once, one queues an array
     count = partial(_count_finished, command, module, recipe)
     with _claiming(folder):
-        _submit(folder, _name_run(recipe, inputs), steps, bool(common.get("again")), count)
-    if common["json"] and (known := _read_jobs(folder)):
-        console.show_json({"folder": str(folder), "jobs": known.model_dump()["jobs"]})
+        _submit(folder, _name_run(recipe, inputs), steps, count)
+    if common["json"]:
+        jobs = [job.model_dump() for job in _read_jobs(folder)]
+        console.show_json({"folder": str(folder), "jobs": jobs})
     return 0
 
 
@@ -158,7 +175,6 @@ def _plan_steps(
         cells = {name: _count_cells(job.module, job.recipe) for name, job in jobs.items()}
     # code that the user's line names is named by a file in the job's
     words = ["--allow-code"] if common["allow_code"] or foreign_code.ran() else []
-    words += ["--again"] if common.get("again") else []
     steps, names = list[Step](), dict[str, str]()
     for name, count in cells.items():
         tasks = min(recipe.run.cluster.tasks, count)
@@ -241,24 +257,47 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, folder:
             "paths.runs=FOLDER without one",
         )
 
-    # a template may compute without end: it is filled in by a process with limits
-    done = subprocess.run(
-        [sys.executable, "-P", job_script.__file__],
-        input=json.dumps(
-            [read_regular(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace"), values]
-        ).encode(),
-        capture_output=True,
-        check=False,
+    return _render(path, values)
+
+
+class Quoted(str):
+    """Text that goes to the script as it stands: quoted before, or safe as the template says."""
+
+
+def _quote(value: object) -> Quoted:
+    return Quoted(shlex.quote(str(value)))
+
+
+def _finalize(value: object) -> object:
+    """Quote what a template writes, unless it is `Quoted`, empty, or undefined, which jinja2 reports."""
+    return value if value == "" or isinstance(value, Quoted | Undefined) else _quote(value)
+
+
+def _render(path: Path, values: Mapping[str, Any]) -> str:
+    """Render a template; of the values, `line` is quoted already.
+
+    Raises:
+        RecipeError: if it cannot be filled in, with its line.
+    """
+    environment = SandboxedEnvironment(
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    if done.returncode < 0:
-        limits = f"{job_script.MAX_CPU_S} seconds, or {job_script.MAX_MEMORY_BYTES >> 30} GiB of memory"
-        raise RecipeError(f"{path}: to fill it in takes more than {limits}", "a template with shorter loops")
-    if done.returncode:
+    environment.filters |= {"quote": _quote, "safe": Quoted}
+    template = read_regular(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
+    try:
+        return environment.from_string(template).render({**values, "line": Quoted(values["line"])})
+    except Exception as error:  # of any kind, as the template calls methods and filters
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == "<template>"]  # jinja2's name of it
+        number = getattr(error, "lineno", None) or (lines[-1] if lines else None)
+        where = f"{path}, line {number}" if number else path
         raise RecipeError(
-            f"{path}{done.stdout.decode() or ': cannot be filled in'}",
-            f"the names it may use are {', '.join(sorted(values))}",
-        )
-    return done.stdout.decode()
+            f"{where}: {first_line(error)}", f"the names it may use are {', '.join(sorted(values))}"
+        ) from error
 
 
 def _show(steps: Sequence[Step], missing: Sequence[str], lines: Sequence[str], as_json: bool) -> int:
@@ -293,27 +332,20 @@ def _claiming(folder: Path) -> Iterator[None]:
         claim.release()
 
 
-def _submit(
-    folder: Path, recipe: Recipe, steps: Sequence[Step], again: bool, count_finished: Callable[[], int]
-) -> None:
+def _submit(folder: Path, recipe: Recipe, steps: Sequence[Step], count_finished: Callable[[], int]) -> None:
     """Write the scripts and queue those of the steps that are not finished, each after the one before."""
     # what was submitted before may still run, or be finished
-    known = _read_jobs(folder)
-    if known and (queued := _list_queued(known)):
+    if queued := _list_queued(_read_jobs(folder)):
         console.say(
             f"{len(queued)} tasks of this line are queued or running: squeue shows them, --cancel ends them"
         )
         return
-    count = 0 if again else count_finished()
-    if count < 0:
+    if (count := count_finished()) < 0:
         console.say("all of this line is finished: nothing is submitted")
         return
     open_steps = steps[count:] or steps[-1:]  # the last one finishes the workflow, too
 
-    # earlier jobs say nothing of these, whose numbers may be the same; tasks that start runs again take part
-    # in those that others of this submission have started
-    for history in (JOBS, SUBMITTED_RUNS) if again else (JOBS,):
-        remove(folder / history)
+    remove(folder / JOBS)  # earlier jobs say nothing of these, whose numbers may be the same
 
     # the recipe as it is now: who edits the file later changes no task that waits
     (folder / LOGS).mkdir(parents=True, exist_ok=True)  # without it the scheduler loses the output
@@ -354,33 +386,28 @@ def _submit(
 
 def _cancel(folder: Path) -> int:
     """End the tasks of a line, and say what stays."""
-    _require_jobs(folder)
+    if not (folder / JOBS).is_file():
+        raise MissingData("nothing of this line was submitted", "the same line with --submit")
     with _claiming(folder):
-        if queued := _list_queued(_require_jobs(folder)):
+        queued = _list_queued(_read_jobs(folder))
+        if queued:
             # a scheduler refuses numbers that it has forgotten
             _ask("scancel", "--", *dict.fromkeys(task.partition("_")[0] for task in queued))
     console.say(f"{len(queued)} tasks cancelled; what is finished stays")
     return 0
 
 
-def _read_jobs(folder: Path) -> Jobs | None:
-    """Read the jobs of the last submission; None if there was none."""
+def _read_jobs(folder: Path) -> list[Job]:
+    """Read the jobs of the last submission; none if there was none."""
     way = "squeue --me lists your jobs; without this file, --submit queues new ones"
-    return documents.read(folder / JOBS, Jobs, way) if (folder / JOBS).is_file() else None
+    return documents.read(folder / JOBS, Jobs, way).jobs if (folder / JOBS).is_file() else []
 
 
-def _require_jobs(folder: Path) -> Jobs:
-    """Read the jobs of the last submission."""
-    if (known := _read_jobs(folder)) is None:
-        raise MissingData("nothing of this line was submitted", "the same line with --submit")
-    return known
-
-
-def _list_queued(known: Jobs) -> list[str]:
+def _list_queued(jobs: Sequence[Job]) -> list[str]:
     """List the ids of the tasks that the scheduler has not seen the end of."""
     # a scheduler forgets jobs, and then refuses their numbers
     tasks: list[str] = []
-    for job in known.jobs:
+    for job in jobs:
         try:
             text = _ask("squeue", "--noheader", "--array", "--format=%i", f"--jobs={job.id}")
         except MissingExtra:

@@ -3,10 +3,9 @@
 import hashlib
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -66,10 +65,6 @@ PRESENCES = itertools.count(1)
 """Numbers of this process's claims there: one that failed may be held by a traceback, as in a notebook."""
 OPENED = {"recipe.yaml", ENVIRONMENT, "embeddings.json", LOCK, WORKERS, CELLS}
 """The files of a run for which nothing was done yet."""
-SUBMISSION = "BRAINHIVE_SUBMISSION"
-"""Environment variable in a cluster's job: the folder where its runs are listed, for who follows them."""
-SUBMITTED_RUNS = "runs.jsonl"
-"""The list of a submission's runs."""
 MAX_CLOCK_LEAD_S = 3600.0
 """Seconds by which clocks of machines that share a disk may differ; times further ahead are not believed."""
 MAX_TIMELESS_S = 315_619_200.0
@@ -143,26 +138,14 @@ class RunFolder:
         if not launch.is_main:
             return cls(launch.gather(None)[0])
 
-        # of the tasks of a submission, the first starts a run again, and the others take part in it
-        submission = Path(os.environ[SUBMISSION]) if SUBMISSION in os.environ else None
-        with ExitStack() as turn:
-            if again and submission:
-                turn.callback(Claim(submission / LOCK, f"submission {submission}", wait=True).release)
-            submitted = [
-                run
-                for run in (list_submitted(submission) if submission else ())
-                if run.parent == base.absolute() and run.name.startswith(name)
-            ]
-            path = submitted[-1] if again and submitted else _numbered(base, name, again)
-            while again and not submitted:
-                try:
-                    path.mkdir(parents=True)
-                    break
-                except FileExistsError:
-                    path = _numbered(base, name, again)
-            if submission:
-                with open(submission / SUBMITTED_RUNS, "a", encoding="utf-8", opener=open_no_link) as stream:
-                    stream.write(json.dumps(str(path.absolute())) + "\n")
+        # a new run has a folder that no other command takes
+        path = _numbered(base, name, again)
+        while again:
+            try:
+                path.mkdir(parents=True)
+                break
+            except FileExistsError:
+                path = _numbered(base, name, again)
 
         # an unfinished run is continued; its recipe and environment are written while nobody else does
         run = cls(path)
@@ -529,15 +512,6 @@ def remove_unused(runs: Path) -> None:
             with suppress(OSError):  # as another command has runs there
                 folder.path.parent.rmdir()
         lock.release()
-
-
-def list_submitted(submission: Path) -> list[Path]:
-    """List the runs that the tasks of a submission have opened, in order."""
-    file, listed = submission / SUBMITTED_RUNS, list[Path]()
-    for line in read_regular(file).decode("utf-8", "replace").splitlines() if file.is_file() else ():
-        with suppress(BrainhiveError):  # a line that two machines have written at once
-            listed.append(Path(documents.parse(line, str(file), str)))
-    return listed
 
 
 def reference(run: RunFolder, runs: Path, variant: str = "") -> str:

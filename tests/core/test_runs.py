@@ -578,23 +578,6 @@ def test_a_run_that_another_command_finishes_just_before_is_left_as_it_is(
     assert not (found.path / ".claim").exists()
 
 
-def test_tasks_of_a_cluster_start_a_finished_run_again_once(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = opened()
-    first.finish(Measurements())
-    monkeypatch.setenv("BRAINHIVE_SUBMISSION", str(home))
-    names = []
-    for job in ("7_0", "7_1", "7_2", "8_0"):
-        if job == "8_0":  # another submission with --again begins a new list
-            opened(again=False).finish(Measurements())
-            (home / "runs.jsonl").unlink()
-        monkeypatch.setenv("BRAINHIVE_JOB", job)
-        names.append(opened(again=True).path.name)
-    assert names == [f"{first.path.name}-{number}" for number in (2, 2, 2, 3)]
-    assert runs.list_submitted(home)[-1] == home / "runs/train-align" / names[-1]
-
-
 def test_nothing_is_written_through_a_linked_folder_of_a_run(home: Path) -> None:
     run, victim = opened(), home / "victim"
     victim.mkdir()
