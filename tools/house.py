@@ -124,8 +124,8 @@ def idle_keys() -> list[str]:
     """List the keys that nobody is known to set: no shipped recipe, flag, row or TINY, and no guide does."""
     from brainhive_cli.cli.table import COMMANDS as commands
     from brainhive_cli.cli.table import COMMON, LAUNCH
-    from brainhive_cli.commands.recipes import keys_of
     from brainhive_cli.core import parts
+    from tools.keys_page import keys_of
 
     pages = [*(path for path in (ROOT / "docs").glob("*.md") if path.name != "keys.md")]
     spans = [span for path in pages for span in CODE_SPAN.findall(path.read_text(encoding="utf-8"))]

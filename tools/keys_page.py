@@ -3,10 +3,14 @@
 import importlib
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
 
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.commands.recipes import Key, Shipped, keys_of
+from brainhive_cli.commands.recipes import Shipped, written
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Recipe, shipped_recipes
 
@@ -18,6 +22,40 @@ test compares it. `brainhive recipes NAME` shows the same of one recipe, with it
 and its keys (`backbone: {kind: nice, dropout: 0.5}`, or `backbone.kind=nice backbone.dropout=0.5`);
 [Recipes](recipes.md) says how files, flags and overrides meet.
 """
+
+
+@dataclass(frozen=True)
+class Key:
+    """Key of a recipe.
+
+    Attributes:
+        path: Its dotted name.
+        meaning: Its description, with its unit.
+        default: Its default, as a recipe would write it.
+    """
+
+    path: str
+    meaning: str
+    default: str
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
+    """List the keys of a recipe or of a part, those of sections below the section's name."""
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
+        default = written(field.get_default(call_default_factory=True, validated_data={}))
+        inner = section_of(field.annotation)
+        if inner is None or field.default is None or issubclass(inner, parts.Config):
+            yield Key(prefix + name, field.description or "", "required" if field.is_required() else default)
+        if inner is not None and not issubclass(inner, parts.Config):
+            yield from keys_of(inner, f"{prefix}{name}.")
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """Find the model of a section: the annotation, or the first model in a union or list of it."""
+    if isinstance(annotation, type):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next(filter(None, map(section_of, get_args(annotation))), None)
 
 
 def page() -> str:

@@ -90,12 +90,10 @@ def _write_parquet(store: TargetStore, rows: Int64, to: Path) -> Path:
 
 def _write_npy(store: TargetStore, rows: Int64, to: Path) -> Path:
     """Write `{data set}/{split}/{encoder}/features.npy` [N, *shape], and a list of image ids."""
-    # the paths, and the header of an array [N, *shape]
     names = (store.attributes[key] for key in ("dataset", "split", "encoder"))
     folder = below(to, *names, source=f"{store.path}: its data set, split or encoder")
     file, listed = folder / "features.npy", folder / NAMES
     shape = (len(rows), *store.embedding.shape[1:])
-    header = {"descr": store.embedding.dtype.str, "fortran_order": False, "shape": shape}
 
     # names and vectors; vectors are copied in batches, since a store may not fit into memory
     with atomic_write(file) as part, atomic_write(listed) as names_part:
@@ -106,8 +104,8 @@ def _write_npy(store: TargetStore, rows: Int64, to: Path) -> Path:
                 "format=parquet, or rename the picture",
             )
         names_part.write_text("".join(f"{image_id}\n" for image_id in image_ids), "utf-8")
-        with part.open("wb") as stream:
-            np.lib.format.write_array_header_1_0(stream, header)
-            for start in range(0, len(rows), BATCH):
-                stream.write(np.ascontiguousarray(store.embedding[rows[start : start + BATCH]]).tobytes())
+        array = np.lib.format.open_memmap(part, "w+", store.embedding.dtype, shape)
+        for start in range(0, len(rows), BATCH):
+            array[start : start + BATCH] = store.embedding[rows[start : start + BATCH]]
+        array.flush()
     return file

@@ -20,9 +20,10 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import BaseRecipe, Names, Run, Subjects
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.exchange import digits69
 from brainhive_cli.data.exchange.downloads import (
     SOURCES,
-    HubFile,
+    RemoteFile,
     Repository,
     Source,
     download_files,
@@ -31,6 +32,8 @@ from brainhive_cli.data.exchange.downloads import (
     read_licence,
 )
 
+CONVERTERS = {"digits69": digits69.write_folders}
+"""What turns the files of a data set into folders that commands read, and says what it wrote."""
 LISTED = 20
 """Files that a table lists; the largest first."""
 
@@ -56,7 +59,7 @@ class Job:
     """Data set to be fetched.
 
     Attributes:
-        name: Name as the user wrote it.
+        kind: Its kind.
         source: Source of its files.
         root: The folder of the data set.
         repositories: Repositories that it is fetched from; none if the hub does not have it.
@@ -64,7 +67,7 @@ class Job:
         unpacks: Whether archives are unpacked.
     """
 
-    name: str
+    kind: str
     source: Source
     root: Path
     repositories: list[Repository]
@@ -84,47 +87,38 @@ class Job:
             )
         repositories = [Repository(repository), *source.further] if repository else []
         root = recipe.paths.dataset(kind, recipe.root)
-        return cls(name, source, root, repositories, recipe.subjects, recipe.unpack)
+        return cls(kind, source, root, repositories, recipe.subjects, recipe.unpack)
 
-    def list_files(self) -> list[HubFile]:
+    def list_files(self) -> list[RemoteFile]:
         """List the files that are wanted, as the hub does."""
+        web = [RemoteFile(one.name, one.size, one.is_there(self.root), one) for one in self.source.web]
         listed = (file for repository in self.repositories for file in list_files(repository, self.root))
-        return [file for file in listed if is_of_subjects(file.name, self.subjects)]
+        return [*web, *(file for file in listed if is_of_subjects(file.name, self.subjects))]
 
-    def archives(self, files: Sequence[HubFile]) -> dict[Path, Path]:
+    def archives(self, files: Sequence[RemoteFile]) -> dict[Path, Path]:
         """Map the archives among files to the folders for their content; none with unpack=false."""
         paths = [self.root / file.name for file in files if self.unpacks]
         return {path: destination(path, self.root, self.source.tops) for path in paths if is_archive(path)}
 
-    def bytes_needed(self, files: Sequence[HubFile]) -> tuple[int, int]:
+    def bytes_needed(self, files: Sequence[RemoteFile]) -> tuple[int, int]:
         """Count the bytes to download, and those to unpack; of archives to download at least their own."""
         due = [file for file in files if not file.is_there]
         packed = sum(file.size for file in due if self.unpacks and is_archive(Path(file.name)))
         here = self.archives([file for file in files if file.is_there])
-        of_web = sum(file.size for file in self.source.web if not file.is_there(self.root))
-        return of_web + sum(file.size for file in due), packed + sum(starmap(bytes_to_write, here.items()))
+        return sum(file.size for file in due), packed + sum(starmap(bytes_to_write, here.items()))
 
-    def summary(self, files: Sequence[HubFile]) -> str:
+    def summary(self, files: Sequence[RemoteFile]) -> str:
         """Describe the source, the sizes and the licence."""
-        # files of a web server
         due, unpacked = self.bytes_needed(files)
-        size = console.size(due) if due else "nothing"
-        if self.source.web:
-            names = ", ".join(file.url for file in self.source.web)
-            route = f"{self.name} from {names} to {self.root}"
-            return f"{route}: {size} to download; licence: {self.source.terms}"
-
-        # files of the hub
-        total = console.size(sum(file.size for file in files))
-        names = " and ".join(repository.name for repository in self.repositories)
-        licences = ", ".join(
-            read_licence(repository) or "its page names none" for repository in self.repositories
-        )
+        licences = [read_licence(repository) or "its page names none" for repository in self.repositories]
+        places = [f"the hub's {repository.name}" for repository in self.repositories]
+        places += [file.url for file in self.source.web]
+        terms = f"{', '.join(licences)}; terms: {self.source.terms}" if licences else self.source.terms
         return (
-            f"{self.name} from the hub's {names} to {self.root}: {len(files)} files, {total}, "
-            f"{size} to download"
-            f"{f', at least {console.size(unpacked)} to unpack' if unpacked else ''}; "
-            f"licence: {licences}; terms: {self.source.terms}"
+            f"{self.kind} from {' and '.join(places)} to {self.root}: {len(files)} files, "
+            f"{console.size(sum(file.size for file in files))}, "
+            f"{console.size(due) if due else 'nothing'} to download"
+            f"{f', at least {console.size(unpacked)} to unpack' if unpacked else ''}; licence: {terms}"
         )
 
     def steps(self) -> list[str]:
@@ -149,7 +143,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
     def look(job: Job) -> list[Input]:
         if not (job.repositories or job.source.web):
-            raise MissingData(f"{job.name} is not on the hub; {job.source.about}", " && ".join(job.steps()))
+            raise MissingData(f"{job.kind} is not on the hub; {job.source.about}", " && ".join(job.steps()))
         try:
             files = job.list_files()
         except hub.Unreachable:  # what is known without it
@@ -160,7 +154,7 @@ def inputs(recipe: Recipe) -> list[Input]:
             return [one for one in looked if one.error is not None]
         missing, to_unpack = job.bytes_needed(files)
         _require_room(job, missing, to_unpack)
-        return [Input(f"{job.name}: {job.summary(files)}", missing)]
+        return [Input(f"{job.kind}: {job.summary(files)}", missing)]
 
     return collect(*(partial(look, job) for job in _resolve(recipe)))
 
@@ -178,25 +172,24 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     lacks = False
     jobs = _resolve(recipe)
     for job in jobs:
-        if job.repositories:
-            table, details[job.name] = _fetch(job, recipe.dry_run)
-        elif job.source.web:
-            table, details[job.name] = _fetch_web_files(job, recipe.dry_run)
+        if job.repositories or job.source.web:
+            table, details[job.kind] = _fetch(job, recipe.dry_run)
         else:
             rows = tuple(enumerate(job.steps(), start=1))
-            title = f"{job.name}: get it by yourself; terms: {job.source.terms}"
+            title = f"{job.kind}: get it by yourself; terms: {job.source.terms}"
             table = Table(title, ("", "step"), rows, is_copied=True)
             lacks |= not _is_there(job, recipe)
         tables.append(table)
         if job.source.elsewhere:
-            console.say(f"{job.name}, also: {job.source.elsewhere}")
+            console.say(f"{job.kind}, also: {job.source.elsewhere}")
 
     # the exit code tells programs that a data set is still missing
+    kind = jobs[0].kind
     return Result(
         jobs[0].root,
         tuple(tables),
         details={"fetched": details},
-        hint=jobs[0].source.next_line or Line("check", *recipe.names),
+        hint=Line("workflow", ("recipe", kind)) if kind in CONVERTERS else Line("check", *recipe.names),
         exit_code=MissingData.exit_code * lacks,
     )
 
@@ -223,7 +216,7 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
     ]
     if rest := largest[LISTED:]:
         rows.append((f"{len(rest)} more", console.size(sum(file.size for file in rest)), ""))
-    table = Table(f"Files of {job.name}", ("file", "size", "state"), rows)
+    table = Table(f"Files of {job.kind}", ("file", "size", "state"), rows)
     if is_dry_run:
         return table, details
 
@@ -234,38 +227,19 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
         to_unpack = sum(starmap(bytes_to_write, job.archives(files).items()))  # as is known now
         _require_room(job, 0, to_unpack)
 
-    # unpack the archives
+    # unpack the archives, or convert the files
     for path, into in job.archives(files).items():
         console.say(f"unpacking {path} into {into}")
         details[f"unpacked {path.name}"] = unpack(path, into)
+    if job.kind in CONVERTERS and job.unpacks:
+        details["converted"] = CONVERTERS[job.kind](job.root)
+        console.say(f"converted into {job.root}: {details['converted']}")
     return table, details
 
 
-def _fetch_web_files(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
-    """Download files of a web server and convert them; return their table before that, and details."""
-    # list the files
-    files, root = job.source.web, job.root
-    console.say(job.summary([]))
-    due = [file for file in files if not file.is_there(root)]
-    rows = [(file.name, console.size(file.size), "to download" if file in due else "there") for file in files]
-    table = Table(f"Files of {job.name}", ("file", "size", "state"), rows)
-    details = {"files": [file.url for file in files], "bytes": sum(file.size for file in files)}
-    if is_dry_run:
-        return table, details
-
-    # download and convert them
-    _require_room(job, sum(file.size for file in due))
-    for file in due:
-        file.download(root)
-    if job.source.convert is not None and job.unpacks:
-        details["converted"] = job.source.convert(root)
-        console.say(f"converted into {root}: {details['converted']}")
-    return table, details
-
-
-def _require_room(job: Job, download: int, unpacked: int = 0) -> None:
+def _require_room(job: Job, download: int, unpacked: int) -> None:
     what = (
-        f"{job.name}, {console.size(download)} to download and at least {console.size(unpacked)} to unpack,"
+        f"{job.kind}, {console.size(download)} to download and at least {console.size(unpacked)} to unpack,"
     )
     way = "make room; take some: --subjects 1; another disk: root=FOLDER; or only download: unpack=false"
     require_room(job.root, download + unpacked, what, way)
@@ -275,7 +249,7 @@ def _is_there(job: Job, recipe: Recipe) -> bool:
     """Tell whether the pictures of every split are there already."""
     root = {"root": recipe.root} if recipe.root else {}
     try:
-        dataset = parts.resolve("datasets", {"kind": job.name, **root}).build(recipe.paths)
+        dataset = parts.resolve("datasets", {"kind": job.kind, **root}).build(recipe.paths)
         return all(len(dataset.images(split)) for split in dataset.splits)
     except BrainhiveError:
         return False

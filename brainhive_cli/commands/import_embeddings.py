@@ -2,10 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -16,7 +15,7 @@ from brainhive_cli.core.files import portable
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import BaseRecipe, Names, Run, Section
+from brainhive_cli.core.recipe import BaseRecipe, Names, Run
 from brainhive_cli.core.results import Result
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.datasets import Dataset, StimulusSet
@@ -45,13 +44,6 @@ from brainhive_cli.models.encoders import (
 from brainhive_cli.models.heads import FUSED, check_names
 
 
-class Keys(Section):
-    """Keys of the entries of a dictionary, if several entries could be names or vectors."""
-
-    ids: str = Field("", description="key of the list of names")
-    vectors: str = Field("", description="key of the array of vectors")
-
-
 class Recipe(BaseRecipe):
     """Recipe of import-embeddings: the files, their data set and their encoders."""
 
@@ -72,7 +64,6 @@ class Recipe(BaseRecipe):
     )
     splits: Names | None = Field(None, description="splits; default: those that have vectors")
     suffix: str = Field("", description="what follows a picture's name in the name of its own .npy")
-    keys: Keys = Keys()
     dtype: Literal["float32", "float16"] = Field("float32", description="dtype of the store")
     skip_missing: bool = Field(False, description="accept pictures without a vector as gaps")
     run: Run = Run(device="cpu")  # copies files only: one process does
@@ -112,112 +103,100 @@ def _resolve(recipe: Recipe) -> tuple[list[Path], list[StimulusSet]]:
     return files, [dataset.images(split) for split in recipe.splits or dataset.splits]
 
 
-@dataclass(frozen=True)
-class MatchedVectors:
-    """Vectors of an encoder, and the stores that they go to.
+def match_vectors(
+    recipe: Recipe, files: Sequence[Path], splits: Sequence[StimulusSet], config: EncoderConfig
+) -> tuple[Vectors, list[Share]]:
+    """Match one encoder's vectors in files with the pictures of the splits that their names belong to.
 
-    Attributes:
-        config: The encoder.
-        vectors: The vectors in their files.
-        shares: The rows of the vectors that belong to each split.
+    Returns:
+        The vectors, and the rows of them that belong to each split.
+
+    Raises:
+        MissingData: if no picture is named, or pictures have no vector and `skip_missing` is not set.
+        BrainhiveError: if the files do not say which of several encoders made them, or the one that is named
+            makes vectors of another shape.
     """
+    # open the encoder's vectors; several encoders need files that tell them apart
+    in_order = splits[0].image_ids if recipe.splits and len(splits) == 1 else None
+    vectors = open_vectors(files, config.known_as, recipe.suffix, in_order)
+    first_file = vectors.files[0]
+    if len(recipe.encoders) > 1 and not vectors.says_encoder:
+        raise BrainhiveError(
+            f"{first_file} does not say which of the encoders made it", "give one: --encoders NAME"
+        )
 
-    config: EncoderConfig
-    vectors: Vectors
-    shares: list[Share]
+    # the rows of each split; pictures without a vector are gaps, where these are accepted
+    image_ids = [image_id for images in splits for image_id in images.image_ids]
+    matched, unknown = match_names(vectors.names, image_ids)
+    root, start = recipe.paths.under_home("embeddings"), 0
+    shares = []
+    for images in splits:
+        # matched rows count over all splits; those of other splits become -1
+        is_here = (matched >= start) & (matched < start + len(images))
+        if is_here.any() or recipe.splits:
+            rows = np.where(is_here, matched - start, -1)
+            gaps = np.setdiff1d(np.arange(len(images)), rows)
+            if len(gaps) and not recipe.skip_missing:
+                absent = summarise_names([images.image_ids[row] for row in gaps], len(images))
+                more = ""
+                if unknown:
+                    more = f"; vectors without a picture, {summarise_names(unknown)}"
+                raise MissingData(
+                    f"{images.dataset}/{images.split}: pictures without a vector, {absent}{more}",
+                    "give all files, or accept the gaps with --skip-missing",
+                )
+            shares.append(Share(images, path_of(root, images.dataset, images.split, config.name), rows))
+        start += len(images)
 
-    @classmethod
-    def match(
-        cls, recipe: Recipe, files: Sequence[Path], splits: Sequence[StimulusSet], config: EncoderConfig
-    ) -> Self:
-        """Match one encoder's vectors in files with the pictures of the splits that their names belong to.
+    # names that match nothing are an error, or a warning if others match
+    dataset = splits[0].dataset
+    if not shares:
+        raise MissingData(
+            f"no picture of {dataset} is named in {first_file}: {summarise_names(vectors.names)}",
+            "check --dataset; where names have an ending of their own: suffix=_ENDING",
+        )
+    if unknown:
+        left_out = summarise_names(unknown, len(vectors.names))
+        console.warn(f"{config.name}: vectors of no picture of {dataset} left out, {left_out}")
 
-        Raises:
-            MissingData: if no picture is named, or pictures have no vector and `skip_missing` is not set.
-            BrainhiveError: if the files do not say which of several encoders made them, or the one that is
-                named makes vectors of another shape.
-        """
-        # open the encoder's vectors; several encoders need files that tell them apart
-        keys = recipe.keys.ids, recipe.keys.vectors
-        in_order = splits[0].image_ids if recipe.splits and len(splits) == 1 else None
-        vectors = open_vectors(files, config.known_as, recipe.suffix, keys, in_order)
-        first_file = vectors.files[0]
-        if len(recipe.encoders) > 1 and not vectors.says_encoder:
-            raise BrainhiveError(
-                f"{first_file} does not say which of the encoders made it", "give one: --encoders NAME"
-            )
+    # their shape, and that of the encoder where it is known without its weights
+    batch = next(checked_batches(vectors), None)
+    if batch is None:
+        raise BrainhiveError(f"{first_file} holds no vectors", "fetch it again")
+    expected = None if config.views == "all" else config.known_shape
+    if expected is not None and batch.shape[1:] != expected:
+        width, usual = ("×".join(map(str, sizes)) for sizes in (batch.shape[1:], expected))
+        raise BrainhiveError(
+            f"{first_file} holds vectors of {width} values, but {config.name} makes {usual}",
+            "name the encoder that made them: --encoders NAME "
+            f"(all, with their D: {Line('embed', '--list')})",
+        )
+    return vectors, shares
 
-        # the rows of each split; pictures without a vector are gaps, where these are accepted
-        image_ids = [image_id for images in splits for image_id in images.image_ids]
-        matched, unknown = match_names(vectors.names, image_ids)
-        root, start = recipe.paths.under_home("embeddings"), 0
-        shares = []
-        for images in splits:
-            # matched rows count over all splits; those of other splits become -1
-            is_here = (matched >= start) & (matched < start + len(images))
-            if is_here.any() or recipe.splits:
-                rows = np.where(is_here, matched - start, -1)
-                gaps = np.setdiff1d(np.arange(len(images)), rows)
-                if len(gaps) and not recipe.skip_missing:
-                    absent = summarise_names([images.image_ids[row] for row in gaps], len(images))
-                    more = ""
-                    if unknown:
-                        more = f"; vectors without a picture, {summarise_names(unknown)}"
-                    raise MissingData(
-                        f"{images.dataset}/{images.split}: pictures without a vector, {absent}{more}",
-                        "give all files, or accept the gaps with --skip-missing",
-                    )
-                shares.append(Share(images, path_of(root, images.dataset, images.split, config.name), rows))
-            start += len(images)
 
-        # names that match nothing are an error, or a warning if others match
-        dataset = splits[0].dataset
-        if not shares:
-            raise MissingData(
-                f"no picture of {dataset} is named in {first_file}: {summarise_names(vectors.names)}",
-                "check --dataset; where names have an ending of their own: suffix=_ENDING",
-            )
-        if unknown:
-            left_out = summarise_names(unknown, len(vectors.names))
-            console.warn(f"{config.name}: vectors of no picture of {dataset} left out, {left_out}")
+def is_imported(share: Share, vectors: Vectors, config: Any, digest: str) -> bool:
+    """Tell whether a store is there and holds these vectors, from any source.
 
-        # their shape, and that of the encoder where it is known without its weights
-        batch = next(checked_batches(vectors), None)
-        if batch is None:
-            raise BrainhiveError(f"{first_file} holds no vectors", "fetch it again")
-        expected = None if config.views == "all" else config.known_shape
-        if expected is not None and batch.shape[1:] != expected:
-            width, usual = ("×".join(map(str, sizes)) for sizes in (batch.shape[1:], expected))
-            raise BrainhiveError(
-                f"{first_file} holds vectors of {width} values, but {config.name} makes {usual}",
-                "name the encoder that made them: --encoders NAME "
-                f"(all, with their D: {Line('embed', '--list')})",
-            )
-        return cls(config, vectors, shares)
+    Args:
+        share: The store.
+        vectors: What it should hold.
+        config: That of the encoder, as stores keep it.
+        digest: Of the vectors' files.
 
-    @property
-    def stored_config(self) -> Any:
-        """Config of the encoder, as stores keep it."""
-        return portable(self.config.model_dump(mode="json"))
+    Raises:
+        BrainhiveError: if it holds others.
+    """
+    if not share.path.is_file():
+        return False
 
-    def is_done(self, share: Share, digest: str) -> bool:
-        """Tell whether a store is there and holds these vectors, from any source.
-
-        Raises:
-            BrainhiveError: if it holds others.
-        """
-        if not share.path.is_file():
-            return False
-
-        # the same encoder, pictures and vectors, by digest or by their values
-        store = TargetStore.open(share.path)
-        is_same = store.attributes["config"] == self.stored_config
-        is_same &= store.image_ids == share.images.image_ids
-        if not is_same or (
-            store.attributes["weights"].get("digest") != digest and not holds_vectors(share, self.vectors)
-        ):
-            raise BrainhiveError(f"{share.path} is there and holds other vectors", "--again replaces it")
-        return True
+    # the same encoder, pictures and vectors, by digest or by their values
+    store = TargetStore.open(share.path)
+    is_same = store.attributes["config"] == config and store.image_ids == share.images.image_ids
+    if not is_same or (
+        store.attributes["weights"].get("digest") != digest and not holds_vectors(share, vectors)
+    ):
+        raise BrainhiveError(f"{share.path} is there and holds other vectors", "--again replaces it")
+    return True
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -225,10 +204,8 @@ def inputs(recipe: Recipe) -> list[Input]:
     files, splits = _resolve(recipe)
 
     def look(config: EncoderConfig) -> list[Input]:
-        matched = MatchedVectors.match(recipe, files, splits, config)
-        return [
-            Input(f"{matched.vectors.layout} to {', '.join(str(share.path) for share in matched.shares)}")
-        ]
+        vectors, shares = match_vectors(recipe, files, splits, config)
+        return [Input(f"{vectors.layout} to {', '.join(str(share.path) for share in shares)}")]
 
     return collect(*(partial(look, config) for config in recipe.encoders))
 
@@ -245,21 +222,22 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     for config in recipe.encoders:
         # match names and pictures, and leave out stores that hold these vectors already
         with console.progress(f"matching the vectors of {config.name}"):
-            matched = MatchedVectors.match(recipe, files, splits, config)
-            vectors, digest = matched.vectors, _digest(matched.vectors.files)
+            vectors, shares = match_vectors(recipe, files, splits, config)
+            digest = _digest(vectors.files)
+        stored_config = portable(config.model_dump(mode="json"))
         if vectors.layout == IN_ORDER:
             images = splits[0]
             ends = f"row 0 is {images.image_ids[0]}, row {len(images) - 1} is {images.image_ids[-1]}"
             console.say(
                 f"{vectors.files[0]} has no names; in the order of {images.dataset}/{images.split}, {ends}"
             )
-        todo = [share for share in matched.shares if again or not matched.is_done(share, digest)]
+        todo = [share for share in shares if again or not is_imported(share, vectors, stored_config, digest)]
 
         # copy the vectors, with their source in place of weights
         if launch.is_main and todo:
             attributes = {
                 "encoder": config.name,
-                "config": matched.stored_config,
+                "config": stored_config,
                 "weights": {"source": f"imported: {vectors.layout}", "digest": digest},
                 "preprocessing": "not known: imported",
                 "imported": [file.name for file in vectors.files[:8]],
@@ -267,7 +245,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             }
             copy_vectors(todo, vectors, attributes, recipe.dtype, recipe.skip_missing)
         launch.barrier()
-        stores += [TargetStore.open(share.path) for share in matched.shares]
+        stores += [TargetStore.open(share.path) for share in shares]
 
     # report the health of each store
     for store in stores:

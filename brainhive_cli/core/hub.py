@@ -3,7 +3,6 @@
 import errno
 import fnmatch
 import hashlib
-import math
 import re
 import shlex
 import sys
@@ -42,8 +41,6 @@ ELSEWHERE = "on a machine with a network: "
 """Before the line that downloads, where the hub cannot be reached."""
 ROOM = "make room, or set HF_HOME to another disk"
 """What to do where the disk of the hub's cache is full."""
-MAX_FILES = 100_000
-"""Files of a repository that are fetched at most; the hub advises its users to have fewer."""
 NO_ANSWER = (LookupError, TypeError, AssertionError, RecursionError)
 """Errors of the hub's client where something else answers, as a proxy that asks for a login."""
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
@@ -105,8 +102,7 @@ def folder(
 def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
     """Call the hub client's `snapshot_download`, with a progress bar that vanishes and errors of ours.
 
-    Sizes are summed, and compared with the free space, before the first byte; a server that then sends more
-    is stopped.
+    Sizes are summed, and compared with the free space, before the first byte.
 
     Args:
         repository: `owner/name`.
@@ -115,31 +111,18 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
 
     Raises:
         MissingData: if the repository or the network is not there, or terms were not accepted.
-        BrainhiveError: if the disk has no room for its files, or more of them or of bytes come than may.
+        BrainhiveError: if the disk has no room for its files.
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import DryRunError
     from huggingface_hub.utils import tqdm
 
-    limit_bytes, way = math.inf, "another revision, or tell its owner"
-
-    # a class, since the client makes its bars itself, and hands each of them all files or bytes
+    # a class, since the client makes its bars itself
     class TransientBar(tqdm):
         """The hub's progress bar; it is removed when done, and not written into a pipe."""
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{"disable": None, **options, "leave": False})  # type: ignore[no-untyped-call]
-            # bytes of files, which bytes of the network may exceed
-            self.received, is_of_files = 0.0, options.get("unit") != "B"
-            self.counts_bytes = not (is_of_files or (options.get("desc") or "").endswith("ownloading bytes"))
-            if is_of_files and (count := options.get("total") or 0) > MAX_FILES:
-                raise BrainhiveError(f"{repository} has {count:,} files, {MAX_FILES:,} at most are read", way)
-
-        def update(self, n: float | None = 1) -> bool | None:
-            self.received += n or 0
-            if self.counts_bytes and self.received > limit_bytes:
-                raise BrainhiveError(f"{repository} sends more than it declares or has room here", way)
-            return bool(super().update(n))
 
     client: Callable[..., Any] = partial(
         snapshot_download, repository, repo_type=repo_type, tqdm_class=TransientBar, **options
@@ -155,12 +138,10 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
                 with suppress(OSError):
                     return client(local_files_only=True)
                 raise error
-            missing = [file for file in listed if file.will_download]
-            needed = _count_bytes(missing)
+            needed = _count_bytes(file for file in listed if file.will_download)
             folder = Path(options.get("local_dir") or constants.HF_HUB_CACHE)
             room = "make room" if options.get("local_dir") else ROOM
-            free = require_room(folder, needed, f"{repository} at the hub", room)
-            limit_bytes = free if any(file.file_size is None for file in missing) else needed
+            require_room(folder, needed, f"{repository} at the hub", room)
             commit = {"revision": listed[0].commit_hash} if listed else {}
             return client(**commit)
     except (*NO_ANSWER, ValueError, OSError, transport_error()) as error:

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.commands.recipes import keys_of
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import shipped_recipes
+from tools.keys_page import keys_of
 
 
 def brainhive(*words: str, columns: str = "80") -> Any:

@@ -177,30 +177,10 @@ def test_a_repository_larger_than_the_disk_is_refused_before_its_first_byte(stat
         require([hub.find_input("hub:owner/large")])
 
 
-@pytest.mark.parametrize("size", ["10", "-5"])
-def test_a_hub_that_sends_more_than_it_declares_is_stopped(stated: Any, tmp_path: Path, size: str) -> None:
-    stated.state(size)
-
-    with pytest.raises(BrainhiveError, match="owner/large sends more than it declares"):
-        hub.folder("hub:owner/large")
-
-    assert not [*tmp_path.glob("hub/**/*.safetensors"), *tmp_path.glob("hub/**/*.incomplete")]
-
-
 @pytest.mark.parametrize("size", ["", "many"])
 def test_a_hub_that_declares_no_size_is_read_as_far_as_the_disk_allows(stated: Any, size: str) -> None:
     stated.state(size)
     assert (hub.folder("hub:owner/large") / "model.safetensors").stat().st_size == 1 << 20
-
-
-def test_a_repository_of_too_many_files_is_refused(stated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "MAX_FILES", 1)
-    with pytest.raises(BrainhiveError, match="owner/large has 2 files, 1 at most are read"):
-        hub.folder("hub:owner/large")
-    with pytest.raises(BrainhiveError, match="has 2 files"):
-        require([hub.find_input("hub:owner/large", ["config.json"])])
-    assert stated.fetched == []
-    assert hub.folder("hub:owner/large", allow=["*.json"]).is_dir()
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,6 @@ def open_vectors(
     files: Sequence[Path],
     known_as: Sequence[str],
     suffix: str = "",
-    keys: tuple[str, str] = ("", ""),
     in_order: Sequence[str] | None = None,
 ) -> Vectors:
     """Recognise the layout of files or folders; the vectors stay on disk where the layout allows.
@@ -71,7 +70,6 @@ def open_vectors(
         files: Files, or one folder.
         known_as: Names of the encoder, which choose among BrainHiVE's parquet files.
         suffix: What follows the picture's name in the names of files that hold one vector each.
-        keys: The keys of the ids and of the vectors in a dictionary; empty where it has one of each.
         in_order: Names of the rows of an array that has none; None where such an array is refused.
 
     Raises:
@@ -89,19 +87,16 @@ def open_vectors(
         elif all(file.is_dir() for file in files):
             vectors = _tree(files, suffix)
         elif all(file.suffix in pickles.ENDINGS for file in files):
-            vectors = _dictionaries(files, keys, in_order)
+            vectors = _dictionaries(files, in_order)
         else:
             raise MissingData(
                 f"{files[0]} is in no known layout",
                 f"known: .parquet, {', '.join(pickles.ENDINGS)}, a folder of .npy, a folder of thingsvision",
             )
 
-    # keys of another layout have no effect
-    used = {"dictionary": "keys", f"*{suffix}.npy": "suffix"}.get(vectors.layout)
-    for key, value in {"suffix": suffix, "keys.ids": keys[0], "keys.vectors": keys[1]}.items():
-        if value and key.partition(".")[0] != used:
-            problem = f"{key} is {value!r}, which has no effect on the layout {vectors.layout}"
-            raise RecipeError(problem, f"no {key}")
+    if suffix and vectors.layout != f"*{suffix}.npy":
+        problem = f"suffix is {suffix!r}, which has no effect on the layout {vectors.layout}"
+        raise RecipeError(problem, "no suffix")
     return vectors
 
 
@@ -163,9 +158,7 @@ def _from_parquet(files: Sequence[Path]) -> Iterator[Array]:
             yield values.to_numpy(zero_copy_only=False).reshape(shape)
 
 
-def _dictionaries(
-    files: Sequence[Path], keys: tuple[str, str], in_order: Sequence[str] | None = None
-) -> Vectors:
+def _dictionaries(files: Sequence[Path], in_order: Sequence[str] | None) -> Vectors:
     """Dicts of {name: vector}, or of a list of names with an array of vectors; one array in a known order."""
     names, arrays = [], []
     for file in files:
@@ -190,9 +183,9 @@ def _dictionaries(
         # lists of names with arrays of vectors, or a vector for each name
         ids = {key: texts for key, value in content.items() if (texts := _strings(value))}
         if ids:
-            chosen = _choose(ids, keys[0], "ids", file)
+            chosen = _take_only(ids, "ids", file)
             vectors = {k: v for k, v in content.items() if k not in ids and _length(v) == len(chosen)}
-            arrays.append(_choose(vectors, keys[1], "vectors", file))
+            arrays.append(_take_only(vectors, "vectors", file))
         else:
             chosen = [str(key) for key in content]
             arrays.append(list(content.values()))
@@ -212,11 +205,11 @@ def _length(value: Any) -> int:
     return len(value) if hasattr(value, "__len__") and getattr(value, "ndim", 2) > 1 else -1
 
 
-def _choose(candidates: Mapping[str, Any], key: str, what: str, file: Path) -> Any:
-    if key in candidates or (not key and len(candidates) == 1):
-        return candidates[key or next(iter(candidates))]
-    names = ", ".join(map(str, candidates)) or "nothing"
-    raise BrainhiveError(f"{file}: its {what} could be {names}", f"say which: keys.{what}=KEY")
+def _take_only(candidates: Mapping[str, Any], what: str, file: Path) -> Any:
+    if len(candidates) == 1:
+        return next(iter(candidates.values()))
+    names = ", ".join(candidates) or "nothing"
+    raise BrainhiveError(f"{file}: its {what} could be {names}", "save a dict of one list and one array")
 
 
 def _tree(folders: Sequence[Path], suffix: str) -> Vectors:

@@ -133,7 +133,7 @@ def test_another_encoder_s_parquet_is_refused(import_, cache):
         import_(cache, encoders="clip-h14")
 
 
-@pytest.mark.parametrize("form", ["by name", "ids beside", "ids among others"])
+@pytest.mark.parametrize("form", ["by name", "ids beside"])
 @pytest.mark.parametrize("ending", [".pt", ".npy"])
 def test_dictionaries_of_vectors_with_ids_are_imported(import_, things, ids, tmp_path, ending, form):
     of, values = ids["train"], vectors(80)
@@ -141,21 +141,23 @@ def test_dictionaries_of_vectors_with_ids_are_imported(import_, things, ids, tmp
     content = {name: array(row[None]) for name, row in zip(of, values, strict=True)}
     if form != "by name":
         content = {"image_ids": [f"/far/away/{name}.jpg" for name in of], "features": array(values)}
-    more = ()
-    if form == "ids among others":
-        content |= {"concepts": ["c"] * 80, "images": array(values + 1)}
-        more = ("keys.ids=image_ids", "keys.vectors=features")
     path = tmp_path / f"vectors{ending}"
     torch.save(content, path) if ending == ".pt" else np.save(path, content, allow_pickle=True)
 
-    import_(path, *more)
+    import_(path)
 
     np.testing.assert_array_equal(open_store(things).embedding, values)
     assert left(things) == ["clip-b32.h5"]
-    if more:
-        with pytest.raises(BrainhiveError, match="its ids could be image_ids, concepts") as caught:
-            import_(path)
-        assert caught.value.hint == "say which: keys.ids=KEY"
+
+
+def test_a_dictionary_with_several_lists_is_refused(import_, things, ids, tmp_path):
+    content = {"image_ids": ids["train"], "concepts": ["c"] * 80, "features": torch.ones(80, 512)}
+    torch.save(content, tmp_path / "vectors.pt")
+
+    with pytest.raises(BrainhiveError, match="its ids could be image_ids, concepts") as caught:
+        import_(tmp_path / "vectors.pt")
+
+    assert caught.value.hint == "save a dict of one list and one array" and left(things) == []
 
 
 def test_alignvis_keeps_one_file_a_picture(import_, things, ids, tmp_path):
