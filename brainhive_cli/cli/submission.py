@@ -171,8 +171,11 @@ def _plan_steps(
     """Fill in the script of each step: one of a command, those of a workflow."""
     cells = {command: _count_cells(module, recipe)}
     if command == "workflow":
-        jobs = {name: module.Job.resolve(recipe, name, {}) for name in recipe.steps_until}
-        cells = {name: _count_cells(job.module, job.recipe) for name, job in jobs.items()}
+        cells = {}
+        for name in recipe.steps_until:
+            _, step_module, step_recipe = module.resolve_step(recipe, name, {})
+            cells[name] = _count_cells(step_module, step_recipe)
+
     # code that the user's line names is named by a file in the job's
     words = ["--allow-code"] if common["allow_code"] or foreign_code.ran() else []
     steps, names = list[Step](), dict[str, str]()

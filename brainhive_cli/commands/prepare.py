@@ -16,7 +16,7 @@ from pydantic import Field
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import claiming
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, raise_if_asked_to_stop
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch, library_version, library_versions
@@ -332,18 +332,16 @@ def _write_sessions(
     """Prepare the sessions of a subject that are not kept from before; one process then joins them."""
     session_files = job.kept(subject)
     paths = {session: session_files.path(session) for session in preparation.sessions(subject)}
-    # each process takes the next session that none has taken
-    sessions, begun = list(paths), 0
-    for session in launch.queue(sessions, f"sessions of {subject}"):
-        if not (path := paths[session]).is_file():
-            raise_if_asked_to_stop()
-            write_session(path, session, preparation.session(subject, session), job.dtype)
 
-        # those before it are done, or nearly so, by some process
-        before, begun = begun, sessions.index(session) + 1
-        bar.advance(begun - before, f"subject {subject}, session {session}")
+    # each process takes the next session that nobody has taken; the bar counts those of all
+    done = 0
+    with claiming({str(session): path for session, path in paths.items()}, launch.alone) as free:
+        for session in map(int, free):
+            write_session(paths[session], session, preparation.session(subject, session), job.dtype)
+            before, done = done, sum(path.is_file() for path in paths.values())
+            bar.advance(done - before, f"subject {subject}, session {session}")
     launch.barrier()
-    bar.advance(len(sessions) - begun)
+    bar.advance(len(paths) - done)
 
     # all sessions are there: they become one store
     if launch.is_main:

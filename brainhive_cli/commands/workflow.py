@@ -213,34 +213,22 @@ def is_training(name: str) -> bool:
     return (shipped_recipes() / name / f"{TRAINING}.yaml").is_file()
 
 
-@dataclass(frozen=True)
-class Job:
-    """A step, resolved.
+def resolve_step(
+    recipe: Recipe, name: str, results: Mapping[str, Result], more: Sequence[str] = ()
+) -> tuple[str, Any, Any]:
+    """Resolve the recipe of a step.
 
-    Attributes:
-        line: As one would type it.
-        module: That of its command.
-        recipe: What the command is planned and run with.
+    Args:
+        recipe: The workflow's.
+        name: Of the step.
+        results: Those of the earlier steps that have been run.
+        more: Further overrides of the step.
+
+    Returns:
+        The line as one would type it, the module of its command, and what that is run with.
     """
-
-    line: str
-    module: Any
-    recipe: BaseRecipe
-
-    @classmethod
-    def resolve(
-        cls, recipe: Recipe, name: str, results: Mapping[str, Result], more: Sequence[str] = ()
-    ) -> Self:
-        """Resolve the recipe of a step.
-
-        Args:
-            recipe: The workflow's.
-            name: Of the step.
-            results: Those of the earlier steps that have been run; what the others will make is planned.
-            more: Further overrides of the step.
-        """
-        overrides = list(dict.fromkeys([*overrides_of(recipe, name, results), *more]))
-        return cls(recipe.line(name, overrides), *_resolve(recipe, name, overrides))
+    overrides = list(dict.fromkeys([*overrides_of(recipe, name, results), *more]))
+    return recipe.line(name, overrides), *_resolve(recipe, name, overrides)
 
 
 @dataclass(frozen=True)
@@ -266,18 +254,19 @@ def inputs(recipe: Recipe) -> list[Input]:
     results: dict[str, Result] = {}
     before, is_next = "", True
     for name in recipe.steps_until:
-        job, state = Job.resolve(recipe, name, results), f"waits for {before}"
+        line, module, resolved = resolve_step(recipe, name, results)
+        state = f"waits for {before}"
         if is_next:
             try:
-                results[name], state = job.module.run(job.recipe, READING), "finished"
+                results[name], state = module.run(resolved, READING), "finished"
             except (BrainhiveError, Unfinished):
                 state = "next"
         if state != "finished":
-            read = collect(partial(job.module.inputs, job.recipe))
+            read = collect(partial(module.inputs, resolved))
             later = [one for one in read if one.size or isinstance(one.error, hub.Unreachable)]
             listed += read if is_next else [replace(one, note=f"for {name}") for one in later]
             is_next = False
-        steps.append(Input(f"{name}: {job.line}", note=state))
+        steps.append(Input(f"{name}: {line}", note=state))
         before = name
     return collect(lambda: steps, lambda: listed)
 
@@ -324,17 +313,18 @@ def run_steps(
     results: dict[str, Result] = {}
     for number, name in enumerate(recipe.steps_until, 1):
         # say what the step does, and the line that does it
-        job = Job.resolve(recipe, name, results, [*(more or {}).get(name, ()), *precision])
+        further = [*(more or {}).get(name, ()), *precision]
+        line, module, resolved = resolve_step(recipe, name, results, further)
         says = textwrap.wrap(recipe.steps[name].says, SENTENCE_LETTERS)
         heading = f"{number}/{len(recipe.steps)} {name}"
-        console.say("", heading, *(f"    {line}" for line in (*says, job.line)))
+        console.say("", heading, *(f"    {text}" for text in (*says, line)))
 
         # run it by its own command
         start = time.monotonic()
         with console.progress(heading):
-            results[name] = job.module.run(job.recipe, launch, again)
+            results[name] = module.run(resolved, launch, again)
         headline = _headline(recipe.command_of(name), results[name])
-        yield name, FinishedStep(job.line, time.monotonic() - start, headline, results[name])
+        yield name, FinishedStep(line, time.monotonic() - start, headline, results[name])
 
 
 def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> list[str]:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -136,24 +136,6 @@ class Launch:
         """Return the contiguous share of `items` of this process; the shares of all are all of them, once."""
         start, stop = (len(items) * rank // self.processes for rank in (self.rank, self.rank + 1))
         return items[start:stop]
-
-    def queue(self, items: Sequence[T], name: str) -> Iterator[T]:
-        """Take items one by one as this process gets free; each goes to one process, none is lost.
-
-        Args:
-            items: The same in every process.
-            name: Of the queue, which the launch has not used before. It is a counter in the processes' common
-                store, so a killed launch leaves nothing behind.
-        """
-        if self.processes == 1:
-            yield from items
-            return
-        from torch.distributed.distributed_c10d import _get_default_store
-
-        # each process draws the next number from the common counter
-        counter = _get_default_store()
-        while (index := counter.add(f"brainhive/{name}", 1) - 1) < len(items):
-            yield items[index]
 
     def barrier(self) -> None:
         """Wait until every process is here."""

@@ -1,13 +1,10 @@
 """Which part of the work is mine."""
 
-import json
 import signal
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-from two import in_two
 
 from brainhive_cli.core import documents, launch
 from brainhive_cli.core.errors import DeviceError, MissingData
@@ -64,36 +61,6 @@ def test_a_launched_process_launches_no_more(monkeypatch: pytest.MonkeyPatch) ->
     assert launch.num_processes(Run(processes=3)) == 3
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert launch.num_processes(Run(processes=3)) == 1
-
-
-def test_alone_a_queue_is_all_items_in_order() -> None:
-    assert list(Launch(0, 1, torch.device("cpu")).queue([3, 1, 2], "q")) == [3, 1, 2]
-
-
-def _take(here: Launch, folder: Path) -> None:
-    """Take numbers from a queue; the process that gets the first is slow: it waits for the other to end."""
-    store, taken = torch.distributed.distributed_c10d._get_default_store(), []
-    for number in here.queue(range(7), "first"):
-        taken.append(number)
-        if number == 0:
-            store.wait(["the other is done"], timedelta(seconds=30))
-    store.set("the other is done", "yes")
-    here.barrier()
-    again = list(here.queue(range(3), "second"))  # another queue begins at its beginning
-    Path(folder, f"{here.rank}.json").write_text(json.dumps([taken, again]))
-    here.barrier()
-
-
-def test_a_queue_loses_and_repeats_nothing_and_the_fast_process_takes_what_the_slow_one_leaves(
-    tmp_path: Path,
-) -> None:
-    in_two(_take, tmp_path)
-
-    (first, second), (third, fourth) = (
-        json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)
-    )
-    assert sorted([first, third], key=len) == [[0], [1, 2, 3, 4, 5, 6]]
-    assert sorted(second + fourth) == [0, 1, 2]
 
 
 def test_a_report_with_half_a_character_still_names_the_cause(
