@@ -18,21 +18,17 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import caveats_of, merge_caveats
 from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Run, write_yaml
 from brainhive_cli.core.results import Result
-from brainhive_cli.core.set_up import say
 from brainhive_cli.core.shared_runs import CARD
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.signals.channel_mapping import name_modality
-from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.reports.methods import list_entries
 from brainhive_cli.reports.model_card import Scores, choose_metrics, render_card
 from brainhive_cli.reports.runs_shown import ShownRun
 from brainhive_cli.training.alignment.sharing import Files, SharedRun
 
 USAGE = Line("push", "RUN", "hub:owner/name")
-SCALING = ("scale", "normalise", "normalise_by", "repetitions", "region_split")
-"""Keys of the section `signal` that say how a model's input is scaled, averaged and divided."""
 TESTS = ("eval-retrieval", "reconstruct")
 """Commands whose runs test a brain model."""
 
@@ -156,42 +152,6 @@ def tabulate(target: Target, files: Files) -> Table:
 
 def write_card(shared: SharedRun, recipe: Recipe, target: Target) -> str:
     """Write the card of a run, each line from what the run says of itself."""
-    # the model, by the recipe and the architecture of its first cell
-    fields, layout, learned = shared.recipe, shared.layout, shared.learned
-    about: dict[str, Any] = {"command": shared.run.command, "run": shared.run.path.name}
-    contract = {}
-    modality = ""
-    if layout is not None:
-        modality = name_modality(layout.spec.names)
-        contract = _describe_signals(layout.spec)
-        about |= {
-            "brain encoder": layout.backbone["kind"],
-            "predicts": [f"{name} {list(head.shape)} ({head.target})" for name, head in layout.heads.items()],
-            "encoders of the pictures": [*layout.encoders] or [*layout.dims],
-            "prior": layout.prior or "none",
-            "mode": fields.get("mode", ""),
-            "subjects": [f"{name} {', '.join(map(str, people))}" for name, people in learned.people.items()],
-            "seeds": fields.get("seeds", []),
-            "models": len(shared.cells),
-        }
-        if layout.prior and not layout.prior.startswith((SCHEME, "demo:")):
-            about["prior"] += ", which is not on the hub: others retrieve, and cannot draw, with this model"
-    else:
-        about |= {
-            "encoders of the pictures": [str(encoder["kind"]) for encoder in fields.get("encoders", [])],
-            "generator": fields.get("generator", {}).get("source", ""),
-        }
-    about |= {
-        "pictures learned from": f"{len(learned.pictures):,}" if len(learned.pictures) else "not known",
-        "epoch selected": {"": "not known", "test": "on the test: its numbers are too good"}.get(
-            learned.selection, learned.selection
-        ),
-    }
-    if layout is not None:
-        is_alone = {*learned.recording_kinds} <= {"simulated"}
-        simulated = "simulated by a program" + (": no brain was recorded" if is_alone else ", and recorded")
-        about["signals"] = simulated if learned.is_simulated else "recorded"
-
     # what was measured, and the environment of the training
     scores = _find_scores(shared, recipe.paths)
     measured = [metric for table in scores for row in table.metrics.values() for metric in row]
@@ -200,17 +160,19 @@ def write_card(shared: SharedRun, recipe: Recipe, target: Target) -> str:
     page = {
         "name": target.repository.partition("/")[2],
         "reference": f"{SCHEME}{target.repository}",
-        "is_prior": layout is None,
-        "dataset": learned.dataset or str(fields["dataset"]["kind"]),
+        "command": shared.run.command,
+        "run": shared.run.path.name,
+        "dataset": shared.learned.dataset or str(shared.recipe["dataset"]["kind"]),
         "licence": recipe.licence or shared.licence,
         "terms": shared.terms,
-        "modality": modality,
-        "about": about,
-        "contract": contract,
+        "modality": name_modality(shared.layout.spec.names) if shared.layout else "",
+        "layout": shared.layout,
+        "learned": shared.learned,
+        "keys": shared.recipe,
         "cells": shared.cells,
         "scores": scores,
-        "caveats": merge_caveats(caveats_of(measured), learned.caveats),
-        "recipe": write_yaml(fields),
+        "caveats": merge_caveats(caveats_of(measured), shared.learned.caveats),
+        "recipe": write_yaml(shared.recipe),
         "environment": {**environment.get("versions", {}), **commit},
         "citation": recipe.citation,
         "bibtex": list_entries([shared.run.measurements().facts.set_up]),
@@ -218,26 +180,6 @@ def write_card(shared: SharedRun, recipe: Recipe, target: Target) -> str:
     }
     sources = [SOURCES[name].repository for name in shared.terms if name in SOURCES]
     return render_card(page, [repository for repository in sources if repository])
-
-
-def _describe_signals(spec: SignalSpec) -> dict[str, Any]:
-    """Describe the signals that a model takes; others are refused when it is used."""
-    if spec.names:
-        described = {"channels, in order": ", ".join(spec.names)}
-    else:
-        widths = zip(spec.subjects, spec.widths, strict=True)
-        described = {"voxels": ", ".join(f"{width} of subject {subject}" for subject, width in widths)}
-        described |= {"regions": ", ".join(spec.regions)} if spec.regions else {}
-    if spec.rate_hz:
-        described["rate"] = f"{spec.rate_hz:g} Hz, {spec.samples} samples"
-    if spec.times_s and spec.samples > 1:
-        described["window"] = f"{1000 * spec.times_s[0]:g} to {1000 * spec.times_s[-1]:g} ms after onset"
-    described["unit"] = spec.unit or "not known"
-    scaled = {key: value for key, value in spec.signal.items() if key in SCALING}
-    for section, fields in {"preparation": spec.preparation, "signal": scaled}.items():
-        stated = {key: value for key, value in fields.items() if value not in ({}, [], None, "")}
-        described |= {f"{section}.{key}": say(key, value) for key, value in stated.items()}
-    return described
 
 
 def _find_scores(shared: SharedRun, paths: Paths) -> list[Scores]:

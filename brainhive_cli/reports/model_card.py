@@ -75,7 +75,7 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
     # metadata, which the hub checks before a commit
     licence = page["licence"]
     is_listed = licence in LICENCES
-    kind = "prior" if page["is_prior"] else "brain-encoder"
+    kind = "brain-encoder" if page["layout"] else "prior"
     metadata = ModelCardData(
         license=licence if is_listed else "other",
         license_name=None if is_listed else licence,
@@ -92,7 +92,7 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
     # the page; a cell of a table is one line without bars
     environment = Environment(keep_trailing_newline=True, autoescape=False)
     environment.filters |= {
-        "cell": lambda value: say("", value).replace("|", r"\|").replace("\n", " "),
+        "cell": lambda value, key="": say(key, value).replace("|", r"\|").replace("\n", " "),
         "number": number,
         "shown": shown,
     }
