@@ -89,15 +89,16 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
         brainhive_version=page["environment"].get("brainhive", ""),
     )
 
-    # the page; a cell of a table is one line without bars
+    # the page
     environment = Environment(keep_trailing_newline=True, autoescape=False)
-    environment.filters |= {
-        "cell": lambda value, key="": say(key, value).replace("|", r"\|").replace("\n", " "),
-        "number": number,
-        "shown": shown,
-    }
+    environment.filters |= {"cell": _write_cell, "number": number, "shown": shown}
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(card=page)
     return f"---\n{metadata.to_yaml()}\n---\n\n{text}"
+
+
+def _write_cell(value: Any, key: str = "") -> str:
+    """Write a cell of a table: one line without bars."""
+    return say(key, value).replace("|", r"\|").replace("\n", " ")
 
 
 def choose_metrics(metrics: Mapping[str, Metric]) -> list[Metric]:
