@@ -119,23 +119,26 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     folder = Path(os.path.abspath(recipe.paths.under_home("runs") / SUBMITTED / name))
     if common.get("cancel"):
         return _cancel(folder)
-
     if common.get("again"):
         raise RecipeError(
             "--again would make everything once more in each task",
             f"remove what is finished ({Line('runs', 'rm', 'NAME')}), then --submit without it",
         )
 
+    # what is missing; code that the user's line names is named by a file in the job's
+    with console.progress(command):
+        inputs = list_inputs(module, recipe)
+    runs_code = common["allow_code"] or bool(foreign_code.ran())
+
     # a script or an image runs what it likes on every node; --check fills a script in, and runs nothing
     for key in ("template", "container"):
         if value := getattr(recipe.run.cluster, key):
             with suppress(foreign_code.NotRun):
                 foreign_code.require(key, f"run.cluster.{key} {value}")
-
-    # the scripts, and what is missing or to be downloaded before
     with console.progress(command):
-        inputs = list_inputs(module, recipe)
-        steps = _plan_steps(command, module, recipe, folder, common)
+        steps = _plan_steps(command, module, recipe, folder, runs_code)
+
+    # what is to be downloaded before
     needed = [one.error for one in inputs if not one.is_optional]
     unreachable = [error.hint for error in needed if isinstance(error, hub.Unreachable)]
     lines = [hint.removeprefix(hub.ELSEWHERE) for hint in unreachable]
@@ -165,24 +168,21 @@ def _name_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
     return type(recipe).model_validate({**recipe.model_dump(mode="json"), "align_run": newest})
 
 
-def _plan_steps(
-    command: str, module: Any, recipe: Any, folder: Path, common: Mapping[str, Any]
-) -> list[Step]:
+def _plan_steps(command: str, module: Any, recipe: Any, folder: Path, runs_code: bool) -> list[Step]:
     """Fill in the script of each step: one of a command, those of a workflow."""
-    cells = {command: _count_cells(module, recipe)}
-    if command == "workflow":
-        cells = {}
-        for name in recipe.steps_until:
-            _, step_module, step_recipe = module.resolve_step(recipe, name, {})
-            cells[name] = _count_cells(step_module, step_recipe)
-
-    # code that the user's line names is named by a file in the job's
-    words = ["--allow-code"] if common["allow_code"] or foreign_code.ran() else []
+    is_workflow = command == "workflow"
+    words = ["--allow-code"] if runs_code else []
     steps, names = list[Step](), dict[str, str]()
-    for name, count in cells.items():
-        tasks = min(recipe.run.cluster.tasks, count)
+    for name in recipe.steps_until if is_workflow else [command]:
+        # as many tasks as there are cells, at most
+        step_module, step_recipe = module, recipe
+        if is_workflow:
+            _, step_module, step_recipe = module.resolve_step(recipe, name, {})
+        tasks = min(recipe.run.cluster.tasks, _count_cells(step_module, step_recipe))
+
+        # the line reads the recipe as it is now, up to this step of a workflow
         text = yaml.safe_dump(name, default_style='"', width=math.inf, allow_unicode=True).strip()
-        until = [f"until={text}"] if command == "workflow" else []
+        until = [f"until={text}"] if is_workflow else []
         line = [command, "--recipe", str(folder / "line.yaml"), *words, *until]
         plain = re.sub(r"[^\w.-]+", "-", name) or "-"  # a step may have any name, as *prepare of neurons*
         if (other := names.setdefault(plain.casefold(), name)) != name:

@@ -84,6 +84,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         BrainhiveError: if the terms of the data are not known, or the name has other contents.
     """
+    from huggingface_hub import constants
+
     # one commit with all files
     target, shared = _resolve(recipe)
     require_terms(shared, recipe)
@@ -96,10 +98,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # where it is, and how to load it
     pinned = f"{SCHEME}{target.repository}@{commit}"
-    rows = (("commit", commit), ("visible to", "its owner" if is_private else "everybody"))
-    tables = (Table(f"On the hub as {target}", ("item", "value"), rows), tabulate(target, files))
+    facts = {
+        "page": f"{constants.ENDPOINT}/{target.repository}",
+        "commit": commit,
+        "visible to": "its owner" if is_private else "everybody",
+    }
+    pushed = Table(f"On the hub as {target}", ("item", "value"), tuple(facts.items()))
     hint = Line("eval-retrieval", pinned) if shared.cells else Line("train-align", ("prior", pinned))
-    return Result(shared.run.path, tables, hint=hint)
+    return Result(shared.run.path, (pushed, tabulate(target, files)), hint=hint)
 
 
 def _resolve(recipe: Recipe) -> tuple[Target, SharedRun]:
