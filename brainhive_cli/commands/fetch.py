@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from brainhive_cli.core import console, hub, parts
-from brainhive_cli.core.archives import bytes_to_write, destination, is_archive, unpack
+from brainhive_cli.core.archives import archive_ending, bytes_to_write, destination, unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.file_systems import require_room
 from brainhive_cli.core.inputs import Input, collect
@@ -98,12 +98,14 @@ class Job:
     def archives(self, files: Sequence[RemoteFile]) -> dict[Path, Path]:
         """Map the archives among files to the folders for their content; none with unpack=false."""
         paths = [self.root / file.name for file in files if self.unpacks]
-        return {path: destination(path, self.root, self.source.tops) for path in paths if is_archive(path)}
+        return {
+            path: destination(path, self.root, self.source.tops) for path in paths if archive_ending(path)
+        }
 
     def bytes_needed(self, files: Sequence[RemoteFile]) -> tuple[int, int]:
         """Count the bytes to download, and those to unpack; of archives to download at least their own."""
         due = [file for file in files if not file.is_there]
-        packed = sum(file.size for file in due if self.unpacks and is_archive(Path(file.name)))
+        packed = sum(file.size for file in due if self.unpacks and archive_ending(Path(file.name)))
         here = self.archives([file for file in files if file.is_there])
         return sum(file.size for file in due), packed + sum(starmap(bytes_to_write, here.items()))
 

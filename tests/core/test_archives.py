@@ -1,4 +1,4 @@
-"""Tars walked through by their headers: as tarfile does it, but never for ever."""
+"""Tars walked through by tarfile: never for ever, and never ended by a damaged header."""
 
 import io
 import tarfile
@@ -11,6 +11,7 @@ from brainhive_cli.core import archives
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.published import things_eeg
 
+END = bytes(512)
 LONG = "a" * 60 + "/" + "é" * 40 + "/picture.jpg"
 
 
@@ -30,8 +31,7 @@ def test_files_are_found_where_tarfile_finds_them(tmp_path: Path, form: int) -> 
     pack(path, form, ["d/", "empty.jpg", "d/b.jpg", "ü.cls", LONG, "end.jpg", "b" * 97 + ".x"])
     with tarfile.open(path) as tar:
         expected = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
-    with path.open("rb") as file:
-        found = [member for member in archives.tar_members(file, path.stat().st_size) if member[0]]
+    found = [*archives.tar_members(path)]
     assert found == expected and len(found) == 6
 
 
@@ -55,8 +55,7 @@ def test_links_and_folders_have_no_data_whatever_size_they_claim(tmp_path: Path)
         link.type, link.linkname, link.size = tarfile.SYMTYPE, "elsewhere", 10**9
         tar.addfile(link)
         tar.addfile(tarfile.TarInfo("a.jpg"))
-    with path.open("rb") as file:
-        assert [name for name, _, _ in archives.tar_members(file, path.stat().st_size)] == ["", "a.jpg"]
+    assert [name for name, _, _ in archives.tar_members(path)] == ["a.jpg"]
 
 
 def header(size: bytes, kind: bytes = b"0") -> bytes:
@@ -67,26 +66,21 @@ def header(size: bytes, kind: bytes = b"0") -> bytes:
 
 
 def said(text: bytes) -> bytes:
-    return header(b"%o" % len(text), b"x") + text.ljust(512, b"\0") + header(b"0") + archives.END
+    return header(b"%o" % len(text), b"x") + text.ljust(512, b"\0") + header(b"0") + END
 
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
-    "a negative size": lambda: header(b"-0000001000") + archives.END,
-    "a negative binary size": lambda: header(b"\xff" * 11 + b"\x00") + archives.END,
-    "a huge binary size": lambda: header(b"\x80" + b"\x7f" * 11) + archives.END,
-    "a folder of negative size": lambda: header(b"-1000", b"L") + archives.END,
-    "a size beyond the end": lambda: header(b"77777777777") + archives.END,
-    "a size of no digits": lambda: header(b"1_0") + archives.END,
-    "an unknown type": lambda: header(b"0", b"Z") + archives.END,
+    "a negative size": lambda: header(b"-0000001000") + END,
+    "a huge binary size": lambda: header(b"\x80" + b"\x7f" * 11) + END,
+    "a size beyond the end": lambda: header(b"77777777777") + END,
+    "an unknown type": lambda: header(b"0", b"Z") + END,
     "no end, and a member cut short": lambda: header(b"10") + b"7 bytes",
     "no end, and half a header": lambda: header(b"0") + header(b"0")[:100],
-    "no end, and no member after what is said of it": lambda: said(b"11 path=abc\n")[:1024],
     "a negative size said before": lambda: said(b"14 size=-512\n"),
     "a line of no length": lambda: said(b"0 size=1\n"),
-    "a line of negative length": lambda: said(b"-9 size=1\n"),
-    "a line of too many digits": lambda: said(b"1" * 400),
-    "a sparse file": lambda: said(b"22 GNU.sparse.major=1\n"),
-    "a wrong checksum": lambda: header(b"0").replace(b"a.jpg", b"b.jpg") + archives.END,
+    "a sparse file": lambda: said(b"22 GNU.sparse.map=0,0\n"),
+    "a wrong checksum": lambda: header(b"0").replace(b"a.jpg", b"b.jpg") + END,
+    "a wrong checksum later": lambda: header(b"0") + header(b"0").replace(b"a.jpg", b"b.jpg") + END,
     "nothing": lambda: b"",
 }
 
@@ -95,25 +89,20 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 def test_a_header_that_claims_what_cannot_be_ends_the_walk(tmp_path: Path, what: str) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(HOSTILE[what]())
-    with pytest.raises((tarfile.TarError, ValueError)), path.open("rb") as file:
-        list(archives.tar_members(file, path.stat().st_size))
+    with pytest.raises((tarfile.TarError, ValueError)):
+        list(archives.tar_members(path))
     assert isinstance(things_eeg.unpacking(tmp_path, ["a"]), str)
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
-@pytest.mark.parametrize("padding", [0, 504])
-def test_a_tar_without_an_end_is_read_if_each_member_is_whole(
-    tmp_path: Path, ending: str, padding: int
-) -> None:
-    content = header(b"10") + b"8 bytes!" + bytes(padding)
+def test_a_tar_without_an_end_is_read_if_each_member_is_whole(tmp_path: Path, ending: str) -> None:
+    content = header(b"10") + b"8 bytes!" + bytes(504)
     for size in (len(content), 512 + 7):
-        with archives.TAR_OPENERS.get(ending[4:], open)(path := tmp_path / f"a{ending}", "wb") as file:
+        with archives.OPENERS.get(ending[4:], open)(path := tmp_path / f"a{ending}", "wb") as file:
             file.write(content[:size])
-        with archives.TAR_OPENERS.get(ending[4:], open)(path, "rb") as file:
-            walk = archives.tar_members(file)
-            assert next(walk) == ("a.jpg", 512, 8)
-            if size == len(content):
-                assert not list(walk)
-            else:
-                with pytest.raises(tarfile.ReadError):
-                    next(walk)
+        if size == len(content):
+            with archives.open_members(path) as members:
+                assert [(name, size) for name, size, _ in members] == [("a.jpg", 8)]
+        else:
+            with pytest.raises(MissingData, match="damaged"), archives.open_members(path) as members:
+                list(members)

@@ -263,7 +263,7 @@ def _read_shard(shard: Path) -> Listed:
     """List the pictures of a tar, with the label (.cls) of the same sample."""
     keys, spans, labels = [], [], {}
     with reading(shard, AGAIN), shard.open("rb", buffering=0) as file:
-        for path, offset, size in tar_members(file, os.fstat(file.fileno()).st_size):
+        for path, offset, size in tar_members(shard):
             folder, slash, name = path.removeprefix("./").rpartition("/")
             key, _, ending = name.partition(".")  # ._name is what macOS adds, and has no key
             if key and f".{ending.lower()}" in PICTURES:

@@ -105,8 +105,8 @@ def list_samples(paths: Iterable[Path], source: str) -> Iterator[Sample]:
     """Yield the samples of webdataset tars in order: members with one name up to the first dot."""
     for path in paths:
         samples: dict[str, dict[str, tuple[int, int]]] = {}  # offset and size by ending, by key
-        with reading(path, source), path.open("rb") as file:
-            for name, offset, size in tar_members(file, path.stat().st_size):
+        with reading(path, source):
+            for name, offset, size in tar_members(path):
                 key, _, ending = name.rpartition("/")[2].partition(".")
                 if key and ending:
                     samples.setdefault(key, {})[ending] = offset, size

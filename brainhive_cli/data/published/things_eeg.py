@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from brainhive_cli.core import console, documents, parts
-from brainhive_cli.core.archives import TAR, ZIP, is_archive, open_members
+from brainhive_cli.core.archives import ZIP, archive_ending, open_members
 from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
@@ -52,8 +52,6 @@ RESIZED = "resize"
 """Part of the name of a folder of pictures that were squashed to 224 × 224 (Image_set_Resize)."""
 NUMBER = re.compile(r"^\d+_")
 """Prefix of the folder of a concept, as the files are distributed."""
-MAX_MEMBERS = 10_000
-"""Members of a tar that are searched for its first file."""
 FILES = {
     "train": (
         *("train.pt", "preprocessed_eeg_training.npy", "train.npy", "preprocessed_meg_training.pkl"),
@@ -228,17 +226,14 @@ def unpacking(root: Path, needed: Sequence[str]) -> str:
     tops = tuple(part.partition("/")[0].rstrip("0123456789") for part in needed)  # of any subject
     lines = []
     paths = (root / path for path, entry in walk(root) if not entry.is_dir())
-    for path in sorted(filter(is_archive, paths)):
+    for path in sorted(filter(archive_ending, paths)):
         # all files of a zip, the first of a tar, which has no list, and nothing of a damaged archive
         names = []
-        most = None if path.suffix == ZIP else MAX_MEMBERS
         with suppress(BrainhiveError), open_members(path) as members:
-            files = (n.removeprefix("./") for n, _, _ in islice(members, most) if n and "\0" not in n)
-            names = list(files if path.suffix == ZIP else islice(files, 1))
+            names = [name for name, _, _ in islice(members, None if path.suffix == ZIP else 1)]
 
         is_top = path.parent == root and any(name.startswith(tops) for name in names)
-        ending = next(ending for ending in (ZIP, *TAR) if path.name.endswith(ending))
-        into = path.with_name(path.name.removesuffix(ending)) if is_top else path.parent
+        into = path.with_name(path.name.removesuffix(archive_ending(path))) if is_top else path.parent
 
         # a zip lists its files; of a tar the first shows whether it was unpacked
         if path.suffix == ZIP and any(part in name for name in names for part in needed):
