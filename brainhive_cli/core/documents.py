@@ -1,15 +1,15 @@
 """Documents in JSON and YAML, anyone's: each is read here, whatever it holds; and the digests of ours."""
 
 import hashlib
-import json
 import re
-from collections.abc import Callable, Collection, Container, Hashable, Iterator, Mapping
-from functools import cache, lru_cache, partial
+from collections.abc import Container, Hashable, Iterator, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import TRACKERS, UnfitFile, atomic_write, open_regular, read_regular
@@ -21,14 +21,10 @@ DOWNLOAD = "download it again"
 """Way out of a damaged document of another project."""
 MAX_DOCUMENT_BYTES = {".json": 64 << 20, ".yaml": 1 << 18}
 """Bytes of the largest document that is read by default; so much YAML takes two seconds."""
-MAX_DIGITS = 100
-"""Of a whole number in JSON."""
 MAX_NESTING = 64
-"""Levels of nesting that are read; pydantic stops at 255."""
+"""Levels of YAML that are read."""
 MAX_SHOWN_CHARACTERS = 300
 """Characters of a value or reason that a message shows."""
-SURROGATE = re.compile(r"[\ud800-\udfff]|\\(u|U0000)[dD][89a-fA-F]")
-"""Half of a character, or JSON's escape of one: half alone cannot be written again."""
 SHA256SUMS = "SHA256SUMS"
 """The list that a finished run carries: the digests of its documents, as `sha256sum -c` reads them."""
 DOCUMENTS = {".json", ".yaml", ".csv", ".html"}
@@ -53,7 +49,6 @@ def read(
     *,
     is_yaml: bool | None = None,
     most: int = 0,
-    without: Container[str] = (),
     within: Path | None = None,
 ) -> T:
     """Read one document, and check its type and, if a SHA256SUMS lists it, its digest.
@@ -65,7 +60,6 @@ def read(
         error: What is raised if it is damaged.
         is_yaml: Whether it is YAML, not JSON; None: if it is called .yaml.
         most: Bytes that it may have; 0 for the default of its format.
-        without: Keys of JSON objects to forget while reading.
         within: A folder below which it may be no link, as a run's documents may not.
 
     Raises:
@@ -102,7 +96,7 @@ def read(
     except UnicodeDecodeError as reason:
         raise error(f"{path} is not a text in UTF-8: {reason}", hint) from reason
     del content  # a large one is not kept twice
-    return parse(text, str(path), kind, hint, error, is_yaml=is_yaml, without=without)
+    return parse(text, str(path), kind, hint, error, is_yaml=is_yaml)
 
 
 def parse(
@@ -114,7 +108,6 @@ def parse(
     *,
     is_yaml: bool = False,
     is_typed: bool = False,
-    without: Container[str] = (),
 ) -> T:
     """Read a document that is a string, as `read` does; `where` names it in the message.
 
@@ -122,27 +115,12 @@ def parse(
     """
     try:
         if is_yaml:
-            loader = (_TypedLoader if is_typed else _Loader)(text)
-            try:
-                node = loader.get_single_node()
-                _refuse_deep(node, len(text) + 1)
-                value = loader.construct_document(node) if node else None
-            finally:
-                loader.dispose()
+            value = _parse_yaml(text, _TypedLoader if is_typed else _Loader)
         else:
-            hook = partial(_each_once, without)
-            value = json.loads(
-                text, object_pairs_hook=hook, parse_int=_read_number, parse_constant=_read_number
-            )
-            _refuse_deep(value, len(text))
-
-        # half a character could be read, and not be written again
-        if ("\\" in text or not text.isascii()) and SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
+            # Python writes Infinity, which configs hold, and NaN, which is no number
+            value = from_json(text, allow_inf_nan="NaN" not in text)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as reason:
         why = " ".join(str(reason).split())[:MAX_SHOWN_CHARACTERS] or type(reason).__name__
-        if isinstance(reason, RecursionError):
-            why = f"it is nested deeper than {MAX_NESTING} levels"
         raise error(f"{where} is not valid {'YAML' if is_yaml else 'JSON'}: {why}", hint) from reason
     return check(value, where, kind, hint, error)
 
@@ -182,87 +160,38 @@ def show_value(value: Any) -> str:
 _adapter = cache(TypeAdapter)
 
 
-def _read_number(text: str) -> float:
-    """Read a whole number that a float can hold (tokenizers write 10**30 for no limit), or Infinity."""
-    if text == "NaN":  # which Python writes, as it does Infinity, though JSON has no word for it
-        raise ValueError("it holds NaN, which is no number")
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"the number {text[:20]}… has more than {MAX_DIGITS} digits")
-    return float(text) if text.endswith("Infinity") else int(text)
+PLAIN = [f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")]
+"""Tags of YAML's types that JSON has too."""
+RESOLVERS = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+"""Types of what is not in quotes: dates stay texts."""
 
 
-def _each_once(without: Container[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object, in which no key stands twice: the parser alone would keep the last in silence."""
-    # a key twice makes the dictionary shorter
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {twice!r} appears twice")
-    return {name: value for name, value in pairs if name not in without} if without else document
+def _construct_int(loader: Any, node: Any) -> int:
+    number = int(loader.construct_yaml_int(node))
+    if abs(number) >= 1 << 63:
+        raise ValueError(f"the number in line {node.start_mark.line + 1} has more than 64 bits")
+    return number
 
 
-def _refuse_deep(root: Any, most: int) -> None:
-    """Refuse what is nested too deeply, or has more than `most` nodes: YAML's aliases may repeat a node."""
-    parts: dict[type, Callable[[Any], Collection[Any]]] = {
-        dict: dict.values,
-        list: lambda items: items,
-        yaml.MappingNode: lambda node: [part for pair in node.value for part in pair],
-        yaml.SequenceNode: lambda node: node.value,
-    }
-
-    # level by level, with the nodes that have parts
-    level, count = [root], 1
-    for _ in range(MAX_NESTING):
-        below: list[Any] = []
-        for node in level:
-            inner = parts[type(node)](node) if type(node) in parts else ()
-            below.extend(part for part in inner if type(part) in parts and parts[type(part)](part))
-            if count + len(below) > most:
-                raise ValueError("its aliases repeat too much")
-        if not below:
-            return
-        level, count = below, count + len(below)
-    raise RecursionError
+CONSTRUCTORS = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (None, *PLAIN)}
+CONSTRUCTORS["tag:yaml.org,2002:int"] = _construct_int
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with JSON's types only, and no mapping that has a key twice."""
+class _Loader(yaml.CSafeLoader):
+    """YAML with JSON's types only."""
 
-    yaml_constructors = {}  # noqa: RUF012
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node = super().compose_mapping_node(anchor)
-
-        # keys are texts, each once
-        first: dict[tuple[str, str], Any] = {}
-        for key, _ in node.value:
-            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-                raise ValueError(f"the key in line {key.start_mark.line + 1} is not a text: put it in quotes")
-            if (other := first.setdefault((key.tag, key.value), key)) is not key:
-                lines = " and ".join(str(mark.line + 1) for mark in (other.start_mark, key.start_mark))
-                raise ValueError(f"key {show_value(key.value)} appears twice, in lines {lines}")
-        return node
-
-    def construct_yaml_int(self, node: Any) -> int:
-        number = super().construct_yaml_int(node)
-        if abs(number) >= 1 << 63:
-            raise ValueError(f"the number in line {node.start_mark.line + 1} has more than 64 bits")
-        return number
-
-    def construct_yaml_str(self, node: Any) -> str:
-        text = super().construct_yaml_str(node)
-        if "\0" in text:
-            raise ValueError(f"the text in line {node.start_mark.line + 1} holds a NUL character")
-        return text
+    yaml_constructors = CONSTRUCTORS
+    yaml_implicit_resolvers = RESOLVERS
 
 
-class _TypedLoader(_Loader):
-    """YAML without anchors, aliases, tags and directives: what begins as these do is a text."""
+class _TypedLoader(yaml.SafeLoader):
+    """The same without anchors, aliases, tags and directives: what begins as these do is a text."""
+
+    yaml_constructors = CONSTRUCTORS
+    yaml_implicit_resolvers = RESOLVERS
 
     def check_plain(self) -> bool:
         return self.peek() in "*&!%@`" or bool(super().check_plain())
@@ -270,12 +199,46 @@ class _TypedLoader(_Loader):
     def check_directive(self) -> bool:
         return False
 
-    fetch_alias = fetch_anchor = fetch_tag = _Loader.fetch_plain
+    fetch_alias = fetch_anchor = fetch_tag = yaml.SafeLoader.fetch_plain
 
 
-for _type in ("null", "bool", "int", "float", "str", "seq", "map"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_type}", getattr(_Loader, f"construct_yaml_{_type}"))
-_Loader.add_constructor(None, _Loader.construct_undefined)  # type: ignore[type-var]
+def _parse_yaml(text: str, kind: type[_Loader | _TypedLoader]) -> Any:
+    """Read YAML; what YAML allows and no recipe needs is refused before a value is made."""
+    loader = kind(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+
+        # level by level: aliases may repeat a node, and a document holds no more nodes than letters
+        level, count = [root], 1
+        for _ in range(MAX_NESTING):
+            below: list[Any] = []
+            for node in level:
+                if isinstance(node, yaml.MappingNode):
+                    _check_keys(node)
+                    below += [part for pair in node.value for part in pair]
+                elif isinstance(node, yaml.SequenceNode):
+                    below += node.value
+                if count + len(below) > len(text) + 1:
+                    raise ValueError("its aliases repeat too much")
+            if not below:
+                return loader.construct_document(root)
+            level, count = below, count + len(below)
+        raise ValueError(f"it is nested deeper than {MAX_NESTING} levels")
+    finally:
+        loader.dispose()
+
+
+def _check_keys(mapping: yaml.MappingNode) -> None:
+    """Refuse a mapping with a key that is no text, or that stands twice: YAML would keep the last."""
+    first: dict[tuple[str, str], Any] = {}
+    for key, _ in mapping.value:
+        if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            raise ValueError(f"the key in line {key.start_mark.line + 1} is not a text: put it in quotes")
+        if (other := first.setdefault((key.tag, key.value), key)) is not key:
+            lines = " and ".join(str(mark.line + 1) for mark in (other.start_mark, key.start_mark))
+            raise ValueError(f"key {show_value(key.value)} appears twice, in lines {lines}")
 
 
 def write_digests(folder: Path, listed: Mapping[str, str]) -> None:

@@ -65,11 +65,11 @@ def test_an_error_is_shown_though_its_hint_cannot_be_completed(
 
 def test_a_document_that_holds_what_is_no_number_is_refused_wherever_it_lies(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text('{"schema": NaN}')
-    with pytest.raises(BrainhiveError, match=r"metrics\.json is not valid JSON: it holds NaN"):
+    with pytest.raises(BrainhiveError, match=r"metrics\.json is not valid JSON: expected value"):
         documents.read(tmp_path / "metrics.json")
     with h5py.File(tmp_path / "store.h5", "w") as file:
         file.attrs["config"] = '{"a": [NaN]}'
-        with pytest.raises(ValueError, match="attribute config is not valid JSON: it holds NaN"):
+        with pytest.raises(ValueError, match="attribute config is not valid JSON: expected value"):
             hdf5.get_attributes(file)
 
 

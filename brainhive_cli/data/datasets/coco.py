@@ -130,8 +130,7 @@ def _concepts(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
 
-    # without the outlines, which would take three times the memory
-    content = documents.read(path, _InstanceFile, SOURCE, most=LARGEST, without={"segmentation"})
+    content = documents.read(path, _InstanceFile, SOURCE, most=LARGEST)
     categories = {category["id"]: category["name"] for category in content["categories"]}
     stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
 

@@ -80,7 +80,9 @@ def load(reference: str) -> "DiffusionPrior":
     if path.is_dir():
         # a folder has a config of its own
         file = path / "config.json"
-        config = documents.read(file, Config, documents.DOWNLOAD, MissingData, without={"kind"})
+        written = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
+        written.pop("kind", None)
+        config = documents.check(written, str(file), Config, documents.DOWNLOAD, MissingData)
         path = path / WEIGHTS
         state = weights.read(path)
     else:
