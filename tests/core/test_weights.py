@@ -1,11 +1,8 @@
 """Weights: sound files are read as they are; whatever is wrong with one is one error that names it."""
 
-import errno
 import hashlib
-import mmap
 import os
 import pickle
-import shutil
 import stat
 import zipfile
 from collections.abc import Callable
@@ -257,25 +254,6 @@ def test_an_archive_whose_records_have_no_crc32_is_read(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(MissingData, match=DAMAGED):
         weights.read(path)
-
-
-@pytest.mark.parametrize("kind", ["safetensors", "pt"])
-def test_weights_on_a_disk_whose_files_cannot_be_mapped_are_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    path = saved(tmp_path, kind)
-    inode, copies, map_file, copy = os.stat(path).st_ino, list[Path](), mmap.mmap, shutil.copy
-
-    def refuse(file: int, *given: object, **options: object) -> mmap.mmap:
-        if os.fstat(file).st_ino == inode:
-            raise OSError(errno.ENODEV, "No such device")
-        return map_file(file, *given, **options)
-
-    monkeypatch.setattr(mmap, "mmap", refuse)
-    monkeypatch.setattr(shutil, "copy", lambda *paths: copies.append(Path(copy(*paths))) or copies[-1])
-    found = weights.read(path)
-    assert all(torch.equal(found[name], value) for name, value in STATE.items())
-    assert copies and not any(each.exists() for each in copies)
 
 
 def most_memory() -> int:

@@ -218,15 +218,10 @@ def open_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> h5py.Datas
         ValueError: if it is of another kind, lies in other files, or is far larger than the file.
     """
     dataset = find_dataset(file, name)
-    dtype, kind, layout = dataset.dtype, dataset.id.get_type(), dataset.id.get_create_plist()
-    is_numpys = dtype.kind in kinds and not dtype.hasobject
-    if is_numpys and dtype.kind == "S":
-        is_numpys = not kind.is_variable_str()
-    elif is_numpys:  # its bits are those of NumPy's dtype, and not of a float of other make, say
-        is_numpys = dtype.itemsize <= MAX_NUMBER_BYTES and kind.equal(h5py.h5t.py_create(dtype))
-    if not is_numpys:
+    dtype = dataset.dtype
+    if dtype.kind not in kinds or (dtype.kind != "S" and dtype.itemsize > MAX_NUMBER_BYTES):
         raise ValueError(f"{name} is {dtype}, not of kind {' or '.join(kinds)}")
-    if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
+    if dataset.is_virtual or dataset.external:
         raise ValueError(f"{name} lies in other files")
     count = max(prod(dataset.shape), prod(dataset.chunks or ()))  # a chunk is read whole, and may be larger
     refuse_inflation(count * dtype.itemsize, os.path.getsize(file.filename), name)
@@ -241,7 +236,7 @@ def map_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> Array:
     """
     dataset = open_numbers(file, name, kinds)
     dtype, shape = np.dtype(dataset.dtype.str), dataset.shape
-    if not dtype.isnative or dataset.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS:
+    if not dtype.isnative or dataset.chunks:
         raise ValueError(f"{name} is not in the machine's order of bytes, or not in one piece")
     size = prod(shape) * dtype.itemsize
     if not size:
