@@ -253,12 +253,11 @@ def damage(path: Path, how: str, seed: int) -> None:
         path.write_bytes(b"" if how == "emptied" else bytes(changed[: at if how == "cut" else None]))
 
 
-@pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
-def test_a_damaged_file_is_one_clear_error_or_reads_as_before(
-    reader: Reader, how: str, tmp_path: Path
-) -> None:
-    for seed in range(2):
+def test_a_damaged_file_is_one_clear_error_or_reads_as_before(reader: Reader, tmp_path: Path) -> None:
+    """Each reader on three kinds of damage, in turn; `python -m tools.soak --only damaged` tries all."""
+    turn = READERS.index(reader)
+    for seed, how in enumerate((DAMAGES * 2)[turn % len(DAMAGES) :][:3]):
         path = tmp_path / str(seed) / reader.name
         path.parent.mkdir(parents=True)
         reader.write(path)
