@@ -194,8 +194,6 @@ def _read_mindeye1(
             values, path = sample.array(SIGNAL), sample.path
             if values.ndim != 2 or values.shape[1] != width or max(rows) >= len(values):
                 raise BrainhiveError(f"{path}: signals {list(values.shape)} are not [R, {width}]", MINDEYE1)
-            if not np.isfinite(values).all():
-                raise BrainhiveError(f"{path} has signals that are not finite", MINDEYE1)
             target[: len(rows), :, 0] = values[rows]
         return signal
 
