@@ -32,8 +32,8 @@ MAX_TEXT_BYTES = 1 << 28
 TRACKERS = ("tensorboard", "wandb", "swan", "run-")
 """First letters of what trackers keep in a run's own folder, links too, and which is no part of the run."""
 
-MAX_DEPTH, MAX_ENTRIES = 64, 50_000_000
-"""Depth of folders, and number of files and folders, of a walk; ImageNet-21k has 14 million pictures."""
+MAX_DEPTH = 64
+"""Depth of folders of a walk."""
 MAX_LINKS_TO = 100
 """Times that a walk goes into one folder through links: n folders linked to each other have 2^n ways."""
 OF_THE_SYSTEM = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
@@ -246,56 +246,43 @@ def walk(
         A POSIX path below `root`, and its entry, which knows without a further look what it is.
 
     Raises:
-        BrainhiveError: if there are more than MAX_ENTRIES, more than MAX_DEPTH in one another, more than
-            MAX_LINKS_TO links to one of them, or if it is a folder of the kernel.
+        BrainhiveError: if more than MAX_DEPTH lie in one another, more than MAX_LINKS_TO links lead to one of
+            them, or if it is a folder of the kernel.
         OSError: if a folder cannot be read.
     """
     system = {os.stat(path).st_dev for path in SYSTEM_FOLDERS if os.path.ismount(path)}
     way = "name the folder of the data set itself"
-    count = 0
     link_counts: Counter[tuple[int, int]] = Counter()  # how often each was entered on a way with a link
 
-    def open_folder(path: str) -> tuple[tuple[int, int], str, Iterator[os.DirEntry[str]]]:
+    def visit(
+        path: str, above: tuple[tuple[int, int], ...], is_linked: bool
+    ) -> Iterator[tuple[str, os.DirEntry[str]]]:
         # a kernel's folder may hold links to everywhere
         about = os.stat(root / path)
         if about.st_dev in system:
             raise BrainhiveError(f"{root / path} is a folder of the system, and holds no data", way)
+
+        # a link to a folder that the walk is in leads round in circles; ways through links are counted
+        identity = about.st_dev, about.st_ino
+        if identity in above:
+            return
+        link_counts[identity] += is_linked
+        if link_counts[identity] > MAX_LINKS_TO:
+            raise BrainhiveError(f"more than {MAX_LINKS_TO} links lead to the folder {root / path}", way)
+        if len(above) > MAX_DEPTH:
+            raise BrainhiveError(f"{root / path} lies more than {MAX_DEPTH} folders deep", way)
         with os.scandir(root / path) as scanned:
             entries = sorted(scanned, key=lambda entry: entry.name)
-        return (about.st_dev, about.st_ino), path, iter(entries)
-
-    # the folders that the walk is in, from the top down
-    opened = [(*open_folder(folder), False)] if os.path.isdir(root / folder) else []
-    while opened:
-        _, above, entries, is_linked = opened[-1]
-        entry = next(entries, None)
-        if entry is None:
-            opened.pop()
-            continue
-        if entry.name.startswith(".") or entry.name in OF_THE_SYSTEM:
-            continue
-        count += 1
-        if count > MAX_ENTRIES:
-            raise BrainhiveError(f"{root} holds more than {MAX_ENTRIES:,} files", way)
-
-        # yield the entry, then enter it
-        path = f"{above}/{entry.name}" if above else entry.name
-        yield path, entry
-        if entry.is_dir() and enters(entry.name):
-            below = open_folder(path)
-
-            # a link to a folder that the walk is in leads round in circles
-            if any(below[0] == number for number, *_ in opened):
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in OF_THE_SYSTEM:
                 continue
+            inner = f"{path}/{entry.name}" if path else entry.name
+            yield inner, entry
+            if entry.is_dir() and enters(entry.name):
+                yield from visit(inner, (*above, identity), is_linked or entry.is_symlink())
 
-            # ways through links are counted, and depth is limited
-            is_linked = is_linked or entry.is_symlink()
-            link_counts[below[0]] += is_linked
-            if link_counts[below[0]] > MAX_LINKS_TO:
-                raise BrainhiveError(f"more than {MAX_LINKS_TO} links lead to the folder {root / path}", way)
-            if len(opened) > MAX_DEPTH:
-                raise BrainhiveError(f"{root / path} lies more than {MAX_DEPTH} folders deep", way)
-            opened.append((*below, is_linked))
+    if os.path.isdir(root / folder):
+        yield from visit(folder, (), False)
 
 
 WILD = {"*": "[^/]*", "?": "[^/]"}

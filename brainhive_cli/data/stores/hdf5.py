@@ -15,7 +15,6 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -256,12 +255,8 @@ def read_strings(file: h5py.File, name: str) -> NDArray[np.bytes_]:
     packed = np.array(map_numbers(file, name, "S"))
     if packed.ndim != 1:
         raise ValueError(f"{name} {list(packed.shape)} is no list")
-    content = packed.view(np.uint8)
-    if content.max(initial=0) < 0x80:  # ASCII, as nearly always
-        return packed
-    content.tobytes().decode()
-    if (content[:: packed.itemsize] & 0xC0 == 0x80).any():  # a character that began in the string before
-        raise ValueError(f"{name} is not UTF-8")
+    for string in packed.tolist():
+        string.decode()
     return packed
 
 
@@ -391,28 +386,27 @@ class RowWriter:
         with h5py.File(path, "r") as file:
             dataset, sums = find_dataset(file, name), f"{CHECKSUMS}/{name}"
             self._offset: int = dataset.id.get_offset()
-            self._dtype, self._row_shape, self._path = dataset.dtype, dataset.shape[1:], path
+            self._dtype, self._path = dataset.dtype, path
             self._sums: int | None = find_dataset(file, sums).id.get_offset() if sums in file else None
-        self._row_bytes = prod(self._row_shape) * self._dtype.itemsize
+        self._row_bytes = prod(dataset.shape[1:]) * self._dtype.itemsize
         self._file = open_plain(path, os.O_WRONLY, follow=False)
 
     def write(self, rows: Sequence[int] | NDArray[np.integer[Any]], values: Array) -> None:
-        """Write `values` [len(rows), …] at `rows`, then their checksums; neighbouring rows go in one call."""
+        """Write `values` [len(rows), …] at `rows`, neighbouring ones in one call, each with its checksums."""
         rows = np.asarray(rows, np.int64)
-        values = np.ascontiguousarray(values, self._dtype).reshape(len(rows), *self._row_shape)
         if not len(rows):
             return
+        values = np.ascontiguousarray(values, self._dtype).reshape(len(rows), -1)
         ends = np.flatnonzero(np.diff(rows) != 1) + 1
-        runs = list(pairwise([0, *ends.tolist(), len(rows)]))
-        parts = [(values, self._row_bytes, self._offset)]
-        if self._sums is not None:
-            parts.append((row_checksums(values), CHECKSUM_BYTES, self._sums))
-        for content, size, start in parts:
-            flat = content.reshape(-1).view(np.uint8).data
-            for first, end in runs:
-                self._write_all(flat[first * size : end * size], start + int(rows[first]) * size)
+        firsts = rows[np.r_[0, ends]].tolist()
+        sums = row_checksums(values)
+        for first, part, part_sums in zip(firsts, np.split(values, ends), np.split(sums, ends), strict=True):
+            self._write_all(part, self._offset + first * self._row_bytes)
+            if self._sums is not None:
+                self._write_all(part_sums, self._sums + first * CHECKSUM_BYTES)
 
-    def _write_all(self, left: memoryview, at: int) -> None:
+    def _write_all(self, content: Array, at: int) -> None:
+        left = content.reshape(-1).view(np.uint8).data
         while left:
             try:
                 written = os.pwrite(self._file, left, at)
