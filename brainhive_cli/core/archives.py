@@ -171,7 +171,7 @@ def _tar_files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             raise tarfile.ReadError(f"a member of type {member.type!r} and {member.size} bytes")
         if member.isfile():
             yield member
-        tar.members.clear()  # which keep all that was read of a header
+        tar.members.clear()  # type: ignore[attr-defined]  # or all headers stay in memory
 
     # what follows the last member is the end, or nothing, as some tools leave the end out
     assert tar.fileobj is not None

@@ -166,11 +166,11 @@ def _read_torch(path: Path, unpickler: "Unpickler") -> Any:
         content = unpickler.load()
         if not isinstance(content, int) or content != TORCH_MAGIC:
             return content
-        refused = Refused("torch.storage")
+        raise Refused("torch.storage")  # of an older file
     except Refused as error:
+        if not str(error).startswith("torch."):
+            raise
         refused = error
-    if not str(refused).startswith("torch."):
-        raise refused
 
     import torch
 
@@ -347,7 +347,7 @@ class Unpickler(pickle._Unpickler):
     memo: dict[int, Any]
 
     def __init__(self, stream: Stream, archive: _TorchArchive | None = None) -> None:
-        super().__init__(stream)
+        super().__init__(stream)  # type: ignore[arg-type]  # long bytes are arrays, which pickle takes too
         self._archive = archive
 
     def find_class(self, module: str, name: str) -> Any:
