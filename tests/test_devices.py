@@ -266,13 +266,10 @@ def test_every_generator_and_prior_draw_and_learn_there(
 
 def test_ranks_are_counted_there(gpu: PretendedGpu) -> None:
     signals, gallery, target = *torch.randn(2, 9, 8, device="cuda").unbind(), torch.arange(9)
-    distractors = ranks.Distractors(gallery, 20, seed=0)
-
-    assert all_on_gpu(*distractors)
-    assert len(ranks.ranks(signals, gallery.cpu(), target, distractors)) == 9
-    assert ranks.ranks_of_all(signals, gallery, 5, distractors).shape == (9, 5)
+    assert len(ranks.ranks(signals, gallery.cpu(), target)) == 9
+    assert ranks.ranks_of_all(signals, gallery, 5).shape == (9, 5)
     relevant = target[:, None].expand(-1, 2)
-    assert len(ranks.ranks_and_precisions(signals, gallery, target, relevant, distractors)[1]) == 9
+    assert len(ranks.ranks_and_precisions(signals, gallery, target, relevant)[1]) == 9
     assert len(ranks.nearest(signals, gallery)) == len(ranks.subset_hits(signals, gallery, 3, 2, 0)[0]) == 9
 
 
@@ -293,7 +290,7 @@ def test_commands_run_there_from_pictures_to_metrics(
     go("train-prior", folder, colours, sdxl, *small, *few, "train.ema=0.9", f"similarity=[{COLOURS!r}]")
     cell = ("subjects=1", "train.epochs=2", "train.selection=test", f"prior={prior}")
     run = go("train-align", *SMALL, *cell).folder
-    varied = ("distractors=10", "subsets.ways=20", "sliding.step_ms=400", "ceiling_splits=2", "repetitions=2")
+    varied = ("subsets.ways=20", "ceiling_splits=2", "repetitions=2")
     go("eval-retrieval", f"run={run}", *varied)
     go(
         *("reconstruct", f"prior={prior}", f"align_run={run}", sdxl, "sources=brain,images,nearest"),

@@ -16,7 +16,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, reading_sweep
 from brainhive_cli.data.command_lines import write_prior
 from brainhive_cli.evaluation.retrieval.baseline import explain_verdict, rank_plainly
-from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, require_projection
+from brainhive_cli.evaluation.retrieval.figures import draw_artifacts
 from brainhive_cli.evaluation.retrieval.folds import Measured
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import measure_cell
@@ -30,12 +30,12 @@ from brainhive_cli.reports.sentences import explain_chance
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the libraries that the recipe asks for, the runs, and what they are evaluated with."""
+    """List the libraries of trackers, the runs, and what they are evaluated with."""
     job = cache(lambda: Job.resolve(recipe).open())
     return collect(
         lambda: trackers.inputs(recipe.run.trackers),
         lambda: job().inputs(),
-        checks=[lambda: require_projection(recipe.embedding_map), lambda: job().check()],
+        checks=[lambda: job().check()],
     )
 
 
@@ -48,7 +48,6 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Evaluate the runs to compare with, then every cell on the subjects it is tested on."""
     # refuse missing libraries before anything is computed
     trackers.require(recipe.run.trackers)
-    require_projection(recipe.embedding_map)
     with console.progress("opening models, signals and embeddings"):
         job = Job.resolve(recipe).open()
 
@@ -98,7 +97,7 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
 
         def measure(name: str) -> Measured:
             models = job.open_models(groups[name], launch.device)
-            return measure_cell(models, recipe.spec)
+            return measure_cell(models, recipe)
 
         if not folder.fill("evaluating cells", files, launch, measure):
             work = None

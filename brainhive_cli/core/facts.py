@@ -270,7 +270,6 @@ class Gallery(Model):
         dataset: Data set of the candidates.
         splits: Splits whose pictures are candidates.
         pictures: Number of candidates.
-        random: Number of random candidates among them.
         held_out: What was held out, where trials were.
         digest: Digest of all of it.
     """
@@ -278,7 +277,6 @@ class Gallery(Model):
     dataset: str
     splits: Any = None
     pictures: int
-    random: int
     held_out: str = ""
     digest: str
 
@@ -304,24 +302,18 @@ class Control(Model):
 
 
 class Baseline(Model):
-    """Closed-form ridge next to a model, and what it says of a result at chance.
+    """Closed-form ridge next to a model.
 
     Attributes:
         reason: Why none was fitted; empty where one was.
-        cause: `misfiled`, `too little data` or `target not carried`; empty where nothing follows.
-        line: The command that follows.
         answer: Whether its ranks are above chance.
-        signals: Training signals that the ridges of all subjects learned from.
-        orders: Other orders of the pictures that were tried.
-        order: The best of them.
+        orders: Other orders of the pictures that were tried, as the model does not find them as filed.
+        order: The order in which the ridge finds them, where it does not as filed; else empty.
         order_p: Its p, corrected for all orders.
     """
 
     reason: str = ""
-    cause: Literal["", "misfiled", "too little data", "target not carried"] = ""
-    line: str = ""
     answer: Answer | None = None
-    signals: int = 0
     orders: int = 0
     order: str = ""
     order_p: float | None = None
@@ -341,11 +333,8 @@ class RetrievalFacts(Facts):
         claims: Statements that the design allows.
         gallery: The candidates.
         control: Distribution under a control.
-        curves: Random choices of repetitions, or the width of the window in ms, by curve.
-        voxels: Voxels of each region, by subject.
         prior: Prior that the tokens are of.
         concepts: Metrics of each concept, best first.
-        categories: Metrics of each category.
         confusions: Pairs of concepts that are confused, the most frequent first.
         confusion_matrix: All confusions, where concepts are few.
         tests_trials: Whether trials of known pictures or categories were held out.
@@ -361,11 +350,8 @@ class RetrievalFacts(Facts):
     claims: str = ""
     gallery: Gallery | None = None
     control: Control | None = None
-    curves: dict[str, float] = {}
-    voxels: dict[str, dict[str, int]] = {}
     prior: str | None = None
     concepts: dict[str, dict[str, float]] = {}
-    categories: dict[str, dict[str, float]] = {}
     confusions: list[dict[str, Any]] = []
     confusion_matrix: ConfusionMatrix | None = None
     tests_trials: bool = False

@@ -307,8 +307,7 @@ def _check_galleries(first: Measurements, second: Measurements) -> None:
     galleries = [run.facts_of(RetrievalFacts).gallery for run in (first, second)]
     if galleries[0] != galleries[1]:
         shown = [
-            f"{run} ({gallery.pictures} pictures of {gallery.dataset}, {gallery.random} random, "
-            f"digest {gallery.digest})"
+            f"{run} ({gallery.pictures} pictures of {gallery.dataset}, digest {gallery.digest})"
             for run, gallery in zip(runs, galleries, strict=True)
             if gallery
         ]

@@ -17,7 +17,6 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.measurement.corrections import Compared
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import (
-    Distractors,
     nearest,
     ranks,
     ranks_and_precisions,
@@ -52,22 +51,18 @@ class Gallery:
             whose signals are used. A picture skipped as bad is no candidate. Empty where folds are pooled.
         image_ids: [M], split by split.
         concepts: [M].
-        random: How many random vectors are candidates too.
-        seed: Their seed.
         alike_by: What pictures are alike by.
     """
 
     rows: Mapping[str, Int64]
     image_ids: list[str]
     concepts: list[str]
-    random: int = 0
-    seed: int = 0
     alike_by: AlikeBy = "concept"
 
     @property
     def pool(self) -> int:
         """Number of candidates."""
-        return len(self.image_ids) + self.random
+        return len(self.image_ids)
 
     @property
     def split(self) -> str:
@@ -78,19 +73,6 @@ class Gallery:
     def tested(self) -> Int64:
         """Rows of the pictures of that split, the first of the candidates."""
         return self.rows[self.split]
-
-    def draw_distractors(self, images: Tensor) -> Distractors:
-        """Draw the random candidates next to the pictures' tokens [M, D]; the same every time."""
-        return Distractors(images, self.random, self.seed)
-
-    def rank_draws(self, images: Tensor, target: Int64, draws: Sequence[Tensor]) -> Int64:
-        """Rank the target [N] of each signal among all candidates, whose pictures are [M, D]: [K, N].
-
-        `draws` are tokens [N, D] of the same signals, K times; the gallery is read once.
-        """
-        targets = torch.from_numpy(np.tile(target, len(draws)))
-        ranked = ranks(torch.cat([*draws]), images, targets, self.draw_distractors(images))
-        return ranked.numpy().reshape(len(draws), -1)
 
     def find(self, image_ids: Iterable[str]) -> Int64:
         """Find the index of pictures; of those that several splits have, the one whose signals are used."""
@@ -129,21 +111,19 @@ class Scores:
             pictures is that correlation. Of a region: what it carries, by head.
         relevant: [N] how many pictures are relevant.
         named: [N] concept of the picture that is most similar to the signal.
-        similarity: [N] cosine similarity of the seen picture and the named one.
         wins: [N] of two pictures, twice the share of the same fold's signals of the other one that are less
             like the seen one, ties half, less the area under the ROC curve of the fold: their mean over
             pictures is that area, and varies as they do. Empty where there are not two.
         candidates: Image ids of the P pictures of the signals' split among which the verdict is asked: of
-            many, drawn ones. Training pictures and random vectors have no part in it: they may be nearer to,
-            or further from, any signal.
+            many, drawn ones. Training pictures have no part in it: they may be nearer to, or further from,
+            any signal.
         table: [n, P] their ranks by the signals that show one of them, uint16; 0 of what was not compared.
         control: Each metric [1 + K]: as it is measured, then in every draw of the control.
         scopes: Further tables by the end of their scope: `backward`, `subsets`, `corrections · csls`,
-            `repetitions · 4`, `sliding · 100`, `regions · V1`. Backward, each picture that was shown seeks
+            `repetitions · 4`, `regions · V1`. Backward, each picture that was shown seeks
             its signals among all, unless some were shown more often than others, or trials of seen pictures
             are held out.
         words: How a further table was measured.
-        voxels: Of a region, how many it has among those that the model reads.
         ceiling: Scores of halves of the repetitions, whatever the model, of the pictures with two repetitions
             at least, by their own signal in the other half.
         repetitions: Of a ceiling, the most that a picture has.
@@ -164,14 +144,12 @@ class Scores:
     values: Mapping[str, Float64] = field(default_factory=dict)
     relevant: Int64 = field(default_factory=NO_COLUMN)
     named: Sequence[str] = ()
-    similarity: Sequence[float] = ()
     wins: Sequence[float] = ()
     candidates: Sequence[str] = ()
     table: Array = field(default_factory=NO_COLUMN)
     control: Mapping[str, Float64] = field(default_factory=dict)
     scopes: Mapping[str, Self] = field(default_factory=dict)
     words: str = ""
-    voxels: int = 0
     ceiling: Self | None = None
     repetitions: int = 0
     times: float = 2.0
@@ -229,8 +207,7 @@ def measure_control(
         targets: 1 + K times [N]: index of what each signal showed, then of each draw.
     """
     # all pictures of the split are ranked once, and the permuted ones of each draw looked up
-    distractors = gallery.draw_distractors(images)
-    all_ranks = ranks_of_all(tokens, images, len(gallery.tested), distractors)  # [N, M]
+    all_ranks = ranks_of_all(tokens, images, len(gallery.tested))  # [N, M]
     drawn = np.stack([all_ranks[np.arange(len(tokens)), shown] for shown in targets])  # [1 + K, N]
     return {name: metric(drawn) for name, metric in CONTROL_METRICS.items()}
 
@@ -250,11 +227,9 @@ def rank(
     signals = torch.cat([*tokens.values()])  # [N, D]
     target = gallery.find(label for scores in items.values() for label in scores.labels)
     relevant = gallery.relevant(target)  # [N, K]
-    indices = (torch.from_numpy(target), torch.from_numpy(relevant))
-    ranked = ranks_and_precisions(signals, images, *indices, gallery.draw_distractors(images))
+    ranked = ranks_and_precisions(signals, images, torch.from_numpy(target), torch.from_numpy(relevant))
     seen_ranks, precision = (values.numpy() for values in ranked)
     named = nearest(signals, images)
-    similarity = cosine_similarity(images[named], images[target], dim=1).cpu()
     scores, start = {}, 0
     for subject, listed in items.items():
         part = slice(start, start := start + len(listed.labels))
@@ -274,7 +249,6 @@ def rank(
             values={"map": precision[part]},
             relevant=(relevant[part] >= 0).sum(1),
             named=[gallery.concepts[index] for index in named[part]],
-            similarity=similarity[part].tolist(),
             wins=share_wins(tokens[subject], target[part], images) if len(images) == 2 else (),
             scopes=scopes,
         )

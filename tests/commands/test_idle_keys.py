@@ -24,7 +24,6 @@ COMMANDS = {
     [
         ("train-align", ["signal.random_k=3"], "random_k"),
         ("train-align", ["finetune.share=0.5"], "finetune"),
-        ("eval-retrieval", ["repetition_draws=3"], "repetition_draws"),
         ("reconstruct", ["truth=seen"], "truth"),
         ("reconstruct", ["guidance=0.5"], "guidance"),
         ("reconstruct", ["score=made", "truth=seen", "steps=9"], "steps"),

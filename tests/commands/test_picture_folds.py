@@ -50,7 +50,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def found(home: Path, go: Go) -> Result:
     go("train-align", DATASET, f"encoders=[{COLOURS!r}]", *RIDGE)
-    return go("eval-retrieval", "repetitions=all", "repetition_draws=2", "sheet_rows=2")
+    return go("eval-retrieval", "repetitions=all", "sheet_rows=2")
 
 
 def test_folds_are_pooled_among_the_candidates_of_each(found: Result) -> None:

@@ -93,7 +93,6 @@ def test_regions_are_said_to_carry_what_a_model_reads_of_them(go, small, world, 
     shares = {name: found.scopes[f"regions · {name}"][token] for name in ("early", "FFA", "V1", "V2")}
     assert all(0 < each.value < 1.2 and each.low <= each.value <= each.high for each in shares.values())
     assert max(shares["V1"].value, shares["V2"].value) < shares["early"].value  # which they lie in
-    assert found.facts.voxels["sub-01"]["early"] > found.facts.voxels["sub-01"]["FFA"]
     assert not any("LOC" in name for name in found.scopes)  # of which the model reads nothing
     table = next(table for table in result.tables if table.title.startswith("What each region carries"))
     assert [row[0] for row in table.rows if row[0] in shares]

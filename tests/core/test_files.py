@@ -28,7 +28,6 @@ from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.published.nsd import read_design
 from brainhive_cli.data.recording_files import open_raw
-from brainhive_cli.evaluation.retrieval.concepts import read_categories
 
 SPECIAL: dict[str, Callable[[Path], Any]] = {
     "pipe": os.mkfifo,
@@ -90,7 +89,6 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "train.tsv": lambda path: session_stores.describe_files([path]),
     "small.pt": lambda path: session_stores.describe_files([path]),
     "nsd_expdesign.mat": lambda path: read_design(path, 1),
-    "categories.csv": lambda path: read_categories(str(path)),
     "file_names.txt": lambda path: vectors._thingsvision(path.parent),
 }
 

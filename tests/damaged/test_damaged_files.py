@@ -33,7 +33,6 @@ from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.retrieval.concepts import read_categories
 
 COUNT = 20
 IDS = [f"train/c{number % 3}/p{number:02d}" for number in range(COUNT)]
@@ -225,11 +224,6 @@ READERS = [
     Reader(nsd.STIMULI, stimuli, read_stimuli),
     Reader(nsd.INFO, stimuli, read_stimuli),
     Reader("instances.json", annotations, lambda path: coco._concepts(path)),
-    Reader(
-        "categories.tsv",
-        lambda path: path.write_text("a\tx\nb\ty\n"),
-        lambda path: read_categories(str(path)),
-    ),
 ]
 
 

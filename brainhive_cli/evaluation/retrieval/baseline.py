@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,24 +14,18 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import LEVEL, Answer, Baseline
-from brainhive_cli.core.lines import Line, write_value
 from brainhive_cli.core.measurements import Measurements, by_name
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.measure import (
-    Models,
-    open_gallery,
-    open_trials,
-    shared_rows,
-)
+from brainhive_cli.evaluation.retrieval.measure import Models, open_gallery, open_trials, shared_rows
 from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes
 from brainhive_cli.measurement.ranks import ranks_of_all, summarise
 from brainhive_cli.measurement.retrieval import draw_tested
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.measurement.verdict import judge
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 BASELINE, PLAIN = "baseline · ridge", "plain"
 """The scope of the ridge that a verdict is compared with, and the first part of those of plain baselines."""
@@ -70,16 +64,15 @@ class Ridge:
 
     Attributes:
         subject: Whose signals are tested.
-        is_own: Whether the training signals are the subject's, not those of other people.
         train: [N, K] principal components of training signals.
         targets: [Q, D] targets of the training pictures.
-        learned: [N] index of each training signal's target, by order of the pictures.
+        learned: [N] index of each training signal's target, by order of the pictures; those of other people
+            are as filed.
         test: [M, K] test signals.
         shown: [M] rows of the pictures that test signals are filed as.
     """
 
     subject: int
-    is_own: bool
     train: Tensor
     targets: Tensor
     learned: Mapping[str, Int64]
@@ -94,8 +87,9 @@ class Ridge:
             BrainhiveError: if signals are missing, or those of several subjects differ in width.
         """
         # signals to train on
-        first, is_own = models[0], subject in models[0].cell.trained_on
-        people = [subject] if is_own else first.cell.trained_on
+        first = models[0]
+        is_new = subject not in first.cell.trained_on
+        people = first.cell.trained_on if is_new else [subject]
         trials = [first.trials(person, "train", is_tested=False) for person in people]
         signals = [flatten(part) for part in trials]
         if len(widths := {part.shape[1] for part in signals}) > 1:
@@ -122,10 +116,11 @@ class Ridge:
         # targets of the training pictures, in each order of a signal store
         pictures = np.unique(np.concatenate([part.stimulus for part in trials]))
         targets, learned = read_targets(first, "train", pictures, device), {}
-        for order, refile in ORDERS.items():
+        for order in [AS_FILED] if is_new else ORDERS:
+            refile = ORDERS[order]
             filed = [refile(part.stimulus)[index] for part, index in zip(trials, chosen, strict=True)]
             learned[order] = np.searchsorted(pictures, np.concatenate(filed))
-        return cls(subject, is_own, components[0], targets, learned, components[1], tested.stimulus)
+        return cls(subject, components[0], targets, learned, components[1], tested.stimulus)
 
     def rank(self, candidates: Tensor, order: str = AS_FILED) -> Int64:
         """Fit the ridge to pictures in an order, and rank candidates [P, D] by test signals: [M, P]."""
@@ -214,9 +209,9 @@ def try_orders(
     if judge_ranks([ranks], [ridge.shown], rows, alike).side == "above chance":
         return []
 
-    # pictures of the training, from which the ridge is fitted anew, and of the test; others' training stays
+    # pictures of the training, from which the ridge is fitted anew, and of the test
     tried = []
-    for learned_order in ORDERS if ridge.is_own else (AS_FILED,):
+    for learned_order in ridge.learned:
         ranked = ranks if learned_order == AS_FILED else ridge.rank(candidates, learned_order)
         for tested_order, refile in ORDERS.items():
             if learned_order == tested_order == AS_FILED:
@@ -227,28 +222,22 @@ def try_orders(
     return tried
 
 
-def diagnose(
-    is_above: bool, ridge: Answer, tried: Sequence[tuple[float, str]]
-) -> Literal["", "misfiled", "too little data", "target not carried"]:
-    """Name the cause of a result by what was measured, and by no more.
+def conclude(answer: Answer, tried: Sequence[tuple[float, str]]) -> Baseline:
+    """State the verdict of the ridge, and the order in which it finds pictures where it does not as filed.
 
     Args:
-        is_above: Whether the run is above chance.
-        ridge: Answer of the ridge on the same signals.
-        tried: One-sided p of other orders of the pictures, and each order in words.
+        answer: Whether it finds them as filed.
+        tried: One-sided p of each other order, and the order in words.
     """
     # the best order, if it is above chance after correction for all that were tried (Bonferroni)
-    if tried and min(tried)[0] * len(tried) <= LEVEL:
-        return "misfiled"
-
-    # the ridge compared with the model
-    if is_above or ridge.side == "not testable":
-        return ""
-    return "too little data" if ridge.side == "above chance" else "target not carried"
+    p, order = min(tried, default=(1.0, ""))
+    if tried and p * len(tried) <= LEVEL:
+        return Baseline(answer=answer, orders=len(tried), order=order, order_p=p * len(tried))
+    return Baseline(answer=answer, orders=len(tried))
 
 
 def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> Measurements:
-    """Fit a ridge where the recipe or a verdict at chance asks for one, and explain the verdict by it.
+    """Fit a ridge where the recipe or a verdict at chance asks for one.
 
     Args:
         job: The evaluation.
@@ -256,8 +245,8 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
         device: Where ridges are fitted.
 
     Returns:
-        What was measured, with the ridge's metrics, and `baseline` in the facts: a sentence with its cause
-        and any next command. Where no ridge can be fitted, the sentence says why.
+        What was measured, with the ridge's metrics, and `baseline` in the facts: its verdict, and the order
+        in which pictures are found where they are not as filed. Where no ridge can be fitted, the reason.
     """
     spec, side = job.recipe, measured.facts.answers[0].side
     is_asked = spec.baseline == "ridge" or side not in ("above chance", "not testable")
@@ -276,16 +265,14 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
 def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) -> Measurements:
     """Fit a ridge to each tested subject's training signals, and compare the verdict with it."""
     # trainings that a ridge on all signals is no baseline of
-    spec, align, reason = job.recipe, job.runs[0], ""
+    spec, align = job.recipe, job.runs[0]
     recipe = align.recipe
     if align.origin is not None:
-        reason = "trained on another data set"
-    elif recipe is not None and recipe.train.shuffled_labels:
-        reason = "trained on shuffled labels"
-    elif recipe is not None and (recipe.finetune.sessions or recipe.finetune.share < 1):
-        reason = "fine-tuned to a share of the training signals"
-    if reason:
-        raise BrainhiveError(f"the cells were {reason}")
+        raise BrainhiveError("the cells were trained on another data set")
+    if recipe is not None and recipe.train.shuffled_labels:
+        raise BrainhiveError("the cells were trained on shuffled labels")
+    if recipe is not None and (recipe.finetune.sessions or recipe.finetune.share < 1):
+        raise BrainhiveError("the cells were fine-tuned to a share of the training signals")
 
     # pictures among which the verdict is asked
     opened = job.open_models(job.groups[0], device)
@@ -295,18 +282,19 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
 
     # each subject's ridge, with pictures as filed; in other orders, too, where the model does not find them
     is_above = measured.facts.answers[0].side == "above chance"
-    fitted, tried = [], list[tuple[float, str]]()
+    all_ranks, shown, sizes, tried = [], list[Int64](), [], list[tuple[float, str]]()
     for models, subject in first_tests(job, device):
         ridge = Ridge.read(models, subject, spec.split, rows, device)
         ranks = ridge.rank(candidates)
-        fitted.append((subject, ridge.is_own, *ridge.train.shape, ranks, ridge.shown))
+        all_ranks.append(ranks)
+        shown.append(ridge.shown)
+        sizes.append(ridge.train.shape)
         if not is_above:
             tried += try_orders(ridge, ranks, candidates, rows, alike)
-    subjects, are_own, counts, widths, all_ranks, shown = zip(*fitted, strict=True)
 
     # metrics with the protocol
-    signals = sum(counts) if all(are_own) else max(counts)  # ridges of other people's signals share these
-    how = f"closed-form ridge on at most {max(widths)} principal components of {signals} training signals"
+    signals, components = np.max(sizes, 0)
+    how = f"closed-form ridge on at most {components} principal components of {signals} training signals"
     metrics = summarise(
         [look_up(ranks, pictures, rows) for ranks, pictures in zip(all_ranks, shown, strict=True)],
         len(rows),
@@ -315,24 +303,7 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
         protocol=f"{measured.facts.protocol}, {how}",
         only=("top1", "top5", "median_rank"),
     )
-
-    # the cause, and the command that follows from it
-    answer = judge_ranks(all_ranks, shown, rows, alike)
-    cause, line = diagnose(is_above, answer, tried), ""
-    if cause == "too little data":
-        line = write_training(align, subjects)
-    elif cause == "target not carried":
-        line = Line("check", f"dataset={align.dataset_config}", "--plots").plain
-    order_p, order = min(tried, default=(None, ""))
-    baseline = Baseline(
-        cause=cause,
-        line=line,
-        answer=answer,
-        signals=signals,
-        orders=len(tried),
-        order=order,
-        order_p=None if order_p is None else min(1.0, order_p * len(tried)),
-    )
+    baseline = conclude(judge_ranks(all_ranks, shown, rows, alike), tried)
     return (measured | Measurements({BASELINE: by_name(metrics)})).stating(baseline=baseline)
 
 
@@ -345,24 +316,6 @@ def first_tests(job: Job, device: torch.device) -> Iterator[tuple[Models, int]]:
             if (test := (subject, group[0].fold)) not in done:
                 done.add(test)
                 yield models, subject
-
-
-def write_training(align: TrainedRun, subjects: Sequence[int]) -> str:
-    """Write the command that trains a ridge of each subject on the signals and encoders of a run."""
-    # settings of the signals other than those that a ridge has no use for
-    model = align.models[0]
-    knobs = model.source.signal.model_dump(mode="json", exclude_defaults=True)
-    idle = {"repetitions", "random_k", *(() if "normalise" in knobs else ("scale",))}
-    knobs = {"normalise": "channel"} | {key: value for key, value in knobs.items() if key not in idle}
-    return Line(
-        "train-align",
-        ("dataset", align.dataset_config),
-        ("encoders", model.encoders),
-        ("subjects", subjects),
-        ("seeds", "0"),
-        *("backbone.kind=ridge", "backbone.alpha=auto", "train.validation=0"),
-        *(f"signal.{key}={write_value(value)}" for key, value in knobs.items()),
-    ).plain
 
 
 @console.progress("fitting plain baselines")
@@ -379,16 +332,13 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
     ranks = {name: defaultdict[int, list[Int64]](list) for name in NAMES}
     for models, subject in first_tests(job, device):
         split, first = job.recipe.split, models[0]
-        trials, tested = (
-            first.trials(subject, "train", is_tested=False),
-            open_trials(models, subject, split)[0],
-        )
+        trials = first.trials(subject, "train", is_tested=False)
+        tested = open_trials(models, subject, split)[0]
         rows, labels, shown = shared_rows(models, split), trials.stimulus, tested.stimulus  # rows of stimuli
 
         # standardised by those of the training, [N, F] and [M, F]
-        train, test = flatten(trials), flatten(tested).float()
-        scale = Scale.of(train)
-        train, test = scale(train), scale(test)
+        scale = Scale.of(flatten(trials))
+        train, test = scale(flatten(trials)), scale(flatten(tested).float())
 
         # classifiers of few stimuli, each of which was shown twice at least
         if len(rows) <= MAX_CLASSES and np.unique(labels, return_counts=True)[1].min() > 1:
@@ -400,11 +350,11 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
                 scores = classifier.fit(features[0], labels).decision_function(features[1])
                 scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
 
-                # a stimulus without training trials comes last
-                of_rows = np.full((len(shown), len(rows)), -np.inf)
-                of_rows[:, np.searchsorted(rows, classifier.classes_)] = scores
-                own = look_up(of_rows, shown, rows)[:, None]
-                ranks[name][subject].append((of_rows >= own).sum(1))
+                # a stimulus without training trials comes last; ties rank against it, as for any model
+                scores_of_rows = np.full((len(shown), len(rows)), -np.inf)
+                scores_of_rows[:, np.searchsorted(rows, classifier.classes_)] = scores
+                score = look_up(scores_of_rows, shown, rows)
+                ranks[name][subject].append((scores_of_rows >= score[:, None]).sum(1))
 
         # the ridge predicts targets
         pictures, learned = np.unique(labels, return_inverse=True)
@@ -412,6 +362,8 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
         candidates = read_targets(first, split, rows, device)
         ranked = rank_by_ridge(train.to(device), targets, test.to(device), candidates)
         ranks["ridge"][subject].append(look_up(ranked, shown, rows))
+
+    # a subject whose folds have none leaves a classifier out
     return {
         name: [*map(np.concatenate, by_subject.values())]
         for name, by_subject in ranks.items()

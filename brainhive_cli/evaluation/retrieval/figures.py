@@ -9,7 +9,6 @@ from torch.nn.functional import normalize
 
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
-from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.facts import ConfusionMatrix, RetrievalFacts
 from brainhive_cli.core.measurements import Measurements, add_footnotes
 from brainhive_cli.core.runs import RunFolder
@@ -18,6 +17,7 @@ from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import match_ids
 from brainhive_cli.evaluation.retrieval.measure import (
     REGIONS,
+    REPETITIONS,
     Models,
     encode,
     encode_gallery,
@@ -26,34 +26,20 @@ from brainhive_cli.evaluation.retrieval.measure import (
 )
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import label, scopes_below
-from brainhive_cli.evaluation.retrieval.tables import DETAILS, lay_out
+from brainhive_cli.evaluation.retrieval.tables import DETAILS, DRAWN, lay_out
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports.drawings import MIN_POINTS, draw_slices, shows_something
 from brainhive_cli.reports.sheets import describe_sample
-from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.trained import TrainedModel
 
-CURVES = {
-    "repetitions": ("Accuracy over repetitions", "repetitions averaged"),
-    "sliding": ("Accuracy over time", "centre of the window, ms after onset"),
-}
-"""Title and axis of each curve."""
 MOST_PICTURES = 100
 """Pictures in the similarity matrix and in the map."""
 RETRIEVED = 5
 """Pictures retrieved for each query of the sheet."""
+COMPONENTS = ("first component", "second component")
+"""Axes of the map."""
 SECTION = "Retrieval"
 """The heading under which a page shows what is drawn."""
-
-
-def require_projection(how: str) -> None:
-    """Refuse a projection of the map whose library is not installed, before anything is measured."""
-    if how == "umap":
-        try:
-            import umap  # noqa: F401
-        except ImportError as error:
-            line = "pip install 'brainhive[umap]'"
-            raise MissingExtra("embedding_map=umap needs umap-learn", line) from error
 
 
 @console.progress("drawing figures")
@@ -84,15 +70,12 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
     title = "Ranks of the seen picture"
     drawn.append(Curve(title, f"rank among {pool}", names, lines, "share of queries", "bars"))
 
-    # top-1 over repetitions and time
-    for name, number in facts.curves.items():
-        points, marks = scopes_below(measured, name), {}
-        lines = [Line.of(shown("top1"), [point["top1"] for point in points.values()])]
-        if name == "sliding" and models:
-            marks = models[0].trials(models[0].cell.tested_on[0], recipe.split).stimulus_marks
-        curve = Curve(*CURVES[name], [*map(float, points)], lines, shown("top1"), marks=marks)
-        how = render("curve.txt", name=name, number=number)
-        drawn.append(replace(curve, is_logarithmic=name == "repetitions", note=how))
+    # top-1 over repetitions
+    if points := scopes_below(measured, REPETITIONS):
+        line = Line.of(shown("top1"), [point["top1"] for point in points.values()])
+        title, counts = "Accuracy over repetitions", [*map(float, points)]
+        curve = Curve(title, "repetitions averaged", counts, [line], shown("top1"), note=DRAWN)
+        drawn.append(replace(curve, is_logarithmic=True))
 
     # shares of regions in the predictions of each head
     regions = scopes_below(measured, REGIONS)
@@ -198,12 +181,7 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     # pictures in a plane, and predictions projected as these; unless the matrix says it all
     if len(chosen) < MIN_POINTS:
         return [sheet, matrix]
-    projection, axes = PCA(2), ("first component", "second component")
-    if spec.embedding_map == "umap":  # which keeps neighbours rather than distances (McInnes et al. 2018)
-        from umap import UMAP
-
-        projection = UMAP(random_state=spec.seed, n_neighbors=min(15, len(chosen) - 1))
-        axes = ("UMAP 1", "UMAP 2")
+    projection = PCA(2)
     vectors = [(part - part.mean(0)).cpu().numpy() for part in (pictures[shown_indices], tokens[chosen])]
     plane = np.concatenate([projection.fit_transform(vectors[0]), projection.transform(vectors[1])])
     kinds = np.repeat(["picture", "predicted from the signal"], len(chosen)).tolist()
@@ -212,4 +190,4 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
         for (x, y), index, kind in zip(plane, [*shown_indices, *shown_indices], kinds, strict=True)
     ]
     note = f"{whose}; pictures and predictions are centred apart, and projected by the pictures."
-    return [sheet, matrix, Map("Embeddings in two dimensions", points, axes=axes, note=note)]
+    return [sheet, matrix, Map("Embeddings in two dimensions", points, axes=COMPONENTS, note=note)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric, by_name
-from brainhive_cli.evaluation.retrieval.measure import CORRECTIONS, CURVES
+from brainhive_cli.evaluation.retrieval.measure import CORRECTIONS, REPETITIONS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.retrieval import Gallery, Scores
@@ -21,7 +21,7 @@ from brainhive_cli.training.alignment.recipe import Cell
 ROUNDING = 1e-9
 """Shares closer than this are equal."""
 
-POOLED = (CORRECTIONS, *CURVES)
+POOLED = (CORRECTIONS, REPETITIONS)
 """Beginnings of further scopes that are pooled over folds."""
 Measured = tuple[Gallery, dict[int, Scores]]
 """What was measured on a cell: its candidates, and the scores of each subject."""
@@ -68,7 +68,7 @@ def merge_folds(cells: Mapping[Cell, Measured]) -> dict[Cell, Measured]:
 def _merge(folds: Sequence[Scores], numbers: Sequence[int]) -> Scores:
     """Put the items of all folds one behind the other."""
     # columns; the fold is the group where trials have none; draws are joined as far as all folds have them
-    lists = ("image_ids", "labels", "concepts", "named", "similarity", "wins")
+    lists = ("image_ids", "labels", "concepts", "named", "wins")
     columns: Any = {name: [*chain(*(getattr(fold, name) for fold in folds))] for name in lists}
     numbered = zip(folds, numbers, strict=True)
     groups = [fold.groups or [f"fold {number}"] * len(fold.labels) for fold, number in numbered]

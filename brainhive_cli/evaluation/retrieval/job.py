@@ -1,8 +1,7 @@
 """An evaluation, resolved: which runs and cells, which variants of a sweep, compared with which runs."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any, Self
@@ -13,7 +12,6 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.results import Work
 from brainhive_cli.data.datasets import require_split
-from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import rejoined
@@ -23,7 +21,6 @@ NOT_COMPARED: Mapping[str, Any] = {
     "against": None,
     "compare": None,
     "repetitions": None,
-    "sliding": None,
     "subsets": None,
     "region_shares": False,
     "corrections": [],
@@ -43,14 +40,12 @@ class Job:
     Attributes:
         recipe: What the user wrote, with the runs as a fingerprint knows them, wherever home lies.
         runs: The runs; several are averaged, and tested on one data set.
-        categories: The category of each concept that has one.
         against: The runs to compare with, each measured in the same way but for what is not compared.
         variants: Of a sweep, the same for each variant; empty for what is no sweep.
     """
 
     recipe: Recipe
     runs: list[TrainedRun]
-    categories: Mapping[str, str] = field(default_factory=dict)
     against: Sequence[Self] = ()
     variants: Sequence[Self] = ()
 
@@ -69,7 +64,7 @@ class Job:
         return job
 
     def open(self) -> Self:
-        """Read categories, and find the runs to compare with and the variants of a sweep.
+        """Find the runs to compare with and the variants of a sweep.
 
         Raises:
             RecipeError: if one to compare with is a sweep.
@@ -81,8 +76,7 @@ class Job:
             refuse_sweep(against[-1].runs[0])
         references = [run.reference for other in against for run in other.runs]
         recipe = self.recipe.model_copy(update={"against": references or None})
-        categories = read_categories(recipe.categories) if recipe.categories else {}
-        job = replace(self, recipe=recipe, categories=categories, against=against)
+        job = replace(self, recipe=recipe, against=against)
 
         # each variant of a sweep is a job of its own
         variants = []
@@ -126,9 +120,7 @@ class Job:
         return self.runs[0].dataset.holdout.divides_train and is_wanted and self.recipe.split == "test"
 
     def inputs(self) -> Iterator[Input]:
-        """List the runs, what they are tested with, and the categories."""
-        if name := self.recipe.categories:
-            yield Input(name, digest=hashlib.sha256(repr(self.categories).encode()).hexdigest())
+        """List the runs, and what they are tested with."""
         for run in self.runs:
             yield from run.inputs(self.recipe.splits)
 
@@ -141,7 +133,7 @@ class Job:
     @property
     def work(self) -> Work:
         """Count what there is to measure."""
-        curves = ", ".join(self.recipe.curves) or "no curves"
+        curves = "repetitions" if self.recipe.repetitions else "no curves"
         kind = f"{self.runs[0].dataset.name}, {self.recipe.gallery}, {curves}"
         count = sum(len(cells[0].tested_on) for cells in self.groups)
         return Work(kind, count, "subjects of a cell", cells=len(self.groups))

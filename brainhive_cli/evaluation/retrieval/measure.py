@@ -1,6 +1,6 @@
 """All that is measured on one cell: ranks, subsets, curves, ceiling, regions and control, by subject."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from itertools import compress
@@ -16,11 +16,11 @@ from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import TRIALS_TOGETHER, scope
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
+from brainhive_cli.data.signals.selection import region_masks
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Sliding, Subsets
+from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
 from brainhive_cli.measurement.interleaving import separate_repetitions
-from brainhive_cli.measurement.ranks import subset_expectations, subset_hits
+from brainhive_cli.measurement.ranks import ranks, subset_expectations, subset_hits
 from brainhive_cli.measurement.reliability import (
     average_halves,
     correlation_shares,
@@ -41,14 +41,14 @@ from brainhive_cli.measurement.trialwise import depends_on_other_trials
 from brainhive_cli.measurement.units import MANY_UNITS
 from brainhive_cli.training.alignment.trained import TrainedModel
 
-SUBSETS, REGIONS, CORRECTIONS = "subsets", "regions", "corrections"
+SUBSETS, REGIONS, CORRECTIONS, REPETITIONS = "subsets", "regions", "corrections", "repetitions"
 """The first parts of further scopes."""
 Models = Sequence[TrainedModel]
 """The models of a group: their cosine similarities are averaged.
 
 Unit tokens concatenated have the mean of their cosines as cosine, so that several models have tokens too."""
-Points = Iterator[tuple[float, list[Tensor]]]
-"""Number of repetitions, or centre of a window in milliseconds, with the tokens [N, D] of each draw."""
+REPETITION_DRAWS = 10
+"""Random choices of each number of repetitions, of which a curve is the mean."""
 NEIGHBOURS = "repetitions of a picture follow one another, so halves would agree by slow drift alone"
 SIGNALS_AT_ONCE = 64
 """Signals whose heads are predicted at once: 272,896 outputs of each are 70 MB."""
@@ -66,7 +66,7 @@ def measure_cell(models: Models, spec: EvaluationSpec) -> tuple[Gallery, dict[in
         The candidates, and the scores of each subject.
     """
     # rank all subjects at once, so that a large gallery is read once
-    gallery = open_gallery(models, spec.splits, spec.distractors, spec.seed, spec.only_shown)
+    gallery = open_gallery(models, spec.splits, spec.only_shown)
     images = encode_gallery(models, gallery)
     tokens, items = {}, {}
     for subject in models[0].cell.tested_on:
@@ -78,26 +78,17 @@ def measure_cell(models: Models, spec: EvaluationSpec) -> tuple[Gallery, dict[in
     for subject, signals in tokens.items():
         table = scores[subject]
         target = gallery.find(table.labels)
-        curves = {
-            scope(name, f"{at:g}"): Scores(
-                ranks=gallery.rank_draws(images, target, draws),
-                pool=gallery.pool,
-                words=f"{at:g} of them drawn" if name == "repetitions" else "",
-            )
-            for name in spec.curves
-            for at, draws in CURVES[name](models, subject, spec)
+        scopes: dict[str, Scores] = {
+            **table.scopes,
+            **measure_subsets(signals, images[target], spec.subsets, spec.seed),
         }
-        scores[subject] = replace(
-            rank_split(gallery, images, signals, table),
-            scopes={
-                **table.scopes,
-                **measure_subsets(signals, images[target], spec.subsets, spec.seed),
-                **{scope(CORRECTIONS, name): ranked[subject] for name, ranked in corrected.items()},
-                **curves,
-                **(measure_region_shares(models[0], subject, spec.split) if spec.region_shares else {}),
-            },
-            ceiling=_open_ceiling(models, subject, spec) if spec.ceiling_splits else None,
-        )
+        scopes |= {scope(CORRECTIONS, name): ranked[subject] for name, ranked in corrected.items()}
+        if spec.repetitions:
+            scopes |= measure_repetitions(models, gallery, images, target, subject, spec)
+        if spec.region_shares:
+            scopes |= measure_region_shares(models[0], subject, spec.split)
+        ceiling = _open_ceiling(models, subject, spec) if spec.ceiling_splits else None
+        scores[subject] = replace(rank_split(gallery, images, signals, table), scopes=scopes, ceiling=ceiling)
 
     # a prediction that needs other test signals is no result of one trial
     if dependent := [str(subject) for subject, listed in items.items() if not listed.is_trialwise]:
@@ -109,9 +100,7 @@ def measure_cell(models: Models, spec: EvaluationSpec) -> tuple[Gallery, dict[in
     return gallery, scores
 
 
-def open_gallery(
-    models: Models, splits: Sequence[str], random: int = 0, seed: int = 0, only_shown: bool = False
-) -> Gallery:
+def open_gallery(models: Models, splits: Sequence[str], only_shown: bool = False) -> Gallery:
     """List the pictures of some splits that every model has an embedding of; signals are those of the last.
 
     With `only_shown`, those of the last that a tested subject of any cell was shown.
@@ -129,7 +118,7 @@ def open_gallery(
         pictures = first.pictures(split)
         image_ids += pictures.image_ids[rows[split]]
         concepts += pictures.concepts[rows[split]]
-    return Gallery(rows, image_ids, concepts, random, seed, first.run.dataset.alike_by)
+    return Gallery(rows, image_ids, concepts, first.run.dataset.alike_by)
 
 
 def shared_rows(models: Models, split: str) -> Int64:
@@ -216,10 +205,20 @@ def measure_subsets(tokens: Tensor, shown: Tensor, subsets: Subsets | None, seed
     return {SUBSETS: replace(forward, words=words, scopes={BACKWARD: backward})}
 
 
-def over_repetitions(models: Models, subject: int, spec: EvaluationSpec) -> Points:
-    """Average k repetitions, for each k; which ones is drawn at random, several times.
+def measure_repetitions(
+    models: Models, gallery: Gallery, images: Tensor, target: Int64, subject: int, spec: EvaluationSpec
+) -> dict[str, Scores]:
+    """Rank what averages of k repetitions show, for each k; which ones is drawn at random, several times.
 
     A picture with fewer repetitions averages all it has.
+
+    Args:
+        models: The cell's.
+        gallery: The candidates.
+        images: [M, D] their tokens.
+        target: [N] index of what each signal showed.
+        subject: Whose signals.
+        spec: Numbers of repetitions, and the seed.
 
     Raises:
         RecipeError: if there are fewer repetitions than requested.
@@ -235,46 +234,27 @@ def over_repetitions(models: Models, subject: int, spec: EvaluationSpec) -> Poin
         )
 
     # tokens of averages of k random repetitions, alike for all models; of all there is one choice
+    points = {}
     for k in sorted(chosen):
-        tokens = []
-        for draw in range(spec.repetition_draws if k < most else 1):
+        draws = []
+        for draw in range(REPETITION_DRAWS if k < most else 1):
             seed = derive_seed(spec.seed, subject, k, draw)
             averages = [trials.average(k, torch.Generator().manual_seed(seed)) for trials in tested]
-            tokens.append(encode(models, averages))
-        yield float(k), tokens
+            draws.append(encode(models, averages))
+
+        # all draws are ranked at once, so that a large gallery is read once: [draws, N]
+        ranked = ranks(torch.cat(draws), images, torch.from_numpy(np.tile(target, len(draws))))
+        points[scope(REPETITIONS, f"{k}")] = Scores(
+            ranks=ranked.numpy().reshape(len(draws), -1),
+            pool=gallery.pool,
+            words=f"{k} of them drawn",
+        )
+    return points
 
 
 def doubling(most: int) -> list[int]:
     """List 1, 2, 4, … and `most`."""
     return sorted({*(2**n for n in range(most.bit_length())), most})
-
-
-def over_time(models: Models, subject: int, spec: EvaluationSpec) -> Points:
-    """Replace all of the signal but a window, by the window's centre in milliseconds.
-
-    Outside is the subject's mean training signal, in which no test picture has a part. The models are those
-    trained on the whole signal: the curve says what they use of each window when nothing else distinguishes
-    the pictures, not what a model trained on that window could decode.
-
-    Raises:
-        RecipeError: if the window is wider than the signal.
-    """
-    # signals and mean training signals as each model takes them
-    sliding = spec.sliding or Sliding()
-    tested = open_trials(models, subject, spec.split)
-    means = [model.mean_training_signal(subject) for model in models]
-
-    # tokens of each window alone
-    for start_ms in window_starts(1000 * tested[0].times_s, sliding.width_ms, sliding.step_ms):
-        windows = []
-        for trials, mean in zip(tested, means, strict=True):
-            is_inside = inside(1000 * trials.times_s, start_ms, sliding.width_ms)
-            windows.append(trials.change(averages=np.where(is_inside, trials.averages, mean)))
-        yield round(start_ms + sliding.width_ms / 2, 3), [encode(models, windows)]
-
-
-CURVES = {"repetitions": over_repetitions, "sliding": over_time}
-"""Function that measures each curve."""
 
 
 def _open_ceiling(models: Models, subject: int, spec: EvaluationSpec) -> Scores:
@@ -308,7 +288,7 @@ def measure_ceiling(
     image_ids: Sequence[str],
     splits: int,
     seed: int,
-    parts: Tensor | None = None,
+    parts: Tensor,
 ) -> Scores:
     """Halve the single trials [N, R, …] of pictures at random, `splits` times; [N] of the R exist.
 
@@ -317,7 +297,6 @@ def measure_ceiling(
     # pictures that were repeated
     numbers = torch.arange(trials.shape[1])
     is_there = numbers < available[:, None]  # [N, R]
-    parts = numbers.expand(is_there.shape) if parts is None else parts
     most, is_repeated = int(available.max()), parts.masked_fill(~is_there, 0).amax(1) >= 1
     ids = [*compress(image_ids, is_repeated.tolist())]
     if len(ids) < 2:
@@ -372,6 +351,5 @@ def measure_region_shares(model: TrainedModel, subject: int, split: str) -> dict
                 shares[name][head] += (measure_change(predicted[head], values) / total).tolist()
     ids = model.name_trials(subject, split)[0] or [*model.pictures(split).image_ids[trials.stimulus]]
     return {
-        scope(REGIONS, name): Scores(ids, values=shares[name], words="by region", voxels=int(mask.sum()))
-        for name, mask in masks.items()
+        scope(REGIONS, name): Scores(ids, values=values, words="by region") for name, values in shares.items()
     }

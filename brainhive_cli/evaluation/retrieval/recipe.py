@@ -19,13 +19,6 @@ class Subsets(Section):
     draws: int = Field(30, gt=0, le=100_000, description="subsets")
 
 
-class Sliding(Section):
-    """A window that slides over the signal; outside of it is the subject's mean training signal."""
-
-    width_ms: float = Field(100, gt=0, description="width of the window")
-    step_ms: float = Field(50, gt=0, description="from window to window")
-
-
 class EvaluationSpec(Section):
     """Measurements of every cell, and their gallery."""
 
@@ -40,12 +33,6 @@ class EvaluationSpec(Section):
     head: str | None = Field(
         None,
         description="the head that is compared, flattened; default: the model's own, token, or the only one",
-    )
-    distractors: int = Field(
-        0,
-        ge=0,
-        le=10_000_000,
-        description="random vectors, with the gallery's mean and covariance, searched too",
     )
     control: Literal["none", "shuffled", "permuted"] = Field(
         "none",
@@ -62,10 +49,6 @@ class EvaluationSpec(Section):
     repetitions: Annotated[list[PositiveInt], BeforeValidator(recipe.split)] | Literal["all"] | None = Field(
         None, description="curve over how many are averaged, as [1, 2, 4]; all: 1, 2, 4, … and all"
     )
-    repetition_draws: int = Field(
-        10, gt=0, le=10_000, description="random choices of repetitions at each number"
-    )
-    sliding: Sliding | None = Field(None, description="curve over time; {} takes the defaults")
     region_shares: bool = Field(
         False, description="what each region of voxels carries of each head's predictions"
     )
@@ -77,8 +60,8 @@ class EvaluationSpec(Section):
     )
     baseline: Literal["auto", "ridge", "none"] = Field(
         "auto",
-        description="a closed-form ridge on the same signals, and the cause of a verdict at chance; auto: "
-        "where the verdict is at or below chance and there is no control; ridge: always",
+        description="a closed-form ridge on the same signals, also with pictures in other orders than filed; "
+        "auto: where the verdict is at or below chance and there is no control; ridge: always",
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
 
@@ -86,8 +69,6 @@ class EvaluationSpec(Section):
     def _every_key_has_an_effect(self) -> Self:
         if self.control != "none" and self.baseline == "ridge":
             raise RecipeError("baseline=ridge has no effect with a control", "leave one of them out")
-        if self.repetitions is None:
-            recipe.refuse_idle(self, ("repetition_draws",), "without that curve", "repetitions=all")
         if "whitening" in [correction.kind for correction in self.corrections[1:]]:
             raise ValueError("whitening computes similarities anew, so it comes first in corrections")
         return self
@@ -101,12 +82,6 @@ class EvaluationSpec(Section):
     def split(self) -> str:
         """The split whose signals are used."""
         return self.splits[-1]
-
-    @property
-    def curves(self) -> dict[str, float]:
-        """The curves to compute, with their draws, or the width of their window in milliseconds."""
-        sliding = {"sliding": self.sliding.width_ms} if self.sliding else {}
-        return {"repetitions": self.repetition_draws} | sliding if self.repetitions else sliding
 
 
 class Recipe(TrainedRunRecipe, EvaluationSpec):
@@ -136,18 +111,8 @@ class Recipe(TrainedRunRecipe, EvaluationSpec):
         "each other; default: the one of best validation, or the first where there is none",
     )
     against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
-    categories: str | None = Field(None, description="a table (.csv or tabs): concept, category")
     concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")
     sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0: no sheet, matrix or map")
-    embedding_map: Literal["pca", "umap"] = Field(
-        "pca",
-        description="how embeddings are projected to a plane; umap needs the extra of that name",
-    )
-
-    @property
-    def spec(self) -> EvaluationSpec:
-        """Part of the recipe that the functions get which measure."""
-        return self.select(EvaluationSpec)
 
     @model_validator(mode="before")
     @classmethod

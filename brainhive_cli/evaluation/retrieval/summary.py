@@ -4,15 +4,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property
 from itertools import chain
-from operator import getitem
 from typing import Any, Self
 
 import numpy as np
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array, Int64
+from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.facts import Answer, Cell, Control, ControlMetric, RetrievalFacts
 from brainhive_cli.core.facts import Gallery as GalleryFacts
 from brainhive_cli.core.measurements import (
@@ -46,7 +45,7 @@ from brainhive_cli.measurement.ranks import chance_of_precision, summarise
 from brainhive_cli.measurement.reliability import spearman_brown
 from brainhive_cli.measurement.retrieval import BACKWARD, CONTROL_METRICS, DRAWS, Gallery, Scores
 from brainhive_cli.measurement.statistics import measure
-from brainhive_cli.measurement.units import Alike, describe_claims
+from brainhive_cli.measurement.units import Alike, Items, describe_claims
 from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
@@ -84,12 +83,10 @@ class Cells:
         """Those of all subjects."""
         return [*chain(*self.groups)]
 
-    def stack(self, column: str, *keys: Any) -> list[Array]:
-        """Stack a column of the cells of each subject, or what it has at some keys: [S, N]."""
-        return [
-            np.vstack([reduce(getitem, keys, getattr(scores, column)) for scores in group])
-            for group in self.groups
-        ]
+    @cached_property
+    def items(self) -> Items:
+        """What the signals of each subject showed, and which of it is alike."""
+        return self.alike.items([group[0].image_ids for group in self.groups])
 
     def context(self, **changes: Any) -> dict[str, Any]:
         """Give the context of a metric, as `measure` takes it, with some changes."""
@@ -98,7 +95,7 @@ class Cells:
             "split": self.split,
             "pool": self.tables[0].pool or None,
             "seeds": self.seeds,
-            "items": self.alike.items([group[0].image_ids for group in self.groups]),
+            "items": self.items,
             **changes,
         }
 
@@ -123,14 +120,12 @@ def summarise_job(
         scores: What was measured on each cell, by the name of the first of its group.
         plain: Ranks [N] of plain baselines, one array a subject.
     """
-    # cells, folds pooled
+    # cells, with folds pooled, and the scores of each subject in each
     spec, run = job.recipe, job.runs[0]
     measured = {cell: scores[cell.name] for cell, *_ in job.groups}
     if run.dataset.holdout.divides_train and spec.split == "test":
         measured = merge_folds(measured)
     gallery = next(iter(measured.values()))[0]
-
-    # scores of each subject in each cell, and by subject
     rows = [
         (cell, label(subject), table)
         for cell, (_, tables) in measured.items()
@@ -139,14 +134,13 @@ def summarise_job(
     by_subject = defaultdict[str, list[Scores]](list)
     for _, subject, table in rows:
         by_subject[subject].append(table)
-
-    # what all metrics have in common
     tables = [table for *_, table in rows]
-    follows_time = any(table.interleaving.follows_time for table in tables)
+
+    # what all metrics have in common: protocol, caveats, and which items are alike
     caveats = merge_caveats(
         *(align_run.caveats(spec.split) for align_run in job.runs),
         [] if all(table.is_trialwise for table in tables) else [TRIALS_TOGETHER],
-        [NOT_INTERLEAVED] if follows_time else [],
+        [NOT_INTERLEAVED] if any(table.interleaving.follows_time for table in tables) else [],
     )
     mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
     set_up = merge([align_run.set_up(spec.split) for align_run in job.runs])
@@ -155,11 +149,10 @@ def summarise_job(
     protocol = extend_protocol(words, caveats)
     alike, seeds = find_alike(job, gallery, tables), sorted({cell.seed for cell in measured})
     tested = Cells([*by_subject.values()], alike, protocol, spec.split, seeds)
-    items = tested.context()["items"]
+    items, units_of = tested.items, dict(zip(by_subject, tested.items.units, strict=True))
 
     # metrics of all cells together, and of each
     cells, by_item, scopes = {}, {}, measure_scopes(ALL, tested)
-    units_of = dict(zip(by_subject, items.units, strict=True))
     for cell, subject, table in rows:
         name, of_cell = scope(cell.name, subject), replace(tested, groups=[[table]], seeds=[cell.seed])
         scopes[name] = measure_table(of_cell)
@@ -173,7 +166,7 @@ def summarise_job(
             "backward_ranks": backward.tables[0].ranks.tolist() if backward else [],
         }
 
-    # held-out trials are compared with the best guess; plain baselines learn from the same folds
+    # held-out trials are compared with the best guess
     if alike.group_of:
         pool = tables[0].pool
         guessed = measure_guess(tested.groups, pool)
@@ -181,11 +174,13 @@ def summarise_job(
             among_all = guessed.keys() & {key for key, metric in metrics.items() if metric.pool == pool}
             scopes[name] = metrics | {key: replace(metrics[key], chance=guessed[key]) for key in among_all}
         scopes[ALL] |= measure_classes(tested.groups, tested.context(seeds=()))
-    baselines, differences, ours = {}, [], tested.stack("ranks")
+
+    # plain baselines, which learned from the same folds
+    baselines, differences = {}, []
     for name, ranks in plain.items():
         context = tested.context(protocol=f"plain baseline, {protocol}", seeds=())
         baselines[scope(PLAIN, name)] = by_name(summarise(ranks, **context))
-        difference = compare(ours, ranks, items=items)
+        difference = compare(stack_ranks(tested), ranks, items=items)
         differences.append(difference.model_copy(update={"second": name, "metric": "top1"}))
 
     # ceilings of the signals, which are the same of all cells
@@ -221,17 +216,7 @@ def summarise_job(
         unit_count=items.count,
         scope=items.scope,
         inflation=items.inflation,
-        control=describe_control(spec.control, tested),
-        curves=spec.curves,
-        voxels={
-            subject: {
-                name.rpartition(" · ")[2]: table.voxels
-                for name, table in group[0].scopes.items()
-                if table.voxels
-            }
-            for subject, group in by_subject.items()
-            if spec.region_shares
-        },
+        control=describe_control(spec.control, tested) if spec.control != "none" else None,
         prior=run.recipe and run.recipe.prior,
         published=published.as_dict() if published and len(job.runs) == 1 and spec.control == "none" else {},
         set_up=set_up,
@@ -239,10 +224,10 @@ def summarise_job(
         tests_trials=bool(alike.group_of),
         absent=find_absent(measured.values()) if alike.group_of else {},
         subset_ways=spec.subsets.ways if spec.subsets else 0,
-        subset_pools=sorted({cell.scopes[SUBSETS].pool for cell in tested.tables if SUBSETS in cell.scopes}),
+        subset_pools=sorted({table.scopes[SUBSETS].pool for table in tables if SUBSETS in table.scopes}),
         plain=differences,
         repetitions=max((half.repetitions for half in halves.values()), default=0),
-        **describe_concepts(tables, job.categories, with_matrix=bool(alike.group_of)),
+        **describe_concepts(tables, with_matrix=bool(alike.group_of)),
     )
     return Measurements(baselines | scopes, {}, facts, by_item) | ceilings
 
@@ -260,14 +245,12 @@ def find_alike(job: Job, gallery: Gallery, tested: Iterable[Scores]) -> Alike:
 def describe_gallery(job: Job, pictures: Sequence[str]) -> GalleryFacts:
     """Describe the candidates; runs are compared by their digest."""
     spec, dataset = job.recipe, job.runs[0].dataset
-    candidates = [*pictures, str(spec.distractors), str(spec.seed) if spec.distractors else ""]
     return GalleryFacts(
         dataset=dataset.name,
         splits=spec.gallery,
         pictures=len(pictures),
-        random=spec.distractors,
         held_out=dataset.holdout.words if dataset.holdout.divides_train else "",
-        digest=hashlib.sha256("\n".join(candidates).encode()).hexdigest()[:10],
+        digest=hashlib.sha256("\n".join(pictures).encode()).hexdigest()[:10],
     )
 
 
@@ -278,6 +261,11 @@ def measure_scopes(name: str, tested: Cells) -> Scopes:
         if further := tested.below(end):
             scopes |= measure_scopes(scope(name, end) if end in (BACKWARD, SUBSETS) else end, further)
     return scopes
+
+
+def stack_ranks(tested: Cells) -> list[Int64]:
+    """Stack the ranks of the cells of each subject: [S, N]."""
+    return [np.vstack([cell.ranks for cell in group]) for group in tested.groups]
 
 
 def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
@@ -292,7 +280,7 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
     context = tested.context()
     if len(first.ranks):
         only = CURVE if first.ranks.ndim > 1 else only
-        metrics += summarise(tested.stack("ranks"), targets=first.targets, only=only, **context)
+        metrics += summarise(stack_ranks(tested), targets=first.targets, only=only, **context)
 
     # values; the chance of a precision is averaged over items and then over cells
     context |= {"limits": (0.0, 1.0), "chance": 1 / first.pool} if first.pool else {"limits": (0.0, None)}
@@ -300,13 +288,14 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
         chances = [chance_of_precision(first.pool, cell.relevant).mean() for cell in tested.tables]
         context["chance"] = float(np.mean(chances))
     for name in first.values:
-        values, how = tested.stack("values", name), dict(context)
+        values = [np.vstack([cell.values[name] for cell in group]) for group in tested.groups]
+        how = dict(context)
         if name == "reliability":
             how |= RELIABILITY
         elif name.startswith("top1"):  # of subsets, of which an item may be in none that was drawn
-            is_drawn = [~np.isnan(shares).any(0) for shares in values]
+            is_drawn = [np.isnan(shares).sum(0) == 0 for shares in values]
             values = [shares[:, chosen] for shares, chosen in zip(values, is_drawn, strict=True)]
-            how["items"] = context["items"].where(is_drawn)
+            how["items"] = tested.items.where(is_drawn)
         metrics.append(measure(name, values, **how))
     return by_name(metrics)
 
@@ -397,22 +386,21 @@ def label(subject: int) -> str:
     return f"sub-{subject:02d}"
 
 
-def describe_control(kind: str, tested: Cells) -> Control | None:
-    """Describe what was measured and the control's distribution of it, over all subjects.
+def describe_control(kind: str, tested: Cells) -> Control:
+    """Describe what was measured and a control's distribution of it, over all subjects.
 
     Args:
-        kind: Of the control; `none` has no description.
+        kind: Of the control.
         tested: The cells.
 
     Returns:
         The control; p is the share of draws that are at least as good, the measured value counted among them.
     """
-    if kind == "none":
-        return None
     metrics = {}
     for name in CONTROL_METRICS:
         # means [1 + K] over the cells of a subject, then over subjects; draws that are at least as good
-        means = np.mean([rows.mean(0) for rows in tested.stack("control", name)], 0)
+        of_subjects = [np.mean([cell.control[name] for cell in group], 0) for group in tested.groups]
+        means = np.mean(of_subjects, 0)
         measured, *drawn = means.tolist()
         is_as_good = means <= measured if lower_is_better(name) else means >= measured
         low, high = np.percentile(drawn, [2.5, 97.5]).tolist()

@@ -8,18 +8,33 @@ from brainhive_cli.core.facts import Control, RetrievalFacts
 from brainhive_cli.core.measurements import ALL, TRANSDUCTIVE, Measurements, Metric, scope
 from brainhive_cli.core.tables import Cell, Table, p_text
 from brainhive_cli.evaluation.retrieval.baseline import BASELINE, NAMES, PLAIN
-from brainhive_cli.evaluation.retrieval.measure import CORRECTIONS, REGIONS, SUBSETS
+from brainhive_cli.evaluation.retrieval.measure import (
+    CORRECTIONS,
+    REGIONS,
+    REPETITION_DRAWS,
+    REPETITIONS,
+    SUBSETS,
+)
 from brainhive_cli.evaluation.retrieval.summary import CEILING, scopes_below
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.measurement.retrieval import BACKWARD
 from brainhive_cli.reports.tables import difference_table, metric_table, published_tables
-from brainhive_cli.reports.templates import render
 
 HEADLINES = ("top1", "top5", "median_rank")
-AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
+DRAWN = f"{REPETITION_DRAWS} random choices of each number of repetitions"
+"""Note of the curve over repetitions."""
 CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
 THIS_RUN = "this run"
-REQUESTED = ("cells", "baseline", "control", "corrections", "subsets", "curves", "regions", "comparisons")
+REQUESTED = (
+    "cells",
+    "baseline",
+    "control",
+    "corrections",
+    "subsets",
+    "repetitions",
+    "regions",
+    "comparisons",
+)
 """Tables that are printed: the result, then each control, curve and comparison that the recipe names."""
 DETAILS = ("baseline", "control", "corrections", "subsets", "ceiling", "concepts", "comparisons")
 """Tables on pages: what is neither metrics of cells nor drawn."""
@@ -67,22 +82,11 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
                 note="MindEye's forward is: image seeks signal",
             )
         ],
-        "ceiling": [
+        "ceiling": [_ceiling(measured, facts.repetitions)],
+        "repetitions": [
             metric_table(
-                "Split-half ceiling of the signals",
-                scopes_below(measured, CEILING),
-                "subject",
-                note=f"{facts.repetitions} repetitions of a picture at most",
+                "Accuracy over repetitions", scopes_below(measured, REPETITIONS), "repetitions", note=DRAWN
             )
-        ],
-        "curves": [
-            metric_table(
-                f"Accuracy over {AXES[name]}",
-                scopes_below(measured, name),
-                AXES[name],
-                note=render("curve.txt", name=name, number=number),
-            )
-            for name, number in facts.curves.items()
         ],
         "regions": [
             metric_table(
@@ -125,6 +129,17 @@ def _compare_with(title: str, run: Mapping[str, Metric], others: Mapping[str, Ma
     return metric_table(title, {THIS_RUN: run, **others} if others else {}, "model", HEADLINES)
 
 
+def _ceiling(measured: Measurements, repetitions: int) -> Table:
+    """Lay out the ceilings of subjects, and say why others have none."""
+    title, ceilings = "Split-half ceiling of the signals", scopes_below(measured, CEILING)
+    reasons = {name.rpartition(" · ")[2]: reason for name, reason in measured.missing.items()}
+    if not ceilings:
+        return Table(title, ("subject", "why there is none"), [*reasons.items()])
+    without = [f"{subject} has none: {reason}" for subject, reason in reasons.items()]
+    note = "; ".join([f"{repetitions} repetitions of a picture at most", *without])
+    return metric_table(title, ceilings, "subject", note=note)
+
+
 def _control(control: Control) -> list[Table]:
     """Show what is measured, and its null distribution under the control."""
     rows = []
@@ -137,15 +152,12 @@ def _control(control: Control) -> list[Table]:
 
 
 def _concepts(facts: RetrievalFacts, most: int) -> list[Table]:
-    """Show the concepts and categories that are found best and worst, and concepts that are confused."""
-    tables = []
-    for kind, found in {"concepts": facts.concepts, "categories": facts.categories}.items():
-        listed = [(name, *row.values()) for name, row in found.items()]
-        rows = [*listed[:most], *listed[most:][-most:]]
-        title = f"{kind.capitalize()}: {len(rows)} of {len(listed)}, best first; n over subjects and seeds"
-        tables.append(Table(title, (kind, "top-1", "top-5", "mean rank", "n"), rows))
+    """Show the concepts that are found best and worst, and those that are confused."""
+    listed = [(name, *row.values()) for name, row in facts.concepts.items()]
+    rows = [*listed[:most], *listed[most:][-most:]]
+    title = f"Concepts: {len(rows)} of {len(listed)}, best first; n over subjects and seeds"
+    concepts = Table(title, ("concepts", "top-1", "top-5", "mean rank", "n"), rows)
 
     # the most frequent confusions
     confused = [tuple(row.values()) for row in facts.confusions[:most]]
-    columns = ("seen", "taken for", "times", "share", "cosine of the two")
-    return [*tables, Table("Confused concepts", columns, confused)]
+    return [concepts, Table("Confused concepts", ("seen", "taken for", "times", "share"), confused)]

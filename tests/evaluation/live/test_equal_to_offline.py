@@ -17,6 +17,7 @@ from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.measure import encode_gallery, open_gallery
+from brainhive_cli.measurement.ranks import ranks
 
 pytest.importorskip("mne")
 HERE = Launch(0, 1, torch.device("cpu"))
@@ -244,5 +245,6 @@ def test_a_gallery_of_live_ranks_as_that_of_retrieval(models):
         encode_gallery([opened.decoder.member], gallery),
     )
     rows = np.array([opened.decoder.image_ids.index(result.event["shown"]) for result in tested])
-    (ranks,) = gallery.rank_draws(images, rows, [tokens]).tolist()
-    assert ranks == [result.event["rank"] for result in tested]
+    assert ranks(tokens, images, torch.from_numpy(rows)).tolist() == [
+        result.event["rank"] for result in tested
+    ]

@@ -21,7 +21,8 @@ def trials(noise: float, seed: int = 0) -> torch.Tensor:
 
 def of(signal: torch.Tensor, there: int | torch.Tensor = REPETITIONS, splits: int = 10) -> Measurements:
     there = torch.as_tensor(there).expand(len(signal))
-    found = measure_ceiling(signal, there, [f"item {n}" for n in range(len(signal))], splits, 0)
+    ids, parts = [f"item {n}" for n in range(len(signal))], torch.arange(signal.shape[1])
+    found = measure_ceiling(signal, there, ids, splits, 0, parts.expand(len(signal), -1))
     return measure_ceilings({"sub-01": found}, Cells([], Alike(), "demo", "test"))
 
 

@@ -45,7 +45,6 @@ def test_a_correction_gains_nothing_under_a_control(go, trained, control):
     ("words", "message"),
     [
         (("corrections=csls,whitening",), "whitening computes similarities anew, so it comes first"),
-        (("corrections=csls", "distractors=1000000"), "corrections compare all candidates at once"),
         (("corrections=cls",), "no correction called 'cls'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Curves: which repetitions are averaged, which windows are seen; their ends are the plain result."""
+"""The curve over how many repetitions are averaged; its end is the plain result."""
 
 import pytest
 
@@ -11,12 +11,11 @@ from brainhive_cli.evaluation.retrieval.summary import scopes_below
 
 @pytest.fixture(scope="session")
 def curves(shared_world, go, small):
-    """The curves of the world's run, and its plain result."""
+    """The curve of the world's run, and its plain result."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
         run = f"run={go('train-align', *small).folder}"
-        how = ("repetitions=all", "repetition_draws=3", "sliding={width_ms: 200, step_ms: 200}")
-        return go("eval-retrieval", run, *how), go("eval-retrieval", run)
+        return go("eval-retrieval", run, "repetitions=all"), go("eval-retrieval", run)
 
 
 def test_repetitions_double_to_all_that_there_are():
@@ -37,37 +36,17 @@ def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):
         assert all(point[name].n == 200 and point[name].low <= point[name].high for point in points)
 
 
-def test_some_window_carries_the_picture_and_the_last_one_less(curves):
-    points = scopes_below(curves[0].metrics, "sliding")
-
-    assert list(points) == ["100", "300", "500", "700", "900"]
-    top5 = [point["top5"].value for point in points.values()]
-    assert max(point["top5"].these_subjects[0] for point in points.values()) > 0.05
-    assert top5[-1] < max(top5)
-
-
-def test_a_window_over_all_of_the_signal_is_the_plain_result(go, world, small, curves):
-    run = f"run={go('train-align', *small).folder}"
-
-    whole = go("eval-retrieval", run, "sliding={width_ms: 1000}", "sheet_rows=0")
-
-    (point,) = scopes_below(whole.metrics, "sliding").values()
-    assert point["top1"].value == curves[1].metrics.overall["top1"].value
-
-
-def test_curves_come_as_artifacts_and_tables_that_say_how_they_were_made(curves):
+def test_the_curve_comes_as_an_artifact_and_a_table_that_say_how_it_was_made(curves):
     result, plain = curves
 
     drawn = {each.title: each for each in artifacts.read(RunFolder(result.folder))}
-    for title, is_logarithmic in (("Accuracy over repetitions", True), ("Accuracy over time", False)):
-        curve = drawn[title]
-        assert curve.is_logarithmic is is_logarithmic and [line.chance for line in curve.lines] == [0.01]
-        assert all(len(line.low) == len(curve.at) for line in curve.lines)
-    notes = " ".join(table.note for table in result.tables)
-    assert "3 random choices of each number" in notes
-    assert "200 ms wide; outside of it is the mean training signal" in notes
-    assert notes.count("pool 100") >= 2
-    assert "Accuracy over time" not in {each.title for each in artifacts.read(RunFolder(plain.folder))}
+    curve = drawn["Accuracy over repetitions"]
+    assert curve.is_logarithmic and [line.chance for line in curve.lines] == [0.01]
+    assert all(len(line.low) == len(curve.at) for line in curve.lines)
+    (table,) = [table for table in result.tables if table.title == "Accuracy over repetitions"]
+    assert "10 random choices of each number" in table.note and "pool 100" in table.note
+    titles = {each.title for each in artifacts.read(RunFolder(plain.folder))}
+    assert "Accuracy over repetitions" not in titles
 
 
 def test_more_repetitions_than_there_are_is_refused(go, world, small):

@@ -11,7 +11,7 @@ from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.evaluation.retrieval import job as jobs
-from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
+from brainhive_cli.evaluation.retrieval.recipe import Recipe
 
 
 @pytest.fixture
@@ -87,12 +87,3 @@ def test_a_sweep_opens_each_store_once(go, world: Path, small, runs: str, monkey
     monkeypatch.setattr(hdf5, "verify_seal", count)
     go("eval-retrieval", f"run={sweep}", "sheet_rows=0", "ceiling_splits=0", runs)
     assert max(opened.values(), default=1) == 1
-
-
-def test_what_is_measured_is_a_part_of_the_recipe():
-    recipe = Recipe(gallery="train+test", repetitions=[1, 2], align_run=["one"])
-
-    spec = recipe.spec
-
-    assert type(spec) is EvaluationSpec and not hasattr(spec, "align_run")
-    assert (spec.split, spec.curves, spec.repetition_draws) == ("test", {"repetitions": 10}, 10)

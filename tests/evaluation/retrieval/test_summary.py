@@ -27,7 +27,6 @@ def scores(names: list[str], ranks: list[int], hits: list[float], ways: int = 20
         values={"map": 1 / found},
         relevant=np.ones(len(names), np.int64),
         named=names,
-        similarity=[0.0] * len(names),
         scopes={
             BACKWARD: Scores(names, ranks=found, pool=len(names)),
             **({"subsets": subsets} if hits else {}),
