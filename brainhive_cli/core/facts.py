@@ -335,8 +335,7 @@ class RetrievalFacts(Facts):
         control: Distribution under a control.
         prior: Prior that the tokens are of.
         concepts: Metrics of each concept, best first.
-        confusions: Pairs of concepts that are confused, the most frequent first.
-        confusion_matrix: All confusions, where concepts are few.
+        confusion_matrix: Which concept was taken for which, of trials, where concepts are few.
         tests_trials: Whether trials of known pictures or categories were held out.
         plain: Differences from plain baselines on the same folds.
         baseline: The ridge next to the model.
@@ -352,7 +351,6 @@ class RetrievalFacts(Facts):
     control: Control | None = None
     prior: str | None = None
     concepts: dict[str, dict[str, float]] = {}
-    confusions: list[dict[str, Any]] = []
     confusion_matrix: ConfusionMatrix | None = None
     tests_trials: bool = False
     plain: list[Difference] = []

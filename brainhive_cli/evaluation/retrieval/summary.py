@@ -1,7 +1,7 @@
 """From the scores of cells to the metrics of a run, each with its context."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +12,14 @@ import numpy as np
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.facts import Answer, Cell, Control, ControlMetric, RetrievalFacts
+from brainhive_cli.core.facts import (
+    Answer,
+    Cell,
+    ConfusionMatrix,
+    Control,
+    ControlMetric,
+    RetrievalFacts,
+)
 from brainhive_cli.core.facts import Gallery as GalleryFacts
 from brainhive_cli.core.measurements import (
     ALL,
@@ -29,7 +36,6 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.set_up import describe_signals, merge
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.evaluation.retrieval.baseline import PLAIN
-from brainhive_cli.evaluation.retrieval.concepts import describe_concepts
 from brainhive_cli.evaluation.retrieval.folds import (
     Measured,
     find_absent,
@@ -54,6 +60,10 @@ CEILING = "ceiling"
 """The first part of the scopes of ceilings."""
 CURVE = ("top1", "top5")
 """Metrics that a curve shows."""
+CONCEPT_METRICS = ("top1", "top5", "mean_rank")
+"""Metrics of a concept."""
+MAX_CONFUSED = 50
+"""Concepts whose confusions are counted, at most."""
 RELIABILITY: Mapping[str, Any] = {"pool": None, "chance": 0.0, "limits": (-1.0, 1.0), "is_share": False}
 """How reliabilities are measured."""
 Scopes = dict[str, dict[str, Metric]]
@@ -88,15 +98,15 @@ class Cells:
         """What the signals of each subject showed, and which of it is alike."""
         return self.alike.items([group[0].image_ids for group in self.groups])
 
-    def context(self, **changes: Any) -> dict[str, Any]:
-        """Give the context of a metric, as `measure` takes it, with some changes."""
+    @property
+    def context(self) -> dict[str, Any]:
+        """The context of a metric, as `measure` takes it."""
         return {
             "protocol": self.protocol,
             "split": self.split,
             "pool": self.tables[0].pool or None,
             "seeds": self.seeds,
             "items": self.items,
-            **changes,
         }
 
     def below(self, name: str) -> Self | None:
@@ -173,13 +183,13 @@ def summarise_job(
         for name, metrics in scopes.items():
             among_all = guessed.keys() & {key for key, metric in metrics.items() if metric.pool == pool}
             scopes[name] = metrics | {key: replace(metrics[key], chance=guessed[key]) for key in among_all}
-        scopes[ALL] |= measure_classes(tested.groups, tested.context(seeds=()))
+        scopes[ALL] |= measure_classes(tested.groups, replace(tested, seeds=()).context)
 
     # plain baselines, which learned from the same folds
     baselines, differences = {}, []
     for name, ranks in plain.items():
-        context = tested.context(protocol=f"plain baseline, {protocol}", seeds=())
-        baselines[scope(PLAIN, name)] = by_name(summarise(ranks, **context))
+        named = replace(tested, protocol=f"plain baseline, {protocol}", seeds=())
+        baselines[scope(PLAIN, name)] = by_name(summarise(ranks, **named.context))
         difference = compare(stack_ranks(tested), ranks, items=items)
         differences.append(difference.model_copy(update={"second": name, "metric": "top1"}))
 
@@ -227,7 +237,8 @@ def summarise_job(
         subset_pools=sorted({table.scopes[SUBSETS].pool for table in tables if SUBSETS in table.scopes}),
         plain=differences,
         repetitions=max((half.repetitions for half in halves.values()), default=0),
-        **describe_concepts(tables, with_matrix=bool(alike.group_of)),
+        concepts=describe_concepts(tables),
+        confusion_matrix=count_confusions(tables) if alike.group_of else None,
     )
     return Measurements(baselines | scopes, {}, facts, by_item) | ceilings
 
@@ -277,7 +288,7 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
     """
     # ranks
     first, metrics = tested.tables[0], list[Metric]()
-    context = tested.context()
+    context = tested.context
     if len(first.ranks):
         only = CURVE if first.ranks.ndim > 1 else only
         metrics += summarise(stack_ranks(tested), targets=first.targets, only=only, **context)
@@ -355,14 +366,12 @@ def above_chance(tested: Cells) -> list[Answer]:
     firsts, alike = [group[0] for group in tested.groups], tested.alike
     orders = [scores.interleaving.take(scores.compared) for scores in firsts]
     ids = [[scores.image_ids[row] for row in scores.compared] for scores in firsts]
-    parts, concept_parts = defaultdict[Any, Any](tuple), defaultdict[Any, Any](tuple)
-    blocks = {}
+    parts, concept_parts, blocks = defaultdict[Any, Any](tuple), defaultdict[Any, Any](tuple), {}
     for number, (names, order) in enumerate(zip(ids, orders, strict=True)):
-        rows = zip(names, order.parts, order.concept_parts or order.parts, order.blocks, strict=True)
-        for name, part, concept_part, block in rows:
-            parts[name] += (part,)
-            concept_parts[name] += (concept_part,)
-            blocks[name] = number, block
+        for row, name in enumerate(names):
+            parts[name] += (order.parts[row],)
+            concept_parts[name] += ((order.concept_parts or order.parts)[row],)
+            blocks[name] = number, order.blocks[row]
 
     # ranks, averaged over seeds; labels and blocks are of held-out trials
     label_of = dict(chain(*(zip(scores.image_ids, scores.labels, strict=True) for scores in firsts)))
@@ -384,6 +393,30 @@ def above_chance(tested: Cells) -> list[Answer]:
 def label(subject: int) -> str:
     """Name a subject."""
     return f"sub-{subject:02d}"
+
+
+def describe_concepts(tested: Iterable[Scores]) -> dict[str, dict[str, float]]:
+    """Summarise the ranks of each concept, over subjects and seeds, the best found first."""
+    ranks = defaultdict[str, list[int]](list)
+    for scores in tested:
+        for concept, rank in zip(scores.concepts, scores.ranks.tolist(), strict=True):
+            ranks[concept].append(rank)
+    table: dict[str, dict[str, float]] = {}
+    for concept, listed in ranks.items():
+        values = np.array(listed)
+        table[concept] = {name: float(CONTROL_METRICS[name](values)) for name in CONCEPT_METRICS}
+        table[concept]["n"] = len(listed)
+    return dict(sorted(table.items(), key=lambda row: (-row[1]["top1"], row[1]["mean_rank"], row[0])))
+
+
+def count_confusions(tested: Iterable[Scores]) -> ConfusionMatrix | None:
+    """Count which concept the most similar picture was of, by the seen one; None of too many concepts."""
+    counts = Counter(chain(*(zip(scores.concepts, scores.named, strict=True) for scores in tested)))
+    names = sorted({*chain(*counts)})
+    if len(names) > MAX_CONFUSED:
+        return None
+    rows = [[counts[seen, named] for named in names] for seen in names]
+    return ConfusionMatrix(names=names, counts=rows)
 
 
 def describe_control(kind: str, tested: Cells) -> Control:

@@ -45,7 +45,7 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
 
     Args:
         measured: What it measured.
-        concept_rows: Best and worst concepts, and confusions, that are listed; 0 for none.
+        concept_rows: Best and worst concepts that are listed; 0 for none.
         parts: Which tables, by what they show; None for all.
     """
     # metrics by row
@@ -93,7 +93,7 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
                 "What each region carries of a prediction", scopes_below(measured, REGIONS), "region"
             )
         ],
-        "concepts": _concepts(facts, concept_rows) if concept_rows else [],
+        "concepts": [_concepts(facts, concept_rows)] if concept_rows else [],
         "comparisons": [
             difference_table(facts.against),
             Table(
@@ -151,13 +151,9 @@ def _control(control: Control) -> list[Table]:
     return [Table("Measured, and under the control", columns, rows, note=note)]
 
 
-def _concepts(facts: RetrievalFacts, most: int) -> list[Table]:
-    """Show the concepts that are found best and worst, and those that are confused."""
+def _concepts(facts: RetrievalFacts, most: int) -> Table:
+    """Show the concepts that are found best and worst."""
     listed = [(name, *row.values()) for name, row in facts.concepts.items()]
     rows = [*listed[:most], *listed[most:][-most:]]
     title = f"Concepts: {len(rows)} of {len(listed)}, best first; n over subjects and seeds"
-    concepts = Table(title, ("concepts", "top-1", "top-5", "mean rank", "n"), rows)
-
-    # the most frequent confusions
-    confused = [tuple(row.values()) for row in facts.confusions[:most]]
-    return [concepts, Table("Confused concepts", ("seen", "taken for", "times", "share"), confused)]
+    return Table(title, ("concepts", "top-1", "top-5", "mean rank", "n"), rows)

@@ -156,7 +156,7 @@ def explain(
         if subject == subjects:
             train, test = train[ORDERS[learned](np.arange(100)).copy()], test[ORDERS[tested](rows).copy()]
         orders = {name: refile(np.arange(100)).copy() for name, refile in ORDERS.items()}
-        ridge = Ridge(subject, True, train, known, orders, test, rows)
+        ridge = Ridge(subject, train, known, orders, test, rows)
         ranks.append(ridge.rank(candidates))
         shown.append(rows)
         tried += try_orders(ridge, ranks[-1], candidates, rows, alike)
