@@ -31,7 +31,7 @@ from brainhive_cli.reports.sentences import explain_chance
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the libraries of trackers, the runs, and what they are evaluated with."""
-    job = cache(lambda: Job.resolve(recipe).open())
+    job = cache(lambda: Job.resolve(recipe))
     return collect(
         lambda: trackers.inputs(recipe.run.trackers),
         lambda: job().inputs(),
@@ -49,7 +49,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # refuse missing libraries before anything is computed
     trackers.require(recipe.run.trackers)
     with console.progress("opening models, signals and embeddings"):
-        job = Job.resolve(recipe).open()
+        job = Job.resolve(recipe)
 
     # evaluate the runs to compare with, then this one
     against = [_evaluate(other, (), launch).metrics for other in job.against]

@@ -51,38 +51,32 @@ class Job:
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Find the runs and their cells."""
-        # the runs, named as fingerprints name them
-        runs = find_runs(recipe)
-        job = cls(recipe.model_copy(update={"align_run": [run.reference for run in runs]}), runs)
+        """Find the runs and their cells, the runs to compare with, and the variants of a sweep.
 
+        Raises:
+            RecipeError: if a run to compare with is a sweep, or `compare` names no variant.
+        """
         # a sweep may be compared with one of its variants
+        runs = find_runs(recipe)
         known = [PAIRS, *runs[0].variants] if runs[0].variants else []
         if recipe.compare not in (None, *known):
             problem = f"compare is {recipe.compare!r}, no variant of {runs[0].name}"
             raise RecipeError(problem, ", ".join(known) or "leave compare out: it is of a sweep")
-        return job
 
-    def open(self) -> Self:
-        """Find the runs to compare with and the variants of a sweep.
-
-        Raises:
-            RecipeError: if one to compare with is a sweep.
-        """
+        # the runs to compare with, none of which may be a sweep
         against = []
-        for name in rejoined(self.recipe.against or [], self.recipe.paths):
-            update = {**NOT_COMPARED, "align_run": [name]}
-            against.append(self.resolve(self.recipe.model_copy(update=update)).open())
+        for name in rejoined(recipe.against or [], recipe.paths):
+            against.append(cls.resolve(recipe.model_copy(update={**NOT_COMPARED, "align_run": [name]})))
             refuse_sweep(against[-1].runs[0])
-        references = [run.reference for other in against for run in other.runs]
-        recipe = self.recipe.model_copy(update={"against": references or None})
-        job = replace(self, recipe=recipe, against=against)
 
-        # each variant of a sweep is a job of its own
+        # all runs are named as fingerprints name them; each variant of a sweep is a job of its own
+        references = [run.reference for other in against for run in other.runs] or None
+        named = {"align_run": [run.reference for run in runs], "against": references}
+        job = cls(recipe.model_copy(update=named), runs, against)
         variants = []
-        for run in map(self.runs[0].of_variant, self.runs[0].variants):
+        for run in map(runs[0].of_variant, runs[0].variants):
             update = {"align_run": [run.reference], "compare": None}
-            variants.append(replace(job, recipe=recipe.model_copy(update=update), runs=[run]))
+            variants.append(replace(job, recipe=job.recipe.model_copy(update=update), runs=[run]))
         return replace(job, variants=variants)
 
     @cached_property

@@ -78,10 +78,9 @@ def measure_cell(models: Models, spec: EvaluationSpec) -> tuple[Gallery, dict[in
     for subject, signals in tokens.items():
         table = scores[subject]
         target = gallery.find(table.labels)
-        scopes: dict[str, Scores] = {
-            **table.scopes,
-            **measure_subsets(signals, images[target], spec.subsets, spec.seed),
-        }
+        scopes: dict[str, Scores] = {**table.scopes}
+        if spec.subsets:
+            scopes[SUBSETS] = measure_subsets(signals, images[target], spec.subsets, spec.seed)
         scopes |= {scope(CORRECTIONS, name): ranked[subject] for name, ranked in corrected.items()}
         if spec.repetitions:
             scopes |= measure_repetitions(models, gallery, images, target, subject, spec)
@@ -187,11 +186,8 @@ def encode_items(
     return tokens, items
 
 
-def measure_subsets(tokens: Tensor, shown: Tensor, subsets: Subsets | None, seed: int) -> dict[str, Scores]:
+def measure_subsets(tokens: Tensor, shown: Tensor, subsets: Subsets, seed: int) -> Scores:
     """Measure how often signals [N, D] and pictures [N, D] find each other in small galleries."""
-    if not subsets:
-        return {}
-
     # among drawn subsets, and among all possible ones; of all pictures where they are fewer
     pool = min(subsets.ways, len(shown))
     words = f"{pool}-way, {subsets.draws} draws"
@@ -202,7 +198,7 @@ def measure_subsets(tokens: Tensor, shown: Tensor, subsets: Subsets | None, seed
         Scores(values={"top1": hits, "top1_expected": shares}, pool=pool)
         for hits, shares in zip(drawn, expected, strict=True)
     )
-    return {SUBSETS: replace(forward, words=words, scopes={BACKWARD: backward})}
+    return replace(forward, words=words, scopes={BACKWARD: backward})
 
 
 def measure_repetitions(

@@ -219,7 +219,13 @@ def summarise_job(
         caveats=caveats,
         seen_in_training=seen,
         warnings=warnings,
-        gallery=describe_gallery(job, gallery.image_ids),
+        gallery=GalleryFacts(
+            dataset=run.dataset.name,
+            splits=spec.gallery,
+            pictures=gallery.pool,
+            held_out=run.dataset.holdout.words if run.dataset.holdout.divides_train else "",
+            digest=hashlib.sha256("\n".join(gallery.image_ids).encode()).hexdigest()[:10],
+        ),
         answers=above_chance(tested),
         claims=describe_claims(items, len(by_subject)),
         units=items.kind,
@@ -251,18 +257,6 @@ def find_alike(job: Job, gallery: Gallery, tested: Iterable[Scores]) -> Alike:
         return alike
     rows = (zip(each.image_ids, each.groups, each.interleaving.blocks, strict=True) for each in tested)
     return run.dataset.holdout.group_alike(alike, chain.from_iterable(rows), run.folds)
-
-
-def describe_gallery(job: Job, pictures: Sequence[str]) -> GalleryFacts:
-    """Describe the candidates; runs are compared by their digest."""
-    spec, dataset = job.recipe, job.runs[0].dataset
-    return GalleryFacts(
-        dataset=dataset.name,
-        splits=spec.gallery,
-        pictures=len(pictures),
-        held_out=dataset.holdout.words if dataset.holdout.divides_train else "",
-        digest=hashlib.sha256("\n".join(pictures).encode()).hexdigest()[:10],
-    )
 
 
 def measure_scopes(name: str, tested: Cells) -> Scopes:
