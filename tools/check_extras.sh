@@ -30,7 +30,6 @@ step() {
         wheel) cd "$work" && demo ;;
         braindecode)
             demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/models/backbones/test_braindecode.py ;;
-        umap) demo && brainhive eval-retrieval --recipe demo embedding_map=umap ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
         metrics) tests tests/measurement/metrics/test_perceptual.py tests/measurement/metrics/test_distribution.py ;;
         captions) tests tests/measurement/metrics/test_tasks.py ;;

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -15,7 +16,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table, mean_sd
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import holds_annotations, problem_of
-from brainhive_cli.reports.tables import published_tables
+from brainhive_cli.reports.tables import ABSENT, published_tables, with_interval
 from brainhive_cli.training.alignment.recipe import Cell
 
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
@@ -23,8 +24,6 @@ PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 SECTION = "Training"
 MOST = 6
 """Cells that have a line each; of more, their mean is drawn, with the lowest and the highest."""
-ABSENT = "–"
-"""In place of a validation that there is not."""
 CURVE_TITLES = {"loss": "Loss", "validation_top1": "Top-1 on held-out training concepts"}
 """Keys of an epoch in the log, and the titles of their curves."""
 
@@ -53,20 +52,21 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     selected_on = {each.selected_on for each in described.values()}
     how = "".join(f", {PROTOCOLS[name]}" for name in sorted(selected_on & PROTOCOLS.keys()))
     title = f"{facts.dataset} {facts.mode}{how}"
+    published = published_tables(facts.published)
     top1 = {cell.name: measured.scopes.get(cell.name, {}).get("top1") for cell in cells}
     if not any(top1.values()):
         title += "; no validation: no training concept is held out (train.validation)"
         epochs = [(name, described[name].epoch) for name in top1]
-        return _finish_tables([Table(title, ("cell", "epoch"), epochs)], measured)
+        return Table(title, ("cell", "epoch"), epochs), *published
     title += ": validation on held-out training concepts"
 
     # a row for each cell; one without validation has no figures
-    rows = []
+    rows: list[Any] = []
     variant_metrics: dict[str, list[Metric | None]] = {}
     for cell in cells:
         metric = top1[cell.name]
-        figures = (metric.value, metric.interval_text(), metric.n, metric.chance) if metric else (ABSENT,) * 4
-        rows.append((cell.name, described[cell.name].epoch, *figures))
+        context = (metric.n, metric.chance) if metric else (ABSENT, ABSENT)
+        rows.append((cell.name, described[cell.name].epoch, with_interval(metric), *context))
         variant_metrics.setdefault(cell.variant, []).append(metric)
 
     # mean and spread over all cells, or over those of each variant
@@ -78,16 +78,10 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
             chance = metrics[0].chance if metrics[0] else ABSENT
             means.append((named[label], spread, len(metrics), chance))
         elif len(cells) > 1:
-            rows.append((f"mean ± sd of {len(cells)}", "", spread, "", "", ""))
-    laid_out = [Table(title, ("cell", "epoch", "val top-1", "95 % CI", "n", "chance"), rows)]
-    if means:
-        laid_out.insert(0, Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), means))
-    return _finish_tables(laid_out, measured)
-
-
-def _finish_tables(laid_out: Sequence[Table], measured: Measurements) -> tuple[Table, ...]:
-    """Add what was published, and the caveats."""
-    return (*laid_out, *published_tables(measured.facts.published))
+            rows.append((f"mean ± sd of {len(cells)}", "", spread, "", ""))
+    by_cell = Table(title, ("cell", "epoch", "val top-1, 95 % CI", "n", "chance"), rows)
+    by_variant = Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), means)
+    return *([by_variant] if means else []), by_cell, *published
 
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:

@@ -1,5 +1,7 @@
 """The split-half ceiling of signals: simulated signals whose reliability is known, and what is told of it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
 from brainhive_cli.evaluation.retrieval.summary import Cells, measure_ceilings
+from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.measurement.units import Alike
 
 ITEMS, REPETITIONS, FEATURES = 100, 8, 60
@@ -88,6 +91,12 @@ def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(go, wor
     assert "10 random splits" in top1.protocol and "simulated" in top1.protocol
     (table,) = [each for each in result.tables if each.title.startswith("Split-half ceiling")]
     assert [row[0] for row in table.rows[:3]] == ["sub-01", "sub-02", "all"] and "simulated" in table.note
+    reason = "one repetition of each picture"
+    partly = replace(found, missing={"ceiling · sub-03": reason})
+    (table,) = lay_out(partly, 0, ["ceiling"])
+    assert len(table.rows) > 2 and f"sub-03 has none: {reason}" in table.note
+    (table,) = lay_out(replace(partly, scopes={"all": found.overall}), 0, ["ceiling"])
+    assert table.rows == (("sub-03", reason),)
     without = go("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}", "ceiling_splits=0")
     assert not [name for name in without.metrics.scopes if name.startswith("ceiling")]
     assert not [each for each in without.tables if each.title.startswith("Split-half")]
