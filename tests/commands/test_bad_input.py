@@ -126,9 +126,9 @@ def test_a_seed_below_zero_is_refused(refused, command, hint):
     [
         ("repetitions=[0]", r"repetitions\.0: Input should be greater than 0, got 0", "as in repetitions="),
         (
-            "sliding={with_ms: 9}",
-            r"unknown recipe key 'sliding\.with_ms'",
-            r"did you mean sliding\.width_ms\? known",
+            "subsets={way: 9}",
+            r"unknown recipe key 'subsets\.way'",
+            r"did you mean subsets\.ways\? known",
         ),
     ],
 )

@@ -29,16 +29,13 @@ _OPERATIONS: Mapping[str, Callable[[Bool, Bool], Bool]] = {
 _BINDS = {"|": 1, "&": 2, "-": 2}
 
 
-def window_starts(
-    times_ms: NDArray[np.floating], width_ms: float, step_ms: float, key: str = "sliding"
-) -> list[float]:
+def window_starts(times_ms: NDArray[np.floating], width_ms: float, step_ms: float) -> list[float]:
     """List where windows begin: from the first sample, as long as they end within the signal.
 
     Args:
         times_ms: [T].
         width_ms: Of each window.
         step_ms: From window to window.
-        key: The block of the recipe that the width is from, for the error.
 
     Raises:
         RecipeError: if the window is wider than the signal.
@@ -47,7 +44,7 @@ def window_starts(
     last = times_ms[-1] + step - width_ms
     if last < times_ms[0] - CLOSE_MS:
         raise RecipeError(
-            f"{key}.width_ms {width_ms:g} is wider than the signal "
+            f"window.width_ms {width_ms:g} is wider than the signal "
             f"({times_ms[0]:g} to {times_ms[-1] + step:g} ms)",
             "take a narrower window",
         )

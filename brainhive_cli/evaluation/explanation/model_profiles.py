@@ -84,7 +84,7 @@ def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]
     """
     if len(times_ms) < 2:
         raise BrainhiveError("the signals have one sample", "fMRI has regions instead of windows")
-    starts, width_ms = window_starts(times_ms, window.width_ms, window.step_ms, "window"), window.width_ms
+    starts, width_ms = window_starts(times_ms, window.width_ms, window.step_ms), window.width_ms
 
     # a window may lie between two samples
     masks = {start: mask for start in starts if (mask := inside(times_ms, start, width_ms)).any()}
