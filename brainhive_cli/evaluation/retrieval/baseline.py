@@ -294,7 +294,9 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
 
     # metrics with the protocol
     signals, components = np.max(sizes, 0)
-    how = f"closed-form ridge on at most {components} principal components of {signals} training signals"
+    how = (
+        f"closed-form ridge on at most {components} principal components of up to {signals} training signals"
+    )
     metrics = summarise(
         [look_up(ranks, pictures, rows) for ranks, pictures in zip(all_ranks, shown, strict=True)],
         len(rows),
@@ -363,9 +365,10 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
         ranked = rank_by_ridge(train.to(device), targets, test.to(device), candidates)
         ranks["ridge"][subject].append(look_up(ranked, shown, rows))
 
-    # a subject whose folds have none leaves a classifier out
+    # a classifier that some fold could not fit is left out
+    fitted = ranks["ridge"]
     return {
-        name: [*map(np.concatenate, by_subject.values())]
+        name: [np.concatenate(by_subject[subject]) for subject in fitted]
         for name, by_subject in ranks.items()
-        if by_subject.keys() == ranks["ridge"].keys()
+        if all(len(by_subject[subject]) == len(folds) for subject, folds in fitted.items())
     }

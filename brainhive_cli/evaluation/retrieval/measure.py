@@ -83,7 +83,7 @@ def measure_cell(models: Models, spec: EvaluationSpec) -> tuple[Gallery, dict[in
             scopes[SUBSETS] = measure_subsets(signals, images[target], spec.subsets, spec.seed)
         scopes |= {scope(CORRECTIONS, name): ranked[subject] for name, ranked in corrected.items()}
         if spec.repetitions:
-            scopes |= measure_repetitions(models, gallery, images, target, subject, spec)
+            scopes |= measure_repetitions(models, images, target, subject, spec)
         if spec.region_shares:
             scopes |= measure_region_shares(models[0], subject, spec.split)
         ceiling = _open_ceiling(models, subject, spec) if spec.ceiling_splits else None
@@ -202,7 +202,7 @@ def measure_subsets(tokens: Tensor, shown: Tensor, subsets: Subsets, seed: int) 
 
 
 def measure_repetitions(
-    models: Models, gallery: Gallery, images: Tensor, target: Int64, subject: int, spec: EvaluationSpec
+    models: Models, images: Tensor, target: Int64, subject: int, spec: EvaluationSpec
 ) -> dict[str, Scores]:
     """Rank what averages of k repetitions show, for each k; which ones is drawn at random, several times.
 
@@ -210,8 +210,7 @@ def measure_repetitions(
 
     Args:
         models: The cell's.
-        gallery: The candidates.
-        images: [M, D] their tokens.
+        images: [M, D] tokens of the candidates.
         target: [N] index of what each signal showed.
         subject: Whose signals.
         spec: Numbers of repetitions, and the seed.
@@ -242,7 +241,7 @@ def measure_repetitions(
         ranked = ranks(torch.cat(draws), images, torch.from_numpy(np.tile(target, len(draws))))
         points[scope(REPETITIONS, f"{k}")] = Scores(
             ranks=ranked.numpy().reshape(len(draws), -1),
-            pool=gallery.pool,
+            pool=len(images),
             words=f"{k} of them drawn",
         )
     return points

@@ -18,6 +18,7 @@ from brainhive_cli.core.facts import (
     ConfusionMatrix,
     Control,
     ControlMetric,
+    Difference,
     RetrievalFacts,
 )
 from brainhive_cli.core.facts import Gallery as GalleryFacts
@@ -54,6 +55,7 @@ from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, Items, describe_claims
 from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.reports.templates import render
+from brainhive_cli.training.alignment.recipe import Cell as TrainedCell
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
 CEILING = "ceiling"
@@ -130,76 +132,47 @@ def summarise_job(
         scores: What was measured on each cell, by the name of the first of its group.
         plain: Ranks [N] of plain baselines, one array a subject.
     """
-    # cells, with folds pooled, and the scores of each subject in each
+    # cells, with folds pooled, and the scores of each subject in all cells
     spec, run = job.recipe, job.runs[0]
     measured = {cell: scores[cell.name] for cell, *_ in job.groups}
     if run.dataset.holdout.divides_train and spec.split == "test":
         measured = merge_folds(measured)
     gallery = next(iter(measured.values()))[0]
-    rows = [
-        (cell, label(subject), table)
-        for cell, (_, tables) in measured.items()
-        for subject, table in tables.items()
-    ]
     by_subject = defaultdict[str, list[Scores]](list)
-    for _, subject, table in rows:
-        by_subject[subject].append(table)
-    tables = [table for *_, table in rows]
+    for _, table_of in measured.values():
+        for subject, table in table_of.items():
+            by_subject[label(subject)].append(table)
+    groups, tables = [*by_subject.values()], [*chain(*by_subject.values())]
 
-    # what all metrics have in common: protocol, caveats, and which items are alike
+    # protocol and caveats of all metrics, and which items are alike
+    mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
+    set_up = merge([align_run.set_up(spec.split) for align_run in job.runs])
     caveats = merge_caveats(
         *(align_run.caveats(spec.split) for align_run in job.runs),
         [] if all(table.is_trialwise for table in tables) else [TRIALS_TOGETHER],
         [NOT_INTERLEAVED] if any(table.interleaving.follows_time for table in tables) else [],
     )
-    mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
-    set_up = merge([align_run.set_up(spec.split) for align_run in job.runs])
     signals = describe_signals(set_up)
     words = render("protocol.txt", spec=spec, runs=job.runs, mode=mode, signals=signals)
-    protocol = extend_protocol(words, caveats)
-    alike, seeds = find_alike(job, gallery, tables), sorted({cell.seed for cell in measured})
-    tested = Cells([*by_subject.values()], alike, protocol, spec.split, seeds)
-    items, units_of = tested.items, dict(zip(by_subject, tested.items.units, strict=True))
+    protocol, seeds = extend_protocol(words, caveats), sorted({cell.seed for cell in measured})
+    alike = find_alike(job, gallery, tables)
+    tested = Cells(groups, alike, protocol, spec.split, seeds)
+    items = tested.items
 
-    # metrics of all cells together, and of each
-    cells, by_item, scopes = {}, {}, measure_scopes(ALL, tested)
-    for cell, subject, table in rows:
-        name, of_cell = scope(cell.name, subject), replace(tested, groups=[[table]], seeds=[cell.seed])
-        scopes[name] = measure_table(of_cell)
-        if backward := of_cell.below(BACKWARD):
-            scopes[scope(name, BACKWARD)] = measure_table(backward, CURVE)
-        cells[name] = Cell(cell=cell.name, subject=subject, seed=cell.seed)
-        by_item[name] = {
-            "image_ids": table.image_ids,
-            "units": [*map(str, units_of[subject])],
-            "ranks": table.ranks.tolist(),
-            "backward_ranks": backward.tables[0].ranks.tolist() if backward else [],
-        }
-
-    # held-out trials are compared with the best guess
+    # metrics of all cells together, and of each; held-out trials are compared with the best guess
+    units = {subject: [*map(str, names)] for subject, names in zip(by_subject, items.units, strict=True)}
+    scopes, cells, by_item = measure_cells(tested, measured, units)
     if alike.group_of:
-        pool = tables[0].pool
-        guessed = measure_guess(tested.groups, pool)
-        for name, metrics in scopes.items():
-            among_all = guessed.keys() & {key for key, metric in metrics.items() if metric.pool == pool}
-            scopes[name] = metrics | {key: replace(metrics[key], chance=guessed[key]) for key in among_all}
-        scopes[ALL] |= measure_classes(tested.groups, replace(tested, seeds=()).context)
+        scopes = compare_with_guess(scopes, tested)
 
-    # plain baselines, which learned from the same folds
-    baselines, differences = {}, []
-    for name, ranks in plain.items():
-        named = replace(tested, protocol=f"plain baseline, {protocol}", seeds=())
-        baselines[scope(PLAIN, name)] = by_name(summarise(ranks, **named.context))
-        difference = compare(stack_ranks(tested), ranks, items=items)
-        differences.append(difference.model_copy(update={"second": name, "metric": "top1"}))
-
-    # ceilings of the signals, which are the same of all cells
+    # plain baselines, which learned from the same folds; ceilings, which are the same of all cells
+    baselines, differences = compare_with_plain(tested, plain)
+    halves = {subject: group[-1].ceiling for subject, group in by_subject.items() if group[-1].ceiling}
     halving = (
         "half of the repetitions against the other half, from other parts of the recording, means of "
         f"sessions removed, {spec.ceiling_splits} random splits, {run.dataset.name}"
     )
     halving = extend_protocol(halving, [*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})])
-    halves = {subject: group[-1].ceiling for subject, group in by_subject.items() if group[-1].ceiling}
     ceilings = measure_ceilings(halves, Cells([], alike, halving, spec.split))
 
     # the tested pictures that were seen, and what a reader of the numbers must know
@@ -227,7 +200,7 @@ def summarise_job(
             digest=hashlib.sha256("\n".join(gallery.image_ids).encode()).hexdigest()[:10],
         ),
         answers=above_chance(tested),
-        claims=describe_claims(items, len(by_subject)),
+        claims=describe_claims(items, len(groups)),
         units=items.kind,
         unit_count=items.count,
         scope=items.scope,
@@ -247,6 +220,62 @@ def summarise_job(
         confusion_matrix=count_confusions(tables) if alike.group_of else None,
     )
     return Measurements(baselines | scopes, {}, facts, by_item) | ceilings
+
+
+def measure_cells(
+    tested: Cells, measured: Mapping[TrainedCell, Measured], units: Mapping[str, list[str]]
+) -> tuple[Scopes, dict[str, Cell], dict[str, dict[str, Any]]]:
+    """Measure all cells together, and each of them.
+
+    Args:
+        tested: The cells of each subject.
+        measured: What was measured on each cell.
+        units: Unit of each item, by subject.
+
+    Returns:
+        Metrics, which cell each scope is of, and the ranks of its items.
+    """
+    scopes, cells, by_item = measure_scopes(ALL, tested), {}, {}
+    for cell, (_, tables) in measured.items():
+        for subject, table in tables.items():
+            name = scope(cell.name, label(subject))
+            of_cell = replace(tested, groups=[[table]], seeds=[cell.seed])
+            scopes[name] = measure_table(of_cell)
+            if backward := of_cell.below(BACKWARD):
+                scopes[scope(name, BACKWARD)] = measure_table(backward, CURVE)
+            cells[name] = Cell(cell=cell.name, subject=label(subject), seed=cell.seed)
+            by_item[name] = {
+                "image_ids": table.image_ids,
+                "units": units[label(subject)],
+                "ranks": table.ranks.tolist(),
+                "backward_ranks": backward.tables[0].ranks.tolist() if backward else [],
+            }
+    return scopes, cells, by_item
+
+
+def compare_with_guess(scopes: Scopes, tested: Cells) -> Scopes:
+    """Take the best guess for the chance of held-out trials, and measure what their categories need."""
+    pool = tested.tables[0].pool
+    guessed = measure_guess(tested.groups, pool)
+    compared = {}
+    for name, metrics in scopes.items():
+        among_all = guessed.keys() & {key for key, metric in metrics.items() if metric.pool == pool}
+        compared[name] = metrics | {key: replace(metrics[key], chance=guessed[key]) for key in among_all}
+    compared[ALL] |= measure_classes(tested.groups, replace(tested, seeds=()).context)
+    return compared
+
+
+def compare_with_plain(
+    tested: Cells, plain: Mapping[str, Sequence[Int64]]
+) -> tuple[Scopes, list[Difference]]:
+    """Measure plain baselines by their ranks [N] of each subject, and how the cells differ from them."""
+    scopes, differences = {}, []
+    for name, ranks in plain.items():
+        baseline = replace(tested, protocol=f"plain baseline, {tested.protocol}", seeds=())
+        scopes[scope(PLAIN, name)] = by_name(summarise(ranks, **baseline.context))
+        difference = compare(stack_ranks(tested), ranks, items=tested.items)
+        differences.append(difference.model_copy(update={"second": name, "metric": "top1"}))
+    return scopes, differences
 
 
 def find_alike(job: Job, gallery: Gallery, tested: Iterable[Scores]) -> Alike:

@@ -26,14 +26,8 @@ DRAWN = f"{REPETITION_DRAWS} random choices of each number of repetitions"
 CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
 THIS_RUN = "this run"
 REQUESTED = (
-    "cells",
-    "baseline",
-    "control",
-    "corrections",
-    "subsets",
-    "repetitions",
-    "regions",
-    "comparisons",
+    *("cells", "baseline", "control", "corrections"),
+    *("subsets", "repetitions", "regions", "comparisons"),
 )
 """Tables that are printed: the result, then each control, curve and comparison that the recipe names."""
 DETAILS = ("baseline", "control", "corrections", "subsets", "ceiling", "concepts", "comparisons")
