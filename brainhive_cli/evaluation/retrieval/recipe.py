@@ -113,15 +113,3 @@ class Recipe(TrainedRunRecipe, EvaluationSpec):
     against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
     concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")
     sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0: no sheet, matrix or map")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _run_names_a_run(cls, fields: Any) -> Any:
-        """Let `run: FOLDER` in a file mean the align run; as a section, `run:` says how to run."""
-        run = fields.get("run") if isinstance(fields, dict) else None
-        if isinstance(run, str | list):
-            run = {"kind": run}  # the form that it has when run.processes is set below it
-        if not isinstance(run, dict) or "kind" not in run:
-            return fields
-        options = {key: value for key, value in run.items() if key != "kind"}
-        return {"align_run": run["kind"], **fields, "run": options}
