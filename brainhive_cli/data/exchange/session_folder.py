@@ -1,23 +1,21 @@
-"""Folder of a session that is saved while it runs: a BIDS data set that can be read at any moment."""
+"""Session of one person, saved while it runs as a BIDS data set: a run for each block of trials."""
 
-import errno
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from io import FileIO
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainhive_cli import __version__
 from brainhive_cli.core import documents
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import atomic_write, open_no_link
+from brainhive_cli.core.arrays import Float32, Float64
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.files import open_no_link
 from brainhive_cli.data.stores.ids import table_text
 from brainhive_cli.data.streams import StreamFormat
 from brainhive_cli.models.physical_units import SIZES, name_unit
@@ -26,19 +24,18 @@ DESCRIPTION, SIMULATED = "dataset_description.json", "Simulated"
 """File of a BIDS data set about all of it, and our key in it: the program that made the signals."""
 ROOT_LEVELS = 5
 """Folders above a recording, of which the root of its data set is one."""
-BIDS_TYPES = {
-    **{kind: kind.upper() for kind in ("eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs", "resp", "gsr")},
-    **{"stim": "TRIG", "temperature": "TEMP", "mag": "MEGMAG", "grad": "MEGGRADPLANAR"},
-}
-"""Types of channels in BIDS, by their types in mne; all others are MISC."""
-VOLTAGES = ("eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs")
-"""Types of channels that mne has in volts."""
+BASES = {"mag": "T", "grad": "T/m", **dict.fromkeys(("eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs"), "V")}
+"""Units in which mne has channels, by their types; numbers of other types are saved as they are."""
 BAD_PREFIX = re.compile("bad|edge", re.IGNORECASE)
 """Beginning of an annotation of which mne, and `prepare`, take no trial."""
-TASK = "live"
-GAP = "BAD boundary"
-"""Type of the row of events.tsv where samples are missing."""
-WAY_OUT = "free space, or put the folder back; what was written before can be prepared"
+NOT_IN_NAMES = re.compile(r'[\[\]"\\]|[^\w -~]|^\s+|\s+$|^n/a$')
+"""Parts of names of channels that BrainVision, tables or mne cannot hold."""
+TASK, GAP = "live", "BAD boundary"
+"""Name of the task, and annotation where samples are missing."""
+PAUSE_S, MAX_BLOCK_S = 10.0, 300.0
+"""A block ends amid a pause of so many seconds between events, so that no trial is cut and filters settle
+before the next one; and after five minutes in any case: 64 channels at 1000 Hz take 77 MB by then."""
+WAY_OUT = "free space, or put the folder back; blocks that ended can be prepared"
 
 
 def read_simulated(recording: Path) -> str:
@@ -56,398 +53,192 @@ def read_simulated(recording: Path) -> str:
 
 
 class SessionFolder:
-    """A session of one person, saved while it runs: samples, events and results.
+    """A session of one person: samples and events by block, and results line by line.
 
-    EEG is written as BrainVision, whose files grow, and can be read at any moment, also after the process was
-    killed. BIDS has no BrainVision for MEG: of a stream with magnetometers or gradiometers these files grow
-    below `sourcedata`, and `close` makes a .fif of them. Positions of electrodes are written where those of
-    all EEG channels are known. Names of channels that these files cannot hold are changed; then the table of
-    channels has a column original_name, as JSON writes it. One thread calls all methods, but for
-    `add_result`, which any other may call.
+    mne-bids writes a block when it ends, in a thread of its own: EEG as BrainVision, MEG as .fif. Whatever
+    kills the process, blocks that ended can be read. Positions of electrodes are written where those of all
+    EEG channels are known. One thread calls all methods, but for `add_result`, which any other may call.
 
     Args:
-        root: Folder of the data set; it may hold other sessions.
+        root: Folder of the data set, which is new.
         format: Of the stream. EEG without a unit is taken for µV, as BrainVision does.
         subject: Number of the person.
-        session: Number of the session.
 
     Raises:
-        BrainhiveError: if the session is there already, the folder holds recorded sessions where this one is
-            simulated (or the other way round), the format has units or channels that cannot be written, or
-            the system refuses to write.
+        BrainhiveError: if the format has units or channels that cannot be written, or the system refuses to
+            write.
     """
 
-    def __init__(self, root: Path, format: StreamFormat, subject: int, session: int = 1) -> None:
-        self.root, self.format = root, format
-        self._count, self._gaps = 0, 0
-        self._times_s: tuple[float, float] | None = None  # of the first and the last sample
-        self._pending: list[tuple[int, str, str]] = []  # sample, marker, picture
-        self._markers = 1
-        self._failure: BrainhiveError | None = None
-        self._created: list[Path] = []
+    def __init__(self, root: Path, format: StreamFormat, subject: int) -> None:
+        import mne_bids  # before the session starts, as that takes seconds
 
         # what the files cannot hold
         if len({*format.channels}) < len(format.channels) or not all(format.channels):
             raise BrainhiveError(
                 f"stream {format.name}: channels have no name, or one of others", "rename one"
             )
-        names = self._names = write_channel_names(format.channels)
         if not format.rate_hz > 0:
             raise BrainhiveError(f"stream {format.name} has no sampling rate", "save a stream with one")
-        scales = [
-            _scale_of(name, kind, unit)
-            for name, kind, unit in zip(names, format.kinds, format.units, strict=True)
-        ]
+        channels = zip(format.channels, format.kinds, format.units, strict=True)
+        self._scales = np.array([_scale_of(*channel) for channel in channels])
 
-        # files of the session; nothing of it may be there
-        self._is_meg = not {"mag", "grad"}.isdisjoint(format.kinds)
-        self._datatype = "meg" if self._is_meg else "eeg"
-        visit = Path(f"sub-{subject:02d}", f"ses-{session:02d}", self._datatype)
-        stem = f"sub-{subject:02d}_ses-{session:02d}_task-{TASK}"
-        self._folder, self._stem = root / visit, stem
-        self._signal_folder = root / "sourcedata" / visit if self._is_meg else self._folder
-        self._about: dict[str, Any] = {"subject": subject, "session": session, "task": TASK}
-        with self._refusing():
-            self._signal_folder.mkdir(parents=True, exist_ok=True)
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for path in (*self._folder.iterdir(), *self._signal_folder.iterdir()):
-                if path.name.startswith(f"{stem}_"):
-                    raise FileExistsError(errno.EEXIST, "", str(path))
-            try:
-                self._describe_dataset(f"sub-{subject:02d}")
-                self._describe_session([unit for _, unit, _ in scales])
-                self._open_files([(factor, unit) for factor, _, unit in scales])
-            except BaseException:  # a session that was not begun can be begun again
-                for path in self._created:
-                    path.unlink(missing_ok=True)
-                raise
+        # the block so far: samples [n, C], and events by sample of the session, marker and picture
+        self._samples = [np.empty((0, len(format.channels)), np.float32)]
+        self._events = list[tuple[int, str, str]]()
+        self._start, self._count, self._last_event, self._blocks = 0, 0, 0, 0
+        self._format, self._began = format, datetime.now(UTC)
+        self._names = [NOT_IN_NAMES.sub("_", name) for name in format.channels]
+        self._datatype = "eeg" if {"mag", "grad"}.isdisjoint(format.kinds) else "meg"
+        self._path = mne_bids.BIDSPath(f"{subject:02d}", "01", datatype=self._datatype, root=root)
+        self._writer, self._writing = ThreadPoolExecutor(1), Future[None]()
+        self._writing.set_result(None)
 
-    def add(self, samples: NDArray[np.floating[Any]], times_s: NDArray[np.floating[Any]]) -> None:
-        """Append samples.
+        # the data set, whose description mne-bids completes
+        about = {"Name": "Brainhive", "Version": __version__, "Description": format.simulated or TASK}
+        description = {"Name": root.resolve().name, "GeneratedBy": [about]}
+        description |= {SIMULATED: format.simulated} if format.simulated else {}
+        with _explain_errors(root):
+            self._path.directory.mkdir(parents=True)
+            (root / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", "utf-8")
+            (root / ".bidsignore").write_text("results.jsonl\n")
+            self._results = open(root / "results.jsonl", "xb", buffering=0, opener=open_no_link)  # noqa: SIM115
+            self._write_positions()
 
-        Args:
-            samples: [n, C] in the units of the format; they are rounded to float32.
-            times_s: [n] on the stream's clock; the first and the last of the session give its effective rate.
+    def add(self, samples: Float64) -> None:
+        """Append samples [n, C], in the units of the format; the block before them ends if it is time.
 
         Raises:
-            BrainhiveError: if they are of another shape, or the disk is full or the folder gone; then nothing
-                more is saved, and all methods but `close` raise it again.
+            BrainhiveError: if the disk is full or the folder gone, when a block was written.
         """
-        if samples.shape != (len(times_s), len(self._names)):
-            problem = f"samples {list(samples.shape)} are not [{len(times_s)}, {len(self._names)}]"
-            raise BrainhiveError(problem, "samples by channels of the stream's format")
-        if not len(times_s):
-            return
-        self._write(self._signals, np.ascontiguousarray(samples, "<f4").tobytes())
-        self._times_s = (self._times_s or (float(times_s[0]), 0.0))[0], float(times_s[-1])
+        # events of the samples before these have come by now
+        lengths = (self._count - self._start, MAX_BLOCK_S), (self._count - self._last_event, PAUSE_S)
+        if any(length > limit_s * self._format.rate_hz for length, limit_s in lengths):
+            self._end_block(PAUSE_S / 2)
+        self._samples.append(samples.astype(np.float32))
         self._count += len(samples)
-        self._write_events()
 
     def add_event(self, sample: int, name: str, image: str) -> None:
-        """Append an event, once its sample has been added; outside of the samples there is no event.
+        """Append an event; outside of the samples of a block there is none.
 
         Args:
             sample: Counted from 0.
             name: The marker.
             image: Id of the picture that was shown; empty where none was, or none is known.
-
-        Raises:
-            BrainhiveError: see `add`.
         """
-        name = table_text(name) or "n/a"
+        name = _cell_text(name)
         name = f"event {name}" if BAD_PREFIX.match(name) else name
-        self._pending.append((sample, name, table_text(image) or "n/a"))
-        self._write_events()
+        self._events.append((sample, name, _cell_text(image)))
+        self._last_event = max(self._last_event, sample)
 
     def mark_gap(self, sample: int) -> None:
-        """Mark that samples are missing before this one, so that no trial is cut across.
-
-        Raises:
-            BrainhiveError: see `add`.
-        """
-        self._pending.append((sample, GAP, "n/a"))
-        self._gaps += 1
-        self._write_events()
+        """Mark that samples are missing before this one, so that no trial is cut across."""
+        self._events.append((sample, GAP, "n/a"))
 
     def add_result(self, result: Mapping[str, Any]) -> None:
-        """Append a line to results.jsonl, with subject, session and task.
+        """Append a line to results.jsonl.
 
         Raises:
             BrainhiveError: see `add`.
         """
-        line = json.dumps(
-            self._about | dict(result), ensure_ascii=False, default=lambda value: value.tolist()
-        )
-        self._write(self._results, f"{line}\n".encode(errors="backslashreplace"))
+        line = json.dumps(dict(result), ensure_ascii=False, default=lambda value: value.tolist())
+        with _explain_errors(self._path.root):
+            self._results.write(f"{line}\n".encode(errors="backslashreplace"))
 
     def close(self) -> None:
-        """Close the files, write the duration, and make the .fif of MEG; may be called twice.
+        """Write the last block; may be called twice.
 
         Raises:
-            BrainhiveError: if the disk refuses; what was added is in the files that grew.
+            BrainhiveError: see `add`.
         """
-        if self._signals.closed:
-            return
-        for file in (self._signals, self._vmrk, self._events, self._results):
-            file.close()
-        if self._failure is not None or self._times_s is None:
-            return
-        sidecar = {**self._sidecar, "RecordingDuration": self._count / self.format.rate_hz}
-        first_s, last_s = self._times_s
-        if last_s > first_s and not self._gaps:
-            sidecar["EffectiveSamplingFrequency"] = (self._count - 1) / (last_s - first_s)
-        with self._refusing():
-            with atomic_write(self._path("json")) as part:
-                part.write_text(json.dumps(sidecar, indent=2) + "\n", "utf-8")
-            if self._is_meg:
-                self._save_fif()
+        self._results.close()
+        with self._writer:
+            self._end_block(0.0)
+        self._writing.result()
 
-    def _path(self, ending: str) -> Path:
-        """Name a file that is called as the recording is."""
-        return self._folder / f"{self._stem}_{self._datatype}.{ending}"
+    def _end_block(self, rest_s: float) -> None:
+        """Have the block written, if it has events; the last seconds of its samples begin the next one."""
+        # the block before is there, or raises why not
+        self._writing.result()
 
-    def _describe_dataset(self, participant: str) -> None:
-        """Write the files of the whole data set, unless they are there; the participant is listed once."""
-        # simulated and recorded sessions are never mixed, since the description is that of all
-        description, simulated = self.root / DESCRIPTION, self.format.simulated
-        if description.exists():
-            if (known := read_simulated(description)) != simulated:
-                kinds = [
-                    f"simulated ({program})" if program else "recorded" for program in (known, simulated)
-                ]
-                problem = f"{self.root} holds {kinds[0]} sessions, and this one is {kinds[1]}"
-                raise BrainhiveError(problem, "save it in another folder")
-        else:
-            about = "session saved while it was decoded"
-            generator = {"Name": "Brainhive", "Version": __version__, "Description": simulated or about}
-            document: dict[str, Any] = {"Name": self.root.resolve().name, "BIDSVersion": "1.9.0"}
-            document |= {"DatasetType": "raw", "GeneratedBy": [generator]}
-            document |= {SIMULATED: simulated} if simulated else {}
-            with atomic_write(description) as part:
-                part.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
-            if not any(self.root.glob("README*")):
-                program = f", simulated by {simulated}" if simulated else ""
-                text = f"Sessions saved while they were decoded{program}.\n"
-                self.root.joinpath("README").write_bytes(text.encode(errors="backslashreplace"))
-        if not (ignored := self.root / ".bidsignore").exists():
-            ignored.write_text("results.jsonl\n")
+        # events of the block; later ones wait for it to reach them
+        start, end = self._start, self._count - round(rest_s * self._format.rate_hz)
+        events = sorted(event for event in self._events if start <= event[0] < end)
+        self._events = [event for event in self._events if event[0] >= end]
+        samples = np.concatenate(self._samples)
+        self._samples, self._start, self._last_event = [samples[end - start :].copy()], end, self._count
+        if any(name != GAP for _, name, _ in events):
+            self._blocks += 1
+            block = self._blocks, start, samples[: end - start], events
+            self._writing = self._writer.submit(self._write_block, *block)
 
-        # a row of as many cells as the table has columns
-        participants = self.root / "participants.tsv"
-        text = participants.read_text("utf-8") if participants.exists() else "participant_id\n"
-        header, *rows = text.splitlines() or ["participant_id"]
-        if participant not in (row.partition("\t")[0] for row in rows):
-            row = "\t".join([participant, *["n/a"] * header.count("\t")])
-            with atomic_write(participants) as part:
-                part.write_text("\n".join([header, *rows, row, ""]), "utf-8")
-
-    def _describe_session(self, units: list[str]) -> None:
-        """Write the channels, their positions and the facts of the recording."""
-        # channels, and facts that nothing here knows
-        types = [BIDS_TYPES.get(kind, "MISC") for kind in self.format.kinds]
-        columns = {"name": self._names, "type": types, "units": units}
-        if self._names != list(self.format.channels):
-            columns["original_name"] = [json.dumps(name)[1:-1] for name in self.format.channels]
-        lines = ["\t".join(columns), *map("\t".join, zip(*columns.values(), strict=True))]
-        self._create(self._folder / f"{self._stem}_channels.tsv", "\n".join(lines) + "\n").close()
-        self._sidecar: dict[str, Any] = {
-            "TaskName": TASK,
-            "TaskDescription": f"pictures shown while the stream {self.format.name} is decoded",
-            "SamplingFrequency": self.format.rate_hz,
-            "PowerLineFrequency": "n/a",
-            "SoftwareFilters": "n/a",
-            "RecordingType": "continuous",
-        }
-        if self._is_meg:
-            self._sidecar |= {
-                "DewarPosition": "n/a",
-                "DigitizedLandmarks": False,
-                "DigitizedHeadPoints": False,
-            }
-        else:
-            self._sidecar["EEGReference"] = "n/a"
-        self._create(self._path("json"), json.dumps(self._sidecar, indent=2) + "\n").close()
-
-        # electrodes in mne's head frame, which BIDS calls CapTrak; another task may have written them
-        is_eeg = np.array([kind == "eeg" for kind in self.format.kinds])
-        positions = self.format.positions
-        electrodes = self._folder / f"{self._stem.rpartition('_task-')[0]}_electrodes.tsv"
-        if (
-            self._is_meg
-            or positions is None
-            or not np.isfinite(positions[is_eeg]).all()
-            or electrodes.exists()
-        ):
-            return
-        rows = [
-            "\t".join([self._names[row], *map(repr, positions[row].tolist())])
-            for row in np.flatnonzero(is_eeg).tolist()
-        ]
-        self._create(electrodes, "\n".join(["name\tx\ty\tz", *rows]) + "\n").close()
-        frame = {"EEGCoordinateSystem": "CapTrak", "EEGCoordinateUnits": "m"}
-        system = electrodes.with_name(electrodes.name.replace("electrodes.tsv", "coordsystem.json"))
-        self._create(system, json.dumps(frame, indent=2) + "\n").close()
-
-    def _open_files(self, scales: list[tuple[float, str]]) -> None:
-        """Write the headers of the files that grow, and open these."""
-        stem = self._signal_folder / f"{self._stem}_{self._datatype}"
-        self._header, eeg, vmrk = (stem.with_name(f"{stem.name}.{end}") for end in ("vhdr", "eeg", "vmrk"))
-
-        channels = [
-            f"Ch{number}={_brainvision_text(name)},,{factor!r},{unit}"
-            for number, (name, (factor, unit)) in enumerate(zip(self._names, scales, strict=True), 1)
-        ]
-        header = (
-            "Brain Vision Data Exchange Header File Version 1.0",
-            *("", "[Common Infos]", "Codepage=UTF-8", f"DataFile={eeg.name}", f"MarkerFile={vmrk.name}"),
-            *("DataFormat=BINARY", "DataOrientation=MULTIPLEXED", f"NumberOfChannels={len(channels)}"),
-            f"SamplingInterval={1e6 / self.format.rate_hz!r}",  # µs
-            *("", "[Binary Infos]", "BinaryFormat=IEEE_FLOAT_32", "", "[Channel Infos]", *channels, ""),
-        )
-        start = datetime.now(UTC).strftime("%Y%m%d%H%M%S%f")
-        markers = (
-            "Brain Vision Data Exchange Marker File, Version 1.0",
-            *("", "[Common Infos]", "Codepage=UTF-8", f"DataFile={eeg.name}"),
-            *("", "[Marker Infos]", f"Mk1=New Segment,,1,1,0,{start}", ""),
-        )
-
-        # the header comes last: a recording is listed once all its files are there
-        self._signals = self._create(eeg)
-        self._vmrk = self._create(vmrk, "\n".join(markers))
-        events = self._folder / f"{self._stem}_events.tsv"
-        self._events = self._create(events, "onset\tduration\ttrial_type\tstim_file\n")
-        self._results = open(self.root / "results.jsonl", "ab", buffering=0, opener=open_no_link)  # noqa: SIM115
-        self._create(self._header, "\n".join(header)).close()
-
-    def _create(self, path: Path, text: str = "") -> FileIO:
-        """Create a file that is not there, unbuffered: what is written survives the process."""
-        file = open(path, "xb", buffering=0, opener=open_no_link)  # noqa: SIM115
-        self._created.append(path)
-        _write_all(file, text.encode(errors="backslashreplace"))
-        return file
-
-    def _write_events(self) -> None:
-        """Write the events whose samples are written: a later one would look like a truncated recording."""
-        due = sorted(event for event in self._pending if event[0] < self._count)
-        self._pending = [event for event in self._pending if event[0] >= self._count]
-        for sample, name, image in due:
-            if sample < 0 or (name == GAP and sample == 0):
-                continue
-            self._markers += 1
-            marker = "New Segment," if name == GAP else f"Stimulus,{_brainvision_text(name)}"
-            entry = f"Mk{self._markers}={marker},{sample + 1},1,0\n"
-            self._write(self._vmrk, entry.encode(errors="backslashreplace"))
-            duration = "0" if name == GAP else "n/a"
-            row = f"{sample / self.format.rate_hz!r}\t{duration}\t{name}\t{image}\n"
-            self._write(self._events, row.encode(errors="backslashreplace"))
-
-    def _write(self, file: FileIO, data: bytes) -> None:
-        """Append to a file; a part that the disk refuses is taken back, and nothing more is written."""
-        if self._failure is not None:
-            raise self._failure
-        end = None
-        try:
-            state = os.fstat(file.fileno())
-            if not state.st_nlink:
-                raise FileNotFoundError(errno.ENOENT, "it was removed")
-            end = state.st_size
-            _write_all(file, data)
-        except OSError as error:
-            if end is not None:
-                with suppress(OSError):
-                    os.ftruncate(file.fileno(), end)
-            problem = f"{file.name}: the session is no longer saved: {error.strerror}"
-            self._failure = BrainhiveError(problem, WAY_OUT)
-            raise self._failure from error
-
-    @contextmanager
-    def _refusing(self) -> Iterator[None]:
-        """Turn errors of the system into two lines."""
-        try:
-            yield
-        except FileExistsError as error:
-            problem = (
-                f"{error.filename} is there already: session {self._about['session']} is not written over"
-            )
-            raise BrainhiveError(problem, "save it as another session, or in another folder") from error
-        except OSError as error:
-            if isinstance(error, BrainhiveError):
-                raise
-            where = error.filename or self.root
-            raise BrainhiveError(
-                f"{where}: the session cannot be saved: {error.strerror}", WAY_OUT
-            ) from error
-
-    def _save_fif(self) -> None:
-        """Copy the samples and markers of MEG into a .fif, of which mne writes some at a time."""
+    def _write_block(
+        self, number: int, start: int, samples: Float32, events: list[tuple[int, str, str]]
+    ) -> None:
+        """Write samples [n, C] from one on, with their events, as a run of the data set."""
         import mne
+        import mne_bids
 
-        # types and positions, which BrainVision does not have; its factors give mne's units
-        raw = mne.io.read_raw_brainvision(self._header, verbose="ERROR")
-        like = mne.create_info(self._names, self.format.rate_hz, list(self.format.kinds))
-        for row, (channel, template) in enumerate(zip(raw.info["chs"], like["chs"], strict=True)):
-            channel.update({key: template[key] for key in ("kind", "coil_type", "unit")})
-            if self.format.positions is not None and np.isfinite(self.format.positions[row]).all():
-                channel["loc"][:3] = self.format.positions[row]
+        # a recording of mne, in its units, with the types of channels, the time and the events
+        rate_hz = self._format.rate_hz
+        info = mne.create_info(self._names, rate_hz, [*self._format.kinds], verbose="ERROR")
+        scaled = samples.T * self._scales[:, None]  # [C, n]
+        raw = mne.io.RawArray(scaled, info, verbose="ERROR")
+        raw.set_meas_date(self._began + timedelta(seconds=start / rate_hz))
+        at, names, images = zip(*events, strict=True)
+        pictures = [{"stim_file": image} for image in images]
+        raw.set_annotations(mne.Annotations((np.array(at) - start) / rate_hz, 0.0, names, extras=pictures))
+        if self._datatype == "meg" and self._format.positions is not None:
+            for channel, position in zip(raw.info["chs"], self._format.positions, strict=True):
+                if np.isfinite(position).all():
+                    channel["loc"][:3] = position
 
-        # the .fif, or the parts of a large one, appear with their whole content; then the rest is removed
-        parts = self._signal_folder / f"{self._stem}_fif"
-        parts.mkdir()
-        raw.save(parts / self._path("fif").name, fmt="single", split_naming="bids", verbose="ERROR")
-        for path in sorted(parts.iterdir(), reverse=True):
-            os.replace(path, self._folder / path.name)
-        for suffix in (".vhdr", ".vmrk", ".eeg"):
-            self._header.with_suffix(suffix).unlink()
-        for folder in (parts, self._signal_folder, *list(self._signal_folder.parents)[:3]):
-            with suppress(OSError):  # other sessions lie there
-                folder.rmdir()
+        # the run, which is listed in the table of scans once all its files are there
+        path = self._path.copy().update(task=TASK, run=f"{number:02d}")
+        file_format = "FIF" if self._datatype == "meg" else "BrainVision"
+        with _explain_errors(path.root):
+            mne_bids.write_raw_bids(raw, path, allow_preload=True, format=file_format, verbose="ERROR")
 
-
-def write_channel_names(names: Sequence[str]) -> list[str]:
-    """Write names of channels as BrainVision, BIDS and mne hold them; different ones stay different."""
-
-    def clean(name: str) -> str:
-        letters = [letter if letter.isprintable() and letter not in '[]\\"' else "_" for letter in name]
-        return {"n/a": "n_a", "": "_"}.get(text := "".join(letters).strip(), text)
-
-    # those that are changed end in another letter where another channel has the name
-    taken, written = {*names}, list[str]()
-    for name in names:
-        text = clean(name)
-        while text != name and text in taken:
-            text += "_"
-        taken.add(text)
-        written.append(text)
-    return written
+    def _write_positions(self) -> None:
+        """Write the electrodes in mne's head frame, which BIDS calls CapTrak, where all are known."""
+        rows = [row for row, kind in enumerate(self._format.kinds) if kind == "eeg"]
+        positions = self._format.positions
+        if self._datatype == "meg" or positions is None or not np.isfinite(positions[rows]).all():
+            return
+        lines = ["\t".join([self._names[row], *map(repr, positions[row].tolist())]) for row in rows]
+        table = self._path.copy().update(suffix="electrodes", extension=".tsv").fpath
+        table.write_text("\n".join(["name\tx\ty\tz", *lines, ""]), "utf-8")
+        frame = {"EEGCoordinateSystem": "CapTrak", "EEGCoordinateUnits": "m"}
+        system = self._path.copy().update(suffix="coordsystem", extension=".json").fpath
+        system.write_text(json.dumps(frame, indent=2) + "\n", "utf-8")
 
 
-def _brainvision_text(name: str) -> str:
-    """Write a name as an entry of BrainVision, in which backslash 1 is a comma."""
-    return name.replace("\\", "/").replace(",", "\\1")
+def _cell_text(text: str) -> str:
+    """Write a text as a cell of a table; one that UTF-8 does not have has question marks."""
+    return table_text(text.encode(errors="replace").decode()) or "n/a"
 
 
-def _write_all(file: FileIO, data: bytes) -> None:
-    """Write to an unbuffered file, which takes a part where a disk is nearly full, and raises at the next."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
+@contextmanager
+def _explain_errors(root: Path) -> Iterator[None]:
+    """Turn errors of the system, and of libraries that write for us, into two lines."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BrainhiveError(f"{root}: the session cannot be saved: {first_line(error)}", WAY_OUT) from error
 
 
-def _scale_of(name: str, kind: str, unit: str) -> tuple[float, str, str]:
-    """Give the factor of a channel's samples, its unit in BIDS, and that in BrainVision.
+def _scale_of(name: str, kind: str, unit: str) -> float:
+    """Give the factor from a channel's samples to mne's unit.
 
     Raises:
-        BrainhiveError: if it is of another quantity than the type of the channel.
+        BrainhiveError: if they are of another quantity than the type of the channel.
     """
-    usual, (factor, base) = name_unit(unit), SIZES.get(name_unit(unit), (0.0, ""))
-    if kind in ("mag", "grad"):
-        if base == {"mag": "T", "grad": "T/m"}[kind]:
-            return factor, base, base
-    elif not unit.strip():
-        return 1.0, "n/a", "" if kind in VOLTAGES else "n/a"
-    elif base == "V":
-        return 1.0, usual, "n/a" if kind == "stim" else usual
-    elif kind not in VOLTAGES:
-        return 1.0, table_text(unit), "n/a"  # mne reads the numbers as they are
-    problem = f"channel {name} of type {kind} has the unit {unit or 'of nothing'}"
-    raise BrainhiveError(problem, "µV, mV or V for EEG; fT or T, fT/cm or T/m for MEG")
+    base = BASES.get(kind)
+    if base is None:
+        return 1.0
+    if base == "V" and not unit.strip():
+        return 1e-6
+    factor, quantity = SIZES.get(name_unit(unit), (0.0, ""))
+    if quantity != base:
+        problem = f"channel {name} of type {kind} has the unit {unit or 'of nothing'}"
+        raise BrainhiveError(problem, "µV, mV or V for EEG; fT or T, fT/cm or T/m for MEG")
+    return factor

@@ -347,7 +347,7 @@ class Loop:
             if (recorder := self._recorder) is not None:
                 try:
                     if len(chunk.samples):
-                        recorder.add(chunk.samples, chunk.times_s)
+                        recorder.add(chunk.samples)
                     for sample in gaps:
                         recorder.mark_gap(sample)
                     for name, sample in located:

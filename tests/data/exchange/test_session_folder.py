@@ -22,7 +22,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SIMULATED
 from brainhive_cli.data.electrodes import standard_positions
-from brainhive_cli.data.exchange.session_folder import SessionFolder, read_simulated
+from brainhive_cli.data.exchange.session_folder import MAX_BLOCK_S, PAUSE_S, SessionFolder, read_simulated
 from brainhive_cli.data.signal_stores import describe_store
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.streams import StreamFormat
@@ -69,21 +69,20 @@ def draw_samples(count=2000, channels=6):
     )  # an offset, as amplifiers have
 
 
-def add_in_chunks(folder, samples, start=0):
-    """Add samples in chunks of 1 to 60, with times of the stream's clock."""
+def add_in_chunks(folder, samples):
+    """Add samples in chunks of 1 to 60."""
     random, at = np.random.default_rng(2), 0
     while at < len(samples):
         chunk = samples[at : at + int(random.integers(1, 60))]
-        folder.add(chunk, 1e5 + (start + at + np.arange(len(chunk))) / RATE_HZ)
+        folder.add(chunk)
         at += len(chunk)
 
 
-def read(root, session=1, datatype="eeg"):
-    """Read a session with mne-bids, without a warning."""
-    path = mne_bids.BIDSPath("01", f"{session:02d}", "live", root=root, datatype=datatype)
+def read(root, run=1, datatype="eeg"):
+    """Read a block with mne-bids, without a warning."""
+    path = mne_bids.BIDSPath("01", "01", "live", run=f"{run:02d}", root=root, datatype=datatype)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", "TSV file is empty")  # that of events, where there are none
         return mne_bids.read_raw_bids(path, verbose="WARNING")
 
 
@@ -96,7 +95,7 @@ def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures):
         if number == 10:
             add_in_chunks(folder, samples[:1000])  # half of the events come before their samples
         folder.add_event(onset, f"S {number}", image_id(name))
-    add_in_chunks(folder, samples[1000:], 1000)
+    add_in_chunks(folder, samples[1000:])
     folder.close()
 
     command = ["prepare", "--from", "recording", f"preparation.root={root}", *STEPS]
@@ -118,6 +117,25 @@ def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures):
     assert stored == 20
 
 
+def test_blocks_become_runs_of_one_session(pictures, go):
+    root, length = pictures / "session", 2 * round(PAUSE_S * RATE_HZ)
+    samples, onsets = draw_samples(3 * length), [500, length + 500, 2 * length + 500]
+    folder = SessionFolder(root, FORMAT, 1)
+    for start, onset in zip(range(0, 3 * length, length), onsets, strict=True):
+        folder.add(samples[start : start + length])
+        folder.add_event(onset, "S 1", image_id(PICTURES[0]))
+    folder.close()
+    assert len([*root.rglob("*.vhdr")]) == 3
+
+    go("prepare", "preparation.kind=recording", f"preparation.root={root}", *STEPS)
+
+    store = SignalStore.open(pictures / "signals/image-folder/default/sub-01.h5")
+    trials = store["train"]
+    assert trials.sessions.tolist() == [[0, 0, 0]] and trials.runs.tolist() == [[0, 1, 2]]
+    by_hand = [samples.astype(np.float32)[onset - 25 : onset + 50, :4].T for onset in onsets]  # [C, T]
+    np.testing.assert_allclose(np.asarray(trials.signal[0:1])[0], by_hand, rtol=1e-6)
+
+
 def test_mne_reads_samples_events_and_types_as_they_were_added(tmp_path):
     samples = draw_samples()
     folder = SessionFolder(tmp_path, FORMAT, 1)
@@ -132,15 +150,12 @@ def test_mne_reads_samples_events_and_types_as_they_were_added(tmp_path):
     assert raw.get_channel_types() == [*FORMAT.kinds]
     assert np.rint(raw.annotations.onset * RATE_HZ).tolist() == [0, 777, 1999]
     assert {*raw.annotations.description} == {"event edge, or bad"}  # which mne would drop trials of
-    sidecar = json.loads((tmp_path / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_eeg.json").read_text())
-    assert sidecar["RecordingDuration"] == 8
-    assert sidecar["EffectiveSamplingFrequency"] == pytest.approx(RATE_HZ, rel=1e-6)
 
 
 @pytest.mark.parametrize("rate_hz", [128.0, 512.0, 600.615, 1000 / 3, 1017.2526, 2048.0])
 def test_events_stay_at_their_samples_at_any_rate(tmp_path, rate_hz):
     folder = SessionFolder(tmp_path, replace(FORMAT, rate_hz=rate_hz), 1)
-    folder.add(draw_samples(5000), np.arange(5000) / rate_hz)
+    folder.add(draw_samples(5000))
     at = [0, *range(3, 4999, 97), 4999]
     for sample in at:
         folder.add_event(sample, "x", "")
@@ -160,13 +175,8 @@ def test_names_of_channels_that_the_files_cannot_hold_are_changed_and_kept_apart
     folder.add_event(500, "S 1", image_id(PICTURES[0]))
     folder.close()
 
-    written = ["_Comment_", "a_b_", "a b", "a_b", "e,_1", "n_a"]
+    written = ["_Comment_", "a_b-0", "a b", "a_b-1", "e,_1", "_"]
     assert read(root).ch_names == written
-    table = (root / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_channels.tsv").read_text().splitlines()
-    columns = [row.split("\t") for row in table]
-    assert columns[0] == ["name", "type", "units", "original_name"]
-    assert [row[0] for row in columns[1:]] == written
-    assert tuple(json.loads(f'"{row[3]}"') for row in columns[1:]) == STRANGE
     go("prepare", "preparation.kind=recording", f"preparation.root={root}", *STEPS)
     store = SignalStore.open(pictures / "signals/image-folder/default/sub-01.h5")
     assert [*next(iter(store.splits.values())).space.names] == written[:4]
@@ -188,9 +198,9 @@ def test_an_event_without_samples_is_no_sign_of_damage(tmp_path):
     folder.add_event(50, "soon", "")
     folder.add_event(5000, "never", "")
     folder.add_event(-3, "before", "")
-    folder.add(draw_samples(100), np.arange(100) / RATE_HZ)
-    assert read(tmp_path).annotations.description.tolist() == ["soon"]
+    folder.add(draw_samples(100))
     folder.close()
+    assert read(tmp_path).annotations.description.tolist() == ["soon"]
 
 
 def test_no_trial_is_cut_across_a_gap(pictures, go):
@@ -203,8 +213,6 @@ def test_no_trial_is_cut_across_a_gap(pictures, go):
     folder.close()
     table = go("prepare", "preparation.kind=recording", f"preparation.root={root}", *STEPS).tables[0]
     assert table.rows == ((1, "train", 1, "2", 2, "2 BAD boundary"),)
-    markers = root / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_eeg.vmrk"
-    assert "=New Segment,,1001,1,0" in markers.read_text()
 
 
 def test_simulated_signals_stay_known_as_simulated(pictures, go):
@@ -216,49 +224,75 @@ def test_simulated_signals_stay_known_as_simulated(pictures, go):
     go("prepare", "preparation.kind=recording", f"preparation.root={root}", "preparation.whiten=no")
     store = SignalStore.open(pictures / "signals/image-folder/default/sub-01.h5")
     assert describe_store(store)["caveats"] == [SIMULATED]
-    assert read_simulated(root / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_eeg.vhdr") == "brainhive demo"
+    assert (
+        read_simulated(root / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_run-01_eeg.vhdr") == "brainhive demo"
+    )
 
 
-def test_simulated_and_recorded_sessions_are_not_mixed(tmp_path):
-    SessionFolder(tmp_path, FORMAT, 1).close()
-    with pytest.raises(BrainhiveError, match="holds recorded sessions, and this one is simulated"):
-        SessionFolder(tmp_path, replace(FORMAT, simulated="brainhive demo"), 1, session=2)
-
-
-def test_a_second_session_keeps_the_first(tmp_path):
-    for subject, session in ((1, 1), (1, 2), (2, 1)):
-        folder = SessionFolder(tmp_path, FORMAT, subject, session=session)
-        add_in_chunks(folder, draw_samples(300) + session)
-        folder.add_result({"best": ["a\tb", "猫"], "rank": np.int64(3), "margin": np.float32(0.5)})
-        folder.close()
-    assert (tmp_path / "participants.tsv").read_text() == "participant_id\nsub-01\nsub-02\n"
-    for session in (1, 2):
-        assert read(tmp_path, session).get_data()[0, 0] * 1e6 == pytest.approx(
-            np.float32(draw_samples(300)[0, 0] + session)
+def test_results_are_lines_of_json(tmp_path):
+    folder = SessionFolder(tmp_path, FORMAT, 1)
+    for number in (1, 2):
+        folder.add_result(
+            {"best": ["a\tb", "猫"], "rank": np.int64(3), "margin": np.float32(0.5), "at": number}
         )
+    folder.close()
     results = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    assert [(result["subject"], result["session"]) for result in results] == [(1, 1), (1, 2), (2, 1)]
+    assert [result["at"] for result in results] == [1, 2]
     assert results[0]["best"] == ["a\tb", "猫"] and results[0]["rank"] == 3
 
 
-def test_a_participant_is_added_to_a_table_of_others(tmp_path):
-    (tmp_path / "participants.tsv").write_text("participant_id\tage\tsex\nsub-07\t31\tF")
-    SessionFolder(tmp_path, FORMAT, 1).close()
-    rows = (tmp_path / "participants.tsv").read_text().splitlines()
-    assert rows == ["participant_id\tage\tsex", "sub-07\t31\tF", "sub-01\tn/a\tn/a"]
+def test_a_block_ends_in_a_pause_and_after_five_minutes(tmp_path):
+    """Trials of a minute, a pause, and trials without a pause for as long as a block may be, and longer."""
+    pause, most = round(PAUSE_S * RATE_HZ), round(MAX_BLOCK_S * RATE_HZ)
+    onsets = [*range(100, 15_000, 500), *range(15_000 + pause, 15_000 + pause + most, 2000)]
+    samples = draw_samples(onsets[-1] + 1000)
+    folder = SessionFolder(tmp_path, FORMAT, 1)
+    for start in range(0, len(samples), 500):
+        folder.add(samples[start : start + 500])
+        for onset in onsets:
+            if start <= onset < start + 500:
+                folder.add_event(onset, f"S {onset}", "")
+    folder.close()
+
+    blocks = [read(tmp_path, run) for run in (1, 2, 3)]
+
+    counts = [block.n_times for block in blocks]
+    assert sum(counts) == len(samples) and pause / 2 < counts[0] - onsets[29] <= pause / 2 + 1000
+    assert most - pause / 2 < counts[1] <= most - pause / 2 + 500
+    start = 0
+    for block in blocks:
+        at = [onset for onset in onsets if start <= onset < start + block.n_times]
+        assert np.rint(block.annotations.onset * RATE_HZ + start).astype(int).tolist() == at
+        assert block.annotations.description.tolist() == [f"S {onset}" for onset in at]
+        np.testing.assert_allclose(
+            block.get_data(picks="eeg").T * 1e6, samples[start : start + block.n_times, :4], rtol=1e-6
+        )
+        start += block.n_times
+
+
+def test_samples_without_an_event_are_no_block(tmp_path):
+    folder = SessionFolder(tmp_path, FORMAT, 1)
+    length = round(PAUSE_S * RATE_HZ) + 1
+    for _ in range(3):
+        folder.add(draw_samples(length))
+    folder.add(draw_samples(100))
+    folder.add_event(3 * length + 7, "S 1", "cat")
+    folder.close()
+    assert len([*tmp_path.rglob("*.vhdr")]) == 1
+    half = round(PAUSE_S / 2 * RATE_HZ)  # which settles filters
+    assert read(tmp_path).n_times == half + 100
+    assert read(tmp_path).annotations.onset.tolist() == [(half + 7) / RATE_HZ]
 
 
 def test_a_session_is_not_written_over(tmp_path):
     folder = SessionFolder(tmp_path, FORMAT, 1)
-    folder.add(draw_samples(10), np.arange(10) / RATE_HZ)
-    sidecar = tmp_path / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_eeg.json"  # has the duration at the end
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(BrainhiveError, match="session 1 is not written over") as refused:
-        SessionFolder(tmp_path, FORMAT, 1)
+    folder.add(draw_samples(10))
+    folder.add_event(5, "S 1", "")
     folder.close()
-    assert refused.value.hint == "save it as another session, or in another folder"
-    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert {path for path in after if after[path] != before[path]} == {sidecar}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(BrainhiveError, match=r"the session cannot be saved: .*exists"):
+        SessionFolder(tmp_path, FORMAT, 1)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 KILLED = """
@@ -269,17 +303,18 @@ from test_session_folder import FORMAT, RATE_HZ, draw_samples
 from brainhive_cli.data.exchange.session_folder import SessionFolder
 
 folder, samples = SessionFolder(Path(sys.argv[1]), FORMAT, 1), draw_samples()
-for at in range(0, 100_000, 7):
+for at in range(0, 100_000_000, 7):
     row = np.arange(at, at + 7) % len(samples)
-    folder.add(samples[row], (at + np.arange(7)) / RATE_HZ)
-    folder.add_event(at, f"S {at}", "cat")
+    folder.add(samples[row])
+    if at % 5600 < 700:  # trials of three seconds, and a pause of twenty
+        folder.add_event(at, f"S {at}", "cat")
     folder.add_result({"at": at})
-    if at == 700:
+    if at == 15_400:  # after the third block, before which the second one is written
         print("running", flush=True)
 """
 
 
-def test_a_killed_process_leaves_a_session_that_can_be_read(tmp_path):
+def test_a_killed_process_leaves_the_blocks_that_ended(tmp_path):
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     child = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(tmp_path)],
@@ -291,12 +326,14 @@ def test_a_killed_process_leaves_a_session_that_can_be_read(tmp_path):
     child.wait()
     child.stdout.close()
 
-    raw = read(tmp_path)
-    expected = draw_samples().astype(np.float32)[np.arange(raw.n_times) % 2000, :4]
-    np.testing.assert_allclose(raw.get_data()[:4].T * 1e6, expected, rtol=1e-6)
-    assert raw.n_times >= 700
-    onsets = np.rint(raw.annotations.onset * RATE_HZ).astype(int).tolist()
-    assert onsets == [*range(0, raw.n_times, 7)][: len(onsets)] and len(onsets) >= 100
+    start = 0
+    for run in (1, 2):
+        raw = read(tmp_path, run)
+        expected = draw_samples().astype(np.float32)[(start + np.arange(raw.n_times)) % 2000, :4]
+        np.testing.assert_allclose(raw.get_data()[:4].T * 1e6, expected, rtol=1e-6)
+        onsets = np.rint(raw.annotations.onset * RATE_HZ).astype(int) + start
+        assert onsets.tolist() == [*range(5600 * (run - 1), 5600 * (run - 1) + 700, 7)]
+        start += raw.n_times
     results = [json.loads(line)["at"] for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert results == [*range(0, 7 * len(results), 7)]
 
@@ -312,41 +349,35 @@ def files_of_at_most(count):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_session_that_a_full_disk_stopped_at_once_can_be_begun_again(tmp_path):
-    SessionFolder(tmp_path, FORMAT, 1).close()
-    with files_of_at_most(150), pytest.raises(BrainhiveError, match="cannot be saved: File too large"):
-        SessionFolder(tmp_path, FORMAT, 1, session=2)
-    SessionFolder(tmp_path, FORMAT, 1, session=2).close()
-    sidecar = tmp_path / "sub-01/ses-02/eeg/sub-01_ses-02_task-live_eeg.json"
-    assert json.loads(sidecar.read_text())["TaskName"] == "live"
-
-
-def test_a_full_disk_is_one_error_and_leaves_whole_samples(tmp_path):
-    folder = SessionFolder(tmp_path, FORMAT, 1)
-    folder.add(draw_samples(100), np.arange(100) / RATE_HZ)
+def test_a_full_disk_is_one_error_and_leaves_the_blocks_that_ended(tmp_path):
+    folder, length = SessionFolder(tmp_path, FORMAT, 1), round(PAUSE_S * RATE_HZ) + 1
+    for start in range(0, 2 * length, length):
+        folder.add(draw_samples(length))
+        folder.add_event(start, "S 1", "")
+    folder.add(draw_samples(length))  # of which the second block is known, and the first is written
     with (
-        files_of_at_most(3000),  # 100 samples take 2400
-        pytest.raises(BrainhiveError, match="the session is no longer saved: File too large") as full,
+        files_of_at_most(3000),  # a block takes 60,000
+        pytest.raises(BrainhiveError, match="the session cannot be saved: ") as full,
     ):
-        folder.add(draw_samples(100), np.arange(100) / RATE_HZ)
+        folder.close()
     assert full.value.hint.startswith("free space")
-    with pytest.raises(BrainhiveError, match="no longer saved"):  # else events would be at other samples
-        folder.add(draw_samples(1), np.zeros(1))
-    folder.close()
-    assert read(tmp_path).n_times == 100
+    folder.add_event(2 * length, "S 1", "")
+    assert read(tmp_path).n_times == length - round(PAUSE_S / 2 * RATE_HZ)
 
 
 def test_a_folder_that_vanished_is_one_error(tmp_path):
     folder = SessionFolder(tmp_path / "session", FORMAT, 1)
+    folder.add(draw_samples(10))
+    folder.add_event(5, "S 1", "")
     shutil.rmtree(tmp_path / "session")
-    with pytest.raises(BrainhiveError, match="no longer saved: it was removed"):
-        folder.add(draw_samples(1), np.zeros(1))
-    folder.close()
+    (tmp_path / "session").touch()
+    with pytest.raises(BrainhiveError, match="the session cannot be saved: "):
+        folder.close()
 
 
 def test_a_folder_that_cannot_be_made_is_one_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(BrainhiveError, match="the session cannot be saved: Not a directory"):
+    with pytest.raises(BrainhiveError, match=r"the session cannot be saved: .*Not a directory"):
         SessionFolder(tmp_path / "file/session", FORMAT, 1)
 
 
@@ -370,7 +401,8 @@ def test_what_the_files_cannot_hold_is_refused_before_anything_is_written(tmp_pa
 )
 def test_units_of_streams_are_read_as_volts(tmp_path, unit, volts):
     folder = SessionFolder(tmp_path, replace(FORMAT, units=(*[unit] * 5, "none")), 1)
-    folder.add(np.ones((10, 6)), np.arange(10) / RATE_HZ)
+    folder.add(np.ones((10, 6)))
+    folder.add_event(5, "S 1", "")
     folder.close()
     assert read(tmp_path).get_data()[:, 0] == pytest.approx([*[volts] * 5, 1], rel=1e-6)
 
@@ -378,7 +410,8 @@ def test_units_of_streams_are_read_as_volts(tmp_path, unit, volts):
 def test_positions_of_electrodes_come_back(tmp_path):
     positions = np.vstack([standard_positions(NAMES[:4]) + 0.001, np.full((2, 3), np.nan)])
     folder = SessionFolder(tmp_path, replace(FORMAT, positions=positions), 1)
-    folder.add(draw_samples(10), np.arange(10) / RATE_HZ)
+    folder.add(draw_samples(10))
+    folder.add_event(5, "S 1", "")
     folder.close()
     locations = [channel["loc"][:3] for channel in read(tmp_path).info["chs"][:4]]
     np.testing.assert_allclose(locations, positions[:4], atol=1e-7)  # mne keeps float32
@@ -396,8 +429,6 @@ def test_meg_becomes_a_fif_when_it_is_closed(tmp_path):
     add_in_chunks(folder, samples)
     folder.add_event(700, "S 1", "cat")
     folder.mark_gap(900)
-    growing = tmp_path / "sourcedata/sub-01/ses-01/meg/sub-01_ses-01_task-live_meg.vhdr"
-    assert mne.io.read_raw_brainvision(growing, verbose="ERROR").n_times == 1500
     folder.close()
     folder.close()
 
@@ -408,4 +439,3 @@ def test_meg_becomes_a_fif_when_it_is_closed(tmp_path):
     np.testing.assert_allclose(raw.info["chs"][0]["loc"][:3], MEG.positions[0], atol=1e-7)
     assert raw.annotations.description.tolist() == ["S 1", "BAD boundary"]
     assert np.rint(raw.annotations.onset * 1000).tolist() == [700, 900]
-    assert not (tmp_path / "sourcedata").exists()
