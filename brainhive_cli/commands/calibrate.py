@@ -15,8 +15,8 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.calibration.curve_page import draw
 from brainhive_cli.evaluation.calibration.curves import conclude
-from brainhive_cli.evaluation.calibration.job import KEPT, Job
-from brainhive_cli.evaluation.calibration.measure import Part, list_arms, measure_draw, part_file
+from brainhive_cli.evaluation.calibration.job import Job
+from brainhive_cli.evaluation.calibration.measure import Part, list_arms, measure_draw
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.evaluation.calibration.strengths import choose_pulls, fix_pulls, train_on
 from brainhive_cli.training.alignment.few_shot import PersonModel
@@ -55,16 +55,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         def measure(name: str) -> Part:
             cell, draw = named[name]
-            person, pulls = job.people[cell.tested_on[0]], [*choices[_name(cell)].pulls.values()]
-            arms = [(arm, pulls) for arm in list_arms(job.recipe)]
+            person, pulls = job.people[cell.tested_on[0]], choices[_name(cell)].pulls
+            arms = list_arms(job.recipe)
 
             def keep(arm: str, decoder: PersonModel) -> None:
-                if arm in KEPT[job.recipe.keep]:
+                if arm == job.recipe.keep:
                     folder.replace(f"models/{cell.name}/sub-{person.subject:02d}/{arm}", decoder.save)
 
-            return measure_draw(open_base(cell), person, job.recipe, job.amounts, arms, draw, keep)
+            return measure_draw(open_base(cell), person, job.recipe, job.amounts, arms, pulls, draw, keep)
 
-        files = {name: part_file(*part) for name, part in named.items()}
+        files = {
+            name: f"parts/{cell.name}/sub-{cell.tested_on[0]:02d}_draw-{draw:03d}.safetensors"
+            for name, (cell, draw) in named.items()
+        }
         if not folder.fill("calibrating models, persons and draws", files, launch, measure):
             work = None
 

@@ -118,12 +118,17 @@ def test_the_strength_of_transfer_is_chosen_by_two_other_people(measured, base):
 
 def test_draws_are_paired_over_arms_and_everything_is_learned_once(folder):
     parts = [cell_files.load(path, Part) for path in sorted(folder.path.glob("parts/*/sub-01_draw-*"))]
-    assert [part.ranks["test"].shape for part in parts] == [(12, 3, TESTED)] * 2
-    first, second = (part.ranks["test"] for part in parts)
-    assert (first > 0).all() and (second[:, :2] > 0).all() and not second[:, 2].any()
-    assert not np.array_equal(first[8, 0], second[8, 0])  # other pictures
-    assert np.array_equal(first[0], second[0] + first[0] * (second[0] == 0))  # zero-shot learns from none
-    assert parts[0].sizes[:, :2].tolist() == [[10, 40], [40, 160], [240, 960]]
+    first, second = (part.ranks for part in parts)
+    assert len(first) == 12 * 3 and len(second) == 12 * 2
+    assert {ranks.shape for ranks in [*first.values(), *second.values()]} == {(TESTED,)}
+    assert all((ranks > 0).all() for ranks in [*first.values(), *second.values()])
+    assert {name for _, _, name in first.keys() - second.keys()} == {"everything"}
+    few = "test", TRANSFER, "10 pictures"
+    assert not np.array_equal(first[few], second[few])  # other pictures
+    for name in ("10 pictures", "40 pictures"):  # zero-shot learns from none
+        assert np.array_equal(first["test", ZERO_SHOT, name], second["test", ZERO_SHOT, name])
+    sizes = [size[:2].tolist() for size in parts[0].sizes.values()]
+    assert sizes == [[10, 40], [40, 160], [240, 960]]
 
 
 def test_curves_and_tables_are_artifacts(folder):
@@ -169,7 +174,9 @@ def test_an_interrupted_run_makes_only_what_it_lacks(folder, go, base, tmp_path)
 
     assert resumed.folder == again and len(parts) == 6
     assert kept == {path: path.stat().st_mtime_ns for path in parts if path != parts[3]}
-    np.testing.assert_array_equal(cell_files.load(parts[3], Part).ranks["test"], removed.ranks["test"])
+    ranked = cell_files.load(parts[3], Part).ranks
+    assert ranked.keys() == removed.ranks.keys()
+    assert all(np.array_equal(ranked[key], removed.ranks[key]) for key in ranked)
     assert resumed.metrics.scopes == folder.measurements().scopes
 
 
@@ -229,6 +236,7 @@ def test_the_order_of_recording_and_minutes_are_refused_before_anything_is_train
             "transfer has no effect without the arm transfer",
             "leave it out",
         ),
+        (["arms=scratch", "keep=transfer"], "keep has no effect without the arm transfer", "leave it out"),
     ],
 )
 def test_a_recipe_that_says_what_cannot_be_is_refused_in_two_lines(base, asked, problem, way):
@@ -285,17 +293,19 @@ def test_a_calibration_picture_whose_copy_is_tested_is_left_out_and_counted(go, 
     assert found.overall["top1"].n == 2 * (11 + is_tested) and found.overall["top1"].pool == 12
 
 
-def test_alignments_of_test_recordings_are_stamped_and_no_other_arm_is(go, base):
-    asked = ("align_on=test", "arms=zero-shot", "alignments=euclidean,procrustes", "pictures=10", "draws=1")
+def test_an_arm_that_decodes_test_trials_together_is_stamped_and_no_other_arm_is(go, base, monkeypatch):
+    def fit(self, tokens, references):
+        return lambda tokens: tokens - tokens.mean(0)
+
+    monkeypatch.setattr("brainhive_cli.measurement.alignments.coral.Config.fit", fit)
+    asked = ("arms=zero-shot", "alignments=procrustes,coral", "pictures=10", "draws=1", "subjects=1")
 
     measured = go("calibrate", *asked).metrics
 
     stamped = {name.split(" · ")[0] for name, metrics in measured.scopes.items()
                if "mrr" in metrics and TRIALS_TOGETHER in metrics["mrr"].protocol}  # fmt: skip
-    assert stamped == {"euclidean"}
-    few, everything = (measured.scopes[f"euclidean · {amount}"]["mrr"].value
-                       for amount in ("10 pictures", "everything"))  # fmt: skip
-    assert few == everything  # as they are fitted to the same test recordings
+    assert stamped == {"coral", "all", "sub-01"} and measured.facts.arm == "coral"
+    assert TRIALS_TOGETHER in measured.facts.caveats and TRIALS_TOGETHER in measured.overall["top1"].protocol
 
 
 def test_a_kept_model_decodes_recordings_as_its_arm_does(go, base):
@@ -313,19 +323,12 @@ def test_a_kept_model_decodes_recordings_as_its_arm_does(go, base):
         gallery = model.encode_image({key: torch.from_numpy(np.array(store.embedding, np.float32))})
     (part,) = (cell_files.load(file, Part) for file in folder.glob("parts/*/*"))
     shown = torch.from_numpy(store.rows(recording.image_ids))
-    assert (ranks(tokens, gallery, shown).numpy() == part.ranks["test"][0, -1]).mean() > 0.97  # or rounding
+    ranked = part.ranks["test", TRANSFER, "everything"]
+    assert (ranks(tokens, gallery, shown).numpy() == ranked).mean() > 0.97  # or rounding
 
     # eval-retrieval finds the encoders in the run of the base
     evaluated = go("eval-retrieval", f"run={path}", DEMO, "subjects=2", "ceiling_splits=0")
-    assert evaluated.metrics.overall["top1"].value == pytest.approx(
-        (part.ranks["test"][0, -1] == 1).mean(), abs=0.03
-    )
-
-
-def test_an_alignment_to_test_recordings_stamps_the_headline_too(go, base):
-    asked = ("align_on=test", "arms=zero-shot", "alignments=coral", "pictures=10", "draws=1", "subjects=1")
-    measured = go("calibrate", *asked).metrics
-    assert TRIALS_TOGETHER in measured.facts.caveats and TRIALS_TOGETHER in measured.overall["top1"].protocol
+    assert evaluated.metrics.overall["top1"].value == pytest.approx((ranked == 1).mean(), abs=0.03)
 
 
 def test_a_control_is_never_the_headline(go, base):

@@ -250,7 +250,6 @@ def test_a_table_of_other_pictures_is_refused(own, base):
     [
         (("--source", "recording"), 2, "no recording is named"),
         (("--source", "recording", "source.file=absent.fif"), 3, "no recording"),
-        (("--source", "mock", "cell=sub-09"), 2, "has no cell 'sub-09'"),
         (("--source", "mock", "gallery=tset"), 2, "has no split 'tset'"),
         (("--source", "mock", "--whiten-trials", "100"), 2, "were not whitened"),
         (("--source", "mock", "--events", "absent.csv"), 3, "absent.csv"),

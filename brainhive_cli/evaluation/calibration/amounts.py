@@ -46,11 +46,11 @@ def measure_timeline(trials: Trials) -> tuple[Float64, float]:
 
 
 def measure_amounts(trials: Trials, is_chosen: Bool) -> Float64:
-    """Count pictures, trials and minutes, [3, …], of chosen trials [N, R], or of several choices [..., N, R].
+    """Count pictures, trials and minutes, [3], of chosen trials [N, R].
 
     Minutes are at the pace of all trials with its breaks; they are NaN where onsets are not known.
     """
-    pictures, count = is_chosen.any(-1).sum(-1), is_chosen.sum((-2, -1))
+    pictures, count = is_chosen.any(1).sum(), is_chosen.sum()
     total_min = measure_timeline(trials)[1]
     return np.array([pictures, count, total_min * count / max(1, trials.is_there.sum())])
 
@@ -119,8 +119,8 @@ def _require_onsets(trials: Trials, unit: Unit, order: Order) -> None:
 
 def limit_amounts(
     people: Sequence[Trials], unit: Unit, amounts: Sequence[float], order: Order = "draws"
-) -> list[float]:
-    """List the amounts that every person has, in order, and everything.
+) -> dict[str, float]:
+    """List the amounts that every person has by their names, as `50 pictures`: ascending, then everything.
 
     Raises:
         BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
@@ -130,4 +130,6 @@ def limit_amounts(
     for trials in people:
         _require_onsets(trials, unit, order)
         most.append(measure_amounts(trials, trials.is_there)[UNITS.index(unit)])
-    return [*sorted(amount for amount in amounts if amount < min(most)), ALL]
+    limited = sorted(amount for amount in amounts if amount < min(most))
+    named = {f"{amount:g} {unit.removesuffix('s') if amount == 1 else unit}": amount for amount in limited}
+    return {**named, EVERYTHING: ALL}

@@ -1,6 +1,5 @@
 """Curves of calibration over people and draws: metrics of all arms, gains, shares of everything, facts."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -25,7 +24,7 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
 from brainhive_cli.evaluation.calibration.job import FIRST_DAY, LAST_DAY, TEST, Job
-from brainhive_cli.evaluation.calibration.measure import ABSENT, Part, list_arms
+from brainhive_cli.evaluation.calibration.measure import Part, list_arms
 from brainhive_cli.measurement.comparison import crossed_t
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.statistics import measure, ratio_of_means
@@ -52,10 +51,10 @@ OVER_ZERO_SHOT, OVER_SCRATCH, DRIFT = f"{TRANSFER} over {ZERO_SHOT}", f"{TRANSFE
 """Scopes of gains: of transfer over other arms, and of the last session over the first."""
 ABOUT = documents.read(Path(__file__).with_name("arms.json"), dict[str, tuple[str, str, str]])
 """What arms are given of a new person, MOABB's names of that (`CrossSubjectMode`), and what they are."""
-LABELLED, UNLABELLED = ABOUT[TRANSFER][:2], ("signals", "TRAIN_AND_TARGET_UNLABELED")
+UNDESCRIBED = "signals, perhaps labels", "not known", "an alignment of another package"
+"""The same of an alignment that is not in this table."""
 Ends = tuple[float | None, float | None]
 Scopes = dict[str, dict[str, Metric]]
-Ranks = dict[tuple[str, str], list[Int64]]
 
 
 def conclude(
@@ -71,83 +70,34 @@ def conclude(
     Raises:
         BrainhiveError: if no arm was measured of everybody.
     """
-    # arms and amounts that were measured of everybody
-    listed, names = list_arms(job.recipe), job.amount_names
+    # arms that were measured of everybody
     missing = {arm: reason for part in parts.values() for arm, reason in part.missing.items()}
-    arms = [arm for arm in listed if arm not in missing]
+    arms = [arm for arm in list_arms(job.recipe) if arm not in missing]
     if not arms:
         raise BrainhiveError(f"no arm can be measured: {next(iter(missing.values()))}", "other arms")
     people = [[part for (cell, _), part in parts.items() if cell.tested_on == (one,)] for one in job.people]
-    had = np.min([np.max([part.sizes[:, 0] for part in drawn], 0) for drawn in people], 0)
-    columns = {name: column for column, name in enumerate(names) if had[column]}
-    missing |= {name: "some person has no picture in it" for name in names if name not in columns}
+    names = [*job.amounts]
 
     # ranks [S, N] of S models and draws, one array a person, after each amount: of every arm, and of that of
     # the finding on the first day
     headline, usual = choose_headline(arms), LAST_DAY if job.recipe.days == "next" else TEST
-    tests = {arm: (arm, usual) for arm in arms}
+    curves = {arm: (usual, arm) for arm in arms}
     if headline and usual == LAST_DAY:
-        tests[FIRST_DAY] = headline, FIRST_DAY
-    ranks: Ranks = {}
-    for (label, (arm, tested)), (name, column) in product(tests.items(), columns.items()):
-        drawn = (np.stack([part.ranks[tested][listed.index(arm), column] for part in one]) for one in people)
-        ranks[label, name] = [each[(each != ABSENT).all(1)] for each in drawn]
+        curves[FIRST_DAY] = FIRST_DAY, headline
+    ranks = dict[tuple[str, str], list[Int64]]()
+    for (label, curve), name in product(curves.items(), names):
+        key = (*curve, name)
+        ranks[label, name] = [
+            np.stack([part.ranks[key] for part in drawn if key in part.ranks]) for drawn in people
+        ]
 
-    # metrics; arms that decode test trials together are stamped
+    # every arm after every amount, which zero-shot does not depend on; arms that decode test trials together
+    # are stamped
     together = {arm for part in parts.values() for arm in part.together}
-    protocols = {label: job.describe_protocol(arm in together) for label, (arm, _) in tests.items()}
-    scopes, about = measure_curves(job, ranks, protocols, headline)
-
-    # how much was recorded
-    amounts = []
-    for name, column in columns.items():
-        sizes = np.mean([part.sizes[column] for part in parts.values()], 0).round(2)
-        known = zip(UNITS, np.where(np.isnan(sizes), None, sizes), strict=True)
-        amounts.append(Amount(name=name, **dict(known)))
-
-    # how models were trained and from whom, and processor time
-    align, counts = job.align, [len(model.cell.trained_on) for model in job.align.models]
-    seen, warnings = describe_tested([align.tested_pictures("test")], align.signal_warnings)
-    seconds = np.mean([part.seconds[:, -1] for (_, draw), part in parts.items() if draw == 0], 0)
-    facts = CalibrationFacts(
-        **align.describe("test"),
-        **about,
-        caveats=find_caveats(about["protocol"]),
-        seen_in_training=seen,
-        warnings=[*warnings, *check_controls(scopes)],
-        arm=headline,
-        arms={arm: describe_arm(arm, job.recipe.alignments) for arm in arms},
-        seconds=dict(zip(listed, seconds.tolist(), strict=True)),
-        unit=job.recipe.unit,
-        amounts=amounts,
-        strength=dict(strength),
-        trained_on=(min(counts), max(counts)),
-        seen_share=share_seen(job),
-        epochs=None
-        if job.training.backbone.is_closed_form
-        else job.recipe.epochs or job.training.train.epochs,
-        pictures_left_out={str(subject): person.dropped for subject, person in job.people.items()},
-    )
-    return Measurements(scopes, missing, facts)
-
-
-def measure_curves(
-    job: Job, ranks: Ranks, protocols: Mapping[str, str], headline: str
-) -> tuple[Scopes, dict[str, Any]]:
-    """Measure every arm after every amount, gains, and all that is said of the arm of the finding.
-
-    Args:
-        job: The calibration.
-        ranks: Ranks [S, N] of S models and draws, one array a person, by arm, or the first day, and amount.
-        protocols: The way of measuring by arm, or the first day.
-        headline: Arm of the finding; empty for none.
-
-    Returns:
-        Metrics by scope, and facts.
-    """
-    # every arm after every amount, which zero-shot does not depend on
-    pool, names = len(next(iter(job.people.values())).rows), dict.fromkeys(name for _, name in ranks)
-    context: Any = {"split": "test", "seeds": job.seeds, "items": job.items}
+    protocols = {label: job.describe_protocol(arm in together) for label, (_, arm) in curves.items()}
+    pool = len(next(iter(job.people.values())).rows)
+    seeds = sorted({cell.seed for cell in job.cells})
+    context: Any = {"split": "test", "seeds": seeds, "items": job.items}
     scopes: Scopes = {ALL: {}}  # which stays empty where only controls were measured
     for (label, name), groups in ranks.items():
         if scope_of(label, name) not in scopes:
@@ -155,7 +105,7 @@ def measure_curves(
             scopes[scope_of(label, name)] = by_name(metrics)
 
     # paired gains of transfer over other arms, and of the last session over the first
-    hits = {key: [(each == 1).mean(0, dtype=np.float64) for each in ranks[key]] for key in ranks}
+    hits = {key: [(each == 1).mean(0, dtype=np.float64) for each in groups] for key, groups in ranks.items()}
     pairs = {OVER_ZERO_SHOT: (TRANSFER, ZERO_SHOT), OVER_SCRATCH: (TRANSFER, SCRATCH)}
     pairs[DRIFT] = headline, FIRST_DAY
     of_gain: Any = {"limits": (-1.0, 1.0), "is_share": False, "chance": 0.0, **context}
@@ -166,27 +116,55 @@ def measure_curves(
             scopes[scope(label, name)] = {GAIN: measure(GAIN, gained, protocol=protocol, **of_gain)}
 
     # up to which amount transfer surely beats a model of the person alone, and from which on it does not
-    facts: dict[str, Any] = {"protocol": job.describe_protocol(), "cells": {}, "people": {}}
-    if gains := [metrics[GAIN] for name, metrics in scopes.items() if name.startswith(OVER_SCRATCH)]:
+    facts: dict[str, Any] = {"protocol": job.describe_protocol()}
+    if {TRANSFER, SCRATCH} <= {*arms}:
+        gains = [scopes[scope(OVER_SCRATCH, name)][GAIN] for name in names]
         ends = [(None, None) if gain.low is None else (-(gain.high or 0.0), -gain.low) for gain in gains]
         facts["better"] = find_range(ends)
-    if not headline:
-        return scopes, facts
 
     # the arm of the finding: all people together, shares of everything, and each person
-    whole = scopes[scope_of(headline, EVERYTHING)]
-    context["protocol"] = facts["protocol"] = f"{protocols[headline]}, {headline}, {EVERYTHING}"
-    scopes[ALL] = {key: replace(metric, protocol=facts["protocol"]) for key, metric in whole.items()}
-    by_amount = {name: hits[headline, name] for name in names}
-    shares, sufficient = measure_shares(by_amount, whole["top1"], job.items)
-    scopes, facts = scopes | shares, facts | sufficient
-    for row, (subject, each) in enumerate(zip(job.people, ranks[headline, EVERYTHING], strict=True)):
-        is_own = [np.full(len(ids), row == other) for other, ids in enumerate(job.items.ids)]
-        person, context["items"] = f"sub-{subject:02d}", job.items.where(is_own)
-        scopes[person] = by_name(summarise([each], pool, only=MEASURED, **context))
-        facts["cells"][person] = Person(subject=subject)
-        facts["people"][person] = [float(values[row].mean()) for values in by_amount.values()]
-    return scopes, facts
+    if headline:
+        whole = scopes[scope_of(headline, EVERYTHING)]
+        protocol = context["protocol"] = f"{protocols[headline]}, {headline}, {EVERYTHING}"
+        scopes[ALL] = {key: replace(metric, protocol=protocol) for key, metric in whole.items()}
+        by_amount = {name: hits[headline, name] for name in names}
+        shares, sufficient = measure_shares(by_amount, whole["top1"], job.items)
+        scopes, facts = scopes | shares, {"cells": {}, "people": {}, **sufficient, **facts}
+        facts["protocol"] = protocol
+        for row, (subject, each) in enumerate(zip(job.people, ranks[headline, EVERYTHING], strict=True)):
+            is_own = [np.full(len(ids), row == other) for other, ids in enumerate(job.items.ids)]
+            person, context["items"] = f"sub-{subject:02d}", job.items.where(is_own)
+            scopes[person] = by_name(summarise([each], pool, only=MEASURED, **context))
+            facts["cells"][person] = Person(subject=subject)
+            facts["people"][person] = [float(values[row].mean()) for values in by_amount.values()]
+
+    # how much was recorded, how models were trained and from whom, and processor time
+    amounts = []
+    for name in names:
+        sizes = np.mean([part.sizes[name] for part in parts.values()], 0).round(2)
+        known = zip(UNITS, np.where(np.isnan(sizes), None, sizes), strict=True)
+        amounts.append(Amount(name=name, **dict(known)))
+    counts = [len(model.cell.trained_on) for model in job.align.models]
+    seen, warnings = describe_tested([job.align.tested_pictures("test")], job.align.signal_warnings)
+    seconds = [part.seconds for (_, draw), part in parts.items() if draw == 0]
+    stated = CalibrationFacts(
+        **job.align.describe("test"),
+        **facts,
+        caveats=find_caveats(facts["protocol"]),
+        seen_in_training=seen,
+        warnings=[*warnings, *check_controls(scopes)],
+        arm=headline,
+        arms={arm: ABOUT.get(arm, UNDESCRIBED) for arm in arms},
+        seconds={arm: float(np.mean([each[arm] for each in seconds])) for arm in arms},
+        unit=job.recipe.unit,
+        amounts=amounts,
+        strength=dict(strength),
+        trained_on=(min(counts), max(counts)),
+        seen_share=share_seen(job),
+        epochs=job.epochs,
+        pictures_left_out={str(subject): person.dropped for subject, person in job.people.items()},
+    )
+    return Measurements(scopes, missing, stated)
 
 
 def choose_headline(arms: Sequence[str]) -> str:
@@ -253,15 +231,6 @@ def find_range(ends: Sequence[Ends]) -> tuple[int, int]:
     below = [index for index, (_, high) in enumerate(ends) if high is not None and high < 0]
     unsure = [index for index, (low, _) in enumerate(ends) if low is None or not low >= 0]
     return max(below, default=-1) + 1, max(unsure, default=-1) + 1
-
-
-def describe_arm(arm: str, alignments: Sequence[Any]) -> tuple[str, str, str]:
-    """Say what an arm is given of a new person, how MOABB calls that, and what it is."""
-    if arm in ABOUT:
-        return ABOUT[arm]
-    config = next(each for each in alignments if each.kind == arm)
-    about = (sys.modules[type(config).__module__].__doc__ or "").partition("\n")[0]
-    return (*(LABELLED if getattr(config, "is_paired", False) else UNLABELLED), about)
 
 
 def share_seen(job: Job) -> float:

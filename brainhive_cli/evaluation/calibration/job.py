@@ -20,7 +20,7 @@ from brainhive_cli.data.datasets import alike_items, people_of
 from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, limit_amounts
+from brainhive_cli.evaluation.calibration.amounts import limit_amounts
 from brainhive_cli.evaluation.calibration.recipe import Recipe
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import few_shot
@@ -32,8 +32,6 @@ from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, o
 
 TEST, LAST_DAY, FIRST_DAY = "test", "last session", "first session"
 """What is tested: all test trials, or those of one session."""
-KEPT = {"none": (), "transfer": (few_shot.TRANSFER,), "all": (*few_shot.TRAINED_ARMS,)}
-"""Arms whose models are kept."""
 
 
 @dataclass(frozen=True)
@@ -121,16 +119,9 @@ class Job:
         return cls(recipe.model_copy(update={"align_run": align.reference}), align, training, cells)
 
     @property
-    def seeds(self) -> list[int]:
-        """List the seeds of the models."""
-        return sorted({cell.seed for cell in self.cells})
-
-    @property
     def epochs(self) -> int | None:
         """Epochs of each training; None in closed form."""
-        if self.training.backbone.is_closed_form:
-            return None
-        return self.recipe.epochs or self.training.train.epochs
+        return None if self.training.backbone.is_closed_form else self.training.train.epochs
 
     def inputs(self) -> Iterator[Input]:
         """List the run, signals and stores."""
@@ -142,8 +133,7 @@ class Job:
         arms = [arm for arm in self.recipe.arms if arm in few_shot.TRAINED_ARMS]
         # everything is learned from once, whatever the number of draws
         count = len(self.cells) * len(arms) * (len(self.recipe.amounts) * self.recipe.draw_count + 1)
-        epochs = self.recipe.epochs or self.training.train.epochs
-        kind = f"{self.align.dataset.name}, {self.training.backbone.kind}, {epochs} epochs"
+        kind = f"{self.align.dataset.name}, {self.training.backbone.kind}, {self.epochs or 0} epochs"
         return Work(kind, count, "trained models", cells=len(self.cells) * self.recipe.draw_count)
 
     @cached_property
@@ -196,10 +186,7 @@ class Job:
         reader = TrainedModel(run, run.cells[0] if left_out else cell, launch.device)
         model, alone = reader.module, Launch(0, 1, launch.device)
         targets = Targets.of(reader.stores("train"), alone, model.layout.encoders)
-        training = self.training
-        if self.recipe.epochs is not None:
-            train = training.train.model_copy(update={"epochs": self.recipe.epochs, "stages": []})
-            training = training.model_copy(update={"train": train})
+        terms, train = self.training.loss_terms, self.training.train
 
         # some recordings of the people whom it learned from, for statistics of these
         if left_out is None and self.recipe.dataset is not None:
@@ -211,7 +198,7 @@ class Job:
         ]
         fuser = model.fuser if model.layout.prior else None
         learned = {} if self.recipe.keep == "none" or left_out else self._describe_learned(cell)
-        return SourceModel(model, targets, training.loss_terms, training.train, trained, fuser, learned)
+        return SourceModel(model, targets, terms, train, trained, fuser, learned)
 
     @property
     def needs_trials(self) -> bool:
@@ -244,20 +231,14 @@ class Job:
         }
 
     @cached_property
-    def amounts(self) -> list[float]:
-        """List the amounts that every person has, and everything.
+    def amounts(self) -> dict[str, float]:
+        """List the amounts that every person has by their names, and everything.
 
         Raises:
             BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
         """
         trials, spec = [person.trials for person in self.people.values()], self.recipe
         return limit_amounts(trials, spec.unit, spec.amounts, spec.order)
-
-    @property
-    def amount_names(self) -> list[str]:
-        """Name the amounts, as `50 pictures`."""
-        names = [f"{amount:g} {self.recipe.unit}" for amount in self.amounts[:-1]]
-        return [*(name.removesuffix("s") if name.startswith("1 ") else name for name in names), EVERYTHING]
 
     @cached_property
     def items(self) -> Items:
@@ -278,20 +259,15 @@ class Job:
 
 
 def _check_kept(recipe: Recipe, training: Training) -> None:
-    """Refuse to keep what is not trained, or models behind an alignment that no model folder holds.
+    """Refuse to keep models behind an alignment that no model folder holds.
 
     Raises:
         RecipeError: naming the key.
     """
-    if recipe.keep == "none":
-        return
-    if not {*KEPT[recipe.keep]} & {*recipe.arms}:
-        raise RecipeError(
-            f"keep={recipe.keep} has no effect: no such arm is trained", "keep=none, or more arms"
-        )
     align = recipe.transfer.align
-    is_aligned = few_shot.TRANSFER in recipe.arms and align is not None and training.signal.normalise is None
-    if is_aligned and (training.subject_layer != "none" or not getattr(align, "keeps_mean", False)):
+    if recipe.keep == "none" or align is None or training.signal.normalise is not None:
+        return
+    if training.subject_layer != "none" or not getattr(align, "keeps_mean", False):
         raise RecipeError(
             f"keep: transfer aligns signals by {align.kind}, which no model folder holds here: it becomes a "
             "subject layer, which the run has itself, or it moves the mean",

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,10 +11,10 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.trials import BY_TRIAL, Trials
-from brainhive_cli.evaluation.calibration.amounts import ALL, choose_trials, measure_amounts
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, choose_trials, measure_amounts
 from brainhive_cli.evaluation.calibration.job import Person
-from brainhive_cli.evaluation.calibration.recipe import SHELVES, Calibration
+from brainhive_cli.evaluation.calibration.recipe import SHELVES, Recipe
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.trialwise import depends_on_other_trials
 from brainhive_cli.training.alignment.few_shot import (
@@ -26,10 +25,6 @@ from brainhive_cli.training.alignment.few_shot import (
     PersonModel,
     SourceModel,
 )
-from brainhive_cli.training.alignment.recipe import Cell
-
-ABSENT = 0
-"""In place of ranks that were not measured."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +32,21 @@ class Part:
     """Ranks of one model and person in one draw.
 
     Attributes:
-        ranks: By what is tested, [arms, amounts, N]; `ABSENT` where an arm was not measured.
-        seconds: [arms, amounts] that fitting took.
-        sizes: [amounts, 3] pictures, trials and minutes (NaN where they are not known).
+        ranks: [N] by what is tested, arm and amount; only those that were measured.
+        sizes: [3] pictures, trials and minutes (NaN where they are not known) by amount.
+        seconds: Processor time of fitting with everything, by arm.
         missing: Reasons why arms could not be measured.
         together: Arms whose tokens of a test trial depend on the other ones.
     """
 
-    ranks: Mapping[str, Int64]
-    seconds: Float64
-    sizes: Float64
+    ranks: Mapping[tuple[str, str, str], Int64]
+    sizes: Mapping[str, Float64]
+    seconds: Mapping[str, float]
     missing: Mapping[str, str]
     together: Sequence[str] = ()
 
 
-def part_file(cell: Cell, draw: int) -> str:
-    """Name the file that keeps the ranks of a model and a person in a draw."""
-    return f"parts/{cell.name}/sub-{cell.tested_on[0]:02d}_draw-{draw:03d}.safetensors"
-
-
-def list_arms(spec: Calibration) -> list[str]:
+def list_arms(spec: Recipe) -> list[str]:
     """List all arms: zero-shot, alignments by their names, then those that are trained."""
     alignments = [config.kind for config in spec.alignments]
     zero_shot = [arm for arm in spec.arms if arm == ZERO_SHOT]
@@ -64,7 +54,7 @@ def list_arms(spec: Calibration) -> list[str]:
 
 
 def fit_decoder(
-    base: SourceModel, arm: str, spec: Calibration, trials: Trials, seed: int, pull: float | None
+    base: SourceModel, arm: str, spec: Recipe, trials: Trials, seed: int, pull: float | None
 ) -> PersonModel:
     """Fit what an arm decodes with to a person's recordings.
 
@@ -94,28 +84,13 @@ def fit_decoder(
     return base.align_signals(config, trials) if is_of_signals else base.align_tokens(config, trials)
 
 
-def rank_tested(decoder: PersonModel, person: Person) -> dict[str, Int64]:
-    """Rank the seen picture of each test signal among the tested pictures: [N], by what is tested."""
-    with torch.inference_mode():
-        gallery = decoder.model.encode_image(
-            {key: values.to(decoder.model.device) for key, values in person.gallery.items()}
-        ).float()
-    return {
-        name: ranks(
-            decoder.encode(tested.averages),
-            gallery,
-            torch.from_numpy(np.searchsorted(person.rows, tested.stimulus)),
-        ).numpy()
-        for name, tested in person.tested.items()
-    }
-
-
 def measure_draw(
     base: SourceModel,
     person: Person,
-    spec: Calibration,
-    amounts: Sequence[float],
-    arms: Sequence[tuple[str, Sequence[float | None]]],
+    spec: Recipe,
+    amounts: Mapping[str, float],
+    arms: Sequence[str],
+    pulls: Mapping[str, float | None],
     draw: int,
     keep: Callable[[str, PersonModel], object] = lambda arm, decoder: None,
 ) -> Part:
@@ -127,51 +102,47 @@ def measure_draw(
         base: The model of other people.
         person: The new person.
         spec: What is measured.
-        amounts: Ascending; `ALL` is everything.
-        arms: Arms, each with its strength of transfer for each amount; None is zero-shot.
+        amounts: By name, ascending.
+        arms: Names of the arms.
+        pulls: Strength of transfer for each amount; None is zero-shot.
         draw: Number of the draw, which decides the order of the recordings.
         keep: Called with the name of each arm, and what has learned from everything.
     """
-    ranked = {
-        name: np.full((len(arms), len(amounts), len(tested.stimulus)), ABSENT)
-        for name, tested in person.tested.items()
-    }
-    seconds = np.zeros((len(arms), len(amounts)))
-    missing, together = dict[str, str](), set[str]()
-    first = next(iter(person.tested.values()))
-    label_free = {each.kind for each in spec.alignments if not getattr(each, "is_paired", False)}
+    ranked, sizes = dict[tuple[str, str, str], Int64](), dict[str, Float64]()
+    seconds, missing, together = dict.fromkeys(arms, 0.0), dict[str, str](), list[str]()
+    signals = torch.from_numpy(next(iter(person.tested.values())).averages)
     random = np.random.default_rng((spec.seed, person.subject, draw))
-    chosen = choose_trials(person.trials, spec.unit, amounts, spec.order, random)
-    sizes = np.ascontiguousarray(measure_amounts(person.trials, np.array(chosen)).T)  # [amounts, 3]
-    for column, (amount, is_chosen) in enumerate(zip(amounts, chosen, strict=True)):
+    seed = derive_seed(spec.seed, person.subject, draw)
+    chosen = choose_trials(person.trials, spec.unit, [*amounts.values()], spec.order, random)
+    for name, is_chosen in zip(amounts, chosen, strict=True):
         # the recordings of this amount
-        if not is_chosen.any() or (draw > 0 and np.array_equal(is_chosen, person.trials.is_there)):
+        sizes[name] = measure_amounts(person.trials, is_chosen)
+        if draw > 0 and np.array_equal(is_chosen, person.trials.is_there):
             continue
         trials = person.trials.choose(is_chosen)
 
         # every arm on the same recordings
-        for row, (arm, pulls) in enumerate(arms):
+        for arm in arms:
             if arm in missing:
                 continue
-            started_s, seed = time.process_time(), derive_seed(spec.seed, person.subject, draw)
-            recordings = trials
-            if arm in label_free and spec.align_on == "test":  # a control
-                unknown: dict[str, Any] = dict.fromkeys((*BY_TRIAL, "repetitions", "index", "recorded"))
-                signal = first.averages[:, None]
-                recordings = replace(trials, signal=signal, image_ids=(), stimulus=first.stimulus, **unknown)
-                together.add(arm)
+            started_s = time.process_time()
             try:
-                decoder = fit_decoder(base, arm, spec, recordings, seed, pulls[column])
-                measured = rank_tested(decoder, person)
-                if draw == 0 and column == 0:  # a test trial is decoded without the others
-                    is_together = depends_on_other_trials(decoder.encode, torch.from_numpy(first.averages))
-                    together |= {arm} if is_together else set()
+                decoder = fit_decoder(base, arm, spec, trials, seed, pulls[name])
+                with torch.inference_mode():
+                    model = decoder.model
+                    gallery = {key: values.to(model.device) for key, values in person.gallery.items()}
+                    pictures = model.encode_image(gallery).float()
+                for test, tested in person.tested.items():
+                    shown = torch.from_numpy(np.searchsorted(person.rows, tested.stimulus))
+                    tokens = decoder.encode(tested.averages)
+                    ranked[test, arm, name] = ranks(tokens, pictures, shown).numpy()
+                is_first = draw == 0 and name == next(iter(amounts))
+                if is_first and depends_on_other_trials(decoder.encode, signals):
+                    together.append(arm)
             except BrainhiveError as error:
                 missing[arm] = error.in_one_line
                 continue
-            seconds[row, column] = time.process_time() - started_s
-            for name, values in measured.items():
-                ranked[name][row, column] = values
-            if amount == ALL:
+            if name == EVERYTHING:
+                seconds[arm] = time.process_time() - started_s
                 keep(arm, decoder)
-    return Part(ranked, seconds, sizes, missing, sorted(together))
+    return Part(ranked, sizes, seconds, missing, together)

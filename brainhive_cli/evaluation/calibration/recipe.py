@@ -46,17 +46,9 @@ Alignments = Annotated[
 ]
 
 
-def _sort(value: list[float]) -> list[float]:
-    return sorted(set(value))
-
-
-Amounts = Annotated[
-    list[Annotated[float, Field(gt=0, le=1e6)]], BeforeValidator(recipe.split), AfterValidator(_sort)
-]
-Counts = Annotated[
-    list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(recipe.split), AfterValidator(_sort)
-]
-"""Amounts in minutes, and in pictures or trials; ascending, each once."""
+Amounts = Annotated[list[Annotated[float, Field(gt=0, le=1e6)]], BeforeValidator(recipe.split)]
+Counts = Annotated[list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(recipe.split)]
+"""Amounts in minutes, and in pictures or trials."""
 
 
 class Transfer(Section):
@@ -76,69 +68,7 @@ class Transfer(Section):
     )
 
 
-class Calibration(Section):
-    """What is measured of each new person."""
-
-    pictures: Counts = Field([], description=f"amounts in pictures; default: {PICTURES}, and all there are")
-    trials: Counts = Field([], description="amounts in single trials, in place of pictures")
-    minutes: Amounts = Field([], description="amounts in minutes of recording, in place of pictures")
-    order: Order = Field(
-        "draws",
-        description="draws: pictures or moments at random; recording: the first ones, as a clinic has them",
-    )
-    draws: int = Field(10, gt=0, le=1000, description="draws of each amount; recorded order has one")
-    arms: Annotated[list[str], BeforeValidator(recipe.split), AfterValidator(_read_arms)] = Field(
-        [*ARMS], min_length=1, description=f"arms: {', '.join(ARMS)}"
-    )
-    alignments: Alignments = Field(
-        ["euclidean", "coral", "moments", "procrustes", "ridge"],
-        validate_default=True,
-        description="further arms: alignments of signals (euclidean, riemannian, whiten, channel) and of "
-        "tokens (coral, moments; by pairs procrustes, ridge)",
-    )
-    align_on: Literal["calibration", "test"] = Field(
-        "calibration",
-        description="recordings that alignments without labels are fitted to; test: those that are tested, "
-        "a control that is stamped transductive",
-    )
-    transfer: Transfer = Transfer()
-    days: Literal["all", "next"] = Field(
-        "all",
-        description="next: calibrate on the first session, test on the last, and on the first for the drift",
-    )
-    epochs: int | None = Field(
-        None, gt=0, le=100_000, description="epochs of each training; default: those of the run"
-    )
-    seed: int = Field(0, ge=0, description="seed of draws and trainings")
-
-    @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
-        units = [unit for unit in UNITS if getattr(self, unit)]
-        if len(units) > 1:
-            raise RecipeError(f"amounts in {' and in '.join(units)}", "name one of them")
-        if self.order == "recording":
-            recipe.refuse_idle(self, ("draws",), "in the order of recording", "leave it out")
-        if not any(arm.endswith(TRANSFER) for arm in self.arms):
-            recipe.refuse_idle(self, ("transfer",), "without the arm transfer", "leave it out")
-        return self
-
-    @property
-    def unit(self) -> Unit:
-        """What amounts count."""
-        return "trials" if self.trials else "minutes" if self.minutes else "pictures"
-
-    @property
-    def amounts(self) -> list[float]:
-        """The amounts, without everything."""
-        return [*(self.trials or self.minutes or self.pictures or PICTURES)]
-
-    @property
-    def draw_count(self) -> int:
-        """How often each amount is drawn."""
-        return 1 if self.order == "recording" else self.draws
-
-
-class Recipe(TrainedRunRecipe, Calibration):
+class Recipe(TrainedRunRecipe):
     """Recipe of calibrate."""
 
     align_run: recipe.OneRun = Field(
@@ -158,6 +88,59 @@ class Recipe(TrainedRunRecipe, Calibration):
         description="channels of the models that the new persons' recordings lack, as in eval-retrieval: "
         "none refuses them, spline interpolates EEG, common fills them with the mean",
     )
-    keep: Literal["none", "transfer", "all"] = Field(
-        "none", description="models that are kept of the first draw, as folders that eval-retrieval takes"
+    pictures: Counts = Field([], description=f"amounts in pictures; default: {PICTURES}, and all there are")
+    trials: Counts = Field([], description="amounts in single trials, in place of pictures")
+    minutes: Amounts = Field([], description="amounts in minutes of recording, in place of pictures")
+    order: Order = Field(
+        "draws",
+        description="draws: pictures or moments at random; recording: the first ones, as a clinic has them",
     )
+    draws: int = Field(10, gt=0, le=1000, description="draws of each amount; recorded order has one")
+    arms: Annotated[list[str], BeforeValidator(recipe.split), AfterValidator(_read_arms)] = Field(
+        [*ARMS], min_length=1, description=f"arms: {', '.join(ARMS)}"
+    )
+    alignments: Alignments = Field(
+        ["euclidean", "coral", "moments", "procrustes", "ridge"],
+        validate_default=True,
+        description="further arms: alignments of signals (euclidean, riemannian, whiten, channel) and of "
+        "tokens (coral, moments; by pairs procrustes, ridge)",
+    )
+    transfer: Transfer = Transfer()
+    days: Literal["all", "next"] = Field(
+        "all",
+        description="next: calibrate on the first session, test on the last, and on the first for the drift",
+    )
+    seed: int = Field(0, ge=0, description="seed of draws and trainings")
+    keep: Literal["none", "transfer"] = Field(
+        "none",
+        description="whether models by transfer are kept of the first draw, as folders that eval-retrieval "
+        "takes",
+    )
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        units = [unit for unit in UNITS if getattr(self, unit)]
+        if len(units) > 1:
+            raise RecipeError(f"amounts in {' and in '.join(units)}", "name one of them")
+        if self.order == "recording":
+            recipe.refuse_idle(self, ("draws",), "in the order of recording", "leave it out")
+        if not any(arm.endswith(TRANSFER) for arm in self.arms):
+            recipe.refuse_idle(self, ("transfer",), "without the arm transfer", "leave it out")
+        if TRANSFER not in self.arms:
+            recipe.refuse_idle(self, ("keep",), "without the arm transfer", "leave it out")
+        return self
+
+    @property
+    def unit(self) -> Unit:
+        """What amounts count."""
+        return "trials" if self.trials else "minutes" if self.minutes else "pictures"
+
+    @property
+    def amounts(self) -> list[float]:
+        """The amounts, without everything."""
+        return [*(self.trials or self.minutes or self.pictures or PICTURES)]
+
+    @property
+    def draw_count(self) -> int:
+        """How often each amount is drawn."""
+        return 1 if self.order == "recording" else self.draws

@@ -7,13 +7,12 @@ import numpy as np
 import torch
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.facts import Strength
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.evaluation.calibration.amounts import choose_trials
+from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, choose_trials
 from brainhive_cli.evaluation.calibration.job import TEST, Job, Person, read_raw
-from brainhive_cli.evaluation.calibration.measure import ABSENT, measure_draw
+from brainhive_cli.evaluation.calibration.measure import measure_draw
 from brainhive_cli.training.alignment.few_shot import (
     PERMUTED_TRANSFER,
     TRANSFER,
@@ -35,11 +34,11 @@ def fix_pulls(job: Job, cell: Cell) -> Strength | None:
     They do where they are two or more, of a model that is trained step by step and started from none.
     """
     # strengths of the recipe, or of the run
-    spec, names, pulls = job.recipe, job.amount_names, job.recipe.transfer.pulls
+    spec, pulls = job.recipe, job.recipe.transfer.pulls
     if job.training.backbone.is_closed_form:
-        return Strength(pulls=dict.fromkeys(names, 0.0), chosen_by="closed form")
+        return Strength(pulls=dict.fromkeys(job.amounts, 0.0), chosen_by="closed form")
     if len(pulls) == 1:
-        return Strength(pulls=dict.fromkeys(names, pulls[0]), chosen_by="recipe")
+        return Strength(pulls=dict.fromkeys(job.amounts, pulls[0]), chosen_by="recipe")
 
     # nobody can be left out of the model that another one started from
     is_started = job.training.mode == "finetune" or any(job.training.train.starts)
@@ -48,10 +47,11 @@ def fix_pulls(job: Job, cell: Cell) -> Strength | None:
         return None
     random = np.random.default_rng(spec.seed)
     trials = next(iter(job.people.values())).trials
-    chosen = choose_trials(trials, spec.unit, job.amounts, spec.order, random)
+    chosen = choose_trials(trials, spec.unit, [*job.amounts.values()], spec.order, random)
     fixed = [fixed_pull(int(is_chosen.any(1).sum())) for is_chosen in chosen]
     return Strength(
-        pulls=dict(zip(names, fixed, strict=True)), chosen_by="another model" if is_started else "one person"
+        pulls=dict(zip(job.amounts, fixed, strict=True)),
+        chosen_by="another model" if is_started else "one person",
     )
 
 
@@ -95,11 +95,10 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
         runs: The model without each of them.
         launch: This process, and its device.
     """
-    spec, amounts, pulls = job.recipe, job.amounts, job.recipe.transfer.pulls
-
-    # scores of each person who is left out, at every amount and strength
-    strengths, scores = list[float | None](), list[Float64]()
-    with console.progress("choosing the strength of transfer", len(runs) * spec.transfer.draws) as bar:
+    # scores of each person who is left out, by amount and strength, the nearest to zero-shot first
+    spec = job.recipe
+    scores: dict[str, dict[float | None, list[float]]] = {name: {} for name in job.amounts}
+    with console.progress("choosing the strength of transfer", len(runs)) as bar:
         for subject, run in runs.items():
             # the model, and the signals of the person as it reads them
             base, (without,) = job.load_base(cell, launch, run), run.cells
@@ -117,21 +116,27 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
             trials = trials.take(~is_tested)
             person = Person(subject, trials, int(is_tested.sum()), {TEST: tested}, gallery, rows)
 
-            # mean reciprocal ranks [strengths, amounts] of the person, over draws, which are no people
-            strengths = [*([None] if base.decodes_strangers(tested) else []), *sorted(pulls, reverse=True)]
-            arms, drawn = [(TRANSFER, [strength] * len(amounts)) for strength in strengths], []
-            for draw in range(spec.transfer.draws):
-                part = measure_draw(base, person, spec, amounts, arms, draw)
-                drawn.append((1 / np.ma.masked_equal(part.ranks[TEST], ABSENT)).mean(-1))
-                bar.advance()
-            scores.append(np.ma.stack(drawn).mean(0))
+            # mean reciprocal ranks of the person, over draws, which are no people
+            zero_shot = [None] if base.decodes_strangers(tested) else []
+            for strength in [*zero_shot, *sorted(spec.transfer.pulls, reverse=True)]:
+                pulls = dict.fromkeys(job.amounts, strength)
+                drawn = [
+                    measure_draw(base, person, spec, job.amounts, [TRANSFER], pulls, draw).ranks
+                    for draw in range(spec.transfer.draws)
+                ]
+                for name in job.amounts:
+                    key = TEST, TRANSFER, name
+                    values = [(1 / ranks[key]).mean() for ranks in drawn if key in ranks]
+                    scores[name].setdefault(strength, []).append(float(np.mean(values)))
+            bar.advance()
 
     # of strengths that do not differ from the best, the nearest to zero-shot
-    chosen, means = dict[str, float | None](), dict[str, dict[str, float]]()
-    labels = [ZERO_SHOT if strength is None else f"{strength:g}" for strength in strengths]
-    for name, by_strength in zip(job.amount_names, np.array(scores).T, strict=True):  # [strengths, people]
-        chosen[name] = choose_strength(dict(zip(strengths, by_strength, strict=True)))
-        means[name] = dict(zip(labels, by_strength.mean(1).tolist(), strict=True))
+    chosen = {name: choose_strength(by_strength) for name, by_strength in scores.items()}
+    labels = {strength: ZERO_SHOT if strength is None else f"{strength:g}" for strength in scores[EVERYTHING]}
+    means = {
+        name: {labels[strength]: float(np.mean(values)) for strength, values in by_strength.items()}
+        for name, by_strength in scores.items()
+    }
     return Strength(pulls=chosen, chosen_by="people", people=len(runs), mrr=means)
 
 

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
-from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, find_rows, guess
+from brainhive_cli.core.console import summarise_names
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, find_rows
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.inputs import Input, require
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     CHANNELS_MAPPED,
@@ -18,7 +17,7 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_TRIALS,
     merge_caveats,
 )
-from brainhive_cli.core.recipe import SIGNALS, refuse_idle
+from brainhive_cli.core.recipe import SIGNALS
 from brainhive_cli.data.datasets import require_split
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.signals.cutting import Cutting
@@ -28,7 +27,6 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.decoder import WindowDecoder, read_learned_trials
 from brainhive_cli.evaluation.live.preparation import DEFAULT_UNIT, KINDS, LivePreparation, plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
-from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
 
@@ -70,19 +68,17 @@ class Job:
         require_split(align.dataset, recipe.gallery, "gallery")
 
         # the person, then the first model that is tested on them
-        subject, cells = recipe.subject, [cell for cell in align.cells if recipe.cell in ("", cell.name)]
-        if not cells:
-            names = [cell.name for cell in align.cells]
-            hint = f"{guess(recipe.cell, names)}cells: {', '.join(names)}"
-            raise RecipeError(f"{align.name} has no cell {recipe.cell!r}", hint)
-        people = sorted({person for cell in cells for person in cell.tested_on})
+        subject, people = (
+            recipe.subject,
+            sorted({person for cell in align.cells for person in cell.tested_on}),
+        )
         if subject is None:
             if len(people) != 1:
                 listed = ", ".join(map(str, people))
                 raise RecipeError(f"{align.name} has models of subjects {listed}", f"--subject {people[0]}")
             subject = people[0]
-        tested = [cell for cell in cells if subject in cell.tested_on]
-        cell = replace((tested or cells)[0], tested_on=(subject,))
+        tested = [cell for cell in align.cells if subject in cell.tested_on]
+        cell = replace((tested or align.cells)[0], tested_on=(subject,))
         return cls(recipe, replace(align, chosen=[cell]), cell, subject)
 
     def inputs(self) -> Iterator[Input]:
@@ -90,18 +86,15 @@ class Job:
         yield Input(f"model {self.cell.name}, for subject {self.subject}")
         yield from self.recipe.source.inputs()
         if self.recipe.events:
-            yield find_table(locate(self.recipe.events))
+            table, way = locate(self.recipe.events), "--events FILE.csv, with columns event and picture"
+            yield Input(str(table), error=None if table.is_file() else MissingData(f"no table {table}", way))
         for one in self.align.inputs([self.recipe.gallery]):
             yield replace(one, is_optional=one.is_optional or one.name.startswith(f"{SIGNALS} "))
 
-    def plan(self, model: Aligner) -> LivePreparation:
-        """Plan how windows of a continuous stream are prepared; raises as `plan_preparation`."""
-        return plan_preparation(self.align, self.cell, model, self.subject, self.recipe)
-
     def check(self) -> None:
-        """Refuse what windows of the stream cannot be prepared for; raises as `plan`."""
+        """Refuse what windows of the stream cannot be prepared for; raises as `plan_preparation`."""
         if not self.recipe.source.has_windows:
-            self.plan(TrainedModel(self.align, self.cell).module)
+            plan_preparation(TrainedModel(self.align, self.cell), self.recipe)
 
     def open(self, launch: Launch) -> "OpenSession":
         """Load the model and the gallery, open the stream, and check that they go together.
@@ -115,8 +108,6 @@ class Job:
         image_ids = [member.pictures(split).image_ids[row] for row in rows]
         pictures, is_tested = member.images(split, rows), ~member.seen(self.subject, split, rows)
         table = locate(recipe.events) if recipe.events else None
-        if table is not None:
-            require([find_table(table)])
         names = EventNames.read(table, image_ids, self.align.dataset.are_categories)
         names.require_pictures(f"the gallery, {self.align.dataset.name}, {split}")
         normaliser = member.find_normaliser(self.subject, split)
@@ -128,25 +119,22 @@ class Job:
                 return None
             return self.align.models[0].source.recording(self.subject, split)
 
-        # windows that come prepared need no preparation; what no stream can go through is said before waiting
-        preparation = None if recipe.source.has_windows else self.plan(member.module)
-        kind, unit, channels, span_s = "eeg", DEFAULT_UNIT, spec.names, (0.0, 1.0)
-        if preparation is None:
-            idle = ("events", "whiten_trials", "whitener_session")
-            refuse_idle(recipe, idle, "on prepared trials of known pictures", "leave it out")
-        else:
-            unit, channels = preparation.unit, preparation.channels
-            kind = KINDS.get(unit, kind)
+        # what no stream can go through is said before waiting; prepared windows need nothing
+        preparation = None if recipe.source.has_windows else plan_preparation(member, recipe)
+        differs: Sequence[str] = ()
+        unit, channels, span_s = DEFAULT_UNIT, spec.names, (0.0, 1.0)
+        if preparation is not None:
+            unit, channels, differs = preparation.unit, preparation.channels, preparation.differs
             start_ms, stop_ms = preparation.steps.epoch_ms
             span_s = start_ms / 1000, stop_ms / 1000
-        wanted = Wanted(channels, kind, unit, spec.rate_hz or 250.0, span_s, image_ids, open_recording)
+        rate_hz, kind = spec.rate_hz or 250.0, KINDS.get(unit, "eeg")
+        wanted = Wanted(channels, kind, unit, rate_hz, span_s, image_ids, open_recording)
 
         # trials of seen pictures are compared with those of the training
         shows_seen = self.align.dataset.holdout.shows_seen
         learned_trials, knows_trials = read_learned_trials(member) if shows_seen else (None, True)
         stream: Stream | WindowStream = recipe.source.build(wanted)
         windows = columns = None
-        differs: Sequence[str] = ()
         with ExitStack() as closing:
             closing.callback(stream.close)
             if isinstance(stream, WindowStream):
@@ -157,13 +145,14 @@ class Job:
                 channels = tuple(stream.format.channels[index] for index in columns)
                 cutting = Cutting(preparation.steps, stream.format.rate_hz)
                 windows = Windows(cutting, channels, preparation.band_hz)
-                template, differs = preparation.make_template(channels, cutting, spec), preparation.differs
+                template = preparation.make_template(channels, cutting, spec)
                 lacks = None in find_rows(spec.names, channels, "the stream")
                 caveats = [SIMULATED] if stream.format.simulated else []
                 caveats += [CHANNELS_MAPPED] if recipe.channel_mapping != "none" and lacks else []
                 knows_trials &= not (shows_seen and (differs or CHANNELS_MAPPED in caveats))
-            common = names, pictures, is_tested, normaliser, template, preparation, learned_trials
-            decoder = WindowDecoder(member, *common)
+            decoder = WindowDecoder(
+                member, names, pictures, is_tested, normaliser, template, preparation, learned_trials
+            )
             decoder.warm_up()
             closing.pop_all()  # it stays open
         return OpenSession(self, decoder, stream, windows, columns, caveats, knows_trials, tuple(differs))
@@ -210,12 +199,6 @@ class OpenSession:
         return "signal store" if isinstance(self.stream, WindowStream) else self.stream.format.name
 
 
-def find_table(path: Path) -> Input:
-    """Describe the table of events."""
-    way = "--events FILE.csv, with columns event and picture"
-    return Input(str(path), error=None if path.is_file() else MissingData(f"no table {path}", way))
-
-
 def choose_columns(
     preparation: LivePreparation, stream: StreamFormat, channel_mapping: str, source: StreamConfig
 ) -> list[int]:
@@ -233,33 +216,32 @@ def choose_columns(
     Raises:
         BrainhiveError: naming channels that are missing, match twice, or have another unit or none.
     """
-    # channels by name, in the order of the model
+    # channels by name, in the order of the model; the mapping chooses of all where one is missing
     is_whitened, kind = preparation.steps.whiten != "no", KINDS.get(preparation.unit, "eeg")
-    keys = type(source).model_fields
-    where = f"stream {stream.name}"
+    keys, where = type(source).model_fields, f"stream {stream.name}"
     rows = find_rows(preparation.channels, stream.channels, where)
-    missing = [name for name, row in zip(preparation.channels, rows, strict=True) if row is None]
     columns = [row for row in rows if row is not None]
-    if missing and (channel_mapping == "none" or is_whitened):
-        listed = console.summarise_names(list(stream.channels))
-        ways = [way for key, way in NAMING.items() if key in keys]
-        ways += [] if is_whitened else ["channel_mapping=spline"]
-        raise BrainhiveError(
-            f"{where} has no channel {', '.join(missing)}, which the model needs"
-            f"{' for its whitening' if is_whitened else ''}; of {listed}",
-            "; or ".join(ways) or "a stream that has it",
-        )
-    if missing:  # all of the stream, of which the mapping chooses
+    if len(columns) < len(rows):
+        if channel_mapping == "none" or is_whitened:
+            missing = [name for name, row in zip(preparation.channels, rows, strict=True) if row is None]
+            ways = [way for key, way in NAMING.items() if key in keys]
+            ways += [] if is_whitened else ["channel_mapping=spline"]
+            raise BrainhiveError(
+                f"{where} has no channel {', '.join(missing)}, which the model needs"
+                f"{' for its whitening' if is_whitened else ''}; of {summarise_names(list(stream.channels))}",
+                "; or ".join(ways) or "a stream that has it",
+            )
         columns = [index for index, each in enumerate(stream.kinds) if each == kind]
 
     # one unit, that of the model's preparation
-    if wrong := [stream.units[index] for index in columns if stream.units[index] != preparation.unit]:
-        names = [stream.channels[index] for index in columns if stream.units[index] == wrong[0]]
-        declared = f"in {wrong[0]}" if wrong[0] else "without a unit"
-        raise BrainhiveError(
-            f"{where} has {console.summarise_names(names)} {declared}, the model takes {preparation.unit}",
-            "source.unit=V (or mV, µV, fT …) says in which unit its samples are"
-            if "unit" in keys
-            else f"a stream of channels in {preparation.unit}, of type {kind}",
-        )
+    for unit in (stream.units[index] for index in columns):
+        if unit != preparation.unit:
+            names = [stream.channels[index] for index in columns if stream.units[index] == unit]
+            declared = f"in {unit}" if unit else "without a unit"
+            raise BrainhiveError(
+                f"{where} has {summarise_names(names)} {declared}, the model takes {preparation.unit}",
+                "source.unit=V (or mV, µV, fT …) says in which unit its samples are"
+                if "unit" in keys
+                else f"a stream of channels in {preparation.unit}, of type {kind}",
+            )
     return columns

@@ -51,23 +51,24 @@ class Latencies:
     """
 
     def __init__(self, speed: float = 1.0) -> None:
-        self._values = {stage: deque[float](maxlen=REMEMBERED) for stage in STAGES if speed == 1}
+        self._times_ms, self._is_measured = deque[list[float]](maxlen=REMEMBERED), speed == 1
 
     def add(self, timed: TimedWindow, ranked_s: float) -> None:
         """Add a window whose ranks were there at a time of the stream's clock."""
         window, read_s, cut_s = timed
         end_s, onset_s = window.end_s, window.time_s
         times_s = (read_s - end_s, cut_s - read_s, ranked_s - cut_s, ranked_s - end_s, ranked_s - onset_s)
-        for values, time_s in zip(self._values.values(), times_s, strict=False):
-            values.append(1000 * time_s)
+        if self._is_measured:
+            self._times_ms.append([1000 * time_s for time_s in times_s])
 
     def summarise(self) -> dict[str, dict[str, float]]:
         """Give median, 95th percentile and maximum of each stage."""
-        names, shares = ("p50", "p95", "max"), (50, 95, 100)
+        if not self._times_ms:
+            return {}
+        shares = np.percentile(self._times_ms, (50, 95, 100), axis=0).round(2)  # [3, stages]
         return {
-            stage: dict(zip(names, np.percentile(values, shares).round(2).tolist(), strict=True))
-            for stage, values in self._values.items()
-            if values
+            stage: dict(zip(("p50", "p95", "max"), values, strict=True))
+            for stage, values in zip(STAGES, shares.T.tolist(), strict=True)
         }
 
 
@@ -93,14 +94,14 @@ class Score:
 
     def add(self, result: LiveResult) -> None:
         """Count a result whose shown picture is known and tested."""
-        image_id, rank, average_rank = (result.event[key] for key in ("shown", "rank", "average_rank"))
-        best = result.event["best"][0]["image"]
+        event = result.event
+        image_id, best = event["shown"], event["best"][0]["image"]
         miss = "" if best == image_id else best  # a tie answers nothing
-        self.hits.add(image_id, image_id if rank == 1 else miss)
+        self.hits.add(image_id, image_id if event["rank"] == 1 else miss)
         self.learned += result.is_learned
         self.image_ids.append(image_id)
-        self.ranks.append(rank)
-        self.average_ranks[image_id] = average_rank or rank
+        self.ranks.append(event["rank"])
+        self.average_ranks[image_id] = event["average_rank"] or event["rank"]
 
     @property
     def caveats(self) -> list[str]:
@@ -169,7 +170,8 @@ class Loop:
 
     Args:
         session: Model and open stream.
-        publish: Called with each event as plain values, of the kinds result, stalled, resumed and warning.
+        publish: Called with each event as plain values, of the kinds result, stalled, resumed and warning, by
+            the thread that decodes, and by the one that reads where a session can no longer be saved.
         recorder: Saves the stream; None where nothing is saved.
         drawer: Draws results; None without a generator.
         most_windows: Windows after which the session ends; None: the stream's end, or Ctrl-C.
@@ -193,7 +195,6 @@ class Loop:
         self._should_stop = threading.Event()
         self._start_s: float | None = None  # time of the first sample
         self._read_at = time.monotonic()
-        self._save_error: BrainhiveError | None = None  # why the session is no longer saved
         self.decoded, self.stalls, self._has_warned = 0, 0, False
         self.first_results: list[Event] = []  # as plain values, for the run's sheet
 
@@ -222,7 +223,6 @@ class Loop:
                         self._publish({"kind": "resumed", "after_s": round(after_s, 3)})
                         stalled_at = None
 
-                    self._stop_saving()
                     if timed:
                         self._decode(timed[: self._most and self._most - self.decoded])
                     if self._most is not None and self.decoded >= self._most:
@@ -234,12 +234,14 @@ class Loop:
             if self._drawer is not None:
                 self._drawer.close()
             self.session.stream.close()
-            self._stop_saving()
 
-    def _stop_saving(self) -> None:
-        """Say why nothing more is saved, as where the disk is full; decoding goes on."""
-        if (error := self._save_error) is not None:
-            self._save_error = None
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Save a part of the session; decoding goes on where that fails, as where the disk is full."""
+        try:
+            yield
+        except BrainhiveError as error:
+            self._recorder = None
             console.warn(error.in_one_line)
             self._publish({"kind": "warning", "text": error.message})
 
@@ -282,10 +284,8 @@ class Loop:
             if len(self.first_results) < SHEET_ROWS:
                 self.first_results.append(event)
             if (recorder := self._recorder) is not None:
-                try:
+                with self._saving():
                     recorder.add_result(event)
-                except BrainhiveError as error:
-                    self._recorder, self._save_error = None, error
             self._publish(event)
             if self._drawer is not None:
                 self._drawer.add(result)
@@ -345,17 +345,13 @@ class Loop:
 
             # saved after windows were handed on
             if (recorder := self._recorder) is not None:
-                try:
-                    if len(chunk.samples):
-                        recorder.add(chunk.samples)
+                with self._saving():
+                    recorder.add(chunk.samples)
                     for sample in gaps:
                         recorder.mark_gap(sample)
                     for name, sample in located:
                         row = decoder.find_shown(name)
-                        image_id = "" if row is None else decoder.image_ids[row]
-                        recorder.add_event(sample, name, image_id)
-                except BrainhiveError as error:
-                    self._recorder, self._save_error = None, error
+                        recorder.add_event(sample, name, "" if row is None else decoder.image_ids[row])
 
 
 @contextmanager

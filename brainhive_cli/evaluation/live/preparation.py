@@ -14,9 +14,7 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.models.physical_units import name_unit
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import TrainedRun
+from brainhive_cli.training.alignment.trained import TrainedModel
 
 KNOWN = {*Steps.model_fields, "kind", "band_hz", "phase", "interpolate", "simulated"}
 """Steps of preparations that live windows can go through, or that change nothing of them."""
@@ -73,16 +71,11 @@ class LivePreparation:
         )
 
 
-def plan_preparation(
-    align: TrainedRun, cell: Cell, model: Aligner, subject: int, recipe: Recipe
-) -> LivePreparation:
+def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
     """Plan how live windows are prepared for a model.
 
     Args:
-        align: Its run.
-        cell: Its cell.
-        model: Which signals it is built for, and the whiteners of the subjects that it learned from.
-        subject: Whose brain.
+        member: The model, whose cell is tested on one person.
         recipe: Its keys of whitening.
 
     Raises:
@@ -90,9 +83,10 @@ def plan_preparation(
         MissingData: if signals are to be whitened and no whitener of the person is known.
         RecipeError: if keys of the whitening have no effect.
     """
-    spec, learned, where = model.layout.spec, model.learned, align.models[0].path
+    model, run, (subject,) = member.module, member.run, member.cell.tested_on
+    spec, learned, where = model.layout.spec, model.learned, run.models[0].path
     if spec.names == tuple(map(str, range(len(spec.names)))):  # a model that only counts its channels
-        chosen = spec.signal.get("channels") or align.dataset.channels or spec.names
+        chosen = spec.signal.get("channels") or run.dataset.channels or spec.names
         spec = replace(spec, names=tuple(chosen))
 
     # fMRI needs motion correction and registration
@@ -136,14 +130,11 @@ def plan_preparation(
         )
 
     # whitening: of the training, or of the session's first trials
-    channels, matrix = spec.names, None
-    whiten_trials, whitener_session = recipe.whiten_trials, recipe.whitener_session
+    channels, matrix, whiten_trials = spec.names, None, recipe.whiten_trials or 0
     if steps.whiten == "no":
-        if whiten_trials or whitener_session:
+        if whiten_trials:
             raise RecipeError(f"{where} has signals that were not whitened", "leave out --whiten-trials")
     elif whiten_trials:
-        if whitener_session:
-            raise RecipeError("whiten_trials and whitener_session exclude each other", "one of them")
         channels = tuple(learned.recorded_channels or spec.names)
         differs.append(f"the noise of the first {whiten_trials} trials whitens the others")
     else:
@@ -153,27 +144,21 @@ def plan_preparation(
                 f"{where} takes whitened signals, and has no whitener of subject {subject}",
                 "--whiten-trials 100, of this session; or a model of preparation.whiten=no",
             )
-        session = whitener_session or len(matrices)
-        if session > len(matrices):
-            raise RecipeError(
-                f"whitener_session {session}, {where} knows {len(matrices)} of subject {subject}",
-                f"1 to {len(matrices)}",
-            )
-        channels, matrix = tuple(learned.recorded_channels), matrices[session - 1]
+        channels, matrix = tuple(learned.recorded_channels), matrices[-1]
         differs.append(
-            f"the noise of session {session} of the training whitens the windows; for this session's own: "
-            "--whiten-trials 100"
+            f"the noise of session {len(matrices)} of the training whitens the windows; for this session's "
+            "own: --whiten-trials 100"
         )
 
     # unit of the continuous samples, which stores of whitened signals say
-    source = align.models[0].source
+    source = member.source
     units = (
         facts["recorded_unit"]
-        for person in (subject, *cell.trained_on)
+        for person in (subject, *member.cell.trained_on)
         if source.path(person).is_file()
         for recording in source.open(person).splits.values()
         for facts in (recording.provenance, *recording.provenance.get("sessions", ()))
         if "recorded_unit" in facts
     )
     unit = name_unit(next(units, DEFAULT_UNIT) if spec.unit in ("", WHITENED) else spec.unit)
-    return LivePreparation(steps, channels, unit, (low, high), matrix, whiten_trials or 0, differs)
+    return LivePreparation(steps, channels, unit, (low, high), matrix, whiten_trials, differs)

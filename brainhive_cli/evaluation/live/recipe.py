@@ -5,17 +5,27 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts, recipe
-from brainhive_cli.core.recipe import Section, TrainedRunRecipe
+from brainhive_cli.core.recipe import TrainedRunRecipe
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
 
-class Decoding(Section):
-    """Settings of decoding."""
+class Recipe(TrainedRunRecipe):
+    """Recipe of live."""
 
+    computes = False
+
+    align_run: recipe.OneRun = Field(
+        None,
+        description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
+        "it; or a model folder; or hub:owner/name[@revision]; default: the newest run (key: run)",
+    )
+    dataset: parts.OtherDataset = Field(
+        None, description="another data set than the run's, whose pictures are shown"
+    )
+    copies: recipe.Copies = "refuse"
     subject: int | None = Field(
         None, ge=0, description="whose brain; default: the only one that the run's models are tested on"
     )
-    cell: str = Field("", description="which model of the run; default: the first that is tested on them")
     gallery: str = Field("test", description="split whose pictures are searched")
     events: str = Field(
         "",
@@ -33,26 +43,7 @@ class Decoding(Section):
         description="first trials of the session whose noise whitens the others; they are not decoded. 100 "
         "or more: of whitened signals 31 % is error from 20 trials, 15 % from 100, 8 % from 400",
     )
-    whitener_session: int | None = Field(
-        None, ge=1, description="session of the training whose whitener is used; default: the last"
-    )
     windows: int | None = Field(None, ge=1, description="windows after which the session ends")
-
-
-class Recipe(TrainedRunRecipe, Decoding):
-    """Recipe of live."""
-
-    computes = False
-
-    align_run: recipe.OneRun = Field(
-        None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
-        "it; or a model folder; or hub:owner/name[@revision]; default: the newest run (key: run)",
-    )
-    dataset: parts.OtherDataset = Field(
-        None, description="another data set than the run's, whose pictures are shown"
-    )
-    copies: recipe.Copies = "refuse"
     source: Annotated[Any, parts.part("streams", "lsl")] = Field(
         "lsl",
         validate_default=True,
@@ -75,4 +66,7 @@ class Recipe(TrainedRunRecipe, Decoding):
     def _has_no_idle_keys(self) -> Self:
         if not self.page:
             recipe.refuse_idle(self, ("host", "port"), "without a page", "page=true, or leave it out")
+        if self.source.has_windows:
+            idle = "events", "whiten_trials"
+            recipe.refuse_idle(self, idle, "on prepared trials of known pictures", "leave it out")
         return self

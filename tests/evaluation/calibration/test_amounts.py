@@ -150,16 +150,16 @@ def test_minutes_and_the_order_of_recording_need_onsets_and_drawn_counts_do_not(
         limit_amounts([pool_of(), pool], "minutes", [1])
     assert choose("pictures", [2], pool=pool)[0].any(1).sum() == 2
     assert choose("trials", [2], pool=pool)[0].sum() == 2
-    assert limit_amounts([pool], "trials", [2]) == [2, ALL]
+    assert [*limit_amounts([pool], "trials", [2]).values()] == [2, ALL]
 
 
 def test_amounts_that_somebody_does_not_have_are_left_out():
     large = pool_of()
     small = large.take(np.arange(PICTURES) < 6)  # twelve trials
-    assert limit_amounts([large, small], "pictures", [8, 2, 5, 6]) == [2, 5, ALL]
-    assert limit_amounts([large], "pictures", [8, 2, 12]) == [2, 8, ALL]
-    assert limit_amounts([large, small], "trials", [11, 12, 13]) == [11, ALL]
-    assert limit_amounts([large], "minutes", [0.5, 2.2, 2.4]) == [0.5, 2.2, ALL]
+    assert [*limit_amounts([large, small], "pictures", [8, 2, 5, 6]).values()] == [2, 5, ALL]
+    assert [*limit_amounts([large], "pictures", [8, 2, 12]).values()] == [2, 8, ALL]
+    assert [*limit_amounts([large, small], "trials", [11, 12, 13]).values()] == [11, ALL]
+    assert [*limit_amounts([large], "minutes", [0.5, 2.2, 2.4]).values()] == [0.5, 2.2, ALL]
 
 
 def test_amounts_are_of_the_pictures_that_are_not_tested():

@@ -5,15 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.evaluation.calibration.curves import (
+    ABOUT,
     check_controls,
     choose_headline,
     find_range,
     measure_shares,
 )
+from brainhive_cli.evaluation.calibration.recipe import SHELVES
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.few_shot import (
+    ARMS,
     PERMUTED_SCRATCH,
     PERMUTED_TRANSFER,
     SCRATCH,
@@ -90,3 +94,8 @@ def test_controls_warn_only_where_wrong_labels_help():
     assert above.startswith("permuted-scratch is above chance")
     assert not_below.startswith("permuted-transfer is not below zero-shot")
     assert check_controls({ZERO_SHOT: {"top1": PLAIN}}) == []
+
+
+def test_every_arm_is_described():
+    alignments = [kind for shelf in SHELVES for kind in parts.kinds(shelf)]
+    assert {*ABOUT} == {*ARMS, *alignments}

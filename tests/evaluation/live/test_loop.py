@@ -156,7 +156,7 @@ def test_a_drawing_that_cannot_be_shown_ends_drawings_in_one_line(run, capsys):
 
 def test_a_session_that_can_no_longer_be_saved_is_decoded_to_its_end(run, capsys):
     class Full:
-        def add(self, samples, times_s):
+        def add(self, *_):
             raise BrainhiveError("session.eeg: the session is no longer saved", "free space")
 
         add_event = mark_gap = add_result = add
