@@ -180,8 +180,14 @@ def hour(on: Bench) -> None:
     on.show("samples and events lost", lost, target=0, at_most=True)
 
 
-def view(url: str, count: int) -> None:
-    """Look at a page as so many browsers do: all events, and the pictures of the newest result."""
+def view(url: str, count: int, opened: Any) -> None:
+    """Look at a page as so many browsers do: all events, and the pictures of the newest result.
+
+    Args:
+        url: Address of the page.
+        count: Number of browsers.
+        opened: Semaphore that each of them releases when it sees events.
+    """
     host, port, query = urlsplit(url).hostname, urlsplit(url).port, urlsplit(url).query
 
     async def ask(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -199,6 +205,7 @@ def view(url: str, count: int) -> None:
 
     async def look() -> None:
         reader, _ = await ask("/events?")
+        opened.release()
         loading, shown = asyncio.create_task(load(set())), set[str]()
         while data := await reader.readline():
             if data.startswith(b'data: {"kind": "result"') and loading.done():
@@ -226,11 +233,13 @@ def viewers(on: Bench) -> None:
         session = open_session(on, f"source.speed={speed}", f"source.interval_s={interval_s}")
         page = LivePage("an hour", lambda image: picture.getvalue())
         url = page.start()
-        browsers = multiprocessing.get_context("spawn").Process(target=view, args=(url, count), daemon=True)
+        spawn = multiprocessing.get_context("spawn")
+        opened = spawn.Semaphore(0)
+        browsers = spawn.Process(target=view, args=(url, count, opened), daemon=True)
         if count:
             browsers.start()
-            while page.count_viewers() < count:
-                time.sleep(0.1)
+            for _ in range(count):
+                opened.acquire()
         process, marks = psutil.Process(), list[tuple[float, int]]()
 
         def publish(event: dict[str, Any]) -> None:

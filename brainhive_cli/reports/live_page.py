@@ -3,7 +3,6 @@
 import asyncio
 import ipaddress
 import json
-import resource
 import secrets
 import socket
 import threading
@@ -43,40 +42,29 @@ PAGE_POLICY = (
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 """The policy of the page: its own style and script, pictures and events of its own server."""
-MAX_CONNECTIONS, MAX_VIEWERS, BACKLOG = 400, 64, 16
-"""Connections of a page; browsers that see events, each with up to five more connections for pictures; and
-connections that are accepted before one of them is looked at."""
-DESCRIPTORS_SHARE = 3
-"""Connections are at most a third of the files that the process may open: the session writes files, too."""
+MAX_CONNECTIONS = 200
+"""Connections of a page, of which a browser has six at most; a process may open at least 256 files, and the
+session writes some, too."""
 PAUSE_S = 0.008
 """Pause before each picture, of which one takes a millisecond: viewers cost a ninth of a core at most."""
-IDLE_S, LOOK_S = 5.0, 0.5
-"""Seconds for which a connection may send no request or read no answer, and seconds between two looks."""
 REFUSAL = "Refused: open the address that brainhive live has printed, on the machine where it runs.\n"
 NAME_ADDRESS = "name the address that browsers open, as 192.168.1.20"
 
 
 def resolve_host(host: str) -> str:
-    """Resolve the host of a page to the address to listen on.
+    """Resolve the host of a page to the address (IPv4) to listen on.
 
     Raises:
         BrainhiveError: if it is not one address of one machine, however it is written.
     """
     try:
-        listed = socket.getaddrinfo(host or "::", None, type=socket.SOCK_STREAM)
+        address = ipaddress.IPv4Address(socket.gethostbyname(host))
     except (OSError, ValueError) as error:
         raise BrainhiveError(f"host {host!r} is not found: {first_line(error)}", NAME_ADDRESS) from error
-    resolved = (ipaddress.ip_address(address[0]) for *_, address in listed)
-    mapped = [getattr(address, "ipv4_mapped", None) or address for address in resolved]
-    addresses = sorted(mapped, key=lambda address: address.version)
-    for address in addresses:
-        if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255":
-            problem = f"host {host!r} is {address}, which stands for more than one address"
-            raise BrainhiveError(problem, NAME_ADDRESS)
-        if host.lower() == "localhost" and not address.is_loopback:
-            problem = f"host {host!r} is {address} here, which others on the network may see"
-            raise BrainhiveError(problem, "host=127.0.0.1, or that address")
-    return str(addresses[0])
+    if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255":
+        problem = f"host {host!r} is {address}, which stands for more than one address"
+        raise BrainhiveError(problem, NAME_ADDRESS)
+    return str(address)
 
 
 class LivePage:
@@ -87,7 +75,7 @@ class LivePage:
 
     Args:
         title: Heading of the page.
-        read_picture: Reads the PNG or JPEG file of a picture of the gallery by its id; None for an unknown
+        read_picture: Reads the PNG file of a picture of the gallery by its id; None for an unknown
             id. It is called by threads of the server, one at a time.
         host: Address to listen on, which is also the one that browsers name.
         port: Port to listen on; 0 for any that is free.
@@ -130,8 +118,7 @@ class LivePage:
         """
         try:
             import uvicorn
-
-            app = _build_app(self)
+            from uvicorn.protocols.http.h11_impl import H11Protocol
         except ImportError as error:
             raise MissingExtra(
                 "the page of a live session needs starlette and uvicorn", "pip install 'brainhive[live]'"
@@ -139,9 +126,8 @@ class LivePage:
 
         # listen before anything runs, so that a port in use is an error of the caller
         address = resolve_host(self._host)
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
         try:
-            self._socket = socket.create_server((address, self._port), family=family)
+            self._socket = socket.create_server((address, self._port))
         except (OSError, OverflowError) as error:
             raise BrainhiveError(
                 f"cannot open the page on {self._host}, port {self._port}: {first_line(error)}",
@@ -151,16 +137,20 @@ class LivePage:
         # browsers name the host by its address or as it is called, and leave port 80 out
         port = self._socket.getsockname()[1]
         suffix = "" if port == 80 else f":{port}"
-        names = (address, "127.0.0.1", "localhost", self._host.lower())
-        hosts = [f"[{name}]{suffix}" if ":" in name else f"{name}{suffix}" for name in names]
+        hosts = [f"{name}{suffix}" for name in (address, "127.0.0.1", "localhost", self._host.lower())]
+
+        class Connection(H11Protocol):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                if len(self.connections) > MAX_CONNECTIONS:
+                    transport.abort()
 
         # no access log, which would hold the token, and no other words on the terminal
         config = uvicorn.Config(
-            _guard(app, self._token, {*hosts}),
-            http=_build_protocol(),
+            _build_app(self, self._token, {*hosts}),
+            http=Connection,
             ws="none",
             loop="asyncio",
-            backlog=BACKLOG,
             lifespan="off",
             log_config=None,
             log_level="critical",
@@ -180,7 +170,7 @@ class LivePage:
 
         Args:
             event: Plain values; its `kind` says what it is. Pages ignore kinds that they do not know.
-            drawing: PNG or JPEG file of the event's window, of which the last are kept.
+            drawing: PNG file of the event's window, of which the last are kept.
         """
         text = _write_json(event)
         with self._lock:
@@ -206,12 +196,6 @@ class LivePage:
         self._schedule_wake()
         self._thread.join(STOP_S)
         self._socket.close()
-
-    def count_viewers(self) -> int:
-        """Count the browsers that see events, or ask for them."""
-        connections = self._server.server_state.connections
-        cycles = [connection.cycle for connection in connections if connection.cycle]
-        return sum(not cycle.response_complete and cycle.scope["path"] == "/events" for cycle in cycles)
 
     async def stream_messages(self) -> AsyncIterator[str]:
         """Write the session so far and then its events, as server-sent events, until the server stops."""
@@ -251,92 +235,42 @@ class LivePage:
         self._news = asyncio.Event()
 
 
-def _guard(app: Any, token: str, hosts: set[str]) -> Any:
-    """Refuse every request that the page itself has not made: ASGI around an app.
+def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
+    """Build the four addresses of a page: itself, its events, pictures and drawings.
 
-    A page of another origin names itself in Origin or in Sec-Fetch-Site, a name that was bound to this
-    address names itself in Host (DNS rebinding), and any other program does not know the token.
+    Every request is refused that the page itself has not made. A page of another origin names itself in
+    Origin or in Sec-Fetch-Site, a name that was bound to this address names itself in Host (DNS rebinding),
+    and any other program does not know the token.
     """
-    from starlette.datastructures import Headers, MutableHeaders, QueryParams
-    from starlette.responses import PlainTextResponse
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.middleware import Middleware
+    from starlette.middleware.base import BaseHTTPMiddleware
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+    from starlette.routing import Route
 
-    refuse = PlainTextResponse(REFUSAL, 403, {"Connection": "close"})
-    refuse_method = PlainTextResponse("Only GET and HEAD.\n", 405, {"Allow": "GET, HEAD"})
-
-    async def serve(scope: Any, receive: Any, send: Any) -> None:
+    async def guard(request: Request, answer: Any) -> Response:
         # host, origin and token have to be those of the page
-        headers = Headers(scope=scope)
-        host = headers.get("host", "").lower()
-        sent = QueryParams(scope["query_string"]).get("token", "")
+        headers = request.headers
+        host, sent = headers.get("host", "").lower(), request.query_params.get("token", "")
         is_allowed = (
             host in hosts
             and all(origin.lower() == f"http://{host}" for origin in headers.getlist("origin"))
             and all(site in ("same-origin", "none") for site in headers.getlist("sec-fetch-site"))
             and secrets.compare_digest(sent.encode(), token.encode())
         )
+        if not is_allowed:
+            response: Response = PlainTextResponse(REFUSAL, 403, {"Connection": "close"})
+        elif request.method in ("GET", "HEAD"):
+            response = await answer(request)
+        else:
+            response = PlainTextResponse("Only GET and HEAD.\n", 405, {"Allow": "GET, HEAD"})
 
         # every response has the headers, the refusals too
-        async def send_guarded(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                response = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    response.setdefault(name, value)
-            await send(message)
-
-        is_read = scope["method"] in ("GET", "HEAD")
-        response = (app if is_read else refuse_method) if is_allowed else refuse
-        await response(scope, receive, send_guarded)
-
-    return serve
-
-
-def _build_protocol() -> Any:
-    """Build the class of a connection, which ends where it is one too many, or its browser does nothing."""
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    limit = min(MAX_CONNECTIONS, descriptors // DESCRIPTORS_SHARE) if descriptors > 0 else MAX_CONNECTIONS
-
-    class Connection(H11Protocol):
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self.state: Any = None
-            self.served_s = self.loop.time()
-
-            # the oldest of those that wait for no answer makes room
-            connections: Any = self.connections
-            active = [connection for connection in connections if not connection.transport.is_closing()]
-            if len(active) > limit:
-                idle = [connection for connection in active if connection.is_idle()]
-                min(idle, key=lambda connection: connection.served_s).transport.abort()
-            self.look()
-
-        def is_idle(self) -> bool:
-            """Whether its browser waits for no answer: all of the last one was sent."""
-            is_answered = self.cycle is None or self.cycle.response_complete
-            return is_answered and not self.transport.get_write_buffer_size()
-
-        def look(self) -> None:
-            """End the connection where its browser sends no request or reads no answer."""
-            # a new request, and bytes that a slow network has taken, are signs of life
-            state = self.cycle, self.transport.get_write_buffer_size()
-            if state != self.state or not (self.is_idle() or self.flow.write_paused):
-                self.state, self.served_s = state, self.loop.time()
-            if self.loop.time() - self.served_s > IDLE_S:
-                self.transport.abort()
-            if self in self.connections:
-                self.loop.call_later(LOOK_S, self.look)
-
-    return Connection
-
-
-def _build_app(page: LivePage) -> Any:
-    """Build the four addresses of a page: itself, its events, pictures and drawings."""
-    from starlette.applications import Starlette
-    from starlette.concurrency import run_in_threadpool
-    from starlette.requests import Request
-    from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
-    from starlette.routing import Route
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
 
     template = templates().get_template("live_page.html")
 
@@ -349,8 +283,6 @@ def _build_app(page: LivePage) -> Any:
     async def stream_events(request: Request) -> Response:
         if request.method == "HEAD":  # whose answer would never end
             return Response(media_type="text/event-stream")
-        if page.count_viewers() > MAX_VIEWERS:  # with this one
-            return PlainTextResponse(f"The page has {MAX_VIEWERS} viewers already.\n", 503)
         return StreamingResponse(page.stream_messages(), media_type="text/event-stream")
 
     turn = asyncio.Lock()
@@ -360,11 +292,7 @@ def _build_app(page: LivePage) -> Any:
         async with turn:
             await asyncio.sleep(PAUSE_S)
             content = await run_in_threadpool(load, request.query_params.get(key, ""))
-
-        # nothing is sent that is no picture, whatever a gallery holds
-        kinds = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
-        kind = next((kind for start, kind in kinds.items() if content and content.startswith(start)), None)
-        return Response(content, media_type=kind) if kind else Response(status_code=404)
+        return Response(content, media_type="image/png") if content else Response(status_code=404)
 
     routes = [
         Route("/", show_page),
@@ -372,7 +300,7 @@ def _build_app(page: LivePage) -> Any:
         Route("/picture", partial(send_image, page.load_picture, "image")),
         Route("/drawing", partial(send_image, page.drawings.get, "window")),
     ]
-    app = Starlette(routes=routes)
+    app = Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)])
     app.router.redirect_slashes = False  # the address of a redirection would hold the token
     return app
 

@@ -25,7 +25,6 @@ from brainhive_cli.reports import live_page
 from brainhive_cli.reports.live_page import (
     DRAWINGS_KEPT,
     GRACE_S,
-    MAX_VIEWERS,
     PICTURES_KEPT,
     RESULTS_KEPT,
     STOP_S,
@@ -53,14 +52,14 @@ START = {
 }
 
 
-def write_picture(colour: str, kind: str = "PNG") -> bytes:
+def write_picture(colour: str) -> bytes:
     file = BytesIO()
-    Image.new("RGB", (16, 16), colour).save(file, kind)
+    Image.new("RGB", (16, 16), colour).save(file, "PNG")
     return file.getvalue()
 
 
 def read_picture(image_id: str) -> bytes | None:
-    known = {"cat/1": write_picture("red"), "dog/2": write_picture("blue", "JPEG")}
+    known = {"cat/1": write_picture("red"), "dog/2": write_picture("blue")}
     return {**known, **dict.fromkeys(STRANGE, write_picture("green"))}.get(image_id)
 
 
@@ -238,9 +237,9 @@ def test_a_port_that_is_taken_and_hosts_that_no_browser_names_are_errors():
 @pytest.mark.parametrize(
     ("host", "problem"),
     [
-        *[(host, "is 0.0.0.0, which stands") for host in ("0", "0x0", "00.0", "0.0.0.0", "::ffff:0.0.0.0")],
-        *[(host, "is ::, which stands") for host in ("", "::", "::0", "0:0::0")],
-        *[(host, "more than one address") for host in ("224.0.0.1", "ff02::1", "255.255.255.255")],
+        *[(host, "is 0.0.0.0, which stands") for host in ("0", "0x0", "00.0", "0.0.0.0")],
+        *[(host, "more than one address") for host in ("", "224.0.0.1", "255.255.255.255")],
+        *[(host, "is not found") for host in ("::", "::1", "ff02::1")],
         ("nobody.invalid", "is not found"),
         ("a" * 64, "is not found"),
         ("two\nlines", "is not found"),
@@ -252,7 +251,7 @@ def test_a_host_that_is_not_one_address_is_refused_however_it_is_written(host, p
     assert caught.value.hint == "name the address that browsers open, as 192.168.1.20"
 
 
-@pytest.mark.parametrize("host", ["127.1", "0x7f000001", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("host", ["127.1", "0x7f000001"])
 def test_an_address_is_written_as_browsers_write_it(started, host):
     _, url = started(host=host)
     assert url.startswith("http://127.0.0.1:") and ask(url)[0].status == 200
@@ -265,23 +264,7 @@ def connect(url: str, text: str) -> socket.socket:
     return client
 
 
-def is_closed(client: socket.socket) -> bool:
-    """Read until the other side has closed; False where it sends nothing more for five seconds."""
-    try:
-        while client.recv(1 << 20):
-            pass
-    except ConnectionResetError:
-        return True
-    except TimeoutError:
-        return False
-    return True
-
-
-HALF = ["", "GET", "GET / HTTP/1.1\r\nHost: {host}\r\n", "GET / HTTP/1.1\r\n" + "X: y\r\n" * 20]
-
-
-def test_a_picture_reaches_a_browser_on_a_slow_network(started, monkeypatch):
-    monkeypatch.setattr(live_page, "IDLE_S", 1.0)
+def test_a_picture_reaches_a_browser_on_a_slow_network(started):
     page, url = started()
     drawing = b"\x89PNG" + bytes(12 << 20)
     page.publish({"kind": "drawing", "window": 1}, drawing)  # more than buffers of the system hold
@@ -293,72 +276,26 @@ def test_a_picture_reaches_a_browser_on_a_slow_network(started, monkeypatch):
     assert count > 12 << 20
 
 
-def test_connections_that_wait_for_no_answer_make_room_for_others(started, monkeypatch):
-    monkeypatch.setattr(live_page, "IDLE_S", 60.0)
+def test_more_connections_than_are_allowed_are_closed(started, monkeypatch):
     monkeypatch.setattr(live_page, "MAX_CONNECTIONS", 20)
-    _, url = started()
-    answered = [connect(url, "GET /?{query} HTTP/1.1\r\nHost: {host}\r\n\r\n") for _ in range(20)]
-    assert all(client.recv(15) == b"HTTP/1.1 200 OK" for client in answered)
-    assert ask(url)[0].status == 200
-    assert is_closed(answered[0])
-
-
-def test_connections_without_a_request_make_room_for_others(started, monkeypatch):
-    monkeypatch.setattr(live_page, "IDLE_S", 60.0)
-    monkeypatch.setattr(live_page, "MAX_CONNECTIONS", 20)
-    _, url = started()
-    half = [connect(url, HALF[number % 4]) for number in range(60)]
-
-    assert ask(url)[0].status == 200
-    assert all(map(is_closed, half[:40]))
-
-
-def test_connections_without_a_request_end(started, monkeypatch):
-    monkeypatch.setattr(live_page, "IDLE_S", 1.0)
-    _, url = started()
-    half = [connect(url, text) for text in HALF]
-    assert all(map(is_closed, half))
-
-
-@pytest.mark.parametrize(
-    "request_text",
-    [
-        "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n\r\nx",
-        "GET /?{query} HTTP/1.1\r\nHost: {host}\r\n\r\nGET /?{query} HTTP/1.1\r\nX:",
-    ],
-    ids=["refused", "websocket", "half a body", "half a second request"],
-)
-def test_a_connection_that_asks_for_nothing_more_ends(started, monkeypatch, request_text):
-    monkeypatch.setattr(live_page, "IDLE_S", 1.0)
-    _, url = started()
-    assert is_closed(connect(url, request_text))
-
-
-def test_more_viewers_than_are_allowed_are_told_so(started):
     page, url = started()
     page.publish(START)
     open_stream = "GET /events?{query} HTTP/1.1\r\nHost: {host}\r\n\r\n"
-    viewers = [connect(url, open_stream) for _ in range(MAX_VIEWERS)]
+    viewers = [connect(url, open_stream) for _ in range(20)]
     assert all(viewer.recv(15) == b"HTTP/1.1 200 OK" for viewer in viewers)
 
-    response, body = ask(url, "/events")
-    assert response.status == 503 and body == f"The page has {MAX_VIEWERS} viewers already.\n".encode()
+    for _ in range(3):
+        with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
+            ask(url, "/events")
     viewers.pop().close()
-    wait_for(lambda: ask(url, "/events")[0].status == 200)
+    wait_for(lambda: not is_refused(url))
 
 
-def test_a_viewer_that_does_not_read_is_dropped(started, monkeypatch):
-    monkeypatch.setattr(live_page, "IDLE_S", 1.0)
-    page, url = started()
-    client = connect(url, "GET /events?{query} HTTP/1.1\r\nHost: {host}\r\n\r\n")
-    wait_for(lambda: page.count_viewers() == 1)
-    for window in range(200):  # fill the buffers of the system
-        page.publish(result(window, padding="x" * 100_000))
-        time.sleep(0.005)
-    wait_for(lambda: page.count_viewers() == 0)
-    assert is_closed(client)
+def is_refused(url: str) -> bool:
+    try:
+        return ask(url, "/events")[0].status != 200
+    except (ConnectionError, http.client.RemoteDisconnected):
+        return True
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch):
@@ -373,20 +310,18 @@ def test_pictures_are_sent_once_read_and_nothing_else_is(started):
 
     def read(image_id: str) -> bytes | None:
         asked.append(image_id)
-        return b"<script>alert(1)</script>" if image_id == "script" else read_picture(image_id)
+        return read_picture(image_id)
 
     _, url = started(read)
     known = [
         ask(url, f"/picture?image={quote(name, safe='')}") for name in ("cat/1", "cat/1", "dog/2", *STRANGE)
     ]
-    statuses = [
-        ask(url, path)[0].status for path in ("/picture?image=script", "/picture?image=no", "/picture")
-    ]
+    statuses = [ask(url, path)[0].status for path in ("/picture?image=no", "/picture")]
 
     kinds = [response.getheader("content-type") for response, _ in known]
-    assert kinds == ["image/png", "image/png", "image/jpeg", *["image/png"] * 3]
+    assert kinds == ["image/png"] * 6
     assert [body for _, body in known] == [read_picture(n) for n in ("cat/1", "cat/1", "dog/2", *STRANGE)]
-    assert statuses == [404] * 3 and asked.count("cat/1") == 1
+    assert statuses == [404] * 2 and asked.count("cat/1") == 1
 
 
 def test_no_more_pictures_and_drawings_than_the_last_stay_in_memory(started):
