@@ -22,7 +22,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.data.stores.target_store import first_with_pixels
-from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
+from brainhive_cli.evaluation.calibration.amounts import EVERYTHING
 from brainhive_cli.evaluation.calibration.job import FIRST_DAY, LAST_DAY, TEST, Job
 from brainhive_cli.evaluation.calibration.measure import Part, list_arms
 from brainhive_cli.measurement.comparison import crossed_t
@@ -116,41 +116,49 @@ def conclude(
             scopes[scope(label, name)] = {GAIN: measure(GAIN, gained, protocol=protocol, **of_gain)}
 
     # up to which amount transfer surely beats a model of the person alone, and from which on it does not
-    facts: dict[str, Any] = {"protocol": job.describe_protocol()}
+    better = None
     if {TRANSFER, SCRATCH} <= {*arms}:
         gains = [scopes[scope(OVER_SCRATCH, name)][GAIN] for name in names]
-        ends = [(None, None) if gain.low is None else (-(gain.high or 0.0), -gain.low) for gain in gains]
-        facts["better"] = find_range(ends)
+        better = find_range(
+            [(None, None) if gain.low is None else (-(gain.high or 0.0), -gain.low) for gain in gains]
+        )
 
     # the arm of the finding: all people together, shares of everything, and each person
+    protocol, cells, top1 = job.describe_protocol(), dict[str, Person](), dict[str, list[float]]()
+    sufficient: dict[str, Any] = {}
     if headline:
         whole = scopes[scope_of(headline, EVERYTHING)]
         protocol = context["protocol"] = f"{protocols[headline]}, {headline}, {EVERYTHING}"
         scopes[ALL] = {key: replace(metric, protocol=protocol) for key, metric in whole.items()}
         by_amount = {name: hits[headline, name] for name in names}
         shares, sufficient = measure_shares(by_amount, whole["top1"], job.items)
-        scopes, facts = scopes | shares, {"cells": {}, "people": {}, **sufficient, **facts}
-        facts["protocol"] = protocol
-        for row, (subject, each) in enumerate(zip(job.people, ranks[headline, EVERYTHING], strict=True)):
+        scopes |= shares
+        for row, (subject, group) in enumerate(zip(job.people, ranks[headline, EVERYTHING], strict=True)):
             is_own = [np.full(len(ids), row == other) for other, ids in enumerate(job.items.ids)]
             person, context["items"] = f"sub-{subject:02d}", job.items.where(is_own)
-            scopes[person] = by_name(summarise([each], pool, only=MEASURED, **context))
-            facts["cells"][person] = Person(subject=subject)
-            facts["people"][person] = [float(values[row].mean()) for values in by_amount.values()]
+            scopes[person] = by_name(summarise([group], pool, only=MEASURED, **context))
+            cells[person] = Person(subject=subject)
+            top1[person] = [float(values[row].mean()) for values in by_amount.values()]
 
     # how much was recorded, how models were trained and from whom, and processor time
     amounts = []
     for name in names:
-        sizes = np.mean([part.sizes[name] for part in parts.values()], 0).round(2)
-        known = zip(UNITS, np.where(np.isnan(sizes), None, sizes), strict=True)
-        amounts.append(Amount(name=name, **dict(known)))
+        pictures, trials, minutes = (
+            np.mean([part.sizes[name] for part in parts.values()], 0).round(2).tolist()
+        )
+        known = None if np.isnan(minutes) else minutes
+        amounts.append(Amount(name=name, pictures=pictures, trials=trials, minutes=known))
     counts = [len(model.cell.trained_on) for model in job.align.models]
     seen, warnings = describe_tested([job.align.tested_pictures("test")], job.align.signal_warnings)
     seconds = [part.seconds for (_, draw), part in parts.items() if draw == 0]
-    stated = CalibrationFacts(
+    facts = CalibrationFacts(
         **job.align.describe("test"),
-        **facts,
-        caveats=find_caveats(facts["protocol"]),
+        **sufficient,
+        protocol=protocol,
+        caveats=find_caveats(protocol),
+        cells=cells,
+        people=top1,
+        better=better,
         seen_in_training=seen,
         warnings=[*warnings, *check_controls(scopes)],
         arm=headline,
@@ -164,7 +172,7 @@ def conclude(
         epochs=job.epochs,
         pictures_left_out={str(subject): person.dropped for subject, person in job.people.items()},
     )
-    return Measurements(scopes, missing, stated)
+    return Measurements(scopes, missing, facts)
 
 
 def choose_headline(arms: Sequence[str]) -> str:

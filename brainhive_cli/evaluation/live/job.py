@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, find_rows
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.inputs import Input, require
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     CHANNELS_MAPPED,
@@ -86,8 +87,7 @@ class Job:
         yield Input(f"model {self.cell.name}, for subject {self.subject}")
         yield from self.recipe.source.inputs()
         if self.recipe.events:
-            table, way = locate(self.recipe.events), "--events FILE.csv, with columns event and picture"
-            yield Input(str(table), error=None if table.is_file() else MissingData(f"no table {table}", way))
+            yield find_table(locate(self.recipe.events))
         for one in self.align.inputs([self.recipe.gallery]):
             yield replace(one, is_optional=one.is_optional or one.name.startswith(f"{SIGNALS} "))
 
@@ -108,6 +108,8 @@ class Job:
         image_ids = [member.pictures(split).image_ids[row] for row in rows]
         pictures, is_tested = member.images(split, rows), ~member.seen(self.subject, split, rows)
         table = locate(recipe.events) if recipe.events else None
+        if table is not None:
+            require([find_table(table)])
         names = EventNames.read(table, image_ids, self.align.dataset.are_categories)
         names.require_pictures(f"the gallery, {self.align.dataset.name}, {split}")
         normaliser = member.find_normaliser(self.subject, split)
@@ -197,6 +199,12 @@ class OpenSession:
     def source_name(self) -> str:
         """Name of the stream."""
         return "signal store" if isinstance(self.stream, WindowStream) else self.stream.format.name
+
+
+def find_table(path: Path) -> Input:
+    """Describe the table of events."""
+    way = "--events FILE.csv, with columns event and picture"
+    return Input(str(path), error=None if path.is_file() else MissingData(f"no table {path}", way))
 
 
 def choose_columns(
