@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -71,6 +72,8 @@ class SessionFolder:
 
     def __init__(self, root: Path, format: StreamFormat, subject: int) -> None:
         import mne_bids  # before the session starts, as that takes seconds
+
+        warnings.filterwarnings("ignore", "Encountered unsupported non-voltage units", module="pybv")
 
         # what the files cannot hold
         if len({*format.channels}) < len(format.channels) or not all(format.channels):
@@ -178,24 +181,25 @@ class SessionFolder:
         import mne
         import mne_bids
 
-        # a recording of mne, in its units, with the types of channels, the time and the events
-        rate_hz = self._format.rate_hz
-        info = mne.create_info(self._names, rate_hz, [*self._format.kinds], verbose="ERROR")
-        scaled = samples.T * self._scales[:, None]  # [C, n]
-        raw = mne.io.RawArray(scaled, info, verbose="ERROR")
-        raw.set_meas_date(self._began + timedelta(seconds=start / rate_hz))
-        at, names, images = zip(*events, strict=True)
-        pictures = [{"stim_file": image} for image in images]
-        raw.set_annotations(mne.Annotations((np.array(at) - start) / rate_hz, 0.0, names, extras=pictures))
-        if self._datatype == "meg" and self._format.positions is not None:
-            for channel, position in zip(raw.info["chs"], self._format.positions, strict=True):
-                if np.isfinite(position).all():
-                    channel["loc"][:3] = position
+        rate_hz, positions, is_meg = self._format.rate_hz, self._format.positions, self._datatype == "meg"
+        with _explain_errors(self._path.root):
+            # a recording of mne, in its units, with the types of channels, the time and the events
+            info = mne.create_info(self._names, rate_hz, [*self._format.kinds], verbose="ERROR")
+            scaled = samples.T * self._scales[:, None]  # [C, n]
+            raw = mne.io.RawArray(scaled, info, verbose="ERROR")
+            raw.set_meas_date(self._began + timedelta(seconds=start / rate_hz))
+            at, names, images = zip(*events, strict=True)
+            pictures = [{"stim_file": image} for image in images]
+            onsets_s = (np.array(at) - start) / rate_hz
+            raw.set_annotations(mne.Annotations(onsets_s, 0.0, names, extras=pictures))
+            if is_meg and positions is not None:
+                for channel, position in zip(raw.info["chs"], positions, strict=True):
+                    if np.isfinite(position).all():
+                        channel["loc"][:3] = position
 
-        # the run, which is listed in the table of scans once all its files are there
-        path = self._path.copy().update(task=TASK, run=f"{number:02d}")
-        file_format = "FIF" if self._datatype == "meg" else "BrainVision"
-        with _explain_errors(path.root):
+            # the run, which is listed in the table of scans once all its files are there
+            path = self._path.copy().update(task=TASK, run=f"{number:02d}")
+            file_format = "FIF" if is_meg else "BrainVision"
             mne_bids.write_raw_bids(raw, path, allow_preload=True, format=file_format, verbose="ERROR")
 
     def _write_positions(self) -> None:
