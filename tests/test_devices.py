@@ -28,7 +28,7 @@ from brainhive_cli.measurement import ranks
 from brainhive_cli.models import fusers
 from brainhive_cli.models.backbones import lda
 from brainhive_cli.models.backbones._layers import BySubject
-from brainhive_cli.models.generators import DEFAULT, Objective, Sampling
+from brainhive_cli.models.generators import DEFAULT, Sampling
 from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -258,9 +258,8 @@ def test_every_generator_and_prior_draw_and_learn_there(
     frames = (generator.config.frames,) if kind == "animatediff" else ()
     latents = torch.randn(2, *frames, *generator.latent_shape(32), device="cuda")
     sizes = torch.full((2, 6), 32.0, device="cuda")
-    objective = Objective(min_snr_gamma=5, noise_offset=0.1)
     gpu.waits.clear()
-    loss = generator.loss(latents, conditioning, random, sizes, objective)
+    loss = generator.loss(latents, conditioning, random, sizes)
     assert all_on_gpu(generator.encode(media, random), loss) and not gpu.waits
 
 

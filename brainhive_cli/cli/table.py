@@ -407,16 +407,6 @@ COMMANDS = (
     ),
     Command(
         STEPS,
-        "train-autoencoder",
-        "Train a small autoencoder of pictures: brain models predict its latents, and it draws them.",
-        "--dataset image-folder --epochs 80",
-        {
-            "dataset": DATASET,
-            "epochs": option("--epochs", "Passes over the pictures.", value=int, min=1),
-        },
-    ),
-    Command(
-        STEPS,
         "reconstruct",
         "Reconstruct what was seen, from test signals, with a prior and a generator.",
         "--prior hub:Fusion-Prior-SynCLR_B32_VAE",

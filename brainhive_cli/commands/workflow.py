@@ -43,15 +43,11 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.sentences import state_finding
 from brainhive_cli.training.alignment.references import name_of_training
 
-Command = Literal[
-    "prepare", "embed", "train-align", "eval-retrieval", "train-prior", "train-autoencoder", "reconstruct"
-]
+Command = Literal["prepare", "embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
 MADE = re.compile(r"\{(?P<step>[^{}/]+)(?P<below>/[^{}]*)?\}")
 """In an override, what an earlier step made: `{STEP}` the name of its run, `{STEP/model}` a path in it."""
 TRAINING, DECODING = "train-align", ("eval-retrieval", "reconstruct")
 """Commands that make brain models, and that take the run of one."""
-LEARNING = ("train-prior", "train-autoencoder")
-"""Commands that say how well they fit pictures kept from training."""
 SENTENCE_LETTERS = 74
 """Letters in a line of what a step says: a terminal of 80 columns has room for it."""
 

@@ -37,18 +37,6 @@ def find_file(reference: str) -> Path:
     return path
 
 
-def find_neighbours(reference: str, names: Sequence[str]) -> Path:
-    """Find the folder that a file lies in, with these files below it; MissingData if one is not there."""
-    if reference.startswith("hub:"):
-        folder = hub.folder(_split(reference)[0], allow=names)
-    else:
-        folder = find_file(reference).parent
-    for name in names:
-        if not (folder / name).is_file():
-            raise MissingData(f"{folder} has no {name}", f"it belongs next to {reference}")
-    return folder
-
-
 def file_input(reference: str) -> Input:
     """Look for a file that `find_file` would fetch; nothing is fetched."""
     if reference.startswith("hub:"):

@@ -1,41 +1,34 @@
-"""Small variational autoencoders of small pictures, and the pixels themselves in their place."""
+"""Small variational autoencoder of small grey pictures, and the pixels themselves in its place."""
 
 import hashlib
-import json
-from collections.abc import Callable
+from math import isqrt
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from PIL import Image
 from torch import Tensor, nn
 
-from brainhive_cli.core import documents, weights
+from brainhive_cli.core import console, weights
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.files import locate
-from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.files import atomic_write, locate
 from brainhive_cli.measurement.metrics.image import resize
 from brainhive_cli.models.heads import PREFIX
 
-PIXELS = "pixels"
-"""The source whose latents are the pixels."""
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-
-def write_way() -> str:
-    """Say how to get weights."""
-    return f"source: RUN/model, of a run of: {Line('train-autoencoder')}"
-
-
-class Architecture(Section):
-    """Sizes of an autoencoder."""
-
-    resolution_px: int = Field(28, gt=0, le=256, description="side of the pictures, pixels")
-    colours: Literal[1, 3] = Field(1, description="1: grey; 3: red, green, blue")
-    latents: int = Field(12, gt=0, le=4096, description="numbers in a latent, each of mean 0 and variance 1")
-    width: int = Field(400, gt=0, le=2**14, description="units of the hidden layer")
+PIXELS, RANDOM = "pixels", "random"
+"""Sources whose latents are the pixels, and whose weights are random."""
+WEIGHTS = "autoencoder.safetensors"
+"""File of the weights, in the folder of the pictures that they learned from."""
+SUFFIXES = (".png", ".jpg", ".jpeg")
+WAY = "source: a folder of small pictures that are not decoded later, as data/digits69/further"
+SIDE_PX = 28
+"""Side of the pictures, that of handwritten digits."""
+LATENTS, WIDTH = 12, 400
+"""Numbers in a latent, each of mean 0 and variance 1, and units of the hidden layer."""
+EPOCHS, BATCH_SIZE, PEAK_LR = 80, 64, 2e-3
+"""Training by one cycle of the learning rate; the epochs were chosen by the loss of held-out digits."""
+VALIDATION = 0.1
+"""Share of the pictures that is held out, to measure the loss."""
 
 
 class PictureAutoencoder(nn.Module):
@@ -44,16 +37,11 @@ class PictureAutoencoder(nn.Module):
     Source: Kingma and Welling 2014 (arXiv 1312.6114), the network of its appendix C.1.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, latents: int = LATENTS, width: int = WIDTH) -> None:
         super().__init__()
-        self.architecture, width = architecture, architecture.width
-        pixels = architecture.colours * architecture.resolution_px**2
-        self.encoder = nn.Sequential(
-            nn.Linear(pixels, width), nn.ReLU(), nn.Linear(width, 2 * architecture.latents)
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(architecture.latents, width), nn.ReLU(), nn.Linear(width, pixels)
-        )
+        self.latents: int | None = latents
+        self.encoder = nn.Sequential(nn.Linear(SIDE_PX**2, width), nn.ReLU(), nn.Linear(width, 2 * latents))
+        self.decoder = nn.Sequential(nn.Linear(latents, width), nn.ReLU(), nn.Linear(width, SIDE_PX**2))
 
     @property
     def latent_space(self) -> str:
@@ -61,68 +49,21 @@ class PictureAutoencoder(nn.Module):
         first = next(self.encoder.parameters()).detach().cpu().numpy()
         return PREFIX + hashlib.sha256(first.tobytes()).hexdigest()[:16]
 
-    def flatten(self, pictures: Tensor) -> Tensor:
-        """Bring pictures [B, 3, H, W] in 0..1 to its size and colours, [B, pixels]."""
-        resized = resize(pictures, self.architecture.resolution_px)
-        return (resized.mean(1, keepdim=True) if self.architecture.colours == 1 else resized).flatten(1)
-
-    def encode(self, pictures: Tensor) -> Tensor:
+    def forward(self, pictures: Tensor) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as the means of their latents [B, D]."""
-        return self.encoder(self.flatten(pictures)).chunk(2, 1)[0]
+        return self.encoder(flatten_pictures(pictures, SIDE_PX)).chunk(2, 1)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode latents [B, D] to pictures [B, 3, H, W] in 0..1."""
-        side = self.architecture.resolution_px
-        pictures = self.decoder(latents).sigmoid().unflatten(1, (self.architecture.colours, side, side))
-        return pictures.expand(-1, 3, -1, -1)
+        """Decode latents [B, D] to grey pictures [B, 3, H, W] in 0..1."""
+        return unfold_pictures(self.decoder(latents).sigmoid())
 
-    def loss(self, pixels: Tensor, noise: Tensor) -> Tensor:
-        """Negative evidence lower bound, [B] in nats, of pixels [B, pixels] with noise [B, D]."""
+    def loss(self, pixels: Tensor, random: torch.Generator) -> Tensor:
+        """Negative evidence lower bound, [B] in nats, of pixels [B, pixels], with one draw of noise."""
         mean, log_variance = self.encoder(pixels).chunk(2, 1)
+        noise = torch.randn(mean.shape, generator=random)
         decoded = self.decoder(mean + noise * (log_variance / 2).exp())
         error = F.binary_cross_entropy_with_logits(decoded, pixels, reduction="none").sum(1)
         return error + (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
-
-    def fit(
-        self,
-        pixels: Tensor,
-        epochs: int,
-        batch_size: int,
-        lr: float,
-        random: torch.Generator,
-        after_epoch: Callable[[float], None],
-    ) -> None:
-        """Train by Adam, with one cycle of the learning rate.
-
-        Args:
-            pixels: Training pictures [N, pixels], in 0..1.
-            epochs: Passes over them.
-            batch_size: Pictures in a step.
-            lr: The highest learning rate.
-            random: Draws the order of pictures, and noise.
-            after_epoch: Called with the mean loss of each epoch.
-        """
-        # one cycle of the learning rate over all steps
-        optimizer = torch.optim.Adam(self.parameters(), lr)
-        steps = epochs * -(-len(pixels) // batch_size)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
-        for _ in range(epochs):
-            total = 0.0
-            for rows in torch.randperm(len(pixels), generator=random).split(batch_size):
-                noise = torch.randn(len(rows), self.architecture.latents, generator=random)
-                losses = self.loss(pixels[rows], noise.to(pixels))
-                optimizer.zero_grad()
-                losses.mean().backward()
-                optimizer.step()
-                schedule.step()
-                total += float(losses.detach().sum())
-            after_epoch(total / len(pixels))
-
-    def save(self, folder: Path) -> None:
-        """Write sizes and weights into a new folder."""
-        folder.mkdir(parents=True)
-        (folder / CONFIG).write_text(json.dumps(self.architecture.model_dump()), encoding="utf-8")
-        weights.save(folder / WEIGHTS, self.state_dict())
 
 
 class Pixels(nn.Module):
@@ -133,42 +74,113 @@ class Pixels(nn.Module):
     """
 
     latent_space = f"{PREFIX}{PIXELS}"
+    latents: int | None = None
+    """Any number of pixels is decoded."""
 
-    def __init__(self, resolution_px: int) -> None:
+    def __init__(self, resolution_px: int = SIDE_PX) -> None:
         super().__init__()
         self.resolution_px = resolution_px
 
-    def encode(self, pictures: Tensor) -> Tensor:
+    def forward(self, pictures: Tensor) -> Tensor:
         """Flatten pictures [B, 3, H, W] in 0..1 to [B, pixels], grey."""
-        return resize(pictures, self.resolution_px).mean(1).flatten(1)
+        return flatten_pictures(pictures, self.resolution_px)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Unfold grey pixels [B, pixels] to pictures [B, 3, H, W], clipped to 0..1."""
-        side = round(latents.shape[1] ** 0.5)
-        return latents.clamp(0, 1).view(-1, 1, side, side).expand(-1, 3, -1, -1)
+        return unfold_pictures(latents.clamp(0, 1))
 
 
-def open_autoencoder(source: str, resolution_px: int = 28) -> PictureAutoencoder | Pixels:
-    """Open a trained autoencoder.
+def flatten_pictures(pictures: Tensor, side_px: int) -> Tensor:
+    """Bring pictures [B, 3, H, W] to one size and to grey, [B, pixels]."""
+    return resize(pictures, side_px).mean(1).flatten(1)
+
+
+def unfold_pictures(pixels: Tensor) -> Tensor:
+    """Unfold grey pixels [B, pixels] to pictures [B, 3, H, W]."""
+    side_px = isqrt(pixels.shape[1])
+    return pixels.view(-1, 1, side_px, side_px).expand(-1, 3, -1, -1)
+
+
+def open_autoencoder(source: str) -> PictureAutoencoder | Pixels:
+    """Open an autoencoder, which learns from its pictures where it has no weights yet.
 
     Args:
-        source: Folder of its weights; `random`; or `pixels`.
-        resolution_px: Side of the pictures, of `pixels` alone.
+        source: Folder of pictures; `random`; or `pixels`.
 
     Raises:
-        MissingData: if the folder is absent or damaged.
+        MissingData: if the folder holds no pictures, or its weights are damaged.
     """
     if source == PIXELS:
-        return Pixels(resolution_px)
-    if source == "random":
+        return Pixels()
+    if source == RANDOM:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return PictureAutoencoder(Architecture(latents=16, width=8))
-    # a trained autoencoder: its sizes, then its weights
+            return PictureAutoencoder(latents=16, width=8)
+    file, network = find_weights(source), PictureAutoencoder()
+    weights.fill(network, weights.read(file), file)
+    return network
+
+
+def find_weights(source: str) -> Path:
+    """Find the weights of an autoencoder in the folder of its pictures, from which they are learned once.
+
+    Raises:
+        MissingData: if the folder holds no pictures.
+    """
     folder = locate(source)
-    if not (folder / CONFIG).is_file():
-        raise MissingData(f"no autoencoder in {source!r}", write_way())
-    sizes = documents.read(folder / CONFIG, Architecture, write_way(), MissingData)
-    network = PictureAutoencoder(sizes)
-    weights.fill(network, weights.read(folder / WEIGHTS), folder / WEIGHTS)
+    if not source or not folder.is_dir():
+        raise MissingData(f"no folder of pictures {source!r}, from which an autoencoder could learn", WAY)
+    file = folder / WEIGHTS
+    if not file.is_file():
+        network = learn_pictures(read_pictures(folder))
+        with atomic_write(file) as part:
+            weights.save(part, network.state_dict())
+    return file
+
+
+def read_pictures(folder: Path) -> Tensor:
+    """Read all pictures below a folder, in the order of their paths: [N, pixels]."""
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    rows = []
+    with console.progress("reading pictures", len(paths)) as bar:
+        for path in paths:
+            with weights.reading(path, "replace the picture"), Image.open(path) as picture:
+                pixels = pil_to_tensor(picture.convert("RGB"))[None].float() / 255
+            rows.append(flatten_pictures(pixels, SIDE_PX))
+            bar.advance(1)
+    if len(rows) < 2:
+        raise MissingData(f"{folder} holds {len(rows)} pictures, and an autoencoder learns from two", WAY)
+    return torch.cat(rows)
+
+
+def learn_pictures(pixels: Tensor, epochs: int = EPOCHS) -> PictureAutoencoder:
+    """Train an autoencoder on pictures [N, pixels] in 0..1 by Adam, but for some that measure its loss."""
+    # the generator draws order, noise and the held-out pictures; weights are drawn apart, by the same seed
+    random = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = PictureAutoencoder()
+    order = torch.randperm(len(pixels), generator=random)
+    held_count = max(1, round(VALIDATION * len(pixels)))
+    held_out, learned = pixels[order[:held_count]], pixels[order[held_count:]]
+
+    # one cycle of the learning rate over all steps
+    optimizer = torch.optim.Adam(network.parameters(), PEAK_LR)
+    steps = epochs * -(-len(learned) // BATCH_SIZE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps)
+    with console.progress("training the autoencoder", epochs) as bar:
+        for _ in range(epochs):
+            for rows in torch.randperm(len(learned), generator=random).split(BATCH_SIZE):
+                optimizer.zero_grad()
+                network.loss(learned[rows], random).mean().backward()
+                optimizer.step()
+                schedule.step()
+            bar.advance(1)
+
+    # the loss of held-out pictures tells whether it learned too long
+    with torch.no_grad():
+        loss = float(network.loss(held_out, random).mean())
+    console.say(f"an autoencoder learned from {len(learned)} pictures; loss of held-out ones {loss:.1f}")
     return network

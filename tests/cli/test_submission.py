@@ -94,7 +94,8 @@ def run_task(folder: Path, job: int, number: int, step: str = "train-align") -> 
 
 
 def test_a_command_of_one_cell_is_submitted_as_one_task(world, runs):
-    shown = call("train-autoencoder", DEMO, runs, "run.cluster.tasks=4", "--submit", "--check")
+    one_store = ("encoders=demo-clip", "splits=test")
+    shown = call("embed", DEMO, runs, *one_store, "run.cluster.tasks=4", "--submit", "--check")
 
     assert shown.exit_code == 0 and "#SBATCH --array=0-0\n" in shown.stdout, shown.output
 

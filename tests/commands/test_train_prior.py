@@ -202,7 +202,6 @@ def test_a_training_that_diverges_stops_and_keeps_the_checkpoint_from_before(
     [
         "train.lr=.inf",
         "train.betas=[1, 1]",
-        "train.noise_offset=-1",
         "token_dropout=1.5",
         "seed=-1",
         "sample_steps=2000",

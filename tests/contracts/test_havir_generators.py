@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sd15_repositories
 import versatile_repository
 import yaml
 from worlds import at_home
@@ -21,8 +20,7 @@ IMAGE = "{kind: vd-image, source: vd}"
 TINY = havir.TINY.model_copy(update={"decoder_channels": (16, 16), "head_rank": None})
 SMALL = ("resolution_px=16", "steps=4", "guidance=2.0", "repeats=1", "items=3", "metrics=[pixcorr]")
 VERSATILE = "generator={kind: versatile_diffusion, source: vd}"
-ADAPTER = f"{sd15_repositories.IP}/models/{sd15_repositories.ADAPTER}"
-SD15 = f"generator={{kind: sd15_ip, source: {sd15_repositories.SD15}, adapter: {ADAPTER}}}"
+OTHER = "generator={kind: sdxl, source: demo:generator}"
 Go = Callable[..., Any]
 
 
@@ -31,7 +29,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
     """A home with both published folders, the targets of the first, and a model trained on them."""
     home = tmp_path_factory.mktemp("havir_generators")
     versatile_repository.write(home / "vd")
-    sd15_repositories.write(home)
     with at_home(home):
         go("embed", DATASET, f"encoders=[{LATENT}, {IMAGE}]")
         backbone = yaml.safe_dump(TINY.model_dump(mode="json"), default_flow_style=True, width=10**6)
@@ -72,7 +69,7 @@ def test_a_latent_of_another_autoencoder_is_refused_in_one_line(run: Path, go: G
         BrainhiveError,
         match=r"the head latent predicts local--vae-\w+ of latents:\w+, the generator is of latents:",
     ) as caught:
-        go("reconstruct", f"align_run={run}", "prior=identity", SD15, *SMALL)
+        go("reconstruct", f"align_run={run}", "prior=identity", OTHER, *SMALL)
     assert "\n" not in caught.value.message and "autoencoder" in caught.value.hint
 
 

@@ -1,73 +1,48 @@
 """A small autoencoder of pictures by its latent."""
 
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import documents, hub
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.files import locate
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, slug
-from brainhive_cli.models.encoders._weights import require
-from brainhive_cli.models.picture_autoencoder import (
-    CONFIG,
-    PIXELS,
-    WEIGHTS,
-    Architecture,
-    open_autoencoder,
-    write_way,
-)
+from brainhive_cli.core import hub
+from brainhive_cli.models.encoders import Encoder, EncoderConfig
+from brainhive_cli.models.picture_autoencoder import RANDOM, SIDE_PX, WEIGHTS, find_weights, open_autoencoder
 
 
 class Config(EncoderConfig):
-    """The latent of a picture, by an autoencoder that `train-autoencoder` has trained."""
+    """The latent of a picture, by an autoencoder that learns from other pictures when it is first used."""
 
     cites: ClassVar[tuple[str, ...]] = ("kingma2014",)
+    weight_files = (WEIGHTS,)
     usual_cosine = (-1.0, 1.0)
     usual_repeats = 1.0
     usual_dead = 1.0  # pixels at the border of digits are always black
 
-    source: str = Field("", description="folder of a trained autoencoder, RUN/model; or `random`")
-    resolution_px: int = Field(28, gt=0, le=256, description="side of the pictures, where no network says it")
-
-    def _base_name(self) -> str:
-        if self.source in ("", PIXELS, "random"):
-            return super()._base_name()
-        folder = Path(self.source)
-        return slug(str(folder.parent if folder.name == "model" else folder))
+    source: str = Field(
+        "", description=f"folder of pictures to learn from, which then holds {WEIGHTS}; or `random`"
+    )
 
     def build(self) -> Encoder:
-        """Prepare the network; pictures are squeezed to its square."""
-        # a trained network says its side itself
+        """Prepare the network; it learns from the pictures of its source where no weights are there."""
         digests = {"source": self.source}
-        side = self.resolution_px
-        if self.source not in (PIXELS, "random"):
-            folder = locate(self.source)
-            require(folder, CONFIG, WEIGHTS, way=write_way())
-            digests["digest"] = hub.digest(folder, (CONFIG, WEIGHTS))
-            side = documents.read(folder / CONFIG, Architecture, write_way(), MissingData).resolution_px
-
-        def preprocess(picture: Any) -> Tensor:
-            from torchvision.transforms import v2
-
-            pixels = v2.functional.pil_to_tensor(picture.convert("RGB")).float() / 255
-            return v2.functional.resize(pixels, [side, side], antialias=True)  # [3, H, W] in 0..1
-
-        words = f"resize to {side} x {side} bilinear, 0..1"
-        return Encoder(lambda: _Latent(self.source, side), preprocess, words, digests)
+        if self.source != RANDOM:
+            digests["digest"] = hub.digest(find_weights(self.source).parent, self.weight_files)
+        return build_encoder(partial(open_autoencoder, self.source), SIDE_PX, digests)
 
 
-TINY = Config(source="random")
+def build_encoder(network: Callable[[], nn.Module], side_px: int, digests: dict[str, str]) -> Encoder:
+    """Prepare an encoder whose pictures are squeezed to a square."""
+
+    def preprocess(picture: Any) -> Tensor:
+        from torchvision.transforms import v2
+
+        pixels = v2.functional.pil_to_tensor(picture.convert("RGB")).float() / 255
+        return v2.functional.resize(pixels, [side_px, side_px], antialias=True)  # [3, H, W] in 0..1
+
+    return Encoder(network, preprocess, f"resize to {side_px} x {side_px} bilinear, 0..1", digests)
 
 
-class _Latent(nn.Module):
-    def __init__(self, source: str, side: int) -> None:
-        super().__init__()
-        self.model = open_autoencoder(source, side)
-        self.latent_space = self.model.latent_space
-
-    def forward(self, pictures: Tensor) -> torch.Tensor:
-        return self.model.encode(pictures)
+TINY = Config(source=RANDOM)

@@ -87,12 +87,3 @@ class Sampling(Section):
         if self.negative_prompt and self.guidance <= 1:
             raise RecipeError("negative_prompt has no effect without guidance", "guidance=5")
         return self
-
-
-class Objective(Section):
-    """Settings of the training error: its weights and its noise."""
-
-    min_snr_gamma: float | None = Field(
-        None, gt=0, description="weight losses by min(SNR, gamma); 5 in Min-SNR (arXiv 2303.09556)"
-    )
-    noise_offset: float = Field(0.0, ge=0, description="spread of a shift of each latent channel's noise")

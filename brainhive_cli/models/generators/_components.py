@@ -86,7 +86,7 @@ def describe_file(source: str) -> MissingData | None:
         names = weights.list_names(path)
     text = " ".join(names)
     if "image_proj" in text and "ip_adapter" in text:
-        way = "a generator's folder; IP-Adapters are for generator.adapter of sd15-ip and prior.start_from"
+        way = "a generator's folder; IP-Adapters are for prior.start_from"
         return MissingData(f"{source} is an IP-Adapter, which draws nothing by itself", way)
     if "model.diffusion_model." in text:
         kind = "StableDiffusionXLPipeline" if "conditioner." in text else "StableDiffusionPipeline"

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
@@ -16,9 +15,9 @@ Random = torch.Generator | Sequence[torch.Generator]
 
 
 def draw_noise(
-    random: Random, shape: Sequence[int], timesteps: int, offset: float, device: torch.device
+    random: Random, shape: Sequence[int], timesteps: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Draw noise of `shape` [B, C, h, w], channels shifted by `offset`, and as many of the timesteps [B].
+    """Draw noise of `shape` [B, C, h, w], and as many of the timesteps [B].
 
     With a random number generator for each row, a row depends on its own alone.
     """
@@ -27,10 +26,7 @@ def draw_noise(
     rows = shape if isinstance(random, torch.Generator) else (1, *shape[1:])
     noises, times = [], []
     for generator in generators:
-        noise = torch.randn(*rows, generator=generator)
-        if offset:
-            noise += offset * torch.randn(*rows[:2], 1, 1, generator=generator)
-        noises.append(noise)
+        noises.append(torch.randn(*rows, generator=generator))
         times.append(torch.randint(0, timesteps, rows[:1], generator=generator))
 
     # move noise [B, C, h, w] and timesteps [B] to the device
@@ -38,26 +34,6 @@ def draw_noise(
     if device.type == "cuda":  # without a wait for the GPU
         drawn = drawn[0].pin_memory(), drawn[1].pin_memory()
     return drawn[0].to(device, non_blocking=True), drawn[1].to(device, non_blocking=True)
-
-
-def prediction_error(
-    schedule: Any, predicted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, gamma: float | None
-) -> Tensor:
-    """Mean squared error of a prediction [B, C, h, w] of the noise, or velocity, at timesteps [B].
-
-    With gamma, rows are weighted by min(SNR, gamma), for errors of the clean latent (arXiv 2303.09556).
-    """
-    # the target is what the U-Net predicts
-    is_velocity = schedule.config.prediction_type == "v_prediction"
-    target = schedule.get_velocity(latents, noise, timesteps) if is_velocity else noise
-    if gamma is None:
-        return F.mse_loss(predicted.float(), target.float())
-    from diffusers.training_utils import compute_snr
-
-    # weight the mean error of each row
-    errors = (predicted.float() - target.float()).square().flatten(1).mean(1)  # [B]
-    snr = compute_snr(schedule, timesteps)  # [B]
-    return (errors * (snr.clamp(max=gamma) / (snr + 1 if is_velocity else snr))).mean()
 
 
 def choose_scheduler(default: Any, sampling: Sampling) -> Any:

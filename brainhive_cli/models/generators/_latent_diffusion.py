@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.foreign_weights import load_network
-from brainhive_cli.models.generators import Media, Objective, Sampling, _components, _denoising
+from brainhive_cli.models.generators import Media, Sampling, _components, _denoising
 from brainhive_cli.models.generators._components import RANDOM, Architecture, Placement
 from brainhive_cli.models.generators._denoising import Random
 from brainhive_cli.models.heads import latent_space
@@ -309,7 +309,6 @@ class LatentDiffusion:
         conditioning: Conditioning,
         random: Random,
         sizes: Tensor,
-        objective: Objective = Objective(),  # noqa: B008 (frozen)
         levels: Tensor | None = None,
     ) -> Tensor:
         """Mean squared error of the predicted noise (or velocity, if that is what the U-Net predicts).
@@ -319,7 +318,6 @@ class LatentDiffusion:
             conditioning: As `generate` takes it.
             random: Draws noise and timesteps, for all rows or by row.
             sizes: [B, 6], pixels, as the shelf says; only SDXL's U-Net takes them.
-            objective: What errors are weighted and noise is shifted by.
             levels: [B] in 0..1, shares of the noise schedule, instead of drawn timesteps.
 
         Source: SDXL (arXiv 2307.01952), section 2.2; BrainHiVE (arXiv 2602.07495).
@@ -329,14 +327,16 @@ class LatentDiffusion:
         self.check_conditioning(conditioning, len(latents))
         flat = latents.flatten(1, -3)  # [B, C, h, w], of clips [B, F C, h, w]
         count = schedule.config.num_train_timesteps
-        noise, times = _denoising.draw_noise(random, flat.shape, count, objective.noise_offset, self.device)
+        noise, times = _denoising.draw_noise(random, flat.shape, count, self.device)
         if levels is not None:
             times = (levels * count).long().to(self.device)
 
         # compare the prediction with the noise that was added
         noisy = schedule.add_noise(flat, noise, times).view(latents.shape)
         predicted = self.predict(noisy, times, conditioning, sizes).flatten(1, -3)
-        return _denoising.prediction_error(schedule, predicted, flat, noise, times, objective.min_snr_gamma)
+        is_velocity = schedule.config.prediction_type == "v_prediction"
+        target = schedule.get_velocity(flat, noise, times) if is_velocity else noise
+        return F.mse_loss(predicted.float(), target.float())
 
     def check_conditioning(
         self, conditioning: Conditioning, rows: int, sampling: Sampling | None = None
@@ -386,11 +386,6 @@ class LatentDiffusion:
             _denoising.count_steps(sampling)
             pipeline = self._wrap(self.pipelines[1], self.pipeline.components)
             extent = {"image": latents, "strength": sampling.strength}
-
-        # pass image embeddings row by row
-        if (images := inputs.get("ip_adapter_image_embeds")) is not None:
-            # diffusers' own would repeat all rows for each row, as if they had one picture
-            pipeline.prepare_ip_adapter_image_embeds = lambda *_: images
 
         def report(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if request.on_step is not None:
@@ -455,12 +450,12 @@ def resize(pictures: Tensor, side_px: int, mode: str = "bicubic") -> Tensor:
     return square.clamp(0, 1)
 
 
-def mask_weights(masks: Tensor, side: int, floor: float) -> Tensor:
-    """Turn masks [B, F, 1, H, W] or [B, 1, H, W] in 0..1 to weights, `floor` outside and 1 inside.
+def mask_weights(masks: Tensor, side: int) -> Tensor:
+    """Turn masks [B, F, 1, H, W] or [B, 1, H, W] in 0..1 to weights, NEURONS' 0.5 outside and 1 inside.
 
     Returns:
         [B, F, 1, side, side], means over the mask; F is 1 where masks have no frames.
     """
     masks = masks[:, None] if masks.ndim == 4 else masks  # [B, F, 1, H, W]
-    inside = floor + (1 - floor) * (masks > 0.5).float()
+    inside = 0.5 + 0.5 * (masks > 0.5).float()
     return F.interpolate(inside.flatten(0, 1), (side, side), mode="area").unflatten(0, masks.shape[:2])

@@ -8,26 +8,20 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models.clip_conditions import PLAIN_TEXT, token_ids, tower_of
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import _components
 from brainhive_cli.models.generators._components import RANDOM
-from brainhive_cli.models.generators._latent_diffusion import TEXT_TOKENS, LatentDiffusion, Request
+from brainhive_cli.models.generators._latent_diffusion import TEXT_TOKENS, LatentDiffusion
 
-IMAGE_TOKENS = 257
-"""Of a picture, by CLIP ViT-L/14 and ViT-H/14."""
 TEXT_STEM = "text_encoder/model"
-Tokens = tuple[Tensor, Tensor]
-"""Of B rows: text [B, S, D], and image [B, S', D']."""
 
 
 class StableDiffusion(LatentDiffusion):
-    """Latents by text tokens, and by image tokens where a subclass takes them.
+    """Latents by text tokens.
 
-    Where the config's `unconditional` says `encoded`, an absent text or image is encoded; else it is zeros.
+    Where the config's `unconditional` says `encoded`, an absent text is encoded; else it is zeros.
 
     Attributes:
-        text_encoder, image_encoder: Encoders whose embeddings these are, for hints.
-        image_shape: S and D of the image tokens.
+        text_encoder: Encoder whose embeddings these are, for hints.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
@@ -37,8 +31,6 @@ class StableDiffusion(LatentDiffusion):
     }
     refused: ClassVar[tuple[str, ...]] = ("images", "masks")
     text_encoder: ClassVar[str] = "sd15-text"
-    image_encoder: str
-    image_shape: tuple[int, int]
 
     def prepare(self, components: dict[str, Any]) -> None:
         """Know no text yet."""
@@ -55,34 +47,10 @@ class StableDiffusion(LatentDiffusion):
         ids = token_ids(folder)
         return lambda words: tower(input_ids=ids(words)[None]).last_hidden_state
 
-    def encode_no_image(self) -> Tensor | None:
-        """Encode what stands for no picture, [1, S, D]; None where zeros do."""
-        return None
-
     @property
     def encodes_absent(self) -> bool:
         """Whether an absent condition is encoded, for which there must be weights."""
         return self.config.source != RANDOM and self.config.unconditional == "encoded"
-
-    def both_sides(self, request: Request) -> tuple[Tokens, Tokens]:
-        """Give the tokens that guidance moves towards, and those that it moves away from."""
-        rows, sampling = len(request.seeds), request.sampling
-        towards = self.tokens(request.conditioning, sampling.prompt, rows)
-        return towards, self.tokens(request.null, sampling.negative_prompt, rows, towards)
-
-    def tokens(
-        self, conditioning: Conditioning, prompt: str, rows: int, towards: Tokens | None = None
-    ) -> Tokens:
-        """Give text and image tokens of B rows; on the other side of guidance as many as `towards`."""
-        towards_text, towards_image = towards or (None, None)
-        text = self.text_tokens(conditioning.texts, prompt, rows, towards_text)
-        image, (count, width) = conditioning.embeddings, self.image_shape
-        if image is None:
-            image = self.encode_no_image()
-        if image is None:
-            count = count if towards_image is None else towards_image.shape[1]
-            image = torch.zeros(1, count, width)
-        return text, self._fit("image", image, width, rows, self.image_encoder, towards_image)
 
     def text_tokens(
         self,
@@ -116,9 +84,9 @@ class StableDiffusion(LatentDiffusion):
 
         # bring the tokens to B rows, and to as many tokens as `towards` has
         tokens = texts if isinstance(texts, Tensor) else self._embed(texts)
-        return self._fit("text", tokens, width, rows, self.text_encoder, towards)
+        return self.match_tokens("text", tokens, width, rows, self.text_encoder, towards)
 
-    def _fit(
+    def match_tokens(
         self, kind: str, tokens: Tensor, width: int, rows: int, encoder: str, towards: Tensor | None
     ) -> Tensor:
         """Give tokens as the U-Net takes them; on the other side of guidance there are as many."""

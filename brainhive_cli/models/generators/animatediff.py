@@ -90,9 +90,6 @@ class Config(_latent_diffusion.Config):
         min_length=1,
         description="Frames that are the result, from 0; NEURONS: 4, 6 … 14. Blurry ones lie at 0, 3 … 15.",
     )
-    mask_floor: float = Field(
-        0.5, ge=0, le=1, description="Weight of the start outside of masks; NEURONS: 0.5."
-    )
     prompt_suffix: str = Field(SUFFIX, description="Added to captions.")
     negative_prompt: str = Field(
         NEGATIVE, description="What guidance moves away from, if the recipe says nothing."
@@ -378,7 +375,7 @@ class AnimateDiff(sd.StableDiffusion):
         if masks is not None or start.shape[2] != 3:
             latents = self.encode(start) if start.shape[2] == 3 else start.to(self.device)
             if masks is not None:
-                latents = latents * mask_weights(masks, latents.shape[-1], self.config.mask_floor).to(latents)
+                latents = latents * mask_weights(masks, latents.shape[-1]).to(latents)
             start = self.decode(latents)
 
         # resize frames, and fill the time between them

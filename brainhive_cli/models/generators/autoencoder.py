@@ -11,7 +11,13 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Media, Sampling
-from brainhive_cli.models.picture_autoencoder import PIXELS, open_autoencoder, resize
+from brainhive_cli.models.picture_autoencoder import (
+    PIXELS,
+    PictureAutoencoder,
+    Pixels,
+    open_autoencoder,
+    resize,
+)
 
 
 class Config(parts.Config):
@@ -19,13 +25,13 @@ class Config(parts.Config):
 
     cites = ("kingma2014",)
 
-    source: str = Field(PIXELS, description="folder of a trained autoencoder, RUN/model; `pixels`; `random`")
+    source: str = Field(PIXELS, description="folder of pictures that it learned from; `pixels`; `random`")
 
     def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Decoder":
         """Load the autoencoder, frozen; it always computes in float32.
 
         Raises:
-            MissingData: if the folder is absent or damaged.
+            MissingData: if the folder holds no pictures, or its weights are damaged.
         """
         return Decoder(open_autoencoder(self.source).eval().requires_grad_(False).to(device), self.source)
 
@@ -45,7 +51,7 @@ class Decoder:
         source: Where it is from.
     """
 
-    def __init__(self, model: Any, source: str) -> None:
+    def __init__(self, model: PictureAutoencoder | Pixels, source: str) -> None:
         self.model, self.source = model, source
         self.latent_space: str = model.latent_space
         # pixels have no weights, and stay on the CPU
@@ -59,7 +65,7 @@ class Decoder:
 
     def encode(self, media: Media, random: Any = None) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as latents [B, D]."""
-        return self.model.encode(media.to(self.device))
+        return self.model(media.to(self.device))
 
     def decode(self, latents: Tensor) -> Media:
         """Decode latents [B, D] to pictures [B, 3, H, W] in 0..1."""
@@ -80,10 +86,10 @@ class Decoder:
             BrainhiveError: if the conditioning has no start, or one of another width.
         """
         # zeros are decoded where there is no condition
-        latents, sizes = conditioning.start, getattr(self.model, "architecture", None)
-        if len(conditioning) == 0 and sizes is not None:
-            latents = torch.zeros(len(seeds), sizes.latents)
-        if latents is None or (sizes is not None and latents[0].numel() != sizes.latents):
+        latents, width = conditioning.start, self.model.latents
+        if len(conditioning) == 0 and width is not None:
+            latents = torch.zeros(len(seeds), width)
+        if latents is None or (width is not None and latents[0].numel() != width):
             seen = "none" if latents is None else f"latents {list(latents.shape[1:])}"
             problem = f"the autoencoder {self.source} decodes latents, and the prior gives {seen}"
             raise BrainhiveError(problem, "prior: identity, with a head `latent` of the same source")

@@ -69,7 +69,6 @@ class Config(_latent_diffusion.Config):
     )
     pixel_shift: float = Field(0.2, description="The shift; MindEye2: 0.2, plain: 0.5.")
     size_px: PositiveInt = Field(768, description="Size of picture that the U-Net is given; MindEye2: 768.")
-    mask_floor: float = Field(0.5, ge=0, le=1, description="Weight of tokens outside of masks; NEURONS: 0.5.")
 
     def inputs(self) -> list[Input]:
         """Look for the checkpoint, which is not needed once it is converted, or for the folder's weights."""
@@ -248,7 +247,7 @@ class UnCLIP(LatentDiffusion):
                 f"masks weigh tokens by their place, and {tokens.shape[1]} tokens are no square",
                 "use tokens without a class token, or a prior without masks",
             )
-        shares = mask_weights(conditioning.masks, side, self.config.mask_floor).mean(1)  # [B, 1, side, side]
+        shares = mask_weights(conditioning.masks, side).mean(1)  # [B, 1, side, side]
         return (tokens * shares.flatten(1)[..., None].to(tokens)).to(fitting)
 
 

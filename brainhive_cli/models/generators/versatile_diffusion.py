@@ -37,6 +37,8 @@ UNET_FILE, VAE_FILE, UNCONDITIONAL = "unet.safetensors", "vae.safetensors", "unc
 """Files of a converted folder, which stands for the whole."""
 SMALL = ("*/*.json", "tokenizer/*", UNET_FILE, VAE_FILE, UNCONDITIONAL)
 """What is fetched before it is known whether the published weights are needed."""
+IMAGE_TOKENS = 257
+"""Of a picture, by CLIP ViT-L/14."""
 BLACK_PX = 224
 """Side of the black picture that is the unconditional one."""
 
@@ -123,12 +125,11 @@ TINY = Config(source=RANDOM, architecture=ARCHITECTURES["versatile-diffusion TIN
 class VersatileDiffusion(sd.StableDiffusion):
     """Pictures by text tokens and image tokens, which a dual U-Net attends to at once."""
 
-    text_encoder, image_encoder = "vd-text", "vd-image"
+    text_encoder = "vd-text"
 
     def prepare(self, components: dict[str, Any]) -> None:
         """Take the unconditional tokens: `text` and `image` [1, S, D]; zeros stand for those left out."""
         super().prepare(components)
-        self.image_shape = (sd.IMAGE_TOKENS, self.unet.config.cross_attention_dim)
         self._unconditional = components[UNCONDITIONAL]
         if self._unconditional:
             self.embedded_texts[""] = self._unconditional["text"]
@@ -139,13 +140,11 @@ class VersatileDiffusion(sd.StableDiffusion):
         ids, tower = clip.token_ids(folder), clip.tower_of(folder, clip.TEXT, clip.PROJECTED_TEXT)
         return lambda words: clip.of_texts(tower, ids(words)[None])
 
-    def encode_no_image(self) -> Tensor | None:
-        """Give the tokens of the black picture, [1, S, D]; None where zeros stand for it."""
-        return self._unconditional.get("image")
-
     def pipeline_inputs(self, request: _latent_diffusion.Request) -> dict[str, Any]:
         """Give the tokens of both sides of guidance, which has a null of its own."""
-        towards, away = self.both_sides(request)
+        rows, sampling = len(request.seeds), request.sampling
+        towards = self.tokens(request.conditioning, sampling.prompt, rows)
+        away = self.tokens(request.null, sampling.negative_prompt, rows, towards)
         attention = {"text_tokens": towards[0].shape[1], "text_share": self.config.text_share}  # of `Dual`
         return {
             "prompt_embeds": torch.cat(towards, 1),
@@ -160,6 +159,22 @@ class VersatileDiffusion(sd.StableDiffusion):
         tokens = self.tokens(conditioning, "", len(latents))
         attention = {"text_tokens": tokens[0].shape[1], "text_share": self.config.text_share}  # of `Dual`
         return self.run_unet(latents, times, torch.cat(tokens, 1), cross_attention_kwargs=attention)
+
+    def tokens(
+        self, conditioning: Conditioning, prompt: str, rows: int, towards: tuple[Tensor, ...] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Give text and image tokens of B rows; on the other side of guidance as many as `towards`."""
+        towards_text, towards_image = towards or (None, None)
+        text = self.text_tokens(conditioning.texts, prompt, rows, towards_text)
+
+        # without an image, the tokens of the black picture, or zeros
+        image, width = conditioning.embeddings, self.unet.config.cross_attention_dim
+        if image is None:
+            image = self._unconditional.get("image")
+        if image is None:
+            count = IMAGE_TOKENS if towards_image is None else towards_image.shape[1]
+            image = torch.zeros(1, count, width)
+        return text, self.match_tokens("image", image, width, rows, "vd-image", towards_image)
 
 
 class Dual(nn.Module):

@@ -19,7 +19,7 @@ from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.signals.normalisations import Normaliser, pool_statistics
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.models.subject_layers import LAYERS
+from brainhive_cli.models.subject_layers import LINEAR
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.loop import fit, is_closed_form
@@ -110,7 +110,7 @@ class PersonModel:
             raise BrainhiveError("an alignment outside the model is not kept", "keep=none, or transfer")
 
         # the same model behind a mixing of channels, the same one for whomever it has learned from
-        layout = replace(model.layout, subject_layer="linear")
+        layout = replace(model.layout, subject_layer=LINEAR)
         mixed = Aligner(layout, model.learned).to(model.device)
         weight = torch.from_numpy(normaliser.matrix).repeat(len(layout.spec.subjects), 1, 1)
         mixed.load_state_dict({**model.state_dict(), "subject_layer.weight": weight})
@@ -299,8 +299,7 @@ class SourceModel:
             if self.is_closed_form or not layout.spec.names:
                 what = "a model in closed form" if self.is_closed_form else "a model of voxels"
                 raise BrainhiveError(f"{what} has no subject layer", "leave subject-layer out of arms")
-            name = layout.subject_layer if layout.subject_layer in LAYERS else "linear"
-            layout = replace(layout, subject_layer=name)
+            layout = replace(layout, subject_layer=LINEAR)
 
             # the model, which is frozen, and a layer that changes nothing yet
             start = Aligner(layout, self.model.learned).to(self.model.device)

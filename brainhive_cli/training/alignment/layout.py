@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.heads import FUSED, TOKEN, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.models.subject_layers import LAYERS
+from brainhive_cli.models.subject_layers import LINEAR
 
 Fields = dict[str, Any]
 
@@ -29,7 +29,7 @@ class Layout:
         fuser: The fuser's Config, as a mapping with its kind; empty where no head's target is fused.
         dims: Width of each embedding that is fused, by the fuser's key.
         encoders: The key of each encoder's embeddings, by the encoder's store name.
-        subject_layer: What is learned for each subject before the backbone; `none`, or one of `LAYERS`.
+        subject_layer: What is learned for each subject before the backbone; `none`, or `linear`.
         similarity: How vectors are compared; `cosine`, or `centred_cosine`, whose vectors have mean 0, so
             that it is the correlation.
         retrieval_heads: Heads that retrieval compares; the similarity of several is the mean of theirs. If
@@ -89,7 +89,7 @@ class Layout:
     def check(self) -> None:
         """Refuse unknown subject layers, similarities and heads, and a prior with centred tokens."""
         for kind, name, known in (
-            ("subject layer", self.subject_layer, ("none", *LAYERS)),
+            ("subject layer", self.subject_layer, ("none", LINEAR)),
             ("similarity", self.similarity, ("cosine", "centred_cosine")),
             *(("head", name, self.heads) for name in self.retrieval_heads),
         ):

@@ -18,7 +18,7 @@ from brainhive_cli.models import backbones, fusers
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.lora import Adapter
 from brainhive_cli.models.signal_spec import check_signal
-from brainhive_cli.models.subject_layers import LAYERS
+from brainhive_cli.models.subject_layers import LINEAR, ChannelMixing
 from brainhive_cli.training.alignment import published_models
 from brainhive_cli.training.alignment.layout import FORMAT, Format, Layout
 from brainhive_cli.training.alignment.learned import Learned
@@ -30,8 +30,6 @@ WAY = "run train-align --again, or copy it again"
 """Hint for a damaged folder."""
 LOSSES = "losses."
 """Before the names of what losses learned, among a folder's weights."""
-INITIAL_LOGIT_SCALE = 2.6592
-"""ln(1 / 0.07), CLIP's: what upstream's folder says where no loss had a scale."""
 
 
 class Aligner(nn.Module):
@@ -56,21 +54,9 @@ class Aligner(nn.Module):
         # the order of construction decides the initial weights
         self.layout, self.learned, spec = layout, learned or Learned(), layout.spec
         self.losses: Tensors = {}
-        self.subject_layer: nn.Module | None = None
-        if layout.subject_layer != "none":
-            self.subject_layer = LAYERS[layout.subject_layer](len(spec.subjects), spec.channels, spec.samples)
-        if layout.subject_layer == "token":
-            # the subject's token becomes the first channel
-            spec = replace(
-                spec,
-                names=("subject token", *spec.names) if spec.names else (),
-                widths=tuple(width + 1 for width in spec.widths),
-                positions=None,
-                regions={
-                    region: tuple(tuple(index + 1 for index in indices) for indices in subject_indices)
-                    for region, subject_indices in spec.regions.items()
-                },
-            )
+        self.subject_layer: ChannelMixing | None = None
+        if layout.subject_layer == LINEAR:
+            self.subject_layer = ChannelMixing(len(spec.subjects), spec.channels)
 
         # the fuser may predict its input from signals, so the backbone is built for its width
         fuser = parts.resolve("fusers", layout.fuser) if layout.fused else None
@@ -225,20 +211,6 @@ class Aligner(nn.Module):
         weights.save(folder / WEIGHTS[0], self.state_dict() | losses)
         config = {**self.layout.as_dict(), "learned": self.learned.save(folder, folder / WEIGHTS[0])}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-
-    def save_upstream(self, folder: Path) -> None:
-        """Write the model folder that the BrainHiVE repository reads; its embeddings go by upstream's names.
-
-        Raises:
-            BrainhiveError: if upstream has no such model.
-        """
-        # upstream has a scale in every model
-        scale = self.losses.get("0.logit_scale", torch.tensor(INITIAL_LOGIT_SCALE))
-        state = {**self.state_dict(), "logit_scale": scale}
-        config, renamed = published_models.write_upstream(self.layout, state)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        weights.save(folder / WEIGHTS[0], renamed)
 
 
 def load(path: Path | str) -> Aligner:

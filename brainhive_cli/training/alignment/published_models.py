@@ -1,7 +1,7 @@
 """Brain models in the formats of other projects: checkpoints of MindEye and NEURONS, folders of BrainHiVE.
 
 A reader of checkpoints describes the model by the shapes of its weights, and gives the table that renames
-them. BrainHiVE's folders are written, too.
+them.
 
 Source: BrainHiVE's repository (commit f06db69, `CLIPConfig`); MindEye1 (arXiv 2305.18274, MIT),
 Train_MindEye.py and train_autoencoder.py; MindEye2 (arXiv
@@ -62,8 +62,6 @@ OURS: Table = {
 FEED_FORWARD_KEY = "fuser.block.layers.0.ff.w1.weight"
 SUBJECT_TOKENS = "backbone.encoder.enc_embedding.subject_embedding.subject_embedding.weight"
 SHARED = "backbone.encoder.enc_embedding.subject_embedding.shared_embedding"
-SUBJECTS = 10
-"""Upstream's ATM takes a subject's number as the row of its token; numbers from here on share one token."""
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -369,75 +367,6 @@ def read_upstream(config: Fields, upstream: State) -> tuple[Layout, State]:
         encoders={key: key for key in dims},
     )
     return layout, state
-
-
-def write_upstream(layout: Layout, state: State) -> tuple[Fields, State]:
-    """Make upstream's config and weights from a Layout and our weights.
-
-    Raises:
-        BrainhiveError: if upstream's model has no such parts.
-    """
-    # refuse parts that upstream does not have
-    _check(layout, state)
-    kind = _upstreams(layout.backbone)
-    if kind == "atm":
-        # a subject's token goes to the row of its number; other numbers get the mean of all
-        learned = dict(zip(layout.spec.subjects, state[SUBJECT_TOKENS], strict=True))
-        mean = state[SUBJECT_TOKENS].mean(0)
-        tokens = torch.stack([learned.get(number, mean) for number in range(SUBJECTS + 1)])
-        state = state | {SUBJECT_TOKENS: tokens[:SUBJECTS].clone(), SHARED: tokens[SUBJECTS:].clone()}
-
-    # upstream's keys of the encoders
-    keys = {}
-    for name, key in layout.encoders.items():
-        encoder = parts.load("encoders", name) if parts.is_kind("encoders", name) else None
-        keys[key] = (encoder and encoder.Config.upstream) or key
-    config = {
-        "architectures": ["BrainCLIPModel"],
-        "model_type": "clip",
-        "brain_backbone": kind,
-        "brain_channels": layout.spec.channels,
-        "brain_sequence_length": layout.spec.samples,
-        "dropout": layout.backbone.get("dropout", 0.0),
-        "hidden_size": layout.heads[TOKEN].width,
-        "intermediate_size": len(state[FEED_FORWARD_KEY]),
-        "proj_meta": {keys[key]: width for key, width in layout.dims.items()},
-    }
-
-    # width before the projection, of the encoders that have one
-    for name in ("backbone.proj_eeg.0.weight", "backbone.project.1.weight"):
-        if name in state:
-            config["brain_embedding_dim"] = state[name].shape[1]
-
-    # table of names, ours to upstream
-    table = {
-        rf"fuser\.proj_maps\.{re.escape(key)}\.": f"{UPSTREAM_VISION}proj_maps.{upstreams}."
-        for key, upstreams in keys.items()
-    }
-    return config, rename(state, table | {r"backbone\.": UPSTREAM_BRAIN, r"fuser\.": UPSTREAM_VISION})
-
-
-def _check(layout: Layout, state: State) -> None:
-    # shapes of the brain encoder that upstream would build
-    kind, spec, fuser = _upstreams(layout.backbone), layout.spec, _upstreams(layout.fuser)
-    width = sum(head.width for head in layout.heads.values())
-    size = spec.channels, spec.samples, width, len(spec.subjects)
-    shapes = {name: value.shape for name, value in state.items() if name.startswith("backbone.")}
-    for is_upstreams, what in (
-        (list(layout.heads) == [TOKEN], f"heads {', '.join(layout.heads)}"),
-        (fuser == "fusion_encoder", f"fuser {fuser}"),
-        (kind in KINDS and shapes == _shapes(kind, *size), f"brain encoder {layout.backbone}"),
-        (layout.subject_layer == "none", f"subject layer {layout.subject_layer}"),
-        (layout.similarity == "cosine", f"similarity {layout.similarity}"),
-        (kind != "atm" or max(spec.subjects) <= SUBJECTS, f"subjects above {SUBJECTS}"),
-    ):
-        if not is_upstreams:
-            raise BrainhiveError(f"upstream's model has no {what}", "keep it in this project's own layout")
-
-
-def _upstreams(part: Fields) -> str:
-    """Return upstream's name of a part's kind: with underscores."""
-    return str(part.get("kind", "")).replace("-", "_")
 
 
 def _shapes(kind: str, channels: int, samples: int, dim: int, subjects: int) -> dict[str, Size]:

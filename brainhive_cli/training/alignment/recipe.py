@@ -101,8 +101,9 @@ class Recipe(SweptRecipe):
         None, description="head that retrieval compares; default: `token`, or the only vector or tokens"
     )
     prior: str | None = Field(None, description="Fusion Prior whose fusion encoder is the frozen target")
-    subject_layer: Literal["none", "token", "linear", "channel_attention"] = Field(
-        "none", description="what is learned for each subject before the brain encoder"
+    subject_layer: Literal["none", "linear"] = Field(
+        "none",
+        description="learned for each subject before the brain encoder: linear, a mixing of the channels",
     )
     similarity: Literal["cosine", "centred_cosine"] = Field("cosine", description="how tokens are compared")
     signal: Signal = Signal()

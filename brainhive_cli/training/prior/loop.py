@@ -51,12 +51,11 @@ class Training:
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of the batch's pictures at noise of their own."""
-        train = self.recipe.train
         is_kept, random = self.draw(batch)
         embeddings = self.embeddings(batch)
-        with self.launch.autocast(train.precision):
+        with self.launch.autocast(self.recipe.train.precision):
             conditioning = self.prior.condition_on_embeddings(embeddings, is_kept)
-        return self.generator.loss(self.latents(batch), conditioning, random, self.ids(batch), train)
+        return self.generator.loss(self.latents(batch), conditioning, random, self.ids(batch))
 
     def draw(self, batch: Batch) -> tuple[Tensor, list[torch.Generator]]:
         """Draw which tokens are kept, [B, 1], with each row's random number generator for the loss.

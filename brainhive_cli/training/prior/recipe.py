@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import BaseRecipe, Names
+from brainhive_cli.core.recipe import BaseRecipe, Names, Section
 from brainhive_cli.models import encoders, generators, priors
 from brainhive_cli.models.encoders import Encoders
 
@@ -32,7 +32,7 @@ def _known_features(name: str) -> str:
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Train(generators.Objective):
+class Train(Section):
     """Training of the prior; defaults are BrainHiVE's."""
 
     steps: int = Field(100_000, gt=0, le=1_000_000_000, description="steps of the optimiser")

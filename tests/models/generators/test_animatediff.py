@@ -200,9 +200,9 @@ def test_a_start_is_latents_frames_or_one_picture_and_strength_0_keeps_it(alone,
 def test_masks_weigh_by_their_share_of_each_place():
     masks = torch.zeros(1, 6, 1, 4, 4)
     masks[:, :, :, :, 1:] = 0.9
-    weights = mask_weights(masks, 2, 0.5)
+    weights = mask_weights(masks, 2)
     assert weights.shape == (1, 6, 1, 2, 2) and weights[0, 0, 0, 0].tolist() == [0.75, 1.0]
-    assert torch.equal(mask_weights(masks[:, 0], 2, 0.5), weights[:, :1])
+    assert torch.equal(mask_weights(masks[:, 0], 2), weights[:, :1])
 
 
 def test_training_lowers_the_loss(given):

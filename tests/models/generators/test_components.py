@@ -45,7 +45,7 @@ def test_networks_are_on_the_device_only_while_they_are_used():
             "is a whole model in one",
             "StableDiffusionP",
         ),
-        ({"image_proj": {}, "ip_adapter": {}}, "is an IP-Adapter", "generator.adapter of sd15-ip"),
+        ({"image_proj": {}, "ip_adapter": {}}, "is an IP-Adapter", "prior.start_from"),
         ({"other": 0}, "is a file, and generators are read", "give a whole folder"),
     ],
 )

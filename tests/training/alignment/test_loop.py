@@ -395,15 +395,15 @@ def test_training_starts_from_a_model_folder(train, embedding, tmp_path):
 
 
 def test_a_new_subject_begins_from_the_mean_of_those_that_were_learned(embedding, tmp_path):
-    layout = replace(layout_of(data_of(embedding, subjects=2)), subject_layer="token")
+    layout = replace(layout_of(data_of(embedding, subjects=2)), subject_layer="linear")
     learned = aligner.Aligner(layout)
-    torch.nn.init.normal_(learned.subject_layer.token)
+    torch.nn.init.normal_(learned.subject_layer.weight)
     learned.save(tmp_path / "joint")
 
     begun = aligner.Aligner(replace(layout, spec=replace(layout.spec, subjects=(7, 2))))
     take_over(begun, tmp_path / "joint")
 
-    old, new = learned.subject_layer.token, begun.subject_layer.token
+    old, new = learned.subject_layer.weight, begun.subject_layer.weight
     assert torch.equal(new[1], old[1]) and torch.equal(new[0], old.mean(0))
 
 

@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     [
         LAYOUT,
         replace(LAYOUT, prior="demo:prior"),
-        replace(LAYOUT, subject_layer="token", similarity="centred_cosine"),
+        replace(LAYOUT, subject_layer="linear", similarity="centred_cosine"),
         TWO,
     ],
 )

@@ -1,5 +1,6 @@
 """Zero-shot transfer: another data set's signals go into a model only as it was trained to take them."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from layouts import spec_of
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -130,10 +131,21 @@ def published(go, small, world, tmp_path, monkeypatch) -> Path:
     run = go("train-align", *small).folder
     ours, theirs = "brainhive_cli-models-encoders-python-example", "CLIP-ViT-B-32-laion2B-s34B-b79K"
     model = aligner.load(run / "cells" / "sub-02_seed-1" / "model")
-    model.save_upstream(tmp_path / "published")
-    config, weights = tmp_path / "published" / "config.json", tmp_path / "published" / "model.safetensors"
-    config.write_text(config.read_text().replace(ours, theirs))
-    save_file({name.replace(ours, theirs): value for name, value in load_file(weights).items()}, weights)
+    (tmp_path / "published").mkdir()
+    config = {
+        "brain_backbone": model.layout.backbone["kind"].replace("-", "_"),
+        "brain_channels": model.layout.spec.channels,
+        "brain_sequence_length": model.layout.spec.samples,
+        "dropout": model.layout.backbone.get("dropout", 0.0),
+        "proj_meta": {theirs: model.layout.dims[ours]},
+    }
+    (tmp_path / "published/config.json").write_text(json.dumps(config))
+    prefixes = {"backbone": "brain_model.backbone", "fuser": "vision_model"}
+    state = {"logit_scale": torch.tensor(2.6592)}
+    for name, value in model.state_dict().items():
+        part, _, rest = name.replace(ours, theirs).partition(".")
+        state[f"{prefixes[part]}.{rest}"] = value
+    save_file(state, tmp_path / "published/model.safetensors")
     shutil.copytree(world / "embeddings", tmp_path / "home" / "embeddings")
     (store,) = tmp_path.glob(f"home/embeddings/demo-noise-0.3/test/{ours}.h5")
     store.rename(store.with_stem("clip-b32"))

@@ -15,7 +15,6 @@ from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingExtra
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.views import Batch
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import Objective
 from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.training.prior.components import Learner
 from brainhive_cli.training.prior.loop import Training, train
@@ -100,25 +99,6 @@ def test_tokens_are_zeroed_at_the_rate_asked_for_and_then_carry_nothing(settings
     given = Conditioning(embeddings=training.prior.tokens(training.prior.adapt(token)))
     direct = training.generator.loss(training.latents(batch), given, random, batch.sizes)
     assert torch.allclose(loss, direct, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("key", "objective"),
-    [
-        ("train.min_snr_gamma=0.5", Objective(min_snr_gamma=0.5)),
-        ("train.noise_offset=0.5", Objective(noise_offset=0.5)),
-    ],
-)
-def test_the_objective_is_the_one_of_the_recipe(settings, begun, key, objective):
-    plain, other = begun(*settings), begun(*settings, key)
-    batch = first_batch(other)
-
-    kept, random = other.draw(batch)
-    conditioning = other.prior.condition_on_embeddings(other.embeddings(batch), kept)
-    given = (other.latents(batch), conditioning, random, batch.sizes)
-
-    assert torch.allclose(other.loss(batch), other.generator.loss(*given, objective), rtol=1e-6)
-    assert not torch.allclose(other.loss(batch), plain.loss(batch), rtol=1e-3)
 
 
 def test_the_average_is_the_one_made_by_hand_and_the_weights_go_on(settings, begun, tmp_path):

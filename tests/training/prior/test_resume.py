@@ -25,7 +25,6 @@ LONG = (
     "train.steps=40",  # of 4 among 10 pictures: twenty epochs
     "train.checkpoint_steps=3",
     "train.ema=0.9",
-    "train.noise_offset=0.1",
     "sample_items=0",
 )
 

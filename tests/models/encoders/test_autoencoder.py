@@ -1,0 +1,57 @@
+"""The small autoencoder of pictures: it learns once, and encoder and generator share its weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.models import encoders
+from brainhive_cli.models.generators import autoencoder
+from brainhive_cli.models.picture_autoencoder import WEIGHTS
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    (folder / "train").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number in range(20):
+        pixels = random.integers(0, 256, (28, 28), np.uint8)
+        Image.fromarray(pixels).save(folder / f"train/{number:02d}.png")
+    return folder
+
+
+def test_an_autoencoder_learns_from_its_pictures_once_and_its_decoder_draws_in_the_same_space(
+    pictures: Path,
+) -> None:
+    config = encoders.resolve({"kind": "autoencoder", "source": str(pictures)})
+    assert not config.is_here
+    encoder = config.build()
+    written_ns = (pictures / WEIGHTS).stat().st_mtime_ns
+
+    decoder = autoencoder.Config(source=str(pictures)).build()
+
+    assert config.is_here and (pictures / WEIGHTS).stat().st_mtime_ns == written_ns
+    assert encoder.weights["digest"] == config.build().weights["digest"]
+    assert decoder.latent_space == encoder.module.latent_space
+    picture = encoder.preprocess(Image.open(pictures / "train/00.png"))[None]  # [1, 3, H, W]
+    latents = encoder.module(picture)
+    assert latents.shape == (1, 12) and torch.equal(latents, decoder.encode(picture))
+    assert decoder.decode(latents).shape == (1, 3, 28, 28)
+
+
+def test_a_folder_without_pictures_is_missing_data(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match="holds 0 pictures"):
+        encoders.resolve({"kind": "autoencoder", "source": str(tmp_path)}).build()
+    with pytest.raises(MissingData, match="no folder of pictures"):
+        encoders.resolve("autoencoder").build()
+
+
+def test_a_damaged_picture_is_named(pictures: Path) -> None:
+    (pictures / "train/07.png").write_bytes(b"no picture")
+
+    with pytest.raises(MissingData, match=r"07\.png"):
+        encoders.resolve({"kind": "autoencoder", "source": str(pictures)}).build()
