@@ -304,19 +304,15 @@ def list_encoders() -> Result:
     """List encoders by name, then the families that take any source; no network is used (`embed --list`)."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    # one row per network of a family, or one for a family without named networks
+    # one row a kind; a family without a source of its own takes any
     rows = []
     for kind in parts.kinds("encoders"):
-        config = parts.load("encoders", kind).Config
-        plain = config()
+        config = parts.load("encoders", kind).Config()
         size = config.dim or "×".join(map(str, config.shape or ()))
-        known = {plain.name: (size, config.image_px, plain.weights_from)}
-        known |= {name: (row["dim"], row["image_px"], row["source"]) for name, row in config.variants.items()}
-        for name, (dim, side_px, weights) in known.items():
-            is_here = (config(source=weights) if weights else plain).is_here
-            state = "yes" if is_here else "no" if weights or dim else "–"
-            source = weights or f"{{kind: {name}, source: …}}"
-            rows.append((name, dim or "–", side_px or "–", source, config.licence or "–", state))
+        state = "yes" if config.is_here else "no" if config.weights_from or size else "–"
+        source = config.weights_from or f"{{kind: {config.name}, source: …}}"
+        side_px, licence = config.image_px or "–", config.licence or "–"
+        rows.append((config.name, size or "–", side_px, source, licence, state))
 
     # own vectors of home, whose width a store says
     for name in own_names():

@@ -31,7 +31,7 @@ def test_every_encoder_is_listed_by_a_name_that_embed_takes(hub_cache: Callable[
         "licence": "Apache-2.0",
         "here": "no",
     }
-    assert listed["siglip2-so400m14-384"]["weights"] == "hub:google/siglip2-so400m-patch14-384"
+    assert listed["siglip2"]["weights"] == "hub:google/siglip2-base-patch16-224"
     assert listed["demo-clip"]["here"] == "yes" and listed["timm"]["here"] == "–"
 
 
@@ -39,8 +39,8 @@ def test_every_encoder_is_listed_by_a_name_that_embed_takes(hub_cache: Callable[
     ("name", "repository", "files"),
     [
         (
-            "dinov3-l16",
-            "facebook/dinov3-vitl16-pretrain-lvd1689m",
+            "dinov3",
+            "facebook/dinov3-vitb16-pretrain-lvd1689m",
             ["config.json", "preprocessor_config.json", "model.safetensors"],
         ),
         (
@@ -66,7 +66,7 @@ def test_an_encoder_is_here_once_all_its_files_are(
 @pytest.mark.parametrize(
     ("reference", "dim"),
     [
-        ("siglip2-so400m14-384", 1152),
+        ("siglip2", 768),
         ("clip-l14+glocal", 768),
         ("vae", 1024),
         ({"kind": "vae", "resolution_px": 256}, None),

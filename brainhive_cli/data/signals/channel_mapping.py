@@ -15,8 +15,6 @@ from brainhive_cli.data.spaces import Sensors
 
 ChannelChoice = Literal["none", "spline", "common"]
 """Channels that a recording lacks are refused, interpolated between its sensors, or filled with the mean."""
-STIFFNESS, LEGENDRE_TERMS = 4, 50
-"""m of Perrin's splines, and terms of their series, as in mne."""
 ALPHA = 1e-5
 """Regularisation of mne where it interpolates bad channels; `Raw.interpolate_to` has 0."""
 FEWEST_SENSORS = 4
@@ -165,15 +163,7 @@ def spline_weights(from_positions: Float64, to_positions: Float64, alpha: float 
 
     Source: Perrin et al. 1989, equations 1 to 3.
     """
-    # g of the cosines between directions: a series of Legendre polynomials
-    sensors, others = (p / np.linalg.norm(p, axis=1, keepdims=True) for p in (from_positions, to_positions))
-    n = np.arange(1, LEGENDRE_TERMS + 1)
-    factors = np.append(0, (2 * n + 1) / (4 * np.pi * (n * (n + 1.0)) ** STIFFNESS))
-    g_sensors, g_others = (np.polynomial.legendre.legval(p @ sensors.T, factors) for p in (sensors, others))
+    from mne.channels.interpolation import _make_interpolation_matrix  # what all its interpolations use
 
-    # coefficients of splines through the sensors, which add up to 0, and a constant
-    count = len(sensors)
-    system = np.ones((count + 1, count + 1))
-    system[:count, :count] = g_sensors + alpha * np.eye(count)
-    system[count, count] = 0
-    return np.column_stack([g_others, np.ones(len(others))]) @ np.linalg.pinv(system)[:, :count]
+    weights: Float64 = _make_interpolation_matrix(from_positions, to_positions, alpha)
+    return weights

@@ -157,8 +157,6 @@ class EncoderConfig(parts.Config):
     """Side of the picture that the network sees, pixels; None where it depends on the source."""
     licence: ClassVar[str] = ""
     """Licence of the weights."""
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Other sizes: `source`, `dim`, `image_px` by a name that begins with the encoder's and a hyphen."""
     config_files: ClassVar[tuple[str, ...]] = ()
     """Files that must lie next to the weights."""
     weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHTS
@@ -302,15 +300,13 @@ class EncoderConfig(parts.Config):
 
     @property
     def known_dim(self) -> int | None:
-        """D of the embedding where the defaults or a variant fix it: known before any weights are here."""
-        name = self.model_copy(update={"degrade": None}).name
-        if self.dim is None or name == type(self)().name:
-            return self.dim
-        return self.variants[name]["dim"] if name in self.variants else None
+        """D of the embedding where the defaults fix it: known before any weights are here."""
+        is_usual = self.model_copy(update={"degrade": None}).name == type(self)().name
+        return self.dim if is_usual else None
 
     @property
     def known_shape(self) -> tuple[int, ...] | None:
-        """Shape of a target, where the defaults or a variant fix it."""
+        """Shape of a target, where the defaults fix it."""
         if self.shape is None:
             return None if self.known_dim is None else (self.known_dim,)
         size = {"output", *SEEN} & type(self).model_fields.keys()
@@ -320,9 +316,7 @@ class EncoderConfig(parts.Config):
         default = type(self).model_fields.get("source")
         if default is None or self.weights_from == (default.default or ""):
             return self.kind.replace(".", "-")  # an import path; torch's modules have no name with a dot
-        source = self.weights_from
-        names = (name for name, variant in self.variants.items() if variant["source"] == source)
-        return next(names, None) or slug(source)
+        return slug(self.weights_from)
 
     def build(self) -> Encoder:
         """Prepare the preprocessing, and the network to be loaded; `degrade` is not its task."""
@@ -504,9 +498,8 @@ def _knobs(reference: str) -> Any:
 
     # the name of a kind, with an output
     name, _, output = reference.partition(":")
-    output_knob = {"output": output} if output else {}
     if parts.is_kind("encoders", name):  # also where there is a folder of that name
-        return {"kind": name, **output_knob}
+        return {"kind": name, "output": output} if output else {"kind": name}
 
     # the name of own vectors, which are what they are
     if is_own_name(name):
@@ -514,12 +507,7 @@ def _knobs(reference: str) -> Any:
             raise RecipeError(f"{name} was imported, and has no output {output!r}", f"--encoders {name}")
         return {"kind": IMPORTED, "source": name}
 
-    # the name of a variant of a kind, or a folder
-    name = parts.name_of(name)
-    kind = name.partition("-")[0]
-    variants = parts.load("encoders", kind).Config.variants if parts.is_kind("encoders", kind) else {}
-    if name in variants:
-        return {"kind": kind, "source": variants[name]["source"], **output_knob}
+    # a folder, or what is refused by its name
     return {"kind": "reference", "source": reference} if os.path.isdir(locate(reference)) else reference
 
 

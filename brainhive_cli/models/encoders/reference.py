@@ -55,7 +55,6 @@ class Config(TokenConfig):
             for kind in parts.kinds("encoders"):
                 plain = parts.load("encoders", kind).Config()
                 known[plain.weights_from] = plain.name
-                known |= {variant["source"]: name for name, variant in plain.variants.items()}
             nearest = difflib.get_close_matches(self.source, known, n=1)
             guess = f"did you mean {known[nearest[0]]} ({nearest[0]})? " if nearest else ""
             raise MissingData(error.message, f"{guess}{error.hint}") from error

@@ -52,8 +52,6 @@ PICTURE_ARRAYS = ("pixels", "hashes", "concepts", "start_concepts")
 """Arrays of `LearnedPictures` besides the names, in a file."""
 OF_ARRAYS = ("pictures", "trials", "normalisers", "normaliser", "whiteners")
 """Attributes of `Learned` that are no part of its block; the block has a digest of the pictures."""
-LATER = {"stimulus_kinds", "recording_kinds"}
-"""Attributes that blocks of older models do not have."""
 NORMALISER, WHITENER = "normaliser.", "whitener."
 """Before the number of a subject, in the names of arrays."""
 Ids = Sequence[str]
@@ -434,7 +432,7 @@ class Learned:
         fields = documents.check({"learned": block}, str(file), dict[str, dict[str, Any]])["learned"]
         about = documents.check(fields.pop("pictures", {}), f"{file}: learned.pictures", dict[str, Any])
         known = {one.name for one in dataclass_fields(cls)} - {*OF_ARRAYS}
-        if wrong := sorted(fields.keys() - known) or sorted(known - LATER - fields.keys()):
+        if wrong := sorted(fields.keys() - known) or sorted(known - fields.keys()):
             problem = "which nothing reads" if wrong[0] in fields else "which it must have"
             raise BrainhiveError(f"{file}: learned.{wrong[0]}, {problem}", documents.AGAIN)
         learned: Self = documents.check({"learned": fields}, str(file), dict[str, cls])["learned"]  # type: ignore[valid-type]

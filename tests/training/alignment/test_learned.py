@@ -94,13 +94,6 @@ def test_a_history_without_one_of_its_facts_is_refused(folder: Path, change, wor
         aligners.load(folder)
 
 
-def test_a_history_of_an_older_model_does_not_know_what_its_data_were(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    del config["learned"]["stimulus_kinds"], config["learned"]["recording_kinds"]
-    (folder / "config.json").write_text(json.dumps(config))
-    assert aligners.load(folder).learned.recording_kinds == ()
-
-
 @pytest.mark.parametrize("number", [6, 8])
 def test_a_model_folder_of_another_format_is_refused_with_what_makes_it_anew(
     folder: Path, number: int
