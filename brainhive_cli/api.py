@@ -279,11 +279,11 @@ class Run:
         _check(cell=cell)
 
         # the cell that is named, or the only one
-        named = [trained for trained in self.cells if cell in ("", trained.name)]
-        if len(named) != 1:
+        matching = [trained for trained in self.cells if cell in ("", trained.name)]
+        if len(matching) != 1:
             problem = f"no cell {cell!r}" if cell else f"{len(self.cells)} cells, of which none is named"
             raise RecipeError(f"{self.path} has {problem}", ", ".join(trained.name for trained in self.cells))
-        return TrainedModel(self._align, named[0], open_device(device))
+        return TrainedModel(self._align, matching[0], open_device(device))
 
     @cached_property
     def _align(self) -> "TrainedRun":

@@ -89,11 +89,11 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
     # arguments without a key are paths or runs, for commands that take some
     overrides = common["overrides"] or []
     if paths:
-        named = [word for word in overrides if not OVERRIDE.match(word)]
+        positional = [word for word in overrides if not OVERRIDE.match(word)]
         overrides = [word for word in overrides if OVERRIDE.match(word)]
         if flagged := flags.get(paths):  # both ways of naming a run: a command that takes one refuses two
-            named = [flagged, *named] if named else flagged
-        flags = {**flags, paths: named or None}
+            positional = [flagged, *positional] if positional else flagged
+        flags = {**flags, paths: positional or None}
 
     # what the user has set goes on in hints
     keys = {key for key, value in flags.items() if value is not None}
@@ -357,9 +357,9 @@ def _is_needed(word: Any, recipe: str, command: str, keys: Set[str]) -> bool:
 
     # embed makes its own encoders' embeddings, other commands need those of all of theirs
     listed = split(read_recipe(find_recipe(command, recipe), command).get("encoders") or [])
-    named, own = ([resolve(encoder) for encoder in encoders] for encoders in (word[1], listed))
-    needed, there = (named, own) if command == "embed" else (own, named)
-    return bool(own) and any(encoder not in there for encoder in needed)
+    requested, configured = ([resolve(encoder) for encoder in encoders] for encoders in (word[1], listed))
+    needed, there = (requested, configured) if command == "embed" else (configured, requested)
+    return bool(configured) and any(encoder not in there for encoder in needed)
 
 
 def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:

@@ -50,11 +50,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         # one part for each model, person and draw, by all processes
         parts = product(job.cells, range(job.recipe.draw_count))
-        named = {f"{_name(cell)}, draw {draw}": (cell, draw) for cell, draw in parts}
+        part_of_name = {f"{_name(cell)}, draw {draw}": (cell, draw) for cell, draw in parts}
         open_base = lru_cache(1)(lambda cell: job.load_base(cell, launch))
 
         def measure(name: str) -> Part:
-            cell, draw = named[name]
+            cell, draw = part_of_name[name]
             person, pulls = job.people[cell.tested_on[0]], choices[_name(cell)].pulls
             arms = list_arms(job.recipe)
 
@@ -66,7 +66,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         files = {
             name: f"parts/{cell.name}/sub-{cell.tested_on[0]:02d}_draw-{draw:03d}.safetensors"
-            for name, (cell, draw) in named.items()
+            for name, (cell, draw) in part_of_name.items()
         }
         if not folder.fill("calibrating models, persons and draws", files, launch, measure):
             work = None
@@ -75,7 +75,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         with folder.finishing(launch) as is_due:
             if is_due and launch.is_main:
                 ranked = {
-                    named[name]: cell_files.load(folder.path / file, Part) for name, file in files.items()
+                    part_of_name[name]: cell_files.load(folder.path / file, Part)
+                    for name, file in files.items()
                 }
                 measured = conclude(job, ranked, choices)
                 for name, reason in measured.missing.items():
@@ -123,9 +124,9 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strengt
     }
 
     # the choice of each model, by one process
-    named = {f"strength for {_name(cell)}": cell for cell in todo}
-    with folder.claim_cells({name: files[cell] for name, cell in named.items()}, launch.alone) as free:
-        for cell in map(named.__getitem__, free):
+    cell_of_name = {f"strength for {_name(cell)}": cell for cell in todo}
+    with folder.claim_cells({name: files[cell] for name, cell in cell_of_name.items()}, launch.alone) as free:
+        for cell in map(cell_of_name.__getitem__, free):
             choice = fixed[cell] or choose_pulls(job, cell, left_out[cell], launch)
             folder.write_json(files[cell], choice.model_dump())
     launch.barrier()

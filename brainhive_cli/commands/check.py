@@ -292,8 +292,8 @@ def _require_recipe(command: str, word: str) -> None:
     """Raise what a recipe lacks: what `COMMAND --recipe WORD --check` says first."""
     module = import_command(command)
     if missing := describe_missing(module.inputs(module.Recipe.resolve(command, word, {}, ()))):
-        more = f"; and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise MissingData(missing[0] + more)
+        rest = f"; and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise MissingData(missing[0] + rest)
 
 
 def _require_prior(reference: str) -> None:

@@ -127,8 +127,10 @@ def _steps(recipe: Recipe) -> workflow.Recipe:
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the commands that the demo runs; it makes all that they read."""
-    steps, more = _steps(recipe), SYSTEMS[recipe.system].overrides
-    return [Input(f"{name}: {steps.line(name, more.get(name, []))}", note="a step") for name in steps.steps]
+    steps, overrides = _steps(recipe), SYSTEMS[recipe.system].overrides
+    return [
+        Input(f"{name}: {steps.line(name, overrides.get(name, []))}", note="a step") for name in steps.steps
+    ]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -171,8 +173,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # suggest the demos of the other systems
     files = {"page": folder.path / "index.html"}
-    others = [name for name in SYSTEMS if name != recipe.system]
-    lines = [Line("demo", "--real" if name == "real" else ("system", name)) for name in others]
+    other_systems = [name for name in SYSTEMS if name != recipe.system]
+    lines = [Line("demo", "--real" if name == "real" else ("system", name)) for name in other_systems]
     return Result(folder.path, tuple(tables), measurements, files, ", or ".join(map(str, lines)))
 
 

@@ -58,10 +58,10 @@ class Recipe(BaseRecipe):
 
     @model_validator(mode="after")
     def _has_encoders_that_encode(self) -> Self:
-        if own := [config for config in self.encoders if config.kind == IMPORTED]:
+        if imported := [config for config in self.encoders if config.kind == IMPORTED]:
             raise RecipeError(
-                f"{own[0].name} was imported as vectors, so nothing here can embed pictures by it",
-                write_embedding(self.dataset, own[:1]),
+                f"{imported[0].name} was imported as vectors, so nothing here can embed pictures by it",
+                write_embedding(self.dataset, imported[:1]),
             )
         return self
 
@@ -181,8 +181,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         job = Job.resolve(recipe)
         job.require()
     for images in {store.images.split: store.images for store in job.stores}.values():
-        if others := describe_unread(images.unread):
-            console.say(f"files among the {images.split} pictures of {job.dataset.name}: {others}")
+        if unread := describe_unread(images.unread):
+            console.say(f"files among the {images.split} pictures of {job.dataset.name}: {unread}")
 
     # the stores to be filled, each with its network; encoders whose weights are on this machine are built in
     # any case, and compared with their stores
@@ -218,22 +218,22 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     with (
         console.progress(f"embedding {job.dataset.name}", work.count if work else 0) as bar,
         claiming(files, launch, is_finished=is_filled) as free,
-        ExitStack() as more,
+        ExitStack() as stack,
     ):
         for name in free:
-            taken = [name]
+            claimed = [name]
             split = cells[name][0].images.split
             for other, stores in cells.items() if launch.is_main and not shares else ():
                 if other == name or stores[0].images.split != split or is_filled(other):
                     continue
                 if claim := Claim.attempt(claim_path(files[other])):
-                    more.callback(claim.release)
-                    taken.append(other)
-            taken = launch.gather(taken)[0]
-            due = [store for store in job.stores for other in taken if store in cells[other]]
+                    stack.callback(claim.release)
+                    claimed.append(other)
+            claimed = launch.gather(claimed)[0]
+            due = [store for store in job.stores for other in claimed if store in cells[other]]
             bad += _fill(due, groups, recipe, launch, again, bar)
             done |= {store.path for store in due}
-            more.close()
+            stack.close()
     if not {*groups} <= done:  # no pace is known of what others have shared
         work = None
     if bad and not recipe.skip_bad:

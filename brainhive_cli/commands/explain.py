@@ -63,17 +63,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             parts += job.pairs
         if "encoding" in spec.analyses:
             parts += [(None, subject) for subject in job.subjects]
-        named = {part_file(*part): part for part in parts}
+        part_of_file = {part_file(*part): part for part in parts}
 
         def explain(name: str) -> SubjectProfiles:
-            cell, subject = named[name]
+            cell, subject = part_of_file[name]
             common = cell or job.subjects[subject][0], subject, units, launch.device
             reader = job.reader(*common)
             if cell is None:
                 return explain_signals(reader, levels, spec)
             return explain_model(reader, spec, job.reader(*common, control) if control else None)
 
-        if not folder.fill("explaining cells and subjects", {name: name for name in named}, launch, explain):
+        if not folder.fill(
+            "explaining cells and subjects", {name: name for name in part_of_file}, launch, explain
+        ):
             work = None
         launch.barrier()
 
@@ -86,7 +88,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 ]
                 loaded = {
                     part: cell_files.load(folder.path / name, SubjectProfiles, Profile, Axis)
-                    for name, part in named.items()
+                    for name, part in part_of_file.items()
                 }
                 folder.finish(conclude(job, folder, readers, loaded, levels.get(spec.split, {}), caveats))
 

@@ -67,10 +67,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if recipe.format == "parquet" and len(datasets) == 1:
         # own vectors come back one name a line
         names = [*dict.fromkeys(store.attributes["encoder"] for store in opened)]
-        own = [name for name in names if not describe_bad_own_name(name)]
-        keys = [("as", [name]) for name in own]
-        if others := [name for name in names if name not in own]:
-            keys.insert(0, ("encoders", others))
+        imported = [name for name in names if not describe_bad_own_name(name)]
+        keys = [("as", [name]) for name in imported]
+        if unknown := [name for name in names if name not in imported]:
+            keys.insert(0, ("encoders", unknown))
         dataset = ("dataset", [*datasets])
         hint = " && ".join(str(Line("import-embeddings", recipe.to, dataset, key)) for key in keys)
     return Result(Path(recipe.to), (table,), hint=hint)

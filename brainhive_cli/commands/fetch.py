@@ -113,11 +113,11 @@ class Job:
         """Describe the source, the sizes and the licence."""
         due, unpacked = self.bytes_needed(files)
         licences = [read_licence(repository) or "its page names none" for repository in self.repositories]
-        places = [f"the hub's {repository.name}" for repository in self.repositories]
-        places += [file.url for file in self.source.web]
+        sources = [f"the hub's {repository.name}" for repository in self.repositories]
+        sources += [file.url for file in self.source.web]
         terms = f"{', '.join(licences)}; terms: {self.source.terms}" if licences else self.source.terms
         return (
-            f"{self.kind} from {' and '.join(places)} to {self.root}: {len(files)} files, "
+            f"{self.kind} from {' and '.join(sources)} to {self.root}: {len(files)} files, "
             f"{console.size(sum(file.size for file in files))}, "
             f"{console.size(due) if due else 'nothing'} to download"
             f"{f', at least {console.size(unpacked)} to unpack' if unpacked else ''}; licence: {terms}"

@@ -77,7 +77,7 @@ class Recipe(BaseRecipe):
             return fields
 
         # a name that is free: of no shipped encoder, of nothing that a head can be called
-        own = resolve({"kind": IMPORTED, "source": name})
+        imported = resolve({"kind": IMPORTED, "source": name})
         shipped = encoders_by_key([name]).get(name)
         if shipped is not None and shipped.kind != IMPORTED:
             raise RecipeError(
@@ -86,9 +86,9 @@ class Recipe(BaseRecipe):
         check_names([name])
         if name == FUSED:
             raise RecipeError(f"own vectors cannot be called {name!r}: a fuser's target is", OWN_NAME_HINT)
-        if "encoders" in fields and resolve_all(fields["encoders"]) != [own]:
+        if "encoders" in fields and resolve_all(fields["encoders"]) != [imported]:
             raise RecipeError(f"name is {name}, and encoders are named too", "leave one of them out")
-        return {**fields, "encoders": [own]}
+        return {**fields, "encoders": [imported]}
 
 
 def _resolve(recipe: Recipe) -> tuple[list[Path], list[StimulusSet]]:
@@ -117,8 +117,8 @@ def match_vectors(
             makes vectors of another shape.
     """
     # open the encoder's vectors; several encoders need files that tell them apart
-    in_order = splits[0].image_ids if recipe.splits and len(splits) == 1 else None
-    vectors = open_vectors(files, config.known_as, recipe.suffix, in_order)
+    ordered_ids = splits[0].image_ids if recipe.splits and len(splits) == 1 else None
+    vectors = open_vectors(files, config.known_as, recipe.suffix, ordered_ids)
     first_file = vectors.files[0]
     if len(recipe.encoders) > 1 and not vectors.says_encoder:
         raise BrainhiveError(
@@ -138,11 +138,11 @@ def match_vectors(
             gaps = np.setdiff1d(np.arange(len(images)), rows)
             if len(gaps) and not recipe.skip_missing:
                 absent = summarise_names([images.image_ids[row] for row in gaps], len(images))
-                more = ""
+                unmatched = ""
                 if unknown:
-                    more = f"; vectors without a picture, {summarise_names(unknown)}"
+                    unmatched = f"; vectors without a picture, {summarise_names(unknown)}"
                 raise MissingData(
-                    f"{images.dataset}/{images.split}: pictures without a vector, {absent}{more}",
+                    f"{images.dataset}/{images.split}: pictures without a vector, {absent}{unmatched}",
                     "give all files, or accept the gaps with --skip-missing",
                 )
             shares.append(Share(images, path_of(root, images.dataset, images.split, config.name), rows))

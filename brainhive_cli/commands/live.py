@@ -95,8 +95,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             console.warn(line)
 
         # where results go: lines of JSON, an LSL outlet, the page
-        named, digests = recipe.model_copy(update={"align_run": job.align.name}), digests_of(job.inputs())
-        folder = RunFolder.open("live", job.align.label, named, launch, True, digests)
+        resolved, digests = recipe.model_copy(update={"align_run": job.align.name}), digests_of(job.inputs())
+        folder = RunFolder.open("live", job.align.label, resolved, launch, True, digests)
         read_picture, sinks = _find_pictures(session), []
         if recipe.lines:
             sinks.append(lambda event: console.show_json(event, indent=None))

@@ -276,8 +276,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # repetitions together
     counts = [max(1, len(job.sessions(subject))) for subject in due]
     workers = launch.alone if isinstance(job.preparation, Merged) else launch
-    own = launch.shard(due) if again and workers is not launch else due  # else a store is made again by each
-    files, done = {str(subject): job.path(subject) for subject in own}, set[str]()
+    share = (
+        launch.shard(due) if again and workers is not launch else due
+    )  # else a store is made again by each
+    files, done = {str(subject): job.path(subject) for subject in share}, set[str]()
     launch.barrier()  # nobody writes before everybody has seen what is there
     with (
         console.progress(f"preparing {job.preparation.dataset}", sum(counts)) as bar,

@@ -132,9 +132,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # show the recipes that are named
     root = shipped_recipes()
     if recipe.names:
-        named = find(recipe.names)
-        hint = f"{named[0].line} --check" if len(named) == 1 else ""
-        return Result(root, tuple(listed.table for listed in named), hint=hint)
+        listings = find(recipe.names)
+        hint = f"{listings[0].line} --check" if len(listings) == 1 else ""
+        return Result(root, tuple(listed.table for listed in listings), hint=hint)
 
     # else list all, those of one name in a row, and the commands' own apart
     named_recipes: dict[str, list[Shipped]] = {}

@@ -132,9 +132,11 @@ class Job:
         if recipe.best_of > 1 and images.medium == "clip":  # encoders make the heads of pictures
             raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
         encoders = align.models[0].encoders
-        if recipe.best_of > 1 and (own := [config.name for config in encoders if config.kind == IMPORTED]):
+        if recipe.best_of > 1 and (
+            imported := [config.name for config in encoders if config.kind == IMPORTED]
+        ):
             raise RecipeError(
-                f"best_of encodes what is drawn, and {own[0]} was imported as vectors", "best_of=1"
+                f"best_of encodes what is drawn, and {imported[0]} was imported as vectors", "best_of=1"
             )
 
         baselines = Baselines(align, recipe.split, recipe.resolution_px, recipe.protocol)
@@ -379,8 +381,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # all variants in one table; they are compared with the first
     first = next(iter(jobs.values()))
     digests = digests_of(one for job in jobs.values() for one in job.inputs())
-    named = recipe.model_copy(update={"align_run": first.align.reference})
-    folder = RunFolder.open("reconstruct", f"{first.align.label}-sweep", named, launch, again, digests)
+    resolved = recipe.model_copy(update={"align_run": first.align.reference})
+    folder = RunFolder.open("reconstruct", f"{first.align.label}-sweep", resolved, launch, again, digests)
     if launch.is_main:  # again where it is finished: a variant may have got a metric
         folder.finish(measure_variants(results))
     launch.barrier()
@@ -465,14 +467,14 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
         sampler = Sampler(build, job.prior, recipe, recipe.sampling, launch.device, layout.heads)
         reranker = Reranker(heads, launch) if recipe.best_of > 1 else None
         rate_hz = images.open(0).rate_hz if images.medium == "clip" else None
-        named = {decoded_set.name: decoded_set for decoded_set in sets}
+        set_of_name = {decoded_set.name: decoded_set for decoded_set in sets}
         media = {
             name: [
                 decoded_set.file(image_id, n)
                 for image_id in decoded_set.image_ids
                 for n in range(recipe.repeats)
             ]
-            for name, decoded_set in named.items()
+            for name, decoded_set in set_of_name.items()
         }
         with folder.claim_cells(
             {name: files[-1] for name, files in media.items()},
@@ -483,7 +485,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
             for name in free:
                 generate(
                     sampler,
-                    named[name],
+                    set_of_name[name],
                     folder,
                     launch,
                     recipe.repeats,
@@ -494,7 +496,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
                     rate_hz=rate_hz,
                 )
                 count += 1
-        if count < len(named):  # others have shared it: its time says no pace
+        if count < len(set_of_name):  # others have shared it: its time says no pace
             work = None
         del sampler, reranker  # and with them all networks: their memory is the metrics' now
 

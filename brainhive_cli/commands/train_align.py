@@ -130,14 +130,14 @@ def _train(
     subjects = list_subjects(cells, with_tested=False)
     opened = None
     trained, started_s = list[Cell](), time.monotonic()
-    by_name = {cell.name: cell for cell in todo}
-    files = {name: f"cells/{name}/{FINISHED}" for name in by_name}
+    cell_of_name = {cell.name: cell for cell in todo}
+    files = {name: f"cells/{name}/{FINISHED}" for name in cell_of_name}
     with (
         console.divert_prints(),  # of trackers
         console.progress("training cells", len(todo)) as bar,
         folder.claim_cells(files, worker) as free,
     ):
-        for cell in map(by_name.__getitem__, free):
+        for cell in map(cell_of_name.__getitem__, free):
             recipe, is_begun = job.variants[cell.variant], folder.checkpoint_path(cell.name).is_file()
             with console.progress("reading signals and embeddings"):
                 if opened is None or not opened.is_compatible(recipe):
@@ -156,7 +156,7 @@ def _train(
     # the pace of this launch, without waiting for other workers
     launch.barrier()
     every = launch.gather((trained, busy_s if trained else 0.0))
-    cells = [cell for own, _ in (every if is_alone else every[:1]) for cell in own]
+    cells = [cell for cells_of_job, _ in (every if is_alone else every[:1]) for cell in cells_of_job]
     return replace(job.count_work(cells), seconds=max(spent for _, spent in every)) if cells else None
 
 

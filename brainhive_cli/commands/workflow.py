@@ -119,8 +119,8 @@ class Recipe(BaseRecipe):
     def line(self, name: str, overrides: Sequence[str]) -> str:
         """Write a step as one would type it."""
         recipe = self.recipe_of(name)
-        named = ["--recipe", recipe] if recipe else []
-        return shlex.join(["brainhive", self.command_of(name), *named, *overrides])
+        flags = ["--recipe", recipe] if recipe else []
+        return shlex.join(["brainhive", self.command_of(name), *flags, *overrides])
 
 
 def import_command(command: str) -> Any:
@@ -357,8 +357,8 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
         return step_reference if step else reference
 
     # the runs that the step reads, as its recipe and its overrides name them
-    named = _resolve(recipe, name, overrides)[1].align_run
-    references = named if isinstance(named, list) else [named]
+    align_run = _resolve(recipe, name, overrides)[1].align_run
+    references = align_run if isinstance(align_run, list) else [align_run]
     step_references = [name_step(reference) for reference in references]
     if step_references != references:
         value = step_references[0] if len(step_references) == 1 else json.dumps(step_references)

@@ -96,7 +96,7 @@ class Claim:
 
     def __init__(self, path: Path, name: str, wait: bool = False) -> None:
         delay_s = 0.01
-        while (taken := _take(path)) is None:
+        while (descriptor := _take(path)) is None:
             if not wait:
                 raise BrainhiveError(
                     f"{name} is being written by another command",
@@ -105,7 +105,7 @@ class Claim:
             raise_if_asked_to_stop()
             time.sleep(delay_s * random.uniform(0.5, 1))
             delay_s = min(2 * delay_s, LONGEST_POLL_S)
-        self._hold(path, *taken)
+        self._hold(path, *descriptor)
 
     @classmethod
     def for_path(cls, path: Path, wait: bool = False) -> Self:
@@ -115,10 +115,10 @@ class Claim:
     @classmethod
     def attempt(cls, path: Path) -> Self | None:
         """Take the claim if no living process holds it."""
-        if (taken := _take(path)) is None:
+        if (descriptor := _take(path)) is None:
             return None
         claim = cls.__new__(cls)
-        claim._hold(path, *taken)
+        claim._hold(path, *descriptor)
         return claim
 
     def _hold(self, path: Path, number: int, taken_from: str) -> None:

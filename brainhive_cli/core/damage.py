@@ -104,8 +104,8 @@ def is_of_the_machine(error: BaseException) -> bool:
     """
     if is_out_of_memory(error):
         # what the file claims, against the memory of the machine
-        named = re.search(r"tried to allocate (\d+) bytes", str(error))
-        wanted = int(named[1]) if named else getattr(error, "_total_size", 0)  # which NumPy's error has
+        match = re.search(r"tried to allocate (\d+) bytes", str(error))
+        wanted = int(match[1]) if match else getattr(error, "_total_size", 0)  # which NumPy's error has
         return int(wanted) < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if re.search(OF_THE_GPU, f"{type(error).__name__}: {error}"):
         return True

@@ -78,9 +78,9 @@ def shipped_folder(name: str) -> Path:
 
 def locate(path: str | Path) -> Path:
     """Resolve a path of a user or a recipe: as it is given, or else below home."""
-    named = Path(path)
-    below = home_folder() / named  # os.path: to a Path, a name that is too long is an error
-    return below if not os.path.exists(named) and os.path.exists(below) else named
+    path_as_given = Path(path)
+    below = home_folder() / path_as_given  # os.path: to a Path, a name that is too long is an error
+    return below if not os.path.exists(path_as_given) and os.path.exists(below) else path_as_given
 
 
 def way_to_folder(root: Path, key: str, chosen: str, content: str) -> str:

@@ -68,8 +68,8 @@ def permitted(
     """
     # words that are typed name code, unless they are files or folders
     before = vars(_permission).copy()
-    named = {key: value for key, value in flags.items() if value is not None}
-    words = [*_words(named), *(word for override in overrides for word in _words_of(override))]
+    set_flags = {key: value for key, value in flags.items() if value is not None}
+    words = [*_words(set_flags), *(word for override in overrides for word in _words_of(override))]
     names = {word for word in words if not os.path.exists(word)}  # the others are files or folders
     vars(_permission).update(names=names, all=all_code, is_check=is_check, ran=set())
     try:

@@ -246,12 +246,12 @@ def find_input(
 def download_line(repository: str, repo_type: str, patterns: Sequence[str], *more: str) -> str:
     """Write the line by which the hub's own command fetches some files, by names or patterns, and no more."""
     # patterns need a flag each, names need none
-    named = [*dict.fromkeys(pattern for pattern in patterns if pattern != "**")]
+    distinct = [*dict.fromkeys(pattern for pattern in patterns if pattern != "**")]
     words = ["hf", "download", repository]
-    if any(set("*?[") & set(pattern) for pattern in named):
-        words += [word for pattern in named for word in ("--include", pattern)]
+    if any(set("*?[") & set(pattern) for pattern in distinct):
+        words += [word for pattern in distinct for word in ("--include", pattern)]
     else:
-        words += named
+        words += distinct
     words += ["--repo-type", repo_type] if repo_type != "model" else []
     return shlex.join([*words, *more])
 

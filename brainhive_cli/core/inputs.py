@@ -135,8 +135,8 @@ def describe_missing(inputs: Iterable[Input]) -> list[str]:
         way_messages.setdefault(error.hint or error.message, {})[error.message] = None
     written = []
     for way, (first, *further) in way_messages.items():
-        more = f", and {len(further)} more" if further else ""
-        written.append(f"{first}{more} ({way})" if way != first else first)
+        rest = f", and {len(further)} more" if further else ""
+        written.append(f"{first}{rest} ({way})" if way != first else first)
     return written
 
 

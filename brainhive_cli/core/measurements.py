@@ -252,8 +252,8 @@ class Measurements:
             }
 
         # facts of the sweep as a whole are left out
-        whole: dict[str, Any] = {"variants": {}, "comparisons": [], "not_compared": [], "published": {}}
-        facts = self.facts.model_copy(update={**whole, "cells": choose(self.facts.cells)})
+        of_all: dict[str, Any] = {"variants": {}, "comparisons": [], "not_compared": [], "published": {}}
+        facts = self.facts.model_copy(update={**of_all, "cells": choose(self.facts.cells)})
         return type(self)(choose(self.scopes), self.missing, facts, choose(self.items))
 
     def as_dict(self) -> dict[str, Any]:

@@ -523,8 +523,8 @@ def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
 def _in_one_line(model: type[BaseModel], error: ValidationError, where: str) -> RecipeError:
     # the first of the problems that pydantic lists
     first = error.errors()[0]
-    named = [step for step in map(str, first["loc"]) if "[" not in step]  # the others are pydantic's own
-    key = ".".join([where, *named] if where else named)
+    steps = [step for step in map(str, first["loc"]) if "[" not in step]  # the others are pydantic's own
+    key = ".".join([where, *steps] if where else steps)
     key = key if key.isprintable() else repr(key)  # a name in a mapping may be any text
     if first["type"] == "extra_forbidden":
         section, path = _below(model, first["loc"][:-1])

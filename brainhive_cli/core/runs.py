@@ -159,8 +159,8 @@ class RunFolder:
                     claim.unlink(missing_ok=True)
                 workers = [claim for claim in held if not is_own(claim)]
                 if not run.is_finished:  # by another worker, just before this one had the lock
-                    own = name_part(path / f"worker-{next(PRESENCES)}")
-                    run = cls(path, Claim(path / WORKERS / own.name.removeprefix("."), f"run {path}"))
+                    presence = name_part(path / f"worker-{next(PRESENCES)}")
+                    run = cls(path, Claim(path / WORKERS / presence.name.removeprefix("."), f"run {path}"))
                     is_new = not (path / "recipe.yaml").is_file()
                     if not workers:
                         run.write_text("recipe.yaml", write_yaml(portable(recipe.model_dump(mode="json"))))
@@ -320,8 +320,8 @@ class RunFolder:
     def changed_s(self) -> float:
         """Time at which it was finished, or asked for again; before, that at which it logged last."""
         with suppress(BrainhiveError):  # none has found it
-            if (found := self.read_json(FOUND, _FoundBy).found) is not None:
-                return max(self.written_s, _earlier([found.timestamp()], [self.path / FOUND]))
+            if (found_at := self.read_json(FOUND, _FoundBy).found) is not None:
+                return max(self.written_s, _earlier([found_at.timestamp()], [self.path / FOUND]))
         return self.written_s
 
     @property
@@ -538,8 +538,8 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
     if names := [path.name for path in finished]:
         wanted = Path(reference).name
         meant = next((f"did you mean {name}? " for name in names if wanted in name), guess(wanted, names))
-        more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-        hint = f"{meant}finished, the newest first: {', '.join(names[:MAX_LISTED])}{more}"
+        rest = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+        hint = f"{meant}finished, the newest first: {', '.join(names[:MAX_LISTED])}{rest}"
 
     # a run of the hub is a folder of its cache
     if reference.startswith(hub.SCHEME):
@@ -547,17 +547,17 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
 
     # a path, a name, or the end of one
     below = [runs / command / reference] if command else sorted(runs.glob(f"*/{escape(reference)}"))
-    named = [path for path in (locate(reference), runs / reference) if path.is_dir()][:1]
-    named = named or [path for path in below if path.is_dir()]
-    if not named:
-        named = [path for path in finished if path.name.endswith(f"-{reference}")]
-    if len(named) > 1:
-        raise RecipeError(f"several runs are called {reference!r}", ", ".join(map(str, named)))
-    if not named:
+    folders = [path for path in (locate(reference), runs / reference) if path.is_dir()][:1]
+    folders = folders or [path for path in below if path.is_dir()]
+    if not folders:
+        folders = [path for path in finished if path.name.endswith(f"-{reference}")]
+    if len(folders) > 1:
+        raise RecipeError(f"several runs are called {reference!r}", ", ".join(map(str, folders)))
+    if not folders:
         raise MissingData(f"no{f' {command}' if command else ''} run {reference!r} under {runs}", hint)
 
     # it must be a finished run of the command
-    run = RunFolder(named[0])
+    run = RunFolder(folders[0])
     if not (run.path / "recipe.yaml").is_file():
         raise MissingData(f"{run.reference} is no run: it has no recipe.yaml", hint)
     resolved = RunFolder(run.path.resolve())
@@ -634,8 +634,8 @@ def _rejection(run: RunFolder, lacks: Callable[[RunFolder], str]) -> str:
 
 
 def _first_of(rejected: Sequence[str]) -> str:
-    more = f"; and {len(rejected) - MAX_LISTED} more" if len(rejected) > MAX_LISTED else ""
-    return "; ".join(rejected[:MAX_LISTED]) + more
+    rest = f"; and {len(rejected) - MAX_LISTED} more" if len(rejected) > MAX_LISTED else ""
+    return "; ".join(rejected[:MAX_LISTED]) + rest
 
 
 def _warn_of_longer(
@@ -654,9 +654,9 @@ def _warn_of_longer(
         if not _rejection(other, rejects):
             # the newest of them is enough of a warning
             names = [f"{trained.path.name} ({_described(trained)})" for trained in (run, other)]
-            more = "was trained more" if epochs and _size(other)[1][0] else "has more cells"
+            difference = "was trained more" if epochs and _size(other)[1][0] else "has more cells"
             console.warn(
-                f"{names[0]} is the newest run, but {names[1]} {more}: "
+                f"{names[0]} is the newest run, but {names[1]} {difference}: "
                 f"{choose}{other.path.name} takes that one"
             )
             break

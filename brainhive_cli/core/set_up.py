@@ -129,8 +129,8 @@ def say(key: str, value: Any) -> str:
     # long lists by their length, first and last
     if isinstance(value, list):
         texts = [say("", inner) for inner in value]
-        named = len(texts) <= LISTED
-        text = ", ".join(texts) if named else f"{len(texts)}: {texts[0]} … {texts[-1]}"
+        lists_all = len(texts) <= LISTED
+        text = ", ".join(texts) if lists_all else f"{len(texts)}: {texts[0]} … {texts[-1]}"
     else:
         text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= TEXT else f"{text[: TEXT - 1]}…"

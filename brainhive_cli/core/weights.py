@@ -98,7 +98,7 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def _with_plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensors[whole] for whole, name in plain_names(tensors).items()}
+    return {name: tensors[full_name] for full_name, name in plain_names(tensors).items()}
 
 
 def list_names(path: Path) -> list[str]:
@@ -329,8 +329,8 @@ def reading(
 
         # the reason in one line; torch's may fill a page
         text = " ".join(str(reason).split()).rpartition("WeightsUnpickler error: ")[2]
-        if named := re.search(r"GLOBAL (\S+) was not", text):
-            text = f"it holds more than tensors, {named[1]}, and no code of a file is run"
+        if match := re.search(r"GLOBAL (\S+) was not", text):
+            text = f"it holds more than tensors, {match[1]}, and no code of a file is run"
         elif len(text) > MAX_REASON_CHARACTERS:
             text = f"{text[:MAX_REASON_CHARACTERS]}…"
         raise error(f"{where} {problem}: {text or type(reason).__name__}", hint) from reason

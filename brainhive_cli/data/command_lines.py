@@ -16,10 +16,10 @@ from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, resolve
 def write_embedding(dataset: parts.Config, encoders: Sequence[EncoderConfig]) -> str:
     """Write the lines that embed a data set by encoders, or by the default; own vectors are imported."""
     # there is no encoder for own vectors: a line for each of them, and one for the others
-    others, named = [config for config in encoders if config.kind != IMPORTED], ("dataset", dataset)
-    lines = [Line("embed", named, ("encoders", others))] if others or not encoders else []
-    own = [("as", config.name) for config in encoders if config.kind == IMPORTED]
-    lines += [Line("import-embeddings", "FILE", named, name) for name in own]
+    encoding, flag = [config for config in encoders if config.kind != IMPORTED], ("dataset", dataset)
+    lines = [Line("embed", flag, ("encoders", encoding))] if encoding or not encoders else []
+    vectors = [("as", config.name) for config in encoders if config.kind == IMPORTED]
+    lines += [Line("import-embeddings", "FILE", flag, name) for name in vectors]
     return " && ".join(map(str, lines))
 
 
@@ -88,5 +88,5 @@ def _dataset_of(recipe: Mapping[str, Any]) -> str:
     if "dataset" not in recipe and recipe.get("align_run"):
         training = str(recipe["align_run"]).partition(":")[0]
         recipe = read_recipe(shipped_recipes() / training / "train-align.yaml")
-    named = recipe.get("dataset", "")
-    return str(named["kind"] if isinstance(named, Mapping) else named)
+    reference = recipe.get("dataset", "")
+    return str(reference["kind"] if isinstance(reference, Mapping) else reference)

@@ -59,11 +59,11 @@ class Cap:
             montage = make_standard_montage(self.montage)
         electrodes = montage.ch_names if montage is not None and self.montage in BY_INPUT else []
         inputs = (f"{bank}{number}" for bank in "ABCDEFGH" for number in range(1, BANK + 1))
-        by_input: dict[str, str] = dict(zip(inputs, electrodes, strict=False))
+        electrode_of_input: dict[str, str] = dict(zip(inputs, electrodes, strict=False))
         types: dict[str, str] = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
         names = {}
         for name, kind in types.items():
-            new = self.rename.get(name) or (by_input.get(name, name) if kind == "eeg" else name)
+            new = self.rename.get(name) or (electrode_of_input.get(name, name) if kind == "eeg" else name)
             names[name] = standard_name(new) if kind == "eeg" else new
 
         # a name that two channels would have stays as the file has it

@@ -112,8 +112,8 @@ class EventNames:
     def _match(self, pictures: Sequence[str]) -> list[int]:
         """Find the row of each picture; -1 where it has none. Tables cannot hold tabs in names."""
         if self.is_exact:
-            by_name = {read_category(name): row for row, name in enumerate(self.image_ids)}
-            return [by_name.get(read_category(name), -1) for name in pictures]
+            row_of_name = {read_category(name): row for row, name in enumerate(self.image_ids)}
+            return [row_of_name.get(read_category(name), -1) for name in pictures]
         written, known = (list(map(table_text, names)) for names in (pictures, self.image_ids))
         rows, _ = match_names(written, known, each_once=False)
         return rows.tolist()

@@ -41,9 +41,9 @@ class Holdout(Section):
 
     @model_validator(mode="after")
     def _says_once_how_much(self) -> Self:
-        named = [key for key in ("folds", "share", "test") if getattr(self, key) is not None]
-        if len(named) != 1:
-            problem = f"holdout has {' and '.join(named) or 'no folds, share or test'}"
+        set_keys = [key for key in ("folds", "share", "test") if getattr(self, key) is not None]
+        if len(set_keys) != 1:
+            problem = f"holdout has {' and '.join(set_keys) or 'no folds, share or test'}"
             raise RecipeError(problem, f"one of them, as holdout={{by: {self.by}, folds: 5}}")
         if self.test is not None:
             is_numbered = self.by in ("runs", "sessions")
@@ -330,10 +330,10 @@ class Holdout(Section):
             "whiten": steps.get("whiten", "no") not in ("no", False),
         }
         instead = {"estimator": "lsa", "min_ncsnr": "null", "max_voxels": "null"}
-        if named := [key for key, is_fitted in fitted.items() if is_fitted]:
-            keys = [f"preparation.{key}={instead.get(key, 'no')}" for key in named]
+        if refused := [key for key, is_fitted in fitted.items() if is_fitted]:
+            keys = [f"preparation.{key}={instead.get(key, 'no')}" for key in refused]
             raise BrainhiveError(
-                f"{where}: {' and '.join(f'{key}={steps[key]}' for key in named)} was fitted to all trials, "
+                f"{where}: {' and '.join(f'{key}={steps[key]}' for key in refused)} was fitted to all trials, "
                 f"and {self.by} are held out",
                 f"{Line('prepare', ('name', 'unfitted'), *keys)}, then signal.name=unfitted; "
                 "signal.normalise=channel or whiten is fitted to the training trials of each fold",

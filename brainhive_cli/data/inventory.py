@@ -106,13 +106,13 @@ class Inventory:
     @property
     def errors(self) -> list[BrainhiveError]:
         """Problems, one for each way out: of what is missing, or bad."""
-        by_hint: dict[tuple[type[BrainhiveError], str], list[BrainhiveError]] = {}
+        errors_of_hint: dict[tuple[type[BrainhiveError], str], list[BrainhiveError]] = {}
         for error in (part.problem for part in self.parts if part.problem):
             kind = MissingData if isinstance(error, MissingData) else BrainhiveError
-            by_hint.setdefault((kind, error.hint), []).append(error)
+            errors_of_hint.setdefault((kind, error.hint), []).append(error)
         return [
             kind(errors[0].message + (f", and {len(errors) - 1} more" if len(errors) > 1 else ""), hint)
-            for (kind, hint), errors in by_hint.items()
+            for (kind, hint), errors in errors_of_hint.items()
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
             images[split] = stimuli = dataset.images(split)
             count, least = len(stimuli), PUBLISHED.get(dataset.name, {}).get(split, 0)
             part.counts[split] = f"{count:,}" + (f" of {least:,}" if count < least else "")
-            part.counts[split] += f", {others}" if (others := describe_unread(stimuli.unread)) else ""
+            part.counts[split] += f", {unread}" if (unread := describe_unread(stimuli.unread)) else ""
             if count < least:
                 problem = f"{dataset.name} has {count:,} of {least:,} {split} pictures"
                 raise MissingData(problem, published.fetch_line(dataset.name))
@@ -276,8 +276,8 @@ def _raw_recordings(config: Any, paths: Paths, subject: int) -> Part:
     if absent:
         way = absent[0].hint
         if complete:
-            more = ("subjects", subject), f"preparation.sessions={','.join(map(str, complete))}"
-            way += f", or take what is there: {Line('prepare', *prepare.words, *more)}"
+            keys = ("subjects", subject), f"preparation.sessions={','.join(map(str, complete))}"
+            way += f", or take what is there: {Line('prepare', *prepare.words, *keys)}"
         part.note(MissingData(absent[0].message, way))
         part.name += f": sessions {', '.join(map(str, complete)) or 'none'}"
     part.note(MissingData(f"{config.kind} subject {subject}: raw recordings that are not prepared", prepare))

@@ -162,9 +162,9 @@ def match_split(source: Recordings, subject: int, split: str, stimuli: TargetSto
 
     # no trial is both learned and tested
     matched = trials.take(is_in_fold)
-    others = [trials.take(~is_in_fold), *holdout.list_other_side(store.splits, split, source.fold, where)]
+    other_side = [trials.take(~is_in_fold), *holdout.list_other_side(store.splits, split, source.fold, where)]
     matched.refuse_copies(
-        np.concatenate([other.digests.ravel() for other in others]),
+        np.concatenate([other.digests.ravel() for other in other_side]),
         where,
         "trials that are tested" if split == "train" else "trials that are trained on",
         f"take the copies out of the files, and prepare again: {Line('prepare', '--again')}",

@@ -120,8 +120,8 @@ def list_recordings(
             raise MissingData(f"{problem}: {unread[0].name} is in another format", way_to_read(unread[0]))
         raise MissingData(problem, "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set")
     for listed in recordings.values():
-        for of_session in listed.values():
-            _refuse_versions(root, of_session)
+        for paths_of_session in listed.values():
+            _refuse_versions(root, paths_of_session)
     return recordings
 
 
@@ -134,8 +134,10 @@ def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
         if SUBJECT.search(name):  # sub-01_old beside sub-01 holds copies of the same names
             folders = tuple(folder for folder in folders if not SUBJECT.match(folder))
         parts = re.sub(r"(?<=run-)0+(?=\d)", "", "_".join([*folders, name]).lower()).split("_")
-        own = dict.fromkeys(part for part in parts if part not in SUFFIXES and not part.startswith(PROCESSED))
-        other = known.setdefault(tuple(own), path)
+        entities = dict.fromkeys(
+            part for part in parts if part not in SUFFIXES and not part.startswith(PROCESSED)
+        )
+        other = known.setdefault(tuple(entities), path)
         if other != path:
             # a pattern that takes one of them: by its ending, or an entity that the other does not have
             ending = path.name[path.name.index(".") :]
@@ -223,13 +225,13 @@ def group_by_session(
     numbers = number_subjects(label_paths, subject_numbers or {})
 
     recordings: dict[int, dict[int, list[Path]]] = {}
-    named: dict[tuple[int, int], tuple[str, Path]] = {}  # label and first path by subject and session
+    first_paths: dict[tuple[int, int], tuple[str, Path]] = {}  # label and first path by subject and session
     for path, (label, name) in labels.items():
         # the session's number, 1 where the path has none
         session = number_session(name) if session_numbers is None else session_numbers.get(name)
         if session is None:
             continue
-        first_name, first = named.setdefault((numbers[label], session), (name, path))
+        first_name, first = first_paths.setdefault((numbers[label], session), (name, path))
         if first_name != name:
             problem = f"{path} and {first} are of two sessions {session}"
             patterns = ",".join(dict.fromkeys(re.sub(r"\d+$", "*", name) for _, name in labels.values()))
@@ -278,13 +280,15 @@ def describe_labels(
     labels, lines = set[str](), list[str]()
     sessions: dict[int, str] = {}
     for subject, session_paths in files.items():
-        own = dict.fromkeys(read_label(path, root) for paths in session_paths.values() for path in paths)
-        if subject in subjects and [label[4:].lstrip("0") for label in own] != [str(subject)]:
-            lines.append(f"subject {subject} is {' and '.join(own)}")
-        labels |= own.keys()
+        labels_of_files = dict.fromkeys(
+            read_label(path, root) for paths in session_paths.values() for path in paths
+        )
+        if subject in subjects and [label[4:].lstrip("0") for label in labels_of_files] != [str(subject)]:
+            lines.append(f"subject {subject} is {' and '.join(labels_of_files)}")
+        labels |= labels_of_files.keys()
         sessions |= {number: read_session(paths[0], root) for number, paths in session_paths.items()}
-    named = [(n, name) for n, name in sorted(sessions.items()) if name.lstrip("0") not in ("", str(n))]
-    lines += [f"session {', '.join(f'{n} is ses-{name}' for n, name in named)}"] if named else []
+    renamed = [(n, name) for n, name in sorted(sessions.items()) if name.lstrip("0") not in ("", str(n))]
+    lines += [f"session {', '.join(f'{n} is ses-{name}' for n, name in renamed)}"] if renamed else []
     absent = sorted(subject_numbers.keys() - labels)
     return lines + [f"no file is of {label}, which subject_numbers names" for label in absent]
 
@@ -439,28 +443,28 @@ def _check_before_mne(path: Path) -> None:
     """
     import mne
 
-    named = []
+    file_names = []
     if path.suffix.lower() == ".vhdr":
         # mne would make room for all channels that a header claims
         header = read_regular(path).decode("latin-1")
-        named = VHDR_FILE.findall(header)
+        file_names = VHDR_FILE.findall(header)
         channels = re.search(r"NumberOfChannels\s*[=:]\s*(\d{1,20})", header)
         if channels and int(channels[1]) > header.count("\n"):  # each has a line
             raise ValueError(f"it says that it has {int(channels[1]):,} channels, and does not list them")
     elif path.name.endswith((".fif", ".fif.gz")):
         tags = mne.io.show_fiff(path, tag=FIF_NEXT_FILE, max_str=MAX_NAME_BYTES, verbose="ERROR")
-        named = FIF_FILE.findall(tags)
-    if outside := [name for name in named if name in ("", ".", "..") or re.search(r"[/\\\0]", name)]:
+        file_names = FIF_FILE.findall(tags)
+    if outside := [name for name in file_names if name in ("", ".", "..") or re.search(r"[/\\\0]", name)]:
         raise ValueError(f"it names a file outside its folder, {outside[0]!r}")
-    for name in named:
+    for name in file_names:
         if path.with_name(name).is_file() or not name.lower().endswith(".vmrk"):  # mne finds its own markers
             _require_own(path, name)
 
 
 def _require_own(path: Path, name: str) -> None:
     """Refuse a file that a recording names, and that by its name belongs to another recording."""
-    stem, named = (composed(SPLIT.sub("", each.stem)) for each in (path, Path(name)))
-    if stem in (named, re.sub(r"-\d+(\.fif)?$", r"\1", named)) or name == path.resolve().name:
+    stem, named_stem = (composed(SPLIT.sub("", each.stem)) for each in (path, Path(name)))
+    if stem in (named_stem, re.sub(r"-\d+(\.fif)?$", r"\1", named_stem)) or name == path.resolve().name:
         return
     ways = {
         ".vhdr": f"if it was renamed, write DataFile={path.stem}.eeg and MarkerFile={path.stem}.vmrk into it",

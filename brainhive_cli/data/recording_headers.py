@@ -132,14 +132,14 @@ def read_header(
         MissingData: if it is damaged.
         BrainhiveError: if it has no events.
     """
-    raw = own = open_raw(path, onset_unit == "s", cap)
+    raw = unchanged = open_raw(path, onset_unit == "s", cap)
     if is_read_as_bids(path, onset_unit == "s"):  # mne-bids puts the events.tsv in place of its annotations
-        own = open_raw(path, has_bids_onsets=False)
+        unchanged = open_raw(path, has_bids_onsets=False)
     with readable(path):
         # annotations: events, spans without trials, and interruptions
         rate_hz = float(raw.info["sfreq"])
-        markers, own_spans = _read_annotations(own, path)
-        annotated, spans = (markers, []) if own is raw else _read_annotations(raw, path)
+        markers, own_spans = _read_annotations(unchanged, path)
+        annotated, spans = (markers, []) if unchanged is raw else _read_annotations(raw, path)
         spans += own_spans
         pauses = read_pauses(path)
         for start_s, length_s in zip(pauses.starts_s, pauses.lengths_s, strict=True):
@@ -147,20 +147,20 @@ def read_header(
         events, source, doubts = _find_events(
             raw, path, annotated, markers, pauses, column, stim_channel, onset_unit, delay_s
         )
-        if len(pauses) and own is not raw and source == ANNOTATIONS:
+        if len(pauses) and unchanged is not raw and source == ANNOTATIONS:
             problem = f"{path} pauses for {pauses.lengths_s.sum():.3g} s, and its events are times of a table"
             raise BrainhiveError(problem, "preparation.column=COLUMN of that table, whose onsets are moved")
-        if own is not raw and source == ANNOTATIONS:  # which mne-bids has read of the table
+        if unchanged is not raw and source == ANNOTATIONS:  # which mne-bids has read of the table
             times_s = np.array([at / rate_hz for at, _ in annotated])
             if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
                 doubts.append(f"events.tsv and markers of the recording disagree: {doubt}")
-        if own is not raw and (table := table_of(path, "channels")) is not None:
+        if unchanged is not raw and (table := table_of(path, "channels")) is not None:
             if table.parent == bids_root(path):
                 doubts.append(
                     f"mne-bids does not read {table.name} of the root: copy it next to the recording"
                 )
             listed = [row.get("name", "") for row in read_table(table)[1]]
-            if listed != own.ch_names and sorted(listed) == sorted(own.ch_names):
+            if listed != unchanged.ch_names and sorted(listed) == sorted(unchanged.ch_names):
                 doubts.append("channels.tsv lists the channels in another order than the recording")
 
         # variances within stretches of a second, evenly over the recording
@@ -260,8 +260,8 @@ def _find_events(
             f"or write {_table_for(path)}",
         )
     problem = f"{path} has no events: no annotations, no stimulus channel, and no events.tsv next to it"
-    named = [name for name in raw.ch_names if TRIGGER.fullmatch(name)]
-    way = f"preparation.stim_channel={named[0]}, if that holds codes; or " if named else ""
+    triggers = [name for name in raw.ch_names if TRIGGER.fullmatch(name)]
+    way = f"preparation.stim_channel={triggers[0]}, if that holds codes; or " if triggers else ""
     raise BrainhiveError(problem, f"{way}write {_table_for(path)}")
 
 
@@ -395,8 +395,8 @@ def compare_onsets(
     matched = {*times_s[nearest[is_near]].tolist()}
     names = {name for at, name in markers if at / rate_hz in matched}
     alike = len({at for at, name in markers if name in names})
-    if 0 < (more := alike - int(is_near.sum())) <= len(onsets_s) / 5:
-        differences.insert(0, f"markers of the same names without a row: {more}")
+    if 0 < (extra := alike - int(is_near.sum())) <= len(onsets_s) / 5:
+        differences.insert(0, f"markers of the same names without a row: {extra}")
     return "; ".join(differences)
 
 
@@ -456,12 +456,12 @@ def _drop_doubled(
 ) -> tuple[list[tuple[int, str]], list[str]]:
     """Drop events that repeat the same one within DOUBLE_S, and describe how many."""
     last: dict[str, int] = {}
-    kept, dropped = [], 0
+    distinct, dropped = [], 0
     for at, name in sorted(events):
         if name in last and at - last[name] <= DOUBLE_S * rate_hz:
             dropped += 1
         else:
-            kept.append((at, name))
+            distinct.append((at, name))
         last[name] = at
     doubt = f"events that repeat one within {DOUBLE_S * 1000:.0f} ms count once, {dropped} times"
-    return kept, [doubt] if dropped else []
+    return distinct, [doubt] if dropped else []

@@ -108,10 +108,10 @@ def join(
     Raises:
         BrainhiveError: if sessions differ in channels, times, rate or unit.
     """
-    by_split: dict[str, list[Trials]] = {}
+    trials_of_split: dict[str, list[Trials]] = {}
     for store in stores:
         for split, recording in store.splits.items():
-            by_split.setdefault(split, []).append(recording)
+            trials_of_split.setdefault(split, []).append(recording)
     spaces = [next(iter(store.splits.values())).space for store in stores]
     space = spaces[0]
     if isinstance(space, Voxels):  # whose maps are those of the mean session
@@ -122,7 +122,7 @@ def join(
         space = replace(space, maps=maps)
     return {
         split: replace(_join(recordings, order_seed, provenance), space=space)
-        for split, recordings in by_split.items()
+        for split, recordings in trials_of_split.items()
     }
 
 

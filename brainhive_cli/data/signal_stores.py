@@ -258,8 +258,8 @@ def require_each(subjects: Sequence[int], check: Callable[[int], object]) -> Non
         first = next(iter(missing.values()))
         there = [str(subject) for subject in subjects if subject not in missing]
         alternative = f", or those that are there: --subjects {','.join(there)}" if there else ""
-        more = f", nor of {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise MissingData(first.message + more, first.hint + alternative)
+        rest = f", nor of {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise MissingData(first.message + rest, first.hint + alternative)
 
 
 def recorded_subjects(dataset: Dataset, paths: Paths, preparation: str | None = None) -> tuple[int, ...]:
@@ -280,8 +280,10 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
     sessions: dict[tuple[str, int], Mapping[str, int]] = {}
     for split, recording in store.splits.items():
         for session in recording.provenance.get("sessions", []):
-            by_split = {split: session.get("dropped", {}), **session.get("dropped_by_split", {})}
-            sessions |= {(name, session.get("session", 0)): reasons for name, reasons in by_split.items()}
+            dropped_of_split = {split: session.get("dropped", {}), **session.get("dropped_by_split", {})}
+            sessions |= {
+                (name, session.get("session", 0)): reasons for name, reasons in dropped_of_split.items()
+            }
     dropped: dict[str, Counter[str]] = defaultdict(Counter)
     for (split, _), reasons in sessions.items():
         dropped[split].update(reasons)

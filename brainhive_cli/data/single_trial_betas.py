@@ -325,8 +325,8 @@ class Betas(Preparation, ABC):
             "Voxels", ("subject", "voxels", "regions that have any, the largest first"), tuple(widths)
         )
         readings = ((n, *pair) for n in subjects for pair in self.readings.get(n, {}).items())
-        taken = (row for row in readings if row[1:] != ("mask", "mask"))
-        files = Table("Files of regions", ("subject", "name", "taken for"), tuple(taken))
+        recordings = (row for row in readings if row[1:] != ("mask", "mask"))
+        files = Table("Files of regions", ("subject", "name", "taken for"), tuple(recordings))
         tables = (Table("Trials", columns, tuple(rows)), voxels, *([files] if files.rows else []))
         return Overview(tables if rows else (), tuple(lines))
 
@@ -389,8 +389,8 @@ class PublishedBetas(Betas):
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose files are there."""
         patterns, numbers = self.config.patterns, self.config.numbers
-        found = list_subjects(self.root, [folder + pattern for pattern in patterns for folder in FOLDERS])
-        return tuple(subject for subject in found if subject in (numbers or found))
+        labels = list_subjects(self.root, [folder + pattern for pattern in patterns for folder in FOLDERS])
+        return tuple(subject for subject in labels if subject in (numbers or labels))
 
     def files(self, subject: int) -> Sequence[Path]:
         """List all files of a subject."""

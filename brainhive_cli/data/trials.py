@@ -201,9 +201,9 @@ class Trials:
         if type(signal) is np.ndarray:
             signal = signal[index]
         elif not np.array_equal(index, np.arange(len(signal))):
-            whole = signal
-            shape = (len(index), *whole.shape[1:])
-            signal = LazyRows(None, shape, whole.dtype, lambda part: whole[_as_slice(index[part])])
+            all_rows = signal
+            shape = (len(index), *all_rows.shape[1:])
+            signal = LazyRows(None, shape, all_rows.dtype, lambda part: all_rows[_as_slice(index[part])])
         return self.change(
             signal=signal,
             image_ids=Names.of(self.image_ids)[index] if len(self.image_ids) else (),
@@ -217,12 +217,12 @@ class Trials:
     def choose(self, is_chosen: Bool) -> Self:
         """Choose some of the repetitions [N, R]; stimuli without one are left out."""
         rows = np.flatnonzero(is_chosen.any(1))
-        taken, is_chosen = self.take(rows), is_chosen[rows]
-        if (is_chosen == taken.is_there).all():
-            return taken
+        chosen, is_chosen = self.take(rows), is_chosen[rows]
+        if (is_chosen == chosen.is_there).all():
+            return chosen
 
         # the chosen repetitions first, and as many columns as the most of them
-        counts, whole = is_chosen.sum(1), taken.signal
+        counts, signal = is_chosen.sum(1), chosen.signal
         order = np.argsort(~is_chosen, 1, kind="stable")[:, : counts.max(initial=0)]  # [n, r]
 
         def choose(values: Array, part: Any = slice(None)) -> Array:
@@ -233,17 +233,17 @@ class Trials:
         known: dict[str, Any] = {
             name: np.take_along_axis(np.where(is_chosen, values, absent), order, 1).astype(values.dtype)
             for name, absent in BY_TRIAL.items()
-            if (values := getattr(taken, name)) is not None
+            if (values := getattr(chosen, name)) is not None
         }
-        shape = (len(rows), order.shape[1], *whole.shape[2:])
-        if "singles" in (before := taken._read_before):
+        shape = (len(rows), order.shape[1], *signal.shape[2:])
+        if "singles" in (before := chosen._read_before):
             known["singles"] = choose(before["singles"])
         averages = {"averages": None} if "averages" in before else {}
-        return taken.change(
+        return chosen.change(
             **averages,
-            signal=LazyRows(None, shape, whole.dtype, lambda part: choose(np.asarray(whole[part]), part)),
+            signal=LazyRows(None, shape, signal.dtype, lambda part: choose(np.asarray(signal[part]), part)),
             repetitions=counts,
-            recorded=taken.recorded and taken.recorded.choose(is_chosen),
+            recorded=chosen.recorded and chosen.recorded.choose(is_chosen),
             **known,
         )
 
@@ -257,17 +257,17 @@ class Trials:
             split: Which side of the fold.
         """
         is_chosen = is_tested if split == "test" else self.is_there & ~is_tested
-        whole, rows, columns = self.signal, *np.nonzero(is_chosen)
+        signal, rows, columns = self.signal, *np.nonzero(is_chosen)
         names, trials = self.image_ids, (rows[:, None], columns[:, None])
 
         def read(part: Any) -> Array:
-            distinct, place = np.unique(rows[part], return_inverse=True)  # a store is indexed along N alone
-            return np.asarray(whole[_as_slice(distinct)])[place, columns[part]][:, None]
+            distinct, inverse = np.unique(rows[part], return_inverse=True)  # a store is indexed along N alone
+            return np.asarray(signal[_as_slice(distinct)])[inverse, columns[part]][:, None]
 
         known: dict[str, Any] = {name: take(getattr(self, name), trials) for name in BY_TRIAL}
         return replace(
             self,
-            signal=LazyRows(None, (len(rows), 1, *whole.shape[2:]), whole.dtype, read),
+            signal=LazyRows(None, (len(rows), 1, *signal.shape[2:]), signal.dtype, read),
             image_ids=Names.of(names[row] for row in rows.tolist()) if len(names) else (),
             repetitions=None,
             index=np.flatnonzero(is_chosen[self.is_there]),
@@ -297,7 +297,7 @@ class Trials:
         Raises:
             RecipeError: naming what the data do not have, and the nearest name.
         """
-        whole, space, rows = self.signal, self.space, np.arange(self.signal.shape[2])
+        signal, space, rows = self.signal, self.space, np.arange(self.signal.shape[2])
         if channels is not None and isinstance(space, Sensors):
             rows = channel_rows(space.names, channels)
         elif channels is not None and isinstance(space, Voxels):
@@ -313,11 +313,11 @@ class Trials:
         samples = sample_range(self.times_s, window_ms)
 
         def read(part: Any) -> Float32:
-            chosen = np.asarray(whole[part, :, :, samples])[:, :, rows].astype(np.float32, copy=False)
+            chosen = np.asarray(signal[part, :, :, samples])[:, :, rows].astype(np.float32, copy=False)
             return chosen if scale == 1 else chosen * np.float32(scale)
 
         times_s = self.times_s[samples]
-        shape = (*whole.shape[:2], len(rows), len(times_s))
+        shape = (*signal.shape[:2], len(rows), len(times_s))
         return replace(
             self,
             signal=LazyRows(None, shape, np.dtype(np.float32), read),
@@ -493,10 +493,10 @@ class Trials:
         is_known = self.digests > 0
         is_copy = is_known & np.isin(self.digests, others)
         if is_copy.any():
-            row, place = np.argwhere(is_copy)[0]
+            row, column = np.argwhere(is_copy)[0]
             words = [f"of {self.image_ids[row]}"]
-            words += [] if self.sessions is None else [f"session {self.sessions[row, place] + 1}"]
-            words += [] if self.runs is None else [f"run {self.runs[row, place]}"]
+            words += [] if self.sessions is None else [f"session {self.sessions[row, column] + 1}"]
+            words += [] if self.runs is None else [f"run {self.runs[row, column]}"]
             copies = f"{is_copy.sum()} of {is_known.sum()} trials are copies of {source}"
             raise BrainhiveError(f"{where}: {copies}; the first is {', '.join(words)}", hint)
 
@@ -510,8 +510,8 @@ class Trials:
         simulated = [SIMULATED] if any("simulated" in source for source in sources) else []
         steps = [source["preparation"] for source in sources if "preparation" in source]
         whitened = [step for step in steps if step.get("whiten") not in ("no", False)]
-        by_tested = any(step.get("whiten_by") == "both" for step in whitened)
-        return merge_caveats(simulated, [WHITENED_BY_TESTED] if by_tested else [])
+        is_by_tested = any(step.get("whiten_by") == "both" for step in whitened)
+        return merge_caveats(simulated, [WHITENED_BY_TESTED] if is_by_tested else [])
 
     @property
     def preparation(self) -> dict[str, Any]:
@@ -585,9 +585,9 @@ def gather_trials(
     def read(part: slice) -> Array:
         numbers = table[part].ravel()
         trials = np.zeros((len(numbers), *shape), dtype)
-        for place in np.argsort(numbers, kind="stable").tolist():
-            if numbers[place] >= 0:
-                trials[place] = trial(int(numbers[place]))
+        for position in np.argsort(numbers, kind="stable").tolist():
+            if numbers[position] >= 0:
+                trials[position] = trial(int(numbers[position]))
         return trials.reshape(*table[part].shape, *shape)
 
     return read
@@ -602,7 +602,7 @@ def group_trials(stimuli: Array) -> tuple[Array, Int64, Int64]:
     Returns:
         The stimuli [N], ascending; the trials of each [N, R], -1 where there is none; how many there are [N].
     """
-    names, place, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
+    names, inverse, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
     table = np.full((len(names), counts.max(initial=0)), -1, np.int64)
-    table[np.arange(table.shape[1]) < counts[:, None]] = np.argsort(place, kind="stable")
+    table[np.arange(table.shape[1]) < counts[:, None]] = np.argsort(inverse, kind="stable")
     return names, table, counts

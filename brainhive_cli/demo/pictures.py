@@ -145,12 +145,12 @@ def split_concepts() -> dict[str, list[Concept]]:
 
 def named_scenes(folder: str, concepts: list[Concept], copies: int, rng: np.random.Generator) -> list[Scene]:
     """Place concepts at random, `copies` times each, with image ids below a folder."""
-    named = []
+    scenes = []
     for number, concept in enumerate(concepts, start=1):
         name = "_".join(concept)
         for copy in range(1, copies + 1):
-            named.append(_place(concept, rng, f"{folder}/{number:05d}_{name}/{name}_{copy:02d}"))
-    return named
+            scenes.append(_place(concept, rng, f"{folder}/{number:05d}_{name}/{name}_{copy:02d}"))
+    return scenes
 
 
 def random_scene(rng: np.random.Generator) -> Scene:

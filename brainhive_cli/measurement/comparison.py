@@ -87,10 +87,10 @@ def compare_values(
     pairs = [np.stack([group.mean(0) for group in pair]) for pair in zip(*groups, strict=True)]  # [2, N]
     differences = [pair[0] - pair[1] for pair in pairs]
     subject_means = np.array([difference.mean() for difference in differences])
-    subjects, named = len(subject_means), f"{items.count} {items.kind}"
+    subjects, counted = len(subject_means), f"{items.count} {items.kind}"
     if items.inflation > 1:  # two that are equally good differ as much as one from chance without an effect
         items = replace(items, inflation=fold_null_inflation(differences, 2))
-        named += ", in folds that share training data"
+        counted += ", in folds that share training data"
 
     # about these subjects, or people in general
     about, p, least_p = f"{items.scope} and " if items.scope else "", None, 0.0
@@ -98,11 +98,11 @@ def compare_values(
     if subjects < MANY_SUBJECTS:
         flips = flip_signs(differences, items)
         people = "this subject" if subjects == 1 else f"these {subjects} subjects"
-        test = f"sign flips over {named}, for {about}{people}"
+        test = f"sign flips over {counted}, for {about}{people}"
         p, least_p, low, high = flips.p, flips.least_p, flips.low, flips.high
     else:
         p, low, high = crossed_t(differences, items)
-        test = f"t over {subjects} subjects and {named}, for {about}people in general"
+        test = f"t over {subjects} subjects and {counted}, for {about}people in general"
     interval = f"inversion of: {test}"
 
     # too few units have neither; shares that are nearly all at a limit hardly show how they vary
@@ -152,9 +152,9 @@ def _widen(low: float, high: float, differences: Sequence[Values], items: Items)
     below, above = np.abs(ends.T - [scatter.estimates.mean() for scatter in scatters[:2]])
 
     # correlation of the two, which exclude each other
-    more, less, together = (scatter.together for scatter in scatters)
-    error = np.sqrt(more * less)
-    correlation = np.clip((more + less - together) / (2 * error), -1, 0) if error else 0.0
+    upper, less, together = (scatter.together for scatter in scatters)
+    error = np.sqrt(upper * less)
+    correlation = np.clip((upper + less - together) / (2 * error), -1, 0) if error else 0.0
     reaches = [
         np.sqrt(a**2 + b**2 - 2 * correlation * a * b) for a, b in zip(below, above[::-1], strict=True)
     ]
@@ -267,8 +267,8 @@ def compare_ranks(
     compared, errors = [], []
     for (first, second), pair in pairs.items():
         try:
-            named = {"first": first, "second": second, "metric": "top1", "caveats": pair[1].caveats}
-            compared.append(_compare_ranks(*pair).model_copy(update=named))
+            shared = {"first": first, "second": second, "metric": "top1", "caveats": pair[1].caveats}
+            compared.append(_compare_ranks(*pair).model_copy(update=shared))
         except BrainhiveError as error:
             errors.append(error)
     return adjust_together(pair=compared)[0], errors
@@ -376,8 +376,8 @@ def compare_runs(
         on other subjects or items.
     """
     # the run against each other one that was measured by the same protocol
-    named = [(name, run), *runs.items()]
-    first, *rest = (Side(shown, label, shown.facts.sources[0]) for label, shown in named)
+    run_items = [(name, run), *runs.items()]
+    first, *rest = (Side(shown, label, shown.facts.sources[0]) for label, shown in run_items)
 
     # reasons why a run cannot be compared are collected
     compared: list[Difference] = []
@@ -442,10 +442,10 @@ def _compare_metrics(first: Side, second: Side) -> list[Difference]:
                 [group[:, has] for group, has in zip(side, has_value, strict=True) if has.any()]
                 for side in values
             ]
-            named = {"first": first.name, "second": second.name, "metric": name, **limits}
-            named["lower_is_better"] = lower_is_better(name)
+            shared = {"first": first.name, "second": second.name, "metric": name, **limits}
+            shared["lower_is_better"] = lower_is_better(name)
             result = compare_values(*chosen, items=items.where(has_value))
-            compared.append(result.model_copy(update=named))
+            compared.append(result.model_copy(update=shared))
     if not compared:
         raise BrainhiveError(f"{names} have no item in common", hint)
     return compared

@@ -125,8 +125,8 @@ def of_trials(order: TrialOrder, group: Int64, by: str) -> Interleaving:
 def of_pictures(order: TrialOrder, fold: Int64) -> Interleaving:
     """Find which pictures (of one concept) may be exchanged, and which concepts, within folds [I]."""
     several = len({*order.label.tolist()}) < len(order.label)
-    own, concept = order._replace(label=np.arange(len(order.label))), order.label if several else 0
-    parts = find_interleaved(own, fold * len(order.label) + concept) or fold.tolist()
+    each_trial, concept = order._replace(label=np.arange(len(order.label))), order.label if several else 0
+    parts = find_interleaved(each_trial, fold * len(order.label) + concept) or fold.tolist()
     concept_parts = find_interleaved(order, fold) if several else None
     problem = BLOCKED.replace("labels", "concepts") if several and concept_parts is None else ""
     follows_time = several and are_clumped(order, 0 * order.run, CLUMPED)
@@ -178,11 +178,11 @@ def are_clumped(order: TrialOrder, parts: Int64, level: float) -> bool:
 
     # pairs of one label in a window; a random order exchanges labels of items of the same parts
     (stratum,), random = number_names([_list_parts(order.item, parts)]), np.random.default_rng(0)
-    by_stratum, counts = np.argsort(stratum, kind="stable"), []
+    sorted_rows, counts = np.argsort(stratum, kind="stable"), []
     for draw in range(1 + DRAWS):
         label = order.label.copy()
         if draw:
-            label[by_stratum] = order.label[np.lexsort((random.random(len(stratum)), stratum))]
+            label[sorted_rows] = order.label[np.lexsort((random.random(len(stratum)), stratum))]
         counts.append([_count_pairs(window, label[item]) for window in windows])
     return _p_of_first(counts) <= level
 
@@ -219,17 +219,19 @@ def separate_repetitions(
     trial, shown = order.item, picture[order.item]
     levels = [np.arange(len(trial)), number_blocks(order), order.run, order.session]
     for depth, level in enumerate(levels):
-        pairs, first, of_trial = np.unique([shown, level], axis=1, return_index=True, return_inverse=True)
+        pairs, first, pair_of_trial = np.unique(
+            [shown, level], axis=1, return_index=True, return_inverse=True
+        )
         if 2 * (np.bincount(pairs[0]) > 1).sum() < repeated:
             return None
         line = np.argsort(first)
-        whole = np.zeros(len(line), np.int64)
-        units = TrialOrder(np.arange(len(line)), pairs[0][line], whole, whole)
+        block = np.zeros(len(line), np.int64)
+        units = TrialOrder(np.arange(len(line)), pairs[0][line], block, block)
         p = CLUMPED if depth == 0 else CLUMPED_IN_PARTS
-        if depth == len(levels) - 1 or not are_clumped(units, whole, p):
+        if depth == len(levels) - 1 or not are_clumped(units, block, p):
             starts = np.searchsorted(pairs[0], np.arange(len(is_there)))  # as pairs are sorted by picture
             number = np.empty(len(trial), np.int64)
-            number[trial] = of_trial.reshape(-1) - starts[shown]
+            number[trial] = pair_of_trial.reshape(-1) - starts[shown]
             parts[is_there] = number
             return parts
     return None
@@ -253,9 +255,9 @@ def have_same_order(order: TrialOrder, group: Int64) -> bool:
     counts = []
     for draw in range(1 + DRAWS):
         drawn = label[np.lexsort((block, random.random(block[-1] + 1)[block], group))] if draw else label
-        in_all = [_count_pairs(window, drawn) for window in windows]
-        in_one = [_count_pairs(window + len(group) * (1 + group), drawn) for window in windows]
-        counts.append(np.subtract(in_all, in_one).tolist())
+        counts_of_all = [_count_pairs(window, drawn) for window in windows]
+        counts_of_group = [_count_pairs(window + len(group) * (1 + group), drawn) for window in windows]
+        counts.append(np.subtract(counts_of_all, counts_of_group).tolist())
     return _p_of_first(counts) <= SAME_ORDER
 
 

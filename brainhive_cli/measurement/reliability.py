@@ -67,8 +67,8 @@ def halve(
 ) -> tuple[Array, Array]:
     """Average halves of one stimulus' repetitions [R, ...], as `average_halves` does: [draws, F] each."""
     flat, counts = torch.from_numpy(repetitions).flatten(1), torch.full((draws,), len(repetitions))
-    of_draws = None if parts is None else torch.from_numpy(parts).expand(draws, -1)
-    first, second, _ = average_halves(flat, counts, random, size, of_draws)
+    parts_of_draws = None if parts is None else torch.from_numpy(parts).expand(draws, -1)
+    first, second, _ = average_halves(flat, counts, random, size, parts_of_draws)
     return first.numpy(), second.numpy()
 
 

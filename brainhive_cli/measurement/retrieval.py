@@ -229,7 +229,7 @@ def rank(
     relevant = gallery.relevant(target)  # [N, K]
     ranked = ranks_and_precisions(signals, images, torch.from_numpy(target), torch.from_numpy(relevant))
     seen_ranks, precision = (values.numpy() for values in ranked)
-    named = nearest(signals, images)
+    nearest_rows = nearest(signals, images)
     scores, start = {}, 0
     for subject, listed in items.items():
         part = slice(start, start := start + len(listed.labels))
@@ -239,16 +239,16 @@ def rank(
         scopes = {}
         if (counts == counts[0]).all() and not listed.groups:  # trials of seen pictures have one direction
             order = np.argsort(target[part], kind="stable").reshape(len(pictures), -1)
-            found = ranks(images[pictures], tokens[subject], torch.from_numpy(order)).numpy()
+            item_ranks = ranks(images[pictures], tokens[subject], torch.from_numpy(order)).numpy()
             ids = [gallery.image_ids[index] for index in pictures]
-            scopes[BACKWARD] = Scores(ids, ranks=found, pool=order.size, targets=order.shape[1])
+            scopes[BACKWARD] = Scores(ids, ranks=item_ranks, pool=order.size, targets=order.shape[1])
         scores[subject] = replace(
             listed,
             ranks=seen_ranks[part],
             pool=gallery.pool,
             values={"map": precision[part]},
             relevant=(relevant[part] >= 0).sum(1),
-            named=[gallery.concepts[index] for index in named[part]],
+            named=[gallery.concepts[index] for index in nearest_rows[part]],
             wins=share_wins(tokens[subject], target[part], images) if len(images) == 2 else (),
             scopes=scopes,
         )

@@ -318,8 +318,8 @@ def _variance(influence: Float64, weights: Float64, strata: Int64) -> tuple[Floa
     samples; Imbens and Kolesár 2016.
     """
     # units that have others of their stratum to be compared with
-    of_strata = np.array([np.bincount(strata, row)[strata] for row in weights])  # [S, U]
-    pulls = weights / np.sqrt(np.where(of_strata > 0, of_strata, 1))
+    stratum_sums = np.array([np.bincount(strata, row)[strata] for row in weights])  # [S, U]
+    pulls = weights / np.sqrt(np.where(stratum_sums > 0, stratum_sums, 1))
     weight, pull = weights.sum(0), (pulls**2).sum(0)
     is_compared = (weight > 0) & (pull < weight * (1 - 1e-9))
     if not is_compared.any():
@@ -373,8 +373,8 @@ def _resampled_scatter(groups: Sequence[Float64], items: Items) -> Scatter:
     # bias-reduced by the mean leverage of the units, with the freedom that means have
     pull = np.mean([((np.bincount(number) / len(number)) ** 2).sum() for number in items.numbers])
     variances /= max(1 - pull, 1 / count)
-    (of_means,) = scatter_of_means([group[None] for group in groups], items)
-    return Scatter(estimates, variances[:-1], float(variances[-1]), of_means.freedom)
+    (mean_scatter,) = scatter_of_means([group[None] for group in groups], items)
+    return Scatter(estimates, variances[:-1], float(variances[-1]), mean_scatter.freedom)
 
 
 def _interval(
@@ -389,7 +389,7 @@ def _interval(
     """Make the interval of values [S, N] by subject, whose scatter was measured."""
     # hits, or shares of hits
     subjects, units = len(groups), items.count
-    centre, named = float(scatter.estimates.mean()), f"{units} {items.kind}"
+    centre, counted = float(scatter.estimates.mean()), f"{units} {items.kind}"
     if is_share is None:
         are_hits = limits == (None, None) and all(np.isin(group, (0, 1)).all() for group in groups)
         is_share = limits == (0.0, 1.0) or are_hits
@@ -405,10 +405,10 @@ def _interval(
     over_units, method = None, "none: no item differs from others"
     if is_share and low is not None and high is not None:
         over_units = _share_interval(groups, scatter, items, (low, high), most_hits)
-        method = f"Wilson over {named}"
+        method = f"Wilson over {counted}"
     elif scatter.together > 0:
         error = float(np.sqrt(scatter.together))
-        over_units, method = _t_interval(centre, error, scatter.freedom, limits), f"t over {named}"
+        over_units, method = _t_interval(centre, error, scatter.freedom, limits), f"t over {counted}"
     low_high: tuple[float | None, float | None] = over_units or (None, None)
     scope = [items.scope] if items.scope else []
     if subjects == 1:
@@ -422,7 +422,7 @@ def _interval(
     people = _t_interval(centre, float(np.sqrt(variance)), subjects - 1, limits)
     if subjects >= MANY_SUBJECTS:
         about = " and ".join(["people in general", *scope])
-        return Interval(*people, f"t over {subjects} subjects and {named}; for {about}", over_units, people)
+        return Interval(*people, f"t over {subjects} subjects and {counted}; for {about}", over_units, people)
     says_little = low is not None and high is not None and people[1] - people[0] > (high - low) / 2
     return Interval(*low_high, these, over_units, None if says_little else people)
 

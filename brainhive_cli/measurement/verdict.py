@@ -231,5 +231,5 @@ def _over_units(
     within = " within runs, sessions or folds" if parts is not None and len({*parts.values()}) > 1 else ""
     test = f"sign flips of the mean rank{within} over {items.count} {items.kind}"
     test += ", in folds that share training data" if items.inflation > 1 else ""
-    named = (items.size, pool, test, items.scope)
-    return Answer(UNITS.format(items.kind), flips.p_above, flips.p_below, flips.least_p, *named)
+    arguments = (items.size, pool, test, items.scope)
+    return Answer(UNITS.format(items.kind), flips.p_above, flips.p_below, flips.least_p, *arguments)

@@ -60,12 +60,12 @@ class SignalSpec:
         if self.positions is not None and len(self.positions) != len(self.names):
             raise BrainhiveError(f"{len(self.positions)} positions for {len(self.names)} sensors")
         # indices of every region lie among the voxels of their subject
-        for region, by_subject in self.regions.items():
-            if len(by_subject) != len(self.subjects):
+        for region, subject_masks in self.regions.items():
+            if len(subject_masks) != len(self.subjects):
                 raise BrainhiveError(
-                    f"region {region} has indices for {len(by_subject)} of {len(self.subjects)} subjects"
+                    f"region {region} has indices for {len(subject_masks)} of {len(self.subjects)} subjects"
                 )
-            for subject, width, indices in zip(self.subjects, self.widths, by_subject, strict=True):
+            for subject, width, indices in zip(self.subjects, self.widths, subject_masks, strict=True):
                 if indices and not 0 <= min(indices) <= max(indices) < width:
                     raise BrainhiveError(
                         f"region {region} of subject {subject} goes beyond its {width} voxels"
@@ -110,10 +110,10 @@ class SignalSpec:
                 f"{where} has {width} voxels, the model was trained on {self.widths[row]} of this subject",
                 way,
             )
-        for region, by_subject in self.regions.items():
+        for region, subject_masks in self.regions.items():
             voxels = tuple(regions.get(region, ()))
-            if voxels != by_subject[row]:
-                counts = f"{len(voxels)} voxels, {len(by_subject[row])} in training"
+            if voxels != subject_masks[row]:
+                counts = f"{len(voxels)} voxels, {len(subject_masks[row])} in training"
                 raise BrainhiveError(f"{where} has another mask of {region}: {counts}", way)
 
     def refuse_other_signals(

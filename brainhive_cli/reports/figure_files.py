@@ -39,15 +39,15 @@ def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
     Returns:
         The files, `RUN-TITLE.SUFFIX`.
     """
-    paths, taken = [], set[str]()
+    paths, used_names = [], set[str]()
     for label, title, save in _list_figures(groups):
         # a name of its own, also where file systems do not distinguish cases
         name = base = "-".join(filter(None, (_slug(label), _slug(title)))) or "figure"
         number = 1
-        while name.lower() in taken:
+        while name.lower() in used_names:
             number += 1
             name = f"{base}-{number}"
-        taken.add(name.lower())
+        used_names.add(name.lower())
 
         for suffix in SUFFIXES:
             paths.append(folder / f"{name}.{suffix}")

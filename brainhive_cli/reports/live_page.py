@@ -211,8 +211,8 @@ class LivePage:
             # the next wake-up is known before the log is read, so that none is missed in between
             news, is_stopping = self._news, self._is_stopping
             with self._lock:
-                kept = {*self._latest.values(), *(self._recent if last else ())}
-            for number, text in sorted(message for message in kept if message[0] > last):
+                messages = {*self._latest.values(), *(self._recent if last else ())}
+            for number, text in sorted(message for message in messages if message[0] > last):
                 yield f"id: {number}\ndata: {text}\n\n"
                 last = number
             if is_stopping:

@@ -55,14 +55,14 @@ def list_entries(set_ups: Iterable[SetUp]) -> str:
 
 def name_papers(keys: Iterable[str] = ()) -> str:
     """Name papers by authors and year, in parentheses behind a blank; empty without any."""
-    named = [name_paper(REFERENCES[key]) for key in keys if key in REFERENCES]
-    return f" ({'; '.join(named)})" if named else ""
+    papers = [name_paper(REFERENCES[key]) for key in keys if key in REFERENCES]
+    return f" ({'; '.join(papers)})" if papers else ""
 
 
 def name_paper(entry: str) -> str:
     """Name a paper, as `Haxby et al. 2001`; one without known authors by its title."""
     fields = dict(re.findall(r"^  (\w+) *= \{(.*)\},?$", entry, re.M))
-    first, *others = fields.get("author", fields["title"].partition(":")[0]).split(" and ")
-    names = [first.strip("{}").partition(", ")[0]] + [name.partition(",")[0] for name in others]
+    first, *rest = fields.get("author", fields["title"].partition(":")[0]).split(" and ")
+    names = [first.strip("{}").partition(", ")[0]] + [name.partition(",")[0] for name in rest]
     authors = " and ".join(names) if len(names) < 3 and "others" not in names else f"{names[0]} et al."
     return f"{authors} {fields['year']}"

@@ -158,8 +158,8 @@ def name_folded(blocks: Sequence[Table | Figure]) -> str:
     """Name the blocks that unfold: how many there are, and the first by their titles, less explanations."""
     shown = [block if isinstance(block, Table) else block[0][1] for block in blocks]
     titles = list(dict.fromkeys(re.split(r" \(|: ", block.title)[0] for block in shown))
-    more = ", …" if len(titles) > NAMED else ""
-    return f"{len(blocks)} more: {', '.join(titles[:NAMED])}{more}"
+    ellipsis = ", …" if len(titles) > NAMED else ""
+    return f"{len(blocks)} more: {', '.join(titles[:NAMED])}{ellipsis}"
 
 
 class _Renderer:
@@ -237,19 +237,19 @@ class _Renderer:
             for label, sheet, folder in sheets:
                 for row in (row for row in sheet.rows if row.query == query):
                     tiles = zip(sheet.columns, row.tiles, strict=False)
-                    named = [(heading, tile, index == 0) for index, (heading, tile) in enumerate(tiles)]
+                    headed = [(heading, tile, index == 0) for index, (heading, tile) in enumerate(tiles)]
                     # the first part of a shared row is the stimulus alone
                     if is_shared and not parts:
-                        seen = Tile(named[0][1].file, named[0][1].lines[:1], poster=named[0][1].poster)
+                        seen = Tile(headed[0][1].file, headed[0][1].lines[:1], poster=headed[0][1].poster)
                         parts.append(
                             {
                                 "label": "\N{NO-BREAK SPACE}",
                                 "folder": folder,
-                                "tiles": [(named[0][0], seen, True)],
+                                "tiles": [(headed[0][0], seen, True)],
                             }
                         )
-                    named = named[1:] if is_shared else named
-                    parts.append({"label": label if is_shared else "", "folder": folder, "tiles": named})
+                    headed = headed[1:] if is_shared else headed
+                    parts.append({"label": label if is_shared else "", "folder": folder, "tiles": headed})
             rows.append(parts)
 
         # the first rows are shown, the others unfold

@@ -56,10 +56,10 @@ def paper_table(group: RunGroup) -> Table:
 
     # the cells, with the marks of differences and the best in bold
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
-    named = name_rows({run.label: run.metrics.values() for run in runs})
+    row_names = name_rows({run.label: run.metrics.values() for run in runs})
     table_rows = []
     for label, row in rows.items():
-        cells: list[Any] = [named.get(label, label)]
+        cells: list[Any] = [row_names.get(label, label)]
         for name in names:
             cell = Cell("–")
             if name in row:

@@ -43,8 +43,8 @@ def page_of(
 
     # the lead: the differences, or the finding of one run
     differences = [sentence for group in groups for sentence in describe_differences(group)]
-    found = {run.label: state_finding(run.measured) for run in pictured_first}
-    lead = differences or [*filter(None, found.values())][:1]
+    finding_of_run = {run.label: state_finding(run.measured) for run in pictured_first}
+    lead = differences or [*filter(None, finding_of_run.values())][:1]
 
     # the headline figures; of one group of several runs a bar for each
     headlines = next((drawn for run in pictured_first if (drawn := headline_figures(run))), [])
@@ -75,8 +75,8 @@ def page_of(
             below = [each for each in run.artifacts if not (is_on_top and each.section == FINDING)]
             artifacts.append(("" if count == 1 else run.label, below, run.folder.path))
         heading = group.title or f"{group.runs[0].command}: {group.runs[0].label if count == 1 else count}"
-        named = [f"{run.label}: " if count > 1 else "" for run in group.runs]
-        said = [name + found[run.label] for name, run in zip(named, group.runs, strict=True)]
+        prefixes = [f"{run.label}: " if count > 1 else "" for run in group.runs]
+        said = [name + finding_of_run[run.label] for name, run in zip(prefixes, group.runs, strict=True)]
         sentences = [sentence for sentence in said if sentence and sentence not in lead]
         tables = [("", tables_of(group)), *groups_of(artifacts)]
         footnotes = list_footnotes(caveat for run in group.runs for caveat in run.measured.caveats)
@@ -119,8 +119,8 @@ def first_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
 def headline_figures(run: ShownRun) -> list[Curve | Heatmap | Map]:
     """Choose the figures of the finding, or draw the most important metric."""
     drawn = [each for each in run.artifacts if isinstance(each, Curve | Heatmap | Map)]
-    if found := [each for each in drawn if each.section == FINDING]:
-        return found
+    if figures := [each for each in drawn if each.section == FINDING]:
+        return figures
     curve = headline_curve(run)
     return [curve] if curve and shows_something(curve) else []
 

@@ -205,8 +205,8 @@ def list_parts(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
     names = {name: scope(name, ALL) for name in measured.facts.variants}
     names = names or {name: name for name in measured.facts.cells or measured.scopes}
     parts = {name: metrics for name, key in names.items() if (metrics := measured.scopes.get(key))}
-    named = name_rows({name: metrics.values() for name, metrics in parts.items()})
-    return {named[name]: metrics for name, metrics in parts.items()}
+    part_names = name_rows({name: metrics.values() for name, metrics in parts.items()})
+    return {part_names[name]: metrics for name, metrics in parts.items()}
 
 
 @dataclass(frozen=True)

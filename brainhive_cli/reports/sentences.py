@@ -73,9 +73,9 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
     runs = [run for group in groups for run in group.runs]
     lines = explain_caveats(*(run.measured for run in runs))
     for run in runs:
-        named = f"{run.label}: " if len(runs) > 1 else ""
-        own = [explain_chance(run.measured), *list_limits(run.measured)]
-        lines += [f"{named}{line}" for line in own if line]
+        prefix = f"{run.label}: " if len(runs) > 1 else ""
+        warnings = [explain_chance(run.measured), *list_limits(run.measured)]
+        lines += [f"{prefix}{line}" for line in warnings if line]
 
     # what was not compared, and limits of the tests
     lines += [f"Not compared: {reason}" for group in groups for reason in group.not_compared]

@@ -68,21 +68,25 @@ def metric_table(
     """
     # metrics that any label has
     rows = {label: metrics for label, metrics in rows.items() if metrics}
-    by_name: dict[str, list[Metric]] = {}
+    metrics_of_name: dict[str, list[Metric]] = {}
     for metrics in rows.values():
         for name, metric in metrics.items():
-            by_name.setdefault(name, []).append(metric)
-    names = [name for name in names or by_name if name in by_name and not says_nothing(name, rows.values())]
-    listed = [metric for name in names for metric in by_name[name]]
+            metrics_of_name.setdefault(name, []).append(metric)
+    names = [
+        name
+        for name in names or metrics_of_name
+        if name in metrics_of_name and not says_nothing(name, rows.values())
+    ]
+    listed = [metric for name in names for metric in metrics_of_name[name]]
     if not listed:
         return Table(title, (), ())
 
     # items and candidates: the same of all, or by label, or by metric
     shared = {key: share(listed, key) for key in CONTEXT}
-    by_label = {key: [share(metrics.values(), key) for metrics in rows.values()] for key in CONTEXT}
-    columns = [key for key in CONTEXT if shared[key] == ABSENT and ABSENT not in by_label[key]]
-    by_metric = {
-        key: [share(by_name[name], key) for name in names]
+    label_values = {key: [share(metrics.values(), key) for metrics in rows.values()] for key in CONTEXT}
+    columns = [key for key in CONTEXT if shared[key] == ABSENT and ABSENT not in label_values[key]]
+    metric_values = {
+        key: [share(metrics_of_name[name], key) for name in names]
         for key in CONTEXT
         if shared[key] == ABSENT and key not in columns
     }
@@ -95,13 +99,13 @@ def metric_table(
             for name in names
         ]
         cells = [with_interval(metrics.get(name), is_best, mark) for name, is_best, mark in signs]
-        grid.append([label, *cells, *(by_label[key][row] for key in columns)])
-    chances = [share(by_name[name], "chance") for name in names]
-    by_metric["chance"] = [c if c == ABSENT else Cell(brief(c), value=c) for c in chances]
+        grid.append([label, *cells, *(label_values[key][row] for key in columns)])
+    chances = [share(metrics_of_name[name], "chance") for name in names]
+    metric_values["chance"] = [c if c == ABSENT else Cell(brief(c), value=c) for c in chances]
     if len(rows) == 1:
-        by_metric[beside_heading(listed)] = [metric.beside_text() for metric in listed]
+        metric_values[beside_heading(listed)] = [metric.beside_text() for metric in listed]
     grid += [
-        [key, *cells, *("" for _ in columns)] for key, cells in by_metric.items() if {*cells} != {ABSENT}
+        [key, *cells, *("" for _ in columns)] for key, cells in metric_values.items() if {*cells} != {ABSENT}
     ]
 
     # metrics are rows where there is one label, or where they are too many
@@ -131,8 +135,8 @@ def says_nothing(name: str, rows: Iterable[Metrics]) -> bool:
 
 def share(metrics: Iterable[Metric], key: str) -> Any:
     """Give the value of a field that metrics have in common; a dash where they differ or have none."""
-    first, *others = {getattr(metric, key) for metric in metrics}
-    return ABSENT if others or first is None else first
+    first, *rest = {getattr(metric, key) for metric in metrics}
+    return ABSENT if rest or first is None else first
 
 
 def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") -> Cell:
@@ -170,10 +174,8 @@ def difference_table(
     limits = dict.fromkeys(limit for row in compared for limit in row.limits)
     note = "; ".join([MEANING, *tests, *map(adjustment_text, compared[:1]), *limits]) + "."
     note = add_footnotes(note, [caveat for row in compared for caveat in row.caveats])
-    of_whom = f" of {name(compared[0].first)}" if compared and is_of_one else ""
-    return Table(
-        f"Differences{of_whom}, paired by item and subject", columns, rows, section=section, note=note
-    )
+    whom = f" of {name(compared[0].first)}" if compared and is_of_one else ""
+    return Table(f"Differences{whom}, paired by item and subject", columns, rows, section=section, note=note)
 
 
 def adjustment_text(row: Difference) -> str:
@@ -333,8 +335,8 @@ def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
     labels = {}
     for name, chosen in best.labels.items():
         is_first = first in chosen
-        others = [label for label in comparable if label != first] if is_first else chosen
-        if all(first_is_better.get((label, name)) is is_first for label in others):
+        compared_labels = [label for label in comparable if label != first] if is_first else chosen
+        if all(first_is_better.get((label, name)) is is_first for label in compared_labels):
             labels[name] = chosen
     return Best(labels, best.chosen)
 

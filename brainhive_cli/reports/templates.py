@@ -45,7 +45,7 @@ def render(template: str, **values: Any) -> str:
     """Fill a template of sentences, on one line; what blocks leave before a stop or comma is cut."""
     sentences = templates().overlay(trim_blocks=False)  # where the end of a line is a blank
     text = " ".join(sentences.get_template(template).render(**values).split())
-    return SPACES.sub(lambda found: found[1] or "", text)
+    return SPACES.sub(lambda match: match[1] or "", text)
 
 
 def write_amount(value: float, name: str) -> str:

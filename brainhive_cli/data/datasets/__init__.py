@@ -196,11 +196,11 @@ def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
 
     # stand-ins with the published numbers, which nobody opens
     ids = Names.of(f"{split}/{index}" for index in range(published.stimuli[split]))
-    named: Any = ids.__getitem__
-    captions, annotations = (named if count else None for count in (published.captions, published.frames))
+    id_of: Any = ids.__getitem__
+    captions, annotations = (id_of if count else None for count in (published.captions, published.frames))
     numbers = captions, published.captions, published.frames
     annotated = annotations, annotations
-    return StimulusSet(dataset.name, split, ids, ids, named, *numbers, *annotated, missing=missing)
+    return StimulusSet(dataset.name, split, ids, ids, id_of, *numbers, *annotated, missing=missing)
 
 
 def people_of(dataset: "Dataset") -> str:

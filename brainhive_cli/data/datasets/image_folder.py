@@ -111,7 +111,7 @@ def _images(
         unread.update(os.path.splitext(path)[1].lower() for path, entry in entries if entry.is_file())
     if not files:
         problem = f"image-folder: no pictures under {root / folder}"
-        problem += f", {others}" if (others := describe_unread(unread)) else ""
+        problem += f", {unread_files}" if (unread_files := describe_unread(unread)) else ""
         raise MissingData(problem, "pictures end in .jpg, .png, .webp …")
 
     # a picture directly in the folder, or in a split's, is a concept of its own

@@ -101,8 +101,8 @@ def _find(root: Path) -> Iterator[Place]:
         # the last name of a split in the path of a packed file counts
         *above, name = path.split("/")
         ending = os.path.splitext(name)[1].lower()
-        if not entry.is_dir() and ending[1:] in PACKED and (named := NAMED.findall(path.lower())):
-            yield CALLED[named[-1]], ending[1:], root / path
+        if not entry.is_dir() and ending[1:] in PACKED and (synsets := NAMED.findall(path.lower())):
+            yield CALLED[synsets[-1]], ending[1:], root / path
 
         # pictures or folders of classes below a folder of a split
         depth = next((n for n, folder in enumerate(above, 1) if folder in CALLED), 0)

@@ -182,5 +182,5 @@ SOURCES = documents.read(Path(__file__).with_name("sources.yaml"), dict[str, Sou
 
 def is_of_subjects(name: str, subjects: Mapping[int, object] | list[int] | None) -> bool:
     """Whether a file belongs to one of the subjects, or to all."""
-    named = re.search(r"sub(?:ject|j)?[-_]?(\d+)", name)
-    return subjects is None or named is None or int(named[1]) in subjects
+    match = re.search(r"sub(?:ject|j)?[-_]?(\d+)", name)
+    return subjects is None or match is None or int(match[1]) in subjects

@@ -115,8 +115,8 @@ def checked_batches(vectors: Vectors) -> Iterator[Array]:
         shape = shape or batch.shape[1:]
         if batch.shape[1:] != shape or not shape or 0 in shape or batch.dtype.kind not in "fiu":
             is_other = batch.shape[1:] != shape
-            place = f"after vectors {list(shape)}" if is_other else "where vectors of numbers should be"
-            problem = f"{file} has {batch.dtype} {list(batch.shape[1:])} {place}"
+            position = f"after vectors {list(shape)}" if is_other else "where vectors of numbers should be"
+            problem = f"{file} has {batch.dtype} {list(batch.shape[1:])} {position}"
             raise BrainhiveError(problem, "give one encoder's vectors only")
         yield batch
 
@@ -265,8 +265,8 @@ def _in_batches(arrays: Iterable[Any]) -> Iterator[Array]:
     """Cut arrays, tensors, or lists of either, into batches [n, D]; one vector of a list may be [1, D]."""
     for array in arrays:
         for start in range(0, len(array), BATCH):
-            some = array[start : start + BATCH]
-            yield _stacked(some) if isinstance(some, list) else pickles.array(some)
+            batch = array[start : start + BATCH]
+            yield _stacked(batch) if isinstance(batch, list) else pickles.array(batch)
 
 
 def _stacked(vectors: Sequence[Any]) -> Array:
@@ -325,7 +325,7 @@ def copy_vectors(
             for share, writer in zip(shares, writers, strict=True):
                 rows = share.rows[at : at + len(batch)]
                 lost = np.flatnonzero((rows >= 0) & ~is_finite[: len(rows)])
-                absent += [vectors.names[at + int(place)] for place in lost]
+                absent += [vectors.names[at + int(position)] for position in lost]
                 rows = np.where(is_finite[: len(rows)], rows, -1)
                 writer.write(rows[rows >= 0], batch[: len(rows)][rows >= 0])
             at += len(batch)
@@ -334,8 +334,8 @@ def copy_vectors(
             problem = f"{vectors.files[0]} holds {at} vectors for {len(vectors.names)} names"
             raise BrainhiveError(problem, "fetch it again, with the list of names that belongs to it")
         if absent:
-            named = summarise_names(absent, len(vectors.names))
-            problem = f"{vectors.files[0]}: vectors that are not finite, {named}"
+            listed = summarise_names(absent, len(vectors.names))
+            problem = f"{vectors.files[0]}: vectors that are not finite, {listed}"
             if not skip_missing:
                 way = "give finite ones (half precision overflows), or accept the gaps with --skip-missing"
                 raise BrainhiveError(problem, way)
@@ -372,11 +372,11 @@ def write_parquet(store: TargetStore, file: Path, rows: Int64) -> None:
         import_pyarrow().ParquetWriter(part, schema, write_page_checksum=True) as writer,
     ):
         for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
-            ids, values = list(store.image_ids[some]), np.asarray(store.embedding[some], np.float32)
+            batch = rows[start : start + BATCH]
+            ids, values = list(store.image_ids[batch]), np.asarray(store.embedding[batch], np.float32)
             nested = pyarrow.array(values.reshape(-1))  # [n, …] as lists of lists
             for width in reversed(values.shape[1:]):
                 ends = np.arange(0, len(nested) + 1, width, dtype=np.int32)
                 nested = pyarrow.ListArray.from_arrays(ends, nested)
-            columns = [[name.rsplit("/", 1)[-1] for name in ids], ids, list(store.concepts[some]), nested]
+            columns = [[name.rsplit("/", 1)[-1] for name in ids], ids, list(store.concepts[batch]), nested]
             writer.write_batch(pyarrow.record_batch(columns, schema=schema))

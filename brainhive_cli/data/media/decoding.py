@@ -125,17 +125,19 @@ def decoded(
         items = iter(loader)  # starts the processes
         if pinned:
             ring.pin()
-        in_use: deque[tuple[int, Any]] = deque()
+        lent: deque[tuple[int, Any]] = deque()
         for filled in items:
             if isinstance(filled, BrainhiveError):
                 raise filled
             slot, batch = filled
             memory = ring.batches[slot]
-            views = {n: batch.views.get(n, memory[n][: len(some)]) for n, some in batch.rows.items()}
+            views = {
+                n: batch.views.get(n, memory[n][: len(batch_rows)]) for n, batch_rows in batch.rows.items()
+            }
             yield batch._replace(views=views)
-            in_use.append((slot, torch.cuda.current_stream().record_event() if pinned else None))
-            if len(in_use) > lag:
-                slot, was_read = in_use.popleft()
+            lent.append((slot, torch.cuda.current_stream().record_event() if pinned else None))
+            if len(lent) > lag:
+                slot, was_read = lent.popleft()
                 if was_read:
                     was_read.synchronize()
                 ring.free.put(slot)
@@ -235,17 +237,17 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
                 for name in decoding:
                     pixels[name].append(known_by)
             for name in names:
-                view, place = self.views[name](sources[name]), memory[name][len(seen[name])]
-                if view.shape == place.shape:
-                    place.copy_(view)
+                view, filled = self.views[name](sources[name]), memory[name][len(seen[name])]
+                if view.shape == filled.shape:
+                    filled.copy_(view)
                 else:
                     loose.setdefault(name, []).append(view)
                 seen[name].append(row)
 
         # a batch without what could not be decoded
         stacked = {name: _stacked(views, name, len(seen[name])) for name, views in loose.items()}
-        shown = {name: np.array(some) for name, some in seen.items() if some}
-        digests = {name: np.stack(some) for name, some in pixels.items() if some}
+        shown = {name: np.array(arrays) for name, arrays in seen.items() if arrays}
+        digests = {name: np.stack(arrays) for name, arrays in pixels.items() if arrays}
         return slot, Batch(len(indices), shown, stacked, digests, bad)
 
 

@@ -48,7 +48,7 @@ def save(pixels: UInt8, path: Path, rate_hz: float | None = None) -> None:
         Image.fromarray(pixels).save(path, compress_level=PNG_LEVEL)
         return
     first, *rest = map(Image.fromarray, pixels)
-    blend = [place % 2 for place in range(len(pixels))]  # PIL would merge equal frames of one blend mode
+    blend = [frame % 2 for frame in range(len(pixels))]  # PIL would merge equal frames of one blend mode
     shown_ms = 1000 / (rate_hz or RATE_HZ)
     options: dict[str, Any] = {"duration": shown_ms, "blend": blend, "compress_level": PNG_LEVEL}
     first.save(path, save_all=True, append_images=rest, **options)

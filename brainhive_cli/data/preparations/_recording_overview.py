@@ -171,8 +171,11 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
     for path, header in channels.headers.items():
         is_still = header.is_still[:, [header.names.index(name) for name in names if name in header.names]]
         shares = zip(names, is_still.sum(0).tolist(), strict=False)
-        if some := [f"{name} in {share}" for name, share in shares if 1 < share < len(is_still)]:
-            summary, parts = summarise_names(some, len(names)), f"{len(is_still)} parts of {path.name}"
+        if partly_still := [f"{name} in {share}" for name, share in shares if 1 < share < len(is_still)]:
+            summary, parts = (
+                summarise_names(partly_still, len(names)),
+                f"{len(is_still)} parts of {path.name}",
+            )
             yield f"channels stand still in some of {parts}, {summary}: flat trials are dropped", []
 
     # variances far from the median of the channel's type in its file
@@ -195,14 +198,14 @@ def _unusual_positions(channels: KeptChannels) -> str:
     is_eeg = {*channels.kinds} == {"eeg"} and len(channels.names) >= LEAST_ELECTRODES
     if not (is_eeg and channels.has_own_positions):
         return ""
-    own, standard = channels.positions, standard_positions(channels.names)
-    radius_m = float(np.median(np.linalg.norm(own - own.mean(0), axis=1)))
+    recorded, standard = channels.positions, standard_positions(channels.names)
+    radius_m = float(np.median(np.linalg.norm(recorded - recorded.mean(0), axis=1)))
     if not HEAD_M[0] < radius_m < HEAD_M[1]:
         return f"electrodes lie {radius_m:.3g} m from their middle, which is no head: another unit"
     is_known = np.isfinite(standard).all(1)
     if is_known.sum() < LEAST_ELECTRODES:
         return ""
-    centred = np.array([where[is_known] - where[is_known].mean(0) for where in (own, standard)])
+    centred = np.array([where[is_known] - where[is_known].mean(0) for where in (recorded, standard)])
     directions = centred / np.linalg.norm(centred, axis=2, keepdims=True)  # [2, C, 3]
     angle = float(np.degrees(np.arccos(np.median(directions.prod(0).sum(1)).clip(-1, 1))))
     return f"electrodes are turned by some {angle:.0f}° against their names" if angle > MOST_ANGLE else ""

@@ -319,15 +319,15 @@ def _refuse_copies(headers: Mapping[Path, Header], rows: Mapping[str, int]) -> N
     for path, header in headers.items():
         pairs = [(at, rows[name]) for at, name in header.events if name in rows]
         shown = np.array(pairs, np.int64).reshape(-1, 2)  # [n, 2]
-        for other, other_header, others in known:
-            if len(shown) != len(others) or len(shown) < LEAST_EVENTS:
+        for other, other_header, other_hashes in known:
+            if len(shown) != len(other_hashes) or len(shown) < LEAST_EVENTS:
                 continue
             # a table may be of several runs, and plan onsets that all of them have
             is_table = header.events_from.endswith(".tsv")
             is_shared = is_table and header.events_from == other_header.events_from
             is_long = abs(header.samples - other_header.samples) > (0 if is_table else header.rate_hz)
             runs = {match[1] for each in (other, path) if (match := RUN.search(each.name))}
-            is_same = (np.abs(shown - others) <= [2, 0]).all()  # samples of EEGLAB are counted from 1
+            is_same = (np.abs(shown - other_hashes) <= [2, 0]).all()  # samples of EEGLAB are counted from 1
             if is_same and len(runs) < 2 and not (is_shared or is_long):
                 raise BrainhiveError(
                     f"{other} and {path} are one recording: the same {len(shown)} pictures at the same times",

@@ -134,8 +134,8 @@ def read_regions(
 
         # a mask [V] for each name, of both hemispheres together
         masks: dict[str, Bool] = {}
-        for start, (count, named, _) in zip(np.cumsum([0, *counts]), parts, strict=False):
-            for name, inside in named:
+        for start, (count, region_names, _) in zip(np.cumsum([0, *counts]), parts, strict=False):
+            for name, inside in region_names:
                 region = re.sub(r"[\s&|()]+", "_", name.strip())
                 if region.strip("-") and not UNNAMED.fullmatch(region):
                     masks.setdefault(region, np.zeros(width, bool))[start : start + count] |= inside

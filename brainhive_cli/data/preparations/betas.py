@@ -248,8 +248,8 @@ class OwnBetas(PublishedBetas):
         # sessions of betas and of tables alike; a file without `ses` is of all
         labels = {read_session(path, self.root) for kind in ("betas", "trials") for path in kind_paths[kind]}
         wanted = self.config.sessions or ()
-        by_column = labels == {""} and all(isinstance(session, int) for session in wanted)
-        chosen = number_sessions(labels - {""}, None if by_column else self.config.sessions)
+        sessions_in_column = labels == {""} and all(isinstance(session, int) for session in wanted)
+        chosen = number_sessions(labels - {""}, None if sessions_in_column else self.config.sessions)
         files, known = {}, dict[int, tuple[str, Path]]()
         for kind, paths in kind_paths.items():
             numbers = None if chosen is None or kind == "mask" else {**chosen, "": 1}

@@ -244,7 +244,7 @@ class Bold(Betas):
             return overview
 
         # timing and confounds of each session; runs that are alike are listed once
-        trials, *others = overview.tables
+        trials, *further_tables = overview.tables
         for subject, session, *_ in trials.rows:
             known = self.trials(subject, session).provenance
             runs = [
@@ -254,7 +254,7 @@ class Bold(Betas):
             texts = (", ".join(sorted({*column})) for column in zip(*runs, strict=True))
             models.append((subject, session, *texts, f"{known['stimulus_s']:g}", known["repeated"]))
         columns = ("subject", "session", "TR (s)", "first (s)", "by", "confounds", "shown (s)", "repeated")
-        return replace(overview, tables=(trials, Table("Models", columns, tuple(models)), *others))
+        return replace(overview, tables=(trials, Table("Models", columns, tuple(models)), *further_tables))
 
     @cached_property
     def _runs(self) -> dict[int, dict[int, list[BoldRun]]]:

@@ -60,8 +60,8 @@ class Betas(PublishedSteps):
             "volumes": f"CSI{subject}_brainmask.nii.gz",
             "regions": f"{betas}_allses_{REGIONS[0]}.npy",
         }
-        others = (form for form in first_files if form != self.form)
-        other_forms = [form for form in others if find_below(root, first_files[form])]
+        alternatives = (form for form in first_files if form != self.form)
+        other_forms = [form for form in alternatives if find_below(root, first_files[form])]
         way = SOURCE
         if other_forms:
             line = Line("prepare", ("from", "bold5000"), f"preparation.form={other_forms[0]}")

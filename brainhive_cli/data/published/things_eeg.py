@@ -323,8 +323,8 @@ def read_info(path: Path) -> ArrayInfo | None:
     Raises:
         BrainhiveError: if it is damaged, or lacks what is needed.
     """
-    places = (folder / INFO for folder in (path.parent, path.parent.parent))
-    info = next((place for place in places if place.is_file()), None)
+    candidates = (folder / INFO for folder in (path.parent, path.parent.parent))
+    info = next((candidate for candidate in candidates if candidate.is_file()), None)
     again = "copy it again with its arrays, or prepare them again"
     return None if info is None else documents.read(info, ArrayInfo, again)
 

@@ -58,7 +58,7 @@ def inside(times_ms: NDArray[np.floating], start_ms: float, width_ms: float) -> 
 
 def region_masks(regions: Mapping[str, Sequence[int]], voxels: int) -> dict[str, Bool]:
     """Mark the voxels of each region that has any, by name: [V, 1]."""
-    masks = {name: np.zeros((voxels, 1), np.bool_) for name, places in regions.items() if places}
+    masks = {name: np.zeros((voxels, 1), np.bool_) for name, voxel_rows in regions.items() if voxel_rows}
     for name, mask in masks.items():
         mask[list(regions[name])] = True
     return masks
@@ -242,9 +242,9 @@ def split_masks(
     elif control == "all":
         sets = [union] * len(sets)
     elif control == "random":
-        places = np.flatnonzero(union)
-        order = np.random.default_rng((seed, len(places))).permutation(places)
+        positions = np.flatnonzero(union)
+        order = np.random.default_rng((seed, len(positions))).permutation(positions)
         moved = np.arange(len(union))
-        moved[places] = order
+        moved[positions] = order
         sets = [mask[moved] for mask in sets]
     return dict(zip(masks, sets, strict=True))

@@ -469,8 +469,8 @@ def verify_rows(file: h5py.File) -> None:
     """
     for name, damaged in damaged_rows(file).items():
         rows = ", ".join(map(str, damaged[:5])) + (" …" if damaged.size > 5 else "")
-        some = f"{damaged.size} of {len(file[name])} rows of {name}"
-        raise ValueError(f"{some} do not match their checksums: {rows}")
+        damage = f"{damaged.size} of {len(file[name])} rows of {name}"
+        raise ValueError(f"{damage} do not match their checksums: {rows}")
 
 
 def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
@@ -479,13 +479,13 @@ def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
         _allocate(path, path.stat().st_size + _bound_size(attributes))
     with h5py.File(path, "r+" if attributes else "r") as file:
         set_attributes(file, attributes or {})
-        places = sorted(
+        spans = sorted(
             (file[name].id.get_offset() or 0, values.nbytes) for name, values, _ in _checksummed(file)
         )
-    parts = np.array(places, np.uint64).tobytes()
-    digest = _digest(path, places, path.stat().st_size)
+    parts = np.array(spans, np.uint64).tobytes()
+    digest = _digest(path, spans, path.stat().st_size)
     with path.open("ab") as end:
-        end.write(parts + SEAL_FOOTER.pack(digest, len(places), SEAL_MARK))
+        end.write(parts + SEAL_FOOTER.pack(digest, len(spans), SEAL_MARK))
 
 
 def unseal(path: Path) -> None:
@@ -527,10 +527,10 @@ def _read_seal(path: Path) -> tuple[bytes, list[tuple[int, int]], int] | None:
     return digest, [(int(start), int(size)) for start, size in parts], end
 
 
-def _digest(path: Path, places: Sequence[tuple[int, int]], end: int) -> bytes:
+def _digest(path: Path, spans: Sequence[tuple[int, int]], end: int) -> bytes:
     """Digest what lies between parts of a file, and where these are."""
-    content, at, total = np.memmap(path, np.uint8, "r"), 0, xxhash.xxh3_128(repr((places, end)).encode())
-    for start, size in (*places, (end, 0)):
+    content, at, total = np.memmap(path, np.uint8, "r"), 0, xxhash.xxh3_128(repr((spans, end)).encode())
+    for start, size in (*spans, (end, 0)):
         if not at <= start <= start + size <= end:
             raise ValueError("its seal is damaged")
         total.update(content[at:start].data)

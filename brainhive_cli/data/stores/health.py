@@ -155,8 +155,8 @@ def _sample(embedding: Any, rows: Int64, width: int) -> Float32:
     count = min(len(rows), PAIRED_VECTORS, max(MIN_VECTORS, VALUES_IN_MEMORY // width))
     drawn = np.random.default_rng(0).choice(rows, count, replace=False)
     values = np.empty((count, width), np.float32)
-    for place, row in enumerate(drawn):
-        values[place] = np.asarray(embedding[row]).reshape(width)
+    for position, row in enumerate(drawn):
+        values[position] = np.asarray(embedding[row]).reshape(width)
     values = values[np.isfinite(values).all(1)]
     return _units(values, np.linalg.norm(values, axis=1))
 

@@ -120,20 +120,20 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int
         MissingData: if an id is not there, or its stem stands for several.
     """
     # full ids first
-    by_id = {image_id: row for row, image_id in enumerate(known)}
-    rows = np.array([by_id.get(image_id, -1) for image_id in requested], np.int64)
+    row_of_id = {image_id: row for row, image_id in enumerate(known)}
+    rows = np.array([row_of_id.get(image_id, -1) for image_id in requested], np.int64)
     if not (rows < 0).any():
         return rows
 
     # then stems, each of one picture
     known = list(map(composed, known))
-    by_id, by_stem = {image_id: row for row, image_id in enumerate(known)}, _rows_by_stem(known)
-    for place in np.flatnonzero(rows < 0).tolist():
-        image_id = composed(plain_id(requested[place]))
-        same_stem = by_stem.get(_stem(image_id), [])
+    row_of_id, rows_of_stem = {image_id: row for row, image_id in enumerate(known)}, _rows_by_stem(known)
+    for position in np.flatnonzero(rows < 0).tolist():
+        image_id = composed(plain_id(requested[position]))
+        same_stem = rows_of_stem.get(_stem(image_id), [])
         if "/" in image_id:  # two full ids with one stem are two pictures
             same_stem = [row for row in same_stem if "/" not in known[row]]
-        matches = [by_id[image_id]] if image_id in by_id else same_stem
+        matches = [row_of_id[image_id]] if image_id in row_of_id else same_stem
         if not matches:
             raise MissingData(
                 f"{where} has no picture {image_id!r}, of {summarise_names(known)}",
@@ -143,7 +143,7 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int
         if len(matches) > 1:
             clashes = ", ".join(known[row] for row in matches[:5])
             raise MissingData(f"{where}: {image_id!r} could be any of {clashes}", "give full image ids")
-        rows[place] = matches[0]
+        rows[position] = matches[0]
     return rows
 
 
@@ -165,16 +165,16 @@ def match_names(
     """
     # a name is the end of a path, or the path the end of a name
     known = list(map(composed, image_ids))
-    by_stem = _rows_by_stem(known)
+    rows_of_stem = _rows_by_stem(known)
     rows, clashes = np.full(len(names), -1, np.int64), []
-    for place, name in enumerate(map(composed, map(plain_id, names))):
-        pairs = [(row, f"/{known[row]}") for row in by_stem.get(_stem(name), ())]
+    for position, name in enumerate(map(composed, map(plain_id, names))):
+        pairs = [(row, f"/{known[row]}") for row in rows_of_stem.get(_stem(name), ())]
         matches = [row for row, path in pairs if path.endswith(f"/{name}") or f"/{name}".endswith(path)]
         if len(matches) > 1:
             matches = [row for row in matches if known[row] == name] or matches
         if len(matches) > 1:
             clashes.append(f"{name} could be {' or '.join(image_ids[row] for row in matches[:3])}")
-        rows[place] = matches[0] if matches else -1
+        rows[position] = matches[0] if matches else -1
     if clashes:
         problem = f"names mean several pictures, {summarise_names(clashes)}"
         raise BrainhiveError(problem, "name them by their path below the image folder")
@@ -190,8 +190,8 @@ def match_names(
 def summarise_names(names: Sequence[str], of: int | None = None) -> str:
     """Count names and show the first few, in one line: `12 of 200: a, b, c …`."""
     count = f"{len(names)} of {of}" if of else str(len(names))
-    some = (name if name.isprintable() else repr(name) for name in names[:3])
-    return f"{count}: {', '.join(some)}{' …' if len(names) > 3 else ''}"
+    shown = (name if name.isprintable() else repr(name) for name in names[:3])
+    return f"{count}: {', '.join(shown)}{' …' if len(names) > 3 else ''}"
 
 
 def plain_id(name: str) -> str:

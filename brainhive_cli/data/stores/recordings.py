@@ -90,13 +90,13 @@ class SignalStore:
             space: Sensors | Voxels = Sensors(about.channels, read("positions", "f"))
             if about.space == "voxels":
                 masks = read_flags(file, "region_masks") if about.regions else ()
-                places = read("places", "i")
+                voxel_indices = read("places", "i")
                 space = Voxels(
                     dict(zip(about.regions, masks, strict=True)),
                     {name: np.array(map_numbers(file, f"maps/{name}", "f")) for name in about.maps},
                     None
-                    if places is None
-                    else Grid(places, tuple(about.volume_shape), np.array(about.affine, np.float64)),
+                    if voxel_indices is None
+                    else Grid(voxel_indices, tuple(about.volume_shape), np.array(about.affine, np.float64)),
                 )
 
             # one recording a split; signals stay on disk
@@ -307,5 +307,5 @@ def _only_in_one(first: Sensors | Voxels, other: Sensors | Voxels) -> str:
     names = [set(space.names) if isinstance(space, Sensors) else set() for space in (first, other)]
     alone = sorted(names[0] ^ names[1])
     shown = ", ".join(alone[:MAX_CHANNELS_SHOWN])
-    more = f" and {len(alone) - MAX_CHANNELS_SHOWN} more" if len(alone) > MAX_CHANNELS_SHOWN else ""
-    return f" ({shown}{more})" if alone else ""
+    rest = f" and {len(alone) - MAX_CHANNELS_SHOWN} more" if len(alone) > MAX_CHANNELS_SHOWN else ""
+    return f" ({shown}{rest})" if alone else ""

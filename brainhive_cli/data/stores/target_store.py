@@ -101,9 +101,9 @@ class TargetStore:
             done = read_flags(file, "done")
             image_ids, concepts = Names(read_strings(file, "image_id")), Names(read_strings(file, "concept"))
             pixels = np.array(map_numbers(file, PIXELS, "u")) if PIXELS in file else None
-            place = {"encoder": path.stem, "split": path.parent.name, "dataset": path.parent.parent.name}
+            address = {"encoder": path.stem, "split": path.parent.name, "dataset": path.parent.parent.name}
             skipped = int((~done).sum())
-            attributes = {**place, "config": {}, "weights": {}, "skipped": skipped, **attributes}
+            attributes = {**address, "config": {}, "weights": {}, "skipped": skipped, **attributes}
 
             # each row has a name, a concept, a mark and its pixels
             if done.shape != embedding.shape[:1] or not len(image_ids) == len(concepts) == len(done):
@@ -292,8 +292,8 @@ class TargetWriter:
             if largest > self._most:
                 problem = f"{self.path}: values up to {largest:.6g} do not fit into float16"
                 raise BrainhiveError(f"{problem}, which ends at {self._most:g}", "dtype=float32")
-        for name, some in {"embedding": values, **more}.items():
-            self._rows[name].write(rows, some)
+        for name, rows_of_name in {"embedding": values, **more}.items():
+            self._rows[name].write(rows, rows_of_name)
         self._rows["done"].write(rows, np.ones(len(rows), np.uint8))
 
     def close(self) -> None:
@@ -449,13 +449,13 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
     absent = [name for name, (path, _) in paths.items() if not path.is_file()]
     if absent:
         problem = f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}"
-        own = [name for name in absent if not describe_bad_own_name(name)]
-        lines = [Line("import-embeddings", "FILE", ("as", name), ("dataset", dataset)) for name in own]
-        if others := [name for name in absent if name not in own]:
-            lines.insert(0, Line("embed", ("encoders", others), ("dataset", dataset)))
+        imported = [name for name in absent if not describe_bad_own_name(name)]
+        lines = [Line("import-embeddings", "FILE", ("as", name), ("dataset", dataset)) for name in imported]
+        if unknown := [name for name in absent if name not in imported]:
+            lines.insert(0, Line("embed", ("encoders", unknown), ("dataset", dataset)))
         raise MissingData(problem, " && ".join(map(str, lines)))
     stores = {path: _open_once(path, hdf5.state_of(path)) for path, _ in {*paths.values()}}
-    return {name: stores[path].view(name, place) for name, (path, place) in paths.items()}
+    return {name: stores[path].view(name, view) for name, (path, view) in paths.items()}
 
 
 @lru_cache(maxsize=256)
@@ -484,10 +484,10 @@ def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
     Raises:
         MissingData: if there is none.
     """
-    places = [paths.under_home("embeddings")] if names is None else expand_patterns(names)
-    groups = ([place] if place.is_file() else sorted(place.rglob("[!.]*.h5")) for place in places)
+    folders = [paths.under_home("embeddings")] if names is None else expand_patterns(names)
+    groups = ([folder] if folder.is_file() else sorted(folder.rglob("[!.]*.h5")) for folder in folders)
     stores = [store for group in groups for store in group]
     if not stores:
-        where = ", ".join(map(str, places))
+        where = ", ".join(map(str, folders))
         raise MissingData(f"no embedding store in {where}", f"{Line('embed')}, or import-embeddings")
     return list(dict.fromkeys(stores))

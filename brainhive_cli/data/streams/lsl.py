@@ -192,9 +192,9 @@ class Receiver:
                 ]
                 if changes:
                     shown, further = changes[:SHOWN_DIFFERENCES], len(changes) - SHOWN_DIFFERENCES
-                    more = f" and {further} more" if further > 0 else ""
+                    rest = f" and {further} more" if further > 0 else ""
                     raise BrainhiveError(
-                        f"stream {name!r} has started again as another: {', '.join(shown)}{more}",
+                        f"stream {name!r} has started again as another: {', '.join(shown)}{rest}",
                         "start its program as it was before, or this command again for the stream as it is "
                         "now",
                     )

@@ -220,7 +220,9 @@ def stream(
     names = {group.name: [name for name in group.names if name in writers] for group in groups}
     views = {group.name: group.view for group in groups}
     readers = {group.name: read for group in groups if (read := group.reader(images)) is not None}
-    needed = {group: np.logical_or.reduce([pending[name] for name in some]) for group, some in names.items()}
+    needed = {
+        group: np.logical_or.reduce([pending[name] for name in members]) for group, members in names.items()
+    }
     blanks = {group.name: group.blank_of(images) for group in groups}
 
     # batches are decoded by workers, encoded here, and written by a thread
@@ -236,9 +238,9 @@ def stream(
                     outputs = group.encode(batch.views[group.name])
                     values = {name: outputs[name].to("cpu", non_blocking=True) for name in names[group.name]}
                 there = torch.cuda.current_stream(launch.device).record_event() if on_gpu else None
-                for name, some in values.items():
+                for name, embeddings in values.items():
                     lacks, pixels = pending[name][at], batch.pixels.get(group.name)
-                    write = writing.submit(_keep, writers[name], at, some, pixels, lacks, there)
+                    write = writing.submit(_keep, writers[name], at, embeddings, pixels, lacks, there)
                     writes.append((group.name, write))
             while len(writes) > AHEAD * len(writers):  # bounds what waits, and raises what failed
                 pace.settle(*writes.popleft())

@@ -143,8 +143,8 @@ class EncoderGroup:
         network, is_frozen = self.network, not (self.network.learns and torch.is_grad_enabled())
         where = (network.precision, network.launch, self.source)
         encoded = encode(self.module, single, *where, is_frozen=is_frozen)
-        by_output = dict(zip(map(_output_of, network.configs), encoded, strict=True))
-        outputs = {config.name: by_output[_output_of(config)] for config in self.configs}
+        encoded_of_output = dict(zip(map(_output_of, network.configs), encoded, strict=True))
+        outputs = {config.name: encoded_of_output[_output_of(config)] for config in self.configs}
         if has_several:
             for config in self.configs:
                 several = outputs[config.name].unflatten(0, views.shape[:2])
@@ -243,7 +243,7 @@ def grouped(configs: Sequence[EncoderConfig], precision: str, launch: Launch) ->
     for config in configs:
         networks.setdefault(config.network_key, {}).setdefault(_output_of(config), config)
         groups.setdefault((config.network_key, config.view_key), []).append(config)
-    shared = {key: Network([*some.values()], precision, launch) for key, some in networks.items()}
+    shared = {key: Network([*members.values()], precision, launch) for key, members in networks.items()}
     return [EncoderGroup(group, shared[network]) for (network, _), group in groups.items()]
 
 
@@ -292,12 +292,12 @@ def open_pictures(folder: str, stimuli: StimulusSet) -> Callable[[int], Image.Im
         raise MissingData(f"no folder {folder!r} of pictures", "name a folder that exists")
     names = list(pictures_below(root))
     rows, _ = match_names(names, stimuli.image_ids)
-    by_row = dict(zip(rows.tolist(), names, strict=True))
+    name_of_row = dict(zip(rows.tolist(), names, strict=True))
     where = f"{stimuli.dataset}/{stimuli.split}"
-    if absent := [image_id for row, image_id in enumerate(stimuli.image_ids) if row not in by_row]:
+    if absent := [image_id for row, image_id in enumerate(stimuli.image_ids) if row not in name_of_row]:
         problem = f"{folder} lacks pictures of {where}, {summarise_names(absent, len(stimuli))}"
         raise MissingData(problem, "name its pictures by image id")
-    return partial(_decode_picture, root, Names.of(by_row[row] for row in range(len(stimuli))))
+    return partial(_decode_picture, root, Names.of(name_of_row[row] for row in range(len(stimuli))))
 
 
 def _decode_picture(root: Path, files: Names, index: int) -> Image.Image:

@@ -41,8 +41,10 @@ def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) ->
     shelf = [parts.load("encoders", kind).Config for kind in parts.kinds("encoders")]
     upstream = {config.upstream: config for config in shelf if config.upstream}
     meant = {name: config for config in maybe for name in config.known_as}
-    by_key = {key: meant.get(key) or (upstream[key]() if key in upstream else _named(key)) for key in keys}
-    known = {key: config for key, config in by_key.items() if config is not None}
+    encoder_of_key = {
+        key: meant.get(key) or (upstream[key]() if key in upstream else _named(key)) for key in keys
+    }
+    known = {key: config for key, config in encoder_of_key.items() if config is not None}
     return dict(sorted(known.items(), key=lambda item: item[1].name))
 
 

@@ -98,8 +98,8 @@ class StoreTargets:
             which: Which alternative of each, [B]; the first when None.
         """
         gathered = self._gather(self.values, rows)
-        for place, values in enumerate(self.further if which is not None else (), 1):
-            is_this: Any = which == place
+        for alternative, values in enumerate(self.further if which is not None else (), 1):
+            is_this: Any = which == alternative
             if isinstance(values, Tensor) and values.is_cuda:  # which would be waited for by a choice of rows
                 is_row = is_this.view(-1, *[1] * (values.ndim - 1))
                 gathered = torch.where(is_row, self._gather(values, rows), gathered)
@@ -164,10 +164,10 @@ class OnlineTargets:
         Of several frames or captions, one; all of them, [B, K, …], where an output combines them. What is
         decoded is kept in `opened`, by row, for other groups that see the same stimuli.
         """
-        kept = {} if opened is None else opened
+        opened_sources = {} if opened is None else opened
 
         def view(row: int) -> Tensor:
-            stimulus = self._read(row, kept)
+            stimulus = self._read(row, opened_sources)
             return self.group.view(stimulus if self.vary is None else self.vary(stimulus))
 
         if self.group.network.learns:  # all pictures at each step, unchanged and by nothing random
@@ -223,8 +223,8 @@ def compute_online(
 
 def _choose(values: Tensor, which: Tensor | None) -> Tensor:
     """Choose one of K for each row of [B, K, …]; the first when None."""
-    place = torch.zeros(len(values), dtype=torch.int64) if which is None else which
-    return values[torch.arange(len(values)), place.to(values.device)]
+    alternative = torch.zeros(len(values), dtype=torch.int64) if which is None else which
+    return values[torch.arange(len(values)), alternative.to(values.device)]
 
 
 TargetSource = StoreTargets | OnlineTargets
@@ -329,17 +329,17 @@ class Targets:
         """
         if self.groups and views is None and len(rows) > ONLINE_AT_ONCE:
             blocks = [slice(start, start + ONLINE_AT_ONCE) for start in range(0, len(rows), ONLINE_AT_ONCE)]
-            chosen = ({key: places[block] for key, places in which.items()} for block in blocks)
-            gathered = [self.gather(rows[b], None, some) for b, some in zip(blocks, chosen, strict=True)]
+            chosen = ({key: alternatives[block] for key, alternatives in which.items()} for block in blocks)
+            gathered = [self.gather(rows[b], None, choice) for b, choice in zip(blocks, chosen, strict=True)]
             return {key: torch.cat([block[key] for block in gathered]) for key in gathered[0]}
 
         # stored targets are read; encoders of a group share one forward pass
         computed = {}
         opened: dict[int, Any] = {}
-        by_key = {}
+        blocks_of_key = {}
         for key, source in self.sources.items():
             if isinstance(source, StoreTargets):
-                by_key[key] = source.gather(rows, which.get(key))
+                blocks_of_key[key] = source.gather(rows, which.get(key))
                 continue
             group = source.group
             if group not in computed:
@@ -347,8 +347,8 @@ class Targets:
                 seen = source.views(rows, which.get(key), opened) if seen is None else seen
                 computed[group] = group.encode(seen)
             values = source.chosen(computed[group][source.name], which.get(key))
-            by_key[key] = values.clone()  # or it could not be used in training
-        return by_key
+            blocks_of_key[key] = values.clone()  # or it could not be used in training
+        return blocks_of_key
 
 
 def open_targets(

@@ -131,5 +131,7 @@ def limit_amounts(
         _require_onsets(trials, unit, order)
         most.append(measure_amounts(trials, trials.is_there)[UNITS.index(unit)])
     limited = sorted(amount for amount in amounts if amount < min(most))
-    named = {f"{amount:g} {unit.removesuffix('s') if amount == 1 else unit}": amount for amount in limited}
-    return {**named, EVERYTHING: ALL}
+    amount_of_name = {
+        f"{amount:g} {unit.removesuffix('s') if amount == 1 else unit}": amount for amount in limited
+    }
+    return {**amount_of_name, EVERYTHING: ALL}

@@ -50,15 +50,17 @@ def draw(measured: Measurements) -> list[Artifact]:
     if scope(FIRST_DAY, EVERYTHING) in scopes:
         lines = [line(arm, LAST_DAY), line(FIRST_DAY)]
         drawn.append(curve(f"From one day to another, by {arm}", lines))
-    for given, title in FURTHER.items():
-        further = [label for label, about in facts.arms.items() if about[0] == given and label not in first]
+    for profile, title in FURTHER.items():
+        further = [label for label, about in facts.arms.items() if about[0] == profile and label not in first]
         if further:
             drawn.append(curve(title, [*map(line, [*first[:2], *further])]))
 
     # the arm of the finding with its shares and gains, and every arm: the first metric of each scope
     def row(labels: Mapping[str, str]) -> dict[str, Metric]:
         present = {heading: [*scopes.get(label, {}).values()][:1] for heading, label in labels.items()}
-        return {name: replace(one, name=name, pool=None) for name, found in present.items() for one in found}
+        return {
+            name: replace(one, name=name, pool=None) for name, metrics in present.items() for one in metrics
+        }
 
     compared = arm, SHARE, OVER_SCRATCH, DRIFT
     amounts = {name: row({label: scope_of(label, name) for label in compared}) for name in names}

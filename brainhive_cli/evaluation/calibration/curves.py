@@ -108,12 +108,12 @@ def conclude(
     hits = {key: [(each == 1).mean(0, dtype=np.float64) for each in groups] for key, groups in ranks.items()}
     pairs = {OVER_ZERO_SHOT: (TRANSFER, ZERO_SHOT), OVER_SCRATCH: (TRANSFER, SCRATCH)}
     pairs[DRIFT] = headline, FIRST_DAY
-    of_gain: Any = {"limits": (-1.0, 1.0), "is_share": False, "chance": 0.0, **context}
+    gain_scale: Any = {"limits": (-1.0, 1.0), "is_share": False, "chance": 0.0, **context}
     for (label, (first, second)), name in product(pairs.items(), names):
         if {first, second} <= protocols.keys():
             gained = [one - other for one, other in zip(hits[first, name], hits[second, name], strict=True)]
             protocol = max(protocols[first], protocols[second], key=len)  # with the stamps of either
-            scopes[scope(label, name)] = {GAIN: measure(GAIN, gained, protocol=protocol, **of_gain)}
+            scopes[scope(label, name)] = {GAIN: measure(GAIN, gained, protocol=protocol, **gain_scale)}
 
     # up to which amount transfer surely beats a model of the person alone, and from which on it does not
     better = None
@@ -127,18 +127,18 @@ def conclude(
     protocol, cells, top1 = job.describe_protocol(), dict[str, Person](), dict[str, list[float]]()
     sufficient: dict[str, Any] = {}
     if headline:
-        whole = scopes[scope_of(headline, EVERYTHING)]
+        everything = scopes[scope_of(headline, EVERYTHING)]
         protocol = context["protocol"] = f"{protocols[headline]}, {headline}, {EVERYTHING}"
-        scopes[ALL] = {key: replace(metric, protocol=protocol) for key, metric in whole.items()}
-        by_amount = {name: hits[headline, name] for name in names}
-        shares, sufficient = measure_shares(by_amount, whole["top1"], job.items)
+        scopes[ALL] = {key: replace(metric, protocol=protocol) for key, metric in everything.items()}
+        hits_of_amount = {name: hits[headline, name] for name in names}
+        shares, sufficient = measure_shares(hits_of_amount, everything["top1"], job.items)
         scopes |= shares
         for row, (subject, group) in enumerate(zip(job.people, ranks[headline, EVERYTHING], strict=True)):
             is_own = [np.full(len(ids), row == other) for other, ids in enumerate(job.items.ids)]
             person, context["items"] = f"sub-{subject:02d}", job.items.where(is_own)
             scopes[person] = by_name(summarise([group], pool, only=MEASURED, **context))
             cells[person] = Person(subject=subject)
-            top1[person] = [float(values[row].mean()) for values in by_amount.values()]
+            top1[person] = [float(values[row].mean()) for values in hits_of_amount.values()]
 
     # how much was recorded, how models were trained and from whom, and processor time
     amounts = []
@@ -181,8 +181,8 @@ def choose_headline(arms: Sequence[str]) -> str:
     Controls are never chosen; empty where there is nothing else.
     """
     real = [arm for arm in arms if arm not in (PERMUTED_TRANSFER, PERMUTED_SCRATCH)]
-    others = [arm for arm in real if arm != SCRATCH] or real
-    return TRANSFER if TRANSFER in others else "".join(others[-1:])
+    candidates = [arm for arm in real if arm != SCRATCH] or real
+    return TRANSFER if TRANSFER in candidates else "".join(candidates[-1:])
 
 
 def scope_of(arm: str, name: str) -> str:
@@ -191,7 +191,7 @@ def scope_of(arm: str, name: str) -> str:
 
 
 def measure_shares(
-    hits: Mapping[str, Sequence[Float64]], whole: Metric, items: Items
+    hits: Mapping[str, Sequence[Float64]], everything: Metric, items: Items
 ) -> tuple[Scopes, dict[str, Any]]:
     """Measure top-1 after each amount divided by that with everything, and find the amount that suffices.
 
@@ -203,7 +203,7 @@ def measure_shares(
     Returns:
         Shares by scope, and facts.
     """
-    if not (whole.low or 0.0) > (whole.chance or 0.0):
+    if not (everything.low or 0.0) > (everything.chance or 0.0):
         return {}, {}
     scores = {name: np.array([each.mean() for each in people]) for name, people in hits.items()}
     scopes, nothing = Scopes(), dict.fromkeys(("chance", "these_subjects", "people", "seed_sd"))
@@ -211,7 +211,7 @@ def measure_shares(
         share, low, high = ratio_of_means(values, scores[EVERYTHING])
         method = NO_SHARE if low is None else f"Fieller over {len(values)} people"
         ends: Any = {"value": share, "low": low, "high": high, "interval": method, **nothing}
-        scopes[scope(SHARE, name)] = {SHARE: replace(whole, name=SHARE, **ends)}
+        scopes[scope(SHARE, name)] = {SHARE: replace(everything, name=SHARE, **ends)}
 
     # the amount that surely suffices, by top-1 less a share of that with everything, for people in general
     facts: dict[str, Any] = {"is_above_chance": True}

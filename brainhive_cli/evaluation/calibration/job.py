@@ -107,9 +107,9 @@ class Job:
             cells += [replace(cell, tested_on=(one,)) for one in everybody if one not in known]
         wanted, new = {*(recipe.subjects or ())}, {cell.tested_on[0] for cell in cells}
         if not cells or wanted - new:
-            named = ", ".join(map(str, sorted(wanted - new))) or "anybody"
+            absent = ", ".join(map(str, sorted(wanted - new))) or "anybody"
             raise BrainhiveError(
-                f"no model of {align.folder.path} has yet to learn from subject {named}",
+                f"no model of {align.folder.path} has yet to learn from subject {absent}",
                 "a run that was trained without them: --mode inter, or joint with --subjects",
             )
 

@@ -131,11 +131,11 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
             bar.advance()
 
     # of strengths that do not differ from the best, the nearest to zero-shot
-    chosen = {name: choose_strength(by_strength) for name, by_strength in scores.items()}
+    chosen = {name: choose_strength(scores_of_strength) for name, scores_of_strength in scores.items()}
     labels = {strength: ZERO_SHOT if strength is None else f"{strength:g}" for strength in scores[EVERYTHING]}
     means = {
-        name: {labels[strength]: float(np.mean(values)) for strength, values in by_strength.items()}
-        for name, by_strength in scores.items()
+        name: {labels[strength]: float(np.mean(values)) for strength, values in scores_of_strength.items()}
+        for name, scores_of_strength in scores.items()
     }
     return Strength(pulls=chosen, chosen_by="people", people=len(runs), mrr=means)
 

@@ -181,14 +181,14 @@ class WindowDecoder:
         results = []
         for index, (window, row) in enumerate(zip(windows, rows, strict=True)):
             self._number += 1
-            average, (top, *others) = average_of.get(index), best[index]
+            average, (top, *further) = average_of.get(index), best[index]
             event = {
                 "kind": "result",
                 "window": self._number,
                 "event": window.name,
                 "shown": None if row is None else self.image_ids[row],
                 "best": best[index],
-                "margin": round(top["similarity"] - others[0]["similarity"], 6) if others else None,
+                "margin": round(top["similarity"] - further[0]["similarity"], 6) if further else None,
                 "rank": ranked[index],
                 "repetitions": counts[index],
                 "average_best": best[average] if average else None,

@@ -188,12 +188,12 @@ class OpenSession:
     def caveats(self, learned: int = 0, trials: int = 0) -> list[str]:
         """List the caveats of every number of a session, some of whose trials were learned from."""
         job = self.job
-        of_trials = [] if self.knows_trials else [UNKNOWN_TRIALS]
-        of_trials = [TRAINED_TRIALS] if learned > MAX_LEARNED * trials else of_trials
+        trial_caveats = [] if self.knows_trials else [UNKNOWN_TRIALS]
+        trial_caveats = [TRAINED_TRIALS] if learned > MAX_LEARNED * trials else trial_caveats
         pictures = job.align.tested_pictures(job.recipe.gallery, job.cell.fold).caveats
         held_out = job.align.dataset.holdout.caveats(self.decoder.template)
         learned_from = job.align.models[0].learned.caveats
-        return merge_caveats(self.signal_caveats, held_out, of_trials, pictures, learned_from)
+        return merge_caveats(self.signal_caveats, held_out, trial_caveats, pictures, learned_from)
 
     @property
     def source_name(self) -> str:

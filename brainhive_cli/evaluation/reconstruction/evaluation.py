@@ -356,10 +356,10 @@ def sweep_tables(measured: Measurements, published: Mapping[str, Any]) -> tuple[
     marks: dict[tuple[str, str], str] = {}
     for label, variant in facts.variants.items():
         # the first source of a variant has its name; that one is compared
-        named = {source: f"{label}, {titles[source]}" for source in variant.sources} | {
+        label_of_source = {source: f"{label}, {titles[source]}" for source in variant.sources} | {
             variant.sources[0]: label
         }
-        rows |= {name: measured.scopes[scope(label, source)] for source, name in named.items()}
+        rows |= {name: measured.scopes[scope(label, source)] for source, name in label_of_source.items()}
         marks |= {(label, row.metric): mark_of(row) for row in facts.comparisons if row.second == label}
 
     # what a mark means

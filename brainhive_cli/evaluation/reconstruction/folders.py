@@ -96,8 +96,8 @@ class MatchedFolders:
             (without, f"true {medium}s have no reconstruction"),
         ):
             if names:
-                more = " …" if len(names) > MAX_NAMED else ""
-                console.warn(f"{len(names)} {problem}: {', '.join(names[:MAX_NAMED])}{more}")
+                ellipsis = " …" if len(names) > MAX_NAMED else ""
+                console.warn(f"{len(names)} {problem}: {', '.join(names[:MAX_NAMED])}{ellipsis}")
         files = {name: [reconstructions[repeat] for repeat in repeats] for name, repeats in names_of.items()}
 
         # how files are opened; clips must have the frames and the rate of the true ones
@@ -172,8 +172,8 @@ def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
     """
     unread, root = Counter[str](), locate(folder)
     paths = _visible_files(folder, medium, unread)
-    if others := describe_unread(unread):
-        console.say(f"files among the {medium}s in {folder}: {others}")
+    if unread_files := describe_unread(unread):
+        console.say(f"files among the {medium}s in {folder}: {unread_files}")
 
     # clips are videos, animated pictures, and folders of frames
     way = f"pictures end in {', '.join(sorted(PICTURES))}"

@@ -155,8 +155,8 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
         return True
 
     # encoders; a function brings its own weights
-    named = [encoder for encoder in encoders if two_way_name(encoder) == metric]
-    return any(encoder.is_here or encoder.kind == "python" for encoder in named)
+    matching = [encoder for encoder in encoders if two_way_name(encoder) == metric]
+    return any(encoder.is_here or encoder.kind == "python" for encoder in matching)
 
 
 def inputs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Input]:

@@ -68,9 +68,9 @@ class StartSection(Section):
 
 
 def _refuse_own_vectors(encoders: list[EncoderConfig]) -> list[EncoderConfig]:
-    if own := [config.name for config in encoders if config.kind == IMPORTED]:
-        problem = f"metric_encoders encode what is drawn, and {own[0]} was imported as vectors"
-        raise RecipeError(problem, f"leave {own[0]} out")
+    if imported := [config.name for config in encoders if config.kind == IMPORTED]:
+        problem = f"metric_encoders encode what is drawn, and {imported[0]} was imported as vectors"
+        raise RecipeError(problem, f"leave {imported[0]} out")
     return encoders
 
 

@@ -113,13 +113,13 @@ def annotate_decoded(
     # caption, mask, and likely concepts, the likeliest first; one at least
     annotations = {}
     for row, image_id in enumerate(image_ids):
-        named: tuple[str, ...] = ()
+        likely_names: tuple[str, ...] = ()
         if concepts is not None:
             likelihood = concepts[row].cpu().numpy()  # [K]
             order = np.argsort(-likelihood, kind="stable")[:MAX_CONCEPTS]
-            named = tuple(names[k] for k in order if k == order[0] or likelihood[k] > MIN_PROBABILITY)
+            likely_names = tuple(names[k] for k in order if k == order[0] or likelihood[k] > MIN_PROBABILITY)
         mask = None if masks is None else (masks[row, :, 0] > MIN_PROBABILITY).cpu().numpy()
-        annotations[image_id] = Annotation(captions[row] if captions else "", named, mask)
+        annotations[image_id] = Annotation(captions[row] if captions else "", likely_names, mask)
     return annotations
 
 

@@ -368,7 +368,7 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
     # a classifier that some fold could not fit is left out
     fitted = ranks["ridge"]
     return {
-        name: [np.concatenate(by_subject[subject]) for subject in fitted]
-        for name, by_subject in ranks.items()
-        if all(len(by_subject[subject]) == len(folds) for subject, folds in fitted.items())
+        name: [np.concatenate(ranks_of_subject[subject]) for subject in fitted]
+        for name, ranks_of_subject in ranks.items()
+        if all(len(ranks_of_subject[subject]) == len(folds) for subject, folds in fitted.items())
     }

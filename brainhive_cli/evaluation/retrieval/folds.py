@@ -174,8 +174,10 @@ def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, fl
         order = [name for name, _ in count.most_common()]
         ranks.append([1 + order.index(name) for name in scores.labels])
         concepts = np.array([concept_of[name] for name in order])
-        found = {concept: 1 + np.flatnonzero(concepts == concept) for concept in concepts}
-        precision = {concept: np.mean(np.arange(1, len(at) + 1) / at) for concept, at in found.items()}
+        columns_of_concept = {concept: 1 + np.flatnonzero(concepts == concept) for concept in concepts}
+        precision = {
+            concept: np.mean(np.arange(1, len(at) + 1) / at) for concept, at in columns_of_concept.items()
+        }
         precisions.append(np.mean([precision[concept] for concept in scores.concepts]))
     values = {metric.name: metric.value for metric in summarise(ranks, pool, split="")}
     return {**values, "map": float(np.mean(precisions))}

@@ -71,8 +71,8 @@ class Job:
 
         # all runs are named as fingerprints name them; each variant of a sweep is a job of its own
         references = [run.reference for other in against for run in other.runs] or None
-        named = {"align_run": [run.reference for run in runs], "against": references}
-        job = cls(recipe.model_copy(update=named), runs, against)
+        references_by_key = {"align_run": [run.reference for run in runs], "against": references}
+        job = cls(recipe.model_copy(update=references_by_key), runs, against)
         variants = []
         for run in map(runs[0].of_variant, runs[0].variants):
             update = {"align_run": [run.reference], "compare": None}
@@ -146,10 +146,10 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
     runs = [replace(run, allows_copies=copies, channel_mapping=mapping) for run in opened]
 
     # several are tested on one data set, and none is a sweep
-    first, *others = runs
-    for run in runs if others else ():
+    first, *rest = runs
+    for run in runs if rest else ():
         refuse_sweep(run)
-    for other in others:
+    for other in rest:
         if other.dataset.name != first.dataset.name:
             raise BrainhiveError(
                 f"{first.folder.path} is tested on {first.dataset.name}, "

@@ -122,8 +122,8 @@ def open_gallery(models: Models, splits: Sequence[str], only_shown: bool = False
 
 def shared_rows(models: Models, split: str) -> Int64:
     """Find the rows of the pictures that every model has an embedding of."""
-    first, *others = (model.pictures(split) for model in models)
-    for other in others:
+    first, *rest = (model.pictures(split) for model in models)
+    for other in rest:
         if first.image_ids != other.image_ids:
             raise BrainhiveError(f"{first.path} and {other.path} hold different pictures", "embed again")
     return reduce(np.intersect1d, [model.rows(split) for model in models])
@@ -151,8 +151,8 @@ def encode(models: Models, trials: Iterable[Trials]) -> Tensor:
 
 def _join(tokens: Iterable[Tensor]) -> Tensor:
     """Join the tokens [N, D] of several models."""
-    first, *others = tokens
-    return torch.cat([normalize(part) for part in (first, *others)], 1) if others else first
+    first, *rest = tokens
+    return torch.cat([normalize(part) for part in (first, *rest)], 1) if rest else first
 
 
 def encode_items(

@@ -138,11 +138,11 @@ def summarise_job(
     if run.dataset.holdout.divides_train and spec.split == "test":
         measured = merge_folds(measured)
     gallery = next(iter(measured.values()))[0]
-    by_subject = defaultdict[str, list[Scores]](list)
+    tables_of_subject = defaultdict[str, list[Scores]](list)
     for _, table_of in measured.values():
         for subject, table in table_of.items():
-            by_subject[label(subject)].append(table)
-    groups, tables = [*by_subject.values()], [*chain(*by_subject.values())]
+            tables_of_subject[label(subject)].append(table)
+    groups, tables = [*tables_of_subject.values()], [*chain(*tables_of_subject.values())]
 
     # protocol and caveats of all metrics, and which items are alike
     mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
@@ -160,14 +160,16 @@ def summarise_job(
     items = tested.items
 
     # metrics of all cells together, and of each; held-out trials are compared with the best guess
-    units = {subject: [*map(str, names)] for subject, names in zip(by_subject, items.units, strict=True)}
-    scopes, cells, by_item = measure_cells(tested, measured, units)
+    units = {
+        subject: [*map(str, names)] for subject, names in zip(tables_of_subject, items.units, strict=True)
+    }
+    scopes, cells, item_values = measure_cells(tested, measured, units)
     if alike.group_of:
         scopes = compare_with_guess(scopes, tested)
 
     # plain baselines, which learned from the same folds; ceilings, which are the same of all cells
     baselines, differences = compare_with_plain(tested, plain)
-    halves = {subject: group[-1].ceiling for subject, group in by_subject.items() if group[-1].ceiling}
+    halves = {subject: group[-1].ceiling for subject, group in tables_of_subject.items() if group[-1].ceiling}
     halving = (
         "half of the repetitions against the other half, from other parts of the recording, means of "
         f"sessions removed, {spec.ceiling_splits} random splits, {run.dataset.name}"
@@ -219,7 +221,7 @@ def summarise_job(
         concepts=describe_concepts(tables),
         confusion_matrix=count_confusions(tables) if alike.group_of else None,
     )
-    return Measurements(baselines | scopes, {}, facts, by_item) | ceilings
+    return Measurements(baselines | scopes, {}, facts, item_values) | ceilings
 
 
 def measure_cells(
@@ -235,22 +237,22 @@ def measure_cells(
     Returns:
         Metrics, which cell each scope is of, and the ranks of its items.
     """
-    scopes, cells, by_item = measure_scopes(ALL, tested), {}, {}
+    scopes, cells, item_values = measure_scopes(ALL, tested), {}, {}
     for cell, (_, tables) in measured.items():
         for subject, table in tables.items():
             name = scope(cell.name, label(subject))
-            of_cell = replace(tested, groups=[[table]], seeds=[cell.seed])
-            scopes[name] = measure_table(of_cell)
-            if backward := of_cell.below(BACKWARD):
+            cell_tested = replace(tested, groups=[[table]], seeds=[cell.seed])
+            scopes[name] = measure_table(cell_tested)
+            if backward := cell_tested.below(BACKWARD):
                 scopes[scope(name, BACKWARD)] = measure_table(backward, CURVE)
             cells[name] = Cell(cell=cell.name, subject=label(subject), seed=cell.seed)
-            by_item[name] = {
+            item_values[name] = {
                 "image_ids": table.image_ids,
                 "units": units[label(subject)],
                 "ranks": table.ranks.tolist(),
                 "backward_ranks": backward.tables[0].ranks.tolist() if backward else [],
             }
-    return scopes, cells, by_item
+    return scopes, cells, item_values
 
 
 def compare_with_guess(scopes: Scopes, tested: Cells) -> Scopes:
@@ -345,9 +347,9 @@ def measure_ceilings(ceilings: Mapping[str, Scores], tested: Cells) -> Measureme
         Metrics, and why subjects have no ceiling.
     """
     # subjects who have a ceiling
-    named = {scope(CEILING, subject): half for subject, half in ceilings.items()}
-    missing = {name: half.reason for name, half in named.items() if half.reason}
-    groups = {name: [[half]] for name, half in named.items() if not half.reason}
+    half_of_scope = {scope(CEILING, subject): half for subject, half in ceilings.items()}
+    missing = {name: half.reason for name, half in half_of_scope.items() if half.reason}
+    groups = {name: [[half]] for name, half in half_of_scope.items() if not half.reason}
     together = [*chain(*groups.values())]
     if len({half.pool for (half,) in together}) == 1:
         groups[scope(CEILING, ALL)] = together
@@ -438,7 +440,7 @@ def count_confusions(tested: Iterable[Scores]) -> ConfusionMatrix | None:
     names = sorted({*chain(*counts)})
     if len(names) > MAX_CONFUSED:
         return None
-    rows = [[counts[seen, named] for named in names] for seen in names]
+    rows = [[counts[seen, decoded] for decoded in names] for seen in names]
     return ConfusionMatrix(names=names, counts=rows)
 
 
@@ -455,8 +457,8 @@ def describe_control(kind: str, tested: Cells) -> Control:
     metrics = {}
     for name in CONTROL_METRICS:
         # means [1 + K] over the cells of a subject, then over subjects; draws that are at least as good
-        of_subjects = [np.mean([cell.control[name] for cell in group], 0) for group in tested.groups]
-        means = np.mean(of_subjects, 0)
+        subject_means = [np.mean([cell.control[name] for cell in group], 0) for group in tested.groups]
+        means = np.mean(subject_means, 0)
         measured, *drawn = means.tolist()
         is_as_good = means <= measured if lower_is_better(name) else means >= measured
         low, high = np.percentile(drawn, [2.5, 97.5]).tolist()

@@ -103,13 +103,13 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
 
 def sweep_tables(tables_of: Mapping[str, Sequence[Table]], measured: Measurements) -> tuple[Table, ...]:
     """Lay out the tables of each variant, and their differences; nothing is pooled over variants."""
-    named = [
+    columns = [
         replace(table, title=f"{variant}: {table.title}")
         for variant, tables in tables_of.items()
         for table in tables
     ]
     compared = difference_table(measured.facts.comparisons)
-    return (*named, *([compared] if compared.rows else []))
+    return (*columns, *([compared] if compared.rows else []))
 
 
 def _name_cell(cell: Any) -> str:
@@ -118,9 +118,11 @@ def _name_cell(cell: Any) -> str:
     return cell.cell if is_named else f"{cell.cell} on {cell.subject}"
 
 
-def _compare_with(title: str, run: Mapping[str, Metric], others: Mapping[str, Mapping[str, Metric]]) -> Table:
+def _compare_with(
+    title: str, run: Mapping[str, Metric], other_metrics: Mapping[str, Mapping[str, Metric]]
+) -> Table:
     """Lay out the run next to others on the same items; nothing where there are none."""
-    return metric_table(title, {THIS_RUN: run, **others} if others else {}, "model", HEADLINES)
+    return metric_table(title, {THIS_RUN: run, **other_metrics} if other_metrics else {}, "model", HEADLINES)
 
 
 def _ceiling(measured: Measurements, repetitions: int) -> Table:

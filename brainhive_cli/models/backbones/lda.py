@@ -59,8 +59,8 @@ class Discriminant(nn.Module):
         self.subjects, self.heads = spec.subjects, heads
         self.maps: Any = nn.ModuleDict()
         for subject, width in zip(spec.subjects, spec.widths, strict=True):
-            by_head = {name: nn.Linear(width * spec.samples, head.width) for name, head in heads.items()}
-            self.maps[str(subject)] = nn.ModuleDict(by_head).requires_grad_(False)
+            layers = {name: nn.Linear(width * spec.samples, head.width) for name, head in heads.items()}
+            self.maps[str(subject)] = nn.ModuleDict(layers).requires_grad_(False)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
         """Score every category, [B, K] by head, of signals [B, C, T] of subjects [B].

@@ -94,8 +94,8 @@ class SharedRidge(nn.Module):
             # what the initial map leaves unexplained
             rows = slice(start, min(start + at_once, len(signal)))
             features = F.pad(signal[rows].flatten(1).double(), (0, 1), value=1.0)  # [n, F + 1]
-            named = targets(rows)
-            target = torch.cat([named[name].flatten(1).double() for name in self.heads], 1)
+            targets_of_head = targets(rows)
+            target = torch.cat([targets_of_head[name].flatten(1).double() for name in self.heads], 1)
             self.rows.append((features, target - features @ initial))
             self.count += len(features)
 

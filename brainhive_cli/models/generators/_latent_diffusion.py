@@ -189,8 +189,8 @@ class LatentDiffusion:
 
         # wrap the components in diffusers' pipeline, and add those of the subclass
         if self.pipelines:
-            named = {"unet": self.unet, "vae": self.vae, "scheduler": self._scheduler}
-            self.pipeline = self._wrap(self.pipelines[0], named)
+            modules = {"unet": self.unet, "vae": self.vae, "scheduler": self._scheduler}
+            self.pipeline = self._wrap(self.pipelines[0], modules)
         self.prepare(components)
         # at each step of sampling all networks work but the VAE
         self.denoisers = [network for network in self.networks if network is not self.vae]

@@ -412,8 +412,8 @@ def find_base_run(recipe: Recipe) -> TrainedRun:
     # the recipe's data set chooses the run, unless it is the default one
     run, paths = recipe.finetune.run, recipe.paths
     dataset = None if recipe.dataset == type(recipe)().dataset else recipe.dataset
-    named = find_reference(run, paths, dataset, choose="finetune.run=", may_be_finetuned=False)
-    base_run = TrainedRun(*named, paths)
+    base = find_reference(run, paths, dataset, choose="finetune.run=", may_be_finetuned=False)
+    base_run = TrainedRun(*base, paths)
     if base_run.is_model:
         raise RecipeError(
             f"finetune.run is one model, {base_run.folder.path}, and no run", "finetune.run=RUN"

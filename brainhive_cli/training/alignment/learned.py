@@ -127,8 +127,8 @@ class LearnedPictures:
             return cls(np.unique(names), concepts=shown)
 
         # perceptual hashes [H, 25] of the pictures that have one
-        named = np.column_stack([names, pixels[:, 1:]])[pixels[:, 1:].any(1)]
-        return cls(np.unique(names), np.unique(pixels[:, 0]), True, np.unique(named, axis=0), shown)
+        identified = np.column_stack([names, pixels[:, 1:]])[pixels[:, 1:].any(1)]
+        return cls(np.unique(names), np.unique(pixels[:, 0]), True, np.unique(identified, axis=0), shown)
 
     def __len__(self) -> int:
         """Count the pictures by their names."""
@@ -195,7 +195,9 @@ def find_alike(
     alike: dict[Likeness | None, list[tuple[int, int]]] = {}
 
     # one copy settles a picture; other likenesses are listed once
-    learned = np.unique(np.concatenate([some.hashes for some in pictures]), axis=0)  # [H, 25]
+    learned = np.unique(
+        np.concatenate([learned_pictures.hashes for learned_pictures in pictures]), axis=0
+    )  # [H, 25]
     settled = set()
     hashes = np.where(is_sought[:, None], pixels[:, 1:], 0)
     for candidate in find_candidates(hashes, learned[:, 1:], max_distance):

@@ -148,8 +148,8 @@ class Learner:
         parameters = dict(aligner.named_parameters())
         is_pulled = train.start_pull and self.first_start is not None and number >= self.first_start
         if is_pulled and not self.anchors:
-            of_subjects = modules_of_subjects(aligner)
-            shared = [name for name in self.learnable if name not in of_subjects]
+            subject_modules = modules_of_subjects(aligner)
+            shared = [name for name in self.learnable if name not in subject_modules]
             self.anchors = {name: parameters[name].detach().clone() for name in shared}
 
         # freeze the parts of this stage only

@@ -77,9 +77,9 @@ def write_training(source: str, paths: Paths, dataset: Any) -> str:
     is_prior = ("prior", source) in arguments
     if dataset is None and is_prior and folder and (of := recipe_around(folder).get("dataset")):
         dataset = only_if_recorded(parts.resolve("datasets", of), paths)
-    named = ("dataset", dataset if is_prior or not arguments else None)
+    dataset_key = ("dataset", dataset if is_prior or not arguments else None)
     drawing = write_prior("reconstruct", source, dataset) or [("prior", source)]
-    lines = [str(Line("train-align", named, *arguments)), str(Line("reconstruct", *drawing))]
+    lines = [str(Line("train-align", dataset_key, *arguments)), str(Line("reconstruct", *drawing))]
     with suppress(RecipeError):  # a prior whose encoders have no known names
         pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
         if not are_embedded(pictures.build(paths), encoders, paths.under_home("embeddings")):

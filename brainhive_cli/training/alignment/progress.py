@@ -71,17 +71,17 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
 
     # mean and spread over all cells, or over those of each variant
     means = []
-    named = name_rows(variant_metrics)
+    variant_names = name_rows(variant_metrics)
     for label, metrics in variant_metrics.items():
         spread = mean_sd(metric.value for metric in metrics if metric is not None)
         if label:
             chance = metrics[0].chance if metrics[0] else ABSENT
-            means.append((named[label], spread, len(metrics), chance))
+            means.append((variant_names[label], spread, len(metrics), chance))
         elif len(cells) > 1:
             rows.append((f"mean ± sd of {len(cells)}", "", spread, "", ""))
-    by_cell = Table(title, ("cell", "epoch", "val top-1, 95 % CI", "n", "chance"), rows)
-    by_variant = Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), means)
-    return *([by_variant] if means else []), by_cell, *published
+    cell_table = Table(title, ("cell", "epoch", "val top-1, 95 % CI", "n", "chance"), rows)
+    variant_table = Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), means)
+    return *([variant_table] if means else []), cell_table, *published
 
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:

@@ -156,8 +156,8 @@ class Recipe(SweptRecipe):
         if "encoders" not in fields:
             swept = read_sweep(fields.get("sweep") or {})
             priors = [fields.get("prior"), *(swept.get("prior", []) if isinstance(swept, dict) else [])]
-            if named := next((prior for prior in priors if isinstance(prior, str)), None):
-                fields = {**fields, "encoders": encoders_of(named)}
+            if reference := next((prior for prior in priors if isinstance(prior, str)), None):
+                fields = {**fields, "encoders": encoders_of(reference)}
         return with_usual_encoders(fields)
 
     @model_validator(mode="before")
@@ -175,10 +175,10 @@ class Recipe(SweptRecipe):
         encoders = resolve_all(fields.get("encoders", default))
         if not isinstance(encoders, list):  # which the key's own type refuses
             return fields
-        named = {config.name: config for config in encoders}
-        if FUSED not in heads.values() and not named.keys() <= opened.keys():
+        config_of_name = {config.name: config for config in encoders}
+        if FUSED not in heads.values() and not config_of_name.keys() <= opened.keys():
             raise RecipeError("encoders has no effect where no head is `fused`", "leave encoders out")
-        return {**fields, "heads": heads, "encoders": [*(named | opened).values()]}
+        return {**fields, "heads": heads, "encoders": [*(config_of_name | opened).values()]}
 
     @model_validator(mode="after")
     def _every_head_is_trained(self) -> Self:
@@ -433,9 +433,9 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
             _check_holdout(recipe, dataset.holdout)
         folds = {number: f"_fold-{number:02d}" if len(numbers) > 1 else "" for number in numbers}
         cells += [
-            Cell(f"{below}{name}{named}_seed-{seed}", trained, tested, seed, label, fold)
+            Cell(f"{below}{name}{subjects_of_fold}_seed-{seed}", trained, tested, seed, label, fold)
             for name, trained, tested in groups
-            for fold, named in folds.items()
+            for fold, subjects_of_fold in folds.items()
             for seed in recipe.seeds
         ]
         if len(cells) > MAX_CELLS:

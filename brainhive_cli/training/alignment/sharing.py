@@ -186,9 +186,9 @@ def find_terms(
         for name in kinds
         if not licences.get(name)
     ]
-    if others := sorted({*learned.recording_kinds} - {*RECORDING_LICENCES, "unknown"}):
-        whose = "own recordings" if OWN_FILES & {*others} else "recordings"
-        unknown.append(f"{whose} prepared by {', '.join(others)}")
+    if unlicensed := sorted({*learned.recording_kinds} - {*RECORDING_LICENCES, "unknown"}):
+        whose = "own recordings" if OWN_FILES & {*unlicensed} else "recordings"
+        unknown.append(f"{whose} prepared by {', '.join(unlicensed)}")
     if priors:
         unknown.append(f"weights of the prior {', '.join(priors)}, which are part of the model")
     is_recorded_elsewhere = "unknown" in (learned.recording_kinds or ("unknown",))

@@ -137,8 +137,8 @@ class TestedPictures:
         """[M] whether pictures are among learned ones: by name, and copies unless these are allowed."""
         if self._shows_seen:
             return np.zeros(len(self.image_ids), bool)
-        named = learned.contain(self.dataset.pictured_as, self.image_ids)
-        return named if self.allows_copies else named | self._are_copies(learned)
+        is_learned = learned.contain(self.dataset.pictured_as, self.image_ids)
+        return is_learned if self.allows_copies else is_learned | self._are_copies(learned)
 
     @cached_property
     def by_subject(self) -> dict[int, Bool]:
