@@ -14,7 +14,7 @@ from brainhive_cli.evaluation.explanation.conclusion import FIGURES, conclude
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
-from brainhive_cli.evaluation.explanation.profiles import Axis, Profile, SubjectProfiles, part_file
+from brainhive_cli.evaluation.explanation.profiles import Axis, Profile, SubjectProfiles
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, Recipe
 from brainhive_cli.evaluation.explanation.trial_decoding import explain_trials
 from brainhive_cli.training.alignment.recipe import Cell
@@ -63,7 +63,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             parts += job.pairs
         if "encoding" in spec.analyses:
             parts += [(None, subject) for subject in job.subjects]
-        part_of_file = {part_file(*part): part for part in parts}
+        part_of_file = {
+            f"parts/{cell.name if cell else 'signals'}/sub-{subject:02d}.safetensors": (cell, subject)
+            for cell, subject in parts
+        }
 
         def explain(name: str) -> SubjectProfiles:
             cell, subject = part_of_file[name]

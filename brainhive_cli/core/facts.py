@@ -411,7 +411,7 @@ class ExplanationFacts(Facts):
         untested: Why there are none.
         draws: Permutations of the labels.
         profiles: Each analysis: axis, positions, p, first time above chance.
-        similarity_ceiling: Ceiling by halves of repetitions, at each position of similarity.
+        ceilings: Of similarity at each position, by name: of one subject by halves of repetitions.
         generalisation: p of each pair of training and test times.
     """
 
@@ -420,7 +420,7 @@ class ExplanationFacts(Facts):
     untested: str = ""
     draws: int = 0
     profiles: list[dict[str, Any]] = []
-    similarity_ceiling: list[float | None] = []
+    ceilings: dict[str, list[float]] = {}
     generalisation: list[list[float]] = []
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.facts import Cell as CellFacts
 from brainhive_cli.core.facts import ExplanationFacts
-from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats, scope
+from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.trials import Trials
@@ -28,17 +29,16 @@ from brainhive_cli.evaluation.explanation.findings import (
     bound_onsets,
     choose_claims,
     correct_findings,
-    describe,
     describe_profiles,
     for_all,
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.profiles import REGION, SENSOR, TIME, Profile, SubjectProfiles
+from brainhive_cli.evaluation.explanation.profiles import REGION, SENSOR, TIME, SubjectProfiles
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
 from brainhive_cli.evaluation.explanation.sensor_places import draw_head, place_sensors
-from brainhive_cli.evaluation.explanation.similarity import Similarity, explain_similarity
+from brainhive_cli.evaluation.explanation.similarity import explain_similarity
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.drawings import draw_slices, save_figure
@@ -50,8 +50,8 @@ from brainhive_cli.training.alignment.tested_pictures import describe_tested
 FIGURES = "figures"
 """Folder of a run with its figures."""
 MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
-SIMILARITY, RHO = "similarity", "rho"
-"""Name of the analysis, and of its metric: Spearman's correlation."""
+SIMILARITY = "similarity"
+"""Name of the analysis."""
 Drawn = dict[str, Curve | Heatmap | Map]
 """Artifacts by the names of their files."""
 
@@ -81,45 +81,34 @@ def conclude(
     items = for_all(pictures, len(readers))
     missing = {name: reason for part in parts.values() for name, reason in part.missing.items()}
 
-    # metrics of models, of the encoding model of signals, and of similarity
-    results, scopes, facts, ceilings = list[Finding](), Scopes(), dict[str, Any](), list[Line]()
+    # models, the encoding model of signals, and similarity with what a perfect model would reach
+    results = list[Finding]()
     if spec.analyses_of(OF_MODEL):
         groups = [[parts[cell, subject] for cell in cells] for subject, cells in job.subjects.items()]
         seeds = sorted({cell.seed for cell in job.align.cells})
         results += describe_profiles(groups, items, seeds=seeds, **context)
-    if encoded := [part for (cell, _), part in parts.items() if cell is None]:
+    encoded = [part for (cell, _), part in parts.items() if cell is None]
+    if encoded:
         results += describe_profiles([[part] for part in encoded], items, **without_model)
+    ceilings: dict[str, list[float]] = {}
     if SIMILARITY in spec.analyses:
         try:
-            similarity = explain_similarity(readers, levels, spec)
+            similar, ceilings = explain_similarity(readers, levels, spec)
         except DamagedStore:
             raise
         except BrainhiveError as error:
             missing[SIMILARITY] = error.in_one_line
         else:
-            results += describe_similarity(similarity, items=items, **without_model)
-
-            # what a perfect model would reach; the ceilings of several subjects are metrics, too
-            ends = {"ceiling_lower": similarity.lower, "ceiling_upper": similarity.upper}
-            if similarity.halves is not None:
-                facts["similarity_ceiling"] = similarity.halves.tolist()
-                ceilings = [Line("ceiling by halves of repetitions", similarity.halves.tolist())]
-            elif np.isfinite(similarity.lower).all():
-                ceilings = [Line(shown(name), values.tolist()) for name, values in ends.items()]
-                nothing = dict.fromkeys(("pool", "chance", "low", "high"))
-                rest: Any = {"n": pictures.size, "seeds": (), "interval": "none", **nothing, **without_model}
-                for name, values in ends.items():
-                    for label, value in zip(similarity.axis.labels, values.tolist(), strict=True):
-                        scopes.setdefault(scope(SIMILARITY, label), {})[name] = Metric(name, value, **rest)
+            results += describe_profiles([[part] for part in similar], items, **without_model)
 
     # the encoding model by sensor and time, and with its ceilings
-    marks, times_ms = reader.trials.stimulus_marks, reader.times_ms.round(3).tolist()
-    drawn = draw_encoding(encoded, reader.sensors, times_ms, marks)
+    times_ms = reader.times_ms.round(3).tolist()
+    drawn = draw_encoding(encoded, reader.sensors, times_ms, reader.trials.stimulus_marks)
     seen, warnings = describe_tested([job.align.tested_pictures(spec.split)], job.align.signal_warnings)
-    facts |= {"draws": len(reader.labels.permuted), "seen_in_training": seen, "warnings": warnings}
-    facts |= {"protocol": context["protocol"], "caveats": caveats}
-    signals, results = [reader.trials for reader in readers], correct_findings(results)
-    return finish(job, folder, results, signals, pictures, missing, scopes, drawn, facts, ceilings)
+    facts = {"draws": len(reader.labels.permuted), "seen_in_training": seen, "warnings": warnings}
+    facts |= {"protocol": context["protocol"], "caveats": caveats, "ceilings": ceilings}
+    signals = [reader.trials for reader in readers]
+    return finish(job, folder, correct_findings(results), signals, pictures, missing, drawn, facts)
 
 
 def finish(
@@ -129,10 +118,9 @@ def finish(
     signals: Sequence[Trials],
     items: Items,
     missing: dict[str, str],
-    scopes: Scopes,
     drawn: Drawn,
     facts: Mapping[str, Any],
-    ceilings: Sequence[Line] = (),
+    scopes: Scopes | None = None,
 ) -> Measurements:
     """Draw all, warn of what is missing, write table and figures, and put metrics and facts together.
 
@@ -143,10 +131,9 @@ def finish(
         signals: Of each subject.
         items: Those that were tested.
         missing: What could not be measured.
-        scopes: Further metrics by scope and name.
         drawn: Further figures.
         facts: Further facts; among the caveats only those of the order in time.
-        ceilings: Of similarity.
+        scopes: Further metrics by scope and name.
     """
     # the reach of filters, and where sensors lie
     results, reason = bound_onsets(results, signals)
@@ -158,7 +145,7 @@ def finish(
         console.warn(f"{name} left out: {reason}")
 
     # figures, also as files, and the table of all analyses
-    spec, align = job.spec, job.align
+    spec, align, ceilings = job.spec, job.align, facts.get("ceilings", {})
     drawn = draw_findings(results, space, signals[0].stimulus_marks, ceilings) | drawn
     for name, artifact in drawn.items():
         for suffix in spec.figures:
@@ -182,99 +169,86 @@ def finish(
         **facts,
         "caveats": merge_caveats(align.caveats(spec.split), facts["caveats"]),
     }
-    return Measurements(measured | scopes, missing, ExplanationFacts(**about))
-
-
-def describe_similarity(similarity: Similarity, **context: Any) -> list[Finding]:
-    """Describe the correlation with each level, and the partial one given all other levels."""
-    described, kinds = [], {RHO: similarity.whole}
-    if len(similarity.models) > 1:
-        kinds["unique_rho"] = similarity.unique
-    for metric, correlations in kinds.items():
-        for number, model in enumerate(similarity.models):
-            # the test is of correlations [T] averaged over subjects, as the control is
-            values, none = (
-                [shares[number].astype(np.float64) for shares in correlations.items],
-                np.empty((0, 0)),
-            )
-            profiles = [[Profile(metric, similarity.axis, shares, none, none)] for shares in values]  # [T, N]
-            null, statistic = correlations.null[:, number], correlations.values[:, number].mean(0)
-            described.append(describe(scope(SIMILARITY, model), profiles, null, statistic, **context))
-    return described
+    return Measurements(measured | (scopes or {}), missing, ExplanationFacts(**about))
 
 
 def draw_findings(
     results: Findings,
     space: Sensors | Voxels,
     marks: Mapping[str, Any],
-    ceilings: Sequence[Line] = (),
+    ceilings: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> Drawn:
     """Draw one metric of each analysis over its axis, the claimed one or the first; the claims come first.
 
     All levels are in one figure. Sensors with positions are drawn on a head, and regions of voxels with
-    positions on slices; their bars, from front to back, are details.
+    positions on slices; their bars are details.
 
     Args:
         results: All analyses.
         space: Sensors or voxels of the recording.
         marks: Times that figures mark.
-        ceilings: Of similarity.
+        ceilings: Of similarity, by name.
     """
-    # findings of one metric by analysis, axis, and whether they are of a level
-    claimed, places, drawn = choose_claims(results), place_sensors(space), Drawn()
+    # analyses by axis, and by whether they are of a level
+    claims, places, drawn = {id(finding) for finding in choose_claims(results)}, place_sensors(space), Drawn()
     groups: dict[Any, list[Finding]] = {}
-    for finding in [*claimed, *results]:
+    for finding in sorted(results, key=lambda finding: id(finding) not in claims):
         analysis, _, level = finding.name.partition(" · ")
-        group = groups.setdefault((analysis, finding.axis.kind, bool(level)), [finding])
-        if finding.metric == group[0].metric and not any(finding is one for one in group):
-            group.append(finding)
+        groups.setdefault((analysis, finding.axis.kind, bool(level)), []).append(finding)
 
-    for (analysis, kind, _), group in groups.items():
-        first, axis, value = group[0], group[0].axis, shown(group[0].metric)
-        section = FINDING if any(first is finding for finding in claimed) else SECTION
-
-        # each on the head, or on slices
+    for (analysis, kind, _), (first, *others) in groups.items():
+        # the first metric of each on the head, or on slices
+        group = [first, *(finding for finding in others if finding.metric == first.metric)]
+        section, axis, value = FINDING if id(first) in claims else SECTION, first.axis, shown(first.metric)
+        maps = Drawn()
         for finding in group:
-            values = dict(zip(axis.labels, finding.values.tolist(), strict=True))
-            picture: Any = None
-            if kind == SENSOR and places:
-                picture = draw_head(_title(finding.name), places, values, value)
-            elif kind == REGION and isinstance(space, Voxels) and space.grid is not None:
-                # the value of its region in each voxel, of the smallest that it lies in
-                voxels = np.full(len(space.grid.places), np.nan)
-                regions = {name: space.regions[name] for name in values if name in space.regions}
-                for name, mask in sorted(regions.items(), key=lambda region: -int(region[1].sum())):
-                    voxels[mask] = values[name]
-                picture = draw_slices(_title(finding.name), voxels, space.grid, value)
+            picture = _draw_map(finding, space, places)
             if picture is not None:
                 name = re.sub(r"[^\w-]+", "-", f"{finding.name}-{finding.metric}-map")
-                drawn[name] = replace(picture, section=section)
-        section = DETAILS if picture is not None else section
+                maps[name] = replace(picture, section=section)
+        drawn |= maps
 
         # lines or bars, with the control of a single one
-        order = sorted(range(len(axis.at)), key=lambda row: -places.get(axis.labels[row], (0, -2))[1])
-        measured = {finding.name.partition(" · ")[2] or value: finding.measured for finding in group}
-        measured |= dict(first.controls) if len(group) == 1 else {}
-        lines = []
-        for name, metrics in measured.items():
-            # intervals of these subjects hold at any number of them
-            chance, metrics = metrics[0].chance, [metrics[row] for row in order]
-            ends = [metric.these_subjects or (metric.low, metric.high) for metric in metrics]
-            low, high = zip(*ends, strict=True)
-            lines.append(Line(name, [metric.value for metric in metrics], low, high, chance))
-        lines += ceilings if analysis == SIMILARITY else ()
-        at: Any = [axis.at[row] for row in order]
-        note = render("explanation.txt", of=analysis, metric=first.measured[0], ceilings=ceilings)
-        options: Any = {"section": section, "note": note, "style": "bars"}
+        lines = [_line(finding.name.partition(" · ")[2] or value, finding.measured) for finding in group]
+        lines += [_line(*control) for control in first.controls.items()] if len(group) == 1 else []
+        bounds = ceilings if analysis == SIMILARITY else {}
+        lines += [Line(shown(name), values) for name, values in bounds.items()]
+        note = render("explanation.txt", of=analysis, metric=first.measured[0], ceilings=bounds)
+        options: Any = {"section": DETAILS if maps else section, "note": note, "style": "bars"}
         if kind == "time":
             options |= {"style": "lines", "marks": dict(marks)}
             if len(group) == 1 and (first.onset not in ("", UNKNOWN)):
                 options["marks"][f"{first.onset}: {FIRST_ABOVE}"] = axis.at[first.first_above_chance or 0]
         words = axis.name if axis.spans is None else f"centre of the window, {axis.name}"
-        drawn[f"{analysis}-{first.metric}-{kind}"] = Curve(
-            _title(analysis), words, at, lines, value, **options
-        )
+        title = _title(analysis)
+        drawn[f"{analysis}-{first.metric}-{kind}"] = Curve(title, words, axis.at, lines, value, **options)
     return drawn
+
+
+def _draw_map(
+    finding: Finding, space: Sensors | Voxels, places: Mapping[str, tuple[float, float]]
+) -> Map | Heatmap | None:
+    """Draw the values of sensors on the head, or those of regions on slices; None where neither is known."""
+    values = dict(zip(finding.axis.labels, finding.values.tolist(), strict=True))
+    title, value = _title(finding.name), shown(finding.metric)
+    if finding.axis.name == SENSOR and places:
+        return draw_head(title, places, values, value)
+    if finding.axis.name != REGION or not isinstance(space, Voxels) or space.grid is None:
+        return None
+
+    # the value of its region in each voxel, of the smallest that it lies in
+    voxels = np.full(len(space.grid.places), np.nan)
+    regions = {name: space.regions[name] for name in values if name in space.regions}
+    for name, mask in sorted(regions.items(), key=lambda region: -int(region[1].sum())):
+        voxels[mask] = values[name]
+    return draw_slices(title, voxels, space.grid, value)
+
+
+def _line(name: str, metrics: Sequence[Metric]) -> Line:
+    """Draw metrics with their intervals for these subjects, which hold at any number of them."""
+    ends = [metric.these_subjects or (metric.low, metric.high) for metric in metrics]
+    low, high = zip(*ends, strict=True)
+    return Line(name, [metric.value for metric in metrics], low, high, metrics[0].chance)
 
 
 def draw_encoding(

@@ -111,6 +111,11 @@ def correlations(predicted: Float64, measured: Float64) -> Float64:
     return (unit_vectors(predicted) * unit_vectors(measured)).sum(0)
 
 
+def average_over(values: Float64, indices: Sequence[Any]) -> Float64:
+    """Average values [N, E, T] over each of P parts of sensors and times, of three dimensions: [P, N]."""
+    return np.stack([values[index].mean((1, 2)) for index in indices])
+
+
 def along(
     predictions: Predicted, measured: Float64, axis: Axis, indices: Sequence[Any], labels: Labels
 ) -> Profile:
@@ -123,16 +128,16 @@ def along(
         indices: Part of [N, E, T] at each position, of three dimensions.
         labels: Permutations of the N items.
     """
-    count, values, matrices = len(measured), [], []
-    units = unit_vectors(predictions.full), unit_vectors(measured)
+    # correlations of every prediction with every signal, for the control
+    count, units = len(measured), (unit_vectors(predictions.full), unit_vectors(measured))
 
-    # correlations of every prediction with every signal, for the control, and shares of the items [N]
-    for index in indices:
-        prediction, signal = (unit[index].reshape(count, -1) for unit in units)
-        matrices.append(count * (prediction @ signal.T) / prediction.shape[1])  # [N, N]
-        values.append(correlation_shares(prediction, signal).mean(1))
-    profile = Profile.of(CORRELATION, axis, matrices, labels)
-    return replace(profile, values=np.array(values))
+    def matrices() -> Iterator[Float64]:  # [N, N] at each position
+        for index in indices:
+            prediction, signal = (unit[index].reshape(count, -1) for unit in units)
+            yield count * (prediction @ signal.T) / prediction.shape[1]
+
+    profile = Profile.of(CORRELATION, axis, matrices(), labels)
+    return replace(profile, values=average_over(correlation_shares(*units), indices))
 
 
 def unique(
@@ -142,14 +147,11 @@ def unique(
 
     The control adds the level with the embeddings of other pictures.
     """
-    shares = []
-    for predicted in (predictions.full, predictions.without[level], predictions.shuffled[level]):
-        # each picture's share of the correlations
-        flat = [unit_vectors(side).reshape(len(side), -1) for side in (predicted, measured)]
-        items = correlation_shares(*flat).reshape(predicted.shape)  # [N, E, T]
-        shares.append(np.array([items[index].mean((1, 2)) for index in indices]))
-    values, shuffled = shares[0] - shares[1], shares[2] - shares[1]  # [P, N]
-    return Profile(UNIQUE, axis, values, np.empty((0, len(values))), shuffled)
+    sides = predictions.full, predictions.without[level], predictions.shuffled[level]
+    units = unit_vectors(measured)
+    full, without, shuffled = (correlation_shares(unit_vectors(side), units) for side in sides)
+    values, control = (average_over(shares - without, indices) for shares in (full, shuffled))
+    return Profile(UNIQUE, axis, values, shuffled=control)
 
 
 def half_ceilings(
@@ -208,33 +210,23 @@ def _encode(
     is_mixed, device = reader.mixture is not None, reader.member.module.device
     if reader.mixture:
         collected.missing["encoding by sensor"] = reader.mixture.in_one_line
-    chunks = [*sensor_space.averages(reader.trials, is_mixed)]
-    measured = np.concatenate(chunks).astype(np.float64)  # [N, E, T]
-    shape = measured.shape[1:]
+    measured = np.concatenate([*sensor_space.averages(reader.trials, is_mixed)]).astype(np.float64)
 
-    # what the correlation is averaged by
-    parts: dict[str, tuple[Axis, list[Any]]] = {}
-    if shape[1] > 1:
-        axis = Axis(TIME, reader.times_ms.round(3).tolist())
-        parts[TIME_PART] = axis, [np.s_[..., [row]] for row in range(shape[1])]
-    for part, (axis, indices) in reader.places().items():
-        parts[part] = axis, [np.s_[:, rows] for rows in indices]
-
-    # predictions of the tested pictures' signals, fitted in one pass over the training signals
+    # predictions of the tested pictures' signals [N, E, T], in one pass over the training signals
     def signals() -> Iterator[Tensor]:
         for part in sensor_space.averages(learned, is_mixed):
             yield torch.from_numpy(part.reshape(len(part), -1)).to(device)
 
+    units = alike_items(reader.member.run.dataset, reader.member.pictures("train"), [rows])
     among, random = locate(reader.image_ids, reader.shared.ids[0]), np.random.default_rng(spec.seed)
     labels = Labels.of(np.arange(len(measured)), among, reader.shared, spec.draws, spec.seed)
-    units = alike_items(reader.member.run.dataset, reader.member.pictures("train"), [rows])
     wrong = units.permute(random)[0], labels.wrong
     train, test = (
         {name: read_embeddings(store, pictures, device) for name, store in levels[split].items()}
         for split, pictures in (("train", rows), (spec.split, reader.trials.stimulus))
     )
     how = spec.components, spec.alpha, spec.seed
-    predicted = predict_signals(train, test, signals, shape, wrong, *how)
+    predicted = predict_signals(train, test, signals, measured.shape[1:], wrong, *how)
     collected.arrays["encoding map"] = correlations(predicted.full, measured)
 
     # what any model could reach, where stimuli were shown more than once
@@ -250,7 +242,11 @@ def _encode(
         ceilings = half_ceilings(means, predicted.full, halves)
         collected.arrays |= dict(zip(CEILINGS, ceilings, strict=True))
 
-    # the unique part of each level, and the correlation
+    # the unique part of each level, and the correlation, by time and by sensor or region
+    parts = reader.spatial_parts()
+    if len(reader.times_ms) > 1:
+        times = Axis(TIME, reader.times_ms.round(3).tolist())
+        parts = {TIME_PART: (times, [np.s_[..., [row]] for row in range(len(times.at))]), **parts}
     for level in predicted.without:
         for part, where in parts.items():
             collected.profiles[f"encoding · {level}:{part}"] = unique(predicted, measured, level, *where)

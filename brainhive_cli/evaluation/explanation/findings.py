@@ -77,8 +77,8 @@ class Finding:
         scores: [1 + K, P] what was measured, then with permuted labels, each position by its spread; None
             where labels were not permuted.
         corrected: [P] p of the largest over all positions of all analyses, as `correct_findings`.
-        latest_ms: [P] how late an effect may begin that shows at each position, as `latest_beginnings`; None
-            where filters have not been looked at.
+        latest_ms: How late an effect may begin that shows at the first position above chance, as
+            `latest_beginnings`; None where filters have not been looked at.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Finding:
     controls: Mapping[str, list[Metric]]
     scores: Float64 | None = None
     corrected: Float64 | None = None
-    latest_ms: Float64 | None = None
+    latest_ms: float | None = None
 
     @property
     def metric(self) -> str:
@@ -122,15 +122,15 @@ class Finding:
 
         Empty where none is above chance.
         """
-        index, axis = self.first_above_chance, self.axis
+        index = self.first_above_chance
         if index is None:
             return ""
-        end_ms = float(axis.at[index] if axis.spans is None else axis.spans[index, 1])
-        latest_ms = end_ms if self.latest_ms is None else float(self.latest_ms[index])
+        end_ms = self.axis.ends(index)[1]
+        latest_ms = end_ms if self.latest_ms is None else self.latest_ms
         if not np.isfinite(latest_ms):
             return UNKNOWN
         is_later = latest_ms > end_ms + ROUNDING_MS
-        return axis.where(index) + (f" (begins by {latest_ms:.0f} ms)" if is_later else "")
+        return self.axis.where(index) + (f" (begins by {latest_ms:.0f} ms)" if is_later else "")
 
     @property
     def claim(self) -> Claim:
@@ -215,11 +215,10 @@ def bound_onsets(results: Findings, signals: Sequence[Trials]) -> tuple[list[Fin
     by_subject = [latest_beginnings(one.recorded or one)[one.samples] for one in signals]
     times_ms, latest_ms, bounded = signals[0].times_s * 1000, np.max(by_subject, 0), []
     for finding in results:
-        if finding.axis.name == TIME:
-            axis = finding.axis
-            spans = np.array([axis.at, axis.at]).T if axis.spans is None else axis.spans  # [P, 2]
-            is_inside = (times_ms >= spans[:, :1] - ROUNDING_MS) & (times_ms <= spans[:, 1:] + ROUNDING_MS)
-            finding = replace(finding, latest_ms=np.where(is_inside, latest_ms, -np.inf).max(1))
+        if (index := finding.first_above_chance) is not None:
+            start_ms, end_ms = finding.axis.ends(index)
+            is_inside = (times_ms >= start_ms - ROUNDING_MS) & (times_ms <= end_ms + ROUNDING_MS)
+            finding = replace(finding, latest_ms=float(latest_ms[is_inside].max()))
         bounded.append(finding)
     if all(finding.onset != UNKNOWN for finding in bounded):
         return bounded, ""
@@ -307,42 +306,29 @@ def describe_profiles(
                 [part.profiles[name].take(at, locate(part.image_ids, ids)) for part in group]
                 for group, ids in zip(groups, items.ids, strict=True)
             ]
-            described.append(describe(name.partition(":")[0], profiles, items=items, **context))
+            described.append(_describe(name.partition(":")[0], profiles, items, context))
     return described
 
 
-def describe(
-    name: str,
-    groups: Sequence[Sequence[Profile]],
-    null: Float64 | None = None,
-    statistic: Float64 | None = None,
-    **context: Any,
+def _describe(
+    name: str, groups: Sequence[Sequence[Profile]], items: Items, context: Mapping[str, Any]
 ) -> Finding:
-    """Describe profiles as metrics, next to those of permuted labels and of shuffled ones.
-
-    Args:
-        name: See `Finding`.
-        groups: Profiles of the same positions and items, by subject.
-        null: [K, P] means with the labels permuted; default: those of the profiles.
-        statistic: [P] what is compared with `null`; default: the values of the metrics.
-        context: Items, and `measurement.statistics.Context`.
-    """
+    """Describe profiles of the same positions and items, by subject, next to their controls."""
     profiles = [*chain(*groups)]
-    metric, axis, pool = profiles[0].metric, profiles[0].axis, profiles[0].pool or None
+    metric, pool, protocol = profiles[0].metric, profiles[0].pool or None, context["protocol"]
     limits = LIMITS.get(metric, (0.0, 1.0) if pool else (None, None))
-    context = {"pool": pool, "chance": profiles[0].chance, "limits": limits, **context}
+    options = {"pool": pool, "chance": profiles[0].chance, "limits": limits, "items": items, **context}
 
     def measure(field: str, **changes: Any) -> list[Metric]:
         values = [np.stack([getattr(profile, field) for profile in group]) for group in groups]
-        return measure_each(metric, values, **context | changes)
+        return measure_each(metric, values, **options | changes)
 
     # the middle 95 % of the permutations
-    measured = measure("values", is_share=limits == (0.0, 1.0) and metric != "two_way")
-    finding, protocol = Finding(name, axis, measured, {}), context["protocol"]
-    if null is None and all(len(profile.null) for profile in profiles):
-        null = np.mean([np.mean([profile.null for profile in group], 0) for group in groups], 0)
-    if null is not None and len(null):
-        if context["items"].inflation > 1:  # as of a verdict over folds
+    is_share = limits == (0.0, 1.0) and metric != "two_way"
+    finding = Finding(name, profiles[0].axis, measure("values", is_share=is_share), {})
+    nulls = [[profile.null for profile in group if profile.null is not None] for group in groups]
+    if all(map(len, nulls)) and len(null := np.mean([np.mean(group, 0) for group in nulls], 0)):
+        if items.inflation > 1:  # as of a verdict over folds
             null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
         numbers = np.stack([null.mean(0), *np.percentile(null, ENDS, 0)], 1).tolist()  # [P, 3]
         changes: Any = dict.fromkeys(("these_subjects", "people", "seed_sd"))
@@ -350,13 +336,13 @@ def describe(
         changes["protocol"] = f"{protocol}, {SHUFFLED}"
         control = [
             replace(one, value=mean, low=low, high=high, **changes)
-            for one, (mean, low, high) in zip(measured, numbers, strict=True)
+            for one, (mean, low, high) in zip(finding.measured, numbers, strict=True)
         ]
-        scores = standardise(finding.values if statistic is None else statistic, null)
+        scores = standardise(finding.values, null)
         finding = replace(finding, controls={SHUFFLED: control}, scores=scores)
 
     # the control that was measured once, with a model, or a level, of shuffled labels
-    if all(profile.shuffled.size for profile in profiles):
+    if all(profile.shuffled is not None for profile in profiles):
         kind = TRAINED if finding.scores is not None or name.startswith("encoding") else SHUFFLED
         control = measure("shuffled", is_share=False, protocol=f"{protocol}, {kind}", seeds=())
         finding = replace(finding, controls={**finding.controls, kind: control})

@@ -3,15 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64, Int64
@@ -46,8 +42,6 @@ GAP = 0.05
 """Share of the largest margin that may be missing without a warning."""
 GRADIENTS_AT_ONCE = 64
 """Signals whose gradients are computed at once, to bound memory."""
-POINTS = 50
-"""Points of the quadrature: captum's default."""
 SIGNALS_AT_ONCE = 4096
 """Training signals that are multiplied at once, to bound memory."""
 
@@ -174,32 +168,6 @@ def occlude(axis_name: str, reader: Reader, spec: Explanation) -> Profile:
     return Profile.of(LOST, axis, lost, reader.labels)
 
 
-def occlude_columns(reader: Reader, _: Explanation) -> Profile:
-    """Replace one column of the last feature map of a convolutional network by that of the mean signal.
-
-    Raises:
-        BrainhiveError: if the network has no such map.
-    """
-    if len(reader.times_ms) < 2:
-        raise BrainhiveError("the signals have one sample", "fMRI has regions instead of columns")
-    backbone, predict = reader.member.module.backbone, reader.predict
-    layer, columns = find_columns(backbone, predict, *reader.signal.shape[1:])
-
-    # the feature map of the mean signal; margins of the whole signal, before a column is replaced
-    with torch.inference_mode():
-        baseline = read_features(layer, predict, reader.baseline[None])
-    unchanged = reader.whole  # [N, M]
-
-    # margins without each column
-    def lost() -> Iterator[Float64]:
-        for column in range(len(columns)):
-            with replace_column(layer, column, baseline):
-                yield unchanged - reader.margins(reader.signal)
-
-    axis = Axis.of_windows(reader.times_ms[np.array(columns)])
-    return Profile.of(LOST, axis, lost(), reader.labels)
-
-
 def drop_levels(reader: Reader, _: Explanation) -> Profile:
     """Replace one encoder's embeddings at a time, for all pictures, by their mean.
 
@@ -226,36 +194,32 @@ def attribute(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     Raises:
         BrainhiveError: if the model has no gradient.
     """
-    # shares [N, E, T] of the margins with the seen pictures, and with wrong ones, one behind the other
+    # shares [N, E, T] of the margins with the seen pictures, and with wrong ones
     labels = reader.labels
-    shares = np.concatenate(
-        [_share_margins(reader, rows, spec.points) for rows in (labels.right, labels.wrong)]
-    )
+    seen, wrong = (_share_margins(reader, rows, spec.points) for rows in (labels.right, labels.wrong))
 
     # the outputs may bend too sharply for so few points
-    items = np.arange(len(shares) // 2)
+    items = np.arange(len(seen))
     margins = (reader.whole - reader.margins(reader.space.baseline))[items, labels.right]
-    gap = float(np.abs(shares[items].sum((1, 2)) - margins).max())
+    gap = float(np.abs(seen.sum((1, 2)) - margins).max())
     if gap > GAP * float(np.abs(margins).max()):
         console.warn(f"gradients sum to the margins up to {gap:.2g} only: take more points")
 
-    # bins of times, named by the mean of their samples
-    parts, times_ms, step_ms = {}, reader.times_ms, spec.window.step_ms
+    # bins of times, named by the mean of their samples; and sensors, or regions
+    parts, times_ms, step_ms = reader.spatial_parts(), reader.times_ms, spec.window.step_ms
     if len(times_ms) > 1:
         bins = np.floor((times_ms - times_ms[0]) / step_ms + 1e-9).astype(int)
         masks = [bins == number for number in np.unique(bins)]
         starts = times_ms[0] + step_ms * np.unique(bins)
         centres = [float(times_ms[mask].mean().round(3)) for mask in masks]
         axis = Axis(TIME, centres, np.stack([starts, starts + step_ms], 1))
-        parts[TIME_PART] = axis, [shares[..., mask].sum((1, 2)) for mask in masks]
-
-    # and sensors, or regions; each part of the signals next to its control
-    for part, (axis, indices) in reader.places().items():
-        parts[part] = axis, [shares[:, rows].sum((1, 2)) for rows in indices]
+        parts = {TIME_PART: (axis, [np.s_[..., mask] for mask in masks]), **parts}
     profiles = {}
-    for part, (axis, sums) in parts.items():
-        values, control = np.split(np.stack(sums), 2, 1)  # [P, N] each
-        profiles[part] = Profile(SHARE, axis, values, np.empty((0, len(axis.at))), control)
+    for part, (axis, indices) in parts.items():
+        values, control = (
+            np.stack([shares[index].sum((1, 2)) for index in indices]) for shares in (seen, wrong)
+        )
+        profiles[part] = Profile(SHARE, axis, values, shuffled=control)
     return profiles
 
 
@@ -282,7 +246,7 @@ def _share_margins(reader: Reader, labels: Int64, points: int) -> Float64:
 
 
 def mean_gradient(
-    function: Callable[[Tensor], Tensor], signal: Tensor, baseline: Tensor, points: int = POINTS
+    function: Callable[[Tensor], Tensor], signal: Tensor, baseline: Tensor, points: int
 ) -> Tensor:
     """Average the gradient on the straight way from a baseline, by Gauss-Legendre quadrature.
 
@@ -318,94 +282,6 @@ def mean_gradient(
     return total
 
 
-PROBES = 4
-"""Random signals whose gradients say what a column sees: an activation may be flat for one of them."""
-Predict = Callable[[Tensor], Any]
-
-
-def find_columns(
-    module: nn.Module, predict: Predict, channels: int, samples: int
-) -> tuple[nn.Module, list[tuple[int, int]]]:
-    """Find the last feature map of a network whose columns each see a part of the window.
-
-    It is found by the gradients of random signals, whatever the network is made of.
-
-    Args:
-        module: The network.
-        predict: Runs it on signals [B, C, T].
-        channels: C.
-        samples: T.
-
-    Returns:
-        The layer that gives it, [..., columns], and the first and last sample that each column sees.
-
-    Raises:
-        BrainhiveError: if every layer sees all samples at once, as attention and linear layers do.
-    """
-    probe = torch.randn(PROBES, channels, samples, generator=torch.Generator().manual_seed(0))
-    probe = probe.to(next(module.parameters()).device).requires_grad_()
-    innermost = {layer for layer in module.modules() if not [*layer.children()]}
-    outputs: dict[nn.Module, Tensor] = {}
-
-    # outputs of the innermost layers, in the order of their last use
-    def record_output(layer: nn.Module, _: Any, output: Any) -> None:
-        if layer in innermost and isinstance(output, Tensor) and output.ndim > 2 and output.shape[-1] > 1:
-            outputs.pop(layer, None)  # a layer that is used again counts where it was used last
-            outputs[layer] = output
-
-    hook = register_module_forward_hook(record_output)
-    with hook, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-        predict(probe)
-
-    # the last layer all of whose columns see samples, later columns later ones: a map over channels or
-    # features does not; the first and the last column are compared first, as most layers fail there
-    for layer, output in reversed(outputs.items()):
-        columns = output.shape[-1]
-        for numbers in ((0, columns - 1), range(columns)):
-            spans = [span for column in numbers if (span := _span(output, probe, column))]
-            centres = [sum(span) for span in spans]
-            if len(spans) < len(numbers) or any(one >= other for one, other in pairwise(centres)):
-                break
-        else:
-            return layer, spans
-    raise BrainhiveError(
-        f"{type(module).__name__} has no layer whose columns see a part of the window each",
-        "the time course by windows serves every brain encoder",
-    )
-
-
-def replace_column(layer: nn.Module, column: int, features: Tensor) -> RemovableHandle:
-    """Let a column of a layer's feature map be that of other signals' [B, ..., columns], in a block."""
-
-    def swap(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        changed = output.clone()
-        changed[..., column] = features[..., column]
-        return changed
-
-    return layer.register_forward_hook(swap)
-
-
-def read_features(layer: nn.Module, predict: Predict, signal: Tensor) -> Tensor:
-    """Compute a layer's feature maps [B, ..., columns] of signals [B, C, T]."""
-    outputs = []
-    with layer.register_forward_hook(lambda _, __, output: outputs.append(output.detach())):
-        predict(signal)
-    return outputs[-1]
-
-
-def _span(output: Tensor, probe: Tensor, column: int) -> tuple[int, int] | None:
-    """Return the first and the last sample that a column depends on; None where it depends on none."""
-    if not output.requires_grad:
-        return None
-    (gradient,) = torch.autograd.grad(
-        output[..., column].square().sum(), probe, retain_graph=True, allow_unused=True
-    )
-    if gradient is None:
-        return None
-    seen = (gradient != 0).flatten(0, 1).any(0).nonzero()  # [T]
-    return (int(seen[0]), int(seen[-1])) if len(seen) else None
-
-
 def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     """Train a ridge on each window, or each region of voxels, and rank the pictures by its predictions.
 
@@ -429,7 +305,6 @@ def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
 ANALYSES: Mapping[str, Callable[[Reader, Explanation], Profiles]] = {
     "windows": read_windows,
     "occlusion": partial(occlude, TIME),
-    "columns": occlude_columns,
     "sensors": partial(occlude, SENSOR),
     "bands": partial(occlude, BAND),
     "regions": partial(occlude, REGION),

@@ -9,8 +9,8 @@ import numpy as np
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
+from brainhive_cli.data.trials import take
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.training.alignment.recipe import Cell
 
 EXCHANGES = 20
 """Permutations of which that with the fewest items left in their unit is chosen: one in three leaves none."""
@@ -51,6 +51,11 @@ class Axis:
         """Positions in words."""
         return [f"{position:g} ms" if self.name == TIME else str(position) for position in self.at]
 
+    def ends(self, index: int) -> tuple[float, float]:
+        """Return start and end of a window; of one sample both are its time."""
+        start, end = (self.at[index],) * 2 if self.spans is None else self.spans[index]
+        return float(start), float(end)
+
     def where(self, index: int) -> str:
         """Name a position in words: of a window, its start and end."""
         if self.spans is None:
@@ -67,10 +72,10 @@ class Profile:
         metric: Name of what was measured.
         axis: The positions.
         values: [P, N] of the items.
-        null: [K, P] means over the items that all subjects have, with labels permuted, K times; K is 0 where
+        null: [K, P] means over the items that all subjects have, with labels permuted, K times; None where
             that was not measured.
         shuffled: [P, N] of a control that was measured once, as with a model trained on shuffled labels;
-            [0, 0] where there is none.
+            None where there is none.
         chance: Value expected without any effect.
         pool: Candidates that each item was compared with; 0 where there are none.
     """
@@ -78,8 +83,8 @@ class Profile:
     metric: str
     axis: Axis
     values: Float64
-    null: Float64
-    shuffled: Float64
+    null: Float64 | None = None
+    shuffled: Float64 | None = None
     chance: float = 0.0
     pool: int = 0
 
@@ -93,41 +98,37 @@ class Profile:
             matrices: For each position, the values [N, M] of each item with each label.
             labels: Right and permuted ones.
         """
-        return cls._average(metric, axis, labels.look_up(axis, matrices))
+        values, null = [], []
+        for seen, permuted in labels.look_up(axis, matrices):
+            values.append(seen)
+            null.append(permuted.mean(1))
+        return cls(metric, axis, np.array(values, np.float64), np.array(null, np.float64).T)
 
     @classmethod
     def of_ranks(cls, axis: Axis, ranks: Iterable[Int64], labels: "Labels", pool: int) -> dict[str, Self]:
         """Describe ranks [N, M] of each candidate by each item, at each position, as shares by name."""
         # hits, and the share of the other candidates that rank below
-        looked_up = [*labels.look_up(axis, ranks)]
         measures: dict[str, tuple[float, Callable[[Int64], Array]]] = {
             "top1": (1 / pool, lambda ranks: ranks <= 1),
             "top5": (min(1, 5 / pool), lambda ranks: ranks <= 5),
             "two_way": (0.5, lambda ranks: 1 - (ranks - 1) / max(1, pool - 1)),
         }
-        return {
-            metric: cls._average(metric, axis, (map(share, pair) for pair in looked_up), chance, pool)
-            for metric, (chance, share) in measures.items()
-        }
-
-    @classmethod
-    def _average(
-        cls, metric: str, axis: Axis, pairs: Iterable[Iterable[Array]], chance: float = 0.0, pool: int = 0
-    ) -> Self:
-        """Average over items what each position has with permuted labels, [K, n], next to the values [N]."""
-        rows = [(seen, permuted.mean(1)) for seen, permuted in pairs]
-        values, null = (np.array(side, np.float64) for side in zip(*rows, strict=True))
-        return cls(metric, axis, values, null.T, np.empty((0, 0)), chance, pool)
+        looked_up, profiles = [*labels.look_up(axis, ranks)], {}
+        for metric, (chance, share) in measures.items():
+            values = np.array([share(seen) for seen, _ in looked_up], np.float64)
+            null = np.array([share(permuted).mean(1) for _, permuted in looked_up], np.float64)
+            profiles[metric] = cls(metric, axis, values, null.T, None, chance, pool)
+        return profiles
 
     def take(self, at: Sequence[Any], items: Int64) -> Self:
         """Select positions, in this order, and some of the N items."""
-        columns, spans = locate(self.axis.at, at), self.axis.spans
+        rows = locate(self.axis.at, at)
         return replace(
             self,
-            axis=replace(self.axis, at=list(at), spans=None if spans is None else spans[columns]),
-            values=self.values[columns][:, items],
-            null=self.null[:, columns],
-            shuffled=self.shuffled[columns][:, items] if self.shuffled.size else self.shuffled,
+            axis=replace(self.axis, at=list(at), spans=take(self.axis.spans, rows)),
+            values=self.values[rows][:, items],
+            null=take(self.null, np.s_[:, rows]),
+            shuffled=take(self.shuffled, np.ix_(rows, items)),
         )
 
 
@@ -256,7 +257,7 @@ class SubjectProfiles:
         image_ids: [N] what the items of all profiles showed.
     """
 
-    image_ids: list[str]
+    image_ids: Sequence[Hashable]
     profiles: dict[str, Profile] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -279,8 +280,3 @@ class SubjectProfiles:
             self.profiles[analysis] = profiles
         else:
             self.profiles |= {f"{analysis}:{part}": profile for part, profile in profiles.items()}
-
-
-def part_file(cell: Cell | None, subject: int) -> str:
-    """Name the file that keeps what was measured of a cell and subject, or of a subject's signals."""
-    return f"parts/{'signals' if cell is None else cell.name}/sub-{subject:02d}.safetensors"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -83,8 +84,8 @@ class Reader:
             return ()
         return self.trials.channels if self.recorded.whiteners is None else tuple(space.names)
 
-    def places(self) -> dict[str, tuple[Axis, list[list[int]]]]:
-        """List sensors, or regions of voxels, with their rows among the signals in sensor space.
+    def spatial_parts(self) -> dict[str, tuple[Axis, list[Any]]]:
+        """List sensors, or regions of voxels, with their indices of signals [N, E, T] in sensor space.
 
         Returns:
             By the part of an analysis that they are; nothing of mixtures.
@@ -94,7 +95,7 @@ class Reader:
         regions = {} if self.sensors else self.regions()
         axis = Axis(SENSOR, self.sensors) if self.sensors else Axis(REGION, [*regions])
         rows = [[*voxels] for voxels in regions.values()] or [[row] for row in range(len(self.sensors))]
-        return {SPACE_PART: (axis, rows)}
+        return {SPACE_PART: (axis, [np.s_[:, part] for part in rows])}
 
     def regions(self) -> dict[str, tuple[int, ...]]:
         """List the regions that have voxels, by name, as rows among those that the model reads.
@@ -134,11 +135,6 @@ class Reader:
     def whole(self) -> Float64:
         """[N, M] margins of the signals as they are."""
         return self.margins(self.signal)
-
-    def predict(self, signal: Tensor) -> Any:
-        """Run the model on signals [B, C, T], with gradients where they are enabled."""
-        index = self.member.index(self.trials.subject, len(signal))
-        return self.member.module.predict(signal.to(self.member.module.device), index)
 
 
 def margins_among(tokens: Tensor, gallery: Tensor) -> Float64:

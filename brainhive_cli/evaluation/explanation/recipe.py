@@ -13,7 +13,6 @@ from brainhive_cli.models.encoders import Encoders
 OF_MODEL = {
     "windows": "retrieval by one window of the signal at a time",
     "occlusion": "margin that is lost without a window",
-    "columns": "margin that is lost without a column of a convolutional network, at its receptive field",
     "sensors": "margin that is lost without a sensor, in sensor space",
     "bands": "margin that is lost without a frequency band",
     "regions": "margin that is lost without a region of voxels",

@@ -1,18 +1,16 @@
 """Positions of sensors on the head, for maps of their values."""
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.artifacts import Map, Point
+from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.spaces import Sensors, Voxels
 
 MIN_SENSORS = 4
 """Fewest sensors with a known position of which a map is drawn."""
-MONTAGE = "standard_1005"
-"""Template of mne with the electrodes of the 10-05 system; its newest version calls it colin27_1005, too."""
 
 
 def known_places(sensors: Sensors) -> tuple[Int64, Float64] | None:
@@ -26,14 +24,7 @@ def known_places(sensors: Sensors) -> tuple[Int64, Float64] | None:
     """
     positions = sensors.positions  # [C, 3]
     if positions is None:
-        import mne
-
-        # mne would print the montage's new name to stdout
-        with mne.use_log_level("ERROR"), warnings.catch_warnings(action="ignore"):
-            standard = mne.channels.transform_to_head(mne.channels.make_standard_montage(MONTAGE))
-        electrodes = standard.get_positions()["ch_pos"]
-        listed = [electrodes.get(name, (np.nan,) * 3) for name in sensors.names]
-        positions = np.array(listed, np.float64)
+        positions = standard_positions(sensors.names)
 
     # sensors at (0, 0, 0) have no position
     known = np.flatnonzero(np.isfinite(positions).all(1) & positions.any(1))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -65,11 +65,13 @@ class SensorSpace:
             mixing = scaled @ mixing if matrix is not None else scaled * mixing
 
         # the mean of each sensor over training trials, by session; deviations of the tested ones from it
-        total, weight = 0.0, 0.0
-        for part, weights in _by_session(learned):
+        sessions, total, weight = len(whiteners), 0.0, 0.0
+        for part, weights in _by_session(learned, sessions):
             total, weight = total + part.sum(0), weight + weights.sum(0)
         means = total / np.maximum(weight, 1e-12)[:, None, None]  # [S, E, T]
-        parts, shares = (np.concatenate(chunks) for chunks in zip(*_by_session(tested), strict=True))
+        parts, shares = (
+            np.concatenate(chunks) for chunks in zip(*_by_session(tested, sessions), strict=True)
+        )
         deviation = torch.from_numpy((parts - shares[..., None, None] * means).astype(np.float32))
         baseline = read - torch.einsum("sce,nset->nct", mixing, deviation)
         return cls(read, baseline, deviation, mixing)
@@ -151,27 +153,20 @@ def averages(trials: Trials, is_mixed: bool = False) -> Iterator[Float32]:
 
     In sensor space, not scaled; as the model reads them where channels are mixtures that are not known.
     """
-    if is_mixed:
-        return (trials.read(part) for part in _parts(trials))
-    return (part.sum(1) for part, _ in _by_session(trials))
+    for part in _chunks(trials):
+        if is_mixed:
+            yield trials.read(part)
+        else:
+            averaged = _read_sensors(trials, part).sum(1) / trials.counts[part][:, None, None]
+            yield averaged.astype(np.float32)
 
 
 def repetitions(trials: Trials, is_mixed: bool = False) -> Iterator[Float32]:
     """Give the repetitions [R, E, T] of each stimulus, as `averages` does their averages."""
-    recorded = trials.recorded or trials
-    inverse = None  # [S, E, E]
-    if recorded.whiteners is not None and not is_mixed:
-        inverse = np.linalg.inv(recorded.whiteners).astype(np.float32)
-
-    # whitening is undone by session; mixtures stay as the model reads them
-    for row, count in enumerate(trials.counts):
-        if inverse is not None:
-            signal = np.asarray(recorded.signal[row][:count, ..., trials.samples], np.float32)
-            yield inverse[_sessions(recorded, row)[:count]] @ signal
-        elif is_mixed:
-            yield trials.read(np.array([row]), as_singles=True)[0, :count]
-        else:
-            yield np.asarray(trials.signal[row][:count], np.float32) / np.float32(trials.scale)
+    for part in _chunks(trials):
+        singles = trials.read(part, as_singles=True) if is_mixed else _read_sensors(trials, part)
+        for single, count in zip(singles, trials.counts[part], strict=True):
+            yield single[:count]
 
 
 def averages_by_part(trials: Trials, parts: Int64, is_mixed: bool = False) -> Iterator[Array]:
@@ -180,37 +175,37 @@ def averages_by_part(trials: Trials, parts: Int64, is_mixed: bool = False) -> It
         yield average_parts(stimulus, numbers[: len(stimulus)])
 
 
-def _parts(trials: Trials) -> list[slice]:
+def _chunks(trials: Trials) -> list[slice]:
     return [slice(start, start + COPIED_STIMULI) for start in range(0, len(trials.signal), COPIED_STIMULI)]
 
 
-def _by_session(trials: Trials) -> Iterator[tuple[Float32, Float64]]:
-    """Yield the part of each session in the averages of a chunk, [n, S, E, T] in sensor space, and [n, S].
+def _read_sensors(trials: Trials, part: slice) -> Float32:
+    """Read repetitions [n, R, E, T] as their sensors recorded them, not scaled; zeros where there is none."""
+    recorded, channels = trials.recorded or trials, slice(None) if trials.rows is None else trials.rows
+    signal = np.asarray(recorded.signal[part])[..., trials.samples].astype(np.float32)
+    if recorded.whiteners is None:
+        return np.where(trials.is_there[part][..., None, None], signal[:, :, channels], 0)
+
+    # whiteners mix all channels, session by session
+    unmixed, session = np.zeros_like(signal), _sessions(recorded, part)
+    for number, whitener in enumerate(recorded.whiteners):
+        unmixed[session == number] = np.linalg.inv(whitener).astype(np.float32) @ signal[session == number]
+    return unmixed
+
+
+def _by_session(trials: Trials, count: int) -> Iterator[tuple[Float64, Float64]]:
+    """Yield the part of each of S sessions in the averages of a chunk of stimuli, [n, S, E, T] and [n, S].
 
     The second is the share of each session in the repetitions that are averaged.
     """
-    recorded = trials.recorded or trials
-    inverse = None if recorded.whiteners is None else np.linalg.inv(recorded.whiteners)  # [S, E, E]
-    count = 1 if inverse is None else len(inverse)
-    channels = slice(None) if inverse is not None else trials.rows  # whiteners mix all channels
-    for part in _parts(trials):
-        signal = np.asarray(recorded.signal[part])[..., trials.samples][:, :, channels]
-        signal = signal.astype(np.float32)  # [n, R, E, T]
-
-        # sums of the trials of each session over all repetitions, whitening undone
-        session = _sessions(recorded, part)
-        counts = trials.counts[part]
-        is_of = [session == number for number in range(count)]  # [n, R] each
-        sums = np.stack([np.where(chosen[..., None, None], signal, 0).sum(1) for chosen in is_of], 1)
-        parts = sums / counts[:, None, None, None]
-        if inverse is not None:
-            parts = np.einsum("sef,nsft->nset", inverse, parts, optimize=True)
-        weights = np.stack([chosen.sum(1) for chosen in is_of], 1) / counts[:, None]
-        yield parts.astype(np.float32), weights
+    for part in _chunks(trials):
+        is_of = _sessions(trials.recorded or trials, part)[..., None] == np.arange(count)  # [n, R, S]
+        weights = is_of / trials.counts[part][:, None, None]
+        yield np.einsum("nrs,nret->nset", weights, _read_sensors(trials, part)), weights.sum(1)
 
 
-def _sessions(recording: Trials, pictures: Any) -> Int64:
+def _sessions(recording: Trials, part: slice) -> Int64:
     """Return the session of each repetition [n, R], -1 where there is none."""
-    if recording.sessions is not None and recording.whiteners is not None:
-        return recording.sessions[pictures].astype(int)
-    return np.where(recording.is_there[pictures], 0, -1)
+    if recording.sessions is None:
+        return np.where(recording.is_there[part], 0, -1)
+    return recording.sessions[part].astype(int)

@@ -1,72 +1,42 @@
 """Representational similarity: whether pictures that a model finds alike evoke signals that are alike."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Array, Float32, Float64
+from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.explanation.encoding_model import Levels, read_embeddings
-from brainhive_cli.evaluation.explanation.profiles import REGION, TIME, Axis, locate, permutations
+from brainhive_cli.evaluation.explanation.profiles import (
+    REGION,
+    TIME,
+    Axis,
+    Profile,
+    SubjectProfiles,
+    locate,
+    permutations,
+)
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation
 from brainhive_cli.evaluation.explanation.sensor_space import separate_in_time
-from brainhive_cli.measurement.reliability import spearman_brown, unit_vectors
+from brainhive_cli.measurement.reliability import correlation_shares, spearman_brown, unit_vectors
 from brainhive_cli.measurement.units import Items
 
+RHO, UNIQUE_RHO = "rho", "unique_rho"
+"""Names of the metrics: Spearman's correlation with a model, and the partial one, given all other models."""
+HALVES, LOWER, UPPER = "ceiling by halves of repetitions", "ceiling_lower", "ceiling_upper"
+"""Names of ceilings: of one subject, and of several, which are metrics, too."""
 FEWEST = 4
 """Fewest pictures whose distances are correlated: three have three distances, whose ranks say little."""
 EQUAL = 12
 """Digits to which summed ranks are equal: of a million pairs they differ by 1e-9, and rounding is 1e-16."""
 MAX_DISTANCES = 2**24
 """Numbers of permuted distances that are held at once."""
-
-
-@dataclass(frozen=True)
-class Correlations:
-    """Spearman correlations of the distances of S subjects' signals with those of M models, at T positions.
-
-    Attributes:
-        values: [S, M, T].
-        items: [S, M, T, N] values of the pictures, whose mean is `values`: from how they scatter follows its
-            interval.
-        null: [K, M, T] mean over subjects with the pictures of the model permuted.
-    """
-
-    values: Float64
-    items: Float32
-    null: Float64
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """Similarity of signals and models over times, or over regions, of all subjects.
-
-    Attributes:
-        axis: The T positions.
-        models: Names of the M models.
-        whole: Correlations with each model.
-        unique: Partial ones, given all other models; the same where there is one model.
-        lower: [T] lower ceiling: the mean correlation of each subject with the mean of the others. Of one
-            subject NaN.
-        upper: [T] with the mean of all. It is far from 0 on noise, about 1 over the root of subjects.
-        halves: [T] of one subject: the ceiling by halves of the repetitions.
-    """
-
-    axis: Axis
-    models: tuple[str, ...]
-    whole: Correlations
-    unique: Correlations
-    lower: Float64
-    upper: Float64
-    halves: Float64 | None = None
 
 
 def measure_similarity(
@@ -76,66 +46,71 @@ def measure_similarity(
     pictures: Items,
     draws: int,
     seed: int = 0,
-) -> Similarity:
+) -> tuple[list[SubjectProfiles], dict[str, list[float]]]:
     """Correlate the distances of signals with those of models, position by position.
 
     Distances are 1 minus the correlation of two pictures' patterns over channels or voxels. Ranks are fixed
     when pictures are resampled, so an interval neglects that they depend on the other pictures.
 
     Args:
-        axis: The positions.
+        axis: The T positions.
         patterns: For each of them, the patterns [N, C] of each subject; all of the same pictures.
         models: Ranks [P] of the distances of these pictures, by the name of the model, as `rank_models`.
         pictures: One list of N, and which of them are alike.
         draws: K permutations of their units, alike for all subjects.
         seed: Of the permutations.
 
+    Returns:
+        Profiles of each subject by model and metric, of the pictures' shares of the correlations; their null
+        [K, T] is that of the mean over subjects. Of several subjects their ceilings [T], by name.
+
     Source: Kriegeskorte 2008; Nili 2014 (ceilings); Walther 2016.
     """
     # what each model has beyond the space of the others, spanned by [M - 1, P]; of unit length
-    stacked = np.stack([*models.values()])  # [M, P]
-    bases = [np.linalg.qr(np.delete(stacked, row, 0).T)[0].T for row in range(len(stacked))]
-    rest = [model - (model @ basis.T) @ basis for model, basis in zip(stacked, bases, strict=True)]
-    residuals = unit_vectors(np.stack(rest), -1)  # [M, P]
+    directions, names = np.stack([*models.values()]), [(model, RHO) for model in models]  # [M, P]
+    bases = [np.linalg.qr(np.delete(directions, row, 0).T)[0].T for row in range(len(directions))]
+    if len(models) > 1:
+        rest = [model - (model @ basis.T) @ basis for model, basis in zip(directions, bases, strict=True)]
+        directions = np.concatenate([directions, unit_vectors(np.stack(rest), -1)])  # [2 M, P]
+        names += [(model, UNIQUE_RHO) for model in models]
 
-    # correlations at each position with the models, and with what only each of them has
-    directions = np.concatenate([stacked, residuals])  # [2 M, P]
-    dots, unique, items, means, ends = [], [], [], [], []
+    # each picture's share of the correlations; partial ones are those with residuals times a factor
+    shares, factors, means, ends = [], [], [], []
     for subjects in patterns:
         signals = np.stack([ranked(distances(subject)) for subject in subjects])  # [S, P]
-        residual_dots = signals @ residuals.T  # [S, M]
-        dots.append(np.stack([signals @ stacked.T, residual_dots]))
-        shared = np.stack([np.square(signals @ basis.T).sum(-1) for basis in bases], -1)
-        unique.append(residual_dots / np.sqrt(np.maximum(1 - shared, 1e-12)))  # partial Spearman correlations
-        items.append(_items(signals, directions, pictures.size).astype(np.float32))  # [S, 2 M, N]
+        explained = np.stack([np.square(signals @ basis.T).sum(-1) for basis in bases], -1)  # [S, M]
+        partial = 1 / np.sqrt(np.maximum(1 - explained, 1e-12))
+        factor = np.concatenate([np.ones_like(partial), partial], 1)[:, : len(names)]
+        share = share_among_pictures(signals, directions, pictures.size)  # [S, 2 M, N]
+        shares.append(share * factor[..., None])
+        factors.append(factor.mean(0))
         means.append(signals.mean(0))
         ends.append(ceilings(signals))
 
-    # partial correlations are those with residuals times a factor, by which items and control are scaled, too
-    raw, residual = np.stack(dots, -1)  # [S, M, T]
-    partial = np.stack(unique, -1)
-    scale = partial / np.where(np.abs(residual) < 1e-12, 1e-12, residual)  # [S, M, T]
-    raw_items, residual_items = np.split(np.stack(items, 2), 2, 1)  # [S, M, T, N]
+    # the mean over subjects with models whose pictures are permuted, in single precision
     orders = permutations(pictures, draws, seed)
-
-    # the same with models whose pictures are permuted, in single precision
-    rows, columns = _upper_triangle(pictures.size)
-    pair = np.zeros((pictures.size, pictures.size), np.int64)  # number of each pair of pictures
-    pair[rows, columns] = pair[columns, rows] = np.arange(len(rows))
+    rows, columns = np.triu_indices(pictures.size, 1)
+    pair = squareform(np.arange(len(rows)))  # number of each pair of pictures
     averaged = np.stack(means, -1).astype(np.float32)  # [P, T]
-    permuted = np.empty((len(orders), len(directions), averaged.shape[1]))  # [K, 2 M, T]
+    null = np.empty((len(names), len(orders), averaged.shape[1]))  # [2 M, K, T]
     step = max(1, MAX_DISTANCES // len(rows))  # several permutations at once, as memory allows
     for start in range(0, len(orders), step):
         chunk = orders[start : start + step]  # [k, N]
         pairs = pair[chunk[:, rows], chunk[:, columns]]  # [k, P]
         for number, direction in enumerate(directions.astype(np.float32)):
-            permuted[start : start + step, number] = direction[pairs] @ averaged
-    null, residual_null = np.split(permuted, 2, 1)  # [K, M, T]
-    unique_items = (residual_items * scale[..., None]).astype(np.float32)
-    lower, upper = np.transpose(ends)
-    whole = Correlations(raw, raw_items, null)
-    alone = Correlations(partial, unique_items, residual_null * scale.mean(0))
-    return Similarity(axis, tuple(models), whole, alone, lower, upper)
+            null[number, start : start + step] = direction[pairs] @ averaged
+    null *= np.stack(factors, 1)[:, None]
+
+    # one profile a subject, model and metric
+    measured = []
+    for subject in np.stack(shares, 2):  # [2 M, T, N]
+        profiles = {
+            f"similarity · {model}:{metric}": Profile(metric, axis, *values)
+            for (model, metric), *values in zip(names, subject, null, strict=True)
+        }
+        measured.append(SubjectProfiles(pictures.ids[0], profiles))
+    lower, upper = np.transpose(ends).tolist()
+    return measured, {LOWER: lower, UPPER: upper} if len(measured) > 1 else {}
 
 
 def rank_models(features: Mapping[str, Array]) -> dict[str, Float64]:
@@ -168,12 +143,32 @@ def distances(patterns: Array) -> Float64:
             f"it needs {FEWEST} pictures and two channels or voxels",
         )
     units = unit_vectors(flat, -1)
-    return 1 - (units @ units.T)[_upper_triangle(len(flat))]
+    return np.asarray(1 - squareform(units @ units.T, checks=False))
 
 
 def ranked(values: Float64) -> Float64:
     """Rank values [..., P], ties by their mean rank; centred and of unit length: products are Spearman's."""
     return unit_vectors(rankdata(values, axis=-1), -1)
+
+
+def share_among_pictures(signals: Float64, models: Float64, pictures: int) -> Float64:
+    """Compute each picture's share of correlations, [S, M, N]: the jackknife's pseudo-values, linearised.
+
+    A correlation is a mean over pairs of pictures; a picture's share is twice the mean over its pairs, less
+    the correlation.
+
+    Args:
+        signals: [S, P] of unit length.
+        models: [M, P] of unit length.
+        pictures: N, whose pairs these are.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 11; Arvesen 1969 (pairs).
+    """
+    shares = [
+        [2 * squareform(correlation_shares(signal, model)).sum(0) / (pictures - 1) for model in models]
+        for signal in signals
+    ]
+    return np.array(shares) - (signals @ models.T)[..., None]
 
 
 def ceilings(signals: Float64) -> tuple[float, float]:
@@ -204,39 +199,19 @@ def halves_ceiling(halves: Sequence[Array]) -> float:
     return float(np.copysign(abs(reliability) ** 0.5, reliability))
 
 
-@lru_cache(maxsize=4)
-def _upper_triangle(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    return np.triu_indices(count, 1)
-
-
-def _items(signals: Float64, models: Float64, pictures: int) -> Float64:
-    """Compute each picture's share of a correlation, [S, M, N]: the jackknife's pseudo-values, linearised.
-
-    A correlation is a mean over pairs of pictures; the influence of a pair is the product of both values
-    less half the correlation times their squares, and a picture's is twice the mean over its pairs.
-
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 11; Arvesen 1969 (pairs).
-    """
-    rows, columns = _upper_triangle(pictures)
-    count = signals.shape[-1]
-    shares = np.empty((len(signals), len(models), pictures))
-    for subject, signal in enumerate(signals):
-        for number, model in enumerate(models):
-            value = signal @ model
-            pairs = count * (signal * model - value / 2 * (signal**2 + model**2))
-            sums = np.bincount(rows, pairs, pictures) + np.bincount(columns, pairs, pictures)
-            shares[subject, number] = value + 2 * sums / (pictures - 1)
-    return shares
-
-
 @console.progress("comparing signals and embeddings")
-def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanation) -> Similarity:
+def explain_similarity(
+    readers: Sequence[Reader], levels: Levels, spec: Explanation
+) -> tuple[list[SubjectProfiles], dict[str, list[float]]]:
     """Correlate the distances of all subjects' signals with those of each level's embeddings.
 
     Args:
         readers: One a subject.
         levels: Embeddings of the tested pictures.
         spec: What is measured.
+
+    Returns:
+        As `measure_similarity`; of one subject the ceiling is by halves of the repetitions, if there are any.
 
     Raises:
         BrainhiveError: if subjects share too few pictures, or the signals have one channel.
@@ -255,30 +230,28 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
         parts: list[Any] = [[np.s_[..., row]] * len(readers) for row in range(len(axis.at))]
     else:
         regions = [reader.regions() for reader in readers]
-        axis = Axis(
-            REGION, [name for name in regions[0] if all(len(one.get(name, ())) > 1 for one in regions)]
-        )
-        parts = [[np.s_[:, one[name], 0] for one in regions] for name in axis.at]
-        if not parts:
+        shared = [name for name in regions[0] if all(len(one.get(name, ())) > 1 for one in regions)]
+        if not shared:
             raise BrainhiveError(
                 "no region has two voxels of every subject", "prepare the signals with regions"
             )
+        axis = Axis(REGION, shared)
+        parts = [[np.s_[:, one[name], 0] for one in regions] for name in shared]
 
     # correlations of the patterns [n, C] at each position
     signals = [reader.signal.numpy()[indices] for reader, indices in zip(readers, items, strict=True)]
     patterns = ([signal[index] for signal, index in zip(signals, part, strict=True)] for part in parts)
-    similarity = measure_similarity(axis, patterns, models, first.shared, spec.draws, spec.seed)
+    measured, bounds = measure_similarity(axis, patterns, models, first.shared, spec.draws, spec.seed)
 
     # of one subject, halves of the repetitions stand in for ceilings: even and odd parts of the recording
     if len(readers) > 1:
-        return similarity
+        return measured, bounds
     try:
         numbers, counts = separate_in_time(first.trials)
     except BrainhiveError:  # there are no two parts that are far apart in time
-        return similarity
+        return measured, bounds
     if counts.min() > 1:
         masks = [(first.trials.is_there & (numbers % 2 == side))[..., None, None] for side in (0, 1)]
         halves = [((first.trials.singles * mask).sum(1) / mask.sum(1))[items[0]] for mask in masks]
-        ceilings = [halves_ceiling([half[index] for half in halves]) for (index,) in parts]
-        similarity = replace(similarity, halves=np.array(ceilings))
-    return similarity
+        bounds[HALVES] = [halves_ceiling([half[index] for half in halves]) for (index,) in parts]
+    return measured, bounds

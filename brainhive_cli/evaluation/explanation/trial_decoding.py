@@ -62,10 +62,10 @@ class Decoded:
 
     def profile(self, axis: Axis, predicted: Int64, permuted: Int64, chance: float) -> Profile:
         """Measure the accuracy of predictions [Q, N], also with the permuted labels [K, N]."""
-        chunks = torch.from_numpy(permuted).split(max(1, AT_ONCE // predicted.size))
-        null = np.concatenate([(chunk.numpy()[:, None] == predicted).mean(2) for chunk in chunks])
-        hits, shuffled = (predicted == self.shown).astype(np.float64), np.empty((0, 0))
-        return Profile("accuracy", axis, hits, null, shuffled, chance, self.candidates)
+        chunks = np.array_split(permuted, 1 + permuted.size * len(predicted) // AT_ONCE)
+        null = np.concatenate([(chunk[:, None] == predicted).mean(2) for chunk in chunks])
+        hits = (predicted == self.shown).astype(np.float64)
+        return Profile("accuracy", axis, hits, null, None, chance, self.candidates)
 
 
 def explain_trials(job: Job, folder: RunFolder) -> Measurements:
@@ -76,11 +76,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     """
     # predictions for all subjects, and the trials that are permuted together
     spec, align = job.spec, job.align
-    subjects = []
-    with console.progress("decoding subjects", len(job.subjects)) as bar:
-        for subject in job.subjects:
-            subjects.append(decode(job, subject))
-            bar.advance()
+    subjects = [decode(job, subject) for subject in job.subjects]
     problem = next(filter(None, (decoded.order.problem for decoded in subjects)), "")
     caveats = [NOT_INTERLEAVED] if any(decoded.order.follows_time for decoded in subjects) else []
     protocol = f"{job.describe_protocol(caveats)}, shrinkage LDA of single windows"
@@ -116,16 +112,21 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         facts["generalisation"] = finding.corrected.reshape(shape).tolist()
         shares = {"chance": chance, "count": (finding.corrected < SIGNIFICANT).sum(), "pairs": len(pairs.at)}
         note = render("explanation.txt", of=GENERALISATION, **shares)
-        values, centres = (
+        centres = [f"{centre_ms:.0f}" for centre_ms in axis.at]
+        drawn[GENERALISATION] = Heatmap(
+            "Categories from time to time",
             finding.values.reshape(shape).tolist(),
-            [f"{centre_ms:.0f}" for centre_ms in axis.at],
+            rows=centres,
+            columns=centres,
+            row_axis="classifier trained at, ms",
+            column_axis="tested at, ms",
+            value="accuracy",
+            section=SECTION,
+            note=note,
         )
-        names = centres, centres, "classifier trained at, ms", "tested at, ms", "accuracy"
-        title = "Categories from time to time"
-        drawn[GENERALISATION] = Heatmap(title, values, *names, section=SECTION, note=note)
     missing = {"test against permuted labels": problem} if problem else {}
     signals = [decoded.trials for decoded in subjects]
-    return finish(job, folder, [by_time], signals, items, missing, scopes, drawn, facts)
+    return finish(job, folder, [by_time], signals, items, missing, drawn, facts, scopes)
 
 
 def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> Int64:
@@ -148,6 +149,8 @@ def guess_most_frequent(shown: Sequence[Int64]) -> float:
 def decode(job: Job, subject: int) -> Decoded:
     """Fit a classifier to each window of the training trials of each fold, and test it on all windows."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     split, cpu = job.spec.split, torch.device("cpu")
     folds = {cell.fold: cell for cell in reversed(job.subjects[subject])}  # seeds share the trials
@@ -168,21 +171,27 @@ def decode(job: Job, subject: int) -> Decoded:
         )
 
         # predictions [P, P, N] of the classifier of every window at every window
-        named = np.empty((len(masks), len(masks), len(test.stimulus)), np.int64)
+        tests = np.concatenate(tested)  # [P N, C]
         with console.progress(f"decoding windows of subject {subject}, fold {fold}", len(learned)) as bar:
-            for row, values in enumerate(learned):
-                mean, spread = values.mean(0), values.std(0) + 1e-12
-                classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-                classifier.fit((values - mean) / spread, train.stimulus)
-                for column, held_out in enumerate(tested):
-                    named[row, column] = classifier.predict((held_out - mean) / spread)
+            rows = []
+            for values in learned:
+                shrinkage_lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+                classifier = make_pipeline(StandardScaler(), shrinkage_lda).fit(values, train.stimulus)
+                rows.append(classifier.predict(tests).reshape(len(masks), -1))
                 bar.advance()
-        predicted.append(named)
+        predicted.append(np.stack(rows))
         shown.append(test.stimulus)
         fold_names, fold_groups = member.name_trials(subject, split)
         names += fold_names
         groups += fold_groups
         orders.append(member.interleaving(test, split))
-    trials, candidates = member.trials(subject, split, is_tested=False), len(member.rows(split))
-    rows = np.concatenate(shown), np.concatenate(predicted, 2)
-    return Decoded(names, groups, *rows, axis, candidates, trials, Interleaving.join(orders))
+    return Decoded(
+        names,
+        groups,
+        np.concatenate(shown),
+        np.concatenate(predicted, 2),
+        axis,
+        len(member.rows(split)),
+        member.trials(subject, split, is_tested=False),
+        Interleaving.join(orders),
+    )
