@@ -30,7 +30,6 @@ from brainhive_cli.evaluation.explanation.findings import (
     choose_claims,
     correct_findings,
     describe_profiles,
-    for_all,
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.job import Job
@@ -75,10 +74,10 @@ def conclude(
         caveats: Of the order in time, as `Job.find_units`.
     """
     # contexts with and without the model, and parts that could not be measured
-    spec, reader, pictures = job.spec, readers[0], readers[0].shared
+    spec, reader = job.spec, readers[0]
     context: Any = {"protocol": job.describe_protocol(caveats), "split": spec.split}
     without_model: Any = {**context, "protocol": f"{context['protocol']}, no model"}
-    items = for_all(pictures, len(readers))
+    items = reader.pictures
     missing = {name: reason for part in parts.values() for name, reason in part.missing.items()}
 
     # models, the encoding model of signals, and similarity with what a perfect model would reach
@@ -108,7 +107,7 @@ def conclude(
     facts = {"draws": len(reader.labels.permuted), "seen_in_training": seen, "warnings": warnings}
     facts |= {"protocol": context["protocol"], "caveats": caveats, "ceilings": ceilings}
     signals = [reader.trials for reader in readers]
-    return finish(job, folder, correct_findings(results), signals, pictures, missing, drawn, facts)
+    return finish(job, folder, correct_findings(results), signals, items, missing, drawn, facts)
 
 
 def finish(

@@ -22,7 +22,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Labels,
     Profile,
     SubjectProfiles,
-    locate,
 )
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation
@@ -195,7 +194,7 @@ def explain_signals(reader: Reader, levels: Mapping[str, Levels], spec: Explanat
         levels: Embeddings of the training pictures, and of the tested ones, by split.
         spec: What is measured.
     """
-    collected = SubjectProfiles(reader.image_ids)
+    collected = SubjectProfiles()
     with console.progress(f"fitting the encoding model of subject {reader.trials.subject}"):
         collected.attempt("encoding", lambda: _encode(reader, levels, spec, collected))
     return collected
@@ -218,9 +217,8 @@ def _encode(
             yield torch.from_numpy(part.reshape(len(part), -1)).to(device)
 
     units = alike_items(reader.member.run.dataset, reader.member.pictures("train"), [rows])
-    among, random = locate(reader.image_ids, reader.shared.ids[0]), np.random.default_rng(spec.seed)
-    labels = Labels.of(np.arange(len(measured)), among, reader.shared, spec.draws, spec.seed)
-    wrong = units.permute(random)[0], labels.wrong
+    labels = Labels.of(np.arange(len(measured)), reader.pictures, spec.draws, spec.seed)
+    wrong = units.permute(np.random.default_rng(spec.seed))[0], labels.wrong
     train, test = (
         {name: read_embeddings(store, pictures, device) for name, store in levels[split].items()}
         for split, pictures in (("train", rows), (spec.split, reader.trials.stimulus))

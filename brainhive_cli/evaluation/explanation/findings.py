@@ -25,7 +25,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
     correct_together,
     count_larger,
-    locate,
     standardise,
 )
 from brainhive_cli.measurement.metric_names import shown
@@ -294,7 +293,7 @@ def describe_profiles(
 
     Args:
         groups: What was measured, by subject, of its cells.
-        items: The pictures that all subjects were shown, as `for_all`; no others count.
+        items: Those of each subject, in the order of the profiles.
         context: See `measurement.statistics.Context`.
     """
     described, parts = [], [*chain(*groups)]
@@ -302,10 +301,7 @@ def describe_profiles(
         if all(name in part.profiles for part in parts):
             shared = set[Any].intersection(*({*part.profiles[name].axis.at} for part in parts))
             at = [position for position in first.axis.at if position in shared]
-            profiles = [
-                [part.profiles[name].take(at, locate(part.image_ids, ids)) for part in group]
-                for group, ids in zip(groups, items.ids, strict=True)
-            ]
+            profiles = [[part.profiles[name].take(at) for part in group] for group in groups]
             described.append(_describe(name.partition(":")[0], profiles, items, context))
     return described
 
@@ -347,14 +343,6 @@ def _describe(
         control = measure("shuffled", is_share=False, protocol=f"{protocol}, {kind}", seeds=())
         finding = replace(finding, controls={**finding.controls, kind: control})
     return finding
-
-
-def for_all(pictures: Items, subjects: int) -> Items:
-    """Repeat one list of pictures for so many subjects."""
-    strata = None if pictures.strata is None else [*pictures.strata] * subjects
-    return replace(
-        pictures, ids=[*pictures.ids] * subjects, units=[*pictures.units] * subjects, strata=strata
-    )
 
 
 def summary_table(results: Findings, protocol: str) -> Table:

@@ -1,10 +1,9 @@
 """An explanation, resolved: which run, cells and subjects, which levels, by which analyses."""
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from brainhive_cli.data.datasets import alike_items, require_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
 from brainhive_cli.evaluation.explanation.profiles import Labels, locate
-from brainhive_cli.evaluation.explanation.reader import Reader
+from brainhive_cli.evaluation.explanation.reader import Reader, match_pictures
 from brainhive_cli.evaluation.explanation.recipe import (
     ANALYSES,
     OF_SIGNALS,
@@ -132,8 +131,8 @@ class Job:
             device: Where models are opened.
 
         Returns:
-            One list of the pictures, exchanged within the parts of the recordings in which labels were
-            interleaved for all subjects; and caveats of the order in time.
+            The pictures, in one order for all subjects, exchanged within the parts of the recordings in which
+            labels were interleaved for all of them; and caveats of the order in time.
 
         Raises:
             BrainhiveError: if there are none.
@@ -150,20 +149,19 @@ class Job:
         shared = reduce(np.intersect1d, shown)
         if not len(shared):
             raise BrainhiveError("the subjects were shown no picture in common", "explain each: --subjects")
+        pictures, follow_time = align.models[0].pictures(split), any(order.follows_time for order in orders)
+        orders = [
+            order.take(locate(rows.tolist(), shared)) for rows, order in zip(shown, orders, strict=True)
+        ]
 
-        # parts of pictures, and of their concepts unless these came in blocks, for all subjects
-        pictures = align.models[0].pictures(split)
-        parts: dict[Hashable, Any] = defaultdict(tuple)
-        concept_parts: dict[Hashable, Any] = defaultdict(tuple)
-        for rows, order in zip(shown, orders, strict=True):
-            for row, item in zip(shared, locate(rows.tolist(), shared), strict=True):
-                parts[pictures.image_ids[row]] += (order.parts[item],)
-                concept_parts[pictures.image_ids[row]] += ((order.concept_parts or order.parts)[item],)
-        are_known = all(order.concept_parts for order in orders)
-        units = alike_items(align.dataset, pictures, [shared]).within(
-            parts, concept_parts if are_known else {}
+        # parts of pictures, and of their concepts: none where these came in blocks for anybody
+        names = [pictures.image_ids[row] for row in shared]
+        parts = zip(*(order.parts for order in orders), strict=True)
+        concept_parts = zip(*(order.concept_parts or () for order in orders), strict=False)
+        units = alike_items(align.dataset, pictures, [shared] * len(orders)).within(
+            dict(zip(names, parts, strict=True)), dict(zip(names, concept_parts, strict=False))
         )
-        return units, [NOT_INTERLEAVED] if any(order.follows_time for order in orders) else []
+        return units, [NOT_INTERLEAVED] if follow_time else []
 
     def reader(
         self,
@@ -183,11 +181,15 @@ class Job:
             align: Another run with the same cells; default: the one that is explained.
         """
         member, spec = TrainedModel(align or self.align, cell, device, self.spec.head), self.spec
-        trials, pictures = member.trials(subject, spec.split), member.pictures(spec.split)
-        candidates = np.flatnonzero(pictures.done)
-        among = locate([pictures.image_ids[row] for row in candidates], units.ids[0])
-        shown = np.searchsorted(candidates, trials.stimulus)
-        labels = Labels.of(shown, among, units, spec.draws, spec.seed)
+        pictures = member.pictures(spec.split)
+        rows, candidates = locate(pictures.image_ids, units.ids[0]), np.flatnonzero(pictures.done)
+        trials = member.once(
+            "explained",
+            subject,
+            spec.split,
+            lambda: match_pictures(member.trials(subject, spec.split), rows),
+        )
+        labels = Labels.of(np.searchsorted(candidates, rows), units, spec.draws, spec.seed)
         return Reader(member, spec.split, trials, candidates, labels, units)
 
     def describe_protocol(self, caveats: Sequence[str] = ()) -> str:

@@ -54,7 +54,7 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
         spec: What is measured.
         shuffled: The same signals, read by a model that was trained on shuffled labels.
     """
-    measured, control = SubjectProfiles(reader.image_ids), SubjectProfiles(reader.image_ids)
+    measured, control = SubjectProfiles(), SubjectProfiles()
     chosen = {name: analyse for name, analyse in ANALYSES.items() if name in spec.analyses}
     with console.progress("running analyses", len(chosen)) as bar:
         for name, analyse in chosen.items():

@@ -72,8 +72,7 @@ class Profile:
         metric: Name of what was measured.
         axis: The positions.
         values: [P, N] of the items.
-        null: [K, P] means over the items that all subjects have, with labels permuted, K times; None where
-            that was not measured.
+        null: [K, P] means over the items, with labels permuted, K times; None where that was not measured.
         shuffled: [P, N] of a control that was measured once, as with a model trained on shuffled labels;
             None where there is none.
         chance: Value expected without any effect.
@@ -120,15 +119,15 @@ class Profile:
             profiles[metric] = cls(metric, axis, values, null.T, None, chance, pool)
         return profiles
 
-    def take(self, at: Sequence[Any], items: Int64) -> Self:
-        """Select positions, in this order, and some of the N items."""
+    def take(self, at: Sequence[Any]) -> Self:
+        """Select positions, in this order."""
         rows = locate(self.axis.at, at)
         return replace(
             self,
             axis=replace(self.axis, at=list(at), spans=take(self.axis.spans, rows)),
-            values=self.values[rows][:, items],
+            values=self.values[rows],
             null=take(self.null, np.s_[:, rows]),
-            shuffled=take(self.shuffled, np.ix_(rows, items)),
+            shuffled=take(self.shuffled, rows),
         )
 
 
@@ -141,43 +140,36 @@ class Labels:
 
     Attributes:
         right: [N] index among the candidates.
-        shared: [n] the items whose pictures all subjects were shown.
-        permuted: [K, n] indices of the pictures whose labels these get.
-        wrong: [N] indices of pictures of other units, as far as there are, in one permutation; of what one
-            subject alone was shown the right ones.
+        permuted: [K, N] indices of the pictures whose labels these get.
+        wrong: [N] indices of pictures of other units, as far as there are, in one permutation.
     """
 
     right: Int64
-    shared: Int64
     permuted: Int64
     wrong: Int64
 
     @classmethod
-    def of(cls, right: Int64, pictures: Int64, units: Items, draws: int, seed: int) -> Self:
+    def of(cls, right: Int64, units: Items, draws: int, seed: int) -> Self:
         """Permute the labels of pictures that are exchangeable, K times at most.
 
         Args:
             right: [N].
-            pictures: [n] indices of those that all subjects were shown, in an order that all have.
-            units: One list: these pictures, and which are alike.
+            units: The pictures, in this order for each subject, and which are alike.
             draws: K.
             seed: The same for all subjects and models.
         """
-        # items that show shared pictures, and the number of each one's picture among these
-        shared = np.flatnonzero(np.isin(right, pictures))
-        picture = locate(pictures.tolist(), right[shared].tolist())
-
         # wrong labels: the permutation that leaves the fewest pictures in their unit
-        (unit,), wrong = units.numbers, right.copy()
-        exchanges = [np.arange(units.size), *permutations(units, EXCHANGES, seed)]
-        wrong[shared] = pictures[min(exchanges, key=lambda order: (unit[order] == unit).sum())[picture]]
-        return cls(right, shared, pictures[permutations(units, draws, seed)][:, picture], wrong)
+        unit = units.numbers[0]
+        exchanges = [np.arange(len(right)), *permutations(units, EXCHANGES, seed)]
+        wrong = right[min(exchanges, key=lambda order: (unit[order] == unit).sum())]
+        return cls(right, right[permutations(units, draws, seed)], wrong)
 
     def look_up(self, axis: Axis, matrices: Iterable[Array]) -> Iterator[tuple[Array, Array]]:
-        """Look up each position's [N, M] by the right labels [N], and by the permuted ones [K, n]."""
+        """Look up each position's [N, M] by the right labels [N], and by the permuted ones [K, N]."""
+        items = np.arange(len(self.right))
         with console.progress(f"ranking by {axis.name}", len(axis.at)) as bar:
             for matrix in matrices:
-                yield matrix[np.arange(len(self.right)), self.right], matrix[self.shared, self.permuted]
+                yield matrix[items, self.right], matrix[items, self.permuted]
                 bar.advance()
 
 
@@ -188,7 +180,7 @@ def locate(names: Sequence[Hashable], wanted: Iterable[Hashable]) -> Int64:
 
 
 def permutations(units: Items, draws: int, seed: int) -> Int64:
-    """Permute the labels of one list of n items: [K, n] the item whose label each gets.
+    """Permute the labels of n items, the same for each subject: [K, n] the item whose label each gets.
 
     K is `draws`, or fewer where no more permutations leave exchangeable items together: see `Items`.
     """
@@ -254,10 +246,8 @@ class SubjectProfiles:
         profiles: By `analysis`, or `analysis:part`; an analysis may be of one level, as `encoding · vae`.
         arrays: Maps and curves without items, by name.
         missing: Reasons, by analysis.
-        image_ids: [N] what the items of all profiles showed.
     """
 
-    image_ids: Sequence[Hashable]
     profiles: dict[str, Profile] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)

@@ -14,7 +14,15 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.profiles import REGION, SENSOR, SPACE_PART, Axis, Labels, Profile
+from brainhive_cli.evaluation.explanation.profiles import (
+    REGION,
+    SENSOR,
+    SPACE_PART,
+    Axis,
+    Labels,
+    Profile,
+    locate,
+)
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, find_mixture
 from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Items
@@ -31,7 +39,7 @@ class Reader:
         trials: These signals as the model reads them.
         gallery_rows: [M] rows of the candidates.
         labels: Index of each signal's picture among the candidates, and permutations.
-        shared: One list: the pictures that all subjects were shown, and which of them are alike.
+        pictures: Those that all subjects were shown, in the order of the signals, and which are alike.
     """
 
     member: TrainedModel
@@ -39,7 +47,7 @@ class Reader:
     trials: Trials
     gallery_rows: Int64
     labels: Labels
-    shared: Items
+    pictures: Items
 
     @cached_property
     def gallery(self) -> Tensor:
@@ -115,12 +123,6 @@ class Reader:
         """The same trials with all channels and samples."""
         return self.trials.recorded or self.trials
 
-    @cached_property
-    def image_ids(self) -> list[str]:
-        """[N] what each signal showed."""
-        image_ids = self.member.pictures(self.split).image_ids
-        return [image_ids[row] for row in self.trials.stimulus]
-
     def margins(self, signal: Tensor) -> Float64:
         """Compute the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""
         return margins_among(self.member.encode(self.trials, signal), self.gallery)
@@ -135,6 +137,11 @@ class Reader:
     def whole(self) -> Float64:
         """[N, M] margins of the signals as they are."""
         return self.margins(self.signal)
+
+
+def match_pictures(trials: Trials, rows: Int64) -> Trials:
+    """Bring a subject's trials into the order of the pictures of some rows; other trials are left out."""
+    return trials.take(locate(trials.stimulus.tolist(), rows))
 
 
 def margins_among(tokens: Tensor, gallery: Tensor) -> Float64:

@@ -13,6 +13,7 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import Metric, list_footnotes, mark
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.signal_stores import COUNTED, RECORDED, count_rows, describe_store, recorded_row
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.recordings import SignalStore
@@ -66,8 +67,6 @@ RESPONSE_MS = 500
 response are drawn: later peaks may be responses to the next stimulus."""
 MIN_SAMPLES = 16
 """Fewest samples of a trial whose spectrum is drawn."""
-RHYTHM_SHARE = 0.5
-"""Share of the evoked response's variance before onset, of that after it, from which a rhythm is named."""
 
 
 @dataclass(frozen=True)
@@ -199,9 +198,7 @@ def write_signal_page(
         regions = [(region, *ceiling.values()) for region, ceiling in numbers.get(BY_REGION, {}).items()]
         tables = [
             Table(f"{name}, {split}: {len(counts)} stimuli", ("figure", "value"), rows),
-            _list_dropped(recording, split),
             metric_table("Stimuli found by their repetitions", metrics, "repetitions"),
-            _list_steps(recording),
             Table("Noise ceiling by region", ("region", "voxels", "median, %", "90 % quantile, %"), regions),
         ]
         shown = [artifact for artifact in drawn if artifact not in headlines]
@@ -213,21 +210,35 @@ def write_signal_page(
         numbers["retrieval"] = {size: metric["top1"].as_dict() for size, metric in metrics.items()}
 
     # maps of voxels, which preparations have measured; on slices where positions are known
-    space = next(iter(store.splits.values())).space
-    if isinstance(space, Voxels) and space.maps:
+    first = next(iter(store.splits.values()))
+    if isinstance(first.space, Voxels) and first.space.maps:
         shares = {"median": 0.5, "90 % quantile": 0.9, "highest": 1.0}
         figures["maps"] = {
             key: {word: float(np.quantile(values, share)) for word, share in shares.items()}
-            for key, values in space.maps.items()
+            for key, values in first.space.maps.items()
         }
         rows = [(key, *quantiles.values()) for key, quantiles in figures["maps"].items()]
         shown = [Table("What was measured of voxels", ("map", *shares), rows)]
-        if space.grid is not None:
-            for key, values in space.maps.items():
-                shown.append(draw_slices(WORDS.get(key, key), values, space.grid, key))
+        if first.space.grid is not None:
+            for key, values in first.space.maps.items():
+                shown.append(draw_slices(WORDS.get(key, key), values, first.space.grid, key))
         sections.append(Section("voxels", groups_of([("", shown, folder)])))
     if not sections:
         raise reasons[0]
+
+    # trials and steps of the preparation, as `check` lists them
+    described, steps = (
+        describe_store(store),
+        [(step, str(value)) for step, value in first.preparation.items()],
+    )
+    tables = [
+        Table("Trials", COUNTED, [*count_rows(described)]),
+        Table("Recording", RECORDED, [recorded_row(described)]),
+        Table("Preparation", ("step", "setting"), steps),
+    ]
+    sections.append(
+        Section("recording", groups_of([("", [table for table in tables if table.rows], folder)]))
+    )
 
     # the page, with its headline figures
     page, title = folder / f"{store.path.stem}.html", mark(f"Signals of {name}", sections[0].footnotes)
@@ -304,8 +315,6 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
     }
     if (times_ms < 0).any():
         numbers["window before onset, %"] = 100 * float((times_ms < 0).mean())
-    if rhythm_hz := _find_rhythm(evoked, times_ms):
-        numbers["rhythm locked to onset, Hz"] = rhythm_hz
 
     # curves over time, and the grid of channels and times
     over_time = {channel: halves[row], "median of channels": np.median(halves, 0)}
@@ -350,54 +359,3 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
             draw_head(f"{title} at {times_ms[index]:.0f} ms", places, by_sensor, value, is_diverging)
         )
     return drawn, numbers
-
-
-def _list_steps(recording: Trials) -> Table:
-    """List the steps of the preparation, whitening last, with the unit of the signals after each.
-
-    Steps of sensors before whitening keep the recorded unit. Of voxels only the last unit is known.
-    """
-    # the unit of the recording holds until whitening, which has none
-    is_whitened, is_voxels = recording.unit == WHITENED, isinstance(recording.space, Voxels)
-    sources = [*recording.provenance.get("sessions", ()), recording.provenance]
-    known = [source["recorded_unit"] for source in sources if "recorded_unit" in source]
-    rows, unit = [], (known or ["not recorded" if is_whitened else recording.unit])[0]
-    steps = {step: setting for step, setting in recording.preparation.items() if step != "simulated"}
-    for step in sorted(steps, key=lambda step: step.startswith("whiten")):
-        unit = recording.unit if step.startswith("whiten") and is_whitened else unit
-        text = ", ".join(map(str, steps[step])) if isinstance(steps[step], list) else steps[step]
-        rows.append((step, text, "–" if is_voxels else unit))
-    rows += [("after all steps", "", recording.unit)] if rows and is_voxels else []
-    return Table("Preparation, with the unit after each step", ("step", "setting", "unit"), rows)
-
-
-def _list_dropped(recording: Trials, split: str) -> Table:
-    """List the trials that were dropped, by session and reason, where the provenance counts them."""
-    rows: list[tuple[Any, ...]] = []
-    for source in recording.provenance.get("sessions", [recording.provenance]):
-        dropped = source.get("dropped_by_split", {}).get(split, source.get("dropped"))
-        if dropped is not None:
-            total = max(1, source.get("trials", int(recording.is_there.sum())) + sum(dropped.values()))
-            for reason, count in (dropped or {"none": 0}).items():
-                rows.append((source.get("session", "–"), reason, count, f"{count / total:.1%}"))
-    return Table("Trials dropped", ("session", "reason", "trials", "of all"), rows)
-
-
-def _find_rhythm(evoked: Float64, times_ms: Float64) -> float:
-    """Find the frequency of a rhythm that is locked to onset: a response as large before onset as after it.
-
-    0 where there is none.
-    """
-    before = times_ms < 0
-    if before.sum() < 2 or before.all():
-        return 0.0
-
-    # variance before and after onset
-    centred = evoked - evoked.mean(1, keepdims=True)  # [C, T]
-    if np.square(centred[:, before]).mean() < RHYTHM_SHARE * np.square(centred[:, ~before]).mean():
-        return 0.0
-
-    # the frequency, other than 0, with the most power over channels
-    spectrum = np.square(np.abs(np.fft.rfft(centred))).sum(0)
-    frequencies_hz = np.fft.rfftfreq(len(times_ms), np.diff(times_ms).mean() / 1000)
-    return round(float(frequencies_hz[1 + spectrum[1:].argmax()]), 1)

@@ -18,7 +18,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
     Profile,
     SubjectProfiles,
-    locate,
     permutations,
 )
 from brainhive_cli.evaluation.explanation.reader import Reader
@@ -56,7 +55,7 @@ def measure_similarity(
         axis: The T positions.
         patterns: For each of them, the patterns [N, C] of each subject; all of the same pictures.
         models: Ranks [P] of the distances of these pictures, by the name of the model, as `rank_models`.
-        pictures: One list of N, and which of them are alike.
+        pictures: The N, the same for each subject, and which of them are alike.
         draws: K permutations of their units, alike for all subjects.
         seed: Of the permutations.
 
@@ -108,7 +107,7 @@ def measure_similarity(
             f"similarity · {model}:{metric}": Profile(metric, axis, *values)
             for (model, metric), *values in zip(names, subject, null, strict=True)
         }
-        measured.append(SubjectProfiles(pictures.ids[0], profiles))
+        measured.append(SubjectProfiles(profiles))
     lower, upper = np.transpose(ends).tolist()
     return measured, {LOWER: lower, UPPER: upper} if len(measured) > 1 else {}
 
@@ -216,9 +215,8 @@ def explain_similarity(
     Raises:
         BrainhiveError: if subjects share too few pictures, or the signals have one channel.
     """
-    # the signal of each subject that showed each of the shared pictures, [n]
-    first, items = readers[0], [locate(reader.image_ids, reader.shared.ids[0]) for reader in readers]
-    rows = first.trials.stimulus[items[0]]
+    # models of the pictures
+    first, rows = readers[0], readers[0].trials.stimulus
     if len(rows) < FEWEST:
         raise BrainhiveError(f"the subjects were shown {len(rows)} pictures in common", "fewer subjects")
     cpu = torch.device("cpu")
@@ -239,9 +237,9 @@ def explain_similarity(
         parts = [[np.s_[:, one[name], 0] for one in regions] for name in shared]
 
     # correlations of the patterns [n, C] at each position
-    signals = [reader.signal.numpy()[indices] for reader, indices in zip(readers, items, strict=True)]
+    signals = [reader.signal.numpy() for reader in readers]
     patterns = ([signal[index] for signal, index in zip(signals, part, strict=True)] for part in parts)
-    measured, bounds = measure_similarity(axis, patterns, models, first.shared, spec.draws, spec.seed)
+    measured, bounds = measure_similarity(axis, patterns, models, first.pictures, spec.draws, spec.seed)
 
     # of one subject, halves of the repetitions stand in for ceilings: even and odd parts of the recording
     if len(readers) > 1:
@@ -252,6 +250,6 @@ def explain_similarity(
         return measured, bounds
     if counts.min() > 1:
         masks = [(first.trials.is_there & (numbers % 2 == side))[..., None, None] for side in (0, 1)]
-        halves = [((first.trials.singles * mask).sum(1) / mask.sum(1))[items[0]] for mask in masks]
+        halves = [((first.trials.singles * mask).sum(1) / mask.sum(1)) for mask in masks]
         bounds[HALVES] = [halves_ceiling([half[index] for half in halves]) for (index,) in parts]
     return measured, bounds

@@ -93,7 +93,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     for decoded in subjects:
         # labels are permuted within what was interleaved; not at all where time says the same
         permuted = permute_blocks(decoded.shown, decoded.order, draws, spec.seed)
-        part, predicted = SubjectProfiles(decoded.names), decoded.predicted
+        part, predicted = SubjectProfiles(), decoded.predicted
         diagonal = np.ascontiguousarray(predicted.diagonal().T)
         part.profiles[DECODING] = decoded.profile(axis, diagonal, permuted, chance)
         if draws and GENERALISATION in (spec.analyses_of(OF_TRIALS) or OF_TRIALS):
