@@ -22,14 +22,13 @@ from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS, Levels
 from brainhive_cli.evaluation.explanation.findings import (
     FIRST_ABOVE,
     SECTION,
-    UNKNOWN,
     Finding,
     Findings,
     Scopes,
-    bound_onsets,
     choose_claims,
     correct_findings,
     describe_profiles,
+    looks_ahead,
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.job import Job
@@ -134,9 +133,9 @@ def finish(
         facts: Further facts; among the caveats only those of the order in time.
         scopes: Further metrics by scope and name.
     """
-    # the reach of filters, and where sensors lie
-    results, reason = bound_onsets(results, signals)
-    missing |= {FIRST_ABOVE: reason} if reason else {}
+    # whether filters look ahead, and where sensors lie
+    is_ahead = any(looks_ahead(trials.recorded or trials) for trials in signals)
+    results = [replace(finding, looks_ahead=is_ahead) for finding in results]
     space = (signals[0].recorded or signals[0]).space
     if any(finding.axis.name == SENSOR for finding in results) and not place_sensors(space):
         missing["head maps"] = "where the sensors lie is not known"
@@ -216,8 +215,8 @@ def draw_findings(
         options: Any = {"section": DETAILS if maps else section, "note": note, "style": "bars"}
         if kind == "time":
             options |= {"style": "lines", "marks": dict(marks)}
-            if len(group) == 1 and (first.onset not in ("", UNKNOWN)):
-                options["marks"][f"{first.onset}: {FIRST_ABOVE}"] = axis.at[first.first_above_chance or 0]
+            if len(group) == 1 and (onset := first.first_above_chance) is not None:
+                options["marks"][f"{first.onset}: {FIRST_ABOVE}"] = axis.at[onset]
         words = axis.name if axis.spans is None else f"centre of the window, {axis.name}"
         title = _title(analysis)
         drawn[f"{analysis}-{first.metric}-{kind}"] = Curve(title, words, axis.at, lines, value, **options)

@@ -6,14 +6,11 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from scipy.signal.windows import tukey
 
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.facts import Claim
 from brainhive_cli.core.measurements import Metric, scope
 from brainhive_cli.core.tables import Cell, Table, p_text
-from brainhive_cli.data.recording_files import filter_samples
-from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
@@ -43,23 +40,12 @@ TIMES = 64
 """Times of a course whose metrics are listed; its artifact has all."""
 FIRST_ABOVE = "first above chance"
 """Name, in tables and figures, of the first time that is above chance."""
-UNKNOWN = "unknown (filter)"
-"""The first time above chance where an effect at any later time may show."""
-ROUNDING_MS = 0.001
-"""Times of an axis are rounded to so much."""
+AHEAD = " (the filter may look ahead)"
+"""Behind that time where an effect may show before it begins."""
+MAX_EDGE = 0.49
+"""Share of the rate from which an upper edge is no filter's: files name half the rate where there is none."""
 ENDS = (2.5, 97.5)
 """Percentiles between which the middle 95 % of the control lie."""
-EFFECTS_MS, RAMP_MS = (50, 100, 300, 500), 20
-"""Lengths of the effects that are tried, and how long they rise: a high-pass filter spreads long ones
-further, a low-pass filter the rise of short ones."""
-LEAK = 0.03
-"""Share of its largest value from which an effect can be found: strong ones are before they begin
-(`benchmarks/simulated_statistics.py --only onsets`)."""
-PERIODS = 8
-"""Seconds of the simulated recording, before and after the effect, times the lower edge of the filter: mne's
-filter is 3.3 long."""
-BASELINE_MS = -100
-"""Start of the baseline where a store names none, as of THINGS-MEG."""
 Scopes = dict[str, dict[str, Metric]]
 """Metrics by scope and name."""
 
@@ -76,8 +62,7 @@ class Finding:
         scores: [1 + K, P] what was measured, then with permuted labels, each position by its spread; None
             where labels were not permuted.
         corrected: [P] p of the largest over all positions of all analyses, as `correct_findings`.
-        latest_ms: How late an effect may begin that shows at the first position above chance, as
-            `latest_beginnings`; None where filters have not been looked at.
+        looks_ahead: Whether the signals may show an effect before it begins, as `looks_ahead`.
     """
 
     name: str
@@ -86,7 +71,7 @@ class Finding:
     controls: Mapping[str, list[Metric]]
     scores: Float64 | None = None
     corrected: Float64 | None = None
-    latest_ms: float | None = None
+    looks_ahead: bool = False
 
     @property
     def metric(self) -> str:
@@ -117,28 +102,18 @@ class Finding:
 
     @property
     def onset(self) -> str:
-        """The first position above chance in words, with the latest beginning of an effect that shows there.
-
-        Empty where none is above chance.
-        """
+        """The first position above chance in words; empty where none is."""
         index = self.first_above_chance
-        if index is None:
-            return ""
-        end_ms = self.axis.ends(index)[1]
-        latest_ms = end_ms if self.latest_ms is None else self.latest_ms
-        if not np.isfinite(latest_ms):
-            return UNKNOWN
-        is_later = latest_ms > end_ms + ROUNDING_MS
-        return self.axis.where(index) + (f" (begins by {latest_ms:.0f} ms)" if is_later else "")
+        return "" if index is None else self.axis.where(index) + (AHEAD if self.looks_ahead else "")
 
     @property
     def claim(self) -> Claim:
         """The claim on the strongest of the significant positions, else of all: that may be a noisy one."""
-        p = np.ones(len(self.measured)) if self.corrected is None else self.corrected
+        assert self.corrected is not None
+        p = self.corrected
         is_eligible = (p < SIGNIFICANT) | (p.min() >= SIGNIFICANT)
         index = int(np.where(is_eligible, self.values, -np.inf).argmax())
-        first = "" if self.onset == UNKNOWN else self.onset
-        return Claim(axis=self.axis.kind, place=self.axis.where(index), p=p[index], first=first)
+        return Claim(axis=self.axis.kind, place=self.axis.where(index), p=p[index], first=self.onset)
 
     @property
     def scopes(self) -> Scopes:
@@ -197,93 +172,22 @@ def correct_findings(results: Findings) -> list[Finding]:
     ]
 
 
-def bound_onsets(results: Findings, signals: Sequence[Trials]) -> tuple[list[Finding], str]:
-    """Add to analyses over time how late an effect may begin that shows at each position.
+def looks_ahead(recording: Trials) -> bool:
+    """Whether signals may show an effect before it begins, by a filter without delay or an unknown one.
 
-    Args:
-        results: All analyses.
-        signals: Those of each subject; all have the same samples.
-
-    Returns:
-        The analyses; and why a first time above chance cannot be said, empty where it can.
+    Filters of earlier programs, which files name, are taken to have no delay.
     """
-    if all(finding.first_above_chance is None for finding in results):
-        return list(results), ""
-
-    # over all subjects, at the samples [T] that the model reads
-    by_subject = [latest_beginnings(one.recorded or one)[one.samples] for one in signals]
-    times_ms, latest_ms, bounded = signals[0].times_s * 1000, np.max(by_subject, 0), []
-    for finding in results:
-        if (index := finding.first_above_chance) is not None:
-            start_ms, end_ms = finding.axis.ends(index)
-            is_inside = (times_ms >= start_ms - ROUNDING_MS) & (times_ms <= end_ms + ROUNDING_MS)
-            finding = replace(finding, latest_ms=float(latest_ms[is_inside].max()))
-        bounded.append(finding)
-    if all(finding.onset != UNKNOWN for finding in bounded):
-        return bounded, ""
-    is_unknown = np.isnan(latest_ms).any()
-    ahead = "the filter looks ahead, and an effect at any later time may show there"
-    return bounded, "how the signals were filtered is not known" if is_unknown else ahead
-
-
-def latest_beginnings(recording: Trials) -> Float64:
-    """Find how late an effect may begin that shows at each sample.
-
-    Effects that begin at each sample go through the filter, the cut, the baseline and the resampling that the
-    store names, by the functions of prepare.
-
-    Args:
-        recording: Signals of sensors, with the provenance of their store.
-
-    Returns:
-        [T] ms after stimulus onset: the sample's own time where nothing shows before it begins; inf where an
-        effect at the end of the trial does; NaN where nobody knows how the signals were filtered.
-    """
-    times_ms, latest = np.asarray(recording.times_s, np.float64) * 1000, []
     for session in recording.provenance.get("sessions") or [{}]:
         source = {**recording.provenance, **session}
         steps = source.get("preparation", {})
-        if "epoch_ms" in steps or "filtered_hz" in source:
-            # the filters: of the files, whose phase nobody knows, and of the preparation
-            rate_hz = float(recording.rate_hz or 0)
-            span_ms = (times_ms[0], times_ms[-1] + 1000 / rate_hz)
-            start_ms = min(BASELINE_MS, times_ms[0])
-            settings = {"epoch_ms": (start_ms, span_ms[1]), "keep_ms": span_ms, "rate_hz": rate_hz}
-            settings |= {key: value for key, value in steps.items() if key in Steps.model_fields}
-            recorded_hz = float(source.get("recorded_hz", rate_hz))
-            bands = [source.get("filtered_hz"), steps.get("band_hz")]
-            filters = []
-            for band, phase in zip(bands, ["zero", steps.get("phase", "zero")], strict=True):
-                if band:  # an edge of None lets everything pass
-                    low, high = band
-                    edges = low or None, high if high and high < 0.49 * recorded_hz else None
-                    filters.append((edges, phase))
-
-            # a long recording with an effect in its middle, cut as if it began at each sample of a trial
-            settings |= {"whiten": "no", "whiten_by": "training"}
-            cutting = Cutting(Steps.model_validate(settings), recorded_hz)
-            lowest_hz = min((low for (low, _), _ in filters if low), default=PERIODS)
-            half = round(recorded_hz * (PERIODS / lowest_hz + 4))
-            onsets = half - np.rint(times_ms * recorded_hz / 1000).astype(np.int64)
-            begun = times_ms.copy()
-            for length_ms in EFFECTS_MS:
-                effect = tukey(round(length_ms * recorded_hz / 1000), 2 * RAMP_MS / length_ms)
-                samples = np.zeros(2 * half)
-                samples[half : half + len(effect)] = effect
-                for edges, phase in filters:
-                    samples = filter_samples(samples, recorded_hz, edges, phase)
-                shown = np.abs(cutting.cut([samples], ["effect"], onsets, 1.0)[:, 0])  # [effects, T]
-                is_shown = shown >= LEAK * np.abs(samples).max()
-                begun = np.maximum(begun, np.where(is_shown, times_ms[:, None], -np.inf).max(0))
-
-            # an effect that shows earlier may show here; nothing is known of effects after the trial
-            begun = np.maximum.accumulate(begun)
-            latest.append(np.where((begun < times_ms[-1]) | (begun <= times_ms), begun, np.inf))
-        elif "simulated" in source and not steps:  # signals of a program, which nothing filtered
-            latest.append(times_ms)
-        else:
-            latest.append(np.full(len(times_ms), np.nan))
-    return np.max(latest, 0)
+        low_hz, high_hz = source.get("filtered_hz", (0, np.inf))
+        is_filtered = low_hz or high_hz < MAX_EDGE * source.get("recorded_hz", recording.rate_hz or 0)
+        is_ahead = any(steps.get("band_hz") or ()) and steps.get("phase", "zero") == "zero"
+        is_simulated = "simulated" in source and not steps  # nothing filtered the signals of a program
+        is_known = "epoch_ms" in steps or "filtered_hz" in source or is_simulated
+        if is_filtered or is_ahead or not is_known:
+            return True
+    return False
 
 
 def describe_profiles(

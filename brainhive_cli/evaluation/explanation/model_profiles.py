@@ -1,6 +1,6 @@
 """Analyses of one trained model and one subject, each next to the same of a model of shuffled labels."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -42,6 +42,8 @@ GAP = 0.05
 """Share of the largest margin that may be missing without a warning."""
 GRADIENTS_AT_ONCE = 64
 """Signals whose gradients are computed at once, to bound memory."""
+LACKING = {"sensors": {"regions"}, "voxels": {"windows", "occlusion", "sensors", "bands"}}
+"""Analyses of times and sensors, which voxels lack, and of regions, which sensors lack."""
 SIGNALS_AT_ONCE = 4096
 """Training signals that are multiplied at once, to bound memory."""
 
@@ -54,18 +56,23 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
         spec: What is measured.
         shuffled: The same signals, read by a model that was trained on shuffled labels.
     """
-    measured, control = SubjectProfiles(), SubjectProfiles()
+    measured, kind = SubjectProfiles(), "sensors" if reader.trials.channels else "voxels"
     chosen = {name: analyse for name, analyse in ANALYSES.items() if name in spec.analyses}
     with console.progress("running analyses", len(chosen)) as bar:
         for name, analyse in chosen.items():
-            measured.attempt(name, partial(analyse, reader, spec))
-
-            # the same of the model of shuffled labels; the ridges of "trained" are not that model's
-            if shuffled is not None and name not in measured.missing and name != "trained":
-                control.attempt(name, partial(ANALYSES[name], shuffled, spec))
+            if name in LACKING[kind]:
+                measured.missing[name] = f"the signals are of {kind}"
+            else:
+                measured.attempt(name, partial(analyse, reader, spec))
             bar.advance()
-    for key, profile in control.profiles.items():
-        measured.profiles[key] = replace(measured.profiles[key], shuffled=profile.values)
+
+    # the same of the model of shuffled labels; the ridges of "trained" are not that model's
+    if shuffled is not None:
+        names = [name for name in spec.analyses if name != "trained"]
+        control = explain_model(shuffled, spec.model_copy(update={"analyses": names}))
+        for key in measured.profiles.keys() & control.profiles.keys():
+            values = control.profiles[key].values
+            measured.profiles[key] = replace(measured.profiles[key], shuffled=values)
     return measured
 
 
@@ -73,27 +80,23 @@ def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]
     """List sliding windows, and their samples [T] as masks.
 
     Raises:
-        BrainhiveError: if there is one sample.
         RecipeError: if the window is longer than the signal.
     """
-    if len(times_ms) < 2:
-        raise BrainhiveError("the signals have one sample", "fMRI has regions instead of windows")
-    starts, width_ms = window_starts(times_ms, window.width_ms, window.step_ms), window.width_ms
-
     # a window may lie between two samples
+    starts, width_ms = window_starts(times_ms, window.width_ms, window.step_ms, "window"), window.width_ms
     masks = {start: mask for start in starts if (mask := inside(times_ms, start, width_ms)).any()}
     axis = Axis.of_windows(np.array([[start, start + width_ms] for start in masks]))
     return axis, [*map(torch.from_numpy, masks.values())]
 
 
-def list_parts(axis_name: str, reader: Reader, window: Window) -> tuple[Axis, list[Tensor]]:
-    """List the windows (`TIME`), or the regions of voxels, of a reader's signals as masks [T] or [C, 1].
+def list_parts(reader: Reader, window: Window) -> tuple[Axis, list[Tensor]]:
+    """List the windows of the signals of sensors as masks [T], or the regions of voxels as masks [V, 1].
 
     Raises:
-        BrainhiveError: if the signals have no such parts.
+        BrainhiveError: if voxels belong to no region.
         RecipeError: if the window is longer than the signal.
     """
-    if axis_name == TIME:
+    if reader.trials.channels:
         return window_masks(reader.times_ms, window)
     regions = region_masks(reader.regions(), reader.signal.shape[1])
     return Axis(REGION, [*regions]), [*map(torch.from_numpy, regions.values())]
@@ -101,71 +104,67 @@ def list_parts(axis_name: str, reader: Reader, window: Window) -> tuple[Axis, li
 
 def read_windows(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     """Rank with all of the signal but a window replaced: what the model uses of each window alone."""
-    axis, masks = window_masks(reader.times_ms, spec.window)
+    axis, masks = list_parts(reader, spec.window)
     signals = (torch.where(mask, reader.signal, reader.baseline) for mask in masks)  # [N, C, T] each
     return reader.rank(axis, (reader.member.encode(reader.trials, signal) for signal in signals))
 
 
-def occlude(axis_name: str, reader: Reader, spec: Explanation) -> Profile:
-    """Measure the margin that is lost when one part of the signal at a time is replaced by its mean.
-
-    Args:
-        axis_name: Kind of the parts: `TIME` (windows), `SENSOR` (in sensor space), `BAND` (a frequency band
-            filtered out of the deviation from the mean signal) or `REGION` (of voxels).
-        reader: The model with the subject's signals.
-        spec: Windows and bands.
-
-    Raises:
-        BrainhiveError: if the signals have no such parts: of voxels no sensors, of sensors no regions, of one
-            sample neither windows nor bands, of unknown whitening no sensors.
-        RecipeError: if a window is longer than the signal.
-    """
-    # the parts, and the signals without each of them
-    signals: Iterator[Tensor]  # [N, C, T] each
-    if axis_name == SENSOR:
-        if not reader.trials.channels:
-            raise BrainhiveError("the signals are of voxels", "fMRI has regions instead of sensors")
-        if reader.mixture:
-            raise reader.mixture
-        axis, signals = Axis(SENSOR, reader.sensors), map(reader.space.without, range(len(reader.sensors)))
-    elif axis_name == BAND:
-        # one band at a time is filtered, without a delay, out of what deviates from the mean signal
-        from scipy.signal import butter, sosfiltfilt
-
-        rate_hz = reader.trials.rate_hz
-        if rate_hz is None:
-            raise BrainhiveError("the signals have one sample", "fMRI has no frequency bands")
-
-        # bands that the sampling rate and the length of the signal hold
-        deviation = reader.signal - reader.baseline  # [N, C, T]
-        samples, max_hz = deviation.shape[-1], rate_hz / 2 - 1
-        usable = {
-            name: (max(low, MIN_HZ), min(high, max_hz))
-            for name, (low, high) in spec.bands.items()
-            if low < max_hz
-        }
-        if not usable or samples <= 3 * (2 * ORDER + 1):
-            raise BrainhiveError(
-                f"{samples} samples at {rate_hz:g} Hz hold none of the bands", "name others: bands"
-            )
-
-        # the signal less each band; padding lasts three periods of the lowest frequency
-        def subtract_bands() -> Iterator[Tensor]:
-            for low_hz, high_hz in usable.values():
-                sections = butter(ORDER, (low_hz, high_hz), "bandpass", fs=rate_hz, output="sos")
-                padding = min(samples - 1, int(3 * rate_hz / low_hz))
-                filtered = sosfiltfilt(sections, deviation.numpy(), padtype="odd", padlen=padding)
-                yield reader.signal - torch.from_numpy(np.ascontiguousarray(filtered, np.float32))
-
-        names = [f"{name} ({low:g}–{high:g} Hz)" for name, (low, high) in usable.items()]
-        axis, signals = Axis(BAND, names), subtract_bands()
-    else:
-        axis, masks = list_parts(axis_name, reader, spec.window)
-        signals = (torch.where(mask, reader.baseline, reader.signal) for mask in masks)
-
-    # the margin of each item with each candidate
+def measure_loss(reader: Reader, axis: Axis, signals: Iterable[Tensor]) -> Profile:
+    """Measure the margin that is lost with each of some changed signals, [N, C, T] at each position."""
     lost = (reader.whole - reader.margins(signal) for signal in signals)  # [N, M] each
     return Profile.of(LOST, axis, lost, reader.labels)
+
+
+def occlude_parts(reader: Reader, spec: Explanation) -> Profile:
+    """Replace one window, or one region of voxels, at a time by its mean training signal."""
+    axis, masks = list_parts(reader, spec.window)
+    signals = (torch.where(mask, reader.baseline, reader.signal) for mask in masks)
+    return measure_loss(reader, axis, signals)
+
+
+def occlude_sensors(reader: Reader, _: Explanation) -> Profile:
+    """Replace one sensor at a time by its mean training signal, in sensor space.
+
+    Raises:
+        BrainhiveError: if channels are unknown mixtures of sensors.
+    """
+    if reader.mixture:
+        raise reader.mixture
+    signals = map(reader.space.without, range(len(reader.sensors)))
+    return measure_loss(reader, Axis(SENSOR, reader.sensors), signals)
+
+
+def filter_bands(reader: Reader, spec: Explanation) -> Profile:
+    """Filter one frequency band at a time, without a delay, out of what deviates from the mean signal.
+
+    Raises:
+        BrainhiveError: if the signals hold none of the bands.
+    """
+    from scipy.signal import butter, sosfiltfilt
+
+    # bands that the sampling rate and the length of the signal hold
+    deviation, rate_hz = reader.signal - reader.baseline, reader.trials.rate_hz or 0  # [N, C, T]
+    samples, max_hz = deviation.shape[-1], rate_hz / 2 - 1
+    usable = {
+        name: (max(low, MIN_HZ), min(high, max_hz))
+        for name, (low, high) in spec.bands.items()
+        if low < max_hz
+    }
+    if not usable or samples <= 3 * (2 * ORDER + 1):
+        raise BrainhiveError(
+            f"{samples} samples at {rate_hz:g} Hz hold none of the bands", "name others: bands"
+        )
+
+    # the signal less each band; padding lasts three periods of the lowest frequency
+    def subtract_bands() -> Iterator[Tensor]:
+        for low_hz, high_hz in usable.values():
+            sections = butter(ORDER, (low_hz, high_hz), "bandpass", fs=rate_hz, output="sos")
+            padding = min(samples - 1, int(3 * rate_hz / low_hz))
+            filtered = sosfiltfilt(sections, deviation.numpy(), padtype="odd", padlen=padding)
+            yield reader.signal - torch.from_numpy(np.ascontiguousarray(filtered, np.float32))
+
+    names = [f"{name} ({low:g}–{high:g} Hz)" for name, (low, high) in usable.items()]
+    return measure_loss(reader, Axis(BAND, names), subtract_bands())
 
 
 def drop_levels(reader: Reader, _: Explanation) -> Profile:
@@ -295,7 +294,7 @@ def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     targets = reader.member.images("train", rows)[torch.from_numpy(indices)]  # [n, D]
 
     # ranks by the predictions of each ridge, which reads a part [C, T] of the signals
-    axis, masks = list_parts(TIME if reader.trials.channels else REGION, reader, spec.window)
+    axis, masks = list_parts(reader, spec.window)
     parts = [mask.expand(learned.shape[1:]) for mask in masks]
     return reader.rank(
         axis, (decode(learned[:, part], targets, reader.signal[:, part], spec.alpha) for part in parts)
@@ -304,10 +303,10 @@ def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
 
 ANALYSES: Mapping[str, Callable[[Reader, Explanation], Profiles]] = {
     "windows": read_windows,
-    "occlusion": partial(occlude, TIME),
-    "sensors": partial(occlude, SENSOR),
-    "bands": partial(occlude, BAND),
-    "regions": partial(occlude, REGION),
+    "occlusion": occlude_parts,
+    "sensors": occlude_sensors,
+    "bands": filter_bands,
+    "regions": occlude_parts,
     "levels": drop_levels,
     "gradients": attribute,
     "trained": decode_parts,

@@ -51,11 +51,6 @@ class Axis:
         """Positions in words."""
         return [f"{position:g} ms" if self.name == TIME else str(position) for position in self.at]
 
-    def ends(self, index: int) -> tuple[float, float]:
-        """Return start and end of a window; of one sample both are its time."""
-        start, end = (self.at[index],) * 2 if self.spans is None else self.spans[index]
-        return float(start), float(end)
-
     def where(self, index: int) -> str:
         """Name a position in words: of a window, its start and end."""
         if self.spans is None:

@@ -111,8 +111,6 @@ class Reader:
         Raises:
             BrainhiveError: if there are none.
         """
-        if self.trials.channels:
-            raise BrainhiveError("the signals are of sensors", "EEG and MEG have sensors instead of regions")
         regions = {name: rows for name, rows in self.trials.regions.items() if rows}
         if not regions:
             raise BrainhiveError("the voxels belong to no region", "prepare the signals with regions")
