@@ -25,7 +25,7 @@ from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import simulation
-from brainhive_cli.evaluation.explanation.sensor_places import flattened
+from brainhive_cli.evaluation.explanation.sensor_space import flattened
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model
 

@@ -411,7 +411,8 @@ class ExplanationFacts(Facts):
         untested: Why there are none.
         draws: Permutations of the labels.
         profiles: Each analysis: axis, positions, p, first time above chance.
-        ceilings: Of similarity at each position, by name: of one subject by halves of repetitions.
+        ceilings: By metric and name, at each position: of similarity, and of half of the repetitions of
+            encoding, over sensors.
         generalisation: p of each pair of training and test times.
     """
 
@@ -420,7 +421,7 @@ class ExplanationFacts(Facts):
     untested: str = ""
     draws: int = 0
     profiles: list[dict[str, Any]] = []
-    ceilings: dict[str, list[float]] = {}
+    ceilings: dict[str, dict[str, list[float]]] = {}
     generalisation: list[list[float]] = []
 
 

@@ -333,8 +333,8 @@ class Holdout(Section):
         if refused := [key for key, is_fitted in fitted.items() if is_fitted]:
             keys = [f"preparation.{key}={instead.get(key, 'no')}" for key in refused]
             raise BrainhiveError(
-                f"{where}: {' and '.join(f'{key}={steps[key]}' for key in refused)} was fitted to all trials, "
-                f"and {self.by} are held out",
+                f"{where}: {' and '.join(f'{key}={steps[key]}' for key in refused)} was fitted to all "
+                f"trials, and {self.by} are held out",
                 f"{Line('prepare', ('name', 'unfitted'), *keys)}, then signal.name=unfitted; "
                 "signal.normalise=channel or whiten is fitted to the training trials of each fold",
             )

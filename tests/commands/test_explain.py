@@ -138,7 +138,7 @@ def test_signals_are_predicted_by_looks_from_the_response_on(found):
 
 
 def test_what_could_not_be_measured_says_why(found):
-    assert set(found.missing) == {"columns", "levels", "regions"}
+    assert set(found.missing) == {"levels", "regions"}
     assert "the target is of one encoder" in found.missing["levels"]
 
 
@@ -219,7 +219,7 @@ def test_voxels_have_regions_instead_of_windows(go, small, world, tmp_path):
 
     found = go("explain", f"align_run={run}", runs, *QUICK).metrics
 
-    assert {"windows", "occlusion", "columns", "sensors", "bands"} <= found.missing.keys()
+    assert {"windows", "occlusion", "sensors", "bands"} <= found.missing.keys()
     early, late = (values(found, "encoding", "r")[name] for name in ("V1", "FFA"))
     assert early > late + 0.1  # colours are looks, which drive V1 and not FFA
     similar = {name.split(" · ")[2] for name in found.scopes if name.startswith("similarity · b")}

@@ -16,31 +16,36 @@ from brainhive_cli.core.facts import Cell as CellFacts
 from brainhive_cli.core.facts import ExplanationFacts
 from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.tables import Cell as TableCell
+from brainhive_cli.core.tables import Table, p_text
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS, Levels
-from brainhive_cli.evaluation.explanation.findings import (
+from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS, CORRELATION, Levels
+from brainhive_cli.evaluation.explanation.job import Job
+from brainhive_cli.evaluation.explanation.profiles import (
     FIRST_ABOVE,
+    REGION,
     SECTION,
+    SENSOR,
+    TIME,
     Finding,
     Findings,
     Scopes,
+    SubjectProfiles,
     choose_claims,
     correct_findings,
     describe_profiles,
     looks_ahead,
-    summary_table,
 )
-from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.profiles import REGION, SENSOR, TIME, SubjectProfiles
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
-from brainhive_cli.evaluation.explanation.sensor_places import draw_head, place_sensors
-from brainhive_cli.evaluation.explanation.similarity import explain_similarity
+from brainhive_cli.evaluation.explanation.sensor_space import draw_head, place_sensors
+from brainhive_cli.evaluation.explanation.similarity import RHO, explain_similarity
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.drawings import draw_slices, save_figure
 from brainhive_cli.reports.page import DETAILS, FINDING
+from brainhive_cli.reports.tables import with_interval
 from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
@@ -88,10 +93,10 @@ def conclude(
     encoded = [part for (cell, _), part in parts.items() if cell is None]
     if encoded:
         results += describe_profiles([[part] for part in encoded], items, **without_model)
-    ceilings: dict[str, list[float]] = {}
+    ceilings = {CORRELATION: average_ceilings(encoded)} if len(reader.times_ms) > 1 else {}
     if SIMILARITY in spec.analyses:
         try:
-            similar, ceilings = explain_similarity(readers, levels, spec)
+            similar, ceilings[RHO] = explain_similarity(readers, levels, spec)
         except DamagedStore:
             raise
         except BrainhiveError as error:
@@ -99,9 +104,8 @@ def conclude(
         else:
             results += describe_profiles([[part] for part in similar], items, **without_model)
 
-    # the encoding model by sensor and time, and with its ceilings
-    times_ms = reader.times_ms.round(3).tolist()
-    drawn = draw_encoding(encoded, reader.sensors, times_ms, reader.trials.stimulus_marks)
+    # the encoding model by sensor and time
+    drawn = draw_encoding(encoded, reader.sensors, reader.times_ms.round(3).tolist())
     seen, warnings = describe_tested([job.align.tested_pictures(spec.split)], job.align.signal_warnings)
     facts = {"draws": len(reader.labels.permuted), "seen_in_training": seen, "warnings": warnings}
     facts |= {"protocol": context["protocol"], "caveats": caveats, "ceilings": ceilings}
@@ -174,7 +178,7 @@ def draw_findings(
     results: Findings,
     space: Sensors | Voxels,
     marks: Mapping[str, Any],
-    ceilings: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    ceilings: Mapping[str, Mapping[str, Sequence[float]]] = MappingProxyType({}),
 ) -> Drawn:
     """Draw one metric of each analysis over its axis, the claimed one or the first; the claims come first.
 
@@ -185,7 +189,7 @@ def draw_findings(
         results: All analyses.
         space: Sensors or voxels of the recording.
         marks: Times that figures mark.
-        ceilings: Of similarity, by name.
+        ceilings: By the metric, averaged over sensors, and by name.
     """
     # analyses by axis, and by whether they are of a level
     claims, places, drawn = {id(finding) for finding in choose_claims(results)}, place_sensors(space), Drawn()
@@ -209,7 +213,7 @@ def draw_findings(
         # lines or bars, with the control of a single one
         lines = [_line(finding.name.partition(" · ")[2] or value, finding.measured) for finding in group]
         lines += [_line(*control) for control in first.controls.items()] if len(group) == 1 else []
-        bounds = ceilings if analysis == SIMILARITY else {}
+        bounds = {} if kind == SENSOR else ceilings.get(first.metric, {})
         lines += [Line(shown(name), values) for name, values in bounds.items()]
         note = render("explanation.txt", of=analysis, metric=first.measured[0], ceilings=bounds)
         options: Any = {"section": DETAILS if maps else section, "note": note, "style": "bars"}
@@ -249,38 +253,55 @@ def _line(name: str, metrics: Sequence[Metric]) -> Line:
     return Line(name, [metric.value for metric in metrics], low, high, metrics[0].chance)
 
 
+def summary_table(results: Findings, protocol: str) -> Table:
+    """Lay out where each analysis is strongest."""
+    rows = []
+    for finding in results:
+        # p of the strongest position, the first time above chance, the value there and its control
+        peak, control = finding.peak, next(iter(finding.controls.values()), None)
+        p = None if finding.corrected is None else float(finding.corrected[peak])
+        where = finding.axis.where(peak), TableCell(p_text(p), value=p), finding.onset or None
+        value = with_interval(finding.measured[peak]), None if control is None else control[peak].value
+        rows.append((finding.name, shown(finding.metric), *where, *value))
+    columns = ("analysis", "metric", "strongest", "p", FIRST_ABOVE, "value, 95 % CI", "control")
+    note = render("explanation.txt", of="table", protocol=protocol)
+    return Table("Where each analysis is strongest", columns, rows, section=SECTION, note=note)
+
+
+def average_ceilings(groups: Sequence[SubjectProfiles]) -> dict[str, list[float]]:
+    """Average the encoding model's ceilings [E, T] over sensors and subjects, if all have them."""
+    if not groups or any(name not in part.arrays for name in CEILINGS for part in groups):
+        return {}
+    return {name: np.mean([part.arrays[name].mean(0) for part in groups], 0).tolist() for name in CEILINGS}
+
+
 def draw_encoding(
-    groups: Sequence[SubjectProfiles],
-    names: Sequence[str],
-    times_ms: Sequence[float],
-    marks: Mapping[str, Any],
+    groups: Sequence[SubjectProfiles], names: Sequence[str], times_ms: Sequence[float]
 ) -> Drawn:
-    """Draw the encoding model's correlation by sensor and time, and over time with its ceilings.
+    """Draw the encoding model's correlation by sensor and time, averaged over subjects with the same sensors.
 
     Args:
         groups: What the encoding model measured of each subject.
         names: Sensors that it predicts; () of voxels and of mixtures of channels.
         times_ms: [T].
-        marks: Times that figures mark.
     """
-    # correlation by sensor and time, averaged over subjects with the same sensors
-    drawn, shapes = Drawn(), {part.arrays.get("encoding map", np.empty(0)).shape for part in groups}
-    if shapes == {(len(names), len(times_ms))} and len(times_ms) > 1:
-        values = np.mean([part.arrays["encoding map"] for part in groups], 0).tolist()  # [E, T]
-        labels = names, [f"{time:g}" for time in times_ms]
-        options: Any = {"value": "correlation", "is_diverging": True, "section": SECTION}
-        drawn["encoding-matrix"] = Heatmap(
-            "Encoding by sensor and time", values, *labels, SENSOR, TIME, **options
+    maps = [part.arrays.get("encoding map", np.empty(0)) for part in groups]  # [E, T]
+    if {values.shape for values in maps} != {(len(names), len(times_ms))} or len(times_ms) < 2:
+        return {}
+    times = [f"{time:g}" for time in times_ms]
+    return {
+        "encoding-matrix": Heatmap(
+            "Encoding by sensor and time",
+            np.mean(maps, 0).tolist(),
+            names,
+            times,
+            SENSOR,
+            TIME,
+            value="correlation",
+            is_diverging=True,
+            section=SECTION,
         )
-
-    # correlation over time with its ceilings, averaged over sensors and subjects
-    if groups and len(times_ms) > 1 and all(name in part.arrays for name in CEILINGS for part in groups):
-        mean = {name: np.mean([part.arrays[name].mean(0) for part in groups], 0) for name in CEILINGS}
-        lines = [Line(name, values.tolist()) for name, values in mean.items()]
-        options = {"section": SECTION, "note": render("explanation.txt", of="ceilings")}
-        title, value = "Encoding of half of the repetitions", "correlation, mean over sensors"
-        drawn["encoding-ceilings"] = Curve(title, TIME, times_ms, lines, value, marks=dict(marks), **options)
-    return drawn
+    }
 
 
 def _title(name: str) -> str:

@@ -19,10 +19,11 @@ from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.profiles import TIME
-from brainhive_cli.evaluation.explanation.sensor_places import draw_head, place_sensors
 from brainhive_cli.evaluation.explanation.sensor_space import (
     WHITENED,
     averages_by_part,
+    draw_head,
+    place_sensors,
     repetitions,
     separate_in_time,
 )

@@ -17,15 +17,18 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.conclusion import Drawn, finish
-from brainhive_cli.evaluation.explanation.findings import (
+from brainhive_cli.evaluation.explanation.job import Job
+from brainhive_cli.evaluation.explanation.model_profiles import window_masks
+from brainhive_cli.evaluation.explanation.profiles import (
     SECTION,
+    SIGNIFICANT,
+    Axis,
+    Profile,
     Scopes,
+    SubjectProfiles,
     correct_findings,
     describe_profiles,
 )
-from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.model_profiles import window_masks
-from brainhive_cli.evaluation.explanation.profiles import SIGNIFICANT, Axis, Profile, SubjectProfiles
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.reports.templates import render

@@ -6,20 +6,18 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.core.artifacts import Curve, Line, Map
+from brainhive_cli.core.artifacts import Curve, Map
 from brainhive_cli.core.facts import Cell, ExplanationFacts
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.tables import p_text
 from brainhive_cli.data.spaces import Grid, Sensors, Voxels
-from brainhive_cli.evaluation.explanation.conclusion import draw_encoding, draw_findings
-from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS
-from brainhive_cli.evaluation.explanation.findings import (
-    choose_claims,
-    correct_findings,
-    describe_profiles,
-    for_all,
+from brainhive_cli.evaluation.explanation.conclusion import (
+    average_ceilings,
+    draw_encoding,
+    draw_findings,
     summary_table,
 )
+from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
     SENSOR,
@@ -28,6 +26,9 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Labels,
     Profile,
     SubjectProfiles,
+    choose_claims,
+    correct_findings,
+    describe_profiles,
 )
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.reports.page import DETAILS, FINDING
@@ -42,18 +43,19 @@ PICTURES = Items.independent([IDS], "pictures")
 def explained(effect, spread, draws=200, spans=None, metric="margin", units=PICTURES):
     """One subject's margins: right pairs larger by an effect [P], in noise of some spread [P]."""
     random, places = np.random.default_rng(0), np.arange(N)
-    labels = Labels.of(places, places, units, draws, 0)
+    labels = Labels.of(places, units, draws, 0)
     matrices = [e * np.eye(N) + s * random.normal(size=(N, N)) for e, s in zip(effect, spread, strict=True)]
     times = Axis(TIME, [25.0 * place for place in range(len(effect))])
     axis = times if spans is None else Axis.of_windows(spans)
-    found = SubjectProfiles(IDS)
+    found = SubjectProfiles()
     found.profiles["occlusion"] = Profile.of(metric, axis, matrices, labels)
     return found
 
 
 def describe(groups, units=PICTURES):
     """Describe profiles, with p corrected over all of them."""
-    return correct_findings(describe_profiles(groups, for_all(units, len(groups)), **HOW))
+    items = replace(units, ids=[*units.ids] * len(groups), units=[*units.units] * len(groups))
+    return correct_findings(describe_profiles(groups, items, **HOW))
 
 
 NOWHERE = Sensors(["one", "other"])
@@ -96,21 +98,18 @@ def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
     assert "onset" not in " ".join([*table.columns, *curve.marks, *found.profile])
 
 
-@pytest.mark.parametrize(
-    ("latest_ms", "words"), ((390.0, "25–125 ms (begins by 390 ms)"), (np.inf, "unknown (filter)"))
-)
-def test_a_first_time_is_said_with_the_reach_of_the_filter_or_not_at_all(latest_ms, words):
-    effect = 4 * np.array([0, 0.25, 0.5, 1, 1, 1])
+def test_a_first_time_is_said_to_be_that_of_a_filter_which_looks_ahead():
+    effect, words = 4 * np.array([0, 0.25, 0.5, 1, 1, 1]), "25–125 ms (the filter may look ahead)"
     (found,) = describe([[explained(effect, np.ones(6), spans=windows(6))]])
-    found = replace(found, latest_ms=np.full(6, latest_ms))
+    assert "from 25–125 ms on, and most" in state(found)
+    found = replace(found, looks_ahead=True)
     (curve,) = draw(found).values()
 
     told = state(found)
 
     assert summary_table([found], "").rows[0][4] == found.profile["first_above_chance"] == words
-    is_known = bool(np.isfinite(latest_ms))
-    assert [*curve.marks] == [f"{words}: first above chance"] * is_known
-    assert (f"first at {words}, and most" in told) == is_known and ("first" in told) == is_known
+    assert [*curve.marks] == [f"{words}: first above chance"]
+    assert f"first at {words}, and most" in told
 
 
 def test_samples_are_printed_as_times():
@@ -137,8 +136,8 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
     """Values of neighbours correlate .9; each place is a simulation. Over single clips .36 hold."""
     clips, random = [str(number) for number in range(1200)], np.random.default_rng(0)
     values = lfilter([1.0], [1.0, -0.9], random.normal(size=(200, 1300)))[:, 100:]  # [P, N]
-    parts = Axis(TIME, [*map(float, range(200))]), values, np.empty((0, 200)), np.empty((0, 0))
-    found, held = SubjectProfiles(clips, {"occlusion": Profile("margin", *parts)}), []
+    parts = Axis(TIME, [*map(float, range(200))]), values
+    found, held = SubjectProfiles({"occlusion": Profile("margin", *parts)}), []
 
     blocks = Alike("neighbours", medium="clip").items([clips])
     for units in (blocks, Items.independent([clips])):
@@ -149,38 +148,24 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
     assert blocks.kind == "blocks of 80 neighbouring clips"
 
 
-@pytest.mark.parametrize("subjects", (1, 2))
-def test_pictures_that_not_all_subjects_were_shown_do_not_count(subjects):
-    found = explained([1.0, 0], np.ones(2))
-    extra = SubjectProfiles([*IDS, "alone"], dict(found.profiles))
-    profile = found.profiles["occlusion"]
-    values = np.concatenate([profile.values, np.full((2, 1), 100.0)], 1)
-    extra.profiles["occlusion"] = replace(profile, values=values)
-    (together,) = describe([[found], [extra]][:subjects])
-    (alone,) = describe([[found]])
-    assert [each.value for each in together.measured] == [each.value for each in alone.measured]
-
-
 def test_encoding_of_subjects_with_other_sensors_and_repetitions_is_drawn_as_far_as_it_can_be():
     def encoded(sensors, *names):
-        return SubjectProfiles(
-            ["a"], arrays={name: np.ones((sensors, 3)) for name in ("encoding map", *names)}
-        )
+        return SubjectProfiles(arrays={name: np.ones((sensors, 3)) for name in ("encoding map", *names)})
 
     def drawn(*groups):
-        return draw_encoding(groups, ("Oz", "Pz"), (0.0, 10.0, 20.0), {})
+        return draw_encoding(groups, ("Oz", "Pz"), (0.0, 10.0, 20.0)).keys(), average_ceilings(groups)
 
-    assert drawn(encoded(2, *CEILINGS), encoded(2)).keys() == {"encoding-matrix"}  # shown once
-    (curve,) = drawn(encoded(2, *CEILINGS), encoded(4, *CEILINGS)).values()
-    assert [line.name for line in curve.lines] == list(CEILINGS)
+    assert drawn(encoded(2, *CEILINGS), encoded(2)) == ({"encoding-matrix"}, {})  # shown once
+    maps, ceilings = drawn(encoded(2, *CEILINGS), encoded(4, *CEILINGS))
+    assert not maps and ceilings == dict.fromkeys(CEILINGS, [1.0] * 3)
 
 
 def finding_along(axis, effect, seed=0, metric="margin", name="occlusion"):
     """One analysis along an axis, with an effect at each position."""
     random, places = np.random.default_rng(seed), np.arange(N)
-    labels = Labels.of(places, places, PICTURES, 200, 0)
+    labels = Labels.of(places, PICTURES, 200, 0)
     matrices = [size * np.eye(N) + random.normal(size=(N, N)) for size in effect]
-    measured = SubjectProfiles(IDS)
+    measured = SubjectProfiles()
     measured.profiles[name] = Profile.of(metric, axis, matrices, labels)
     (found,) = describe([[measured]])
     return found
@@ -252,7 +237,7 @@ def test_the_first_screen_has_the_claimed_metric_over_time_and_its_map_and_the_o
 
 def test_levels_share_a_figure_with_the_ceilings_of_similarity():
     levels = [finding_along(OVER_TIME, [0, 4, 6, 4], metric="rho", name=f"similarity · {n}") for n in "ab"]
-    (curve,) = draw_findings(levels, NOWHERE, {"onset": 0.0}, [Line("ceiling", [1.0] * 4)]).values()
+    (curve,) = draw_findings(levels, NOWHERE, {"onset": 0.0}, {"rho": {"ceiling": [1.0] * 4}}).values()
     assert [line.name for line in curve.lines] == ["a", "b", "ceiling"] and curve.marks == {"onset": 0.0}
 
 

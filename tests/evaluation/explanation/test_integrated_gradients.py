@@ -21,7 +21,7 @@ def ends():
 
 def test_attributions_sum_to_the_difference_of_the_outputs(ends):
     model = network()
-    shares = (mean_gradient(model, *ends) * (ends[0] - ends[1])).sum((1, 2))
+    shares = (mean_gradient(model, *ends, points=50) * (ends[0] - ends[1])).sum((1, 2))
     torch.testing.assert_close(shares, (model(ends[0]) - model(ends[1])).detach(), atol=1e-9, rtol=0)
 
 
@@ -35,10 +35,10 @@ def test_they_are_captums(ends):
     captum = pytest.importorskip("captum.attr")
     model = network()
     expected = captum.IntegratedGradients(model).attribute(*ends, n_steps=50)
-    found = mean_gradient(model, *ends) * (ends[0] - ends[1])
+    found = mean_gradient(model, *ends, points=50) * (ends[0] - ends[1])
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)  # whose weights are float32
 
 
 def test_what_has_no_gradient_is_one_line(ends):
     with pytest.raises(BrainhiveError, match="has no gradient"):
-        mean_gradient(lambda x: torch.ones(len(x)), *ends)
+        mean_gradient(lambda x: torch.ones(len(x)), *ends, points=50)

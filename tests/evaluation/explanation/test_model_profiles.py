@@ -37,7 +37,7 @@ OF_VOXELS = {"havir", "mindeye2", "neurons", "with-prior", "voxel-ridge"}
 KINDS = parts.kinds("backbones")
 REGIONS = {"spatial": tuple(range(20)), "semantic": tuple(range(20, 40)), "V1": (0, 1, 2)}
 SPEC = Explanation(
-    analyses=["windows", "occlusion", "columns", "sensors", "bands", "regions", "gradients"],
+    analyses=["windows", "occlusion", "sensors", "bands", "regions", "gradients"],
     window=Window(width_ms=200, step_ms=200),
     points=24,
     draws=20,
@@ -61,13 +61,12 @@ def reader(kind, channels, samples, head=None):
     run, places = SimpleNamespace(tests_new_subjects=False), np.arange(ITEMS)
     trials = Trials(signal, ids, space, times, rate, "µV", subject=1, stimulus=places).select()
     shared = Items.independent([ids])
-    labels = Labels.of(places, places, shared, 20, 0)
+    labels = Labels.of(places, shared, 20, 0)
     member = TrainedModel(run, None)
     vars(member)["module"] = model
     made = Reader(member, "test", trials, places, labels, shared)
     rest = np.full(signal.shape[2:], 0.1, np.float32)
     made.__dict__.update(  # what a run with files would be asked for
-        image_ids=ids,
         signal=torch.from_numpy(signal.mean(1)),
         baseline=torch.from_numpy(rest),
         space=SensorSpace.of(trials, trials, signal.mean(1), rest),
@@ -104,7 +103,7 @@ def test_every_encoder_of_sensors_is_explained(kind, size):
     if kind != "ridge":  # whose weights are zero before it is fitted, so that nothing has a gradient
         expected |= {"gradients:time", "gradients:space"}
     assert expected <= found.profiles.keys()
-    assert set(found.missing) <= {"columns", "regions", "gradients"}
+    assert set(found.missing) <= {"regions", "gradients"}
     if kind == "ridge":
         return
     for axis in ("time", "space"):  # completeness, of so few points
@@ -121,7 +120,7 @@ def test_every_encoder_of_voxels_is_explained_by_every_head(kind, head):
 
     assert {"regions", "gradients:space"} <= found.profiles.keys()
     assert found.profiles["regions"].axis.at == ["spatial", "semantic", "V1"]
-    assert {"windows", "occlusion", "columns", "sensors", "bands"} <= found.missing.keys()
+    assert {"windows", "occlusion", "sensors", "bands"} <= found.missing.keys()
     spatial, semantic, _ = found.profiles["gradients:space"].values
     np.testing.assert_allclose(spatial + semantic, whole_margin(made), atol=0.04)
 

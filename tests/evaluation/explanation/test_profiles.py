@@ -7,6 +7,8 @@ import pytest
 from scipy.signal import lfilter
 
 from brainhive_cli.core import cell_files
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
     Axis,
@@ -17,12 +19,13 @@ from brainhive_cli.evaluation.explanation.profiles import (
     count_larger,
     standardise,
 )
+from brainhive_cli.evaluation.explanation.reader import match_pictures
 from brainhive_cli.measurement.units import Alike, Items
 
 
 def labels_of(right, draws, seed=0):
     """Labels of items whose pictures all subjects were shown, in an order that all have."""
-    return Labels.of(right, np.sort(right), Items.unnamed([len(right)]), draws, seed)
+    return Labels.of(right, Items.unnamed([len(right)]), draws, seed)
 
 
 def test_values_are_those_of_the_own_labels_and_the_control_those_of_permuted_ones():
@@ -46,12 +49,14 @@ def test_profiles_come_back_from_their_file(tmp_path):
     made = Profile.of("r", Axis.of_windows(spans), [np.eye(3), np.ones((3, 3))], labels)
     made = replace(made, pool=3)
     written = SubjectProfiles(
-        ["a", "b", "c"], {"r": replace(made, shuffled=made.values)}, {"map": np.eye(2)}, {"bands": "why"}
+        {"r": replace(made, shuffled=made.values), "none": replace(made, null=None)},
+        {"map": np.eye(2)},
+        {"bands": "why"},
     )
     cell_files.save(tmp_path / "part.safetensors", written)
     read = cell_files.load(tmp_path / "part.safetensors", SubjectProfiles, Profile, Axis)
     back = read.profiles["r"]
-    assert (read.image_ids, read.missing) == (written.image_ids, written.missing)
+    assert read.missing == written.missing and read.profiles["none"].null is None
     assert (read.arrays["map"] == np.eye(2)).all()
     assert (back.metric, back.axis.name, back.axis.at, back.pool) == ("r", TIME, [50.0, 75.0], 3)
     assert (back.axis.spans == spans).all()
@@ -90,21 +95,24 @@ def test_the_largest_of_many_analyses_is_above_chance_in_one_of_twenty_at_most()
 
 
 def test_a_permutation_is_one_of_pictures_and_the_same_for_all_subjects():
-    """Subject 2 saw the pictures in another order, and one that nobody else saw, whose label stays."""
+    """Subject 2 saw the pictures in another order, and one that nobody else saw, which does not count."""
+    signal, space = np.arange(5.0).reshape(5, 1, 1, 1), Sensors(["Oz"])
+    trials = Trials(signal, [*"hfbge"], space, np.zeros(1), 100.0, "uV", stimulus=np.array([7, 5, 1, 6, 4]))
     pictures, units = np.array([1, 4, 6, 7]), Items.unnamed([4])
-    first = Labels.of(np.array([1, 4, 6, 7]), pictures, units, 20, 3)
-    second = Labels.of(np.array([7, 5, 1, 6, 4]), pictures, units, 20, 3)
-    assert second.shared.tolist() == [0, 2, 3, 4] and (first.wrong != first.right).all()
-    assert (second.permuted == first.permuted[:, [3, 0, 2, 1]]).all()
-    assert second.wrong.tolist() == [first.wrong[3], 5, *first.wrong[[0, 2, 1]]]
-    by_item = Labels.of(np.arange(5), np.array([2, 4, 3, 0]), units, 20, 3)  # the places of these pictures
-    assert (second.right[by_item.permuted] == second.permuted).all()
-    assert (second.right[by_item.wrong] == second.wrong).all() and (by_item.shared == second.shared).all()
+    matched = match_pictures(trials, pictures)
+    assert matched.stimulus.tolist() == [1, 4, 6, 7] and matched.averages.ravel().tolist() == [2, 4, 3, 0]
+    assert matched.image_ids == ["b", "e", "g", "h"]
+
+    first, again = (Labels.of(pictures, each, 20, 3) for each in (units, Items.unnamed([4, 4])))
+    assert (first.wrong != first.right).all() and (first.permuted == again.permuted).all()
+    by_item = Labels.of(np.arange(4), units, 20, 3)  # the indices of these pictures
+    assert (first.right[by_item.permuted] == first.permuted).all()
+    assert (first.right[by_item.wrong] == first.wrong).all()
 
 
 def test_pictures_of_a_concept_get_the_labels_of_one_other_concept():
     units = Alike("concept", dict(enumerate("aaabbbccc"))).items([range(9)])
-    permuted = Labels.of(np.arange(9), np.arange(9), units, 30, 0).permuted.reshape(30, 3, 3)
+    permuted = Labels.of(np.arange(9), units, 30, 0).permuted.reshape(30, 3, 3)
     assert (permuted // 3 == permuted[:, :, :1] // 3).all()
 
 
@@ -122,11 +130,11 @@ def is_significant(signals, targets, labels):
 
 def test_wrong_labels_that_all_subjects_share_are_significant_in_one_of_twenty():
     """Permuted subject by subject they are in .25; three standard errors of 200 simulations are .046."""
-    random, places, false = np.random.default_rng(0), np.arange(50), []
+    random, false = np.random.default_rng(0), []
     for number in range(200):
         targets, wrong = random.normal(size=(50, 16)), random.permutation(50)
         signals = targets + random.normal(size=(10, 5, 50, 16))  # of what they saw, and not of their labels
-        labels = Labels.of(wrong, places, Items.unnamed([50]), 60, number)
+        labels = Labels.of(wrong, Items.unnamed([50]), 60, number)
         false.append(is_significant(signals, targets, labels))
     assert np.mean(false) < 0.05 + 0.046
 
@@ -143,6 +151,6 @@ def test_clips_whose_neighbours_are_alike_are_significant_in_one_of_twenty():
     random, clips, false = np.random.default_rng(0), np.arange(400), []
     units = Alike("neighbours", medium="clip").items([clips.tolist()])
     for number in range(100):
-        labels = Labels.of(clips, clips, units, 60, number)
+        labels = Labels.of(clips, units, 60, number)
         false.append(is_significant(film(random, 1, 3, 400, 16), film(random, 400, 16), labels))
     assert np.mean(false) < 0.05 + 0.065

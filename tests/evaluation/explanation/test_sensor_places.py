@@ -6,7 +6,7 @@ import pytest
 from brainhive_cli.core.artifacts import Map, Point
 from brainhive_cli.data.published.things_eeg import MONTAGE
 from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
+from brainhive_cli.evaluation.explanation.sensor_space import flattened, known_places
 from brainhive_cli.reports.drawings import save_figure, svg_of
 
 mne = pytest.importorskip("mne")

@@ -272,7 +272,7 @@ def test_the_spectrum_is_that_of_single_trials_before_whitening():
     np.testing.assert_allclose(measure_reliability(known, "test").spectrum, found.spectrum, rtol=1e-3)
 
 
-def test_dropped_trials_and_units_are_listed_by_session_and_step(tmp_path):
+def test_dropped_trials_and_steps_of_the_preparation_are_listed(tmp_path):
     steps = {"kind": "recording", "baseline": True, "whiten": "epochs", "band_hz": [0.1, 40]}
     session = {"session": 2, "trials": 76, "dropped": {"BAD_blink": 4}, "recorded_unit": "µV"}
     about = {"preparation": steps, "sessions": [session]}
@@ -281,5 +281,6 @@ def test_dropped_trials_and_units_are_listed_by_session_and_step(tmp_path):
     rows = [
         re.findall(r"<span>(.*?)</span>", row) for row in page.read_text().split("<tr>") if "<span>" in row
     ]
-    assert ["2", "BAD_blink", "4", "5.0%"] in rows
-    assert ["band_hz", "0.1, 40", "µV"] in rows and ["whiten", "epochs", "whitened"] in rows
+    assert ["test", "40", "4", "160", "4 BAD_blink"] in rows
+    assert ["band_hz", "[0.1, 40]"] in rows and ["whiten", "epochs"] in rows
+    assert ["4", "100 Hz", "-200 to 1000 ms", "whitened", "recording, 1 session"] in rows

@@ -1,7 +1,5 @@
 """Representational similarity: golden values, ceilings on noise, and the truth of the demo's simulation."""
 
-from operator import attrgetter
-
 import numpy as np
 import pytest
 from scipy.signal import lfilter
@@ -15,14 +13,24 @@ from brainhive_cli.evaluation.explanation.similarity import (
     measure_similarity,
     rank_models,
     ranked,
+    share_among_pictures,
 )
+from brainhive_cli.measurement.reliability import unit_vectors
 from brainhive_cli.measurement.units import Alike, Items
 
 
-def measure(places, *how, **options):
-    """Measure the similarity at some places."""
+def measure(places, models, *how, **options):
+    """Measure the similarity: shares [S, M, T, N] and null [M, K, T] by metric, and ceilings by name."""
     places = list(places)
-    return measure_similarity(Axis(TIME, range(len(places))), places, *how, **options)
+    axis = Axis(TIME, range(len(places)))
+    measured, ceilings = measure_similarity(axis, places, models, *how, **options)
+    metrics = ("rho", "unique_rho")[: len(measured[0].profiles) // len(models)]
+    named = [[f"similarity · {model}:{metric}" for model in models] for metric in metrics]
+    shares = [
+        np.array([[part.profiles[name].values for name in names] for part in measured]) for names in named
+    ]
+    null = [np.array([measured[0].profiles[name].null for name in names]) for names in named]
+    return dict(zip(metrics, shares, strict=True)), dict(zip(metrics, null, strict=True)), ceilings
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +56,15 @@ def test_distances_are_those_of_the_reference(values):
     np.testing.assert_allclose(models, values["model_rdm"], atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    (
-        ("whole.values", "rsa_spearman"),
-        ("unique.values", "rsa_partial"),
-        ("lower", "ceiling_lower"),
-        ("upper", "ceiling_upper"),
-        ("lower", "ceiling_lower_rsatoolbox"),
-        ("upper", "ceiling_upper_rsatoolbox"),
-    ),
-)
-def test_correlations_and_ceilings_are_those_of_the_reference(measured, values, found, expected):
-    np.testing.assert_allclose(attrgetter(found)(measured), values[expected], atol=1e-12)
+@pytest.mark.parametrize(("found", "expected"), (("rho", "rsa_spearman"), ("unique_rho", "rsa_partial")))
+def test_correlations_are_those_of_the_reference(measured, values, found, expected):
+    np.testing.assert_allclose(measured[0][found].mean(-1), values[expected], atol=1e-12)
+
+
+@pytest.mark.parametrize("program", ("", "_rsatoolbox"))
+@pytest.mark.parametrize("end", ("ceiling_lower", "ceiling_upper"))
+def test_ceilings_are_those_of_the_reference(measured, values, end, program):
+    np.testing.assert_allclose(measured[2][end], values[end + program], atol=1e-12)
 
 
 def test_halves_of_repetitions_are_correlated_and_corrected(values):
@@ -91,18 +95,21 @@ def test_the_ceiling_of_one_subject_is_what_the_true_model_reaches():
     assert -0.05 < np.mean(gaps) < 0.02  # .78 of .80; the correlation of two recordings is .60
 
 
-def test_the_values_of_pictures_average_to_the_correlation(measured):
-    np.testing.assert_allclose(measured.whole.items.mean(-1), measured.whole.values, atol=1e-6)
-    np.testing.assert_allclose(measured.unique.items.mean(-1), measured.unique.values, atol=1e-6)
+def test_the_values_of_pictures_average_to_the_correlation():
+    random = np.random.default_rng(0)
+    signals, models = (unit_vectors(random.normal(size=(count, 28)), -1) for count in (2, 3))
+    shares = share_among_pictures(signals, models, 8)
+    np.testing.assert_allclose(shares.mean(-1), signals @ models.T, atol=1e-12)
 
 
 def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
     noise = np.random.default_rng(0).normal(size=(5, 40, 8, 6))
     models = rank_models({"any": np.random.default_rng(1).normal(size=(40, 8))})
     places = (list(noise[..., t]) for t in range(6))
-    found = measure(places, models, Items.unnamed([40]), draws=100)
-    assert abs(found.upper.mean() - 5**-0.5) < 0.03 and abs(found.lower.mean()) < 0.04
-    assert np.abs(found.whole.values.mean((0, 1))).max() < np.abs(found.whole.null).max()
+    shares, null, ceilings = measure(places, models, Items.unnamed([40]), draws=100)
+    upper, lower = np.mean(ceilings["ceiling_upper"]), np.mean(ceilings["ceiling_lower"])
+    assert abs(upper - 5**-0.5) < 0.03 and abs(lower) < 0.04
+    assert np.abs(shares["rho"].mean((0, 1, 3))).max() < np.abs(null["rho"]).max()
 
 
 @pytest.mark.parametrize("draws", (0, 3))
@@ -110,8 +117,8 @@ def test_a_permutation_of_the_pictures_is_the_correlation_with_permuted_features
     random = np.random.default_rng(0)
     signal, features = random.normal(size=(12, 5)), random.normal(size=(12, 5))
     pictures, order = Items.unnamed([12]), np.random.default_rng(7)
-    found = measure([[signal]], rank_models({"any": features}), pictures, draws, seed=7)
-    for each in found.whole.null[:, 0, 0]:
+    _, null, _ = measure([[signal]], rank_models({"any": features}), pictures, draws, seed=7)
+    for each in null["rho"][0, :, 0]:
         own = ranked(distances(features[pictures.permute(order)[0]])) @ ranked(distances(signal))
         assert each == pytest.approx(own, abs=1e-6)  # of float32
 
@@ -125,14 +132,14 @@ def test_the_truth_of_the_simulation_comes_back_early_looks_and_late_meaning():
     times = np.arange(0, 250, 10)  # each 40 ms
     models = rank_models({"looks": low, "meaning": meaning})
     places = ([each[:, :, time] for each in signals] for time in times)
-    found = measure(places, models, Items.unnamed([len(scenes)]), draws=200)
-    unique, null = found.unique.values.mean(0), found.unique.null  # [M, T], [K, M, T]
+    shares, nulls, _ = measure(places, models, Items.unnamed([len(scenes)]), draws=200)
+    unique, null = shares["unique_rho"].mean((0, 3)), nulls["unique_rho"]  # [M, T], [M, K, T]
     peak_ms = 4 * times[unique.argmax(1)]
     half_ms = [4 * times[(row > row.max() / 2).argmax()] for row in unique]
     assert 100 <= peak_ms[0] <= 200 < peak_ms[1] <= 500 and half_ms[0] < half_ms[1]
     before, late = times * 4 < 80, (times * 4 > 300) & (times * 4 < 600)
     assert unique[:, before].max() < null.max()
-    assert unique[1, late].min() > null[:, 1].max() and unique[0, late].max() < null[:, 0].max()
+    assert unique[1, late].min() > null[1].max() and unique[0, late].max() < null[0].max()
 
 
 def test_what_has_no_distances_is_one_line():
@@ -152,8 +159,8 @@ def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity(
         drawn = random.normal(size=(2, 120, 16))
         drawn[:, 1:] *= (1 - 0.9**2) ** 0.5
         signal, features = lfilter([1.0], [1.0, -0.9], drawn, 1)
-        found = measure([[signal]], rank_models({"any": features}), clips, 60, number).whole
-        (corrected,) = correct_together([standardise(found.values[0, 0], found.null[:, 0])])
+        shares, null, _ = measure([[signal]], rank_models({"any": features}), clips, 60, number)
+        (corrected,) = correct_together([standardise(shares["rho"][0, 0].mean(-1), null["rho"][0])])
         false.append(corrected.min() < 0.05)
     assert np.mean(false) < 0.05 + 0.1
 
@@ -164,7 +171,7 @@ def test_pictures_of_a_concept_stay_together_in_permutations_of_similarity():
     pictures = Alike("concept", dict(enumerate(map(str, np.arange(60) // 5)))).items([range(60)])
     for number in range(40):
         signal, features = np.repeat(random.normal(size=(2, 12, 16)), 5, 1) + random.normal(size=(2, 60, 16))
-        found = measure([[signal]], rank_models({"any": features}), pictures, 60, number).whole
-        (corrected,) = correct_together([standardise(found.values[0, 0], found.null[:, 0])])
+        shares, null, _ = measure([[signal]], rank_models({"any": features}), pictures, 60, number)
+        (corrected,) = correct_together([standardise(shares["rho"][0, 0].mean(-1), null["rho"][0])])
         false.append(corrected.min() < 0.05)
     assert np.mean(false) < 0.05 + 0.1
