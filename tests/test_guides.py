@@ -61,7 +61,7 @@ QUICK = {
         *("metric_encoders=[demo-clip]", "sources=brain"),
     ),
     "eval-retrieval": ("sheet_rows=0",),
-    "explain": ("draws=20", "figures=png"),
+    "explain": ("draws=20",),
 }
 """What makes each command small."""
 

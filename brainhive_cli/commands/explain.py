@@ -10,7 +10,7 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.evaluation.explanation.conclusion import FIGURES, conclude
+from brainhive_cli.evaluation.explanation.conclusion import conclude
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
@@ -98,8 +98,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # report the tables and figures
     with folder.reading() as measurements:
         tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
-        files = {"figures": folder.path / FIGURES} if recipe.figures else {}
-        return Result(folder.path, tables, measurements, files, Line("report", folder.path), work=work)
+        return Result(folder.path, tables, measurements, hint=Line("report", folder.path), work=work)
 
 
 def _train_control(job: Job, launch: Launch) -> TrainedRun | None:

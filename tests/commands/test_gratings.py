@@ -57,7 +57,7 @@ def test_spatial_frequency_is_decoded_from_five_electrodes_in_runs_held_out(home
 
 def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(home: Path, go: Go) -> None:
     decode(home, go, "frequency")
-    explained = go("explain", "window={width_ms: 50, step_ms: 50}", "draws=200", "figures=[]")
+    explained = go("explain", "window={width_ms: 50, step_ms: 50}", "draws=200")
 
     by_time = explained.metrics.facts.profiles[0]
     peak_ms = float(by_time["peak"].removesuffix(" ms"))

@@ -1,9 +1,7 @@
 """Results of explain over all cells and subjects: metrics, artifacts and figures."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -43,20 +41,17 @@ from brainhive_cli.evaluation.explanation.sensor_space import draw_head, place_s
 from brainhive_cli.evaluation.explanation.similarity import RHO, explain_similarity
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.measurement.units import Items
-from brainhive_cli.reports.drawings import draw_slices, save_figure
+from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.page import DETAILS, FINDING
 from brainhive_cli.reports.tables import with_interval
 from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
-FIGURES = "figures"
-"""Folder of a run with its figures."""
 MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
 SIMILARITY = "similarity"
 """Name of the analysis."""
-Drawn = dict[str, Curve | Heatmap | Map]
-"""Artifacts by the names of their files."""
+Drawn = list[Curve | Heatmap | Map]
 
 
 def conclude(
@@ -146,13 +141,10 @@ def finish(
     for name, reason in missing.items():
         console.warn(f"{name} left out: {reason}")
 
-    # figures, also as files, and the table of all analyses
-    spec, align, ceilings = job.spec, job.align, facts.get("ceilings", {})
-    drawn = draw_findings(results, space, signals[0].stimulus_marks, ceilings) | drawn
-    for name, artifact in drawn.items():
-        for suffix in spec.figures:
-            folder.replace(f"{FIGURES}/{name}.{suffix}", partial(save_figure, artifact))
-    artifacts.write(folder, [summary_table(results, facts["protocol"]), *drawn.values()])
+    # figures, and the table of all analyses
+    align, split = job.align, job.spec.split
+    drawn = draw_findings(results, space, signals[0].stimulus_marks, facts.get("ceilings", {})) + drawn
+    artifacts.write(folder, [summary_table(results, facts["protocol"]), *drawn])
 
     # metrics by scope; those of one scope are put together
     measured = Scopes()
@@ -167,9 +159,9 @@ def finish(
         "profiles": [finding.profile for finding in results],
         "cells": {f"sub-{subject:02d}": CellFacts(subject=subject) for subject in job.subjects},
         **{"scope": items.scope, "units": items.kind, "unit_count": items.count},
-        **align.describe(spec.split),
+        **align.describe(split),
         **facts,
-        "caveats": merge_caveats(align.caveats(spec.split), facts["caveats"]),
+        "caveats": merge_caveats(align.caveats(split), facts["caveats"]),
     }
     return Measurements(measured | (scopes or {}), missing, ExplanationFacts(**about))
 
@@ -206,9 +198,7 @@ def draw_findings(
         for finding in group:
             picture = _draw_map(finding, space, places)
             if picture is not None:
-                name = re.sub(r"[^\w-]+", "-", f"{finding.name}-{finding.metric}-map")
-                maps[name] = replace(picture, section=section)
-        drawn |= maps
+                maps.append(replace(picture, section=section))
 
         # lines or bars, with the control of a single one
         lines = [_line(finding.name.partition(" · ")[2] or value, finding.measured) for finding in group]
@@ -222,8 +212,7 @@ def draw_findings(
             if len(group) == 1 and (onset := first.first_above_chance) is not None:
                 options["marks"][f"{first.onset}: {FIRST_ABOVE}"] = axis.at[onset]
         words = axis.name if axis.spans is None else f"centre of the window, {axis.name}"
-        title = _title(analysis)
-        drawn[f"{analysis}-{first.metric}-{kind}"] = Curve(title, words, axis.at, lines, value, **options)
+        drawn += [*maps, Curve(_title(analysis), words, axis.at, lines, value, **options)]
     return drawn
 
 
@@ -287,10 +276,10 @@ def draw_encoding(
     """
     maps = [part.arrays.get("encoding map", np.empty(0)) for part in groups]  # [E, T]
     if {values.shape for values in maps} != {(len(names), len(times_ms))} or len(times_ms) < 2:
-        return {}
+        return []
     times = [f"{time:g}" for time in times_ms]
-    return {
-        "encoding-matrix": Heatmap(
+    return [
+        Heatmap(
             "Encoding by sensor and time",
             np.mean(maps, 0).tolist(),
             names,
@@ -301,7 +290,7 @@ def draw_encoding(
             is_diverging=True,
             section=SECTION,
         )
-    }
+    ]
 
 
 def _title(name: str) -> str:

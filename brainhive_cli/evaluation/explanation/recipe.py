@@ -89,9 +89,6 @@ class Explanation(Section):
         description="permuted: labels of the signals; trained: also a model trained on shuffled labels by "
         "the run's own recipe, explained in the same way",
     )
-    figures: Annotated[list[Literal["png", "svg", "pdf"]], BeforeValidator(recipe.split)] = Field(
-        ["png", "svg"], description="formats of the figures; [] draws none"
-    )
     seed: int = Field(0, ge=0, description="seed of every random choice")
 
     @model_validator(mode="after")

@@ -216,27 +216,6 @@ def _sessions(recording: Trials, part: slice) -> Int64:
     return recording.sessions[part].astype(int)
 
 
-def known_places(sensors: Sensors) -> tuple[Int64, Float64] | None:
-    """Find which channels have a known place on the head.
-
-    Those are the recording's positions; of recordings without any, the electrodes of the 10-05 system.
-
-    Returns:
-        Which channels [K], and their places [K, 3] in metres; None where there are too few, or two in one
-        place, as gradiometers have.
-    """
-    positions = sensors.positions  # [C, 3]
-    if positions is None:
-        positions = standard_positions(sensors.names)
-
-    # sensors at (0, 0, 0) have no position
-    known = np.flatnonzero(np.isfinite(positions).all(1) & positions.any(1))
-    _, first = np.unique(positions[known].round(4), axis=0, return_index=True)
-    if len(known) < MIN_SENSORS or len(first) < len(known):
-        return None
-    return known, positions[known]
-
-
 def flattened(places: Float64) -> Float64:
     """Project places on a head [K, 3] on a plane [K, 2], nose up; 1 is the height of the ears.
 
@@ -254,11 +233,22 @@ def flattened(places: Float64) -> Float64:
 
 
 def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
-    """Place sensors with a known place on the head on a plane, by name; none where these are too few."""
-    if not isinstance(space, Sensors) or (known := known_places(space)) is None:
+    """Place the sensors whose position on the head is known on a plane, by name, as `flattened`.
+
+    Those are the recording's positions; of recordings without any, the electrodes of the 10-05 system. None
+    where there are too few, or two in one place, as gradiometers have.
+    """
+    if not isinstance(space, Sensors):
         return {}
-    names = [space.names[row] for row in known[0]]
-    return {name: (x, y) for name, (x, y) in zip(names, flattened(known[1]).tolist(), strict=True)}
+    positions = standard_positions(space.names) if space.positions is None else space.positions  # [C, 3]
+
+    # sensors at (0, 0, 0) have no position
+    known = np.flatnonzero(np.isfinite(positions).all(1) & positions.any(1))
+    distinct = np.unique(positions[known].round(4), axis=0)
+    if len(known) < MIN_SENSORS or len(distinct) < len(known):
+        return {}
+    plane = flattened(positions[known]).tolist()
+    return {space.names[row]: (x, y) for row, (x, y) in zip(known.tolist(), plane, strict=True)}
 
 
 def draw_head(

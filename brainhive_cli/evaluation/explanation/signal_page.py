@@ -84,7 +84,7 @@ class Reliability:
         retrieval: Top-1 of finding a stimulus by the mean of k repetitions among the means of as many others,
             for k = 1, 2, 4 …
         frequencies_hz: [F] frequencies of the spectrum; none of trials of fewer samples than MIN_SAMPLES.
-        spectrum: [C, F] mean power spectral density of single trials, in the space of `evoked`.
+        spectrum: [C, F] mean power spectral density of single trials, in the space of `evoked`; 0 without.
     """
 
     counts: Int64
@@ -127,12 +127,12 @@ def measure_reliability(recording: Trials, split: str, alike: Alike | None = Non
         return averages_by_part(trials, parts, is_mixed=True)
 
     # sums over trials and over their spectra, before whitening where each session's whitener is known
-    evoked, spectrum, frequencies_hz = np.zeros(shape), np.zeros((shape[0], 0)), np.zeros(0)
+    evoked, spectrum, frequencies_hz = np.zeros(shape), np.zeros(()), np.zeros(0)
     for stimulus in repetitions(trials):  # [R, C, T]
         evoked += stimulus.sum(0)
         if recording.rate_hz is not None and shape[1] >= MIN_SAMPLES:
             frequencies_hz, power = periodogram(stimulus, recording.rate_hz, window="hann")  # [R, C, F]
-            spectrum = spectrum + power.sum(0) if spectrum.size else power.sum(0)
+            spectrum = spectrum + power.sum(0)
     evoked, spectrum = evoked / counts.sum(), spectrum / counts.sum()
 
     # agreement of two halves, and how often a stimulus is found by k of its repetitions among k others
@@ -184,21 +184,16 @@ def write_signal_page(
         if not headlines:
             for kind in (Curve, Map):
                 headlines += [artifact for artifact in drawn if isinstance(artifact, kind)][:1]
-        counts, halves, ceiling = reliability.counts, reliability.split_half, reliability.ceiling
-        numbers |= {
-            "stimuli": len(counts),
-            "fewest repetitions": int(counts.min()),
-            "most repetitions": int(counts.max()),
-            "median split-half reliability": float(np.median(halves)),
-            "highest split-half reliability": float(halves.max()),
-            "median noise ceiling, %": float(np.median(ceiling)),
-            "highest noise ceiling, %": float(ceiling.max()),
-        }
+        numbers["stimuli"] = count = len(reliability.counts)
+        measures = {"split-half reliability": reliability.split_half, "noise ceiling, %": reliability.ceiling}
+        for measure, values in measures.items():
+            numbers[f"median {measure}"] = float(np.median(values))
+            numbers[f"highest {measure}"] = float(values.max())
         rows = [(key, value) for key, value in numbers.items() if not isinstance(value, dict)]
         metrics = {str(size): {"top1": metric} for size, metric in reliability.retrieval.items()}
-        regions = [(region, *ceiling.values()) for region, ceiling in numbers.get(BY_REGION, {}).items()]
+        regions = [(region, *shares.values()) for region, shares in numbers.get(BY_REGION, {}).items()]
         tables = [
-            Table(f"{name}, {split}: {len(counts)} stimuli", ("figure", "value"), rows),
+            Table(f"{name}, {split}: {count} stimuli", ("figure", "value"), rows),
             metric_table("Stimuli found by their repetitions", metrics, "repetitions"),
             Table("Noise ceiling by region", ("region", "voxels", "median, %", "90 % quantile, %"), regions),
         ]
@@ -215,7 +210,7 @@ def write_signal_page(
     if isinstance(first.space, Voxels) and first.space.maps:
         shares = {"median": 0.5, "90 % quantile": 0.9, "highest": 1.0}
         figures["maps"] = {
-            key: {word: float(np.quantile(values, share)) for word, share in shares.items()}
+            key: dict(zip(shares, np.quantile(values, [*shares.values()]).tolist(), strict=True))
             for key, values in first.space.maps.items()
         }
         rows = [(key, *quantiles.values()) for key, quantiles in figures["maps"].items()]
@@ -227,19 +222,16 @@ def write_signal_page(
     if not sections:
         raise reasons[0]
 
-    # trials and steps of the preparation, as `check` lists them
-    described, steps = (
-        describe_store(store),
-        [(step, str(value)) for step, value in first.preparation.items()],
-    )
+    # trials, and steps of the preparation, as `check` lists them
+    described = describe_store(store)
+    steps = [(step, str(value)) for step, value in first.preparation.items()]
     tables = [
         Table("Trials", COUNTED, [*count_rows(described)]),
         Table("Recording", RECORDED, [recorded_row(described)]),
         Table("Preparation", ("step", "setting"), steps),
     ]
-    sections.append(
-        Section("recording", groups_of([("", [table for table in tables if table.rows], folder)]))
-    )
+    listed = [table for table in tables if table.rows]
+    sections.append(Section("recording", groups_of([("", listed, folder)])))
 
     # the page, with its headline figures
     page, title = folder / f"{store.path.stem}.html", mark(f"Signals of {name}", sections[0].footnotes)
@@ -329,7 +321,7 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
     ]
 
     # the spectrum of single trials: the median channel, and the one with the most power
-    if reliability.spectrum.size:
+    if reliability.frequencies_hz.size:
         density = reliability.spectrum[:, 1:]  # [C, F - 1]
         decibels, loudest = 10 * np.log10(np.maximum(density, np.finfo(float).tiny)), density.sum(1).argmax()
         name = f"{space.names[loudest]}, the channel with the most power"

@@ -116,7 +116,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         shares = {"chance": chance, "count": (finding.corrected < SIGNIFICANT).sum(), "pairs": len(pairs.at)}
         note = render("explanation.txt", of=GENERALISATION, **shares)
         centres = [f"{centre_ms:.0f}" for centre_ms in axis.at]
-        drawn[GENERALISATION] = Heatmap(
+        matrix = Heatmap(
             "Categories from time to time",
             finding.values.reshape(shape).tolist(),
             rows=centres,
@@ -127,6 +127,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
             section=SECTION,
             note=note,
         )
+        drawn.append(matrix)
     missing = {"test against permuted labels": problem} if problem else {}
     signals = [decoded.trials for decoded in subjects]
     return finish(job, folder, [by_time], signals, items, missing, drawn, facts, scopes)

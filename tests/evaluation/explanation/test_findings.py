@@ -85,7 +85,7 @@ def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
     spans = windows(6)
     reach = np.clip((spans[:, 1] - 100) / 100, 0, 1)
     (found,) = describe([[explained(4 * reach, np.ones(6), spans=spans)]])
-    (curve,) = draw(found).values()
+    (curve,) = draw(found)
 
     table = summary_table([found], "a test")
 
@@ -103,7 +103,7 @@ def test_a_first_time_is_said_to_be_that_of_a_filter_which_looks_ahead():
     (found,) = describe([[explained(effect, np.ones(6), spans=windows(6))]])
     assert "from 25–125 ms on, and most" in state(found)
     found = replace(found, looks_ahead=True)
-    (curve,) = draw(found).values()
+    (curve,) = draw(found)
 
     told = state(found)
 
@@ -122,7 +122,7 @@ def test_the_table_says_p_of_the_strongest_place_where_that_has_not_the_smallest
     (found,) = describe([[explained([2.0, 0.8, 0], [12.0, 1, 1])]])
     assert found.peak == 0 and found.corrected[1] < 0.05 < found.corrected[0]
     p = summary_table([found], "").rows[0][3]
-    (curve,) = draw(found).values()
+    (curve,) = draw(found)
     assert p.value == found.corrected[0]
     assert p.text not in curve.note
 
@@ -153,9 +153,10 @@ def test_encoding_of_subjects_with_other_sensors_and_repetitions_is_drawn_as_far
         return SubjectProfiles(arrays={name: np.ones((sensors, 3)) for name in ("encoding map", *names)})
 
     def drawn(*groups):
-        return draw_encoding(groups, ("Oz", "Pz"), (0.0, 10.0, 20.0)).keys(), average_ceilings(groups)
+        maps = draw_encoding(groups, ("Oz", "Pz"), (0.0, 10.0, 20.0))
+        return [shown.title for shown in maps], average_ceilings(groups)
 
-    assert drawn(encoded(2, *CEILINGS), encoded(2)) == ({"encoding-matrix"}, {})  # shown once
+    assert drawn(encoded(2, *CEILINGS), encoded(2)) == (["Encoding by sensor and time"], {})  # shown once
     maps, ceilings = drawn(encoded(2, *CEILINGS), encoded(4, *CEILINGS))
     assert not maps and ceilings == dict.fromkeys(CEILINGS, [1.0] * 3)
 
@@ -229,15 +230,15 @@ def test_the_first_screen_has_the_claimed_metric_over_time_and_its_map_and_the_o
     drawn = draw(*results, space=Sensors(OVER_SENSORS.at))
 
     assert [finding.metric for finding in choose_claims(results)] == ["two_way", "margin"]
-    first = [shown for shown in drawn.values() if shown.section == FINDING]
-    assert [type(shown) for shown in first] == [Curve, Map] and first == list(drawn.values())[:2]
+    first = [shown for shown in drawn if shown.section == FINDING]
+    assert [type(shown) for shown in first] == [Curve, Map] and first == drawn[:2]
     assert first[0].lines[0].name == "two-way"
-    assert [shown.section for shown in list(drawn.values())[2:]] == [DETAILS, "Explanation"]
+    assert [shown.section for shown in drawn[2:]] == [DETAILS, "Explanation"]
 
 
 def test_levels_share_a_figure_with_the_ceilings_of_similarity():
     levels = [finding_along(OVER_TIME, [0, 4, 6, 4], metric="rho", name=f"similarity · {n}") for n in "ab"]
-    (curve,) = draw_findings(levels, NOWHERE, {"onset": 0.0}, {"rho": {"ceiling": [1.0] * 4}}).values()
+    (curve,) = draw_findings(levels, NOWHERE, {"onset": 0.0}, {"rho": {"ceiling": [1.0] * 4}})
     assert [line.name for line in curve.lines] == ["a", "b", "ceiling"] and curve.marks == {"onset": 0.0}
 
 
@@ -245,9 +246,7 @@ def test_regions_are_drawn_on_slices_with_the_value_of_each_voxels_region():
     found = finding_along(Axis(REGION, ["V1", "FFA"]), [6, 0], name="regions")
     places = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0]], np.int16)
     masks = {"V1": np.array([True, False, False]), "FFA": np.array([False, True, False])}
-    slices, bars = draw(
-        found, space=Voxels(masks, grid=Grid(places, (3, 1, 1), np.diag([2.0, 2, 2, 1])))
-    ).values()
+    slices, bars = draw(found, space=Voxels(masks, grid=Grid(places, (3, 1, 1), np.diag([2.0, 2, 2, 1]))))
     values = np.array(slices.values, float)
     assert sorted(values[np.isfinite(values)]) == pytest.approx(sorted(m.value for m in found.measured))
     assert (slices.section, bars.section) == (FINDING, DETAILS)

@@ -6,7 +6,7 @@ import pytest
 from brainhive_cli.core.artifacts import Map, Point
 from brainhive_cli.data.published.things_eeg import MONTAGE
 from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.evaluation.explanation.sensor_space import flattened, known_places
+from brainhive_cli.evaluation.explanation.sensor_space import flattened, place_sensors
 from brainhive_cli.reports.drawings import save_figure, svg_of
 
 mne = pytest.importorskip("mne")
@@ -29,25 +29,25 @@ UNKNOWN[5:] = np.nan
     ),
 )
 def test_sensors_have_a_place_where_it_is_known(sensors, count):
-    known = known_places(sensors)
-    assert (0 if known is None else len(known[0])) == count
+    assert len(place_sensors(sensors)) == count
 
 
 def test_positions_of_the_recording_are_taken_rather_than_standard_ones():
     names = MONTAGE
     positions = np.array([[(-1) ** n * 0.05, 0.09 - 0.003 * n, 0.05] for n in range(len(names))])
-    np.testing.assert_array_equal(known_places(Sensors(names, positions))[1], positions)
+    found = [*place_sensors(Sensors(names, positions)).values()]
+    np.testing.assert_array_equal(found, flattened(positions))
 
 
 def test_standard_positions_are_those_of_mne_s_own_maps():
     info = mne.create_info(list(MONTAGE), 100.0, "eeg", verbose="ERROR").set_montage("standard_1005")
     places = np.array([channel["loc"][:3] for channel in info["chs"]])
-    np.testing.assert_array_equal(known_places(Sensors(MONTAGE))[1], places)
+    np.testing.assert_array_equal([*place_sensors(Sensors(MONTAGE)).values()], flattened(places))
 
 
 def test_a_head_map_is_interpolated_where_all_values_are_known_and_dots_elsewhere():
     values = np.linspace(-1, 1, len(MONTAGE))
-    flat = flattened(known_places(Sensors(MONTAGE))[1])
+    flat = place_sensors(Sensors(MONTAGE)).values()
     points = [
         Point(*place, name, value=value) for place, name, value in zip(flat, MONTAGE, values, strict=True)
     ]

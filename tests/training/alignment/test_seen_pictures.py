@@ -90,7 +90,7 @@ def test_explain_leaves_them_out_too(go, home, photos):
     go("embed", simulated(photos), COLOURS)
     run = go("train-align", simulated(photos), COLOURS, *SMALL).folder
 
-    few = ("analyses=[windows,encoding,similarity]", "draws=20", "figures=[]", "components=4")
+    few = ("analyses=[windows,encoding,similarity]", "draws=20", "components=4")
     found = go("explain", f"align_run={run}", "window={width_ms: 500, step_ms: 500}", *few).metrics
 
     assert found.facts.seen_in_training.names == copies
