@@ -108,6 +108,7 @@ def test_the_backbone_of_the_page_passes_the_tests_of_its_shelf_when_it_is_put_t
     folder.mkdir()
     (my_parts / "net.py").rename(folder / "net.py")
     monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(folder)])
+    monkeypatch.setattr(backbones.__spec__, "submodule_search_locations", backbones.__path__)
     monkeypatch.setitem(test_architecture.MODULES, name, folder / "net.py")
     assert "net" in parts.kinds("backbones")
     try:

@@ -97,7 +97,7 @@ def _code(value: str) -> str:
 
 def _about(*docstrings: str | None) -> str:
     """Take what a part is, and where it comes from, of its docstrings."""
-    texts = [text for text in docstrings if text]
+    texts = [*dict.fromkeys(text for text in docstrings if text)]
     sources = re.findall(r"Source: (.*?)(?:\n\s*\n|$)", "\n\n".join(texts), re.DOTALL)
     first = " ".join(texts[0].partition("\n\n")[0].split())
     return "\n\n".join([first, *(f"Source: {' '.join(source.split())}" for source in dict.fromkeys(sources))])

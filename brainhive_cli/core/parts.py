@@ -1,9 +1,17 @@
-"""Parts: a part is a frozen Config that builds, in a file whose name is its kind, or as a row of a shelf."""
+"""Parts: a part is a frozen Config that builds, named by its kind on a shelf, or by its module's import path.
 
+A shelf is a folder: every file is a part, and so is every row of its `rows.yaml`. A small shelf is a file,
+whose table `TINY` lists the parts.
+"""
+
+import ast
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from importlib.machinery import ModuleSpec
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -36,15 +44,15 @@ SHELVES = {
     "corrections": "correction",
     "alignments": "alignment",
 }
-"""The folders whose every file is a part (names that begin with an underscore are shared pieces), and what
-one part of each is called."""
+"""The shelves, and what one part of each is called. In a folder, files whose names begin with an underscore
+are shared pieces."""
 PACKAGE = "brainhive_cli."
 ROOMS = {
     **dict.fromkeys(("datasets", "preparations", "streams"), "data"),
     **dict.fromkeys(("augmentations", "normalisations"), "data.signals"),
     **dict.fromkeys(("corrections", "alignments"), "measurement"),
 }
-"""Folders of the shelves that are not below `models`."""
+"""Packages of the shelves that are not in `models`."""
 
 
 class Config(Keys):
@@ -55,9 +63,14 @@ class Config(Keys):
 
     @property
     def kind(self) -> str:
-        """The part's name, after its file; the whole import path of one outside the package."""
+        """Name of the part: its file's, or its key in a shelf's file; outside the package the import path."""
         module = type(self).__module__
-        return name_of(module.rsplit(".", 1)[-1]) if module.startswith(PACKAGE) else module
+        if not module.startswith(PACKAGE):
+            return module
+        table = getattr(sys.modules.get(module), "TINY", None)
+        if isinstance(table, dict):
+            return next(str(kind) for kind, tiny in table.items() if type(tiny) is type(self))
+        return name_of(module.rsplit(".", 1)[-1])
 
     def inputs(self) -> "list[Input]":
         """List the files and weights that the part needs; by default none."""
@@ -114,16 +127,35 @@ def base_of(shelf: str) -> type[Config]:
 
 @cache
 def rows(shelf: str) -> Mapping[str, Row]:
-    """Read the rows of a shelf's families, by kind, without importing the families."""
-    file = Path(package(shelf).__path__[0], "rows.yaml")
+    """Read the rows of a shelf's families, by kind, without importing the shelf."""
+    file = Path(str(_find(shelf).origin)).with_name("rows.yaml")
     return documents.read(file, dict[str, Row]) if file.is_file() else {}
 
 
 def kinds(shelf: str) -> list[str]:
-    """List the parts on a shelf without importing them."""
-    names = (module.name for module in pkgutil.iter_modules(package(shelf).__path__))
+    """List the parts on a shelf without importing it."""
+    spec = _find(shelf)
+    if spec.submodule_search_locations is None:
+        return _kinds_in_table(Path(str(spec.origin)))
+    names = (module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
     files = [name for name in names if not name.startswith("_")]
     return [name_of(file) for file in sorted([*files, *map(file_of, rows(shelf))])]
+
+
+def _find(shelf: str) -> ModuleSpec:
+    """Find a shelf without importing it: a folder has search locations, a file has none."""
+    spec = importlib.util.find_spec(path_of(shelf))
+    assert spec is not None
+    return spec
+
+
+@cache
+def _kinds_in_table(file: Path) -> list[str]:
+    """Read the keys of the table `TINY` in a shelf's file."""
+    assignments = [node for node in ast.parse(file.read_text("utf-8")).body if isinstance(node, ast.Assign)]
+    (table,) = (node.value for node in assignments if ast.unparse(node.targets[0]) == "TINY")
+    assert isinstance(table, ast.Dict)
+    return [ast.literal_eval(key) for key in table.keys if key is not None]
 
 
 def name_of(file: str) -> str:
@@ -142,7 +174,9 @@ def is_kind(shelf: str, name: str) -> bool:
 
 
 def load(shelf: str, kind: str) -> ModuleType:
-    """Import the part called `kind`; a kind with a dot is the import path of a module that is a part.
+    """Import the part called `kind`, as a module with its `Config` and, if it is the package's, its `TINY`.
+
+    A kind with a dot is the import path of a module that is a part.
 
     Raises:
         RecipeError: if the shelf has no such part, or the module is no part, or the user did not allow it.
@@ -162,7 +196,7 @@ def load(shelf: str, kind: str) -> ModuleType:
             )
         return module
 
-    # a row, or a file
+    # a row, a file, or an entry of the table in the shelf's file
     if not is_kind(shelf, kind):
         known = kinds(shelf)
         raise RecipeError(
@@ -171,12 +205,22 @@ def load(shelf: str, kind: str) -> ModuleType:
         )
     if (name := name_of(file_of(kind))) in rows(shelf):
         return _module_of_row(shelf, name)
-    return importlib.import_module(f"{path_of(shelf)}.{file_of(kind)}")
+    if _find(shelf).submodule_search_locations is not None:
+        return importlib.import_module(f"{path_of(shelf)}.{file_of(kind)}")
+    tiny = package(shelf).TINY[name]
+    return _make_module(f"{path_of(shelf)}.{file_of(kind)}", type(tiny), tiny)
+
+
+def _make_module(name: str, config: Any, tiny: Any) -> ModuleType:
+    """Make what the file of a part without one would be."""
+    module = ModuleType(name, config.__doc__)
+    vars(module).update(Config=config, TINY=tiny)
+    return module
 
 
 @cache
 def _module_of_row(shelf: str, kind: str) -> ModuleType:
-    """Make what the file of a row would be: its Config and TINY."""
+    """Make the Config and TINY of a row."""
     # the Config and TINY of a family, or a class of a published data set
     row = rows(shelf)[kind]
     module_name, _, class_name = row.family.rpartition(".")
@@ -197,21 +241,19 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         changed = field["attributes"] | {"default": getattr(knobs, name), "default_factory": None}
         annotation = (field["annotation"], *field["metadata"], Field(**changed))
         fields[name] = Annotated[annotation]
-    about = row.about or family.__doc__
-    module = ModuleType(f"{path_of(shelf)}.{file_of(kind)}", about)
 
     # the module of the row
+    path = f"{path_of(shelf)}.{file_of(kind)}"
     config: Any = create_model(
         "Config",
         __base__=family,
-        __module__=module.__name__,  # which its kind is read from
-        __doc__=about,
+        __module__=path,  # which its kind is read from
+        __doc__=row.about or family.__doc__,
         **fields,
     )
     for name, value in values.items():
         setattr(config, name, tuple(value) if isinstance(value, list) else value)
-    vars(module).update(Config=config, TINY=config(**{**tiny, **row.tiny}))
-    return module
+    return _make_module(path, config, config(**{**tiny, **row.tiny}))
 
 
 def resolve(shelf: str, value: Any, default: str | None = None) -> Any:

@@ -342,7 +342,7 @@ class Trials:
         """Average up to `count` repetitions of each stimulus, drawn at random, each at most once."""
         import torch
 
-        from brainhive_cli.data.signals.augmentation import Augment, mix_repetitions, shuffle_repetitions
+        from brainhive_cli.data.signals.augmentations import Augment, mix_repetitions, shuffle_repetitions
 
         singles, counts = torch.from_numpy(self.singles), torch.from_numpy(self.counts)
         chosen = shuffle_repetitions(singles, counts, count, generator)

@@ -20,7 +20,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.target_store import TargetStore, TargetWriter
 from brainhive_cli.models.blocks import ResidualMLP
-from brainhive_cli.models.losses import LossContext, clip
+from brainhive_cli.models.losses import ClipConfig, LossContext
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -227,7 +227,7 @@ def gradients(launch: Launch) -> list[torch.Tensor]:
     torch.manual_seed(0)
     signal, image = torch.randn(2, 7, 16)
     own, unused = torch.nn.Linear(16, 16), torch.nn.Linear(16, 16)  # one for the first pair alone
-    backbone, loss = ResidualMLP(16, 32), clip.Config(initial_logit_scale=2.0).build()
+    backbone, loss = ResidualMLP(16, 32), ClipConfig(initial_logit_scale=2.0).build()
     rows = list(launch.shard(range(7)))
     encoded = backbone(signal[rows])
     if 0 in rows:

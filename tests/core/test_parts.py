@@ -103,11 +103,21 @@ def test_a_part_outside_the_package_may_be_made_of_a_row(own_package: str) -> No
     assert parts.resolve("encoders", config.model_dump()) == config
 
 
-def test_the_names_of_rows_are_known_without_their_families() -> None:
+@pytest.mark.parametrize("shelf", parts.SHELVES)
+def test_a_shelf_that_is_a_file_lists_its_table(shelf: str) -> None:
+    module = parts.package(shelf)
+    if not hasattr(module, "__path__"):
+        assert parts.kinds(shelf) == sorted(module.TINY) and parts.rows(shelf) == {}
+        assert {kind: parts.load(shelf, kind).TINY for kind in parts.kinds(shelf)} == module.TINY
+
+
+def test_parts_are_listed_without_importing_their_shelves() -> None:
     program = """if True:
         import sys
         from brainhive_cli.core import parts
-        assert {"clip-b32", "transformers-vit"} <= set(parts.kinds("encoders"))
-        print(*{"torch", "transformers", "diffusers", "timm", "open_clip"} & set(sys.modules))
+        kinds = {shelf: parts.kinds(shelf) for shelf in parts.SHELVES}
+        assert {"clip-b32", "transformers-vit"} <= set(kinds["encoders"]) and "clip" in kinds["losses"]
+        libraries = ("numpy", "torch", "transformers", "diffusers", "timm", "open_clip")
+        print(*{*libraries, *map(parts.path_of, parts.SHELVES)} & set(sys.modules))
     """
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == ""

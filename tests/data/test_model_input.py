@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainhive_cli.data.signals.normalisations import whiten
+from brainhive_cli.data.signals.normalisations import Whiten
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import COPIED_STIMULI, Trials
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_rows_that_are_read_late_are_those_in_memory(path):
     whole = recorded(path)
-    normaliser = whiten.TINY.build(whiten.TINY.measure([whole.averages]))
+    normaliser = Whiten().build(Whiten().measure([whole.averages]))
     for chosen in (whole, recorded(path).take(np.arange(0, 200, 3)), recorded(path).normalise(normaliser)):
         rows = np.random.default_rng(0).permutation(len(chosen.signal))[:20]
         late, singles = chosen.read(rows), chosen.read(rows, as_singles=True)
@@ -53,7 +53,7 @@ def test_what_was_read_is_not_read_again(path):
     path.write_bytes(b"")  # nothing can be read any more
     np.testing.assert_array_equal(trials.take(rows).averages, averages[rows])
     assert trials.change(stimulus=np.arange(len(averages))).averages is averages
-    normaliser = whiten.TINY.build(whiten.TINY.measure([averages]))
+    normaliser = Whiten().build(Whiten().measure([averages]))
     np.testing.assert_array_equal(trials.normalise(normaliser).averages, normaliser(averages))
 
 

@@ -16,8 +16,7 @@ from brainhive_cli.core.device_memory import to_device
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.signals.augmentation import mix_repetitions, shuffle_repetitions
-from brainhive_cli.data.signals.augmentations import Augmentation
+from brainhive_cli.data.signals.augmentations import Augmentation, mix_repetitions, shuffle_repetitions
 from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup
 from brainhive_cli.data.targets.targets import Targets

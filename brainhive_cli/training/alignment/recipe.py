@@ -15,7 +15,7 @@ from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.signal_stores import Recordings
-from brainhive_cli.data.signals.augmentation import AUGMENTED
+from brainhive_cli.data.signals.augmentations import AUGMENTED
 from brainhive_cli.data.signals.selection import Signal, parsed
 from brainhive_cli.data.targets.encoder_keys import encoders_of, with_usual_encoders
 from brainhive_cli.models.encoders import EncoderConfig, Encoders, resolve, resolve_all

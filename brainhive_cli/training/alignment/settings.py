@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
 from brainhive_cli.core.sweep import flattened
-from brainhive_cli.data.signals.augmentation import Augment, PictureAugment
+from brainhive_cli.data.signals.augmentations import Augment, PictureAugment
 from brainhive_cli.models.course import read_share, write_share
 
 LONGEST = 100_000

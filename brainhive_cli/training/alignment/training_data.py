@@ -25,7 +25,7 @@ from brainhive_cli.data.model_input import (
     spec_of,
 )
 from brainhive_cli.data.signal_stores import Recordings, caveats_of
-from brainhive_cli.data.signals.augmentation import AUGMENTED, augmented
+from brainhive_cli.data.signals.augmentations import AUGMENTED, augmented
 from brainhive_cli.data.signals.normalisations import Statistics, pool_statistics
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, first_with_pixels

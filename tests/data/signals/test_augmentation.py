@@ -9,7 +9,7 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import validate
-from brainhive_cli.data.signals.augmentation import (
+from brainhive_cli.data.signals.augmentations import (
     Augment,
     mix_repetitions,
     shuffle_repetitions,

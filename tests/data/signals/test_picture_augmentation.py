@@ -7,7 +7,7 @@ from PIL import Image
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import validate
-from brainhive_cli.data.signals.augmentation import PictureAugment, augmented
+from brainhive_cli.data.signals.augmentations import PictureAugment, augmented
 
 OFF = {"crop": 0.0, "flip": 0.0, "jitter": 0.0, "grey": 0.0}
 

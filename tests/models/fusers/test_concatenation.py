@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.fusers import concatenation, fusion_encoder, heads
+from brainhive_cli.models.fusers import TINY, ConcatenationConfig
 
 DIMS = {"vae": 4, "clip-b32": 6}
 
@@ -17,7 +17,7 @@ def embeddings() -> dict[str, torch.Tensor]:
 
 
 def test_one_encoders_features_are_the_token(embeddings: dict[str, torch.Tensor]):
-    fuser = concatenation.Config(normalise=False).build({"vae": 4}, 4)
+    fuser = ConcatenationConfig(normalise=False).build({"vae": 4}, 4)
 
     assert torch.equal(fuser({"vae": embeddings["vae"]}), embeddings["vae"])
     assert not list(fuser.parameters())
@@ -25,7 +25,7 @@ def test_one_encoders_features_are_the_token(embeddings: dict[str, torch.Tensor]
 
 def test_several_are_joined_in_the_order_of_the_encoders(embeddings: dict[str, torch.Tensor]):
     plain, unit = (
-        concatenation.Config(normalise=on).build(DIMS, 10)(embeddings).split([4, 6], -1)
+        ConcatenationConfig(normalise=on).build(DIMS, 10)(embeddings).split([4, 6], -1)
         for on in (False, True)
     )
 
@@ -35,19 +35,19 @@ def test_several_are_joined_in_the_order_of_the_encoders(embeddings: dict[str, t
 
 
 def test_heads_leave_each_encoders_features_by_themselves(embeddings: dict[str, torch.Tensor]):
-    found = heads.TINY.build(DIMS, 10)(embeddings)
+    found = TINY["heads"].build(DIMS, 10)(embeddings)
 
     assert found.keys() == DIMS.keys() and all(found[key] is embeddings[key] for key in DIMS)
 
 
 def test_a_token_is_as_wide_as_its_fuser_says():
-    assert concatenation.TINY.token_dim(DIMS, 8) == heads.TINY.token_dim(DIMS, 8) == 10
-    assert fusion_encoder.TINY.token_dim(DIMS, 8) == 8
+    assert TINY["concatenation"].token_dim(DIMS, 8) == TINY["heads"].token_dim(DIMS, 8) == 10
+    assert TINY["fusion-encoder"].token_dim(DIMS, 8) == 8
 
 
 def test_another_width_or_other_encoders_are_refused():
     with pytest.raises(BrainhiveError, match="make no token of 8") as caught:
-        concatenation.TINY.build(DIMS, 8)
+        TINY["concatenation"].build(DIMS, 8)
     assert caught.value.hint == "dim=10"
     with pytest.raises(BrainhiveError, match=r"made for .*vae \(4\), not for vae \(4\)"):
-        concatenation.TINY.build(DIMS, 10)({"vae": torch.zeros(1, 4)})
+        TINY["concatenation"].build(DIMS, 10)({"vae": torch.zeros(1, 4)})

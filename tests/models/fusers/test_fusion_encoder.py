@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.fusers.fusion_encoder import TINY, Config
+from brainhive_cli.models.fusers import TINY, FusionEncoderConfig
 
 
 def test_a_tiny_fuser_makes_a_token_of_two_embeddings():
-    fuser = TINY.build({"clip-b32": 6, "vae": 4}, 8)
+    fuser = TINY["fusion-encoder"].build({"clip-b32": 6, "vae": 4}, 8)
 
     assert fuser({"clip-b32": torch.randn(3, 6), "vae": torch.randn(3, 4)}).shape == (3, 8)
 
@@ -25,7 +25,11 @@ def test_the_references_weights_fit_and_give_its_token(golden: Path):
     expected = load_file(golden / "fusion_prior" / "expected.safetensors")
     given = {k.removeprefix("embedding."): v for k, v in expected.items() if k.startswith("embedding.")}
     dims = {k: v.shape[-1] for k, v in given.items()}
-    fuser = Config(intermediate_size=sizes["intermediate_size"]).build(dims, sizes["hidden_size"]).eval()
+    fuser = (
+        FusionEncoderConfig(intermediate_size=sizes["intermediate_size"])
+        .build(dims, sizes["hidden_size"])
+        .eval()
+    )
     prefix = "vision_model."
     fuser.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
@@ -35,4 +39,4 @@ def test_the_references_weights_fit_and_give_its_token(golden: Path):
 
 def test_other_encoders_are_refused_naming_both():
     with pytest.raises(BrainhiveError, match=r"made for vae \(4\), not for clip-b32 \(4\)"):
-        TINY.build({"vae": 4}, 8)({"clip-b32": torch.zeros(1, 4)})
+        TINY["fusion-encoder"].build({"vae": 4}, 8)({"clip-b32": torch.zeros(1, 4)})

@@ -7,8 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.models.losses import LossContext
-from brainhive_cli.models.losses.clip import TINY, Config
+from brainhive_cli.models.losses import ClipConfig, LossContext
 
 
 def test_value_and_every_gradient_equal_the_reference(golden: Path):
@@ -16,7 +15,7 @@ def test_value_and_every_gradient_equal_the_reference(golden: Path):
     reference = load_file(golden / "clip_loss.safetensors")
     brain, image = (reference[name].requires_grad_() for name in ("brain", "image"))
 
-    loss_of = TINY.build()
+    loss_of = ClipConfig().build()
     loss_of.logit_scale.data = reference["logit_scale"].squeeze()
 
     loss = loss_of(brain, image, LossContext())
@@ -30,7 +29,7 @@ def test_value_and_every_gradient_equal_the_reference(golden: Path):
 
 def test_shuffled_pairs_cost_more_and_lengths_nothing():
     torch.manual_seed(0)
-    loss, tokens, context = TINY.build(), torch.randn(8, 16), LossContext()
+    loss, tokens, context = ClipConfig().build(), torch.randn(8, 16), LossContext()
 
     paired = loss(tokens, tokens, context)
 
@@ -44,7 +43,7 @@ def test_the_cosine_weight_costs_what_the_pairs_lack_in_cosine():
     apart = 1 - torch.cosine_similarity(signal, image).mean()
 
     plain, pulled = (
-        Config(cosine_weight=cosine_weight).build()(signal, image, LossContext())
+        ClipConfig(cosine_weight=cosine_weight).build()(signal, image, LossContext())
         for cosine_weight in (0.0, 5.0)
     )
 
@@ -54,4 +53,4 @@ def test_the_cosine_weight_costs_what_the_pairs_lack_in_cosine():
 def test_constant_tokens_cost_the_logarithm_of_the_batch():
     ones = torch.ones(8, 4)
 
-    assert TINY.build()(ones, ones, LossContext()).item() == pytest.approx(math.log(8), abs=1e-5)
+    assert ClipConfig().build()(ones, ones, LossContext()).item() == pytest.approx(math.log(8), abs=1e-5)

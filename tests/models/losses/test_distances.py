@@ -12,7 +12,16 @@ from torch import Tensor
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.course import Course
-from brainhive_cli.models.losses import LossContext, Mixing, mixco, sobel, soft_clip, soft_cont
+from brainhive_cli.models.losses import (
+    TINY,
+    LossContext,
+    MixcoConfig,
+    Mixing,
+    SobelConfig,
+    SoftClipConfig,
+    SoftContConfig,
+    edges,
+)
 
 RELATIVE = 1e-4
 """Of the golden values, as their page says."""
@@ -38,7 +47,7 @@ def temperatures(havir: dict[str, Tensor], name: str) -> list[str]:
     [("latent_mse", "mse"), ("latent_l1", "l1"), ("sobel_l1", "sobel"), ("sobel_mse", {"distance": "mse"})],
 )
 def test_distances_of_latents_equal_the_reference(havir, name, kind):
-    config = sobel.Config(**kind) if isinstance(kind, dict) else parts.load("losses", kind).Config()
+    config = SobelConfig(**kind) if isinstance(kind, dict) else parts.load("losses", kind).Config()
 
     value = config.build()(havir["in.latent_pred"], havir["in.latent_target"], LossContext())
 
@@ -48,13 +57,13 @@ def test_distances_of_latents_equal_the_reference(havir, name, kind):
 def test_edges_equal_the_reference(havir):
     expected = havir["out.sobel_pred"]
 
-    assert (sobel.edges(havir["in.latent_pred"]) - expected).abs().max() < RELATIVE * expected.max()
+    assert (edges(havir["in.latent_pred"]) - expected).abs().max() < RELATIVE * expected.max()
 
 
 def test_soft_clip_equals_mindeyes(havir):
     found = temperatures(havir, "soft_clip")
     for text in found:
-        config = soft_clip.Config(temperature=float(text))  # the same for logits and labels
+        config = SoftClipConfig(temperature=float(text))  # the same for logits and labels
 
         value = config.build()(havir["in.preds"], havir["in.targs"], LossContext())
 
@@ -88,7 +97,7 @@ def test_mixco_equals_mindeyes_and_is_right_where_a_signal_is_its_own_partner(ha
         published = published_mixco(havir, partner, share, temperature)
         right = published_mixco(havir, partner, share.where(~is_fixed, 0), temperature)
 
-        value = mixco.Config(temperature=temperature).build()(
+        value = MixcoConfig(temperature=temperature).build()(
             havir["in.preds"], havir["in.targs"], LossContext(Mixing(partner, share))
         )
 
@@ -109,19 +118,19 @@ def test_signals_are_mixed_as_mindeyes(havir):
 def test_the_contrast_of_maps_equals_mindeyes(havir):
     found = temperatures(havir, "soft_cont")
     for text in found:
-        config = soft_cont.Config(temperature=float(text), augmented="augmented")
+        config = SoftContConfig(temperature=float(text), augmented="augmented")
         context = LossContext(targets={"augmented": havir["in.targs_augmented"]})
 
         value = config.build()(havir["in.preds"], havir["in.targs"], context)
 
         assert value == pytest.approx(havir[f"out.soft_cont_t{text}"].item(), rel=RELATIVE)
-    assert found and soft_cont.TINY.temperature == 0.075
+    assert found and TINY["soft-cont"].temperature == 0.075
 
 
 def test_maps_are_compared_place_by_place_and_mixed_as_their_signals():
     torch.manual_seed(0)
     maps, target, mixing = torch.randn(4, 3, 5), torch.randn(4, 3, 5), Mixing(PARTNER, torch.rand(4))
-    loss, places = soft_cont.TINY.build(), torch.arange(3)
+    loss, places = TINY["soft-cont"].build(), torch.arange(3)
     flat = Mixing((PARTNER[:, None] * 3 + places).flatten(), mixing.share.repeat_interleave(3))
 
     values = [loss(maps, target, LossContext(each)) for each in (None, mixing)]
@@ -130,17 +139,17 @@ def test_maps_are_compared_place_by_place_and_mixed_as_their_signals():
     assert torch.allclose(torch.stack(values), torch.stack(expected)) and values[0] != values[1]
 
 
-@pytest.mark.parametrize("part", [soft_clip, mixco])
+@pytest.mark.parametrize("part", [SoftClipConfig, MixcoConfig])
 def test_a_temperature_is_in_place_of_a_scale_and_follows_its_course(part):
     torch.manual_seed(0)
     pair = torch.randn(2, 6, 5)
     course = Course(start=0.1, stop=0.4, epochs=(2, 5))
 
-    moving = part.Config(temperature=course).build()
+    moving = part(temperature=course).build()
 
     assert not list(moving.parameters())
     for epoch, temperature in ((0, 0.1), (2, 0.1), (3, 0.2), (5, 0.4), (9, 0.4)):
-        fixed = part.Config(temperature=temperature).build()
+        fixed = part(temperature=temperature).build()
         assert moving(*pair, LossContext(epoch=epoch)) == pytest.approx(fixed(*pair, LossContext()).item())
     assert moving(*pair, LossContext(epoch=2)) != moving(*pair, LossContext(epoch=3))
 
@@ -178,4 +187,4 @@ def test_predictions_of_another_shape_are_refused(kind):
 
 def test_edges_of_vectors_are_refused():
     with pytest.raises(BrainhiveError, match=r"takes \[B, C, H, W\], got \[4, 3\]"):
-        sobel.TINY.build()(torch.ones(4, 3), torch.ones(4, 3), LossContext())
+        TINY["sobel"].build()(torch.ones(4, 3), torch.ones(4, 3), LossContext())

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses import LossContext, Mixing, clip, mixco, soft_clip
+from brainhive_cli.models.losses import (
+    TINY,
+    ClipConfig,
+    LossContext,
+    MixcoConfig,
+    Mixing,
+    SoftClipConfig,
+    harder,
+)
 
 KINDS = ("clip", "mixco", "soft_clip")
 LOG_SCALE = 1.5
@@ -80,14 +88,14 @@ def test_clip_and_mixco_equal_the_slow_computation(
 ):
     expected = pytest.approx(slow_clip(tokens, mixing, hard_negative_beta), abs=EXACT)
 
-    assert compute(clip.Config(hard_negative_beta=hard_negative_beta), tokens, mixing) == expected
-    assert compute(mixco.Config(hard_negative_beta=hard_negative_beta), tokens, mixing) == expected
+    assert compute(ClipConfig(hard_negative_beta=hard_negative_beta), tokens, mixing) == expected
+    assert compute(MixcoConfig(hard_negative_beta=hard_negative_beta), tokens, mixing) == expected
 
 
 def test_mixed_signals_are_pulled_to_both_their_images_by_their_shares(tokens: Any):
     expected = slow_clip(tokens, MIXING) + 5 * (1 - (wanted(MIXING, 6) * cosine(*tokens)).sum() / 6)
 
-    assert compute(clip.Config(cosine_weight=5), tokens, MIXING) == pytest.approx(expected, abs=EXACT)
+    assert compute(ClipConfig(cosine_weight=5), tokens, MIXING) == pytest.approx(expected, abs=EXACT)
 
 
 def test_hard_negatives_equal_the_papers_formula(tokens: Any):
@@ -101,7 +109,7 @@ def test_hard_negatives_equal_the_papers_formula(tokens: Any):
             reweighted = len(negative) * (importance * negative).sum() / importance.sum()
             total -= math.log(positive / (positive + reweighted))
 
-    assert compute(clip.Config(hard_negative_beta=beta), tokens) == pytest.approx(total / 12, abs=EXACT)
+    assert compute(ClipConfig(hard_negative_beta=beta), tokens) == pytest.approx(total / 12, abs=EXACT)
 
 
 @pytest.mark.parametrize("mixing", [None, MIXING])
@@ -111,17 +119,19 @@ def test_soft_clip_equals_the_slow_computation(tokens: Any, mixing: Mixing | Non
     logits, pairs = math.exp(LOG_SCALE) * cosine(*tokens), wanted(mixing, 6)
     expected = (slow_contrast(logits, pairs @ alike) + slow_contrast(logits.T, alike @ pairs.T)) / 2
 
-    found = compute(soft_clip.Config(target_temperature=0.4), tokens, mixing)
+    found = compute(SoftClipConfig(target_temperature=0.4), tokens, mixing)
 
     assert found == pytest.approx(expected, abs=EXACT)
     assert abs(found - slow_clip(tokens, mixing)) > 0.1
 
 
 def test_soft_clip_with_sharp_targets_is_clip(tokens: Any):
-    sharp = soft_clip.Config(target_temperature=1e-4)
+    sharp = SoftClipConfig(target_temperature=1e-4)
 
     for mixing in (None, MIXING):
-        assert compute(sharp, tokens, mixing) == pytest.approx(compute(clip.TINY, tokens, mixing), abs=EXACT)
+        assert compute(sharp, tokens, mixing) == pytest.approx(
+            compute(TINY["clip"], tokens, mixing), abs=EXACT
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,7 +152,7 @@ def test_mixed_signals_cost_less_where_their_mixing_is_known(kind: str, tokens: 
 @pytest.mark.parametrize("mixing", [None, MIXING])
 @pytest.mark.parametrize("kind", [*KINDS, "hard"])
 def test_gradients_are_those_of_the_value_and_finite(kind: str, tokens: Any, mixing: Mixing | None):
-    config = clip.Config(hard_negative_beta=1) if kind == "hard" else parts.load("losses", kind).TINY
+    config = ClipConfig(hard_negative_beta=1) if kind == "hard" else parts.load("losses", kind).TINY
     loss = config.build().double()
     signal, image = (token.double().requires_grad_() for token in tokens)
     if kind == "soft_clip":
@@ -165,7 +175,7 @@ def test_few_pairs_and_a_large_scale_give_finite_gradients(kind: str, log_scale:
     torch.manual_seed(0)
     config = parts.load("losses", kind).TINY.model_copy(update={"initial_logit_scale": log_scale})
     if kind == "clip":
-        config = clip.Config(initial_logit_scale=log_scale, hard_negative_beta=4, cosine_weight=1)
+        config = ClipConfig(initial_logit_scale=log_scale, hard_negative_beta=4, cosine_weight=1)
     tokens = [torch.randn(count, 4, requires_grad=True) for _ in range(2)]
     swapped = Mixing(torch.arange(count).flip(0), torch.full((count,), 0.5))
 
@@ -212,7 +222,7 @@ def test_soft_targets_are_no_path_for_the_gradient(tokens: Any):
     alike /= alike.sum(1, keepdim=True)
     image = image.double().requires_grad_()
 
-    config = soft_clip.Config(target_temperature=1, initial_logit_scale=0)
+    config = SoftClipConfig(target_temperature=1, initial_logit_scale=0)
     config.build()(signal.double(), image, LossContext()).backward()
     found, image.grad = image.grad, None
     logits = F.normalize(signal.double(), dim=1) @ F.normalize(image, dim=1).T
@@ -227,7 +237,7 @@ def test_hard_negatives_pull_the_gradient_to_the_nearest_wrong_image(tokens: Any
     for hard_negative_beta in (0.0, 2.0):
         logits = torch.tensor(math.exp(LOG_SCALE) * cosine(*tokens)).requires_grad_()
         is_wrong = ~torch.eye(6, dtype=torch.bool)
-        hard = clip.harder(logits, is_wrong, hard_negative_beta, 1)
+        hard = harder(logits, is_wrong, hard_negative_beta, 1)
         hard.logsumexp(1).sum().backward()
         pushed = logits.grad[is_wrong].view(6, 5)
         shares.append((pushed[range(6), nearest] / pushed.sum(1)).mean())
@@ -265,7 +275,7 @@ def test_a_linear_encoder_learns_to_find_pictures_it_never_saw(kind: str):
     source = torch.Generator().manual_seed(0)
     image = torch.randn(256, 8)
     signal = image @ torch.randn(8, 32) + torch.randn(256, 32)
-    config = clip.Config(hard_negative_beta=0.5) if kind == "hard" else parts.load("losses", kind).TINY
+    config = ClipConfig(hard_negative_beta=0.5) if kind == "hard" else parts.load("losses", kind).TINY
     encoder, loss = torch.nn.Linear(32, 8), config.build()
     optimizer = torch.optim.Adam([*encoder.parameters(), *loss.parameters()], 0.02)
     for _ in range(100):

@@ -13,7 +13,15 @@ from torch import Tensor
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.course import Course, Wave
-from brainhive_cli.models.losses import LossContext, Mixing, clip, cross_entropy, dice, mixco, soft_clip
+from brainhive_cli.models.losses import (
+    ClipConfig,
+    CrossEntropyConfig,
+    DiceConfig,
+    LossContext,
+    MixcoConfig,
+    Mixing,
+    SoftClipConfig,
+)
 from brainhive_cli.training.alignment.objective import Objective, Term
 
 RELATIVE = 1e-5
@@ -50,14 +58,14 @@ def test_contrastive_losses_equal_the_reference(golden: Path) -> None:
 
     mixing = Mixing(found["input.perm"], found["expected.betas_after"])
     temperature = config_of(golden, "losses")["temp_vision"]
-    mixed = mixco.Config(temperature=temperature).build()(*pair, LossContext(mixing))
+    mixed = MixcoConfig(temperature=temperature).build()(*pair, LossContext(mixing))
 
     assert mixed == pytest.approx(right_of(found, "mixco_nce"), rel=RELATIVE)
     for temperature, expected in by_temperature(found, "nce_temp").items():
-        nce = clip.Config(temperature=temperature).build()(*pair, PLAIN)
+        nce = ClipConfig(temperature=temperature).build()(*pair, PLAIN)
         assert nce == pytest.approx(expected, rel=RELATIVE)
     for temperature, expected in by_temperature(found, "softclip").items():
-        soft = soft_clip.Config(temperature=temperature).build()(*pair, PLAIN)
+        soft = SoftClipConfig(temperature=temperature).build()(*pair, PLAIN)
         assert soft == pytest.approx(expected, rel=RELATIVE)
 
 
@@ -67,7 +75,7 @@ def test_a_fixed_point_of_the_permutation_keeps_its_target(golden: Path) -> None
     mixing = Mixing(found["input.perm_fixed_point"], found["expected.betas_after_fixed_point"])
 
     temperature = config_of(golden, "losses")["temp_vision"]
-    mixed = mixco.Config(temperature=temperature).build()(
+    mixed = MixcoConfig(temperature=temperature).build()(
         found["input.preds"], found["input.targets"], LossContext(mixing)
     )
 
@@ -82,12 +90,12 @@ def test_each_frame_is_an_item_of_soft_clip() -> None:
     mixing = Mixing(torch.tensor([2, 3, 0, 1]), torch.tensor([1.0, 0.3, 0.6, 0.0]))
     frames = Mixing(torch.tensor([6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]), mixing.share.repeat_interleave(3))
 
-    found = soft_clip.Config(items="frames").build()(predicted, target, LossContext(mixing))
-    flat = soft_clip.Config().build()(predicted.flatten(0, 1), target.flatten(0, 1), LossContext(frames))
+    found = SoftClipConfig(items="frames").build()(predicted, target, LossContext(mixing))
+    flat = SoftClipConfig().build()(predicted.flatten(0, 1), target.flatten(0, 1), LossContext(frames))
 
     assert torch.allclose(found, flat)
     with pytest.raises(BrainhiveError, match=r"items is frames, and predictions \[4, 3\] have none"):
-        soft_clip.Config(items="frames").build()(predicted[:, :, 0, 0], target[:, :, 0, 0], PLAIN)
+        SoftClipConfig(items="frames").build()(predicted[:, :, 0, 0], target[:, :, 0, 0], PLAIN)
 
 
 def test_masks_labels_captions_and_latents_equal_the_reference(golden: Path) -> None:
@@ -100,10 +108,10 @@ def test_masks_labels_captions_and_latents_equal_the_reference(golden: Path) -> 
 
     bce = parts.load("losses", "bce")
     values = {
-        "dice": dice.Config().build()(logits, masks, PLAIN),
-        "per mask": dice.Config(over="mask").build()(logits, masks, PLAIN),
+        "dice": DiceConfig().build()(logits, masks, PLAIN),
+        "per mask": DiceConfig(over="mask").build()(logits, masks, PLAIN),
         "bce": bce.Config().build()(labels["expected.logits"], labels["input.labels"], PLAIN),
-        "caption": cross_entropy.Config().build()(
+        "caption": CrossEntropyConfig().build()(
             caption["expected.logits"], caption["input.tokens"].float(), PLAIN
         ),
     }
@@ -121,17 +129,17 @@ def test_dice_counts_each_mask_alike_only_where_it_is_asked_to() -> None:
     logits = torch.stack([20 * (2 * large - 1), 20 * (1 - 2 * small)])  # the large one right, the other wrong
 
     over_batch, over_mask = (
-        dice.Config(over=over).build()(logits, masks, PLAIN) for over in ("batch", "mask")
+        DiceConfig(over=over).build()(logits, masks, PLAIN) for over in ("batch", "mask")
     )
 
     assert over_batch == pytest.approx(1 - 2 * 16 / (16 + 15 + 17), rel=1e-4)
     assert over_mask == pytest.approx(0.5, rel=1e-4)
-    empty = dice.Config(over="mask").build()(logits, torch.zeros_like(masks), PLAIN)
+    empty = DiceConfig(over="mask").build()(logits, torch.zeros_like(masks), PLAIN)
     assert empty.isfinite()
 
 
 def test_ids_of_another_vocabulary_and_mixed_signals_are_refused() -> None:
-    loss, logits = cross_entropy.Config().build(), torch.randn(2, 3, 5)
+    loss, logits = CrossEntropyConfig().build(), torch.randn(2, 3, 5)
 
     with pytest.raises(BrainhiveError, match="the target has the id 7, and the head knows 5"):
         loss(logits, torch.tensor([[1.0, 7.0, 0.0]] * 2), PLAIN)

@@ -13,7 +13,7 @@ from layouts import spec_of
 from trials import make_trials
 
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.signals.normalisations import euclidean
+from brainhive_cli.data.signals.normalisations import Euclidean
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import ranks
@@ -33,7 +33,7 @@ from brainhive_cli.training.alignment.settings import Train
 
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN", "../shared/golden")) / "calibrate"
 HERE = Launch(0, 1, torch.device("cpu"))
-ALIGNMENT = euclidean.Config(shrinkage=0.05)
+ALIGNMENT = Euclidean(shrinkage=0.05)
 PEOPLE, TOLERANCE = 3, 0.005
 """New people who are compared, of eight; and the README's tolerance: a picture of 200 in one draw of ten."""
 

@@ -22,7 +22,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
-from brainhive_cli.models.losses import LossContext, clip
+from brainhive_cli.models.losses import ClipConfig, LossContext
 from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.initialisation import initial_aligner, take_over
@@ -101,7 +101,7 @@ def test_each_head_is_compared_with_its_own_encoder(train, embedding):
     data = replace(data_of(embedding), targets=targets_of(encoders))
     heads = {"e": Head((8,), "e"), "f": Head((3,), "f")}
     layout = replace(layout_of(data, "linear"), heads=heads, fuser={}, dims={}, retrieval_heads=("e", "f"))
-    loss_of, trials = clip.Config().build(), data.trials[0]
+    loss_of, trials = ClipConfig().build(), data.trials[0]
     model, learned = initial_aligner(1, layout, data, "torch"), ~data.held_out
 
     terms = [Term(prediction=name, weight=0.5) for name in heads]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.alignments import coral, moments, procrustes, ridge
+from brainhive_cli.measurement.alignments import Coral, Moments, Procrustes, Ridge
 
 KINDS = parts.kinds("alignments")
 LABEL_FREE = [kind for kind in KINDS if not parts.load("alignments", kind).Config.is_paired]
@@ -24,7 +24,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def test_coral_is_the_published_one(penalty: str, golden: Path) -> None:
     known = load_file(golden / "calibrate" / "coral.safetensors")
 
-    aligned = coral.Config(ridge=float(penalty)).fit(known["source"], known["target"])
+    aligned = Coral(ridge=float(penalty)).fit(known["source"], known["target"])
 
     identity = torch.eye(known["source"].shape[1])
     torch.testing.assert_close(aligned(identity), known[f"expected.matrix_{penalty}"], **PUBLISHED)
@@ -33,7 +33,7 @@ def test_coral_is_the_published_one(penalty: str, golden: Path) -> None:
 
 def test_moments_are_the_published_ones(golden: Path) -> None:
     known = load_file(golden / "calibrate" / "coral.safetensors")
-    aligned = moments.Config().fit(known["source"], known["target"])
+    aligned = Moments().fit(known["source"], known["target"])
     torch.testing.assert_close(aligned(known["source"]), known["expected.moments"], **PUBLISHED)
 
 
@@ -41,7 +41,7 @@ def test_moments_are_the_published_ones(golden: Path) -> None:
 def test_the_procrustes_rotation_is_the_published_one(rho: str, golden: Path) -> None:
     known = load_file(golden / "calibrate" / "procrustes.safetensors")
 
-    aligned = procrustes.Config(rho=float(rho)).fit(known["tokens"], known["references"])
+    aligned = Procrustes(rho=float(rho)).fit(known["tokens"], known["references"])
 
     identity = torch.eye(known["tokens"].shape[1])
     torch.testing.assert_close(aligned(identity), known[f"expected.rotation_{rho}"], **PUBLISHED)
@@ -51,7 +51,7 @@ def test_the_procrustes_rotation_is_the_published_one(rho: str, golden: Path) ->
 def test_the_ridge_towards_the_identity_is_the_published_one(golden: Path) -> None:
     known = load_file(golden / "calibrate" / "procrustes.safetensors")
 
-    part = ridge.Config(penalty=float(known["penalty"]))
+    part = Ridge(penalty=float(known["penalty"]))
     aligned = part.fit(known["tokens"], known["references"])
 
     identity = torch.eye(known["tokens"].shape[1])
@@ -64,33 +64,33 @@ def symmetric_power(matrix: Tensor, power: float) -> Tensor:
 
 
 def coral_by_definition(tokens: Tensor, references: Tensor) -> Tensor:
-    penalty = coral.Config().ridge * torch.eye(tokens.shape[1])
+    penalty = Coral().ridge * torch.eye(tokens.shape[1])
     source, target = torch.cov(tokens.T) + penalty, torch.cov(references.T) + penalty
     return symmetric_power(source, -0.5) @ symmetric_power(target, 0.5)
 
 
 def procrustes_by_definition(tokens: Tensor, references: Tensor) -> Tensor:
     cross = tokens.T @ references
-    pull = procrustes.Config().rho * torch.linalg.matrix_norm(cross, 2)
+    pull = Procrustes().rho * torch.linalg.matrix_norm(cross, 2)
     left, _, right = torch.linalg.svd(cross + pull * torch.eye(tokens.shape[1]))
     return left @ right
 
 
 def ridge_by_definition(tokens: Tensor, references: Tensor) -> Tensor:
     identity = torch.eye(tokens.shape[1], dtype=torch.float64)
-    gram = tokens.T @ tokens + ridge.Config().penalty * identity
+    gram = tokens.T @ tokens + Ridge().penalty * identity
     return identity + torch.linalg.solve(gram, tokens.T @ (references - tokens))
 
 
 @pytest.mark.parametrize(
     ("part", "definition"),
-    [(coral, coral_by_definition), (procrustes, procrustes_by_definition), (ridge, ridge_by_definition)],
+    [(Coral, coral_by_definition), (Procrustes, procrustes_by_definition), (Ridge, ridge_by_definition)],
 )
 def test_few_wide_tokens_are_aligned_as_by_the_full_matrix(part, definition) -> None:
     tokens, references = draw(2, 5, 40)
     unseen = draw(9, 40, seed=1)
 
-    aligned = part.Config().fit(tokens, references)(unseen)
+    aligned = part().fit(tokens, references)(unseen)
 
     torch.testing.assert_close(aligned, unseen @ definition(tokens, references))
 
@@ -127,7 +127,7 @@ def test_procrustes_keeps_lengths_and_what_is_orthogonal_to_all_pairs() -> None:
     basis = torch.linalg.qr(torch.cat([tokens, references]).T).Q
     orthogonal = unseen - unseen @ basis @ basis.T
 
-    aligned = procrustes.Config().fit(tokens, references)
+    aligned = Procrustes().fit(tokens, references)
 
     torch.testing.assert_close(aligned(unseen).norm(dim=1), unseen.norm(dim=1))
     torch.testing.assert_close(aligned(orthogonal), orthogonal)
@@ -137,7 +137,7 @@ def test_a_dimension_that_does_not_vary_gets_the_mean_alone() -> None:
     tokens, references = draw(20, 3), draw(30, 3, seed=1)
     tokens[:, 1] = 0.1
 
-    aligned = moments.Config().fit(tokens, references)(tokens + torch.tensor([0, 2, 0]))
+    aligned = Moments().fit(tokens, references)(tokens + torch.tensor([0, 2, 0]))
 
     torch.testing.assert_close(aligned[:, 1], (references[:, 1].mean() + 2).expand(20))
 

@@ -8,13 +8,14 @@ from safetensors.numpy import load_file
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.normalisations import euclidean, riemannian
+from brainhive_cli.data.signals import normalisations
+from brainhive_cli.data.signals.normalisations import Euclidean, Riemannian
 
 PUBLISHED = 5e-5
 PARTS = {
-    "euclidean": euclidean.Config(),
-    "riemannian": riemannian.Config(),
-    "log_euclidean": riemannian.Config(mean="log-euclidean"),
+    "euclidean": Euclidean(),
+    "riemannian": Riemannian(),
+    "log_euclidean": Riemannian(mean="log-euclidean"),
 }
 
 
@@ -39,7 +40,7 @@ def reference(part: parts.Config, signal: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", [*PARTS, "shrunk"])
 def test_references_and_aligned_signals_are_the_published_ones(name: str, golden: Path) -> None:
     known = load_file(golden / "calibrate" / "alignment.safetensors")
-    part = PARTS.get(name) or euclidean.Config(shrinkage=float(known["share"]))
+    part = PARTS.get(name) or Euclidean(shrinkage=float(known["share"]))
 
     statistics = part.measure(np.array_split(known["signal"], 3))
     normaliser = part.build(statistics)
@@ -126,20 +127,20 @@ def test_a_mean_of_many_trials_takes_evenly_spaced_ones(
     signal: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = reference(PARTS["riemannian"], signal[::4])
-    monkeypatch.setattr(riemannian, "MAX_BYTES", 20 * 5 * 5 * 8)  # 60 trials: every fourth, 15, are kept
+    monkeypatch.setattr(normalisations, "MAX_BYTES", 20 * 5 * 5 * 8)  # 60 trials: every fourth, 15, are kept
 
     np.testing.assert_allclose(reference(PARTS["riemannian"], signal), expected)
 
 
 def test_too_many_channels_for_a_riemannian_mean_are_refused() -> None:
     with pytest.raises(BrainhiveError, match="of 363 channels: at most 362") as caught:
-        riemannian.TINY.measure([np.ones((1, 363, 2), np.float32)])
+        normalisations.TINY["riemannian"].measure([np.ones((1, 363, 2), np.float32)])
     assert "euclidean" in caught.value.hint
 
 
 def test_a_mean_that_does_not_converge_is_an_error(
     signal: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(riemannian, "MAX_STEPS", 2)
+    monkeypatch.setattr(normalisations, "MAX_STEPS", 2)
     with pytest.raises(BrainhiveError, match="not converged in 2 steps"):
         reference(PARTS["riemannian"], signal)

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.normalisations import channel, pool_statistics, template, whiten
+from brainhive_cli.data.signals.normalisations import Channel, Template, Whiten, pool_statistics
 
 ROUNDING = 1e-4
 KINDS = parts.kinds("normalisations")
@@ -27,22 +27,22 @@ def covariance(signal: np.ndarray) -> np.ndarray:
 
 
 def learn(part, signal: np.ndarray):
-    return part.TINY.build(part.TINY.measure(np.split(signal, 4)))
+    return part.build(part.measure(np.split(signal, 4)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_signals_may_be_measured_in_any_chunks(kind, signal):
-    part = parts.load("normalisations", kind)
+    part = parts.load("normalisations", kind).TINY
 
     normalised = learn(part, signal)(signal)
 
     assert normalised.dtype == np.float32 and normalised.shape == signal.shape
-    whole = part.TINY.build(part.TINY.measure([signal]))
+    whole = part.build(part.measure([signal]))
     np.testing.assert_allclose(whole(signal), normalised, atol=ROUNDING)
 
 
 def test_channels_get_mean_0_and_variance_1_and_keep_their_correlations(signal):
-    normalised = learn(channel, signal)(signal)
+    normalised = learn(Channel(), signal)(signal)
 
     np.testing.assert_allclose(normalised.mean((0, 2)), 0, atol=ROUNDING)
     spread = np.sqrt(np.diag(covariance(signal)))
@@ -52,7 +52,7 @@ def test_channels_get_mean_0_and_variance_1_and_keep_their_correlations(signal):
 
 
 def test_whitening_takes_correlations_away_and_turns_nothing(signal):
-    normaliser = learn(whiten, signal)
+    normaliser = learn(Whiten(), signal)
 
     np.testing.assert_allclose(covariance(normaliser(signal)), np.eye(3), atol=ROUNDING)
     np.testing.assert_allclose(normaliser.matrix, normaliser.matrix.T, atol=ROUNDING)
@@ -63,7 +63,7 @@ def test_the_template_of_training_pictures_is_taken_from_all_signals_as_publishe
     known = load_file(golden / "methods" / "bridge_template.safetensors")
     averages = {split: known[split].mean(1) for split in ("train", "test")}
 
-    normaliser = template.TINY.build(template.TINY.measure([averages["train"][:3], averages["train"][3:]]))
+    normaliser = Template().build(Template().measure([averages["train"][:3], averages["train"][3:]]))
 
     np.testing.assert_allclose(normaliser.mean, known["expected.template"], atol=1e-6)
     for split, signals in averages.items():
@@ -74,7 +74,7 @@ def test_the_template_of_training_pictures_is_taken_from_all_signals_as_publishe
 
 def test_a_dead_channel_stays_quiet(signal):
     signal[:, 1] = 3.0
-    for part in (channel, whiten):
+    for part in (Channel(), Whiten()):
         assert np.abs(learn(part, signal)(signal)[:, 1]).max() < 0.1
 
 
@@ -91,5 +91,5 @@ def test_several_subjects_count_alike_however_many_signals_they_gave(kind, signa
 
 def test_subjects_of_different_widths_have_no_mean_normalisation(signal):
     with pytest.raises(BrainhiveError, match="different widths") as caught:
-        pool_statistics([channel.TINY.measure([signal]), channel.TINY.measure([signal[:, :2]])])
+        pool_statistics([Channel().measure([signal]), Channel().measure([signal[:, :2]])])
     assert caught.value.hint == "signal.normalise_by=subject"

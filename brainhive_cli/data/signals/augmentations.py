@@ -1,13 +1,14 @@
 """Augmentation of training signals, their repetitions and pictures."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from brainhive_cli.core.parts import part
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.parts import Config, part
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
 from brainhive_cli.core.seeds import convex_weights
 
@@ -20,6 +21,86 @@ JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
 """Largest changes of colour; MindEye1's."""
 MIN_CROP_AREA = 0.6
 """Share of the picture that a crop keeps at least (MindEye1's training)."""
+WINDOW = 5
+"""Samples that are averaged where a channel is smoothed (published); fewer at the ends of a trial."""
+Shape = tuple[int, int, int]
+"""B signals of C channels and T samples."""
+
+
+class Augmentation(Protocol):
+    """What a part's `build(rate_hz)` makes: what is random about it is drawn first, by signal.
+
+    Validation and test signals are never varied. Where the part's Config has a knob `drawn` of value "once",
+    numbers are drawn before training, for the whole cell.
+    """
+
+    def draw(self, shape: Shape, generator: torch.Generator) -> Tensor:
+        """Draw what varies: [B, ...] on the generator's device."""
+
+    def apply(self, signal: Tensor, drawn: Tensor) -> Tensor:
+        """Vary signals [B, C, T], each by its row of what was drawn."""
+
+
+class Noise(Config):
+    """Gaussian noise, of a size in proportion to the signal.
+
+    Noise of all channels and samples alike.
+    """
+
+    share: float = Field(0.1, gt=0, description="its standard deviation, as a share of that of the trial")
+
+    def build(self, rate_hz: float | None) -> Augmentation:
+        """Return the part itself."""
+        return self
+
+    def draw(self, shape: Shape, generator: torch.Generator) -> Tensor:
+        """Draw the noise: [B, C, T]."""
+        return torch.randn(shape, generator=generator, device=generator.device)
+
+    def apply(self, signal: Tensor, drawn: Tensor) -> Tensor:
+        """Add noise to [B, C, T]: what is drawn, times the trial's spread."""
+        spread = signal.std((1, 2), correction=0, keepdim=True)  # [B, 1, 1]
+        return signal + self.share * spread * drawn
+
+
+class Smooth(Config):
+    """Channels that are smoothed at random: a moving average over five samples.
+
+    Each channel of each trial by itself.
+
+    Source: SAMGA (arXiv 2604.17782) and NeuroBridge, their code.
+    """
+
+    cites = ("jiang2026", "zhang2026")
+
+    p: float = Field(0.3, gt=0, le=1, description="probability that a channel of a trial is smoothed")
+    drawn: Literal["once", "each_step"] = Field(
+        "once", description="channels are drawn before training (published), or anew at each step"
+    )
+
+    def build(self, rate_hz: float | None) -> Augmentation:
+        """Return the part itself."""
+        return self
+
+    def draw(self, shape: Shape, generator: torch.Generator) -> Tensor:
+        """Draw a number for each channel: [B, C] in 0..1."""
+        if shape[2] == 1:
+            raise RecipeError("signals of one sample cannot be smoothed", "leave smooth out")
+        return torch.rand(shape[:2], generator=generator, device=generator.device)
+
+    def apply(self, signal: Tensor, drawn: Tensor) -> Tensor:
+        """Smooth the channels of [B, C, T] whose number is below p."""
+        is_chosen = drawn < self.p
+        if signal.is_cuda:  # which would be waited for by a choice of channels
+            return torch.where(is_chosen[..., None], _average(signal), signal)
+        smoothed = signal.clone()
+        smoothed[is_chosen] = _average(signal[is_chosen])
+        return smoothed
+
+
+def _average(signal: Tensor) -> Tensor:
+    """Average each sample of [..., T] with its neighbours."""
+    return F.avg_pool1d(signal, WINDOW, 1, WINDOW // 2, count_include_pad=False)
 
 
 class Augment(Section):
@@ -147,3 +228,7 @@ def augmented(picture: "Image.Image", config: PictureAugment) -> "Image.Image":
         ]
     )
     return steps(picture)
+
+
+TINY = {"noise": Noise(), "smooth": Smooth()}
+"""The parts of this shelf by kind, each small enough for tests."""

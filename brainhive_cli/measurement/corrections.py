@@ -1,0 +1,151 @@
+"""Similarity corrections: a correction uses all test signals together, so it is a control and no result."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from brainhive_cli.core import parts
+from brainhive_cli.measurement.ranks import SHORTEST, unit
+
+DECIMALS = 12
+"""Tolerance of cosines: above the rounding of float64, below that of float32 tokens, as ties of ranks are."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One subject's signals compared with a gallery; a correction maps it to another, and knows no targets.
+
+    Attributes:
+        signals: Signal tokens [N, D].
+        gallery: Gallery tokens [M, D].
+        similarities: [N, M] in float64: cosines, or as the corrections before have left them.
+    """
+
+    signals: Tensor
+    gallery: Tensor
+    similarities: Tensor
+
+    @classmethod
+    def of(cls, signals: Tensor, gallery: Tensor) -> Self:
+        """Compare tokens by their cosines; those that differ by rounding alone are equal."""
+        cosines = unit(signals) @ unit(gallery.to(signals.device)).T
+        return cls(signals, gallery, cosines.round(decimals=DECIMALS))
+
+    def as_tokens(self) -> tuple[Tensor, Tensor]:
+        """Give unit tokens [N, M + 1] and [M, M + 1] whose cosines have the similarities' order, both ways.
+
+        Whatever ranks tokens thereby ranks corrected ones.
+        """
+        centred = self.similarities - self.similarities.mean()
+        scaled = centred / torch.linalg.vector_norm(centred, dim=1).max().clamp(min=1)
+        rest = (1 - scaled.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
+        one_hot = torch.eye(scaled.shape[1], device=scaled.device)
+        return torch.cat([scaled, rest], 1), F.pad(one_hot, (0, 1))
+
+
+class Correction(parts.Config):
+    """Base of the package's corrections: `correct` is what a Config builds."""
+
+    def build(self) -> Callable[[Compared], Compared]:
+        """Make the correction."""
+        return self.correct
+
+    def correct(self, compared: Compared) -> Compared:
+        """Correct the similarities."""
+        raise NotImplementedError
+
+
+class Assignment(Correction):
+    """One-to-one assignment: no picture is the answer to two signals (the Hungarian method).
+
+    Assignment of the largest sum of similarities; what is assigned is first, the rest in its order.
+    """
+
+    def correct(self, compared: Compared) -> Compared:
+        """Raise the similarity of each assigned pair above all others."""
+        from scipy.optimize import linear_sum_assignment
+
+        # in a random order: of equal sums the diagonal is taken, where pictures stand as their signals do
+        values, random = compared.similarities.cpu().numpy(), np.random.default_rng(0)
+        rows, columns = (random.permutation(size) for size in values.shape)
+        signals, pictures = linear_sum_assignment(values[rows][:, columns], maximize=True)
+        raised = np.zeros_like(values)
+        raised[rows[signals], columns[pictures]] = 1 + np.ptp(values)
+        similarities = compared.similarities + torch.from_numpy(raised).to(compared.similarities.device)
+        return replace(compared, similarities=similarities)
+
+
+class Csls(Correction):
+    """Cross-domain similarity local scaling: what is near to everything counts less.
+
+    Twice the similarity, less the mean similarities of signal and picture with their neighbours.
+
+    Source: Conneau et al. 2018 (arXiv 1710.04087), section 2.3.
+    """
+
+    neighbours: PositiveInt = Field(5, description="nearest of the other side that are averaged")
+
+    def correct(self, compared: Compared) -> Compared:
+        """Subtract from twice the similarities what signals and pictures have with their neighbours."""
+        corrected = 2 * compared.similarities
+        for axis, size in enumerate(corrected.shape):
+            nearest = compared.similarities.topk(min(self.neighbours, size), axis).values
+            corrected = corrected - nearest.mean(axis, keepdim=True)
+        return replace(compared, similarities=corrected)
+
+
+class Sinkhorn(Correction):
+    """Sinkhorn's balance: every signal, and every picture, has as much similarity to give as the others.
+
+    Published after CSLS, whose values it takes.
+
+    Source: Cuturi 2013 (arXiv 1306.0895).
+    """
+
+    temperature: PositiveFloat = Field(0.05, description="similarities are divided by this")
+    rounds: PositiveInt = Field(20, description="times that rows, then columns are brought to the sum 1")
+
+    def correct(self, compared: Compared) -> Compared:
+        """Give the logarithm of the transport plan, in which no small value becomes 0."""
+        plan = compared.similarities / self.temperature
+        for _ in range(self.rounds):
+            for axis in (1, 0):
+                plan = plan - plan.logsumexp(axis, keepdim=True)
+        return replace(compared, similarities=plan)
+
+
+class Whitening(Correction):
+    """Whitening of the signal tokens by their own covariance; the gallery stays as it is.
+
+    Comes first, as similarities are computed anew.
+    """
+
+    shrinkage: float = Field(
+        0.2, gt=0, le=1, description="share of the covariance that is replaced by its mean variance"
+    )
+
+    def correct(self, compared: Compared) -> Compared:
+        """Whiten signal tokens, and bring them to unit length."""
+        signals = compared.signals.double()
+
+        # by singular values rather than the covariance, which tokens of a wide head have no room for
+        left, spread, axes = torch.linalg.svd(signals - signals.mean(0), full_matrices=False)
+        variances = spread.square() / len(signals)
+        shrunk = (1 - self.shrinkage) * variances + self.shrinkage * variances.sum() / signals.shape[1]
+        whitened = (left * (spread / shrunk.clamp(min=SHORTEST).sqrt())) @ axes
+        return Compared.of(unit(whitened), compared.gallery)
+
+
+TINY = {
+    "assignment": Assignment(),
+    "csls": Csls(),
+    "sinkhorn": Sinkhorn(rounds=2),
+    "whitening": Whitening(),
+}
+"""The parts of this shelf by kind, each small enough for tests."""

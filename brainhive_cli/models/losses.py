@@ -1,0 +1,696 @@
+"""Losses: how far predictions are from their targets, as scalars that training lowers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, model_validator
+from torch import Tensor, nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.recipe import refuse_idle
+from brainhive_cli.core.seeds import convex_weights
+from brainhive_cli.models.course import Course, at
+
+EPSILON = 1e-6
+"""In Dice's denominator, for a batch without any mask; under the root of an edge's magnitude, so that its
+gradient is finite (kornia's)."""
+LABEL_SMOOTHING = 0.1
+"""Share of a cross-entropy's target that all ids have in common; NEURONS'."""
+PADDING = 0
+"""Id that a cross-entropy passes over: the padding of captions."""
+Temperature = Annotated[
+    Annotated[float, Field(gt=0)] | Course | None,
+    Field(
+        description="What cosines are divided by, in place of a scale: a number, or {from, to, "
+        "epochs: [a, b], course: linear|cosine}, by default over the epochs in which the term is active."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Each trial of a batch mixed with a partner from the same batch (mixup, arXiv 1710.09412).
+
+    Attributes:
+        partner: [B] int64, the row each trial is mixed with.
+        share: [B] in [0, 1], how much of the mixture is the trial itself.
+    """
+
+    partner: Tensor
+    share: Tensor
+
+    @classmethod
+    def draw(cls, count: int, alpha: float, generator: torch.Generator, mixed: float = 1.0) -> "Mixing":
+        """Draw partners as a permutation of `count` trials, and shares from Beta(alpha, alpha).
+
+        A share `mixed` of the trials is mixed, each by chance; the others stay as they are. Everything lies
+        on the generator's device.
+        """
+        # a partner for each trial, and weights of the trial and its partner
+        partner = torch.randperm(count, generator=generator, device=generator.device)
+        members = torch.ones(count, 2, dtype=torch.bool, device=generator.device)  # [B, 2]
+        share = convex_weights(members, alpha, generator)[:, 0]  # [B]
+
+        # leave some trials as they are
+        if mixed < 1:
+            drawn = torch.rand(count, generator=generator, device=generator.device)
+            share = share.masked_fill(drawn >= mixed, 1.0)
+        return cls(partner, share)
+
+    def repeat(self, items: int) -> "Mixing":
+        """Give the mixing of [B · items], where each trial has several items that are mixed as it is."""
+        index = torch.arange(items, device=self.partner.device)
+        partner = (self.partner[:, None] * items + index).flatten()  # [B · items]
+        return Mixing(partner, self.share.repeat_interleave(items))
+
+    def mix(self, values: Tensor) -> Tensor:
+        """Mix [B, ...]: share · values + (1 - share) · values[partner]."""
+        share = self.share.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
+        return torch.lerp(values[self.partner], values, share)
+
+
+@dataclass(frozen=True)
+class LossContext:
+    """Facts of the training step that a loss knows, apart from predictions and targets.
+
+    Attributes:
+        mixing: How the signals of the whole batch, over all processes, were mixed; None if they were not.
+        step: Steps of the training that are done.
+        epoch: Epochs of the training that are done.
+        epochs: Epochs of the whole training.
+        targets: All targets of the batch, [B, *shape] by name, for losses that compare with several.
+        steps: Steps of an epoch.
+        stimuli: [B] number of the stimulus of each row, over all processes; equal ones are one stimulus.
+    """
+
+    mixing: Mixing | None = None
+    step: int = 0
+    epoch: int = 0
+    epochs: int = 1
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
+    steps: int = 1
+    stimuli: Tensor | None = None
+
+    @property
+    def moment(self) -> float:
+        """Epochs that are done, with the part of this one."""
+        return self.epoch + self.step % self.steps / self.steps
+
+
+class LossConfig(parts.Config):
+    """Base of losses' Configs."""
+
+    @property
+    def mixing(self) -> tuple[float, float]:
+        """Mixing of the signals of a batch: alpha (0: not at all), and the share that is mixed."""
+        return 0.0, 1.0
+
+
+class MseConfig(LossConfig):
+    """Mean squared error: a prediction should have the values of its target.
+
+    Mean squared difference over all values of a batch.
+    """
+
+    def build(self) -> "Distance":
+        """Make the loss."""
+        return Distance(F.mse_loss)
+
+
+class L1Config(LossConfig):
+    """Mean absolute difference over all values of a batch: outliers count less than in mse."""
+
+    def build(self) -> "Distance":
+        """Make the loss."""
+        return Distance(F.l1_loss)
+
+
+class BceConfig(LossConfig):
+    """Binary cross-entropy: mean over all values of a batch, each a logit, with targets between 0 and 1."""
+
+    def build(self) -> "Distance":
+        """Make the loss."""
+        return Distance(F.binary_cross_entropy_with_logits)
+
+
+class SobelConfig(LossConfig):
+    """Sobel loss: a predicted picture or latent should have the edges of its target.
+
+    Distance of edge maps (Sobel), over all values of a batch.
+    """
+
+    distance: Literal["l1", "mse"] = Field("l1", description="between the edge maps; MindEye1's is l1")
+
+    def build(self) -> "Distance":
+        """Make the loss."""
+        distance = F.l1_loss if self.distance == "l1" else F.mse_loss
+        return Distance(partial(compare_edges, distance=distance))
+
+
+class DiceConfig(LossConfig):
+    """Dice loss: a predicted mask should cover its target, and nothing else.
+
+    1 - 2 |P T| / (|P| + |T|) of the probabilities of logits P and targets T (V-Net, arXiv 1606.04797).
+    """
+
+    cites = ("milletari2016",)
+
+    over: Literal["batch", "mask"] = Field(
+        "batch",
+        description="batch: areas are summed over the whole batch (NEURONS); mask: the mean of each mask's "
+        "own loss, which gives small masks as much weight, and nothing to learn from empty ones",
+    )
+
+    def build(self) -> "Distance":
+        """Make the loss of masks [B, ..., H, W]."""
+        return Distance(partial(compare_masks, over_batch=self.over == "batch"))
+
+
+class Distance(nn.Module):
+    """Mean distance of predictions from their targets.
+
+    Args:
+        compare: Maps predictions and targets [B, ...] to a scalar.
+    """
+
+    def __init__(self, compare: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.compare = compare
+
+    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare predictions with targets, both [B, ...], as a scalar; targets of mixed signals are mixed.
+
+        Raises:
+            BrainhiveError: if their shapes differ, or cannot be compared.
+        """
+        refuse_other_shape(predicted, target)
+        return self.compare(predicted, target if context.mixing is None else context.mixing.mix(target))
+
+
+def refuse_other_shape(predicted: Tensor, target: Tensor) -> None:
+    """Refuse predictions that are not of their targets' shape.
+
+    Raises:
+        BrainhiveError: naming both shapes.
+    """
+    if predicted.shape != target.shape:
+        raise BrainhiveError(
+            f"predictions {list(predicted.shape)} and targets {list(target.shape)} differ in shape",
+            "a head needs the shape of its target",
+        )
+
+
+def edges(image: Tensor) -> Tensor:
+    """Compute the magnitude of the Sobel gradient of [B, C, H, W], each channel by itself.
+
+    Kernels are divided by 8, borders are replicated: equal to `kornia.filters.sobel` 0.7.3.
+
+    Raises:
+        BrainhiveError: if it has another number of axes.
+    """
+    if image.ndim != 4:
+        raise BrainhiveError(
+            f"a Sobel loss takes [B, C, H, W], got {list(image.shape)}", "use the loss mse, or l1"
+        )
+    across = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=image.device, dtype=image.dtype) / 8
+    kernels = torch.stack([across, across.T])[:, None]  # [2, 1, 3, 3]
+    padded = F.pad(image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")  # [B·C, 1, H + 2, W + 2]
+    magnitude = (F.conv2d(padded, kernels).square().sum(1) + EPSILON).sqrt()
+    return magnitude.view(image.shape)
+
+
+def compare_edges(predicted: Tensor, target: Tensor, distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Measure the distance of the edges of pictures or latents, both [B, C, H, W]."""
+    return distance(edges(predicted), edges(target))
+
+
+def compare_masks(logits: Tensor, masks: Tensor, over_batch: bool) -> Tensor:
+    """Compute Dice loss of logits and masks of 0 and 1, both [B, ..., H, W], over the batch or by mask."""
+    axes = tuple(range(masks.ndim)) if over_batch else (-2, -1)
+    share = logits.sigmoid()
+    overlap = (share * masks).sum(axes)
+    covered = 2 * overlap / (share.sum(axes) + masks.sum(axes) + EPSILON)
+    return (1 - covered).mean()
+
+
+class MmdConfig(LossConfig):
+    """Maximum mean discrepancy: predictions should be distributed as targets are, whichever belongs to which.
+
+    The squared discrepancy under Gaussian kernels (Gretton et al. 2012), as SAMGA's (arXiv 2604.17782).
+    """
+
+    cites = ("gretton2012", "jiang2026")
+
+    widths: tuple[float, ...] = Field(
+        (0.1, 0.2, 0.5, 1.0, 2.0),
+        min_length=1,
+        description="Standard deviations of the kernels that are averaged, in units of vectors, which keep "
+        "their length; SAMGA's.",
+    )
+
+    def build(self) -> "Discrepancy":
+        """Make the loss."""
+        return Discrepancy(self.widths)
+
+
+class Discrepancy(nn.Module):
+    """The unbiased estimate of MMD², and 0 where that is negative.
+
+    Args:
+        widths: Standard deviations of the kernels.
+    """
+
+    def __init__(self, widths: tuple[float, ...]) -> None:
+        super().__init__()
+        self.widths = widths
+
+    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare the distributions of predictions and targets, both [B, ...], as a scalar.
+
+        Raises:
+            BrainhiveError: if their shapes differ, or there is one row.
+        """
+        refuse_other_shape(predicted, target)
+        if (count := len(predicted)) < 2:
+            raise BrainhiveError("mmd compares distributions, and the batch has one row", "a larger batch")
+        predicted, target = predicted.flatten(1), target.flatten(1)
+
+        # means over pairs of different rows within each side, less the mean between the sides
+        within = (self._kernel(rows, rows) for rows in (predicted, target))
+        apart = sum((kernel.sum() - kernel.trace()) / (count * (count - 1)) for kernel in within)
+        return (apart - 2 * self._kernel(predicted, target).mean()).clamp(min=0)
+
+    def _kernel(self, one: Tensor, other: Tensor) -> Tensor:
+        """Average the kernels of all pairs of rows [B, D]: [B, B]."""
+        lengths = one.square().sum(1)[:, None] + other.square().sum(1)
+        squared = (lengths - 2 * one @ other.T).clamp(min=0)
+        return torch.stack([(-squared / (2 * width**2)).exp() for width in self.widths]).mean(0)
+
+
+class CrossEntropyConfig(LossConfig):
+    """Cross-entropy of token ids: each predicted distribution should have its target's id.
+
+    Mean over all ids of a batch that are no padding; as of captions, in NEURONS.
+    """
+
+    def build(self) -> "CrossEntropy":
+        """Make the loss."""
+        return CrossEntropy()
+
+
+class CrossEntropy(nn.Module):
+    """The loss of logits [B, L, K] and ids [B, L]."""
+
+    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare logits [B, L, K] with ids [B, L], as a scalar; 0 where all ids are padding.
+
+        Raises:
+            BrainhiveError: if they are not pairs, an id is not among the K, or signals are mixed.
+        """
+        if predicted.shape[:-1] != target.shape:
+            raise BrainhiveError(
+                f"logits {list(predicted.shape)} are not one for each of the ids {list(target.shape)}",
+                "cross_entropy is for a head that writes token ids, as `caption` of the backbone neurons",
+            )
+        if context.mixing is not None:
+            raise BrainhiveError(
+                "ids cannot be mixed as signals are", "no term with mix_alpha in these epochs"
+            )
+
+        # ids of the vocabulary
+        ids = target.long()
+        if not target.is_meta and len(ids) and (largest := int(ids.max())) >= predicted.shape[-1]:
+            raise BrainhiveError(
+                f"the target has the id {largest}, and the head knows {predicted.shape[-1]}",
+                "a larger vocabulary of the head, or another tokenizer",
+            )
+
+        # mean over ids that are no padding
+        total = F.cross_entropy(
+            *(predicted.flatten(0, -2), ids.flatten()),
+            ignore_index=PADDING,
+            label_smoothing=LABEL_SMOOTHING,
+            reduction="sum",
+        )
+        return total / (ids != PADDING).sum().clamp(min=1)
+
+
+class ScaledConfig(LossConfig):
+    """The keys of a contrastive loss whose cosines are multiplied by a scale."""
+
+    no_effect_with_temperature: ClassVar[tuple[str, ...]] = ("initial_logit_scale", "learn_scale")
+
+    initial_logit_scale: float = Field(
+        2.6592, description="Logarithm of the scale that training starts from: ln(1 / 0.07); CLIP's."
+    )
+    learn_scale: bool = Field(
+        True,
+        description="Whether training changes the scale. False keeps it: a fixed temperature "
+        "(AlignVis has 0.04, the initial logit scale 3.2189).",
+    )
+    temperature: Temperature = None
+    mix_alpha: float = Field(
+        0.0,
+        ge=0,
+        description="Signals are mixed in pairs, with shares from Beta(alpha, alpha); 0: not mixed.",
+    )
+    mix_share: float = Field(
+        1.0, gt=0, le=1, description="Share of the signals that are mixed; MindEye's is 0.5."
+    )
+
+    @property
+    def mixing(self) -> tuple[float, float]:
+        """Alpha and share of the mixing that its keys ask for."""
+        return self.mix_alpha, self.mix_share
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if isinstance(self.temperature, Course) and not (self.temperature.start and self.temperature.stop):
+            raise ValueError("a temperature is above 0")
+        if self.temperature is not None:
+            refuse_idle(self, self.no_effect_with_temperature, "with a temperature", "leave it out")
+        if not self.mix_alpha:
+            refuse_idle(self, ("mix_share",), "with mix_alpha 0", "a mix_alpha above 0")
+        return self
+
+
+class ClipConfig(ScaledConfig):
+    """The contrastive loss of CLIP: each prediction should find its target, each target its prediction.
+
+    Symmetric cross-entropy of scaled cosine similarities (CLIP, arXiv 2103.00020).
+    """
+
+    cites: ClassVar[tuple[str, ...]] = ("radford2021",)
+    no_effect_with_temperature = (*ScaledConfig.no_effect_with_temperature, "scale_by")
+
+    cosine_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of 1 - cosine of each pair, which is added: retrieval needs only the right "
+        "order, but a prior samples from where a token lies. BrainHiVE has none.",
+    )
+    hard_negative_beta: float = Field(
+        0.0,
+        ge=0,
+        description="Wrong candidates weigh more the more similar they are: by exp(beta · logit), with "
+        "mean 1 (beta of Robinson et al., arXiv 2010.04592; both ways as in arXiv 2301.02280). 0: all "
+        "the same. A picture that is twice in a batch counts as wrong too.",
+    )
+    normalise_signal: bool = Field(
+        True,
+        description="Whether predictions are brought to unit length, as targets are; UBP, NeuroBridge and "
+        "SAMGA leave theirs as they are. Retrieval compares by cosines either way.",
+    )
+    scale_by: Literal["exp", "softplus", "itself"] = Field(
+        "exp",
+        description="What makes the scale of its logarithm, or of what stands in its place: softplus (UBP), "
+        "or itself, so that ln(1 / 0.07) is the scale (ATM-S).",
+    )
+    positives: Literal["row", "stimulus"] = Field(
+        "row",
+        description="stimulus: all signals of a batch that were shown one stimulus are pairs, as those of "
+        "several subjects; row: each has its own target alone, and the others' count as wrong.",
+    )
+
+    def build(self) -> "ClipLoss":
+        """Make the loss."""
+        return ClipLoss(self)
+
+
+class MixcoConfig(ClipConfig):
+    """MixCo: the contrastive loss on signals mixed in pairs, each of which should find both its targets.
+
+    CLIP's loss with mixed signals (arXiv 2010.06300, for brain signals in MindEye, arXiv 2305.18274).
+    """
+
+    cites = ("kim2020", "scotti2023")
+
+    mix_alpha: PositiveFloat = Field(
+        0.15,
+        description="Signals are mixed in pairs, with shares from Beta(alpha, alpha); MindEye's, "
+        "which leaves half of them unmixed.",
+    )
+
+
+class SoftClipConfig(ScaledConfig):
+    """Soft CLIP: each prediction should find its target, and other targets by how similar they are to it.
+
+    CLIP's loss with the similarities among the targets as labels (MindEye, arXiv 2305.18274).
+    """
+
+    cites = ("scotti2023",)
+    no_effect_with_temperature = (*ScaledConfig.no_effect_with_temperature, "target_temperature")
+
+    target_temperature: PositiveFloat = Field(
+        0.0075,
+        description="What cosines among the targets are divided by before their softmax is the label; "
+        "MindEye's last. Near 0 it is CLIP's loss. A `temperature` is of both: MindEye's is "
+        "{from: 0.004, to: 0.0075, course: cosine}, over the epochs in which the term is active.",
+    )
+    items: Literal["signals", "frames"] = Field(
+        "signals",
+        description="frames: each frame of predictions [B, F, ...] is an item of its own, to be found among "
+        "those of the whole batch (NEURONS)",
+    )
+
+    def build(self) -> "SoftClipLoss":
+        """Make the loss."""
+        return SoftClipLoss(self)
+
+
+class SoftContConfig(LossConfig):
+    """Soft contrast of maps: each position of a predicted map should match those of an augmented picture's.
+
+    The contrastive loss of MindEye1's low level (arXiv 2305.18274), on the maps of a picture encoder. Its
+    labels are the similarities of the picture's positions and those of the augmented picture.
+    """
+
+    cites = ("scotti2023",)
+
+    temperature: PositiveFloat = Field(
+        0.075, description="What cosines are divided by, of predictions and of labels; MindEye1's."
+    )
+    augmented: str = Field(
+        "", description="Target of the augmented picture, by its name; default: the picture's own."
+    )
+
+    def build(self) -> "SoftContrast":
+        """Make the loss."""
+        return SoftContrast(self)
+
+
+class ScaledLoss(nn.Module):
+    """A contrastive loss whose cosines are multiplied by a scale, learned or of a temperature.
+
+    Args:
+        config: The keys of its scale.
+
+    Attributes:
+        logit_scale: Logarithm of cosines' scale; None where there is a temperature.
+    """
+
+    logit_scale: nn.Parameter | None
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        scale = nn.Parameter(torch.tensor(config.initial_logit_scale), requires_grad=config.learn_scale)
+        self.register_parameter("logit_scale", scale if config.temperature is None else None)
+
+    def scale(self, epoch: int) -> Tensor | float:
+        """Return what cosines are multiplied by in an epoch."""
+        if self.config.temperature is not None:
+            return 1 / at(self.config.temperature, epoch)
+        assert self.logit_scale is not None
+        return self.logit_scale.exp()
+
+
+class ClipLoss(ScaledLoss):
+    """Mean of the cross-entropies in both directions."""
+
+    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare predictions [B, ...] with targets [B, ...], pair by pair, as a scalar.
+
+        A mixed signal is the pair of two targets, by their shares (MixCo; both ways as in MindEye).
+
+        Raises:
+            BrainhiveError: if they are not pairs, or the mixing is of another batch.
+        """
+        # which targets belong to a prediction: its row's, or all of its stimulus
+        has_stimuli = self.config.positives == "stimulus"
+        if has_stimuli and context.stimuli is None:
+            raise BrainhiveError("positives=stimulus needs the stimuli of the rows, and has none")
+        cosine = cosines(predicted, target, not self.config.normalise_signal)  # [B, B]
+        pairs = pair_weights(context.mixing, cosine, context.stimuli if has_stimuli else None)  # [B, B]
+
+        # cross-entropies in both directions, and the distance of pairs
+        logits = cosine * self.scale(context.epoch)
+        beta = self.config.hard_negative_beta
+        to_target, to_prediction = (
+            cross_entropy(harder(logits, pairs == 0, beta, dim), pairs, dim) for dim in (1, 0)
+        )
+        distance = 1 - (pairs * cosine).sum() / len(pairs)
+        return (to_target + to_prediction) / 2 + self.config.cosine_weight * distance
+
+    def of_pairs(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Return the scaled similarity of each prediction [B, ...] and its own target: [B]."""
+        cosine = cosines(predicted, target, not self.config.normalise_signal)  # [B, B]
+        return cosine.diagonal() * self.scale(context.epoch)
+
+    def scale(self, epoch: int) -> Tensor | float:
+        """Return what similarities are multiplied by in an epoch."""
+        if self.logit_scale is None or self.config.scale_by == "exp":
+            return super().scale(epoch)
+        return F.softplus(self.logit_scale) if self.config.scale_by == "softplus" else self.logit_scale
+
+
+class SoftClipLoss(ScaledLoss):
+    """Mean of the cross-entropies with soft labels in both directions."""
+
+    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare predictions [B, ...] with all targets [B, ...], as a scalar.
+
+        The label of a mixed signal is mixed from those of two targets.
+
+        Raises:
+            BrainhiveError: if they are not pairs, have no frames, or the mixing is of another batch.
+        """
+        # frames [B, F, ...] become items of the batch, [B · F, ...]
+        config, mixing = self.config, context.mixing
+        if config.items == "frames":
+            if predicted.ndim < 3:
+                raise BrainhiveError(
+                    f"soft_clip.items is frames, and predictions {list(predicted.shape)} have none",
+                    "a head of frames [F, ...], as `motion`, or items: signals",
+                )
+            mixing = None if mixing is None else mixing.repeat(predicted.shape[1])
+            predicted, target = predicted.flatten(0, 1), target.flatten(0, 1)
+
+        # compare the similarities of predictions and targets with those among the targets
+        logits = cosines(predicted, target) * self.scale(context.epoch)  # [B, B]
+        softness = at(config.temperature or config.target_temperature, context.epoch)
+        fixed = target.detach()  # or targets would become similar so that the labels are easy
+        labels = (cosines(fixed, fixed) / softness).softmax(1)
+        to_target = cross_entropy(logits, mixed(labels, mixing), 1)
+        to_prediction = cross_entropy(logits, mixed(labels.T, mixing), 0)
+        return (to_target + to_prediction) / 2
+
+
+class SoftContrast(nn.Module):
+    """Mean of the cross-entropies with soft labels in both directions.
+
+    Args:
+        config: The knobs.
+    """
+
+    def __init__(self, config: SoftContConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare predictions [B, D], or maps [B, S, D] position by position, with targets, as a scalar.
+
+        Raises:
+            BrainhiveError: if they are not pairs, or there is no such target.
+        """
+        # the augmented picture's target, by default the picture's own
+        name = self.config.augmented
+        if name and name not in context.targets:
+            there = ", ".join(context.targets) or "none"
+            raise BrainhiveError(f"soft_cont.augmented names the target {name!r}", f"there are: {there}")
+        augmented = context.targets[name] if name else target
+
+        # every position of a map is an item, [B·S, D]
+        items, pictures, views = (maps.flatten(0, -2) for maps in (predicted, target, augmented.float()))
+        mixing = context.mixing and context.mixing.repeat(len(items) // len(predicted))
+
+        # labels are the similarities of the picture's positions and the augmented picture's
+        logits = cosines(items, views) / self.config.temperature  # [B·S, B·S], a prediction a row
+        labels = cosines(pictures.detach(), views.detach()) / self.config.temperature  # a picture a row
+        to_target = cross_entropy(logits, mixed(labels.softmax(1), mixing), 1)
+        to_prediction = cross_entropy(logits, mixed(labels.softmax(0), mixing), 0)
+        return (to_target + to_prediction) / 2
+
+
+def cosines(predicted: Tensor, target: Tensor, with_length: bool = False) -> Tensor:
+    """Compare every prediction with every target, both [B, ...]: [B, B], a prediction a row.
+
+    With `with_length` predictions keep their length, and cosines are multiplied by it.
+
+    Raises:
+        BrainhiveError: if predictions and targets are not pairs.
+    """
+    if predicted.shape != target.shape or predicted.ndim < 2:
+        raise BrainhiveError(
+            f"predictions {list(predicted.shape)} and targets {list(target.shape)} are not pairs [B, ...]",
+            "a head needs the shape of its target",
+        )
+    predicted, target = predicted.flatten(1), target.flatten(1)
+    direction = predicted if with_length else F.normalize(predicted, dim=-1)
+    cosine = direction @ F.normalize(target, dim=-1).T
+    return cosine.to(predicted.dtype)  # under autocast only the product is of less precision
+
+
+def pair_weights(mixing: Mixing | None, cosine: Tensor, stimuli: Tensor | None = None) -> Tensor:
+    """Return how much of each target each signal of the batch holds: [B, B], rows sum to 1.
+
+    With `stimuli` [B] all rows of a signal's stimulus are its targets, in equal shares.
+    """
+    if stimuli is None:
+        return mixed(torch.eye(len(cosine), dtype=cosine.dtype, device=cosine.device), mixing)
+    is_same = (stimuli[:, None] == stimuli).to(cosine.dtype)
+    return mixed(is_same / is_same.sum(1, keepdim=True), mixing)
+
+
+def mixed(weights: Tensor, mixing: Mixing | None) -> Tensor:
+    """Mix the target weights of each signal, the rows [B, B], as the signals were mixed.
+
+    Raises:
+        BrainhiveError: if the mixing is of another batch.
+    """
+    if mixing is None:
+        return weights
+    if len(mixing.partner) != len(weights):
+        raise BrainhiveError(
+            f"a mixing of {len(mixing.partner)} signals does not fit a batch of {len(weights)}",
+            "join the mixings of all processes as their predictions are joined",
+        )
+    return mixing.mix(weights)
+
+
+def cross_entropy(logits: Tensor, weights: Tensor, dim: int) -> Tensor:
+    """Compare the softmax over `dim` with target weights, both [B, B]: the sum over all, divided by B."""
+    return -(weights * logits.log_softmax(dim)).sum() / len(logits)
+
+
+def harder(logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int) -> Tensor:
+    """Weigh the wrong candidates along `dim` by exp(beta · logit), with mean 1; all [B, B].
+
+    A softmax over the result is the one in which each wrong candidate counts as often as it weighs.
+    """
+    if not hard_negative_beta:
+        return logits
+    similar = (hard_negative_beta * logits).masked_fill(~is_wrong, torch.finfo(logits.dtype).min)
+    log_weights = similar - similar.logsumexp(dim, keepdim=True) + is_wrong.sum(dim, keepdim=True).log()
+    return torch.where(is_wrong, logits + log_weights, logits)
+
+
+TINY = {
+    "bce": BceConfig(),
+    "clip": ClipConfig(),
+    "cross-entropy": CrossEntropyConfig(),
+    "dice": DiceConfig(),
+    "l1": L1Config(),
+    "mixco": MixcoConfig(),
+    "mmd": MmdConfig(),
+    "mse": MseConfig(),
+    "sobel": SobelConfig(),
+    "soft-clip": SoftClipConfig(),
+    "soft-cont": SoftContConfig(),
+}
+"""The parts of this shelf by kind, each small enough for tests."""
