@@ -1,7 +1,6 @@
 """Steps from a continuous signal to trials, which preparations and streams share: keys, filter, cutting."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil, log2
 from typing import Annotated, Literal, Self
 
@@ -110,124 +109,98 @@ def refuse_high_edges(band_hz: tuple[float | None, float | None], rate_hz: float
             raise BrainhiveError(problem, f"preparation.band_hz=[low, high] below {rate_hz / 2:g}")
 
 
-@dataclass(frozen=True)
 class Resampling:
     """Resampling of epochs in the way of `mne.Epochs.resample`: padded with their edges, cut in frequency.
 
     The lengths are rounded, so that the samples do not lie quite where mne says; data that others have
     prepared have the same error.
 
-    Attributes:
+    Args:
         samples: Samples of an epoch.
         rate_hz: Rate before.
         to_hz: Rate after; not more.
+
+    Attributes:
+        inside: Resampled samples that belong to the epoch, and not to the padding.
+        time_shift: Delay of the first sample in milliseconds, and the true rate.
     """
 
-    samples: int
-    rate_hz: float
-    to_hz: float
+    def __init__(self, samples: int, rate_hz: float, to_hz: float) -> None:
+        self.samples, self.is_identity = samples, rate_hz == to_hz
 
-    @property
-    def padded(self) -> int:
-        """Samples with padding: a power of two."""
-        return 2 ** ceil(log2(self.samples + 2 * min(self.samples // 8, 100)))
+        # samples are padded to a power of two, which the transform is fast at; the padding is resampled with them
+        self._padded = 2 ** ceil(log2(samples + 2 * min(samples // 8, 100)))
+        self._before = (self._padded - samples) // 2
+        self._resampled = max(round(self._padded * to_hz / rate_hz), 1)
+        first = round(self._before * to_hz / rate_hz)
+        self.inside = slice(first, first + max(round(samples * to_hz / rate_hz), 1))
 
-    @property
-    def before(self) -> int:
-        """Samples of padding before the epoch."""
-        return (self.padded - self.samples) // 2
-
-    @property
-    def resampled(self) -> int:
-        """Samples after resampling, with the padding."""
-        return max(round(self.padded * self.to_hz / self.rate_hz), 1)
-
-    @property
-    def inside(self) -> slice:
-        """Resampled samples that belong to the epoch."""
-        first = round(self.before * self.to_hz / self.rate_hz)
-        return slice(first, first + max(round(self.samples * self.to_hz / self.rate_hz), 1))
-
-    @property
-    def time_shift(self) -> dict[str, float]:
-        """Delay of the first sample in milliseconds, and the true rate."""
-        if self.rate_hz == self.to_hz:
-            return {"late_ms": 0.0, "rate_hz": self.rate_hz}
-        step = self.padded / self.resampled  # samples before for one after
-        late_ms = (self.inside.start * step - self.before) * 1000 / self.rate_hz
-        return {"late_ms": round(late_ms, 3), "rate_hz": round(self.rate_hz / step, 3)}
+        # what rounding does to times
+        step = self._padded / self._resampled  # samples before for one after
+        late_ms = (first * step - self._before) * 1000 / rate_hz
+        true_hz = rate_hz if self.is_identity else round(rate_hz / step, 3)
+        self.time_shift = {"late_ms": round(late_ms, 3), "rate_hz": true_hz}
 
     def __call__(self, epochs: Array) -> Array:
         """Resample [n, samples], in their own precision."""
         from scipy import fft
 
-        if self.rate_hz == self.to_hz:
+        if self.is_identity:
             return epochs
         # spectrum of epochs that are padded with their edges, [n, frequencies]
-        after = self.padded - self.samples - self.before
-        spectrum = fft.rfft(np.pad(epochs, ((0, 0), (self.before, after)), "edge"), axis=1)
+        padded, resampled = self._padded, self._resampled
+        after = padded - self.samples - self._before
+        spectrum = fft.rfft(np.pad(epochs, ((0, 0), (self._before, after)), "edge"), axis=1)
 
         # cut at the new Nyquist frequency, whose value counts for two; the factor keeps amplitudes
-        spectrum = spectrum[:, : self.resampled // 2 + 1] * (self.resampled / self.padded)
-        if self.resampled % 2 == 0:
-            spectrum[:, -1] *= 2 if self.resampled < self.padded else 0.5
-        return fft.irfft(spectrum, self.resampled, axis=1, overwrite_x=True)[:, self.inside]
+        spectrum = spectrum[:, : resampled // 2 + 1] * (resampled / padded)
+        if resampled % 2 == 0:
+            spectrum[:, -1] *= 2 if resampled < padded else 0.5
+        return fft.irfft(spectrum, resampled, axis=1, overwrite_x=True)[:, self.inside]
 
 
-@dataclass(frozen=True)
 class Cutting:
     """Cutting of trials out of a recording of one rate.
 
-    Attributes:
+    Args:
         steps: The keys of the recipe.
         recorded_hz: Samples a second of the recording.
+
+    Attributes:
+        rate_hz: Samples a second of the trials: a recording is never resampled to more than it has.
+        span: First and last sample of a trial, from its onset.
+        resampling: Resampling of a trial.
+        times_s: Times [T] of the kept samples, as mne gives them.
+
+    Raises:
+        BrainhiveError: if the times that are kept hold no sample, or one whose noise cannot be measured.
     """
 
-    steps: Steps
-    recorded_hz: float
+    def __init__(self, steps: Steps, recorded_hz: float) -> None:
+        self.steps, self.recorded_hz = steps, recorded_hz
+        self.rate_hz = min(steps.rate_hz, recorded_hz)
+        start, stop = (round(ms * recorded_hz / 1000) for ms in steps.epoch_ms)
+        self.span = start, stop
+        self.resampling = Resampling(stop - start + 1, recorded_hz, self.rate_hz)
 
-    @property
-    def rate_hz(self) -> float:
-        """Samples a second of the trials: a recording is never resampled to more than it has."""
-        return min(self.steps.rate_hz, self.recorded_hz)
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """First and last sample of a trial, from its onset."""
-        start, stop = (round(ms * self.recorded_hz / 1000) for ms in self.steps.epoch_ms)
-        return start, stop
-
-    @property
-    def resampling(self) -> Resampling:
-        """Resampling of a trial."""
-        start, stop = self.span
-        return Resampling(stop - start + 1, self.recorded_hz, self.rate_hz)
-
-    @property
-    def times_s(self) -> Float64:
-        """Times [T] of the kept samples, as mne gives them."""
-        return self._all_times_ms[self._kept] / 1000
-
-    @property
-    def _all_times_ms(self) -> Float64:
+        # times of all samples of a trial
         inside = self.resampling.inside
-        first_ms = self.span[0] * 1000 / self.recorded_hz  # of a whole sample
-        return first_ms + np.arange(inside.stop - inside.start) * 1000 / self.rate_hz
+        first_ms = start * 1000 / recorded_hz  # of a whole sample
+        times_ms = first_ms + np.arange(inside.stop - inside.start) * 1000 / self.rate_hz
 
-    @property
-    def _kept(self) -> slice:
         # 1e-6 ms: a sample at a limit of keep_ms counts as inside, whatever rounding does
-        start, stop = np.searchsorted(self._all_times_ms + 1e-6, self.steps.keep_ms)
-        if start == stop:
-            problem = f"no sample at {self.rate_hz:g} Hz lies in keep_ms {list(self.steps.keep_ms)}"
+        first, last = np.searchsorted(times_ms + 1e-6, steps.keep_ms)
+        if first == last:
+            problem = f"no sample at {self.rate_hz:g} Hz lies in keep_ms {list(steps.keep_ms)}"
             raise BrainhiveError(problem, "preparation.keep_ms=[start, stop], further apart")
-        if stop - start == 1 and self.steps.whiten == "epochs":
+        if last - first == 1 and steps.whiten == "epochs":
             raise BrainhiveError(
-                f"keep_ms {list(self.steps.keep_ms)} holds 1 sample at {self.rate_hz:g} Hz, but noise over "
+                f"keep_ms {list(steps.keep_ms)} holds 1 sample at {self.rate_hz:g} Hz, but noise over "
                 "the samples of a trial needs 2",
                 "preparation.keep_ms=[start, stop], further apart; or preparation.whiten=time, or no",
             )
-        return slice(int(start), int(stop))
+        self._kept = slice(int(first), int(last))
+        self.times_s: Float64 = times_ms[self._kept] / 1000
 
     def fits(self, onsets: Int64, samples: int) -> Bool:
         """Mark the trials [n] that lie wholly in a recording of so many samples."""
