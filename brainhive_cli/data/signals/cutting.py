@@ -128,7 +128,7 @@ class Resampling:
     def __init__(self, samples: int, rate_hz: float, to_hz: float) -> None:
         self.samples, self.is_identity = samples, rate_hz == to_hz
 
-        # samples are padded to a power of two, which the transform is fast at; the padding is resampled with them
+        # padded to a power of two, which the transform is fast at; the padding is resampled, too
         self._padded = 2 ** ceil(log2(samples + 2 * min(samples // 8, 100)))
         self._before = (self._padded - samples) // 2
         self._resampled = max(round(self._padded * to_hz / rate_hz), 1)
