@@ -11,21 +11,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from brainhive_cli import __version__
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.recipe import Paths, shipped_recipes
-from brainhive_cli.data.targets.encoder_groups import BLANK
-from brainhive_cli.models import fusers
-from brainhive_cli.models.generators import Sampling
-from brainhive_cli.models.heads import Decoded
-from brainhive_cli.models.losses import LossContext
 from tools import keys_page
 from tools.house import MODULES, PACKAGE, idle_keys, imports_of
 
@@ -62,7 +53,6 @@ OPENED = {
 calibrate fits models with."""
 SAME_THING = {"job", "recipe", "loop", "optimisation", "memory", "tables", "measure"}
 """Stems that name the same thing in several domains."""
-PARTS = [(shelf, kind) for shelf in parts.SHELVES for kind in parts.kinds(shelf)]
 RECIPES = sorted(shipped_recipes().rglob("*.yaml"))
 LIBRARIES = {"torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "yaml", "PIL"}
 HEAVY = {*LIBRARIES, "pydantic"}
@@ -140,99 +130,30 @@ def test_only_the_console_writes_to_the_terminal() -> None:
             assert not isinstance(node, ast.Name | ast.Attribute) or ast.unparse(node) not in writes, module
 
 
-@pytest.mark.parametrize(("shelf", "kind"), PARTS)
-def test_a_part_exports_its_config_and_a_tiny_instance(shelf: str, kind: str) -> None:
-    part = parts.load(shelf, kind)
-    assert issubclass(part.Config, parts.Config) and type(part.TINY) is part.Config
-    written = part.TINY.model_dump(mode="json")
-    assert parts.resolve(shelf, written).model_dump(mode="json") == written
-    assert [name for name, knob in part.Config.model_fields.items() if not knob.description] == []
+@pytest.mark.parametrize("shelf", parts.SHELVES)
+def test_the_parts_of_a_shelf_export_their_config_and_a_tiny_instance(shelf: str) -> None:
+    """What parts do is tested in `test_devices.py`."""
+    for kind in parts.kinds(shelf):
+        part = parts.load(shelf, kind)
+        assert issubclass(part.Config, parts.Config) and type(part.TINY) is part.Config, kind
+        written = part.TINY.model_dump(mode="json")
+        assert parts.resolve(shelf, written).model_dump(mode="json") == written, kind
+        assert [name for name, knob in part.Config.model_fields.items() if not knob.description] == [], kind
 
 
-@pytest.mark.parametrize("kind", parts.kinds("backbones"))
-def test_every_tiny_brain_encoder_makes_tokens(kind: str) -> None:
-    tiny = parts.load("backbones", kind).TINY
-    if tiny.takes_spec:
-        pytest.skip("it is built for heads by name, and has tests of its own")
-    try:
-        model = tiny.build(5, 100, 16)
-    except MissingExtra as error:
-        pytest.skip(error.in_one_line)
-    assert model(torch.randn(2, 5, 100), None).shape == (2, 16)
-
-
-@pytest.fixture
-def embeddings() -> dict[str, Tensor]:
-    return {"one": torch.randn(2, 6), "other": torch.randn(2, 6)}
-
-
-@pytest.mark.parametrize("kind", parts.kinds("fusers"))
-def test_every_tiny_fuser_makes_tokens(kind: str, embeddings: dict[str, Tensor]) -> None:
-    dims = {name: values.shape[1] for name, values in embeddings.items()}
-    fuser = parts.load("fusers", kind).TINY
-    dim = fuser.token_dim(dims, 8)
-    found = fusers.build(fuser, dims, dim, subjects=2)(embeddings)
-    tokens = list(found.values()) if isinstance(found, dict) else [found]
-    assert all(token.shape[0] == 2 for token in tokens) and sum(token.shape[1] for token in tokens) == dim
-
-
-@pytest.mark.parametrize("kind", parts.kinds("losses"))
-def test_every_tiny_loss_is_a_number(kind: str) -> None:
-    predicted, target = torch.randn(2, 3, 4, 8, 8)
-    if kind == "cross-entropy":  # whose targets are ids
-        target = torch.randint(0, 8, predicted.shape[:-1])
-    assert parts.load("losses", kind).TINY.build()(predicted, target, LossContext()).shape == ()
-
-
-@pytest.mark.parametrize("prior_kind", parts.kinds("priors"))
-@pytest.mark.parametrize("kind", parts.kinds("generators"))
-def test_every_tiny_generator_draws_what_every_tiny_prior_says(kind: str, prior_kind: str) -> None:
-    if kind in ("chain", "animatediff", "autoencoder") and prior_kind != "identity":
-        pytest.skip("stages of a chain have priors of their own; keyframes and latents are no tokens")
-    generator = parts.load("generators", kind).TINY.build()
-    try:
-        prior = parts.load("priors", prior_kind).TINY.build({"one": 4}, generator)
-    except BrainhiveError as error:
-        assert "does not fit this U-Net" in error.message
-        pytest.skip(error.in_one_line)
-    prior.attach(generator)
-    tokens = {"token": torch.randn(2, prior.dim or 16), "image": torch.randn(2, 2, 16)}
-    heads = {
-        "animatediff": {"keyframe": torch.rand(2, 3, 32, 32)},
-        "autoencoder": {"latent": torch.randn(2, 16)},
-    }
-    decoded = Decoded(heads.get(kind, tokens))
-    with torch.no_grad():
-        conditioning, null = prior.condition(decoded, [0, 1]), prior.null(2, [0, 1])
-        pictures = generator.generate(conditioning, [0, 1], 32, Sampling(steps=1, guidance=2.0), null)
-    assert pictures.shape in ((2, 3, 32, 32), (2, 6, 3, 32, 32))
-    prior.detach(generator)
-
-
-@pytest.mark.parametrize("kind", parts.kinds("encoders"))
-def test_every_tiny_encoder_embeds_what_it_reads(kind: str) -> None:
-    config = parts.load("encoders", kind).TINY
-    encoder = config.build()
-    labels = np.zeros(config.known_shape or 0, np.uint8)
-    given: Any = {**BLANK, "labels": labels}[encoder.reads]
-    with torch.no_grad():
-        embedding = encoder.module.eval()(encoder.preprocess(given)[None])
-    assert len(embedding) == 1 and embedding.ndim == len(config.shape or "D") + 1
-    assert embedding.isfinite().all()
-
-
-@pytest.mark.parametrize("kind", parts.kinds("datasets"))
-def test_every_tiny_data_set_says_what_it_has(kind: str, home: Path) -> None:
+def test_every_tiny_data_set_says_what_it_has(home: Path) -> None:
     (home / "data/image-folder").mkdir(parents=True)
-    dataset = parts.load("datasets", kind).TINY.build(Paths())
-    assert dataset.name and dataset.splits
+    for kind in parts.kinds("datasets"):
+        dataset = parts.load("datasets", kind).TINY.build(Paths())
+        assert dataset.name and dataset.splits, kind
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(shipped_recipes()).as_posix())
-def test_every_shipped_recipe_holds(path: Path) -> None:
-    pipeline = importlib.import_module(f"brainhive_cli.commands.{path.stem.replace('-', '_')}")
-    recipe = pipeline.Recipe.resolve(path.stem, str(path), {}, [])
-    assert type(recipe).model_validate(recipe.model_dump(mode="json")).fingerprint() == recipe.fingerprint()
+def test_every_shipped_recipe_is_the_same_when_it_is_read_again() -> None:
+    for path in RECIPES:
+        pipeline = importlib.import_module(f"brainhive_cli.commands.{path.stem.replace('-', '_')}")
+        recipe = pipeline.Recipe.resolve(path.stem, str(path), {}, [])
+        again = type(recipe).model_validate(recipe.model_dump(mode="json"))
+        assert again.fingerprint() == recipe.fingerprint(), path
 
 
 def test_every_file_that_the_architecture_names_exists() -> None:

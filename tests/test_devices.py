@@ -95,6 +95,9 @@ def test_every_encoder_embeds_there(kind: str, gpu: PretendedGpu) -> None:
     embeddings = group.encode(torch.stack([view, view]))
 
     assert all_on_gpu(*embeddings.values()) and not gpu.waits
+    (embedding,) = (values.cpu() for values in embeddings.values())
+    assert len(embedding) == 2 and embedding.ndim == len(config.shape or "D") + 1
+    assert embedding.isfinite().all()
 
 
 def cell_of(config: Any) -> tuple[Layout, CellData]:
@@ -205,11 +208,14 @@ def test_a_training_continues_there_from_its_checkpoint(
 @pytest.mark.parametrize("kind", parts.kinds("fusers"))
 def test_every_fuser_fuses_there(kind: str, gpu: PretendedGpu) -> None:
     config, dims = parts.load("fusers", kind).TINY, {"one": 6, "other": 6}
-    fuser = fusers.build(config, dims, config.token_dim(dims, 8), subjects=2).to(HERE.device)
+    width = config.token_dim(dims, 8)
+    fuser = fusers.build(config, dims, width, subjects=2).to(HERE.device)
 
     fused = fuser({name: torch.randn(2, dim, device="cuda") for name, dim in dims.items()})
 
-    assert all_on_gpu(*(fused.values() if isinstance(fused, dict) else [fused])) and not gpu.waits
+    tokens = [*fused.values()] if isinstance(fused, dict) else [fused]
+    assert all_on_gpu(*tokens) and not gpu.waits
+    assert all(len(token) == 2 for token in tokens) and sum(token.shape[1] for token in tokens) == width
 
 
 @pytest.mark.parametrize("kind", parts.kinds("losses"))
@@ -224,7 +230,7 @@ def test_every_loss_is_lowered_there(kind: str, gpu: PretendedGpu) -> None:
     value = config.build().to(HERE.device)(predicted.requires_grad_(), target, LossContext(mixing))
     value.backward()
 
-    assert all_on_gpu(value, predicted.grad)
+    assert value.shape == () and all_on_gpu(value, predicted.grad)
     assert len(gpu.waits) == (kind == "cross-entropy"), gpu.waits  # which refuses ids that are too large
 
 
@@ -252,7 +258,7 @@ def test_every_generator_and_prior_draw_and_learn_there(
     with torch.no_grad():
         media = generator.generate(conditioning, [0, 1], 32, Sampling(steps=1, guidance=2.0), null)
 
-    assert all_on_gpu(media)
+    assert all_on_gpu(media) and media.shape in ((2, 3, 32, 32), (2, 6, 3, 32, 32))
     if not hasattr(generator, "loss"):  # a chain's stages learn by themselves
         return
     frames = (generator.config.frames,) if kind == "animatediff" else ()

@@ -114,14 +114,10 @@ def test_the_backbone_of_the_page_passes_the_tests_of_its_shelf_when_it_is_put_t
     try:
         test_architecture.test_imports_point_down()
         test_architecture.test_a_module_opens_by_saying_what_it_is_for()
-        test_architecture.test_a_part_exports_its_config_and_a_tiny_instance("backbones", "net")
-        test_architecture.test_every_tiny_brain_encoder_makes_tokens("net")
+        test_architecture.test_the_parts_of_a_shelf_export_their_config_and_a_tiny_instance("backbones")
         shelf = runpy.run_path(str(Path(__file__).parent / "models/backbones/test_backbones.py"))
-        for sizes in ((17, 250), (63, 250), (271, 201), (5, 100)):
-            shelf["test_sizes_follow_from_the_signal"]("net", *sizes)
+        shelf["test_sizes_follow_from_the_signal_whose_token_is_its_own"]("net")
         shelf["test_gradients_reach_every_parameter_and_dropout_is_for_training_only"]("net")
-        for shape in ((4, 6, 100), (4, 5, 99), (5, 100)):
-            shelf["test_a_signal_of_another_size_is_refused_naming_both"]("net", shape)
     finally:
         sys.modules.pop(name, None)
         vars(backbones).pop("net", None)

@@ -1,6 +1,7 @@
 """The recipes of papers: each resolves, plans its cells and names the published number beside it."""
 
 import re
+from functools import cache
 
 import pytest
 
@@ -57,6 +58,7 @@ HELD_OUT = {"shallow-alignment", "shallow-alignment-meg", "visual-blur-perceptio
 """They keep the last epoch, and hold pictures out: to choose a layer, or as their authors did."""
 
 
+@cache
 def resolve(paper: str, *overrides: str) -> train_align.Recipe:
     return train_align.Recipe.resolve("train-align", f"papers/{paper}", {}, overrides)
 
@@ -65,46 +67,44 @@ def test_every_paper_has_its_number_or_is_known_to_have_none() -> None:
     assert set(PAPERS) == PUBLISHED.keys() | UNPUBLISHED
 
 
-@pytest.mark.parametrize("paper", PAPERS)
-def test_a_paper_names_its_number_and_where_it_stands(paper: str) -> None:
-    what = resolve(paper)
-    published = what.published
-    if paper in UNPUBLISHED:
-        assert published is None
-    else:
-        assert published is not None and published.source
-        assert (published.values["top1"], published.values.get("top5")) == PUBLISHED[paper]
-        assert what.dataset.kind.upper() in published.source
+def test_a_paper_names_its_number_and_where_it_stands() -> None:
+    for paper in PAPERS:
+        what = resolve(paper)
+        published = what.published
+        if paper in UNPUBLISHED:
+            assert published is None, paper
+        else:
+            assert published is not None and published.source, paper
+            assert (published.values["top1"], published.values.get("top5")) == PUBLISHED[paper], paper
+            assert what.dataset.kind.upper() in published.source, paper
 
 
-@pytest.mark.parametrize(
-    "paper", ["atm-s", "brainhive-inter", "bridge-inter", "samga-inter", "shallow-alignment"]
-)
-def test_a_number_that_was_chosen_on_the_test_pictures_says_so(paper: str) -> None:
-    published = resolve(paper).published
-    assert published is not None and any("on the test pictures" in each for each in published.differs)
+def test_a_number_that_was_chosen_on_the_test_pictures_says_so() -> None:
+    for paper in ("atm-s", "brainhive-inter", "bridge-inter", "samga-inter", "shallow-alignment"):
+        published = resolve(paper).published
+        assert published is not None and any("on the test pictures" in each for each in published.differs)
 
 
-@pytest.mark.parametrize("paper", PAPERS)
-def test_a_paper_never_looks_at_test_and_takes_the_last_epoch_unless_it_says_otherwise(paper: str) -> None:
-    what = resolve(paper)
-    train = what.train
-    if paper == "brain-diffuser":  # which has no epochs
-        assert what.backbone.is_closed_form and not train.validation
-        return
-    expected = ("best", True) if paper in ON_VALIDATION else ("last", paper in HELD_OUT)
-    assert (train.selection, train.validation > 0) == expected
+def test_a_paper_never_looks_at_test_and_takes_the_last_epoch_unless_it_says_otherwise() -> None:
+    for paper in PAPERS:
+        what = resolve(paper)
+        train = what.train
+        if paper == "brain-diffuser":  # which has no epochs
+            assert what.backbone.is_closed_form and not train.validation
+            continue
+        expected = ("best", True) if paper in ON_VALIDATION else ("last", paper in HELD_OUT)
+        assert (train.selection, train.validation > 0) == expected, paper
 
 
-@pytest.mark.parametrize("paper", [name for name in PAPERS if name.startswith("brainhive")])
-def test_brainhives_papers_train_as_its_repository_and_say_what_differs(paper: str) -> None:
-    train = resolve(paper).train
-    assert (train.init, train.decay, train.last_batch) == ("reference", "weights", "keep")
-    against = resolve(paper, "prior=demo:prior", "encoders=demo-clip,demo-vae", "train.prior_dropout=0.1")
-    assert against.train.prior_dropout == 0.1
-    # the recipe, or the one that it extends
-    files = read_extended(shipped_recipes() / "papers" / paper / "train-align.yaml")
-    assert any("# What still differs from its repository: " in file.read_text() for file in files)
+def test_brainhives_papers_train_as_its_repository_and_say_what_differs() -> None:
+    against = ("prior=demo:prior", "encoders=demo-clip,demo-vae", "train.prior_dropout=0.1")
+    for paper in (name for name in PAPERS if name.startswith("brainhive")):
+        train = resolve(paper).train
+        assert (train.init, train.decay, train.last_batch) == ("reference", "weights", "keep"), paper
+        assert resolve(paper, *against).train.prior_dropout == 0.1, paper
+        # the recipe, or the one that it extends
+        files = read_extended(shipped_recipes() / "papers" / paper / "train-align.yaml")
+        assert any("# What still differs from its repository: " in file.read_text() for file in files)
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -148,22 +148,20 @@ def test_mindeye2s_curve_is_six_trainings_of_four_subjects_each_held_out_of_its_
     assert start.trained_on is None  # all others of the eight
 
 
-@pytest.mark.parametrize(
-    "paper", ["havir", "mindeye1-lowlevel", "mindeye2", "mindeye2-1h", "mindeye2-sessions"]
-)
-def test_trainings_after_mindeye_neither_clip_gradients_nor_let_biases_decay(paper: str) -> None:
+def test_trainings_after_mindeye_neither_clip_gradients_nor_let_biases_decay() -> None:
     """Source: Train_MindEye.py, train_autoencoder.py and Train.py of MedARC's repositories."""
-    train = resolve(paper).train
-    assert (train.grad_norm, train.decay, train.weight_decay) == (None, "not_biases", 0.01)
+    for paper in ("havir", "mindeye1-lowlevel", "mindeye2", "mindeye2-1h", "mindeye2-sessions"):
+        train = resolve(paper).train
+        assert (train.grad_norm, train.decay, train.weight_decay) == (None, "not_biases", 0.01), paper
 
 
-@pytest.mark.parametrize("paper", ["neurons", "neurons-brain"])
-def test_all_weights_of_neurons_decay_and_its_captions_are_chosen_by_one_key(paper: str) -> None:
+def test_all_weights_of_neurons_decay_and_its_captions_are_chosen_by_one_key() -> None:
     """Source: train_neurons.py, AdamW over all parameters that learn, with torch's default of 0.01."""
-    train = resolve(paper).train
-    assert (train.grad_norm, train.decay, train.weight_decay) == (None, "all", 0.01)
-    names = [resolve(paper, *key).dataset.captions for key in ([], ["dataset.captions=qwen"])]
-    assert names == ["blip2", "qwen"]
+    for paper in ("neurons", "neurons-brain"):
+        train = resolve(paper).train
+        assert (train.grad_norm, train.decay, train.weight_decay) == (None, "all", 0.01)
+        names = [resolve(paper, *key).dataset.captions for key in ([], ["dataset.captions=qwen"])]
+        assert names == ["blip2", "qwen"]
 
 
 @pytest.mark.parametrize("paper", RECONSTRUCTED)

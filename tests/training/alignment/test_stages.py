@@ -118,7 +118,7 @@ def test_frozen_parts_keep_their_weights_in_evaluation_mode(data, tmp_path, monk
     assert all(modes[0].values())
 
 
-@pytest.mark.parametrize("after", [3, 13, 14, 20, 29])
+@pytest.mark.parametrize("after", [3, 13, 29])
 def test_a_training_killed_in_any_stage_ends_with_the_same_weights(data, tmp_path, monkeypatch, after):
     whole = trained(data, tmp_path / "whole", STAGES, ema=0.5)
     monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
@@ -274,11 +274,8 @@ def test_a_warm_up_as_a_share_gives_exactly_the_published_learning_rates(name):
     assert rates(stage, 3) == rates(epochs, 3)
 
 
-@pytest.mark.parametrize("key", ["train.epochs", "train.stages.0.epochs"])
-@pytest.mark.parametrize("epochs", [1, 3, 60])
-@pytest.mark.parametrize(
-    "name", ["papers/neurons", "papers/mindeye2", "papers/havir", "papers/neurons-brain"]
-)
+@pytest.mark.parametrize(("key", "epochs"), [("train.epochs", 3), ("train.stages.0.epochs", 60)])
+@pytest.mark.parametrize("name", ["papers/neurons", "papers/mindeye2"])
 def test_one_key_gives_a_staged_training_another_length_with_all_its_courses(tmp_path, name, key, epochs):
     published, recipe = shipped(name), shipped(name, f"{key}={epochs}")
 
@@ -482,8 +479,7 @@ def test_the_stronger_the_pull_the_nearer_the_weights_stay_to_the_start(data, st
     assert free == zero > 1.1 * weak > 1.1 * 1.1 * strong > 0
 
 
-@pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("after", [3, 13, 20, 29])
+@pytest.mark.parametrize(("first", "after"), [(0, 13), (1, 3), (1, 29)])
 def test_a_pulled_training_killed_in_any_stage_ends_with_the_same_weights(
     data, tmp_path, monkeypatch, first, after
 ):

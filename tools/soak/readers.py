@@ -1,0 +1,296 @@
+"""Each reader of files on damaged ones: one clear error, or the same content as before; nothing else."""
+
+import json
+import pickle
+import random
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from brainhive_cli.core import documents, weights
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import Facts
+from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.recipe import Paths, read_recipe
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data import datasets
+from brainhive_cli.data.datasets import coco, imagenet
+from brainhive_cli.data.exchange.vectors import checked_batches, open_vectors
+from brainhive_cli.data.published import nsd
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.stores import pickles
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.retrieval.concepts import read_categories
+from tools.soak.runner import Case
+
+BATCH = 25
+COUNT = 20
+IDS = [f"train/c{number % 3}/p{number:02d}" for number in range(COUNT)]
+VALUES = np.random.default_rng(0).normal(size=(COUNT, 8)).astype(np.float32)
+DAMAGES = ("emptied", "cut", "header", "payload", "zeros", "noise", "longer", "another kind", "directory")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a sound file is written, and read as something that can be compared.
+
+    Attributes:
+        has_digest: Whether the format tells any damaged byte.
+    """
+
+    name: str
+    write: Callable[[Path], Any]
+    read: Callable[[Path], Any]
+    has_digest: bool = False
+
+
+def _content(value: Any) -> Any:
+    """Turn what was read into plain values."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().float().numpy()
+    if isinstance(value, np.ndarray | np.generic):
+        return (value.shape, str(value.dtype), value.tobytes())
+    if isinstance(value, dict):
+        return {key: _content(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_content(each) for each in value]
+    return value
+
+
+def _targets(path: Path) -> None:
+    attributes = {
+        "encoder": "e",
+        "dataset": "set",
+        "split": "train",
+        "config": {"kind": "timm"},
+        "weights": {},
+    }
+    Blank(path, IDS, [each.split("/")[1] for each in IDS], (8,), "float32", attributes).create()
+    writer = TargetWriter(path)
+    writer.write(writer.pending, VALUES)
+    writer.close()
+    writer.finish()
+
+
+def _read_targets(path: Path) -> Any:
+    found = TargetStore.open(path)
+    return _content(
+        [
+            np.asarray(found.embedding),
+            list(found.image_ids),
+            list(found.concepts),
+            found.done,
+            found.attributes,
+        ]
+    )
+
+
+def _signals(path: Path) -> None:
+    signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
+    space, ids = Sensors(("O1", "Oz", "O2")), IDS[:4]
+    made = Trials(signal, ids, space, np.arange(5) / 250, 250.0, "µV", {"source": "test"})
+    SignalStore.write(path, {"train": made})
+
+
+def _read_signals(path: Path) -> Any:
+    found = SignalStore.open(path)["train"]
+    return _content(
+        [np.asarray(found.signal), list(found.image_ids), found.times_s, found.unit, found.repetitions]
+    )
+
+
+def _run(path: Path) -> None:
+    folder = RunFolder(path.parent)
+    folder.write_text("recipe.yaml", "seed: 1\n")
+    folder.finish(Measurements(facts=Facts(mode="intra")))
+
+
+def _tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        for number in range(3):
+            info, data = tarfile.TarInfo(f"n01440764_{number}.jpg"), _picture_bytes("jpeg")
+            info.size = len(data)
+            archive.addfile(info, BytesIO(data))
+
+
+def _picture_bytes(form: str) -> bytes:
+    file = BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, form)
+    return file.getvalue()
+
+
+def _all_pictures(found: Any, split: str = "train") -> Any:
+    images = found.images(split)
+    return [list(images.image_ids), [images.open(index).tobytes() for index in range(len(images))]]
+
+
+def _table(path: Path) -> None:
+    rows = pyarrow.table({"path": IDS, "emb": [row.tolist() for row in VALUES]})
+    pyarrow.parquet.write_table(rows, path)
+
+
+def _read_table(path: Path) -> Any:
+    vectors = open_vectors([path], ["e"])
+    return _content([list(vectors.names), list(checked_batches(vectors))])
+
+
+def _stimuli(path: Path) -> None:
+    with h5py.File(path.with_name(nsd.STIMULI), "w") as file:
+        file["imgBrick"] = np.zeros((4, 3, 3, 3), np.uint8)
+    rows = "".join(f"{number},{number == 2}\n" for number in range(4))
+    path.with_name(nsd.INFO).write_text(f"nsdId,shared1000\n{rows}")
+
+
+def _read_stimuli(path: Path) -> Any:
+    return _all_pictures(nsd.Pictures(root=str(path.parent)).build(Paths()), "test")
+
+
+def _annotations(path: Path) -> None:
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(3)]
+    areas = [{"image_id": number, "category_id": 1, "area": 2.0} for number in range(3)]
+    path.write_text(
+        json.dumps({"images": images, "categories": [{"id": 1, "name": "dog"}], "annotations": areas})
+    )
+
+
+def _dictionary(path: Path) -> None:
+    np.savez(path, ids=np.array(IDS), vectors=VALUES)
+
+
+STATE = {"layer.weight": torch.from_numpy(VALUES), "layer.bias": torch.arange(8.0)}
+READERS = [
+    Reader("set/train/e.h5", _targets, _read_targets, has_digest=True),
+    Reader("sub-01.h5", _signals, _read_signals, has_digest=True),
+    Reader(
+        "ours.safetensors",
+        partial(weights.save, tensors=STATE, metadata={}),
+        lambda path: _content(weights.read(path)),
+        True,
+    ),
+    Reader("model.safetensors", partial(save_file, STATE), lambda path: _content(weights.read(path))),
+    Reader(
+        "archive.pt", partial(torch.save, STATE), lambda path: _content(weights.read(path)), has_digest=True
+    ),
+    Reader(
+        "old.pth",
+        partial(torch.save, STATE, _use_new_zipfile_serialization=False),
+        lambda path: _content(weights.read(path)),
+    ),
+    Reader(
+        "metrics.json", _run, lambda path: RunFolder(path.parent).measurements().as_dict(), has_digest=True
+    ),
+    Reader("config.json", lambda path: path.write_text('{"a": [1, 2], "b": "c"}'), documents.read),
+    Reader("recipe.yaml", lambda path: path.write_text("train: {lr: 0.1}\nseeds: [1]\n"), read_recipe),
+    Reader("dict.npz", _dictionary, lambda path: _content(pickles.load(path))),
+    Reader("array.npy", partial(np.save, arr=VALUES), lambda path: _content(pickles.load(path))),
+    Reader(
+        "bare.npy",
+        lambda path: path.write_bytes(pickle.dumps({"a": VALUES, "b": IDS})),
+        lambda path: _content(pickles.load(path)),
+    ),
+    Reader(
+        "dict.pt",
+        lambda path: torch.save({"vectors": STATE, "ids": IDS}, path),
+        lambda path: _content(pickles.load(path)),
+    ),
+    Reader(
+        "imagenet-train-0.tar",
+        _tar,
+        lambda path: _all_pictures(imagenet.Config(root=str(path.parent)).build(Paths())),
+    ),
+    Reader("table.parquet", _table, _read_table),
+    Reader(
+        "picture.png",
+        lambda path: path.write_bytes(_picture_bytes("png")),
+        lambda path: datasets.decode(str(path), path).tobytes(),
+    ),
+    Reader(
+        "picture.jpg",
+        lambda path: path.write_bytes(_picture_bytes("jpeg")),
+        lambda path: datasets.decode(str(path), path).tobytes(),
+    ),
+    Reader(nsd.STIMULI, _stimuli, _read_stimuli),
+    Reader(nsd.INFO, _stimuli, _read_stimuli),
+    Reader("instances.json", _annotations, lambda path: coco._concepts(path)),
+    Reader(
+        "categories.tsv",
+        lambda path: path.write_text("a\tx\nb\ty\n"),
+        lambda path: read_categories(str(path)),
+    ),
+]
+
+
+def damage(path: Path, how: str, seed: int) -> None:
+    """Damage a file."""
+    chosen, was = random.Random(f"{path.name}/{how}/{seed}"), path.read_bytes()
+    at, size = chosen.randrange(len(was)), max(1, len(was) // 8)
+    changed = bytearray(was)
+    if how in ("header", "payload"):
+        changed[at if how == "payload" else at % min(len(was), 200)] ^= 1 << chosen.randrange(8)
+    elif how in ("zeros", "noise"):
+        changed[at : at + size] = (bytes(size) if how == "zeros" else chosen.randbytes(size))[: len(was) - at]
+    elif how == "longer":
+        changed += chosen.randbytes(64)
+    elif how == "another kind":
+        changed = bytearray(_picture_bytes("png") if path.suffix != ".png" else pickle.dumps([1]))
+    path.unlink()
+    if how == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes(b"" if how == "emptied" else bytes(changed[: at if how == "cut" else None]))
+
+
+def refused_or_same(reader: Reader, how: str, seed: int, folder: Path) -> str:
+    """Write a sound file, damage and read it; tell whether it is refused, and raise where that is unclear."""
+    path = folder / str(seed) / reader.name
+    path.parent.mkdir(parents=True)
+    reader.write(path)
+    before = reader.read(path)
+    damage(path, how, seed)
+    try:
+        after = reader.read(path)
+    except BrainhiveError as error:
+        assert error.exit_code in (1, 2, 3) and error.hint
+        assert str(folder) in error.message and "\n" not in error.message
+        assert not {"this is a bug", "free space"} & {*error.hint.split("; ")}
+        return "refused"
+    assert after == before or not reader.has_digest
+    return "same result" if after == before else "changed, no checksum"
+
+
+def cases(seed: int, count: int) -> Iterator[Case]:
+    """Make batches of readers and damages."""
+    for number in range(0, count, BATCH):
+        numbers = range(number, min(number + BATCH, count))
+        yield Case("readers", f"{number}-{number + len(numbers) - 1}", call=partial(_try, seed, numbers))
+
+
+def _try(seed: int, numbers: range) -> tuple[dict[str, str], dict[str, int]]:
+    problems, counts = dict[str, str](), Counter[str]()
+    for number in numbers:
+        turn, place = divmod(number, len(READERS) * len(DAMAGES))
+        reader, how = READERS[place % len(READERS)], DAMAGES[place // len(READERS)]
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                counts[refused_or_same(reader, how, seed + turn, Path(folder))] += 1
+            except BaseException as error:
+                problems[f"{number} {reader.name} {how}"] = f"{type(error).__name__}: {error!s:.150}"
+                counts["failed"] += 1
+    return problems, dict(counts)
