@@ -1,11 +1,13 @@
 """What all tests share: golden values and real data, a home of their own, one thread a process."""
 
+import contextlib
 import gc
-import hashlib
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import metadata
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -40,26 +42,6 @@ def no_power_cut() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def pictures_compared_once() -> Iterator[None]:
-    """Remember how pictures resemble each other: each run of the demo compares hundreds of its pairs."""
-    from brainhive_cli.training.alignment import learned
-
-    confirm, known = learned.confirm_near_copy, dict[object, object]()
-
-    def confirm_once(*pair: Image.Image) -> object:
-        if not all(isinstance(picture, Image.Image) for picture in pair):
-            return confirm(*pair)
-        key = tuple((picture.mode, picture.size, hash(picture.tobytes())) for picture in pair)
-        if key not in known:
-            known[key] = confirm(*pair)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learned, "confirm_near_copy", confirm_once)
-        yield
-
-
 @pytest.fixture(scope="module", autouse=True)
 def no_code_of_other_tests() -> Iterator[None]:
     """Forget which modules other test files named as parts: errors in these would be said to be a user's."""
@@ -71,26 +53,55 @@ def no_code_of_other_tests() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def pairs_compared_once() -> Iterator[None]:
-    """Compare two pictures once: runs of one world look for near-copies among the same pictures each time."""
-    from PIL import Image
+def versions_looked_up_once() -> Iterator[None]:
+    """Search the folders of packages for a version once: each run writes down those of a dozen libraries."""
+    search, known = metadata.version, dict[str, str | None]()
 
-    from brainhive_cli.data.media import near_copies
-
-    compare, known = near_copies.confirm_near_copy, dict[str, str]()
-
-    def compare_once(*pair: Any) -> str:
-        if not all(isinstance(picture, Image.Image) for picture in pair):
-            return compare(*pair)
-        content = hashlib.sha256()
-        for picture in pair:
-            content.update(f"{picture.mode} {picture.size} ".encode() + picture.tobytes())
-        if (key := content.hexdigest()) not in known:
-            known[key] = compare(*pair)
-        return known[key]
+    def version(name: str) -> str:
+        if name not in known:
+            known[name] = None
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                known[name] = search(name)
+        if (installed := known[name]) is None:
+            raise metadata.PackageNotFoundError(name)
+        return installed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(near_copies, "confirm_near_copy", compare_once)
+        patch.setattr(metadata, "version", version)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pictures_decoded_here() -> Iterator[None]:
+    """Start no processes that decode pictures unless a test asks for them: these have few, small pictures."""
+    from brainhive_cli.data.media import decoding
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "DECODERS", 0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pictures_drawn_and_compared_once() -> Iterator[None]:
+    """Draw a picture of the demo once, and compare two once: many tests use the same ones."""
+    from brainhive_cli.data.media import near_copies
+    from brainhive_cli.demo import pictures
+    from brainhive_cli.training.alignment import learned
+
+    compare, likenesses, drawn = near_copies.confirm_near_copy, dict[object, Any](), cache(pictures.draw)
+
+    def compare_once(*pair: Any) -> Any:
+        if not all(isinstance(picture, Image.Image) for picture in pair):
+            return compare(*pair)
+        key = tuple((picture.mode, picture.size, hash(picture.tobytes())) for picture in pair)
+        if key not in likenesses:
+            likenesses[key] = compare(*pair)
+        return likenesses[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "draw", lambda *arguments: drawn(*arguments).copy())
+        for module in (near_copies, learned):
+            patch.setattr(module, "confirm_near_copy", compare_once)
         yield
 
 

@@ -20,7 +20,7 @@ PRELOADED = [
     *("brainhive_cli.cli.execute", *(f"brainhive_cli.commands.{name}" for name in COMMANDS)),
 ]
 READ_BY_COMMANDS = {"PYTHONPATH", "COLUMNS", "BRAINHIVE_HOME", "BRAINHIVE_ALLOW_CODE", "NO_COLOR"}
-READ_BY_COMMANDS |= {"PYTEST_CURRENT_TEST"}
+READ_BY_COMMANDS |= {"PYTEST_CURRENT_TEST", "GLOO_SOCKET_IFNAME"}
 """Variables that no library reads when it is imported; whatever else differs needs a new process."""
 SET_BY_LIBRARIES: set[str] = set()
 """Variables that torch, open_clip, scikit-learn … set where they are not, whenever a test imports them."""

@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -245,11 +244,14 @@ def test_a_full_disk_is_told_as_such_whichever_library_finds_it(
 
 
 SLOW = """
-import time, numpy, torch
+import os, time, numpy, torch
 class Slow(torch.nn.Module):
+    calls = 0
     def forward(self, images):
+        self.calls += 1
         print("busy", flush=True)
-        time.sleep(0.2)
+        while self.calls > 1 and os.path.exists("hold"):
+            time.sleep(0.02)
         return images.float().flatten(1)[:, :4]
 def make():
     return Slow(), lambda picture: torch.from_numpy(numpy.array(picture)).permute(2, 0, 1)
@@ -260,6 +262,7 @@ def test_ctrl_c_is_exit_code_130_and_the_same_command_goes_on(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (photos / "slow_network.py").write_text(SLOW)
+    (photos / "hold").touch()
     words = [
         "embed",
         "dataset=image-folder",
@@ -275,9 +278,9 @@ def test_ctrl_c_is_exit_code_130_and_the_same_command_goes_on(
         assert running.stdout and running.stderr
         for _ in range(2):
             running.stdout.readline()
-        time.sleep(0.1)
         running.send_signal(signal.SIGINT)
         told = running.stderr.read()
+    (photos / "hold").unlink()
     assert running.returncode == 130
     assert told == "interrupted: the same command continues where it stopped\n"
     assert not list(photos.rglob("*.h5"))

@@ -390,7 +390,7 @@ WRONG = {
     ),
     "ids that match nothing": (
         forget_pictures,
-        r"ses-01/raw_eeg_training\.npy has pictures 1 to 3, but .* has 2 of train",
+        r"ses-04/raw_eeg_training\.npy has pictures 1 to 3, but .* has 2 of train",
     ),
     "other shapes": (
         lambda folder: changed(folder / TRAINING, raw_eeg_data=lambda values: values[:-1]),
@@ -405,16 +405,17 @@ WRONG = {
 
 @pytest.mark.parametrize("way", WRONG)
 def test_bad_input_is_one_line_and_nothing_is_lost(raw, go, way):
-    go("prepare", "preparation.sessions=[1,2]", "name=before")
+    go("prepare", "preparation.sessions=[1]", "name=before")
     spoil, message = WRONG[way]
     spoil(raw / SESSION)
+    last = "preparation.sessions=[4]"
     with pytest.raises(BrainhiveError, match=message) as caught:
-        go("prepare")
+        go("prepare", last)
     assert caught.value.hint and "\n" not in caught.value.in_one_line
     assert isinstance(caught.value, MissingData) == (way in ("a missing session", "a truncated file"))
     assert not (raw / "signals/things-eeg/default/sub-01.h5").exists() and not (raw / "ran").exists()
     assert store(raw, "before")["train"].repetitions.sum() > 0
-    listed = prepare.inputs(prepare.Recipe())  # reads the files, not the signals
+    listed = prepare.inputs(prepare.Recipe.resolve("prepare", None, {}, [last]))  # without the signals
     assert describe_missing(listed) == [caught.value.in_one_line]
 
 

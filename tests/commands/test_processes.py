@@ -90,7 +90,7 @@ def test_cells_are_shared_whole(world, small, tmp_path, go):
 def test_one_cell_is_trained_in_parallel_by_hand_written_accelerate_too(
     brainhive, world, small, tmp_path, go
 ):
-    settings = (*small, *NOTHING_DRAWN, "subjects=1", "train.batch_size=129")
+    settings = (*small, *NOTHING_DRAWN, "subjects=1", "train.batch_size=129", "train.epochs=3")
     one = go("train-align", *settings, f"paths.runs={tmp_path / 'one'}")
     launcher = (
         str(Path(sys.executable).with_name("accelerate")),
@@ -118,19 +118,17 @@ def test_one_cell_is_trained_in_parallel_by_hand_written_accelerate_too(
 def test_two_machines_train_one_cell_by_the_same_line_with_their_ranks(
     brainhive, world, small, tmp_path, go, monkeypatch
 ):
-    settings = (*small, *NOTHING_DRAWN, "subjects=1", "train.batch_size=129")
+    settings = (*small, *NOTHING_DRAWN, "subjects=1", "train.batch_size=129", "train.epochs=3")
     one = go("train-align", *settings, f"paths.runs={tmp_path / 'one'}")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     line = ("train-align", *settings, f"paths.runs={tmp_path / 'two'}", "--json", "--machines", "2")
     line = (*line, "--processes", "2", "run.main_process_ip=127.0.0.1", f"run.main_process_port={port}")
-    launcher = (sys.executable, "-m", "brainhive_cli")
 
     ranks = [f"run.machine_rank={rank}" for rank in range(2)]
-    machines = [brainhive(*line, rank, wait=False, launcher=launcher) for rank in ranks]
+    machines = [brainhive(*line, rank, wait=False) for rank in ranks]
     spoken = [machine.communicate(timeout=300) for machine in machines]
 
     assert [machine.returncode for machine in machines] == [0, 0], spoken

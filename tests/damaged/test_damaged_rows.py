@@ -60,12 +60,10 @@ def signals_of(home: Path) -> Path:
     return path_of(home / "signals", DATASET, "default", 1)
 
 
-@pytest.mark.parametrize("is_mapped", [False, True], ids=["loaded", "mapped"])
-def test_training_refuses_targets(own, go, small, monkeypatch, is_mapped):
+def test_training_refuses_targets(own, go, small, monkeypatch):
     path = store_of(own, "train")
     rows = zero(path, "embedding")
-    if is_mapped:
-        monkeypatch.setattr(targets, "free_bytes", lambda device: 0)
+    monkeypatch.setattr(targets, "free_bytes", lambda device: 0)  # so that they are gathered from the file
 
     refused(
         lambda: go("train-align", *small, "subjects=1", "train.epochs=1"),
@@ -76,8 +74,7 @@ def test_training_refuses_targets(own, go, small, monkeypatch, is_mapped):
     )
 
 
-@pytest.mark.parametrize("repetitions", ["average", "single"])
-@pytest.mark.parametrize("is_mapped", [False, True], ids=["loaded", "mapped"])
+@pytest.mark.parametrize(("is_mapped", "repetitions"), [(False, "average"), (True, "single")])
 def test_training_refuses_signals(own, go, small, monkeypatch, is_mapped, repetitions):
     if is_mapped:
         monkeypatch.setattr(training_data, "free_bytes", lambda device: 0)

@@ -483,8 +483,7 @@ def wait_for(condition: Callable[[], Any], timeout_s: float = 10) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [PHONE, DESK])
+@pytest.mark.parametrize(("width", "scheme"), [(PHONE, "light"), (DESK, "dark")])
 def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened, width, scheme):
     page, url = started()
     shown, complaints = opened(url, width, scheme)

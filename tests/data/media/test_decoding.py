@@ -16,6 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet
+from brainhive_cli.data.media import decoding
 from brainhive_cli.data.media.decoding import BATCHES_AHEAD, decoded, decoders, digest_pixels
 from brainhive_cli.data.stores.ids import Names
 
@@ -164,6 +165,7 @@ def test_a_gpu_that_reads_late_finds_each_batch_as_it_was_given(tmp_path, monkey
 def test_nothing_is_forked_on_macos_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = Launch(0, 1, torch.device("cpu"))
     monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(decoding, "DECODERS", 16)
     assert decoders(None, alone) == 7
     monkeypatch.setattr("sys.platform", "darwin")
     assert (decoders(None, alone), decoders(3, alone)) == (0, 3)

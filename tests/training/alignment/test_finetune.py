@@ -13,7 +13,6 @@ from trials import make_trials
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.training.alignment import training_data
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import inherited
 from brainhive_cli.training.alignment.settings import Finetune
@@ -95,15 +94,10 @@ def write_sessions(path: Path) -> None:
     SignalStore.write(path, splits)
 
 
-@pytest.mark.parametrize(("repetitions", "is_mapped"), [("average", False), ("single", True)])
-def test_a_model_is_fitted_to_the_pictures_of_the_first_session_alone(
-    go, small, here, world, tmp_path, monkeypatch, repetitions, is_mapped
-):
-    if is_mapped:
-        monkeypatch.setattr(training_data, "free_bytes", lambda device: 0)
+def test_a_model_is_fitted_to_the_pictures_of_the_first_session_alone(go, small, here, world, tmp_path):
     mine = (here, f"paths.signals={tmp_path / 'signals'}", "seeds=1", "train.epochs=1")
-    reading = f"signal.repetitions={repetitions}"
-    go("train-align", *small, THREE, *mine, reading, "mode=joint", "subjects=1,2")
+    single = "signal.repetitions=single"
+    go("train-align", *small, THREE, *mine, single, "mode=joint", "subjects=1,2")
     tuned = (
         "train-align",
         *small,

@@ -155,7 +155,7 @@ COPIES = {
 }
 
 
-@pytest.mark.parametrize("kind", COPIES)
+@pytest.mark.parametrize("kind", ["JPEG", "half size"])
 def test_near_copies_are_left_out_as_exact_ones_are(go, home, photos, kind):
     name = photograph_into_test(photos, *COPIES[kind])
     go("embed", simulated(photos), COLOURS)
