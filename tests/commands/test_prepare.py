@@ -390,7 +390,7 @@ WRONG = {
     ),
     "ids that match nothing": (
         forget_pictures,
-        r"ses-04/raw_eeg_training\.npy has pictures 1 to 3, but .* has 2 of train",
+        r"ses-04/raw_eeg_training\.npy has pictures 4 to 6, but .* has 2 of train",
     ),
     "other shapes": (
         lambda folder: changed(folder / TRAINING, raw_eeg_data=lambda values: values[:-1]),

@@ -565,8 +565,9 @@ def test_the_size_of_blocks_changes_nothing(world: World, estimator: Any) -> Non
     assert whole.maps["is_constant"].sum() == 0
 
 
-@pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf", "denoised"])
-@pytest.mark.parametrize("value", [0.0, 500.0, np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("estimator", "value"), [("lsa", 0.0), ("lss", 500.0), ("hrf", np.nan), ("denoised", np.inf)]
+)
 def test_a_voxel_without_signal_in_one_run_is_marked_and_leaves_others_alone(
     estimator: Any, value: float
 ) -> None:
@@ -671,8 +672,7 @@ def test_a_trial_of_whose_response_the_run_has_the_tail_alone_gets_no_huge_beta(
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf", "denoised"])
-@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize(("estimator", "count"), [("lsa", 0), ("lss", 1), ("hrf", 0), ("denoised", 1)])
 def test_a_run_and_session_of_one_trial_or_none_is_fitted(world: World, estimator: Any, count: int) -> None:
     run = world.runs[-1]
     lone = replace(run, onsets_s=run.onsets_s[:count], stimuli=run.stimuli[:count], session=9)
@@ -701,8 +701,7 @@ def test_series_whose_mean_was_removed_are_refused() -> None:
         world.estimate("lsa")
 
 
-@pytest.mark.parametrize("estimator", ["lss", "denoised"])
-@pytest.mark.parametrize("factor", [1e-30, 1e34])
+@pytest.mark.parametrize(("estimator", "factor"), [("lss", 1e-30), ("denoised", 1e34)])
 def test_the_unit_of_series_changes_nothing(world: World, estimator: Any, factor: float) -> None:
     scaled = World()
     scaled.bold = [(bold * np.float64(factor)).astype(np.float32) for bold in scaled.bold]
