@@ -24,8 +24,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or SHARED / "golden").absolute()
 
 LONG_FILES = {
-    *("test_guides", "test_published_workflows", "test_processes", "test_demo_havir"),
-    *("test_demo", "test_files_as_published", "test_demo_neurons", "test_reconstruct_from_the_hub"),
+    *("test_guides", "test_published_workflows", "test_processes", "test_calibrate", "test_demo_havir"),
+    *("test_demo", "test_files_as_published", "test_ancestry", "test_digits69", "test_demo_neurons"),
+    *("test_push", "test_reconstruct_from_the_hub"),
     *("test_memory_benchmark", "test_gpu_benchmark", "test_tutorial", "test_embed_faults", "test_wheel"),
     *("test_lsl", "test_live_page", "test_live_lsl"),
 }

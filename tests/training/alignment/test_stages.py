@@ -118,27 +118,6 @@ def test_frozen_parts_keep_their_weights_in_evaluation_mode(data, tmp_path, monk
     assert all(modes[0].values())
 
 
-@pytest.mark.parametrize("after", [3, 13, 29])
-def test_a_training_killed_in_any_stage_ends_with_the_same_weights(data, tmp_path, monkeypatch, after):
-    whole = trained(data, tmp_path / "whole", STAGES, ema=0.5)
-    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
-    step, steps = Learner.step, []
-
-    def pressed(learner: Learner) -> None:
-        if len(steps) == after:
-            raise KeyboardInterrupt
-        steps.append(step(learner))
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Learner, "step", pressed)
-        trained(data, tmp_path / "resumed", STAGES, ema=0.5)
-    torch.manual_seed(99)
-
-    resumed = trained(data, tmp_path / "resumed", STAGES, ema=0.5)
-
-    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
-
-
 def test_a_stage_starts_from_a_model_folder_and_inherits_what_it_learned_from(data, tmp_path):
     first = trained(data, tmp_path / "first", [{"epochs": 1, "lr": 5e-3}])
     model = tmp_path / "first" / "cells" / "cell" / "model"
@@ -480,9 +459,7 @@ def test_the_stronger_the_pull_the_nearer_the_weights_stay_to_the_start(data, st
 
 
 @pytest.mark.parametrize(("first", "after"), [(0, 13), (1, 3), (1, 29)])
-def test_a_pulled_training_killed_in_any_stage_ends_with_the_same_weights(
-    data, tmp_path, monkeypatch, first, after
-):
+def test_a_training_killed_in_any_stage_ends_with_the_same_weights(data, tmp_path, monkeypatch, first, after):
     """Starts from a part, so that a later stage pulls to weights that the training itself has learned."""
     trained(data, tmp_path / "first", STAGES[:1])
     start = {"backbone": tmp_path / "first" / "cells" / "cell" / "model"}
@@ -502,6 +479,7 @@ def test_a_pulled_training_killed_in_any_stage_ends_with_the_same_weights(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Learner, "step", pressed)
         trained(data, tmp_path / "resumed", stages, **knobs)
+    torch.manual_seed(99)  # whatever is drawn meanwhile must not matter
 
     resumed = trained(data, tmp_path / "resumed", stages, **knobs)
 
