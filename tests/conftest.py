@@ -1,13 +1,11 @@
 """What all tests share: golden values and real data, a home of their own, one thread a process."""
 
-import contextlib
 import gc
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
-from importlib import metadata
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -50,25 +48,6 @@ def no_code_of_other_tests() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(foreign_code, "_imported", {})
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def versions_looked_up_once() -> Iterator[None]:
-    """Search the folders of packages for a version once: each run writes down those of a dozen libraries."""
-    search, known = metadata.version, dict[str, str | None]()
-
-    def version(name: str) -> str:
-        if name not in known:
-            known[name] = None
-            with contextlib.suppress(metadata.PackageNotFoundError):
-                known[name] = search(name)
-        if (installed := known[name]) is None:
-            raise metadata.PackageNotFoundError(name)
-        return installed
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metadata, "version", version)
         yield
 
 
