@@ -29,7 +29,6 @@ from tools.soak import (  # noqa: E402
     hostile_own,
     kills,
     notebooks,
-    readers,
     recipes,
     runner,
     terminals,
@@ -47,7 +46,7 @@ matplotlib.pyplot mne.epochs mne.export mne.io mne.preprocessing nibabel pybv sk
 """
 """What commands import of libraries while they run."""
 COUNTS = {"recipes": 6000, "methods": 2000, "damaged": 900, "hostile": 800, "kills": 240}
-COUNTS |= {"own": 800, "pages": 300, "api": 800, "readers": 1890, "terminals": 100}
+COUNTS |= {"own": 800, "pages": 300, "api": 800, "terminals": 100}
 
 
 def main() -> int:
@@ -100,7 +99,6 @@ class _Soak:
                 "hostile": partial(hostile.cases, seed, count),
                 "kills": partial(kills.cases, seed, count, self.sound),
                 "api": partial(notebooks.cases, seed, count),
-                "readers": partial(readers.cases, seed, count),
                 "terminals": partial(terminals.cases, seed, count),
             }[group]
             chosen = (case for case in make() if self.given.match in case.name)
@@ -112,8 +110,8 @@ class _Soak:
     def _sound(self, groups: Container[str]) -> dict[str, runner.Outcome]:
         """Run the readers of some groups on sound files, twice, and keep what is the same both times."""
         found: dict[str, runner.Outcome] = {}
-        chosen = {name: each for name, each in world.READERS.items() if each.surface in groups}
-        cases = [runner.Case("sound", name, **reader.case) for name, reader in chosen.items()]
+        readers = {name: each for name, each in world.READERS.items() if each.surface in groups}
+        cases = [runner.Case("sound", name, **reader.case) for name, reader in readers.items()]
         for outcome in runner.run_all([*cases, *cases], self.world, self.scratch, self.given.jobs):
             name, problems = outcome.case.name, outcome.problems
             if (outcome.code or problems) and name != "unpacked":
