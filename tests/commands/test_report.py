@@ -21,7 +21,7 @@ from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.units import Items
 
 SUBJECTS, ITEMS = ("sub-01", "sub-02", "sub-03"), 30
-GALLERY = Gallery(dataset="lab", splits="test", pictures=100, random=0, digest="0123456789")
+GALLERY = Gallery(dataset="lab", splits="test", pictures=100, digest="0123456789")
 
 
 def ranked(
