@@ -86,9 +86,11 @@ def conclude(
         seeds = sorted({cell.seed for cell in job.align.cells})
         results += describe_profiles(groups, items, seeds=seeds, **context)
     encoded = [part for (cell, _), part in parts.items() if cell is None]
+    ceilings: dict[str, dict[str, list[float]]] = {}
     if encoded:
         results += describe_profiles([[part] for part in encoded], items, **without_model)
-    ceilings = {CORRELATION: average_ceilings(encoded)} if len(reader.times_ms) > 1 else {}
+        if len(reader.times_ms) > 1:
+            ceilings[CORRELATION] = average_ceilings(encoded)
     if SIMILARITY in spec.analyses:
         try:
             similar, ceilings[RHO] = explain_similarity(readers, levels, spec)
@@ -209,7 +211,8 @@ def draw_findings(
         options: Any = {"section": DETAILS if maps else section, "note": note, "style": "bars"}
         if kind == "time":
             options |= {"style": "lines", "marks": dict(marks)}
-            if len(group) == 1 and (onset := first.first_above_chance) is not None:
+            onset = first.first_above_chance
+            if len(group) == 1 and onset is not None:
                 options["marks"][f"{first.onset}: {FIRST_ABOVE}"] = axis.at[onset]
         words = axis.name if axis.spans is None else f"centre of the window, {axis.name}"
         drawn += [*maps, Curve(_title(analysis), words, axis.at, lines, value, **options)]

@@ -466,7 +466,8 @@ def _describe(
     is_share = limits == (0.0, 1.0) and metric != "two_way"
     finding = Finding(name, profiles[0].axis, measure("values", is_share=is_share), {})
     nulls = [[profile.null for profile in group if profile.null is not None] for group in groups]
-    if all(map(len, nulls)) and len(null := np.mean([np.mean(group, 0) for group in nulls], 0)):
+    null = np.mean([np.mean(group, 0) for group in nulls], 0) if all(nulls) else np.empty((0, 0))
+    if len(null):
         if items.inflation > 1:  # as of a verdict over folds
             null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
         numbers = np.stack([null.mean(0), *np.percentile(null, ENDS, 0)], 1).tolist()  # [P, 3]
