@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from brainhive_cli.core import console, weights
+from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import atomic_write, locate
 from brainhive_cli.measurement.metrics.image import resize
@@ -130,11 +131,18 @@ def find_weights(source: str) -> Path:
     folder = locate(source)
     if not source or not folder.is_dir():
         raise MissingData(f"no folder of pictures {source!r}, from which an autoencoder could learn", WAY)
-    file = folder / WEIGHTS
-    if not file.is_file():
-        network = learn_pictures(read_pictures(folder))
-        with atomic_write(file) as part:
-            weights.save(part, network.state_dict())
+    if (file := folder / WEIGHTS).is_file():
+        return file
+
+    # another process may be learning from them: wait for it, and take its weights
+    lock = Claim.for_path(file, wait=True)
+    try:
+        if not file.is_file():
+            network = learn_pictures(read_pictures(folder))
+            with atomic_write(file) as part:
+                weights.save(part, network.state_dict())
+    finally:
+        lock.release()
     return file
 
 

@@ -194,7 +194,7 @@ def test_signals_of_each_subjects_own_width_are_taken(tmp_path: Path) -> None:
 def test_a_layout_that_names_what_there_is_not_lists_what_there_is(key: str, name: str) -> None:
     with pytest.raises(RecipeError, match=f"no {key.replace('_', ' ')} called '{name}'") as caught:
         Aligner(replace(LAYOUT, **{key: name}))
-    assert "token" in caught.value.hint or "centred_cosine" in caught.value.hint
+    assert "linear" in caught.value.hint or "centred_cosine" in caught.value.hint
 
 
 def test_a_prior_goes_with_plain_tokens_only() -> None:
