@@ -131,7 +131,8 @@ def find_weights(source: str) -> Path:
     folder = locate(source)
     if not source or not folder.is_dir():
         raise MissingData(f"no folder of pictures {source!r}, from which an autoencoder could learn", WAY)
-    if (file := folder / WEIGHTS).is_file():
+    file = folder / WEIGHTS
+    if file.is_file():
         return file
 
     # another process may be learning from them: wait for it, and take its weights

@@ -330,7 +330,7 @@ def test_the_loss_is_the_error_of_what_the_unet_predicts(generator, prior, predi
 
     loss = generator.loss(LATENTS, Conditioning(embeddings=tokens), randoms(), SIZES)
 
-    noise, timesteps = _denoising.draw_noise(randoms(), LATENTS.shape, 1000, 0.0, torch.device("cpu"))
+    noise, timesteps = _denoising.draw_noise(randoms(), LATENTS.shape, 1000, torch.device("cpu"))
     signal = generator.noise_schedule.alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
     spread = (1 - signal**2).sqrt()
     text, pooled = generator.empty_prompt(2)
