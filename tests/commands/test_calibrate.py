@@ -297,7 +297,7 @@ def test_an_arm_that_decodes_test_trials_together_is_stamped_and_no_other_arm_is
     def fit(self, tokens, references):
         return lambda tokens: tokens - tokens.mean(0)
 
-    monkeypatch.setattr("brainhive_cli.measurement.alignments.coral.Config.fit", fit)
+    monkeypatch.setattr("brainhive_cli.measurement.alignments.Coral.fit", fit)
     asked = ("arms=zero-shot", "alignments=procrustes,coral", "pictures=10", "draws=1", "subjects=1")
 
     measured = go("calibrate", *asked).metrics
