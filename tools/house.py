@@ -59,7 +59,7 @@ PROGRAM = """if True:
     main()
 """
 SMALL_RUNS = {
-    "explain": ("draws=20", "points=5", "window.step_ms=400"),
+    "explain": ("draws=20", "window.step_ms=400"),
     "calibrate": ("draws=1", "pictures=4", "alignments=coral", "arms=scratch,transfer"),
     "live": ("--recipe", "demo", "--windows", "5", "page=false", "source.speed=20"),
     "report": (),

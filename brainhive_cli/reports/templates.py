@@ -41,10 +41,15 @@ def templates() -> Any:
     return environment
 
 
+@cache
+def sentences() -> Any:
+    """Open the templates of sentences, in which the end of a line is a blank."""
+    return templates().overlay(trim_blocks=False)  # has its own cache of templates
+
+
 def render(template: str, **values: Any) -> str:
     """Fill a template of sentences, on one line; what blocks leave before a stop or comma is cut."""
-    sentences = templates().overlay(trim_blocks=False)  # where the end of a line is a blank
-    text = " ".join(sentences.get_template(template).render(**values).split())
+    text = " ".join(sentences().get_template(template).render(**values).split())
     return SPACES.sub(lambda match: match[1] or "", text)
 
 

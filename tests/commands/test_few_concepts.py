@@ -183,7 +183,7 @@ def test_a_comparison_says_it_in_its_sentence_its_test_and_its_captions(made: Ru
 
 def test_an_explanation_says_it_in_its_finding_and_its_intervals(made: Runs, go: Go) -> None:
     pytest.importorskip("matplotlib")
-    quick = ("draws=40", "window={width_ms: 100, step_ms: 100}", "points=4", "components=4")
+    quick = ("draws=40", "window={width_ms: 100, step_ms: 100}", "components=4")
 
     explained = go("explain", f"align_run={made.trained}", *quick)
 

@@ -6,11 +6,10 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core import console
-from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -18,8 +17,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     LEVEL,
     REGION,
     SENSOR,
-    TIME,
-    TIME_PART,
     Axis,
     Profile,
     Profiles,
@@ -36,12 +33,6 @@ ORDER = 4
 """Order of the Butterworth filter that runs forth and back over the signal."""
 MIN_HZ = 0.1
 """Lowest corner frequency of a band: a Butterworth band-pass has none at 0 Hz."""
-SHARE = "margin_gained"
-"""Name of the metric: what a part of the signal adds to the margin, on the way from the mean signal."""
-GAP = 0.05
-"""Share of the largest margin that may be missing without a warning."""
-GRADIENTS_AT_ONCE = 64
-"""Signals whose gradients are computed at once, to bound memory."""
 LACKING = {"sensors": {"regions"}, "voxels": {"windows", "occlusion", "sensors", "bands"}}
 """Analyses of times and sensors, which voxels lack, and of regions, which sensors lack."""
 SIGNALS_AT_ONCE = 4096
@@ -83,7 +74,7 @@ def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]
         RecipeError: if the window is longer than the signal.
     """
     # a window may lie between two samples
-    starts, width_ms = window_starts(times_ms, window.width_ms, window.step_ms, "window"), window.width_ms
+    starts, width_ms = window_starts(times_ms, window.width_ms, window.step_ms), window.width_ms
     masks = {start: mask for start in starts if (mask := inside(times_ms, start, width_ms)).any()}
     axis = Axis.of_windows(np.array([[start, start + width_ms] for start in masks]))
     return axis, [*map(torch.from_numpy, masks.values())]
@@ -184,103 +175,6 @@ def drop_levels(reader: Reader, _: Explanation) -> Profile:
     return Profile.of(LOST, Axis(LEVEL, keys), lost, reader.labels)
 
 
-def attribute(reader: Reader, spec: Explanation) -> dict[str, Profile]:
-    """Share the margin among times, and among sensors or regions; all shares of an axis sum to the margin.
-
-    Sensors are those of sensor space where the store's whiteners are known. The control has the gradients
-    of margins with wrong pictures.
-
-    Raises:
-        BrainhiveError: if the model has no gradient.
-    """
-    # shares [N, E, T] of the margins with the seen pictures, and with wrong ones
-    labels = reader.labels
-    seen, wrong = (_share_margins(reader, rows, spec.points) for rows in (labels.right, labels.wrong))
-
-    # the outputs may bend too sharply for so few points
-    items = np.arange(len(seen))
-    margins = (reader.whole - reader.margins(reader.space.baseline))[items, labels.right]
-    gap = float(np.abs(seen.sum((1, 2)) - margins).max())
-    if gap > GAP * float(np.abs(margins).max()):
-        console.warn(f"gradients sum to the margins up to {gap:.2g} only: take more points")
-
-    # bins of times, named by the mean of their samples; and sensors, or regions
-    parts, times_ms, step_ms = reader.spatial_parts(), reader.times_ms, spec.window.step_ms
-    if len(times_ms) > 1:
-        bins = np.floor((times_ms - times_ms[0]) / step_ms + 1e-9).astype(int)
-        masks = [bins == number for number in np.unique(bins)]
-        starts = times_ms[0] + step_ms * np.unique(bins)
-        centres = [float(times_ms[mask].mean().round(3)) for mask in masks]
-        axis = Axis(TIME, centres, np.stack([starts, starts + step_ms], 1))
-        parts = {TIME_PART: (axis, [np.s_[..., mask] for mask in masks]), **parts}
-    profiles = {}
-    for part, (axis, indices) in parts.items():
-        values, control = (
-            np.stack([shares[index].sum((1, 2)) for index in indices]) for shares in (seen, wrong)
-        )
-        profiles[part] = Profile(SHARE, axis, values, shuffled=control)
-    return profiles
-
-
-def _share_margins(reader: Reader, labels: Int64, points: int) -> Float64:
-    """Share the margins with the pictures of some labels among sensors and times: [N, E, T]."""
-    # the margin is the product of a token with its target
-    gallery = F.normalize(reader.gallery)
-    targets = gallery[torch.from_numpy(labels).to(gallery.device)] - gallery.mean(0)  # [N, D]
-
-    # margins [B] of signals [B, C, T] with the pictures of some rows
-    model, space, parts = reader.member.module, reader.space, []
-
-    def margin(rows: Tensor, signal: Tensor) -> Tensor:
-        index = reader.member.index(reader.trials.subject, len(rows))
-        tokens = model.encode_signal(signal.to(model.device), index)
-        return (F.normalize(tokens.float()) * targets[rows.to(targets.device)].to(tokens.device)).sum(1)
-
-    # integrated gradients in chunks, shared among the sensors
-    for rows in torch.arange(len(space.signal)).split(GRADIENTS_AT_ONCE):
-        signal, baseline = space.signal[rows].to(model.device), space.baseline[rows].to(model.device)
-        gradient = mean_gradient(partial(margin, rows), signal, baseline, points).cpu()  # [B, C, T]
-        parts.append(space.by_sensor(gradient, rows).double())
-    return torch.cat(parts).numpy()
-
-
-def mean_gradient(
-    function: Callable[[Tensor], Tensor], signal: Tensor, baseline: Tensor, points: int
-) -> Tensor:
-    """Average the gradient on the straight way from a baseline, by Gauss-Legendre quadrature.
-
-    Times (signal - baseline) it is the integrated gradient, and sums to the difference of the outputs.
-
-    Args:
-        function: Signals [B, C, T] to one number each, [B].
-        signal: [B, C, T].
-        baseline: [B, C, T].
-        points: Of the quadrature.
-
-    Returns:
-        [B, C, T].
-
-    Raises:
-        BrainhiveError: if the outputs do not depend on the signals in a way that has a gradient.
-
-    Source: Sundararajan, Taly and Yan 2017; the quadrature is captum's default.
-    """
-    # nodes and weights of the quadrature, from [-1, 1] to [0, 1]
-    nodes, weights = np.polynomial.legendre.leggauss(points)
-    total = torch.zeros_like(signal)
-    for fraction, weight in zip((1 + nodes) / 2, weights / 2, strict=True):
-        inputs = (baseline + float(fraction) * (signal - baseline)).requires_grad_()
-
-        # cuDNN's LSTMs have no gradient in evaluation mode
-        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-            values = function(inputs)
-            if not values.requires_grad:
-                raise BrainhiveError("the brain encoder has no gradient", "its other analyses need none")
-            (gradient,) = torch.autograd.grad(values.sum(), inputs)
-        total += float(weight) * gradient
-    return total
-
-
 def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     """Train a ridge on each window, or each region of voxels, and rank the pictures by its predictions.
 
@@ -308,7 +202,6 @@ ANALYSES: Mapping[str, Callable[[Reader, Explanation], Profiles]] = {
     "bands": filter_bands,
     "regions": occlude_parts,
     "levels": drop_levels,
-    "gradients": attribute,
     "trained": decode_parts,
 }
 """The analyses of a model by their names in the recipe, in the order of reports."""

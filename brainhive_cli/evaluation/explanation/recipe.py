@@ -17,7 +17,6 @@ OF_MODEL = {
     "bands": "margin that is lost without a frequency band",
     "regions": "margin that is lost without a region of voxels",
     "levels": "margin that is lost without an encoder among the targets",
-    "gradients": "integrated gradients of the margin, by time and by sensor or region",
     "trained": "retrieval by ridges, each trained anew on one window, or on one region of voxels",
 }
 """Analyses of a trained model, and of signals with its targets."""
@@ -55,7 +54,7 @@ class Window(Section):
     """Windows that slide over the signal."""
 
     width_ms: float = Field(100, gt=0, description="width of a window")
-    step_ms: float = Field(25, gt=0, description="from window to window; gradients are summed over so much")
+    step_ms: float = Field(25, gt=0, description="from window to window")
 
 
 class Explanation(Section):
@@ -82,7 +81,6 @@ class Explanation(Section):
     alpha: float | None = Field(
         None, gt=0, description="penalty of ridges; default: by generalised cross-validation, for each ridge"
     )
-    points: int = Field(50, gt=0, le=1000, description="quadrature points of integrated gradients")
     draws: int = Field(1000, ge=20, le=100_000, description="permutations of the labels: the control")
     control: Literal["permuted", "trained"] = Field(
         "permuted",
@@ -95,12 +93,11 @@ class Explanation(Section):
     def _every_key_has_an_effect(self) -> Self:
         wanted = {*self.analyses}
         needs = {
-            "window": {*OF_TRIALS, "windows", "occlusion", "gradients", "trained"},
+            "window": {*OF_TRIALS, "windows", "occlusion", "trained"},
             "bands": {"bands"},
             "levels": {*OF_SIGNALS},
             "components": {"encoding"},
             "alpha": {"encoding", "trained"},
-            "points": {"gradients"},
             "control": {*OF_MODEL},
         }
         for key, users in needs.items():

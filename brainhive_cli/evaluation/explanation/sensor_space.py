@@ -90,19 +90,6 @@ class SensorSpace:
         part = torch.einsum("sc,nst->nct", self.mixing[..., sensor], self.deviation[:, :, sensor])
         return self.signal - part
 
-    def by_sensor(self, gradient: Tensor, rows: Tensor) -> Tensor:
-        """Share a sum of gradient [n, C, T] times deviation, of some of the N, among the sensors: [n, E, T].
-
-        The sum over channels of the gradient times (signal - baseline) stays what it is.
-        """
-        deviation = self.deviation[rows]  # [n, S, E, T]
-        if self.mixing is None:
-            return gradient * deviation[:, 0]
-        shares = torch.zeros_like(deviation[:, 0])
-        for session, mixing in enumerate(self.mixing):
-            shares += torch.einsum("ce,nct->net", mixing, gradient) * deviation[:, session]
-        return shares
-
 
 def find_mixture(recording: Trials) -> BrainhiveError | None:
     """Say why channels are unknown mixtures of sensors, which have no place on the head; None of others.

@@ -4,8 +4,8 @@ A reader describes the model by the shapes of its weights, and gives the table t
 
 Source: BrainHiVE's repository (commit f06db69, `CLIPConfig`); MindEye1 (arXiv 2305.18274, MIT),
 Train_MindEye.py and train_autoencoder.py; MindEye2 (arXiv 2403.11207, MIT), `train_logs/*/last.pth`;
-NEURONS (arXiv 2503.11167), `brain_model.pth` of its first training, `brain_model_prior.pth` and `*_last` of its second. MindEye1 and NEURONS choose their best epoch on
-test stimuli; MindEye2 keeps its last.
+NEURONS (arXiv 2503.11167), `brain_model.pth` of its first training, `brain_model_prior.pth` and `*_last` of
+its second. MindEye1 and NEURONS choose their best epoch on test stimuli; MindEye2 keeps its last.
 """
 
 import re
