@@ -210,42 +210,34 @@ class Sheet(Titled):
 
 @dataclass(frozen=True)
 class Point(Strict):
-    """One point of a map.
+    """One sensor of a map.
 
     Attributes:
-        x: Place from left to right.
-        y: Place from bottom to top.
-        name: What it is, shown where the pointer is.
-        group: What its colour says, where groups have colours.
-        value: What its colour says, where values have colours.
-        file: A picture shown where the pointer is, by name within the run.
+        x: Position from left to right; the head is a circle of radius 1 around the origin.
+        y: Position from bottom to top, nose up.
+        name: Its name.
+        value: What its colour says.
     """
 
     x: Value
     y: Value
     name: str = ""
-    group: str = ""
     value: Number = None
-    file: str = ""
 
 
 @dataclass(frozen=True)
 class Map(Titled):
-    """Points in a plane: embeddings in two dimensions, or sensors on a head.
+    """Sensors on a head.
 
     Attributes:
-        points: What is drawn; groups are listed in the order of their first point.
-        outline: `head` draws the head as a circle of radius 1 around the origin, nose up.
+        points: The sensors.
         value: What values are, with their unit.
         is_diverging: Whether colours of values differ by sign.
-        axes: What x and y are.
     """
 
     points: Sequence[Point]
-    outline: Literal["", "head"] = ""
     value: str = ""
     is_diverging: bool = False
-    axes: tuple[str, str] = ("", "")
     kind: Literal["map"] = "map"
 
 
@@ -328,8 +320,6 @@ def files(artifact: Artifact) -> Iterator[str]:
     match artifact:
         case Sheet(rows=rows):
             names = [name for row in rows for tile in row.tiles for name in (tile.file, tile.poster)]
-        case Map(points=points):
-            names = [point.file for point in points]
         case Media(file=file, poster=poster):
             names = [file, poster]
         case _:

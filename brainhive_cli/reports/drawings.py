@@ -2,7 +2,6 @@
 
 import re
 import textwrap
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -51,8 +50,6 @@ LINE_LETTERS, BAR_LETTERS, CELL_LETTERS = 42, 24, 18
 """Letters in a line of a title, a legend, and the label of an axis; of the name of a bar, and of a row."""
 MAX_DOTS = 24
 """Points up to which each point of a line has a dot."""
-MIN_POINTS = 30
-"""Fewest points of a group in a plane: a matrix names as many rows, and shows each similarity as it is."""
 SMALL = {"color": SOFT, "fontsize": "small"}
 BROKEN = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
 CONTROLS = ("shuffled", "guessing")
@@ -81,7 +78,7 @@ def write_figure(figure: Any, path: Path, dpi: int) -> None:
 def shows_something(artifact: Artifact) -> bool:
     """Whether an artifact shows a difference: values that are not all one, at several places of an axis.
 
-    Points in a plane show nothing where they are few, nor does a sheet without rows.
+    A sheet without rows shows nothing.
     """
     match artifact:
         case Curve(style="lines", at=at) if len(at) < 2:
@@ -90,10 +87,8 @@ def shows_something(artifact: Artifact) -> bool:
             rows = [line.values for line in lines]
         case Heatmap():
             rows = [*artifact.values]
-        case Map(outline="head", points=points):
-            rows = [[point.value for point in points]]
         case Map(points=points):
-            return max(Counter(point.group for point in points).values(), default=0) >= MIN_POINTS
+            rows = [[point.value for point in points]]
         case Sheet():
             return bool(artifact.rows)
         case _:
@@ -154,10 +149,8 @@ def drawn(artifact: Drawable, title: str = "") -> Iterator[Any]:
                 plot_inch = _draw_lines(axes, artifact)
             case Heatmap():
                 plot_inch = _draw_matrix(figure, axes, artifact)
-            case Map(outline="head"):
-                plot_inch = _draw_head(figure, axes, artifact)
             case Map():
-                plot_inch = _draw_points(axes, artifact)
+                plot_inch = _draw_head(figure, axes, artifact)
         _add_legend(figure, axes)
 
         # the plot has its height, whatever stands around it
@@ -335,22 +328,6 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
     )
 
 
-def _draw_points(axes: Any, shown: Map) -> float:
-    # draw each group in its colour; each point links to its row
-    positions = np.array([(point.x, point.y) for point in shown.points])  # [N, 2]
-    groups = list(dict.fromkeys(point.group for point in shown.points))
-    for group, colour in zip(groups, COLOURS * len(groups), strict=False):
-        rows = [row for row, point in enumerate(shown.points) if point.group == group]
-        points = axes.scatter(
-            *positions[rows].T, s=22, color=colour, alpha=0.8, linewidth=0, label=_wrap(group)
-        )
-        points.set_urls([f"#{row}" for row in rows])
-
-    # label the axes
-    axes.set(xlabel=_wrap(shown.axes[0]), ylabel=_wrap(shown.axes[1]), xticks=[], yticks=[])
-    return WIDTH_INCH * 0.8
-
-
 def _draw_head(figure: Any, axes: Any, head: Map) -> float:
     """Draw values on a head, nose up: interpolated by mne, or as dots where values are few or not finite."""
     import mne
@@ -360,11 +337,12 @@ def _draw_head(figure: Any, axes: Any, head: Map) -> float:
     positions = np.array([[point.x, point.y] for point in head.points])  # [C, 2]
     positions *= HEAD_M / max(1, np.linalg.norm(positions, axis=1).max())
 
-    # interpolate between sensors where there are enough of them, which do not lie on one line;
-    # else draw the outline of the head alone, and the sensors as dots
+    # interpolate between sensors where there are enough of them, which do not lie on one line or circle, as
+    # those of a headband do; else draw the outline of the head alone, and the sensors as dots
     values = _numbers([point.value for point in head.points])  # [C]
     colours, span = _colours_of(values, head.is_diverging)
-    is_area = np.linalg.matrix_rank(positions - positions.mean(0), tol=1e-6) == 2
+    lifted = np.column_stack([positions, np.square(positions).sum(1)])  # onto a paraboloid
+    is_area = np.linalg.matrix_rank(lifted - lifted.mean(0), tol=1e-6) == 3
     is_map = len(positions) >= MIN_SENSORS and is_area and bool(np.isfinite(values).all())
     with mne.use_log_level("ERROR"):
         shown, contours = mne.viz.plot_topomap(

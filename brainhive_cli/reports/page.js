@@ -2,7 +2,7 @@
 // pictures and clips that appear again are held once
 for (const again of document.querySelectorAll("[data-same]")) again.src = held(again.dataset.same);
 function held(id) {
-  return document.getElementById(id)?.src ?? PICTURES[id] ?? "";
+  return document.getElementById(id)?.src ?? "";
 }
 
 // tables sort by the value of a cell, numbers before text; a third click gives the first order back
@@ -45,18 +45,17 @@ for (const button of document.querySelectorAll("button.copy")) button.addEventLi
   catch { getSelection().selectAllChildren(text); button.textContent = "selected: press Ctrl-C"; }
 });
 
-// a point of a map shows its picture where the pointer, the finger or the focus is
+// a sensor of a map shows its name and value where the pointer, the finger or the focus is
 const hover = document.getElementById("hover");
 for (const figure of document.querySelectorAll("[data-points]")) {
   const points = JSON.parse(figure.dataset.points);
   for (const link of figure.querySelectorAll("svg a")) {
-    const [name, id] = points[Number(link.getAttribute("xlink:href").slice(1))];
+    const name = points[Number(link.getAttribute("xlink:href").slice(1))];
     link.setAttribute("aria-label", name);
     const show = () => {
       const words = document.createElement("div"), box = link.getBoundingClientRect();
       words.textContent = name;
       hover.replaceChildren(words);
-      if (id) { const picture = new Image(); picture.src = held(id); picture.alt = ""; hover.prepend(picture); }
       hover.hidden = false;
       hover.style.left = `${Math.max(4, Math.min(box.right + 8, innerWidth - 170))}px`;
       hover.style.top = `${Math.max(4, Math.min(box.bottom + 8, innerHeight - 190))}px`;

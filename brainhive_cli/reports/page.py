@@ -107,10 +107,10 @@ class Page:
         # style sheet and script go into the page
         files = {kind: Markup((HERE / f"page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")}
 
-        # the template draws the blocks one by one; pictures shown on demand are known when all are drawn
+        # the template draws the blocks one by one
         renderer = _Renderer()
         is_of_many = sum(bool(section.groups) for section in self.sections) >= MANY
-        options = {"draw": renderer.draw, "on_demand": renderer.on_demand, "is_of_many": is_of_many}
+        options = {"draw": renderer.draw, "is_of_many": is_of_many}
         options |= {**files, **renderer.names, "OPEN_SECTIONS": OPEN_SECTIONS}
         return str(templates().get_template("page.html").render(**vars(self), **options))
 
@@ -167,14 +167,12 @@ class _Renderer:
 
     Attributes:
         names: Functions and limits that templates see.
-        on_demand: Data URLs by id, of pictures that no element of the page holds.
     """
 
     def __init__(self) -> None:
         # ids of embedded files by digest and longest side, and digests of files that were read
         self._ids: dict[tuple[str, int], str] = {}
         self._digests: dict[Path, str] = {}
-        self.on_demand: dict[str, str] = {}
         self.names: dict[str, Any] = {
             "embed": self.embed,
             "svg_of": svg_of,
@@ -198,15 +196,10 @@ class _Renderer:
             case Curve() | Heatmap() | Map():
                 drawing = svg_of(shown)
 
-                # the points of a map show their text and their picture on demand
+                # sensors show their name and value where the pointer is
                 for point in shown.points if isinstance(shown, Map) else ():
                     value = "" if point.value is None else number(point.value)
-                    words, picture_id = ", ".join(filter(None, [point.name, point.group, value])), ""
-                    if point.file:
-                        picture_id, is_new = self._identify(folder / point.file, TILE_PX)
-                        if is_new:
-                            self.on_demand[picture_id] = _shrink_picture(folder / point.file, TILE_PX)
-                    points.append((words, picture_id))
+                    points.append(", ".join(filter(None, [point.name, value])))
             case Media():
                 poster = folder / shown.poster if shown.poster else None
                 drawing = self._macros.media(self.embed(folder / shown.file, poster, WHOLE_PX), shown.title)

@@ -22,7 +22,7 @@ def one_of_each(file: str) -> list[Artifact]:
         Curve("ranks", "rank", ["1", "2"], [Line("all", [0.5, None], chance=0.1)], style="bars"),
         Heatmap("similarity", [[1.0, 0.5], [0.5, 1.0]], ["a", "b"], ["a", "b"]),
         Sheet("retrieved", ["seen", "1"], [Row("cat/1", [Tile(file), Tile(file, ["0.5"], {"ssim": 0.5})])]),
-        Map("embedding", [Point(0.0, 1.0, "cat", file=file)]),
+        Map("scalp", [Point(0.0, 1.0, "Oz", 0.5)]),
         Media("a drawing", file),
         Table("cells", ["subject", "top-1"], [["1", 0.5], ["2", None]]),
     ]

@@ -89,9 +89,6 @@ FIGURES = MATRICES | {
     "many lines": lines([1, 2, 3], [f"sub-{number:02}_seed-2025" for number in range(30)]),
     "long names": lines([1, 2], [LONG, LONG.upper()]),
     "doubling": lines([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 40, 80], ["brain"], is_logarithmic=True),
-    "groups": Map(
-        LONG, [Point(x, -x, group=f"group {x}") for x in range(12)], axes=("first component", "second")
-    ),
 }
 
 
@@ -142,7 +139,6 @@ def test_a_map_of_sensors_below_the_ears_stays_on_the_head(tmp_path, monkeypatch
 
 
 ONE = Line("top-1", [0.5], [0.4], [0.6], chance=0.1)
-CROWD = [Point(x, x * x, group=group) for x in range(30) for group in ("seen", "predicted")]
 
 
 @pytest.mark.parametrize(
@@ -159,10 +155,8 @@ CROWD = [Point(x, x * x, group=group) for x in range(30) for group in ("seen", "
         (Heatmap("", [[0.5]]), False),
         (Heatmap("", [[0.5, 0.5], [None, 0.5]]), False),
         (Heatmap("", [[0.5, 0.25]]), True),
-        (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=1.0)], "head"), False),
-        (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=2.0)], "head"), True),
-        (Map("", CROWD[:40]), False),  # twenty pictures, and their predictions
-        (Map("", CROWD), True),
+        (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=1.0)]), False),
+        (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=2.0)]), True),
         (Sheet("", ["seen"], []), False),
     ],
 )

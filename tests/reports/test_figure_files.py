@@ -54,11 +54,11 @@ def test_every_kind_of_figure_is_saved_in_every_format(tmp_path):
     shown = [
         LOSS,
         Heatmap("Matrix", [[1.0, None], [0.0, 1.0]], rows=["a", "b"], columns=["c", "d"]),
-        Map("Plane", [Point(0, 0, group="a"), *30 * [Point(1, 1, group="b")]]),
+        Map("Head", [Point(0, 0.5, "Oz", 1.0), Point(0.5, 0, "C4", -1.0)]),
         sheet(tmp_path),
     ]
     paths = save_figures([RunGroup([run(tmp_path, *shown)])], tmp_path / "figures")
-    titles = ("Loss", "Matrix", "Plane", "Retrieved")
+    titles = ("Loss", "Matrix", "Head", "Retrieved")
     assert names_of(paths) == [f"lab-0123456789-{title}" for title in titles]
     assert sorted((tmp_path / "figures").iterdir()) == sorted(paths) and len(paths) == 4 * 3
     for path in paths:

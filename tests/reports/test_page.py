@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import re
 from pathlib import Path
 
@@ -73,19 +74,18 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
             "Ranks", "rank", ["1", "2–3"], [Line("all", [0.5, 0.25], [0.4, 0.2], [0.6, 0.3])], style="bars"
         ),
         Heatmap("Similarity", [[0.1, None], [0.5, 1.0]], ["cat", "dog"], ["cat", "dog"], is_diverging=True),
-        Map("Embedding", [Point(0, 1, "cat", "picture", file=file), *30 * [Point(1, 0, "dog", "brain")]]),
-        Map("Scalp", [Point(0, 0.5, "Oz", value=1.5), Point(0.5, 0, "C4", value=-1.0)], "head", "µV"),
+        Map("Scalp", [Point(0, 0.5, "Oz", 1.5), Point(0.5, 0, "C4", -1.0)], "µV"),
         Media("A drawing", file),
         Table("Cells", ["subject"], [["sub-01"]], note="A note."),
     ]
     ((_, figures),) = groups_of([("", shown, tmp_path)])
     page = written(tmp_path, *figures)
-    assert page.count("<svg ") == 5 and ">chance<" in page and "A note." in page
+    assert page.count("<svg ") == 4 and ">chance<" in page and "A note." in page
     outside = r'(?:src|href)="(?!data:|#)|url\((?!#|data:)|https?:'
     assert not re.search(outside, page) and re.search(outside, page + "url(x.woff)")
     assert '<figure class="card media">' in page and 'href="#1"' in page
     points = json.loads(html.unescape(re.search('class="card map" data-points="(.*?)"', page)[1]))
-    assert points[:2] == [["cat, picture", "p0"], ["dog, brain", ""]]
+    assert points == ["Oz, 1.500", "C4, -1.000"]
 
 
 def test_a_span_is_shaded_and_a_place_is_a_line_and_both_have_their_names(tmp_path):
@@ -112,10 +112,14 @@ def test_figures_take_the_colours_of_the_page_and_stay_text(tmp_path):
     )
 
 
-@pytest.mark.parametrize("y", [(0, 0, 0, 0, 0), (0, 1, 2, 3, 4)])
-def test_sensors_on_one_line_are_drawn_as_dots(tmp_path, y):
-    points = [Point(x / 5, y / 5, f"E{x}", value=float(x)) for x, y in enumerate(y)]
-    assert "<svg" in written(tmp_path, [("", Map("Scalp", points, "head", "µV"), tmp_path)])
+LINES = [(x / 5, 0) for x in range(5)], [(x / 5, x / 5) for x in range(5)]
+RING = [(math.cos(angle) / 2, math.sin(angle) / 2) for angle in range(5)]
+
+
+@pytest.mark.parametrize("places", [*LINES, RING])
+def test_sensors_on_one_line_or_circle_are_drawn_as_dots(tmp_path, places):
+    points = [Point(x, y, f"E{number}", float(number)) for number, (x, y) in enumerate(places)]
+    assert "<svg" in written(tmp_path, [("", Map("Scalp", points, "µV"), tmp_path)])
 
 
 @pytest.mark.parametrize(

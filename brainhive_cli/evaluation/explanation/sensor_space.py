@@ -255,4 +255,4 @@ def draw_head(
         is_diverging: Whether they lie around 0.
     """
     points = [Point(*places[name], name, value=values[name]) for name in values if name in places]
-    return Map(title, points, "head", value, is_diverging)
+    return Map(title, points, value, is_diverging)

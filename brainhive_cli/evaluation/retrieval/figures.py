@@ -1,4 +1,4 @@
-"""Figures of an evaluated run besides its metrics: ranks, curves, sheets, similarities, a map, tables."""
+"""Figures of an evaluated run besides its metrics: ranks, curves, sheets, similarities, tables."""
 
 from dataclasses import replace
 from functools import cache
@@ -8,7 +8,7 @@ import numpy as np
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
+from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Row, Sheet, Tile
 from brainhive_cli.core.facts import ConfusionMatrix, RetrievalFacts
 from brainhive_cli.core.measurements import Measurements, add_footnotes
 from brainhive_cli.core.runs import RunFolder
@@ -28,16 +28,14 @@ from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import label, scopes_below
 from brainhive_cli.evaluation.retrieval.tables import DETAILS, DRAWN, lay_out
 from brainhive_cli.measurement.metric_names import shown
-from brainhive_cli.reports.drawings import MIN_POINTS, draw_slices, shows_something
+from brainhive_cli.reports.drawings import draw_slices, shows_something
 from brainhive_cli.reports.sheets import describe_sample
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 MOST_PICTURES = 100
-"""Pictures in the similarity matrix and in the map."""
+"""Pictures in the similarity matrix."""
 RETRIEVED = 5
 """Pictures retrieved for each query of the sheet."""
-COMPONENTS = ("first component", "second component")
-"""Axes of the map."""
 SECTION = "Retrieval"
 """The heading under which a page shows what is drawn."""
 
@@ -49,7 +47,7 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
     Args:
         run: The run.
         measured: What it measured.
-        models: The first cell's, whose first subject is shown; none for no sheet, matrix or map.
+        models: The first cell's, whose first subject is shown; none for no sheet and matrix.
         recipe: How it was measured, and what is shown.
     """
     # confusions and voxels, of trials of known categories
@@ -121,8 +119,6 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
 
 def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     """Draw a cell's first subject: a sheet of queries, their similarities with the gallery, and a map."""
-    from sklearn.decomposition import PCA
-
     # unit tokens of the signals and the candidates
     gallery = open_gallery(models, spec.splits, only_shown=spec.only_shown)
     first, subject = models[0], models[0].cell.tested_on[0]
@@ -178,16 +174,4 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     title, words = "Similarity of signals and pictures", ("signal of", "picture", "cosine similarity")
     matrix = Heatmap(title, values.tolist(), names, names, *words, note=note)
 
-    # pictures in a plane, and predictions projected as these; unless the matrix says it all
-    if len(chosen) < MIN_POINTS:
-        return [sheet, matrix]
-    projection = PCA(2)
-    vectors = [(part - part.mean(0)).cpu().numpy() for part in (pictures[shown_indices], tokens[chosen])]
-    plane = np.concatenate([projection.fit_transform(vectors[0]), projection.transform(vectors[1])])
-    kinds = np.repeat(["picture", "predicted from the signal"], len(chosen)).tolist()
-    points = [
-        Point(float(x), float(y), concepts[index], kind, file=save(index))
-        for (x, y), index, kind in zip(plane, [*shown_indices, *shown_indices], kinds, strict=True)
-    ]
-    note = f"{whose}; pictures and predictions are centred apart, and projected by the pictures."
-    return [sheet, matrix, Map("Embeddings in two dimensions", points, axes=COMPONENTS, note=note)]
+    return [sheet, matrix]

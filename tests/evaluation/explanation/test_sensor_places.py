@@ -52,12 +52,12 @@ def test_a_head_map_is_interpolated_where_all_values_are_known_and_dots_elsewher
         Point(*place, name, value=value) for place, name, value in zip(flat, MONTAGE, values, strict=True)
     ]
     gap = [Point(0, 0, "Cz"), *points[1:]]
-    assert "<image" in svg_of(Map("Loss", points, "head", is_diverging=True)).split("</svg>")[0]
-    assert svg_of(Map("Loss", gap, "head")).count("<use") >= len(points) - 1
+    assert "<image" in svg_of(Map("Loss", points, is_diverging=True)).split("</svg>")[0]
+    assert svg_of(Map("Loss", gap)).count("<use") >= len(points) - 1
 
 
 def test_a_figure_is_saved_for_a_paper(tmp_path):
     points = [Point(0, 0.5, "Oz", value=1.0), Point(0.5, 0, "C4", value=-1.0)]
     for suffix, begin in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
-        save_figure(Map("Loss", points, "head"), tmp_path / f"map.{suffix}")
+        save_figure(Map("Loss", points), tmp_path / f"map.{suffix}")
         assert (tmp_path / f"map.{suffix}").read_bytes().startswith(begin)
