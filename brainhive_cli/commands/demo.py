@@ -11,11 +11,12 @@ from brainhive_cli import demo
 from brainhive_cli.commands import workflow
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.facts import Difference, RetrievalFacts
 from brainhive_cli.core.files import home_folder
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.measurements import SIMULATED
+from brainhive_cli.core.measurements import SIMULATED, Measurements
 from brainhive_cli.core.recipe import BaseRecipe, Names
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -24,7 +25,7 @@ from brainhive_cli.demo import joined_generators, simulation, voxels
 from brainhive_cli.reports.page import Page, Section
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
-from brainhive_cli.reports.tables import control_effects, difference_table
+from brainhive_cli.reports.tables import difference_table
 
 NOTE = "All signals on this page are simulated, all stimuli drawn by a program ({provenance})."
 RECORDED_NOTE = "All signals on this page were recorded: {provenance}."
@@ -41,6 +42,8 @@ HEADS = ("latent", "image", "text")
 """Heads of HAVIR's brain model."""
 SHUFFLED = "{head}, shuffled"
 """Name of the step of a head with shuffled trials; the step for all sets of voxels is named `{head}`."""
+NO_CONTROL, SHUFFLED_TRIALS = "none", "shuffled trials"
+"""Variant without a control, and what the control of shuffled trials is called."""
 
 
 @dataclass(frozen=True)
@@ -195,3 +198,44 @@ def _page(
     lines = [step.line for step in finished.values()]
     title = f"Brainhive demo, on {system.words}"
     return page_of(groups, title, lines, [summary])
+
+
+def control_effects(
+    swept: Mapping[str, Measurements], shuffled: Mapping[str, Measurements]
+) -> list[Difference]:
+    """List by how much each control decreases the top-1 of each head.
+
+    Args:
+        swept: Measurements of eval-retrieval by head, of a sweep over controls.
+        shuffled: Measurements by head without a control, and in draws with shuffled trials.
+
+    Returns:
+        Differences of heads from their controls; of shuffled trials with the middle 95 % of the draws.
+    """
+    effects = []
+    for head, measured in swept.items():
+        pairs = [pair for pair in measured.facts.comparisons if pair.first == NO_CONTROL]
+        effects += [pair.model_copy(update={"first": head}) for pair in pairs]
+
+        # shuffled trials: the mean and the interval of the draws
+        control = shuffled[head].facts_of(RetrievalFacts).control
+        assert control is not None
+        drawn = control.metrics["top1"]
+        effects.append(
+            Difference(
+                first=head,
+                second=SHUFFLED_TRIALS,
+                metric="top1",
+                difference=drawn.measured - drawn.mean,
+                low=drawn.measured - drawn.high,
+                high=drawn.measured - drawn.low,
+                interval=f"the middle 95 % of {control.draws} draws",
+                n=control.n,
+                subjects=len({cell.subject for cell in shuffled[head].facts.cells.values()}),
+                p_value=drawn.p,
+                test=f"share of {control.draws} draws that are as good",
+                least_p=1 / (control.draws + 1),
+                cohens_dz=None,
+            )
+        )
+    return effects

@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from brainhive_cli.core.facts import LEVEL, Difference, Facts, RetrievalFacts
+from brainhive_cli.core.facts import LEVEL, Difference, Facts
 from brainhive_cli.core.measurements import (
     ALL,
     FOOTNOTE,
-    Measurements,
     Metric,
     add_footnotes,
     beside_heading,
@@ -383,49 +382,3 @@ def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
     values = {with_arrow(name): value for name, value in published.items() if isinstance(value, int | float)}
     row = [*values.values(), "; ".join(published["differs"]) or "–"]
     return [Table(f"{PUBLISHED}: {published['source']}", [*values, "differs, as its recipe says"], [row])]
-
-
-NO_CONTROL = "none"
-"""The variant without a control."""
-SHUFFLED = "shuffled trials"
-
-
-def control_effects(
-    swept: Mapping[str, Measurements], shuffled: Mapping[str, Measurements]
-) -> list[Difference]:
-    """List by how much each control decreases the top-1 of each head.
-
-    Args:
-        swept: Measurements of eval-retrieval by head, of a sweep over controls.
-        shuffled: Measurements by head without a control, and in draws with shuffled trials.
-
-    Returns:
-        Differences of heads from their controls; of shuffled trials with the middle 95 % of the draws.
-    """
-    effects = []
-    for head, measured in swept.items():
-        pairs = [pair for pair in measured.facts.comparisons if pair.first == NO_CONTROL]
-        effects += [pair.model_copy(update={"first": head}) for pair in pairs]
-
-        # shuffled trials: the mean and the interval of the draws
-        control = shuffled[head].facts_of(RetrievalFacts).control
-        assert control is not None
-        drawn = control.metrics["top1"]
-        effects.append(
-            Difference(
-                first=head,
-                second=SHUFFLED,
-                metric="top1",
-                difference=drawn.measured - drawn.mean,
-                low=drawn.measured - drawn.high,
-                high=drawn.measured - drawn.low,
-                interval=f"the middle 95 % of {control.draws} draws",
-                n=control.n,
-                subjects=len({cell.subject for cell in shuffled[head].facts.cells.values()}),
-                p_value=drawn.p,
-                test=f"share of {control.draws} draws that are as good",
-                least_p=1 / (control.draws + 1),
-                cohens_dz=None,
-            )
-        )
-    return effects

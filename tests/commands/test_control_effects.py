@@ -2,9 +2,9 @@
 
 import pytest
 
+from brainhive_cli.commands.demo import SHUFFLED_TRIALS, control_effects
 from brainhive_cli.core.facts import Control, ControlMetric, Difference, RetrievalFacts
 from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.reports.tables import SHUFFLED, control_effects
 
 
 def top1(value: float) -> dict[str, Metric]:
@@ -34,7 +34,7 @@ def test_each_control_is_compared_with_none_and_controls_are_not_compared(effect
     assert [(each.first, each.second) for each in effects] == [
         ("latent", "swapped"),
         ("latent", "random"),
-        ("latent", SHUFFLED),
+        ("latent", SHUFFLED_TRIALS),
     ]
     assert [each.difference for each in effects] == pytest.approx([0.3, 0.2, 0.59])
     assert (effects[0].low, effects[0].high) == pytest.approx((0.25, 0.35))
