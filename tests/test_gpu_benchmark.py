@@ -21,7 +21,7 @@ FIGURES = {
     "generate.havir": "pictures, HAVIR: of a bare sampling loop",
     "prior.prior_memory": "prior-24gb: peak reserved",
     "align.loop": "brain_mlp bf16: of a bare loop",
-    "evaluate.ranking": "ranking, 2,000 stored vectors: of the bare product",
+    "evaluate.ranking": "ranking, 2,000 vectors: of the bare product",
 }
 """A figure of each case."""
 TRAININGS = {"gpu.cells", "align.loop"}

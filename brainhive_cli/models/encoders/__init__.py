@@ -301,6 +301,8 @@ class EncoderConfig(parts.Config):
     @property
     def known_dim(self) -> int | None:
         """D of the embedding where the defaults fix it: known before any weights are here."""
+        if self.dim is None:
+            return None
         is_usual = self.model_copy(update={"degrade": None}).name == type(self)().name
         return self.dim if is_usual else None
 
