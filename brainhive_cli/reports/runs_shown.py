@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
-
-from pydantic import ConfigDict
-from typing_extensions import TypedDict
+from typing import Any
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
@@ -19,15 +17,6 @@ from brainhive_cli.core.runs import RunFolder, is_run, newest
 from brainhive_cli.core.runs import find as find_run
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.measurement.metric_names import headlines
-
-
-class Environment(TypedDict, total=False):
-    """Keys of a run's environment that a page reads; the rest is shown as it is."""
-
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-
-    versions: dict[str, str]
-    device: str
 
 
 def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
@@ -101,10 +90,10 @@ class ShownRun:
         return self.folder.command
 
     @cached_property
-    def environment(self) -> "Environment":
+    def environment(self) -> dict[str, Any]:
         """Versions and device of the computation; empty if the run has no such file."""
         is_there = (self.folder.path / "environment.json").is_file()
-        return self.folder.read_json("environment.json", Environment) if is_there else {}
+        return self.folder.read_json("environment.json", dict[str, Any]) if is_there else {}
 
     @property
     def source(self) -> str:
@@ -157,9 +146,8 @@ class ShownRun:
 
     @property
     def main_headline(self) -> str:
-        """The most important metric: the first with chance, since smooth pictures do well in others."""
-        with_chance = (name for name in self.headlines if self.typical_metrics[name].chance is not None)
-        return next(with_chance, next(iter(self.headlines), ""))
+        """The name of the most important metric."""
+        return choose_headline(self.typical_metrics)
 
     @property
     def is_swept(self) -> bool:
@@ -198,6 +186,12 @@ class ShownRun:
         for cell in (cell for cell in self.cells if cell.subject and metric in cell.metrics):
             subject_values.setdefault(cell.subject, []).append(cell.metrics[metric].value)
         return {subject: mean(values) for subject, values in subject_values.items()}
+
+
+def choose_headline(metrics: Mapping[str, Metric]) -> str:
+    """Name the most important metric: the first with chance, since smooth pictures do well in others."""
+    names = headlines(list(metrics))
+    return next((name for name in names if metrics[name].chance is not None), next(iter(names), ""))
 
 
 def list_parts(measured: Measurements) -> dict[str, Mapping[str, Metric]]:

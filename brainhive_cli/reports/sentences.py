@@ -1,13 +1,13 @@
 """The sentences of results, rendered from templates: findings, differences, warnings, titles."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.measurements import Measurements, Metric, caveats_of, mark, merge_caveats
-from brainhive_cli.measurement.metric_names import headlines, shown
-from brainhive_cli.reports.runs_shown import RunGroup, list_parts
+from brainhive_cli.measurement.metric_names import shown
+from brainhive_cli.reports.runs_shown import RunGroup, choose_headline, list_parts
 from brainhive_cli.reports.tables import best_of_parts
 from brainhive_cli.reports.templates import render
 
@@ -46,12 +46,6 @@ def state_finding(measured: Measurements) -> str:
         low=min(values, default=0.0),
         high=max(values, default=0.0),
     )
-
-
-def choose_headline(metrics: Mapping[str, Metric]) -> str:
-    """Name the most important metric: the first with chance, since smooth pictures do well in others."""
-    names = headlines(list(metrics))
-    return next((name for name in names if metrics[name].chance is not None), next(iter(names), ""))
 
 
 def describe_differences(group: RunGroup) -> list[str]:
