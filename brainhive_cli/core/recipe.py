@@ -168,6 +168,18 @@ class Published(Section):
         return {**self.values, "source": self.source, "differs": self.differs}
 
 
+def among(noun: str, known: Sequence[str]) -> AfterValidator:
+    """Refuse names that are not known, with a guess at what was meant."""
+
+    def check(names: list[str]) -> list[str]:
+        if unknown := [name for name in names if name not in known]:
+            hint = f"{guess(unknown[0], known)}there are: {', '.join(known)}"
+            raise RecipeError(f"no {noun} called {unknown[0]!r}", hint)
+        return names
+
+    return AfterValidator(check)
+
+
 def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -> None:
     """Refuse keys that would have no effect, if they are set to another value than their default.
 

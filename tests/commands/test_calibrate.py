@@ -226,7 +226,7 @@ def test_the_order_of_recording_and_minutes_are_refused_before_anything_is_train
 @pytest.mark.parametrize(
     ("asked", "problem", "way"),
     [
-        (["arms=transfor"], "no arm 'transfor'", "did you mean transfer?"),
+        (["arms=transfor"], "no arm called 'transfor'", "did you mean transfer?"),
         (["alignments=corral"], "no alignment 'corral'", "did you mean coral?"),
         (["pictures=5", "minutes=3"], "amounts in pictures and in minutes", "name one of them"),
         (["pictures=5", "trials=3"], "amounts in pictures and in trials", "name one of them"),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError, guess
@@ -16,13 +16,6 @@ SHELVES = ("normalisations", "alignments")
 """Shelves of the alignments of signals and of tokens."""
 PICTURES = (5, 10, 20, 50, 100, 200, 400)
 """Usual amounts, where a recipe names none."""
-
-
-def _read_arms(value: list[str]) -> list[str]:
-    for name in value:
-        if name not in ARMS:
-            raise RecipeError(f"no arm {name!r}", f"{guess(name, ARMS)}arms: {', '.join(ARMS)}")
-    return value
 
 
 def resolve_alignment(value: Any) -> Any:
@@ -96,7 +89,7 @@ class Recipe(TrainedRunRecipe):
         description="draws: pictures or moments at random; recording: the first ones, as a clinic has them",
     )
     draws: int = Field(10, gt=0, le=1000, description="draws of each amount; recorded order has one")
-    arms: Annotated[list[str], BeforeValidator(recipe.split), AfterValidator(_read_arms)] = Field(
+    arms: Annotated[recipe.Names, recipe.among("arm", ARMS)] = Field(
         [*ARMS], min_length=1, description=f"arms: {', '.join(ARMS)}"
     )
     alignments: Alignments = Field(

@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts, recipe
-from brainhive_cli.core.errors import RecipeError, guess
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Section, TrainedRunRecipe
 from brainhive_cli.models.encoders import Encoders
 
@@ -40,16 +40,6 @@ BANDS = {
 }
 
 
-def _known(value: list[str]) -> list[str]:
-    known = [*ANALYSES, *OF_TRIALS]
-    for name in value:
-        if name not in known:
-            raise RecipeError(
-                f"no analysis called {name!r}", f"{guess(name, known)}there are: {', '.join(known)}"
-            )
-    return value
-
-
 class Window(Section):
     """Windows that slide over the signal."""
 
@@ -64,7 +54,7 @@ class Explanation(Section):
     head: str | None = Field(
         None, description="the head that is compared, flattened; default: the model's own, token, or the only"
     )
-    analyses: Annotated[list[str], BeforeValidator(recipe.split), AfterValidator(_known)] = Field(
+    analyses: Annotated[recipe.Names, recipe.among("analysis", (*ANALYSES, *OF_TRIALS))] = Field(
         [*ANALYSES],
         min_length=1,
         description=f"which of {', '.join(ANALYSES)}; of held-out trials {' and '.join(OF_TRIALS)}",

@@ -30,6 +30,7 @@ OWN_PARTS = {**image.PARTS, **video.PARTS}
 """Metrics that need no weights."""
 PICTURE_METRICS = (*image.PARTS, *(name for name, m in FEATURE_METRICS.items() if m.medium == "picture"))
 CLIP_METRICS = (*(name for name, m in FEATURE_METRICS.items() if m.medium == "clip"), *video.PARTS)
+METRICS: dict[Medium, tuple[str, ...]] = {"picture": PICTURE_METRICS, "clip": CLIP_METRICS}
 SCALES = {**tasks.SCALES, **{name: part.scale for name, part in (OWN_PARTS | FEATURE_METRICS).items()}}
 TWO_WAY = Scale(0.0, 1.0, chance=0.5)
 """Scale of two-way identification in the embeddings of an encoder."""
@@ -60,14 +61,17 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
     Raises:
         RecipeError: if a chosen one compares the other medium.
     """
-    known = PICTURE_METRICS if medium == "picture" else CLIP_METRICS
-    if unfit := [
-        name
-        for name in names or ()
-        if name not in known and not (names_module(name) and import_metric(name).medium == medium)
-    ]:
+    known = METRICS[medium]
+    if unfit := [name for name in names or () if medium_of(name) != medium]:
         raise RecipeError(f"{unfit[0]} does not compare {medium}s", f"metrics={','.join(known)}")
     return list(known if names is None else names)
+
+
+def medium_of(metric: str) -> Medium | None:
+    """Say what a metric compares, also one that is named by the path of a module; None of an unknown one."""
+    if names_module(metric):
+        return import_metric(metric).medium
+    return next((medium for medium, names in METRICS.items() if metric in names), None)
 
 
 def load(
@@ -123,11 +127,9 @@ def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
 
 def known_metrics(names: list[str]) -> list[str]:
     """Refuse a metric that is not known; one with a dot is the import path of a module."""
-    known = (*PICTURE_METRICS, *CLIP_METRICS)
-    if unknown := [
-        name for name in names if name not in known and not (names_module(name) and import_metric(name))
-    ]:
-        raise RecipeError(f"no metric called {unknown[0]!r}", f"there are: {', '.join(known)}")
+    if unknown := [name for name in names if medium_of(name) is None]:
+        known = ", ".join([*PICTURE_METRICS, *CLIP_METRICS])
+        raise RecipeError(f"no metric called {unknown[0]!r}", f"there are: {known}")
     return names
 
 
