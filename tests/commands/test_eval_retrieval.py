@@ -106,7 +106,7 @@ def test_a_metric_never_travels_alone(evaluated):
 
 def test_a_terminal_shows_the_result_first_and_only_what_was_asked_for(evaluated):
     (shown,) = evaluated.shown
-    assert shown == evaluated.tables[0] and len(evaluated.tables) > 3
+    assert shown == evaluated.tables[0] and len(evaluated.tables) > 1
     assert [row[0] for row in shown.rows] == ["all", "sub-01_seed-1", "sub-02_seed-1", "chance"]
 
 
@@ -137,17 +137,12 @@ def test_every_way_to_name_the_run_means_the_same(go, world, trained):
     assert len({json.loads(document.stdout)["folder"] for document in documents}) == 1
 
 
-def test_naming_the_run_leaves_how_to_run_as_it_was(tmp_path):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("run: runs/train-align/NAME\n")
-
+def test_naming_the_run_leaves_how_to_run_as_it_was():
     one = Recipe.resolve("eval-retrieval", None, {"run.processes": 2}, ["run=NAME"])
     other = Recipe.resolve("eval-retrieval", None, {}, ["run=NAME", "run.processes=2"])
-    file = Recipe.resolve("eval-retrieval", str(recipe), {"run.processes": 2}, [])
 
     assert (one.align_run, one.run.processes) == (["NAME"], 2)
     assert (other.align_run, other.run.processes) == (["NAME"], 2)
-    assert (file.align_run, file.run.processes) == (["runs/train-align/NAME"], 2)
 
 
 def test_the_newest_finished_run_is_taken(go, world, trained, small, tmp_path):
