@@ -2,7 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -18,6 +17,7 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import caveats_of, merge_caveats
 from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Run, write_yaml
 from brainhive_cli.core.results import Result
+from brainhive_cli.core.runs import ENVIRONMENT, Environment
 from brainhive_cli.core.shared_runs import CARD
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.core.tables import Table
@@ -161,8 +161,8 @@ def write_card(shared: SharedRun, recipe: Recipe, target: Target) -> str:
     # what was measured, and the environment of the training
     scores = _find_scores(shared, recipe.paths)
     measured = [metric for table in scores for row in table.metrics.values() for metric in row]
-    environment: dict[str, Any] = shared.run.read_json("environment.json")
-    commit = {"code": environment["commit"]} if environment.get("commit") else {}
+    environment = shared.run.read_json(ENVIRONMENT, Environment)
+    commit = {"code": environment.commit} if environment.commit else {}
     page = {
         "name": target.repository.partition("/")[2],
         "reference": f"{SCHEME}{target.repository}",
@@ -179,7 +179,7 @@ def write_card(shared: SharedRun, recipe: Recipe, target: Target) -> str:
         "scores": scores,
         "caveats": merge_caveats(caveats_of(measured), shared.learned.caveats),
         "recipe": write_yaml(shared.recipe),
-        "environment": {**environment.get("versions", {}), **commit},
+        "environment": {**environment.versions, **commit},
         "citation": recipe.citation,
         "bibtex": list_entries([shared.run.measurements().facts.set_up]),
         "contact": recipe.contact,

@@ -68,9 +68,9 @@ class Config(Keys):
         if not module.startswith(PACKAGE):
             return module
         table = getattr(sys.modules.get(module), "TINY", None)
-        if isinstance(table, dict):
-            return next(str(kind) for kind, tiny in table.items() if type(tiny) is type(self))
-        return name_of(module.rsplit(".", 1)[-1])
+        kinds = table.items() if isinstance(table, dict) else ()  # of a shelf that is one file
+        by_file = name_of(module.rsplit(".", 1)[-1])
+        return next((str(kind) for kind, tiny in kinds if type(tiny) is type(self)), by_file)
 
     def inputs(self) -> "list[Input]":
         """List the files and weights that the part needs; by default none."""

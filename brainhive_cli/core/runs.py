@@ -305,9 +305,9 @@ class RunFolder:
         Of the times in its documents and of its files, the earlier: a copy makes files newer, and the clock
         of the machine that computed it may have been ahead.
         """
-        times = _Times()
+        times = Environment()
         with suppress(BrainhiveError):
-            times = self.read_json(ENVIRONMENT, _Times)
+            times = self.read_json(ENVIRONMENT, Environment)
         if self.is_finished:
             return _earlier([times.finished.timestamp()] if times.finished else [], [self.path / FINISHED])
         seconds = [times.started.timestamp()] if times.started else []
@@ -459,9 +459,15 @@ class _FoundBy(BaseModel):
     found: AwareDatetime | None = None
 
 
-class _Times(BaseModel):
-    """Times in the environment of a run; older runs and those from elsewhere have none."""
+class Environment(BaseModel, extra="allow"):
+    """Environment of a run: versions and device of the computation, and when it started and finished.
 
+    Older runs and those from elsewhere have no times. All other keys are shown as they are.
+    """
+
+    versions: dict[str, str] = {}
+    device: str = ""
+    commit: str | None = None
     started: AwareDatetime | None = None
     finished: AwareDatetime | None = None
 

@@ -101,8 +101,7 @@ def shows_something(artifact: Artifact) -> bool:
 def svg_of(artifact: Drawable) -> Markup:
     """Draw an artifact as an SVG element whose colours are the page's variables.
 
-    The points of a map are links to `#0`, `#1` …, in the order of the artifact. An artifact that shows
-    nothing is not drawn.
+    An artifact that shows nothing is not drawn.
     """
     template = templates().get_template("drawing.html")
     if not shows_something(artifact):
@@ -366,8 +365,7 @@ def _draw_head(figure: Any, axes: Any, head: Map) -> float:
         shown.set_clim(span)
 
     # a dot and a name for each sensor, black on what the values have coloured
-    dots = axes.scatter(*positions.T, s=3, color="black")
-    dots.set_urls([f"#{row}" for row in range(len(positions))])
+    axes.scatter(*positions.T, s=3, color="black")
     for point, position in zip(head.points, positions, strict=True):
         axes.annotate(
             point.name,

@@ -44,26 +44,3 @@ for (const button of document.querySelectorAll("button.copy")) button.addEventLi
   try { await navigator.clipboard.writeText(text.textContent); button.textContent = "copied"; }
   catch { getSelection().selectAllChildren(text); button.textContent = "selected: press Ctrl-C"; }
 });
-
-// a sensor of a map shows its name and value where the pointer, the finger or the focus is
-const hover = document.getElementById("hover");
-for (const figure of document.querySelectorAll("[data-points]")) {
-  const points = JSON.parse(figure.dataset.points);
-  for (const link of figure.querySelectorAll("svg a")) {
-    const name = points[Number(link.getAttribute("xlink:href").slice(1))];
-    link.setAttribute("aria-label", name);
-    const show = () => {
-      const words = document.createElement("div"), box = link.getBoundingClientRect();
-      words.textContent = name;
-      hover.replaceChildren(words);
-      hover.hidden = false;
-      hover.style.left = `${Math.max(4, Math.min(box.right + 8, innerWidth - 170))}px`;
-      hover.style.top = `${Math.max(4, Math.min(box.bottom + 8, innerHeight - 190))}px`;
-    };
-    const hide = () => { hover.hidden = true; };
-    for (const event of ["pointerenter", "focus"]) link.addEventListener(event, show);
-    for (const event of ["pointerleave", "blur"]) link.addEventListener(event, hide);
-    link.addEventListener("click", (event) => { event.preventDefault(); show(); });
-  }
-}
-addEventListener("scroll", () => { hover.hidden = !document.querySelector("svg a:hover"); }, { passive: true });

@@ -15,7 +15,7 @@ from PIL import Image
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Map, Media, Sheet, Tile
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import read_regular
-from brainhive_cli.core.tables import Cell, Table, number
+from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.reports.drawings import shows_something, svg_of
 from brainhive_cli.reports.templates import templates
 
@@ -191,15 +191,9 @@ class _Renderer:
         return Markup("\n").join(self._draw_artifact(*part) for part in block)
 
     def _draw_artifact(self, label: str, shown: Artifact, folder: Path) -> Markup:
-        points = []
         match shown:
             case Curve() | Heatmap() | Map():
                 drawing = svg_of(shown)
-
-                # sensors show their name and value where the pointer is
-                for point in shown.points if isinstance(shown, Map) else ():
-                    value = "" if point.value is None else number(point.value)
-                    points.append(", ".join(filter(None, [point.name, value])))
             case Media():
                 poster = folder / shown.poster if shown.poster else None
                 drawing = self._macros.media(self.embed(folder / shown.file, poster, WHOLE_PX), shown.title)
@@ -208,7 +202,7 @@ class _Renderer:
                 return self._draw_table(titled)
             case _:
                 return Markup("")
-        return Markup(self._macros.figure(shown, label, drawing, points))
+        return Markup(self._macros.figure(shown, label, drawing))
 
     def _draw_table(self, table: Table) -> Markup:
         rows = [list(map(Cell.of, values)) for values in table.rows]
@@ -255,7 +249,14 @@ class _Renderer:
 
         A file is embedded once; later elements, which have no URL, refer to the first one.
         """
-        file_id, is_new = self._identify(path, side_px)
+        # equal files have one id
+        if path not in self._digests:
+            self._digests[path] = hashlib.sha256(_read_file(path)).hexdigest()
+        key = (self._digests[path], side_px)
+        is_new = key not in self._ids
+        file_id = self._ids.setdefault(key, f"p{len(self._ids)}")
+
+        # its content, where no element of the page has it
         is_clip = path.suffix in CLIPS
         url = ""
         if is_new and is_clip:
@@ -264,14 +265,6 @@ class _Renderer:
             url = _shrink_picture(path, side_px)
         still = _shrink_picture(poster, TILE_PX) if poster else ""
         return {"id": file_id, "url": url, "poster": still, "is_clip": is_clip}
-
-    def _identify(self, path: Path, side_px: int) -> tuple[str, bool]:
-        """Return the id of a file in the page, and whether it is new; equal files have one id."""
-        if path not in self._digests:
-            self._digests[path] = hashlib.sha256(_read_file(path)).hexdigest()
-        key = (self._digests[path], side_px)
-        is_new = key not in self._ids
-        return self._ids.setdefault(key, f"p{len(self._ids)}"), is_new
 
 
 def _shrink_picture(path: Path, side_px: int) -> str:

@@ -1,6 +1,5 @@
 """The page of one or many runs, laid out from their measurements and artifacts; it knows no command."""
 
-import json
 from collections.abc import Mapping, Sequence
 
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Sheet
@@ -63,7 +62,9 @@ def page_of(
         name = f"{run.command}: {run.label}"
         recipes.append((f"Recipe of {name}", run.folder.read_text("recipe.yaml", LARGEST_RECIPE)))
         if run.environment:
-            recipes.append((f"Environment of {name}", json.dumps(run.environment, indent=2)))
+            recipes.append(
+                (f"Environment of {name}", run.environment.model_dump_json(indent=2, exclude_unset=True))
+            )
     last = [Section("Methods and citing", texts=texts), Section("Recipes and environments", texts=recipes)]
 
     # a section for each group: the findings of its runs, then tables and artifacts
@@ -75,9 +76,12 @@ def page_of(
             below = [each for each in run.artifacts if not (is_on_top and each.section == FINDING)]
             artifacts.append(("" if count == 1 else run.label, below, run.folder.path))
         heading = group.title or f"{group.runs[0].command}: {group.runs[0].label if count == 1 else count}"
-        prefixes = [f"{run.label}: " if count > 1 else "" for run in group.runs]
-        said = [name + finding_of_run[run.label] for name, run in zip(prefixes, group.runs, strict=True)]
-        sentences = [sentence for sentence in said if sentence and sentence not in lead]
+        findings = {run.label: finding_of_run[run.label] for run in group.runs}
+        sentences = [
+            finding if count == 1 else f"{label}: {finding}"
+            for label, finding in findings.items()
+            if finding and finding not in lead
+        ]
         tables = [("", tables_of(group)), *groups_of(artifacts)]
         footnotes = list_footnotes(caveat for run in group.runs for caveat in run.measured.caveats)
         sections.append(Section(heading, tables, sentences, footnotes=footnotes))
@@ -139,12 +143,11 @@ def headline_curve(run: ShownRun) -> Curve | None:
     cell_metrics = {"all": run.metrics} | {cell.subject: cell.metrics for cell in subjects if shows_subjects}
     bars = _draw_bars(cell_metrics if run.metrics else run.variants, name)
 
-    # a single bar without an interval says less than a curve of the run, best one of the same metric
+    # a single bar without an interval says less than a curve of the run
     if bars is None or len(bars.at) > 1 or any(bars.lines[0].low or ()):
         return bars
-    drawn = [curve for curve in run.artifacts if isinstance(curve, Curve) and curve.style == "lines"]
-    same = (curve for curve in drawn if curve.value and shown(name).startswith(curve.value))
-    return next(same, next(iter(drawn), bars))
+    curves = (curve for curve in run.artifacts if isinstance(curve, Curve) and curve.style == "lines")
+    return next(curves, bars)
 
 
 def _draw_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
@@ -13,7 +12,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import Cell, Difference, RetrievalFacts
 from brainhive_cli.core.files import below
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, name_rows, scope
-from brainhive_cli.core.runs import RunFolder, is_run, newest
+from brainhive_cli.core.runs import ENVIRONMENT, Environment, RunFolder, is_run, newest
 from brainhive_cli.core.runs import find as find_run
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.measurement.metric_names import headlines
@@ -90,10 +89,10 @@ class ShownRun:
         return self.folder.command
 
     @cached_property
-    def environment(self) -> dict[str, Any]:
-        """Versions and device of the computation; empty if the run has no such file."""
-        is_there = (self.folder.path / "environment.json").is_file()
-        return self.folder.read_json("environment.json", dict[str, Any]) if is_there else {}
+    def environment(self) -> Environment | None:
+        """Versions and device of the computation; None if the run has no such file."""
+        is_there = (self.folder.path / ENVIRONMENT).is_file()
+        return self.folder.read_json(ENVIRONMENT, Environment) if is_there else None
 
     @property
     def source(self) -> str:

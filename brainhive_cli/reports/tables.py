@@ -129,7 +129,7 @@ def says_nothing(name: str, rows: Iterable[Metrics]) -> bool:
     listed = [metrics for metrics in rows if name in metrics]
     if name == "map":
         return all("mrr" in metrics and metrics["map"].value == metrics["mrr"].value for metrics in listed)
-    return is_share(name) and all(metrics[name].chance == 1 for metrics in listed)
+    return is_share(name) and {metrics[name].chance for metrics in listed} == {1}
 
 
 def share(metrics: Iterable[Metric], key: str) -> Any:

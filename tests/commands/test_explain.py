@@ -60,7 +60,7 @@ def values(found, analysis, metric):
 
 
 def test_every_metric_has_an_interval_and_its_control(found):
-    for analysis in ("windows", "occlusion", "sensors", "bands", "gradients", "trained", "encoding"):
+    for analysis in ("windows", "occlusion", "sensors", "bands", "trained", "encoding"):
         own = [name for name in found.scopes if name.split(" · ")[0] == analysis]
         plain = [name for name in own if "shuffled labels" not in name]
         assert plain

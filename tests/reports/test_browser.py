@@ -174,16 +174,6 @@ def test_a_table_sorts_by_numbers_and_the_third_click_restores_it(opened):
     assert table.locator("th[aria-sort]").count() == 0
 
 
-@pytest.mark.parametrize("width", [PHONE, DESK])
-def test_a_sensor_of_a_map_shows_its_name_and_value(opened, width):
-    page, complaints = opened(width)
-    page.locator("svg a").nth(1).hover()
-    shown = page.locator("#hover")
-    assert shown.is_visible() and shown.inner_text() == "E1, 1.000"
-    box = shown.bounding_box()
-    assert box["x"] >= 0 and box["x"] + box["width"] <= width and complaints == []
-
-
 def test_a_recipe_is_unfolded_and_copied(opened):
     page, complaints = opened()
     page.get_by_text("Recipe").click()

@@ -1,7 +1,5 @@
 """The page: one file that needs no other, and shows text as text."""
 
-import html
-import json
 import math
 import re
 from pathlib import Path
@@ -83,9 +81,7 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
     assert page.count("<svg ") == 4 and ">chance<" in page and "A note." in page
     outside = r'(?:src|href)="(?!data:|#)|url\((?!#|data:)|https?:'
     assert not re.search(outside, page) and re.search(outside, page + "url(x.woff)")
-    assert '<figure class="card media">' in page and 'href="#1"' in page
-    points = json.loads(html.unescape(re.search('class="card map" data-points="(.*?)"', page)[1]))
-    assert points == ["Oz, 1.500", "C4, -1.000"]
+    assert '<figure class="card media">' in page and ">Oz<" in page
 
 
 def test_a_span_is_shaded_and_a_place_is_a_line_and_both_have_their_names(tmp_path):

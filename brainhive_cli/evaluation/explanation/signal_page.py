@@ -13,7 +13,7 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import Metric, list_footnotes, mark
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.signal_stores import COUNTED, RECORDED, count_rows, describe_store, recorded_row
+from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.recordings import SignalStore
@@ -225,13 +225,9 @@ def write_signal_page(
     # trials, and steps of the preparation, as `check` lists them
     described = describe_store(store)
     steps = [(step, str(value)) for step, value in first.preparation.items()]
-    tables = [
-        Table("Trials", COUNTED, [*count_rows(described)]),
-        Table("Recording", RECORDED, [recorded_row(described)]),
-        Table("Preparation", ("step", "setting"), steps),
-    ]
-    listed = [table for table in tables if table.rows]
-    sections.append(Section("recording", groups_of([("", listed, folder)])))
+    tables = [Table("Trials", COUNTED, [*count_rows(described)])]
+    tables += [Table("Preparation", ("step", "setting"), steps)] if steps else []
+    sections.append(Section("recording", groups_of([("", tables, folder)])))
 
     # the page, with its headline figures
     page, title = folder / f"{store.path.stem}.html", mark(f"Signals of {name}", sections[0].footnotes)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from brainhive_cli.core import foreign_code
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import Clip
@@ -91,7 +91,7 @@ def load(
             feature_metrics.setdefault(FEATURE_METRICS[name].network, {})[name] = FEATURE_METRICS[name]
         elif names_module(name):
             parts[name] = import_metric(name)
-        elif name == "epe" and (absent := video.find_missing_opencv()):
+        elif absent := find_missing_library(name):
             missing[name] = absent.in_one_line
         else:
             parts[name] = OWN_PARTS[name]
@@ -143,18 +143,19 @@ def scale_of(metric: str) -> Scale:
     return import_metric(metric).scale if names_module(metric) else SCALES.get(metric, TWO_WAY)
 
 
+def find_missing_library(metric: str) -> MissingExtra | None:
+    """Say which library a metric without weights lacks, and how to get it."""
+    return video.find_missing_opencv() if metric == "epe" else tasks.find_missing_library(metric)
+
+
 def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     """Whether a metric, or the two-way identification of one of the encoders, needs no download."""
     if metric in FEATURE_METRICS:
         return bool(NETWORKS[FEATURE_METRICS[metric].network].is_here())
 
     # metrics that need no weights, but perhaps a library
-    if (
-        names_module(metric)
-        or (metric in tasks.SCALES and not tasks.find_missing_library(metric))
-        or (metric in OWN_PARTS and not (metric == "epe" and video.find_missing_opencv()))
-    ):
-        return True
+    if names_module(metric) or metric in tasks.SCALES or metric in OWN_PARTS:
+        return find_missing_library(metric) is None
 
     # encoders; a function brings its own weights
     matching = [encoder for encoder in encoders if two_way_name(encoder) == metric]

@@ -17,7 +17,7 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import write_yaml
 from brainhive_cli.core.run_files import check
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.runs import ENVIRONMENT, FINISHED, Environment, RunFolder
 from brainhive_cli.core.shared_runs import CARD, FORMAT, MANIFEST, MODEL, PRIOR, Manifest
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.targets.target_stores import IDENTITIES
@@ -138,10 +138,10 @@ class SharedRun:
 
     def pack(self, card: str) -> Files:
         """Add card, manifest and list of digests to the files; the same run gives the same bytes."""
-        environment: dict[str, Any] = self.run.read_json("environment.json")
+        environment = self.run.read_json(ENVIRONMENT, Environment)
         manifest = Manifest(
             format=FORMAT,
-            brainhive=str(environment.get("versions", {}).get("brainhive", "")),
+            brainhive=environment.versions.get("brainhive", ""),
             command=self.run.command,
             run=self.run.path.name,
             card=hashlib.sha256(card.encode()).hexdigest(),

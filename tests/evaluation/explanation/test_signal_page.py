@@ -283,4 +283,3 @@ def test_dropped_trials_and_steps_of_the_preparation_are_listed(tmp_path):
     ]
     assert ["test", "40", "4", "160", "4 BAD_blink"] in rows
     assert ["band_hz", "[0.1, 40]"] in rows and ["whiten", "epochs"] in rows
-    assert ["4", "100 Hz", "-200 to 1000 ms", "whitened", "recording, 1 session"] in rows
