@@ -55,7 +55,7 @@ def write(
     Args:
         counts: Clips of each split.
         dtype: Of the frames; whole numbers are bytes.
-        is_archive: Whether torch writes zip files, as it does now.
+        is_archive: Whether torch writes tensors as zip files, as it does now.
         text: Of NumPy's arrays of captions: object or str.
         masks: `archive` (masks of all objects, as published), `tensor` (the key objects') or `none`.
     """
@@ -63,7 +63,11 @@ def write(
 
     def save(content: object, name: str) -> None:
         (root / name).parent.mkdir(exist_ok=True)
-        torch.save(content, root / name, _use_new_zipfile_serialization=is_archive)
+        torch.save(
+            content,
+            root / name,
+            _use_new_zipfile_serialization=is_archive or not isinstance(content, torch.Tensor),
+        )
 
     for split, count in counts.items():
         frames = torch.from_numpy(frames_of(split, count))

@@ -56,7 +56,7 @@ class Recipe(BaseRecipe):
 
 
 class Checked(NamedTuple):
-    """What is known of one thing.
+    """Findings about one data set, store or model.
 
     Attributes:
         section: Key of the details, where programs find it; also where results of this kind lie.

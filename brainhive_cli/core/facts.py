@@ -383,7 +383,7 @@ class ReconstructionFacts(Facts):
 
 
 class Claim(Model):
-    """Where along one axis signals carry what was seen.
+    """Position along one axis at which signals carry what was seen.
 
     Attributes:
         axis: What was looked along.

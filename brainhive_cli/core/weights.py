@@ -355,8 +355,9 @@ def check_sizes(
             todo += [(key, inner) for inner in value]
         elif isinstance(value, int):
             most = MAX_LAYERS if LAYERS.search(key) else MAX_WIDTH
-            if value > most:
-                raise error(f"{where}: {key} is {value}, and at most {most} is possible", hint)
+            # torch builds networks of -1 groups, which then refuse every input
+            if value > most or (value < 0 and "groups" in key):
+                raise error(f"{where}: {key} is {value}, and 0 to {most} is possible", hint)
 
 
 def _unwrapped(content: Any) -> Any:

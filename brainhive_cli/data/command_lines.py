@@ -1,4 +1,4 @@
-"""What leads from one command to the next: data set, encoders and prior, in the words of a command line."""
+"""Options that lead from one command to the next: data set, encoders and prior, in the words of a command line."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

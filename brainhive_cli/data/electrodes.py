@@ -27,7 +27,7 @@ BY_INPUT = ("biosemi16", "biosemi32", "biosemi64")
 
 @dataclass(frozen=True)
 class Cap:
-    """What a recipe says of the electrodes of recordings.
+    """Keys of a recipe about the electrodes of recordings.
 
     Attributes:
         rename: Name of a channel in the files to its name.

@@ -1,4 +1,4 @@
-"""What a brain model reads of trials: its channels and window, normalised, with the rows of their targets."""
+"""Input of a brain model from trials: its channels and window, normalised, with the rows of their targets."""
 
 import os
 import shlex

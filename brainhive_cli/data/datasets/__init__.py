@@ -65,7 +65,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Published:
-    """What is published of a data set, known before its files are here.
+    """Facts published of a data set, known before its files are here.
 
     Attributes:
         stimuli: Number of pictures or clips of each split.
@@ -259,7 +259,7 @@ class Dataset:
 
     @property
     def stimulus(self) -> Literal["picture", "clip", "category"]:
-        """What subjects saw, in the singular."""
+        """Kind of stimulus that subjects saw, in the singular."""
         return "category" if self.are_categories else "clip" if self.alike_by == "neighbours" else "picture"
 
     @property

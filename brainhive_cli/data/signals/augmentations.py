@@ -28,7 +28,7 @@ Shape = tuple[int, int, int]
 
 
 class Augmentation(Protocol):
-    """What a part's `build(rate_hz)` makes: what is random about it is drawn first, by signal.
+    """Result of a part's `build(rate_hz)`: random numbers are drawn first, for each signal.
 
     Validation and test signals are never varied. Where the part's Config has a knob `drawn` of value "once",
     numbers are drawn before training, for the whole cell.

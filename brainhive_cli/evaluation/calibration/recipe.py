@@ -125,7 +125,7 @@ class Recipe(TrainedRunRecipe):
 
     @property
     def unit(self) -> Unit:
-        """What amounts count."""
+        """Unit of the amounts."""
         return "trials" if self.trials else "minutes" if self.minutes else "pictures"
 
     @property
@@ -135,5 +135,5 @@ class Recipe(TrainedRunRecipe):
 
     @property
     def draw_count(self) -> int:
-        """How often each amount is drawn."""
+        """Number of draws of each amount."""
         return 1 if self.order == "recording" else self.draws

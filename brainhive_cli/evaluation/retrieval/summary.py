@@ -97,7 +97,7 @@ class Cells:
 
     @cached_property
     def items(self) -> Items:
-        """What the signals of each subject showed, and which of it is alike."""
+        """Stimuli of the signals of each subject, and which of them are alike."""
         return self.alike.items([group[0].image_ids for group in self.groups])
 
     @property

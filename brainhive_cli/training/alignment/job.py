@@ -185,7 +185,7 @@ class Job:
 
     @property
     def _contents(self) -> list[Callable[[], list[Input]]]:
-        """What lists signals, embeddings and priors, whose contents name the run."""
+        """Functions that list signals, embeddings and priors, whose contents name the run."""
         recipe = self.recipe
         return [
             lambda: [

@@ -106,7 +106,7 @@ class TestedPictures:
 
     @cached_property
     def _histories(self) -> list[Learned]:
-        """What all models learned from; nothing where trials of seen stimuli are held out."""
+        """Histories of all models; none where trials of seen stimuli are held out."""
         return [] if self._shows_seen else [*chain(*self.models.values())]
 
     @cached_property

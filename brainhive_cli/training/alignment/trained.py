@@ -283,7 +283,7 @@ class TrainedRun:
 
     @property
     def mode(self) -> str:
-        """How subjects of training and test are related."""
+        """Relation between the subjects of training and of test."""
         if self.recipe is None:
             people, tested_on = people_of(self.dataset), self.cells[0].tested_on
             return f"model folder ({self._described[1].describe_subjects(people, tested_on)})"
