@@ -45,7 +45,7 @@ class BrainhiveError(Exception):
 
     @property
     def hint(self) -> str:
-        """Advice on what to do; a command line in it is written where it is read, also of another process's error."""
+        """Advice; a command line in it is written where it is read, also of another process's error."""
         return str(self._hint)
 
     @hint.setter

@@ -257,7 +257,7 @@ MAX_STEPS = 100
 
 
 class Cluster(Section):
-    """What `--submit` asks of a cluster's scheduler, for each of the tasks that share a command's cells."""
+    """Request of `--submit` to a cluster's scheduler, for each of the tasks that share a command's cells."""
 
     template: str | None = Field(
         None, description="script of the job, a jinja2 template of the lab's; default: SLURM's"

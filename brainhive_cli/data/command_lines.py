@@ -1,4 +1,4 @@
-"""Options that lead from one command to the next: data set, encoders and prior, in the words of a command line."""
+"""Options that lead from one command to the next: data set, encoders, prior, as a command line has them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
